@@ -1,0 +1,52 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup dev serve test check format bench golden lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header
+
+help:  ## What can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 16
+
+.venv/setup: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Embedway needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name one: make PYTHON=python3.12 ...")'
+	@echo "Installing into .venv (once)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev: .venv/setup requirements-dev.lock
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+setup: .venv/setup  ## Prepare .venv with .venv/bin/embedway
+
+dev: .venv/dev  ## The same, with what development needs
+
+serve: .venv/setup  ## Run the gateway on the built-in model
+	@exec $(BIN)/embedway serve
+
+test: .venv/dev  ## Run the tests
+	@$(BIN)/python -m pytest
+
+check: .venv/dev  ## Lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+
+format: .venv/dev  ## Format and fix what can be fixed
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+bench: .venv/dev  ## Measure this gateway beside a baseline
+	@$(BIN)/python -m benchmarks.local_model
+
+lock: .venv/dev  ## Update the lock files to the newest versions
+	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock
+	@$(BIN)/$(LOCK) --upgrade --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+clean:  ## Remove .venv and what tools left behind
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

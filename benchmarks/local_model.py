@@ -1,0 +1,176 @@
+"""The built-in model over HTTP, beside a plain server and beside the engine without HTTP.
+
+    python -m benchmarks.local_model [--seconds 3] [--rounds 3]
+
+All three run on the same machine in turn, round after round; what is printed are medians over the
+rounds, and ratios. A short text has some 10 tokens, a long one some 200.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.load import Load, load, median
+from embedway.app import load_engine, open_catalog
+from embedway.config.settings import load as load_settings
+from embedway.local.engine import LocalEngine
+
+SHORT = "The quick brown fox jumps over the lazy dog."
+LONG = (
+    "A gateway stands between those who ask and those who answer, and keeps the books for both. "
+    * 11
+)
+
+
+@dataclass
+class Case:
+    """One kind of load."""
+
+    name: str
+    texts: list[str]
+    connections: int
+
+
+CASES = [
+    Case("short text, 1 connection", [SHORT], 1),
+    Case("short text, 32 connections", [SHORT], 32),
+    Case("200 tokens, 1 connection", [LONG], 1),
+    Case("200 tokens, 32 connections", [LONG], 32),
+    Case("32 x 200 tokens, 4 connections", [LONG] * 32, 4),
+]
+
+
+async def engine_load(engine: LocalEngine, case: Case, seconds: float) -> Load:
+    """The same load on the engine in this process, without HTTP."""
+    seen = Load(seconds, [], 0)
+    deadline_s = time.perf_counter() + seconds
+
+    async def caller() -> None:
+        while (sent_s := time.perf_counter()) < deadline_s:
+            await engine.embed(await engine.tokenize(case.texts))
+            seen.latencies_s.append(time.perf_counter() - sent_s)
+
+    started_s = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(case.connections)))
+    seen.seconds = time.perf_counter() - started_s
+    return seen
+
+
+@contextmanager
+def servers(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
+    """Both servers, listening; yields a key for ours, and their ports by name."""
+    command = Path(sys.executable).with_name("embedway")
+    ports = {"embedway": free_port(), "plain server": free_port()}
+    env = os.environ | {
+        "EMBEDWAY_DATA_DIR": str(folder),
+        "EMBEDWAY_PORT": str(ports["embedway"]),
+        "EMBEDWAY_LOG_LEVEL": "warning",
+    }
+    create = [command, "keys", "create", "--name", "benchmark", "--json"]
+    made = subprocess.run(create, env=env, check=True, capture_output=True)
+    plain = [sys.executable, "-m", "benchmarks.plain_server", str(ports["plain server"])]
+    running = [
+        subprocess.Popen(each, env=env, stdout=subprocess.DEVNULL)
+        for each in ([command, "serve"], plain)
+    ]
+    try:
+        for process, port in zip(running, ports.values(), strict=True):
+            wait_until_listening(process, port)
+        yield json.loads(made.stdout)["key"], ports
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until_listening(process: subprocess.Popen, port: int) -> None:
+    """Returns once it listens; ends the program if the process has ended instead."""
+    while process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    sys.exit(f"A server has ended with status {process.returncode} instead of listening.")
+
+
+async def measure(seconds: float, rounds: int, folder: Path) -> None:
+    """Runs every case on all three and prints a table."""
+    settings = load_settings().settings
+    engine = load_engine(open_catalog(settings).auto, settings)
+    with servers(folder) as (key, ports):
+        for case in CASES:
+            tokens = sum(map(len, await engine.tokenize(case.texts)))
+            body = json.dumps({"input": case.texts}).encode()
+            systems: dict[str, Callable[[], Awaitable[Load]]] = {
+                "engine alone": partial(engine_load, engine, case, seconds),
+                **{
+                    name: partial(
+                        load,
+                        f"http://127.0.0.1:{port}/v1/embeddings",
+                        body,
+                        key=key,
+                        connections=case.connections,
+                        seconds=seconds,
+                    )
+                    for name, port in ports.items()
+                },
+            }
+            for run in systems.values():  # warms up
+                await run()
+            seen: dict[str, list[Load]] = {name: [] for name in systems}
+            for _ in range(rounds):
+                for name, run in systems.items():
+                    seen[name].append(await run())
+            report(case, tokens, seen)
+    engine.close()
+
+
+def report(case: Case, tokens: int, seen: dict[str, list[Load]]) -> None:
+    """Prints the rows of one case."""
+    print(f"\n{case.name} ({tokens} tokens a request)")
+    print(f"  {'':14}{'requests/s':>12}{'tokens/s':>12}{'p50 ms':>10}{'p99 ms':>10}{'ratio':>8}")
+    ours = median([each.requests_per_s for each in seen["embedway"]])
+    for name, loads in seen.items():
+        rate = median([each.requests_per_s for each in loads])
+        p50, p99 = (median([each.latency_ms(q) for each in loads]) for q in (0.5, 0.99))
+        errors = sum(each.errors for each in loads)
+        print(
+            f"  {name:14}{rate:12.1f}{rate * tokens:12.0f}{p50:10.2f}{p99:10.2f}{ours / rate:8.2f}"
+            + (f"  {errors} ERRORS" if errors else "")
+        )
+
+
+def main() -> None:
+    """The command line."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seconds", type=float, default=3, help="per system, case and round")
+    options.add_argument("--rounds", type=int, default=3)
+    chosen = options.parse_args()
+    print("ratio: embedway's requests/s over the row's. The plain server keeps no keys or books.")
+    with tempfile.TemporaryDirectory() as folder:
+        uvloop.run(measure(chosen.seconds, chosen.rounds, Path(folder)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The baseline: the server one would write in an afternoon on the same model.
+
+FastAPI, pydantic, a thread for each request, a lock around the model, vectors as lists. No keys,
+no ledger, no shared batches, no checks.
+"""
+
+import sys
+import threading
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from embedway.app import load_parts, open_catalog
+from embedway.config.settings import load
+
+app = FastAPI()
+model = threading.Lock()
+settings = load().settings
+tokenizer, encoder = load_parts(open_catalog(settings).auto, settings)
+
+
+class Body(BaseModel):
+    """The fields it understands."""
+
+    input: str | list[str]
+    model: str = "auto"
+
+
+@app.post("/v1/embeddings")
+def embeddings(body: Body) -> dict:
+    """Embeds."""
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    with model:
+        ids = tokenizer.encode(texts)
+        vectors = encoder.encode(ids)
+    tokens = sum(map(len, ids))
+    return {
+        "object": "list",
+        "model": body.model,
+        "data": [
+            {"object": "embedding", "index": index, "embedding": vector.tolist()}
+            for index, vector in enumerate(vectors)
+        ],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", access_log=False)

@@ -1,0 +1,75 @@
+"""The control plane: everything but embeddings, as one FastAPI application."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import cache
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Header
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from fastapi.security import HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from swagger_ui_bundle import swagger_ui_path
+
+import embedway
+from embedway.admin import errors, health, models, openapi
+from embedway.auth.authenticate import Authenticator
+from embedway.catalog.catalog import Catalog
+from embedway.catalog.model import Model
+from embedway.observe.metrics import Metrics
+
+
+def create(
+    *,
+    catalog: Catalog,
+    authenticator: Authenticator,
+    metrics: Metrics,
+    check_ready: Callable[[], Awaitable[None]],
+    alive: Callable[[Model], bool],
+    doors: Iterable[str],
+) -> FastAPI:
+    """The application; `doors` are the data plane's paths, for the documentation."""
+
+    async def authenticated(
+        _: Annotated[Any, Depends(HTTPBearer(scheme_name="key", auto_error=False))],
+        authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
+    ) -> None:
+        await authenticator.caller(authorization.encode("latin-1") if authorization else None, None)
+
+    app = FastAPI(
+        title="Embedway",
+        version=embedway.__version__,
+        summary=embedway.__doc__,
+        openapi_url=None,  # served below, with the data plane in it
+        redirect_slashes=False,  # a redirect would name the host as the client did
+        responses={"4XX": {"description": "The request cannot be honoured.",
+                           "content": {"application/json": {"schema": openapi.ERROR}}}},
+    )  # fmt: skip
+    errors.install(app)
+    app.include_router(models.router(catalog, authenticated=Depends(authenticated), alive=alive))
+    app.include_router(health.router(check_ready=check_ready, metrics=metrics))
+    _add_docs(app, sorted(doors))
+    return app
+
+
+def _add_docs(app: FastAPI, doors: list[str]) -> None:
+    # Swagger UI comes from a package: the page works without a network.
+    app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="Embedway",
+            swagger_js_url="/docs/assets/swagger-ui-bundle.js",
+            swagger_css_url="/docs/assets/swagger-ui.css",
+            swagger_favicon_url="/docs/assets/favicon-32x32.png",
+        )
+
+    @cache
+    def described() -> dict[str, Any]:
+        return openapi.add_embeddings(app.openapi(), doors)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def schema() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        return described()

@@ -1,0 +1,37 @@
+"""Whether the process lives, whether it should get traffic, and its metrics."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from embedway.observe.metrics import Metrics
+
+
+class Status(BaseModel):
+    """The answer of a health check that passes."""
+
+    status: str
+
+
+def router(*, check_ready: Callable[[], Awaitable[None]], metrics: Metrics) -> APIRouter:
+    """The routes; `check_ready` raises an `EmbedwayError` while no traffic should come."""
+    routes = APIRouter(tags=["operations"])
+
+    @routes.get("/livez")
+    async def live() -> Status:
+        """200 as long as the event loop turns."""
+        return Status(status="alive")
+
+    @routes.get("/readyz")
+    async def ready() -> Status:
+        """200 if requests can be answered; 503 while starting, draining or without a database."""
+        await check_ready()
+        return Status(status="ready")
+
+    @routes.get("/metrics", response_class=Response)
+    async def exposition() -> Response:
+        """All metrics, in Prometheus' text format."""
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    return routes

@@ -1,0 +1,1 @@
+"""The data plane: embeddings over HTTP."""

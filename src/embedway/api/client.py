@@ -1,0 +1,174 @@
+"""The client at the other end of one request: what it sends, how slowly, and whether it leaves.
+
+And how slowly it takes its answer.
+"""
+
+import asyncio
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import cast
+
+import msgspec
+
+from embedway.api.admission import Ticket
+from embedway.api.asgi import Headers, Receive, Send
+from embedway.core.errors import BodyTooLarge, EncodedBody, SlowRequest
+
+WATCH_AFTER_S = 0.25
+"""Only a request that takes longer is watched for a client that leaves."""
+DRAIN_S = 5.0
+"""How long what is left of a refused body is read and dropped."""
+
+PIECE_BYTES = 2**18
+"""Of an answer, handed to the server at a time; a larger one waits for the client to take it."""
+
+_JSON = (b"content-type", b"application/json")
+
+
+class BodyLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request body may be."""
+
+    max_bytes: int
+    timeout_s: float
+
+
+class ClientLeft(Exception):
+    """There is nobody left to answer."""
+
+
+class BrokenBody(ClientLeft):
+    """The body ended before it was complete: the client left, or framed it wrongly."""
+
+
+class Client:
+    """Reads one request's body and watches its connection."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._body_left = True
+        self._left = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def body(
+        self, headers: Mapping[bytes, bytes], limits: BodyLimits, ticket: Ticket
+    ) -> bytes:
+        """The whole body; its bytes are held on `ticket`.
+
+        Raises:
+            BodyTooLarge: Over the cap, as declared or as sent.
+            EncodedBody: It has a Content-Encoding.
+            SlowRequest: It was not complete in time.
+            Overloaded: The bodies in flight are too many bytes together.
+            ClientLeft: The client closed the connection.
+        """
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise EncodedBody("The body has a Content-Encoding. Send it as plain JSON.")
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limits.max_bytes:
+            raise _too_large(limits)
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(limits.timeout_s):
+                while self._body_left:
+                    chunk = await self._chunk()
+                    size += len(chunk)
+                    if size > limits.max_bytes:
+                        raise _too_large(limits)
+                    ticket.hold(len(chunk))
+                    chunks.append(chunk)
+        except TimeoutError:
+            self._body_left = False  # it has had its time: nothing is left to wait for
+            raise SlowRequest(
+                f"The body was not complete after {limits.timeout_s:g} s. Send it faster, or send "
+                "fewer items at a time."
+            ) from None
+        return b"".join(chunks)
+
+    async def drain(self, limits: BodyLimits) -> None:
+        """Reads and drops what is left of a refused body, a bounded while.
+
+        A client that is still sending when its connection is closed sees a reset and never the
+        answer. This lets it see the answer.
+
+        Raises:
+            ClientLeft: The client closed the connection.
+        """
+        size = 0
+        try:
+            async with asyncio.timeout(min(DRAIN_S, limits.timeout_s)):
+                while self._body_left and size <= 4 * limits.max_bytes:
+                    size += len(await self._chunk())
+        except TimeoutError:
+            return
+
+    @contextmanager
+    def watched(self) -> Generator[None]:
+        """Cancels what runs inside if the client leaves.
+
+        Raises:
+            ClientLeft: It left.
+        """
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._watch, task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
+            task.uncancel()
+            raise ClientLeft from None
+        finally:
+            timer.cancel()
+            if self._watcher:
+                self._watcher.cancel()
+
+    async def answer(
+        self, status: int, content: bytes, headers: Headers, limits: BodyLimits
+    ) -> None:
+        """Sends a complete JSON response, as fast as the client takes it.
+
+        Raises:
+            ClientLeft: It took nothing for as long as its body might have taken to arrive.
+        """
+        length = (b"content-length", b"%d" % len(content))
+        sent = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [_JSON, length, *headers],
+        }
+        await self._send(sent)
+        for start in range(0, len(content), PIECE_BYTES):
+            end = start + PIECE_BYTES
+            piece = content[start:end]
+            more = end < len(content)
+            try:
+                async with asyncio.timeout(limits.timeout_s if start or more else None):
+                    await self._send(
+                        {"type": "http.response.body", "body": piece, "more_body": more}
+                    )
+            except TimeoutError:
+                raise ClientLeft from None
+
+    def _watch(self, task: asyncio.Task[object]) -> None:
+        self._watcher = asyncio.ensure_future(self._cancel_when_left(task))
+
+    async def _cancel_when_left(self, task: asyncio.Task[object]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        task.cancel()
+
+    async def _chunk(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise BrokenBody
+        self._body_left = message.get("more_body", False)
+        return message.get("body", b"")
+
+
+def _too_large(limits: BodyLimits) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"The body is larger than {limits.max_bytes} bytes. Send fewer items at a time."
+    )

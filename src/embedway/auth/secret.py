@@ -1,0 +1,74 @@
+"""The secret of a key: how it looks, how it is checked, and the digest it is stored as.
+
+`sk-gateway-`, 32 random characters, 6 of checksum. The checksum lets a mistyped key, or a string
+that only looks like one, be told apart without asking the database, and lets secret scanners be
+sure of a leaked one.
+"""
+
+import hashlib
+import re
+import secrets
+import string
+import zlib
+
+from embedway.core.keys import Key
+
+PREFIX = "sk-gateway-"
+RANDOM_CHARACTERS = 32  # of 62: 190 bits
+CHECKSUM_CHARACTERS = 6  # 62**6 > 2**32
+HINT_CHARACTERS = len(PREFIX) + 4
+
+_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_PATTERN = re.compile(
+    rf"{PREFIX}[0-9A-Za-z]{{{RANDOM_CHARACTERS + CHECKSUM_CHARACTERS}}}", re.ASCII
+)
+
+
+def generate() -> str:
+    """A new secret."""
+    random = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_CHARACTERS))
+    return random + _checksum(random)
+
+
+def well_formed(secret: str) -> bool:
+    """Whether `secret` has the form of a key and its checksum is right."""
+    return (
+        _PATTERN.fullmatch(secret) is not None
+        and _checksum(secret[:-CHECKSUM_CHARACTERS]) == secret[-CHECKSUM_CHARACTERS:]
+    )
+
+
+def digest(secret: str, *, pepper: bytes) -> bytes:
+    """Keyed BLAKE2b-256 of `secret`.
+
+    A fast hash is enough: the secret is random, not a password. The pepper, kept apart from the
+    database, makes a stolen database useless for checking guesses.
+    """
+    return hashlib.blake2b(secret.encode(), key=pepper, digest_size=32).digest()
+
+
+def _checksum(text: str) -> str:
+    value, digits = zlib.crc32(text.encode()), ""
+    for _ in range(CHECKSUM_CHARACTERS):
+        value, digit = divmod(value, len(_ALPHABET))
+        digits += _ALPHABET[digit]
+    return digits
+
+
+def issue(
+    name: str, *, pepper: bytes, now_ms: int, expires_ms: int | None = None
+) -> tuple[str, Key]:
+    """A new key: its secret, to be shown once, and the record to store.
+
+    Times are milliseconds since 1970-01-01 UTC.
+    """
+    secret = generate()
+    return secret, Key(
+        id=f"key_{secrets.token_hex(8)}",
+        name=name,
+        digest=digest(secret, pepper=pepper),
+        hint=secret[:HINT_CHARACTERS],
+        created_ms=now_ms,
+        expires_ms=expires_ms,
+        revoked_ms=None,
+    )

@@ -1,0 +1,1 @@
+"""Known models: data files and their loader."""

@@ -1,0 +1,32 @@
+"""`embedway config`: what is set, and where."""
+
+import typer
+
+from embedway.cli.terminal import AsJson, print_table
+from embedway.config import settings as config
+from embedway.config.settings import Settings
+
+commands = typer.Typer(no_args_is_help=True, help="See how this gateway is configured.")
+
+
+@commands.command()
+def show(as_json: AsJson = False) -> None:
+    """Show every setting in force and where its value came from.
+
+    Each can be set, strongest first, by a variable, a line in `.env`, or a line in `embedway.toml`:
+
+        EMBEDWAY_PORT=9000    in the environment or in .env
+
+        port = 9000           in embedway.toml
+    """
+    loaded = config.load()
+    rows = [
+        {
+            "setting": name,
+            "value": value if isinstance(value, bool | int | float | None) else str(value),
+            "from": loaded.origins.get(name, "default"),
+            "meaning": Settings.model_fields[name].description,
+        }
+        for name, value in loaded.settings
+    ]
+    print_table(rows, empty="", as_json=as_json)

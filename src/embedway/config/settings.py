@@ -1,0 +1,203 @@
+"""The one reader of the environment: every setting, its default, and where its value came from.
+
+Strongest first: command-line options, `EMBEDWAY_*` variables, a `.env` file in the working folder,
+`embedway.toml` (or the file `EMBEDWAY_CONFIG` names), defaults. An empty value counts as none.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from annotated_types import Ge, Gt, Le
+from dotenv import dotenv_values
+from platformdirs import user_cache_path, user_data_path
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from embedway.observe.logs import LogFormat, LogLevel
+
+PREFIX = "EMBEDWAY_"
+CONFIG_VARIABLE = "EMBEDWAY_CONFIG"
+DEFAULT_CONFIG = "embedway.toml"
+DOTENV = ".env"
+# Where the settings file is, and the key that clients of the gateway use.
+NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "EMBEDWAY_API_KEY"})
+
+ENVIRONMENT = "environment"
+COMMAND_LINE = "command line"
+
+Seconds = Annotated[float, Gt(0), Le(3600)]
+
+
+def _expanded(path: Path) -> Path:
+    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111  # Path's fails for ~unknown
+
+
+Folder = Annotated[Path, AfterValidator(_expanded)]
+
+
+class ConfigError(Exception):
+    """A setting is unknown or has a value it cannot have; the message says which and where."""
+
+
+class Settings(BaseModel):
+    """Everything that can be set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
+    port: Annotated[int, Ge(1), Le(65535)] = Field(8080, description="The port to listen on.")
+    data_dir: Folder = Field(
+        default_factory=lambda: user_data_path("embedway", appauthor=False),
+        description="Where keys, usage and the pepper are kept.",
+    )
+    cache_dir: Folder = Field(
+        default_factory=lambda: user_cache_path("embedway", appauthor=False),
+        description="Where the weights of models are kept; safe to delete.",
+    )
+    precision: Literal["auto", "bf16", "f32"] = Field(
+        "auto", description="Of local models; auto is bf16 where the CPU has it, else f32."
+    )
+    threads: Annotated[int, Ge(1), Le(1024)] | None = Field(
+        None, description="Threads for local models; as many as there are cores if not set."
+    )
+    eu_native: bool = Field(
+        default=False,
+        description="Declares that this gateway is run by an organisation based and regulated in "
+        "the EU; its local models then serve requests with eu_native.",
+    )
+    max_in_flight: Annotated[int, Ge(1)] = Field(
+        512, description="Embeddings requests worked on at once; more get a 503."
+    )
+    max_in_flight_bytes: Annotated[int, Ge(1)] = Field(
+        256 * 2**20, description="Bytes of their bodies held at once; more get a 503."
+    )
+    max_body_bytes: Annotated[int, Ge(1)] = Field(
+        16 * 2**20, description="The largest request body; a larger one gets a 413."
+    )
+    header_timeout_s: Annotated[float, Ge(0.1), Le(3600)] = Field(
+        30, description="For a request's head to arrive, and for an idle connection to be kept."
+    )
+    body_timeout_s: Seconds = Field(
+        30,
+        description="For a request's body to arrive, and for 256 KiB of an answer to be taken.",
+    )
+    request_timeout_s: Seconds = Field(60, description="For an answer to be ready.")
+    drain_s: Annotated[float, Ge(0), Le(3600)] = Field(
+        2,
+        description="After SIGTERM: how long to go on serving while /readyz says no, before the "
+        "port is closed and what is in flight is finished.",
+    )
+    durability: Literal["process", "power"] = Field(
+        "process",
+        description="What the bill survives: process is kill -9 and every crash; power is a power "
+        "cut too, for one wait for the disk at each commit.",
+    )
+    log_format: LogFormat = Field("auto", description="auto is pretty on a terminal, else json.")
+    log_level: LogLevel = Field("info", description="The least level that is logged.")
+
+
+Content = TypeVar("Content")
+
+_NAMES = frozenset(Settings.model_fields)
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The settings in force and, for each that was set, where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+    unknown: list[str]
+    """`EMBEDWAY_*` variables of the environment that are no setting."""
+
+
+def load(**options: object) -> Loaded:
+    """Reads all sources; `options` that are not None beat them.
+
+    Raises:
+        ConfigError: A file cannot be read, a name is unknown, or a value is not possible.
+    """
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    environment = _prefixed(os.environ)
+    # Kubernetes puts variables of its own under this prefix for a service called embedway, so an
+    # unknown one is reported but, unlike in a file, no error.
+    unknown = [PREFIX + name.upper() for name in environment.keys() - _NAMES]
+    for origin, source in (
+        *_files(),
+        (ENVIRONMENT, {name: environment[name] for name in environment.keys() & _NAMES}),
+        (COMMAND_LINE, options),
+    ):
+        for name, value in source.items():
+            if name not in _NAMES:
+                raise ConfigError(_unknown(name, origin))
+            if value is not None and value != "":
+                values[name], origins[name] = value, origin
+    try:
+        return Loaded(Settings.model_validate(values), origins, sorted(unknown))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explained(each, origins) for each in error.errors())) from None
+
+
+def _files() -> Iterator[tuple[str, Mapping[str, object]]]:
+    """The settings in `embedway.toml` and `.env`, weakest first."""
+    # With the mark that editors on Windows put first.
+    dotenv = _read(DOTENV, lambda: dotenv_values(DOTENV, encoding="utf-8-sig"))
+    named = os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
+    config = _expanded(Path(named)) if named else Path(DEFAULT_CONFIG)
+    if named or config.exists():
+        hint = f"{CONFIG_VARIABLE} names it." if named else ""
+        toml = _read(config, lambda: tomllib.loads(config.read_text("utf-8-sig")), hint)
+        yield str(config), toml
+    yield DOTENV, _prefixed(dotenv)
+
+
+def _read(file: str | Path, read: Callable[[], Content], hint: str = "") -> Content:
+    try:
+        return read()
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise ConfigError(f"{file} cannot be read: {reason}. {hint}".rstrip()) from None
+
+
+def _prefixed(variables: Mapping[str, str | None]) -> dict[str, object]:
+    return {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in variables.items()
+        if name.startswith(PREFIX) and name not in NOT_SETTINGS
+    }
+
+
+def _written(name: str, origin: str) -> str:
+    """The setting's name as it is written there."""
+    if origin == COMMAND_LINE:
+        return f"--{name.replace('_', '-')}"
+    return PREFIX + name.upper() if origin in {ENVIRONMENT, DOTENV} else name
+
+
+def _unknown(name: str, origin: str) -> str:
+    near = difflib.get_close_matches(name, _NAMES, n=1)
+    known = [_written(each, origin) for each in near or Settings.model_fields]
+    hint = f"Did you mean {known[0]}?" if near else f"There are: {', '.join(known)}."
+    return f"{origin}: there is no setting {_written(name, origin)}. {hint}"
+
+
+def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
+    name = str(error["loc"][0])
+    origin, value = origins[name], error["input"]
+    if name == "port" and origin == ENVIRONMENT and str(value).startswith("tcp://"):
+        return (
+            f"{origin}: EMBEDWAY_PORT = {value!r} was set by Kubernetes, which does so for a "
+            "service called 'embedway'. Put `enableServiceLinks: false` into the pod's spec, or "
+            "name the service otherwise."
+        )
+    reason = error["msg"][0].lower() + error["msg"][1:]
+    default = Settings.model_fields[name].get_default(call_default_factory=True)
+    return (
+        f"{origin}: {_written(name, origin)} = {value!r}: {reason}. Correct it, or take it out "
+        f"for the default, {'none' if default is None else default}."
+    )

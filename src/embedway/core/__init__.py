@@ -1,0 +1,1 @@
+"""What an embedding request is: types, spaces, errors, money, and shared work. No I/O."""

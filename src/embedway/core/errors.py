@@ -1,0 +1,171 @@
+"""Every error a client can be answered with, as one tree.
+
+Owns status, type, code and param of each case of the contract's error table. Knows nothing of HTTP
+beyond these numbers; `wire.error` turns an error into bytes.
+
+    EmbedwayError
+    ├── InvalidRequest ............ 400  the caller must change the request
+    │   ├── ContextLengthExceeded   400  one item is too long for the model
+    │   └── TooManyTokens ......... 400  all items together are
+    ├── InvalidKey ................ 401  no key, or not a valid one
+    ├── UnknownModel .............. 404
+    ├── NotFound .................. 404  no such route
+    ├── MethodNotAllowed .......... 405
+    ├── SlowRequest ............... 408  the body did not arrive in time
+    ├── BodyTooLarge .............. 413
+    ├── EncodedBody ............... 415  Content-Encoding is not understood
+    ├── InternalError ............. 500  a defect of ours
+    ├── UpstreamFailed ............ 502  an engine or provider answered nonsense
+    ├── Overloaded ................ 503  more work than we accept, or than we finished in time
+    └── StorageUnavailable ........ 503  keys or the ledger cannot be reached
+"""
+
+import json
+import math
+import random
+from collections.abc import Mapping
+from typing import ClassVar
+
+SHOWN_CHARACTERS = 60
+
+
+def shown(value: object) -> str:
+    """A field's value for a message, as the client wrote it: JSON, and the start of it if long."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+class EmbedwayError(Exception):
+    """The root: what the client is told, and how.
+
+    Args:
+        message: What was wrong, with the value, and what to do. Never a secret, never a text.
+        param: The request field at fault, if there is one.
+        headers: Extra response headers, for instance `Retry-After`.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = None
+
+    def __init__(
+        self, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.headers: Mapping[str, str] = headers or {}
+
+
+class InvalidRequest(EmbedwayError):
+    """A field is missing, of the wrong type, out of range, or cannot be honoured."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """An item has more tokens than the model takes."""
+
+    code = "context_length_exceeded"
+
+
+class TooManyTokens(InvalidRequest):
+    """The items of one request have more tokens together than the model's request limit."""
+
+    type = "max_tokens_per_request"
+    code = "max_tokens_per_request"
+
+
+class InvalidKey(EmbedwayError):
+    """No key, a malformed, unknown, expired or revoked one."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"www-authenticate": 'Bearer realm="embedway"'})
+
+
+class UnknownModel(EmbedwayError):
+    """Nobody serves a model of this name."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class NotFound(EmbedwayError):
+    """No such route."""
+
+    status = 404
+    type = "invalid_request_error"
+
+
+class MethodNotAllowed(EmbedwayError):
+    """The route exists, the method does not."""
+
+    status = 405
+    type = "invalid_request_error"
+
+
+class SlowRequest(EmbedwayError):
+    """The body did not arrive within the deadline; the connection is closed."""
+
+    status = 408
+    type = "invalid_request_error"
+
+
+class BodyTooLarge(EmbedwayError):
+    """The body is larger than the cap."""
+
+    status = 413
+    type = "invalid_request_error"
+
+
+class EncodedBody(EmbedwayError):
+    """The body is compressed or otherwise encoded."""
+
+    status = 415
+    type = "invalid_request_error"
+
+
+class InternalError(EmbedwayError):
+    """A defect of ours; the log has the rest under the request id."""
+
+
+class UpstreamFailed(EmbedwayError):
+    """An engine or provider failed or answered something that is not the vectors asked for."""
+
+    status = 502
+    type = "upstream_error"
+    code = "server_error"
+
+
+class Overloaded(EmbedwayError):
+    """More work than this process accepts, or than it could finish before the deadline."""
+
+    status = 503
+    type = "service_unavailable_error"
+    code = "server_is_overloaded"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers=_retry_soon())
+
+
+class StorageUnavailable(EmbedwayError):
+    """Keys cannot be read or usage cannot be recorded; nothing is answered unmetered."""
+
+    status = 503
+    type = "service_unavailable_error"
+    code = "storage_unavailable"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers=_retry_soon())
+
+
+def _retry_soon() -> Mapping[str, str]:
+    # Jittered, so that those who were refused together do not come back together.
+    wait_s = random.uniform(0.5, 2.0)
+    return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(round(wait_s * 1000))}

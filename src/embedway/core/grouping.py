@@ -1,0 +1,189 @@
+"""Work that many requests share, done in a thread, a group at a time.
+
+Tokenising, inference and ledger commits all have this shape: requests wait with a list of items
+each, one thread takes what waits as one group, and each request gets its own results back. This
+module owns the queue, its bound, its fairness and the way back to the event loop. What an item is
+and how a group is worked on belong to the caller.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
+
+from embedway.core.errors import Overloaded
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Work = Callable[[list[T]], Iterable[tuple[Sequence[int], Sequence[R]]]]
+"""Takes a group; yields positions in it with their results, as soon as it has them."""
+
+
+class _Job(Generic[T, R]):
+    __slots__ = ("future", "items", "missing", "results", "taken", "weights")
+
+    def __init__(
+        self, items: Sequence[T], weights: list[int], future: asyncio.Future[list[R]]
+    ) -> None:
+        self.items = items
+        self.weights = weights
+        self.future = future
+        self.taken = 0
+        self.missing = len(items)
+        self.results: list[R | None] = [None] * len(items)
+
+
+class GroupWorker(Generic[T, R]):
+    """A thread that works on the items of all waiting jobs in groups of bounded weight.
+
+    A group takes an equal share of every waiting job in turn, so a job of one item waits for a
+    group or two, never for the whole of a large job that came before it.
+    """
+
+    def __init__(
+        self,
+        work: Work[T, R],
+        *,
+        name: str,
+        group_weight: int,
+        max_waiting_weight: int,
+        weigh: Callable[[T], int] = lambda _: 1,
+    ) -> None:
+        """Starts the thread.
+
+        Args:
+            work: Called in the thread with each group.
+            name: Of the thread, and in messages.
+            group_weight: A group is closed once it weighs this much.
+            max_waiting_weight: What may wait; more is refused, unless nothing waits.
+            weigh: The weight of an item.
+        """
+        self._work = work
+        self._name = name
+        self._group_weight = group_weight
+        self._max_waiting_weight = max_waiting_weight
+        self._weigh = weigh
+        self._jobs: deque[_Job[T, R]] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self.waiting_weight = 0
+        """The weight of all items not yet taken into a group."""
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    async def submit(self, items: Sequence[T]) -> list[R]:
+        """The results of `items`, in order. Cancelling the wait drops what was not yet begun.
+
+        Raises:
+            Overloaded: Too much is waiting, or the worker is closing.
+        """
+        if not items:
+            return []
+        weights = [self._weigh(item) for item in items]
+        total = sum(weights)
+        job = _Job[T, R](items, weights, asyncio.get_running_loop().create_future())
+        with self._changed:
+            full = self.waiting_weight and self.waiting_weight + total > self._max_waiting_weight
+            if full or self._closing:
+                raise Overloaded(f"Too much work is waiting ({self._name}). Try again shortly.")
+            self._jobs.append(job)
+            self.waiting_weight += total
+            self._changed.notify()
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            self._drop(job)
+            raise
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs get worked on."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """Finishes what waits, then ends the thread. Blocks until it has ended."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _drop(self, job: _Job[T, R]) -> None:
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self.waiting_weight -= sum(job.weights[job.taken :])
+
+    def _run(self) -> None:
+        while group := self._take():
+            unanswered = set(range(len(group)))
+            try:
+                for positions, results in self._work([job.items[at] for job, at in group]):
+                    rest = unanswered.difference(positions)
+                    if len(positions) != len(results) or len(unanswered) - len(rest) != len(
+                        results
+                    ):
+                        raise RuntimeError(f"{self._name} did not answer each item once")
+                    self._answer([group[position] for position in positions], results)
+                    unanswered = rest
+                if unanswered:
+                    raise RuntimeError(f"{self._name} left {len(unanswered)} items unanswered")
+            except Exception as error:  # noqa: BLE001  # a background task's top: the jobs get it
+                self._fail({id(group[at][0]): group[at][0] for at in unanswered}, error)
+            except BaseException as error:  # noqa: BLE001  # a panic in Rust is one: go on
+                failure = RuntimeError(f"{self._name} failed: {error!r}")
+                self._fail({id(group[at][0]): group[at][0] for at in unanswered}, failure)
+
+    def _take(self) -> list[tuple[_Job[T, R], int]]:
+        """The next group as (job, index of the item) pairs; empty once closed and drained."""
+        group: list[tuple[_Job[T, R], int]] = []
+        weight = 0
+        with self._changed:
+            while not self._jobs and not self._closing:
+                self._changed.wait()
+            share = self._group_weight // max(1, len(self._jobs))
+            while self._jobs and weight < self._group_weight:
+                job = self._jobs.popleft()
+                turn = 0
+                while job.taken < len(job.items) and (turn == 0 or turn < share):
+                    group.append((job, job.taken))
+                    turn += job.weights[job.taken]
+                    job.taken += 1
+                weight += turn
+                if job.taken < len(job.items):
+                    self._jobs.append(job)
+            self.waiting_weight -= weight
+        return group
+
+    def _answer(self, answered: list[tuple[_Job[T, R], int]], results: Sequence[R]) -> None:
+        done: list[_Job[T, R]] = []
+        for (job, at), result in zip(answered, results, strict=True):
+            job.results[at] = result
+            job.missing -= 1
+            if not job.missing:
+                done.append(job)
+        if done:
+            # One wake-up of the loop for all jobs that are done, not one each.
+            self._to_loop(done[0], lambda: [_settle(job) for job in done])
+
+    def _fail(self, jobs: dict[int, _Job[T, R]], error: Exception) -> None:
+        for job in jobs.values():
+            self._drop(job)
+            self._to_loop(job, lambda job=job: _settle(job, error))
+
+    @staticmethod
+    def _to_loop(job: _Job[T, R], callback: Callable[[], object]) -> None:
+        loop = job.future.get_loop()
+        # A loop that is closed has nobody left who waits.
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(callback)
+
+
+def _settle(job: "_Job[T, R]", error: Exception | None = None) -> None:
+    if job.future.done():
+        return
+    if error is None:
+        job.future.set_result(job.results)  # pyright: ignore[reportArgumentType]  # none missing
+    else:
+        job.future.set_exception(error)

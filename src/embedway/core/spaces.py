@@ -1,0 +1,23 @@
+"""Vector spaces: two vectors may be compared only if they come from the same one."""
+
+import msgspec
+
+
+class SpaceId(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that decides what a vector means; equal ids mean comparable vectors."""
+
+    model: str
+    revision: str
+    """12 hex digits that stand for the weights and the tokenizer."""
+    pooling: str
+    normalised: bool
+    prompt: str
+    """Name of the prompt that is put before each text, or `none`."""
+    dimensions: int
+
+    def __str__(self) -> str:
+        norm = "l2" if self.normalised else "raw"
+        return (
+            f"{self.model}@{self.revision}/{self.pooling}-{norm}/prompt-{self.prompt}"
+            f"/{self.dimensions}"
+        )

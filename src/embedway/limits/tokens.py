@@ -1,0 +1,54 @@
+"""How many tokens an item and a request may have, and how a longer item is cut."""
+
+from collections.abc import Sequence
+
+from embedway.catalog.model import Model
+from embedway.core.errors import ContextLengthExceeded, TooManyTokens
+from embedway.core.request import Truncate
+
+
+def fit(
+    ids: Sequence[list[int]], *, model: Model, truncate: Truncate, first: int = 0
+) -> list[list[int]]:
+    """The token ids of each item, cut where `truncate` says so, within the model's limits.
+
+    Args:
+        ids: Token ids of each item.
+        model: Whose limits.
+        truncate: What to do with an item that is too long.
+        first: The index of the first item, for messages.
+
+    Raises:
+        ContextLengthExceeded: An item is too long and `truncate` is `none`.
+        TooManyTokens: All items together are too long.
+    """
+    limit = model.max_item_tokens
+    fitting = list(ids)
+    for index, item in enumerate(ids):
+        if len(item) <= limit:
+            continue
+        if truncate == "none":
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {limit} tokens, however you requested "
+                f"{len(item)} tokens in item {first + index} of your input. Shorten or split it, "
+                "or set 'truncate' to 'end' or 'start'.",
+                param="input",
+            )
+        fitting[index] = cut(item, limit=limit, drop=truncate)
+    total = sum(len(item) for item in fitting)
+    if total > model.max_request_tokens:
+        raise TooManyTokens(
+            f"Requested {total} tokens, max {model.max_request_tokens} tokens per request. Send "
+            "fewer items at a time.",
+            param="input",
+        )
+    return fitting
+
+
+def cut(ids: list[int], *, limit: int, drop: Truncate) -> list[int]:
+    """`ids` cut to `limit`, dropping from its `end` or `start`; its outermost two ids stay.
+
+    These are the model's own marks ([CLS], [SEP]), without which it was never trained.
+    """
+    kept = ids[1 : limit - 1] if drop == "end" else ids[len(ids) - limit + 1 : -1]
+    return [ids[0], *kept, ids[-1]]

@@ -1,0 +1,68 @@
+"""Structured logs on stderr: events and ids, never texts, vectors or secrets."""
+
+import logging
+import sys
+import threading
+from types import TracebackType
+from typing import Any, Literal
+
+import orjson
+import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import Processor
+
+LogFormat = Literal["auto", "json", "pretty"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def configure(*, format: LogFormat, level: LogLevel) -> None:
+    """Sets up logging for the process; `auto` is pretty on a terminal and JSON elsewhere."""
+    pretty = format == "pretty" or (format == "auto" and sys.stderr.isatty())
+    stamps: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendering = _rendering(pretty=pretty)
+    structlog.configure(
+        cache_logger_on_first_use=True,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[*stamps, *rendering],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+    _take_over(
+        ProcessorFormatter(
+            foreign_pre_chain=stamps,
+            processors=[ProcessorFormatter.remove_processors_meta, *rendering],
+        ),
+        level=max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]),
+    )
+
+
+def _rendering(*, pretty: bool) -> list[Processor]:
+    if pretty:
+        # Not structlog's default, which shows local variables: texts and keys.
+        traceback = structlog.dev.plain_traceback
+        colors = sys.stderr.isatty()
+        return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=traceback)]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
+
+
+def _json(event: object, **options: Any) -> str:
+    return orjson.dumps(event, **options).decode()
+
+
+def _take_over(formatter: logging.Formatter, *, level: int) -> None:
+    """Makes what libraries log, and what nobody caught, look as all else does."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _crashed
+    threading.excepthook = lambda args: _crashed(
+        args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback
+    )
+
+
+def _crashed(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+    structlog.get_logger("embedway").critical("crashed", exc_info=error)

@@ -1,0 +1,68 @@
+"""Every metric of the gateway, in one registry that `/metrics` prints.
+
+Labels are bounded: routes, statuses and models of this gateway, never what a client sent.
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """The metrics of one gateway."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # they double the page and nobody reads them
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "embedway_requests",
+            "Answers, by route and HTTP status.",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self.latency = Histogram(
+            "embedway_request_seconds",
+            "From the head of an embeddings request to its answer.",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.items = Counter(
+            "embedway_items", "Items embedded and answered.", ["model"], registry=self.registry
+        )
+        self.tokens = Counter(
+            "embedway_tokens", "Tokens embedded and answered.", ["model"], registry=self.registry
+        )
+        self.batch_items = Histogram(
+            "embedway_batch_items",
+            "Items in one run of a local model.",
+            ["model"],
+            buckets=SIZES,
+            registry=self.registry,
+        )
+
+    def answered(self, route: str, status: int) -> None:
+        """Counts an answer."""
+        self.requests.labels(route, str(status)).inc()
+
+    def embedded(self, model: str, *, items: int, tokens: int) -> None:
+        """Counts what an answered request embedded."""
+        self.items.labels(model).inc(items)
+        self.tokens.labels(model).inc(tokens)
+
+    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """Adds a gauge whose value is what `read` returns at each scrape."""
+        Gauge(name, documentation, registry=self.registry).set_function(read)
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,1 @@
+"""The Protocols between policies and the world."""

@@ -1,0 +1,1 @@
+"""What is kept on disk: keys and the usage ledger."""

@@ -1,0 +1,1 @@
+"""The request and the response on the wire."""

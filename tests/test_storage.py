@@ -1,0 +1,248 @@
+"""The database: its migrations, its durability, the first key, and the usage report."""
+
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from conftest import Gateway, clean_environment
+from sqlalchemy import Engine, create_engine, insert
+
+from embedway.auth import secret
+from embedway.core.keys import Key
+from embedway.storage import database, ledger
+from embedway.storage.database import DatabaseError, Durability
+from embedway.storage.keys import SqlKeys
+from embedway.storage.store import open_store
+from embedway.storage.tables import metadata, usage
+
+DAY_MS = 86_400_000
+VERSIONS = [
+    script.revision
+    for script in ScriptDirectory(str(resources.files("embedway.storage") / "migrations"))
+    .walk_revisions()
+][::-1]  # fmt: skip
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    opened = database.connect(tmp_path / "test.db")
+    yield opened
+    opened.dispose()
+
+
+def migrate(engine: Engine, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(database.MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def rows(path: Path, query: str) -> list[tuple]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def new_key(name: str) -> Key:
+    return secret.issue(name, pepper=b"p" * 32, now_ms=1)[1]
+
+
+def usage_row(number: int, **fields: object) -> dict[str, object]:
+    return {
+        "id": f"embd_{number}", "at_ms": 0, "request_id": "req", "key_id": "key_a",
+        "on_behalf_of": None, "user": None, "metadata": {}, "model": "m", "provider": "embedway",
+        "items": 1, "tokens": 10, "cost_nano_usd": 3, "latency_us": 5, "status": 200,
+    } | fields  # fmt: skip
+
+
+def test_migrations_make_the_tables(engine: Engine) -> None:
+    """What the migrations make is what `tables` says, types and indexes included."""
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+@pytest.mark.parametrize("position", range(len(VERSIONS)))
+def test_each_migration_keeps_the_rows(tmp_path: Path, position: int) -> None:
+    """From each revision on, with rows in every table, the way to the newest loses none."""
+    path = tmp_path / "test.db"
+    before = create_engine(f"sqlite:///{path}")
+    migrate(before, VERSIONS[position])
+    before.dispose()
+    names = [n for (n,) in rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    tables = [name for name in names if name != "alembic_version"]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for table in tables:
+            columns = connection.execute(f"PRAGMA table_info('{table}')").fetchall()
+            values = ", ".join("'{}'" if column[2] == "JSON" else "1" for column in columns)
+            connection.execute(f'INSERT INTO "{table}" VALUES ({values})')
+        connection.commit()
+    database.connect(path).dispose()
+    assert rows(path, "SELECT version_num FROM alembic_version") == [(VERSIONS[-1],)]
+    for table in tables:
+        assert rows(path, f'SELECT count(*) FROM "{table}"') == [(1,)]
+
+
+def test_opening_again_changes_nothing(tmp_path: Path) -> None:
+    """A database that is up to date is left as it is."""
+    path = tmp_path / "test.db"
+    database.connect(path).dispose()
+    schema = rows(path, "SELECT * FROM sqlite_master")
+    database.connect(path).dispose()
+    assert rows(path, "SELECT * FROM sqlite_master") == schema
+
+
+def test_two_processes_at_once(tmp_path: Path) -> None:
+    """Several processes that make one data folder at the same time all open the same."""
+    code = (
+        "import sys; from pathlib import Path; from embedway.storage.store import open_store;"
+        "print(open_store(Path(sys.argv[1])).pepper.hex())"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "data")],
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    ended = [process.communicate(timeout=60) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], ended
+    assert len({out for out, _ in ended}) == 1
+    files = {path.name.partition("-")[0] for path in (tmp_path / "data").iterdir()}
+    assert files == {"embedway.db", "pepper"}
+
+
+@pytest.mark.parametrize(("durability", "synchronous"), [("process", 1), ("power", 2)])
+def test_durability(tmp_path: Path, durability: Durability, synchronous: int) -> None:
+    """Each connection writes ahead, and waits for the disk if a power cut is to be survived."""
+    engine = database.connect(tmp_path / "embedway.db", durability=durability)
+    connections = [engine.connect() for _ in range(3)]
+    for connection in connections:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == synchronous
+        connection.close()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("name", ["a?b=c", "a#b", "100%41", "spaces in it", "ü"])
+def test_folders_of_any_name(tmp_path: Path, name: str) -> None:
+    """What a folder is called does not change which file is opened."""
+    open_store(tmp_path / name).database.dispose()
+    assert (tmp_path / name / "embedway.db").is_file()
+
+
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    """Nobody else may read the data folder or the pepper."""
+    open_store(tmp_path / "data").database.dispose()
+    assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "data" / "pepper").stat().st_mode & 0o077 == 0
+
+
+def test_a_newer_database(tmp_path: Path) -> None:
+    """A database of a newer Embedway is refused, and left alone."""
+    path = tmp_path / "test.db"
+    database.connect(path).dispose()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    with pytest.raises(DatabaseError, match="newer Embedway"):
+        database.connect(path)
+    assert rows(path, "SELECT version_num FROM alembic_version") == [("9999",)]
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database" * 1000, b"SQLite format 3\0" + b"\xff" * 4096]
+)
+def test_a_damaged_database(tmp_path: Path, content: bytes) -> None:
+    """A file that is no database is refused with what to do, and left alone."""
+    path = tmp_path / "test.db"
+    path.write_bytes(content)
+    with pytest.raises(DatabaseError, match=r"damaged\. Restore it"):
+        database.connect(path)
+    assert path.read_bytes() == content
+
+
+def test_the_first_key_is_made_once(tmp_path: Path) -> None:
+    """However many start at once, one of them makes the first key, and none after a revocation."""
+    engines = [database.connect(tmp_path / "test.db") for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda each: SqlKeys(each).create_first(new_key("first")), engines))
+    keys = SqlKeys(engines[0])
+    assert made.count(True) == len(keys.all()) == 1
+    assert keys.revoke(keys.all()[0].id, at_ms=2)
+    assert not keys.revoke(keys.all()[0].id, at_ms=3)
+    assert keys.all()[0].revoked_ms == 2
+    assert not keys.create_first(new_key("again"))
+    for each in engines:
+        each.dispose()
+
+
+def test_report_sums_exactly(engine: Engine) -> None:
+    """Requests, items, tokens and cost are those of answers; refusals count as errors alone."""
+    with engine.begin() as connection:
+        connection.execute(
+            insert(usage),
+            [
+                usage_row(1, at_ms=DAY_MS - 1, items=2, tokens=7, cost_nano_usd=2**53 + 1),
+                usage_row(2, at_ms=DAY_MS, model="n", user="u", on_behalf_of="o"),
+                usage_row(3, at_ms=DAY_MS, status=400, items=5, tokens=0, cost_nano_usd=0),
+                usage_row(4, at_ms=DAY_MS + 1, key_id="key_b", provider="p"),
+            ],
+        )
+
+    def summed(*by: ledger.Dimension, **limits: int) -> list[tuple]:
+        found = ledger.report(engine, by, **limits)
+        return [
+            (*each.group.values(), each.requests, each.errors, each.items, each.tokens,
+             each.cost_nano_usd)
+            for each in found
+        ]  # fmt: skip
+
+    assert summed() == [(3, 1, 4, 27, 2**53 + 7)]
+    assert summed("day") == [
+        ("1970-01-01", 1, 0, 2, 7, 2**53 + 1),
+        ("1970-01-02", 2, 1, 2, 20, 6),
+    ]
+    assert [each[:3] for each in summed("model", "key")] == [
+        ("m", "key_a", 1),
+        ("m", "key_b", 1),
+        ("n", "key_a", 1),
+    ]
+    assert [each[0] for each in summed("user")] == [None, "u"]
+    assert [each[0] for each in summed("on_behalf_of")] == [None, "o"]
+    assert [each[0] for each in summed("provider")] == ["embedway", "p"]
+    assert summed(since_ms=DAY_MS, until_ms=DAY_MS + 1) == [(1, 1, 1, 10, 3)]
+    assert summed("day", since_ms=2 * DAY_MS) == []
+
+
+def test_reading_while_the_server_writes(new_gateway: Callable[..., Gateway]) -> None:
+    """Another process reads the database, read-only, while the server goes on writing to it."""
+    gateway = new_gateway().start()
+    assert gateway.embed(input="one").status_code == 200
+    path = gateway.folder / "data" / "embedway.db"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
+        count = "SELECT count(*) FROM usage"
+        reader.execute("BEGIN")
+        assert reader.execute(count).fetchone() == (1,)
+        with gateway.client() as client:
+            for _ in range(20):
+                assert client.post("/v1/embeddings", json={"input": "more"}).status_code == 200
+        assert reader.execute(count).fetchone() == (1,)
+        reader.rollback()
+        assert reader.execute(count).fetchone() == (21,)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader.execute("DELETE FROM usage")

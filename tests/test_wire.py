@@ -1,0 +1,245 @@
+"""What holds for any bytes in, any vectors out, and any limits between."""
+
+import base64
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
+
+import httpx
+import msgspec
+import numpy as np
+import pytest
+from conftest import Gateway
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from embedway.core import money
+from embedway.core.errors import InvalidRequest
+from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest
+from embedway.limits.tokens import cut
+from embedway.local.engine import batches
+from embedway.wire import error as wire_error
+from embedway.wire.decode import PROTECTED, decode
+from embedway.wire.encode import SLICE_VALUES, Head, encode
+
+steady = settings(derandomize=True, deadline=None, max_examples=200)
+few = settings(
+    steady, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+# Characters of every kind, halves of surrogate pairs and NUL among them.
+text = st.text(st.characters(exclude_categories=()), max_size=12)
+numbers = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.sampled_from([2**31 - 1, 2**31, 2**63, 2**64, 10**400, 10**4299, -(10**4299), -0.0]),
+)
+anything = st.recursive(
+    st.one_of(st.none(), st.booleans(), numbers, text),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(text, inner, max_size=4)),
+    max_leaves=12,
+)
+token_lists = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=4)
+inputs = st.one_of(
+    st.text(min_size=1, max_size=8),
+    st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4),
+    token_lists,
+    st.lists(token_lists, min_size=1, max_size=3),
+)
+OPTIONAL = {
+    "model": st.sampled_from(["auto", "all-minilm-l6-v2", "openai:text-embedding-3-small"]),
+    "encoding_format": st.sampled_from(["float", "base64", None]),
+    "dimensions": st.one_of(st.none(), st.integers(1, 4096)),
+    "user": st.one_of(st.none(), st.just("u1")),
+    "metadata": st.dictionaries(st.sampled_from(["a", "b"]), st.just("c")),
+    "extra_body": st.dictionaries(st.sampled_from(["task", "late"]), st.just([{"a": 0.5}])),
+    "preference": st.sampled_from(["balanced", "speed", "cost"]),
+    "allowed_providers": st.one_of(st.none(), st.just(["embedway"])),
+    "eu_native": st.booleans(),
+    "allow_quantization": st.booleans(),
+    "zdr": st.booleans(),
+    "fallbacks": st.sampled_from([[], ["auto"]]),
+    "input_type": st.sampled_from([None, "query", "document"]),
+    "truncate": st.sampled_from(["none", "end", "start"]),
+}
+requests = st.fixed_dictionaries({"input": inputs}, optional=OPTIONAL)
+# One field, known or not, is replaced by anything at all.
+near_requests = st.builds(
+    lambda request, name, value: request | {name: value},
+    requests,
+    st.one_of(st.sampled_from([*EmbedRequest.__struct_fields__, *PROTECTED]), text),
+    anything,
+)
+bodies = st.one_of(
+    st.binary(max_size=200),
+    st.builds(lambda value: json.dumps(value).encode(), st.one_of(anything, near_requests)),
+    st.builds(
+        lambda value: json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass"),
+        near_requests,
+    ),
+    st.builds(
+        lambda value, at, byte: (
+            (body := json.dumps(value).encode())[: at % len(body)]
+            + byte
+            + body[at % len(body) + 1 :]
+        ),
+        requests,
+        st.integers(0, 1000),
+        st.binary(max_size=2),
+    ),
+)
+
+
+def assert_error(body: bytes) -> None:
+    """The body is the one error shape, and short."""
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    assert len(error["message"]) < 1000
+
+
+@steady
+@given(bodies)
+def test_decode(body: bytes) -> None:
+    """Whatever the bytes, there is a request within all limits or a 400 in the one error shape."""
+    try:
+        request = decode(body)
+    except InvalidRequest as error:
+        assert_error(wire_error.body(error))
+        return
+    assert 1 <= len(request.items) <= MAX_ITEMS
+    assert len({type(item) for item in request.items}) == 1
+    assert all(1 <= len(item) <= MAX_CHARACTERS for item in request.items)
+    assert not PROTECTED & {name.lower() for name in request.extra_body}
+    stored = [request.model, request.user or "", *request.metadata, *request.metadata.values()]
+    assert not any("\0" in value for value in stored)
+    assert msgspec.convert(msgspec.to_builtins(request), EmbedRequest) == request
+
+
+@steady
+@given(requests)
+def test_decode_valid(fields: dict) -> None:
+    """A valid request is understood as it was sent."""
+    request = decode(json.dumps(fields).encode())
+    for name, value in fields.items():
+        assert value is None or getattr(request, name) == value
+
+
+@pytest.fixture(scope="module")
+def client(gateway: Gateway) -> Iterator[httpx.Client]:
+    """A client with a valid key."""
+    with gateway.client() as client:
+        yield client
+
+
+@few
+@given(bodies)
+def test_gateway_survives(client: httpx.Client, body: bytes) -> None:
+    """Whatever is sent, the gateway answers, with vectors or with an error of the client's."""
+    answer = client.post("/v1/embeddings", content=body)
+    if answer.status_code == 200:
+        assert answer.json()["data"]
+    else:
+        assert answer.status_code in {400, 404}
+        assert_error(answer.content)
+
+
+# Vectors on the wire
+
+
+@st.composite
+def vectors(draw: st.DrawFn) -> np.ndarray:
+    """Finite float32 values of any bits, in counts around where a slice ends."""
+    dimensions = draw(st.sampled_from([1, 3, 384, 4096, SLICE_VALUES, SLICE_VALUES + 1]))
+    step = max(1, SLICE_VALUES // dimensions)
+    most = 3 if dimensions == 1 else 2 * step + 1
+    items = draw(st.sampled_from([1, 2, step - 1 or 1, step, step + 1, most]))
+    bits = np.random.default_rng(draw(st.integers(0, 2**32))).integers(
+        0, 2**32, items * dimensions, np.uint32
+    )
+    edges = draw(st.lists(st.sampled_from([0, 1, 2**31, 2**31 + 1, 0x7F7FFFFF, 0x00800000])))
+    bits[: len(edges)] = edges[: len(bits)]
+    values = bits.view(np.float32).reshape(-1, dimensions)
+    return np.where(np.isfinite(values), values, np.float32(0.5))
+
+
+@settings(steady, max_examples=40)
+@given(vectors())
+def test_encode(sent: np.ndarray) -> None:
+    """Both formats carry every bit of every vector, in order, whatever their number."""
+    head = Head(id="embd_1", created=1, model="auto", provider="p", usage={"prompt_tokens": 1})
+    for encoding_format in ("float", "base64"):
+        body = json.loads(b"".join(encode(head, sent, encoding_format=encoding_format)))
+        data = body.pop("data")
+        assert body == {"object": "list", **msgspec.structs.asdict(head)}
+        assert [item["index"] for item in data] == list(range(len(sent)))
+        for item, row in zip(data, sent, strict=True):
+            got = item["embedding"]
+            raw = (
+                base64.b64decode(got, validate=True)
+                if encoding_format == "base64"
+                else np.array(got, np.float32).tobytes()
+            )
+            assert raw == row.astype("<f4").tobytes()
+
+
+# Limits, batches, money
+
+
+@steady
+@given(st.integers(2, 300), st.integers(1, 300), st.sampled_from(["end", "start"]))
+def test_cut(limit: int, over: int, drop: str) -> None:
+    """A cut item has exactly as many ids as may be: its marks, and one unbroken side between."""
+    ids = list(range(limit + over))
+    kept = cut(ids, limit=limit, drop=drop)
+    assert len(kept) == limit
+    assert (kept[0], kept[-1]) == (ids[0], ids[-1])
+    inner = ids[1:-1]
+    assert kept[1:-1] == (inner[: limit - 2] if drop == "end" else inner[len(inner) - limit + 2 :])
+
+
+@steady
+@given(st.lists(st.integers(1, 300), max_size=200), st.integers(1, 2048), st.integers(1, 9))
+def test_batches(lengths: list[int], max_tokens: int, step: int) -> None:
+    """Batches hold each position once, the like together, and no more tokens than may be."""
+
+    def whole(rows: int) -> int:
+        return rows // step * step or rows
+
+    made = list(batches(lengths, max_tokens=max_tokens, whole=whole))
+    positions = [position for batch in made for position in batch]
+    assert sorted(positions) == list(range(len(lengths)))
+    ordered = [lengths[position] for position in positions]
+    assert ordered == sorted(ordered)
+    for batch in made:
+        widest = max(lengths[position] for position in batch)
+        assert len(batch) == 1 or len(batch) * widest <= max_tokens
+    assert all(len(batch) == whole(len(batch)) for batch in made[:-1])
+
+
+tokens = st.integers(0, 10**12)
+prices = st.decimals(0, 1000, places=9)
+amounts = st.integers(0, 10**18)
+
+
+@steady
+@given(tokens, tokens, prices, prices)
+def test_cost(few: int, many: int, low: Decimal, high: Decimal) -> None:
+    """A cost is the exact price rounded up to a nano-dollar, and never falls as either rises."""
+    cost = money.cost(many, price_per_mtok=high)
+    exact = Fraction(high) * many * 1000
+    assert exact <= cost < exact + 1
+    fewer, more = sorted((few, many))
+    cheap, dear = sorted((low, high))
+    assert money.cost(fewer, price_per_mtok=cheap) <= money.cost(more, price_per_mtok=dear)
+
+
+@steady
+@given(amounts, amounts)
+def test_dollars(one: int, other: int) -> None:
+    """Dollars are printed in full, without an exponent, and their sums are exact."""
+    assert set(money.as_usd(one)) <= set("0123456789.")
+    assert Fraction(money.as_usd(one)) == Fraction(one, 10**9)
+    total = Fraction(money.as_usd(one)) + Fraction(money.as_usd(other))
+    assert Fraction(money.as_usd(one + other)) == total
