@@ -28,6 +28,7 @@ GC_THRESHOLD = 50_000
 # The model, the tokenizer and the ledger come back from their libraries for a moment of Python each
 # time; Python's default lets them wait 5 ms for it. Gave 10% more requests at 32 connections.
 SWITCH_INTERVAL_S = 0.0005
+INTERRUPT_GRACE_S = 0.5
 CLOSE_S = 5
 """After everything in flight is answered: how long clients have to take their answers."""
 
@@ -115,9 +116,11 @@ async def _drain(
     number: signal.Signals,
 ) -> None:
     gateway.admission.draining = True
-    # Whoever sends traffic here learns from /readyz and from closed connections to stop; a person
-    # at a terminal needs no such notice.
-    grace_s = settings.drain_s if number is signal.SIGTERM else 0
+    # Whoever sends traffic here learns from /readyz and from closed connections to stop. A person
+    # at a terminal has no load balancer to wait for, but clients that must not see a failure.
+    grace_s = settings.drain_s
+    if number is signal.SIGINT:
+        grace_s = min(grace_s, INTERRUPT_GRACE_S)
     _log.info("draining", in_flight=gateway.admission.requests, grace_s=grace_s)
     await asyncio.sleep(grace_s)
     server.stop()
