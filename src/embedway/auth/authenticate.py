@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from embedway.auth import secret
-from embedway.core.errors import InvalidKey, InvalidRequest
+from embedway.core.errors import InvalidKey, InvalidRequest, StorageUnavailable
 from embedway.core.keys import Caller, Key
 from embedway.ports.storage import Keys
 
@@ -54,7 +54,11 @@ class Authenticator:
             lookup = asyncio.ensure_future(self._keys.find(digest))
             self._remember(digest, now_s + FRESH_S, lookup)
         # Shielded: others may wait for the same lookup when this request is cancelled.
-        return lookup.result() if lookup.done() else await asyncio.shield(lookup)
+        try:
+            return lookup.result() if lookup.done() else await asyncio.shield(lookup)
+        except StorageUnavailable as error:
+            # Each caller gets an error of its own, with its own time to come back.
+            raise StorageUnavailable(error.message) from error
 
     def _remember(self, digest: bytes, stale_s: float, lookup: asyncio.Task[Key | None]) -> None:
         self._cache.pop(digest, None)

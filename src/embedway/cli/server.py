@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -124,5 +125,7 @@ async def _drain(
     _log.info("draining", in_flight=gateway.admission.requests, grace_s=grace_s)
     await asyncio.sleep(grace_s)
     server.stop()
-    await gateway.admission.idle()
+    longest_s = settings.body_timeout_s + settings.request_timeout_s
+    with suppress(TimeoutError):
+        await asyncio.wait_for(gateway.admission.idle(), longest_s)
     await asyncio.wait({serving}, timeout=CLOSE_S)

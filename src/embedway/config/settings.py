@@ -74,7 +74,8 @@ class Settings(BaseModel):
         512, description="Embeddings requests worked on at once; more get a 503."
     )
     max_in_flight_bytes: Annotated[int, Ge(1)] = Field(
-        256 * 2**20, description="Bytes of their bodies held at once; more get a 503."
+        256 * 2**20,
+        description="Bytes of their bodies and answers held at once; more bodies get a 503.",
     )
     max_body_bytes: Annotated[int, Ge(1)] = Field(
         16 * 2**20, description="The largest request body; a larger one gets a 413."

@@ -24,14 +24,21 @@ import json
 import math
 import random
 from collections.abc import Mapping
+from itertools import islice
 from typing import ClassVar
 
 SHOWN_CHARACTERS = 60
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 def shown(value: object) -> str:
     """A field's value for a message, as the client wrote it: JSON, and the start of it if long."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        # Piece by piece: a value may be megabytes, of which the start is enough.
+        text = "".join(islice(_JSON.iterencode(value), SHOWN_CHARACTERS + 1))
+    except RecursionError:
+        return "too deeply nested"
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 

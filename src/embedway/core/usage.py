@@ -1,4 +1,4 @@
-"""The row of the ledger: one for each 200, and one for each refusal that got as far as a model."""
+"""The row of the ledger: one for each 200, and one for each refusal of a well-formed request."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """The answer's own id, `embd_...`; unique in the ledger, so no answer is billed twice."""
     at_ms: int
-    """When the request came, milliseconds since 1970-01-01 UTC."""
+    """When the request had been read, milliseconds since 1970-01-01 UTC."""
     request_id: str
     key_id: str
     on_behalf_of: str | None
@@ -27,6 +27,6 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     cost_nano_usd: NanoUsd
     latency_us: int
-    """From the first byte of the request's head to the row, microseconds."""
+    """From the request's head to the row, microseconds."""
     status: int
     """The HTTP status of the answer. Only rows with 200 are billed."""

@@ -7,16 +7,13 @@ from embedway.core.errors import ContextLengthExceeded, TooManyTokens
 from embedway.core.request import Truncate
 
 
-def fit(
-    ids: Sequence[list[int]], *, model: Model, truncate: Truncate, first: int = 0
-) -> list[list[int]]:
+def fit(ids: Sequence[list[int]], *, model: Model, truncate: Truncate) -> list[list[int]]:
     """The token ids of each item, cut where `truncate` says so, within the model's limits.
 
     Args:
         ids: Token ids of each item.
         model: Whose limits.
         truncate: What to do with an item that is too long.
-        first: The index of the first item, for messages.
 
     Raises:
         ContextLengthExceeded: An item is too long and `truncate` is `none`.
@@ -30,7 +27,7 @@ def fit(
         if truncate == "none":
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {limit} tokens, however you requested "
-                f"{len(item)} tokens in item {first + index} of your input. Shorten or split it, "
+                f"{len(item)} tokens in item {index} of your input. Shorten or split it, "
                 "or set 'truncate' to 'end' or 'start'.",
                 param="input",
             )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from embedway.core.errors import UpstreamFailed
 from embedway.core.grouping import GroupWorker
 from embedway.core.vectors import Vectors
 from embedway.local.openvino import OpenVinoEncoder
@@ -67,7 +68,10 @@ class LocalEngine:
 
     async def embed(self, items: Sequence[Sequence[int]]) -> Vectors:
         """See `embedway.ports.engine.Engine.embed`."""
-        return np.stack(await self._embedding.submit(items))
+        try:
+            return np.stack(await self._embedding.submit(items))
+        except (RuntimeError, ValueError) as error:
+            raise UpstreamFailed("The model failed. Try again; if it stays, restart.") from error
 
     @property
     def waiting_tokens(self) -> int:

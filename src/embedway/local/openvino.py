@@ -39,6 +39,8 @@ class OpenVinoEncoder:
 
     dimensions: int
     """The width of the vectors."""
+    max_tokens: int
+    """The longest row there are positions for."""
     precision: Precision
     """What the model computes in."""
 
@@ -64,7 +66,7 @@ class OpenVinoEncoder:
         """
         self._weights = bert.Weights(weights)
         self.dimensions = bert.dimensions(self._weights)
-        self._max_tokens = bert.max_tokens(self._weights)
+        self.max_tokens = bert.max_tokens(self._weights)
         self._vocabulary = bert.vocabulary(self._weights)
         self.precision = resolve_precision(precision)
         graph = bert.build(self._weights, shape=shape)
@@ -93,9 +95,9 @@ class OpenVinoEncoder:
             ValueError: A row is empty or too long for the model, or holds an unknown id.
         """
         for row in batch:
-            if not 0 < len(row) <= self._max_tokens:
+            if not 0 < len(row) <= self.max_tokens:
                 raise ValueError(
-                    f"A row of {len(row)} ids; this model takes 1 to {self._max_tokens}."
+                    f"A row of {len(row)} ids; this model takes 1 to {self.max_tokens}."
                 )
         vectors = np.empty((len(batch), self.dimensions), np.float32)
         requests = self._together if len(batch) == 1 else self._lanes

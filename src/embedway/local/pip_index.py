@@ -35,7 +35,7 @@ def download(wheel: Wheel, part: Path, progress: Progress | None) -> None:
     options = _options()
     refused = True
     for url in _addresses(wheel):
-        with contextlib.suppress(RefusedError):
+        with contextlib.suppress(RefusedError, UnavailableError):
             if fetch(url, part, opener=_opener(options), sha256=wheel.sha256, progress=progress):
                 return
             refused = False

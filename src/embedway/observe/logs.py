@@ -19,7 +19,6 @@ def configure(*, format: LogFormat, level: LogLevel) -> None:
     """Sets up logging for the process; `auto` is pretty on a terminal and JSON elsewhere."""
     pretty = format == "pretty" or (format == "auto" and sys.stderr.isatty())
     stamps: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -70,7 +70,7 @@ class Embedder:
             started_s: When the request began, on `time.perf_counter`'s clock.
 
         Raises:
-            EmbedwayError: It cannot be answered; that too has been recorded if it could be.
+            EmbedwayError: It cannot be answered; that too is recorded, unless it was shed with 503.
         """
         at_ms, id = self._now_ms(), ids.new("embd")
         row = partial(settle.row, request, caller, id=id, request_id=request_id, at_ms=at_ms)

@@ -22,7 +22,7 @@ class Ledger(Protocol):
     """The usage ledger."""
 
     async def record(self, row: UsageRow) -> None:
-        """Returns once `row` is committed and would survive `kill -9` and a power cut.
+        """Returns once `row` is committed and would survive `kill -9`.
 
         Raises:
             StorageUnavailable: It could not be committed.

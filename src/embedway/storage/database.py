@@ -44,7 +44,11 @@ def connect(path: Path, *, durability: Durability = "process") -> Engine:
         DatabaseError: It cannot be opened, or was written by a newer Embedway.
     """
     url = URL.create("sqlite", database=str(path))  # a path may hold what means something in a URL
-    engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_S})
+    engine = create_engine(
+        url,
+        connect_args={"timeout": LOCK_WAIT_S},
+        hide_parameters=True,  # they are users' data
+    )
     event.listen(engine, "connect", partial(_prepare, _SYNCHRONOUS[durability]))
     try:
         _upgrade(engine)
@@ -86,7 +90,7 @@ def _guard(engine: Engine, path: Path) -> None:
     def check(*_: object) -> None:
         try:
             same = os.path.samestat(path.stat(), opened)
-        except FileNotFoundError:
+        except OSError:
             same = False
         if not same:
             raise DatabaseGone(f"{path} is not the file it was. Restart this process.")

@@ -38,7 +38,7 @@ class UsageSum(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     """Answered with 200."""
     errors: int
-    """Answered with anything else."""
+    """Well-formed requests answered with anything else, but for 503."""
     items: int
     tokens: int
     cost_nano_usd: int
