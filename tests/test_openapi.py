@@ -11,8 +11,7 @@ from fastapi.routing import iter_route_contexts
 
 from embedway.admin import control
 from embedway.api.embeddings import DOORS
-from embedway.app import open_catalog
-from embedway.config.settings import Settings
+from embedway.catalog import catalog
 from embedway.core.request import EmbedRequest
 from embedway.observe.metrics import Metrics
 
@@ -38,7 +37,7 @@ def schema(gateway: Gateway) -> dict[str, Any]:
 def paths() -> set[str]:
     """The path of every route the application has, as OpenAPI writes it."""
     app = control.create(
-        catalog=open_catalog(Settings()),
+        catalog=catalog.load(eu_native=False),
         authenticator=None,
         metrics=Metrics(),
         check_ready=None,

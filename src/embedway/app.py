@@ -43,11 +43,6 @@ class Gateway(msgspec.Struct, frozen=True):
         await plane(scope, receive, send)
 
 
-def open_catalog(settings: Settings) -> Catalog:
-    """The models, as the settings declare them."""
-    return catalog.load(eu_native=settings.eu_native)
-
-
 def load_parts(model: Model, settings: Settings) -> tuple[Tokenizer, OpenVinoEncoder]:
     """A model's tokenizer and encoder; its weights come from the cache folder or are fetched.
 
@@ -65,8 +60,7 @@ def load_parts(model: Model, settings: Settings) -> tuple[Tokenizer, OpenVinoEnc
         )
     except ValueError as error:
         raise ConfigError(f"{model.id}: {error}") from error
-    found = (encoder.dimensions, encoder.max_tokens >= model.max_item_tokens)
-    if found != (model.dimensions, True):
+    if encoder.dimensions != model.dimensions or encoder.max_tokens < model.max_item_tokens:
         raise ConfigError(
             f"{model.id}: the catalog says {model.dimensions} dimensions and "
             f"{model.max_item_tokens} tokens, the weights have {encoder.dimensions} and "
@@ -86,7 +80,7 @@ def load_engine(
 async def running(settings: Settings) -> AsyncGenerator[Gateway]:
     """A gateway over open parts; leaving the context finishes what waits and closes them."""
     metrics = Metrics()
-    models = open_catalog(settings)
+    models = catalog.load(eu_native=settings.eu_native)
     with ExitStack() as parts:
         store = await asyncio.to_thread(
             open_store, settings.data_dir, durability=settings.durability

@@ -65,16 +65,11 @@ class EmbeddingsEndpoint:
         client, ticket = Client(receive, send), Ticket(self._admission)
         try:
             reply = await self._reply(scope, client, ticket, request_id, started_s)
-            status, content, headers = reply
-            headers.append((b"x-request-id", request_id.encode()))
-            if self._admission.draining:
-                headers.append((b"connection", b"close"))
-            await client.answer(status, content, headers, self._body_limits)
+            await self._send(client, reply, request_id)
+            status = reply[0]
         except BrokenBody:
             # Perhaps it is still there and only the framing of its body is broken.
-            status, content, headers = _refusal(_BROKEN_BODY)
-            headers.append((b"x-request-id", request_id.encode()))
-            await client.answer(status, content, headers, self._body_limits)
+            await self._send(client, _refusal(_BROKEN_BODY), request_id)
             status = CLIENT_LEFT
         except ClientLeft:
             status = CLIENT_LEFT
@@ -90,6 +85,13 @@ class EmbeddingsEndpoint:
             status=status,
             ms=round(elapsed_s * 1000, 2),
         )
+
+    async def _send(self, client: Client, reply: Reply, request_id: str) -> None:
+        status, content, headers = reply
+        headers.append((b"x-request-id", request_id.encode()))
+        if self._admission.draining:
+            headers.append((b"connection", b"close"))
+        await client.answer(status, content, headers, self._body_limits)
 
     async def _reply(
         self, scope: Scope, client: Client, ticket: Ticket, request_id: str, started_s: float

@@ -58,7 +58,7 @@ class Authenticator:
             return lookup.result() if lookup.done() else await asyncio.shield(lookup)
         except StorageUnavailable as error:
             # Each caller gets an error of its own, with its own time to come back.
-            raise StorageUnavailable(error.message) from error
+            raise StorageUnavailable(error.message) from error.__cause__
 
     def _remember(self, digest: bytes, stale_s: float, lookup: asyncio.Task[Key | None]) -> None:
         self._cache.pop(digest, None)

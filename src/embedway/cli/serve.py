@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from embedway.auth import secret
+from embedway.catalog.catalog import Catalog
 from embedway.cli.address import AddressError, base_url, bind
 from embedway.cli.terminal import fail, fetch_weights, load_catalog, out
 from embedway.config import settings as config
@@ -40,14 +41,15 @@ def serve(
         _log.warning("unknown variables", names=loaded.unknown)
     try:
         bound = bind(settings)
-        for model in load_catalog(settings).models.values():
+        catalog = load_catalog(settings)
+        for model in catalog.models.values():
             fetch_weights(model, settings)
         # Until the server handles signals there is nothing to tidy up, so Ctrl-C need not be
         # an exception in whatever is being imported.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         from embedway.cli import server  # noqa: PLC0415  # the engine: other commands do without
 
-        server.run(settings, bound, on_ready=partial(_greet, settings))
+        server.run(settings, bound, on_ready=partial(_greet, settings, catalog))
     except AddressError as error:
         fail(error)
 
@@ -61,9 +63,8 @@ def _first_key(settings: Settings) -> str | None:
     return shown if created else None
 
 
-def _greet(settings: Settings) -> None:
+def _greet(settings: Settings, catalog: Catalog) -> None:
     first_key = _first_key(settings)
-    catalog = load_catalog(settings)
     base = f"{base_url(settings)}/v1"
     key = first_key or "$EMBEDWAY_API_KEY"
     python_key = f'"{first_key}"' if first_key else 'os.environ["EMBEDWAY_API_KEY"]'

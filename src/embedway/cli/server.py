@@ -30,6 +30,7 @@ GC_THRESHOLD = 50_000
 # time; Python's default lets them wait 5 ms for it. Gave 10% more requests at 32 connections.
 SWITCH_INTERVAL_S = 0.0005
 INTERRUPT_GRACE_S = 0.5
+"""After Ctrl-C: how long to go on serving, at most."""
 CLOSE_S = 5
 """After everything in flight is answered: how long clients have to take their answers."""
 

@@ -58,7 +58,7 @@ def load_store() -> Store:
 
 
 def load_catalog(settings: Settings) -> Catalog:
-    """The models; not `app.open_catalog`, which would import the engine with it."""
+    """The models, as the settings declare them."""
     return catalog.load(eu_native=settings.eu_native)
 
 

@@ -120,19 +120,18 @@ class GroupWorker(Generic[T, R]):
             unanswered = set(range(len(group)))
             try:
                 for positions, results in self._work([job.items[at] for job, at in group]):
-                    rest = unanswered.difference(positions)
-                    if len(positions) != len(results) or len(unanswered) - len(rest) != len(
-                        results
-                    ):
+                    answered = set(positions)
+                    once = len(answered) == len(positions) == len(results)
+                    if not (once and answered <= unanswered):
                         raise RuntimeError(f"{self._name} did not answer each item once")
                     self._answer([group[position] for position in positions], results)
-                    unanswered = rest
+                    unanswered -= answered
                 if unanswered:
                     raise RuntimeError(f"{self._name} left {len(unanswered)} items unanswered")
-            except Exception as error:  # noqa: BLE001  # a background task's top: the jobs get it
-                self._fail({id(group[at][0]): group[at][0] for at in unanswered}, error)
-            except BaseException as error:  # noqa: BLE001  # a panic in Rust is one: go on
-                failure = RuntimeError(f"{self._name} failed: {error!r}")
+            except BaseException as error:  # noqa: BLE001  # a background task's top: the jobs get it
+                # A panic in Rust is no Exception; whoever waits must not take it for a way out.
+                known = isinstance(error, Exception)
+                failure = error if known else RuntimeError(f"{self._name} failed: {error!r}")
                 self._fail({id(group[at][0]): group[at][0] for at in unanswered}, failure)
 
     def _take(self) -> list[tuple[_Job[T, R], int]]:

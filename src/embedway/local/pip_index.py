@@ -33,13 +33,13 @@ def download(wheel: Wheel, part: Path, progress: Progress | None) -> None:
         UnavailableError: Neither we nor pip could fetch it.
     """
     options = _options()
-    refused = True
+    nobody_answered = True
     for url in _addresses(wheel):
         with contextlib.suppress(RefusedError, UnavailableError):
             if fetch(url, part, opener=_opener(options), sha256=wheel.sha256, progress=progress):
                 return
-            refused = False
-    if refused:
+            nobody_answered = False
+    if nobody_answered:
         with tempfile.TemporaryDirectory(dir=part.parent) as folder:
             pin = f"{wheel.name}=={wheel.version}"
             _pip("download", "--no-deps", "--only-binary", ":all:", "--dest", folder, pin)

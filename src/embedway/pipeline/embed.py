@@ -104,9 +104,9 @@ class Embedder:
             async with asyncio.timeout(self._deadline_s):
                 fitting: list[list[int]] = []
                 for part in _parts(texts):
-                    ids = await engine.tokenize(part)
+                    tokenised = await engine.tokenize(part)
                     fitting = token_limits.fit(
-                        [*fitting, *ids], model=model, truncate=request.truncate
+                        [*fitting, *tokenised], model=model, truncate=request.truncate
                     )
                 embedded = await engine.embed(fitting)
         except TimeoutError:
