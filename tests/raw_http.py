@@ -128,6 +128,10 @@ class Load:
     """Requests that got no complete answer."""
 
 
+LONGEST_IDLE_S = 0.4
+"""Less than `cli.server.INTERRUPT_GRACE_S`: a client that is idle for longer may be left behind."""
+
+
 @contextlib.contextmanager
 def load(
     gateway: Gateway,
@@ -145,23 +149,28 @@ def load(
     def client() -> None:
         link = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
         with contextlib.closing(link):
-            while not over.is_set() and ask_once(link):
+            while not over.is_set() and ask_once(link, idle_since_s=time.monotonic()):
                 pass
 
-    def ask_once(link: http.client.HTTPConnection) -> bool:
+    def ask_once(link: http.client.HTTPConnection, *, idle_since_s: float) -> bool:
         request = ask(next(numbers))
         credentials = {"authorization": f"Bearer {gateway.key}"}
+        sent_s = None
         try:
             if link.sock is None:
                 try:
                     link.connect()
                 except ConnectionRefusedError:
                     return False
+                idle_since_s = time.monotonic()
             link.request("POST", PATH, json.dumps(request), credentials | dict(headers or {}))
+            sent_s = time.monotonic()
             reply = link.getresponse()
             content = reply.read()
         except (OSError, http.client.HTTPException) as error:
-            seen.broken.append(error)
+            # On a machine this busy a client may be idle for longer than any server waits for it.
+            if (sent_s or time.monotonic()) - idle_since_s < LONGEST_IDLE_S:
+                seen.broken.append(error)
             return False
         if reply.status == 200:
             seen.answers.append((request, json.loads(content)))

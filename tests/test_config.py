@@ -11,7 +11,7 @@ from conftest import Gateway, clean_environment, embedway, free_port
 from embedway.config.settings import Settings
 
 KUBERNETES = "tcp://10.0.0.1:8080"
-# A possible value of each setting that is not its default.
+# A possible value of each setting that is not its default, but for sections.
 OTHER = {
     "host": "127.0.0.2",
     "port": 9000,
@@ -28,6 +28,8 @@ OTHER = {
     "body_timeout_s": 2.5,
     "request_timeout_s": 3.5,
     "drain_s": 0.5,
+    "local_servers": False,
+    "providers_from_environment": False,
     "log_format": "pretty",
     "log_level": "error",
 }
@@ -57,7 +59,7 @@ def toml(value: object) -> str:
 
 def test_every_setting_is_tried() -> None:
     """The table above names every setting, with another value than its default."""
-    assert OTHER.keys() == Settings.model_fields.keys()
+    assert OTHER.keys() | {"providers"} == Settings.model_fields.keys()
     defaults = Settings()
     assert all(str(getattr(defaults, name)) != str(value) for name, value in OTHER.items())
 
@@ -65,7 +67,7 @@ def test_every_setting_is_tried() -> None:
 def test_defaults(tmp_path: Path) -> None:
     """Without any source, every value is the default and says so."""
     rows = shown(tmp_path)
-    assert set(rows) == set(OTHER)
+    assert set(rows) == {*OTHER, "providers"}
     given = {"cache_dir"} if "EMBEDWAY_CACHE_DIR" in clean_environment() else set()
     assert all(row["from"] == "default" for name, row in rows.items() if name not in given)
     assert (rows["host"]["value"], rows["port"]["value"]) == ("127.0.0.1", 8080)
@@ -87,6 +89,7 @@ def test_every_setting_by_every_way(tmp_path: Path, source: str) -> None:
     environment = variables if source == "environment" else {}
     # The weights' folder of this test run would win over both files.
     rows = shown(tmp_path, **({"EMBEDWAY_CACHE_DIR": ""} | environment))
+    assert rows.pop("providers")["from"] == "default"
     assert {name: row["value"] for name, row in rows.items()} == OTHER
     assert {row["from"] for row in rows.values()} == {source}
 
@@ -215,4 +218,4 @@ def test_a_table_for_people(tmp_path: Path) -> None:
     """Without --json the same is a table, a line for each setting."""
     lines = run(tmp_path, "config", "show", EMBEDWAY_PORT=str(free_port())).stdout.splitlines()
     assert lines[0].split() == ["setting", "value", "from", "meaning"]
-    assert len(lines) == 1 + len(OTHER)
+    assert len(lines) == 2 + len(OTHER)

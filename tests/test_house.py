@@ -1,6 +1,7 @@
 """What holds for the repository: docs say what the code does, and nothing costs too much."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,16 @@ from embedway.core.errors import EmbedwayError
 ROOT = Path(__file__).parent.parent
 HEAVY = (
     *("torch", "transformers", "sentence_transformers", "tensorflow", "pyarrow", "pandas", "scipy"),
-    *("boto3", "botocore", "google.cloud", "azure", "openai", "httpx", "huggingface_hub"),
+    *(
+        "boto3",
+        "botocore",
+        "google.auth",
+        "tiktoken",
+        "azure",
+        "openai",
+        "httpx",
+        "huggingface_hub",
+    ),
 )
 HOSTS = ("pypi" + ".org", "python" + "hosted", "npm" + "js")
 
@@ -63,7 +73,8 @@ def tracked() -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("module", "unwanted"), [("embedway.app", HEAVY), ("embedway.cli", (*HEAVY, "openvino"))]
+    ("module", "unwanted"),
+    [("embedway.app", HEAVY), ("embedway.cli", (*HEAVY, "openvino", "aiohttp"))],
 )
 def test_imports(module: str, unwanted: tuple[str, ...]) -> None:
     """Starting imports no framework of models, no cloud SDK and nothing that one command needs."""
@@ -103,6 +114,13 @@ def test_errors_are_documented() -> None:
     }
     known = {(each.status, each.type, str(each.code or "null")) for each in leaves(EmbedwayError)}
     assert documented == known
+
+
+def test_providers_are_documented() -> None:
+    """What docs/providers.md says of each kind of provider is what the rows say."""
+    table = runpy.run_path(str(ROOT / "docs/providers_table.py"))
+    page = (ROOT / "docs/providers.md").read_text()
+    assert table["page"](page) == page, "run: python docs/providers_table.py"
 
 
 def test_help() -> None:

@@ -17,7 +17,7 @@ from embedway.observe.metrics import Metrics
 
 MODEL = "all-minilm-l6-v2"
 OPEN = {"/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/api/v1/models"}
-RESPONSES = {"200", "400", "401", "404", "408", "413", "415", "502", "503"}
+RESPONSES = {"200", "400", "401", "404", "408", "413", "415", "429", "502", "503", "504"}
 
 
 @pytest.fixture(scope="module")

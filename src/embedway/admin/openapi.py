@@ -83,8 +83,10 @@ _ERRORS = {
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is encoded.",
-    502: "The model failed.",
+    429: "The provider limits this gateway's rate; see `Retry-After`.",
+    502: "The model or its provider failed.",
     503: "Overloaded, or the database is away; see `Retry-After`.",
+    504: "The provider did not answer in time.",
 }
 
 

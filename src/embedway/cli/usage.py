@@ -27,6 +27,9 @@ def usage(
     """Show requests, errors, items, tokens and cost, summed from the ledger.
 
     Items, tokens and cost are those of answered requests; refused ones are counted as errors.
+    Tokens are counted as the model counts them, or as its provider tells; where neither could be
+    had they are an estimate. Tokens of a model whose price is not known cost nothing here: declare
+    its price in embedway.toml.
 
         embedway usage --by day,model,key
 
@@ -39,6 +42,8 @@ def usage(
             "errors": row.errors,
             "items": row.items,
             "tokens": row.tokens,
+            "estimated_tokens": row.estimated_tokens,
+            "unpriced_tokens": row.unpriced_tokens,
             "cost_usd": float(as_usd(row.cost_nano_usd)) if as_json else as_usd(row.cost_nano_usd),
         }
         for row in report(

@@ -9,13 +9,19 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from annotated_types import Ge, Gt, Le
 from dotenv import dotenv_values
 from platformdirs import user_cache_path, user_data_path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
 
 from embedway.observe.logs import LogFormat, LogLevel
@@ -98,6 +104,20 @@ class Settings(BaseModel):
         description="What the bill survives: process is kill -9 and every crash; power is a power "
         "cut too, for one wait for the disk at each commit.",
     )
+    local_servers: bool = Field(
+        default=True,
+        description="Looks, at start, for Ollama, LM Studio, vLLM, TEI, Infinity and llama.cpp on "
+        "their default ports of this machine.",
+    )
+    providers_from_environment: bool = Field(
+        default=True,
+        description="Enables every provider whose usual key is found; if false, those of "
+        "embedway.toml alone.",
+    )
+    providers: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="In embedway.toml: a section [providers.NAME] for each; see docs/providers.md.",
+    )
     log_format: LogFormat = Field("auto", description="auto is pretty on a terminal, else json.")
     log_level: LogLevel = Field("info", description="The least level that is logged.")
 
@@ -114,6 +134,8 @@ class Loaded(msgspec.Struct, frozen=True):
     origins: dict[str, str]
     unknown: list[str]
     """`EMBEDWAY_*` variables of the environment that are no setting."""
+    variables: Mapping[str, str]
+    """Everything in the environment and in `.env`, for the keys of providers."""
 
 
 def load(**options: object) -> Loaded:
@@ -139,15 +161,18 @@ def load(**options: object) -> Loaded:
             if value is not None and value != "":
                 values[name], origins[name] = value, origin
     try:
-        return Loaded(Settings.model_validate(values), origins, sorted(unknown))
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_explained(each, origins) for each in error.errors())) from None
+    variables = {**_dotenv(), **os.environ}
+    return Loaded(
+        settings, origins, sorted(unknown), {name: each for name, each in variables.items() if each}
+    )
 
 
 def _files() -> Iterator[tuple[str, Mapping[str, object]]]:
     """The settings in `embedway.toml` and `.env`, weakest first."""
-    # With the mark that editors on Windows put first.
-    dotenv = _read(DOTENV, lambda: dotenv_values(DOTENV, encoding="utf-8-sig"))
+    dotenv = _dotenv()
     named = os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
     config = _expanded(Path(named)) if named else Path(DEFAULT_CONFIG)
     if named or config.exists():
@@ -155,6 +180,11 @@ def _files() -> Iterator[tuple[str, Mapping[str, object]]]:
         toml = _read(config, lambda: tomllib.loads(config.read_text("utf-8-sig")), hint)
         yield str(config), toml
     yield DOTENV, _prefixed(dotenv)
+
+
+def _dotenv() -> Mapping[str, str | None]:
+    # With the mark that editors on Windows put first.
+    return _read(DOTENV, lambda: dotenv_values(DOTENV, encoding="utf-8-sig"))
 
 
 def _read(file: str | Path, read: Callable[[], Content], hint: str = "") -> Content:
@@ -190,6 +220,11 @@ def _unknown(name: str, origin: str) -> str:
 def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     name = str(error["loc"][0])
     origin, value = origins[name], error["input"]
+    if name == "providers":
+        return (
+            f"{origin}: providers are sections of {DEFAULT_CONFIG}, [providers.NAME] for each, and "
+            "nothing else sets them."
+        )
     if name == "port" and origin == ENVIRONMENT and str(value).startswith("tcp://"):
         return (
             f"{origin}: EMBEDWAY_PORT = {value!r} was set by Kubernetes, which does so for a "

@@ -15,7 +15,11 @@ beyond these numbers; `wire.error` turns an error into bytes.
     ├── BodyTooLarge .............. 413
     ├── EncodedBody ............... 415  Content-Encoding is not understood
     ├── InternalError ............. 500  a defect of ours
-    ├── UpstreamFailed ............ 502  an engine or provider answered nonsense
+    ├── RateLimited ............... 429  too many requests
+    │   └── TokenRateLimited ...... 429  too many tokens
+    ├── UpstreamFailed ............ 502  an engine or provider failed or answered nonsense
+    │   ├── UpstreamRefused ....... 502  a provider refuses the gateway's own key or account
+    │   └── UpstreamTimeout ....... 504  a provider did not answer in time
     ├── Overloaded ................ 503  more work than we accept, or than we finished in time
     └── StorageUnavailable ........ 503  keys or the ledger cannot be reached
 """
@@ -28,6 +32,8 @@ from itertools import islice
 from typing import ClassVar
 
 SHOWN_CHARACTERS = 60
+LEAST_WAIT_S = 0.25
+"""Before another try, also where a provider says that it may be at once."""
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -150,6 +156,36 @@ class UpstreamFailed(EmbedwayError):
     code = "server_error"
 
 
+class UpstreamRefused(UpstreamFailed):
+    """A provider refuses the gateway's key, or the gateway's account there is spent."""
+
+    code = "client_error"
+
+
+class UpstreamTimeout(UpstreamFailed):
+    """A provider did not answer in time."""
+
+    status = 504
+    code = "timeout"
+
+
+class RateLimited(EmbedwayError):
+    """More requests than are allowed in a time; `Retry-After` says when there is room again."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message, headers=_retry(retry_after_s))
+
+
+class TokenRateLimited(RateLimited):
+    """More tokens than are allowed in a time."""
+
+    type = "tokens"
+
+
 class Overloaded(EmbedwayError):
     """More work than this process accepts, or than it could finish before the deadline."""
 
@@ -158,7 +194,7 @@ class Overloaded(EmbedwayError):
     code = "server_is_overloaded"
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, headers=_retry_soon())
+        super().__init__(message, headers=_retry())
 
 
 class StorageUnavailable(EmbedwayError):
@@ -169,10 +205,12 @@ class StorageUnavailable(EmbedwayError):
     code = "storage_unavailable"
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, headers=_retry_soon())
+        super().__init__(message, headers=_retry())
 
 
-def _retry_soon() -> Mapping[str, str]:
+def _retry(after_s: float | None = None) -> Mapping[str, str]:
     # Jittered, so that those who were refused together do not come back together.
     wait_s = random.uniform(0.5, 2.0)
+    if after_s is not None:
+        wait_s = max(after_s, LEAST_WAIT_S) * random.uniform(1.0, 1.1)
     return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(round(wait_s * 1000))}

@@ -4,6 +4,7 @@ The annotations are the one source of the rules: `wire.decode` checks bodies aga
 `admin.openapi` publishes them. Rules that no annotation can say are in `wire.decode`.
 """
 
+import re
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -22,6 +23,14 @@ Truncate = Literal["none", "end", "start"]
 TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
 Input = str | list[str | TokenId | list[TokenId]]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+_SEPARATORS = re.compile(r"[-_. ]")
+
+
+def spelled(name: str) -> str:
+    """A field's name as names are compared: `apiKey`, `api-key` and `api_key` are one."""
+    return _SEPARATORS.sub("", name).casefold()
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):

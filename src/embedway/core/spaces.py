@@ -8,15 +8,15 @@ class SpaceId(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     revision: str
-    """12 hex digits that stand for the weights and the tokenizer."""
+    """12 hex digits that stand for weights and tokenizer, or the provider whose they are."""
     pooling: str
-    normalised: bool
+    normalised: bool | None
     prompt: str
     """Name of the prompt that is put before each text, or `none`."""
     dimensions: int
 
     def __str__(self) -> str:
-        norm = "l2" if self.normalised else "raw"
+        norm = {True: "l2", False: "raw", None: "unstated"}[self.normalised]
         return (
             f"{self.model}@{self.revision}/{self.pooling}-{norm}/prompt-{self.prompt}"
             f"/{self.dimensions}"

@@ -25,6 +25,10 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     """The provider that answered; empty where none was asked."""
     items: int
     tokens: int
+    estimated: bool = False
+    """Whether `tokens` is an estimate: they could not be counted, and the provider did not tell."""
+    priced: bool = True
+    """Whether the price was known; if not, the cost is 0."""
     cost_nano_usd: NanoUsd
     latency_us: int
     """From the request's head to the row, microseconds."""

@@ -1,28 +1,59 @@
-"""The check every answer passes before anything else sees it."""
+"""The check every answer passes before anything else sees it, and the shortening of vectors."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedway.core.errors import UpstreamFailed
+from embedway.core.provider_error import ProviderError
 
 Vectors = NDArray[np.float32]
 """Shape (items, dimensions), dtype float32, C-contiguous."""
 
 
-def check(vectors: Vectors, *, items: int, dimensions: int) -> Vectors:
+def check(vectors: Vectors, *, items: int, dimensions: int | None) -> Vectors:
     """Returns `vectors` if they are what was asked for.
 
+    Args:
+        vectors: What was answered.
+        items: How many were asked for.
+        dimensions: Of each; None if it is not known.
+
     Raises:
-        UpstreamFailed: Wrong count or width, a value that is not finite, or an all-zero vector.
+        ProviderError: Wrong count or width, a value that is not finite, or an all-zero vector.
     """
-    if vectors.shape != (items, dimensions):
-        raise UpstreamFailed(
-            f"The model answered with vectors of shape {vectors.shape}, not {(items, dimensions)}."
-        )
+    if vectors.shape != (items, dimensions or vectors.shape[-1]):
+        wanted = (items, dimensions or "any width")
+        raise _malformed(f"vectors of shape {vectors.shape}, not {wanted}")
     # One pass: a NaN or an infinity anywhere makes its row's square sum non-finite.
-    norms = np.einsum("ij,ij->i", vectors, vectors)
-    if not np.isfinite(norms).all():
-        raise UpstreamFailed("The model answered with a value that is not a finite number.")
-    if not norms.all():
-        raise UpstreamFailed("The model answered with a vector of zeros.")
+    if all(0 < norm < np.inf for norm in np.einsum("ij,ij->i", vectors, vectors).tolist()):
+        return vectors
+    # Squares of float32 may overflow or vanish where the numbers themselves do not.
+    if not np.isfinite(vectors).all():
+        raise _malformed("a value that is not a finite number")
+    if not vectors.any(axis=1).all():
+        raise _malformed("a vector of zeros")
     return vectors
+
+
+def shortened(vectors: Vectors, *, dimensions: int) -> Vectors:
+    """The first `dimensions` of each vector, normalised anew, as Matryoshka models are trained.
+
+    Raises:
+        ProviderError: Nothing is left of a vector.
+    """
+    return normalised(vectors[:, :dimensions])
+
+
+def normalised(vectors: Vectors) -> Vectors:
+    """`vectors` of length one.
+
+    Raises:
+        ProviderError: One is of zeros.
+    """
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    if not norms.all():
+        raise _malformed("a vector of zeros")
+    return (vectors / norms[:, None]).astype(np.float32)
+
+
+def _malformed(reason: str) -> ProviderError:
+    return ProviderError("malformed", reason, billed="yes")

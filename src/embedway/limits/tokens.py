@@ -6,6 +6,9 @@ from embedway.catalog.model import Model
 from embedway.core.errors import ContextLengthExceeded, TooManyTokens
 from embedway.core.request import Truncate
 
+DEFAULT_ITEM_TOKENS = 8192
+"""Of a model that is counted exactly but whose limit nobody declared: that of OpenAI's."""
+
 
 def fit(ids: Sequence[list[int]], *, model: Model, truncate: Truncate) -> list[list[int]]:
     """The token ids of each item, cut where `truncate` says so, within the model's limits.
@@ -19,7 +22,7 @@ def fit(ids: Sequence[list[int]], *, model: Model, truncate: Truncate) -> list[l
         ContextLengthExceeded: An item is too long and `truncate` is `none`.
         TooManyTokens: All items together are too long.
     """
-    limit = model.max_item_tokens
+    limit = model.max_item_tokens or DEFAULT_ITEM_TOKENS
     fitting = list(ids)
     for index, item in enumerate(ids):
         if len(item) <= limit:
@@ -31,7 +34,8 @@ def fit(ids: Sequence[list[int]], *, model: Model, truncate: Truncate) -> list[l
                 "or set 'truncate' to 'end' or 'start'.",
                 param="input",
             )
-        fitting[index] = cut(item, limit=limit, drop=truncate)
+        marked = model.tokenizer == "own"
+        fitting[index] = cut(item, limit=limit, drop=truncate, marked=marked)
     total = sum(len(item) for item in fitting)
     if total > model.max_request_tokens:
         raise TooManyTokens(
@@ -42,10 +46,17 @@ def fit(ids: Sequence[list[int]], *, model: Model, truncate: Truncate) -> list[l
     return fitting
 
 
-def cut(ids: list[int], *, limit: int, drop: Truncate) -> list[int]:
-    """`ids` cut to `limit`, dropping from its `end` or `start`; its outermost two ids stay.
+def cut(ids: list[int], *, limit: int, drop: Truncate, marked: bool) -> list[int]:
+    """`ids` cut to `limit`, dropping from its `end` or `start`.
 
-    These are the model's own marks ([CLS], [SEP]), without which it was never trained.
+    Args:
+        ids: Of one item.
+        limit: How many stay.
+        drop: Where to drop.
+        marked: Whether the outermost two are the model's own marks ([CLS], [SEP]), without which
+            it was never trained; they stay.
     """
+    if not marked:
+        return ids[:limit] if drop == "end" else ids[len(ids) - limit :]
     kept = ids[1 : limit - 1] if drop == "end" else ids[len(ids) - limit + 1 : -1]
     return [ids[0], *kept, ids[-1]]

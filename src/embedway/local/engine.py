@@ -5,13 +5,14 @@ Requests share both queues. Knows nothing of keys, limits or HTTP.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedway.core.batch import Abilities, Batch, Limits, Result
 from embedway.core.errors import UpstreamFailed
 from embedway.core.grouping import GroupWorker
-from embedway.core.vectors import Vectors
 from embedway.local.openvino import OpenVinoEncoder
 from embedway.local.tokenizer import Tokenizer
 
@@ -62,14 +63,26 @@ class LocalEngine:
             weigh=len,
         )
 
-    async def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `embedway.ports.engine.Engine.tokenize`."""
+    @property
+    def limits(self) -> Limits:
+        """None: the model's thread cuts its own batches, across requests."""
+        return Limits()
+
+    @property
+    def abilities(self) -> Abilities:
+        """It takes the ids that `encode` gives."""
+        return Abilities(token_ids=True)
+
+    async def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `embedway.ports.engine.Tokenizer.encode`."""
         return await self._tokenising.submit(texts)
 
-    async def embed(self, items: Sequence[Sequence[int]]) -> Vectors:
-        """See `embedway.ports.engine.Engine.embed`."""
+    async def embed(self, batch: Batch) -> Result:
+        """See `embedway.ports.engine.Engine.embed`; items are token ids."""
+        items = cast("list[list[int]]", batch.items)
         try:
-            return np.stack(await self._embedding.submit(items))
+            rows = await self._embedding.submit(items)
+            return Result(vectors=np.stack(rows), tokens=sum(batch.tokens))
         except (RuntimeError, ValueError) as error:
             raise UpstreamFailed("The model failed. Try again; if it stays, restart.") from error
 

@@ -18,6 +18,8 @@ def row(
     model: str | None = None,
     provider: str = "",
     tokens: int = 0,
+    estimated: bool = False,
+    priced: bool = True,
     cost_nano_usd: NanoUsd = 0,
 ) -> UsageRow:
     """The row of one answer; a refused one has no tokens and no cost."""
@@ -33,6 +35,8 @@ def row(
         provider=provider,
         items=len(request.items),
         tokens=tokens,
+        estimated=estimated,
+        priced=priced,
         cost_nano_usd=cost_nano_usd,
         latency_us=round(latency_s * 1_000_000),
         status=status,

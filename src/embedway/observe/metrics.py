@@ -50,6 +50,20 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.provider_calls = Counter(
+            "embedway_provider_calls",
+            "Calls to providers, retries included, by what became of them.",
+            ["provider", "outcome"],
+            registry=self.registry,
+        )
+        self.provider_latency = Histogram(
+            "embedway_provider_seconds",
+            "Of a call to a provider, until its vectors were checked or it failed.",
+            ["provider"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+
     def answered(self, route: str, status: int) -> None:
         """Counts an answer."""
         self.requests.labels(route, str(status)).inc()
@@ -58,6 +72,11 @@ class Metrics:
         """Counts what an answered request embedded."""
         self.items.labels(model).inc(items)
         self.tokens.labels(model).inc(tokens)
+
+    def called(self, provider: str, seconds: float, outcome: str) -> None:
+        """Counts a call to a provider; `outcome` is `ok` or the kind of its failure."""
+        self.provider_calls.labels(provider, outcome).inc()
+        self.provider_latency.labels(provider).observe(seconds)
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """Adds a gauge whose value is what `read` returns at each scrape."""

@@ -1,15 +1,39 @@
-"""What the pipeline needs of a model that runs here."""
+"""What the pipeline needs of whoever embeds: a model that runs here, or a provider."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from embedway.core.vectors import Vectors
+from embedway.core.batch import Abilities, Batch, Limits, Result
 
 
 class Engine(Protocol):
-    """A model that turns texts into vectors, shared by all requests."""
+    """Turns batches into vectors, shared by all requests."""
 
-    async def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+    @property
+    def limits(self) -> Limits:
+        """Of a batch."""
+        ...
+
+    @property
+    def abilities(self) -> Abilities:
+        """What a batch may ask for."""
+        ...
+
+    async def embed(self, batch: Batch) -> Result:
+        """The vectors of the items of `batch`, in order.
+
+        Raises:
+            ProviderError: It failed.
+            InvalidRequest: The batch asks for something that it cannot be asked.
+            Overloaded: Too much is waiting already.
+        """
+        ...
+
+
+class Tokenizer(Protocol):
+    """Turns texts into a model's token ids, shared by all requests."""
+
+    async def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, special tokens included, however long.
 
         Raises:
@@ -17,10 +41,15 @@ class Engine(Protocol):
         """
         ...
 
-    async def embed(self, items: Sequence[Sequence[int]]) -> Vectors:
-        """The vectors of token-id lists, shape (len(items), dimensions), in order.
+
+class Codec(Tokenizer, Protocol):
+    """A tokenizer whose ids clients may send."""
+
+    async def decode(self, items: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each list of token ids, exactly.
 
         Raises:
+            InvalidRequest: Ids that are of no text.
             Overloaded: Too much is waiting already.
         """
         ...

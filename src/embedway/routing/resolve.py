@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from embedway.catalog.catalog import AUTO, Catalog
+from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.model import UNQUANTISED, Deployment, Model
 from embedway.core.errors import InvalidRequest, UnknownModel, shown
 from embedway.core.request import EmbedRequest
@@ -26,34 +26,30 @@ def resolve(request: EmbedRequest, catalog: Catalog) -> list[Candidate]:
         InvalidRequest: A filter leaves nobody, a fallback is of another vector space, or the
             model cannot do what a field asks for.
     """
-    model, provider = find(request.model, catalog, param="model")
-    _check_fallbacks(request, model, catalog)
-    if request.dimensions is not None and request.dimensions not in model.trained_dimensions:
-        raise InvalidRequest(
-            "This model does not support specifying dimensions. Leave 'dimensions' out: "
-            f"{model.id} answers with {model.dimensions}.",
-            param="dimensions",
-        )
-    deployments = [each for each in model.deployments if provider in (None, each.provider)]
-    return [Candidate(model, each) for each in _allowed(deployments, request, model)]
+    candidates = find(request.model, catalog, param="model")
+    _check_fallbacks(request, candidates[0], catalog)
+    candidates = _allowed(candidates, request)
+    _check_dimensions(request, candidates[0].model)
+    return candidates
 
 
-def find(name: str, catalog: Catalog, *, param: str) -> tuple[Model, str | None]:
-    """The model of this name and, in `provider:model`, the provider.
+def find(name: str, catalog: Catalog, *, param: str) -> list[Candidate]:
+    """Who may be asked for the model of this name, the preferred first; at least one.
 
     Raises:
-        UnknownModel: Nothing has this name; says which names are near.
+        UnknownModel: Nothing has this name; says which names are near, or who there is.
     """
-    if name == AUTO:
-        return catalog.auto, None
-    provider, separator, bare = name.rpartition(":")
-    model = catalog.models.get(bare)
-    providers = {each.provider for each in model.deployments} if model else set[str]()
-    if model is None or (separator and provider not in providers):
-        raise UnknownModel(
-            f"The model {name!r} does not exist. {_near(name, catalog)}", param=param
-        )
-    return model, provider if separator else None
+    if found := catalog.find(name):
+        return [Candidate(*each) for each in found]
+    provider, separator, _ = name.partition(":")
+    if separator and provider.isidentifier() and provider not in {*catalog.offers, LOCAL}:
+        enabled = ", ".join([LOCAL, *catalog.offers])
+        hint = f" No provider {provider!r} is enabled here; there are {enabled}."
+    else:
+        hint = ""
+    raise UnknownModel(
+        f"The model {name!r} does not exist.{hint} {_near(name, catalog)}", param=param
+    )
 
 
 def _near(name: str, catalog: Catalog) -> str:
@@ -63,35 +59,53 @@ def _near(name: str, catalog: Catalog) -> str:
     return f"Did you mean {' or '.join(repr(each) for each in near)}?"
 
 
-def _check_fallbacks(request: EmbedRequest, model: Model, catalog: Catalog) -> None:
+def _check_dimensions(request: EmbedRequest, model: Model) -> None:
+    dimensions = request.dimensions
+    if dimensions is None or model.trained_for(dimensions):
+        return
+    if model.trained_dimensions == "any":
+        can = f"{model.id} answers with at most {model.dimensions}; ask for no more."
+    elif model.trained_dimensions == "unknown":
+        return  # its provider knows
+    elif model.trained_dimensions:
+        can = f"{model.id} was trained for {', '.join(map(str, model.trained_dimensions))}."
+    else:
+        can = (
+            "This model does not support specifying dimensions. Leave 'dimensions' out: "
+            f"{model.id} answers with {model.dimensions or 'its own'}."
+        )
+    raise InvalidRequest(f"'dimensions' is {dimensions}. {can}", param="dimensions")
+
+
+def _check_fallbacks(request: EmbedRequest, first: Candidate, catalog: Catalog) -> None:
+    space = first.model.space(first.deployment)
     for name in request.fallbacks:
         try:
-            fallback, _ = find(name, catalog, param="fallbacks")
+            fallback = find(name, catalog, param="fallbacks")[0]
         except UnknownModel as error:
             raise InvalidRequest(error.message, param=error.param) from None
-        if fallback.space != model.space:
+        other = fallback.model.space(fallback.deployment)
+        if other != space:
             raise InvalidRequest(
-                f"The fallback {name!r} gives vectors of another space ({fallback.space}) than "
-                f"{request.model!r} ({model.space}); they cannot be compared. Take it out.",
+                f"The fallback {name!r} gives vectors of another space ({other}) than "
+                f"{request.model!r} ({space}); they cannot be compared. Take it out.",
                 param="fallbacks",
             )
 
 
-def _allowed(
-    deployments: list[Deployment], request: EmbedRequest, model: Model
-) -> list[Deployment]:
+def _allowed(candidates: list[Candidate], request: EmbedRequest) -> list[Candidate]:
     """Those that pass every filter; says which filter emptied the list."""
-    providers = sorted({each.provider for each in deployments})
+    providers = sorted({each.deployment.provider for each in candidates})
     for param, asked, passes in _filters(request):
-        left = [each for each in deployments if passes(each)]
+        left = [each for each in candidates if passes(each.deployment)]
         if not left:
             raise InvalidRequest(
-                f"'{param}' is {asked}, which leaves no provider of {model.id}: it is served by "
-                f"{', '.join(providers)}. Widen it or leave it out.",
+                f"'{param}' is {asked}, which leaves no provider of {candidates[0].model.id}: it "
+                f"is served by {', '.join(providers)}. Widen it or leave it out.",
                 param=param,
             )
-        deployments = left
-    return deployments
+        candidates = left
+    return candidates
 
 
 def _filters(

@@ -41,6 +41,10 @@ class UsageSum(msgspec.Struct, frozen=True, kw_only=True):
     """Well-formed requests answered with anything else, but for 503."""
     items: int
     tokens: int
+    estimated_tokens: int
+    """Of these, how many are an estimate."""
+    unpriced_tokens: int
+    """Of these, how many have no known price, and so cost nothing here."""
     cost_nano_usd: int
 
 
@@ -98,12 +102,20 @@ def report(
     """
     groups = [_GROUPS[name].label(name) for name in by]
     answered = usage.c.status == HTTPStatus.OK
+    tokens = usage.c.tokens
     sums = (
-        func.coalesce(func.sum(case((answered, value), else_=0)), 0)
-        for value in (1, usage.c["items"], usage.c.tokens, usage.c.cost_nano_usd)
+        func.coalesce(func.sum(case((which, value), else_=0)), 0)
+        for which, value in (
+            (~answered, 1),
+            (answered, 1),
+            (answered, usage.c["items"]),
+            (answered, tokens),
+            (answered & usage.c.estimated, tokens),
+            (answered & ~usage.c.priced, tokens),
+            (answered, usage.c.cost_nano_usd),
+        )
     )
-    errors = func.coalesce(func.sum(case((answered, 0), else_=1)), 0)
-    query = select(*groups, errors, *sums).group_by(*groups).order_by(*groups)
+    query = select(*groups, *sums).group_by(*groups).order_by(*groups)
     if since_ms is not None:
         query = query.where(usage.c.at_ms >= since_ms)
     if until_ms is not None:
@@ -116,8 +128,8 @@ def _usage_sum(by: Sequence[Dimension], row: tuple[Any, ...]) -> UsageSum:
     group: dict[str, Any] = dict(zip(by, row, strict=False))
     if "day" in group:
         group["day"] = datetime.fromtimestamp(group["day"] * DAY_MS / 1000, UTC).date().isoformat()
-    errors, requests, items, tokens, cost = (int(value) for value in row[len(by) :])
+    errors, requests, items, tokens, estimated, unpriced, cost = map(int, row[len(by) :])
     return UsageSum(
         group=group, requests=requests, errors=errors, items=items, tokens=tokens,
-        cost_nano_usd=cost,
+        estimated_tokens=estimated, unpriced_tokens=unpriced, cost_nano_usd=cost,
     )  # fmt: skip

@@ -3,7 +3,20 @@
 A change here needs a migration in `migrations/versions`; a test compares the two.
 """
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    false,
+    true,
+)
 
 metadata = MetaData()
 
@@ -33,6 +46,8 @@ usage = Table(
     Column("provider", Text, nullable=False),
     Column("items", Integer, nullable=False),
     Column("tokens", BigInteger, nullable=False),
+    Column("estimated", Boolean, nullable=False, server_default=false()),
+    Column("priced", Boolean, nullable=False, server_default=true()),
     Column("cost_nano_usd", BigInteger, nullable=False),
     Column("latency_us", BigInteger, nullable=False),
     Column("status", Integer, nullable=False),

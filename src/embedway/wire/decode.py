@@ -9,32 +9,39 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 import msgspec
 
-from embedway.core.errors import EmbedwayError, InvalidRequest, shown
-from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest
+from embedway.core.errors import SHOWN_CHARACTERS, EmbedwayError, InvalidRequest, shown
+from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, spelled
 
-# Never taken from `extra_body`: what the gateway itself decides, and where and as whom it asks.
+# Never taken from `extra_body`, however spelled: what the gateway itself decides, and where and as
+# whom it asks. What else a provider's protocol decides with is in `providers.adapter.DECIDED`.
 PROTECTED = frozenset(
     {
-        *("input", "model", "encoding_format"),
-        *("api_key", "authorization", "organization", "project"),
-        *("api_base", "api_version", "base_url", "url", "endpoint", "host", "proxy"),
-        *("headers", "extra_headers", "default_headers"),
+        *("input", "model", "encodingformat"),
+        *("apikey", "apikeys", "authorization", "organization", "key", "token"),
+        *("project", "projectid", "spaceid", "aiprojectid"),
+        *("apibase", "apiversion", "baseurl", "url", "endpoint", "host", "proxy"),
+        *("headers", "extraheaders", "defaultheaders", "httpheaders"),
     }
 )
 MAX_NAME_CHARACTERS = 64
 """Of a field for the provider; a longer one is no parameter but a text gone astray."""
 
-_FIELDS = frozenset(EmbedRequest.__struct_fields__)
-_JSON = msgspec.json.Decoder()
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    name: msgspec.json.Decoder(annotation)
+    for name, annotation in EmbedRequest.__annotations__.items()
+} | {"extra_body": _OBJECT}
+_NULL = msgspec.Raw(b"null")
 _PATH = re.compile(r"^(?P<reason>.*?)(?: - at (?P<path>.*))?$", re.DOTALL)
-_FIELD = re.compile(r"\$\.(\w+)")
+MAX_SHOWN_BYTES = 65_536
+"""Of a wrong value, which is decoded once more to be shown."""
 _KINDS = {
-    type(None): "null",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    str: "a string",
-    list: "an array",
+    "null": "null",
+    "bool": "a boolean",
+    "int": "a number",
+    "float": "a number",
+    "str": "a string",
+    "array": "an array",
 }
 
 
@@ -45,66 +52,78 @@ def decode(body: bytes | bytearray) -> EmbedRequest:
         InvalidRequest: Not JSON, not an object, or a field that breaks its rules; `param` names
             the field.
     """
-    fields = _json_object(body)
-    # null means the default, and what is unknown is for the provider.
-    known = {name: value for name, value in fields.items() if value is not None}
-    unknown = {name: known.pop(name) for name in known.keys() - _FIELDS}
-    if "input" not in known:
+    # Each field is decoded by its own rules, and what is for the provider not at all: it goes on as
+    # it came, and is no work however large.
+    fields = {name: raw for name, raw in _json_object(body).items() if raw != _NULL}
+    if "input" not in fields:
         raise InvalidRequest(
             "The field 'input' is missing. Send the text to embed, or a list of texts.",
             param="input",
         )
+    known = {name: _field(name, fields[name]) for name in _DECODERS if name in fields}
     _check_count(known["input"])
-    try:
-        request = msgspec.convert(known, EmbedRequest)
-    except msgspec.ValidationError as error:
-        raise _explained(error, known) from None
+    unknown = {name: raw for name, raw in fields.items() if name not in _DECODERS}
+    known["extra_body"] = unknown | known.get("extra_body", {})
+    request = EmbedRequest(**known)
     _check_input(request)
     _check_text("model", (request.model,))
     _check_text("user", (request.user or "",))
     _check_text("metadata", (*request.metadata, *request.metadata.values()))
-    if unknown:
-        extra = unknown | request.extra_body
-        request = msgspec.structs.replace(request, extra_body=extra)
     for name in request.extra_body:
         _check_extra(name)
     return request
 
 
-def _json_object(body: bytes | bytearray) -> dict[str, Any]:
+def _json_object(body: bytes | bytearray) -> dict[str, msgspec.Raw]:
     if not body:
         raise InvalidRequest("The body is empty. Send a JSON object with the field 'input'.")
     try:
-        fields = _JSON.decode(body)
+        body.decode()  # what is not decoded below is not looked at either
+        return _OBJECT.decode(body)
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply. Send a flat JSON object.") from None
     except UnicodeDecodeError:
         raise InvalidRequest("The body is not valid UTF-8. Encode it as UTF-8.") from None
-    except msgspec.MsgspecError as error:
-        reason = str(error).removeprefix("JSON is malformed: ").partition(" - at ")[0]
-        cure = "Each \\u surrogate must be half of a pair." if b"\\u" in body else "Correct it."
-        raise InvalidRequest(f"The body is not valid JSON: {reason}. {cure}") from None
-    if not isinstance(fields, dict):
+    except msgspec.ValidationError as error:
         # Described, not shown: it may be texts.
+        kind = _KINDS[str(error).rpartition("`")[0].rpartition("`")[2]]
         raise InvalidRequest(
-            f"The body must be a JSON object, not {_KINDS[type(fields)]}. Send one with the field "
-            "'input'."
-        )
-    return cast("dict[str, Any]", fields)
+            f"The body must be a JSON object, not {kind}. Send one with the field 'input'."
+        ) from None
+    except msgspec.DecodeError as error:
+        raise _malformed(error, body) from None
 
 
-def _explained(error: msgspec.ValidationError, fields: dict[str, Any]) -> EmbedwayError:
-    """The validation error with the field, its value and the cure."""
-    match = _PATH.match(str(error))
-    reason, path = match.group("reason", "path") if match else (str(error), None)
-    field = _FIELD.search(path or "")
-    if field is None:
-        return InvalidRequest(f"{reason}. Send a JSON object with the field 'input'.")
-    name = field[1]
-    # Texts are the caller's: of an input the place is named, never the value shown.
-    where = "'" + (path or "").strip("`").removeprefix("$.") + "'"
-    at_fault = where if name == "input" else f"'{name}' is {shown(fields[name])}"
-    return InvalidRequest(f"{at_fault}: {reason}. {_cure(name)}", param=name)
+def _malformed(error: msgspec.DecodeError, body: bytes | bytearray | msgspec.Raw) -> EmbedwayError:
+    reason = str(error).removeprefix("JSON is malformed: ").partition(" - at ")[0]
+    cure = "Each \\u surrogate must be half of a pair." if b"\\u" in bytes(body) else "Correct it."
+    return InvalidRequest(f"The body is not valid JSON: {reason}. {cure}")
+
+
+def _field(name: str, raw: msgspec.Raw) -> Any:
+    """The value of a known field, by its rules."""
+    try:
+        return _DECODERS[name].decode(raw)
+    except msgspec.ValidationError as error:
+        match = _PATH.match(str(error))
+        reason, path = match.group("reason", "path") if match else (str(error), None)
+        place = name + (path or "$").strip("`").removeprefix("$")
+        # Texts are the caller's: of an input the place is named, never the value shown.
+        at_fault = f"'{place}'" if name == "input" else f"'{name}' is {_shown(raw)}"
+        raise InvalidRequest(f"{at_fault}: {reason}. {_cure(name)}", param=name) from None
+    except msgspec.DecodeError as error:
+        raise _malformed(error, raw) from None
+    except RecursionError:
+        raise InvalidRequest(f"'{name}' is nested too deeply. {_cure(name)}", param=name) from None
+
+
+def _shown(raw: msgspec.Raw) -> str:
+    if memoryview(raw).nbytes > MAX_SHOWN_BYTES:
+        return "too long to show"
+    try:
+        return shown(msgspec.json.decode(raw))
+    except msgspec.MsgspecError:  # a number that no number type holds
+        return bytes(raw)[:SHOWN_CHARACTERS].decode()
 
 
 def _cure(name: str) -> str:
@@ -182,7 +201,7 @@ def _check_extra(name: str) -> None:
             f"A field has a name of {len(name)} characters; it must have 1 to "
             f"{MAX_NAME_CHARACTERS}. Take it out."
         )
-    if name.lower() in PROTECTED:
+    if spelled(name) in PROTECTED:
         raise InvalidRequest(
             f"{name!r} is this gateway's to decide; it is not handed to a provider. Take it out.",
             param=name,

@@ -1,0 +1,69 @@
+"""Writes what `providers.md` says of each kind of provider, from the rows themselves.
+
+python docs/providers_table.py
+"""
+
+from pathlib import Path
+
+from embedway.providers.adapter import Row
+from embedway.providers.registry import ROWS
+
+PAGE = Path(__file__).with_name("providers.md")
+BEGIN, END = "<!-- made by providers_table.py -->\n", "<!-- end -->\n"
+
+HEAD = """| kind | provider | enabled by | shortens | base64 | token ids | `input_type` | `truncate` | a call holds |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""  # noqa: E501
+
+
+def made() -> str:
+    """The table and the notes, as Markdown."""
+    rows = list(ROWS.values())
+    table = HEAD + "".join(f"| {' | '.join(_cells(row))} |\n" for row in rows)
+    notes = "".join(_note(row) for row in rows)
+    folded = f"<details>\n<summary>What to know of each</summary>\n\n{notes}\n</details>\n"
+    return f"{BEGIN}{table}\n{folded}{END}"
+
+
+def page(old: str) -> str:
+    """`old` with what is made put in its place."""
+    before, _, rest = old.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + made() + after
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    fields, limits = row.fields, row.limits
+    tokens = f", {limits.max_tokens:,} tokens" if limits.max_tokens else ""
+    return (
+        f"`{row.name}`",
+        row.title,
+        _enabled_by(row),
+        "yes" if fields.dimensions else "here",
+        "yes" if fields.base64 else "",
+        "yes" if fields.token_ids else "",
+        ", ".join(fields.input_types),
+        ", ".join(fields.truncations) or "?",
+        f"{limits.max_items:,} items{tokens}",
+    )
+
+
+def _enabled_by(row: Row) -> str:
+    keys = " or ".join(f"`{name}`" for name in row.key_variables)
+    needed = [f"`{row.variables[name]}`" for name in row.variables if name not in row.defaults]
+    if row.own_server:
+        return f"found on port {row.port}, or declared" + (f"; key {keys}" if keys else "")
+    return " + ".join(filter(None, (keys, *needed)))
+
+
+def _note(row: Row) -> str:
+    told = [row.notes]
+    if row.eu_native:
+        told.append("Based and regulated in the EU.")
+    if row.zero_data_retention:
+        told.append("Keeps none of the data.")
+    return f"- **`{row.name}`**: {' '.join(filter(None, [*told, f'Source: {row.source}.']))}\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))

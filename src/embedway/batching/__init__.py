@@ -1,0 +1,1 @@
+"""One request as several calls, and several answers as one."""

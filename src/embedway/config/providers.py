@@ -1,0 +1,260 @@
+"""Which providers are enabled: those of `embedway.toml`, and those whose usual key is found."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from embedway.catalog import catalog
+from embedway.catalog.catalog import Offer
+from embedway.catalog.model import Deployment, Model
+from embedway.config import sections
+from embedway.config.sections import ModelSettings, ProviderSettings
+from embedway.config.settings import ConfigError, Loaded
+from embedway.providers.adapter import Row
+from embedway.providers.declared import Declared
+from embedway.providers.registry import rows
+
+_OF_DEPLOYMENT = frozenset(Deployment.__struct_fields__)
+
+
+def enabled(loaded: Loaded) -> list[Declared]:
+    """Every provider that can be asked, those of the file first, in its order.
+
+    Raises:
+        ConfigError: A section names no kind of provider, or lacks something that it needs.
+    """
+    declared: list[Declared] = []
+    wrong: list[str] = []
+    for name, section in loaded.settings.providers.items():
+        where = f"{loaded.origins['providers']}: [providers.{name}]"
+        try:
+            settings = sections.read(name, section, where=where)
+            if settings.enabled:
+                declared.append(_declared(name, settings, loaded, where=where))
+        except ConfigError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    found = (_found(row, loaded.variables) for row in _looked_for(loaded))
+    return [*declared, *filter(None, found)]
+
+
+def incomplete(loaded: Loaded) -> list[str]:
+    """Of providers whose key is found, but not all that they need: what is missing."""
+    told: list[str] = []
+    for row in _looked_for(loaded):
+        if variable := _key_variable(row, loaded.variables):
+            if missing := _missing(row, _taken(row, loaded.variables)):
+                told.append(f"{row.name}: {variable} is set, but not {', '.join(missing)}.")
+            elif reason := _unusable(row, loaded.variables):
+                told.append(f"{row.name}: {reason}")
+    return told
+
+
+def offers(declared: Sequence[Declared]) -> list[Offer]:
+    """What the catalog is to know of them."""
+    return [
+        Offer(
+            provider=each.name,
+            kind=each.row.name,
+            models=each.models,
+            unlisted=_deployment(each),
+            known=each.catalog,
+        )
+        for each in declared
+    ]
+
+
+def _looked_for(loaded: Loaded) -> list[Row]:
+    """The kinds of provider that a key in the environment enables."""
+    if not loaded.settings.providers_from_environment:
+        return []
+    sections = loaded.settings.providers
+    return [row for name, row in rows().items() if name not in sections and not row.own_server]
+
+
+def _key_variable(row: Row, variables: Mapping[str, str]) -> str | None:
+    return next((name for name in row.key_variables if name in variables), None)
+
+
+def _taken(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables of its address that the environment has."""
+    return {name: variables[each] for name, each in row.variables.items() if each in variables}
+
+
+def _missing(row: Row, taken: Mapping[str, str]) -> list[str]:
+    """The environment variables that its address lacks."""
+    return sorted(
+        row.variables[name] for name in row.variables.keys() - row.defaults.keys() - taken.keys()
+    )
+
+
+def _found(row: Row, variables: Mapping[str, str]) -> Declared | None:
+    """The provider of `row`, if the environment has all it needs."""
+    variable, taken = _key_variable(row, variables), _taken(row, variables)
+    if variable is None or _missing(row, taken) or _unusable(row, variables):
+        return None
+    keys = [_key(row, variable, variables)]
+    return Declared(name=row.name, row=row, keys=keys, variables=taken, origin=variable)
+
+
+def _unusable(row: Row, variables: Mapping[str, str]) -> str | None:
+    """Why what the environment has of `row` cannot be used, if so."""
+    try:
+        for name in row.key_variables:
+            _checked(variables.get(name, "-"), name)
+        sections.address(row.base_url.format_map({**row.defaults, **_taken(row, variables)}))
+    except (ConfigError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _key(row: Row, variable: str, variables: Mapping[str, str]) -> str:
+    """The key in `variable`, with the parts of it that other variables hold."""
+    parts = row.key_parts if variable == row.key_variables[-1] else ()
+    return ":".join(
+        [variables[variable], *(variables[each] for each in parts if each in variables)]
+    )
+
+
+def _declared(name: str, section: ProviderSettings, loaded: Loaded, *, where: str) -> Declared:
+    kinds = rows()
+    row = kinds.get(section.kind or name)
+    if row is None:
+        near = difflib.get_close_matches(section.kind or name, kinds, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(kinds)}."
+        raise ConfigError(f"{where}: there is no kind of provider {section.kind or name!r}. {hint}")
+    extra = section.variables
+    known = [*ProviderSettings.model_fields, *row.variables, *row.defaults]
+    for setting in sorted(extra.keys() - set(known)):
+        raise ConfigError(f"{where}: {sections.unknown(setting, known)}")
+    variables = {
+        variable: loaded.variables[each]
+        for variable, each in row.variables.items()
+        if each in loaded.variables
+    }
+    variables |= {variable: _value(text, where, loaded) for variable, text in extra.items()}
+    if not section.base_url:
+        missing = sorted(row.variables.keys() - row.defaults.keys() - variables.keys())
+        if missing:
+            raise ConfigError(
+                f"{where}: {missing[0]} is missing. Set it here, or {row.variables[missing[0]]} in "
+                "the environment."
+            )
+        if not row.base_url:
+            raise ConfigError(f"{where}: base_url is missing. Say where your {row.title} is.")
+    secrets = [*section.api_keys, *([section.api_key] if section.api_key else [])]
+    keys = [
+        _checked(_value(each.get_secret_value(), where, loaded), f"{where}: a key")
+        for each in secrets
+    ]
+    if not keys and (variable := _key_variable(row, loaded.variables)):
+        keys = [_checked(_key(row, variable, loaded.variables), variable)]
+    optional = row.own_server or row.key_optional or section.base_url
+    if not keys and row.key_variables and not optional:
+        raise ConfigError(
+            f"{where}: it needs a key. Set api_key here, or {row.key_variables[0]} in the "
+            "environment."
+        )
+    declared = Declared(
+        name=name,
+        row=row,
+        keys=keys,
+        base_url=section.base_url,
+        variables=variables,
+        limits=msgspec.structs.replace(
+            row.limits,
+            max_items=section.max_items or row.limits.max_items,
+            max_tokens=section.max_batch_tokens or row.limits.max_tokens,
+        ),
+        max_in_flight=section.max_in_flight,
+        eu_native=section.eu_native,
+        zero_data_retention=section.zero_data_retention,
+        catalog=_has_known_models(name, section, row),
+        origin=loaded.origins["providers"],
+        found=False,
+    )
+    try:
+        sections.address(declared.url)
+    except ValueError as error:
+        raise ConfigError(f"{where}: its address is {declared.url!r}: {error}.") from None
+    models = list(_models(section.models, declared))
+    return msgspec.structs.replace(declared, models=models)
+
+
+def _has_known_models(name: str, section: ProviderSettings, row: Row) -> bool:
+    """Whether the catalog's models of this kind are to be had there.
+
+    A section of another name with a foreign address is a server that only speaks as they do.
+    """
+    if section.catalog is not None:
+        return section.catalog
+    url = section.base_url
+    here = name == row.name or url is None or _same_domain(url, row.base_url)
+    return here and not row.own_server
+
+
+def _checked(key: str, what: str) -> str:
+    """`key`, if it can be sent."""
+    if not key or not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise ConfigError(f"{what} has characters that no key has, or none. Copy it again.")
+    return key
+
+
+def _value(text: str, where: str, loaded: Loaded) -> str:
+    if not text.startswith("$"):
+        return text
+    value = loaded.variables.get(text[1:].strip("{}"))
+    if value is None:
+        raise ConfigError(f"{where}: {text} is not set, neither in the environment nor in .env.")
+    return value
+
+
+def _models(told_of: list[ModelSettings], declared: Declared) -> Iterator[Model]:
+    """The models of a section, each on top of what the packaged catalog knows of it."""
+    known = {model.id: model for model in catalog.packaged()}
+    for section in told_of:
+        told: dict[str, Any] = section.model_dump(exclude_none=True)
+        model = known.get(section.id) or Model(
+            id=section.id,
+            owned_by=declared.name,
+            trained_dimensions="unknown" if declared.row.own_server else [],
+        )
+        here = _deployment(declared)
+        there = next(
+            (each for each in model.deployments if each.provider == declared.row.name), here
+        )
+        deployment = msgspec.structs.replace(
+            there,
+            provider=declared.name,
+            eu_native=here.eu_native,
+            zero_data_retention=here.zero_data_retention,
+            **{name: told[name] for name in told.keys() & _OF_DEPLOYMENT},
+        )
+        facts = {name: told[name] for name in told.keys() - _OF_DEPLOYMENT}
+        if model.tokenizer == "own":  # which runs here, and there another
+            facts = {"tokenizer": "unknown"} | facts
+        yield msgspec.structs.replace(model, deployments=[deployment], weights=None, **facts)
+
+
+def _deployment(declared: Declared) -> Deployment:
+    """How a model of which nothing is known is served there."""
+    row, eu, zdr = declared.row, declared.eu_native, declared.zero_data_retention
+    # What is known of a provider does not hold for whoever else is at an address of one's own.
+    theirs = declared.base_url is None or _same_domain(declared.base_url, row.base_url)
+    return Deployment(
+        provider=declared.name,
+        price_per_mtok_usd=Decimal(0) if row.own_server else None,
+        eu_native=row.eu_native and theirs if eu is None else eu,
+        zero_data_retention=row.zero_data_retention and theirs if zdr is None else zdr,
+    )
+
+
+def _same_domain(one: str, other: str) -> bool:
+    domains = [(urlsplit(url).hostname or "").split(".")[-2:] for url in (one, other)]
+    return domains[0] == domains[1]

@@ -1,0 +1,68 @@
+"""A batch: the items of one call to whoever embeds them, and what comes back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from embedway.core.request import InputType, Truncate
+from embedway.core.vectors import Vectors
+
+Items = list[str] | list[list[int]]
+"""Texts, or the token ids of each."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call may hold, and how many calls may run."""
+
+    max_items: int = 2048
+    max_tokens: int | None = None
+    """Of all items together; None where there is no such limit."""
+    max_parallel: int = 8
+    """Calls of one request at a time."""
+
+
+class Abilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What whoever embeds can be asked for beyond the vectors of texts."""
+
+    token_ids: bool = False
+    """Whether items may be token ids of the model's own vocabulary."""
+    dimensions: bool = False
+    input_types: frozenset[InputType] = frozenset()
+    """That make a difference."""
+    truncations: frozenset[Truncate] = frozenset()
+    """What it can be told about items that are too long."""
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call asks for."""
+
+    model: str
+    """By the name it has where it is served."""
+    items: Items
+    tokens: list[int]
+    """Of each item; an estimate where the tokenizer is not known."""
+    dimensions: int | None = None
+    """Vectors of this width are to be asked for; None for the model's own."""
+    width: int | None = None
+    """Of the vectors that must come back; None if it is not known."""
+    input_type: InputType | None = None
+    truncate: Truncate = "none"
+    user: str | None = None
+    extra: Mapping[str, Any] = {}
+    """Parameters of the provider's own, as the client sent them."""
+
+    def part(self, start: int, end: int) -> "Batch":
+        """Items `start` up to but without `end`."""
+        return msgspec.structs.replace(
+            self, items=self.items[start:end], tokens=self.tokens[start:end]
+        )
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call answered."""
+
+    vectors: Vectors
+    """Shape (items, width), float32, in the order of the items."""
+    tokens: int | None = None
+    """As counted by whoever embedded them; None if they did not say."""

@@ -1,0 +1,133 @@
+"""A provider's failure: what kind it is, whether it may have been billed, and what clients hear.
+
+Adapters turn each provider's errors into one of these kinds; what is tried again and what the
+client is answered follows from the kind alone.
+"""
+
+import math
+from typing import Literal
+
+from embedway.core.errors import (
+    ContextLengthExceeded,
+    EmbedwayError,
+    InvalidRequest,
+    RateLimited,
+    TokenRateLimited,
+    UnknownModel,
+    UpstreamFailed,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+
+Kind = Literal[
+    "request",  # it refuses what the client asked for
+    "item_too_long",
+    "batch_too_large",  # too many items or tokens for one call
+    "dimensions",
+    "model",  # it has no such model
+    "credentials",  # it refuses the gateway's own key
+    "quota",  # the gateway's account there is spent or blocked
+    "rate_limit",
+    "overloaded",
+    "timeout",
+    "unreachable",
+    "failed",  # any other failure of its own
+    "malformed",  # it answered 200, but not with the vectors asked for
+]
+
+Billed = Literal["no", "maybe", "yes"]
+"""Whether the provider may charge for the call: not sent or refused, unknown, answered."""
+
+TRANSIENT: frozenset[Kind] = frozenset(
+    {"rate_limit", "overloaded", "timeout", "unreachable", "failed"}
+)
+"""Worth trying again."""
+OF_AN_ITEM: frozenset[Kind] = frozenset({"request", "item_too_long"})
+"""One item of a batch may be the cause."""
+
+
+MESSAGES: dict[Kind, str] = {
+    "request": "{provider} refuses the request{said}.{at_fault} Change it.",
+    "item_too_long": "The input is too long for {model} at {provider}{said}.{at_fault} Shorten or "
+    "split it, or set 'truncate'.",
+    "batch_too_large": "The input is too much for one call to {model} at {provider}{said}. Send "
+    "fewer items; this gateway's operator can lower the limits it cuts at.",
+    "dimensions": "{provider} refuses 'dimensions' for {model}{said}. Leave it out, or choose "
+    "another.",
+    "model": "{provider} has no model {model!r}{said}. Choose another.",
+    "credentials": "{provider} refuses this gateway's credentials. Tell its operator.",
+    "quota": "This gateway's account at {provider} is spent or blocked. Tell its operator.",
+    "rate_limit": "{provider} limits the rate of this gateway's requests. Try again later.",
+    "overloaded": "{provider} is overloaded. Try again.",
+    "timeout": "{provider} did not answer in time. Try again, with fewer items.",
+    "unreachable": "{provider} cannot be reached. Try again.",
+    "failed": "{provider} failed. Try again.",
+    "malformed": "{provider} answered something other than what it was asked for{said}.",
+}
+UPSTREAM: dict[Kind, type[UpstreamFailed]] = {
+    "credentials": UpstreamRefused,
+    "quota": UpstreamRefused,
+    "timeout": UpstreamTimeout,
+}
+
+
+class ProviderError(Exception):
+    """One call to a provider failed."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        reason: str = "",
+        *,
+        billed: Billed = "no",
+        retry_after_s: float | None = None,
+        of_tokens: bool = False,
+        item: int | None = None,
+    ) -> None:
+        """Describes the failure.
+
+        Args:
+            kind: What failed.
+            reason: In the provider's words, cleaned, or in ours; never a secret.
+            billed: Whether the provider may charge for the call.
+            retry_after_s: When the provider wants to be asked again.
+            of_tokens: Whether the rate limit is one of tokens, not of requests.
+            item: Index in the batch of the item at fault.
+        """
+        super().__init__(kind)  # not the reason: it may be emptied, for what it gives away
+        self.kind: Kind = kind
+        self.reason = reason
+        self.billed: Billed = billed
+        self.retry_after_s = retry_after_s
+        self.of_tokens = of_tokens
+        self.item = item
+        self.status: int | None = None
+        """Of the reply, if there was one."""
+        self.again_now = False
+        """Whether the next try may go out at once: with another key, which rests from nothing."""
+
+    def answer(self, provider: str, *, model: str) -> EmbedwayError:
+        """What the client is told, when nothing is left to try."""
+        said = f": {self.reason.rstrip('.')}" if self.reason else ""
+        at_fault = "" if self.item is None else f" 'input[{self.item}]' is at fault."
+        message = MESSAGES[self.kind].format(
+            provider=provider, model=model, said=said, at_fault=at_fault
+        )
+        match self.kind:
+            case "request":
+                return InvalidRequest(message, param=None if self.item is None else "input")
+            case "item_too_long" | "batch_too_large":
+                return ContextLengthExceeded(message, param="input")
+            case "dimensions":
+                return InvalidRequest(message, param="dimensions")
+            case "model":
+                return UnknownModel(message, param="model")
+            case "rate_limit":
+                limited = TokenRateLimited if self.of_tokens else RateLimited
+                return limited(message, retry_after_s=self.retry_after_s)
+            case _:
+                return UPSTREAM.get(self.kind, UpstreamFailed)(message, headers=self._headers())
+
+    def _headers(self) -> dict[str, str]:
+        wait_s = self.retry_after_s
+        return {} if wait_s is None else {"retry-after": str(math.ceil(wait_s))}

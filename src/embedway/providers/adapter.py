@@ -1,0 +1,171 @@
+"""What an adapter is: a pure translation between a batch and one provider's protocol."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import msgspec
+
+from embedway.core.batch import Batch, Limits, Result
+from embedway.core.errors import InvalidRequest
+from embedway.core.provider_error import ProviderError
+from embedway.core.request import InputType, Truncate, spelled
+
+
+class HttpCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One call, relative to the provider's base URL, without credentials."""
+
+    path: str
+    """As it goes on the wire, percent-encoded; may carry a query."""
+    body: bytes = b""
+    method: str = "POST"
+    headers: Mapping[str, str] = {}
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back, decompressed."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Asked for in lower case."""
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status says so: 2xx."""
+        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
+
+    @property
+    def redirect(self) -> bool:
+        """Whether it sends the caller elsewhere: 3xx."""
+        return HTTPStatus.MULTIPLE_CHOICES <= self.status < HTTPStatus.BAD_REQUEST
+
+
+class Fields(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider's protocol can be told, by the name it has there; None for not at all."""
+
+    dimensions: str | None = None
+    base64: tuple[str, str] | None = None
+    """Field and value that ask for little-endian float32 in base64."""
+    token_ids: bool = False
+    """Whether items may be token ids of the model's own vocabulary."""
+    user: str | None = None
+    input_type: str | None = None
+    input_types: Mapping[InputType, str] = {}
+    truncate: str | None = None
+    truncations: Mapping[Truncate, Any] = {}
+    """The value for each way of cutting that the provider offers; `none` refuses."""
+
+    def purpose(self, batch: Batch) -> str | None:
+        """The provider's word for what the vectors are for, if it has one."""
+        return None if batch.input_type is None else self.input_types.get(batch.input_type)
+
+
+class Adapter(Protocol):
+    """One protocol. Pure: the same arguments give the same bytes."""
+
+    def encode(self, batch: Batch) -> HttpCall:
+        """The call that embeds `batch`.
+
+        Raises:
+            InvalidRequest: The batch asks for something that cannot be said in this protocol.
+        """
+        ...
+
+    def decode(self, reply: Reply, batch: Batch) -> Result:
+        """The vectors in a 2xx `reply` to `batch`, as many and in the order of its items.
+
+        Raises:
+            ProviderError: It is something else.
+        """
+        ...
+
+    def error(self, reply: Reply) -> ProviderError:
+        """The failure that any other `reply` reports."""
+        ...
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of provider, as data: everything that is not code of an adapter."""
+
+    name: str
+    """In `provider:model` and in settings."""
+    title: str
+    """For people."""
+    adapter: str = "embedway.providers.adapters.openai:OpenAi"
+    """`module:class`, imported when such a provider is declared; called with the row."""
+    base_url: str
+    """May hold `{variables}`. Without one of a public host, `base_url` must be declared."""
+    path: str = "/embeddings"
+    key_variables: tuple[str, ...] = ()
+    """Environment variables with the key; the first that is set enables the provider."""
+    variables: Mapping[str, str] = {}
+    """Of `base_url`: name to the environment variable it is taken from."""
+    defaults: Mapping[str, str] = {}
+    """Of variables that need not be set."""
+    credentials: str = "bearer"
+    """`bearer`, `none`, `header:NAME`, or one of `providers/credentials.py`."""
+    fields: Fields = Fields()
+    limits: Limits = Limits()
+    max_in_flight: int = 64
+    """Calls to one such provider at a time."""
+    key_parts: tuple[str, ...] = ()
+    """Variables with what the last of `key_variables` lacks; joined to it by colons."""
+    key_optional: bool = False
+    """Whether it may be declared without one: its credentials may be had from the machine."""
+    own_server: bool = False
+    """One runs it oneself: no key is needed, and it has what models one put there."""
+    port: int | None = None
+    """Where such a server listens by default."""
+    eu_native: bool = False
+    zero_data_retention: bool = False
+    source: str
+    """Where these facts are from, for people."""
+    notes: str = ""
+    """What a user should know, one sentence or two."""
+
+
+# What any protocol calls the things that this gateway decides. A client that could set one would
+# get other vectors than it is told, or in a shape that no check understands.
+DECIDED = frozenset(
+    {
+        *("input", "inputs", "texts", "text", "images", "content", "contents", "requests"),
+        *("instances", "inputtext", "inputimage", "model", "modelid", "messages"),
+        *("encodingformat", "embeddingtype", "embeddingtypes", "outputdtype", "embeddtype"),
+        *("dimensions", "outputdimension", "outputdimensionality", "dimensionality"),
+        *("embedcontentconfig", "parameters", "endianness", "returnmultivector", "stream"),
+    }
+)
+
+
+def merge(body: dict[str, Any], extra: Mapping[str, Any]) -> bytes:
+    """The JSON of `body` with the client's own parameters, none of which replaces anything.
+
+    Raises:
+        InvalidRequest: One would.
+    """
+    if extra:
+        taken = DECIDED.union(map(spelled, body))
+        for name in extra:
+            if spelled(name) in taken:
+                raise InvalidRequest(
+                    f"{name!r} is this gateway's to decide for this provider. Take it out, or use "
+                    "the field of this API that says the same.",
+                    param=name,
+                )
+        body = {**body, **extra}
+    return msgspec.json.encode(body)
+
+
+def in_path(path: str, model: str) -> str:
+    """`path` with the `model` it has a place for, which cannot lead anywhere else.
+
+    Raises:
+        InvalidRequest: It would.
+    """
+    if not {"", ".", ".."}.isdisjoint(model.split("/")):
+        raise InvalidRequest(
+            f"{model!r} is no name of a model there. Write it as its provider does.", param="model"
+        )
+    return path.format(model=quote(model, safe="/@"))

@@ -1,0 +1,1 @@
+"""One file per protocol: bytes out, bytes in, no I/O."""

@@ -1,0 +1,16 @@
+"""Azure OpenAI: OpenAI's protocol with the deployment and the version of the API in the URL."""
+
+from urllib.parse import quote
+
+from embedway.core.batch import Batch
+from embedway.providers.adapter import in_path
+from embedway.providers.adapters.openai import OpenAi
+
+
+class Azure(OpenAi):
+    """The adapter. A model is the name of a deployment."""
+
+    def path(self, batch: Batch) -> str:
+        """See `embedway.providers.adapters.openai.OpenAi.path`."""
+        version = {**self._row.defaults, **self._variables}["api_version"]
+        return f"{in_path(self._row.path, batch.model)}?api-version={quote(version, safe='')}"

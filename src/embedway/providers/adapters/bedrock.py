@@ -1,0 +1,184 @@
+"""Amazon Bedrock's `InvokeModel`, whose body is each model maker's own: Titan's, Nova's, Cohere's.
+
+The name of the model says whose. It may have a region before it, or be part of an ARN.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from embedway.core.batch import Batch, Result
+from embedway.core.errors import InvalidRequest
+from embedway.core.provider_error import ProviderError
+from embedway.providers import failures
+from embedway.providers.adapter import HttpCall, Reply, Row, merge
+from embedway.providers.adapters.cohere import Cohere
+from embedway.providers.floats import malformed, parse, stack
+
+_COHERE, _TITAN_1, _TITAN_2, _NOVA = DIALECTS = (
+    "cohere.embed",
+    "amazon.titan-embed-text-v1",
+    "amazon.titan-embed-text-v2",
+    "amazon.nova-2-multimodal-embeddings",
+)
+_PURPOSES = {
+    None: "GENERIC_INDEX",
+    "query": "TEXT_RETRIEVAL",
+    "document": "GENERIC_INDEX",
+    "classification": "CLASSIFICATION",
+    "clustering": "CLUSTERING",
+}
+_COUNT = re.compile(r"\d{1,15}", re.ASCII)
+
+
+class ByType(msgspec.Struct):
+    """The vector in each type that was asked for."""
+
+    as_floats: list[float] | None = msgspec.field(name="float", default=None)
+
+
+class OfTitan(msgspec.Struct, rename="camel"):
+    """Titan's reply."""
+
+    embedding: list[float] | None = None
+    embeddings_by_type: ByType = msgspec.field(default_factory=ByType)
+    input_text_token_count: int | None = None
+
+
+class Segment(msgspec.Struct, rename="camel"):
+    """One vector of Nova's."""
+
+    embedding: list[float]
+    truncated_char_length: int | None = None
+    """How much was left of a text that was cut."""
+
+
+class OfNova(msgspec.Struct):
+    """Nova's reply."""
+
+    embeddings: list[Segment] | None = None
+
+
+_OF_TITAN = msgspec.json.Decoder(OfTitan)
+_OF_NOVA = msgspec.json.Decoder(OfNova)
+_ANY = msgspec.json.Decoder(dict[str, Any])
+
+
+class Bedrock:
+    """The adapter."""
+
+    def __init__(self, row: Row, variables: Mapping[str, str]) -> None:
+        self._row = row
+        named = msgspec.structs.replace(row.fields, dimensions="output_dimension")
+        self._cohere = Cohere(msgspec.structs.replace(row, fields=named), variables)
+
+    def encode(self, batch: Batch) -> HttpCall:
+        """See `embedway.providers.adapter.Adapter.encode`."""
+        dialect = _dialect(batch)
+        if dialect != _COHERE and len(batch.items) > 1:
+            raise InvalidRequest(
+                f"{batch.model!r} takes one item a call. Send one, or have max_items = 1 set for "
+                "it in this gateway's settings.",
+                param="input",
+            )
+        if dialect == _COHERE:
+            body = self._cohere.fields(batch)
+        elif dialect == _NOVA:
+            body = self._to_nova(batch)
+        else:
+            body = _to_titan(batch, dialect)
+        # Encoded as AWS' own libraries do, down to the colon: this is also what is signed.
+        path = self._row.path.format(model=quote(batch.model, safe=""))
+        return HttpCall(path=path, body=merge(body, batch.extra))
+
+    def decode(self, reply: Reply, batch: Batch) -> Result:
+        """See `embedway.providers.adapter.Adapter.decode`."""
+        dialect = _dialect(batch)
+        if dialect == _COHERE:
+            result = self._cohere.decode(reply, batch)
+        elif dialect == _NOVA:
+            result = self._of_nova(reply, batch)
+        else:
+            result = self._of_titan(reply, batch)
+        counted = reply.headers.get("x-amzn-bedrock-input-token-count", "")
+        if result.tokens is None and _COUNT.fullmatch(counted):
+            result = msgspec.structs.replace(result, tokens=int(counted))
+        return result
+
+    def error(self, reply: Reply) -> ProviderError:
+        """See `embedway.providers.adapter.Adapter.error`."""
+        # What failed is in a header, of which the table knows nothing.
+        code = reply.headers.get("x-amzn-errortype", "").partition(":")[0]
+        try:
+            said = _ANY.decode(reply.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            said = {}
+        message = said.get("message") or said.get("Message")
+        if code and isinstance(message, str | None):
+            body = msgspec.json.encode({"code": code, "message": message or ""})
+            reply = msgspec.structs.replace(reply, body=body)
+        return failures.read(reply)
+
+    def _to_nova(self, batch: Batch) -> dict[str, Any]:
+        mode = self._row.fields.truncations[batch.truncate]
+        asked: dict[str, Any] = {
+            "embeddingPurpose": _PURPOSES[batch.input_type],
+            "text": {"truncationMode": mode, "value": batch.items[0]},
+        }
+        if batch.dimensions is not None:
+            asked["embeddingDimension"] = batch.dimensions
+        return {
+            "schemaVersion": "nova-multimodal-embed-v1",
+            "taskType": "SINGLE_EMBEDDING",
+            "singleEmbeddingParams": asked,
+        }
+
+    def _of_nova(self, reply: Reply, batch: Batch) -> Result:
+        answer = parse(_OF_NOVA, reply)
+        if answer.embeddings is None:
+            raise self.error(reply)
+        cut = any(each.truncated_char_length is not None for each in answer.embeddings)
+        if cut and batch.truncate == "none":
+            malformed("the item was cut, which it was told not to do")
+        values = [each.embedding for each in answer.embeddings]
+        return Result(vectors=stack(values, items=len(batch.items)))
+
+    def _of_titan(self, reply: Reply, batch: Batch) -> Result:
+        answer = parse(_OF_TITAN, reply)
+        values = answer.embedding or answer.embeddings_by_type.as_floats
+        if values is None:
+            raise self.error(reply)
+        return Result(
+            vectors=stack([values], items=len(batch.items)), tokens=answer.input_text_token_count
+        )
+
+
+def _dialect(batch: Batch) -> str:
+    found = next((each for each in DIALECTS if each in batch.model), None)
+    if found is None:
+        raise InvalidRequest(
+            f"{batch.model!r} is not the name of an embedding model of Cohere, Titan or Nova. "
+            "Choose one by a name that says which it is.",
+            param="model",
+        )
+    return found
+
+
+def _to_titan(batch: Batch, dialect: str) -> dict[str, Any]:
+    if batch.truncate != "none":
+        raise InvalidRequest(
+            f"{batch.model!r} cannot be told to cut. Shorten the item.", param="truncate"
+        )
+    if dialect == _TITAN_2:
+        width = {} if batch.dimensions is None else {"dimensions": batch.dimensions}
+        asked = {"normalize": True, "embeddingTypes": ["float"]}
+        return {"inputText": batch.items[0], **width, **asked}
+    if batch.dimensions is not None:
+        raise InvalidRequest(
+            f"{batch.model!r} has vectors of one width. Leave 'dimensions' out.",
+            param="dimensions",
+        )
+    return {"inputText": batch.items[0]}

@@ -1,0 +1,40 @@
+"""The feature extraction of Hugging Face's Inference API, and model names as part of a path."""
+
+from typing import Any
+
+import msgspec
+
+from embedway.core.batch import Batch, Result
+from embedway.providers.adapter import Reply, in_path
+from embedway.providers.adapters.openai import OpenAi
+from embedway.providers.floats import parse, stack
+
+_SIDES = {"end": "right", "start": "left"}
+
+# An object is an error, whatever its status. Vectors of each token are neither.
+_DECODER = msgspec.json.Decoder(list[list[float]] | dict[str, Any])
+
+
+class HuggingFace(OpenAi):
+    """The adapter."""
+
+    def path(self, batch: Batch) -> str:
+        """See `embedway.providers.adapters.openai.OpenAi.path`."""
+        return in_path(self._row.path, batch.model)
+
+    def fields(self, batch: Batch) -> dict[str, Any]:
+        """See `embedway.providers.adapters.openai.OpenAi.fields`."""
+        body = super().fields(batch)
+        del body["model"]
+        # Always a list, for a bare string is answered with another shape.
+        body["inputs"] = body.pop("input")
+        if side := _SIDES.get(batch.truncate):
+            body["truncation_direction"] = side
+        return body
+
+    def decode(self, reply: Reply, batch: Batch) -> Result:
+        """See `embedway.providers.adapter.Adapter.decode`."""
+        answer = parse(_DECODER, reply)
+        if isinstance(answer, dict):
+            raise self.error(reply)
+        return Result(vectors=stack(answer, items=len(batch.items)))

@@ -1,0 +1,28 @@
+"""Perplexity's words on OpenAI's protocol: its vectors are never floats, but int8 in base64."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from embedway.core.batch import Batch
+from embedway.core.vectors import Vectors
+from embedway.providers.adapters.openai import OpenAi
+from embedway.providers.floats import Value, malformed, stack
+
+_SCALE = np.float32(127)
+"""Makes of the numbers -127..127 what they were rounded from."""
+
+
+class Perplexity(OpenAi):
+    """The adapter."""
+
+    def fields(self, batch: Batch) -> dict[str, Any]:
+        """See `embedway.providers.adapters.openai.OpenAi.fields`."""
+        return {**super().fields(batch), "encoding_format": "base64_int8"}
+
+    def vectors(self, values: Sequence[Value], *, items: int) -> Vectors:
+        """See `embedway.providers.adapters.openai.OpenAi.vectors`."""
+        if any(isinstance(value, list) for value in values):
+            malformed("numbers where int8 in base64 was asked for")  # of a scale nobody knows
+        return stack(values, items=items, dtype=np.int8) / _SCALE

@@ -1,0 +1,124 @@
+"""Vertex AI's two protocols: `predict`, and `embedContent` for Google's newer models."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from embedway.core.batch import Batch, Result
+from embedway.core.errors import InvalidRequest
+from embedway.core.provider_error import ProviderError
+from embedway.providers import failures
+from embedway.providers.adapter import HttpCall, Reply, Row, in_path, merge
+from embedway.providers.adapters.gemini import Embedding, UsageMetadata
+from embedway.providers.floats import malformed, parse, stack
+
+_NEWER = "gemini-embedding-2"
+
+
+class Statistics(msgspec.Struct):
+    """Of one item; the count is at times written with a fraction of zero."""
+
+    token_count: float | None = None
+    truncated: bool = False
+
+
+class Embeddings(msgspec.Struct):
+    """One vector, despite its name."""
+
+    values: list[float]
+    statistics: Statistics = msgspec.field(default_factory=Statistics)
+
+
+class Prediction(msgspec.Struct):
+    """What came of one item."""
+
+    embeddings: Embeddings
+
+
+class Predicted(msgspec.Struct):
+    """The reply of `predict`."""
+
+    predictions: list[Prediction] | None = None
+
+
+class Embedded(msgspec.Struct, rename="camel"):
+    """The reply of `embedContent`."""
+
+    embedding: Embedding | None = None
+    usage_metadata: UsageMetadata | None = None
+    truncated: bool = False
+
+
+_PREDICTED = msgspec.json.Decoder(Predicted)
+_EMBEDDED = msgspec.json.Decoder(Embedded)
+
+
+class Vertex:
+    """The adapter."""
+
+    def __init__(self, row: Row, variables: Mapping[str, str]) -> None:  # noqa: ARG002
+        self._row = row
+
+    def encode(self, batch: Batch) -> HttpCall:
+        """See `embedway.providers.adapter.Adapter.encode`."""
+        newer = batch.model.startswith(_NEWER)
+        if newer and len(batch.items) > 1:
+            raise InvalidRequest(
+                f"{batch.model!r} takes one item a call. Send one, or have max_items = 1 set for "
+                "it in this gateway's settings.",
+                param="input",
+            )
+        fields = self._row.fields
+        purpose = fields.purpose(batch)
+        asked: dict[str, Any] = {}
+        if batch.dimensions is not None:
+            asked["outputDimensionality"] = batch.dimensions
+        if batch.truncate in fields.truncations:
+            asked["autoTruncate"] = fields.truncations[batch.truncate]
+        if newer:
+            body = {
+                "content": {"parts": [{"text": batch.items[0]}]},
+                "embedContentConfig": asked | ({"taskType": purpose} if purpose else {}),
+            }
+        else:
+            each = {"task_type": purpose} if purpose else {}
+            body = {
+                "instances": [{"content": item, **each} for item in batch.items],
+                "parameters": asked,
+            }
+        method = "embedContent" if newer else "predict"
+        return HttpCall(
+            path=f"{in_path(self._row.path, batch.model)}:{method}",
+            body=merge(body, batch.extra),
+        )
+
+    def decode(self, reply: Reply, batch: Batch) -> Result:
+        """See `embedway.providers.adapter.Adapter.decode`."""
+        newer = batch.model.startswith(_NEWER)
+        values, tokens, truncated = self._embedded(reply) if newer else self._predicted(reply)
+        if truncated and batch.truncate == "none":
+            malformed("an item was cut, which it was told not to do")
+        return Result(vectors=stack(values, items=len(batch.items)), tokens=tokens)
+
+    def error(self, reply: Reply) -> ProviderError:
+        """See `embedway.providers.adapter.Adapter.error`."""
+        return failures.read(reply)
+
+    def _predicted(self, reply: Reply) -> tuple[list[list[float]], int | None, bool]:
+        answer = parse(_PREDICTED, reply)
+        if answer.predictions is None:
+            raise self.error(reply)
+        given = [each.embeddings for each in answer.predictions]
+        counts = [each.statistics.token_count for each in given]
+        known = [count for count in counts if count is not None]
+        tokens = int(sum(known)) if len(known) == len(counts) else None
+        return [each.values for each in given], tokens, any(e.statistics.truncated for e in given)
+
+    def _embedded(self, reply: Reply) -> tuple[list[list[float]], int | None, bool]:
+        answer = parse(_EMBEDDED, reply)
+        if answer.embedding is None:
+            raise self.error(reply)
+        usage = answer.usage_metadata
+        tokens = usage.prompt_token_count if usage else None
+        return [answer.embedding.values], tokens, answer.truncated

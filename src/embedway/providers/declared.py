@@ -1,0 +1,45 @@
+"""A provider as the administrator enables it: its row, and what is this gateway's own of it."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from embedway.catalog.model import Model
+from embedway.core.batch import Limits
+from embedway.providers.adapter import Row
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider as it is enabled here. Holds secrets: never log it."""
+
+    name: str
+    """In `provider:model`."""
+    row: Row
+    keys: Sequence[str] = ()
+    base_url: str | None = None
+    """As declared by the administrator; None for the row's."""
+    variables: Mapping[str, str] = {}
+    """Of the row's base URL and of its adapter."""
+    models: Sequence[Model] = ()
+    limits: Limits | None = None
+    """If other than the row's."""
+    max_in_flight: int | None = None
+    eu_native: bool | None = None
+    """If other than the row's; likewise the next."""
+    zero_data_retention: bool | None = None
+    catalog: bool = True
+    """Whether it has the models that the catalog knows of its kind."""
+    origin: str = ""
+    """Where it was declared, for people."""
+    found: bool = True
+    """Whether nobody declared it but its key is there; it then may turn out to be unusable."""
+
+    def __repr__(self) -> str:
+        return f"Declared({self.name!r})"
+
+    @property
+    def url(self) -> str:
+        """The base URL in force."""
+        return self.base_url or self.row.base_url.format_map(
+            {**self.row.defaults, **self.variables}
+        )

@@ -1,0 +1,83 @@
+"""Vectors as they come in replies, to arrays; every odd one is a `ProviderError`."""
+
+from collections.abc import Sequence
+from typing import NoReturn, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import DTypeLike
+
+from embedway.core.provider_error import ProviderError
+from embedway.core.vectors import Vectors
+from embedway.providers.adapter import Reply
+
+Shape = TypeVar("Shape")
+
+Value = bytes | list[float]
+"""A vector in base64, which msgspec decodes, or as numbers."""
+
+
+def malformed(reason: str) -> NoReturn:
+    """Refuses a reply that was paid for but is not what was asked.
+
+    Raises:
+        ProviderError: Always.
+    """
+    raise ProviderError("malformed", reason, billed="yes")
+
+
+def parse(decoder: "msgspec.json.Decoder[Shape]", reply: Reply) -> Shape:
+    """The body of `reply` in the shape that `decoder` knows.
+
+    Raises:
+        ProviderError: It is not JSON, or of another shape.
+    """
+    try:
+        return decoder.decode(reply.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # What it was is not told: it may be anything, and it is the client who would read it.
+        malformed("not JSON of the shape its protocol promises")
+
+
+def stack(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f4") -> Vectors:
+    """Vectors of shape (items, width), float32.
+
+    Args:
+        values: One for each item, all base64 or all numbers.
+        items: How many there must be.
+        dtype: Of the numbers in base64.
+
+    Raises:
+        ProviderError: Another count, widths that differ, or base64 that is none.
+    """
+    if len(values) != items:
+        malformed(f"{len(values)} vectors for {items} items")
+    raws = [value for value in values if isinstance(value, bytes)]
+    try:
+        if not raws:
+            with np.errstate(over="ignore"):  # an infinity is found by `core.vectors.check`
+                return np.array(values, np.float64).reshape(items, -1).astype(np.float32)
+        if len(raws) == items and len(set(map(len, raws))) == 1:
+            # Joined as bytes: numpy gives up the interpreter's lock to copy, and waits to get it
+            # back; that took a tenth of all the time of a small request.
+            array = np.frombuffer(b"".join(raws), dtype).reshape(items, -1)
+            return array.astype(np.float32, copy=False)
+    except ValueError:
+        pass
+    malformed("vectors of different widths, or of no whole number of floats")
+
+
+def in_order(indices: Sequence[int | None], values: Sequence[Value]) -> list[Value]:
+    """`values` by their index; as they came if none has one.
+
+    Raises:
+        ProviderError: An index is missing, repeated or out of range.
+    """
+    if all(index is None for index in indices):
+        return list(values)
+    if list(indices) == list(range(len(values))):
+        return list(values)
+    placed = dict(zip(indices, values, strict=True))
+    if placed.keys() != set(range(len(values))):
+        malformed("an index is missing or repeated")
+    return [placed[index] for index in range(len(values))]

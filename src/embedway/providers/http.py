@@ -1,0 +1,222 @@
+"""The only code that talks to upstreams: one pool of connections for each provider.
+
+Owns how a call goes out and how much may come back: connections, time limits, the size of replies,
+and which addresses may be called. Knows nothing of embeddings.
+"""
+
+import ipaddress
+import socket
+import ssl
+import sys
+import zlib
+from collections.abc import Mapping
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any, Protocol, cast
+
+import aiohttp
+import truststore
+from yarl import URL
+
+import embedway
+from embedway.core.provider_error import Billed, Kind, ProviderError
+from embedway.providers.adapter import HttpCall, Reply
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+"""Between two bytes of a reply; the whole of it is bounded by the caller's deadline."""
+KEEPALIVE_S = 30.0
+DNS_CACHE_S = 60
+MAX_PATHS = 256
+"""Kept as parsed; some have the model in them, which a client may name as it likes."""
+
+_HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "application/json",
+    # Floats hardly shrink; what comes compressed all the same is decompressed under a cap.
+    "Accept-Encoding": "identity",
+    "User-Agent": f"embedway/{embedway.__version__}",
+}
+
+# Every way a call can fail below HTTP: what it means, and whether the call may have been billed.
+# The first that matches wins.
+FAILURES: tuple[tuple[type[BaseException], Kind, Billed], ...] = (
+    (aiohttp.ConnectionTimeoutError, "unreachable", "no"),
+    (aiohttp.ClientConnectorError, "unreachable", "no"),  # DNS, refused, TLS
+    (aiohttp.InvalidURL, "unreachable", "no"),
+    (TimeoutError, "timeout", "maybe"),
+    (aiohttp.ServerDisconnectedError, "unreachable", "maybe"),
+    (aiohttp.ClientPayloadError, "failed", "maybe"),  # it broke off
+    (aiohttp.ClientResponseError, "malformed", "maybe"),  # no HTTP, or heads without end
+    (aiohttp.ClientError, "unreachable", "maybe"),
+    (OSError, "unreachable", "maybe"),
+    (ValueError, "unreachable", "no"),  # an address or a header that cannot be sent
+)
+
+
+class Transport(Protocol):
+    """Sends calls to one provider."""
+
+    async def send(self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int) -> Reply:
+        """The reply to `call`, whatever its status.
+
+        Args:
+            call: What to send.
+            headers: The credentials.
+            max_bytes: Of the reply's body, decompressed.
+
+        Raises:
+            ProviderError: There is no reply, it is too large, or it is not HTTP.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        ...
+
+
+class AddressRefused(OSError):
+    """A name leads to an address that no public provider has."""
+
+
+class Http:
+    """Calls one base URL."""
+
+    def __init__(self, base_url: str, *, allow_private: bool, max_in_flight: int) -> None:
+        """Opens nothing yet.
+
+        Args:
+            base_url: Of the provider; paths of calls are appended to it.
+            allow_private: Whether it may be at a private, link-local or loopback address: only if
+                the administrator declared it.
+            max_in_flight: Calls at a time; more wait for one to end.
+        """
+        self.base_url = base_url.rstrip("/")
+        self._allow_private = allow_private
+        self._max_in_flight = max_in_flight
+        self._session: aiohttp.ClientSession | None = None
+        self._urls: dict[str, URL] = {}
+
+    async def send(self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int) -> Reply:
+        """See `Transport.send`."""
+        session = self._session or self._open()
+        try:
+            async with session.request(
+                call.method,
+                self._url(call.path),
+                data=call.body or None,
+                headers={**call.headers, **headers},
+                allow_redirects=False,
+            ) as response:
+                body = await _body(response, max_bytes)
+        except FAILED as error:
+            kind, billed = next(each[1:] for each in FAILURES if isinstance(error, each[0]))
+            raise ProviderError(kind, billed=billed) from error
+        return Reply(status=response.status, headers=response.headers, body=body)
+
+    async def aclose(self) -> None:
+        """See `Transport.aclose`."""
+        if self._session:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=self._max_in_flight,
+            ttl_dns_cache=DNS_CACHE_S,
+            keepalive_timeout=KEEPALIVE_S,
+            ssl=_tls() if self.base_url.startswith("https:") else True,
+            # Called with every address, also where the URL holds it literally.
+            socket_factory=cast("Any", None if self._allow_private else _public_socket),
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
+            ),
+            headers=_HEADERS,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        return self._session
+
+    def _url(self, path: str) -> URL:
+        url = self._urls.get(path)
+        if url is None:
+            url = URL(self.base_url + path, encoded=True)
+            if len(self._urls) < MAX_PATHS:
+                self._urls[path] = url
+        return url
+
+
+FAILED: tuple[type[BaseException], ...] = tuple(each[0] for each in FAILURES)
+
+
+async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    chunks: list[bytes] = []
+    left = max_bytes
+    unpack = None
+    if response.status >= HTTPStatus.BAD_REQUEST and encoding != "identity":
+        return b""  # the status says enough
+    if encoding in {"gzip", "x-gzip", "deflate"}:
+        unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    elif encoding != "identity":
+        raise ProviderError("malformed", "an encoding it was not asked for", billed="yes")
+    async for chunk in response.content.iter_any():
+        try:
+            piece = unpack.decompress(chunk, left + 1) if unpack else chunk
+        except zlib.error:
+            raise ProviderError("malformed", "broken compression", billed="yes") from None
+        left -= len(piece)
+        if left < 0:
+            raise ProviderError("malformed", f"more than {max_bytes} bytes", billed="yes")
+        chunks.append(piece)
+    if unpack and not unpack.eof:
+        raise ProviderError("malformed", "broken compression", billed="yes")
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    # The system's certificates, also where a company has put its own there. On Linux OpenSSL reads
+    # them by itself, once; truststore would again for each connection, 18 ms on the event loop.
+    if sys.platform == "linux":
+        return ssl.create_default_context()
+    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _public_socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, _, place = address
+    check_public(place[0])
+    return socket.socket(family, kind, protocol)
+
+
+def check_public(host: str) -> None:
+    """Refuses an address that no public provider has.
+
+    Raises:
+        AddressRefused: It is private, link-local (where clouds keep credentials), loopback,
+            multicast or reserved, also if written as an IPv6 address.
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address.sixtofour or address
+        # NAT64 (RFC 6052): the last 32 bits are an IPv4 address.
+        if isinstance(address, ipaddress.IPv6Address) and address in _NAT64:
+            address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    refused = any(address in each for each in _NEVER if each.version == address.version)
+    if not address.is_global or address.is_multicast or refused:
+        raise AddressRefused(
+            f"{host} is not a public address. If it is yours, declare it as this provider's "
+            "base_url."
+        )
+
+
+# Mostly private, but newer versions of Python call parts of it global; Oracle's cloud keeps
+# credentials at 192.0.0.192.
+_NEVER = [
+    *map(ipaddress.IPv4Network, ("192.0.0.0/24", "168.63.129.16/32")),  # the latter is Azure's
+    # IPv4 addresses in other clothes, and site-local addresses of old.
+    *map(ipaddress.IPv6Network, ("64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96", "fec0::/10")),
+]
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")

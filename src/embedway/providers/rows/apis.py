@@ -1,0 +1,153 @@
+"""Companies that serve their own models by a protocol of their own."""
+
+from embedway.core.batch import Limits
+from embedway.providers.adapter import Fields, Row
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        name="cohere",
+        title="Cohere",
+        adapter="embedway.providers.adapters.cohere:Cohere",
+        base_url="https://api.cohere.com/v2",
+        path="/embed",
+        key_variables=("COHERE_API_KEY", "CO_API_KEY"),
+        fields=Fields(
+            dimensions="output_dimension",
+            base64=("embedding_types", "base64"),
+            input_type="input_type",
+            input_types={
+                "query": "search_query",
+                "document": "search_document",
+                "classification": "classification",
+                "clustering": "clustering",
+            },
+            truncate="truncate",
+            truncations={"none": "NONE", "end": "END", "start": "START"},
+        ),
+        limits=Limits(max_items=96),
+        source="github.com/cohere-ai/cohere-developer-experience; the cohere package",
+        notes="Vectors are of documents unless input_type says otherwise.",
+    ),
+    Row(
+        name="voyage",
+        title="Voyage AI",
+        base_url="https://api.voyageai.com/v1",
+        key_variables=("VOYAGE_API_KEY",),
+        fields=Fields(
+            dimensions="output_dimension",
+            base64=("encoding_format", "base64"),
+            input_type="input_type",
+            input_types={"query": "query", "document": "document"},
+            truncate="truncation",
+            truncations={"none": False, "end": True},
+        ),
+        # Some of its models take 320,000 tokens, some a million.
+        limits=Limits(max_items=1000, max_tokens=120_000),
+        source="docs.voyageai.com/reference/embeddings-api; the voyageai package",
+        notes="With a key that begins with al-, which is of MongoDB Atlas, declare base_url as "
+        "https://ai.mongodb.com/v1.",
+    ),
+    Row(
+        name="jina",
+        title="Jina AI",
+        adapter="embedway.providers.adapters.jina:Jina",
+        base_url="https://api.jina.ai/v1",
+        key_variables=("JINA_API_KEY",),
+        fields=Fields(
+            dimensions="dimensions",
+            base64=("embedding_type", "base64"),
+            input_type="task",
+            input_types={
+                "query": "retrieval.query",
+                "document": "retrieval.passage",
+                "classification": "classification",
+                "clustering": "clustering",
+            },
+            truncate="truncate",
+            truncations={"none": False, "end": True},
+        ),
+        limits=Limits(max_items=2048),
+        source="Jina's OpenAPI description",
+        notes="The tasks are those of v5 models. v3 calls clustering separation, v4 has retrieval "
+        "only, code models get nl2code.query and nl2code.passage; v2 and CLIP models have none.",
+    ),
+    Row(
+        name="nomic",
+        title="Nomic",
+        adapter="embedway.providers.adapters.nomic:Nomic",
+        base_url="https://api-atlas.nomic.ai/v1",
+        path="/embedding/text",
+        key_variables=("NOMIC_API_KEY",),
+        fields=Fields(
+            dimensions="dimensionality",
+            input_type="task_type",
+            input_types={
+                "query": "search_query",
+                "document": "search_document",
+                "classification": "classification",
+                "clustering": "clustering",
+            },
+            truncate="long_text_mode",
+            truncations={"end": "truncate"},
+        ),
+        limits=Limits(max_items=10),
+        source="docs.nomic.ai; the nomic package",
+        notes="Refuses no text for its length: unless truncate is end, the vector of one that is "
+        "too long is the mean of those of its parts. Vectors are of documents unless input_type "
+        "says otherwise. How many items a call may hold is not stated; calls are kept to 10, as "
+        "Nomic's own client does.",
+    ),
+    Row(
+        name="huggingface",
+        title="Hugging Face Inference",
+        adapter="embedway.providers.adapters.huggingface:HuggingFace",
+        base_url="https://router.huggingface.co/hf-inference",
+        path="/models/{model}/pipeline/feature-extraction",
+        key_variables=("HF_TOKEN", "HUGGINGFACE_API_KEY", "HUGGINGFACEHUB_API_TOKEN"),
+        fields=Fields(
+            input_type="prompt_name",
+            input_types={"query": "query", "document": "document"},
+            truncate="truncate",
+            truncations={"none": False, "end": True, "start": True},
+        ),
+        limits=Limits(max_items=32),
+        source="the huggingface_hub package",
+        notes="input_type asks for the prompt of that name, which the model must have. Counts no "
+        "tokens. Models not served by Text Embeddings Inference may cut what is too long all the "
+        "same. How many items a call may hold is not stated; calls are kept to 32.",
+    ),
+    Row(
+        name="cloudflare",
+        title="Cloudflare Workers AI",
+        adapter="embedway.providers.adapters.cloudflare:Cloudflare",
+        base_url="https://api.cloudflare.com/client/v4/accounts/{account_id}/ai",
+        path="/run/{model}",
+        key_variables=("CLOUDFLARE_API_TOKEN",),
+        variables={"account_id": "CLOUDFLARE_ACCOUNT_ID"},
+        fields=Fields(truncate="truncate_inputs", truncations={"none": False, "end": True}),
+        limits=Limits(max_items=100),
+        source="developers.cloudflare.com/workers-ai; github.com/cloudflare/cloudflare-docs, 11316",
+        notes="Counts no tokens. That it refuses what is too long is documented for bge-m3 only. "
+        "The limit of 100 items is from reports of users.",
+    ),
+    Row(
+        name="watsonx",
+        title="IBM watsonx.ai",
+        adapter="embedway.providers.adapters.watsonx:Watsonx",
+        base_url="{url}",
+        path="/ml/v1/text/embeddings?version=2024-05-31",
+        key_variables=("WATSONX_API_KEY", "WATSONX_APIKEY"),
+        variables={
+            "url": "WATSONX_URL",
+            "project_id": "WATSONX_PROJECT_ID",
+            "space_id": "WATSONX_SPACE_ID",
+        },
+        defaults={"project_id": "", "space_id": "", "iam_url": "https://iam.cloud.ibm.com"},
+        credentials="embedway.providers.ibm:IamToken",
+        limits=Limits(max_items=1000),
+        source="ibm.com/watsonx/developer; the ibm-watsonx-ai package",
+        notes="url is that of a region, such as https://us-south.ml.cloud.ibm.com. Needs "
+        "project_id or space_id; of both, space_id is used. Refuses items that are too long, and "
+        "cannot be told which side to cut. Uses one key only.",
+    ),
+)

@@ -1,0 +1,107 @@
+"""Clouds: models of several makers behind the cloud's own addresses and credentials."""
+
+from embedway.core.batch import Limits
+from embedway.core.request import InputType
+from embedway.providers.adapter import Fields, Row
+
+_GOOGLES: dict[InputType, str] = {
+    "query": "RETRIEVAL_QUERY",
+    "document": "RETRIEVAL_DOCUMENT",
+    "classification": "CLASSIFICATION",
+    "clustering": "CLUSTERING",
+}
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        name="azure",
+        title="Azure OpenAI",
+        adapter="embedway.providers.adapters.azure:Azure",
+        base_url="{endpoint}",
+        path="/openai/deployments/{model}/embeddings",
+        key_variables=("AZURE_OPENAI_API_KEY",),
+        variables={"endpoint": "AZURE_OPENAI_ENDPOINT", "api_version": "OPENAI_API_VERSION"},
+        defaults={"api_version": "2024-10-21"},
+        credentials="header:api-key",
+        fields=Fields(
+            dimensions="dimensions",
+            base64=("encoding_format", "base64"),
+            token_ids=True,
+            user="user",
+        ),
+        limits=Limits(max_items=2048, max_tokens=300_000),
+        source="Azure OpenAI's OpenAPI description, 2024-10-21; the openai package",
+        notes="The model is the name of the deployment. For the addresses that end in /openai/v1, "
+        "also those of Foundry, declare a provider of kind openai with that base_url.",
+    ),
+    Row(
+        name="gemini",
+        title="Gemini API",
+        adapter="embedway.providers.adapters.gemini:Gemini",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        path="/models/{model}:batchEmbedContents",
+        key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        credentials="header:x-goog-api-key",
+        fields=Fields(
+            dimensions="outputDimensionality", input_type="taskType", input_types=_GOOGLES
+        ),
+        limits=Limits(max_items=100),
+        source="ai.google.dev/api/embeddings; the google-genai package",
+        notes="Whether it cuts items that are too long is not documented, and Google's own library "
+        "says that it cannot be told; Vertex AI can. gemini-embedding-2 wants the purpose in the "
+        "text, not as input_type.",
+    ),
+    Row(
+        name="vertex",
+        key_optional=True,
+        title="Google Vertex AI",
+        adapter="embedway.providers.adapters.vertex:Vertex",
+        base_url="https://{region}-aiplatform.googleapis.com/v1/projects/{project}/locations/{region}",
+        path="/publishers/google/models/{model}",
+        key_variables=("GOOGLE_APPLICATION_CREDENTIALS",),
+        variables={"project": "GOOGLE_CLOUD_PROJECT", "region": "GOOGLE_CLOUD_LOCATION"},
+        credentials="embedway.providers.google:GoogleToken",
+        fields=Fields(
+            dimensions="outputDimensionality",
+            input_type="task_type",
+            input_types=_GOOGLES,
+            truncate="autoTruncate",
+            truncations={"none": False, "end": True},
+        ),
+        limits=Limits(max_items=250, max_tokens=20_000),
+        source="cloud.google.com/vertex-ai/generative-ai/docs; the google-genai package",
+        notes="Needs pip install 'embedway[vertex]'. The key is the path of a credentials file. "
+        "Gemini's models take one item a call. For the location global declare base_url as "
+        "https://aiplatform.googleapis.com/v1/projects/PROJECT/locations/global.",
+    ),
+    Row(
+        name="bedrock",
+        key_parts=("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+        key_optional=True,
+        title="Amazon Bedrock",
+        adapter="embedway.providers.adapters.bedrock:Bedrock",
+        base_url="https://bedrock-runtime.{region}.amazonaws.com",
+        path="/model/{model}/invoke",
+        key_variables=("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID"),
+        variables={"region": "AWS_REGION"},
+        credentials="embedway.providers.aws:SigV4",
+        # Under Cohere's names; Titan and Nova have others for the same, or nothing.
+        fields=Fields(
+            dimensions="dimensions",
+            input_type="input_type",
+            input_types={
+                "query": "search_query",
+                "document": "search_document",
+                "classification": "classification",
+                "clustering": "clustering",
+            },
+            truncate="truncate",
+            truncations={"none": "NONE", "end": "END", "start": "START"},
+        ),
+        limits=Limits(max_items=1, max_parallel=16),
+        source="docs.aws.amazon.com/bedrock, model parameters; the botocore package",
+        notes="Needs pip install 'embedway[bedrock]', unless the key is a Bedrock API key. The key "
+        "may also be ID:SECRET, or ID:SECRET:TOKEN. Titan and Nova take one item a call, Cohere's "
+        "models 96; Titan knows no input_type and cannot be told to cut. AWS_DEFAULT_REGION is not "
+        "read.",
+    ),
+)

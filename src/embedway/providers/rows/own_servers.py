@@ -1,0 +1,123 @@
+"""Servers that one runs oneself."""
+
+from embedway.core.batch import Limits
+from embedway.providers.adapter import Fields, Row
+
+_BASE64 = ("encoding_format", "base64")
+# None has a limit of its own. On the machines they usually run on, a call of more items takes so
+# long that it is better sent as several.
+_ON_A_DESK = Limits(max_items=128, max_parallel=2)
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        name="ollama",
+        title="Ollama",
+        adapter="embedway.providers.adapters.ollama:Ollama",
+        base_url="http://127.0.0.1:11434",
+        path="/api/embed",
+        fields=Fields(
+            dimensions="dimensions",
+            truncate="truncate",
+            truncations={"none": False, "end": True},
+        ),
+        limits=_ON_A_DESK,
+        own_server=True,
+        port=11434,
+        source="github.com/ollama/ollama, docs/api.md",
+        notes="Its native protocol: give base_url without /v1.",
+    ),
+    Row(
+        name="lmstudio",
+        title="LM Studio",
+        base_url="http://127.0.0.1:1234/v1",
+        key_variables=("LM_STUDIO_API_KEY",),
+        limits=_ON_A_DESK,
+        own_server=True,
+        port=1234,
+        source="lmstudio.ai/docs; github.com/lmstudio-ai/lmstudio-bug-tracker, 756",
+        notes="Ignores dimensions and base64, so neither is sent. Whether it cuts items that are "
+        "too long is not documented, and it cannot be told.",
+    ),
+    Row(
+        name="nim",
+        title="NVIDIA NIM",
+        adapter="embedway.providers.adapters.nvidia:Nvidia",
+        base_url="http://127.0.0.1:8000/v1",
+        key_variables=("NIM_API_KEY",),
+        fields=Fields(
+            dimensions="dimensions",
+            base64=_BASE64,
+            user="user",
+            input_type="input_type",
+            input_types={"query": "query", "document": "passage"},
+            truncate="truncate",
+            truncations={"none": "NONE", "end": "END", "start": "START"},
+        ),
+        limits=Limits(max_items=128),
+        own_server=True,
+        port=8000,
+        source="docs.nvidia.com/nim/nemo-retriever/text-embedding",
+        notes="Vectors are of passages unless input_type is query. Its largest batch depends on "
+        "the model and is not stated; calls are kept to 128 items.",
+    ),
+    Row(
+        name="vllm",
+        title="vLLM",
+        base_url="http://127.0.0.1:8000/v1",
+        key_variables=("VLLM_API_KEY",),
+        fields=Fields(dimensions="dimensions", base64=_BASE64, token_ids=True, user="user"),
+        own_server=True,
+        port=8000,
+        source="docs.vllm.ai, entrypoints/pooling",
+        notes="Refuses items that are too long. To have them cut, send truncate_prompt_tokens and "
+        "truncation_side in extra_body. Refuses dimensions for models that are not Matryoshka.",
+    ),
+    Row(
+        name="tei",
+        title="Text Embeddings Inference",
+        adapter="embedway.providers.adapters.tei:Tei",
+        base_url="http://127.0.0.1:8080",
+        path="/embed",
+        key_variables=("TEI_API_KEY",),
+        fields=Fields(
+            dimensions="dimensions",
+            token_ids=True,
+            input_type="prompt_name",
+            input_types={"query": "query", "document": "document"},
+            truncate="truncate",
+            truncations={"none": False, "end": True, "start": True},
+        ),
+        limits=Limits(max_items=32),
+        own_server=True,
+        port=8080,
+        source="github.com/huggingface/text-embeddings-inference",
+        notes="Its native protocol: give base_url without /v1. It serves one model, whatever name "
+        "is asked for. input_type asks for the prompt of that name, which the model must have.",
+    ),
+    Row(
+        name="infinity",
+        title="Infinity",
+        base_url="http://127.0.0.1:7997",
+        key_variables=("INFINITY_API_KEY",),
+        fields=Fields(dimensions="dimensions", base64=_BASE64, user="user"),
+        limits=Limits(max_items=2048),
+        own_server=True,
+        port=7997,
+        source="github.com/michaelfeil/infinity",
+        notes="Cuts items that are too long and cannot be told otherwise. If it was started with "
+        "a url_prefix, that belongs into base_url.",
+    ),
+    Row(
+        name="llamacpp",
+        title="llama.cpp",
+        base_url="http://127.0.0.1:8080/v1",
+        key_variables=("LLAMA_API_KEY",),
+        fields=Fields(base64=_BASE64),
+        limits=_ON_A_DESK,
+        own_server=True,
+        port=8080,
+        source="github.com/ggml-org/llama.cpp, tools/server",
+        notes="Refuses items longer than its context or its physical batch; start it with "
+        "--embeddings and an --ubatch-size as large as the longest item.",
+    ),
+)

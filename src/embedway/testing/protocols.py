@@ -1,0 +1,932 @@
+"""What each provider's protocol takes and answers, from the provider's side.
+
+Written from the providers' documentation, independently of `embedway.providers`, so that each
+checks the other: what a provider does not document is refused, in the provider's own words.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Item = str | list[int]
+"""A text, or token ids."""
+Vector = NDArray[np.float32]
+Check = Callable[[Any], bool]
+
+WIDTH = 64
+WIDTHS: Mapping[str, int] = {
+    "text-embedding-3-small": 1536,
+    "text-embedding-3-large": 3072,
+    "text-embedding-ada-002": 1536,
+    "embed-v4.0": 1536,
+    "embed-english-v3.0": 1024,
+    "embed-multilingual-v3.0": 1024,
+    "voyage-4": 1024,
+    "voyage-4-large": 1024,
+    "voyage-4-lite": 1024,
+    "mistral-embed": 1024,
+    "codestral-embed": 1536,
+    "gemini-embedding-001": 3072,
+    "text-embedding-005": 768,
+    "text-multilingual-embedding-002": 768,
+    "cohere.embed-english-v3": 1024,
+    "cohere.embed-multilingual-v3": 1024,
+    "amazon.titan-embed-text-v1": 1536,
+    "amazon.titan-embed-text-v2:0": 1024,
+}
+"""Of models that have another width than `WIDTH`."""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """What was received."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: Any
+    """As parsed; None if it is not JSON."""
+    content: bytes
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What is answered."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = {}
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A call as it is understood."""
+
+    items: Sequence[Item]
+    model: str = ""
+    dimensions: int | None = None
+    form: str = "float"
+    """Of the vectors: `float`, `base64` or `base64_int8`."""
+
+    @property
+    def width(self) -> int:
+        """Of the vectors."""
+        return self.dimensions or WIDTHS.get(self.model, WIDTH)
+
+    @property
+    def tokens(self) -> int:
+        """What is counted."""
+        return sum(map(count, self.items))
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A vector on its way out; a misbehaviour may put anything into it."""
+
+    index: Any
+    embedding: Any
+
+
+class Refused(Exception):
+    """The provider's 4xx."""
+
+    def __init__(self, status: int, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+
+
+class Protocol(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider's side of its protocol."""
+
+    path: str
+    """A pattern; its group `model` is the model."""
+    read: Callable[[Call, str], Asked]
+    write: Callable[[Asked, list[Entry], Any], Any]
+    """The JSON of an answer; the last argument is the tokens."""
+    error: Callable[[int, str, str], Any]
+    """The JSON of a refusal, of its status, message and code."""
+    most: int
+    """Items in a call."""
+    too_many: str = "batch size {count} > maximum allowed batch size {most}"
+    key: str | None = "authorization"
+    """The header with the key; None if it needs none."""
+    invalid: int = 400
+    """The status of what it refuses."""
+    indexed: bool = False
+    """Whether its vectors have numbers."""
+
+
+def vector_of(item: Item, dimensions: int = WIDTH) -> Vector:
+    """The vector of a text or of token ids: length one, another for each item.
+
+    Fewer dimensions give the start of the same vector, normalised anew.
+    """
+    name = item if isinstance(item, str) else json.dumps(item)
+    drawn = hashlib.shake_256(name.encode("utf-8", "surrogatepass")).digest(2 * dimensions)
+    values = np.frombuffer(drawn, "<u2").astype(np.float64) - 32767.5
+    return (values / np.sqrt(values @ values)).astype(np.float32)
+
+
+def count(item: Item) -> int:
+    """The tokens of an item: of a text, its words."""
+    return max(1, len(item.split())) if isinstance(item, str) else len(item)
+
+
+def embedding(item: Item, asked: Asked) -> Any:
+    """The vector of an item as it is written."""
+    vector = vector_of(item, asked.width)
+    if asked.form == "float":
+        return [float(value) for value in vector]
+    if asked.form == "base64_int8":
+        vector = np.rint(vector / np.abs(vector).max() * 127).astype(np.int8)
+    return base64.b64encode(vector.tobytes()).decode()
+
+
+# What a field may hold.
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _texts(value: Any) -> bool:
+    return _text(value) or (_list(value) and all(map(_text, value)))
+
+
+def _listed_texts(value: Any) -> bool:
+    return _list(value) and all(map(_text, value))
+
+
+def _list(value: Any) -> bool:
+    return isinstance(value, list) and value != []
+
+
+def _ids(value: Any) -> bool:
+    return _list(value) and all(type(each) is int and each >= 0 for each in value)
+
+
+def _items(value: Any) -> bool:
+    """Texts or token ids, one or several, not of both kinds."""
+    return _texts(value) or _ids(value) or (_list(value) and all(map(_ids, value)))
+
+
+def _positive(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _integer(value: Any) -> bool:
+    return type(value) is int
+
+
+def _boolean(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _one_of(*values: Any) -> Check:
+    return lambda value: value in values
+
+
+_NUMERIC = _one_of("float", "int8", "uint8", "binary", "ubinary")
+_FORMAT = _one_of("float", "base64")
+_SIDE = _one_of("NONE", "START", "END")
+
+
+def _checked(
+    value: Any, required: Mapping[str, Check], optional: Mapping[str, Check], *, invalid: int
+) -> dict[str, Any]:
+    """The fields of an object, if each is one of these and what it should be.
+
+    Raises:
+        Refused: One is not.
+    """
+    if not isinstance(value, dict):
+        raise Refused(invalid, "the body is no JSON object")
+    fields = cast("dict[str, Any]", value)
+    checks = {**optional, **required}
+    for name in required.keys() - fields.keys():
+        raise Refused(invalid, f"{name}: field required")
+    for name, held in fields.items():
+        if name not in checks:
+            raise Refused(invalid, f"{name}: extra inputs are not permitted")
+        if not checks[name](held):
+            raise Refused(invalid, f"'$.{name}' is invalid")
+    return fields
+
+
+def _each(value: Any) -> list[Item]:
+    """The items of a field that may hold one or several."""
+    if isinstance(value, str) or _ids(value):
+        return [value]
+    return cast("list[Item]", value)
+
+
+# The shapes of errors.
+
+
+def _nested(status: int, message: str, code: str) -> Any:
+    kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004
+    return {"error": {"message": message, "type": kind, "param": None, "code": code or None}}
+
+
+def _detail(_: int, message: str, __: str) -> Any:
+    return {"detail": message}
+
+
+def _details(_: int, message: str, __: str) -> Any:
+    return {"detail": [{"loc": ["body", "input"], "msg": message, "type": "value_error"}]}
+
+
+def _flat(_: int, message: str, __: str) -> Any:
+    return {"message": message, "id": "0000"}
+
+
+def _siliconflow(status: int, message: str, _: str) -> Any:
+    if status in {401, 403, 404, 504}:
+        return message
+    return {"code": 20012, "message": message, "data": None}
+
+
+def _dashscope(_: int, message: str, code: str) -> Any:
+    code = code or "InvalidParameter"
+    said = {"message": message, "type": code, "param": None, "code": code}
+    return {"error": said, "id": "0000", "request_id": "0000"}
+
+
+def _google(status: int, message: str, _: str) -> Any:
+    words = {401: "UNAUTHENTICATED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED", 500: "INTERNAL"}
+    word = words.get(status, "INVALID_ARGUMENT")
+    return {"error": {"code": status, "message": message, "status": word, "details": []}}
+
+
+def _jina(status: int, message: str, code: str) -> Any:
+    code = code or ("AUTH_INVALID_API_KEY" if status == 401 else "")  # noqa: PLR2004
+    return {"detail": message, "code": code, "request_id": "0000"}
+
+
+def _tei(status: int, message: str, _: str) -> Any:
+    kinds = {400: "Empty", 422: "Validation", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
+    return {"error": message, "error_type": kinds.get(status, "Backend")}
+
+
+def _ollama(_: int, message: str, __: str) -> Any:
+    return {"error": message}
+
+
+def _cloudflare(_: int, message: str, __: str) -> Any:
+    return {"result": None, "success": False, "errors": [{"code": 5004, "message": message}]}
+
+
+def _watsonx(status: int, message: str, _: str) -> Any:
+    said = [{"code": "invalid_input_argument", "message": message, "more_info": ""}]
+    return {"errors": said, "trace": "0000", "status_code": status}
+
+
+# OpenAI's protocol, as each host speaks it.
+
+
+def _openai(
+    *,
+    path: str = "/v1/embeddings",
+    fields: Mapping[str, Check] | None = None,
+    required: Mapping[str, Check] | None = None,
+    dimensions: str = "dimensions",
+    form: str = "encoding_format",
+    ids: bool = False,
+    named: bool = True,
+    usage: Sequence[str] = ("prompt_tokens", "total_tokens"),
+    most: int = 2048,
+    error: Callable[[int, str, str], Any] = _nested,
+    **more: Any,
+) -> Protocol:
+    """A dialect.
+
+    Args:
+        path: Pattern of where it is.
+        fields: That may be there beyond input and model.
+        required: That must be.
+        dimensions: The field that asks for a width.
+        form: The field that asks for base64.
+        ids: Whether it takes token ids.
+        named: Whether the model must be in the body.
+        usage: What it counts.
+        most: Items in a call.
+        error: The shape of its errors.
+        more: Of `Protocol`.
+    """
+    optional = {**(fields or {}), **({} if named else {"model": _text})}
+    must = {"input": _items if ids else _texts, **(required or {})}
+    if named:
+        must["model"] = _text
+
+    def read(call: Call, model: str) -> Asked:
+        body = _checked(call.body, must, optional, invalid=more.get("invalid", 400))
+        return Asked(
+            items=_each(body["input"]),
+            model=body.get("model") or model,
+            dimensions=body.get(dimensions),
+            form=body.get(form) or "float",
+        )
+
+    def write(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+        answer: dict[str, Any] = {"object": "list", "data": _data(entries), "model": asked.model}
+        if usage:
+            answer["usage"] = dict.fromkeys(usage, tokens)
+        return answer
+
+    return Protocol(path=path, read=read, write=write, error=error, most=most, indexed=True, **more)
+
+
+def _data(entries: list[Entry]) -> list[dict[str, Any]]:
+    # A number or a vector that is None is left out: what says null says so itself.
+    return [
+        {
+            "object": "embedding",
+            **({} if each.index is None else {"index": each.index}),
+            **({} if each.embedding is None else {"embedding": each.embedding}),
+        }
+        for each in entries
+    ]
+
+
+# Every other protocol.
+
+
+def _vectors(entries: list[Entry]) -> list[Any]:
+    return [each.embedding for each in entries]
+
+
+_COHERE_TYPES: Check = lambda value: (  # noqa: E731  # one of many checks
+    _list(value)
+    and all(
+        _one_of("float", "int8", "uint8", "binary", "ubinary", "base64")(each) for each in value
+    )
+)
+_COHERE_PURPOSES = _one_of("search_document", "search_query", "classification", "clustering")
+
+
+def _read_cohere(call: Call, model: str) -> Asked:
+    required: dict[str, Check] = {"texts": _listed_texts, "input_type": _COHERE_PURPOSES}
+    if not model:
+        required["model"] = _text
+    optional: dict[str, Check] = {
+        "embedding_types": _COHERE_TYPES,
+        "output_dimension": _one_of(256, 512, 1024, 1536),
+        "truncate": _SIDE,
+        "max_tokens": _positive,
+        "priority": _integer,
+    }
+    body = _checked(call.body, required, optional, invalid=400)
+    return Asked(
+        items=body["texts"],
+        model=body.get("model") or model,
+        dimensions=body.get("output_dimension"),
+        form=body.get("embedding_types", ["float"])[0],
+    )
+
+
+def _write_cohere(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+    return {
+        "id": "0000",
+        "embeddings": {asked.form: _vectors(entries)},
+        "texts": asked.items,
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}},
+        "response_type": "embeddings_by_type",
+    }
+
+
+_NOMIC_PURPOSES = _COHERE_PURPOSES
+
+
+def _read_nomic(call: Call, _: str) -> Asked:
+    body = _checked(
+        call.body,
+        {"texts": _listed_texts},
+        {
+            "model": _text,
+            "task_type": _NOMIC_PURPOSES,
+            "long_text_mode": _one_of("truncate", "mean"),
+            "max_tokens_per_text": _positive,
+            "dimensionality": _positive,
+        },
+        invalid=422,
+    )
+    return Asked(
+        items=body["texts"], model=body.get("model", ""), dimensions=body.get("dimensionality")
+    )
+
+
+def _write_nomic(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"embeddings": _vectors(entries), "usage": usage, "model": asked.model}
+
+
+_GOOGLE_TASKS = _one_of(
+    *("RETRIEVAL_QUERY", "RETRIEVAL_DOCUMENT", "SEMANTIC_SIMILARITY", "CLASSIFICATION"),
+    *("CLUSTERING", "QUESTION_ANSWERING", "FACT_VERIFICATION", "CODE_RETRIEVAL_QUERY"),
+)
+_GEMINI_CONFIG: Mapping[str, Check] = {
+    "taskType": _GOOGLE_TASKS,
+    "title": _text,
+    "outputDimensionality": _positive,
+    "autoTruncate": _boolean,
+}
+
+
+def _read_gemini(call: Call, model: str) -> Asked:
+    body = _checked(call.body, {"requests": _list}, {}, invalid=400)
+    items: list[Item] = []
+    widths: set[int | None] = set()
+    for each in body["requests"]:
+        request = _checked(
+            each,
+            {"model": _one_of(f"models/{model}"), "content": _object},
+            {"embedContentConfig": _object, **_GEMINI_CONFIG},
+            invalid=400,
+        )
+        content = _checked(request["content"], {"parts": _list}, {"role": _text}, invalid=400)
+        parts = [_checked(part, {"text": _text}, {}, invalid=400) for part in content["parts"]]
+        items.append("".join(part["text"] for part in parts))
+        config = request.get("embedContentConfig", {})
+        config = _checked(config, {}, _GEMINI_CONFIG, invalid=400)
+        widths.add(config.get("outputDimensionality", request.get("outputDimensionality")))
+    return Asked(items=items, model=model, dimensions=widths.pop())
+
+
+def _write_gemini(_: Asked, entries: list[Entry], tokens: Any) -> Any:
+    return {
+        "embeddings": [{"values": each} for each in _vectors(entries)],
+        "usageMetadata": {"promptTokenCount": tokens},
+    }
+
+
+def _read_gemini_one(call: Call, model: str) -> Asked:
+    body = _checked(
+        call.body,
+        {"content": _object},
+        {"model": _text, "embedContentConfig": _object, **_GEMINI_CONFIG},
+        invalid=400,
+    )
+    content = _checked(body["content"], {"parts": _list}, {"role": _text}, invalid=400)
+    parts = [_checked(part, {"text": _text}, {}, invalid=400) for part in content["parts"]]
+    config = _checked(body.get("embedContentConfig", {}), {}, _GEMINI_CONFIG, invalid=400)
+    width = config.get("outputDimensionality", body.get("outputDimensionality"))
+    return Asked(items=["".join(part["text"] for part in parts)], model=model, dimensions=width)
+
+
+def _write_gemini_one(_: Asked, entries: list[Entry], tokens: Any) -> Any:
+    # As many as there should be is one; a misbehaviour may have made it none.
+    values = next(iter(_vectors(entries)), None)
+    return {"embedding": {"values": values}, "usageMetadata": {"promptTokenCount": tokens}}
+
+
+def _read_vertex(call: Call, model: str) -> Asked:
+    body = _checked(
+        call.body, {"instances": _list}, {"parameters": _object, "labels": _object}, invalid=400
+    )
+    instances = [
+        _checked(
+            each, {"content": _text}, {"task_type": _GOOGLE_TASKS, "title": _text}, invalid=400
+        )
+        for each in body["instances"]
+    ]
+    parameters = _checked(
+        body.get("parameters", {}),
+        {},
+        {"autoTruncate": _boolean, "outputDimensionality": _positive},
+        invalid=400,
+    )
+    return Asked(
+        items=[each["content"] for each in instances],
+        model=model,
+        dimensions=parameters.get("outputDimensionality"),
+    )
+
+
+def _write_vertex(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+    # Its tokens are of each item. What they add up to is right if the misbehaviour is not theirs.
+    right = tokens == asked.tokens
+    counts = [count(item) for item in asked.items] if right else [tokens] * len(asked.items)
+    counts += [0] * len(entries)
+    return {
+        "predictions": [
+            {"embeddings": {"values": each, "statistics": {"token_count": n, "truncated": False}}}
+            for each, n in zip(_vectors(entries), counts, strict=False)
+        ],
+        "metadata": {"billableCharacterCount": sum(map(len, asked.items))},
+    }
+
+
+def _read_titan(call: Call, model: str) -> Asked:
+    optional: dict[str, Check] = {}
+    if "v2" in model:
+        optional = {
+            "dimensions": _one_of(256, 512, 1024),
+            "normalize": _boolean,
+            "embeddingTypes": _one_of(["float"]),
+        }
+    body = _checked(call.body, {"inputText": _text}, optional, invalid=400)
+    return Asked(items=[body["inputText"]], model=model, dimensions=body.get("dimensions"))
+
+
+def _write_titan(_: Asked, entries: list[Entry], tokens: Any) -> Any:
+    vector = next(iter(_vectors(entries)), None)
+    return {
+        "embedding": vector,
+        "embeddingsByType": {"float": vector},
+        "inputTextTokenCount": tokens,
+    }
+
+
+def _read_ollama(call: Call, _: str) -> Asked:
+    body = _checked(
+        call.body,
+        {"model": _text, "input": _texts},
+        {
+            "truncate": _boolean,
+            "dimensions": _positive,
+            "keep_alive": lambda value: isinstance(value, str | int),
+            "options": _object,
+        },
+        invalid=400,
+    )
+    return Asked(items=_each(body["input"]), model=body["model"], dimensions=body.get("dimensions"))
+
+
+def _write_ollama(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+    return {
+        "model": asked.model,
+        "embeddings": _vectors(entries),
+        "total_duration": 14143917,
+        "load_duration": 1019500,
+        "prompt_eval_count": tokens,
+    }
+
+
+def _tei_items(value: Any) -> bool:
+    return _text(value) or _ids(value) or (_list(value) and all(_text(x) or _ids(x) for x in value))
+
+
+def _read_tei(call: Call, _: str) -> Asked:
+    body = _checked(
+        call.body,
+        {"inputs": _tei_items},
+        {
+            "truncate": _boolean,
+            "truncation_direction": _one_of("left", "right", "Left", "Right"),
+            "prompt_name": _text,
+            "normalize": _boolean,
+            "dimensions": _positive,
+        },
+        invalid=422,
+    )
+    return Asked(items=_each(body["inputs"]), dimensions=body.get("dimensions"))
+
+
+def _read_huggingface(call: Call, model: str) -> Asked:
+    body = _checked(
+        call.body,
+        {"inputs": _texts},
+        {
+            "truncate": _boolean,
+            "truncation_direction": _one_of("Left", "Right", "left", "right"),
+            "prompt_name": _text,
+            "normalize": _boolean,
+        },
+        invalid=422,
+    )
+    return Asked(items=_each(body["inputs"]), model=model)
+
+
+def _write_bare(_: Asked, entries: list[Entry], __: Any) -> Any:
+    return _vectors(entries)
+
+
+def _read_cloudflare(call: Call, model: str) -> Asked:
+    body = _checked(call.body, {"text": _texts}, {"truncate_inputs": _boolean}, invalid=400)
+    return Asked(items=_each(body["text"]), model=model)
+
+
+def _write_cloudflare(asked: Asked, entries: list[Entry], _: Any) -> Any:
+    result = {"shape": [len(asked.items), asked.width], "data": _vectors(entries)}
+    return {"result": result, "success": True, "errors": [], "messages": []}
+
+
+def _read_watsonx(call: Call, _: str) -> Asked:
+    body = _checked(
+        call.body,
+        {"inputs": _listed_texts, "model_id": _text},
+        {"project_id": _text, "space_id": _text, "parameters": _object},
+        invalid=400,
+    )
+    if ("project_id" in body) == ("space_id" in body):
+        raise Refused(400, "one of project_id and space_id is needed")
+    if "version" not in call.query:
+        raise Refused(400, "version: query parameter required")
+    known: dict[str, Check] = {"truncate_input_tokens": _integer, "return_options": _object}
+    _checked(body.get("parameters", {}), {}, known, invalid=400)
+    return Asked(items=body["inputs"], model=body["model_id"])
+
+
+def _write_watsonx(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+    return {
+        "model_id": asked.model,
+        "created_at": "2026-11-20T10:00:00.000Z",
+        "results": [{"embedding": each} for each in _vectors(entries)],
+        "input_token_count": tokens,
+    }
+
+
+def _azure(call: Call, model: str, *, read: Callable[[Call, str], Asked]) -> Asked:
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d(-preview)?", call.query.get("api-version", "")):
+        raise Refused(404, "Resource not found", code="404")
+    asked = read(call, model)
+    return msgspec.structs.replace(asked, model=model)
+
+
+_DIMENSIONS: Mapping[str, Check] = {"dimensions": _positive}
+_BASE64: Mapping[str, Check] = {"encoding_format": _FORMAT}
+_USER: Mapping[str, Check] = {"user": _text}
+_OURS = {**_DIMENSIONS, **_BASE64, **_USER}
+_NVIDIA: Mapping[str, Check] = {
+    **_OURS,
+    "truncate": _SIDE,
+    "modality": _text,
+    "embedding_type": _NUMERIC,
+}
+_NVIDIA_PURPOSE: Mapping[str, Check] = {"input_type": _one_of("query", "passage")}
+_GEMINI = r"/v1beta/models/(?P<model>[^/:]+)"
+_VERTEX = r"/v1/projects/[^/]+/locations/[^/]+/publishers/google/models/(?P<model>[^/:]+)"
+_AZURE = _openai(
+    path=r"/openai/deployments/(?P<model>[^/]+)/embeddings",
+    fields={**_OURS, "input_type": _text},
+    ids=True,
+    named=False,
+    key="api-key",
+)
+
+SPOKEN: Mapping[str, Sequence[Protocol]] = {
+    "openai": [
+        _openai(
+            fields=_OURS,
+            ids=True,
+            too_many="'$.input' is invalid. Please check the API reference: array length must be "
+            "{most} or less.",
+        )
+    ],
+    "azure": [
+        msgspec.structs.replace(_AZURE, read=partial(_azure, read=_AZURE.read)),
+    ],
+    "mistral": [
+        _openai(
+            fields={
+                **_BASE64,
+                "output_dimension": _positive,
+                "output_dtype": _NUMERIC,
+                "metadata": _object,
+            },
+            dimensions="output_dimension",
+            usage=("prompt_tokens", "completion_tokens", "total_tokens"),
+            error=_details,
+            invalid=422,
+        )
+    ],
+    "voyage": [
+        _openai(
+            fields={
+                "input_type": _one_of(None, "query", "document"),
+                "truncation": _boolean,
+                "output_dimension": _positive,
+                "output_dtype": _NUMERIC,
+                "encoding_format": _one_of(None, "base64"),
+            },
+            dimensions="output_dimension",
+            usage=("total_tokens",),
+            most=1000,
+            too_many="The batch size limit is {most}. Your batch size is {count}.",
+            error=_detail,
+        )
+    ],
+    "jina": [
+        _openai(
+            fields={
+                **_DIMENSIONS,
+                "embedding_type": _one_of("float", "base64"),
+                "task": _text,
+                "normalized": _boolean,
+                "truncate": _boolean,
+                "late_chunking": _boolean,
+                "return_multivector": _boolean,
+            },
+            form="embedding_type",
+            too_many="input length is larger than the largest allowed size {most}",
+            error=_jina,
+        )
+    ],
+    "together": [_openai(usage=())],
+    "fireworks": [
+        _openai(
+            path="/inference/v1/embeddings",
+            fields={
+                **_DIMENSIONS,
+                "prompt_template": _text,
+                "return_logits": _list,
+                "normalize": _boolean,
+            },
+        )
+    ],
+    "deepinfra": [
+        _openai(
+            fields={
+                **_BASE64,
+                "dimensions": lambda value: _positive(value) and value >= 32,  # noqa: PLR2004
+                "input_type": _one_of("query", "passage", "document"),
+                "service_tier": _one_of("default", "priority", "flex"),
+                "fail_fast": _boolean,
+            },
+            most=1024,
+            error=_details,
+            invalid=422,
+        )
+    ],
+    "nebius": [_openai(fields={**_OURS, "service_tier": _text}, error=_details, invalid=422)],
+    "scaleway": [_openai()],
+    "ovh": [_openai(fields=_OURS, ids=True)],
+    "siliconflow": [_openai(fields={**_DIMENSIONS, **_BASE64}, most=32, error=_siliconflow)],
+    "dashscope": [
+        _openai(
+            path="/compatible-mode/v1/embeddings",
+            fields={**_DIMENSIONS, **_USER, "encoding_format": _one_of("float")},
+            most=10,
+            too_many="<400> InternalError.Algo.InvalidParameter: Value error, batch size is "
+            "invalid, it should not be larger than {most}.: input.contents",
+            error=_dashscope,
+        )
+    ],
+    "databricks": [_openai(path="/serving-endpoints/embeddings", fields={"instruction": _text})],
+    "perplexity": [
+        _openai(
+            fields=_DIMENSIONS,
+            required={"encoding_format": _one_of("base64_int8")},
+            most=512,
+        )
+    ],
+    "nvidia": [_openai(fields=_NVIDIA, required=_NVIDIA_PURPOSE)],
+    "nim": [_openai(fields=_NVIDIA, required=_NVIDIA_PURPOSE, key=None)],
+    "lmstudio": [_openai(key=None)],
+    "llamacpp": [_openai(fields=_BASE64, key=None)],
+    "vllm": [
+        _openai(
+            fields={
+                **_OURS,
+                "truncate_prompt_tokens": _integer,
+                "truncation_side": _one_of("left", "right"),
+                "add_special_tokens": _boolean,
+                "priority": _integer,
+                "embed_dtype": _one_of("float32"),
+                "endianness": _one_of("native", "little"),
+                "use_activation": _boolean,
+            },
+            ids=True,
+            key=None,
+        )
+    ],
+    "infinity": [
+        _openai(path="/embeddings", fields={**_OURS, "modality": _text}, key=None, invalid=422)
+    ],
+    "cohere": [
+        Protocol(
+            path="/v2/embed",
+            read=_read_cohere,
+            write=_write_cohere,
+            error=_flat,
+            most=96,
+            too_many="invalid request: total number of texts must be at most {most} - received "
+            "{count}",
+        )
+    ],
+    "nomic": [
+        Protocol(
+            path="/v1/embedding/text",
+            read=_read_nomic,
+            write=_write_nomic,
+            error=_details,
+            most=2048,
+            invalid=422,
+        )
+    ],
+    "gemini": [
+        Protocol(
+            path=_GEMINI + ":batchEmbedContents",
+            read=_read_gemini,
+            write=_write_gemini,
+            error=_google,
+            most=100,
+            too_many="* BatchEmbedContentsRequest.requests: at most {most} requests can be in one "
+            "batch",
+            key="x-goog-api-key",
+        ),
+        Protocol(
+            path=_GEMINI + ":embedContent",
+            read=_read_gemini_one,
+            write=_write_gemini_one,
+            error=_google,
+            most=1,
+            key="x-goog-api-key",
+        ),
+    ],
+    "vertex": [
+        Protocol(
+            path=_VERTEX + ":predict",
+            read=_read_vertex,
+            write=_write_vertex,
+            error=_google,
+            most=250,
+            too_many="{count} instance(s) are allowed per prediction. Actual: {most}",
+        ),
+        Protocol(
+            path=_VERTEX + ":embedContent",
+            read=_read_gemini_one,
+            write=_write_gemini_one,
+            error=_google,
+            most=1,
+        ),
+    ],
+    "bedrock": [
+        Protocol(
+            path=r"/model/(?P<model>(?:\w+\.)?amazon\.titan-embed[^/]*)/invoke",
+            read=_read_titan,
+            write=_write_titan,
+            error=_flat,
+            most=1,
+        ),
+        Protocol(
+            path=r"/model/(?P<model>(?:\w+\.)?cohere\.embed[^/]*)/invoke",
+            read=_read_cohere,
+            write=_write_cohere,
+            error=_flat,
+            most=96,
+            too_many="invalid request: total number of texts must be at most {most}",
+        ),
+    ],
+    "ollama": [
+        Protocol(
+            path="/api/embed",
+            read=_read_ollama,
+            write=_write_ollama,
+            error=_ollama,
+            most=2048,
+            key=None,
+        )
+    ],
+    "tei": [
+        Protocol(
+            path="/embed",
+            read=_read_tei,
+            write=_write_bare,
+            error=_tei,
+            most=32,
+            key=None,
+            invalid=422,
+        )
+    ],
+    "huggingface": [
+        Protocol(
+            path=r"/(?:hf-inference/)?models/(?P<model>.+?)(?:/pipeline/feature-extraction)?",
+            read=_read_huggingface,
+            write=_write_bare,
+            error=_ollama,
+            most=2048,
+        )
+    ],
+    "cloudflare": [
+        Protocol(
+            path=r"/client/v4/accounts/[^/]+/ai/run/(?P<model>.+)",
+            read=_read_cloudflare,
+            write=_write_cloudflare,
+            error=_cloudflare,
+            most=100,
+        )
+    ],
+    "watsonx": [
+        Protocol(
+            path="/ml/v1/text/embeddings",
+            read=_read_watsonx,
+            write=_write_watsonx,
+            error=_watsonx,
+            most=1000,
+        )
+    ],
+}
+"""What is spoken under each name; without one, the first whose path it is."""

@@ -1,0 +1,385 @@
+"""The scripted upstream: a real server on a real socket. It answers well, or as it is told."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import re
+import threading
+from collections import deque
+from collections.abc import Generator, Mapping
+from http import HTTPStatus
+from itertools import chain
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from embedway.testing import misbehaviour
+from embedway.testing.misbehaviour import Misbehaviour, written
+from embedway.testing.protocols import (
+    SPOKEN,
+    Asked,
+    Call,
+    Entry,
+    Protocol,
+    Refused,
+    Reply,
+    embedding,
+)
+
+HOST = "127.0.0.1"
+START_S = 10.0
+MAX_HEAD_BYTES = 2**20
+
+Step = str | Reply | Misbehaviour | None
+"""What a call gets: a name of `MISBEHAVIOURS`, one of one's own, a reply, or a proper answer."""
+
+
+class Upstream:
+    """Every provider at once, on a free port of this machine, while the context is open.
+
+    `url` followed by `/` and a name of `SPOKEN` is that provider; without a name, the path alone
+    says who it is. A vector is `vector_of` its item, so that a test can tell whose it is.
+    """
+
+    def __init__(self) -> None:
+        """Opens nothing yet."""
+        self.url = ""
+        self._lock = threading.Lock()
+        self._calls: list[Call] = []
+        self._script: deque[Step] = deque()
+        self._always: Step = None
+        self._refused: set[str] = set()
+        self._most: int | None = None
+        self._running = 0
+        self._most_at_once = 0
+        self._free = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="upstream", daemon=True)
+        self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._released: asyncio.Event | None = None
+        self._stopped: asyncio.Event | None = None
+
+    def __enter__(self) -> Self:
+        """Starts it."""
+        self._thread.start()
+        if not self._started.wait(START_S):
+            raise TimeoutError("the upstream did not start")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes every connection and the port."""
+        if self._loop and self._stopped:
+            self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join(START_S)
+
+    # What a test says.
+
+    def script(self, *steps: Step) -> None:
+        """What the next calls get, one after the other; after them it answers properly.
+
+        Raises:
+            KeyError: No misbehaviour has this name.
+        """
+        for step in steps:
+            _known(step)
+        with self._lock:
+            self._script.extend(steps)
+
+    def always(self, step: Step) -> None:
+        """What every call gets for which no script is left; None for a proper answer.
+
+        Raises:
+            KeyError: No misbehaviour has this name.
+        """
+        _known(step)
+        with self._lock:
+            self._always = step
+
+    def refuse(self, *texts: str) -> None:
+        """Calls with one of these texts get a 400 that does not say which it is."""
+        with self._lock:
+            self._refused.update(texts)
+
+    def limit(self, most: int | None) -> None:
+        """Calls with more items than this are too large, whatever the provider documents."""
+        with self._lock:
+            self._most = most
+
+    def reset(self) -> None:
+        """Forgets what it was told and what it received."""
+        with self._lock:
+            self._script.clear()
+            self._calls.clear()
+            self._refused.clear()
+            self._always = self._most = None
+            self._most_at_once = self._running
+
+    def release(self) -> None:
+        """Ends what `holding` began."""
+        self._hold(held=False)
+
+    @contextlib.contextmanager
+    def holding(self) -> Generator[None]:
+        """Answers nothing until the block ends, or until `release`."""
+        self._hold(held=True)
+        try:
+            yield
+        finally:
+            self.release()
+
+    # What a test asks.
+
+    @property
+    def calls(self) -> list[Call]:
+        """What was received, in order."""
+        with self._lock:
+            return list(self._calls)
+
+    @property
+    def running(self) -> int:
+        """Calls that are being answered."""
+        with self._lock:
+            return self._running
+
+    @property
+    def most_at_once(self) -> int:
+        """The most there have been of them at a time."""
+        with self._lock:
+            return self._most_at_once
+
+    # The server.
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped, self._released = asyncio.Event(), asyncio.Event()
+        self._released.set()
+        tasks: set[asyncio.Task[None]] = set()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(self._connection(reader, writer))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        server = await asyncio.start_server(connected, HOST, 0, limit=MAX_HEAD_BYTES)
+        self.url = f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
+        self._started.set()
+        await self._stopped.wait()
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _hold(self, *, held: bool) -> None:
+        done = threading.Event()
+
+        def change() -> None:
+            if self._released:
+                (self._released.clear if held else self._released.set)()
+            done.set()
+
+        if self._loop:
+            self._loop.call_soon_threadsafe(change)
+            done.wait(START_S)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while call := await _received(reader):
+                with self._counted(call):
+                    if self._released:
+                        await self._released.wait()
+                    if not await self._answer(call, reader, writer):
+                        break
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
+            pass  # whoever called is gone, or spoke no HTTP
+        finally:
+            writer.close()
+
+    @contextlib.contextmanager
+    def _counted(self, call: Call) -> Generator[None]:
+        with self._lock:
+            self._calls.append(call)
+            self._running += 1
+            self._most_at_once = max(self._most_at_once, self._running)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    async def _answer(
+        self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """Answers; returns whether the connection may be used again."""
+        with self._lock:
+            step = self._script.popleft() if self._script else self._always
+            refused, most = frozenset(self._refused), self._most
+        odd = misbehaviour.of(step) if step is not None else Misbehaviour()
+        reply = _reply(call, odd, refused=refused, most=most)
+        head = _head(reply)
+        if odd.wire:
+            await odd.wire(reader, writer, head, reply.body)
+            return False
+        writer.write(head + reply.body)
+        await writer.drain()
+        return True
+
+
+def _known(step: Step) -> None:
+    if step is not None:
+        misbehaviour.of(step)
+
+
+async def _received(reader: asyncio.StreamReader) -> Call | None:
+    """The next call of a connection; None if there is none."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    line, *lines = head.decode("latin-1").strip().split("\r\n")
+    method, target, _ = line.split(" ", 2)
+    pairs = (each.partition(":") for each in lines)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        content = await _chunks(reader)
+    else:
+        content = await reader.readexactly(int(headers.get("content-length", "0")))
+    split = urlsplit(target)
+    try:
+        body = json.loads(content)
+    except ValueError:
+        body = None
+    return Call(
+        method=method,
+        path=unquote(split.path),
+        query=dict(parse_qsl(split.query)),
+        headers=headers,
+        body=body,
+        content=content,
+    )
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    chunks: list[bytes] = []
+    while size := int((await reader.readline()).split(b";")[0], 16):
+        chunks.append(await reader.readexactly(size))
+        await reader.readline()
+    while (await reader.readline()).strip():
+        pass
+    return b"".join(chunks)
+
+
+def _head(reply: Reply) -> bytes:
+    known = {each.value: each.phrase for each in HTTPStatus}
+    headers = {**reply.headers, "content-length": str(len(reply.body))}
+    lines = [
+        f"HTTP/1.1 {reply.status} {known.get(reply.status, 'Odd')}",
+        *(f"{name}: {value}" for name, value in headers.items() if value),
+        "\r\n",
+    ]
+    return "\r\n".join(lines).encode("latin-1", "replace")
+
+
+def _reply(call: Call, odd: Misbehaviour, *, refused: frozenset[str], most: int | None) -> Reply:
+    """What the provider would answer, and what the misbehaviour makes of it."""
+    found = _token(call) or _understood(call)
+    if isinstance(found, Reply):
+        reply = found
+    else:
+        protocol, model = found
+        try:
+            asked = _asked(call, protocol, model, refused=refused, most=most)
+            reply = _embedded(asked, protocol, odd)
+        except Refused as error:
+            reply = _json(protocol.error(error.status, error.message, error.code), error.status)
+    return odd.reply(call, reply) if odd.reply else reply
+
+
+def _embedded(asked: Asked, protocol: Protocol, odd: Misbehaviour) -> Reply:
+    entries = [
+        Entry(index=index, embedding=embedding(item, asked))
+        for index, item in enumerate(asked.items)
+    ]
+    if odd.entries and (protocol.indexed or not odd.indexed):
+        entries = odd.entries(entries, asked)
+    tokens = odd.tokens(asked.tokens) if odd.tokens else asked.tokens
+    headers = {
+        # Where TEI and Bedrock's Cohere tell it.
+        "x-compute-tokens": str(tokens),
+        "x-amzn-bedrock-input-token-count": str(tokens),
+    }
+    return _json(protocol.write(asked, entries, tokens), headers=headers)
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    named = {"content-type": "application/json", **(headers or {})}
+    return Reply(status=status, body=written(value), headers=named)
+
+
+def _understood(call: Call) -> tuple[Protocol, str] | Reply:
+    """Who is called, and the model in the path."""
+    name, _, rest = call.path.lstrip("/").partition("/")
+    path = f"/{rest}" if name in SPOKEN else call.path
+    for protocol in SPOKEN.get(name) or chain.from_iterable(SPOKEN.values()):
+        if match := re.fullmatch(protocol.path, path):
+            model = match.groupdict().get("model", "")
+            if call.method != "POST":
+                return _json(protocol.error(405, "Method Not Allowed", ""), 405)
+            return protocol, model
+    return _json({"detail": "Not Found"}, 404)
+
+
+def _asked(
+    call: Call, protocol: Protocol, model: str, *, refused: frozenset[str], most: int | None
+) -> Asked:
+    """The call, understood.
+
+    Raises:
+        Refused: The provider refuses it.
+    """
+    _authorised(call, protocol)
+    if call.headers.get("content-type", "").partition(";")[0] != "application/json":
+        raise Refused(415, "Unsupported Media Type")
+    asked = protocol.read(call, model)
+    limit = protocol.most if most is None else min(most, protocol.most)
+    if len(asked.items) > limit:
+        message = protocol.too_many.format(count=len(asked.items), most=limit)
+        raise Refused(protocol.invalid, message)
+    if any(item in refused for item in asked.items if isinstance(item, str)):
+        raise Refused(protocol.invalid, "'$.input' is invalid.")
+    return asked
+
+
+def _authorised(call: Call, protocol: Protocol) -> None:
+    if protocol.key is None:
+        return
+    given = call.headers.get(protocol.key, "")
+    if protocol.key == "authorization":
+        scheme, _, given = given.partition(" ")
+        if scheme not in {"Bearer", "AWS4-HMAC-SHA256"}:
+            given = ""
+    elif not given:
+        # Azure and Google take a token of theirs, too.
+        scheme, _, given = call.headers.get("authorization", "").partition(" ")
+    if not given:
+        raise Refused(401, "You didn't provide an API key.", code="invalid_api_key")
+
+
+def _token(call: Call) -> Reply | None:
+    """What the places answer that exchange one kind of credentials for another."""
+    if not call.path.endswith(("/identity/token", "/token")) or call.method != "POST":
+        return None
+    form = dict(parse_qsl(call.content.decode("latin-1")))
+    proof = form.get("apikey") or form.get("assertion") or form.get("refresh_token")
+    if not proof or not form.get("grant_type"):
+        return _json({"error": "invalid_request", "errorMessage": "no grant"}, 400)
+    token = f"token-{hashlib.sha256(proof.encode()).hexdigest()}"
+    return _json({"access_token": token, "token_type": "Bearer", "expires_in": 3600})

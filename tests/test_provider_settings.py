@@ -1,0 +1,238 @@
+"""Providers as they are declared: by their usual variables, by sections, and by packages."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import embedway
+
+from embedway.config import providers
+from embedway.config.settings import Loaded, Settings
+
+SECRET = "sk-very-secret-0123456789"
+
+
+def run(folder: Path, *arguments: str, toml: str = "", **env: str) -> subprocess.CompletedProcess:
+    (folder / "embedway.toml").write_text(toml)
+    done = embedway(*arguments, env={"EMBEDWAY_LOCAL_SERVERS": "false"} | env, cwd=folder)
+    assert SECRET not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def listed(folder: Path, toml: str = "", **env: str) -> dict[str, dict]:
+    done = run(folder, "providers", "list", "--json", toml=toml, **env)
+    assert done.returncode == 0, done.stderr
+    return {row["name"]: row for row in json.loads(done.stdout)}
+
+
+def refused(folder: Path, toml: str, **env: str) -> str:
+    done = run(folder, "providers", "list", toml=toml, **env)
+    assert done.returncode == 1
+    return done.stderr
+
+
+def test_the_usual_variable_enables(tmp_path: Path) -> None:
+    """A provider's usual key, in the environment or in .env, is enough; an empty one is none."""
+    assert listed(tmp_path) == {}
+    assert listed(tmp_path, OPENAI_API_KEY="") == {}
+    found = listed(tmp_path, OPENAI_API_KEY=SECRET)["openai"]
+    assert (found["kind"], found["from"], found["keys"]) == ("openai", "OPENAI_API_KEY", 1)
+    assert found["base_url"] == "https://api.openai.com/v1"
+    assert found["models"] > 0
+    (tmp_path / ".env").write_text(f"OPENAI_API_KEY={SECRET}\n")
+    assert listed(tmp_path).keys() == {"openai"}
+
+
+def test_a_section_says_more(tmp_path: Path) -> None:
+    """A section names keys, several or by variable, and addresses; sections come first."""
+    toml = """
+        [providers.mine]
+        kind = "vllm"
+        base_url = "http://10.0.0.5:8000/v1"
+        [providers.openai-eu]
+        kind = "openai"
+        api_keys = ["$ONE", "${TWO}"]
+        base_url = "https://eu.example/v1"
+    """
+    found = listed(tmp_path, toml, ONE=SECRET, TWO=SECRET, OPENAI_API_KEY=SECRET)
+    assert list(found) == ["mine", "openai-eu", "openai"]
+    assert [row["keys"] for row in found.values()] == [0, 2, 1]
+    assert found["openai-eu"]["base_url"] == "https://eu.example/v1"
+    assert found["mine"]["from"] == "embedway.toml"
+
+
+def test_a_section_can_say_no(tmp_path: Path) -> None:
+    """`enabled = false` keeps out a provider whose key is found."""
+    off = "[providers.openai]\nenabled = false\n"
+    assert listed(tmp_path, off, OPENAI_API_KEY=SECRET) == {}
+
+
+def test_a_section_takes_the_usual_key(tmp_path: Path) -> None:
+    """A section without a key uses the usual variable."""
+    found = listed(tmp_path, "[providers.openai]\n", OPENAI_API_KEY=SECRET)
+    assert (found["openai"]["keys"], found["openai"]["from"]) == (1, "embedway.toml")
+
+
+@pytest.mark.parametrize(
+    ("toml", "told"),
+    [
+        ("[providers.opnai]\n", ["[providers.opnai]", "Did you mean 'openai'?"]),
+        ("[providers.x]\nkind = 3\n", ["[providers.x]: kind"]),
+        ("[providers.openai]\n", ["OPENAI_API_KEY", "needs a key"]),
+        ("[providers.openai]\napi_key = '$NOT_THERE'\n", ["$NOT_THERE is not set"]),
+        (
+            f"[providers.openai]\napi_keyy = '{SECRET}'\n",
+            ["api_keyy is no setting", "Did you mean api_key"],
+        ),
+        (f"[providers.openai]\napi_key = ['{SECRET}']\n", ["[providers.openai]: api_key"]),
+        (f"[providers.openai]\nbase_url = 'ftp://{SECRET}'\n", ["base_url: it must be an address"]),
+        ("[providers.OpenAI]\n", ["OpenAI"]),
+        ("[providers.embedway]\n", ["models that run here"]),
+        ("[providers.databricks]\napi_key = 'x'\n", ["host is missing", "DATABRICKS_HOST"]),
+        ("providers = 3\n", ["sections of embedway.toml"]),
+        (f"providers = '{SECRET}'\n", ["sections of embedway.toml"]),
+        (f"[providers.openai]\nbase_url = 'https://u:{SECRET}@x/v1'\n", ["use api_key"]),
+        ("[providers.vllm]\nbase_url = 'https://x/{tenant}/v1'\n", ["it must be an address"]),
+        (f'[providers.openai]\napi_key = "{SECRET}\\u0000"\n', ["characters that no key has"]),
+        ("[providers.databricks]\napi_key = 'x'\nhost = 'acme.example'\n", ["its address is"]),
+        ("[providers.a]\nkind='x'\n[providers.b]\nkind='y'\n", ["[providers.a]", "[providers.b]"]),
+        ("[providers.vllm]\n[[providers.vllm.models]]\nid = 'auto'\n", ["gateway's own word"]),
+        (
+            f"[providers.openai]\napi_key = '{SECRET}'\n[[providers.openai.models]]\nname = 'x'\n",
+            ["model 1: id is missing"],
+        ),
+        (
+            f"[providers.openai]\napi_key='{SECRET}'\n[[providers.openai.models]]\nid='x'\ndims=3\n",
+            ["model 'x': dims is no setting"],
+        ),
+    ],
+)
+def test_wrong_sections(tmp_path: Path, toml: str, told: list[str]) -> None:
+    """What is wrong in a section is told with its place and a cure, and no key is shown."""
+    message = refused(tmp_path, toml)
+    assert all(each in message for each in told), message
+
+
+def test_declared_models(tmp_path: Path) -> None:
+    """A declared model takes from the catalog what is not said; a new one is what is said of it."""
+    toml = f"""
+        [providers.west]
+        kind = "openai"
+        api_key = "{SECRET}"
+        [[providers.west.models]]
+        id = "text-embedding-3-small"
+        name = "my-deployment"
+        price_per_mtok_usd = "0.011"
+        [[providers.west.models]]
+        id = "own-model"
+        dimensions = 12
+        trained_dimensions = [4, 8]
+        max_item_tokens = 100
+    """
+    done = run(tmp_path, "models", "list", "--json", toml=toml)
+    rows = {row["id"]: row for row in json.loads(done.stdout)}
+    known, own = rows["west:text-embedding-3-small"], rows["west:own-model"]
+    assert (known["dimensions"], known["usd_per_mtok"]) == (1536, "0.011")
+    assert (own["dimensions"], own["max_item_tokens"], own["usd_per_mtok"]) == (12, 100, None)
+
+
+def test_keys_are_shown_nowhere(tmp_path: Path) -> None:
+    """`config show` names the sections and nothing in them."""
+    toml = f"[providers.openai]\napi_key = '{SECRET}'\n"
+    done = run(tmp_path, "config", "show", "--json", toml=toml)
+    rows = {row["setting"]: row["value"] for row in json.loads(done.stdout)}
+    assert rows["providers"] == "openai"
+
+
+def test_a_package_brings_a_provider(tmp_path: Path) -> None:
+    """An installed package's entry point adds a kind of provider, with an adapter of its own."""
+    packages = tmp_path / "packages"
+    meta = packages / "acme_provider-1.0.dist-info"
+    meta.mkdir(parents=True)
+    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-provider\nVersion: 1.0\n")
+    (meta / "entry_points.txt").write_text("[embedway.providers]\nacme = acme_provider:ROW\n")
+    module = packages / "acme_provider.py"
+    module.write_text(
+        "from embedway.providers.adapter import Row\n"
+        "from embedway.providers.adapters.openai import OpenAi\n"
+        "class Acme(OpenAi):\n"
+        "    'Speaks as OpenAI does.'\n"
+        "ROW = Row(name='acme', title='Acme', adapter='acme_provider:Acme', source='us',\n"
+        "          base_url='https://acme.example/v1', key_variables=('ACME_KEY',))\n"
+    )
+    found = listed(tmp_path, ACME_KEY=SECRET, PYTHONPATH=str(packages))
+    assert found["acme"]["base_url"] == "https://acme.example/v1"
+    for content, told in (
+        ("ROW = 3\n", "acme_provider:ROW is no embedway.providers.adapter.Row"),
+        ("import nothing_of_this_name\n", "acme_provider:ROW cannot be imported"),
+        (module.read_text().replace("name='acme'", "name='openai'"), "'openai', which there is"),
+    ):
+        module.write_text(content)
+        done = run(tmp_path, "providers", "list", PYTHONPATH=str(packages))
+        assert (done.returncode, told in done.stderr) == (1, True), done.stderr
+
+
+def test_trying_a_provider_that_is_not_there(tmp_path: Path) -> None:
+    """`providers test` says what to do about a provider that is unknown or does not answer."""
+    assert "No provider 'x' is enabled" in run(tmp_path, "providers", "test", "x").stderr
+    toml = "[providers.vllm]\nbase_url = 'http://127.0.0.1:1/v1'\n"
+    assert "Say which model" in run(tmp_path, "providers", "test", "vllm", toml=toml).stderr
+    done = run(tmp_path, "providers", "test", "vllm", "--model", "m", toml=toml)
+    assert done.returncode == 1
+    assert "nothing answers at http://127.0.0.1:1/v1" in done.stderr
+
+
+def test_keys_for_other_things_stop_nothing(tmp_path: Path) -> None:
+    """What is half set for a provider leaves it out, and is told; it stops no other."""
+    broken = {
+        "AZURE_OPENAI_API_KEY": SECRET,
+        "DATABRICKS_TOKEN": SECRET,
+        "DATABRICKS_HOST": "acme.example",
+        "OPENAI_API_KEY": SECRET,
+        "VLLM_API_KEY": SECRET,
+    }
+    done = run(tmp_path, "providers", "list", **broken)
+    assert done.returncode == 0, done.stderr
+    assert "azure: AZURE_OPENAI_API_KEY is set, but not AZURE_OPENAI_ENDPOINT" in done.stderr
+    assert "databricks: it must be an address" in done.stderr
+    assert listed(tmp_path, **broken).keys() == {"openai"}
+    off = {"EMBEDWAY_PROVIDERS_FROM_ENVIRONMENT": "false"}
+    assert listed(tmp_path, **(broken | off)) == {}
+
+
+def test_a_key_in_parts() -> None:
+    """AWS' key is in three variables, and all of them may be in .env."""
+    variables = {
+        "AWS_ACCESS_KEY_ID": "AKIA" + "A" * 16,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "eu-central-1",
+    }
+    loaded = Loaded(Settings(), {}, [], variables)
+    [found] = providers.enabled(loaded)
+    assert (found.name, found.keys) == ("bedrock", [f"AKIA{'A' * 16}:{SECRET}"])
+
+
+def test_wrong_sections_stop_those_who_need_them(tmp_path: Path) -> None:
+    """A mistake in a section is told by `doctor`; commands that ask nobody go on."""
+    wrong = "[providers.openai]\napi_key = '$NOT_THERE'\n"
+    env = {"EMBEDWAY_DATA_DIR": str(tmp_path / "data")}
+    assert run(tmp_path, "keys", "list", toml=wrong, **env).returncode == 0
+    done = run(tmp_path, "doctor", toml=wrong, **env)
+    assert done.returncode == 1
+    assert "fail providers" in done.stdout
+    assert "$NOT_THERE is not set" in done.stdout
+
+
+def test_an_address_of_ones_own_is_not_the_providers(tmp_path: Path) -> None:
+    """A server that only speaks as OpenAI has none of its models, unless the section says so."""
+    section = "[providers.{name}]\nkind = 'openai'\napi_key = 'x'\nbase_url = '{url}'\n{more}\n"
+
+    def models(name: str, url: str, more: str = "") -> int:
+        return listed(tmp_path, section.format(name=name, url=url, more=more))[name]["models"]
+
+    assert models("mine", "http://127.0.0.1:1/v1") == 0
+    assert models("mine", "http://127.0.0.1:1/v1", "catalog = true") == 3
+    assert models("eu", "https://eu.api.openai.com/v1") == 3
+    assert models("openai", "http://127.0.0.1:1/v1") == 3

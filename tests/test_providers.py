@@ -1,0 +1,342 @@
+"""What a provider is asked for, and what is done here: through a gateway, in front of a server."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from conftest import Gateway, Minilm, embedway
+
+from embedway.batching.send import Sender
+from embedway.core.batch import Batch, Limits, Result
+from embedway.testing import Reply, Upstream, vector_of
+
+SECTIONS = """
+[providers.openai]
+base_url = "{url}/openai/v1"
+api_keys = ["sk-key-a", "sk-key-b"]
+
+[providers.vllm]
+base_url = "{url}/vllm/v1"
+[[providers.vllm.models]]
+id = "own-ids"
+dimensions = 8
+token_ids = "native"
+[[providers.vllm.models]]
+id = "other-ids"
+dimensions = 8
+
+[providers.together]
+base_url = "{url}/together/v1"
+api_key = "t"
+[[providers.together.models]]
+id = "shortenable"
+dimensions = 64
+trained_dimensions = [4]
+[[providers.together.models]]
+id = "cheap"
+dimensions = 64
+price_per_mtok_usd = "2"
+
+[providers.cohere]
+base_url = "{url}/cohere/v2"
+api_key = "c"
+[[providers.cohere.models]]
+id = "of-purposes"
+name = "embed-v4.0"
+dimensions = 1536
+
+[providers.tei]
+base_url = "{url}/tei"
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    upstream: Upstream, minilm: Minilm, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("providers")
+    (folder / "embedway.toml").write_text(SECTIONS.format(url=upstream.url))
+    running = Gateway(folder).start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture(autouse=True)
+def fresh(upstream: Upstream) -> None:
+    upstream.reset()
+
+
+def vectors(answer: httpx.Response) -> np.ndarray:
+    assert answer.status_code == 200, answer.text
+    return np.array([each["embedding"] for each in answer.json()["data"]], np.float32)
+
+
+def refusal(answer: httpx.Response, status: int = 400) -> dict:
+    assert answer.status_code == status, answer.text
+    return answer.json()["error"]
+
+
+def test_ids_of_the_models_own(gateway: Gateway, upstream: Upstream) -> None:
+    """A model that says so gets its own token ids as they are; any other gets the text of them."""
+    ids = [[15339, 1917]]  # "hello world" in cl100k_base
+    gateway.embed(model="vllm:own-ids", input=ids)
+    gateway.embed(model="vllm:other-ids", input=ids)
+    assert [call.body["input"] for call in upstream.calls] == [ids, ["hello world"]]
+
+
+def test_an_estimate_says_so(gateway: Gateway, upstream: Upstream) -> None:
+    """Tokens that nobody counts are an estimate, in the answer and in the report."""
+    answer = gateway.embed(model="together:cheap", input="hello world", user="estimated")
+    assert answer.json()["usage"]["prompt_tokens"] == 2
+    assert float(answer.headers["x-embedway-cost-usd"]) == 4e-6
+    [row] = [each for each in gateway.usage("user") if each["user"] == "estimated"]
+    assert (row["tokens"], row["estimated_tokens"], row["unpriced_tokens"]) == (2, 2, 0)
+
+
+def test_the_providers_count_settles(gateway: Gateway, upstream: Upstream) -> None:
+    """What the provider counts is billed; of a model without a price the report says so."""
+    counted = gateway.embed(model="openai:nobody-declared-this", input="a b c", user="counted")
+    assert counted.json()["usage"]["prompt_tokens"] > 0
+    assert counted.headers["x-embedway-cost-usd"] == "0"
+    [row] = [each for each in gateway.usage("user") if each["user"] == "counted"]
+    assert row["tokens"] == row["unpriced_tokens"] == counted.json()["usage"]["prompt_tokens"]
+    assert row["estimated_tokens"] == 0
+
+
+def test_keys_in_turn(gateway: Gateway, upstream: Upstream) -> None:
+    """Several keys are used in turn; one that is refused rests, and the other answers at once."""
+    for _ in range(4):
+        vectors(gateway.embed(model="openai:text-embedding-3-small", input="a"))
+    used = [call.headers["authorization"].removeprefix("Bearer sk-") for call in upstream.calls]
+    assert used in (["key-a", "key-b"] * 2, ["key-b", "key-a"] * 2)
+    upstream.reset()
+    upstream.script("401")
+    for _ in range(3):
+        vectors(gateway.embed(model="openai:text-embedding-3-small", input="a"))
+    refused, *rest = [call.headers["authorization"] for call in upstream.calls]
+    assert len(rest) == 3
+    assert refused not in rest
+
+
+def test_shortened_here(gateway: Gateway, upstream: Upstream) -> None:
+    """Where the provider cannot shorten, the gateway does, for models trained for it."""
+    answer = gateway.embed(model="together:shortenable", input="a", dimensions=4)
+    assert upstream.calls[0].body == {"model": "shortenable", "input": ["a"]}
+    cut = vector_of("a", 64)[:4]
+    assert np.allclose(vectors(answer)[0], cut / np.linalg.norm(cut), atol=1e-6)
+    assert answer.headers["x-embedway-space"].endswith("/4")
+    for model, dimensions in (("shortenable", 5), ("shortenable", 65), ("cheap", 4), ("any", 4)):
+        error = refusal(gateway.embed(model=f"together:{model}", input="a", dimensions=dimensions))
+        assert error["param"] == "dimensions"
+        assert str(dimensions) in error["message"]
+
+
+def test_more_dimensions_than_there_are(gateway: Gateway, upstream: Upstream) -> None:
+    """More dimensions than a known model has are refused before anybody is asked."""
+    error = refusal(
+        gateway.embed(model="openai:text-embedding-3-small", input="a", dimensions=1537)
+    )
+    assert (error["param"], upstream.calls) == ("dimensions", [])
+
+
+def test_what_a_provider_cannot_be_told(gateway: Gateway, upstream: Upstream) -> None:
+    """A way of cutting that the provider does not have is refused, not left out."""
+    error = refusal(gateway.embed(model="together:cheap", input="a", truncate="end"))
+    assert error["param"] == "truncate"
+    assert "together cannot be asked" in error["message"]
+    assert upstream.calls == []
+
+
+def test_cutting_what_is_counted(gateway: Gateway, upstream: Upstream) -> None:
+    """OpenAI takes no such word: the gateway cuts, and sends the token ids that are left."""
+    text = "word " * 9000
+    error = refusal(gateway.embed(model="openai:text-embedding-3-small", input=["a", text]))
+    assert error["code"] == "context_length_exceeded"
+    assert "item 1" in error["message"]
+    gateway.embed(model="openai:text-embedding-3-small", input=["a", text], truncate="end")
+    [call] = upstream.calls
+    assert [len(item) for item in call.body["input"]] == [1, 8192]
+
+
+def test_what_the_client_adds(gateway: Gateway, upstream: Upstream) -> None:
+    """Fields for the provider arrive as they were sent, and change the name of the space."""
+    extra = {"service_tier": "flex", "deep": {"a": [1, None, 1e30, "\u00e9"]}}
+    plain = gateway.embed(model="cohere:of-purposes", input="a")
+    added = gateway.embed(
+        model="cohere:of-purposes", input="a", priority=3, extra_body={"max_tokens": 5}
+    )
+    first, second = upstream.calls
+    assert second.body == first.body | {"priority": 3, "max_tokens": 5}
+    assert plain.headers["x-embedway-space"] != added.headers["x-embedway-space"]
+    upstream.reset()
+    gateway.embed(model="openai:any", input="a", **extra)
+    assert {name: upstream.calls[0].body[name] for name in extra} == extra
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("openai:any", "api-Key"),
+        ("openai:any", "base_url"),
+        ("openai:any", "extra_headers"),
+        ("openai:any", "Input"),
+        ("openai:any", "outputDimension"),
+        ("openai:any", "output_dtype"),
+        ("cohere:of-purposes", "texts"),
+        ("cohere:of-purposes", "embedding_types"),
+        ("cohere:of-purposes", "embeddingTypes"),
+        ("tei:any", "inputs"),
+    ],
+)
+def test_what_nobody_may_replace(
+    gateway: Gateway, upstream: Upstream, model: str, name: str
+) -> None:
+    """However spelled, no field replaces what the gateway decides."""
+    for fields in ({name: "x"}, {"extra_body": {name: "x"}}):
+        error = refusal(gateway.embed(model=model, input="a", **fields))
+        assert error["param"] == name
+    assert upstream.calls == []
+
+
+def test_spaces_of_purposes(gateway: Gateway, upstream: Upstream) -> None:
+    """Queries and documents are of one space, where the provider tells them apart."""
+
+    def space(model: str, purpose: str) -> str:
+        answer = gateway.embed(model=model, input="a", input_type=purpose)
+        return answer.headers["x-embedway-space"]
+
+    assert space("cohere:of-purposes", "query") == space("cohere:of-purposes", "document")
+    assert space("cohere:of-purposes", "query") != space("cohere:of-purposes", "clustering")
+    assert space("openai:any", "query") == space("openai:any", "clustering")
+
+
+@pytest.mark.parametrize(("reply", "status"), [("401", 502), ("403", 502), ("429 of seconds", 429)])
+def test_servers_without_a_key(
+    gateway: Gateway, upstream: Upstream, reply: str, status: int
+) -> None:
+    """A server for which no key is declared may refuse too; that is no defect of ours."""
+    upstream.always(reply)
+    assert gateway.embed(model="tei:any", input="a").status_code == status
+
+
+def test_shortened_to_nothing(gateway: Gateway, upstream: Upstream) -> None:
+    """A vector of which nothing is left once shortened is refused, and the refusal recorded."""
+    vector = [0.0] * 4 + [1.0] * 60
+    body = {"data": [{"index": 0, "embedding": vector}], "usage": {"prompt_tokens": 1}}
+    upstream.always(Reply(body=json.dumps(body).encode()))
+    answer = gateway.embed(model="together:shortenable", input="a", dimensions=4, user="nothing")
+    assert refusal(answer, 502)["type"] == "upstream_error"
+    [row] = [each for each in gateway.usage("user,model,provider") if each["user"] == "nothing"]
+    assert (row["errors"], row["model"], row["provider"]) == (1, "shortenable", "together")
+
+
+def test_a_refusal_of_one_item_blames_nobody(gateway: Gateway, upstream: Upstream) -> None:
+    """Where there is one item, the reason may as well be in the rest of the request."""
+    upstream.always("400")
+    error = refusal(gateway.embed(model="openai:any", input="a", odd=1))
+    assert error["param"] is None
+    assert "at fault" not in error["message"]
+
+
+def test_odd_names(gateway: Gateway, upstream: Upstream) -> None:
+    """A model that a client names oddly is asked for as it is, and no header breaks on it."""
+    name = 'm\u00f6del "x"\r\nx-evil: 1 \u6f22'
+    answer = gateway.embed(model=f"openai:{name}", input="a")
+    assert answer.status_code == 200
+    assert "x-evil" not in answer.headers
+    assert upstream.calls[0].body["model"] == name
+    assert "x-evil" not in httpx.get(f"{gateway.url}/metrics").text
+
+
+def test_other_spaces_are_no_fallback(gateway: Gateway) -> None:
+    """That two providers serve the same is a claim: neither is a fallback of the other."""
+    error = refusal(gateway.embed(model="together:cheap", input="a", fallbacks=["openai:cheap"]))
+    assert error["param"] == "fallbacks"
+
+
+def test_trying_one(gateway: Gateway, upstream: Upstream) -> None:
+    """`providers test` embeds one text and says what came back, or why nothing did."""
+    done = gateway.cli("providers", "test", "cohere", "--model", "of-purposes", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert (shown["model"], shown["dimensions"]) == ("embed-v4.0", 1536)
+    upstream.always("401")
+    done = gateway.cli("providers", "test", "cohere", "--model", "of-purposes")
+    assert done.returncode == 1
+    assert "it refuses the key (HTTP 401). The key is from embedway.toml." in done.stderr
+
+
+def test_a_package_brings_one(upstream: Upstream, tmp_path: Path) -> None:
+    """A kind of provider that a package brings is asked as any other."""
+    packages = tmp_path / "packages"
+    meta = packages / "acme_provider-1.0.dist-info"
+    meta.mkdir(parents=True)
+    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-provider\nVersion: 1.0\n")
+    (meta / "entry_points.txt").write_text("[embedway.providers]\nacme = acme_provider:ROW\n")
+    (packages / "acme_provider.py").write_text(
+        "from embedway.providers.adapter import Row\n"
+        "from embedway.providers.adapters.openai import OpenAi\n"
+        "class Acme(OpenAi):\n"
+        "    'Speaks as OpenAI does, but shouts.'\n"
+        "    def fields(self, batch):\n"
+        "        return {'model': batch.model, 'input': [each.upper() for each in batch.items]}\n"
+        "ROW = Row(name='acme', title='Acme', adapter='acme_provider:Acme', source='us',\n"
+        "          base_url='{endpoint}', variables={'endpoint': 'ACME_ENDPOINT'},\n"
+        "          key_variables=('ACME_KEY',))\n"
+    )
+    env = {
+        "PYTHONPATH": str(packages),
+        "ACME_KEY": "k",
+        "ACME_ENDPOINT": f"{upstream.url}/openai/v1",
+    }
+    done = embedway("providers", "test", "acme", "--model", "m", env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert upstream.calls[0].body["input"][0].startswith("THE QUICK")
+
+
+def test_too_large_for_many_at_once(gateway: Gateway, upstream: Upstream) -> None:
+    """Batches that are too large are halved, however many requests have one."""
+    upstream.limit(8)
+    texts = [f"text {n}" for n in range(64)]
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(gateway.embed, model="together:cheap", input=texts) for _ in range(4)]
+    for each in asked:
+        assert np.array_equal(vectors(each.result()), [vector_of(text, 64) for text in texts])
+
+
+def test_an_answer_that_says_nothing(gateway: Gateway, upstream: Upstream) -> None:
+    """A 200 without vectors was paid for: nobody is asked again."""
+    upstream.always(Reply(body=b"{}"))
+    assert refusal(gateway.embed(model="openai:any", input="a"), 502)["type"] == "upstream_error"
+    assert len(upstream.calls) == 1
+
+
+def test_who_hangs_is_counted() -> None:
+    """A call that the deadline ends is told of as one that timed out."""
+    told: list[str] = []
+
+    async def hanging(_: Batch) -> Result:
+        return await asyncio.Event().wait()  # never
+
+    async def run() -> None:
+        sender = Sender(lambda _request, _provider, error, _: told.append(error.kind))
+        deadline_s = asyncio.get_running_loop().time() + 0.05
+        async with asyncio.timeout_at(deadline_s):
+            await sender.send(
+                Batch(model="m", items=["a"], tokens=[1]),
+                hanging,
+                request_id="r",
+                provider="p",
+                limits=Limits(),
+                exact=True,
+                deadline_s=deadline_s,
+            )
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(run())
+    assert told == ["timeout"]

@@ -1,0 +1,190 @@
+"""The one HTTP client: which addresses it calls, and what each way of failing means."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import aiohttp
+import pytest
+from aiohttp import client_exceptions
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedway.core.provider_error import MESSAGES, ProviderError
+from embedway.providers import failures, waits
+from embedway.providers.adapter import HttpCall, Reply
+from embedway.providers.http import FAILURES, AddressRefused, Http, check_public
+
+PRIVATE = [
+    "127.0.0.1", "127.9.9.9", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255",
+    "192.168.1.1", "169.254.169.254", "169.254.170.2", "100.64.0.1", "100.100.100.200",
+    "192.0.0.192", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255",
+    "::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1",
+    "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:7f00:1::",
+    "2002:a9fe:a9fe::1",
+]  # fmt: skip
+PUBLIC = ["1.1.1.1", "104.18.7.192", "2606:4700::6812:7c0", "::ffff:1.1.1.1", "64:ff9b::101:101"]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_private_addresses(address: str) -> None:
+    """No address of a network of one's own, of a cloud's metadata or of no one is public."""
+    with pytest.raises(AddressRefused, match="not a public address"):
+        check_public(address)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses(address: str) -> None:
+    """Addresses of the internet are, also those written as IPv6."""
+    check_public(address)
+
+
+def send(base_url: str, *, allow_private: bool) -> Reply:
+    async def sent() -> Reply:
+        http = Http(base_url, allow_private=allow_private, max_in_flight=1)
+        try:
+            return await http.send(HttpCall(path="/x", body=b"{}"), headers={}, max_bytes=100)
+        finally:
+            await http.aclose()
+
+    return asyncio.run(sent())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0177.0.0.1", "127.1"])
+def test_private_hosts_are_not_called(host: str) -> None:
+    """However a private address is written or found, no connection to it is made."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.05)
+        with pytest.raises(ProviderError) as failed:
+            send(f"http://{host}:{listener.getsockname()[1]}", allow_private=False)
+        assert (failed.value.kind, failed.value.billed) == ("unreachable", "no")
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def answering(reply: bytes) -> Callable[[socket.socket], None]:
+    def answer(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(reply)
+
+    return answer
+
+
+def test_declared_hosts_are_called() -> None:
+    """What the administrator declared may be private; its reply comes as it is."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        head = b"HTTP/1.1 418 no\r\nX-A: b\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi"
+        thread = threading.Thread(target=answering(head), args=(listener,))
+        thread.start()
+        reply = send(f"http://127.0.0.1:{listener.getsockname()[1]}", allow_private=True)
+        thread.join()
+    assert (reply.status, reply.headers["x-a"], reply.body) == (418, "b", b"hi")
+
+
+def test_every_failure_is_known() -> None:
+    """Each error of the client library and of the system has its meaning in the table."""
+    errors = [
+        each
+        for each in vars(client_exceptions).values()
+        if isinstance(each, type) and issubclass(each, aiohttp.ClientError)
+    ]
+    assert len(errors) > 20
+    for error in (*errors, TimeoutError, OSError):
+        kinds = [kind for type, kind, _ in FAILURES if issubclass(error, type)]
+        assert kinds, error
+        assert kinds[0] in MESSAGES
+
+
+NOW = datetime.now(UTC)
+WAITS = [
+    ({"retry-after": "3"}, "", 3),
+    ({"retry-after": " 2.5 "}, "", 2.5),
+    ({"retry-after": "0"}, "", 0),
+    ({"retry-after-ms": "1500", "retry-after": "9"}, "", 1.5),
+    ({"retry-after": format_datetime(NOW + timedelta(seconds=60), usegmt=True)}, "", 60),
+    ({"retry-after": format_datetime(NOW - timedelta(seconds=60), usegmt=True)}, "", 0),
+    ({"retry-after": "6m0s"}, "", 360),
+    ({"retry-after": "-5"}, "", None),
+    ({"retry-after": "soon"}, "", None),
+    ({"retry-after": "9" * 400}, "", None),
+    ({"retry-after": "99999999"}, "", None),
+    ({"retry-after-ms": "soon", "retry-after": "4"}, "", 4),
+    ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30s"}, "", 90),
+    ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20ms"}, "", 0.02),
+    ({"x-ratelimit-remaining-tokens": "7", "x-ratelimit-reset-tokens": "20ms"}, "", None),
+    ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(NOW.timestamp() + 30)}, "", 30),
+    ({}, "Limit 3, Used 3. Please try again in 20s. Visit https://example", 20),
+    ({}, "Please try again in 2.812s.", 2.812),
+    ({}, "try again in 120ms", 0.12),
+    ({}, "Please retry after 6 seconds.", 6),
+    ({}, "please wait and try again later", None),
+    ({}, "", None),
+]
+
+
+@pytest.mark.parametrize(("headers", "message", "wait_s"), WAITS)
+def test_waits(headers: dict, message: str, wait_s: float | None) -> None:
+    """Every form in which providers say when to come back is understood, and nonsense is not."""
+    found = waits.retry_after_s(headers, message)
+    if wait_s is None or found is None:
+        assert found is wait_s
+        return
+    # Until a date there is less time left the later this runs.
+    dated = any(character in str(headers) for character in ("GMT", "17"))
+    assert found <= wait_s if dated else found == pytest.approx(wait_s)
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=60))
+def test_waits_of_anything(after: str, reset: str, message: str) -> None:
+    """Whatever is in headers and message, the wait is none or a possible one."""
+    headers = {"retry-after": after, "x-ratelimit-remaining": "0", "x-ratelimit-reset": reset}
+    found = waits.retry_after_s(headers, message)
+    assert found is None or 0 <= found <= waits.MAX_WAIT_S
+
+
+@given(st.integers(300, 599), st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+def test_errors_of_anything(status: int, body: bytes) -> None:
+    """Whatever an error reply holds, it becomes a failure that a client can be told."""
+    error = failures.read(Reply(status=status, headers={}, body=body))
+    answer = error.answer("p", model="m")
+    assert 400 <= answer.status < 600
+    assert answer.status != 500
+    assert len(answer.message) < 600
+
+
+SECRETS = [
+    "Incorrect API key provided: sk-abcd1234efgh5678. You can find",
+    "Incorrect API key provided: pk-MNLT****CqBD.",
+    "Authorization: Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln was refused",
+    "key AIzaSyA-1234567890abcdefghijklmnopqrst is not valid",
+    "AKIAIOSFODNN7EXAMPLE is no key; wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "organization org-AbCdEf0123456789 in project proj_AbCdEf0123456789",
+    "hf_abcdefghijklmnop and jina_abcdefghijkl and nvapi-abcdefghij",
+]
+
+
+PLAIN = [
+    "The spa-like co-operation of all parts, al dente, is too long: max_input_length_per_request.",
+    "This model's maximum context length is 8192 tokens, however you requested 8610 tokens",
+    "invalid request: total number of texts must be at most 96 - received 104",
+]
+
+
+@pytest.mark.parametrize("message", PLAIN)
+def test_what_looks_like_none(message: str) -> None:
+    """Words and figures are quoted as they are."""
+    assert failures.clean(message) == message
+
+
+@pytest.mark.parametrize("message", SECRETS)
+def test_what_looks_like_a_secret(message: str) -> None:
+    """What a provider says is quoted without anything that looks like a key, token or account."""
+    quoted = failures.clean(message)
+    words = [word.strip(".,;") for word in message.split()]
+    secret = [word for word in words if any(map(str.isdigit, word)) or "_" in word or "*" in word]
+    assert secret
+    assert not [word for word in secret if word in quoted], quoted
