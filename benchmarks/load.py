@@ -5,7 +5,10 @@ on a small machine most of the time goes to the server that is measured.
 """
 
 import asyncio
+import socket
 import statistics
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -99,3 +102,20 @@ async def load(url: str, body: bytes, *, key: str, connections: int, seconds: fl
 def median(values: list[float]) -> float:
     """The median, the figure to quote on a noisy machine."""
     return statistics.median(values)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until_listening(process: subprocess.Popen, port: int) -> None:
+    """Returns once it listens; ends the program if the process has ended instead."""
+    while process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    sys.exit(f"A server has ended with status {process.returncode} instead of listening.")

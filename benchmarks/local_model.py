@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,10 +22,11 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks.load import Load, load, median
+from benchmarks.load import Load, free_port, load, median, wait_until_listening
 from embedway.app import load_engine
 from embedway.catalog import catalog
 from embedway.config.settings import load as load_settings
+from embedway.core.batch import Batch
 from embedway.local.engine import LocalEngine
 
 SHORT = "The quick brown fox jumps over the lazy dog."
@@ -61,7 +61,9 @@ async def engine_load(engine: LocalEngine, case: Case, seconds: float) -> Load:
 
     async def caller() -> None:
         while (sent_s := time.perf_counter()) < deadline_s:
-            await engine.embed(await engine.tokenize(case.texts))
+            ids = await engine.encode(case.texts)
+            lengths = [len(item) for item in ids]
+            await engine.embed(Batch(model="", items=ids, tokens=lengths))
             seen.latencies_s.append(time.perf_counter() - sent_s)
 
     started_s = time.perf_counter()
@@ -98,30 +100,13 @@ def servers(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
             process.wait()
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until_listening(process: subprocess.Popen, port: int) -> None:
-    """Returns once it listens; ends the program if the process has ended instead."""
-    while process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    sys.exit(f"A server has ended with status {process.returncode} instead of listening.")
-
-
 async def measure(seconds: float, rounds: int, folder: Path) -> None:
     """Runs every case on all three and prints a table."""
     settings = load_settings().settings
     engine = load_engine(catalog.load(eu_native=False).auto, settings)
     with servers(folder) as (key, ports):
         for case in CASES:
-            tokens = sum(map(len, await engine.tokenize(case.texts)))
+            tokens = sum(map(len, await engine.encode(case.texts)))
             body = json.dumps({"input": case.texts}).encode()
             systems: dict[str, Callable[[], Awaitable[Load]]] = {
                 "engine alone": partial(engine_load, engine, case, seconds),
