@@ -1,6 +1,7 @@
 """Loads the models this gateway knows, and finds one by any of its names."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 
 import msgspec
@@ -105,15 +106,16 @@ class Catalog:
         return [(unlisted, offer.unlisted)]
 
 
-def packaged() -> list[Model]:
+@cache
+def packaged() -> Sequence[Model]:
     """Every model of the packaged catalog; the providers of its deployments are kinds."""
     folder = resources.files("embedway.catalog") / "models"
     files = sorted(folder.iterdir(), key=lambda file: file.name)
-    return [
+    return tuple(
         model
         for file in files
         for model in msgspec.toml.decode(file.read_bytes(), type=Family).models
-    ]
+    )
 
 
 def load(*, eu_native: bool, offers: Sequence[Offer] = ()) -> Catalog:

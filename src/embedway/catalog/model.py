@@ -93,6 +93,10 @@ class Model(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
     declared: bool = True
     """False for one that a client named, of which nothing is known but that name."""
 
+    def name_at(self, deployment: Deployment) -> str:
+        """What the provider of `deployment` calls it."""
+        return deployment.name or self.id
+
     def trained_for(self, dimensions: int) -> bool:
         """Whether vectors of `dimensions` are known to mean something."""
         if self.trained_dimensions == "any":

@@ -14,13 +14,13 @@ from embedway.catalog import catalog
 from embedway.cli.address import AddressError, base_url, bind
 from embedway.cli.terminal import (
     AsJson,
-    load_loaded,
     load_providers,
     load_settings,
     out,
     print_json,
     wheel_of,
 )
+from embedway.config import settings as config
 from embedway.config.providers import incomplete
 from embedway.config.settings import ConfigError, Settings
 from embedway.core.clock import now_ms
@@ -92,11 +92,12 @@ def _weights(settings: Settings) -> Finding:
 
 
 def _providers(_: Settings) -> Finding:
+    loaded = config.load()
     try:
-        names = [f"{each.name} ({each.origin})" for each in load_providers()]
+        names = [f"{each.name} ({each.origin})" for each in load_providers(loaded)]
     except ConfigError as error:
         return False, str(error)
-    missing = incomplete(load_loaded())
+    missing = incomplete(loaded)
     if missing:
         return False, " ".join(missing)
     return True, ", ".join(names) or "none but this gateway"

@@ -15,6 +15,7 @@ from embedway.cli.terminal import (
     out,
     print_table,
 )
+from embedway.config import settings as config
 from embedway.config.settings import Settings
 from embedway.local import weights
 
@@ -24,8 +25,8 @@ commands = typer.Typer(no_args_is_help=True, help="List models and fetch their w
 @commands.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List every model with its provider, limits and price; its vector space with --json."""
-    settings = load_settings()
-    catalog = load_catalog()
+    loaded = config.load()
+    settings, catalog = loaded.settings, load_catalog(loaded)
     rows = [
         {
             "id": f"{deployment.provider}:{model.id}",

@@ -14,13 +14,13 @@ from embedway.cli.terminal import (
     AsJson,
     err,
     fail,
-    load_loaded,
     load_providers,
     out,
     print_json,
     print_table,
     say_error,
 )
+from embedway.config import settings as config
 from embedway.config.providers import incomplete, offers
 from embedway.core import vectors
 from embedway.core.batch import Batch
@@ -53,7 +53,8 @@ def list_providers(
         kinds = [_kind(row, notes=as_json) for row in rows().values()]
         print_table(kinds, empty="", as_json=as_json)
         return
-    declared = load_providers()
+    loaded = config.load()
+    declared = load_providers(loaded)
     known = catalog.load(eu_native=False, offers=offers(declared))
     enabled = [
         {
@@ -73,7 +74,7 @@ def list_providers(
         empty="None but the models that run here. `embedway providers list --all` shows the rest.",
         as_json=as_json,
     )
-    for missing in incomplete(load_loaded()):
+    for missing in incomplete(loaded):
         err.print(f"[yellow]left out:[/yellow] {escape(missing)}")
 
 
@@ -93,16 +94,18 @@ def try_provider(
 
         embedway providers test ollama --model nomic-embed-text
     """
-    declared = load_providers()
+    loaded = config.load()
+    declared = load_providers(loaded)
     chosen = next((each for each in declared if each.name == name), None)
     if chosen is None:
-        missing = [each for each in incomplete(load_loaded()) if each.startswith(f"{name}: ")]
+        missing = [each for each in incomplete(loaded) if each.startswith(f"{name}: ")]
         names = ", ".join(each.name for each in declared) or "none"
         fail(
             missing[0] if missing
             else f"No provider {name!r} is enabled. Enabled: {names}. `list --all` says how."
         )  # fmt: skip
     known, deployment = _model(chosen, model)
+    name_there = known.name_at(deployment)
     answers: list[dict[str, Any]] = []
     for number, key in enumerate(chosen.keys or [None]):
         which = f" with key {number + 1} of {len(chosen.keys)}" if len(chosen.keys) > 1 else ""
@@ -110,14 +113,16 @@ def try_provider(
         began_s = time.perf_counter()
         try:
             with err.status(f"Asking {chosen.url}{which}"):
-                width, tokens = asyncio.run(_embedded(one, known, deployment))
+                width, tokens = asyncio.run(
+                    _embedded(one, known, deployment, loaded.settings.request_timeout_s)
+                )
         except (ProviderError, EmbedwayError, ImportError, ValueError) as error:
-            say_error(f"{name}{which}: {_told(chosen, deployment.name or known.id, error)}")
+            say_error(f"{name}{which}: {_told(chosen, name_there, error)}")
             continue
         answers.append(
             {
                 "provider": name,
-                "model": deployment.name or known.id,
+                "model": name_there,
                 "dimensions": width,
                 "tokens": tokens,
                 "milliseconds": round((time.perf_counter() - began_s) * 1000),
@@ -127,7 +132,7 @@ def try_provider(
             unknown = "" if known.declared else ", a model that nobody declared"
             out.print(
                 f"[green]{escape(name)}[/green] answers{which}: "
-                f"{escape(deployment.name or known.id)}{unknown}, {width} dimensions, "
+                f"{escape(name_there)}{unknown}, {width} dimensions, "
                 f"{answers[-1]['milliseconds']} ms."
             )
     if as_json:
@@ -148,15 +153,17 @@ def _model(chosen: Declared, name: str | None) -> tuple[Model, Deployment]:
     return fail(f"Say which model: embedway providers test {chosen.name} --model NAME")
 
 
-async def _embedded(declared: Declared, model: Model, deployment: Deployment) -> tuple[int, int]:
+async def _embedded(
+    declared: Declared, model: Model, deployment: Deployment, timeout_s: float
+) -> tuple[int, int]:
     from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: listing needs none
 
     asked = provider.build(declared)
     batch = Batch(
-        model=deployment.name or model.id, items=[TEXT], tokens=[10], width=model.dimensions
+        model=model.name_at(deployment), items=[TEXT], tokens=[10], width=model.dimensions
     )
     try:
-        async with asyncio.timeout(load_loaded().settings.request_timeout_s):
+        async with asyncio.timeout(timeout_s):
             result = await asked.embed(batch)
     except TimeoutError:
         raise ProviderError("timeout") from None

@@ -60,16 +60,10 @@ def load_store() -> Store:
     return open_store(load_settings().data_dir)
 
 
-def load_loaded() -> Loaded:
-    """The settings in force, and where they came from."""
-    return config.load()
-
-
-def load_providers() -> list[Declared]:
+def load_providers(loaded: Loaded) -> list[Declared]:
     """Every provider that is enabled, servers that run on this machine included."""
     from embedway.providers import local_servers  # noqa: PLC0415  # the HTTP client: slow
 
-    loaded = config.load()
     settings = loaded.settings
     return asyncio.run(
         local_servers.with_models(
@@ -81,9 +75,10 @@ def load_providers() -> list[Declared]:
     )
 
 
-def load_catalog() -> Catalog:
+def load_catalog(loaded: Loaded) -> Catalog:
     """The models that run here and those of every provider that is enabled."""
-    return catalog.load(eu_native=load_settings().eu_native, offers=offers(load_providers()))
+    declared = load_providers(loaded)
+    return catalog.load(eu_native=loaded.settings.eu_native, offers=offers(declared))
 
 
 def find_model(name: str, settings: Settings) -> Model:

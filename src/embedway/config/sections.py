@@ -41,9 +41,7 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: Annotated[str, Field(min_length=1, max_length=256)] = Field(
-        description="What clients ask for."
-    )
+    id: str = Field(min_length=1, max_length=256, description="What clients ask for.")
     name: str | None = Field(None, description="What the provider calls it, if not that.")
     dimensions: Annotated[int, Ge(1)] | None = Field(None, description="Of its vectors.")
     trained_dimensions: list[Annotated[int, Ge(1)]] | Literal["any", "unknown"] | None = Field(

@@ -59,7 +59,7 @@ class Preparation:
                 param="dimensions",
             )
         batch = Batch(
-            model=deployment.name or model.id,
+            model=model.name_at(deployment),
             items=items,
             tokens=tokens,
             dimensions=dimensions,

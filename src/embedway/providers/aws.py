@@ -43,7 +43,7 @@ class SigV4:
             ImportError: botocore is needed, but not installed.
             ValueError: No region is declared, or the key is of no known form.
         """
-        variables = {**declared.row.defaults, **declared.variables}
+        variables = declared.values
         key = next(iter(declared.keys), "")
         static = _STATIC.fullmatch(key)
         self._bearer: Keys | None = None

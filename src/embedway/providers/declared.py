@@ -40,6 +40,9 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def url(self) -> str:
         """The base URL in force."""
-        return self.base_url or self.row.base_url.format_map(
-            {**self.row.defaults, **self.variables}
-        )
+        return self.base_url or self.row.base_url.format_map(self.values)
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """The variables in force, with the row's defaults for those that are not set."""
+        return {**self.row.defaults, **self.variables}

@@ -44,7 +44,7 @@ class IamToken:
         self._key = next(iter(declared.keys), None)
         self._now_s = now_s
         self._http = Http(
-            {**declared.row.defaults, **declared.variables}["iam_url"],
+            declared.values["iam_url"],
             allow_private="iam_url" in declared.variables,
             max_in_flight=1,
         )

@@ -26,6 +26,7 @@ class Provider:
         self._adapter = adapter
         self._signer = signer
         self._transport = transport
+        self._base_url = declared.url
         self._secrets = Secrets(declared.keys)
         fields = declared.row.fields
         self._abilities = Abilities(
@@ -58,7 +59,7 @@ class Provider:
             InvalidRequest: The batch asks for something that cannot be said to this provider.
         """
         call = self._adapter.encode(batch)
-        headers = await self._signer.headers(call, base_url=self._declared.url)
+        headers = await self._signer.headers(call, base_url=self._base_url)
         width = batch.width or MAX_WIDTH
         most = 2**20 + len(batch.items) * width * MAX_FLOAT_CHARACTERS
         reply = None
@@ -97,10 +98,9 @@ class Provider:
 def build(declared: Declared) -> Provider:
     """The provider, with nothing opened yet."""
     row = declared.row
-    variables = {**row.defaults, **declared.variables}
     return Provider(
         declared,
-        adapter=_load(row.adapter)(row, variables),
+        adapter=_load(row.adapter)(row, declared.values),
         signer=_signer(declared),
         transport=Http(
             declared.url,

@@ -12,5 +12,5 @@ class Azure(OpenAi):
 
     def path(self, batch: Batch) -> str:
         """See `embedway.providers.adapters.openai.OpenAi.path`."""
-        version = {**self._row.defaults, **self._variables}["api_version"]
+        version = self._variables["api_version"]
         return f"{in_path(self._row.path, batch.model)}?api-version={quote(version, safe='')}"
