@@ -303,7 +303,7 @@ def test_facts_are_each_providers_own() -> None:
     rack, openai = resolve.find("text-embedding-3-small", among, param="model")
     assert (rack.model.dimensions, openai.model.dimensions) == (384, 1536)
     assert (rack.model.tokenizer, openai.model.tokenizer) == ("unknown", "cl100k_base")
-    assert rack.model.space(rack.deployment) != openai.model.space(openai.deployment)
+    assert rack.space() != openai.space()
 
 
 def test_the_built_in_model_stays_its_own() -> None:
@@ -311,7 +311,7 @@ def test_the_built_in_model_stays_its_own() -> None:
     other = Model(id=catalog.AUTO_MODEL, dimensions=384, deployments=[Deployment("ollama")])
     among = offered(declared("ollama", models=[other], catalog=False))
     here, there = resolve.find(catalog.AUTO_MODEL, among, param="model")
-    assert here.model.space(here.deployment) != there.model.space(there.deployment)
+    assert here.space() != there.space()
     assert found("auto", among)[1] == [(LOCAL, catalog.AUTO_MODEL)]
 
 

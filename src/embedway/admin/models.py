@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from embedway.catalog.catalog import Catalog
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.model import Model, Served
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS
 from embedway.routing.resolve import find
@@ -132,10 +132,7 @@ def router(catalog: Catalog, *, authenticated: Any, alive: Callable[[Model], boo
     async def list_deployments() -> DeploymentCards:
         """Every model at every provider, with its limits, vector space and residency."""
         return DeploymentCards(
-            data=[
-                _deployment_card(model, deployment, alive=alive(model))
-                for model, deployment in catalog.deployments()
-            ]
+            data=[_deployment_card(each, alive=alive(each.model)) for each in catalog.deployments()]
         )
 
     @routes.get("/v1/models/{id:path}", dependencies=private)
@@ -168,9 +165,10 @@ def _card(model: Model) -> ModelCard:
     )
 
 
-def _deployment_card(model: Model, deployment: Deployment, *, alive: bool) -> DeploymentCard:
+def _deployment_card(served: Served, *, alive: bool) -> DeploymentCard:
+    model, deployment = served.model, served.deployment
     return DeploymentCard(
-        id=f"{deployment.provider}:{model.id}",
+        id=served.id,
         provider=deployment.provider,
         model=model.id,
         limits=EmbeddingLimits(
@@ -180,7 +178,7 @@ def _deployment_card(model: Model, deployment: Deployment, *, alive: bool) -> De
         ),
         dimensions=model.dimensions,
         allowed_dimensions=model.trained_dimensions,
-        space=str(model.space(deployment)),
+        space=str(served.space()),
         price_per_mtok_usd=_usd(deployment.price_per_mtok_usd),
         eu_native=deployment.eu_native,
         quantisation=deployment.quantisation,

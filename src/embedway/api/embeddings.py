@@ -16,12 +16,12 @@ from embedway.api.admission import Admission, Ticket
 from embedway.api.asgi import Headers, Receive, Scope, Send
 from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft
 from embedway.auth.authenticate import Authenticator
+from embedway.catalog.model import Served
 from embedway.core import ids, money
 from embedway.core.errors import EmbedwayError, InternalError, InvalidRequest, MethodNotAllowed
 from embedway.core.request import EmbedRequest
 from embedway.observe.metrics import Metrics
 from embedway.pipeline.embed import Answer, Embedder
-from embedway.routing.resolve import Candidate
 from embedway.wire import error as wire_error
 from embedway.wire.decode import decode
 from embedway.wire.encode import Head, encode
@@ -174,7 +174,7 @@ async def _body(path: str, request: EmbedRequest, answer: Answer) -> bytes:
     return b"".join(pieces)
 
 
-def _label(candidate: Candidate) -> str:
+def _label(candidate: Served) -> str:
     """The model as metrics know it: names that clients make up are not told apart."""
     return candidate.model.id if candidate.model.declared else f"{candidate.deployment.provider}:*"
 

@@ -6,7 +6,7 @@ from importlib import resources
 
 import msgspec
 
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.model import Deployment, Model, Served
 
 AUTO = "auto"
 AUTO_MODEL = "all-minilm-l6-v2"
@@ -36,10 +36,6 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: list[Model]
 
 
-Served = tuple[Model, Deployment]
-"""A model as one provider serves it, and how. Two that share an id may differ in facts."""
-
-
 class Catalog:
     """The known models by id, who serves them in order of preference, and what `auto` is."""
 
@@ -49,9 +45,9 @@ class Catalog:
         self._served = served
         self._by_id: dict[str, list[Served]] = {}
         for each in self._served:
-            self._by_id.setdefault(each[0].id, []).append(each)
+            self._by_id.setdefault(each.model.id, []).append(each)
         self.models = {
-            id: msgspec.structs.replace(all[0][0], deployments=[each for _, each in all])
+            id: msgspec.structs.replace(all[0].model, deployments=[each.deployment for each in all])
             for id, all in self._by_id.items()
         }
         """What is listed of each id: the facts of the first who serves it."""
@@ -59,25 +55,21 @@ class Catalog:
         """The model behind `auto`."""
         self.offers: Mapping[str, Offer] = {offer.provider: offer for offer in offers}
         # By the provider's own name for a model too, where that is no other model's id.
-        self._qualified = {
-            f"{each.provider}:{each.name}": (model, each) for model, each in self._served
-        } | {f"{each.provider}:{model.id}": (model, each) for model, each in self._served}
+        self._qualified = {f"{each.provider}:{each.name}": each for each in self._served} | {
+            each.id: each for each in self._served
+        }
 
     def names(self) -> list[str]:
         """Every name a request may use, but for a provider's models that nobody declared."""
-        return [
-            AUTO,
-            *(f"{each.provider}:{model.id}" for model, each in self._served),
-            *self.models,
-        ]
+        return [AUTO, *(each.id for each in self._served), *self.models]
 
     def deployments(self) -> Sequence[Served]:
-        """Every deployment with its model."""
+        """Every deployment with its model, in order of preference."""
         return self._served
 
     def local(self) -> list[Model]:
         """Those that run in this process."""
-        return [model for model, each in self._served if each.provider == LOCAL]
+        return [each.model for each in self._served if each.provider == LOCAL]
 
     def find(self, name: str) -> list[Served]:
         """Who may be asked for the model of this name, the preferred first; nobody if none has it.
@@ -103,7 +95,7 @@ class Catalog:
             deployments=[offer.unlisted],
             declared=False,
         )
-        return [(unlisted, offer.unlisted)]
+        return [Served(unlisted, offer.unlisted)]
 
 
 @cache
@@ -128,16 +120,16 @@ def load(*, eu_native: bool, offers: Sequence[Offer] = ()) -> Catalog:
     """
     models = packaged()
     served: list[Served] = [
-        (model, msgspec.structs.replace(each, eu_native=eu_native))
+        Served(model, msgspec.structs.replace(each, eu_native=eu_native))
         for model in models
         for each in model.deployments
         if each.provider == LOCAL
     ]
     for offer in offers:
         declared = {model.id for model in offer.models}
-        served += [(model, each) for model in offer.models for each in model.deployments]
+        served += [Served(model, each) for model in offer.models for each in model.deployments]
         served += [
-            (
+            Served(
                 model,
                 msgspec.structs.replace(
                     each,

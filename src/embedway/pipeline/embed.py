@@ -11,7 +11,7 @@ import msgspec
 
 from embedway.batching.send import Sender
 from embedway.catalog.catalog import LOCAL, Catalog
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.model import Deployment, Model, Served
 from embedway.core import ids, money, vectors
 from embedway.core.batch import Limits
 from embedway.core.errors import EmbedwayError, InvalidRequest, Overloaded, UpstreamTimeout
@@ -25,13 +25,13 @@ from embedway.metering import settle
 from embedway.pipeline.prepare import Preparation
 from embedway.ports.engine import Engine
 from embedway.ports.storage import Ledger
-from embedway.routing.resolve import Candidate, resolve
+from embedway.routing.resolve import resolve
 
 PADDING = 16
 """Zeros at the end of all vectors that are no chance."""
 
 
-def engine_of(candidate: Candidate) -> str:
+def engine_of(candidate: Served) -> str:
     """The name of who embeds for `candidate`: its provider, or the model itself if it is here."""
     provider = candidate.deployment.provider
     return f"{LOCAL}:{candidate.model.id}" if provider == LOCAL else provider
@@ -42,7 +42,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     created_s: int
-    candidate: Candidate
+    candidate: Served
     """Who answered."""
     space: SpaceId
     vectors: Vectors
@@ -121,7 +121,7 @@ class Embedder:
         return answer
 
     async def _embed(
-        self, request: EmbedRequest, candidate: Candidate, *, id: str, request_id: str, at_ms: int
+        self, request: EmbedRequest, candidate: Served, *, id: str, request_id: str, at_ms: int
     ) -> Answer:
         model, deployment = candidate.model, candidate.deployment
         engine = self._engines[engine_of(candidate)]
@@ -150,8 +150,7 @@ class Embedder:
             id=id,
             created_s=at_ms // 1000,
             candidate=candidate,
-            space=model.space(
-                deployment,
+            space=candidate.space(
                 width=answered.shape[1],
                 input_type=told if told in engine.abilities.input_types else None,
                 extra=request.extra_body,

@@ -6,13 +6,12 @@ from typing import cast
 import msgspec
 
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.model import Model
+from embedway.catalog.model import Model, Served
 from embedway.core.batch import Abilities, Batch, Items
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import EmbedRequest
 from embedway.limits import tokens as token_limits
 from embedway.ports.engine import Codec, Tokenizer
-from embedway.routing.resolve import Candidate
 
 PART_CHARACTERS = 2**20
 """Tokenised at a time: what is over a limit is refused before there is more of it."""
@@ -37,7 +36,7 @@ class Preparation:
         self._cl100k = cl100k
 
     async def prepared(
-        self, request: EmbedRequest, candidate: Candidate, abilities: Abilities
+        self, request: EmbedRequest, candidate: Served, abilities: Abilities
     ) -> Prepared:
         """The batch that asks `candidate` for what `request` asks for.
 
@@ -59,7 +58,7 @@ class Preparation:
                 param="dimensions",
             )
         batch = Batch(
-            model=model.name_at(deployment),
+            model=candidate.name,
             items=items,
             tokens=tokens,
             dimensions=dimensions,
@@ -72,7 +71,7 @@ class Preparation:
         return Prepared(batch=batch, exact=exact, shorten_to=None if asks else request.dimensions)
 
     async def _items(
-        self, request: EmbedRequest, candidate: Candidate, abilities: Abilities
+        self, request: EmbedRequest, candidate: Served, abilities: Abilities
     ) -> tuple[Items, list[int], bool]:
         """What is sent of each item, its tokens, and whether these are exact."""
         model, items = candidate.model, request.items
@@ -109,7 +108,7 @@ def _can_shorten(model: Model, to: int | None) -> bool:
     return to is None or (model.trained_for(to) and to <= (model.dimensions or 0))
 
 
-def _check(request: EmbedRequest, candidate: Candidate, abilities: Abilities) -> None:
+def _check(request: EmbedRequest, candidate: Served, abilities: Abilities) -> None:
     model, provider = candidate.model, candidate.deployment.provider
     told = request.truncate in abilities.truncations
     if request.extra_body and provider == LOCAL:

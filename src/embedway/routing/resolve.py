@@ -3,22 +3,13 @@
 import difflib
 from collections.abc import Callable
 
-import msgspec
-
 from embedway.catalog.catalog import LOCAL, Catalog
-from embedway.catalog.model import UNQUANTISED, Deployment, Model
+from embedway.catalog.model import UNQUANTISED, Deployment, Model, Served
 from embedway.core.errors import InvalidRequest, UnknownModel, shown
 from embedway.core.request import EmbedRequest
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """A deployment that may serve a request, with its model."""
-
-    model: Model
-    deployment: Deployment
-
-
-def resolve(request: EmbedRequest, catalog: Catalog) -> list[Candidate]:
+def resolve(request: EmbedRequest, catalog: Catalog) -> list[Served]:
     """The deployments that may serve `request`, best first; at least one.
 
     Raises:
@@ -33,14 +24,14 @@ def resolve(request: EmbedRequest, catalog: Catalog) -> list[Candidate]:
     return candidates
 
 
-def find(name: str, catalog: Catalog, *, param: str) -> list[Candidate]:
+def find(name: str, catalog: Catalog, *, param: str) -> list[Served]:
     """Who may be asked for the model of this name, the preferred first; at least one.
 
     Raises:
         UnknownModel: Nothing has this name; says which names are near, or who there is.
     """
     if found := catalog.find(name):
-        return [Candidate(*each) for each in found]
+        return found
     provider, separator, _ = name.partition(":")
     if separator and provider.isidentifier() and provider not in {*catalog.offers, LOCAL}:
         enabled = ", ".join([LOCAL, *catalog.offers])
@@ -77,14 +68,14 @@ def _check_dimensions(request: EmbedRequest, model: Model) -> None:
     raise InvalidRequest(f"'dimensions' is {dimensions}. {can}", param="dimensions")
 
 
-def _check_fallbacks(request: EmbedRequest, first: Candidate, catalog: Catalog) -> None:
-    space = first.model.space(first.deployment)
+def _check_fallbacks(request: EmbedRequest, first: Served, catalog: Catalog) -> None:
+    space = first.space()
     for name in request.fallbacks:
         try:
             fallback = find(name, catalog, param="fallbacks")[0]
         except UnknownModel as error:
             raise InvalidRequest(error.message, param=error.param) from None
-        other = fallback.model.space(fallback.deployment)
+        other = fallback.space()
         if other != space:
             raise InvalidRequest(
                 f"The fallback {name!r} gives vectors of another space ({other}) than "
@@ -93,7 +84,7 @@ def _check_fallbacks(request: EmbedRequest, first: Candidate, catalog: Catalog) 
             )
 
 
-def _allowed(candidates: list[Candidate], request: EmbedRequest) -> list[Candidate]:
+def _allowed(candidates: list[Served], request: EmbedRequest) -> list[Served]:
     """Those that pass every filter; says which filter emptied the list."""
     providers = sorted({each.deployment.provider for each in candidates})
     for param, asked, passes in _filters(request):
