@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test check format bench bench-peers golden lock docs clean
+.PHONY: help setup dev serve test check format bench bench-peers bench-routing golden lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -53,6 +53,9 @@ benchmarks/.peers/litellm/setup: benchmarks/peers/litellm.txt | .venv/dev
 
 bench-peers: .venv/dev benchmarks/.peers/litellm/setup  ## Measure it beside LiteLLM and nginx
 	@$(BIN)/python -m benchmarks.passthrough
+
+bench-routing: .venv/dev  ## Simulate a day at providers in trouble
+	@$(BIN)/python -m benchmarks.routing
 
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock

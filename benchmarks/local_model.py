@@ -103,7 +103,7 @@ def servers(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
 async def measure(seconds: float, rounds: int, folder: Path) -> None:
     """Runs every case on all three and prints a table."""
     settings = load_settings().settings
-    engine = load_engine(catalog.load(eu_native=False).auto, settings)
+    engine = load_engine(catalog.load(eu_native=False).local()[0], settings)
     with servers(folder) as (key, ports):
         for case in CASES:
             tokens = sum(map(len, await engine.encode(case.texts)))

@@ -18,7 +18,7 @@ from embedway.config.settings import load
 app = FastAPI()
 model = threading.Lock()
 settings = load().settings
-tokenizer, encoder = load_parts(catalog.load(eu_native=False).auto, settings)
+tokenizer, encoder = load_parts(catalog.load(eu_native=False).local()[0], settings)
 
 
 class Body(BaseModel):

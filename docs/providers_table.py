@@ -11,8 +11,8 @@ from embedway.providers.registry import ROWS
 PAGE = Path(__file__).with_name("providers.md")
 BEGIN, END = "<!-- made by providers_table.py -->\n", "<!-- end -->\n"
 
-HEAD = """| kind | provider | enabled by | shortens | base64 | token ids | `input_type` | `truncate` | a call holds |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+HEAD = """| kind | provider | based in | enabled by | shortens | base64 | token ids | `input_type` | `truncate` | a call holds |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """  # noqa: E501
 
 
@@ -38,6 +38,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         f"`{row.name}`",
         row.title,
+        row.hq_country,
         _enabled_by(row),
         "yes" if fields.dimensions else "here",
         "yes" if fields.base64 else "",
@@ -60,6 +61,8 @@ def _note(row: Row) -> str:
     told = [row.notes]
     if row.eu_native:
         told.append("Based and regulated in the EU.")
+    if row.region:
+        told.append(f"Its address is in {row.region}.")
     if row.zero_data_retention:
         told.append("Keeps none of the data.")
     return f"- **`{row.name}`**: {' '.join(filter(None, [*told, f'Source: {row.source}.']))}\n"

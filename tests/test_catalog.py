@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from embedway.catalog import catalog
+from embedway.catalog import catalog, check
 from embedway.catalog.catalog import LOCAL, Catalog, Family
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.model import Deployment, Model, Served
 from embedway.config import providers
 from embedway.core.errors import UnknownModel
 from embedway.providers.declared import Declared
@@ -23,6 +24,11 @@ SERVED = [(model, each) for model in MODELS for each in model.deployments]
 FILES = sorted(Path(str(resources.files("embedway.catalog") / "models")).iterdir())
 # Of these nobody says any more how wide they are.
 UNKNOWN_WIDTHS = {"voyage-lite-01"}
+UNKNOWN_LICENCES = {
+    "jina-embeddings-v5-omni-small",
+    "jina-embeddings-v5-omni-nano",
+    "nv-embedqa-e5-v5",
+}
 # Id, provider: its name for the model, width, US dollars per million tokens.
 WELL_KNOWN = {
     ("text-embedding-3-small", "openai"): ("", 1536, "0.02"),
@@ -54,9 +60,14 @@ def offered(*enabled: Declared) -> Catalog:
     return catalog.load(eu_native=False, offers=providers.offers(enabled))
 
 
+def served(name: str, among: Catalog) -> Sequence[Served]:
+    """Who is asked for it."""
+    return resolve.find(name, among, param="model").served
+
+
 def found(name: str, among: Catalog) -> tuple[str, list[tuple[str, str]]]:
     """The id of the model, and who is asked for it by which name."""
-    candidates = resolve.find(name, among, param="model")
+    candidates = served(name, among)
     (id,) = {each.model.id for each in candidates}
     asked = [each.deployment for each in candidates]
     return id, [(each.provider, each.name or id) for each in asked]
@@ -65,13 +76,15 @@ def found(name: str, among: Catalog) -> tuple[str, list[tuple[str, str]]]:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_files(file: Path) -> None:
     """A file holds what the structs know and nothing else, and says when its prices were read."""
-    models = msgspec.toml.decode(file.read_bytes(), type=Family).models
+    models = catalog.read(file.read_bytes())
     head = file.read_text().partition("[[models]]")[0]
     prices = [d.price_per_mtok_usd for model in models for d in model.deployments]
     assert models
     if any(prices):
         assert "Prices" in head
         assert re.search(r"\b20\d\d\b", head)
+    dated = [d.price_date is not None for model in models for d in model.deployments]
+    assert dated == [bool(price) for price in prices]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +128,22 @@ def test_widths() -> None:
         assert 128 <= model.max_item_tokens <= 131_072, model.id
 
 
+def test_facts_of_models() -> None:
+    """Licence, pooling and prompts are said in the words that there are, as far as they are."""
+    assert {model.id for model in MODELS if model.licence == "unknown"} == UNKNOWN_LICENCES
+    for model in MODELS:
+        assert re.fullmatch(r"[A-Za-z0-9.-]+", model.licence), model.id
+        assert model.pooling in {"mean", "cls", "last_token", "unstated"}, model.id
+        assert all(model.prompts.values()), model.id
+    well_known = {model.id: model for model in MODELS}
+    assert well_known["jina-embeddings-v3"].licence == "CC-BY-NC-4.0"
+    e5, qwen = well_known["multilingual-e5-large"], well_known["qwen3-embedding-8b"]
+    assert (e5.pooling, e5.normalised) == ("mean", True)
+    assert e5.prompts == {"query": "query: ", "document": "passage: "}
+    assert (qwen.pooling, qwen.licence) == ("last_token", "Apache-2.0")
+    assert qwen.prompts["query"].endswith("\nQuery:")
+
+
 def test_prices() -> None:
     """No price is off by a factor of 1000, and none has the noise of a float."""
     for model, deployment in SERVED:
@@ -129,6 +158,19 @@ def test_providers() -> None:
     """Every deployment is at a kind of provider that there is, and not on a server of one's own."""
     kinds = {name for name, row in ROWS.items() if not row.own_server}
     assert {deployment.provider for _, deployment in SERVED} - {LOCAL} == kinds
+
+
+def test_companies() -> None:
+    """Each company's country is known; those said to be of the EU are based there."""
+    for row in ROWS.values():
+        assert re.fullmatch("" if row.own_server else "[A-Z]{2}", row.hq_country), row.name
+        assert not row.eu_native or row.hq_country in check.EU, row.name
+    assert {name for name, row in ROWS.items() if row.eu_native} == {
+        "mistral",
+        "nebius",
+        "ovh",
+        "scaleway",
+    }
 
 
 def test_limits() -> None:
@@ -233,7 +275,7 @@ def test_what_nobody_declared(provider: str, name: str) -> None:
     """A provider may be asked for a model of any name, of which nothing else is known."""
     among = offered(declared("openai"), declared(provider))
     assert found(f"{provider}:{name}", among) == (name, [(provider, name)])
-    [candidate] = resolve.find(f"{provider}:{name}", among, param="model")
+    [candidate] = served(f"{provider}:{name}", among)
     deployment = candidate.deployment
     assert not candidate.model.declared
     own = ROWS[provider].own_server
@@ -266,8 +308,21 @@ def test_the_providers_place_is_told_of_each_model() -> None:
     among = offered(
         declared("nebius"), declared("scaleway", eu_native=False), declared("fireworks")
     )
-    candidates = resolve.find("qwen3-embedding-8b", among, param="model")
+    candidates = served("qwen3-embedding-8b", among)
     assert [each.deployment.eu_native for each in candidates] == [True, False, False]
+
+
+def test_where_a_deployment_is() -> None:
+    """A deployment is where its provider is, as it is enabled: by a variable, or by its row."""
+    frankfurt = declared("bedrock", variables={"region": "eu-central-1"})
+    among = offered(frankfurt, declared("scaleway"))
+    titan, qwen = (among.models[id] for id in ("titan-embed-text-v2", "qwen3-embedding-8b"))
+    assert [each.region for each in titan.deployments] == ["eu-central-1"]
+    assert [each.hq_country for each in titan.deployments] == ["US"]
+    assert [each.region for each in qwen.deployments] == ["Paris, France"]
+    elsewhere = offered(declared("scaleway", base_url="https://other.example/v1"))
+    [deployment] = elsewhere.models["qwen3-embedding-8b"].deployments
+    assert (deployment.region, deployment.hq_country, deployment.eu_native) == ("", "", False)
 
 
 @pytest.mark.parametrize(
@@ -300,17 +355,21 @@ def test_facts_are_each_providers_own() -> None:
         id="text-embedding-3-small", dimensions=384, deployments=[Deployment(provider="rack")]
     )
     among = offered(declared("rack", "vllm", models=[here], catalog=False), declared("openai"))
-    rack, openai = resolve.find("text-embedding-3-small", among, param="model")
+    [rack], [openai] = (
+        served(f"{who}:text-embedding-3-small", among) for who in ("rack", "openai")
+    )
     assert (rack.model.dimensions, openai.model.dimensions) == (384, 1536)
     assert (rack.model.tokenizer, openai.model.tokenizer) == ("unknown", "cl100k_base")
     assert rack.space() != openai.space()
+    assert served("text-embedding-3-small", among) == (rack,)
 
 
 def test_the_built_in_model_stays_its_own() -> None:
     """Another server with a model of the same id is of another space, and never `auto`."""
-    other = Model(id=catalog.AUTO_MODEL, dimensions=384, deployments=[Deployment("ollama")])
+    known = next(model for model in MODELS if model.id == catalog.AUTO_MODEL)
+    other = msgspec.structs.replace(known, weights=None, deployments=[Deployment("ollama")])
     among = offered(declared("ollama", models=[other], catalog=False))
-    here, there = resolve.find(catalog.AUTO_MODEL, among, param="model")
+    here, there = served(catalog.AUTO_MODEL, among)
     assert here.space() != there.space()
     assert found("auto", among)[1] == [(LOCAL, catalog.AUTO_MODEL)]
 

@@ -155,7 +155,8 @@ def test_keys(home: dict[str, str]) -> None:
     shown = embedway("keys", "create", "--name", "z", "--expires-days", "0", env=home).stdout
     assert len(SECRET.findall(shown)) == 1
     rows = json.loads(embedway("keys", "list", "--json", env=home).stdout)
-    assert [set(row) for row in rows] == [{"id", "name", "key", "state", "created", "expires"}] * 2
+    columns = {"id", "name", "key", "state", "created", "expires", "models", "providers"}
+    assert [set(row) for row in rows] == [columns] * 2
     assert [(row["name"], row["state"]) for row in rows] == [
         ("a [b] team", "active"),
         ("z", "expired"),
@@ -230,7 +231,7 @@ def test_the_first_start(home: dict[str, str], minilm: object) -> None:
     """The first start shows a key, once; the curl and the two lines of Python it prints work."""
     with serving(home, "--port", str(free_port())) as banner:
         [key] = set(SECRET.findall(banner))
-        assert "auto       all-minilm-l6-v2" in banner
+        assert "auto       embedway:all-minilm-l6-v2" in banner
         url = re.search(r"base URL +(\S+)", banner)
         assert url
         assert httpx.get(url[1].removesuffix("/v1") + "/readyz").status_code == 200

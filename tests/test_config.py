@@ -30,9 +30,14 @@ OTHER = {
     "drain_s": 0.5,
     "local_servers": False,
     "providers_from_environment": False,
+    "auto": "all-minilm-l6-v2",
+    "canaries": False,
+    "canary_interval_s": 60.5,
     "log_format": "pretty",
     "log_level": "error",
 }
+
+SECTIONS = {"providers", "aliases", "models"}
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
@@ -59,7 +64,7 @@ def toml(value: object) -> str:
 
 def test_every_setting_is_tried() -> None:
     """The table above names every setting, with another value than its default."""
-    assert OTHER.keys() | {"providers"} == Settings.model_fields.keys()
+    assert OTHER.keys() | SECTIONS == Settings.model_fields.keys()
     defaults = Settings()
     assert all(str(getattr(defaults, name)) != str(value) for name, value in OTHER.items())
 
@@ -67,7 +72,7 @@ def test_every_setting_is_tried() -> None:
 def test_defaults(tmp_path: Path) -> None:
     """Without any source, every value is the default and says so."""
     rows = shown(tmp_path)
-    assert set(rows) == {*OTHER, "providers"}
+    assert set(rows) == {*OTHER, *SECTIONS}
     given = {"cache_dir"} if "EMBEDWAY_CACHE_DIR" in clean_environment() else set()
     assert all(row["from"] == "default" for name, row in rows.items() if name not in given)
     assert (rows["host"]["value"], rows["port"]["value"]) == ("127.0.0.1", 8080)
@@ -89,7 +94,7 @@ def test_every_setting_by_every_way(tmp_path: Path, source: str) -> None:
     environment = variables if source == "environment" else {}
     # The weights' folder of this test run would win over both files.
     rows = shown(tmp_path, **({"EMBEDWAY_CACHE_DIR": ""} | environment))
-    assert rows.pop("providers")["from"] == "default"
+    assert {rows.pop(name)["from"] for name in SECTIONS} == {"default"}
     assert {name: row["value"] for name, row in rows.items()} == OTHER
     assert {row["from"] for row in rows.values()} == {source}
 
@@ -163,6 +168,12 @@ def test_bytes_that_editors_put_first(tmp_path: Path) -> None:
         (".env", b"A=\xff", ".env cannot be read: 'utf-8' codec"),
         ("embedway.toml", "port = [1]", "embedway.toml: port = [1]: input should be a valid int"),
         ("embedway.toml", "port = 70000", "less than or equal to 65535. Correct it, or"),
+        ("embedway.toml", "canary_interval_s = 0.5", "greater than or equal to 1. Correct it, or"),
+        ("embedway.toml", "canary_interval_s = 604801", "less than or equal to 604800. Correct"),
+        ("embedway.toml", "[aliases]\na = 3", "embedway.toml: aliases.a cannot be this. What sets"),
+        ("embedway.toml", "aliases = 'a'", "embedway.toml: aliases cannot be this. What sets"),
+        ("embedway.toml", "[models]\na = 3", 'models is a section [models."ID"] for each of'),
+        (".env", "EMBEDWAY_ALIASES=a", ".env: aliases cannot be this. What sets aliases is a line"),
         (".env", "EMBEDWAY_DRAIN_S=-1", ".env: EMBEDWAY_DRAIN_S = '-1': input should be greater"),
     ],
 )  # fmt: skip
@@ -218,4 +229,4 @@ def test_a_table_for_people(tmp_path: Path) -> None:
     """Without --json the same is a table, a line for each setting."""
     lines = run(tmp_path, "config", "show", EMBEDWAY_PORT=str(free_port())).stdout.splitlines()
     assert lines[0].split() == ["setting", "value", "from", "meaning"]
-    assert len(lines) == 2 + len(OTHER)
+    assert len(lines) == 1 + len(OTHER) + len(SECTIONS)

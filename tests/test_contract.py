@@ -324,6 +324,10 @@ REFUSED = [
     ({"api_key": "q"}, "api_key", "'api_key'"),
     ({"extra_headers": {}}, "extra_headers", "'extra_headers'"),
     ({"base_url": "q"}, "base_url", "'base_url'"),
+    # Mistyped, they would protect nobody.
+    ({"eu_nativ": True}, "eu_nativ", "'eu_native'"),
+    ({"allowQuantization": False}, "allowQuantization", "'allow_quantization'"),
+    ({"extra_body": {"allowed_provider": ["a"]}}, "allowed_provider", "'allowed_providers'"),
     ({"preference": "best"}, "preference", '"best"', "'balanced', 'speed' or 'cost'"),
     ({"allowed_providers": []}, "allowed_providers", "is []"),
     ({"allowed_providers": "embedway"}, "allowed_providers", '"embedway"'),
@@ -373,7 +377,7 @@ def test_unknown_model(client: httpx.Client, door: str, name: str) -> None:
 @door
 def test_unknown_model_without_near_names(client: httpx.Client, door: str) -> None:
     """A model that is like none is a 404 that says where they are listed."""
-    answer = client.post(door, json={"input": "a", "model": "text-embedding-3-small"})
+    answer = client.post(door, json={"input": "a", "model": "zzz"})
     assert "/v1/models" in refusal(answer, 404, param="model", code="model_not_found")
 
 

@@ -1,5 +1,7 @@
 """Keys: made, refused, revoked, and never found anywhere in the clear."""
 
+import asyncio
+import json
 import re
 import signal
 import sqlite3
@@ -12,12 +14,16 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import EMBEDWAY, Gateway, clean_environment
+from conftest import EMBEDWAY, Gateway, clean_environment, embedway
 from hypothesis import given
 from hypothesis import strategies as st
 from raw_http import Wire, until
 
 from embedway.auth import secret
+from embedway.auth.authenticate import Authenticator
+from embedway.catalog.model import Deployment, Model, Served
+from embedway.routing.restrictions import allows
+from embedway.storage.store import open_store
 
 REVOKED_WITHIN_S = 10
 """The promise is one second; a busy machine that runs the tests gets more."""
@@ -52,6 +58,99 @@ def test_expired_key_is_refused(gateway: Gateway):
     """A key stops working at its expiry, without anybody revoking it."""
     made = gateway.new_key("short", "--expires-days", str(3 / 86_400))
     until(lambda: status_of(gateway, made["key"]) == 401, within_s=REVOKED_WITHIN_S)
+
+
+RESTRICTED = {
+    "OPENAI_API_KEY": "sk-upstream",
+    "MISTRAL_API_KEY": "upstream",
+    "EMBEDWAY_LOCAL_SERVERS": "false",
+}
+
+
+def create(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `keys create` where OpenAI and Mistral are enabled."""
+    env = {**RESTRICTED, "EMBEDWAY_DATA_DIR": str(folder / "data"), **environment}
+    return embedway("keys", "create", "--name", "x", *arguments, env=env, cwd=folder)
+
+
+def test_restricted_keys(tmp_path: Path):
+    """A key keeps the models and providers it was made for, each once; the list and callers too."""
+    models = ["auto", "all-minilm-l6-v2", "openai:text-embedding-3-small", "openai:not-yet-known"]
+    wanted = [f"--model={each}" for each in [*models, "auto"]]
+    made = create(tmp_path, *wanted, "--provider", "openai", "--provider", "embedway", "--json")
+    assert made.returncode == 0, made.stderr
+    assert create(tmp_path).returncode == 0
+    env = {"EMBEDWAY_DATA_DIR": str(tmp_path / "data")}
+    listed = json.loads(embedway("keys", "list", "--json", env=env).stdout)
+    assert [each["models"] for each in listed] == [models, None]
+    assert [each["providers"] for each in listed] == [["openai", "embedway"], None]
+    shown = embedway("keys", "list", env=env).stdout.splitlines()
+    assert re.split(" {2,}", shown[1].strip())[-2:] == [", ".join(models), "openai, embedway"]
+    assert shown[2].split()[-2:] == ["any", "any"]
+    store = open_store(tmp_path / "data")
+    authenticator = Authenticator(store.keys, pepper=store.pepper, now_ms=lambda: 1)
+    bearer = f"Bearer {json.loads(made.stdout)['key']}".encode()
+    caller = asyncio.run(authenticator.caller(bearer, None))
+    assert (caller.models, caller.providers) == (tuple(models), ("openai", "embedway"))
+    store.database.dispose()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--model", "text-embedding-3-smal"], "text-embedding-3-small"),
+        (["--model", "auto", "--model", "oto"], "'oto'"),
+        (["--model", "azure:text-embedding-3-small"], "there are embedway, openai, mistral"),
+        (["--model", ""], "''"),
+        (["--provider", "mistrall"], "there are embedway, openai, mistral"),
+        (["--provider", "openai", "--provider", "azure"], "'azure'"),
+    ],
+)
+def test_restrictions_to_nothing(tmp_path: Path, arguments: list[str], told: str):
+    """A name that no request could use is refused with those near to it, and no key is made."""
+    done = create(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    env = {"EMBEDWAY_DATA_DIR": str(tmp_path / "data")}
+    assert json.loads(embedway("keys", "list", "--json", env=env).stdout) == []
+
+
+def served(id: str, provider: str, *, declared: bool = True) -> Served:
+    deployment = Deployment(provider=provider)
+    return Served(
+        Model(id=id, owned_by="x", deployments=[deployment], declared=declared), deployment
+    )
+
+
+@pytest.mark.parametrize(
+    ("models", "asked", "served", "allowed"),
+    [
+        (None, "m", served("m", "a"), True),
+        ((), "m", served("m", "a"), False),
+        (("m",), "m", served("m", "a"), True),
+        (("m",), "b:m", served("m", "b"), True),
+        (("m",), "an-alias", served("m", "b"), True),
+        (("m",), "n", served("n", "a"), False),
+        (("a:m",), "a:m", served("m", "a"), True),
+        (("a:m",), "m", served("m", "a"), True),
+        (("a:m",), "m", served("m", "b"), False),
+        (("a:m",), "a:n", served("n", "a"), False),
+        (("an-alias",), "an-alias", served("m", "a"), True),
+        (("an-alias",), "m", served("m", "a"), False),
+        (("auto", "n"), "auto", served("m", "a"), True),
+        (("m",), "a:m", served("m", "a", declared=False), False),
+        (("a:m",), "a:m", served("m", "a", declared=False), True),
+    ],
+)
+def test_what_a_restricted_key_may_use(
+    models: tuple[str, ...] | None, asked: str, served: Served, allowed: bool
+):
+    """An id allows all its deployments, a deployment itself alone, another name under that name.
+
+    What a provider has under a name that nobody declared is no deployment of the model of that id.
+    """
+    assert allows(models, asked=asked, served=served) is allowed
 
 
 def test_generated_secrets_are_well_formed_and_differ():

@@ -54,10 +54,11 @@ def test_extra_body(client: openai.OpenAI) -> None:
 
 def test_models(client: openai.OpenAI) -> None:
     """It lists the models and retrieves one by any of its names."""
-    assert [model.id for model in client.models.list()] == [MODEL]
-    for name in (MODEL, f"embedway:{MODEL}", "auto"):
+    assert [model.id for model in client.models.list()] == ["auto", MODEL]
+    maker = "sentence-transformers"
+    for name, owner in ((MODEL, maker), (f"embedway:{MODEL}", maker), ("auto", "embedway")):
         model = client.models.retrieve(name)
-        assert (model.id, model.object, model.owned_by) == (MODEL, "model", "sentence-transformers")
+        assert (model.id, model.object, model.owned_by) == (name, "model", owner)
 
 
 @pytest.mark.parametrize(

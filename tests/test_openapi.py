@@ -1,4 +1,4 @@
-"""What the gateway says of itself: OpenAPI, the page for people, the models, the metrics."""
+"""What the gateway says of itself: OpenAPI, the page for people, its health, the metrics."""
 
 import re
 from collections.abc import Iterator
@@ -11,13 +11,11 @@ from fastapi.routing import iter_route_contexts
 
 from embedway.admin import control
 from embedway.api.embeddings import DOORS
-from embedway.catalog import catalog
 from embedway.core.request import EmbedRequest
 from embedway.observe.metrics import Metrics
 
-MODEL = "all-minilm-l6-v2"
 OPEN = {"/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/api/v1/models"}
-RESPONSES = {"200", "400", "401", "404", "408", "413", "415", "429", "502", "503", "504"}
+RESPONSES = {"200", "400", "401", "403", "404", "408", "413", "415", "429", "502", "503", "504"}
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +35,7 @@ def schema(gateway: Gateway) -> dict[str, Any]:
 def paths() -> set[str]:
     """The path of every route the application has, as OpenAPI writes it."""
     app = control.create(
-        catalog=catalog.load(eu_native=False),
-        authenticator=None,
-        metrics=Metrics(),
-        check_ready=None,
-        alive=None,
-        doors=DOORS,
+        cards=None, authenticator=None, metrics=Metrics(), check_ready=None, doors=DOORS
     )
     found = {re.sub(r":\w+}", "}", route.path) for route in iter_route_contexts(app.routes)}
     return found - {"/docs/assets"} | DOORS
@@ -128,6 +121,22 @@ def test_examples(schema: dict[str, Any], client: httpx.Client) -> None:
         assert set(answer.json()) == set(described["required"]) == set(described["properties"])
 
 
+def test_dry_run(schema: dict[str, Any], client: httpx.Client) -> None:
+    """A dry run is described beside the vectors, and answered with exactly the described fields."""
+    parts = schema["components"]["schemas"]
+    operation = schema["paths"]["/v1/embeddings"]["post"]
+    [asked] = [each for each in operation["parameters"] if each["in"] == "query"]
+    assert (asked["name"], asked["schema"]["type"]) == ("dry_run", "boolean")
+    answers = operation["responses"]["200"]["content"]["application/json"]["schema"]["oneOf"]
+    named = [each["$ref"].rpartition("/")[2] for each in answers]
+    assert named == ["EmbeddingsResponse", "DryRun"]
+    told = client.post("/v1/embeddings?dry_run=true", json={"input": "a"}).json()
+    assert set(told) == set(parts["DryRun"]["properties"])
+    [candidate] = told["candidates"]
+    assert set(candidate) == set(parts["Candidate"]["properties"])
+    assert parts["LeftOut"]["properties"].keys() == {"id", "filter", "reason"}
+
+
 def test_docs(gateway: Gateway) -> None:
     """The page for people loads everything it needs from here: it works without a network."""
     page = httpx.get(f"{gateway.url}/docs").raise_for_status()
@@ -139,90 +148,6 @@ def test_docs(gateway: Gateway) -> None:
         assert not link.startswith("//")
         assert httpx.get(gateway.url + link).raise_for_status().content
     assert not re.findall(r"https?:", page.text)
-
-
-# Models
-
-
-def test_openai_models(client: httpx.Client) -> None:
-    """The list and one model have OpenAI's shape and cortecs' additions."""
-    listed = client.get("/v1/models").json()
-    assert listed == {"object": "list", "data": [client.get(f"/v1/models/{MODEL}").json()]}
-    (card,) = listed["data"]
-    assert card.pop("description")
-    assert isinstance(card.pop("created"), int)
-    assert set(card.pop("tags")) >= {"embedding"}
-    assert card == {
-        "id": MODEL,
-        "object": "model",
-        "owned_by": "sentence-transformers",
-        "pricing": {"input_token": 0, "output_token": 0, "currency": "USD"},
-        "providers": ["embedway"],
-        "context_size": 256,
-    }
-
-
-@pytest.mark.parametrize(
-    ("query", "count"),
-    [("tag=embedding", 1), ("tag=chat", 0), ("currency=USD", 1), ("currency=usd&tag=embedding", 1)],
-)
-def test_models_query(client: httpx.Client, query: str, count: int) -> None:
-    """`tag` filters; `currency` may be the one that prices are in."""
-    assert len(client.get(f"/v1/models?{query}").json()["data"]) == count
-
-
-def test_models_currency(client: httpx.Client) -> None:
-    """A currency that there are no prices in is refused."""
-    answer = client.get("/v1/models?currency=EUR")
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "currency"
-
-
-@pytest.mark.parametrize("path", ["/v1/embeddings/models", "/api/v1/llm/embeddings/models"])
-def test_mka1_models(client: httpx.Client, path: str) -> None:
-    """Deployments have MKA1's shape, with what choosing needs; the space is the answers' own."""
-    listed = client.get(path).json()
-    (card,) = listed.pop("data")
-    assert listed == {"object": "list"}
-    answer = client.post("/v1/embeddings", json={"input": "a"})
-    assert card == {
-        "id": f"embedway:{MODEL}",
-        "provider": "embedway",
-        "model": MODEL,
-        "limits": {
-            "max_batch_size": 2048,
-            "max_input_tokens": 256,
-            "max_input_length": 100_000,
-        },
-        "dimensions": 384,
-        "allowed_dimensions": [],
-        "space": answer.headers["x-embedway-space"],
-        "price_per_mtok_usd": 0,
-        "eu_native": False,
-        "quantisation": "fp32",
-        "zero_data_retention": True,
-        "health": "healthy",
-    }
-
-
-def test_aihubmix_models(gateway: Gateway) -> None:
-    """The public list has AIHubMix' shape and may be cached for 300 s."""
-    answer = httpx.get(f"{gateway.url}/api/v1/models?type=embedding")
-    assert answer.headers["cache-control"] == "public, max-age=300"
-    listed = answer.json()
-    (card,) = listed.pop("data")
-    assert listed == {"success": True, "message": ""}
-    assert card.pop("desc")
-    assert card == {
-        "model_id": MODEL,
-        "types": "embedding",
-        "features": "",
-        "input_modalities": "text",
-        "max_output": 0,
-        "context_length": 256,
-        "pricing": {"input": 0, "output": 0},
-    }
-    assert httpx.get(f"{gateway.url}/api/v1/models?type=llm").json()["data"] == []
 
 
 # Health, metrics, logs

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import time
 import urllib.parse
 from collections.abc import Iterator
 from itertools import cycle
@@ -17,8 +18,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from routes import FunctionRoute
 
-from embedway.batching.send import Sender
+from embedway.batching.send import Lot, Sender
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import Row
@@ -272,16 +274,13 @@ async def sent(
         assert all(isinstance(item, str) for item in batch.items)
         return Result(vectors=np.stack([vector_of(item, 8) for item in batch.items]))
 
+    lot = Lot(batch=Batch(model="m", items=texts, tokens=tokens, width=8), exact=False)
     embedded = await Sender().send(
-        Batch(model="m", items=texts, tokens=tokens, width=8),
-        call,
-        request_id="req",
-        provider="p",
-        limits=limits,
-        exact=False,
-        deadline_s=asyncio.get_running_loop().time() + 60,
+        [FunctionRoute(call, lot, limits=limits)],
+        items=len(texts),
+        deadline_s=time.monotonic() + 60,
     )
-    assert embedded.tokens == sum(tokens)
+    assert sum(part.tokens for part in embedded.parts) == sum(tokens)
     return embedded.vectors
 
 

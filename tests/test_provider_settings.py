@@ -2,11 +2,14 @@
 
 import json
 import subprocess
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from conftest import embedway
 
+from embedway.catalog.catalog import load
 from embedway.config import providers
 from embedway.config.settings import Loaded, Settings
 
@@ -91,8 +94,9 @@ def test_a_section_takes_the_usual_key(tmp_path: Path) -> None:
         ("[providers.OpenAI]\n", ["OpenAI"]),
         ("[providers.embedway]\n", ["models that run here"]),
         ("[providers.databricks]\napi_key = 'x'\n", ["host is missing", "DATABRICKS_HOST"]),
-        ("providers = 3\n", ["sections of embedway.toml"]),
-        (f"providers = '{SECRET}'\n", ["sections of embedway.toml"]),
+        ("[providers.vllm]\nhq_country = 'France'\n", ["hq_country", "such as FR"]),
+        ("providers = 3\n", ["[providers.NAME]"]),
+        (f"providers = '{SECRET}'\n", ["[providers.NAME]"]),
         (f"[providers.openai]\nbase_url = 'https://u:{SECRET}@x/v1'\n", ["use api_key"]),
         ("[providers.vllm]\nbase_url = 'https://x/{tenant}/v1'\n", ["it must be an address"]),
         (f'[providers.openai]\napi_key = "{SECRET}\\u0000"\n', ["characters that no key has"]),
@@ -136,6 +140,59 @@ def test_declared_models(tmp_path: Path) -> None:
     known, own = rows["west:text-embedding-3-small"], rows["west:own-model"]
     assert (known["dimensions"], known["usd_per_mtok"]) == (1536, "0.011")
     assert (own["dimensions"], own["max_item_tokens"], own["usd_per_mtok"]) == (12, 100, None)
+
+
+def test_every_fact_can_be_said_otherwise() -> None:
+    """Sections say of a known model and of its place what they like; the rest stays as it is."""
+    told = {
+        "licence": "LicenseRef-Own",
+        "prompts": {"query": "find: "},
+        "pooling": "mean",
+        "normalised": False,
+        "native_dimensions": 2048,
+    }
+    place = {"quantisation": "int4", "price_date": date(2026, 9, 1), "region": "rack 3"}
+    section = {
+        "api_key": SECRET,
+        "region": "somewhere",
+        "hq_country": "DE",
+        "models": [{"id": "qwen3-embedding-8b", **told, **place}, {"id": "own"}],
+    }
+    loaded = Loaded(Settings(providers={"nebius": section}), {"providers": "a file"}, [], {})
+    catalog = load(eu_native=False, offers=providers.offers(providers.enabled(loaded)))
+    model, own = catalog.models["qwen3-embedding-8b"], catalog.models["own"]
+    [deployment], [other] = model.deployments, own.deployments
+    assert {name: getattr(model, name) for name in told} == told
+    assert {name: getattr(deployment, name) for name in place} == place
+    assert (model.dimensions, deployment.price_per_mtok_usd) == (4096, Decimal("0.01"))
+    assert (deployment.hq_country, other.hq_country, other.region) == ("DE", "DE", "somewhere")
+
+
+def test_a_price_of_ones_own_has_its_own_date() -> None:
+    """The date of a known price is not that of another one."""
+    models = [{"id": "text-embedding-3-small", "price_per_mtok_usd": "0.01"}]
+    section = {"api_key": SECRET, "models": models}
+    loaded = Loaded(Settings(providers={"openai": section}), {"providers": "a file"}, [], {})
+    catalog = load(eu_native=False, offers=providers.offers(providers.enabled(loaded)))
+    dates = {
+        each.model.id: each.deployment.price_date
+        for each in catalog.deployments()
+        if each.provider == "openai"
+    }
+    assert dates["text-embedding-3-small"] is None
+    assert dates["text-embedding-3-large"] == date(2026, 8, 1)
+
+
+def test_a_region_is_asked_where_it_is_part_of_the_address() -> None:
+    """`region` of Bedrock, here or from a variable, is where it is asked and where it is."""
+    for section, variables in (
+        ({"region": "$WHERE"}, {"WHERE": "eu-west-3"}),
+        ({}, {"AWS_REGION": "eu-west-3"}),
+    ):
+        settings = Settings(providers={"bedrock": {"api_key": SECRET, **section}})
+        enabled = providers.enabled(Loaded(settings, {"providers": "a file"}, [], variables))
+        assert enabled[0].url == "https://bedrock-runtime.eu-west-3.amazonaws.com"
+        assert providers.offers(enabled)[0].unlisted.region == "eu-west-3"
 
 
 def test_keys_are_shown_nowhere(tmp_path: Path) -> None:

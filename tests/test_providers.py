@@ -1,6 +1,5 @@
 """What a provider is asked for, and what is done here: through a gateway, in front of a server."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +10,6 @@ import numpy as np
 import pytest
 from conftest import Gateway, Minilm, embedway
 
-from embedway.batching.send import Sender
-from embedway.core.batch import Batch, Limits, Result
 from embedway.testing import Reply, Upstream, vector_of
 
 SECTIONS = """
@@ -314,29 +311,3 @@ def test_an_answer_that_says_nothing(gateway: Gateway, upstream: Upstream) -> No
     upstream.always(Reply(body=b"{}"))
     assert refusal(gateway.embed(model="openai:any", input="a"), 502)["type"] == "upstream_error"
     assert len(upstream.calls) == 1
-
-
-def test_who_hangs_is_counted() -> None:
-    """A call that the deadline ends is told of as one that timed out."""
-    told: list[str] = []
-
-    async def hanging(_: Batch) -> Result:
-        return await asyncio.Event().wait()  # never
-
-    async def run() -> None:
-        sender = Sender(lambda _request, _provider, error, _: told.append(error.kind))
-        deadline_s = asyncio.get_running_loop().time() + 0.05
-        async with asyncio.timeout_at(deadline_s):
-            await sender.send(
-                Batch(model="m", items=["a"], tokens=[1]),
-                hanging,
-                request_id="r",
-                provider="p",
-                limits=Limits(),
-                exact=True,
-                deadline_s=deadline_s,
-            )
-
-    with pytest.raises(TimeoutError):
-        asyncio.run(run())
-    assert told == ["timeout"]

@@ -1,5 +1,6 @@
 """The database: its migrations, its durability, the first key, and the usage report."""
 
+import asyncio
 import contextlib
 import sqlite3
 import subprocess
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
+import msgspec
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -92,6 +94,39 @@ def test_each_migration_keeps_the_rows(tmp_path: Path, position: int) -> None:
     assert rows(path, "SELECT version_num FROM alembic_version") == [(VERSIONS[-1],)]
     for table in tables:
         assert rows(path, f'SELECT count(*) FROM "{table}"') == [(1,)]
+
+
+def test_keys_made_before_restrictions(tmp_path: Path) -> None:
+    """A key from before models and providers could be restricted still may use any."""
+    path = tmp_path / "test.db"
+    before = create_engine(f"sqlite:///{path}")
+    migrate(before, "0002")
+    with before.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO keys VALUES ('key_a', 'old', x'01', 'sk-gateway-abcd', 1, NULL, NULL)"
+        )
+    before.dispose()
+    engine = database.connect(path)
+    (kept,) = SqlKeys(engine).all()
+    engine.dispose()
+    assert (kept.id, kept.digest, kept.models, kept.providers) == ("key_a", b"\x01", None, None)
+
+
+@pytest.mark.parametrize("models", [None, ("bge-m3", 'openai:ü, and "quoted"')])
+@pytest.mark.parametrize("providers", [None, ("openai",)])
+def test_restrictions_are_kept(
+    engine: Engine, models: tuple[str, ...] | None, providers: tuple[str, ...] | None
+) -> None:
+    """A key is read as it was stored, by its digest as in the list; no restriction is NULL."""
+    made = msgspec.structs.replace(new_key("a"), models=models, providers=providers)
+    keys = SqlKeys(engine)
+    keys.create(made)
+    assert keys.all() == [made]
+    assert asyncio.run(keys.find(made.digest)) == made
+    with engine.connect() as connection:
+        query = "SELECT models IS NULL, providers IS NULL FROM keys"
+        stored = connection.exec_driver_sql(query).one()
+    assert tuple(map(bool, stored)) == (models is None, providers is None)
 
 
 def test_opening_again_changes_nothing(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_waits_of_anything(after: str, reset: str, message: str) -> None:
 def test_errors_of_anything(status: int, body: bytes) -> None:
     """Whatever an error reply holds, it becomes a failure that a client can be told."""
     error = failures.read(Reply(status=status, headers={}, body=body))
-    answer = error.answer("p", model="m")
+    answer = error.answer(model="m")
     assert 400 <= answer.status < 600
     assert answer.status != 500
     assert len(answer.message) < 600

@@ -1,9 +1,11 @@
 """The composition root: the only module that names concrete parts and puts them together."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from random import Random
 from typing import cast
 
 import msgspec
@@ -11,19 +13,21 @@ import structlog
 from starlette.applications import Starlette
 
 from embedway.admin import control
+from embedway.admin.cards import Cards
 from embedway.api.admission import Admission
 from embedway.api.asgi import Application, Receive, Scope, Send
 from embedway.api.client import BodyLimits
 from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
 from embedway.auth.authenticate import Authenticator
 from embedway.batching.send import Sender
-from embedway.catalog import catalog
 from embedway.catalog.catalog import LOCAL, Catalog
-from embedway.catalog.model import Model, Weights
+from embedway.catalog.model import Model, Served, Weights
 from embedway.config import settings as config
-from embedway.config.providers import enabled, offers
+from embedway.config.models import catalog_of
+from embedway.config.providers import enabled
 from embedway.config.settings import ConfigError, Settings
-from embedway.core.clock import now_ms
+from embedway.config.spaces import spaces_of
+from embedway.core import clock
 from embedway.core.errors import Overloaded
 from embedway.core.provider_error import ProviderError
 from embedway.local import weights
@@ -31,11 +35,18 @@ from embedway.local.engine import LocalEngine
 from embedway.local.openvino import OpenVinoEncoder
 from embedway.local.tokenizer import Tokenizer
 from embedway.observe.metrics import Metrics
+from embedway.pipeline.calls import Calls
 from embedway.pipeline.embed import Embedder
+from embedway.pipeline.engines import engine_of, limits_of
 from embedway.pipeline.prepare import Preparation
+from embedway.pipeline.prober import Prober
+from embedway.ports.engine import Engine
 from embedway.providers import local_servers, provider
 from embedway.providers.declared import Declared
 from embedway.providers.provider import Provider
+from embedway.routing.health import Healths
+from embedway.routing.router import Router
+from embedway.routing.spaces import Membership
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.store import Store, open_store
 from embedway.tokenizing.cl100k import Cl100k
@@ -52,6 +63,8 @@ class Gateway(msgspec.Struct, frozen=True):
     catalog: Catalog
     """What can be asked for, and of whom."""
     providers: Sequence[Declared]
+    embedder: Embedder
+    cards: Cards
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -95,16 +108,27 @@ def load_engine(
 
 @asynccontextmanager
 async def running(
-    settings: Settings, providers: Sequence[Declared] = ()
+    settings: Settings,
+    providers: Sequence[Declared] = (),
+    *,
+    now_ms: Callable[[], int] = clock.now_ms,
+    now_s: Callable[[], float] = time.monotonic,
 ) -> AsyncGenerator[Gateway]:
-    """A gateway over open parts; leaving the context finishes what waits and closes them."""
+    """A gateway over open parts; leaving the context finishes what waits and closes them.
+
+    Args:
+        settings: In force.
+        providers: That are enabled.
+        now_ms: The wall clock.
+        now_s: A clock that only goes forward, for waits and deadlines.
+    """
     metrics = Metrics()
     providers = await local_servers.with_models(
         providers, settings.port, known=settings.providers, find_others=settings.local_servers
     )
     remote = dict(_built(providers))
     providers = [each for each in providers if each.name in remote]
-    models = catalog.load(eu_native=settings.eu_native, offers=offers(providers))
+    models = catalog_of(settings, providers)
     async with AsyncExitStack() as parts:
         for each in remote.values():
             parts.push_async_callback(each.aclose)
@@ -122,16 +146,60 @@ async def running(
             engine = await asyncio.to_thread(load_engine, model, settings, on_batch=on_batch)
             parts.callback(engine.close)
             engines[model.id] = engine
-        embedder = Embedder(
+        # The web framework keeps what it was given after this gateway is gone: without the models.
+        parts.callback(engines.clear)
+        all_engines: dict[str, Engine] = {
+            **{f"{LOCAL}:{id}": engine for id, engine in engines.items()},
+            **remote,
+        }
+        parts.callback(all_engines.clear)
+        spaces = spaces_of(settings, models, providers, now_ms=now_ms)
+        healths = Healths(now_s=now_s, on_ejected=partial(_on_ejected, metrics))
+        calls = Calls(healths=healths, on_call=partial(_on_call, metrics))
+        prober = Prober(
+            spaces=spaces,
+            calls=calls,
+            store=store.spaces,
+            engines=all_engines,
+            tokenizers=engines,
+            on_event=partial(_on_space_event, metrics),
+        )
+        await prober.load()
+        parts.push_async_callback(prober.aclose)
+        router = Router(
             catalog=models,
-            engines={**{f"{LOCAL}:{id}": engine for id, engine in engines.items()}, **remote},
+            spaces=spaces,
+            healths=healths,
+            abilities=lambda served: all_engines[engine_of(served)].abilities,
+            now_s=now_s,
+            random=Random(),
+        )
+        embedder = Embedder(
+            router=router,
+            calls=calls,
+            prober=prober,
+            engines=all_engines,
             preparation=Preparation(tokenizers=engines, cl100k=cl100k),
-            sender=Sender(partial(_on_call, metrics)),
+            sender=Sender(now_s=now_s),
             ledger=ledger,
             deadline_s=settings.request_timeout_s,
             now_ms=now_ms,
         )
-        yield _assemble(settings, models, store, ledger, engines, embedder, metrics, providers)
+        cards = Cards(
+            catalog=models,
+            spaces=spaces,
+            healths=healths,
+            alive=lambda served: served.provider != LOCAL or engines[served.model.id].alive,
+            limits=lambda served: limits_of(served, all_engines[engine_of(served)].limits),
+        )
+        metrics.gauge(
+            "embedway_deployments_drifted",
+            "Deployments that nobody is served by, for their vectors are no longer what they were.",
+            lambda: len(spaces.drifted()),
+        )
+        yield _assemble(
+            settings, models, store, ledger, engines, embedder, cards, metrics, providers
+        )
 
 
 def create() -> Application:
@@ -172,10 +240,11 @@ def _assemble(
     ledger: SqlLedger,
     engines: dict[str, LocalEngine],
     embedder: Embedder,
+    cards: Cards,
     metrics: Metrics,
     providers: Sequence[Declared],
 ) -> Gateway:
-    authenticator = Authenticator(store.keys, pepper=store.pepper, now_ms=now_ms)
+    authenticator = Authenticator(store.keys, pepper=store.pepper, now_ms=clock.now_ms)
     admission = Admission(
         max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
     )
@@ -198,26 +267,49 @@ def _assemble(
         ),
     )
     control_plane = control.create(
-        catalog=models,
+        cards=cards,
         authenticator=authenticator,
         metrics=metrics,
         check_ready=check_ready,
-        alive=lambda model: model.id not in engines or engines[model.id].alive,
         doors=DOORS,
     )
-    return Gateway(embeddings, control_plane, admission, models, providers)  # pyright: ignore[reportArgumentType]
+    return Gateway(
+        embeddings,
+        control_plane,  # pyright: ignore[reportArgumentType]
+        admission,
+        models,
+        providers,
+        embedder,
+        cards,
+    )
+
+
+def _on_ejected(metrics: Metrics, served: Served, seconds: float) -> None:
+    metrics.ejections.labels(served.label).inc()
+    _log.warning("deployment ejected", deployment=served.id, seconds=round(seconds, 1))
+
+
+def _on_space_event(metrics: Metrics, event: str, served: Served, member: Membership) -> None:
+    metrics.space_events.labels(served.id, event).inc()
+    log = {"drifted": _log.error, "differs": _log.warning}.get(event, _log.info)
+    log(
+        f"deployment {event}",
+        deployment=served.id,
+        space=str(served.space(revision=member.revision)),
+        reason=member.reason,
+    )
 
 
 def _on_call(
-    metrics: Metrics, request_id: str, asked: str, error: ProviderError | None, seconds: float
+    metrics: Metrics, request_id: str, served: Served, error: ProviderError | None, seconds: float
 ) -> None:
-    metrics.called(asked, seconds, error.kind if error else "ok")
+    metrics.called(served.provider, seconds, error.kind if error else "ok")
     if error:
         # Of the reason nothing: a provider may repeat in it what it was sent.
         _log.warning(
             "provider failed",
             request_id=request_id,
-            provider=asked,
+            deployment=served.label,
             kind=error.kind,
             status=error.status,
             billed=error.billed,

@@ -13,28 +13,29 @@ from swagger_ui_bundle import swagger_ui_path
 
 import embedway
 from embedway.admin import errors, health, models, openapi
+from embedway.admin.cards import Cards
 from embedway.auth.authenticate import Authenticator
-from embedway.catalog.catalog import Catalog
-from embedway.catalog.model import Model
+from embedway.core.keys import Caller
 from embedway.observe.metrics import Metrics
 
 
 def create(
     *,
-    catalog: Catalog,
+    cards: Cards,
     authenticator: Authenticator,
     metrics: Metrics,
     check_ready: Callable[[], Awaitable[None]],
-    alive: Callable[[Model], bool],
     doors: Iterable[str],
 ) -> FastAPI:
     """The application; `doors` are the data plane's paths, for the documentation."""
 
-    async def authenticated(
+    async def caller(
         _: Annotated[Any, Depends(HTTPBearer(scheme_name="key", auto_error=False))],
         authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
-    ) -> None:
-        await authenticator.caller(authorization.encode("latin-1") if authorization else None, None)
+    ) -> Caller:
+        return await authenticator.caller(
+            authorization.encode("latin-1") if authorization else None, None
+        )
 
     app = FastAPI(
         title="Embedway",
@@ -46,7 +47,7 @@ def create(
                            "content": {"application/json": {"schema": openapi.ERROR}}}},
     )  # fmt: skip
     errors.install(app)
-    app.include_router(models.router(catalog, authenticated=Depends(authenticated), alive=alive))
+    app.include_router(models.router(cards, caller=Depends(caller)))
     app.include_router(health.router(check_ready=check_ready, metrics=metrics))
     _add_docs(app, sorted(doors))
     return app

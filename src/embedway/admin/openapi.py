@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from embedway.core.request import EmbedRequest
+from embedway.pipeline.dry_run import DryRun
 
 _REF = "#/components/schemas/{name}"
 
@@ -70,7 +71,7 @@ _HEADERS = {
     "x-request-id": "The request's id: yours if you sent one.",
     "openai-processing-ms": "Milliseconds spent here.",
     "x-embedway-model": "The model that answered.",
-    "x-embedway-provider": "The provider that answered.",
+    "x-embedway-provider": "The provider that answered; several are joined by commas.",
     "x-embedway-space": "The vector space: compare only vectors of the same one.",
     "x-embedway-cache": "`hit`, `miss` or `partial`.",
     "x-embedway-cost-usd": "What the request cost.",
@@ -79,11 +80,12 @@ _HEADERS = {
 _ERRORS = {
     400: "The request cannot be honoured; `param` names the field.",
     401: "No key, or not a valid one.",
+    403: "The key may not use this model, or none of those who serve it.",
     404: "No such model; the message names near ones.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is encoded.",
-    429: "The provider limits this gateway's rate; see `Retry-After`.",
+    429: "Every provider that is left limits this gateway's rate; see `Retry-After`.",
     502: "The model or its provider failed.",
     503: "Overloaded, or the database is away; see `Retry-After`.",
     504: "The provider did not answer in time.",
@@ -92,7 +94,9 @@ _ERRORS = {
 
 def add_embeddings(schema: dict[str, Any], doors: list[str]) -> dict[str, Any]:
     """`schema` with the embeddings operation on each of `doors`."""
-    (reference,), parts = msgspec.json.schema_components([EmbedRequest], ref_template=_REF)
+    (reference, _), parts = msgspec.json.schema_components(
+        [EmbedRequest, DryRun], ref_template=_REF
+    )
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     components |= parts | {"EmbeddingsResponse": _RESPONSE, "Error": ERROR}
     _nullable(components["EmbedRequest"])
@@ -125,6 +129,13 @@ def _operation(door: str, request: dict[str, Any]) -> dict[str, Any]:
             _header("X-On-Behalf-Of", "Your end user, kept with the usage record; 1 to 150 "
                     "printable ASCII characters."),
             _header("X-Request-Id", "An id of yours for this request; echoed."),
+            {
+                "name": "dry_run",
+                "in": "query",
+                "description": "`true`: answer who would be asked, in which order and at what "
+                "price, and ask nobody. Nothing is billed.",
+                "schema": {"type": "boolean", "default": False},
+            },
         ],
         "requestBody": {
             "required": True,
@@ -137,12 +148,12 @@ def _operation(door: str, request: dict[str, Any]) -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "The vectors.",
+                "description": "The vectors; with `dry_run=true` a plan, without most headers.",
                 "headers": {
                     name: {"description": text, "schema": {"type": "string"}}
                     for name, text in _HEADERS.items()
                 },
-                "content": _json("EmbeddingsResponse"),
+                "content": _json("EmbeddingsResponse", "DryRun"),
             },
             **{
                 str(status): {"description": text, "content": _json("Error")}
@@ -156,5 +167,7 @@ def _header(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
 
 
-def _json(component: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REF.format(name=component)}}}
+def _json(*components: str) -> dict[str, Any]:
+    references = [{"$ref": _REF.format(name=each)} for each in components]
+    schema = {"oneOf": references} if len(references) > 1 else references[0]
+    return {"application/json": {"schema": schema}}

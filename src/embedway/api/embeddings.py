@@ -8,8 +8,9 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
+import msgspec
 import structlog
 
 from embedway.api.admission import Admission, Ticket
@@ -18,9 +19,16 @@ from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft
 from embedway.auth.authenticate import Authenticator
 from embedway.catalog.model import Served
 from embedway.core import ids, money
-from embedway.core.errors import EmbedwayError, InternalError, InvalidRequest, MethodNotAllowed
+from embedway.core.errors import (
+    EmbedwayError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    shown,
+)
 from embedway.core.request import EmbedRequest
 from embedway.observe.metrics import Metrics
+from embedway.pipeline.dry_run import DryRun
 from embedway.pipeline.embed import Answer, Embedder
 from embedway.wire import error as wire_error
 from embedway.wire.decode import decode
@@ -102,10 +110,12 @@ class EmbeddingsEndpoint:
         try:
             ticket.admit()
             request, answer = await self._answer(scope, client, ticket, request_id, started_s)
+            if isinstance(answer, DryRun):
+                return 200, msgspec.json.encode(answer), []
             content = await _body(scope["path"], request, answer)
             ticket.swap(len(content))
             self._metrics.embedded(
-                _label(answer.candidate), items=len(answer.vectors), tokens=answer.tokens
+                _label(answer.served[0]), items=len(answer.vectors), tokens=answer.tokens
             )
             return 200, content, _headers(answer, started_s)
         except EmbedwayError as error:
@@ -126,7 +136,7 @@ class EmbeddingsEndpoint:
 
     async def _answer(
         self, scope: Scope, client: Client, ticket: Ticket, request_id: str, started_s: float
-    ) -> tuple[EmbedRequest, Answer]:
+    ) -> tuple[EmbedRequest, Answer | DryRun]:
         if scope["method"] != "POST":
             raise MethodNotAllowed(
                 f"{scope['method']} is not possible here. Use POST.", headers={"allow": "POST"}
@@ -135,8 +145,11 @@ class EmbeddingsEndpoint:
         caller = await self._authenticator.caller(
             headers.get(b"authorization"), headers.get(b"x-on-behalf-of")
         )
+        dry_run = _dry_run(scope)
         request = decode(await client.body(headers, self._body_limits, ticket))
         with client.watched():
+            if dry_run:
+                return request, await self._embedder.dry_run(request, caller)
             answer = await self._embedder.run(
                 request, caller, request_id=request_id, started_s=started_s
             )
@@ -146,6 +159,19 @@ class EmbeddingsEndpoint:
 def _refusal(error: EmbedwayError) -> Reply:
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
     return error.status, wire_error.body(error), headers
+
+
+def _dry_run(scope: Scope) -> bool:
+    """Whether the query asks for one."""
+    if not scope["query_string"]:
+        return False
+    asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    value = asked.get("dry_run", "false")
+    if value not in {"true", "false"}:
+        raise InvalidRequest(
+            f"'dry_run' is {shown(value)}. Use 'true' or 'false', or leave it out.", param="dry_run"
+        )
+    return value == "true"
 
 
 def _request_id(scope: Scope) -> str:
@@ -164,7 +190,7 @@ async def _body(path: str, request: EmbedRequest, answer: Answer) -> bytes:
         usage=usage,
         id=answer.id,
         created=answer.created_s,
-        provider=answer.candidate.deployment.provider,
+        provider=answer.providers,
     )
     pieces: list[bytes] = []
     for piece in encode(head, answer.vectors, encoding_format=request.encoding_format):
@@ -174,18 +200,17 @@ async def _body(path: str, request: EmbedRequest, answer: Answer) -> bytes:
     return b"".join(pieces)
 
 
-def _label(candidate: Served) -> str:
+def _label(served: Served) -> str:
     """The model as metrics know it: names that clients make up are not told apart."""
-    return candidate.model.id if candidate.model.declared else f"{candidate.deployment.provider}:*"
+    return served.model.id if served.model.declared else f"{served.provider}:*"
 
 
 def _headers(answer: Answer, started_s: float) -> Headers:
     elapsed_s = time.perf_counter() - started_s
-    model, deployment = answer.candidate.model, answer.candidate.deployment
     values = (
         (b"openai-processing-ms", str(round(elapsed_s * 1000))),
-        (b"x-embedway-model", model.id),
-        (b"x-embedway-provider", deployment.provider),
+        (b"x-embedway-model", answer.served[0].model.id),
+        (b"x-embedway-provider", answer.providers),
         (b"x-embedway-space", str(answer.space)),
         (b"x-embedway-cache", "miss"),
         (b"x-embedway-cost-usd", money.as_usd(answer.cost_nano_usd)),

@@ -44,7 +44,12 @@ class Authenticator:
         state = key.state(self._now_ms())
         if state != "active":
             raise InvalidKey(f"The API key {key.id} is {state}. {_CURE}")
-        return Caller(key_id=key.id, on_behalf_of=_end_user(on_behalf_of))
+        return Caller(
+            key_id=key.id,
+            on_behalf_of=_end_user(on_behalf_of),
+            models=key.models,
+            providers=key.providers,
+        )
 
     async def _lookup(self, bearer: str) -> Key | None:
         now_s = asyncio.get_running_loop().time()

@@ -56,11 +56,17 @@ def _checksum(text: str) -> str:
 
 
 def issue(
-    name: str, *, pepper: bytes, now_ms: int, expires_ms: int | None = None
+    name: str,
+    *,
+    pepper: bytes,
+    now_ms: int,
+    expires_ms: int | None = None,
+    models: tuple[str, ...] | None = None,
+    providers: tuple[str, ...] | None = None,
 ) -> tuple[str, Key]:
     """A new key: its secret, to be shown once, and the record to store.
 
-    Times are milliseconds since 1970-01-01 UTC.
+    Times are milliseconds since 1970-01-01 UTC; None leaves models or providers unrestricted.
     """
     secret = generate()
     return secret, Key(
@@ -71,4 +77,6 @@ def issue(
         created_ms=now_ms,
         expires_ms=expires_ms,
         revoked_ms=None,
+        models=models,
+        providers=providers,
     )

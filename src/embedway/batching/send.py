@@ -1,7 +1,7 @@
-"""Sends one request's items as calls within a provider's limits and joins what they answer.
+"""Sends one request's items as calls within a deployment's limits and joins what they answer.
 
-Owns retries and the search for the item that a provider refuses. Knows of providers only that they
-embed a batch or raise a `ProviderError`.
+Owns retries, the way on to the next deployment, and the search for the item that is refused. Knows
+of deployments only that a route leads there: it embeds a batch or raises a `ProviderError`.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -17,6 +18,7 @@ from embedway.batching import plan
 from embedway.batching.retries import RetryBudget, wait_s
 from embedway.core import vectors
 from embedway.core.batch import Batch, Limits, Result
+from embedway.core.errors import InvalidRequest, Overloaded
 from embedway.core.provider_error import OF_AN_ITEM, ProviderError
 
 ESTIMATE_SHARE = 0.7
@@ -30,124 +32,260 @@ MOST_TOKENS_PER_UNIT = 4
 MOST_PROMPT_TOKENS = 64
 """What a provider may put before each text."""
 
-Call = Callable[[Batch], Awaitable[Result]]
-OnCall = Callable[[str, str, ProviderError | None, float], None]
-"""Told of each call: for which request, who was asked, the failure if any, and the seconds."""
+
+class Lot(msgspec.Struct, frozen=True, kw_only=True):
+    """All items of a request, as one deployment is asked for them."""
+
+    batch: Batch
+    exact: bool
+    """Whether its tokens are counted as the model counts them, not estimated."""
+
+
+class Route(Protocol):
+    """A deployment, and how this request is sent to it."""
+
+    @property
+    def limits(self) -> Limits:
+        """Of a call."""
+        ...
+
+    @property
+    def provider(self) -> str:
+        """Who is asked."""
+        ...
+
+    async def prepared(self) -> Lot:
+        """What it is asked for; made once.
+
+        Raises:
+            InvalidRequest: It cannot be asked for that.
+            Overloaded: Too much is waiting.
+        """
+        ...
+
+    async def embed(self, batch: Batch) -> Result:
+        """One call.
+
+        Raises:
+            ProviderError: It failed.
+        """
+        ...
+
+    async def finished(self, batch: Batch, result: Result) -> Result:
+        """The vectors of a call that answered well, as the request wants them.
+
+        Raises:
+            ProviderError: They are not of the space they should be of.
+        """
+        ...
+
+    def began(self, *, others: bool) -> None:
+        """Told of each call before it goes out.
+
+        Args:
+            others: Whether somebody else could be asked instead.
+
+        Raises:
+            ProviderError: Since the request was planned it asked to be left alone, or failed.
+        """
+        ...
+
+    def ended(self, batch: Batch, outcome: Result | ProviderError | None, seconds: float) -> None:
+        """Told of each call that came back; None if nobody waited for it to."""
+        ...
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call gave to an answer."""
+
+    at: int
+    """The route that it went by, as an index."""
+    tokens: int
+    exact: bool
+    """Whether the tokens are as counted, by us or by the provider, not estimated."""
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):
     """What all calls of one request answered together."""
 
     vectors: vectors.Vectors
-    tokens: int
-    exact: bool
-    """Whether the tokens are as counted, by us or by the provider, not estimated."""
+    parts: list[Part]
+    """In the order of the items; at least one."""
 
 
 class Sender:
-    """Sends batches; one for the process, for it holds the retry budget."""
+    """Sends requests; one for the process, for it holds the retry budget."""
 
-    def __init__(
-        self, on_call: OnCall = lambda _request_id, _provider, _error, _seconds: None
-    ) -> None:
-        """Takes whom to tell of each call."""
+    def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:
+        """Takes a clock."""
         self._budget = RetryBudget()
-        self._on_call = on_call
+        self._now_s = now_s
 
-    async def send(
-        self,
-        batch: Batch,
-        call: Call,
-        *,
-        request_id: str,
-        provider: str,
-        limits: Limits,
-        exact: bool,
-        deadline_s: float,
-    ) -> Embedded:
-        """The vectors of all items of `batch`, in order, checked.
+    async def send(self, routes: Sequence[Route], *, items: int, deadline_s: float) -> Embedded:
+        """The vectors of all items of a request, in order, checked.
+
+        Each call goes to the first of `routes`. If it fails there for a reason that another
+        deployment need not have, its items go on to the next.
 
         Args:
-            batch: Everything that was asked for.
-            call: Embeds a batch within `limits`.
-            request_id: For whom.
-            provider: Who is asked.
-            limits: Of a call.
-            exact: Whether the batch's tokens are counted, not estimated.
-            deadline_s: On the event loop's clock.
+            routes: To deployments of one vector space, the preferred first; at least one.
+            items: How many were asked for.
+            deadline_s: For all of it, on this sender's clock.
 
         Raises:
-            ProviderError: A call failed for good; its `item` is an index in `batch`.
+            ProviderError: A call failed for good; its `item` is an index in the request.
+            InvalidRequest: None of the routes can be asked for that.
         """
-        on_call = partial(self._on_call, request_id, provider)
         trip = _Trip(
-            call,
-            items=len(batch.items),
-            budget=self._budget,
-            deadline_s=deadline_s,
-            on_call=on_call,
+            routes, items=items, budget=self._budget, deadline_s=deadline_s, now_s=self._now_s
         )
-        most = limits.max_tokens
-        if most is not None and not exact:
-            most = int(most * ESTIMATE_SHARE)
-        cuts = list(plan.cut(batch.tokens, max_items=limits.max_items, max_tokens=most))
-        if len(cuts) == 1:
-            results = await trip.part(batch, 0)
-        else:
-            results = await _together(
-                [(batch.part(start, end), start) for start, end in cuts],
-                trip.part,
-                at_once=limits.max_parallel,
-            )
-        return _joined(results, exact=exact)
+        return _joined(await trip.items(0, items, at=0))
 
 
-Answered = tuple[Batch, Result]
+def cuts(
+    lot: Lot, limits: Limits, *, start: int = 0, end: int | None = None
+) -> list[tuple[int, int]]:
+    """The calls that items `start` up to but without `end` of `lot` take, as such ranges."""
+    most = limits.max_tokens
+    if most is not None and not lot.exact:
+        most = int(most * ESTIMATE_SHARE)
+    parts = plan.cut(lot.batch.tokens[start:end], max_items=limits.max_items, max_tokens=most)
+    return [(start + first, start + last) for first, last in parts]
 
 
-async def _together(
-    parts: Sequence[tuple[Batch, int]],
-    send: Callable[[Batch, int], Awaitable[list[Answered]]],
-    *,
-    at_once: int,
-) -> list[Answered]:
-    """What `send` answers for each part, in order; the first failure ends the others."""
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """A call and its answer."""
+
+    at: int
+    batch: Batch
+    exact: bool
+    result: Result
+
+
+Calls = Sequence[Callable[[], Awaitable[list[Answered]]]]
+
+
+async def _together(calls: Calls, *, at_once: int) -> list[Answered]:
+    """What the calls answer, in order; the first failure ends the others."""
     gate = asyncio.Semaphore(at_once)
 
-    async def one(part: Batch, offset: int) -> list[Answered]:
+    async def one(call: Callable[[], Awaitable[list[Answered]]]) -> list[Answered]:
         async with gate:
-            return await send(part, offset)
+            return await call()
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(part, offset)) for part, offset in parts]
+            tasks = [group.create_task(one(call)) for call in calls]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [answered for task in tasks for answered in task.result()]
 
 
 class _Trip:
-    """The calls of one request."""
+    """One request on its way: by the first route, and from there on by the next."""
 
     def __init__(
         self,
-        call: Call,
+        routes: Sequence[Route],
         *,
         items: int,
         budget: RetryBudget,
         deadline_s: float,
-        on_call: Callable[[ProviderError | None, float], None],
+        now_s: Callable[[], float],
     ) -> None:
-        self._call = call
+        self._routes = routes
         self._items = items
         self._budget = budget
         self._deadline_s = deadline_s
-        self._on_call = on_call
+        self._now_s = now_s
+
+    async def items(self, start: int, end: int, *, at: int) -> list[Answered]:
+        """What items `start` up to but without `end` are answered with by route `at` or later."""
+        at, lot = await self._prepared(at)
+        batch, leg = lot.batch, self._leg(at, lot)
+        limits = self._routes[at].limits
+        parts = cuts(lot, limits, start=start, end=end)
+        if parts == [(0, len(batch.items))]:
+            return await self._sent(leg, batch, 0, at=at)
+        calls = [
+            partial(self._sent, leg, batch.part(first, last), first, at=at) for first, last in parts
+        ]
+        return await _together(calls, at_once=limits.max_parallel)
+
+    async def _prepared(self, at: int) -> tuple[int, Lot]:
+        """The first route from `at` on that can be asked, and for what."""
+        refusals: list[InvalidRequest] = []
+        for index in range(at, len(self._routes)):
+            try:
+                return index, await self._routes[index].prepared()
+            except InvalidRequest as refusal:
+                # What is too long for one, another may take.
+                refusals.append(refusal)
+        raise refusals[0]
+
+    def _leg(self, at: int, lot: Lot) -> "_Leg":
+        return _Leg(
+            self._routes[at],
+            at=at,
+            exact=lot.exact,
+            alone=self._items == 1,
+            after=len(self._routes) - at - 1,
+            budget=self._budget,
+            deadline_s=self._deadline_s,
+            now_s=self._now_s,
+        )
+
+    async def _sent(self, leg: "_Leg", batch: Batch, offset: int, *, at: int) -> list[Answered]:
+        """What `batch` is answered with on `leg`, or by a later route if that one fails."""
+        failed: ProviderError | Overloaded
+        try:
+            return await leg.part(batch, offset)
+        except ProviderError as error:
+            error.provider = self._routes[at].provider
+            error.tried = [(error.provider, error.kind)] if error.asked else []
+            if not error.elsewhere or at + 1 == len(self._routes):
+                raise
+            failed = error
+        except Overloaded as error:
+            if at + 1 == len(self._routes):
+                raise
+            failed = error
+        try:
+            return await self.items(offset, offset + len(batch.items), at=at + 1)
+        except InvalidRequest:
+            raise failed from None  # what it can be asked, nobody else can
+        except ProviderError as error:
+            raise error.after(failed) if isinstance(failed, ProviderError) else error from None
+
+
+class _Leg:
+    """The calls of one request that go by one route."""
+
+    def __init__(
+        self,
+        route: Route,
+        *,
+        at: int,
+        exact: bool,
+        alone: bool,
+        after: int,
+        budget: RetryBudget,
+        deadline_s: float,
+        now_s: Callable[[], float],
+    ) -> None:
+        self._route = route
+        self._at = at
+        self._exact = exact
+        self._alone = alone  # the request has one item
+        self._after = after  # routes that are left if this one fails
+        self._budget = budget
+        self._deadline_s = deadline_s
+        self._now_s = now_s
 
     async def part(self, batch: Batch, offset: int, splits: int = 0) -> list[Answered]:
         """What `batch`, which begins at item `offset` of the request, is answered with."""
         try:
-            return [(batch, await self._tried(batch))]
+            result = await self._tried(batch)
         except ProviderError as error:
             if error.item is not None:
                 error.item += offset
@@ -156,6 +294,7 @@ class _Trip:
             elif error.kind in OF_AN_ITEM:
                 error.item = await self._at_fault(batch, offset)
             raise
+        return [Answered(at=self._at, batch=batch, exact=self._exact, result=result)]
 
     async def _tried(self, batch: Batch) -> Result:
         """One call, and again where that makes sense."""
@@ -166,6 +305,8 @@ class _Trip:
                     return await self._once(batch)
                 except ProviderError as error:
                     tried += 1
+                    if self._after and error.elsewhere and not error.again_now:
+                        raise  # somebody else is asked at once
                     wait = wait_s(error, tried=tried, left_s=self._left_s())
                     if wait is None or (tried == 1 and not self._budget.left):
                         raise
@@ -193,7 +334,7 @@ class _Trip:
         Each half is sent once; if one is refused and the other is not, the search goes on in it.
         If both are, or if only one was sent at all, the reason may as well be in the request.
         """
-        if len(batch.items) == self._items == 1:
+        if self._alone:
             return None
         try:
             # What is left of the time belongs to the answer.
@@ -226,43 +367,55 @@ class _Trip:
         return False
 
     async def _once(self, batch: Batch) -> Result:
-        began_s = time.perf_counter()
+        began_s = self._now_s()
+        outcome: Result | ProviderError | None = None
+        self._route.began(others=self._after > 0)
         try:
             with self._budget.call():
-                result = await self._call(batch)
-            vectors.check(result.vectors, items=len(batch.items), dimensions=batch.width)
+                outcome = result = await self._answer(batch)
         except ProviderError as error:
-            self._on_call(error, time.perf_counter() - began_s)
+            outcome = error
             raise
         except asyncio.CancelledError:
             if self._left_s() <= 0:
-                late = ProviderError("timeout", billed="maybe")
-                self._on_call(late, time.perf_counter() - began_s)
+                outcome = ProviderError("timeout", billed="maybe")
             raise
-        self._on_call(None, time.perf_counter() - began_s)
+        finally:
+            self._route.ended(batch, outcome, self._now_s() - began_s)
+        return await self._route.finished(batch, result)
+
+    async def _answer(self, batch: Batch) -> Result:
+        if not self._after:
+            result = await self._route.embed(batch)
+        else:
+            # Who does not answer must leave time for those who would.
+            share_s = max(self._left_s(), 0) / (self._after + 1)
+            try:
+                async with asyncio.timeout(share_s):
+                    result = await self._route.embed(batch)
+            except TimeoutError:
+                raise ProviderError("timeout", billed="maybe") from None
+        vectors.check(result.vectors, items=len(batch.items), dimensions=batch.width)
         return result
 
     def _left_s(self) -> float:
-        return self._deadline_s - asyncio.get_running_loop().time()
+        return self._deadline_s - self._now_s()
 
 
-def _joined(results: list[Answered], *, exact: bool) -> Embedded:
-    parts = [result.vectors for _, result in results]
+def _joined(answers: list[Answered]) -> Embedded:
+    parts = [answered.result.vectors for answered in answers]
     if len({part.shape[1] for part in parts}) > 1:
         raise ProviderError("malformed", "vectors of different widths", billed="yes")
-    told = [_told(batch, result) for batch, result in results]
     return Embedded(
         vectors=parts[0] if len(parts) == 1 else np.concatenate(parts),
-        tokens=sum(
-            sum(batch.tokens) if count is None else count
-            for (batch, _), count in zip(results, told, strict=True)
-        ),
-        exact=exact or None not in told,
+        parts=[_counted(answered) for answered in answers],
     )
 
 
-def _told(batch: Batch, result: Result) -> int | None:
-    """The provider's own count, which settles the bill, unless no text has so many tokens."""
+def _counted(answered: Answered) -> Part:
+    """The provider's own count settles the bill, unless no text has so many tokens."""
+    batch, tokens = answered.batch, answered.result.tokens
     most = sum(MOST_TOKENS_PER_UNIT * len(item) + MOST_PROMPT_TOKENS for item in batch.items)
-    tokens = result.tokens
-    return tokens if tokens is not None and 0 < tokens <= most else None
+    if tokens is not None and 0 < tokens <= most:
+        return Part(at=answered.at, tokens=tokens, exact=True)
+    return Part(at=answered.at, tokens=sum(batch.tokens), exact=answered.exact)

@@ -1,18 +1,20 @@
 """Loads the models this gateway knows, and finds one by any of its names."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import cache
 from importlib import resources
 
 import msgspec
 
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog import named, policy
+from embedway.catalog.model import LOCAL, Deployment, Model, Served
+from embedway.catalog.named import AUTO, Named
+from embedway.catalog.near import NearNames
+from embedway.catalog.policy import Policy
 
-AUTO = "auto"
 AUTO_MODEL = "all-minilm-l6-v2"
-"""The model behind `auto`: a pinned choice, for another one is another vector space."""
-LOCAL = "embedway"
-"""The provider of models that run in this process."""
+"""Runs in this process, and is behind `auto` unless the operator pins another."""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,37 +33,60 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of the packaged catalog."""
+    """A file of the catalog."""
 
     models: list[Model]
+    prices: date | None = None
+    """When its prices were read, but for those with a date of their own."""
 
 
 class Catalog:
-    """The known models by id, who serves them in order of preference, and what `auto` is."""
+    """The known models by id, who serves them in order of preference, and what names stand for."""
 
     def __init__(
-        self, served: Sequence[Served], *, auto: str, offers: Sequence[Offer] = ()
+        self,
+        served: Sequence[Served],
+        *,
+        offers: Sequence[Offer] = (),
+        auto: str = f"{LOCAL}:{AUTO_MODEL}",
+        aliases: Mapping[str, str | Sequence[str]] = {},
+        policies: Mapping[str, Policy] = {},
     ) -> None:
+        """See `load`."""
         self._served = served
-        self._by_id: dict[str, list[Served]] = {}
+        by_id: dict[str, list[Served]] = {}
         for each in self._served:
-            self._by_id.setdefault(each.model.id, []).append(each)
+            by_id.setdefault(each.model.id, []).append(each)
         self.models = {
             id: msgspec.structs.replace(all[0].model, deployments=[each.deployment for each in all])
-            for id, all in self._by_id.items()
+            for id, all in by_id.items()
         }
         """What is listed of each id: the facts of the first who serves it."""
-        self.auto = self.models[auto]
-        """The model behind `auto`."""
         self.offers: Mapping[str, Offer] = {offer.provider: offer for offer in offers}
-        # By the provider's own name for a model too, where that is no other model's id.
-        self._qualified = {f"{each.provider}:{each.name}": each for each in self._served} | {
-            each.id: each for each in self._served
+        self._policies = policies
+        self._bare = {
+            id: Named(served=policy.of_one_space(all, self.policy(id)), explicit=False)
+            for id, all in by_id.items()
         }
-
-    def names(self) -> list[str]:
-        """Every name a request may use, but for a provider's models that nobody declared."""
-        return [AUTO, *(each.id for each in self._served), *self.models]
+        # By the provider's own name for a model too, where that is no other model's id.
+        theirs = {f"{each.provider}:{each.name}": each for each in self._served}
+        self._qualified = {
+            name: Named(served=(each,), explicit=True)
+            for name, each in (theirs | {each.id: each for each in self._served}).items()
+        }
+        names = [AUTO, *aliases, *by_id, *(each.id for each in self._served)]
+        own_names = [(each.name, each.id) for each in self._served]
+        self._near = NearNames([*((name, name) for name in names), *own_names])
+        for id, said in policies.items():
+            if id not in by_id:
+                raise policy.refusal(id, f"nobody here has this model. {self._hint(id)}")
+            policy.check(id, said, by_id[id])
+        for alias in aliases:
+            named.check_alias(alias, ids=by_id)
+        self._pinned: dict[str, Named] = {}
+        self.aliases: Mapping[str, tuple[str, ...]] = named.flattened({AUTO: auto, **aliases})
+        """The names that `auto` and each alias stand for in the end."""
+        self._pinned = {alias: self._stands_for(alias) for alias in self.aliases}
 
     def deployments(self) -> Sequence[Served]:
         """Every deployment with its model, in order of preference."""
@@ -71,23 +96,32 @@ class Catalog:
         """Those that run in this process."""
         return [each.model for each in self._served if each.provider == LOCAL]
 
-    def find(self, name: str) -> list[Served]:
-        """Who may be asked for the model of this name, the preferred first; nobody if none has it.
+    def policy(self, model_id: str) -> Policy:
+        """What the operator says of a model."""
+        return self._policies.get(model_id) or Policy()
+
+    def find(self, name: str) -> Named | None:
+        """What this name stands for; None if nobody has it.
 
         Args:
-            name: `auto`, an id, or `provider:model` with the model's id here or its name there.
+            name: `auto`, an alias, an id, or `provider:model` with the model's id here or its name
+                there.
         """
-        if name == AUTO:
-            return self._by_id[self.auto.id][:1]
+        if found := self._pinned.get(name):
+            return found
         provider, _, bare = name.partition(":")
         offer = self.offers.get(provider)
         # A provider's name decides first, or a server that is found could take it for its own.
         if not bare or (offer is None and provider != LOCAL):
-            return self._by_id.get(name, [])
+            return self._bare.get(name)
         if found := self._qualified.get(name):
-            return [found]
+            return found
         if offer is None:
-            return []
+            return None
+        # As Google lists its models.
+        plain = f"{provider}:{bare.rpartition('models/')[2]}"
+        if offer.known and (found := self._qualified.get(plain)):
+            return found
         unlisted = Model(
             id=bare,
             owned_by=provider,
@@ -95,7 +129,47 @@ class Catalog:
             deployments=[offer.unlisted],
             declared=False,
         )
-        return [Served(unlisted, offer.unlisted)]
+        return Named(served=(Served(unlisted, offer.unlisted),), explicit=True)
+
+    def hint(self, name: str, *, otherwise: str) -> str:
+        """What may help whoever asked for a name that nobody has.
+
+        Args:
+            name: Which.
+            otherwise: What to say if no name is near.
+        """
+        provider, separator, _ = name.partition(":")
+        told: list[str] = []
+        if (
+            separator
+            and provider.replace("-", "_").isidentifier()
+            and provider not in {*self.offers, LOCAL}
+        ):
+            enabled = ", ".join([LOCAL, *self.offers])
+            told.append(f"No provider {provider!r} is enabled here; there are {enabled}.")
+        bare = name.rpartition(":")[2]
+        known = next((model for model in packaged() if model.id == bare), None)
+        if known and bare not in self.models:
+            kinds = ", ".join(each.provider for each in known.deployments)
+            told.append(
+                f"{bare!r} is known to be at {kinds}: set the key of one (`embedway providers list "
+                "--all`)."
+            )
+            return " ".join(told)
+        near = " or ".join(map(repr, self._near.to(name)))
+        return " ".join([*told, f"Did you mean {near}?" if near else otherwise])
+
+    def _hint(self, name: str) -> str:
+        return self.hint(name, otherwise="`embedway models list` shows those there are.")
+
+    def _stands_for(self, alias: str) -> Named:
+        found: dict[str, Named] = {}
+        for name in self.aliases[alias]:
+            meant = self.find(name)
+            if meant is None:
+                raise named.refusal(alias, f"nobody here has {name!r}. {self._hint(name)}")
+            found[name] = meant
+        return named.joined(alias, found)
 
 
 @cache
@@ -103,20 +177,53 @@ def packaged() -> Sequence[Model]:
     """Every model of the packaged catalog; the providers of its deployments are kinds."""
     folder = resources.files("embedway.catalog") / "models"
     files = sorted(folder.iterdir(), key=lambda file: file.name)
-    return tuple(
-        model
-        for file in files
-        for model in msgspec.toml.decode(file.read_bytes(), type=Family).models
-    )
+    return tuple(model for file in files for model in read(file.read_bytes()))
 
 
-def load(*, eu_native: bool, offers: Sequence[Offer] = ()) -> Catalog:
+def read(file: bytes) -> list[Model]:
+    """The models in a file of the catalog, each price with its date.
+
+    Raises:
+        msgspec.DecodeError: It is no TOML, or says what no model has.
+    """
+    family = msgspec.toml.decode(file, type=Family)
+    replace = msgspec.structs.replace
+    return [
+        replace(
+            model,
+            deployments=[
+                # That something is free is too easily said of all: it needs a date of its own.
+                replace(each, price_date=each.price_date or family.prices)
+                if each.price_per_mtok_usd
+                else each
+                for each in model.deployments
+            ],
+        )
+        for model in family.models
+    ]
+
+
+def load(
+    *,
+    eu_native: bool,
+    offers: Sequence[Offer] = (),
+    auto: str = f"{LOCAL}:{AUTO_MODEL}",
+    aliases: Mapping[str, str | Sequence[str]] = {},
+    policies: Mapping[str, Policy] = {},
+) -> Catalog:
     """The models that can be asked for: those that run here, and those of `offers`, in order.
 
     Args:
         eu_native: Whether the operator declares this gateway's own models, which run where it
             runs, to be based and regulated in the EU.
         offers: The providers that are enabled.
+        auto: The name that `auto` stands for.
+        aliases: The name, or the names in order, that each stands for.
+        policies: What the operator says of models, by id.
+
+    Raises:
+        CatalogError: `auto`, an alias or a policy names nobody, or an alias names models whose
+            vectors cannot be compared.
     """
     models = packaged()
     served: list[Served] = [
@@ -127,19 +234,15 @@ def load(*, eu_native: bool, offers: Sequence[Offer] = ()) -> Catalog:
     ]
     for offer in offers:
         declared = {model.id for model in offer.models}
-        served += [Served(model, each) for model in offer.models for each in model.deployments]
         served += [
-            Served(
-                model,
-                msgspec.structs.replace(
-                    each,
-                    provider=offer.provider,
-                    eu_native=offer.unlisted.eu_native,
-                    zero_data_retention=offer.unlisted.zero_data_retention,
-                ),
-            )
+            Served(model, each.at(offer.unlisted))
+            for model in offer.models
+            for each in model.deployments
+        ]
+        served += [
+            Served(model, each.at(offer.unlisted))
             for model in (models if offer.known else ())
             for each in model.deployments
             if each.provider == offer.kind and model.id not in declared
         ]
-    return Catalog(served, auto=AUTO_MODEL, offers=offers)
+    return Catalog(served, offers=offers, auto=auto, aliases=aliases, policies=policies)

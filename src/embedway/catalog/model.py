@@ -12,7 +12,9 @@ import msgspec
 from embedway.core.request import InputType
 from embedway.core.spaces import SpaceId
 
-Quantisation = Literal["fp32", "bf16", "fp16", "int8", "unknown"]
+LOCAL = "embedway"
+"""The provider of models that run in this process."""
+Quantisation = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "binary", "unknown"]
 UNQUANTISED: frozenset[Quantisation] = frozenset({"fp32", "bf16", "fp16"})
 
 
@@ -56,24 +58,45 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the provider calls the model; empty where that is its id."""
     price_per_mtok_usd: Decimal | None = None
     """Per million input tokens; None if it is not known."""
+    price_date: date | None = None
+    """When that price was read; None if nobody says."""
     quantisation: Quantisation = "unknown"
     zero_data_retention: bool = False
     eu_native: bool = False
+    hq_country: str = ""
+    """Of its provider's headquarters, by ISO 3166-1 alpha-2; empty if it is not known."""
+    region: str = ""
+    """Where it runs, in its provider's words; empty if it is not known."""
     max_items: int | None = None
     """In a call, if other than the provider's own limit."""
     max_batch_tokens: int | None = None
     """In a call, likewise."""
 
+    def at(self, place: "Deployment") -> "Deployment":
+        """This at the provider of `place`, with what holds of all that it serves."""
+        return msgspec.structs.replace(
+            self,
+            provider=place.provider,
+            zero_data_retention=place.zero_data_retention,
+            eu_native=place.eu_native,
+            hq_country=place.hq_country,
+            region=self.region or place.region,
+        )
+
 
 class Model(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
-    """A model and its deployments."""
+    """A model and its deployments. What is said of it is what its maker says."""
 
     id: str
     owned_by: str = "unknown"
     description: str = ""
+    licence: str = "unknown"
+    """Of its weights, by SPDX; `proprietary` if they are not to be had."""
     created: date = date(1970, 1, 1)
     dimensions: int | None = None
-    """Of its vectors; None if it is not known."""
+    """Of its vectors unless others are asked for; None if it is not known."""
+    native_dimensions: int | None = None
+    """Of its widest vectors, if those are not what comes unasked."""
     trained_dimensions: list[int] | Literal["any", "unknown"] = []
     """Other widths the model was trained for (Matryoshka); `any` up to its own."""
     max_item_tokens: int | None = None
@@ -84,7 +107,11 @@ class Model(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
     token_ids: Literal["cl100k_base", "native"] = "cl100k_base"
     """What token ids in a request are: OpenAI's, to be decoded to text, or the model's own."""
     pooling: str = "unstated"
+    """How one vector is made of its tokens': `mean`, `cls` or `last_token`."""
     normalised: bool | None = None
+    """Whether its vectors have length one; if so, this gateway sees to it."""
+    prompts: dict[InputType, str] = {}
+    """What belongs before a text of each kind. Providers may apply it; nothing here does."""
     tags: list[str] = msgspec.field(default_factory=lambda: ["embedding"])
     deployments: list[Deployment] = []
     weights: Weights | None = None
@@ -131,9 +158,15 @@ class Served(msgspec.Struct, frozen=True, dict=True):
         return self.deployment.name or self.model.id
 
     @property
+    def label(self) -> str:
+        """Of the deployment in metrics: names that clients make up are not told apart."""
+        return self.id if self.model.declared else f"{self.provider}:*"
+
+    @property
     def revision(self) -> str:
         """Of the space of its vectors, as long as nothing proves that they are of another's too."""
-        return self.model.digest or self.deployment.provider
+        here = self.provider == LOCAL
+        return (here and self.model.digest) or self.provider
 
     def space(
         self,

@@ -7,7 +7,19 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 import embedway
-from embedway.cli import config, doctor, embed, keys, models, providers, serve, usage
+from embedway.cli import (
+    catalog,
+    config,
+    doctor,
+    embed,
+    keys,
+    models,
+    providers,
+    route,
+    serve,
+    spaces,
+    usage,
+)
 from embedway.cli.terminal import say_error
 from embedway.config.settings import ConfigError
 from embedway.core.errors import EmbedwayError
@@ -49,10 +61,13 @@ def main(
 
 commands.command()(serve.serve)
 commands.command()(embed.embed)
+commands.command()(route.route)
 commands.add_typer(keys.commands, name="keys")
 commands.command()(usage.usage)
 commands.add_typer(models.commands, name="models")
+commands.add_typer(catalog.commands, name="catalog")
 commands.add_typer(providers.commands, name="providers")
+commands.add_typer(spaces.commands, name="spaces")
 commands.add_typer(config.commands, name="config")
 commands.command()(doctor.doctor)
 

@@ -1,11 +1,15 @@
 """Where the gateway listens, and where a client on this machine finds it."""
 
+import json
 import socket
+from http.client import HTTPException
+from urllib.request import ProxyHandler, build_opener
 
 from embedway.config.settings import Settings
 
 BACKLOG = 2048
 """Connections that wait to be accepted."""
+ANSWER_TIMEOUT_S = 2
 
 
 class AddressError(Exception):
@@ -56,3 +60,13 @@ def base_url(settings: Settings) -> str:
     # What stands for all addresses is no address to connect to.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def answers(url: str) -> bool:
+    """Whether a gateway is ready there."""
+    try:
+        opener = build_opener(ProxyHandler({}))  # this machine is not behind its own proxy
+        with opener.open(f"{url}/readyz", timeout=ANSWER_TIMEOUT_S) as answer:
+            return json.loads(answer.read(1024)) == {"status": "ready"}
+    except (OSError, ValueError, HTTPException):
+        return False

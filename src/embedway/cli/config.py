@@ -23,13 +23,20 @@ def show(as_json: AsJson = False) -> None:
     rows = [
         {
             "setting": name,
-            "value": _shown(value),
+            "value": _aliases(loaded.settings) if name == "aliases" else _shown(value),
             "from": loaded.origins.get(name, "default"),
             "meaning": Settings.model_fields[name].description,
         }
         for name, value in loaded.settings
     ]
     print_table(rows, empty="", as_json=as_json)
+
+
+def _aliases(settings: Settings) -> str:
+    return ", ".join(
+        f"{alias} -> {named if isinstance(named, str) else ', then '.join(named)}"
+        for alias, named in settings.aliases.items()
+    )
 
 
 def _shown(value: object) -> object:

@@ -1,17 +1,14 @@
 """`embedway doctor`: says what is missing here, and how to cure it."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
-from http.client import HTTPException
-from urllib.request import ProxyHandler, build_opener
 
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.catalog import catalog
-from embedway.cli.address import AddressError, base_url, bind
+from embedway.cli.address import AddressError, answers, base_url, bind
 from embedway.cli.terminal import (
     AsJson,
     load_providers,
@@ -21,6 +18,7 @@ from embedway.cli.terminal import (
     wheel_of,
 )
 from embedway.config import settings as config
+from embedway.config.models import catalog_of
 from embedway.config.providers import incomplete
 from embedway.config.settings import ConfigError, Settings
 from embedway.core.clock import now_ms
@@ -30,7 +28,6 @@ from embedway.storage.database import DatabaseError
 from embedway.storage.store import open_store
 
 FREE_BYTES = 500 * 2**20
-ANSWER_TIMEOUT_S = 2
 
 Finding = tuple[bool, str]
 """Whether all is well, and what was found or how to cure it."""
@@ -94,13 +91,15 @@ def _weights(settings: Settings) -> Finding:
 def _providers(_: Settings) -> Finding:
     loaded = config.load()
     try:
-        names = [f"{each.name} ({each.origin})" for each in load_providers(loaded)]
+        declared = load_providers(loaded)
+        catalog_of(loaded.settings, declared)
     except ConfigError as error:
         return False, str(error)
     missing = incomplete(loaded)
     if missing:
         return False, " ".join(missing)
-    return True, ", ".join(names) or "none but this gateway"
+    names = ", ".join(f"{each.name} ({each.origin})" for each in declared)
+    return True, names or "none but this gateway"
 
 
 def _precision(settings: Settings) -> Finding:
@@ -117,18 +116,8 @@ def _port(settings: Settings) -> Finding:
         bind(settings).close()
     except AddressError as error:
         url = base_url(settings)
-        return (True, f"a gateway is ready on {url}") if _ready(url) else (False, str(error))
+        return (True, f"a gateway is ready on {url}") if answers(url) else (False, str(error))
     return True, f"{settings.port} is free"
-
-
-def _ready(url: str) -> bool:
-    """Whether a gateway answers there."""
-    try:
-        opener = build_opener(ProxyHandler({}))  # this machine is not behind its own proxy
-        with opener.open(f"{url}/readyz", timeout=ANSWER_TIMEOUT_S) as answer:
-            return json.loads(answer.read(1024)) == {"status": "ready"}
-    except (OSError, ValueError, HTTPException):
-        return False
 
 
 CHECKS: dict[str, Callable[[Settings], Finding]] = {

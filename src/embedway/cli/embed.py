@@ -61,7 +61,7 @@ def embed(
     found = find_model(model, settings)
     if output and (reason := refusal(output)):
         fail(f"Cannot write {str(output)!r}: {reason}.")
-    lines = _lines(texts, file)
+    lines = read_texts(texts, file)
     fetch_weights(found, settings)
     with (
         writer(output, rows=len(lines), dimensions=found.dimensions or 0) as write,
@@ -89,7 +89,8 @@ async def _embed(
             progress.advance(task, len(texts))
 
 
-def _lines(texts: list[str] | None, file: Path | None) -> list[str]:
+def read_texts(texts: list[str] | None, file: Path | None) -> list[str]:
+    """Those given, or the lines of `file`, or of standard input: `-`, or if there is neither."""
     if texts and file:
         fail("Give texts or --file, not both.")
     if not texts and file is None and sys.stdin.isatty():
@@ -109,7 +110,7 @@ def _is_unicode(argument: str) -> bool:
 
 
 def _read(file: Path | None) -> list[str]:
-    raw = file.read_bytes() if file else sys.stdin.buffer.read()
+    raw = file.read_bytes() if file and str(file) != "-" else sys.stdin.buffer.read()
     try:
         text = raw.decode("utf-8-sig")  # editors on Windows put a mark first
     except UnicodeDecodeError as error:

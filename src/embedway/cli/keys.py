@@ -7,8 +7,20 @@ import typer
 from rich.markup import escape
 
 from embedway.auth import secret
-from embedway.cli.terminal import AsJson, fail, load_store, out, print_json, print_table
+from embedway.catalog.catalog import LOCAL
+from embedway.cli.terminal import (
+    AsJson,
+    fail,
+    load_catalog,
+    load_store,
+    out,
+    print_json,
+    print_table,
+)
+from embedway.config import settings as config
 from embedway.core.clock import now_ms
+from embedway.core.errors import UnknownModel
+from embedway.routing.resolve import find
 
 DAY_MS = 86_400_000
 MAX_DAYS = 36_500
@@ -26,6 +38,14 @@ def create(
             min=0, max=MAX_DAYS, help="Stop working after so many days; never if left out."
         ),
     ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A name of a model it may use; any if left out. Repeatable."),
+    ] = None,
+    providers: Annotated[
+        list[str] | None,
+        typer.Option("--provider", help="Who may serve it; any if left out. Repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the id and the key.")] = False,
 ) -> None:
     """Make a key and show it, this once: only its hash is kept.
@@ -33,12 +53,22 @@ def create(
     embedway keys create --name search-team
 
     embedway keys create --name trial --expires-days 30 --json
+
+    embedway keys create --name eu --model bge-m3 --model auto --provider mistral
     """
     if not name.isprintable() or not 0 < len(name.strip()) <= MAX_NAME_CHARACTERS:
         fail(f"--name {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters.")
+    _check_restrictions(models, providers)
     store, now = load_store(), now_ms()
     expires_ms = None if expires_days is None else now + round(expires_days * DAY_MS)
-    shown, key = secret.issue(name, pepper=store.pepper, now_ms=now, expires_ms=expires_ms)
+    shown, key = secret.issue(
+        name,
+        pepper=store.pepper,
+        now_ms=now,
+        expires_ms=expires_ms,
+        models=_once(models),
+        providers=_once(providers),
+    )
     store.keys.create(key)
     if as_json:
         print_json({"id": key.id, "key": shown})
@@ -58,6 +88,8 @@ def list_keys(as_json: AsJson = False) -> None:
             "state": key.state(now),
             "created": _time(key.created_ms),
             "expires": _time(key.expires_ms),
+            "models": key.models if as_json else _names(key.models),
+            "providers": key.providers if as_json else _names(key.providers),
         }
         for key in load_store().keys.all()
     ]
@@ -72,6 +104,30 @@ def revoke(
     if not load_store().keys.revoke(key_id, at_ms=now_ms()):
         fail(f"There is no key {key_id!r} that works. 'embedway keys list' shows them all.")
     out.print(f"{key_id} is revoked.")
+
+
+def _check_restrictions(models: list[str] | None, providers: list[str] | None) -> None:
+    """Fails for what no request could name; a mistyped name would be a key that works nowhere."""
+    if not models and not providers:
+        return
+    catalog = load_catalog(config.load())
+    enabled = [LOCAL, *catalog.offers]
+    for name in providers or ():
+        if name not in enabled:
+            fail(f"--provider {name!r} is not enabled here; there are {', '.join(enabled)}.")
+    for name in models or ():
+        try:
+            find(name, catalog, param="model")
+        except UnknownModel as error:
+            fail(f"--model {name!r} is not possible. {error.message}")
+
+
+def _names(allowed: tuple[str, ...] | None) -> str:
+    return "any" if allowed is None else ", ".join(allowed)
+
+
+def _once(names: list[str] | None) -> tuple[str, ...] | None:
+    return tuple(dict.fromkeys(names)) if names else None
 
 
 def _time(at_ms: int | None) -> str | None:

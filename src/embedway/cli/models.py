@@ -1,11 +1,12 @@
-"""`embedway models`: what can be asked for, and its weights."""
+"""`embedway models`: what can be asked for, who serves it, and its weights."""
 
 from typing import Annotated
 
 import typer
 
-from embedway.catalog.catalog import LOCAL
 from embedway.catalog.model import Deployment, Model
+from embedway.catalog.named import AUTO
+from embedway.cli import model_show
 from embedway.cli.terminal import (
     AsJson,
     fetch_weights,
@@ -18,8 +19,9 @@ from embedway.cli.terminal import (
 from embedway.config import settings as config
 from embedway.config.settings import Settings
 from embedway.local import weights
+from embedway.routing.resolve import find
 
-commands = typer.Typer(no_args_is_help=True, help="List models and fetch their weights.")
+commands = typer.Typer(no_args_is_help=True, help="List models, explain one, and fetch weights.")
 
 
 @commands.command("list")
@@ -27,10 +29,11 @@ def list_models(as_json: AsJson = False) -> None:
     """List every model with its provider, limits and price; its vector space with --json."""
     loaded = config.load()
     settings, catalog = loaded.settings, load_catalog(loaded)
+    auto = {each.id for each in find(AUTO, catalog, param="model").served}
     rows = [
         {
             "id": served.id,
-            "auto": served.provider == LOCAL and served.model.id == catalog.auto.id,
+            "auto": served.id in auto,
             "dimensions": served.model.dimensions,
             "max_item_tokens": served.model.max_item_tokens,
             "usd_per_mtok": _price(served.deployment),
@@ -41,6 +44,9 @@ def list_models(as_json: AsJson = False) -> None:
         for served in catalog.deployments()
     ]
     print_table(rows, empty="No models.", as_json=as_json)
+
+
+commands.command("show")(model_show.show)
 
 
 def _price(deployment: Deployment) -> str | None:

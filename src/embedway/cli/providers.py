@@ -29,6 +29,7 @@ from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import Row
 from embedway.providers.declared import Declared
 from embedway.providers.registry import rows
+from embedway.routing.resolve import find
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 
@@ -144,7 +145,7 @@ def _served(chosen: Declared, name: str | None) -> Served:
     """The model to try, as the catalog knows it."""
     known = catalog.load(eu_native=False, offers=offers([chosen]))
     if name:
-        return known.find(f"{chosen.name}:{name}")[0]
+        return find(f"{chosen.name}:{name}", known, param="model").served[0]
     served = [each for each in known.deployments() if each.provider == chosen.name]
     if served:
         return served[0]

@@ -11,6 +11,8 @@ from rich.markup import escape
 
 from embedway.auth import secret
 from embedway.catalog import catalog
+from embedway.catalog.catalog import Catalog
+from embedway.catalog.named import AUTO
 from embedway.cli.address import AddressError, base_url, bind
 from embedway.cli.terminal import fail, fetch_weights, out
 from embedway.config import settings as config
@@ -18,6 +20,7 @@ from embedway.config.providers import enabled, incomplete
 from embedway.config.settings import Settings
 from embedway.core.clock import now_ms
 from embedway.observe import logs
+from embedway.routing.resolve import find
 from embedway.storage.store import open_store
 
 if TYPE_CHECKING:
@@ -81,6 +84,27 @@ def _providers(gateway: "Gateway") -> str:
     )
 
 
+def _aliases(catalog: Catalog) -> str:
+    return (
+        f"\n{' ' * 13}".join(
+            f"{alias} -> {_stands_for(alias, catalog)}"
+            for alias in catalog.aliases
+            if alias != AUTO
+        )
+        or "none; a section [aliases] of embedway.toml adds some"
+    )
+
+
+def _stands_for(alias: str, catalog: Catalog) -> str:
+    """The names, and whom that means."""
+    named = find(alias, catalog, param="model")
+    of = ", ".join(
+        each.provider if each.model.declared else f"{each.provider}, a model that nobody declared"
+        for each in named.served
+    )
+    return f"{', then '.join(catalog.aliases[alias])} ({of})"
+
+
 def _greet(settings: Settings, gateway: "Gateway") -> None:
     first_key = _first_key(settings)
     base = f"{base_url(settings)}/v1"
@@ -97,7 +121,8 @@ def _greet(settings: Settings, gateway: "Gateway") -> None:
 
   base URL   {base}
   key        {escape(note)}
-  auto       {gateway.catalog.auto.id}
+  auto       {escape(_stands_for(AUTO, gateway.catalog))}
+  aliases    {escape(_aliases(gateway.catalog))}
   providers  {escape(_providers(gateway))}
   docs       {base.removesuffix("/v1")}/docs
 

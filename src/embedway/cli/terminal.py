@@ -21,13 +21,13 @@ from rich.table import Table
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.model import Model, Weights, Wheel
+from embedway.catalog.named import AUTO, CatalogError, flattened
 from embedway.config import settings as config
-from embedway.config.providers import enabled, offers
+from embedway.config.models import catalog_of
+from embedway.config.providers import enabled
 from embedway.config.settings import Loaded, Settings
-from embedway.core.errors import UnknownModel
 from embedway.local import weights
 from embedway.providers.declared import Declared
-from embedway.routing.resolve import find
 from embedway.storage.store import Store, open_store
 
 # Where there is no terminal, a row is a line, however long.
@@ -35,6 +35,9 @@ _WIDTH = None if sys.stdout.isatty() else 10_000
 
 out = Console(soft_wrap=True, highlight=False, emoji=False, width=_WIDTH)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+
+GAP = 2
+"""Between two columns."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -78,16 +81,19 @@ def load_providers(loaded: Loaded) -> list[Declared]:
 def load_catalog(loaded: Loaded) -> Catalog:
     """The models that run here and those of every provider that is enabled."""
     declared = load_providers(loaded)
-    return catalog.load(eu_native=loaded.settings.eu_native, offers=offers(declared))
+    return catalog_of(loaded.settings, declared)
 
 
 def find_model(name: str, settings: Settings) -> Model:
     """The model of this name that runs here."""
     try:
-        found = find(name, catalog.load(eu_native=settings.eu_native), param="model")
-    except UnknownModel:
+        stands_for = flattened({AUTO: settings.auto, **settings.aliases}).get(name, (name,))
+    except CatalogError as error:
+        fail(error)
+    found = catalog.load(eu_native=settings.eu_native).find(stands_for[0])
+    if found is None:
         fail(f"No model {name!r} runs here. `embedway models list` shows those that do.")
-    return found[0].model
+    return found.served[0].model
 
 
 def print_json(value: object) -> None:
@@ -103,6 +109,10 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, empty: str, as_json: bool)
     if not rows:
         out.print(empty)
         return
+    if out.is_terminal and _width_of(rows) > out.width:
+        for row in rows:
+            _print_block(row)
+        return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, value in rows[0].items():
         numeric = isinstance(value, int) and not isinstance(value, bool)
@@ -111,6 +121,21 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, empty: str, as_json: bool)
     for row in rows:
         table.add_row(*(escape(_shown(value)) for value in row.values()))
     out.print(table)
+
+
+def _width_of(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Of their table, in characters, if no cell is broken."""
+    columns = (max(len(name), *(len(_shown(row[name])) for row in rows)) for name in rows[0])
+    return sum(width + GAP for width in columns)
+
+
+def _print_block(row: Mapping[str, Any]) -> None:
+    """A row of a table that is too wide for the terminal: a line for each cell."""
+    widest = max(map(len, row))
+    for name, value in row.items():
+        if shown := _shown(value):
+            out.print(f"[bold]{name.replace('_', ' '):{widest}}[/bold]  {escape(shown)}")
+    out.print()
 
 
 def _shown(value: object) -> str:

@@ -174,6 +174,7 @@ def _declared(name: str, section: ProviderSettings, loaded: Loaded, *, where: st
         ),
         max_in_flight=section.max_in_flight,
         eu_native=section.eu_native,
+        hq_country=section.hq_country,
         zero_data_retention=section.zero_data_retention,
         catalog=_has_known_models(name, section, row),
         origin=loaded.origins["providers"],
@@ -229,12 +230,10 @@ def _models(told_of: list[ModelSettings], declared: Declared) -> Iterator[Model]
         there = next(
             (each for each in model.deployments if each.provider == declared.row.name), here
         )
+        if section.price_per_mtok_usd is not None:  # which was not read when the other one was
+            told.setdefault("price_date", None)
         deployment = msgspec.structs.replace(
-            there,
-            provider=declared.name,
-            eu_native=here.eu_native,
-            zero_data_retention=here.zero_data_retention,
-            **{name: told[name] for name in told.keys() & _OF_DEPLOYMENT},
+            there.at(here), **{name: told[name] for name in told.keys() & _OF_DEPLOYMENT}
         )
         facts = {name: told[name] for name in told.keys() - _OF_DEPLOYMENT}
         if model.tokenizer == "own":  # which runs here, and there another
@@ -245,6 +244,7 @@ def _models(told_of: list[ModelSettings], declared: Declared) -> Iterator[Model]
 def _deployment(declared: Declared) -> Deployment:
     """How a model of which nothing is known is served there."""
     row, eu, zdr = declared.row, declared.eu_native, declared.zero_data_retention
+    hq = declared.hq_country
     # What is known of a provider does not hold for whoever else is at an address of one's own.
     theirs = declared.base_url is None or _same_domain(declared.base_url, row.base_url)
     return Deployment(
@@ -252,6 +252,9 @@ def _deployment(declared: Declared) -> Deployment:
         price_per_mtok_usd=Decimal(0) if row.own_server else None,
         eu_native=row.eu_native and theirs if eu is None else eu,
         zero_data_retention=row.zero_data_retention and theirs if zdr is None else zdr,
+        hq_country=(row.hq_country if theirs else "") if hq is None else hq,
+        # Of its address, which the row's is not elsewhere.
+        region=declared.values.get("region") or ("" if declared.base_url else row.region),
     )
 
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from pydantic_core import ErrorDetails
 from embedway.catalog.catalog import AUTO, LOCAL
 from embedway.catalog.model import Quantisation
 from embedway.config.settings import ConfigError
+from embedway.core.request import InputType
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 
@@ -44,14 +46,29 @@ class ModelSettings(BaseModel):
     id: str = Field(min_length=1, max_length=256, description="What clients ask for.")
     name: str | None = Field(None, description="What the provider calls it, if not that.")
     dimensions: Annotated[int, Ge(1)] | None = Field(None, description="Of its vectors.")
+    native_dimensions: Annotated[int, Ge(1)] | None = Field(
+        None, description="Of its widest vectors, if those are not what comes unasked."
+    )
     trained_dimensions: list[Annotated[int, Ge(1)]] | Literal["any", "unknown"] | None = Field(
         None, description="Other widths it was trained for (Matryoshka)."
     )
     max_item_tokens: Annotated[int, Ge(1)] | None = Field(None, description="Per item.")
+    pooling: Literal["mean", "cls", "last_token", "unstated"] | None = Field(
+        None, description="How one vector is made of its tokens'."
+    )
+    normalised: bool | None = Field(
+        None, description="Whether its vectors have length one; if so, this gateway sees to it."
+    )
+    prompts: dict[InputType, str] | None = Field(
+        None, description="What its maker says belongs before a text of each kind."
+    )
+    licence: str | None = Field(None, description="Of its weights, by SPDX.")
     price_per_mtok_usd: Annotated[Decimal, Ge(0)] | None = Field(
         None, description="USD per million input tokens."
     )
+    price_date: date | None = Field(None, description="When that price was read.")
     quantisation: Quantisation | None = Field(None, description="Of its weights there.")
+    region: str | None = Field(None, description="Where it runs, if other than its provider.")
     tokenizer: Literal["cl100k_base", "unknown"] | None = Field(
         None, description="cl100k_base for OpenAI's models: their tokens are counted exactly."
     )
@@ -89,13 +106,23 @@ class ProviderSettings(BaseModel):
     eu_native: bool | None = Field(
         None, description="Whether it is based and regulated in the EU, if the row is wrong."
     )
+    hq_country: Annotated[str, Field(pattern="^([A-Z]{2})?$")] | None = Field(
+        None, description="Of its headquarters, such as FR, if the row is wrong."
+    )
+    region: str | None = Field(
+        None, description="Where it runs; where its address depends on that, which one is asked."
+    )
     zero_data_retention: bool | None = Field(None, description="Whether it keeps none of the data.")
     models: list[ModelSettings] = Field([], description="Its models that need telling of.")
 
     @property
     def variables(self) -> dict[str, str]:
         """What it is told beyond these."""
-        return {name: str(value) for name, value in (self.__pydantic_extra__ or {}).items()}
+        extra = {
+            **(self.__pydantic_extra__ or {}),
+            **({"region": self.region} if self.region else {}),
+        }
+        return {name: str(value) for name, value in extra.items()}
 
 
 def read(name: str, section: Mapping[str, Any], *, where: str) -> ProviderSettings:

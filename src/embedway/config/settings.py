@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 from dotenv import dotenv_values
 from platformdirs import user_cache_path, user_data_path
 from pydantic import (
@@ -20,10 +20,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
 )
 from pydantic_core import ErrorDetails
 
+from embedway.catalog.catalog import AUTO_MODEL, LOCAL
 from embedway.observe.logs import LogFormat, LogLevel
 
 PREFIX = "EMBEDWAY_"
@@ -118,13 +120,52 @@ class Settings(BaseModel):
         default={},
         description="In embedway.toml: a section [providers.NAME] for each; see docs/providers.md.",
     )
+    auto: Annotated[str, MinLen(1)] = Field(
+        f"{LOCAL}:{AUTO_MODEL}",
+        description="The model that `auto` names, by any of its names; a pinned choice, for "
+        "another one gives vectors that cannot be compared with those one has.",
+    )
+    aliases: dict[str, str | list[str]] = Field(
+        default={},
+        description="In embedway.toml: a section [aliases] with a line NAME = MODEL for each; see "
+        "docs/configuration.md.",
+    )
+    models: dict[str, dict[str, Any]] = Field(
+        default={},
+        description='In embedway.toml: a section [models."ID"] for each; see '
+        "docs/configuration.md.",
+    )
+    canaries: bool = Field(
+        default=True,
+        description="Proves, with a few texts, that providers of one model give the same vectors "
+        "before one stands in for another; if false, a bare id means its first provider alone.",
+    )
+    canary_interval_s: Annotated[float, Ge(1), Le(7 * 86_400)] = Field(
+        3600, description="How old a proof may be before the next use of it asks for another."
+    )
     log_format: LogFormat = Field("auto", description="auto is pretty on a terminal, else json.")
     log_level: LogLevel = Field("info", description="The least level that is logged.")
+
+    _origins: Mapping[str, str] = PrivateAttr(default={})
+
+    def model_post_init(self, context: Mapping[str, str] | None, /) -> None:
+        """Keeps where the values came from."""
+        self._origins = context or {}
+
+    def origin(self, name: str) -> str:
+        """Where the value of this setting came from."""
+        return self._origins.get(name, "default")
 
 
 Content = TypeVar("Content")
 
 _NAMES = frozenset(Settings.model_fields)
+# What nothing but the file sets, and how.
+_SECTIONS = {
+    "providers": "a section [providers.NAME] for each",
+    "aliases": "a line NAME = MODEL, or NAME = [MODEL, ...], for each in the section [aliases]",
+    "models": 'a section [models."ID"] for each',
+}
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -161,9 +202,10 @@ def load(**options: object) -> Loaded:
             if value is not None and value != "":
                 values[name], origins[name] = value, origin
     try:
-        settings = Settings.model_validate(values)
+        settings = Settings.model_validate(values, context=origins)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explained(each, origins) for each in error.errors())) from None
+        told = dict.fromkeys(_explained(each, origins) for each in error.errors())
+        raise ConfigError("\n".join(told)) from None
     variables = {**_dotenv(), **os.environ}
     return Loaded(
         settings, origins, sorted(unknown), {name: each for name, each in variables.items() if each}
@@ -220,10 +262,11 @@ def _unknown(name: str, origin: str) -> str:
 def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     name = str(error["loc"][0])
     origin, value = origins[name], error["input"]
-    if name == "providers":
+    if section := _SECTIONS.get(name):
+        wrong = ".".join(map(str, error["loc"][:2]))
         return (
-            f"{origin}: providers are sections of {DEFAULT_CONFIG}, [providers.NAME] for each, and "
-            "nothing else sets them."
+            f"{origin}: {wrong} cannot be this. What sets {name} is {section} of {DEFAULT_CONFIG}, "
+            "and nothing else."
         )
     if name == "port" and origin == ENVIRONMENT and str(value).startswith("tcp://"):
         return (

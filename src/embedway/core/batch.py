@@ -66,3 +66,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Shape (items, width), float32, in the order of the items."""
     tokens: int | None = None
     """As counted by whoever embedded them; None if they did not say."""
+    model: str | None = None
+    """What whoever embedded them says that its model is."""
+    rest_s: float | None = None
+    """How long nothing is left of a rate limit, if the answer says so."""

@@ -8,6 +8,7 @@ beyond these numbers; `wire.error` turns an error into bytes.
     │   ├── ContextLengthExceeded   400  one item is too long for the model
     │   └── TooManyTokens ......... 400  all items together are
     ├── InvalidKey ................ 401  no key, or not a valid one
+    ├── ModelForbidden ............ 403  the key may not use this model, or those who serve it
     ├── UnknownModel .............. 404
     ├── NotFound .................. 404  no such route
     ├── MethodNotAllowed .......... 405
@@ -99,6 +100,14 @@ class InvalidKey(EmbedwayError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers={"www-authenticate": 'Bearer realm="embedway"'})
+
+
+class ModelForbidden(EmbedwayError):
+    """The key is restricted to other models or providers."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "model_not_found"
 
 
 class UnknownModel(EmbedwayError):

@@ -1,4 +1,4 @@
-"""A gateway key as the gateway knows it: never the secret, only who holds it and until when."""
+"""A gateway key as the gateway knows it: never the secret, only who holds it and what it may."""
 
 import msgspec
 
@@ -16,6 +16,10 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
     expires_ms: int | None
     revoked_ms: int | None
+    models: tuple[str, ...] | None
+    """The only names of models that requests with it may use; None for any."""
+    providers: tuple[str, ...] | None
+    """The only providers that may serve them; None for any."""
 
     def state(self, now_ms: int) -> str:
         """`active`, `expired` or `revoked` at `now_ms` (milliseconds since 1970-01-01 UTC)."""
@@ -31,3 +35,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     key_id: str
     on_behalf_of: str | None
+    models: tuple[str, ...] | None
+    """As the key's."""
+    providers: tuple[str, ...] | None
+    """As the key's."""

@@ -42,6 +42,8 @@ TRANSIENT: frozenset[Kind] = frozenset(
     {"rate_limit", "overloaded", "timeout", "unreachable", "failed"}
 )
 """Worth trying again."""
+OF_THE_PROVIDER: frozenset[Kind] = frozenset({"malformed", "credentials", "quota", "model"})
+"""Not worth trying again there, but another deployment need not have it."""
 OF_AN_ITEM: frozenset[Kind] = frozenset({"request", "item_too_long"})
 """One item of a batch may be the cause."""
 
@@ -105,14 +107,38 @@ class ProviderError(Exception):
         """Of the reply, if there was one."""
         self.again_now = False
         """Whether the next try may go out at once: with another key, which rests from nothing."""
+        self.asked = True
+        """Whether the provider was; if not, it is being left alone."""
+        self.provider = ""
+        """Whose failure it is, once that is known."""
+        self.tried: list[tuple[str, Kind]] = []
+        """The providers that failed one after the other, and how."""
 
-    def answer(self, provider: str, *, model: str) -> EmbedwayError:
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another deployment may be asked instead."""
+        return self.kind in TRANSIENT or self.kind in OF_THE_PROVIDER
+
+    def after(self, earlier: "ProviderError") -> "ProviderError":
+        """What to tell of two deployments that failed one after the other, this one the last."""
+        # That there is no more room says less than anything else.
+        told = earlier if self.kind == "rate_limit" else self
+        if self.kind == earlier.kind == "rate_limit":
+            waits = [each.retry_after_s for each in (self, earlier)]
+            told.retry_after_s = min((each for each in waits if each is not None), default=None)
+        told.tried = earlier.tried + self.tried
+        return told
+
+    def answer(self, *, model: str) -> EmbedwayError:
         """What the client is told, when nothing is left to try."""
         said = f": {self.reason.rstrip('.')}" if self.reason else ""
         at_fault = "" if self.item is None else f" 'input[{self.item}]' is at fault."
         message = MESSAGES[self.kind].format(
-            provider=provider, model=model, said=said, at_fault=at_fault
+            provider=self.provider, model=model, said=said, at_fault=at_fault
         )
+        if len(self.tried) > 1:
+            tried = ", ".join(f"{name} ({kind})" for name, kind in self.tried)
+            message += f" Tried in turn: {tried}."
         match self.kind:
             case "request":
                 return InvalidRequest(message, param=None if self.item is None else "input")

@@ -49,7 +49,6 @@ class Metrics:
             buckets=SIZES,
             registry=self.registry,
         )
-
         self.provider_calls = Counter(
             "embedway_provider_calls",
             "Calls to providers, retries included, by what became of them.",
@@ -61,6 +60,18 @@ class Metrics:
             "Of a call to a provider, until its vectors were checked or it failed.",
             ["provider"],
             buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.ejections = Counter(
+            "embedway_ejections",
+            "Times that a deployment was left alone after failures.",
+            ["deployment"],
+            registry=self.registry,
+        )
+        self.space_events = Counter(
+            "embedway_space_events",
+            "What canaries found out about a deployment's vectors.",
+            ["deployment", "event"],
             registry=self.registry,
         )
 

@@ -3,28 +3,21 @@
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-import msgspec
-
-from embedway.catalog.catalog import LOCAL
-from embedway.catalog.model import Model, Served
+from embedway.batching.send import Lot
+from embedway.catalog.model import Served
 from embedway.core.batch import Abilities, Batch, Items
-from embedway.core.errors import InvalidRequest
 from embedway.core.request import EmbedRequest
 from embedway.limits import tokens as token_limits
 from embedway.ports.engine import Codec, Tokenizer
+from embedway.routing.abilities import can_shorten
 
 PART_CHARACTERS = 2**20
 """Tokenised at a time: what is over a limit is refused before there is more of it."""
 
 
-class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """A request as one batch, before it is cut."""
-
-    batch: Batch
-    exact: bool
-    """Whether its tokens are counted as the model counts them, not estimated."""
-    shorten_to: int | None
-    """What the vectors are to be shortened to here."""
+Counted = dict[tuple[object, ...], tuple[Items, list[int], bool]]
+"""Of one request, by what the counts depend on: what is sent of each item, its tokens, and whether
+these are exact."""
 
 
 class Preparation:
@@ -36,29 +29,32 @@ class Preparation:
         self._cl100k = cl100k
 
     async def prepared(
-        self, request: EmbedRequest, candidate: Served, abilities: Abilities
-    ) -> Prepared:
-        """The batch that asks `candidate` for what `request` asks for.
+        self, request: EmbedRequest, served: Served, abilities: Abilities, counted: Counted
+    ) -> Lot:
+        """The batch that asks `served` for what `request` asks for.
+
+        Args:
+            request: What is asked for.
+            served: Who is asked; can be asked for that.
+            abilities: Of the engine that embeds there.
+            counted: What was counted for others who are asked for the same; is added to.
 
         Raises:
-            InvalidRequest: Token ids that are of no text, an item or a request with too many
-                tokens, or something that this candidate cannot be asked.
+            InvalidRequest: Token ids that are of no text, or an item or a request with too many
+                tokens.
             Overloaded: Too much is waiting.
         """
-        model, deployment = candidate.model, candidate.deployment
-        _check(request, candidate, abilities)
-        items, tokens, exact = await self._items(request, candidate, abilities)
-        asks = abilities.dimensions
-        dimensions = request.dimensions if asks else None
-        if not asks and not _can_shorten(model, request.dimensions):
-            raise InvalidRequest(
-                f"'dimensions' is {request.dimensions}, but {deployment.provider} cannot be asked "
-                f"for it, and {model.id!r} is not known to be trained for vectors cut to that. "
-                "Leave it out, or declare the model with its dimensions and trained_dimensions.",
-                param="dimensions",
-            )
+        model, dimensions = served.model, request.dimensions
+        own = model.id if model.tokenizer == "own" else ""
+        limits = (model.max_item_tokens, model.max_request_tokens)
+        key = (model.tokenizer, own, model.token_ids, abilities.token_ids, *limits)
+        if key not in counted:
+            counted[key] = await self._items(request, served, abilities)
+        items, tokens, exact = counted[key]
+        if dimensions is not None and can_shorten(model, dimensions):
+            dimensions = None  # all of a space are shortened here, and so alike
         batch = Batch(
-            model=candidate.name,
+            model=served.name,
             items=items,
             tokens=tokens,
             dimensions=dimensions,
@@ -68,13 +64,13 @@ class Preparation:
             user=request.user,
             extra=request.extra_body,
         )
-        return Prepared(batch=batch, exact=exact, shorten_to=None if asks else request.dimensions)
+        return Lot(batch=batch, exact=exact)
 
     async def _items(
-        self, request: EmbedRequest, candidate: Served, abilities: Abilities
+        self, request: EmbedRequest, served: Served, abilities: Abilities
     ) -> tuple[Items, list[int], bool]:
         """What is sent of each item, its tokens, and whether these are exact."""
-        model, items = candidate.model, request.items
+        model, items = served.model, request.items
         if isinstance(items[0], list):
             ids = cast("list[list[int]]", items)
             if model.token_ids == "native" or (
@@ -102,43 +98,6 @@ class Preparation:
             fitting = fitted
         # Texts that fit are sent as they are; what was cut exists as token ids only.
         return (fitting if cut else texts), [len(item) for item in fitting], True
-
-
-def _can_shorten(model: Model, to: int | None) -> bool:
-    return to is None or (model.trained_for(to) and to <= (model.dimensions or 0))
-
-
-def _check(request: EmbedRequest, candidate: Served, abilities: Abilities) -> None:
-    model, provider = candidate.model, candidate.deployment.provider
-    told = request.truncate in abilities.truncations
-    if request.extra_body and provider == LOCAL:
-        name = next(iter(request.extra_body))
-        raise InvalidRequest(
-            f"The field {name!r} is not known, and the model runs here: there is no provider to "
-            "hand it to. Take it out.",
-            param=name,
-        )
-    counted = model.tokenizer == "cl100k_base"
-    if (
-        request.truncate != "none"
-        and model.tokenizer != "own"
-        and not (abilities.token_ids if counted else told)
-    ):
-        raise InvalidRequest(
-            f"'truncate' is {request.truncate!r}, which {provider} cannot be asked for. Leave it "
-            "out and shorten what is too long.",
-            param="truncate",
-        )
-    if (
-        model.token_ids == "native"
-        and not abilities.token_ids
-        and not isinstance(request.items[0], str)
-    ):
-        raise InvalidRequest(
-            f"{provider} takes texts, not token ids. Send 'input' as a string or a list of "
-            "strings.",
-            param="input",
-        )
 
 
 def _parts(texts: list[str]) -> Iterator[list[str]]:

@@ -119,6 +119,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     """Where such a server listens by default."""
     eu_native: bool = False
+    """Whether it is based and regulated in the EU."""
+    hq_country: str = ""
+    """Of its company's headquarters, by ISO 3166-1 alpha-2; empty if nobody's or not known."""
+    region: str = ""
+    """Where it computes, if everything at its `base_url` is in one place."""
     zero_data_retention: bool = False
     source: str
     """Where these facts are from, for people."""

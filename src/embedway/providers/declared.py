@@ -1,10 +1,11 @@
 """A provider as the administrator enables it: its row, and what is this gateway's own of it."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from embedway.catalog.model import Model
+from embedway.catalog.model import Model, Served
 from embedway.core.batch import Limits
 from embedway.providers.adapter import Row
 
@@ -25,7 +26,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     """If other than the row's."""
     max_in_flight: int | None = None
     eu_native: bool | None = None
-    """If other than the row's; likewise the next."""
+    """If other than the row's; likewise the next two."""
+    hq_country: str | None = None
     zero_data_retention: bool | None = None
     catalog: bool = True
     """Whether it has the models that the catalog knows of its kind."""
@@ -46,3 +48,17 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     def values(self) -> Mapping[str, str]:
         """The variables in force, with the row's defaults for those that are not set."""
         return {**self.row.defaults, **self.variables}
+
+
+def fingerprints(declared: Sequence[Declared]) -> Callable[[Served], str]:
+    """What tells of a deployment whether another server or model stands behind its id now.
+
+    12 hex digits that stand for the kind of its provider, the address and the model's name there.
+    """
+    places = {each.name: (each.row.name, each.url) for each in declared}
+
+    def fingerprint(served: Served) -> str:
+        asked = [*places.get(served.provider, ()), served.name]
+        return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:12]
+
+    return fingerprint

@@ -2,9 +2,11 @@
 
 import importlib
 
+import msgspec
+
 from embedway.core.batch import Abilities, Batch, Limits, Result
 from embedway.core.provider_error import ProviderError
-from embedway.providers import credentials
+from embedway.providers import credentials, waits
 from embedway.providers.adapter import Adapter, Reply
 from embedway.providers.credentials import Credentials
 from embedway.providers.declared import Declared
@@ -67,7 +69,9 @@ class Provider:
             reply = await self._transport.send(call, headers=headers, max_bytes=most)
             if not reply.ok:
                 raise self._failure(reply)
-            return self._decoded(reply, batch)
+            result = self._decoded(reply, batch)
+            rest_s = waits.exhausted_s(reply.headers)
+            return msgspec.structs.replace(result, rest_s=rest_s) if rest_s else result
         except ProviderError as error:
             error.status = reply and reply.status
             if reply and reply.ok and error.kind == "failed":

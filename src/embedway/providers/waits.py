@@ -19,6 +19,10 @@ _SPOKEN = re.compile(
     r"(?:try again|retry|wait)[^.]{0,30}? (\d+(?:\.\d+)?) ?(ms|s|m|h|seconds?|minutes?)\b",
     re.IGNORECASE | re.ASCII,
 )
+_LIMITS = [
+    (f"x-ratelimit-remaining{what}", f"x-ratelimit-reset{what}")
+    for what in ("-requests", "-tokens", "")
+]
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -38,18 +42,27 @@ def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None
         return _sane(float(milliseconds) / 1000)
     if (wait_s := _seconds(headers.get("retry-after", ""))) is not None:
         return wait_s
-    resets = [
-        wait_s
-        for what in ("-requests", "-tokens", "")
-        if headers.get(f"x-ratelimit-remaining{what}") == "0"
-        and (wait_s := _seconds(headers.get(f"x-ratelimit-reset{what}", ""))) is not None
-    ]
-    if resets:
-        return max(resets)
+    if (wait_s := exhausted_s(headers)) is not None:
+        return wait_s
     if spoken := _SPOKEN.search(message):
         unit = spoken[2].lower()
         return _sane(float(spoken[1]) * _UNITS_S["ms" if unit == "ms" else unit[0]])
     return None
+
+
+def exhausted_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds until there is something left of a rate limit; None if there is, or nothing says so.
+
+    Args:
+        headers: Of any reply, names in lower case.
+    """
+    resets = [
+        wait_s
+        for remaining, reset in _LIMITS
+        if headers.get(remaining) == "0"
+        and (wait_s := _seconds(headers.get(reset, ""))) is not None
+    ]
+    return max(resets, default=None)
 
 
 def _seconds(value: str) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Engine, RowMapping, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.core.errors import StorageUnavailable
@@ -42,7 +42,7 @@ class SqlKeys:
         """Every key, oldest first."""
         with self._engine.connect() as connection:
             rows = connection.execute(select(keys).order_by(keys.c.created_ms, keys.c.id))
-            return [Key(**row) for row in rows.mappings()]
+            return [_key(row) for row in rows.mappings()]
 
     def revoke(self, key_id: str, *, at_ms: int) -> bool:
         """Revokes a key for good; False if there is none of this id that is not revoked yet."""
@@ -61,4 +61,13 @@ class SqlKeys:
                 row = found.mappings().first()
         except SQLAlchemyError as error:
             raise StorageUnavailable("Keys cannot be checked right now. Try again.") from error
-        return Key(**row) if row else None
+        return _key(row) if row else None
+
+
+def _key(row: RowMapping) -> Key:
+    key = Key(**row)
+    return msgspec.structs.replace(
+        key,
+        models=None if key.models is None else tuple(key.models),
+        providers=None if key.providers is None else tuple(key.providers),
+    )

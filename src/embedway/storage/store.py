@@ -8,6 +8,7 @@ from sqlalchemy import Engine as Database
 from embedway.storage import database, pepper
 from embedway.storage.database import Durability
 from embedway.storage.keys import SqlKeys
+from embedway.storage.spaces import SqlSpaces
 
 
 class Store(msgspec.Struct, frozen=True):
@@ -16,6 +17,7 @@ class Store(msgspec.Struct, frozen=True):
     database: Database
     keys: SqlKeys
     pepper: bytes
+    spaces: SqlSpaces
 
 
 def open_store(folder: Path, *, durability: Durability = "process") -> Store:
@@ -33,4 +35,4 @@ def open_store(folder: Path, *, durability: Durability = "process") -> Store:
             "write to, or set EMBEDWAY_DATA_DIR to another one."
         ) from error
     engine = database.connect(folder / "embedway.db", durability=durability)
-    return Store(engine, SqlKeys(engine), secret)
+    return Store(engine, SqlKeys(engine), secret, SqlSpaces(engine))

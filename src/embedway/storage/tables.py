@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -30,6 +31,8 @@ keys = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger),
     Column("revoked_ms", BigInteger),
+    Column("models", JSON(none_as_null=True)),
+    Column("providers", JSON(none_as_null=True)),
 )
 
 usage = Table(
@@ -53,4 +56,34 @@ usage = Table(
     Column("status", Integer, nullable=False),
     Index("usage_by_time", "at_ms"),
     Index("usage_by_key_and_time", "key_id", "at_ms"),
+)
+
+space_references = Table(
+    "space_references",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("revision", Text, primary_key=True),
+    Column("input_type", Text, primary_key=True),
+    Column("texts", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("vectors", LargeBinary, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_ms", BigInteger, nullable=False),
+)
+
+space_proofs = Table(
+    "space_proofs",
+    metadata,
+    Column("deployment", Text, primary_key=True),
+    Column("input_type", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("home", Text, nullable=False),
+    Column("cosine", Float),
+    Column("norm_deviation", Float),
+    Column("reason", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("models", JSON, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
 )

@@ -7,12 +7,29 @@
         ...                           # a gateway whose openai is at f"{upstream.url}/openai/v1"
         assert len(upstream.calls) == 2
 
-`MISBEHAVIOURS` has every name that a script may hold.
+`MISBEHAVIOURS` has every name that a script may hold. Several upstreams can be several models, or
+deployments that claim to be one and are not:
+
+    reference = space("bge-m3")
+    with Upstream(vectors=reference) as good, Upstream(vectors=noisy(reference)) as bad:
+        ...                        # later, while it runs:
+        good.vectors = other_pooling(reference)
+        good.echo = "bge-m3-v2"    # what its answers call the model
 """
 
 from embedway.testing.misbehaviour import MISBEHAVIOURS, Misbehaviour
-from embedway.testing.protocols import SPOKEN, Call, Item, Reply, vector_of
+from embedway.testing.protocols import SPOKEN, Call, Reply
 from embedway.testing.upstream import Step, Upstream
+from embedway.testing.vectors import (
+    Item,
+    Vectors,
+    noisy,
+    other_pooling,
+    scaled,
+    shortened,
+    space,
+    vector_of,
+)
 
 __all__ = [
     "MISBEHAVIOURS",
@@ -23,5 +40,11 @@ __all__ = [
     "Reply",
     "Step",
     "Upstream",
+    "Vectors",
+    "noisy",
+    "other_pooling",
+    "scaled",
+    "shortened",
+    "space",
     "vector_of",
 ]

@@ -5,8 +5,6 @@ checks the other: what a provider does not document is refused, in the provider'
 """
 
 import base64
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,14 +12,11 @@ from typing import Any, cast
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-Item = str | list[int]
-"""A text, or token ids."""
-Vector = NDArray[np.float32]
+from embedway.testing.vectors import WIDTH, Item, Vectors, shortened, vector_of
+
 Check = Callable[[Any], bool]
 
-WIDTH = 64
 WIDTHS: Mapping[str, int] = {
     "text-embedding-3-small": 1536,
     "text-embedding-3-large": 3072,
@@ -74,11 +69,25 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     dimensions: int | None = None
     form: str = "float"
     """Of the vectors: `float`, `base64` or `base64_int8`."""
+    purpose: str = ""
+    """What they are for, in the protocol's word; empty if the call does not say."""
+    echo: str = ""
+    """The model that the answer names; empty for the one that was asked for."""
 
     @property
     def width(self) -> int:
         """Of the vectors."""
-        return self.dimensions or WIDTHS.get(self.model, WIDTH)
+        return self.dimensions or self.native
+
+    @property
+    def native(self) -> int:
+        """The width that the model has by itself."""
+        return WIDTHS.get(self.model, WIDTH)
+
+    @property
+    def named(self) -> str:
+        """The model, as the answer names it."""
+        return self.echo or self.model
 
     @property
     def tokens(self) -> int:
@@ -124,25 +133,18 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its vectors have numbers."""
 
 
-def vector_of(item: Item, dimensions: int = WIDTH) -> Vector:
-    """The vector of a text or of token ids: length one, another for each item.
-
-    Fewer dimensions give the start of the same vector, normalised anew.
-    """
-    name = item if isinstance(item, str) else json.dumps(item)
-    drawn = hashlib.shake_256(name.encode("utf-8", "surrogatepass")).digest(2 * dimensions)
-    values = np.frombuffer(drawn, "<u2").astype(np.float64) - 32767.5
-    return (values / np.sqrt(values @ values)).astype(np.float32)
-
-
 def count(item: Item) -> int:
     """The tokens of an item: of a text, its words."""
     return max(1, len(item.split())) if isinstance(item, str) else len(item)
 
 
-def embedding(item: Item, asked: Asked) -> Any:
+def embedding(item: Item, asked: Asked, vectors: Vectors) -> Any:
     """The vector of an item as it is written."""
-    vector = vector_of(item, asked.width)
+    # `vector_of` is short by itself, to the last bit as whoever calls it has it.
+    if asked.width >= asked.native or vectors is vector_of:
+        vector = vectors(item, asked.width)
+    else:
+        vector = shortened(vectors(item, asked.native), asked.width)
     if asked.form == "float":
         return [float(value) for value in vector]
     if asked.form == "base64_int8":
@@ -337,10 +339,11 @@ def _openai(
             model=body.get("model") or model,
             dimensions=body.get(dimensions),
             form=body.get(form) or "float",
+            purpose=body.get("input_type") or body.get("task") or "",
         )
 
     def write(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
-        answer: dict[str, Any] = {"object": "list", "data": _data(entries), "model": asked.model}
+        answer: dict[str, Any] = {"object": "list", "data": _data(entries), "model": asked.named}
         if usage:
             answer["usage"] = dict.fromkeys(usage, tokens)
         return answer
@@ -393,6 +396,7 @@ def _read_cohere(call: Call, model: str) -> Asked:
         model=body.get("model") or model,
         dimensions=body.get("output_dimension"),
         form=body.get("embedding_types", ["float"])[0],
+        purpose=body["input_type"],
     )
 
 
@@ -423,13 +427,16 @@ def _read_nomic(call: Call, _: str) -> Asked:
         invalid=422,
     )
     return Asked(
-        items=body["texts"], model=body.get("model", ""), dimensions=body.get("dimensionality")
+        items=body["texts"],
+        model=body.get("model", ""),
+        dimensions=body.get("dimensionality"),
+        purpose=body.get("task_type", ""),
     )
 
 
 def _write_nomic(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"embeddings": _vectors(entries), "usage": usage, "model": asked.model}
+    return {"embeddings": _vectors(entries), "usage": usage, "model": asked.named}
 
 
 _GOOGLE_TASKS = _one_of(
@@ -448,6 +455,7 @@ def _read_gemini(call: Call, model: str) -> Asked:
     body = _checked(call.body, {"requests": _list}, {}, invalid=400)
     items: list[Item] = []
     widths: set[int | None] = set()
+    purposes: set[str] = set()
     for each in body["requests"]:
         request = _checked(
             each,
@@ -461,7 +469,8 @@ def _read_gemini(call: Call, model: str) -> Asked:
         config = request.get("embedContentConfig", {})
         config = _checked(config, {}, _GEMINI_CONFIG, invalid=400)
         widths.add(config.get("outputDimensionality", request.get("outputDimensionality")))
-    return Asked(items=items, model=model, dimensions=widths.pop())
+        purposes.add(config.get("taskType", request.get("taskType", "")))
+    return Asked(items=items, model=model, dimensions=widths.pop(), purpose=purposes.pop())
 
 
 def _write_gemini(_: Asked, entries: list[Entry], tokens: Any) -> Any:
@@ -481,8 +490,12 @@ def _read_gemini_one(call: Call, model: str) -> Asked:
     content = _checked(body["content"], {"parts": _list}, {"role": _text}, invalid=400)
     parts = [_checked(part, {"text": _text}, {}, invalid=400) for part in content["parts"]]
     config = _checked(body.get("embedContentConfig", {}), {}, _GEMINI_CONFIG, invalid=400)
-    width = config.get("outputDimensionality", body.get("outputDimensionality"))
-    return Asked(items=["".join(part["text"] for part in parts)], model=model, dimensions=width)
+    return Asked(
+        items=["".join(part["text"] for part in parts)],
+        model=model,
+        dimensions=config.get("outputDimensionality", body.get("outputDimensionality")),
+        purpose=config.get("taskType", body.get("taskType", "")),
+    )
 
 
 def _write_gemini_one(_: Asked, entries: list[Entry], tokens: Any) -> Any:
@@ -511,6 +524,7 @@ def _read_vertex(call: Call, model: str) -> Asked:
         items=[each["content"] for each in instances],
         model=model,
         dimensions=parameters.get("outputDimensionality"),
+        purpose=instances[0].get("task_type", ""),
     )
 
 
@@ -566,7 +580,7 @@ def _read_ollama(call: Call, _: str) -> Asked:
 
 def _write_ollama(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
     return {
-        "model": asked.model,
+        "model": asked.named,
         "embeddings": _vectors(entries),
         "total_duration": 14143917,
         "load_duration": 1019500,
@@ -641,7 +655,7 @@ def _read_watsonx(call: Call, _: str) -> Asked:
 
 def _write_watsonx(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
     return {
-        "model_id": asked.model,
+        "model_id": asked.named,
         "created_at": "2026-11-20T10:00:00.000Z",
         "results": [{"embedding": each} for each in _vectors(entries)],
         "input_token_count": tokens,

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import msgspec
+
 from embedway.testing import misbehaviour
 from embedway.testing.misbehaviour import Misbehaviour, written
 from embedway.testing.protocols import (
@@ -26,6 +28,7 @@ from embedway.testing.protocols import (
     Reply,
     embedding,
 )
+from embedway.testing.vectors import Vectors, vector_of
 
 HOST = "127.0.0.1"
 START_S = 10.0
@@ -35,16 +38,40 @@ Step = str | Reply | Misbehaviour | None
 """What a call gets: a name of `MISBEHAVIOURS`, one of one's own, a reply, or a proper answer."""
 
 
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What a proper answer depends on, beside the call."""
+
+    refused: frozenset[str]
+    most: int | None
+    vectors: Vectors
+    purposes: Mapping[str, Vectors]
+    echo: str
+
+
 class Upstream:
     """Every provider at once, on a free port of this machine, while the context is open.
 
     `url` followed by `/` and a name of `SPOKEN` is that provider; without a name, the path alone
-    says who it is. A vector is `vector_of` its item, so that a test can tell whose it is.
+    says who it is. A vector is a function of its item, so that a test can tell whose it is.
+
+        with Upstream(vectors=space("bge-m3")) as good, Upstream() as bad:
+            bad.vectors = other_pooling(good.vectors)
+
+    `vectors`, `purposes` and `echo` may be set while it runs: the next call is answered by them.
+
+    Args:
+        vectors: The function; where fewer dimensions than the model's own are asked for, the
+            answer is the start of what it gives, brought to length one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, vectors: Vectors = vector_of) -> None:
         """Opens nothing yet."""
         self.url = ""
+        self.vectors = self._first = vectors
+        self.purposes: Mapping[str, Vectors] = {}
+        """Other functions for what a call says it is for, by the protocol's word for it."""
+        self.echo = ""
+        """The model that answers name, where they name one; empty for the one asked for."""
         self._lock = threading.Lock()
         self._calls: list[Call] = []
         self._script: deque[Step] = deque()
@@ -112,7 +139,8 @@ class Upstream:
             self._most = most
 
     def reset(self) -> None:
-        """Forgets what it was told and what it received."""
+        """Forgets what it was told since it was made, and what it received."""
+        self.vectors, self.purposes, self.echo = self._first, {}, ""
         with self._lock:
             self._script.clear()
             self._calls.clear()
@@ -221,9 +249,15 @@ class Upstream:
         """Answers; returns whether the connection may be used again."""
         with self._lock:
             step = self._script.popleft() if self._script else self._always
-            refused, most = frozenset(self._refused), self._most
+            told = _Told(
+                refused=frozenset(self._refused),
+                most=self._most,
+                vectors=self.vectors,
+                purposes=self.purposes,
+                echo=self.echo,
+            )
         odd = misbehaviour.of(step) if step is not None else Misbehaviour()
-        reply = _reply(call, odd, refused=refused, most=most)
+        reply = _reply(call, odd, told)
         head = _head(reply)
         if odd.wire:
             await odd.wire(reader, writer, head, reply.body)
@@ -288,7 +322,7 @@ def _head(reply: Reply) -> bytes:
     return "\r\n".join(lines).encode("latin-1", "replace")
 
 
-def _reply(call: Call, odd: Misbehaviour, *, refused: frozenset[str], most: int | None) -> Reply:
+def _reply(call: Call, odd: Misbehaviour, told: _Told) -> Reply:
     """What the provider would answer, and what the misbehaviour makes of it."""
     found = _token(call) or _understood(call)
     if isinstance(found, Reply):
@@ -296,16 +330,17 @@ def _reply(call: Call, odd: Misbehaviour, *, refused: frozenset[str], most: int 
     else:
         protocol, model = found
         try:
-            asked = _asked(call, protocol, model, refused=refused, most=most)
-            reply = _embedded(asked, protocol, odd)
+            asked = _asked(call, protocol, model, told)
+            vectors = told.purposes.get(asked.purpose, told.vectors)
+            reply = _embedded(asked, protocol, odd, vectors)
         except Refused as error:
             reply = _json(protocol.error(error.status, error.message, error.code), error.status)
     return odd.reply(call, reply) if odd.reply else reply
 
 
-def _embedded(asked: Asked, protocol: Protocol, odd: Misbehaviour) -> Reply:
+def _embedded(asked: Asked, protocol: Protocol, odd: Misbehaviour, vectors: Vectors) -> Reply:
     entries = [
-        Entry(index=index, embedding=embedding(item, asked))
+        Entry(index=index, embedding=embedding(item, asked, vectors))
         for index, item in enumerate(asked.items)
     ]
     if odd.entries and (protocol.indexed or not odd.indexed):
@@ -337,9 +372,7 @@ def _understood(call: Call) -> tuple[Protocol, str] | Reply:
     return _json({"detail": "Not Found"}, 404)
 
 
-def _asked(
-    call: Call, protocol: Protocol, model: str, *, refused: frozenset[str], most: int | None
-) -> Asked:
+def _asked(call: Call, protocol: Protocol, model: str, told: _Told) -> Asked:
     """The call, understood.
 
     Raises:
@@ -348,12 +381,12 @@ def _asked(
     _authorised(call, protocol)
     if call.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise Refused(415, "Unsupported Media Type")
-    asked = protocol.read(call, model)
-    limit = protocol.most if most is None else min(most, protocol.most)
+    asked = msgspec.structs.replace(protocol.read(call, model), echo=told.echo)
+    limit = protocol.most if told.most is None else min(told.most, protocol.most)
     if len(asked.items) > limit:
         message = protocol.too_many.format(count=len(asked.items), most=limit)
         raise Refused(protocol.invalid, message)
-    if any(item in refused for item in asked.items if isinstance(item, str)):
+    if any(item in told.refused for item in asked.items if isinstance(item, str)):
         raise Refused(protocol.invalid, "'$.input' is invalid.")
     return asked
 

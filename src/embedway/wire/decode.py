@@ -3,6 +3,7 @@
 Types and ranges are those annotated in `core.request`; what no annotation can say is checked here.
 """
 
+import difflib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast, get_args, get_origin
@@ -23,6 +24,16 @@ PROTECTED = frozenset(
         *("headers", "extraheaders", "defaultheaders", "httpheaders"),
     }
 )
+_SAFEGUARDS = {
+    spelled(name): name
+    for name in (
+        "allowed_providers",
+        "allow_quantization",
+        "allow_zero_data_retention",
+        "eu_native",
+    )
+}
+"""What a client would be wrong to believe in, were it passed on mistyped."""
 MAX_NAME_CHARACTERS = 64
 """Of a field for the provider; a longer one is no parameter but a text gone astray."""
 
@@ -200,6 +211,13 @@ def _check_extra(name: str) -> None:
         raise InvalidRequest(
             f"A field has a name of {len(name)} characters; it must have 1 to "
             f"{MAX_NAME_CHARACTERS}. Take it out."
+        )
+    meant = difflib.get_close_matches(spelled(name), _SAFEGUARDS, n=1, cutoff=0.85)
+    if meant:
+        raise InvalidRequest(
+            f"There is no field {name!r}. Did you mean {_SAFEGUARDS[meant[0]]!r}? It is not handed "
+            "to a provider, for it may have been meant to keep texts from one.",
+            param=name,
         )
     if spelled(name) in PROTECTED:
         raise InvalidRequest(

@@ -35,6 +35,8 @@ class Answer(msgspec.Struct):
 
     data: list[Entry] | None = None
     usage: Usage | None = None
+    model: Any = None
+    """Most say a string; what else one may say is no reason to refuse its vectors."""
 
 
 class OpenAi:
@@ -81,7 +83,11 @@ class OpenAi:
         )
         usage = answer.usage or Usage()
         tokens = usage.prompt_tokens if usage.prompt_tokens is not None else usage.total_tokens
-        return Result(vectors=self.vectors(values, items=len(batch.items)), tokens=tokens)
+        return Result(
+            vectors=self.vectors(values, items=len(batch.items)),
+            tokens=tokens,
+            model=answer.model if isinstance(answer.model, str) else None,
+        )
 
     def vectors(self, values: Sequence[Value], *, items: int) -> Vectors:
         """The vectors, shape (items, width)."""

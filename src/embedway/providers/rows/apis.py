@@ -25,6 +25,7 @@ ROWS: tuple[Row, ...] = (
             truncations={"none": "NONE", "end": "END", "start": "START"},
         ),
         limits=Limits(max_items=96),
+        hq_country="CA",
         source="github.com/cohere-ai/cohere-developer-experience; the cohere package",
         notes="Vectors are of documents unless input_type says otherwise.",
     ),
@@ -43,6 +44,7 @@ ROWS: tuple[Row, ...] = (
         ),
         # Some of its models take 320,000 tokens, some a million.
         limits=Limits(max_items=1000, max_tokens=120_000),
+        hq_country="US",
         source="docs.voyageai.com/reference/embeddings-api; the voyageai package",
         notes="With a key that begins with al-, which is of MongoDB Atlas, declare base_url as "
         "https://ai.mongodb.com/v1.",
@@ -67,9 +69,11 @@ ROWS: tuple[Row, ...] = (
             truncations={"none": False, "end": True},
         ),
         limits=Limits(max_items=2048),
+        hq_country="DE",
         source="Jina's OpenAPI description",
         notes="The tasks are those of v5 models. v3 calls clustering separation, v4 has retrieval "
-        "only, code models get nl2code.query and nl2code.passage; v2 and CLIP models have none.",
+        "only, code models get nl2code.query and nl2code.passage; v2 and CLIP models have none. "
+        "Jina AI has belonged to Elastic since October 2025.",
     ),
     Row(
         name="nomic",
@@ -91,6 +95,7 @@ ROWS: tuple[Row, ...] = (
             truncations={"end": "truncate"},
         ),
         limits=Limits(max_items=10),
+        hq_country="US",
         source="docs.nomic.ai; the nomic package",
         notes="Refuses no text for its length: unless truncate is end, the vector of one that is "
         "too long is the mean of those of its parts. Vectors are of documents unless input_type "
@@ -111,6 +116,7 @@ ROWS: tuple[Row, ...] = (
             truncations={"none": False, "end": True, "start": True},
         ),
         limits=Limits(max_items=32),
+        hq_country="US",
         source="the huggingface_hub package",
         notes="input_type asks for the prompt of that name, which the model must have. Counts no "
         "tokens. Models not served by Text Embeddings Inference may cut what is too long all the "
@@ -126,6 +132,7 @@ ROWS: tuple[Row, ...] = (
         variables={"account_id": "CLOUDFLARE_ACCOUNT_ID"},
         fields=Fields(truncate="truncate_inputs", truncations={"none": False, "end": True}),
         limits=Limits(max_items=100),
+        hq_country="US",
         source="developers.cloudflare.com/workers-ai; github.com/cloudflare/cloudflare-docs, 11316",
         notes="Counts no tokens. That it refuses what is too long is documented for bge-m3 only. "
         "The limit of 100 items is from reports of users.",
@@ -145,6 +152,7 @@ ROWS: tuple[Row, ...] = (
         defaults={"project_id": "", "space_id": "", "iam_url": "https://iam.cloud.ibm.com"},
         credentials="embedway.providers.ibm:IamToken",
         limits=Limits(max_items=1000),
+        hq_country="US",
         source="ibm.com/watsonx/developer; the ibm-watsonx-ai package",
         notes="url is that of a region, such as https://us-south.ml.cloud.ibm.com. Needs "
         "project_id or space_id; of both, space_id is used. Refuses items that are too long, and "

@@ -29,6 +29,7 @@ ROWS: tuple[Row, ...] = (
             user="user",
         ),
         limits=Limits(max_items=2048, max_tokens=300_000),
+        hq_country="US",
         source="Azure OpenAI's OpenAPI description, 2024-10-21; the openai package",
         notes="The model is the name of the deployment. For the addresses that end in /openai/v1, "
         "also those of Foundry, declare a provider of kind openai with that base_url.",
@@ -45,6 +46,7 @@ ROWS: tuple[Row, ...] = (
             dimensions="outputDimensionality", input_type="taskType", input_types=_GOOGLES
         ),
         limits=Limits(max_items=100),
+        hq_country="US",
         source="ai.google.dev/api/embeddings; the google-genai package",
         notes="Whether it cuts items that are too long is not documented, and Google's own library "
         "says that it cannot be told; Vertex AI can. gemini-embedding-2 wants the purpose in the "
@@ -68,6 +70,7 @@ ROWS: tuple[Row, ...] = (
             truncations={"none": False, "end": True},
         ),
         limits=Limits(max_items=250, max_tokens=20_000),
+        hq_country="US",
         source="cloud.google.com/vertex-ai/generative-ai/docs; the google-genai package",
         notes="Needs pip install 'embedway[vertex]'. The key is the path of a credentials file. "
         "Gemini's models take one item a call. For the location global declare base_url as "
@@ -98,6 +101,7 @@ ROWS: tuple[Row, ...] = (
             truncations={"none": "NONE", "end": "END", "start": "START"},
         ),
         limits=Limits(max_items=1, max_parallel=16),
+        hq_country="US",
         source="docs.aws.amazon.com/bedrock, model parameters; the botocore package",
         notes="Needs pip install 'embedway[bedrock]', unless the key is a Bedrock API key. The key "
         "may also be ID:SECRET, or ID:SECRET:TOKEN. Titan and Nova take one item a call, Cohere's "

@@ -19,6 +19,7 @@ ROWS: tuple[Row, ...] = (
         key_variables=("OPENAI_API_KEY",),
         fields=_OPENAI,
         limits=Limits(max_items=2048, max_tokens=300_000),
+        hq_country="US",
         source="github.com/openai/openai-openapi",
     ),
     Row(
@@ -29,6 +30,7 @@ ROWS: tuple[Row, ...] = (
         fields=Fields(dimensions="output_dimension"),
         limits=Limits(max_items=512, max_tokens=16_000),
         eu_native=True,
+        hq_country="FR",
         source="docs.mistral.ai; limits: github.com/langchain-ai/langchain, 20523",
         notes="The limits of a call, 512 items and 16,384 tokens, are from reports of users.",
     ),
@@ -38,6 +40,7 @@ ROWS: tuple[Row, ...] = (
         base_url="https://api.together.xyz/v1",
         key_variables=("TOGETHER_API_KEY",),
         limits=Limits(max_items=100),
+        hq_country="US",
         source="docs.together.ai; the together package",
         notes="Takes a model and texts, nothing else. The limit of 100 items is not confirmed.",
     ),
@@ -48,6 +51,7 @@ ROWS: tuple[Row, ...] = (
         key_variables=("FIREWORKS_API_KEY",),
         fields=Fields(dimensions="dimensions"),
         limits=_NUMBERS,
+        hq_country="US",
         source="docs.fireworks.ai",
         notes="Takes 2,048 items; as it gives numbers only, calls are kept to 256. Vectors are as "
         "the model gives them: send normalize in extra_body for length one.",
@@ -64,6 +68,7 @@ ROWS: tuple[Row, ...] = (
             input_types={"query": "query", "document": "passage"},
         ),
         limits=Limits(max_items=1024),
+        hq_country="US",
         source="DeepInfra's OpenAPI description",
         notes="Fills vectors up with zeros where more dimensions are asked for than the model has.",
     ),
@@ -75,8 +80,10 @@ ROWS: tuple[Row, ...] = (
         fields=Fields(dimensions="dimensions", base64=_BASE64, user="user"),
         limits=_UNSTATED,
         eu_native=True,
+        hq_country="NL",
+        region="eu-north1 (Finland)",
         source="docs.tokenfactory.nebius.com",
-        notes=f"This address is in Finland; others are declared as base_url. {_UNSTATED_NOTE}",
+        notes=f"Addresses of other regions are declared as base_url. {_UNSTATED_NOTE}",
     ),
     Row(
         name="scaleway",
@@ -85,6 +92,8 @@ ROWS: tuple[Row, ...] = (
         key_variables=("SCW_SECRET_KEY",),
         limits=_UNSTATED,
         eu_native=True,
+        hq_country="FR",
+        region="Paris, France",
         source="scaleway.com/en/docs/generative-apis",
         notes=f"Takes neither dimensions nor base64. {_UNSTATED_NOTE}",
     ),
@@ -96,6 +105,8 @@ ROWS: tuple[Row, ...] = (
         fields=_OPENAI,
         limits=_UNSTATED,
         eu_native=True,
+        hq_country="FR",
+        region="Gravelines, France",
         zero_data_retention=True,
         source="github.com/ovh/docs; endpoints.ai.cloud.ovh.net",
         notes="400 requests a minute for each model. How many items a call may hold depends on the "
@@ -108,6 +119,7 @@ ROWS: tuple[Row, ...] = (
         key_variables=("SILICONFLOW_API_KEY",),
         fields=Fields(dimensions="dimensions", base64=_BASE64),
         limits=Limits(max_items=32),
+        hq_country="CN",
         source="docs.siliconflow.cn",
         notes="Takes dimensions for Qwen3 models only. With an account of siliconflow.com, declare "
         "base_url as https://api.siliconflow.com/v1.",
@@ -119,8 +131,10 @@ ROWS: tuple[Row, ...] = (
         key_variables=("DASHSCOPE_API_KEY",),
         fields=Fields(dimensions="dimensions"),
         limits=Limits(max_items=10),
+        hq_country="CN",
+        region="Singapore",
         source="alibabacloud.com/help/en/model-studio",
-        notes="This address is in Singapore. Keys are of one region: for China declare base_url as "
+        notes="Keys are of one region: for China declare base_url as "
         "https://dashscope.aliyuncs.com/compatible-mode/v1.",
     ),
     Row(
@@ -130,6 +144,7 @@ ROWS: tuple[Row, ...] = (
         key_variables=("DATABRICKS_TOKEN",),
         variables={"host": "DATABRICKS_HOST"},
         limits=_UNSTATED,
+        hq_country="US",
         source="docs.databricks.com, query embedding models",
         notes="The model is the name of the serving endpoint; host is https://, the workspace, and "
         f"no slash at its end. {_UNSTATED_NOTE}",
@@ -142,6 +157,7 @@ ROWS: tuple[Row, ...] = (
         key_variables=("PERPLEXITY_API_KEY",),
         fields=Fields(dimensions="dimensions"),
         limits=Limits(max_items=512, max_tokens=120_000),
+        hq_country="US",
         source="Perplexity's OpenAPI description",
         notes="Gives int8 only: its vectors have 8 bits a number, whatever format they are sent "
         "in.",
@@ -162,6 +178,7 @@ ROWS: tuple[Row, ...] = (
             truncations={"none": "NONE", "end": "END", "start": "START"},
         ),
         limits=Limits(max_items=50),
+        hq_country="US",
         source="docs.nvidia.com/nim/nemo-retriever/text-embedding",
         notes="Vectors are of passages unless input_type is query. How many items a call may hold "
         "is not stated; calls are kept to 50, as NVIDIA's own client does.",

@@ -1,0 +1,340 @@
+"""The gateway's own request path, on a clock of its own, through a day at simulated deployments.
+
+What the gateway does in threads (ledger, store, tokenizer) is done in memory here; router, health,
+spaces, prober and sender are the real ones. An oracle is asked beside it who was up.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from random import Random
+from typing import get_args
+
+import msgspec
+import numpy as np
+
+from benchmarks import virtual_time
+from benchmarks.simulated import TEXTS, TRIP, WELL, Condition, Trip, Vectorspace
+from benchmarks.simulated import deployments as simulated_deployments
+from benchmarks.simulated import served as served_by
+from embedway.batching.send import Sender
+from embedway.catalog.catalog import Catalog, Offer
+from embedway.catalog.model import Deployment, Served
+from embedway.core.errors import EmbedwayError
+from embedway.core.keys import Caller
+from embedway.core.request import EmbedRequest, Preference
+from embedway.core.spaces import Proof, Reference
+from embedway.core.usage import UsageRow
+from embedway.pipeline.calls import Calls
+from embedway.pipeline.embed import Answer, Embedder
+from embedway.pipeline.engines import engine_of
+from embedway.pipeline.prepare import Preparation
+from embedway.pipeline.prober import Prober
+from embedway.routing.health import Healths
+from embedway.routing.rank import Ranked
+from embedway.routing.router import Plan, Router
+from embedway.routing.spaces import Spaces
+
+PER_S = 4.0
+"""Requests, on average."""
+NOISE = 0.25
+"""Of the logarithm of a call's time, its standard deviation."""
+DEADLINE_S = 60.0
+SIZES = ((1, 1, 0.6), (2, 8, 0.25), (9, 32, 0.1), (33, 64, 0.05))
+"""Items: from, to, and the share of requests."""
+CALLER = Caller(key_id="simulated", on_behalf_of=None, models=None, providers=None)
+BLIND = ("first declared", "in turn")
+POLICIES: tuple[str, ...] = (*get_args(Preference), *BLIND)
+
+
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """Some time in which the deployments are as they are."""
+
+    name: str
+    minutes: float
+    """If the day is as long as all of them; a shorter day has shorter phases."""
+    conditions: dict[str, Condition] = {}
+    """Of the deployments that are not well."""
+
+
+CALM = Phase(name="calm", minutes=10)
+FOREIGN = {"twin": Condition(foreign=True)}
+DAY = (
+    Phase(name="first minutes", minutes=10),
+    CALM,
+    CALM,
+    Phase(name="cheapest 10x slower", minutes=20, conditions={"cheap": Condition(slower=10)}),
+    CALM,
+    Phase(name="cheapest dies", minutes=20, conditions={"cheap": Condition(dead=True)}),
+    CALM,
+    Phase(name="fastest hangs", minutes=20, conditions={"swift": Condition(hangs=True)}),
+    CALM,
+    Phase(
+        name="two limit the rate",
+        minutes=20,
+        conditions={"cheap": Condition(per_s=1), "swift": Condition(per_s=0.5)},
+    ),
+    CALM,
+    Phase(
+        name="5% fail everywhere",
+        minutes=20,
+        conditions={each.name: Condition(fails=0.05) for each in simulated_deployments()},
+    ),
+    Phase(name="cheapest fails by half", minutes=20, conditions={"cheap": Condition(fails=0.5)}),
+    CALM,
+    Phase(
+        name="all but the dearest die",
+        minutes=20,
+        conditions={
+            each.name: Condition(dead=True)
+            for each in simulated_deployments()
+            if each.name != "swift"
+        },
+    ),
+    CALM,
+    Phase(name="key refused", minutes=10, conditions={"second": Condition(key_refused=True)}),
+    Phase(name="vectors of another space", minutes=20, conditions=FOREIGN),
+    # It stays quarantined until an operator releases it; this one never gets well.
+    Phase(name="calm, one quarantined", minutes=10, conditions=FOREIGN),
+)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a request, and what an oracle would have made of it."""
+
+    at_s: float
+    """When it came, since the day began."""
+    phase: int
+    by: str
+    """Who answered; empty if nobody did."""
+    error: str
+    seconds: float
+    tokens: int
+    cost_usd: float
+    calls: int
+    """To all deployments."""
+    wrong: bool
+    """Whether the vectors are of another space."""
+    fastest_s: float | None
+    """The time of the fastest that was up and had room; None if there was none."""
+    cheapest: float | None
+    """The price of the cheapest, likewise."""
+
+
+class Memory:
+    """The ledger, the store of spaces and the tokenizer, without a database or threads."""
+
+    async def record(self, row: UsageRow) -> None:
+        """See `embedway.ports.storage.Ledger.record`."""
+
+    async def load(self, **_: int) -> tuple[Sequence[Reference], Sequence[Proof]]:
+        """See `embedway.ports.storage.SpaceStore.load`; nothing is ever released."""
+        return (), ()
+
+    async def keep_reference(self, reference: Reference) -> Reference:
+        """See `embedway.ports.storage.SpaceStore.keep_reference`."""
+        return reference
+
+    async def keep_proof(self, proof: Proof, *, release: bool = False) -> Proof:
+        """See `embedway.ports.storage.SpaceStore.keep_proof`."""
+        del release
+        return proof
+
+    async def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `embedway.ports.engine.Tokenizer.encode`."""
+        return [TEXTS[text] for text in texts]
+
+    async def decode(self, items: Sequence[Sequence[int]]) -> list[str]:
+        """See `embedway.ports.engine.Codec.decode`; nobody sends token ids here."""
+        raise NotImplementedError
+
+
+class Unwatched:
+    """In place of the gateway's calls: lets everybody be asked at any time, and learns nothing."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self.now_s = now_s
+
+    def began(self, _served: Served, *, others: bool = False) -> None:
+        """Nothing."""
+
+    def ended(self, *_: object, request_id: str) -> None:
+        """Nothing."""
+
+
+class Blind:
+    """In place of the router: asks in declared order, always or from one further on each time."""
+
+    def __init__(self, served: Sequence[Served], *, turns: bool) -> None:
+        self._served = list(served)
+        self._turns = turns
+
+    def told(self, _served: Served, _request: EmbedRequest) -> None:
+        """Nothing."""
+
+    def plan(self, _request: EmbedRequest, _caller: Caller, **_: object) -> Plan:
+        """Everybody, whatever their health."""
+        if self._turns:
+            self._served.append(self._served.pop(0))
+        return Plan(
+            space=self._served[0].space(),
+            ranked=[Ranked(served=each, latency_s=0.0) for each in self._served],
+            unproven=(),
+            due=(),
+            removed=(),
+        )
+
+
+class Simulation:
+    """One day with one policy; on a loop of virtual time."""
+
+    def __init__(
+        self, policy: str, *, hours: float, seed: int, day: Sequence[Phase], per_s: float
+    ) -> None:
+        self._policy = policy
+        self._preference: Preference = "balanced" if policy in BLIND else policy
+        self._loop = asyncio.get_running_loop()
+        self.start_s = self._loop.time()
+        share = hours * 3600 / sum(phase.minutes for phase in day)
+        self.ends_s = list(accumulate(phase.minutes * share for phase in day))
+        self.day = day
+        # Each kind of chance by itself: whatever is chosen, the same requests come.
+        self._per_s = per_s
+        self._traffic = Random(f"traffic {seed}")
+        self._space = Vectorspace()
+        self.deployments = simulated_deployments()
+        for each in self.deployments:
+            each.join(self._space, Random(f"{each.name} {seed}"))
+        self.outcomes: list[Outcome] = []
+        self.ejected: list[tuple[float, str]] = []
+        self._embedder, self._prober = self._gateway(seed)
+
+    def _gateway(self, seed: int) -> tuple[Embedder, Prober]:
+        memory, now_s = Memory(), self._loop.time
+        served = served_by(self.deployments)
+        engines = {engine_of(each): one for each, one in zip(served, self.deployments, strict=True)}
+        offers = [
+            Offer(provider=name, kind=name, unlisted=Deployment(provider=name)) for name in engines
+        ]
+        catalog = Catalog(served, offers=offers, auto=served[0].model.id)
+        chance = Random(f"gateway {seed}")
+        healths = Healths(now_s=now_s, on_ejected=self._on_ejected, uniform=chance.uniform)
+        spaces = Spaces(
+            policy=catalog.policy,
+            deployments=served,
+            enabled=self._policy not in BLIND,
+            interval_s=3600,
+            fingerprint=lambda each: each.id,
+            now_ms=self._now_ms,
+        )
+        calls = Unwatched(now_s) if self._policy in BLIND else Calls(healths=healths)
+        prober = Prober(spaces=spaces, store=memory, calls=calls, engines=engines, tokenizers={})
+        if self._policy in BLIND:
+            prober.is_in = lambda *_: True  # they take anybody's vectors for the model's
+        router = Router(
+            catalog=catalog,
+            spaces=spaces,
+            healths=healths,
+            abilities=lambda each: engines[engine_of(each)].abilities,
+            now_s=now_s,
+            random=chance,
+        )
+        embedder = Embedder(
+            router=Blind(served, turns=self._policy == "in turn")
+            if self._policy in BLIND
+            else router,
+            calls=calls,
+            prober=prober,
+            engines=engines,
+            preparation=Preparation(tokenizers={}, cl100k=memory),
+            sender=Sender(now_s=now_s),
+            ledger=memory,
+            deadline_s=DEADLINE_S,
+            now_ms=self._now_ms,
+        )
+        return embedder, prober
+
+    async def run(self) -> None:
+        """The day, until its last request is answered."""
+        random.seed(0)  # the sender draws the waits before its retries there
+        for at, end_s in enumerate([0.0, *self.ends_s[:-1]]):
+            self._loop.call_at(self.start_s + end_s, self._begin, self.day[at])
+        await asyncio.sleep(0)
+        async with asyncio.TaskGroup() as group:
+            for at, end_s in enumerate(self.ends_s):
+                while (wait_s := self._traffic.expovariate(self._per_s)) + self._at_s < end_s:
+                    await asyncio.sleep(wait_s)
+                    noise = self._traffic.lognormvariate(0, NOISE)
+                    group.create_task(self._request(self._texts(), noise, phase=at))
+                await asyncio.sleep(end_s - self._at_s)
+        await self._prober.aclose()
+
+    async def _request(self, texts: list[str], noise: float, *, phase: int) -> None:
+        at_s, trip = self._at_s, Trip(noise)
+        TRIP.set(trip)
+        tokens = sum(len(TEXTS[text]) for text in texts)
+        up = [each for each in self.deployments if each.available()]
+        best_s = [each.seconds(items=len(texts), tokens=tokens, noise=noise) for each in up]
+        request = EmbedRequest(input=texts, preference=self._preference)
+        answer: Answer | None = None
+        try:
+            answer = await self._embedder.run(request, CALLER, request_id="", started_s=0.0)
+            error = ""
+        except EmbedwayError as failure:
+            error = type(failure).__name__
+        self.outcomes.append(
+            Outcome(
+                at_s=at_s,
+                phase=phase,
+                by=answer.providers if answer else "",
+                error=error,
+                seconds=self._at_s - at_s,
+                tokens=tokens,
+                cost_usd=answer.cost_nano_usd / 1e9 if answer else 0.0,
+                calls=trip.calls,
+                wrong=answer is not None
+                and not np.array_equal(answer.vectors, self._space.of(texts)),
+                fastest_s=min(best_s, default=None),
+                cheapest=min((each.price for each in up), default=None),
+            )
+        )
+
+    def _texts(self) -> list[str]:
+        low, high, _ = self._traffic.choices(SIZES, [share for _, _, share in SIZES])[0]
+        return self._traffic.choices(list(TEXTS), k=self._traffic.randint(low, high))
+
+    def _begin(self, phase: Phase) -> None:
+        for each in self.deployments:
+            each.condition = phase.conditions.get(each.name, WELL)
+
+    def _on_ejected(self, served: Served, _seconds: float) -> None:
+        self.ejected.append((self._at_s, served.provider))
+
+    @property
+    def _at_s(self) -> float:
+        return self._loop.time() - self.start_s
+
+    def _now_ms(self) -> int:
+        return int(self._loop.time() * 1000)
+
+
+def simulated(
+    policy: str, *, hours: float, seed: int, day: Sequence[Phase] = DAY, per_s: float = PER_S
+) -> Simulation:
+    """A day that has passed.
+
+    Args:
+        policy: A preference, or one of `BLIND`.
+        hours: How long it is.
+        seed: Of all chance in it.
+        day: What happens.
+        per_s: Requests, on average.
+    """
+
+    async def run() -> Simulation:
+        simulation = Simulation(policy, hours=hours, seed=seed, day=day, per_s=per_s)
+        await simulation.run()
+        return simulation
+
+    return virtual_time.run(run())

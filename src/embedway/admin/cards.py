@@ -1,0 +1,286 @@
+"""What is told of models and deployments, in the shapes of the clients that read it.
+
+Owns who sees what of the catalog, and with it what is known of each deployment now: the space its
+vectors are in, and whether it may be asked. Knows nothing of HTTP.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import BaseModel
+
+from embedway.catalog.catalog import LOCAL, Catalog, Named
+from embedway.catalog.model import Model, Quantisation, Served
+from embedway.core.batch import Limits
+from embedway.core.errors import ModelForbidden
+from embedway.core.keys import Caller
+from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS
+from embedway.core.spaces import State
+from embedway.routing import restrictions
+from embedway.routing.health import Healths, Standing
+from embedway.routing.resolve import find
+from embedway.routing.spaces import Spaces
+
+
+class Pricing(BaseModel):
+    """Prices per million tokens, from the cheapest provider."""
+
+    input_token: float | None
+    output_token: float = 0
+    currency: str = "USD"
+
+
+class ModelCard(BaseModel):
+    """A model, or an alias, as OpenAI's clients know it, with cortecs' additions."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    description: str
+    pricing: Pricing
+    providers: list[str]
+    context_size: int | None
+    tags: list[str]
+
+
+class EmbeddingLimits(BaseModel):
+    """What one request for a deployment may be; it is cut into as many calls as it takes."""
+
+    max_batch_size: int
+    max_input_tokens: int | None
+    max_input_length: int
+
+
+class CallLimits(BaseModel):
+    """What one call to a deployment holds at most, and how many of one request run at a time."""
+
+    max_items: int
+    max_tokens: int | None
+    max_parallel: int
+
+
+class DeploymentCard(BaseModel):
+    """A model at a provider, as MKA1's clients know it, with what choosing needs."""
+
+    id: str
+    provider: str
+    model: str
+    upstream_model: str
+    declared: bool
+    aliases: list[str]
+    description: str
+    licence: str
+    limits: EmbeddingLimits
+    call_limits: CallLimits
+    dimensions: int | None
+    native_dimensions: int | None
+    allowed_dimensions: list[int] | Literal["any", "unknown"]
+    tokenizer: str
+    pooling: str
+    normalised: bool | None
+    prompts: dict[str, str]
+    space: str
+    home_space: str
+    proof: State
+    proof_reason: str
+    price_per_mtok_usd: float | None
+    price_date: date | None
+    region: str
+    hq_country: str
+    eu_native: bool
+    quantisation: Quantisation
+    zero_data_retention: bool
+    health: Standing | Literal["down"]
+
+
+class HubPricing(BaseModel):
+    """USD per million tokens."""
+
+    input: float | None
+    output: float = 0
+
+
+class HubCard(BaseModel):
+    """A model as AIHubMix' clients know it."""
+
+    model_id: str
+    desc: str
+    types: str = "embedding"
+    features: str = ""
+    input_modalities: str = "text"
+    max_output: int = 0
+    context_length: int | None
+    pricing: HubPricing
+
+
+class Cards:
+    """Makes them; one for the process."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        spaces: Spaces,
+        healths: Healths,
+        alive: Callable[[Served], bool],
+        limits: Callable[[Served], Limits],
+    ) -> None:
+        """Args name what it needs; `alive` and `limits` of the engine that embeds there."""
+        self._catalog = catalog
+        self._spaces = spaces
+        self._healths = healths
+        self._alive = alive
+        self._limits = limits
+        self._aliases: dict[str, list[str]] = {}
+        for alias in catalog.aliases:
+            for each in find(alias, catalog, param="model").served:
+                self._aliases.setdefault(each.id, []).append(alias)
+
+    def models(self, caller: Caller) -> list[ModelCard]:
+        """Every name without a provider that `caller` may use: `auto`, aliases, and ids."""
+        names = (*self._catalog.aliases, *self._catalog.models)
+        found = ((name, find(name, self._catalog, param="model")) for name in names)
+        return [card for name, named in found if (card := self._model(name, named, caller))]
+
+    def model(self, name: str, caller: Caller) -> ModelCard:
+        """What `name`, any that a request may use, stands for.
+
+        Raises:
+            UnknownModel: Nothing has this name.
+            ModelForbidden: The caller may not use it.
+        """
+        card = self._model(name, find(name, self._catalog, param="model"), caller)
+        if card is None:
+            raise ModelForbidden(
+                f"This key may not use the model {name!r}. GET /v1/models lists those it may.",
+                param="model",
+            )
+        return card
+
+    def deployments(self, caller: Caller, *, name: str | None = None) -> list[DeploymentCard]:
+        """Every deployment that `caller` may use; with `name` those of the model it stands for.
+
+        Raises:
+            UnknownModel: Nothing has this name.
+        """
+        listed = self._catalog.deployments() if name is None else self._of_model(name)
+        return [card for each in listed if (card := self._deployment(each, caller))]
+
+    def hub(self) -> list[HubCard]:
+        """Every model, as the catalog has it: for everybody, and nothing of what is now."""
+        return [
+            HubCard(
+                model_id=model.id,
+                desc=model.description,
+                context_length=model.max_item_tokens,
+                pricing=HubPricing(input=_cheapest(found.served)),
+            )
+            for model in self._catalog.models.values()
+            if (found := self._catalog.find(model.id))
+        ]
+
+    def _model(self, name: str, named: Named, caller: Caller) -> ModelCard | None:
+        only = self._catalog.policy(named.served[0].model.id).only
+        served = [
+            each
+            for each in named.served
+            if _may_use(caller, name, each) and (not only or each.provider in only)
+        ]
+        if not served:
+            return None
+        # Who was found to be of another space answers to its own name alone.
+        served = [
+            each
+            for each in served
+            if self._spaces.membership(each, None).state not in {"differs", "drifted"}
+        ] or served
+        model, stands_for = served[0].model, self._catalog.aliases.get(name)
+        created = datetime.combine(model.created, datetime.min.time(), UTC)
+        return ModelCard(
+            id=name,
+            created=int(created.timestamp()),
+            owned_by=LOCAL if stands_for else model.owned_by,
+            description=(
+                f"Stands for {', then '.join(stands_for)}." if stands_for else model.description
+            ),
+            pricing=Pricing(input_token=_cheapest(served)),
+            providers=sorted({each.provider for each in served}),
+            context_size=model.max_item_tokens,
+            tags=model.tags,
+        )
+
+    def _of_model(self, name: str) -> Sequence[Served]:
+        found = find(name, self._catalog, param="model").served
+        model: Model = found[0].model
+        if not model.declared:
+            return found
+        return [each for each in self._catalog.deployments() if each.model.id == model.id]
+
+    def _deployment(self, served: Served, caller: Caller) -> DeploymentCard | None:
+        model, deployment = served.model, served.deployment
+        aliases = [
+            each for each in self._aliases.get(served.id, ()) if _may_use(caller, each, served)
+        ]
+        if not aliases and not _may_use(caller, served.id, served):
+            return None
+        limits = self._limits(served)
+        member = self._spaces.membership(served, None)
+        home = self._spaces.home(model.id) if model.declared else member.revision
+        standing = self._healths.of(served).standing(self._healths.now_s())
+        return DeploymentCard(
+            id=served.id,
+            provider=served.provider,
+            model=model.id,
+            upstream_model=served.name,
+            declared=model.declared,
+            aliases=aliases,
+            description=model.description,
+            licence=model.licence,
+            limits=EmbeddingLimits(
+                max_batch_size=MAX_ITEMS,
+                max_input_tokens=model.max_item_tokens,
+                max_input_length=MAX_CHARACTERS,
+            ),
+            call_limits=CallLimits(
+                max_items=limits.max_items,
+                max_tokens=limits.max_tokens,
+                max_parallel=limits.max_parallel,
+            ),
+            dimensions=model.dimensions,
+            native_dimensions=model.native_dimensions or model.dimensions,
+            allowed_dimensions=model.trained_dimensions,
+            tokenizer=model.tokenizer,
+            pooling=model.pooling,
+            normalised=model.normalised,
+            prompts={str(purpose): text for purpose, text in model.prompts.items()},
+            space=str(served.space(revision=member.revision)),
+            home_space=str(served.space(revision=home)),
+            proof=member.state,
+            proof_reason=member.reason,
+            price_per_mtok_usd=_usd(deployment.price_per_mtok_usd),
+            price_date=deployment.price_date,
+            region=deployment.region,
+            hq_country=deployment.hq_country,
+            eu_native=deployment.eu_native,
+            quantisation=deployment.quantisation,
+            zero_data_retention=deployment.zero_data_retention,
+            health=standing if self._alive(served) else "down",
+        )
+
+
+def _may_use(caller: Caller, name: str, served: Served) -> bool:
+    return (
+        caller.providers is None or served.provider in caller.providers
+    ) and restrictions.allows(caller.models, asked=name, served=served)
+
+
+def _cheapest(served: Sequence[Served]) -> float | None:
+    prices = (each.deployment.price_per_mtok_usd for each in served)
+    return _usd(min((price for price in prices if price is not None), default=None))
+
+
+def _usd(price: Decimal | None) -> float | None:
+    return None if price is None else float(price)

@@ -1,0 +1,119 @@
+"""What a name stands for, and the names that an operator gives: `auto` and aliases."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from embedway.catalog.model import Served
+from embedway.core.spaces import SpaceId
+
+AUTO = "auto"
+MAX_ALIAS = 256
+"""Letters; a request names no model by more."""
+
+
+class CatalogError(ValueError):
+    """What an operator says of names or models cannot be; the message says why and the cure."""
+
+    def __init__(self, message: str, *, setting: Literal["auto", "aliases", "models"]) -> None:
+        super().__init__(message)
+        self.setting = setting
+        """What says so."""
+
+
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """What a name stands for."""
+
+    served: Sequence[Served]
+    """Who may be asked, at least one."""
+    explicit: bool
+    """Whether the provider was named: its own space counts, not the model's home."""
+    ordered: bool = False
+    """Whether they are asked in this order, not ranked: the alias of several names."""
+
+
+def flattened(aliases: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Each alias with the names it stands for in the end, of which none is an alias.
+
+    Raises:
+        CatalogError: An alias stands for itself, or for nothing.
+    """
+    flat: dict[str, tuple[str, ...]] = {}
+
+    def names(name: str, asked_by: tuple[str, ...]) -> tuple[str, ...]:
+        if name not in aliases:
+            return (name,)
+        if name in asked_by:
+            chain = " -> ".join(map(repr, (*asked_by, name)))
+            raise refusal(asked_by[0], f"it ends where it began, {chain}. Name a model.")
+        if name not in flat:
+            told = aliases[name]
+            each_of = (told,) if isinstance(told, str) else told
+            if not each_of:
+                raise refusal(name, "it stands for nothing. Name a model.")
+            nested = (names(each, (*asked_by, name)) for each in each_of)
+            flat[name] = tuple(dict.fromkeys(each for all in nested for each in all))
+        return flat[name]
+
+    return {alias: names(alias, ()) for alias in aliases}
+
+
+def check_alias(alias: str, *, ids: Mapping[str, object]) -> None:
+    """Refuses an alias that is, or looks like, another kind of name.
+
+    Raises:
+        CatalogError: It cannot be so named.
+    """
+    if alias in ids:
+        raise refusal(alias, "a model has this id. Name the alias otherwise.")
+    if alias == AUTO:
+        raise CatalogError("auto is a setting of its own: auto = NAME.", setting="aliases")
+    if not 1 <= len(alias) <= MAX_ALIAS or ":" in alias or not alias.isprintable():
+        raise refusal(
+            alias,
+            f"an alias is 1 to {MAX_ALIAS} printable characters without a colon, which comes "
+            "after the name of a provider.",
+        )
+
+
+def joined(alias: str, found: Mapping[str, Named]) -> Named:
+    """What an alias of these names, in this order, stands for.
+
+    Raises:
+        CatalogError: Two of them are, or may be, of different vector spaces.
+    """
+    (first, named), *others = found.items()
+    if not others:
+        return named
+    begin = named.served[0]
+    for name, other in others:
+        for each in other.served:
+            if not (begin.model.declared and each.model.declared):
+                unknown = name if begin.model.declared else first
+                raise refusal(
+                    alias,
+                    f"nobody declared {unknown!r}, so nothing says that the vectors of {first!r} "
+                    f"and {name!r} can be compared. Declare it as a model of its provider, or name "
+                    "one of them alone.",
+                )
+            if claim(begin) != claim(each):
+                raise refusal(
+                    alias,
+                    f"{first!r} and {name!r} are of different vector spaces; their vectors cannot "
+                    "be compared. Name one of them, or deployments of one model.",
+                )
+    served = {each.id: each for each_of in found.values() for each in each_of.served}
+    return Named(served=tuple(served.values()), explicit=named.explicit, ordered=True)
+
+
+def claim(served: Served) -> SpaceId:
+    """The space a deployment claims to be of, whoever's: equal if its facts are."""
+    return served.space(revision="-")
+
+
+def refusal(alias: str, reason: str) -> CatalogError:
+    """What is said of an alias, or of `auto`."""
+    if alias == AUTO:
+        return CatalogError(f"auto: {reason}", setting="auto")
+    return CatalogError(f"alias {alias!r}: {reason}", setting="aliases")

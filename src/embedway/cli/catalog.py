@@ -1,0 +1,89 @@
+"""`embedway catalog`: whether what is known of models can be right."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from embedway.catalog import catalog
+from embedway.catalog.catalog import LOCAL
+from embedway.catalog.check import LEVELS, findings
+from embedway.catalog.model import Served
+from embedway.cli.terminal import AsJson, err, fail, print_table
+from embedway.config import settings as config
+from embedway.config.providers import enabled, offers
+from embedway.providers.declared import Declared
+from embedway.providers.registry import rows
+
+commands = typer.Typer(no_args_is_help=True, help="Check what is known of models.")
+
+
+@commands.command()
+def check(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files of the catalog to check, in place of the one that is packaged."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find what cannot be right in the catalog: prices off by a thousand, widths that do not fit.
+
+    Checked are the models that come with this gateway, at every provider, together with what
+    embedway.toml says. Nobody is asked. Each line says what is wrong, where, and how to cure it;
+    the exit status is 1 if there are errors, 0 if there are only warnings.
+
+        embedway catalog check
+
+    A file of the catalog before it is packaged, or one's own:
+
+        embedway catalog check src/embedway/catalog/models/bge.toml
+
+    Only the errors, for a program:
+
+        embedway catalog check --json | jq '.[] | select(.level == "error")'
+    """
+    kinds = [Declared(name=row.name, row=row) for row in rows().values() if not row.own_server]
+    if files:
+        served = [each for file in files for each in _of(file, kinds)]
+        own = {LOCAL}
+    else:
+        loaded = config.load()
+        declared = enabled(loaded)
+        names = {each.name for each in declared}
+        # What is packaged comes first: where a section differs from it, the section is told of.
+        known = [*(kind for kind in kinds if kind.name not in names), *declared]
+        eu_native = loaded.settings.eu_native
+        served = catalog.load(eu_native=eu_native, offers=offers(known)).deployments()
+        own = {LOCAL, *(each.name for each in declared if each.row.own_server)}
+    found = findings(served, own=own, today=datetime.now(UTC).date())
+    print_table(
+        [msgspec.structs.asdict(each) for each in found], empty="Nothing is wrong.", as_json=as_json
+    )
+    count = Counter(each.level for each in found)
+    told = ", ".join(f"{level} {count[level]}" for level in LEVELS)
+    err.print(f"Checked {len(served)} deployments: {told}.")
+    if count["error"]:
+        raise typer.Exit(1)
+
+
+def _of(file: Path, kinds: list[Declared]) -> list[Served]:
+    """What `file` says is served, with what holds of the kinds of provider that it names."""
+    places = {offer.kind: offer.unlisted for offer in offers(kinds)}
+    try:
+        models = catalog.read(file.read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        fail(f"{file}: {error}.")
+    served: list[Served] = []
+    for model in models:
+        for each in model.deployments:
+            place = each if each.provider == LOCAL else places.get(each.provider)
+            if place is None:
+                fail(
+                    f"{file}: {model.id} is said to be at {each.provider!r}, which is no kind of "
+                    "provider. `embedway providers list --all` shows them."
+                )
+            served.append(Served(model, each.at(place)))
+    return served

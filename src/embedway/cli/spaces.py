@@ -1,0 +1,307 @@
+"""`embedway spaces`: which deployments are proven to be of which vector space."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress
+
+from embedway.catalog.catalog import LOCAL, Catalog
+from embedway.catalog.model import Served
+from embedway.cli.terminal import (
+    AsJson,
+    err,
+    fail,
+    fetch_weights,
+    load_providers,
+    out,
+    print_table,
+    say_error,
+)
+from embedway.config import settings as config
+from embedway.config.models import catalog_of
+from embedway.config.settings import Settings
+from embedway.config.spaces import spaces_of
+from embedway.core.provider_error import ProviderError
+from embedway.core.request import InputType
+from embedway.core.spaces import Proof
+from embedway.observe import logs
+from embedway.providers.declared import Declared
+from embedway.routing.health import Healths
+from embedway.routing.spaces import Spaces
+from embedway.storage.store import Store, open_store
+
+if TYPE_CHECKING:
+    from embedway.pipeline.prober import Prober
+
+commands = typer.Typer(
+    no_args_is_help=True, help="Show and prove which vectors may be compared with which."
+)
+Model = Annotated[
+    str | None, typer.Argument(help="By any of its names; all models if left out.", metavar="MODEL")
+]
+
+_Wanted = tuple[Served, InputType | None]
+
+
+class _Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What the settings and the data folder say."""
+
+    settings: Settings
+    declared: list[Declared]
+    models: Catalog
+    store: Store
+    spaces: Spaces
+
+    def deployments(self, name: str | None) -> list[Served]:
+        """Those that are probed, of the model of this name or of all."""
+        chosen = [each for each in self.models.deployments() if self.spaces.is_probed(each)]
+        if name is None:
+            return chosen
+        found = self.models.find(name)
+        if found is None:
+            fail(f"No model {name!r} is known. `embedway models list` shows all there are.")
+        ids = {each.model.id for each in found.served}
+        return [each for each in chosen if each.model.id in ids]
+
+
+@commands.command()
+def status(model: Model = None, as_json: AsJson = False) -> None:
+    """Show which space each deployment is in, and how well its canaries agreed.
+
+    What was found out last is shown; nobody is asked. The exit status is 1 if something has
+    drifted, so that this can be a monitor:
+
+        embedway spaces status
+
+        embedway spaces status bge-m3 --json
+    """
+    known = _known()
+    deployments = known.deployments(model)
+    _print(known, deployments, as_json=as_json)
+    _end(known, deployments)
+
+
+@commands.command()
+def prove(model: Model = None, as_json: AsJson = False) -> None:
+    """Probe every deployment of a model now, and show what came of it.
+
+    Each provider is sent a few short texts, about 200 tokens, and bills them. The exit status is 1
+    if something has drifted or cannot be asked.
+
+        embedway spaces prove bge-m3
+    """
+    known = _known()
+    deployments = known.deployments(model)
+    wanted: list[_Wanted] = [
+        (each, told) for each in deployments for told in _input_types(known, each)
+    ]
+    failed = asyncio.run(_prove(known, wanted))
+    _print(known, deployments, as_json=as_json)
+    for each, error in failed:
+        say_error(f"{each.id} cannot be asked: {_told(error)}")
+    _end(known, deployments, failed=bool(failed))
+
+
+@commands.command()
+def release(
+    deployment: Annotated[
+        str, typer.Argument(metavar="DEPLOYMENT", help="`provider:model`, as `status` shows it.")
+    ],
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept",
+            help="Even if its vectors are others now: they get a space of a new name.",
+        ),
+    ] = False,
+) -> None:
+    """Probe a deployment that drifted and, if it is again what it was, release it.
+
+    A gateway that runs asks it again within seconds. If it is not what it was, nothing changes,
+    unless you accept it as it is now: then its vectors are of a space of a new name, such as
+    `bge-m3@deepinfra~2/...`, because they cannot be compared with those that it gave before.
+
+        embedway spaces release deepinfra:bge-m3
+    """
+    known = _known()
+    found = known.models.find(deployment)
+    if found is None or not found.explicit:
+        fail(
+            f"No deployment {deployment!r} is known. `embedway spaces status` shows all there are."
+        )
+    served = found.served[0]
+    proofs = known.spaces.known.proofs(served.id)
+    drifted = [each for each in proofs if each.state == "drifted"]
+    if not drifted:
+        out.print(f"{escape(served.id)} has not drifted: there is nothing to release.")
+        return
+    left = served.space(revision=drifted[0].revision, input_type=drifted[0].input_type)
+    try:
+        with err.status(f"Asking {served.id}"):
+            asyncio.run(_release(known, served, drifted, accept=accept))
+    except ProviderError as error:
+        fail(f"{served.id} cannot be asked, and is not released: {_told(error)}")
+    still = known.spaces.known.drifted.get(served.id)
+    if still is not None:
+        fail(
+            f"{served.id} still gives other vectors than those of {left}: {still.reason}. It is "
+            "not released. Find out what changed there; to use it as it is now, in a space of its "
+            "own, add --accept."
+        )
+    member = known.spaces.membership(served, drifted[0].input_type)
+    now = served.space(revision=member.revision, input_type=drifted[0].input_type)
+    out.print(f"[green]{escape(served.id)}[/green] is released. It is of {escape(str(now))}.")
+    if member.revision != drifted[0].revision:
+        out.print(
+            f"Vectors of {escape(str(left))} cannot be compared with those that it gives now: "
+            "embed again what you want to compare."
+        )
+
+
+def _known() -> _Known:
+    loaded = config.load()
+    settings = loaded.settings
+    logs.configure(format=settings.log_format, level="error")
+    declared = load_providers(loaded)
+    models = catalog_of(settings, declared)
+    store = open_store(settings.data_dir)
+    spaces = spaces_of(settings, models, declared)
+    spaces.learn(*asyncio.run(store.spaces.load()))
+    if not settings.canaries:
+        fail("Nothing is proven: `canaries` is false. Set it to true, or leave it out.")
+    return _Known(settings=settings, declared=declared, models=models, store=store, spaces=spaces)
+
+
+async def _prove(known: _Known, wanted: Sequence[_Wanted]) -> list[tuple[Served, ProviderError]]:
+    """Probes each; those that failed, and why."""
+    failed: list[tuple[Served, ProviderError]] = []
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    async with _prober(known, [each for each, _ in wanted]) as prober:
+        with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+            task = progress.add_task("Asking", total=len(wanted))
+
+            async def one(served: Served, input_type: InputType | None) -> None:
+                try:
+                    await prober.prove(served, input_type)
+                except ProviderError as error:
+                    failed.append((served, error))
+                progress.advance(task)
+
+            await asyncio.gather(*(one(*each) for each in wanted))
+    return failed
+
+
+async def _release(
+    known: _Known, served: Served, drifted: Sequence[Proof], *, accept: bool
+) -> None:
+    revision = known.spaces.known.next_revision(served) if accept else None
+    async with _prober(known, [served]) as prober:
+        for each in drifted:
+            await prober.release(served, each.input_type, accept=revision)
+
+
+@asynccontextmanager
+async def _prober(known: _Known, deployments: Sequence[Served]) -> AsyncGenerator["Prober"]:
+    """One that can ask these, and whoever makes the references to compare them with."""
+    from embedway.pipeline.calls import Calls  # noqa: PLC0415  # other commands do without it
+    from embedway.pipeline.prober import Prober  # noqa: PLC0415
+
+    makers = (known.spaces.known.maker(each.model.id) for each in deployments)
+    local = {each.model.id: each.model for each in makers if each and each.provider == LOCAL}
+    engines: dict[str, Any] = {}
+    tokenizers: dict[str, Any] = {}
+    async with AsyncExitStack() as parts:
+        for model in local.values():
+            from embedway.app import load_engine  # noqa: PLC0415  # the model: slow
+
+            fetch_weights(model, known.settings)
+            engine = await asyncio.to_thread(load_engine, model, known.settings)
+            parts.callback(engine.close)
+            engines[f"{LOCAL}:{model.id}"] = tokenizers[model.id] = engine
+        for name, engine in _providers(known.declared):
+            parts.push_async_callback(engine.aclose)
+            engines[name] = engine
+        prober = Prober(
+            spaces=known.spaces,
+            store=known.store.spaces,
+            calls=Calls(healths=Healths(now_s=time.monotonic)),
+            engines=engines,
+            tokenizers=tokenizers,
+        )
+        parts.push_async_callback(prober.aclose)
+        yield prober
+
+
+def _providers(declared: Sequence[Declared]) -> Iterator[tuple[str, Any]]:
+    from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: slow
+
+    for each in declared:
+        try:
+            yield each.name, provider.build(each)
+        except (ImportError, ValueError) as error:
+            fail(f"{each.name} cannot be used: {error}")
+
+
+def _input_types(known: _Known, served: Served) -> list[InputType | None]:
+    """With which it was probed, if it was."""
+    return [each.input_type for each in known.spaces.known.proofs(served.id)] or [None]
+
+
+def _print(known: _Known, deployments: Sequence[Served], *, as_json: bool) -> None:
+    rows = [_row(known, each, told) for each in deployments for told in _input_types(known, each)]
+    print_table(
+        rows,
+        empty="No provider has such a model. What runs here is checked by its digest.",
+        as_json=as_json,
+    )
+
+
+def _row(known: _Known, served: Served, input_type: InputType | None) -> dict[str, object]:
+    proof = known.spaces.known.proof(served.id, input_type)
+    member = known.spaces.membership(served, input_type)
+    space = served.space(revision=member.revision, input_type=input_type)
+    return {
+        "model": served.model.id,
+        "space": str(space),
+        "deployment": served.id,
+        "input_type": input_type,
+        "state": member.state,
+        "lowest_cosine": proof and _rounded(proof.cosine),
+        "norm_deviation": proof and _rounded(proof.norm_deviation),
+        "probed": proof and _time(proof.at_ms),
+        "since": proof and _time(proof.since_ms),
+        "why": member.reason or None,
+    }
+
+
+def _end(known: _Known, deployments: Sequence[Served], *, failed: bool = False) -> None:
+    """Tells of what drifted, and with which status a command ends."""
+    drifted = [each.id for each in deployments if each.id in known.spaces.known.drifted]
+    for each in drifted:
+        say_error(
+            f"{each} has drifted: nobody is served by it. When it is again what it was, "
+            f"`embedway spaces release {each}`."
+        )
+    if drifted or failed:
+        raise typer.Exit(1)
+
+
+def _told(error: ProviderError) -> str:
+    status = f" (HTTP {error.status})" if error.status else ""
+    reason = f": {error.reason}" if error.reason else ""
+    return f"{error.kind.replace('_', ' ')}{status}{reason}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _time(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

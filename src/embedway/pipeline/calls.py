@@ -1,0 +1,70 @@
+"""The calls to deployments as they come and go: told to their health, to metrics and to the log."""
+
+from collections.abc import Callable
+
+from embedway.catalog.model import Served
+from embedway.core.batch import Batch, Result
+from embedway.core.provider_error import ProviderError
+from embedway.routing.health import Healths
+
+OnCall = Callable[[str, Served, ProviderError | None, float], None]
+"""Told of each call: for which request, who was asked, the failure if any, and the seconds."""
+
+
+class Calls:
+    """All calls of the process."""
+
+    def __init__(
+        self,
+        *,
+        healths: Healths,
+        on_call: OnCall = lambda _request_id, _served, _error, _seconds: None,
+    ) -> None:
+        """Takes who is told."""
+        self.now_s = healths.now_s
+        """The clock that all of it goes by."""
+        self._healths = healths
+        self._on_call = on_call
+
+    def began(self, served: Served, *, others: bool = False) -> None:
+        """Told of a call before it goes out.
+
+        Args:
+            served: Who is asked.
+            others: Whether somebody else could be asked instead.
+
+        Raises:
+            ProviderError: It asked to be left alone, or is, after failures.
+        """
+        health, now_s = self._healths.of(served), self.now_s()
+        standing = health.standing(now_s)
+        if standing == "limited" or (others and standing != "healthy"):
+            kind = "rate_limit" if standing == "limited" else "overloaded"
+            error = ProviderError(kind, retry_after_s=health.wait_s(now_s))
+            error.asked = False
+            raise error
+        health.began(now_s)
+
+    def ended(
+        self,
+        served: Served,
+        batch: Batch,
+        outcome: Result | ProviderError | None,
+        seconds: float,
+        *,
+        request_id: str,
+    ) -> None:
+        """Told of a call that came back; None if nobody waited for it to."""
+        health = self._healths.of(served)
+        match outcome:
+            case None:
+                health.cancelled()
+                return
+            case ProviderError():
+                error, rest_s = outcome, None
+            case Result():
+                error, rest_s = None, outcome.rest_s
+        health.ended(
+            error, tokens=sum(batch.tokens), seconds=seconds, now_s=self.now_s(), rest_s=rest_s
+        )
+        self._on_call(request_id, served, error, seconds)

@@ -1,0 +1,129 @@
+"""What would become of a request: who would be asked, in which order, and at what price."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from embedway.batching.send import cuts
+from embedway.core import money
+from embedway.core.errors import InvalidRequest
+from embedway.core.request import EmbedRequest
+from embedway.pipeline.route import Route
+from embedway.routing.router import Plan, Removed
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment that would be asked."""
+
+    id: str
+    provider: str
+    model: str
+    upstream_model: str
+    """What the provider calls it."""
+    tokens: int
+    calls: int
+    """To the provider."""
+    price_per_mtok_usd: float | None
+    cost_usd: str | None
+    latency_s: float
+    """Estimated, of a call as large as this request."""
+    quantisation: str
+    region: str
+    eu_native: bool
+    zero_data_retention: bool
+    health: str
+    reason: str
+    """Why it has this place."""
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment that would not be asked."""
+
+    id: str
+    filter: str
+    """The field of the request, or the word, for what removes it."""
+    reason: str
+
+
+class DryRun(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a dry run."""
+
+    object: str = "embedding.dry_run"
+    model: str
+    space: str
+    items: int
+    tokens: int | None
+    """As the first candidate's model counts them; None if nobody is left to."""
+    tokens_estimated: bool
+    preference: str
+    candidates: Sequence[Candidate]
+    """In the order in which they would be asked."""
+    unproven: Sequence[LeftOut]
+    """Not asked before it is proven that their vectors are of this space."""
+    removed: Sequence[LeftOut]
+
+
+async def dry_run(request: EmbedRequest, plan: Plan, routes: Sequence[Route]) -> DryRun:
+    """Counts and cuts, and asks nobody.
+
+    Args:
+        request: What would be asked for.
+        plan: Of it.
+        routes: To those that the plan ranks, in its order.
+
+    Raises:
+        InvalidRequest: None of the routes can be asked for that.
+        Overloaded: Too much is waiting.
+    """
+    candidates: list[Candidate] = []
+    removed = _left_out(plan.removed)
+    exact = False
+    refusals: list[InvalidRequest] = []
+    for ranked, route in zip(plan.ranked, routes, strict=True):
+        try:
+            lot = await route.prepared()
+        except InvalidRequest as error:
+            refusals.append(error)
+            removed.append(LeftOut(id=ranked.served.id, filter="input", reason=error.message))
+            continue
+        exact = exact if candidates else lot.exact
+        served, tokens = ranked.served, sum(lot.batch.tokens)
+        deployment = served.deployment
+        price = deployment.price_per_mtok_usd
+        cost = None if price is None else money.cost(tokens, price_per_mtok=price)
+        candidates.append(
+            Candidate(
+                id=served.id,
+                provider=served.provider,
+                model=served.model.id,
+                upstream_model=served.name,
+                tokens=tokens,
+                calls=len(cuts(lot, route.limits)),
+                price_per_mtok_usd=None if price is None else float(price),
+                cost_usd=None if cost is None else money.as_usd(cost),
+                latency_s=round(ranked.latency_s, 4),
+                quantisation=deployment.quantisation,
+                region=deployment.region,
+                eu_native=deployment.eu_native,
+                zero_data_retention=deployment.zero_data_retention,
+                health=ranked.standing,
+                reason=ranked.reason,
+            )
+        )
+    if refusals and not candidates:
+        raise refusals[0]
+    return DryRun(
+        model=request.model,
+        space=str(plan.space),
+        items=len(request.items),
+        tokens=candidates[0].tokens if candidates else None,
+        tokens_estimated=not exact,
+        preference=request.preference,
+        candidates=candidates,
+        unproven=_left_out(plan.unproven),
+        removed=removed,
+    )
+
+
+def _left_out(removed: Sequence[Removed]) -> list[LeftOut]:
+    return [LeftOut(id=each.served.id, filter=each.filter, reason=each.reason) for each in removed]

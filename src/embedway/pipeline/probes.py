@@ -1,0 +1,122 @@
+"""One probe: asks a deployment for the vectors of the canaries, within its limits."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from embedway.batching import plan
+from embedway.catalog.catalog import LOCAL
+from embedway.catalog.model import Served
+from embedway.core import vectors
+from embedway.core.batch import Batch, Items, Result
+from embedway.core.errors import EmbedwayError, Overloaded
+from embedway.core.provider_error import ProviderError
+from embedway.core.request import InputType
+from embedway.core.vectors import Vectors
+from embedway.pipeline.calls import Calls
+from embedway.pipeline.engines import engine_of, limits_of
+from embedway.ports.engine import Engine, Tokenizer
+from embedway.routing.verdict import Probe
+
+TIMEOUT_S = 10
+"""Of each call."""
+AT_ONCE = 8
+PROBE = "probe"
+"""In the log, where the request is named that a call is for."""
+CHARACTERS_PER_TOKEN = 3
+MOST_MARKS = 8
+"""Tokens that a model puts around a text."""
+
+
+class Probes:
+    """Makes probes, at most `AT_ONCE` at a time."""
+
+    def __init__(
+        self,
+        *,
+        calls: Calls,
+        engines: Mapping[str, Engine],
+        tokenizers: Mapping[str, Tokenizer],
+        fingerprint: Callable[[Served], str],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """See `embedway.pipeline.prober.Prober` and `embedway.routing.spaces.Spaces`."""
+        self._calls = calls
+        self._engines = engines
+        self._tokenizers = tokenizers
+        self._fingerprint = fingerprint
+        self._now_ms = now_ms
+        self._gate = asyncio.Semaphore(AT_ONCE)
+
+    async def made(
+        self, served: Served, input_type: InputType | None, texts: Sequence[str]
+    ) -> Probe:
+        """What `served` answers to `texts`.
+
+        Raises:
+            ProviderError: It cannot be asked, or not properly.
+        """
+        async with self._gate:
+            batch = await self._batch(served, input_type, texts)
+            whole, models = await self._asked(served, batch)
+            return Probe(
+                vectors=whole,
+                models=models,
+                fingerprint=self._fingerprint(served),
+                at_ms=self._now_ms(),
+            )
+
+    async def _batch(
+        self, served: Served, input_type: InputType | None, texts: Sequence[str]
+    ) -> Batch:
+        items: Items = list(texts)
+        tokens = [len(text) // CHARACTERS_PER_TOKEN + MOST_MARKS for text in texts]
+        if served.provider == LOCAL:
+            items = await self._tokenizers[served.model.id].encode(texts)
+            tokens = [len(item) for item in items]
+        return Batch(
+            model=served.name,
+            items=items,
+            tokens=tokens,
+            width=served.model.dimensions,
+            input_type=input_type,
+        )
+
+    async def _asked(self, served: Served, batch: Batch) -> tuple[Vectors, frozenset[str]]:
+        """The vectors of `batch`, checked, and the names by which the answers call the model."""
+        limits = limits_of(served, self._engines[engine_of(served)].limits)
+        parts = plan.cut(batch.tokens, max_items=limits.max_items, max_tokens=limits.max_tokens)
+        results = [await self._call(served, batch.part(start, end)) for start, end in parts]
+        if len({result.vectors.shape[1] for result in results}) > 1:
+            raise ProviderError("malformed", "vectors of different widths", billed="yes")
+        whole = np.concatenate([result.vectors for result in results])
+        return whole, frozenset(result.model for result in results if result.model)
+
+    async def _call(self, served: Served, batch: Batch) -> Result:
+        began_s = self._calls.now_s()
+        outcome: Result | ProviderError | None = None
+        self._calls.began(served)
+        try:
+            outcome = result = await _answer(self._engines[engine_of(served)], batch)
+        except ProviderError as error:
+            outcome = error
+            raise
+        finally:
+            seconds = self._calls.now_s() - began_s
+            self._calls.ended(served, batch, outcome, seconds, request_id=PROBE)
+        return result
+
+
+async def _answer(engine: Engine, batch: Batch) -> Result:
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            result = await engine.embed(batch)
+    except TimeoutError:
+        raise ProviderError("timeout", billed="maybe") from None
+    except Overloaded as error:
+        raise ProviderError("overloaded", str(error)) from error
+    except EmbedwayError as error:
+        raise ProviderError("failed", str(error)) from error
+    vectors.check(result.vectors, items=len(batch.items), dimensions=batch.width)
+    return result

@@ -1,0 +1,132 @@
+"""One request's way to one deployment: what it is sent, and what is made of its answers."""
+
+import math
+
+import msgspec
+
+from embedway.batching.send import Lot
+from embedway.catalog.model import Served
+from embedway.core import vectors
+from embedway.core.batch import Batch, Limits, Result
+from embedway.core.errors import InvalidRequest
+from embedway.core.provider_error import ProviderError
+from embedway.core.request import EmbedRequest, InputType
+from embedway.core.spaces import SpaceId
+from embedway.core.vectors import Vectors
+from embedway.pipeline.calls import Calls
+from embedway.pipeline.engines import limits_of
+from embedway.pipeline.prepare import Counted, Preparation
+from embedway.pipeline.prober import Prober
+from embedway.ports.engine import Engine
+from embedway.routing.rank import Ranked
+
+PADDING = 16
+"""Zeros at the end of all vectors that are no chance."""
+
+
+class Route:
+    """See `embedway.batching.send.Route`."""
+
+    def __init__(
+        self,
+        request: EmbedRequest,
+        ranked: Ranked,
+        *,
+        engine: Engine,
+        told: InputType | None,
+        space: SpaceId,
+        preparation: Preparation,
+        counted: Counted,
+        prober: Prober,
+        calls: Calls,
+        request_id: str,
+    ) -> None:
+        """Args name what it needs.
+
+        `told` is what the deployment is told that vectors are for, `space` what these must be of.
+        """
+        self.served = ranked.served
+        self.space = space
+        """Of its vectors, but for their width."""
+        self._was_healthy = ranked.standing == "healthy"
+        self._request = request
+        self._engine = engine
+        self._told: InputType | None = told
+        self._preparation = preparation
+        self._counted = counted
+        self._prober = prober
+        self._calls = calls
+        self._request_id = request_id
+        self._lot: Lot | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """Of a call."""
+        return limits_of(self.served, self._engine.limits)
+
+    @property
+    def provider(self) -> str:
+        """See `embedway.batching.send.Route.provider`."""
+        return self.served.provider
+
+    async def prepared(self) -> Lot:
+        """See `embedway.batching.send.Route.prepared`."""
+        if self._lot is None:
+            self._lot = await self._preparation.prepared(
+                self._request, self.served, self._engine.abilities, self._counted
+            )
+        return self._lot
+
+    async def embed(self, batch: Batch) -> Result:
+        """See `embedway.batching.send.Route.embed`."""
+        return await self._engine.embed(batch)
+
+    async def finished(self, batch: Batch, result: Result) -> Result:
+        """See `embedway.batching.send.Route.finished`."""
+        await self._check_space(batch, result)
+        finished = _finished(result.vectors, batch, self._request, self.served)
+        if finished is result.vectors:
+            return result
+        return msgspec.structs.replace(result, vectors=finished)
+
+    def began(self, *, others: bool) -> None:
+        """See `embedway.batching.send.Route.began`."""
+        # Who was ranked last for its failures is asked all the same, once that is its turn.
+        self._calls.began(self.served, others=others and self._was_healthy)
+
+    def ended(self, batch: Batch, outcome: Result | ProviderError | None, seconds: float) -> None:
+        """See `embedway.batching.send.Route.ended`."""
+        self._calls.ended(self.served, batch, outcome, seconds, request_id=self._request_id)
+
+    async def _check_space(self, batch: Batch, result: Result) -> None:
+        """Holds back an answer that looks other than the proven ones, until its space is proven."""
+        if batch.dimensions is not None or batch.extra:
+            width = norm = None  # as nobody proved
+        else:
+            first = result.vectors[0]
+            width, norm = first.shape[0], math.sqrt(float(first @ first))
+        prober, served, told, model = self._prober, self.served, self._told, result.model
+        confirmed = not prober.changed(
+            served, told, width=width, norm=norm, model=model
+        ) or await prober.confirm(served, told, width=width, norm=norm, model=model)
+        if not (confirmed and prober.is_in(served, told, self.space.revision)):
+            raise ProviderError("malformed", "vectors of another space than before", billed="yes")
+
+
+def _finished(embedded: Vectors, batch: Batch, request: EmbedRequest, served: Served) -> Vectors:
+    """The vectors as they are answered: as wide as was asked for, and of length one if so meant."""
+    if request.dimensions is None:
+        return embedded
+    if batch.dimensions is None and request.dimensions == embedded.shape[1]:
+        return embedded  # all of it, so of the length it has
+    if batch.dimensions is None:
+        return vectors.shortened(embedded, dimensions=request.dimensions)
+    model = served.model
+    if model.trained_dimensions == "unknown" and not embedded[:, -PADDING:].any():
+        # DeepInfra fills up with zeros what is asked for beyond a model's own width.
+        raise InvalidRequest(
+            f"'dimensions' is {request.dimensions}, more than {model.id!r} has. Ask for fewer.",
+            param="dimensions",
+        )
+    # Some shorten without normalising anew: Gemini does.
+    return vectors.normalised(embedded) if model.normalised else embedded

@@ -1,0 +1,196 @@
+"""From a probe to what is believed of a deployment: references made, proofs judged and stored.
+
+Everything is stored before it is believed; if it cannot be, the process goes by what it saw.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import msgspec
+import structlog
+
+from embedway.catalog.catalog import LOCAL
+from embedway.catalog.model import Served
+from embedway.core.errors import StorageUnavailable
+from embedway.core.provider_error import ProviderError
+from embedway.core.request import InputType
+from embedway.core.spaces import Proof, Reference
+from embedway.pipeline.probes import Probes
+from embedway.ports.storage import SpaceStore
+from embedway.routing import canaries
+from embedway.routing.canaries import CANARIES
+from embedway.routing.spaces import Membership, Spaces
+from embedway.routing.verdict import Probe, judged
+
+Event = Literal["proven", "differs", "drifted", "released"]
+OnEvent = Callable[[Event, Served, Membership], None]
+
+_log = structlog.get_logger("embedway.prober")
+
+
+class Settling:
+    """Finds out what deployments are, one probe at a time; one for the process."""
+
+    def __init__(
+        self,
+        *,
+        spaces: Spaces,
+        store: SpaceStore,
+        probes: Probes,
+        prove: Callable[[Served, InputType | None], Awaitable[Membership]],
+        load: Callable[[], Awaitable[None]],
+        on_event: OnEvent,
+    ) -> None:
+        """See `embedway.pipeline.prober.Prober`, whose methods `prove` and `load` are."""
+        self._spaces = spaces
+        self._known = spaces.known
+        self._membership = spaces.membership
+        self._store = store
+        self._probes = probes
+        self._prove = prove
+        self._load = load
+        self._on_event = on_event
+        self.unstored: set[tuple[str, InputType | None]] = set()
+        """Deployments and input types whose last proof could not be stored."""
+
+    async def settled(self, served: Served, input_type: InputType | None) -> Membership:
+        """What `served` is found to be, after the home's reference is made if there is none.
+
+        Raises:
+            ProviderError: It cannot be asked.
+        """
+        known, model = self._known, served.model.id
+        home = known.home(model)
+        makes = await self._makes_home(served, input_type)
+        if served.id in known.drifted:  # as was just found with another input type
+            return self._membership(served, input_type)
+        probe = await self._probes.made(served, input_type, known.texts(model))
+        if makes:
+            await self._make(self._reference(served, home, input_type, probe))
+        if known.home(model) != home:  # an operator, or another process, was faster
+            return await self.settled(served, input_type)
+        proof = judged(known, served, input_type, probe)
+        if proof.state == "differs" and not known.reference(model, proof.revision, input_type):
+            await self._make(self._reference(served, proof.revision, input_type, probe))
+            proof = judged(known, served, input_type, probe)
+        if proof.state == "drifted":
+            # Unless another process was told to accept it.
+            with contextlib.suppress(StorageUnavailable):
+                await self._load()
+            if known.home(model) != home:
+                return await self.settled(served, input_type)
+            proof = judged(known, served, input_type, probe)
+        await self._believe(served, proof)
+        return self._membership(served, input_type)
+
+    async def released(
+        self, served: Served, input_type: InputType | None, *, accept: str | None = None
+    ) -> Membership:
+        """Probes a deployment that drifted, and releases it if it is again what it was.
+
+        Args:
+            served: Who drifted.
+            input_type: With which.
+            accept: If it is not: a new revision, under which it is accepted as it is now.
+
+        Raises:
+            ProviderError: It cannot be asked.
+            StorageUnavailable: The release cannot be stored, and so is none.
+        """
+        probe = await self._probes.made(served, input_type, self._known.texts(served.model.id))
+        proof = judged(self._known, served, input_type, probe)
+        if proof.state == "drifted" and accept:
+            makes = self._known.maker(served.model.id) == served
+            reference = self._reference(served, accept, input_type, probe)
+            self._spaces.learn([await self._store.keep_reference(reference)])
+            proof = msgspec.structs.replace(
+                proof,
+                state="reference" if makes else "differs",
+                revision=accept,
+                home=self._known.home(served.model.id),
+                cosine=1.0 if makes else proof.cosine,
+                norm_deviation=0.0 if makes else proof.norm_deviation,
+                reason="" if makes else f"accepted as it is now, apart from {proof.home}",
+                since_ms=probe.at_ms,
+            )
+        kept = await self._store.keep_proof(proof, release=proof.state != "drifted")
+        self._spaces.learn(proofs=[kept])
+        return self._membership(served, input_type)
+
+    async def _makes_home(self, served: Served, input_type: InputType | None) -> bool:
+        """Whether the home's reference is missing and `served` is to make it.
+
+        If another is to, that has happened when this returns, if it can.
+        """
+        known, model = self._known, served.model.id
+        home, maker = known.home(model), known.maker(model)
+        if known.reference(model, home, input_type):
+            return False
+        # Whoever agrees with supplied canaries makes the references of other input types.
+        if known.is_supplied(model) if maker is None else maker.id == served.id:
+            anchors = known.anchor(model, home, input_type)
+            anchored = [await self._settled_before(served, each) for each in anchors]
+            return all(each.state in {"reference", "proven"} for each in anchored)
+        if maker is None:
+            return False
+        try:
+            if maker.provider == LOCAL:
+                probe = await self._probes.made(maker, input_type, known.texts(model))
+                await self._make(self._reference(maker, home, input_type, probe))
+            else:
+                await self._prove(maker, input_type)
+        except ProviderError as error:
+            _log.warning("no reference", deployment=served.id, maker=maker.id, kind=error.kind)
+        return False
+
+    async def _settled_before(self, served: Served, input_type: InputType | None) -> Membership:
+        membership = self._membership(served, input_type)
+        if membership.state == "unproven":
+            return await self._prove(served, input_type)
+        return membership
+
+    def _reference(
+        self, served: Served, revision: str, input_type: InputType | None, probe: Probe
+    ) -> Reference:
+        return Reference(
+            model=served.model.id,
+            revision=revision,
+            input_type=input_type,
+            texts=canaries.digest(CANARIES),
+            vectors=probe.vectors[: len(CANARIES)],
+            made_by=served.id,
+            made_ms=probe.at_ms,
+        )
+
+    async def _make(self, reference: Reference) -> None:
+        """Stores a reference, then believes it, or the one that another process stored before."""
+        try:
+            reference = await self._store.keep_reference(reference)
+        except StorageUnavailable:
+            _log.warning("reference not stored", model=reference.model)
+        self._spaces.learn([reference])
+
+    async def _believe(self, served: Served, proof: Proof) -> None:
+        """Stores a proof, then believes it, or that it drifted as another process stored."""
+        before = self._known.proof(served.id, proof.input_type)
+        key = (served.id, proof.input_type)
+        try:
+            proof = await self._store.keep_proof(proof)
+            self.unstored.discard(key)
+        except StorageUnavailable:
+            _log.warning("proof not stored", deployment=served.id)
+            self.unstored.add(key)
+        self._spaces.learn(proofs=[proof])
+        if before and (before.state, before.revision) == (proof.state, proof.revision):
+            return
+        membership = self._membership(served, proof.input_type)
+        match proof.state:
+            case "reference" | "proven":
+                self._on_event("proven", served, membership)
+            case "drifted":
+                self._on_event("drifted", served, membership)
+            case _ if proof.cosine is not None or not membership.due:
+                self._on_event("differs", served, membership)
+            case _:  # it was not compared yet
+                pass

@@ -1,0 +1,133 @@
+"""Who may not be asked for a request, whatever is preferred: each filter with its reasons."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from embedway.catalog.model import UNQUANTISED, Served
+from embedway.core.batch import Abilities
+from embedway.core.errors import EmbedwayError, ModelForbidden, shown
+from embedway.core.keys import Caller
+from embedway.core.request import EmbedRequest, InputType
+from embedway.routing import restrictions
+from embedway.routing.abilities import refusal
+
+Why = Callable[[Served], str | EmbedwayError | None]
+"""Why a deployment is left out; None if it is not."""
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment that is not asked."""
+
+    served: Served
+    filter: str
+    """The field of the request, or the word, for what removed it."""
+    reason: str
+    error: EmbedwayError | None = None
+    """What the client is told if it was the only one."""
+    wait_s: float | None = None
+    """Until it may be asked, if that is all that is the matter."""
+
+
+class Asking(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, and what its filters are told of it."""
+
+    request: EmbedRequest
+    caller: Caller
+    asked: Served
+    """Whose space the name means."""
+    alone: str | None
+    """The field for which nobody else can be asked; None if others can."""
+    names: Mapping[str, str]
+    """Of each candidate by its id: the name that it was asked for by."""
+    only: Sequence[str]
+    """The providers that the operator pins the model to, if any."""
+    told: Callable[[Served], InputType | None]
+    """What a deployment is told that the vectors are for."""
+    abilities: Callable[[Served], Abilities]
+
+
+def passing(candidates: Sequence[Served], asking: Asking, removed: list[Removed]) -> list[Served]:
+    """The candidates that pass all filters; the others are added to `removed`."""
+    left = list(candidates)
+    for name, why in _filters(asking):
+        tried = left
+        left: list[Served] = []
+        for each in tried:
+            reason = why(each)
+            if reason is None:
+                left.append(each)
+            elif isinstance(reason, str):
+                removed.append(Removed(served=each, filter=name, reason=reason))
+            else:
+                said = reason.message.removesuffix(".")
+                field = reason.param if name == "input" and reason.param else name
+                removed.append(Removed(served=each, filter=field, reason=said, error=reason))
+    return left
+
+
+def _filters(asking: Asking) -> Iterator[tuple[str, Why]]:
+    """The filters in force, in order: the field or word for each, and its test."""
+    request, caller, asked, told = asking.request, asking.caller, asking.asked, asking.told
+    if caller.models is not None:
+        yield "model", _of_models(caller.models, asking.names)
+    if caller.providers is not None:
+        yield "provider", _of_providers(caller.providers)
+    if asking.only:
+        yield "only", _in(asking.only, "embedway.toml pins the model to others")
+    if request.allowed_providers is not None:
+        allowed = request.allowed_providers
+        yield "allowed_providers", _in(allowed, f"not in {shown(allowed)}")
+    if request.eu_native:
+        yield "eu_native", lambda each: None if each.deployment.eu_native else "not EU-native"
+    if not request.allow_quantization:
+        yield "allow_quantization", _quantised
+    if request.zdr or request.allow_zero_data_retention:
+        yield "zdr", _retaining
+    if told(asked):
+        blind = "cannot be told what vectors are for"
+        yield "input_type", lambda each: None if told(each) else blind
+    yield "input", lambda each: refusal(request, each, asking.abilities(each))
+    if asking.alone:
+        # What a parameter of one provider does at another is nobody's promise.
+        other = f"nothing proves that it does the same there as at {asked.provider}"
+        yield asking.alone, lambda each: None if each.id == asked.id else other
+
+
+def _of_models(models: tuple[str, ...], names: Mapping[str, str]) -> Why:
+    def why(served: Served) -> EmbedwayError | None:
+        name = names[served.id]
+        if restrictions.allows(models, asked=name, served=served):
+            return None
+        return ModelForbidden(
+            f"This key may not use the model {name!r}. It may use {', '.join(models)}.",
+            param="model",
+        )
+
+    return why
+
+
+def _of_providers(providers: Sequence[str]) -> Why:
+    def why(served: Served) -> EmbedwayError | None:
+        if served.provider in providers:
+            return None
+        return ModelForbidden(
+            f"This key may not use the provider {served.provider!r}. It may use "
+            f"{', '.join(providers)}.",
+            param="model",
+        )
+
+    return why
+
+
+def _in(providers: Sequence[str], otherwise: str) -> Why:
+    return lambda each: None if each.provider in providers else otherwise
+
+
+def _quantised(served: Served) -> str | None:
+    quantisation = served.deployment.quantisation
+    return None if quantisation in UNQUANTISED else f"quantisation is {quantisation}"
+
+
+def _retaining(served: Served) -> str | None:
+    return None if served.deployment.zero_data_retention else "keeps data, or does not say"

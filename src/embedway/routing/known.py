@@ -1,0 +1,185 @@
+"""The references and proofs there are, and the names of spaces that follow from them.
+
+Knows nothing of time: how old a proof may be is for `routing.spaces` to say.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import get_args
+
+from embedway.catalog import policy as policies
+from embedway.catalog.catalog import LOCAL
+from embedway.catalog.model import Served
+from embedway.catalog.policy import Policy
+from embedway.core.request import InputType
+from embedway.core.spaces import Proof, Reference, ReferenceKey
+from embedway.routing import canaries
+from embedway.routing.canaries import CANARIES
+
+INPUT_TYPES: tuple[InputType | None, ...] = (None, *get_args(InputType))
+_CANARIES = canaries.digest(CANARIES)
+GENERATION = "~"
+"""Before the number of a space that took the place of another of that name; in no provider's."""
+
+
+class Known:
+    """What is known of the spaces of declared models."""
+
+    def __init__(
+        self, *, policy: Callable[[str], Policy], deployments: Sequence[Served], enabled: bool
+    ) -> None:
+        """See `embedway.routing.spaces.Spaces`."""
+        self.policy = policy
+        self._enabled = enabled
+        self._deployments: dict[str, list[Served]] = {}
+        for each in deployments:
+            self._deployments.setdefault(each.model.id, []).append(each)
+        self._by_id = {each.id: each for each in deployments}
+        # Of each model, for there may be hundreds.
+        self._references: dict[str, dict[tuple[str, InputType | None], Reference]] = {}
+        self._proofs: dict[str, dict[tuple[str, InputType | None], Proof]] = {}
+        self._homes: dict[str, str] = {}
+        self.drifted: dict[str, Proof] = {}
+        """By deployment, a proof that it drifted."""
+
+    def learn(self, references: Iterable[Reference], proofs: Iterable[Proof]) -> None:
+        """Believes what was stored, or could not be."""
+        for reference in references:
+            kept = self._references.setdefault(reference.model, {})
+            kept[reference.revision, reference.input_type] = reference
+            self._homes.pop(reference.model, None)
+        for proof in proofs:
+            model_id = _model_of(proof.deployment)
+            self._proofs.setdefault(model_id, {})[proof.deployment, proof.input_type] = proof
+            self._homes.pop(model_id, None)
+        self.drifted = {
+            proof.deployment: proof
+            for of_model in self._proofs.values()
+            for proof in of_model.values()
+            if proof.state == "drifted"
+        }
+
+    def deployment(self, id: str) -> Served | None:
+        """The deployment of this id, if it is enabled."""
+        return self._by_id.get(id)
+
+    def proof(self, deployment: str, input_type: InputType | None) -> Proof | None:
+        """What the last probe told of the deployment of this id."""
+        return self._proofs.get(_model_of(deployment), {}).get((deployment, input_type))
+
+    def proofs(self, deployment: str) -> Sequence[Proof]:
+        """What the last probes told, one with each input type that was asked for."""
+        found = (self.proof(deployment, each) for each in INPUT_TYPES)
+        return [each for each in found if each]
+
+    def texts(self, model_id: str) -> tuple[str, ...]:
+        """The canaries of a model: those of everybody, then those that the operator supplied."""
+        supplied = self.policy(model_id).canaries
+        return (*CANARIES, *supplied.texts) if supplied else CANARIES
+
+    def part(self, model_id: str, revision: str, input_type: InputType | None) -> slice:
+        """Which of the canaries a space's reference is of."""
+        supplied = self.policy(model_id).canaries
+        if supplied and revision == supplied.digest and input_type is None:
+            return slice(len(CANARIES), None)
+        return slice(len(CANARIES))
+
+    def reference(
+        self, model_id: str, revision: str, input_type: InputType | None
+    ) -> Reference | None:
+        """The reference of a space, if there is one of the texts in use."""
+        supplied = self.policy(model_id).canaries
+        if supplied and revision == supplied.digest and input_type is None:
+            return Reference(
+                model=model_id, revision=revision, input_type=None, made_by="", made_ms=0,
+                texts=canaries.digest(supplied.texts), vectors=supplied.vectors,
+            )  # fmt: skip
+        found = self._references.get(model_id, {}).get((revision, input_type))
+        return found if found and found.texts == _CANARIES else None
+
+    def references(self) -> set[ReferenceKey]:
+        """What there are references of."""
+        return {each.key for of_model in self._references.values() for each in of_model.values()}
+
+    def anchor(
+        self, model_id: str, revision: str, input_type: InputType | None
+    ) -> Sequence[InputType | None]:
+        """Another input type with a reference of that space, if there is one.
+
+        Who makes a reference of a space must be in it, as far as that can be told.
+        """
+        known: list[InputType | None] = [
+            each
+            for each in INPUT_TYPES
+            if each != input_type and self.reference(model_id, revision, each)
+        ]
+        return known[:1]
+
+    def is_supplied(self, model_id: str) -> bool:
+        """Whether the operator supplied the vectors that define the home space."""
+        supplied = self.policy(model_id).canaries
+        return supplied is not None and self.home(model_id) == supplied.digest
+
+    def home(self, model_id: str) -> str:
+        """The revision of the space that the model's bare id means; empty if nobody serves it."""
+        home = self._homes.get(model_id)
+        if home is None and model_id in self._deployments:
+            home = self._homes[model_id] = self._home(model_id)
+        return home or ""
+
+    def maker(self, model_id: str) -> Served | None:
+        """The deployment whose vectors define the home space, if it is enabled."""
+        home = self.home(model_id)
+        deployments = self._deployments.get(model_id, ())
+        return next((each for each in deployments if self.own(each) == home), None)
+
+    def own(self, served: Served) -> str:
+        """The revision of the space of its own: of all it had, the last."""
+        if not served.model.declared:
+            return served.revision
+        return self._last(served.model.id, served.revision)
+
+    def next_revision(self, served: Served) -> str:
+        """A revision for its vectors that none had before."""
+        base, _, number = self.own(served).partition(GENERATION)
+        return f"{base}{GENERATION}{int(number or 1) + 1}"
+
+    def _home(self, model_id: str) -> str:
+        deployments, policy = self._deployments[model_id], self.policy(model_id)
+        # What runs here is what it is: its digest says so.
+        local = next((each for each in deployments if each.provider == LOCAL), None)
+        if local is not None:
+            return local.revision
+        first = self.own(policies.standard(deployments, policy))
+        if policy.reference or not self._enabled:
+            return first
+        if policy.canaries:
+            return policy.canaries.digest
+        return self._stored_home(model_id) or first
+
+    def _stored_home(self, model_id: str) -> str | None:
+        """The home as it was last, if a deployment's vectors defined it."""
+        references = self._references.get(model_id, {}).values()
+        homes = {each.revision for each in references if _is_of_maker(each)}
+        proofs = [each for each in self._proofs.get(model_id, {}).values() if each.home in homes]
+        last = max(proofs, key=lambda proof: proof.at_ms, default=None)
+        return last and self._last(model_id, last.home)
+
+    def _last(self, model_id: str, revision: str) -> str:
+        """Of all spaces of that name, the last."""
+        base = revision.partition(GENERATION)[0]
+        last = 1
+        for each, _ in self._references.get(model_id, ()):
+            name, _, number = each.partition(GENERATION)
+            if name == base:
+                last = max(last, int(number or 1))
+        return base if last == 1 else f"{base}{GENERATION}{last}"
+
+
+def _is_of_maker(reference: Reference) -> bool:
+    """Whether the space of a reference is named after who made it, not after supplied vectors."""
+    provider = reference.made_by.partition(":")[0]
+    return provider in {LOCAL, reference.revision.partition(GENERATION)[0]}
+
+
+def _model_of(deployment: str) -> str:
+    return deployment.partition(":")[2]  # no provider's name has a colon

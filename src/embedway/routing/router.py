@@ -1,0 +1,276 @@
+"""Who is asked for a request, in which order, and why the others are not.
+
+Owns the way from a name to deployments of one vector space: restrictions, filters, proofs, room,
+rank. Asks nobody and knows no engine but by what it can be told.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+import msgspec
+
+from embedway.catalog.catalog import Catalog, Named
+from embedway.catalog.model import Served
+from embedway.catalog.named import claim
+from embedway.core.batch import Abilities
+from embedway.core.errors import InvalidRequest, UnknownModel
+from embedway.core.keys import Caller
+from embedway.core.request import EmbedRequest, InputType
+from embedway.core.spaces import SpaceId
+from embedway.routing import filters
+from embedway.routing.abilities import can_shorten
+from embedway.routing.filters import Asking, Removed
+from embedway.routing.health import Healths
+from embedway.routing.nobody import QUARANTINE, SPACE
+from embedway.routing.rank import Ranked, ranked
+from embedway.routing.resolve import find
+from embedway.routing.spaces import Spaces
+
+CHARACTERS_PER_TOKEN = 4
+"""To tell a large batch from a small one before it is counted."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is asked for a request."""
+
+    space: SpaceId
+    """That the name means."""
+    ranked: Sequence[Ranked]
+    """The best first, all of that space."""
+    unproven: Sequence[Removed]
+    """They would be among them, if it were proven that they are of that space."""
+    due: Sequence[Served]
+    """Of all there are, those whose proof should be renewed or looked for."""
+    removed: Sequence[Removed]
+
+
+class Router:
+    """Plans requests; one for the process."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        spaces: Spaces,
+        healths: Healths,
+        abilities: Callable[[Served], Abilities],
+        now_s: Callable[[], float],
+        random: Random,
+    ) -> None:
+        """Args name what it needs; `abilities` of the engine that embeds for a deployment."""
+        self._catalog = catalog
+        self._spaces = spaces
+        self._healths = healths
+        self._abilities = abilities
+        self._now_s = now_s
+        self._random = random
+
+    def told(self, served: Served, request: EmbedRequest) -> InputType | None:
+        """What the vectors are for, if `served` makes a difference of it."""
+        wanted = request.input_type
+        return wanted if wanted and wanted in self._abilities(served).input_types else None
+
+    def plan(
+        self,
+        request: EmbedRequest,
+        caller: Caller,
+        *,
+        given_up: frozenset[str] = frozenset(),
+        any_age: bool = False,
+    ) -> Plan:
+        """Who is asked for `request`, best first; perhaps nobody.
+
+        Args:
+            request: What is asked for.
+            caller: Who asks.
+            given_up: Ids of deployments that could not be proven just now.
+            any_age: Whether old proofs will do, for nobody is going to be asked.
+
+        Raises:
+            UnknownModel: Nothing has this name.
+            InvalidRequest: A fallback is of another vector space.
+        """
+        named = find(request.model, self._catalog, param="model")
+        pinned = named.explicit and not named.ordered
+        asked = named.served[0] if pinned else self._home(named.served)
+        alone = _alone(request, asked)
+        old_will_do = any_age or asked.id in given_up
+        revision = self._revision(asked, request, pinned=pinned, old_will_do=old_will_do)
+        if revision is None:  # only once that is known can anybody else be of the same space
+            names = {asked.id: request.model}
+            candidates, revision = [asked], self._spaces.home(asked.model.id)
+        else:
+            names, candidates = self._candidates(request, named, asked, revision)
+        removed: list[Removed] = []
+        policy = self._catalog.policy(asked.model.id)
+        asking = Asking(
+            request=request,
+            caller=caller,
+            asked=asked,
+            alone=alone,
+            names=names,
+            only=policy.only,
+            told=lambda served: self.told(served, request),
+            abilities=self._abilities,
+        )
+        candidates = filters.passing(candidates, asking, removed)
+        ready, unproven, due = self._in_space(
+            candidates, request, None if alone else revision, removed, any_age=any_age
+        )
+        ready = self._with_room(ready, removed)
+        order = ranked(
+            ready,
+            preference=request.preference,
+            tokens=_tokens(request) if len(ready) > 1 else 0,
+            healths=self._healths,
+            policy=policy,
+            now_s=self._now_s(),
+            random=self._random,
+        )
+        if len(order) > 1 and (named.ordered or request.fallbacks):
+            order = _as_named(order, named, names)
+        space = asked.space(
+            revision=self._spaces.known.own(asked) if alone else revision,
+            width=request.dimensions,
+            input_type=self.told(asked, request),
+            extra=request.extra_body,
+        )
+        return Plan(space=space, ranked=order, unproven=unproven, due=due, removed=removed)
+
+    def _home(self, served: Sequence[Served]) -> Served:
+        """The deployment that the model's home is named after, if it is there."""
+        if len(served) == 1:
+            return served[0]
+        maker = self._spaces.known.maker(served[0].model.id)
+        return maker if maker and maker in served else served[0]
+
+    def _revision(
+        self, asked: Served, request: EmbedRequest, *, pinned: bool, old_will_do: bool
+    ) -> str | None:
+        """Of the space that the name means; None if that must be proven first."""
+        home = self._spaces.home(asked.model.id)
+        if not pinned:
+            return home
+        member = self._spaces.membership(asked, self.told(asked, request))
+        if member.state != "unproven":
+            return member.revision
+        return member.last if old_will_do else None
+
+    def _candidates(
+        self, request: EmbedRequest, named: Named, asked: Served, revision: str
+    ) -> tuple[dict[str, str], list[Served]]:
+        """All whom the request names, and of each by its id the name that it is asked for by."""
+        names = dict.fromkeys((each.id for each in named.served), request.model)
+        candidates = list(named.served)
+        for name in request.fallbacks if request.enable_model_fallback else ():
+            for each in self._fallback(name, request, asked, revision):
+                if each.id not in names:
+                    names[each.id] = name
+                    candidates.append(each)
+        return names, candidates
+
+    def _fallback(
+        self, name: str, request: EmbedRequest, asked: Served, revision: str
+    ) -> Sequence[Served]:
+        try:
+            named = find(name, self._catalog, param="fallbacks")
+        except UnknownModel as error:
+            raise InvalidRequest(error.message, param=error.param) from None
+        for each in named.served:
+            member = self._spaces.membership(each, self.told(each, request))
+            known = revision if member.state == "unproven" else member.revision
+            if not _claims(each, asked) or known != revision:
+                raise InvalidRequest(
+                    f"The fallback {name!r} gives vectors of another space "
+                    f"({each.space(revision=known)}) than {request.model!r} "
+                    f"({asked.space(revision=revision)}); they cannot be compared. Take it out.",
+                    param="fallbacks",
+                )
+        return named.served
+
+    def _in_space(
+        self,
+        candidates: Sequence[Served],
+        request: EmbedRequest,
+        revision: str | None,
+        removed: list[Removed],
+        *,
+        any_age: bool,
+    ) -> tuple[list[Served], list[Removed], list[Served]]:
+        """Those whose vectors are of the space, those of whom that is not proven, those due.
+
+        Any space will do where `revision` is None: then there is one candidate.
+        """
+        ready: list[Served] = []
+        unproven: list[Removed] = []
+        due: list[Served] = []
+        for each in candidates:
+            member = self._spaces.membership(each, self.told(each, request))
+            of = member.revision
+            if member.state == "unproven" and any_age and member.last:
+                of = member.last
+            elif member.state == "unproven":
+                unproven.append(Removed(served=each, filter=SPACE, reason=member.reason))
+                due.append(each)
+                continue
+            if member.state == "drifted":
+                removed.append(Removed(served=each, filter=QUARANTINE, reason=member.reason))
+                due.append(each)  # an operator may have released it
+                continue
+            if revision in {None, of}:
+                ready.append(each)
+            else:
+                removed.append(Removed(served=each, filter=SPACE, reason=member.reason))
+            if member.due:
+                due.append(each)
+        return ready, unproven, due
+
+    def _with_room(self, ready: list[Served], removed: list[Removed]) -> list[Served]:
+        """Those that did not ask to be left alone for a while."""
+        now_s = self._now_s()
+        left: list[Served] = []
+        for each in ready:
+            health = self._healths.of(each)
+            if health.standing(now_s) == "limited":
+                wait_s = health.wait_s(now_s)
+                reason = f"limits the rate, for another {wait_s:.1f} s"
+                removed.append(
+                    Removed(served=each, filter="rate limit", reason=reason, wait_s=wait_s)
+                )
+            else:
+                left.append(each)
+        return left
+
+
+def _alone(request: EmbedRequest, asked: Served) -> str | None:
+    """The field that only the one whom the name means can be asked, in a space of its own.
+
+    Canaries prove what is answered without it: nobody knows what others make of it.
+    """
+    if request.extra_body:
+        return "extra_body"
+    if request.dimensions is not None and not can_shorten(asked.model, request.dimensions):
+        return "dimensions"
+    return None
+
+
+def _claims(served: Served, asked: Served) -> bool:
+    """Whether `served` is said to be of the same space."""
+    declared = served.model.declared and asked.model.declared
+    return served.id == asked.id or (declared and claim(served) == claim(asked))
+
+
+def _tokens(request: EmbedRequest) -> int:
+    items = request.items
+    units = sum(map(len, items))
+    return units // CHARACTERS_PER_TOKEN if isinstance(items[0], str) else units
+
+
+def _as_named(order: list[Ranked], named: Named, names: Mapping[str, str]) -> list[Ranked]:
+    """`order`, but with what the request names first before what it names later."""
+    ranked = 0 if named.ordered else len(named.served)
+    places = {id: max(place, ranked - 1) for place, id in enumerate(names)}
+    placed = sorted(order, key=lambda each: places[each.served.id])
+    if named.ordered:
+        return [msgspec.structs.replace(each, by="named") for each in placed]
+    return placed

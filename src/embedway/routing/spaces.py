@@ -1,0 +1,220 @@
+"""What each deployment may be asked for, as its canaries tell: of which space its vectors are.
+
+Owns when a proof is old or void. Does no I/O: `pipeline.prober` asks the deployments.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from embedway.catalog.catalog import LOCAL
+from embedway.catalog.model import Served
+from embedway.catalog.policy import Policy
+from embedway.core.request import InputType
+from embedway.core.spaces import Proof, Reference, State
+from embedway.routing import canaries
+from embedway.routing.known import INPUT_TYPES, Known
+
+
+class Membership(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deployment may be asked for."""
+
+    state: State
+    """`unproven` and `drifted` may not be asked at all."""
+    revision: str
+    """Of the space its vectors are in; of one that drifted, of the space it left."""
+    reason: str = ""
+    """For people."""
+    due: bool = False
+    """Whether it should be probed again, in the background."""
+    last: str | None = None
+    """Revision of the space that it was in when last probed, if only age voids that proof."""
+
+
+class Looks(msgspec.Struct, frozen=True, kw_only=True):
+    """How the answers of a proven deployment look."""
+
+    width: int | None
+    of_length_one: bool
+    models: frozenset[str]
+
+
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    membership: Membership
+    looks: Looks | None
+    since_ms: int
+    """No clock that was set back before it is believed."""
+    until_ms: float
+
+
+class Spaces:
+    """What is known of the deployments; one for the process."""
+
+    def __init__(
+        self,
+        *,
+        policy: Callable[[str], Policy],
+        deployments: Sequence[Served],
+        enabled: bool,
+        interval_s: float,
+        fingerprint: Callable[[Served], str],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """Takes what is configured.
+
+        Args:
+            policy: What the operator says of a model, by its id.
+            deployments: All there are, in order of preference.
+            enabled: Whether deployments are probed; if not, each stays in a space of its own.
+            interval_s: How long a proof is fresh.
+            fingerprint: Of a deployment's address and of the model's name there.
+            now_ms: The clock.
+        """
+        self.known = Known(policy=policy, deployments=deployments, enabled=enabled)
+        self.fingerprint = fingerprint
+        self.now_ms = now_ms
+        self._enabled = enabled
+        self.any_probed = any(map(self.is_probed, deployments))
+        self._interval_ms = interval_s * 1000
+        self.learn()
+
+    def home(self, model_id: str) -> str:
+        """The revision of the space that the model's bare id means."""
+        return self.known.home(model_id)
+
+    def membership(self, served: Served, input_type: InputType | None) -> Membership:
+        """What `served` may be asked for with `input_type`, as far as is known now."""
+        kept = self._kept.get((served.id, input_type))
+        if kept is not None and kept.since_ms <= self.now_ms() < kept.until_ms:
+            return kept.membership
+        return self._renewed(served, input_type).membership
+
+    def is_in(self, served: Served, input_type: InputType | None, revision: str) -> bool:
+        """Whether its vectors still are of the space of this revision, its own or the home."""
+        member = self.membership(served, input_type)
+        if member.state == "unproven" and revision == self.home(served.model.id):
+            return True  # its proof is old, and says nothing against it
+        own = self.known.own(served)
+        return member.state != "drifted" and revision in {member.revision, own}
+
+    def looks(self, served: Served, input_type: InputType | None) -> Looks | None:
+        """How its answers should look; None if any will do."""
+        kept = self._kept.get((served.id, input_type)) or self._renewed(served, input_type)
+        return kept.looks
+
+    def is_probed(self, served: Served) -> bool:
+        """Whether `served` is probed at all: not what runs here, nor what nobody declared."""
+        return self._enabled and served.model.declared and served.provider != LOCAL
+
+    def drifted(self) -> Sequence[str]:
+        """The ids of the deployments that drifted."""
+        return list(self.known.drifted) if self._enabled else []
+
+    def learn(self, references: Iterable[Reference] = (), proofs: Iterable[Proof] = ()) -> None:
+        """Believes what was stored, or could not be."""
+        self.known.learn(references, proofs)
+        self._kept: dict[tuple[str, InputType | None], _Kept] = {}
+
+    def _renewed(self, served: Served, input_type: InputType | None) -> _Kept:
+        membership, looks, until_ms = self._unprobed(served), None, math.inf
+        if self.is_probed(served):
+            membership, until_ms = self._membership(served, input_type)
+            looks = self._looks(served, input_type, membership.revision)
+        kept = _Kept(membership=membership, looks=looks, since_ms=self.now_ms(), until_ms=until_ms)
+        if served.model.declared:  # of others there is no end
+            self._kept[served.id, input_type] = kept
+        return kept
+
+    def _looks(self, served: Served, input_type: InputType | None, revision: str) -> Looks:
+        reference = self.known.reference(served.model.id, revision, input_type)
+        proof = self.known.proof(served.id, input_type)
+        return Looks(
+            width=reference and reference.vectors.shape[1],
+            of_length_one=reference is not None and canaries.of_length_one(reference.vectors),
+            models=proof.models if proof else frozenset(),
+        )
+
+    def _unprobed(self, served: Served) -> Membership:
+        own = self.known.own(served)
+        if self._enabled or own == self.home(served.model.id) or not served.model.declared:
+            return Membership(state="reference", revision=own)
+        reason = "canaries = false: nothing proves that its vectors are of the model's space"
+        return Membership(state="differs", revision=own, reason=reason)
+
+    def _membership(self, served: Served, input_type: InputType | None) -> tuple[Membership, float]:
+        """What it may be asked for, and until when that holds."""
+        known, model = self.known, served.model.id
+        home, own = known.home(model), known.own(served)
+        if left := known.drifted.get(served.id):
+            return Membership(state="drifted", revision=left.revision, reason=left.reason), math.inf
+        if own == home and known.reference(model, home, input_type) is None:
+            return self._first(served, input_type, home)
+        proof = known.proof(served.id, input_type)
+        void = self._void(served, proof, home, own)
+        if proof is None or void:
+            return Membership(state="unproven", revision=own, reason=void), math.inf
+        return self._aged(served, proof)
+
+    def _first(
+        self, served: Served, input_type: InputType | None, home: str
+    ) -> tuple[Membership, float]:
+        """What the home's maker may be asked for before there is a reference."""
+        reason, until_ms = "its vectors become the reference", math.inf
+        for anchor in self.known.anchor(served.model.id, home, input_type):
+            anchored, until_ms = self._membership(served, anchor)
+            if anchored.state != "reference":
+                return Membership(state="unproven", revision=home, reason=anchored.reason), until_ms
+        return Membership(state="reference", revision=home, reason=reason, due=True), until_ms
+
+    def _aged(self, served: Served, proof: Proof) -> tuple[Membership, float]:
+        """What a proof that is not void says at its age."""
+        age_ms = abs(self.now_ms() - proof.at_ms)  # a clock that was set back makes nothing fresh
+        if age_ms >= 2 * self._interval_ms:
+            reason = f"{proof.state} when last probed, {age_ms / 1000:.0f} s ago"
+            aged = Membership(
+                state="unproven",
+                revision=self.known.own(served),
+                reason=reason,
+                due=True,
+                last=proof.revision,
+            )
+            return aged, math.inf
+        fresh = age_ms < self._interval_ms
+        membership = Membership(
+            state=proof.state,
+            revision=proof.revision,
+            reason=proof.reason,
+            due=not fresh or self._waits(served, proof),
+        )
+        return membership, proof.at_ms + self._interval_ms * (1 if fresh else 2)
+
+    def _waits(self, served: Served, proof: Proof) -> bool:
+        """Whether it could not be compared with the home space, and now perhaps can be."""
+        if proof.cosine is not None:
+            return False
+        reference = self.known.reference(served.model.id, proof.home, proof.input_type)
+        if reference is None:
+            return self.known.maker(served.model.id) is not None
+        return reference.made_ms > proof.at_ms
+
+    def _void(self, served: Served, proof: Proof | None, home: str, own: str) -> str:
+        """Why `proof` says nothing now; empty if it does."""
+        if proof is None:
+            return self._why_not_yet(served.model.id, home)
+        if proof.home != home or proof.revision not in {home, own}:
+            return f"not probed since the model's space is {home}"
+        if proof.fingerprint != self.fingerprint(served):
+            return "not probed since its address or its name for the model changed"
+        least = self.known.policy(served.model.id).min_cosine
+        if proof.state == "proven" and (proof.cosine or 0) < least:
+            return f"not probed since min_cosine is {least:g}"
+        return ""
+
+    def _why_not_yet(self, model_id: str, home: str) -> str:
+        known = self.known
+        if known.maker(model_id) or any(
+            known.reference(model_id, home, each) for each in INPUT_TYPES
+        ):
+            return "not probed yet"
+        return f"not probed yet, and no reference vectors of {home} are to be had"

@@ -1,0 +1,137 @@
+"""References and proofs of vector spaces at rest."""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from embedway.core.errors import StorageUnavailable
+from embedway.core.request import InputType
+from embedway.core.spaces import Proof, Reference, ReferenceKey
+from embedway.storage.tables import space_proofs, space_references
+
+Told = TypeVar("Told")
+
+NO_INPUT_TYPE = "none"
+"""A part of a primary key is not null."""
+
+
+class SqlSpaces:
+    """The store of `embedway.ports.storage.SpaceStore` on a SQL database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def load(
+        self, *, known: Collection[ReferenceKey] = ()
+    ) -> tuple[Sequence[Reference], Sequence[Proof]]:
+        """See `embedway.ports.storage.SpaceStore.load`."""
+
+        def load() -> tuple[Sequence[Reference], Sequence[Proof]]:
+            with self._engine.connect() as connection:
+                keys = connection.execute(select(*space_references.primary_key)).mappings()
+                news = [row for row in keys if _key(row) not in known]
+                found = (_found(connection, space_references, row) for row in news)
+                proofs = connection.execute(select(space_proofs)).mappings()
+                references = [_reference(row) for row in found if row is not None]
+                return references, [_proof(row) for row in proofs]
+
+        return await _in_thread(load)
+
+    async def keep_reference(self, reference: Reference) -> Reference:
+        """See `embedway.ports.storage.SpaceStore.keep_reference`."""
+
+        def keep(connection: Connection) -> Reference:
+            row = _reference_row(reference)
+            found = _found(connection, space_references, row)
+            if found is not None and found["texts"] == reference.texts:
+                return _reference(found)
+            _replace(connection, space_references, row)
+            return reference
+
+        return await self._transaction(keep)
+
+    async def keep_proof(self, proof: Proof, *, release: bool = False) -> Proof:
+        """See `embedway.ports.storage.SpaceStore.keep_proof`."""
+
+        def keep(connection: Connection) -> Proof:
+            row = _proof_row(proof)
+            found = _found(connection, space_proofs, row)
+            if found is not None and found["state"] == "drifted" and not release:
+                return _proof(found)
+            _replace(connection, space_proofs, row)
+            return proof
+
+        return await self._transaction(keep)
+
+    async def _transaction(self, do: Callable[[Connection], Told]) -> Told:
+        def run() -> Told:
+            with self._engine.begin() as connection:
+                # Two processes may learn the same at once.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return do(connection)
+
+        return await _in_thread(run)
+
+
+async def _in_thread(do: Callable[[], Told]) -> Told:
+    try:
+        return await asyncio.to_thread(do)
+    except SQLAlchemyError as error:
+        raise StorageUnavailable("What is proven of spaces cannot be read or kept.") from error
+
+
+def _same(table: Table, row: Mapping[Any, Any]) -> list[ColumnElement[bool]]:
+    return [column == row[column.name] for column in table.primary_key]
+
+
+def _found(
+    connection: Connection, table: Table, row: Mapping[Any, Any]
+) -> Mapping[Any, Any] | None:
+    return connection.execute(select(table).where(*_same(table, row))).mappings().first()
+
+
+def _replace(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    connection.execute(delete(table).where(*_same(table, row)))
+    connection.execute(insert(table).values(row))
+
+
+def _reference_row(reference: Reference) -> dict[str, Any]:
+    return msgspec.structs.asdict(reference) | {
+        "input_type": reference.input_type or NO_INPUT_TYPE,
+        "count": reference.vectors.shape[0],
+        "vectors": reference.vectors.astype("<f4").tobytes(),
+    }
+
+
+def _reference(row: Mapping[Any, Any]) -> Reference:
+    count, content = row["count"], row["vectors"]
+    vectors = np.frombuffer(content, "<f4").astype(np.float32).reshape(count, -1)
+    fields = {name: row[name] for name in ("model", "revision", "texts", "made_by", "made_ms")}
+    return Reference(**fields, input_type=_input_type(row), vectors=vectors)
+
+
+def _proof_row(proof: Proof) -> dict[str, Any]:
+    return msgspec.structs.asdict(proof) | {
+        "input_type": proof.input_type or NO_INPUT_TYPE,
+        "models": sorted(proof.models),
+    }
+
+
+def _proof(row: Mapping[Any, Any]) -> Proof:
+    fields: dict[str, Any] = dict(row)
+    fields |= {"input_type": _input_type(row), "models": frozenset(row["models"])}
+    return Proof(**fields)
+
+
+def _key(row: Mapping[Any, Any]) -> ReferenceKey:
+    return row["model"], row["revision"], _input_type(row)
+
+
+def _input_type(row: Mapping[Any, Any]) -> InputType | None:
+    told = row["input_type"]
+    return None if told == NO_INPUT_TYPE else told

@@ -1,0 +1,43 @@
+"""A gateway in the process of the tests, so that they set its clocks; its upstreams are servers."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from embedway import app
+from embedway.app import Gateway
+from embedway.config.providers import enabled
+from embedway.config.settings import Loaded, Settings
+
+
+@asynccontextmanager
+async def running(
+    values: Mapping[str, Any],
+    *,
+    folder: Path,
+    now_ms: Callable[[], int],
+    now_s: Callable[[], float],
+) -> AsyncGenerator[Gateway]:
+    """The gateway that has these settings from an `embedway.toml` in the folder."""
+    origins = {"providers": "embedway.toml", "models": str(folder / "embedway.toml")}
+    quiet = {
+        "data_dir": folder / "data",
+        "precision": "f32",
+        "threads": 1,
+        "local_servers": False,
+        "providers_from_environment": False,
+    }
+    told = Settings.model_validate({**quiet, **values}, context=origins)
+    providers = enabled(Loaded(told, origins, [], {}))
+    async with app.running(told, providers, now_ms=now_ms, now_s=now_s) as gateway:
+        yield gateway
+
+
+async def settled() -> None:
+    """Waits for what a gateway does in the background."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        _, pending = await asyncio.wait(others, timeout=20)
+        assert not pending

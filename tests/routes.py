@@ -1,0 +1,52 @@
+"""Routes for tests of the sender: real ones lead to engines, these to a function."""
+
+from collections.abc import Awaitable, Callable
+
+from embedway.batching.send import Lot
+from embedway.core.batch import Batch, Limits, Result
+from embedway.core.errors import InvalidRequest
+from embedway.core.provider_error import ProviderError
+
+
+class FunctionRoute:
+    """A route to a function, which keeps what it was told."""
+
+    def __init__(
+        self,
+        call: Callable[[Batch], Awaitable[Result]],
+        lot: Lot | InvalidRequest,
+        *,
+        limits: Limits | None = None,
+        provider: str = "p",
+    ) -> None:
+        self.limits = limits or Limits()
+        self.provider = provider
+        self.running = 0
+        self.told: list[str] = []
+        self._call = call
+        self._lot = lot
+
+    async def prepared(self) -> Lot:
+        if isinstance(self._lot, InvalidRequest):
+            raise self._lot
+        return self._lot
+
+    async def embed(self, batch: Batch) -> Result:
+        return await self._call(batch)
+
+    async def finished(self, batch: Batch, result: Result) -> Result:
+        return result
+
+    def began(self, *, others: bool) -> None:
+        self.running += 1
+
+    def ended(self, batch: Batch, outcome: Result | ProviderError | None, seconds: float) -> None:
+        self.running -= 1
+        assert seconds >= 0
+        match outcome:
+            case None:
+                self.told.append("cancelled")
+            case ProviderError():
+                self.told.append(outcome.kind)
+            case Result():
+                self.told.append("ok")

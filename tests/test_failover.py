@@ -1,0 +1,191 @@
+"""The way on to the next deployment, and what is tried again where there is none."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from routes import FunctionRoute
+
+from embedway.batching.send import Embedded, Lot, Sender
+from embedway.core.batch import Batch, Limits, Result
+from embedway.core.errors import ContextLengthExceeded, InvalidRequest, Overloaded
+from embedway.core.provider_error import OF_THE_PROVIDER, TRANSIENT, Kind, ProviderError
+from embedway.testing import vector_of
+
+WIDTH = 8
+KINDS: dict[Kind, str] = {
+    **dict.fromkeys(sorted(TRANSIENT | OF_THE_PROVIDER), "elsewhere"),
+    **dict.fromkeys(("request", "item_too_long", "batch_too_large", "dimensions"), "the caller's"),
+}
+
+
+def lot(texts: Sequence[str]) -> Lot:
+    """What asks for these."""
+    batch = Batch(model="m", items=list(texts), tokens=[1] * len(texts), width=WIDTH)
+    return Lot(batch=batch, exact=True)
+
+
+async def well(batch: Batch) -> Result:
+    """Answers."""
+    return Result(vectors=np.stack([vector_of(item, WIDTH) for item in batch.items]), tokens=None)
+
+
+def failing(failure: Exception) -> Any:
+    """A function that fails so."""
+
+    async def call(_: Batch) -> Result:
+        raise failure
+
+    return call
+
+
+def send(routes: Sequence[FunctionRoute], items: int = 1, within_s: float = 30) -> Embedded:
+    """What is answered by way of these."""
+
+    async def run() -> Embedded:
+        deadline_s = time.monotonic() + within_s
+        async with asyncio.timeout(within_s):
+            return await Sender().send(routes, items=items, deadline_s=deadline_s)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_is_asked_after_a_failure(kind: Kind) -> None:
+    """The next is asked at once where it need not fail too, never where the caller is at fault."""
+    first = FunctionRoute(failing(ProviderError(kind)), lot(["a"]), provider="first")
+    second = FunctionRoute(well, lot(["a"]), provider="second")
+    if KINDS[kind] == "elsewhere":
+        embedded = send([first, second])
+        assert [part.at for part in embedded.parts] == [1]
+        assert first.told == [kind]
+        assert second.told == ["ok"]
+    else:
+        with pytest.raises(ProviderError) as refused:
+            send([first, second])
+        assert refused.value.kind == kind
+        assert second.told == []
+
+
+def test_malformed_answers_go_elsewhere() -> None:
+    """Vectors that are not what was asked for count as a failure of whoever sent them."""
+
+    async def zeros(batch: Batch) -> Result:
+        return Result(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
+
+    first = FunctionRoute(zeros, lot(["a"]))
+    embedded = send([first, FunctionRoute(well, lot(["a"]))])
+    assert first.told == ["malformed"]
+    assert np.array_equal(embedded.vectors, [vector_of("a", WIDTH)])
+
+
+def test_a_full_model_here_goes_elsewhere() -> None:
+    """Where the model of this process is busy, another deployment of its space may not be."""
+    busy = FunctionRoute(failing(Overloaded("busy")), lot(["a"]))
+    assert send([busy, FunctionRoute(well, lot(["a"]))]).parts[0].at == 1
+    with pytest.raises(Overloaded):
+        send([busy])
+
+
+def test_only_the_last_is_asked_again() -> None:
+    """As long as somebody else is left, nobody is asked twice; the last is, within the budget."""
+    first = FunctionRoute(failing(ProviderError("overloaded")), lot(["a"]), provider="one")
+    last = FunctionRoute(failing(ProviderError("unreachable")), lot(["a"]), provider="two")
+    with pytest.raises(ProviderError) as failed:
+        send([first, last])
+    assert first.told == ["overloaded"]
+    assert last.told == ["unreachable"] * 3
+    message = failed.value.answer(model="m").message
+    assert "two cannot be reached" in message
+    assert "one (overloaded), two (unreachable)" in message
+
+
+def test_rate_limits_of_all() -> None:
+    """If all limit the rate the client waits for the first; any other failure says more."""
+    limited = [
+        FunctionRoute(failing(ProviderError("rate_limit", retry_after_s=wait)), lot(["a"]))
+        for wait in (40, 30)
+    ]
+    with pytest.raises(ProviderError) as failed:
+        send(limited)
+    assert (failed.value.kind, failed.value.retry_after_s) == ("rate_limit", 30)
+    broken = FunctionRoute(failing(ProviderError("malformed")), lot(["a"]))
+    with pytest.raises(ProviderError) as failed:
+        send([broken, limited[0]])
+    assert failed.value.kind == "malformed"
+
+
+def test_what_one_cannot_be_asked() -> None:
+    """Who cannot be asked for this at all is passed over; the first reason is told if all are."""
+    short = ContextLengthExceeded("too long for one")
+    routes = [FunctionRoute(well, short), FunctionRoute(well, lot(["a"]))]
+    assert send(routes).parts[0].at == 1
+    with pytest.raises(InvalidRequest, match="too long for one"):
+        send([FunctionRoute(well, short), FunctionRoute(well, InvalidRequest("another"))])
+    down = FunctionRoute(failing(ProviderError("unreachable")), lot(["a"]))
+    with pytest.raises(ProviderError) as failed:  # whose failure is the reason
+        send([down, FunctionRoute(well, short)])
+    assert failed.value.kind == "unreachable"
+
+
+def test_who_hangs_leaves_time_for_the_next() -> None:
+    """A share of the deadline is all that the first of two may take."""
+
+    async def hanging(_: Batch) -> Result:
+        return await asyncio.Event().wait()  # never
+
+    first = FunctionRoute(hanging, lot(["a"]))
+    embedded = send([first, FunctionRoute(well, lot(["a"]))], within_s=0.5)
+    assert embedded.parts[0].at == 1
+    assert first.told == ["timeout"]
+
+
+def test_who_hangs_is_counted() -> None:
+    """A call that the deadline ends is told of as one that timed out."""
+
+    async def hanging(_: Batch) -> Result:
+        return await asyncio.Event().wait()  # never
+
+    route = FunctionRoute(hanging, lot(["a"]))
+    with pytest.raises(TimeoutError):
+        send([route], within_s=0.05)
+    assert route.told == ["timeout"]
+    assert route.running == 0
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_any_faults(data: st.DataObject) -> None:
+    """Any texts, limits and faults: each vector is its text's, or the request fails as a whole."""
+    texts = data.draw(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=24))
+    faults = st.sampled_from([None, None, None, "unreachable", "malformed", "rate_limit", "hang"])
+    routes = []
+    for name in "abc"[: data.draw(st.integers(1, 3))]:
+        script = data.draw(st.lists(faults, max_size=8))
+
+        async def call(batch: Batch, script: list[str | None] = script) -> Result:
+            await asyncio.sleep(0)
+            fault = script.pop() if script else None
+            if fault == "hang":
+                raise ProviderError("timeout", billed="maybe")
+            if fault == "malformed":
+                return Result(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
+            if fault:
+                raise ProviderError(fault, retry_after_s=100)  # too long to wait for
+            return await well(batch)
+
+        limits = Limits(
+            max_items=data.draw(st.integers(1, 9)), max_parallel=data.draw(st.integers(1, 3))
+        )
+        routes.append(FunctionRoute(call, lot(texts), limits=limits, provider=name))
+    with contextlib.suppress(ProviderError):
+        embedded = send(routes, items=len(texts))
+        assert np.array_equal(embedded.vectors, [vector_of(text, WIDTH) for text in texts])
+        assert sum(part.tokens for part in embedded.parts) == len(texts)
+    assert not any(route.running for route in routes)
