@@ -94,7 +94,7 @@ class Prober:
         self._reread_s = calls.now_s()
 
     async def load(self) -> None:
-        """Learns what is stored, or what was since.
+        """Learns what is stored and not yet known.
 
         Raises:
             StorageUnavailable: It cannot be read.

@@ -95,8 +95,11 @@ class Spaces:
         member = self.membership(served, input_type)
         if member.state == "unproven" and revision == self.home(served.model.id):
             return True  # its proof is old, and says nothing against it
-        own = self.known.own(served)
-        return member.state != "drifted" and revision in {member.revision, own}
+        if member.state == "drifted":
+            return False
+        if revision == member.revision:
+            return True
+        return revision == self.known.own(served)  # which takes a search
 
     def looks(self, served: Served, input_type: InputType | None) -> Looks | None:
         """How its answers should look; None if any will do."""
@@ -117,10 +120,11 @@ class Spaces:
         self._kept: dict[tuple[str, InputType | None], _Kept] = {}
 
     def _renewed(self, served: Served, input_type: InputType | None) -> _Kept:
-        membership, looks, until_ms = self._unprobed(served), None, math.inf
         if self.is_probed(served):
             membership, until_ms = self._membership(served, input_type)
             looks = self._looks(served, input_type, membership.revision)
+        else:
+            membership, looks, until_ms = self._unprobed(served), None, math.inf
         kept = _Kept(membership=membership, looks=looks, since_ms=self.now_ms(), until_ms=until_ms)
         if served.model.declared:  # of others there is no end
             self._kept[served.id, input_type] = kept
