@@ -29,8 +29,9 @@ dev: .venv/dev  ## The same, with what development needs
 serve: .venv/setup  ## Run the gateway on the built-in model
 	@exec $(BIN)/embedway serve
 
+# At most four at once: each starts gateways, and one of those can keep every core busy.
 test: .venv/dev  ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 check: .venv/dev  ## Lint, types, import contracts
 	@$(BIN)/ruff format --check .

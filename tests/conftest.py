@@ -1,5 +1,6 @@
 """What the tests share: the real model, and real gateways in processes of their own."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -10,16 +11,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from embedway.auth import secret
 from embedway.catalog import catalog
 from embedway.cli.terminal import wheel_of
 from embedway.config.settings import Settings
+from embedway.core.clock import now_ms
 from embedway.local import weights
 from embedway.providers.registry import ROWS
+from embedway.storage.store import open_store
 from embedway.testing import Upstream
 
 EMBEDWAY = Path(sys.executable).with_name("embedway")
@@ -51,10 +56,20 @@ def clean_environment() -> dict[str, str]:
     }
 
 
+# Ports stay bound, so that the system gives no other process one before a gateway listens on it.
+# Linux lets one listen all the same, if both say SO_REUSEADDR; elsewhere the port is let go.
+_bound = contextlib.ExitStack()
+atexit.register(_bound.close)
+
+
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
+    with contextlib.ExitStack() as opened:
+        probe = opened.enter_context(socket.socket())
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 0))
+        if sys.platform == "linux":
+            _bound.enter_context(opened.pop_all())
         return probe.getsockname()[1]
 
 
@@ -76,6 +91,21 @@ def minilm() -> Minilm:
     return Minilm(folder / "model.safetensors", folder / "tokenizer.json")
 
 
+# Gateways here speak plain HTTP. To read the certificates of all authorities for each client, as
+# httpx does otherwise, takes longer than most answers.
+Client = partial(httpx.Client, verify=False)
+get = partial(httpx.get, verify=False)
+
+
+def first_key(data: Path) -> str:
+    """A key of the gateway that has this data folder, made as `embedway keys create` does."""
+    store = open_store(data)
+    shown, key = secret.issue("tests", pepper=store.pepper, now_ms=now_ms())
+    store.keys.create(key)
+    store.database.dispose()
+    return shown
+
+
 class Gateway:
     """A gateway in a process of its own, on a data folder of its own."""
 
@@ -94,7 +124,7 @@ class Gateway:
             "EMBEDWAY_CANARIES": "false",
             **{f"EMBEDWAY_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        self.key = self.new_key("tests")["key"]
+        self.key = first_key(Path(self.env["EMBEDWAY_DATA_DIR"]))
         self.process: subprocess.Popen | None = None
 
     def start(self) -> "Gateway":
@@ -117,7 +147,7 @@ class Gateway:
     def ready(self) -> bool:
         """Whether /readyz says so."""
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return get(f"{self.url}/readyz", timeout=5).status_code == 200
         return False
 
     def signal(self, number: signal.Signals) -> None:
@@ -155,7 +185,7 @@ class Gateway:
     def client(self, **options) -> httpx.Client:
         """An HTTP client with the key."""
         headers = {"authorization": f"Bearer {self.key}"} | options.pop("headers", {})
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60, **options)
+        return Client(base_url=self.url, headers=headers, timeout=60, **options)
 
     def embed(self, **fields) -> httpx.Response:
         """One request to `/v1/embeddings`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import httpx
-from conftest import Gateway
+from conftest import Gateway, get
 
 PATH = "/v1/embeddings"
 CLOSES_WITHIN_S = 20
@@ -106,7 +106,7 @@ def until(condition: Callable[[], object], *, within_s: float = 30) -> None:
 
 def gauge(gateway: Gateway, name: str) -> float:
     """The value of a metric without labels."""
-    lines = httpx.get(f"{gateway.url}/metrics", timeout=30).text.splitlines()
+    lines = get(f"{gateway.url}/metrics", timeout=30).text.splitlines()
     return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
 

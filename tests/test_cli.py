@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import EMBEDWAY, Gateway, clean_environment, embedway, free_port
+from conftest import EMBEDWAY, Gateway, clean_environment, embedway, free_port, get
 
 COMMANDS = [
     "serve", "embed", "keys", "keys create", "keys list", "keys revoke", "usage", "models",
@@ -234,7 +234,7 @@ def test_the_first_start(home: dict[str, str], minilm: object) -> None:
         assert "auto       embedway:all-minilm-l6-v2" in banner
         url = re.search(r"base URL +(\S+)", banner)
         assert url
-        assert httpx.get(url[1].removesuffix("/v1") + "/readyz").status_code == 200
+        assert get(url[1].removesuffix("/v1") + "/readyz").status_code == 200
         pasted_works(banner, {})
     for file in Path(home["EMBEDWAY_DATA_DIR"]).iterdir():
         assert key.encode() not in file.read_bytes()
@@ -368,7 +368,7 @@ def test_a_foreign_port(home: dict[str, str], tmp_path: Path) -> None:
     try:
         for _ in range(200):
             try:
-                httpx.get(f"http://127.0.0.1:{home['EMBEDWAY_PORT']}")
+                get(f"http://127.0.0.1:{home['EMBEDWAY_PORT']}")
                 break
             except httpx.TransportError:
                 time.sleep(0.02)

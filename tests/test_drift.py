@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Gateway
+from conftest import Gateway, get
 from raw_http import until
 
 from embedway.testing import Upstream, Vectors, noisy, other_pooling, scaled, space
@@ -89,7 +89,7 @@ def received(upstream: Upstream, texts: set[str]) -> set[str]:
 def event(gateway: Gateway, name: str, deployment: str) -> float:
     """How often the gateway found this out, as `/metrics` says."""
     line = f'embedway_space_events_total{{deployment="{deployment}",event="{name}"}} '
-    lines = httpx.get(f"{gateway.url}/metrics", timeout=30).text.splitlines()
+    lines = get(f"{gateway.url}/metrics", timeout=30).text.splitlines()
     return sum(float(each.removeprefix(line)) for each in lines if each.startswith(line))
 
 

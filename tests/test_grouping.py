@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from blockbuster import blockbuster_ctx
-from conftest import Gateway
+from conftest import Gateway, get
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_http import gauge, until
@@ -364,7 +364,7 @@ def test_the_loop_turns_while_the_largest_request_runs(new_gateway: Callable[...
         until(lambda: gauge(gateway, "embedway_queue_tokens") > 0)
         alive = short = 0
         while not running.done():
-            assert httpx.get(f"{gateway.url}/livez", timeout=30).status_code == 200
+            assert get(f"{gateway.url}/livez", timeout=30).status_code == 200
             alive += 1
             if alive % 10 == 0:
                 assert gateway.embed(input="short").status_code == 200

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from conftest import Gateway
+from conftest import Gateway, get
 
 MODEL = "all-minilm-l6-v2"
 
@@ -101,7 +101,7 @@ def test_overload(new_gateway) -> None:
     head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
     with socket.create_connection(("127.0.0.1", gateway.port)) as holder:
         holder.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode())
-        while "embedway_requests_in_flight 1.0" not in httpx.get(f"{gateway.url}/metrics").text:
+        while "embedway_requests_in_flight 1.0" not in get(f"{gateway.url}/metrics").text:
             pass
 
         statuses: list[int] = []

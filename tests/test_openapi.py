@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Gateway
+from conftest import Gateway, get
 from fastapi.routing import iter_route_contexts
 
 from embedway.admin import control
@@ -28,7 +28,7 @@ def client(gateway: Gateway) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def schema(gateway: Gateway) -> dict[str, Any]:
     """What /openapi.json answers, without a key."""
-    return httpx.get(f"{gateway.url}/openapi.json").raise_for_status().json()
+    return get(f"{gateway.url}/openapi.json").raise_for_status().json()
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +139,14 @@ def test_dry_run(schema: dict[str, Any], client: httpx.Client) -> None:
 
 def test_docs(gateway: Gateway) -> None:
     """The page for people loads everything it needs from here: it works without a network."""
-    page = httpx.get(f"{gateway.url}/docs").raise_for_status()
+    page = get(f"{gateway.url}/docs").raise_for_status()
     assert page.headers["content-type"].startswith("text/html")
     links = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
     assert len(links) == 3
     for link in (*links, "/openapi.json"):
         assert link.startswith("/")
         assert not link.startswith("//")
-        assert httpx.get(gateway.url + link).raise_for_status().content
+        assert get(gateway.url + link).raise_for_status().content
     assert not re.findall(r"https?:", page.text)
 
 
@@ -156,7 +156,7 @@ def test_docs(gateway: Gateway) -> None:
 def test_health(gateway: Gateway) -> None:
     """A gateway that runs says that it lives and is ready."""
     for path, status in (("/livez", "alive"), ("/readyz", "ready")):
-        answer = httpx.get(gateway.url + path)
+        answer = get(gateway.url + path)
         assert (answer.status_code, answer.json()) == (200, {"status": status})
 
 
@@ -171,7 +171,7 @@ def test_nothing_private_is_shown(gateway: Gateway) -> None:
             assert answer.status_code in {400, 404}
     headers = {"authorization": "Bearer zebra-key"}
     assert httpx.post(f"{gateway.url}/v1/embeddings", headers=headers).status_code == 401
-    page = httpx.get(f"{gateway.url}/metrics")
+    page = get(f"{gateway.url}/metrics")
     assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
     vector = str(good.json()["data"][0]["embedding"][0])
     log = gateway.log.read_text()
