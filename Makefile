@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test check format bench bench-peers bench-routing golden lock docs clean
+.PHONY: help setup dev serve test check format bench bench-peers bench-routing bench-usage golden lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -57,6 +57,9 @@ bench-peers: .venv/dev benchmarks/.peers/litellm/setup  ## Measure it beside Lit
 
 bench-routing: .venv/dev  ## Simulate a day at providers in trouble
 	@$(BIN)/python -m benchmarks.routing
+
+bench-usage: .venv/dev  ## Time questions about ten million ledger lines
+	@$(BIN)/python -m benchmarks.usage
 
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock

@@ -25,7 +25,11 @@ from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, Preference
 from embedway.core.spaces import Proof, Reference
-from embedway.core.usage import UsageRow
+from embedway.core.usage import UsageLine
+from embedway.metering.account import Accounts
+from embedway.metering.budgets import Budgets
+from embedway.metering.meter import Meter
+from embedway.metering.windows import MemoryLimiter
 from embedway.pipeline.calls import Calls
 from embedway.pipeline.embed import Answer, Embedder
 from embedway.pipeline.engines import engine_of
@@ -43,7 +47,7 @@ NOISE = 0.25
 DEADLINE_S = 60.0
 SIZES = ((1, 1, 0.6), (2, 8, 0.25), (9, 32, 0.1), (33, 64, 0.05))
 """Items: from, to, and the share of requests."""
-CALLER = Caller(key_id="simulated", on_behalf_of=None, models=None, providers=None)
+CALLER = Caller(key_id="simulated", project=None, scopes=frozenset(("embeddings",)))
 BLIND = ("first declared", "in turn")
 POLICIES: tuple[str, ...] = (*get_args(Preference), *BLIND)
 
@@ -125,7 +129,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Memory:
     """The ledger, the store of spaces and the tokenizer, without a database or threads."""
 
-    async def record(self, row: UsageRow) -> None:
+    async def record(self, lines: Sequence[UsageLine], **_: object) -> None:
         """See `embedway.ports.storage.Ledger.record`."""
 
     async def load(self, **_: int) -> tuple[Sequence[Reference], Sequence[Proof]]:
@@ -140,6 +144,9 @@ class Memory:
         """See `embedway.ports.storage.SpaceStore.keep_proof`."""
         del release
         return proof
+
+    async def end_user(self, project_id: str, id: str) -> None:
+        """See `embedway.ports.storage.Directory.end_user`."""
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `embedway.ports.engine.Tokenizer.encode`."""
@@ -249,6 +256,11 @@ class Simulation:
             engines=engines,
             preparation=Preparation(tokenizers={}, cl100k=memory),
             sender=Sender(now_s=now_s),
+            meter=Meter(
+                accounts=Accounts(memory),
+                limiter=MemoryLimiter(),
+                budgets=Budgets(memory, now_ms=self._now_ms),
+            ),
             ledger=memory,
             deadline_s=DEADLINE_S,
             now_ms=self._now_ms,

@@ -27,6 +27,8 @@ from embedway.providers.registry import ROWS
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
 
+pytest_plugins = ["servers"]
+
 EMBEDWAY = Path(sys.executable).with_name("embedway")
 START_S = 60
 
@@ -97,9 +99,13 @@ Client = partial(httpx.Client, verify=False)
 get = partial(httpx.get, verify=False)
 
 
-def first_key(data: Path) -> str:
-    """A key of the gateway that has this data folder, made as `embedway keys create` does."""
-    store = open_store(data)
+def first_key(env: dict[str, str]) -> str:
+    """A key of the gateway that has this environment, made as `embedway keys create` does."""
+    store = open_store(
+        Path(env["EMBEDWAY_DATA_DIR"]),
+        database_url=env.get("EMBEDWAY_DATABASE_URL"),
+        pepper=env.get("EMBEDWAY_PEPPER"),
+    )
     shown, key = secret.issue("tests", pepper=store.pepper, now_ms=now_ms())
     store.keys.create(key)
     store.database.dispose()
@@ -124,7 +130,7 @@ class Gateway:
             "EMBEDWAY_CANARIES": "false",
             **{f"EMBEDWAY_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        self.key = first_key(Path(self.env["EMBEDWAY_DATA_DIR"]))
+        self.key = first_key(self.env)
         self.process: subprocess.Popen | None = None
 
     def start(self) -> "Gateway":

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import EMBEDWAY, Gateway, clean_environment, embedway, free_port, get
+from raw_http import until
 
 COMMANDS = [
     "serve", "embed", "keys", "keys create", "keys list", "keys revoke", "usage", "models",
@@ -52,8 +53,10 @@ def refused(*arguments: str, env: dict[str, str], status: int = 1, **options) ->
     return done.stderr
 
 
-def at_terminal(*arguments: str, env: dict[str, str], until: str | None = None) -> str:
-    """What a command prints on a terminal of 80 columns; it is stopped once that has `until`."""
+def at_terminal(
+    *arguments: str, env: dict[str, str], until: str | None = None, typed: bytes = b"\x03"
+) -> str:
+    """What a command prints on a terminal of 80 columns; `typed` once that has `until`: Ctrl-C."""
     process, terminal = pty.fork()
     if not process:
         os.execvpe(EMBEDWAY, [EMBEDWAY, *arguments], clean_environment() | env | {"COLUMNS": "80"})
@@ -68,7 +71,7 @@ def at_terminal(*arguments: str, env: dict[str, str], until: str | None = None) 
                 break
             printed += read
         if until and until in printed.decode(errors="replace"):
-            os.write(terminal, b"\x03")
+            os.write(terminal, typed)
             until = None
     os.close(terminal)
     os.waitpid(process, 0)
@@ -155,7 +158,7 @@ def test_keys(home: dict[str, str]) -> None:
     shown = embedway("keys", "create", "--name", "z", "--expires-days", "0", env=home).stdout
     assert len(SECRET.findall(shown)) == 1
     rows = json.loads(embedway("keys", "list", "--json", env=home).stdout)
-    columns = {"id", "name", "key", "state", "created", "expires", "models", "providers"}
+    columns = {"id", "name", "project", "key", "state", "created", "expires", "models", "providers"}
     assert [set(row) for row in rows] == [columns] * 2
     assert [(row["name"], row["state"]) for row in rows] == [
         ("a [b] team", "active"),
@@ -170,6 +173,35 @@ def test_keys(home: dict[str, str]) -> None:
     assert json.loads(embedway("keys", "list", "--json", env=home).stdout)[0]["state"] == "revoked"
     for file in Path(home["EMBEDWAY_DATA_DIR"]).iterdir():
         assert key["key"].encode() not in file.read_bytes()
+
+
+def test_what_is_for_good_is_asked_at_a_terminal(home: dict[str, str]) -> None:
+    """Revoking and archiving say what would stop working and wait for a yes, or `--yes`."""
+    project = embedway("projects", "create", "--name", "web", env=home).stdout.strip()
+    made = embedway("keys", "create", "--name", "k", "--project", "web", "--json", env=home).stdout
+    key = json.loads(made)["id"]
+    for (*command, id), question in (
+        (("keys", "revoke", key), f"Revoke k ({key}) for good? It and its tokens would stop"),
+        (("projects", "archive", project), f"Archive web ({project}) for good? Its 1 working key"),
+    ):
+        said = at_terminal(*command, id, env=home, until="[y/N]", typed=b"n\n")
+        assert question in " ".join(said.split())
+        assert "Aborted" in said
+    with closing(sqlite3.connect(Path(home["EMBEDWAY_DATA_DIR"]) / "embedway.db")) as connection:
+        made = "project_id, name, hint, scopes, created_ms, limits, budgets"
+        connection.execute(
+            f"INSERT INTO keys (id, digest, issued_by, {made}) "
+            f"SELECT 'key_issued', X'00', id, {made} FROM keys"
+        )
+        connection.commit()
+    said = at_terminal("keys", "revoke", key, env=home, until="[y/N]", typed=b"n\n")
+    assert "and 1 key that it issued" in " ".join(said.split())
+    (row, _) = json.loads(embedway("keys", "list", "--json", env=home).stdout)
+    assert row["state"] == "active"
+    assert "is revoked" in at_terminal("keys", "revoke", key, "--yes", env=home)
+    said = at_terminal("projects", "archive", "web", env=home, until="[y/N]", typed=b"y\n")
+    assert "Its 0 working keys" in " ".join(said.split())
+    assert "is archived" in said
 
 
 @pytest.mark.parametrize("name", ["  ", "two\nlines", "\udcff"])
@@ -187,7 +219,8 @@ def test_usage(new_gateway: Callable[..., Gateway]) -> None:
     assert gateway.embed(input="", user="v").status_code == 400
     [row] = json.loads(gateway.cli("usage", "--by", "day,model,key", "--json").stdout)
     names = ["day", "model", "key", "requests", "errors", "items", "tokens"]
-    names += ["estimated_tokens", "unpriced_tokens", "cost_usd"]
+    names += ["cached_tokens", "estimated_tokens", "unpriced_tokens", "failed_calls"]
+    names += ["cost_usd", "upstream_cost_usd"]
     assert list(row) == names
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", row["day"])
     assert (row["model"], row["requests"], row["items"], row["tokens"], row["cost_usd"]) == (
@@ -198,6 +231,12 @@ def test_usage(new_gateway: Callable[..., Gateway]) -> None:
     assert line.split()[:3] == [row["day"], row["model"], row["key"]]
     later = gateway.cli("usage", "--since", "2999-01-01", "--json")
     assert json.loads(later.stdout) == []
+    for arguments, told in (
+        (["--since", "2999-01-01"], "No usage in that time."),
+        (["--user", "x"], "No usage for that."),
+        (["--since", "2999-01-01", "--user", "x"], "No usage in that time for that."),
+    ):
+        assert gateway.cli("usage", *arguments).stdout == f"{told}\n"
     assert "Cannot sum by week. Choose from: day," in gateway.cli("usage", "--by", "week").stderr
 
 
@@ -339,11 +378,11 @@ def test_a_healthy_place(gateway: Gateway, home: dict[str, str]) -> None:
         assert done.returncode == 0, done.stdout
         rows = json.loads(done.stdout)
         assert [row["check"] for row in rows] == [
-            *("data", "disk", "weights", "precision", "providers", "port")
+            *("data", "redis", "disk", "weights", "precision", "providers", "port")
         ]
         assert all(row["ok"] for row in rows)
     assert f"a gateway is ready on {gateway.url}" in rows[-1]["detail"]
-    assert embedway("doctor", env=home).stdout.count("ok   ") == 6
+    assert embedway("doctor", env=home).stdout.count("ok   ") == 7
 
 
 def test_an_unhealthy_place(home: dict[str, str], tmp_path: Path) -> None:
@@ -355,6 +394,18 @@ def test_an_unhealthy_place(home: dict[str, str], tmp_path: Path) -> None:
     assert "Run: embedway models pull" in failed[0]
     assert "Cannot listen on 192.0.2.1" in failed[1]
     assert len(failed) == 2
+
+
+def test_a_gateway_that_is_not_ready(new_gateway: Callable[..., Gateway]) -> None:
+    """A gateway that answers on the port but takes no requests is told from another program."""
+    gateway = new_gateway(drain_s=60).start()
+    gateway.signal(signal.SIGTERM)
+    until(lambda: get(f"{gateway.url}/readyz").status_code == 503)
+    done = embedway("doctor", "--json", env=gateway.env)
+    gateway.kill()
+    assert done.returncode == 1
+    told = json.loads(done.stdout)[-1]["detail"]
+    assert told.startswith(f"A gateway is on {gateway.url}, but it is not ready")
 
 
 def test_a_foreign_port(home: dict[str, str], tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import Gateway, clean_environment, embedway, free_port
 
-from embedway.config.settings import Settings
+from embedway.config.settings import ConfigError, Settings, load
+from embedway.storage import postgres
 
 KUBERNETES = "tcp://10.0.0.1:8080"
 # A possible value of each setting that is not its default, but for sections.
@@ -35,9 +36,14 @@ OTHER = {
     "canary_interval_s": 60.5,
     "log_format": "pretty",
     "log_level": "error",
+    "token_audiences": "search,chat",
+    "database_url": "postgresql://me:s3cret@localhost/embedway",
+    "redis_url": "rediss://:s3cret@localhost:6380/1",
+    "pepper": "5ec7" * 16,
 }
 
-SECTIONS = {"providers", "aliases", "models"}
+SECTIONS = {"providers", "aliases", "models", "issuers"}
+SECRETS = {"database_url", "redis_url", "pepper"}
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
@@ -95,7 +101,8 @@ def test_every_setting_by_every_way(tmp_path: Path, source: str) -> None:
     # The weights' folder of this test run would win over both files.
     rows = shown(tmp_path, **({"EMBEDWAY_CACHE_DIR": ""} | environment))
     assert {rows.pop(name)["from"] for name in SECTIONS} == {"default"}
-    assert {name: row["value"] for name, row in rows.items()} == OTHER
+    as_shown = dict.fromkeys(SECRETS, "**********") | {"token_audiences": "search, chat"}
+    assert {name: row["value"] for name, row in rows.items()} == OTHER | as_shown
     assert {row["from"] for row in rows.values()} == {source}
 
 
@@ -206,6 +213,49 @@ def test_all_wrong_values_at_once(tmp_path: Path) -> None:
     assert "embedway.toml: precision = 'f16': input should be 'auto', 'bf16' or 'f32'" in lines[0]
     assert "environment: EMBEDWAY_THREADS = 'many'" in lines[1]
     assert "take it out for the default, none" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("database_url", "mysql://me:s3cret@h/d", "such as postgresql://user:password@host:5432/"),
+        ("database_url", "postgresql://me:s3cret@h", "such as postgresql://"),
+        ("database_url", "postgresql://me:s3cret@h:port/d", "such as postgresql://"),
+        ("database_url", "postgresql+asyncpg://me:s3cret@h/d", "such as postgresql://"),
+        ("redis_url", "http://:s3cret@h", "such as redis://:password@host:6379/0"),
+        ("redis_url", "redis://:s3/cret@h", "such as redis://"),
+        ("pepper", "s3cret", "it must be 64 hex digits"),
+        ("pepper", "5ec7" * 16 + "0", "it must be 64 hex digits"),
+    ],
+)
+@pytest.mark.parametrize("source", ["environment", "embedway.toml"])
+def test_wrong_secrets(tmp_path: Path, name: str, value: str, told: str, source: str) -> None:
+    """A secret that cannot be is told by its name with what it must be, and never shown."""
+    if source == "embedway.toml":
+        (tmp_path / "embedway.toml").write_text(f"{name} = {toml(value)}")
+    given = {f"EMBEDWAY_{name.upper()}": value} if source == "environment" else {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        for variable, each in given.items():
+            patch.setenv(variable, each)
+        with pytest.raises(ConfigError) as error:
+            load()
+    said = str(error.value)
+    assert told in said
+    assert name in said.lower()
+    assert not any(part in said for part in ("s3", "cret", "5ec7", "port/d"))
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_every_form_of_a_database_url(scheme: str) -> None:
+    """Each form that people write for Postgres is taken, and shown by nothing that prints it."""
+    settings = Settings(database_url=f"{scheme}://me:s3%40cret@h/d", pepper="5ec7" * 16)
+    for shown in (str(settings), repr(settings), settings.model_dump_json()):
+        assert "40cret" not in shown
+        assert "5ec7" not in shown
+    url = postgres.address(settings.database_url.get_secret_value())
+    assert (url.password, url.drivername) == ("s3@cret", "postgresql+psycopg")
+    assert postgres.shown(url) == "postgresql://me:***@h/d"
 
 
 def test_the_port_that_kubernetes_sets(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ ACCEPTED = [
     {"input": " "},
     {"input": "👩‍👩‍👧 שלום \u202e \ufffe"},
     {"encoding_format": "float"},
-    {"user": "u" * 512},
+    {"user": "u" * 256},
     {"user": ""},
     {"metadata": {f"{index:064}": "v" * 512 for index in range(16)}},
     {"metadata": {"": ""}},
@@ -301,7 +301,7 @@ REFUSED = [
     ({"dimensions": "384"}, "dimensions", '"384"'),
     ({"dimensions": True}, "dimensions", "is true"),
     ({"user": 1}, "user", "is 1"),
-    ({"user": "u" * 513}, "user", "512"),
+    ({"user": "u" * 257}, "user", "256"),
     ({"user": "a\0b"}, "user", "NUL"),
     ({"metadata": "a"}, "metadata", '"a"'),
     ({"metadata": {"a": 1}}, "metadata", '{"a":1}'),
@@ -460,14 +460,14 @@ def test_no_valid_key(gateway: Gateway, stranger: httpx.Client, door: str) -> No
     values = {
         None: "did not send",
         "": "form",
-        "Bearer": "incomplete",
+        "Bearer": "neither",
         "Basic dTpw": "form",
         gateway.key: "form",
         f"Bearer {gateway.key[:-1]}": "incomplete",
         f"Bearer {gateway.key[:-1]}{'a' if gateway.key[-1] != 'a' else 'b'}": "mistyped",
         f"Bearer {gateway.key} {gateway.key}": "mistyped",
-        "Bearer sk-proj-0123": "mistyped",
-        "Bearer \xe9\xff": "mistyped",
+        "Bearer sk-proj-0123": "neither",
+        "Bearer \xe9\xff": "neither",
         f"Bearer {secret.generate()}": "does not exist",
         f"Bearer {gateway.new_key('old', '--expires-days', '0')['key']}": "is expired",
         f"Bearer {revoked['key']}": "is revoked",
@@ -572,7 +572,8 @@ def test_refusal_of_a_large_body_is_seen(gateway: Gateway, key: str) -> None:
     size = 3 * MAX_BODY_BYTES
     request = head(gateway, f"content-length: {size}", *([key] if key else [])) + bytes(size)
     answer = exchange(gateway, request)
-    assert answer.status_code == (401 if key else 413)
+    # A second credential is refused before anything of the body is read.
+    assert answer.status_code == (400 if key else 413)
 
 
 def test_slow_body(new_gateway) -> None:
@@ -609,7 +610,8 @@ def test_wrong_methods(client: httpx.Client, routes: dict[str, set[str]]) -> Non
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_wrong_paths(client: httpx.Client, routes: dict[str, set[str]], method: str) -> None:
     """A path that is none is refused with the one error shape and says where to look."""
-    paths = [f"{path}/nope" for path in routes if "{" not in path and path != "/v1/models"]
+    named = {path.partition("/{")[0] for path in routes if "/{" in path}
+    paths = [f"{path}/nope" for path in routes if "{" not in path and path not in named]
     for path in (
         *paths,
         "/",

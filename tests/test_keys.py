@@ -13,16 +13,20 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from conftest import EMBEDWAY, Gateway, clean_environment, embedway
 from hypothesis import given
 from hypothesis import strategies as st
 from raw_http import Wire, until
 
-from embedway.auth import secret
+from embedway.auth import rights, secret
 from embedway.auth.authenticate import Authenticator
 from embedway.catalog.model import Deployment, Model, Served
-from embedway.routing.restrictions import allows
+from embedway.core.errors import Forbidden, InvalidKey
+from embedway.core.keys import SCOPES, Caller, Held, Key
+from embedway.core.projects import Project
+from embedway.routing.restrictions import may_use
 from embedway.storage.store import open_store
 
 REVOKED_WITHIN_S = 10
@@ -88,10 +92,11 @@ def test_restricted_keys(tmp_path: Path):
     assert re.split(" {2,}", shown[1].strip())[-2:] == [", ".join(models), "openai, embedway"]
     assert shown[2].split()[-2:] == ["any", "any"]
     store = open_store(tmp_path / "data")
-    authenticator = Authenticator(store.keys, pepper=store.pepper, now_ms=lambda: 1)
+    authenticator = Authenticator(store.directory, pepper=store.pepper, now_ms=lambda: 1)
     bearer = f"Bearer {json.loads(made.stdout)['key']}".encode()
     caller = asyncio.run(authenticator.caller(bearer, None))
-    assert (caller.models, caller.providers) == (tuple(models), ("openai", "embedway"))
+    (key,) = caller.keys
+    assert (key.models, key.providers) == (tuple(models), ("openai", "embedway"))
     store.database.dispose()
 
 
@@ -150,7 +155,9 @@ def test_what_a_restricted_key_may_use(
 
     What a provider has under a name that nobody declared is no deployment of the model of that id.
     """
-    assert allows(models, asked=asked, served=served) is allowed
+    key = msgspec.structs.replace(secret.issue("k", pepper=b"p" * 32, now_ms=1)[1], models=models)
+    caller = Caller(key_id=key.id, project=None, keys=(key,), scopes=frozenset())
+    assert may_use(caller, asked=asked, served=served) is allowed
 
 
 def test_generated_secrets_are_well_formed_and_differ():
@@ -221,11 +228,12 @@ def test_only_the_owner_reads_the_data(new_gateway: Callable[..., Gateway]):
 
 
 def test_a_stolen_database_does_not_work_elsewhere(new_gateway: Callable[..., Gateway]):
-    """Without its pepper a copied database opens no door: its keys are unknown."""
+    """Without its pepper a copied database opens no door: no gateway starts on it."""
     gateway = new_gateway()
     (gateway.folder / "data" / "pepper").unlink()
-    gateway.start()
-    assert status_of(gateway, gateway.key) == 401
+    assert "pepper" in gateway.cli("serve").stderr
+    gateway.env["EMBEDWAY_PEPPER"] = "00" * 32
+    assert "pepper" in gateway.cli("serve").stderr
 
 
 def first_keys(gateways: list[Gateway]) -> list[str]:
@@ -315,3 +323,107 @@ def test_damaged_pepper(new_gateway: Callable[..., Gateway], content: bytes):
     assert done.returncode == 1
     assert "is damaged; restore it" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+PROJECT = Project(id="proj_a", name="a", created_ms=1)
+
+
+def key_of(id: str, *scopes: str, **more) -> Key:
+    kept = {"project_id": "proj_a", "name": id, "digest": b"", "hint": "", "created_ms": 1}
+    return Key(id=id, scopes=scopes, **(kept | more))
+
+
+def caller_of(key: Key, issuer: Key | None = None, project: Project | None = PROJECT) -> Caller:
+    held = Held(key=key, issuer=issuer, project=project, end_users=False)
+    return rights.caller(held, now_ms=100, cure="")
+
+
+LISTS = st.none() | st.lists(st.sampled_from(["a", "b", "*", "a:b", ""]), max_size=3).map(tuple)
+ENDS = st.none() | st.integers(90, 110)
+KEYS = st.builds(
+    key_of,
+    st.just("child"),
+    models=LISTS,
+    providers=LISTS,
+    expires_ms=ENDS,
+    issued_by=st.sampled_from([None, "key_issuer", "key_other"]),
+    project_id=st.sampled_from([None, "proj_a", "proj_b"]),
+).flatmap(
+    lambda key: st.lists(st.sampled_from([*SCOPES, "*"]), unique=True).map(
+        lambda scopes: msgspec.structs.replace(key, scopes=tuple(scopes))
+    )
+)
+
+
+def within(wanted: tuple | None, allowed: tuple | None) -> bool:
+    return allowed is None or (wanted is not None and set(wanted) <= set(allowed))
+
+
+@given(KEYS, KEYS)
+def test_issued_rights_are_a_subset(child: Key, issuer: Key):
+    """Whatever a key may issue has no right that it lacks; what has one more it may not issue."""
+    issuer = msgspec.structs.replace(issuer, id="key_issuer")
+    subset = (
+        "keys" in issuer.scopes
+        and issuer.issued_by is None
+        and issuer.project_id is not None
+        and (child.project_id, child.issued_by) == (issuer.project_id, issuer.id)
+        and set(child.scopes) <= set(issuer.scopes) & set(SCOPES) - {"keys", "admin"}
+        and within(child.models, issuer.models)
+        and within(child.providers, issuer.providers)
+        and (child.expires_ms or 10**9) <= (issuer.expires_ms or 10**9)
+    )
+    if subset:
+        rights.check_issued(child, issuer)
+    else:
+        with pytest.raises(Forbidden, match=r"\.$"):
+            rights.check_issued(child, issuer)
+
+
+@given(KEYS, KEYS)
+def test_used_rights_are_a_subset(child: Key, issuer: Key):
+    """However keys came to be stored, an issued one does no more than its issuer may now."""
+    issuer = msgspec.structs.replace(issuer, id="key_issuer", revoked_ms=None)
+    child = msgspec.structs.replace(child, issued_by="key_issuer")
+    try:
+        caller = caller_of(child, issuer, project=PROJECT if child.project_id else None)
+    except InvalidKey:
+        return
+    assert caller.keys == (child, issuer)
+    assert caller.scopes <= set(issuer.scopes) & set(child.scopes) - {"keys", "admin"}
+    assert issuer.state(100) == child.state(100) == "active"
+    assert issuer.project_id == child.project_id
+
+
+def test_issued_key_stops_with_its_issuer():
+    """A key whose issuer is revoked, expired, gone or of another project is refused."""
+    child = key_of("child", "embeddings", issued_by="key_issuer")
+    assert caller_of(child, key_of("key_issuer", "embeddings")).scopes == {"embeddings"}
+    for issuer in (
+        None,
+        key_of("key_issuer", "embeddings", revoked_ms=1),
+        key_of("key_issuer", "embeddings", expires_ms=100),
+        key_of("key_issuer", "embeddings", project_id="proj_b"),
+    ):
+        with pytest.raises(InvalidKey, match="issued the API key child"):
+            caller_of(child, issuer)
+
+
+def test_admin_is_of_no_project():
+    """A project's key never rules, an admin key never embeds, whatever scopes are stored."""
+    assert caller_of(key_of("k", "embeddings", "admin")).scopes == {"embeddings"}
+    admin = key_of("k", "admin", "embeddings", project_id=None)
+    assert caller_of(admin, project=None).scopes == {"admin"}
+    for project in (None, msgspec.structs.replace(PROJECT, archived_ms=1)):
+        with pytest.raises(InvalidKey, match="project"):
+            caller_of(key_of("k", "embeddings"), project=project)
+
+
+def test_required_scopes():
+    """Any one of the scopes is enough; without, the refusal names them and what there is."""
+    caller = caller_of(key_of("k", "usage"))
+    rights.require(caller, "embeddings", "usage")
+    with pytest.raises(
+        Forbidden, match=r"the scope embeddings or admin; this credential has usage"
+    ):
+        rights.require(caller, "embeddings", "admin")

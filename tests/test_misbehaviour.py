@@ -562,12 +562,19 @@ def test_a_failure_in_one_part_ends_the_request(door: Door, upstream: Upstream) 
 
 
 def test_clients_that_leave(gateway: Gateway, door: Door, upstream: Upstream, known: str) -> None:
-    """A call whose client has left is given up."""
+    """A call whose client has left is given up, and in the ledger, for its provider may charge."""
     upstream.always("never answers")
+    before = failed_calls(gateway)
     with pytest.raises(httpx.ReadTimeout), gateway.client() as client:
         client.post("/v1/embeddings", json={"model": known, "input": "alone"}, timeout=0.3)
     until(lambda: len(upstream.calls) == 1 and upstream.running == 0)
+    until(lambda: failed_calls(gateway) == before + 1)
+    door.refused += 1
     door.quiet()
+
+
+def failed_calls(gateway: Gateway) -> int:
+    return sum(row["failed_calls"] for row in gateway.usage())
 
 
 def test_misbehaviour_has_names(upstream: Upstream) -> None:

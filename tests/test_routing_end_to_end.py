@@ -263,9 +263,13 @@ def test_chunks_of_one_request_by_two_deployments(world: World) -> None:
     # Two tokens a text: two texts at 0.03 USD per million tokens, ten at 0.01.
     cost = Decimal(4 * 3 + 20 * 1) / 10**8
     assert Decimal(reply.headers["x-embedway-cost-usd"]) == cost
-    billed = [row for row in world.gateway.usage("model,provider") if row["model"] == "chunks"]
-    row = next(row for row in billed if "," in row["provider"])
-    assert (row["requests"], row["tokens"], Decimal(str(row["cost_usd"]))) == (1, 24, cost)
+    # And before, each was asked for one text to be proven.
+    billed = {
+        row["provider"]: (row["requests"], row["tokens"], Decimal(str(row["cost_usd"])) * 10**8)
+        for row in world.gateway.usage("model,provider")
+        if row["model"] == "chunks"
+    }
+    assert billed == {"a": (2, 4 + 2, 12 + 6), "b": (1, 20 + 2, 20 + 2), "c": (1, 2, 4)}
 
 
 def test_a_rate_limit_is_obeyed(world: World) -> None:

@@ -29,10 +29,11 @@ from hypothesis import strategies as st
 from embedway.auth import secret
 from embedway.core.clock import now_ms
 from embedway.core.money import as_usd
+from embedway.core.report import Query
 from embedway.core.spaces import Proof, Reference
 from embedway.routing.canaries import CANARIES
-from embedway.storage.ledger import report
 from embedway.storage.store import Store, open_store
+from embedway.storage.usage import SqlUsage
 from embedway.testing import Item, Upstream, Vectors, noisy, other_pooling, scaled, shortened, space
 
 WIDTH = 64
@@ -339,10 +340,10 @@ class World:
 
     async def check_bill(self) -> None:
         """Each answer is in the ledger, once, and the sums are those of the answers."""
-        sums = report(self.store.database, ["provider"])
-        assert sum(each.requests for each in sums) == len(self.answered)
+        sums = SqlUsage(self.store.database).report(Query(by=("provider",)))
+        assert sum(each.figures.requests for each in sums) == len(self.answered)
         for each in sums:
-            provider = each.group["provider"]
+            (provider,), each = each.group, each.figures  # noqa: PLW2901
             replies = [
                 reply
                 for reply in self.answered.values()

@@ -5,10 +5,12 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
@@ -18,15 +20,37 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from conftest import Gateway, clean_environment
-from sqlalchemy import Engine, create_engine, insert
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Engine,
+    LargeBinary,
+    MetaData,
+    Text,
+    column,
+    func,
+    insert,
+    select,
+    table,
+)
 
 from embedway.auth import secret
 from embedway.core.keys import Key
-from embedway.storage import database, ledger
-from embedway.storage.database import DatabaseError, Durability
+from embedway.storage import database
+from embedway.storage.database import DatabaseError
+from embedway.storage.directory import SqlDirectory
 from embedway.storage.keys import SqlKeys
+from embedway.storage.sqlite import Durability
 from embedway.storage.store import open_store
-from embedway.storage.tables import metadata, usage
+from embedway.storage.tables import (
+    SUMS,
+    metadata,
+    usage_days,
+    usage_hours,
+    usage_user_days,
+    usage_user_hours,
+)
 
 DAY_MS = 86_400_000
 VERSIONS = [
@@ -64,52 +88,159 @@ def usage_row(number: int, **fields: object) -> dict[str, object]:
     return {
         "id": f"embd_{number}", "at_ms": 0, "request_id": "req", "key_id": "key_a",
         "on_behalf_of": None, "user": None, "metadata": {}, "model": "m", "provider": "embedway",
-        "items": 1, "tokens": 10, "cost_nano_usd": 3, "latency_us": 5, "status": 200,
+        "items": 1, "tokens": 10, "cost_nano_usd": 3, "latency_us": 5, "status": 200, "line": 0,
+        "project_id": "proj_default", "end_user": "", "cached_tokens": 0, "estimated": False,
+        "priced": True, "upstream_cost_nano_usd": 3, "calls": 1, "failed_calls": 0,
     } | fields  # fmt: skip
 
 
-def test_migrations_make_the_tables(engine: Engine) -> None:
+def test_migrations_make_the_tables(any_database: Engine) -> None:
     """What the migrations make is what `tables` says, types and indexes included."""
-    with engine.connect() as connection:
+    with any_database.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
 
 
+def some_value(column: Column, number: int) -> object:
+    match column.type:
+        case Text():
+            return f"text {number}"
+        case LargeBinary():
+            return b"%d" % number
+        case Boolean():
+            return bool(number % 2)
+        case JSON():
+            return {}
+        case _:
+            return 200 + number
+
+
+def fill(engine: Engine, *, rows: int) -> dict[str, int]:
+    """Adds rows to every table there is; how many each has then."""
+    reflected = MetaData()
+    reflected.reflect(engine)
+    counts = {}
+    with engine.begin() as connection:
+        for name, table in reflected.tables.items():
+            if name == "alembic_version":
+                continue
+            connection.execute(
+                insert(table),
+                [
+                    {column.name: some_value(column, number) for column in table.columns}
+                    for number in range(rows)
+                ],
+            )
+            counts[name] = connection.scalar(select(func.count()).select_from(table))
+    return counts
+
+
 @pytest.mark.parametrize("position", range(len(VERSIONS)))
-def test_each_migration_keeps_the_rows(tmp_path: Path, position: int) -> None:
+def test_each_migration_keeps_the_rows(any_address: Path | str, position: int) -> None:
     """From each revision on, with rows in every table, the way to the newest loses none."""
-    path = tmp_path / "test.db"
-    before = create_engine(f"sqlite:///{path}")
+    before = database.open_engine(any_address)
     migrate(before, VERSIONS[position])
+    counts = fill(before, rows=3)
     before.dispose()
-    names = [n for (n,) in rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
-    tables = [name for name in names if name != "alembic_version"]
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        for table in tables:
-            columns = connection.execute(f"PRAGMA table_info('{table}')").fetchall()
-            values = ", ".join("'{}'" if column[2] == "JSON" else "1" for column in columns)
-            connection.execute(f'INSERT INTO "{table}" VALUES ({values})')
-        connection.commit()
-    database.connect(path).dispose()
-    assert rows(path, "SELECT version_num FROM alembic_version") == [(VERSIONS[-1],)]
-    for table in tables:
-        assert rows(path, f'SELECT count(*) FROM "{table}"') == [(1,)]
-
-
-def test_keys_made_before_restrictions(tmp_path: Path) -> None:
-    """A key from before models and providers could be restricted still may use any."""
-    path = tmp_path / "test.db"
-    before = create_engine(f"sqlite:///{path}")
-    migrate(before, "0002")
-    with before.begin() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO keys VALUES ('key_a', 'old', x'01', 'sk-gateway-abcd', 1, NULL, NULL)"
-        )
-    before.dispose()
-    engine = database.connect(path)
-    (kept,) = SqlKeys(engine).all()
+    engine = database.connect(any_address)
+    assert database.revisions(engine) == (VERSIONS[-1], [])
+    with engine.connect() as connection:
+        for name, count in counts.items():
+            assert connection.exec_driver_sql(f'SELECT count(*) FROM "{name}"').scalar() == count
     engine.dispose()
-    assert (kept.id, kept.digest, kept.models, kept.providers) == ("key_a", b"\x01", None, None)
+
+
+def test_migrations_one_by_one(any_address: Path | str) -> None:
+    """Rows that came at any revision are there in the end, and what is left is as made at once."""
+    engine = database.open_engine(any_address)
+    for version in VERSIONS:
+        migrate(engine, version)
+        assert database.revisions(engine)[0] == version
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_what_was_used_before_is_summed_up(any_address: Path | str) -> None:
+    """The lines of before there were roll-ups are in them, each in its hour and day."""
+    before = database.open_engine(any_address)
+    migrate(before, "0005")
+    reflected = MetaData()
+    reflected.reflect(before, only=["usage"])
+    random = Random(5)
+    names = reflected.tables["usage"].columns.keys()
+    made = [
+        {name: value for name, value in usage_row(number, **fields).items() if name in names}
+        for number in range(300)
+        for fields in [
+            {
+                "at_ms": random.randrange(3 * DAY_MS),
+                "key_id": random.choice(["key_a", "key_b"]),
+                "model": random.choice(["m", "n"]),
+                "on_behalf_of": random.choice([None, "o"]),
+                "user": random.choice([None, "u", ""]),
+                "status": random.choice([200, 200, 404, 502]),
+                "tokens": random.randrange(2**40),
+                "cost_nano_usd": random.randrange(2**40),
+                "estimated": random.random() < 0.5,
+                "priced": random.random() < 0.5,
+            }
+        ]
+    ]
+    with before.begin() as connection:
+        connection.execute(insert(reflected.tables["usage"]), made)
+    before.dispose()
+    engine = database.connect(any_address)
+    with engine.connect() as connection:
+        for table, width_ms in (
+            (usage_hours, 3_600_000), (usage_days, DAY_MS),
+            (usage_user_hours, 3_600_000), (usage_user_days, DAY_MS),
+        ):  # fmt: skip
+            by = [column.name for column in table.primary_key]
+            expected: dict[tuple, Counter] = {}
+            for row in made:
+                line = row | {"project_id": "proj_default"}
+                line["end_user"] = row["on_behalf_of"] or row["user"] or ""
+                line["at_ms"] -= line["at_ms"] % width_ms
+                sums = expected.setdefault(tuple(line[name] for name in by), Counter())
+                sums.update(dict.fromkeys(SUMS, 0) | summed(line))
+            found = connection.execute(select(table)).mappings().all()
+            assert {
+                tuple(row[name] for name in by): {name: row[name] for name in SUMS} for row in found
+            } == expected
+    engine.dispose()
+
+
+def summed(line: dict) -> dict[str, int]:
+    if line["status"] != 200:
+        return {"errors": 1}
+    return {
+        "requests": 1,
+        "items": line["items"],
+        "tokens": line["tokens"],
+        "estimated_tokens": line["tokens"] * line["estimated"],
+        "unpriced_tokens": line["tokens"] * (not line["priced"]),
+        "cost_nano_usd": line["cost_nano_usd"],
+        "upstream_cost_nano_usd": line["cost_nano_usd"],
+        "calls": 1,
+    }
+
+
+def test_keys_made_before_restrictions(any_address: Path | str) -> None:
+    """A key from before models and providers could be restricted still may use any."""
+    before = database.open_engine(any_address)
+    migrate(before, "0002")
+    old = table("keys", *map(column, ("id", "name", "digest", "hint", "created_ms")))
+    with before.begin() as connection:
+        connection.execute(insert(old).values(("key_a", "old", b"\1", "sk-gateway-abcd", 1)))
+    before.dispose()
+    engine = database.connect(any_address)
+    kept = asyncio.run(SqlDirectory(engine).by_digest(b"\1"))
+    engine.dispose()
+    assert (kept.key.id, kept.key.models, kept.key.providers) == ("key_a", None, None)
+    assert kept.key.scopes == ("embeddings", "on_behalf_of")
+    assert kept.project.id == "proj_default"
 
 
 @pytest.mark.parametrize("models", [None, ("bge-m3", 'openai:ü, and "quoted"')])
@@ -122,7 +253,7 @@ def test_restrictions_are_kept(
     keys = SqlKeys(engine)
     keys.create(made)
     assert keys.all() == [made]
-    assert asyncio.run(keys.find(made.digest)) == made
+    assert asyncio.run(SqlDirectory(engine).by_digest(made.digest)).key == made
     with engine.connect() as connection:
         query = "SELECT models IS NULL, providers IS NULL FROM keys"
         stored = connection.exec_driver_sql(query).one()
@@ -224,44 +355,6 @@ def test_the_first_key_is_made_once(tmp_path: Path) -> None:
     assert not keys.create_first(new_key("again"))
     for each in engines:
         each.dispose()
-
-
-def test_report_sums_exactly(engine: Engine) -> None:
-    """Requests, items, tokens and cost are those of answers; refusals count as errors alone."""
-    with engine.begin() as connection:
-        connection.execute(
-            insert(usage),
-            [
-                usage_row(1, at_ms=DAY_MS - 1, items=2, tokens=7, cost_nano_usd=2**53 + 1),
-                usage_row(2, at_ms=DAY_MS, model="n", user="u", on_behalf_of="o"),
-                usage_row(3, at_ms=DAY_MS, status=400, items=5, tokens=0, cost_nano_usd=0),
-                usage_row(4, at_ms=DAY_MS + 1, key_id="key_b", provider="p"),
-            ],
-        )
-
-    def summed(*by: ledger.Dimension, **limits: int) -> list[tuple]:
-        found = ledger.report(engine, by, **limits)
-        return [
-            (*each.group.values(), each.requests, each.errors, each.items, each.tokens,
-             each.cost_nano_usd)
-            for each in found
-        ]  # fmt: skip
-
-    assert summed() == [(3, 1, 4, 27, 2**53 + 7)]
-    assert summed("day") == [
-        ("1970-01-01", 1, 0, 2, 7, 2**53 + 1),
-        ("1970-01-02", 2, 1, 2, 20, 6),
-    ]
-    assert [each[:3] for each in summed("model", "key")] == [
-        ("m", "key_a", 1),
-        ("m", "key_b", 1),
-        ("n", "key_a", 1),
-    ]
-    assert [each[0] for each in summed("user")] == [None, "u"]
-    assert [each[0] for each in summed("on_behalf_of")] == [None, "o"]
-    assert [each[0] for each in summed("provider")] == ["embedway", "p"]
-    assert summed(since_ms=DAY_MS, until_ms=DAY_MS + 1) == [(1, 1, 1, 10, 3)]
-    assert summed("day", since_ms=2 * DAY_MS) == []
 
 
 def test_reading_while_the_server_writes(new_gateway: Callable[..., Gateway]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from random import Random
 from typing import cast
@@ -13,27 +13,44 @@ import structlog
 from starlette.applications import Starlette
 
 from embedway.admin import control
+from embedway.admin.acts import Acts
 from embedway.admin.cards import Cards
+from embedway.admin.control import Organization
 from embedway.api.admission import Admission
 from embedway.api.asgi import Application, Receive, Scope, Send
 from embedway.api.client import BodyLimits
 from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
 from embedway.auth.authenticate import Authenticator
+from embedway.auth.issuers import Issuers
+from embedway.auth.tokens import Tokens
 from embedway.batching.send import Sender
 from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.model import Model, Served, Weights
 from embedway.config import settings as config
+from embedway.config.issuers import hosts_of, issuers_of
 from embedway.config.models import catalog_of
 from embedway.config.providers import enabled
 from embedway.config.settings import ConfigError, Settings
 from embedway.config.spaces import spaces_of
-from embedway.core import clock
-from embedway.core.errors import Overloaded
+from embedway.config.stores import revealed, store_of
+from embedway.core import clock, ids
+from embedway.core.budgets import Budget
+from embedway.core.errors import EmbedwayError, Overloaded
+from embedway.core.keys import Held
+from embedway.core.lookups import Lookups
+from embedway.core.money import NanoUsd, as_usd
 from embedway.core.provider_error import ProviderError
+from embedway.core.subjects import Subject
+from embedway.core.usage import UsageLine
 from embedway.local import weights
 from embedway.local.engine import LocalEngine
 from embedway.local.openvino import OpenVinoEncoder
 from embedway.local.tokenizer import Tokenizer
+from embedway.metering.account import Accounts
+from embedway.metering.budgets import Budgets
+from embedway.metering.meter import Meter
+from embedway.metering.shared import SharedLimiter
+from embedway.metering.windows import MemoryLimiter
 from embedway.observe.metrics import Metrics
 from embedway.pipeline.calls import Calls
 from embedway.pipeline.embed import Embedder
@@ -41,14 +58,17 @@ from embedway.pipeline.engines import engine_of, limits_of
 from embedway.pipeline.prepare import Preparation
 from embedway.pipeline.prober import Prober
 from embedway.ports.engine import Engine
+from embedway.ports.limiter import Limiter
 from embedway.providers import local_servers, provider
 from embedway.providers.declared import Declared
+from embedway.providers.fetch import fetch
 from embedway.providers.provider import Provider
 from embedway.routing.health import Healths
 from embedway.routing.router import Router
 from embedway.routing.spaces import Membership
+from embedway.storage.holds import SqlHolds
 from embedway.storage.ledger import SqlLedger
-from embedway.storage.store import Store, open_store
+from embedway.storage.usage import SqlUsage
 from embedway.tokenizing.cl100k import Cl100k
 
 _log = structlog.get_logger("embedway.app")
@@ -132,11 +152,10 @@ async def running(
     async with AsyncExitStack() as parts:
         for each in remote.values():
             parts.push_async_callback(each.aclose)
-        store = await asyncio.to_thread(
-            open_store, settings.data_dir, durability=settings.durability
-        )
+        store = await asyncio.to_thread(store_of, settings)
         parts.callback(store.database.dispose)
-        ledger = SqlLedger(store.database)
+        process = ids.new("proc")
+        ledger = SqlLedger(store.database, process=process)
         parts.callback(ledger.close)
         cl100k = Cl100k()
         parts.callback(cl100k.close)
@@ -155,6 +174,10 @@ async def running(
         parts.callback(all_engines.clear)
         spaces = spaces_of(settings, models, providers, now_ms=now_ms)
         healths = Healths(now_s=now_s, on_ejected=partial(_on_ejected, metrics))
+        holds = SqlHolds(store.database, process=process, now_ms=now_ms)
+        parts.callback(holds.close)
+        budgets = Budgets(holds, now_ms=now_ms, on_alert=partial(_on_budget_alert, metrics))
+        parts.push_async_callback(budgets.aclose)
         calls = Calls(healths=healths, on_call=partial(_on_call, metrics))
         prober = Prober(
             spaces=spaces,
@@ -163,6 +186,7 @@ async def running(
             engines=all_engines,
             tokenizers=engines,
             on_event=partial(_on_space_event, metrics),
+            record=partial(_record_probe, ledger),
         )
         await prober.load()
         parts.push_async_callback(prober.aclose)
@@ -181,10 +205,16 @@ async def running(
             engines=all_engines,
             preparation=Preparation(tokenizers=engines, cl100k=cl100k),
             sender=Sender(now_s=now_s),
+            meter=Meter(
+                accounts=Accounts(store.directory),
+                limiter=await _limiter(settings, metrics, parts, now_s=now_s),
+                budgets=budgets,
+            ),
             ledger=ledger,
             deadline_s=settings.request_timeout_s,
             now_ms=now_ms,
         )
+        parts.push_async_callback(embedder.aclose)
         cards = Cards(
             catalog=models,
             spaces=spaces,
@@ -197,8 +227,53 @@ async def running(
             "Deployments that nobody is served by, for their vectors are no longer what they were.",
             lambda: len(spaces.drifted()),
         )
-        yield _assemble(
-            settings, models, store, ledger, engines, embedder, cards, metrics, providers
+        declared = issuers_of(settings)
+        issuers = Issuers(
+            declared, fetch=partial(fetch, private_hosts=hosts_of(declared)), now_s=now_s
+        )
+        parts.push_async_callback(issuers.aclose)
+        tokens = Tokens(pepper=store.pepper, audiences=settings.token_audiences)
+        authenticator = Authenticator(
+            store.directory, pepper=store.pepper, now_ms=now_ms, tokens=tokens, issuers=issuers
+        )
+        organization = Organization(
+            acts=Acts(store.database, pepper=store.pepper, now_ms=now_ms),
+            tokens=tokens,
+            sums=SqlUsage(store.database),
+            page_key=store.pepper,
+            now_ms=now_ms,
+        )
+        admission = Admission(
+            max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
+        )
+        _add_gauges(metrics, admission, ledger, engines)
+        embeddings = EmbeddingsEndpoint(
+            authenticator=authenticator,
+            embedder=embedder,
+            admission=admission,
+            metrics=metrics,
+            body_limits=BodyLimits(
+                max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
+            ),
+        )
+        control_plane = control.create(
+            cards=cards,
+            organization=organization,
+            authenticator=authenticator,
+            metrics=metrics,
+            check_ready=partial(
+                _check_ready, admission, ledger, engines, Lookups(store.directory.by_digest)
+            ),
+            doors=DOORS,
+        )
+        yield Gateway(
+            embeddings,
+            control_plane,  # pyright: ignore[reportArgumentType]
+            admission,
+            models,
+            providers,
+            embedder,
+            cards,
         )
 
 
@@ -233,54 +308,60 @@ def _built(providers: Sequence[Declared]) -> Iterator[tuple[str, Provider]]:
             _log.warning("provider left out", provider=declared.name, reason=str(error))
 
 
-def _assemble(
-    settings: Settings,
-    models: Catalog,
-    store: Store,
+async def _check_ready(
+    admission: Admission,
     ledger: SqlLedger,
     engines: dict[str, LocalEngine],
-    embedder: Embedder,
-    cards: Cards,
-    metrics: Metrics,
-    providers: Sequence[Declared],
-) -> Gateway:
-    authenticator = Authenticator(store.keys, pepper=store.pepper, now_ms=clock.now_ms)
-    admission = Admission(
-        max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
-    )
-    _add_gauges(metrics, admission, ledger, engines)
+    keys: Lookups[bytes, Held | None],
+) -> None:
+    if admission.draining:
+        raise Overloaded("This gateway is stopping. Send requests elsewhere.")
+    if not (ledger.alive and all(engine.alive for engine in engines.values())):
+        raise Overloaded("A worker has died. Restart this gateway.")
+    await keys.get(b"")
 
-    async def check_ready() -> None:
-        if admission.draining:
-            raise Overloaded("This gateway is stopping. Send requests elsewhere.")
-        if not (ledger.alive and all(engine.alive for engine in engines.values())):
-            raise Overloaded("A worker has died. Restart this gateway.")
-        await store.keys.find(b"")
 
-    embeddings = EmbeddingsEndpoint(
-        authenticator=authenticator,
-        embedder=embedder,
-        admission=admission,
-        metrics=metrics,
-        body_limits=BodyLimits(
-            max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
-        ),
+async def _limiter(
+    settings: Settings, metrics: Metrics, parts: AsyncExitStack, *, now_s: Callable[[], float]
+) -> Limiter:
+    """Counts with the other replicas where Redis is set, else alone."""
+    url = revealed(settings.redis_url)
+    if url is None:
+        return MemoryLimiter(now_ms=lambda: int(now_s() * 1000))
+    from embedway.storage.redis_limiter import RedisCounts  # noqa: PLC0415  # slow to import
+
+    limiter = SharedLimiter(RedisCounts(url), now_s=now_s, on_away=_on_limits_away)
+    parts.push_async_callback(limiter.aclose)
+    metrics.gauge(
+        "embedway_limits_shared",
+        "1 while limits are counted with the other replicas; 0 while Redis is away and each takes "
+        "its share.",
+        lambda: limiter.shared,
     )
-    control_plane = control.create(
-        cards=cards,
-        authenticator=authenticator,
-        metrics=metrics,
-        check_ready=check_ready,
-        doors=DOORS,
-    )
-    return Gateway(
-        embeddings,
-        control_plane,  # pyright: ignore[reportArgumentType]
-        admission,
-        models,
-        providers,
-        embedder,
-        cards,
+    await limiter.start()
+    return limiter
+
+
+def _on_limits_away(reason: str | None) -> None:
+    if reason is None:
+        _log.info("limits are counted together")
+    else:
+        _log.warning("Redis is away: limits are shared out", reason=reason)
+
+
+def _on_budget_alert(
+    metrics: Metrics, subject: Subject, budget: Budget, percent: int, spent: NanoUsd
+) -> None:
+    metrics.budget_alerts.labels(subject.kind, str(percent)).inc()
+    _log.warning(
+        "budget alert",
+        of=subject.kind,
+        # Who an end user is, is nobody's business who reads logs.
+        id=None if subject.kind == "end user" else subject.id,
+        project=subject.project_id,
+        percent=percent,
+        spent_usd=as_usd(spent),
+        budget=str(budget),
     )
 
 
@@ -298,6 +379,12 @@ def _on_space_event(metrics: Metrics, event: str, served: Served, member: Member
         space=str(served.space(revision=member.revision)),
         reason=member.reason,
     )
+
+
+async def _record_probe(ledger: SqlLedger, line: UsageLine) -> None:
+    # What it found out stands, recorded or not.
+    with suppress(EmbedwayError):
+        await ledger.record([line])
 
 
 def _on_call(

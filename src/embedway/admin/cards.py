@@ -18,9 +18,9 @@ from embedway.core.errors import ModelForbidden
 from embedway.core.keys import Caller
 from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS
 from embedway.core.spaces import State
-from embedway.routing import restrictions
 from embedway.routing.health import Healths, Standing
 from embedway.routing.resolve import find
+from embedway.routing.restrictions import may_use
 from embedway.routing.spaces import Spaces
 
 
@@ -187,7 +187,7 @@ class Cards:
         served = [
             each
             for each in named.served
-            if _may_use(caller, name, each) and (not only or each.provider in only)
+            if may_use(caller, asked=name, served=each) and (not only or each.provider in only)
         ]
         if not served:
             return None
@@ -222,9 +222,11 @@ class Cards:
     def _deployment(self, served: Served, caller: Caller) -> DeploymentCard | None:
         model, deployment = served.model, served.deployment
         aliases = [
-            each for each in self._aliases.get(served.id, ()) if _may_use(caller, each, served)
+            each
+            for each in self._aliases.get(served.id, ())
+            if may_use(caller, asked=each, served=served)
         ]
-        if not aliases and not _may_use(caller, served.id, served):
+        if not aliases and not may_use(caller, asked=served.id, served=served):
             return None
         limits = self._limits(served)
         member = self._spaces.membership(served, None)
@@ -269,12 +271,6 @@ class Cards:
             zero_data_retention=deployment.zero_data_retention,
             health=standing if self._alive(served) else "down",
         )
-
-
-def _may_use(caller: Caller, name: str, served: Served) -> bool:
-    return (
-        caller.providers is None or served.provider in caller.providers
-    ) and restrictions.allows(caller.models, asked=name, served=served)
 
 
 def _cheapest(served: Sequence[Served]) -> float | None:

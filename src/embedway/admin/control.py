@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import Depends, FastAPI, Header
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
@@ -12,16 +13,35 @@ from fastapi.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
 import embedway
-from embedway.admin import errors, health, models, openapi
+from embedway.admin import errors, health, models, openapi, tokens, usage
+from embedway.admin import organization as routes_of
+from embedway.admin.acts import Acts
+from embedway.admin.body_cap import BodyCap
 from embedway.admin.cards import Cards
+from embedway.admin.usage import Sums
+from embedway.auth import rights
 from embedway.auth.authenticate import Authenticator
+from embedway.auth.tokens import Tokens
+from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Caller
 from embedway.observe.metrics import Metrics
+
+
+class Organization(msgspec.Struct, frozen=True, kw_only=True):
+    """What the routes of keys, tokens and usage work on."""
+
+    acts: Acts
+    tokens: Tokens
+    sums: Sums
+    page_key: bytes
+    """What cursors of pages are sealed with."""
+    now_ms: Callable[[], int]
 
 
 def create(
     *,
     cards: Cards,
+    organization: Organization,
     authenticator: Authenticator,
     metrics: Metrics,
     check_ready: Callable[[], Awaitable[None]],
@@ -31,11 +51,17 @@ def create(
 
     async def caller(
         _: Annotated[Any, Depends(HTTPBearer(scheme_name="key", auto_error=False))],
-        authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
+        authorization: Annotated[list[str] | None, Header(include_in_schema=False)] = None,
     ) -> Caller:
+        if authorization and len(authorization) > 1:
+            raise InvalidRequest("The header authorization is there twice. Send it once.")
         return await authenticator.caller(
-            authorization.encode("latin-1") if authorization else None, None
+            authorization[0].encode("latin-1") if authorization else None, None
         )
+
+    def reader(caller: Annotated[Caller, Depends(caller)]) -> Caller:
+        rights.require(caller, "embeddings", "usage", "keys", "admin")
+        return caller
 
     app = FastAPI(
         title="Embedway",
@@ -47,8 +73,18 @@ def create(
                            "content": {"application/json": {"schema": openapi.ERROR}}}},
     )  # fmt: skip
     errors.install(app)
-    app.include_router(models.router(cards, caller=Depends(caller)))
-    app.include_router(health.router(check_ready=check_ready, metrics=metrics))
+    app.add_middleware(BodyCap)
+    now_ms, anyone = organization.now_ms, Depends(caller)
+    for routes in (
+        models.router(cards, caller=Depends(reader)),
+        health.router(check_ready=check_ready, metrics=metrics),
+        tokens.router(authenticator, tokens=organization.tokens, now_ms=now_ms, caller=anyone),
+        routes_of.router(organization.acts, caller=anyone, now_ms=now_ms),
+        usage.router(
+            organization.sums, caller=anyone, page_key=organization.page_key, now_ms=now_ms
+        ),
+    ):
+        app.include_router(routes)
     _add_docs(app, sorted(doors))
     return app
 

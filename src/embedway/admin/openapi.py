@@ -77,15 +77,32 @@ _HEADERS = {
     "x-embedway-cost-usd": "What the request cost.",
     "x-embedway-overhead-ms": "Milliseconds spent here and not in the model.",
 }
+_LIMITS = {
+    f"x-ratelimit-{told}-{of}": text.format(of=of)
+    for of in ("requests", "tokens")
+    for told, text in {
+        "limit": "The limit of {of} that the smallest share is left of; none if none applies.",
+        "remaining": "How many {of} are left of it.",
+        "reset": "When all of it is there again if nothing is sent, such as `1m2.5s`.",
+    }.items()
+}
+_WAIT = {
+    "retry-after": "Seconds to wait before another try.",
+    "retry-after-ms": "The same in milliseconds.",
+}
+_REFUSED = {"x-should-retry": "`false` where no wait helps; there is no time to wait then."}
 _ERRORS = {
     400: "The request cannot be honoured; `param` names the field.",
     401: "No key, or not a valid one.",
-    403: "The key may not use this model, or none of those who serve it.",
+    403: "The credential lacks the right (`insufficient_permissions`), its end user is blocked, or "
+    "the key may not use this model or those who serve it (`model_not_found`).",
     404: "No such model; the message names near ones.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is encoded.",
-    429: "Every provider that is left limits this gateway's rate; see `Retry-After`.",
+    429: "A limit of the key, the project or the end user has no room, or every provider that is "
+    "left limits this gateway's rate (`rate_limit_exceeded`); or a budget is spent or reserved "
+    "(`insufficient_quota`). Nothing is billed. `Retry-After` says when to come again.",
     502: "The model or its provider failed.",
     503: "Overloaded, or the database is away; see `Retry-After`.",
     504: "The provider did not answer in time.",
@@ -126,8 +143,9 @@ def _operation(door: str, request: dict[str, Any]) -> dict[str, Any]:
         "operationId": "embed" + door.replace("/", "_"),
         "security": [{"key": []}],
         "parameters": [
-            _header("X-On-Behalf-Of", "Your end user, kept with the usage record; 1 to 150 "
-                    "printable ASCII characters."),
+            _header("X-On-Behalf-Of", "Your end user, whom limits, budgets and usage are counted "
+                    "for; 1 to 150 printable ASCII characters. The key needs the scope "
+                    "on_behalf_of."),
             _header("X-Request-Id", "An id of yours for this request; echoed."),
             {
                 "name": "dry_run",
@@ -148,19 +166,29 @@ def _operation(door: str, request: dict[str, Any]) -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "The vectors; with `dry_run=true` a plan, without most headers.",
-                "headers": {
-                    name: {"description": text, "schema": {"type": "string"}}
-                    for name, text in _HEADERS.items()
-                },
+                "description": "The vectors; with `dry_run=true` a plan, without most headers. "
+                "Where limits apply, also the `x-ratelimit-*` headers of a 429.",
+                "headers": _described(_HEADERS),
                 "content": _json("EmbeddingsResponse", "DryRun"),
             },
             **{
-                str(status): {"description": text, "content": _json("Error")}
+                str(status): {"description": text, "content": _json("Error")} | _more(status)
                 for status, text in _ERRORS.items()
             },
         },
     }  # fmt: skip
+
+
+def _more(status: int) -> dict[str, Any]:
+    """The headers that answers with this status may have."""
+    headers = {429: _LIMITS | _WAIT | _REFUSED, 503: _WAIT}.get(status)
+    return {"headers": _described(headers)} if headers else {}
+
+
+def _described(headers: dict[str, str]) -> dict[str, Any]:
+    return {
+        name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
+    }
 
 
 def _header(name: str, description: str) -> dict[str, Any]:

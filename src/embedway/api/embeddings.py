@@ -16,29 +16,34 @@ import structlog
 from embedway.api.admission import Admission, Ticket
 from embedway.api.asgi import Headers, Receive, Scope, Send
 from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft
+from embedway.auth import rights
 from embedway.auth.authenticate import Authenticator
 from embedway.catalog.model import Served
 from embedway.core import ids, money
+from embedway.core.credentials import looks_secret
 from embedway.core.errors import (
+    BudgetSpent,
     EmbedwayError,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
+    RateLimited,
     shown,
 )
 from embedway.core.request import EmbedRequest
+from embedway.core.usage import CLIENT_LEFT
 from embedway.observe.metrics import Metrics
+from embedway.pipeline.answer import Answer
 from embedway.pipeline.dry_run import DryRun
-from embedway.pipeline.embed import Answer, Embedder
+from embedway.pipeline.embed import Embedder
 from embedway.wire import error as wire_error
 from embedway.wire.decode import decode
 from embedway.wire.encode import Head, encode
+from embedway.wire.rate_headers import rate_headers
 
 CORTECS_DOOR = "/api/v1/models/serverless/embeddings"
 DOORS = frozenset({"/v1/embeddings", "/api/v1/llm/embeddings", CORTECS_DOOR})
 
-CLIENT_LEFT = 499
-"""In logs and metrics, for a request whose client did not wait for the answer."""
 YIELD_BYTES = 65_536
 """After rendering a piece of this size the event loop gets a turn."""
 
@@ -121,6 +126,8 @@ class EmbeddingsEndpoint:
         except EmbedwayError as error:
             if error.__cause__ is not None:
                 _log.error("failed", request_id=request_id, cause=repr(error.__cause__))
+            if isinstance(error, RateLimited | BudgetSpent):
+                self._metrics.refusals.labels(error.type).inc()
             # Rendered here and not kept: with its traceback an error keeps the whole request.
             refusal = _refusal(error)
         except ClientLeft:
@@ -142,9 +149,12 @@ class EmbeddingsEndpoint:
                 f"{scope['method']} is not possible here. Use POST.", headers={"allow": "POST"}
             )
         headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]):
+            _check_sent_once(scope)
         caller = await self._authenticator.caller(
             headers.get(b"authorization"), headers.get(b"x-on-behalf-of")
         )
+        rights.require(caller, "embeddings")
         dry_run = _dry_run(scope)
         request = decode(await client.body(headers, self._body_limits, ticket))
         with client.watched():
@@ -159,6 +169,18 @@ class EmbeddingsEndpoint:
 def _refusal(error: EmbedwayError) -> Reply:
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
     return error.status, wire_error.body(error), headers
+
+
+def _check_sent_once(scope: Scope) -> None:
+    """Refuses a request that names two senders: whoever is before this gateway may see the other.
+
+    Raises:
+        InvalidRequest: So it is.
+    """
+    names = [name for name, _ in scope["headers"]]
+    for name in (b"authorization", b"x-on-behalf-of"):
+        if names.count(name) > 1:
+            raise InvalidRequest(f"The header {name.decode()} is there twice. Send it once.")
 
 
 def _dry_run(scope: Scope) -> bool:
@@ -177,7 +199,8 @@ def _dry_run(scope: Scope) -> bool:
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return value.decode("ascii")
+            given = value.decode("ascii")
+            return ids.new("req") if looks_secret(given) else given
     return ids.new("req")
 
 
@@ -217,7 +240,11 @@ def _headers(answer: Answer, started_s: float) -> Headers:
         (b"x-embedway-overhead-ms", f"{(elapsed_s - answer.engine_s) * 1000:.2f}"),
     )
     # A client may name a provider's model as it likes; a header holds no such text as it is.
-    return [(name, _header(value)) for name, value in values]
+    headers = [(name, _header(value)) for name, value in values]
+    if answer.standings:
+        limits = rate_headers(answer.standings)
+        headers += [(name.encode(), value.encode()) for name, value in limits]
+    return headers
 
 
 def _header(value: str) -> bytes:

@@ -1,96 +1,213 @@
 """Who sent a request: from its headers to a `Caller`.
 
-Owns the in-memory cache of keys. An entry is trusted for `FRESH_S`, so a key that any process
-revoked stops working here within that time.
+Owns what is remembered of keys and tokens: a key that any process revoked stops working here, and
+so do its tokens, within `embedway.core.lookups.FRESH_S`. A token is remembered by a keyed digest of
+all of it, so none is ever taken for another.
 """
 
-import asyncio
-import re
+import hmac
 from collections.abc import Callable
 
-from embedway.auth import secret
-from embedway.core.errors import InvalidKey, InvalidRequest, StorageUnavailable
-from embedway.core.keys import Caller, Key
-from embedway.ports.storage import Keys
+import msgspec
 
-FRESH_S = 0.5
-MAX_CACHED_KEYS = 10_000
+from embedway.auth import compact, rights, secret, tokens
+from embedway.auth.claims import END_USER
+from embedway.auth.issuers import Identity, Issuers
+from embedway.auth.tokens import Grant, Tokens
+from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRequest
+from embedway.core.keys import Caller, Held
+from embedway.core.lookups import Lookups
+from embedway.core.projects import Project
+from embedway.ports.storage import Directory
 
-_ON_BEHALF_OF = re.compile(rb"[\x20-\x7e]{1,150}")
 _CURE = "Send 'Authorization: Bearer sk-gateway-...' with a key made by 'embedway keys create'."
+_PREFIX = secret.PREFIX.encode()
+MAX_AUTHORIZATION_BYTES = len("Bearer ") + compact.MAX_BYTES
 
 
 class Authenticator:
-    """Checks keys against the store, through a short-lived cache."""
+    """Checks credentials against the store."""
 
-    def __init__(self, keys: Keys, *, pepper: bytes, now_ms: Callable[[], int]) -> None:
-        self._keys = keys
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        pepper: bytes,
+        now_ms: Callable[[], int],
+        tokens: Tokens | None = None,
+        issuers: Issuers | None = None,
+    ) -> None:
+        """Asks nothing yet.
+
+        Args:
+            directory: Who there is.
+            pepper: That digests are keyed with.
+            now_ms: The wall clock.
+            tokens: Reads those of this gateway; without, none is accepted.
+            issuers: Reads those of others; likewise.
+        """
         self._pepper = pepper
         self._now_ms = now_ms
-        # Digest to when the entry goes stale and the lookup, shared by all who wait for it.
-        self._cache: dict[bytes, tuple[float, asyncio.Task[Key | None]]] = {}
+        self._tokens = tokens
+        self._issuers = issuers
+        self._keys = Lookups[bytes, Held | None](directory.by_digest)
+        self._keys_by_id = Lookups[str, Held | None](directory.by_id)
+        self._projects = Lookups[str, tuple[Project, bool] | None](directory.project)
+        self._read = Lookups[_Arrived, Grant | Identity | EmbedwayError](self._read_once)
 
     async def caller(self, authorization: bytes | None, on_behalf_of: bytes | None) -> Caller:
         """The caller that the values of `Authorization` and `X-On-Behalf-Of` stand for.
 
         Raises:
-            InvalidKey: No key, or not one that works now.
+            InvalidKey: No key or token, or not one that works now.
             InvalidRequest: `X-On-Behalf-Of` is not an end user's id.
+            Forbidden: The credential may not name end users, or not this one, or its project is
+                gone.
+            StorageUnavailable: The key store, or an issuer's keys, cannot be read.
+        """
+        token = _bearer(authorization)
+        if token.startswith(_PREFIX):
+            caller = await self._of_key(token)
+        elif compact.is_one(token):
+            caller = await self._of_token(token)
+        else:
+            raise InvalidKey(f"This is neither an API key nor a token. {_CURE}")
+        return _on_behalf_of(caller, on_behalf_of)
+
+    async def client(self, key_id: str, key: str) -> Caller:
+        """The caller that the id of a key and the key itself stand for, if they belong together.
+
+        Raises:
+            InvalidKey: They do not, or it is no key that works now.
             StorageUnavailable: The key store cannot be read.
         """
-        key = await self._lookup(_bearer(authorization))
-        if key is None:
+        held = await self._held(key) if secret.well_formed(key) else None
+        # Compared whether or not there is such a key, and as long in either case.
+        known = held.key.id if held else ""
+        same = hmac.compare_digest(known.encode(), key_id.encode("utf-8", "replace"))
+        if held is None or not same:
+            raise InvalidKey(
+                "The client's id and secret are not those of one key. Send a key's id ('embedway "
+                "keys list') as client_id and the key itself as client_secret."
+            )
+        return rights.caller(held, now_ms=self._now_ms(), cure=_CURE)
+
+    async def _held(self, key: str) -> Held | None:
+        return await self._keys.get(secret.digest(key, pepper=self._pepper))
+
+    async def _of_key(self, token: bytes) -> Caller:
+        key = token.decode("latin-1")
+        if not secret.well_formed(key):
+            raise InvalidKey(f"This API key is incomplete or mistyped. {_CURE}")
+        held = await self._held(key)
+        if held is None:
             raise InvalidKey(f"This API key does not exist. {_CURE}")
-        state = key.state(self._now_ms())
-        if state != "active":
-            raise InvalidKey(f"The API key {key.id} is {state}. {_CURE}")
-        return Caller(
-            key_id=key.id,
-            on_behalf_of=_end_user(on_behalf_of),
-            models=key.models,
-            providers=key.providers,
+        return rights.caller(held, now_ms=self._now_ms(), cure=_CURE)
+
+    async def _of_token(self, token: bytes) -> Caller:
+        digest = secret.digest(token.decode("ascii"), pepper=self._pepper)
+        read = await self._read.get(_Arrived(digest, token))
+        if isinstance(read, EmbedwayError):
+            raise read.again()
+        read.lifetime.check(self._now_ms())
+        if isinstance(read, Grant):
+            return await self._of_grant(read)
+        return await self._of_identity(read)
+
+    async def _of_grant(self, grant: Grant) -> Caller:
+        held = await self._keys_by_id.get(grant.key_id)
+        if held is None:
+            raise InvalidKey(f"The API key of this token does not exist. {compact.CURE}")
+        caller = rights.caller(held, now_ms=self._now_ms(), cure=compact.CURE)
+        if grant.end_user is not None and not caller.may(("tokens",)):
+            raise InvalidKey(
+                f"The API key {caller.key_id} may no longer have tokens of end users. "
+                f"{compact.CURE}"
+            )
+        return msgspec.structs.replace(
+            caller, scopes=caller.scopes & grant.scopes, on_behalf_of=grant.end_user
         )
 
-    async def _lookup(self, bearer: str) -> Key | None:
-        now_s = asyncio.get_running_loop().time()
-        digest = secret.digest(bearer, pepper=self._pepper)
-        stale_s, lookup = self._cache.get(digest, (0.0, None))
-        if lookup is None or now_s >= stale_s:
-            lookup = asyncio.ensure_future(self._keys.find(digest))
-            self._remember(digest, now_s + FRESH_S, lookup)
-        # Shielded: others may wait for the same lookup when this request is cancelled.
+    async def _of_identity(self, identity: Identity) -> Caller:
+        found = await self._projects.get(identity.project_id)
+        if found is None or found[0].archived_ms is not None:
+            gone = "is archived" if found else "does not exist"
+            raise Forbidden(
+                f"The project of tokens of the issuer {identity.issuer!r} {gone}. Name another one "
+                "in its settings, or have the issuer do so."
+            )
+        return Caller(
+            key_id=f"issuer:{identity.issuer}",
+            project=found[0],
+            scopes=identity.scopes,
+            on_behalf_of=identity.end_user,
+            end_users=found[1],
+        )
+
+    async def _read_once(self, arrived: "_Arrived") -> Grant | Identity | EmbedwayError:
+        token, arrived.token = arrived.token, b""
         try:
-            return lookup.result() if lookup.done() else await asyncio.shield(lookup)
-        except StorageUnavailable as error:
-            # Each caller gets an error of its own, with its own time to come back.
-            raise StorageUnavailable(error.message) from error.__cause__
+            parsed = compact.parse(token)
+            if self._tokens and parsed.claims.get("iss") == tokens.ISSUER:
+                return self._tokens.read(parsed)
+            if self._issuers:
+                return await self._issuers.read(parsed)
+            raise InvalidKey(f"Tokens of this issuer are not accepted here. {_CURE}")
+        except EmbedwayError as error:
+            # Kept as an answer is. As it was raised it would keep the whole token, thousands of
+            # which make no small heap.
+            error.__traceback__ = error.__context__ = None
+            return error
 
-    def _remember(self, digest: bytes, stale_s: float, lookup: asyncio.Task[Key | None]) -> None:
-        self._cache.pop(digest, None)
-        if len(self._cache) >= MAX_CACHED_KEYS:
-            del self._cache[next(iter(self._cache))]
-        self._cache[digest] = (stale_s, lookup)
+
+class _Arrived:
+    """A token by its digest; the token itself is there until it was read."""
+
+    __slots__ = ("digest", "token")
+
+    def __init__(self, digest: bytes, token: bytes) -> None:
+        self.digest = digest
+        self.token = token
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Arrived) and hmac.compare_digest(self.digest, other.digest)
 
 
-def _bearer(authorization: bytes | None) -> str:
+def _bearer(authorization: bytes | None) -> bytes:
     if authorization is None:
         raise InvalidKey(f"You did not send an API key. {_CURE}")
-    scheme, _, token = authorization.decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer":
+    if len(authorization) > MAX_AUTHORIZATION_BYTES:
+        raise InvalidKey(f"The Authorization header is longer than any key or token. {_CURE}")
+    scheme, _, token = authorization.partition(b" ")
+    if scheme.lower() != b"bearer":
         raise InvalidKey(f"The Authorization header is not of the form 'Bearer KEY'. {_CURE}")
-    token = token.strip()
-    if not secret.well_formed(token):
-        raise InvalidKey(f"This API key is incomplete or mistyped. {_CURE}")
-    return token
+    return token.strip(b" \t")
 
 
-def _end_user(on_behalf_of: bytes | None) -> str | None:
-    if on_behalf_of is None:
-        return None
-    if on_behalf_of == b"*" or not _ON_BEHALF_OF.fullmatch(on_behalf_of):
+def _on_behalf_of(caller: Caller, end_user: bytes | None) -> Caller:
+    if end_user is None:
+        return caller
+    named = end_user.decode("latin-1")
+    if named == "*" or not END_USER.fullmatch(named):
         raise InvalidRequest(
             "The header X-On-Behalf-Of must be 1 to 150 printable ASCII characters and not '*'. "
             "Send your end user's id, or leave the header out.",
             param="X-On-Behalf-Of",
         )
-    return on_behalf_of.decode("ascii")
+    if caller.on_behalf_of is not None:
+        if caller.on_behalf_of == named:
+            return caller
+        raise Forbidden(
+            "This token is of another end user. Leave the header X-On-Behalf-Of out.",
+            param="X-On-Behalf-Of",
+        )
+    if not caller.may(("on_behalf_of",)):
+        raise Forbidden(
+            "This credential may not name end users. Leave the header X-On-Behalf-Of out, or use "
+            "a key with the scope on_behalf_of.",
+            param="X-On-Behalf-Of",
+        )
+    return msgspec.structs.replace(caller, on_behalf_of=named)

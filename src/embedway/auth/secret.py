@@ -10,8 +10,12 @@ import re
 import secrets
 import string
 import zlib
+from typing import Any
 
-from embedway.core.keys import Key
+import msgspec
+
+from embedway.core.keys import USUAL_SCOPES, Key
+from embedway.core.projects import DEFAULT_PROJECT
 
 PREFIX = "sk-gateway-"
 RANDOM_CHARACTERS = 32  # of 62: 190 bits
@@ -55,28 +59,23 @@ def _checksum(text: str) -> str:
     return digits
 
 
-def issue(
-    name: str,
-    *,
-    pepper: bytes,
-    now_ms: int,
-    expires_ms: int | None = None,
-    models: tuple[str, ...] | None = None,
-    providers: tuple[str, ...] | None = None,
-) -> tuple[str, Key]:
+def issue(name: str, *, pepper: bytes, now_ms: int, **fields: Any) -> tuple[str, Key]:
     """A new key: its secret, to be shown once, and the record to store.
 
-    Times are milliseconds since 1970-01-01 UTC; None leaves models or providers unrestricted.
+    Args:
+        name: What it is for.
+        pepper: That digests are keyed with.
+        now_ms: Milliseconds since 1970-01-01 UTC.
+        fields: More of `Key`; without, it is of the default project and has the usual scopes.
     """
     secret = generate()
-    return secret, Key(
+    key = Key(
         id=f"key_{secrets.token_hex(8)}",
+        project_id=DEFAULT_PROJECT,
         name=name,
         digest=digest(secret, pepper=pepper),
         hint=secret[:HINT_CHARACTERS],
+        scopes=USUAL_SCOPES,
         created_ms=now_ms,
-        expires_ms=expires_ms,
-        revoked_ms=None,
-        models=models,
-        providers=providers,
     )
+    return secret, msgspec.structs.replace(key, **fields)

@@ -100,6 +100,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     at: int
     """The route that it went by, as an index."""
+    items: int
     tokens: int
     exact: bool
     """Whether the tokens are as counted, by us or by the provider, not estimated."""
@@ -413,9 +414,18 @@ def _joined(answers: list[Answered]) -> Embedded:
 
 
 def _counted(answered: Answered) -> Part:
-    """The provider's own count settles the bill, unless no text has so many tokens."""
-    batch, tokens = answered.batch, answered.result.tokens
+    batch = answered.batch
+    told = told_tokens(batch, answered.result)
+    return Part(
+        at=answered.at,
+        items=len(batch.items),
+        tokens=sum(batch.tokens) if told is None else told,
+        exact=answered.exact or told is not None,
+    )
+
+
+def told_tokens(batch: Batch, result: Result) -> int | None:
+    """The provider's own count, which settles the bill, unless no text has so many tokens."""
     most = sum(MOST_TOKENS_PER_UNIT * len(item) + MOST_PROMPT_TOKENS for item in batch.items)
-    if tokens is not None and 0 < tokens <= most:
-        return Part(at=answered.at, tokens=tokens, exact=True)
-    return Part(at=answered.at, tokens=sum(batch.tokens), exact=answered.exact)
+    tokens = result.tokens
+    return tokens if tokens is not None and 0 < tokens <= most else None

@@ -8,17 +8,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import embedway
 from embedway.cli import (
+    audit,
     catalog,
     config,
+    db,
     doctor,
     embed,
     keys,
+    ledger,
     models,
+    projects,
     providers,
     route,
     serve,
     spaces,
     usage,
+    users,
 )
 from embedway.cli.terminal import say_error
 from embedway.config.settings import ConfigError
@@ -62,12 +67,17 @@ def main(
 commands.command()(serve.serve)
 commands.command()(embed.embed)
 commands.command()(route.route)
+commands.add_typer(projects.commands, name="projects")
 commands.add_typer(keys.commands, name="keys")
+commands.add_typer(users.commands, name="users")
+commands.command()(audit.audit)
 commands.command()(usage.usage)
 commands.add_typer(models.commands, name="models")
 commands.add_typer(catalog.commands, name="catalog")
 commands.add_typer(providers.commands, name="providers")
 commands.add_typer(spaces.commands, name="spaces")
+commands.add_typer(db.commands, name="db")
+commands.add_typer(ledger.commands, name="ledger")
 commands.add_typer(config.commands, name="config")
 commands.command()(doctor.doctor)
 

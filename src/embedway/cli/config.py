@@ -43,7 +43,7 @@ def _shown(value: object) -> object:
     match value:
         case bool() | int() | float() | None:
             return value
-        case dict():
+        case dict() | list():
             return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]  # sections hold keys
         case _:
             return str(value)

@@ -1,14 +1,20 @@
 """`embedway doctor`: says what is missing here, and how to cure it."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
 
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.catalog import catalog
-from embedway.cli.address import AddressError, answers, base_url, bind
+from embedway.cli.address import ANSWER_TIMEOUT_S, AddressError, answers, base_url, bind
+from embedway.cli.counted import counted
 from embedway.cli.terminal import (
     AsJson,
     load_providers,
@@ -21,13 +27,14 @@ from embedway.config import settings as config
 from embedway.config.models import catalog_of
 from embedway.config.providers import incomplete
 from embedway.config.settings import ConfigError, Settings
+from embedway.config.stores import revealed, store_of
 from embedway.core.clock import now_ms
 from embedway.local import weights
 from embedway.storage import database
 from embedway.storage.database import DatabaseError
-from embedway.storage.store import open_store
 
 FREE_BYTES = 500 * 2**20
+REDIS_WAIT_S = 2
 
 Finding = tuple[bool, str]
 """Whether all is well, and what was found or how to cure it."""
@@ -55,14 +62,38 @@ def doctor(as_json: AsJson = False) -> None:
 
 def _data(settings: Settings) -> Finding:
     try:
-        store = open_store(settings.data_dir)
+        store = store_of(settings)
         working = [key for key in store.keys.all() if key.state(now_ms()) == "active"]
     except DatabaseError as error:
         return False, str(error)
     except SQLAlchemyError as error:
         return False, f"The database failed: {database.explain(error)}"
     store.database.dispose()
-    return True, f"{settings.data_dir} opens; working keys: {len(working)}"
+    kept = database.shown(store.database) if settings.database_url else settings.data_dir
+    return True, f"{kept} opens; working keys: {len(working)}"
+
+
+def _redis(settings: Settings) -> Finding:
+    url = revealed(settings.redis_url)
+    if url is None:
+        return True, "not set: this gateway counts rate limits alone"
+    from redis import Redis, RedisError  # noqa: PLC0415  # slow
+
+    where = urlsplit(url)
+    shown = f"{where.hostname}:{where.port or 6379}" if where.hostname else where.path
+    client: Any = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+        url, socket_timeout=REDIS_WAIT_S, socket_connect_timeout=REDIS_WAIT_S
+    )
+    try:
+        client.ping()
+    except (RedisError, OSError) as error:
+        return False, (
+            f"{str(error).rstrip('.')}. Start it, or correct EMBEDWAY_REDIS_URL; until then each "
+            "gateway goes on with a share of every rate limit."
+        )
+    finally:
+        client.close()
+    return True, f"{shown} answers"
 
 
 def _disk(settings: Settings) -> Finding:
@@ -106,7 +137,8 @@ def _precision(settings: Settings) -> Finding:
     from embedway.local.openvino import resolve_precision  # noqa: PLC0415  # the engine: slow
 
     try:
-        return True, f"{resolve_precision(settings.precision)} on {os.cpu_count()} cores"
+        cores = counted(os.cpu_count() or 1, "core")
+        return True, f"{resolve_precision(settings.precision)} on {cores}"
     except ValueError as error:
         return False, str(error)
 
@@ -116,12 +148,29 @@ def _port(settings: Settings) -> Finding:
         bind(settings).close()
     except AddressError as error:
         url = base_url(settings)
-        return (True, f"a gateway is ready on {url}") if answers(url) else (False, str(error))
+        if answers(url):
+            return True, f"a gateway is ready on {url}"
+        if _lives(url):
+            return False, (
+                f"A gateway is on {url}, but it is not ready: {url}/readyz and its log say why."
+            )
+        return False, str(error)
     return True, f"{settings.port} is free"
+
+
+def _lives(url: str) -> bool:
+    """Whether a gateway is there, ready or not."""
+    try:
+        opener = build_opener(ProxyHandler({}))  # this machine is not behind its own proxy
+        with opener.open(f"{url}/livez", timeout=ANSWER_TIMEOUT_S) as answer:
+            return json.loads(answer.read(1024)) == {"status": "alive"}
+    except (OSError, ValueError, HTTPException):
+        return False
 
 
 CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "data": _data,
+    "redis": _redis,
     "disk": _disk,
     "weights": _weights,
     "precision": _precision,

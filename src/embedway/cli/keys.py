@@ -1,51 +1,80 @@
-"""`embedway keys`: make, list and revoke API keys."""
+"""`embedway keys`: make, list, show, change and revoke API keys."""
 
-from datetime import UTC, datetime
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from embedway.auth import secret
-from embedway.catalog.catalog import LOCAL
-from embedway.cli.terminal import (
-    AsJson,
-    fail,
-    load_catalog,
-    load_store,
-    out,
-    print_json,
-    print_table,
+from embedway.admin.actors import Actor
+from embedway.admin.acts import Acts
+from embedway.admin.rules import MAX_NAME_CHARACTERS, visible
+from embedway.cli.acting import (
+    PAGE,
+    ModelOption,
+    ProviderOption,
+    Yes,
+    acting,
+    ask,
+    every,
+    given,
+    joined,
+    names,
+    print_record,
+    spent,
+    time,
 )
-from embedway.config import settings as config
+from embedway.cli.amounts import (
+    AlertOption,
+    BudgetOption,
+    LimitOption,
+    budgets,
+    limits,
+    shown_limit,
+)
+from embedway.cli.counted import counted
+from embedway.cli.terminal import AsJson, fail, out, print_json, print_table
 from embedway.core.clock import now_ms
-from embedway.core.errors import UnknownModel
-from embedway.routing.resolve import find
+from embedway.core.errors import NotFound
+from embedway.core.keys import SCOPES, Key
+from embedway.core.pages import Page
+from embedway.core.projects import DEFAULT_PROJECT
+from embedway.core.subjects import Subject
+from embedway.storage import records
 
 DAY_MS = 86_400_000
 MAX_DAYS = 36_500
-MAX_NAME_CHARACTERS = 256
 
-commands = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]
+ScopeOption = Annotated[
+    list[str] | None,
+    typer.Option("--scope", help=f"What it may do: {', '.join(SCOPES[:-1])}. Repeatable."),
+]
+DaysOption = Annotated[
+    float | None,
+    typer.Option(min=0, max=MAX_DAYS, help="Stop working after so many days; never if left out."),
+]
+
+commands = typer.Typer(no_args_is_help=True, help="Make, list, change and revoke API keys.")
 
 
 @commands.command()
 def create(
     name: Annotated[str, typer.Option(help="What it is for, to find it again.")],
-    expires_days: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=MAX_DAYS, help="Stop working after so many days; never if left out."
-        ),
+    project: Annotated[
+        str | None,
+        typer.Option(metavar="ID|NAME", help="Whose it is; the default project if left out."),
     ] = None,
-    models: Annotated[
-        list[str] | None,
-        typer.Option("--model", help="A name of a model it may use; any if left out. Repeatable."),
-    ] = None,
-    providers: Annotated[
-        list[str] | None,
-        typer.Option("--provider", help="Who may serve it; any if left out. Repeatable."),
-    ] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="Make an admin key: it rules all, and cannot embed.")
+    ] = False,
+    scopes: ScopeOption = None,
+    expires_days: DaysOption = None,
+    models: ModelOption = None,
+    providers: ProviderOption = None,
+    limit: LimitOption = None,
+    budget: BudgetOption = None,
+    alert: AlertOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the id and the key.")] = False,
 ) -> None:
     """Make a key and show it, this once: only its hash is kept.
@@ -55,21 +84,22 @@ def create(
     embedway keys create --name trial --expires-days 30 --json
 
     embedway keys create --name eu --model bge-m3 --model auto --provider mistral
+
+    embedway keys create --name shop --project web --limit requests=600/minute --budget 25/month
+
+    embedway keys create --name platform --admin
     """
-    if not name.isprintable() or not 0 < len(name.strip()) <= MAX_NAME_CHARACTERS:
-        fail(f"--name {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters.")
-    _check_restrictions(models, providers)
-    store, now = load_store(), now_ms()
-    expires_ms = None if expires_days is None else now + round(expires_days * DAY_MS)
-    shown, key = secret.issue(
-        name,
-        pepper=store.pepper,
-        now_ms=now,
-        expires_ms=expires_ms,
-        models=_once(models),
-        providers=_once(providers),
-    )
-    store.keys.create(key)
+    _check_name(name)
+    changes = {"name": name, **_changes(scopes, models, providers, limit, budget, alert)}
+    if expires_days is not None:
+        changes["expires_ms"] = now_ms() + round(expires_days * DAY_MS)
+    if admin and (project or len(changes.keys() - {"expires_ms"}) > 1):
+        fail(
+            "--admin makes a key of no project that cannot embed: only --expires-days goes with it."
+        )
+    acts, actor = acting()
+    of = acts.find_project(actor, project).id if project else DEFAULT_PROJECT
+    shown, key = acts.create_key(actor, project_id=None if admin else of, changes=changes)
     if as_json:
         print_json({"id": key.id, "key": shown})
         return
@@ -77,60 +107,160 @@ def create(
 
 
 @commands.command("list")
-def list_keys(as_json: AsJson = False) -> None:
-    """List all keys, oldest first."""
+def list_keys(
+    project: Annotated[
+        str | None, typer.Option(metavar="ID|NAME", help="Only those of this project.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List all keys and whose they are, oldest first; `admin` is the project of admin keys."""
+    acts, actor = acting()
+    of = acts.find_project(actor, project).id if project else None
+
+    def part(after: str | None) -> Page[Key]:
+        if of is None:
+            return acts.every_key(actor, after=after, limit=PAGE)
+        return acts.keys(actor, project_id=of, after=after, limit=PAGE, revoked=True)
+
+    projects = every(
+        lambda after: acts.projects(actor, after=after, limit=PAGE, archived=True),
+        lambda project: project.id,
+    )
+    called = {project.id: project.name for project in projects}
     now = now_ms()
     rows = [
         {
             "id": key.id,
             "name": key.name,
+            "project": called.get(key.project_id or "", key.project_id or "admin"),
             "key": f"{key.hint}...",
             "state": key.state(now),
-            "created": _time(key.created_ms),
-            "expires": _time(key.expires_ms),
-            "models": key.models if as_json else _names(key.models),
-            "providers": key.providers if as_json else _names(key.providers),
+            "created": time(key.created_ms),
+            "expires": time(key.expires_ms),
+            "models": key.models if as_json else joined(key.models),
+            "providers": key.providers if as_json else joined(key.providers),
         }
-        for key in load_store().keys.all()
+        for key in every(part, lambda key: key.id)
     ]
     print_table(rows, empty="No keys yet: embedway keys create --name NAME", as_json=as_json)
 
 
 @commands.command()
-def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+def show(key_id: KeyId, as_json: AsJson = False) -> None:
+    """Show a key: whose it is, what it may do, its limits, and what is spent of its budgets."""
+    acts, actor = acting()
+    key = acts.find_key(actor, key_id)
+    if as_json:
+        fields = records.row(key)
+        del fields["digest"]
+        print_json({**fields, "state": key.state(now_ms())})
+        return
+    subject = Subject(kind="key", id=key.id, project_id=key.project_id or "")
+    print_record(
+        {
+            "id": key.id,
+            "name": key.name,
+            "project": key.project_id or "none: an admin key",
+            "key": f"{key.hint}...",
+            "state": key.state(now_ms()),
+            "created": time(key.created_ms),
+            "expires": time(key.expires_ms) or "never",
+            "revoked": time(key.revoked_ms),
+            "issued by": key.issued_by,
+            "scopes": joined(key.scopes),
+            "models": joined(key.models),
+            "providers": joined(key.providers),
+            "limits": joined([shown_limit(each) for each in key.limits]) or "none",
+            "budgets": joined(spent(acts, actor, subject, key.budgets)) or "none",
+        }
+    )
+
+
+@commands.command()
+def update(
+    key_id: KeyId,
+    name: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    scopes: ScopeOption = None,
+    expires_days: DaysOption = None,
+    never_expires: Annotated[
+        bool, typer.Option("--never-expires", help="Take its expiry away.")
+    ] = False,
+    models: ModelOption = None,
+    providers: ProviderOption = None,
+    limit: LimitOption = None,
+    budget: BudgetOption = None,
+    alert: AlertOption = None,
 ) -> None:
-    """Revoke a key for good; a running server refuses it within a second."""
-    if not load_store().keys.revoke(key_id, at_ms=now_ms()):
+    """Change what is said and nothing else; a running server knows within a second.
+
+    What is said of limits, budgets, models, providers or scopes replaces all that there were.
+
+    embedway keys update key_dd348f3b1ed2fbc5 --limit requests=100/second --limit tokens=1000000/day
+
+    embedway keys update key_dd348f3b1ed2fbc5 --limit none --budget none --model any
+    """
+    if name is not None:
+        _check_name(name)
+    changes = given(name=name) | _changes(scopes, models, providers, limit, budget, alert)
+    if never_expires:
+        changes["expires_ms"] = None
+    elif expires_days is not None:
+        changes["expires_ms"] = now_ms() + round(expires_days * DAY_MS)
+    if not changes:
+        fail("Nothing is said to change. 'embedway keys update --help' shows what can be.")
+    acts, actor = acting()
+    key = acts.find_key(actor, key_id)
+    acts.update_key(actor, key.id, project_id=key.project_id, changes=changes)
+    out.print(f"{key_id} is changed.")
+
+
+@commands.command()
+def revoke(key_id: KeyId, yes: Yes = False) -> None:
+    """Revoke a key for good; a running server refuses it within a second.
+
+    At a terminal it asks first.
+    """
+    acts, actor = acting()
+    try:
+        key = acts.find_key(actor, key_id)
+        if key.revoked_ms is None:
+            ask(f"Revoke {key.name} ({key.id}) for good? {_stops(acts, actor, key)}", yes=yes)
+        acts.revoke_key(actor, key.id, project_id=key.project_id)
+    except NotFound:
         fail(f"There is no key {key_id!r} that works. 'embedway keys list' shows them all.")
     out.print(f"{key_id} is revoked.")
 
 
-def _check_restrictions(models: list[str] | None, providers: list[str] | None) -> None:
-    """Fails for what no request could name; a mistyped name would be a key that works nowhere."""
-    if not models and not providers:
-        return
-    catalog = load_catalog(config.load())
-    enabled = [LOCAL, *catalog.offers]
-    for name in providers or ():
-        if name not in enabled:
-            fail(f"--provider {name!r} is not enabled here; there are {', '.join(enabled)}.")
-    for name in models or ():
-        try:
-            find(name, catalog, param="model")
-        except UnknownModel as error:
-            fail(f"--model {name!r} is not possible. {error.message}")
+def _stops(acts: Acts, actor: Actor, key: Key) -> str:
+    """What revoking a key would stop."""
+    project = every(
+        lambda after: acts.keys(actor, project_id=key.project_id, after=after, limit=PAGE),
+        lambda each: each.id,
+    )
+    issued = sum(each.issued_by == key.id and each.state(now_ms()) == "active" for each in project)
+    too = f", and {counted(issued, 'key')} that it issued" if issued else ""
+    return f"It and its tokens would stop working{too}."
 
 
-def _names(allowed: tuple[str, ...] | None) -> str:
-    return "any" if allowed is None else ", ".join(allowed)
+def _changes(
+    scopes: list[str] | None,
+    models: list[str] | None,
+    providers: list[str] | None,
+    limit: list[str] | None,
+    budget: list[str] | None,
+    alert: list[int] | None,
+) -> dict[str, Any]:
+    for each in scopes or ():
+        if each not in SCOPES[:-1]:
+            fail(f"--scope {each!r} is not possible; there are {', '.join(SCOPES[:-1])}.")
+    amounts: Mapping[str, Any] = given(
+        scopes=tuple(dict.fromkeys(scopes)) if scopes else None,
+        limits=limits(limit),
+        budgets=budgets(budget, alerts=alert),
+    )
+    return {**names(models, providers), **amounts}
 
 
-def _once(names: list[str] | None) -> tuple[str, ...] | None:
-    return tuple(dict.fromkeys(names)) if names else None
-
-
-def _time(at_ms: int | None) -> str | None:
-    if at_ms is None:
-        return None
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+def _check_name(name: str) -> None:
+    if not visible(name):
+        fail(f"--name {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters.")

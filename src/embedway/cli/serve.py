@@ -18,10 +18,10 @@ from embedway.cli.terminal import fail, fetch_weights, out
 from embedway.config import settings as config
 from embedway.config.providers import enabled, incomplete
 from embedway.config.settings import Settings
+from embedway.config.stores import store_of
 from embedway.core.clock import now_ms
 from embedway.observe import logs
 from embedway.routing.resolve import find
-from embedway.storage.store import open_store
 
 if TYPE_CHECKING:
     from embedway.app import Gateway
@@ -66,7 +66,7 @@ def serve(
 
 def _first_key(settings: Settings) -> str | None:
     """The secret of a first key, if there has never been one."""
-    store = open_store(settings.data_dir)
+    store = store_of(settings)
     shown, key = secret.issue("first", pepper=store.pepper, now_ms=now_ms())
     created = store.keys.create_first(key)
     store.database.dispose()

@@ -147,7 +147,7 @@ class _Made:
     def __init__(self, gateway: "Gateway", runner: asyncio.Runner) -> None:
         self._gateway = gateway
         self._runner = runner
-        self._caller = Caller(key_id="", on_behalf_of=None, models=None, providers=None)
+        self._caller = Caller(key_id="", project=None, scopes=frozenset(("embeddings",)))
 
     def dry_run(self, fields: Mapping[str, object]) -> DryRun:
         request = decode(msgspec.json.encode(fields))

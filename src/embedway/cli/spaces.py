@@ -28,6 +28,7 @@ from embedway.config import settings as config
 from embedway.config.models import catalog_of
 from embedway.config.settings import Settings
 from embedway.config.spaces import spaces_of
+from embedway.config.stores import store_of
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof
@@ -35,7 +36,7 @@ from embedway.observe import logs
 from embedway.providers.declared import Declared
 from embedway.routing.health import Healths
 from embedway.routing.spaces import Spaces
-from embedway.storage.store import Store, open_store
+from embedway.storage.store import Store
 
 if TYPE_CHECKING:
     from embedway.pipeline.prober import Prober
@@ -171,7 +172,7 @@ def _known() -> _Known:
     logs.configure(format=settings.log_format, level="error")
     declared = load_providers(loaded)
     models = catalog_of(settings, declared)
-    store = open_store(settings.data_dir)
+    store = store_of(settings)
     spaces = spaces_of(settings, models, declared)
     spaces.learn(*asyncio.run(store.spaces.load()))
     if not settings.canaries:

@@ -26,9 +26,10 @@ from embedway.config import settings as config
 from embedway.config.models import catalog_of
 from embedway.config.providers import enabled
 from embedway.config.settings import Loaded, Settings
+from embedway.config.stores import store_of
 from embedway.local import weights
 from embedway.providers.declared import Declared
-from embedway.storage.store import Store, open_store
+from embedway.storage.store import Store
 
 # Where there is no terminal, a row is a line, however long.
 _WIDTH = None if sys.stdout.isatty() else 10_000
@@ -59,8 +60,8 @@ def load_settings() -> Settings:
 
 
 def load_store() -> Store:
-    """What is kept in the data folder the settings name."""
-    return open_store(load_settings().data_dir)
+    """What is kept where the settings say."""
+    return store_of(load_settings())
 
 
 def load_providers(loaded: Loaded) -> list[Declared]:

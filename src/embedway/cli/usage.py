@@ -1,27 +1,99 @@
-"""`embedway usage`: what was used, summed from the ledger."""
+"""`embedway usage`: what was used, summed from the ledger, or the ledger's lines themselves."""
 
-from datetime import UTC, datetime
-from typing import Annotated
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
+import msgspec
+import orjson
 import typer
+from rich.progress import Progress
 
-from embedway.cli.terminal import AsJson, fail, load_store, print_table
+from embedway.cli import exports
+from embedway.cli.acting import acting
+from embedway.cli.counted import are
+from embedway.cli.exports import Kind
+from embedway.cli.terminal import AsJson, err, fail, load_store, out, print_table
+from embedway.core.buckets import Width, epoch_ms, local, zones
 from embedway.core.money import as_usd
-from embedway.storage.ledger import DIMENSIONS, Dimension, report
+from embedway.core.report import METADATA, Dimension, Figures, Filter, Query, Usage
+from embedway.storage.tables import usage as ledger
+from embedway.storage.usage import SqlUsage
 
-FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+WIDTHS: dict[str, Width] = {"day": "1d", "hour": "1h", "month": "1mo"}
+DIMENSIONS: dict[str, Dimension] = {
+    "model": "model",
+    "provider": "provider",
+    "key": "key_id",
+    "project": "project_id",
+    "user": "end_user",
+    "on_behalf_of": "on_behalf_of",
+}
+CHOICES = ", ".join([*WIDTHS, *DIMENSIONS, "metadata.KEY"])
+_MONEY = {"cost_usd": "cost_nano_usd", "upstream_cost_usd": "upstream_cost_nano_usd"}
+_COUNTS = (
+    "requests",
+    "errors",
+    "items",
+    "tokens",
+    "cached_tokens",
+    "estimated_tokens",
+    "unpriced_tokens",
+    "failed_calls",
+)
+
+ISSUER = "issuer:"
+"""How the key of requests with a token of an outside issuer begins."""
+FIGURES = Figures.__struct_fields__
+
+Names = list[str] | None
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for, and of which time."""
+
+    names: tuple[str, ...]
+    """What to sum by, as it was typed."""
+    query: Query
+    since_ms: int | None
+    until_ms: int | None
 
 
 def usage(
     by: Annotated[
-        str, typer.Option(help=f"What to sum by, with commas between: {', '.join(DIMENSIONS)}.")
+        str, typer.Option(help=f"What to sum by, with commas between: {CHOICES}.")
     ] = "day,model",
-    since: Annotated[
-        datetime | None, typer.Option(formats=FORMATS, help="From this time on, in UTC.")
-    ] = None,
+    since: Annotated[datetime | None, typer.Option(formats=FORMATS, help="From then on.")] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=FORMATS, help="Up to but without this time, in UTC.")
+        datetime | None, typer.Option(formats=FORMATS, help="Up to but without then.")
     ] = None,
+    time_zone: Annotated[
+        str, typer.Option(help="Whose days and clocks, such as Europe/Berlin.")
+    ] = "UTC",
+    project: Annotated[
+        Names,
+        typer.Option(
+            metavar="ID|NAME", help="Only of this project. Repeatable, as are all that follow."
+        ),
+    ] = None,
+    key: Annotated[Names, typer.Option(help="Only of the key with this id.")] = None,
+    model: Annotated[Names, typer.Option(help="Only of this model.")] = None,
+    provider: Annotated[Names, typer.Option(help="Only of this provider.")] = None,
+    user: Annotated[
+        Names, typer.Option(help="Only of this end user; '' for requests without one.")
+    ] = None,
+    metadata: Annotated[
+        Names, typer.Option(help="Only of requests with this in their metadata, as KEY=VALUE.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write a file, .csv or .parquet, with exact costs.")
+    ] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Write the ledger's lines to --output, not sums.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show requests, errors, items, tokens and cost, summed from the ledger.
@@ -29,39 +101,195 @@ def usage(
     Items, tokens and cost are those of answered requests; refused ones are counted as errors.
     Tokens are counted as the model counts them, or as its provider tells; where neither could be
     had they are an estimate. Tokens of a model whose price is not known cost nothing here: declare
-    its price in embedway.toml.
+    its price in embedway.toml. The upstream cost is what providers may charge, also for calls that
+    failed.
 
         embedway usage --by day,model,key
 
+        embedway usage --by month,project --time-zone Europe/Berlin --output bill.csv
+
         embedway usage --by key --since 2026-01-01 --until 2026-02-01 --json
+
+        embedway usage --lines --since 2026-01-01 --output lines.parquet
     """
+    project, key = _known(project, key)
+    given = {"project": project, "key": key, "model": model, "provider": provider, "user": user}
+    named = {DIMENSIONS[name]: values for name, values in given.items() if values}
+    where = [*named.items(), *_of_metadata(metadata or [])]
+    asked = _asked(by, since, until, time_zone, where)
+    if output is None:
+        if lines:
+            fail("--lines needs --output, with the name of a .csv or .parquet file.")
+        rows = [_row(each, asked, as_json=as_json) for each in _sums(asked)]
+        print_table(rows, empty=_none(asked), as_json=as_json)
+        return
+    if as_json:
+        fail("--json prints and --output writes a file. Leave one of them out.")
+    if why := exports.refusal(output):
+        fail(f"--output {str(output)!r} is not possible: {why}.")
+    count = _write_lines(asked, output) if lines else _write_sums(asked, output)
+    out.print(f"{are(count, 'line' if lines else 'sum')} in {output}.")
+
+
+def _known(projects: Names, keys: Names) -> tuple[Names, Names]:
+    """The ids of the projects that are named, and the keys, of which each exists."""
+    if not projects and not keys:
+        return projects, keys
+    acts, actor = acting()
+    for key in keys or ():
+        # Whoever came with a token of an outside issuer has no key of ours, a canary has none.
+        if key and not key.startswith(ISSUER):
+            acts.find_key(actor, key)
+    return [each and acts.find_project(actor, each).id for each in projects or ()], keys
+
+
+def _asked(
+    by: str,
+    since: datetime | None,
+    until: datetime | None,
+    time_zone: str,
+    where: Sequence[tuple[Dimension, Sequence[str]]],
+) -> _Asked:
+    if time_zone not in zones():
+        fail(f"There is no time zone {time_zone!r}. Use a name such as Europe/Berlin, or UTC.")
+    zone = ZoneInfo(time_zone)
+    names = _names(by)
+    for each in (*names, *(value for of, values in where for value in (of, *values))):
+        if not _is_unicode(each):
+            fail(f"{each!r} is not UTF-8, and so is not in the ledger.")
+    since_ms, until_ms = (
+        None if each is None else epoch_ms(each.replace(tzinfo=zone)) for each in (since, until)
+    )
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        fail("--since is not before --until. Swap them, or leave one out.")
+    query = Query(
+        by=tuple(DIMENSIONS.get(name, name) for name in names if name not in WIDTHS),
+        where=tuple(Filter(of, tuple(values)) for of, values in where),
+        width=next((WIDTHS[name] for name in names if name in WIDTHS), None),
+        zone=zone,
+    )
+    return _Asked(names=names, query=query, since_ms=since_ms, until_ms=until_ms)
+
+
+def _names(by: str) -> tuple[str, ...]:
+    typed = [name.strip() for name in by.split(",") if name.strip()]
+    names = [each if each.startswith(METADATA) else each.replace("-", "_") for each in typed]
+    known = {*WIDTHS, *DIMENSIONS}
+    if unknown := [each for each in names if each not in known and not _is_metadata(each)]:
+        fail(f"Cannot sum by {', '.join(sorted(unknown))}. Choose from: {CHOICES}.")
+    if len(times := [each for each in dict.fromkeys(names) if each in WIDTHS]) > 1:
+        fail(f"Cannot sum by {' and '.join(times)} at once. Choose one of them.")
+    return tuple(dict.fromkeys(names))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_metadata(name: str) -> bool:
+    return name.startswith(METADATA) and name != METADATA
+
+
+def _of_metadata(pairs: Sequence[str]) -> list[tuple[Dimension, list[str]]]:
+    found: dict[Dimension, list[str]] = {}
+    for pair in pairs:
+        key, is_one, value = pair.partition("=")
+        if not is_one or not key:
+            fail(f"--metadata {pair!r} is not possible: write KEY=VALUE.")
+        found.setdefault(METADATA + key, []).append(value)
+    return list(found.items())
+
+
+def _none(asked: _Asked) -> str:
+    at = "" if asked.since_ms is None and asked.until_ms is None else " in that time"
+    of = " for that" if asked.query.where else ""
+    return f"No usage{at}{of}." if at or of else "No usage yet."
+
+
+def _sums(asked: _Asked) -> list[Usage]:
+    found = SqlUsage(load_store().database).report(
+        asked.query, since_ms=asked.since_ms, until_ms=asked.until_ms
+    )
+    by = [DIMENSIONS.get(name, name) for name in asked.names]
+
+    def order(usage: Usage) -> list[tuple[bool, Any]]:
+        values = dict(zip(asked.query.by, usage.group, strict=True))
+        # By the time, not its name: an hour of autumn is there twice.
+        at = (True, usage.bucket.start_ms)
+        return [(values[of] is not None, values[of]) if of in values else at for of in by]
+
+    return sorted(found, key=order)
+
+
+def _group(usage: Usage, asked: _Asked) -> dict[str, str | None]:
+    values = dict(zip(asked.query.by, usage.group, strict=True))
+    begins = local(usage.bucket.start_ms, asked.query.zone)
+    times = {
+        "day": begins.date().isoformat(),
+        "month": f"{begins:%Y-%m}",
+        "hour": begins.replace(minute=0, second=0, microsecond=0).isoformat(timespec="minutes"),
+    }
+    return {
+        name: times[name] if name in times else values[DIMENSIONS.get(name, name)]
+        for name in asked.names
+    }
+
+
+def _row(usage: Usage, asked: _Asked, *, as_json: bool) -> dict[str, Any]:
+    counts = {name: getattr(usage.figures, name) for name in _COUNTS}
+    costs = {name: as_usd(getattr(usage.figures, nano)) for name, nano in _MONEY.items()}
+    shown = {name: float(value) for name, value in costs.items()} if as_json else costs
+    return {**_group(usage, asked), **counts, **shown}
+
+
+def _write_sums(asked: _Asked, output: Path) -> int:
+    found = _sums(asked)
     rows = [
-        {
-            **row.group,
-            "requests": row.requests,
-            "errors": row.errors,
-            "items": row.items,
-            "tokens": row.tokens,
-            "estimated_tokens": row.estimated_tokens,
-            "unpriced_tokens": row.unpriced_tokens,
-            "cost_usd": float(as_usd(row.cost_nano_usd)) if as_json else as_usd(row.cost_nano_usd),
-        }
-        for row in report(
-            load_store().database,
-            _dimensions(by),
-            since_ms=_epoch_ms(since),
-            until_ms=_epoch_ms(until),
-        )
+        _group(each, asked) | {name: getattr(each.figures, name) for name in FIGURES}
+        for each in found
     ]
-    print_table(rows, empty="No usage yet.", as_json=as_json)
+    columns: dict[str, Kind] = {
+        **dict.fromkeys(asked.names, "text"),
+        **dict.fromkeys(FIGURES, "integer"),
+        **dict.fromkeys(_MONEY, "usd"),
+    }
+    with exports.writer(output, columns) as write:
+        write({name: [row[_MONEY.get(name, name)] for row in rows] for name in columns})
+    return len(rows)
 
 
-def _dimensions(by: str) -> list[Dimension]:
-    names = [name.strip().replace("-", "_") for name in by.split(",") if name.strip()]
-    if unknown := sorted(set(names) - set(DIMENSIONS)):
-        fail(f"Cannot sum by {', '.join(unknown)}. Choose from: {', '.join(DIMENSIONS)}.")
-    return sorted((each for each in DIMENSIONS if each in names), key=names.index)
+def _write_lines(asked: _Asked, output: Path) -> int:
+    names = [column.name for column in ledger.columns]
+    kinds: dict[type, Kind] = {int: "integer", bool: "flag"}
+    columns: dict[str, Kind] = {
+        **{column.name: kinds.get(column.type.python_type, "text") for column in ledger.columns},
+        "at": "time",
+        **dict.fromkeys(_MONEY, "usd"),
+    }
+    source = SqlUsage(load_store().database)
+    found = source.lines(asked.query.where, since_ms=asked.since_ms, until_ms=asked.until_ms)
+    extent, count = source.extent(), 0
+    with (
+        exports.writer(output, columns) as write,
+        Progress(console=err, disable=not err.is_terminal) as progress,
+    ):
+        start_ms, end_ms = asked.since_ms or extent.start_ms, asked.until_ms or extent.end_ms
+        task = progress.add_task(output.name, total=end_ms - start_ms)
+        for rows in found:
+            count += len(rows)
+            batch: dict[str, Sequence[Any]] = dict(zip(names, zip(*rows, strict=True), strict=True))
+            batch["metadata"] = [_readable(each) for each in batch["metadata"]]
+            batch["at"] = batch["at_ms"]
+            batch |= {name: batch[nano] for name, nano in _MONEY.items()}
+            write(batch)
+            progress.update(task, completed=batch["at_ms"][-1] - start_ms)
+    return count
 
 
-def _epoch_ms(at: datetime | None) -> int | None:
-    return None if at is None else round(at.replace(tzinfo=UTC).timestamp() * 1000)
+def _readable(metadata: str) -> str:
+    # As it is stored, every letter beyond ASCII is an escape.
+    return orjson.dumps(orjson.loads(metadata)).decode() if "\\u" in metadata else metadata

@@ -6,10 +6,12 @@ Strongest first: command-line options, `EMBEDWAY_*` variables, a `.env` file in 
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from annotated_types import Ge, Gt, Le, MinLen
@@ -18,15 +20,18 @@ from platformdirs import user_cache_path, user_data_path
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
+    SecretStr,
     ValidationError,
 )
 from pydantic_core import ErrorDetails
 
 from embedway.catalog.catalog import AUTO_MODEL, LOCAL
 from embedway.observe.logs import LogFormat, LogLevel
+from embedway.storage import postgres
 
 PREFIX = "EMBEDWAY_"
 CONFIG_VARIABLE = "EMBEDWAY_CONFIG"
@@ -43,6 +48,34 @@ Seconds = Annotated[float, Gt(0), Le(3600)]
 
 def _expanded(path: Path) -> Path:
     return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111  # Path's fails for ~unknown
+
+
+def _postgres(url: SecretStr) -> SecretStr:
+    postgres.address(url.get_secret_value())
+    return url
+
+
+def _redis(url: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(url.get_secret_value())
+        whole = parts.scheme in {"redis", "rediss", "unix"} and parts.port != 0
+    except ValueError:
+        parts, whole = None, False
+    if parts is None or not whole or not (parts.hostname or parts.scheme == "unix"):
+        raise ValueError(
+            "it must be an address such as redis://:password@host:6379/0, or rediss:// for TLS, "
+            "and what is special in a password is written with %: @ is %40, / is %2F"
+        )
+    return url
+
+
+def _pepper(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", secret.get_secret_value()):
+        raise ValueError(
+            "it must be 64 hex digits: those of an existing one are in `xxd -p -c 32 "
+            "DATA_DIR/pepper`, a new one is made by `openssl rand -hex 32`"
+        )
+    return secret
 
 
 Folder = Annotated[Path, AfterValidator(_expanded)]
@@ -62,6 +95,21 @@ class Settings(BaseModel):
     data_dir: Folder = Field(
         default_factory=lambda: user_data_path("embedway", appauthor=False),
         description="Where keys, usage and the pepper are kept.",
+    )
+    database_url: Annotated[SecretStr, AfterValidator(_postgres)] | None = Field(
+        None,
+        description="A Postgres, as postgresql://user:password@host/database, to keep keys and "
+        "usage in; if not set, they are in a SQLite file in data_dir.",
+    )
+    redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = Field(
+        None,
+        description="A Redis, as redis://:password@host:6379/0, that several gateways count rate "
+        "limits in; if not set, each counts alone.",
+    )
+    pepper: Annotated[SecretStr, AfterValidator(_pepper)] | None = Field(
+        None,
+        description="The secret that keys are hashed with, as 64 hex digits; if not set, the file "
+        "`pepper` in data_dir, made on first use.",
     )
     cache_dir: Folder = Field(
         default_factory=lambda: user_cache_path("embedway", appauthor=False),
@@ -120,6 +168,20 @@ class Settings(BaseModel):
         default={},
         description="In embedway.toml: a section [providers.NAME] for each; see docs/providers.md.",
     )
+    token_audiences: Annotated[
+        list[Annotated[str, MinLen(1)]],
+        BeforeValidator(lambda told: told.split(",") if isinstance(told, str) else told),
+        MinLen(1),
+    ] = Field(
+        ["embedway"],
+        description="Audiences that tokens of this gateway are made and accepted for; the first is "
+        "that of OAuth clients. In a variable, joined by commas.",
+    )
+    issuers: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="In embedway.toml: a section [issuers.NAME] for each OpenID Connect issuer "
+        "whose tokens are taken; see docs/authentication.md.",
+    )
     auto: Annotated[str, MinLen(1)] = Field(
         f"{LOCAL}:{AUTO_MODEL}",
         description="The model that `auto` names, by any of its names; a pinned choice, for "
@@ -160,9 +222,12 @@ class Settings(BaseModel):
 Content = TypeVar("Content")
 
 _NAMES = frozenset(Settings.model_fields)
+# Nobody is shown their values.
+SECRETS = frozenset({"database_url", "redis_url", "pepper"})
 # What nothing but the file sets, and how.
 _SECTIONS = {
     "providers": "a section [providers.NAME] for each",
+    "issuers": "a section [issuers.NAME] for each",
     "aliases": "a line NAME = MODEL, or NAME = [MODEL, ...], for each in the section [aliases]",
     "models": 'a section [models."ID"] for each',
 }
@@ -274,7 +339,10 @@ def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
             "service called 'embedway'. Put `enableServiceLinks: false` into the pod's spec, or "
             "name the service otherwise."
         )
-    reason = error["msg"][0].lower() + error["msg"][1:]
+    reason = error["msg"].removeprefix("Value error, ")
+    reason = reason[0].lower() + reason[1:]
+    if name in SECRETS:
+        return f"{origin}: {_written(name, origin)}: {reason}. Correct it, or take it out."
     default = Settings.model_fields[name].get_default(call_default_factory=True)
     return (
         f"{origin}: {_written(name, origin)} = {value!r}: {reason}. Correct it, or take it out "

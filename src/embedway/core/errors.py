@@ -8,7 +8,8 @@ beyond these numbers; `wire.error` turns an error into bytes.
     │   ├── ContextLengthExceeded   400  one item is too long for the model
     │   └── TooManyTokens ......... 400  all items together are
     ├── InvalidKey ................ 401  no key, or not a valid one
-    ├── ModelForbidden ............ 403  the key may not use this model, or those who serve it
+    ├── Forbidden ................. 403  the credential lacks the right, or the end user is blocked
+    │   └── ModelForbidden ........ 403  the key may not use this model, or those who serve it
     ├── UnknownModel .............. 404
     ├── NotFound .................. 404  no such route
     ├── MethodNotAllowed .......... 405
@@ -18,6 +19,7 @@ beyond these numbers; `wire.error` turns an error into bytes.
     ├── InternalError ............. 500  a defect of ours
     ├── RateLimited ............... 429  too many requests
     │   └── TokenRateLimited ...... 429  too many tokens
+    ├── BudgetSpent ............... 429  of a key, a project or an end user
     ├── UpstreamFailed ............ 502  an engine or provider failed or answered nonsense
     │   ├── UpstreamRefused ....... 502  a provider refuses the gateway's own key or account
     │   └── UpstreamTimeout ....... 504  a provider did not answer in time
@@ -29,8 +31,9 @@ import json
 import math
 import random
 from collections.abc import Mapping
+from copy import copy
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, Self
 
 SHOWN_CHARACTERS = 60
 LEAST_WAIT_S = 0.25
@@ -70,6 +73,10 @@ class EmbedwayError(Exception):
         self.param = param
         self.headers: Mapping[str, str] = headers or {}
 
+    def again(self) -> Self:
+        """The same, to be raised to somebody else."""
+        return copy(self)
+
 
 class InvalidRequest(EmbedwayError):
     """A field is missing, of the wrong type, out of range, or cannot be honoured."""
@@ -102,11 +109,17 @@ class InvalidKey(EmbedwayError):
         super().__init__(message, headers={"www-authenticate": 'Bearer realm="embedway"'})
 
 
-class ModelForbidden(EmbedwayError):
-    """The key is restricted to other models or providers."""
+class Forbidden(EmbedwayError):
+    """The credential is valid, but has no right to do this."""
 
     status = 403
     type = "invalid_request_error"
+    code: ClassVar[str | None] = "insufficient_permissions"
+
+
+class ModelForbidden(Forbidden):
+    """The key or its project is restricted to other models or providers."""
+
     code = "model_not_found"
 
 
@@ -179,20 +192,48 @@ class UpstreamTimeout(UpstreamFailed):
 
 
 class RateLimited(EmbedwayError):
-    """More requests than are allowed in a time; `Retry-After` says when there is room again."""
+    """More requests than are allowed in a time; `Retry-After` says when there is room again.
+
+    Args:
+        message: As of every error.
+        retry_after_s: When; None where nobody knows.
+        never: Whether no wait helps, for the request alone is more than is allowed.
+        headers: More of them.
+    """
 
     status = 429
     type = "requests"
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message, headers=_retry(retry_after_s))
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        never: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        told = {"x-should-retry": "false"} if never else _retry(retry_after_s)
+        super().__init__(message, headers={**(headers or {}), **told})
 
 
 class TokenRateLimited(RateLimited):
     """More tokens than are allowed in a time."""
 
     type = "tokens"
+
+
+class BudgetSpent(EmbedwayError):
+    """What may be spent in a window is spent, or reserved for requests under way."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def __init__(self, message: str, *, soon: bool = False) -> None:
+        """Takes whether another try shortly may succeed."""
+        headers = _retry() if soon else {"x-should-retry": "false"}
+        super().__init__(message, headers=headers)
 
 
 class Overloaded(EmbedwayError):
@@ -216,10 +257,14 @@ class StorageUnavailable(EmbedwayError):
     def __init__(self, message: str) -> None:
         super().__init__(message, headers=_retry())
 
+    def again(self) -> Self:
+        """See `EmbedwayError.again`; at a time of its own."""
+        return type(self)(self.message)
+
 
 def _retry(after_s: float | None = None) -> Mapping[str, str]:
     # Jittered, so that those who were refused together do not come back together.
     wait_s = random.uniform(0.5, 2.0)
     if after_s is not None:
         wait_s = max(after_s, LEAST_WAIT_S) * random.uniform(1.0, 1.1)
-    return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(round(wait_s * 1000))}
+    return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}

@@ -1,6 +1,24 @@
-"""A gateway key as the gateway knows it: never the secret, only who holds it and what it may."""
+"""Keys as the gateway knows them, never the secrets, and who a request comes from."""
+
+from collections.abc import Collection
+from typing import Literal, get_args
 
 import msgspec
+
+from embedway.core.budgets import Budget
+from embedway.core.limits import Limit
+from embedway.core.projects import Project
+
+Scope = Literal["embeddings", "on_behalf_of", "tokens", "usage", "keys", "admin"]
+"""What a credential may do.
+
+`embeddings`: embed, and list models. `on_behalf_of`: name end users with `X-On-Behalf-Of`.
+`tokens`: exchange for tokens of end users. `usage`: read the project's usage and cost. `keys`: make
+keys of the project with no more rights than its own, and revoke those. `admin`: all but embedding,
+in every project.
+"""
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+USUAL_SCOPES: tuple[Scope, ...] = ("embeddings", "on_behalf_of")
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
@@ -8,18 +26,27 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     """`key_...`, shown in listings and usage."""
+    project_id: str | None
+    """Whose it is; None of an admin key, which is of no project."""
     name: str
     digest: bytes
     """Keyed BLAKE2b-256 of the secret; the only form in which the secret is stored."""
     hint: str
     """The first characters of the secret, to tell keys apart."""
+    scopes: tuple[Scope, ...]
+    issued_by: str | None = None
+    """The key of the same project that issued it and that it stays within; None if an
+    administrator did."""
     created_ms: int
-    expires_ms: int | None
-    revoked_ms: int | None
-    models: tuple[str, ...] | None
+    expires_ms: int | None = None
+    revoked_ms: int | None = None
+    models: tuple[str, ...] | None = None
     """The only names of models that requests with it may use; None for any."""
-    providers: tuple[str, ...] | None
+    providers: tuple[str, ...] | None = None
     """The only providers that may serve them; None for any."""
+    limits: tuple[Limit, ...] = ()
+    """Of its requests and those of keys it issued, together."""
+    budgets: tuple[Budget, ...] = ()
 
     def state(self, now_ms: int) -> str:
         """`active`, `expired` or `revoked` at `now_ms` (milliseconds since 1970-01-01 UTC)."""
@@ -30,12 +57,33 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
         return "active"
 
 
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A key with what it stays within, as it is read from the store in one go."""
+
+    key: Key
+    issuer: Key | None
+    """The key that issued it, if one did."""
+    project: Project | None
+    """None of an admin key."""
+    end_users: bool
+    """Whether any end user of the project has a record of its own."""
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who sent a request: the key, and the end user it was sent for."""
+    """Who sent a request, with what rights, and the end user it was sent for."""
 
     key_id: str
-    on_behalf_of: str | None
-    models: tuple[str, ...] | None
-    """As the key's."""
-    providers: tuple[str, ...] | None
-    """As the key's."""
+    """Of the key, or `issuer:NAME` for a token of an outside issuer."""
+    project: Project | None
+    """None of an admin key."""
+    keys: tuple[Key, ...] = ()
+    """The key and the one that issued it, if any: the request stays within each."""
+    scopes: frozenset[Scope]
+    """What all of them and the token allow."""
+    on_behalf_of: str | None = None
+    end_users: bool = False
+    """As of `Held`."""
+
+    def may(self, scopes: Collection[Scope]) -> bool:
+        """Whether any one of `scopes` is among its own."""
+        return not self.scopes.isdisjoint(scopes)

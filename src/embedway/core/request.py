@@ -12,7 +12,7 @@ from msgspec import Meta
 
 MAX_ITEMS = 2048
 MAX_CHARACTERS = 100_000
-MAX_ATTRIBUTION_CHARACTERS = 512
+MAX_ATTRIBUTION_CHARACTERS = 256
 MAX_TOKEN_ID = 2**31 - 1
 
 EncodingFormat = Literal["float", "base64"]

@@ -62,6 +62,18 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.refusals = Counter(
+            "embedway_refusals",
+            "Requests refused by a limit or a budget, by which of these.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.budget_alerts = Counter(
+            "embedway_budget_alerts",
+            "Times that a budget reached a share at which its owner wants to know.",
+            ["of", "percent"],
+            registry=self.registry,
+        )
         self.ejections = Counter(
             "embedway_ejections",
             "Times that a deployment was left alone after failures.",

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+from embedway.batching.send import told_tokens
 from embedway.catalog.model import Served
 from embedway.core.batch import Batch, Result
 from embedway.core.provider_error import ProviderError
+from embedway.metering.settle import Tally
 from embedway.routing.health import Healths
 
 OnCall = Callable[[str, Served, ProviderError | None, float], None]
@@ -47,24 +49,35 @@ class Calls:
 
     def ended(
         self,
-        served: Served,
+        tally: Tally,
         batch: Batch,
         outcome: Result | ProviderError | None,
         seconds: float,
         *,
         request_id: str,
     ) -> None:
-        """Told of a call that came back; None if nobody waited for it to."""
+        """Told of a call that came back; None if nobody waited for it to.
+
+        Args:
+            tally: Of who was asked; the call is added to it.
+            batch: It was asked for.
+            outcome: Of the call.
+            seconds: It took.
+            request_id: Of the request that it was for.
+        """
+        served, tokens = tally.served, sum(batch.tokens)
         health = self._healths.of(served)
         match outcome:
             case None:
+                tally.called(upstream_tokens=tokens, failed=True)
                 health.cancelled()
                 return
             case ProviderError():
+                tally.called(upstream_tokens=0 if outcome.billed == "no" else tokens, failed=True)
                 error, rest_s = outcome, None
             case Result():
+                told = told_tokens(batch, outcome)
+                tally.called(upstream_tokens=tokens if told is None else told, failed=False)
                 error, rest_s = None, outcome.rest_s
-        health.ended(
-            error, tokens=sum(batch.tokens), seconds=seconds, now_s=self.now_s(), rest_s=rest_s
-        )
+        health.ended(error, tokens=tokens, seconds=seconds, now_s=self.now_s(), rest_s=rest_s)
         self._on_call(request_id, served, error, seconds)

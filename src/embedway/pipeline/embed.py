@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from decimal import Decimal
-from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -13,20 +12,29 @@ from embedway.batching.send import Embedded, Sender
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.model import Served
 from embedway.core import ids, money
-from embedway.core.errors import EmbedwayError, Overloaded, UpstreamTimeout
+from embedway.core.errors import (
+    BudgetSpent,
+    EmbedwayError,
+    Overloaded,
+    RateLimited,
+    UpstreamTimeout,
+)
 from embedway.core.keys import Caller
+from embedway.core.limits import Standing
 from embedway.core.money import NanoUsd
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest
-from embedway.core.spaces import SpaceId
-from embedway.core.vectors import Vectors
-from embedway.metering import settle
+from embedway.core.usage import ANSWERED, CLIENT_LEFT
+from embedway.metering.account import FREE, Account
+from embedway.metering.meter import Meter, Reserved
+from embedway.metering.settle import Bill, Tally
+from embedway.pipeline.answer import Answer, answer
 from embedway.pipeline.calls import Calls
 from embedway.pipeline.dry_run import DryRun, dry_run
 from embedway.pipeline.engines import engine_of
 from embedway.pipeline.prepare import Counted, Preparation
 from embedway.pipeline.prober import Prober
-from embedway.pipeline.route import Route
+from embedway.pipeline.route import Route, counted
 from embedway.ports.engine import Engine
 from embedway.ports.storage import Ledger
 from embedway.routing.nobody import nobody
@@ -36,28 +44,27 @@ MAX_DEPLOYMENTS = 4
 """That one request is tried at."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request is answered with."""
+class _Run(msgspec.Struct, kw_only=True):
+    """One request under way."""
 
-    id: str
-    created_s: int
-    served: Sequence[Served]
-    """Who answered: for each part of the input, in order; none twice."""
-    space: SpaceId
-    vectors: Vectors
-    tokens: int
-    estimated: bool
-    """Whether the tokens are an estimate: they could not be counted, and nobody told."""
-    priced: bool
-    """Whether the price is known; if not, the cost is 0."""
-    cost_nano_usd: NanoUsd
-    engine_s: float
-    """Of the latency, what was spent waiting for and running the model."""
+    account: Account
+    at_ms: int
+    """As of `Bill`."""
+    routes: list[Route] = []
+    """That it may take, once these are known."""
+    reserved: Reserved | None = None
+    shed: bool = False
+    """Whether it is refused without a line, for that is to cost nothing."""
 
     @property
-    def providers(self) -> str:
-        """Who answered, joined by commas."""
-        return ",".join(each.provider for each in self.served)
+    def tallies(self) -> list[Tally]:
+        """What was asked on each of the routes."""
+        return [each.tally for each in self.routes]
+
+    @property
+    def standings(self) -> Sequence[Standing]:
+        """Of each limit that it is subject to."""
+        return self.reserved.standings if self.reserved else ()
 
 
 class Embedder:
@@ -72,6 +79,7 @@ class Embedder:
         engines: Mapping[str, Engine],
         preparation: Preparation,
         sender: Sender,
+        meter: Meter,
         ledger: Ledger,
         deadline_s: float,
         now_ms: Callable[[], int],
@@ -83,9 +91,11 @@ class Embedder:
         self._engines = engines
         self._preparation = preparation
         self._sender = sender
+        self._meter = meter
         self._ledger = ledger
         self._deadline_s = deadline_s
         self._now_ms = now_ms
+        self._background: set[asyncio.Task[None]] = set()
 
     async def run(
         self, request: EmbedRequest, caller: Caller, *, request_id: str, started_s: float
@@ -99,49 +109,95 @@ class Embedder:
             started_s: When the request began, on `time.perf_counter`'s clock.
 
         Raises:
-            EmbedwayError: It cannot be answered; that too is recorded, unless it was shed with 503.
+            EmbedwayError: It cannot be answered. That too is recorded, unless it was shed with 503
+                or refused by a limit or a budget: that costs nothing, not even a line.
         """
-        at_ms, id = self._now_ms(), ids.new("embd")
-        row = partial(settle.row, request, caller, id=id, request_id=request_id, at_ms=at_ms)
-        routes: list[Route] = []
+        bill = Bill(
+            request=request,
+            caller=caller,
+            id=ids.new("embd"),
+            request_id=request_id,
+            at_ms=self._now_ms(),
+            started_s=started_s,
+        )
+        run = _Run(account=await self._meter.account(request, caller), at_ms=bill.at_ms)
         try:
             began_s = time.perf_counter()
-            embedded = await self._embedded(request, caller, routes, request_id=request_id)
+            embedded = await self._embedded(request, caller, run, request_id=request_id)
             engine_s = time.perf_counter() - began_s
-        except Overloaded:
-            raise  # work that was shed costs nothing, not even a row
-        except EmbedwayError as error:
-            # The refusal stands, recorded or not: it is not billed.
-            with suppress(EmbedwayError):
-                latency_s = time.perf_counter() - started_s
-                if routes:
-                    first = routes[0].served
-                    row = partial(row, model=first.model.id, provider=first.provider)
-                await self._ledger.record(row(latency_s=latency_s, status=error.status))
+        except asyncio.CancelledError:
+            # Nobody waits for the answer, but a provider may have done the work.
+            self._soon(self._given_up(run, bill, status=CLIENT_LEFT))
             raise
-        answer = _answer(embedded, routes, id=id, at_ms=at_ms, engine_s=engine_s)
-        await self._ledger.record(
-            row(
-                latency_s=time.perf_counter() - started_s,
-                model=answer.served[0].model.id,
-                provider=answer.providers,
-                tokens=answer.tokens,
-                estimated=answer.estimated,
-                priced=answer.priced,
-                cost_nano_usd=answer.cost_nano_usd,
+        except EmbedwayError as error:
+            run.shed = run.shed or isinstance(error, Overloaded)
+            await self._finished(self._given_up(run, bill, status=error.status))
+            raise
+        except BaseException:
+            await self._settle(run)
+            raise
+        answered = answer(
+            embedded, run.tallies, space=run.routes[0].space, bill=bill,
+            engine_s=engine_s, standings=run.standings,
+        )  # fmt: skip
+        await self._finished(self._recorded(run, bill, answered))
+        return answered
+
+    async def _recorded(self, run: "_Run", bill: Bill, answered: Answer) -> None:
+        """Commits the lines of an answer and settles what was reserved for it."""
+        try:
+            await self._ledger.record(
+                bill.lines(run.tallies, status=ANSWERED), held=run.account.subjects
             )
-        )
-        return answer
+        except BaseException:
+            await self._settle(run)
+            raise
+        await self._settle(run, tokens=answered.tokens, cost_nano_usd=answered.cost_nano_usd)
+
+    async def _given_up(self, run: "_Run", bill: Bill, *, status: int) -> None:
+        """Settles and records a request that is not answered, if that is to be recorded."""
+        # Who leaves has used what providers did meanwhile, though nobody is charged for it.
+        left = status == CLIENT_LEFT
+        tokens = sum(each.upstream_tokens for each in run.tallies) if left else 0
+        await self._settle(run, tokens=tokens)
+        if (run.shed or left) and not any(each.calls for each in run.tallies):
+            return
+        # The refusal stands, recorded or not: it is not billed.
+        with suppress(EmbedwayError):
+            await self._ledger.record(bill.lines(run.tallies, status=status))
+
+    async def _settle(self, run: "_Run", *, tokens: int = 0, cost_nano_usd: NanoUsd = 0) -> None:
+        if run.reserved:
+            await self._meter.settle(run.reserved, tokens=tokens, cost_nano_usd=cost_nano_usd)
+
+    async def _finished(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does it to its end, whether or not somebody still waits for it."""
+        await asyncio.shield(self._soon(work))
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Does it in the background, to its end."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """Waits for what goes on in the background."""
+        if self._background:
+            await asyncio.wait(self._background)
 
     async def _embedded(
-        self, request: EmbedRequest, caller: Caller, routes: list[Route], *, request_id: str
+        self, request: EmbedRequest, caller: Caller, run: "_Run", *, request_id: str
     ) -> Embedded:
-        """The vectors of all items, by way of `routes`, which are filled in."""
+        """The vectors of all items; what is tried and reserved for them is noted in `run`."""
         deadline_s = self._calls.now_s() + self._deadline_s
+        routes = run.routes
         try:
             async with asyncio.timeout(self._deadline_s):
-                plan = await self._planned(request, caller)
+                plan = await self._planned(request, caller, priced=bool(run.account.budgets))
                 routes += self._routes(request, plan, request_id=request_id)[:MAX_DEPLOYMENTS]
+                if run.account is not FREE:
+                    await self._reserve(run)
                 return await self._sender.send(
                     routes, items=len(request.items), deadline_s=deadline_s
                 )
@@ -152,14 +208,37 @@ class Embedder:
             model = routes[0].served.model.id if routes else request.model
             raise error.answer(model=model) from None
 
+    async def _reserve(self, run: "_Run") -> None:
+        """Reserves the tokens of the request, at the price of the dearest who may be asked.
+
+        Raises:
+            EmbedwayError: There is no room, or nobody can be asked for it.
+        """
+        try:
+            if any(each.served.deployment.price_per_mtok_usd for each in run.routes):
+                self._meter.check(run.account)
+            tokens, prices = await counted(run.routes)
+            run.reserved = await self._meter.reserve(
+                run.account,
+                tokens=tokens,
+                cost_nano_usd=money.cost(tokens, price_per_mtok=max(prices)),
+                at_ms=run.at_ms,
+            )
+        except (RateLimited, BudgetSpent):
+            run.shed = True
+            raise
+
     async def dry_run(self, request: EmbedRequest, caller: Caller) -> DryRun:
         """What would become of `request`; nobody is asked and nothing is recorded.
+
+        What is left of budgets, and of limits of tokens, is not looked at.
 
         Raises:
             EmbedwayError: It would be refused.
         """
         await self._prober.refresh()
-        plan = self._router.plan(request, caller, any_age=True)
+        account = await self._meter.account(request, caller)
+        plan = self._router.plan(request, caller, any_age=True, priced=bool(account.budgets))
         if not plan.ranked and not plan.unproven:
             raise nobody(request, plan.removed, plan.unproven)
         try:
@@ -168,7 +247,7 @@ class Embedder:
         except TimeoutError:
             raise self._late(()) from None
 
-    async def _planned(self, request: EmbedRequest, caller: Caller) -> Plan:
+    async def _planned(self, request: EmbedRequest, caller: Caller, *, priced: bool) -> Plan:
         """Who is asked for `request`, at least one.
 
         Raises:
@@ -176,7 +255,7 @@ class Embedder:
             ProviderError: The last one left cannot be asked whether it is of the space.
         """
         await self._prober.refresh()
-        plan = self._router.plan(request, caller)
+        plan = self._router.plan(request, caller, priced=priced)
         given_up: set[str] = set()
         failed: ProviderError | None = None
         while not plan.ranked:
@@ -189,7 +268,7 @@ class Embedder:
                 await self._prober.prove(left[0], self._router.told(left[0], request))
             except ProviderError as error:
                 failed = _of_canaries(error, left[0])
-            plan = self._router.plan(request, caller, given_up=frozenset(given_up))
+            plan = self._router.plan(request, caller, given_up=frozenset(given_up), priced=priced)
         self._look_after(plan, request)
         return plan
 
@@ -231,33 +310,3 @@ def _of_canaries(error: ProviderError, served: Served) -> ProviderError:
         error = ProviderError("malformed", "it refuses the canaries")
     error.provider = served.provider
     return error
-
-
-def _answer(
-    embedded: Embedded,
-    routes: Sequence[Route],
-    *,
-    id: str,
-    at_ms: int,
-    engine_s: float,
-) -> Answer:
-    tokens: dict[int, int] = {}
-    for part in embedded.parts:
-        tokens[part.at] = tokens.get(part.at, 0) + part.tokens
-    by = [routes[at] for at in tokens]
-    prices = [each.served.deployment.price_per_mtok_usd for each in by]
-    return Answer(
-        id=id,
-        created_s=at_ms // 1000,
-        served=[each.served for each in by],
-        space=msgspec.structs.replace(by[0].space, dimensions=embedded.vectors.shape[1]),
-        vectors=embedded.vectors,
-        tokens=sum(tokens.values()),
-        estimated=not all(each.exact for each in embedded.parts),
-        priced=None not in prices,
-        cost_nano_usd=sum(
-            money.cost(count, price_per_mtok=price or Decimal(0))
-            for count, price in zip(tokens.values(), prices, strict=True)
-        ),
-        engine_s=engine_s,
-    )

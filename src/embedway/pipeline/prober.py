@@ -14,8 +14,9 @@ from embedway.catalog.model import Served
 from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
+from embedway.core.usage import UsageLine
 from embedway.pipeline.calls import Calls
-from embedway.pipeline.probes import Probes
+from embedway.pipeline.probes import Probes, Record
 from embedway.pipeline.settling import OnEvent, Settling
 from embedway.ports.engine import Engine, Tokenizer
 from embedway.ports.storage import SpaceStore
@@ -44,6 +45,10 @@ class _Failure(msgspec.Struct, frozen=True, kw_only=True):
     """None if it answered, but could not be compared."""
 
 
+async def _forget(_: UsageLine) -> None:
+    pass
+
+
 class Prober:
     """Proves of which spaces deployments are; one for the process."""
 
@@ -56,6 +61,7 @@ class Prober:
         engines: Mapping[str, Engine],
         tokenizers: Mapping[str, Tokenizer],
         on_event: OnEvent = lambda _event, _served, _membership: None,
+        record: Record = _forget,
     ) -> None:
         """Takes what it needs.
 
@@ -66,6 +72,7 @@ class Prober:
             engines: By the names of `engine_of`.
             tokenizers: Of models that run here, by model id.
             on_event: Told when a deployment is proven to be in another state than before.
+            record: Keeps what a probe may cost.
         """
         self.membership = spaces.membership
         self.is_in = spaces.is_in
@@ -81,6 +88,7 @@ class Prober:
                 tokenizers=tokenizers,
                 fingerprint=spaces.fingerprint,
                 now_ms=spaces.now_ms,
+                record=record,
             ),
             prove=self.prove,
             load=self.load,

@@ -1,7 +1,7 @@
 """One probe: asks a deployment for the vectors of the canaries, within its limits."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from embedway.core.batch import Batch, Items, Result
 from embedway.core.errors import EmbedwayError, Overloaded
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
+from embedway.core.usage import UsageLine
 from embedway.core.vectors import Vectors
+from embedway.metering.settle import PROBE, Tally, probe_line
 from embedway.pipeline.calls import Calls
 from embedway.pipeline.engines import engine_of, limits_of
 from embedway.ports.engine import Engine, Tokenizer
@@ -22,11 +24,12 @@ from embedway.routing.verdict import Probe
 TIMEOUT_S = 10
 """Of each call."""
 AT_ONCE = 8
-PROBE = "probe"
-"""In the log, where the request is named that a call is for."""
 CHARACTERS_PER_TOKEN = 3
 MOST_MARKS = 8
 """Tokens that a model puts around a text."""
+
+Record = Callable[[UsageLine], Awaitable[None]]
+"""Keeps the line of a probe; raises nothing."""
 
 
 class Probes:
@@ -40,6 +43,7 @@ class Probes:
         tokenizers: Mapping[str, Tokenizer],
         fingerprint: Callable[[Served], str],
         now_ms: Callable[[], int],
+        record: Record,
     ) -> None:
         """See `embedway.pipeline.prober.Prober` and `embedway.routing.spaces.Spaces`."""
         self._calls = calls
@@ -47,6 +51,7 @@ class Probes:
         self._tokenizers = tokenizers
         self._fingerprint = fingerprint
         self._now_ms = now_ms
+        self._record = record
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def made(
@@ -59,7 +64,17 @@ class Probes:
         """
         async with self._gate:
             batch = await self._batch(served, input_type, texts)
-            whole, models = await self._asked(served, batch)
+            tally = Tally(served=served)
+            began_s, failed = self._calls.now_s(), True
+            try:
+                whole, models = await self._asked(tally, batch)
+                failed = False
+            finally:
+                if tally.calls and served.provider != LOCAL:
+                    seconds = self._calls.now_s() - began_s
+                    await self._record(
+                        probe_line(tally, at_ms=self._now_ms(), latency_s=seconds, failed=failed)
+                    )
             return Probe(
                 vectors=whole,
                 models=models,
@@ -83,28 +98,29 @@ class Probes:
             input_type=input_type,
         )
 
-    async def _asked(self, served: Served, batch: Batch) -> tuple[Vectors, frozenset[str]]:
+    async def _asked(self, tally: Tally, batch: Batch) -> tuple[Vectors, frozenset[str]]:
         """The vectors of `batch`, checked, and the names by which the answers call the model."""
+        served = tally.served
         limits = limits_of(served, self._engines[engine_of(served)].limits)
         parts = plan.cut(batch.tokens, max_items=limits.max_items, max_tokens=limits.max_tokens)
-        results = [await self._call(served, batch.part(start, end)) for start, end in parts]
+        results = [await self._call(tally, batch.part(start, end)) for start, end in parts]
         if len({result.vectors.shape[1] for result in results}) > 1:
             raise ProviderError("malformed", "vectors of different widths", billed="yes")
         whole = np.concatenate([result.vectors for result in results])
         return whole, frozenset(result.model for result in results if result.model)
 
-    async def _call(self, served: Served, batch: Batch) -> Result:
+    async def _call(self, tally: Tally, batch: Batch) -> Result:
         began_s = self._calls.now_s()
         outcome: Result | ProviderError | None = None
-        self._calls.began(served)
+        self._calls.began(tally.served)
         try:
-            outcome = result = await _answer(self._engines[engine_of(served)], batch)
+            outcome = result = await _answer(self._engines[engine_of(tally.served)], batch)
         except ProviderError as error:
             outcome = error
             raise
         finally:
             seconds = self._calls.now_s() - began_s
-            self._calls.ended(served, batch, outcome, seconds, request_id=PROBE)
+            self._calls.ended(tally, batch, outcome, seconds, request_id=PROBE)
         return result
 
 

@@ -1,6 +1,9 @@
 """One request's way to one deployment: what it is sent, and what is made of its answers."""
 
 import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import cast
 
 import msgspec
 
@@ -13,6 +16,7 @@ from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest, InputType
 from embedway.core.spaces import SpaceId
 from embedway.core.vectors import Vectors
+from embedway.metering.settle import Tally
 from embedway.pipeline.calls import Calls
 from embedway.pipeline.engines import limits_of
 from embedway.pipeline.prepare import Counted, Preparation
@@ -48,6 +52,8 @@ class Route:
         self.served = ranked.served
         self.space = space
         """Of its vectors, but for their width."""
+        self.tally = Tally(served=self.served)
+        """What it was asked, and what came of it."""
         self._was_healthy = ranked.standing == "healthy"
         self._request = request
         self._engine = engine
@@ -96,7 +102,7 @@ class Route:
 
     def ended(self, batch: Batch, outcome: Result | ProviderError | None, seconds: float) -> None:
         """See `embedway.batching.send.Route.ended`."""
-        self._calls.ended(self.served, batch, outcome, seconds, request_id=self._request_id)
+        self._calls.ended(self.tally, batch, outcome, seconds, request_id=self._request_id)
 
     async def _check_space(self, batch: Batch, result: Result) -> None:
         """Holds back an answer that looks other than the proven ones, until its space is proven."""
@@ -111,6 +117,25 @@ class Route:
         ) or await prober.confirm(served, told, width=width, norm=norm, model=model)
         if not (confirmed and prober.is_in(served, told, self.space.revision)):
             raise ProviderError("malformed", "vectors of another space than before", billed="yes")
+
+
+async def counted(routes: Sequence[Route]) -> tuple[int, list[Decimal]]:
+    """The tokens of a request as the first who can be asked counts them, and all known prices.
+
+    Raises:
+        InvalidRequest: Nobody can be asked for it.
+        Overloaded: Too much is waiting.
+    """
+    refusal: InvalidRequest | None = None
+    for route in routes:
+        try:
+            lot = await route.prepared()
+        except InvalidRequest as error:
+            refusal = refusal or error
+            continue
+        prices = (each.served.deployment.price_per_mtok_usd for each in routes)
+        return sum(lot.batch.tokens), [price or Decimal(0) for price in prices]
+    raise cast("InvalidRequest", refusal)
 
 
 def _finished(embedded: Vectors, batch: Batch, request: EmbedRequest, served: Served) -> Vectors:

@@ -6,7 +6,7 @@ import msgspec
 
 from embedway.catalog.model import UNQUANTISED, Served
 from embedway.core.batch import Abilities
-from embedway.core.errors import EmbedwayError, ModelForbidden, shown
+from embedway.core.errors import EmbedwayError, shown
 from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, InputType
 from embedway.routing import restrictions
@@ -42,6 +42,8 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     """Of each candidate by its id: the name that it was asked for by."""
     only: Sequence[str]
     """The providers that the operator pins the model to, if any."""
+    priced: bool
+    """Whether only who has a known price can be asked, for a budget is to be held."""
     told: Callable[[Served], InputType | None]
     """What a deployment is told that the vectors are for."""
     abilities: Callable[[Served], Abilities]
@@ -69,21 +71,31 @@ def passing(candidates: Sequence[Served], asking: Asking, removed: list[Removed]
 def _filters(asking: Asking) -> Iterator[tuple[str, Why]]:
     """The filters in force, in order: the field or word for each, and its test."""
     request, caller, asked, told = asking.request, asking.caller, asking.asked, asking.told
-    if caller.models is not None:
-        yield "model", _of_models(caller.models, asking.names)
-    if caller.providers is not None:
-        yield "provider", _of_providers(caller.providers)
+    project = caller.project
+    names = asking.names
+    yield (
+        "model",
+        lambda each: restrictions.refused_model(caller, asked=names[each.id], served=each),
+    )
+    yield "provider", lambda each: restrictions.refused_provider(caller, served=each)
     if asking.only:
         yield "only", _in(asking.only, "embedway.toml pins the model to others")
     if request.allowed_providers is not None:
         allowed = request.allowed_providers
         yield "allowed_providers", _in(allowed, f"not in {shown(allowed)}")
-    if request.eu_native:
+    if request.eu_native or (project and project.eu_native):
         yield "eu_native", lambda each: None if each.deployment.eu_native else "not EU-native"
-    if not request.allow_quantization:
+    if not request.allow_quantization or (project and not project.allow_quantization):
         yield "allow_quantization", _quantised
-    if request.zdr or request.allow_zero_data_retention:
+    zdr = request.zdr or request.allow_zero_data_retention
+    if zdr or (project and project.zero_data_retention):
         yield "zdr", _retaining
+    if asking.priced:
+        why = "its price is not known, and a budget applies; declare price_per_mtok_usd, or 0"
+        yield (
+            "budget",
+            lambda each: why if each.deployment.price_per_mtok_usd is None else None,
+        )
     if told(asked):
         blind = "cannot be told what vectors are for"
         yield "input_type", lambda each: None if told(each) else blind
@@ -92,32 +104,6 @@ def _filters(asking: Asking) -> Iterator[tuple[str, Why]]:
         # What a parameter of one provider does at another is nobody's promise.
         other = f"nothing proves that it does the same there as at {asked.provider}"
         yield asking.alone, lambda each: None if each.id == asked.id else other
-
-
-def _of_models(models: tuple[str, ...], names: Mapping[str, str]) -> Why:
-    def why(served: Served) -> EmbedwayError | None:
-        name = names[served.id]
-        if restrictions.allows(models, asked=name, served=served):
-            return None
-        return ModelForbidden(
-            f"This key may not use the model {name!r}. It may use {', '.join(models)}.",
-            param="model",
-        )
-
-    return why
-
-
-def _of_providers(providers: Sequence[str]) -> Why:
-    def why(served: Served) -> EmbedwayError | None:
-        if served.provider in providers:
-            return None
-        return ModelForbidden(
-            f"This key may not use the provider {served.provider!r}. It may use "
-            f"{', '.join(providers)}.",
-            param="model",
-        )
-
-    return why
 
 
 def _in(providers: Sequence[str], otherwise: str) -> Why:

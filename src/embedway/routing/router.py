@@ -77,6 +77,7 @@ class Router:
         *,
         given_up: frozenset[str] = frozenset(),
         any_age: bool = False,
+        priced: bool = False,
     ) -> Plan:
         """Who is asked for `request`, best first; perhaps nobody.
 
@@ -85,6 +86,7 @@ class Router:
             caller: Who asks.
             given_up: Ids of deployments that could not be proven just now.
             any_age: Whether old proofs will do, for nobody is going to be asked.
+            priced: Whether only those with a known price can be asked.
 
         Raises:
             UnknownModel: Nothing has this name.
@@ -110,6 +112,7 @@ class Router:
             alone=alone,
             names=names,
             only=policy.only,
+            priced=priced,
             told=lambda served: self.told(served, request),
             abilities=self._abilities,
         )

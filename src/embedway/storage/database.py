@@ -1,108 +1,164 @@
 """Opens the database and brings its tables up to date.
 
-Owns the connection settings that durability rests on. Knows nothing of what is stored.
+The one way to open either kind, and the one way to write what depends on what was read. Knows
+nothing of what is stored.
 """
 
-import os
-from functools import partial
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from sqlite3 import Connection as SqliteConnection
-from typing import Literal
 
 from alembic import command
 from alembic.config import Config
-from alembic.util.exc import CommandError
-from sqlalchemy import URL, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as TooBusy
+
+from embedway.storage import postgres, sqlite
+from embedway.storage.sqlite import Durability
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-LOCK_WAIT_S = 5
 
-Durability = Literal["process", "power"]
-"""What a commit survives: the end of the process, however sudden, or a power cut too."""
-
-# In WAL mode both survive kill -9; FULL also waits for the disk at each commit.
-_SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL"}
+_SQLITE = "sqlite"
 
 
 class DatabaseError(Exception):
     """The database cannot be opened; the message says why and what to do."""
 
 
-class DatabaseGone(SQLAlchemyError):
-    """The database was deleted or replaced while it was open."""
-
-
-def connect(path: Path, *, durability: Durability = "process") -> Engine:
-    """The SQLite database at `path`, created and migrated as needed.
+def connect(where: Path | str, *, durability: Durability = "process") -> Engine:
+    """The database, created (if a file) and migrated as needed.
 
     Args:
-        path: The file.
-        durability: What a commit survives.
+        where: The file of SQLite, or the URL of Postgres.
+        durability: What a commit survives. Postgres is told on its own side.
 
     Raises:
         DatabaseError: It cannot be opened, or was written by a newer Embedway.
     """
-    url = URL.create("sqlite", database=str(path))  # a path may hold what means something in a URL
-    engine = create_engine(
-        url,
-        connect_args={"timeout": LOCK_WAIT_S},
-        hide_parameters=True,  # they are users' data
-    )
-    event.listen(engine, "connect", partial(_prepare, _SYNCHRONOUS[durability]))
+    engine = open_engine(where, durability=durability)
     try:
-        _upgrade(engine)
-    except CommandError as error:
-        raise DatabaseError(
-            f"The database {path} was written by a newer Embedway: {error}. Install a newer "
-            "one, or set EMBEDWAY_DATA_DIR to another folder."
-        ) from error
-    except (SQLAlchemyError, OSError) as error:
-        raise DatabaseError(f"Cannot open the database {path}: {explain(error)}") from error
-    _guard(engine, path)
+        upgrade(engine)
+    except DatabaseError:
+        engine.dispose()
+        raise
+    if isinstance(where, Path):
+        sqlite.guard(engine, where)
     return engine
+
+
+def open_engine(where: Path | str, *, durability: Durability = "process") -> Engine:
+    """The database as it is: neither reached yet nor migrated. See `connect`."""
+    if isinstance(where, Path):
+        return sqlite.open_engine(where, durability=durability)
+    try:
+        return postgres.open_engine(postgres.address(where))
+    except ValueError as error:
+        raise DatabaseError(f"The address of the database is none: {error}.") from None
+
+
+def shown(engine: Engine) -> str:
+    """Which database it is, without its password."""
+    if engine.dialect.name == _SQLITE:
+        return str(engine.url.database)
+    return postgres.shown(engine.url)
+
+
+@contextmanager
+def writing(engine: Engine, *, lock: str) -> Generator[Connection]:
+    """A transaction that is alone among all that use the same lock, of whatever process.
+
+    What it reads is then still so when it writes. It commits at the end, or rolls back on an error.
+
+    Args:
+        engine: The database.
+        lock: A name for what must not change meanwhile, such as "keys".
+
+    Raises:
+        SQLAlchemyError: The database cannot be reached, or the lock was not to be had in
+            `postgres.WAIT_S`.
+    """
+    with engine.begin() as connection:
+        _take(connection, lock)
+        yield connection
+
+
+def unbounded(connection: Connection) -> None:
+    """Lets this transaction take as long as it takes, for what reads or changes a great deal."""
+    if connection.dialect.name != _SQLITE:
+        postgres.lift_bounds(connection)
+
+
+def revisions(engine: Engine) -> tuple[str | None, list[str]]:
+    """The revision that the tables are of, if any, and those that come after it, in order.
+
+    Raises:
+        DatabaseError: It cannot be reached, or was written by a newer Embedway.
+    """
+    script = ScriptDirectory.from_config(_config())
+    known = [each.revision for each in script.walk_revisions()][::-1]
+    with _explained(engine), engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current is None:
+        return None, known
+    if current not in known:
+        raise DatabaseError(
+            f"The database {shown(engine)} was written by a newer Embedway: its revision is "
+            f"{current}, the newest that this one knows is {known[-1]}. Install a newer one, or "
+            "name another database."
+        )
+    return current, known[known.index(current) + 1 :]
+
+
+def upgrade(engine: Engine) -> None:
+    """Brings the tables up to date.
+
+    Raises:
+        DatabaseError: It cannot be reached, or was written by a newer Embedway.
+    """
+    _, pending = revisions(engine)
+    if not pending:
+        return
+    config = _config()
+    with _explained(engine), engine.begin() as connection:
+        unbounded(connection)
+        # Two processes may start at once: the second waits here and then finds it done.
+        _take(connection, "migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def _explained(engine: Engine) -> Generator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        raise DatabaseError(
+            f"Cannot open the database {shown(engine)}: {explain(error)}"
+        ) from error
 
 
 def explain(error: SQLAlchemyError | OSError) -> str:
     """What went wrong with the database, and what to do."""
+    if isinstance(error, TooBusy):
+        return "All connections to it were in use for too long. Try again, or run more gateways."
     cause = getattr(error, "orig", None) or error
-    if isinstance(error, OperationalError | OSError):
-        return (
-            f"{cause}. Check that the data folder is writable, the disk not full and no other "
-            "program busy with it, or set EMBEDWAY_DATA_DIR to another folder."
-        )
-    return (
-        f"{cause}. It is damaged. Restore it from a copy, or move it away to begin with an empty "
-        "one: keys and usage are in it."
-    )
+    if type(cause).__module__.startswith("psycopg"):
+        return postgres.explain(error, cause)
+    return sqlite.explain(error, cause)
 
 
-def _prepare(synchronous: str, connection: SqliteConnection, _: object) -> None:
-    # WAL lets the CLI read while the server writes.
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
+def _take(connection: Connection, lock: str) -> None:
+    if connection.dialect.name == _SQLITE:
+        # There is one writer at a time whatever it is called.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        postgres.take_lock(connection, lock)
 
 
-def _guard(engine: Engine, path: Path) -> None:
-    # SQLite goes on writing to a file that was deleted under it, where nobody will read it again.
-    opened = path.stat()
-
-    def check(*_: object) -> None:
-        try:
-            same = os.path.samestat(path.stat(), opened)
-        except OSError:
-            same = False
-        if not same:
-            raise DatabaseGone(f"{path} is not the file it was. Restart this process.")
-
-    event.listen(engine, "checkout", check)
-
-
-def _upgrade(engine: Engine) -> None:
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    with engine.begin() as connection:
-        # Two processes may start at once: the second waits here and then finds it done.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    return config

@@ -1,48 +1,116 @@
-"""Keys at rest: found by digest, created, listed, revoked."""
+"""Keys at rest: created, listed, changed, revoked."""
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
-from sqlalchemy import Engine, RowMapping, func, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, insert, select, update
 
-from embedway.core.errors import StorageUnavailable
+from embedway.core.audit import Act
 from embedway.core.keys import Key
+from embedway.core.pages import Page
+from embedway.storage import pages, records
+from embedway.storage.audit import LOCK, Audit
+from embedway.storage.database import writing
 from embedway.storage.tables import keys
 
 
+class Which(msgspec.Struct, frozen=True, kw_only=True):
+    """Which keys: all, but for what is said."""
+
+    project_id: str | None = None
+    """Of this project."""
+    admin: bool = False
+    """Of no project."""
+    issued_by: str | None = None
+    """By this key."""
+
+
+class Keys:
+    """The keys, in one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, key: Key) -> None:
+        """Stores a new one."""
+        self._connection.execute(insert(keys).values(records.row(key)))
+
+    def get(self, id: str) -> Key | None:
+        """The one with this id, in whatever state it is."""
+        row = self._connection.execute(select(keys).where(keys.c.id == id)).mappings().first()
+        return records.read(row, Key) if row else None
+
+    def any(self) -> bool:
+        """Whether there has ever been one."""
+        return self._connection.execute(select(keys.c.id).limit(1)).first() is not None
+
+    def replace(self, key: Key) -> None:
+        """Stores what has become of one."""
+        self._connection.execute(update(keys).where(keys.c.id == key.id).values(records.row(key)))
+
+    def page(
+        self,
+        which: Which,
+        *,
+        after: str | None,
+        limit: int,
+        revoked: bool = True,
+        descending: bool = False,
+    ) -> Page[Key]:
+        """The next of them, oldest first unless `descending`; with `revoked` ones, or without."""
+        whole = select(keys)
+        if which.project_id is not None:
+            whole = whole.where(keys.c.project_id == which.project_id)
+        if which.admin:
+            whole = whole.where(keys.c.project_id.is_(None))
+        if which.issued_by is not None:
+            whole = whole.where(keys.c.issued_by == which.issued_by)
+        return pages.read(
+            self._connection,
+            whole,
+            *(() if revoked else (keys.c.revoked_ms.is_(None),)),
+            type=Key,
+            by=(keys.c.created_ms, keys.c.id),
+            after=after,
+            limit=limit,
+            descending=descending,
+        )
+
+
 class SqlKeys:
-    """The key store on a SQL database."""
+    """The keys on a SQL database, for who is no actor: a first start, a look at what there is."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="keys")
-
-    async def find(self, digest: bytes) -> Key | None:
-        """See `embedway.ports.storage.Keys.find`."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._select, digest)
 
     def create(self, key: Key) -> None:
         """Stores a new key."""
         with self._engine.begin() as connection:
-            connection.execute(insert(keys).values(msgspec.structs.asdict(key)))
+            Keys(connection).add(key)
 
     def create_first(self, key: Key) -> bool:
         """Stores `key` if there has never been one; says whether it did."""
-        with self._engine.begin() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            if connection.scalar(select(func.count()).select_from(keys)):
+        with writing(self._engine, lock=LOCK) as connection:
+            if Keys(connection).any():
                 return False
-            connection.execute(insert(keys).values(msgspec.structs.asdict(key)))
+            Keys(connection).add(key)
+            Audit(connection).add(
+                Act(
+                    at_ms=key.created_ms,
+                    actor="cli:serve",
+                    action="api_key.created",
+                    project_id=key.project_id,
+                    target=key.id,
+                    details={"name": key.name, "scopes": list(key.scopes)},
+                )
+            )
             return True
 
     def all(self) -> Sequence[Key]:
         """Every key, oldest first."""
         with self._engine.connect() as connection:
             rows = connection.execute(select(keys).order_by(keys.c.created_ms, keys.c.id))
-            return [_key(row) for row in rows.mappings()]
+            return [records.read(row, Key) for row in rows.mappings()]
 
     def revoke(self, key_id: str, *, at_ms: int) -> bool:
         """Revokes a key for good; False if there is none of this id that is not revoked yet."""
@@ -53,21 +121,3 @@ class SqlKeys:
                 .values(revoked_ms=at_ms)
             )
             return revoked.rowcount == 1
-
-    def _select(self, digest: bytes) -> Key | None:
-        try:
-            with self._engine.connect() as connection:
-                found = connection.execute(select(keys).where(keys.c.digest == digest))
-                row = found.mappings().first()
-        except SQLAlchemyError as error:
-            raise StorageUnavailable("Keys cannot be checked right now. Try again.") from error
-        return _key(row) if row else None
-
-
-def _key(row: RowMapping) -> Key:
-    key = Key(**row)
-    return msgspec.structs.replace(
-        key,
-        models=None if key.models is None else tuple(key.models),
-        providers=None if key.providers is None else tuple(key.providers),
-    )

@@ -1,135 +1,132 @@
-"""The usage ledger at rest: one writer that commits waiting rows in groups, and the report."""
+"""The usage ledger at rest: one writer that commits waiting lines in groups."""
 
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from http import HTTPStatus
-from typing import Any, Literal, get_args
+import asyncio
+import time
+from collections.abc import Collection, Iterator, Sequence
 
-import msgspec
-from sqlalchemy import ColumnElement, Engine, case, func, insert, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine
 
 from embedway.core.errors import StorageUnavailable
 from embedway.core.grouping import GroupWorker
-from embedway.core.usage import UsageRow
-from embedway.storage.tables import usage
+from embedway.core.subjects import Subject
+from embedway.core.usage import UsageLine
+from embedway.storage.commits import Charge, CommitError, Commits, Group, Lost, Refused, grouped
+from embedway.storage.sqlite_commits import SqliteCommits
+from embedway.storage.threads import WAIT_S
 
 MAX_GROUP_ROWS = 1_000
 MAX_WAITING_ROWS = 20_000
-DAY_MS = 86_400_000
-
-Dimension = Literal["day", "model", "provider", "key", "user", "on_behalf_of"]
-DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
-
-_GROUPS: dict[Dimension, ColumnElement[Any]] = {
-    "day": usage.c.at_ms // DAY_MS,
-    "model": usage.c.model,
-    "provider": usage.c.provider,
-    "key": usage.c.key_id,
-    "user": usage.c.user,
-    "on_behalf_of": usage.c.on_behalf_of,
-}
-
-
-class UsageSum(msgspec.Struct, frozen=True, kw_only=True):
-    """Usage summed over one group."""
-
-    group: dict[str, str | None]
-    requests: int
-    """Answered with 200."""
-    errors: int
-    """Well-formed requests answered with anything else, but for 503."""
-    items: int
-    tokens: int
-    estimated_tokens: int
-    """Of these, how many are an estimate."""
-    unpriced_tokens: int
-    """Of these, how many have no known price, and so cost nothing here."""
-    cost_nano_usd: int
+RETRY_S = 5.0
+"""How long a database that went away is waited for."""
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 0.5
 
 
 class SqlLedger:
     """The usage ledger on a SQL database."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        # Rows that wait while one commit runs make the next group: the busier, the larger.
-        self._writer = GroupWorker[UsageRow, None](
-            self._commit,
+    def __init__(self, engine: Engine, *, process: str = "", retry_s: float = RETRY_S) -> None:
+        """Starts the writer.
+
+        Args:
+            engine: The database.
+            process: Whose holds are made less by what is charged.
+            retry_s: How long a database that went away is waited for.
+        """
+        self._commits = _commits(engine, process=process)
+        self._retry_s = retry_s
+        self._away: float | None = None
+        """Since when the database is, in seconds; None while it is not."""
+        # Lines that wait while one commit runs make the next group: the busier, the larger.
+        self._writer = GroupWorker[Charge, CommitError | None](
+            self._work,
             name="ledger",
             group_weight=MAX_GROUP_ROWS,
             max_waiting_weight=MAX_WAITING_ROWS,
+            weigh=lambda charge: len(charge.lines),
         )
 
-    async def record(self, row: UsageRow) -> None:
+    async def record(self, lines: Sequence[UsageLine], *, held: Collection[Subject] = ()) -> None:
         """See `embedway.ports.storage.Ledger.record`."""
+        if not lines:
+            return
         try:
-            await self._writer.submit((row,))
-        except SQLAlchemyError as error:
+            async with asyncio.timeout(self._retry_s + WAIT_S):
+                [failure] = await self._writer.submit((Charge(lines, held),))
+        except TimeoutError as error:
+            failure = error
+        if failure is not None:
             # Each of the group gets an error of its own, with its own time to come back.
-            raise StorageUnavailable("Usage cannot be recorded right now. Try again.") from error
+            raise StorageUnavailable("Usage cannot be recorded right now. Try again.") from failure
 
     @property
     def alive(self) -> bool:
-        """Whether rows get committed."""
+        """Whether lines get committed."""
         return self._writer.alive
 
     @property
     def waiting(self) -> int:
-        """Rows not yet taken by the writer."""
+        """Lines not yet taken by the writer."""
         return self._writer.waiting_weight
 
     def close(self) -> None:
         """Commits what waits and stops the writer."""
         self._writer.close()
+        self._commits.close()
 
-    def _commit(self, rows: list[UsageRow]) -> Iterator[tuple[Sequence[int], Sequence[None]]]:
-        with self._engine.begin() as connection:
-            connection.execute(insert(usage), [msgspec.structs.asdict(row) for row in rows])
-        yield range(len(rows)), [None] * len(rows)
+    def _work(
+        self, charges: list[Charge]
+    ) -> Iterator[tuple[Sequence[int], Sequence[CommitError | None]]]:
+        yield range(len(charges)), self._committed(charges)
+
+    def _committed(self, charges: list[Charge]) -> list[CommitError | None]:
+        """Commits `charges`; says of each why it is not."""
+        try:
+            self._commit(grouped(charges))
+        except Refused as error:
+            if len(charges) == 1:
+                return [error]
+            # Only those are to fail that are at fault.
+            half = len(charges) // 2
+            return self._committed(charges[:half]) + self._committed(charges[half:])
+        except CommitError as error:
+            return [error] * len(charges)
+        return [None] * len(charges)
+
+    def _commit(self, group: Group) -> None:
+        """Commits `group` once, however often the database goes away meanwhile."""
+        in_doubt, away, pause_s = False, self._away, 0.0
+        while True:
+            try:
+                if not (in_doubt and self._commits.has(group)):
+                    self._commits.commit(group)
+            except Lost as error:
+                now_s = time.monotonic()
+                # Who comes while it is away does not wait for it anew, one after another; but who
+                # may have been committed gets the whole time to find out.
+                if away is None or (error.in_doubt and not in_doubt):
+                    away = now_s
+                self._away = away
+                in_doubt = in_doubt or error.in_doubt
+                if now_s - away >= self._retry_s:
+                    raise
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s + FIRST_PAUSE_S, LONGEST_PAUSE_S)
+            except CommitError as error:
+                self._away = None
+                # A first try that was still under way is why the second is refused.
+                if isinstance(error, Refused) and in_doubt and self._commits.has(group):
+                    return
+                raise
+            else:
+                self._away = None
+                return
 
 
-def report(
-    engine: Engine,
-    by: Sequence[Dimension],
-    *,
-    since_ms: int | None = None,
-    until_ms: int | None = None,
-) -> list[UsageSum]:
-    """Usage from `since_ms` up to but without `until_ms`, summed by each of `by`, in order.
+def _commits(engine: Engine, *, process: str) -> Commits:
+    if engine.dialect.name == "sqlite":
+        return SqliteCommits(engine, process=process)
+    # Its driver is slow to import.
+    from embedway.storage.postgres_commits import PostgresCommits  # noqa: PLC0415
 
-    Days are UTC. Times are milliseconds since 1970-01-01 UTC.
-    """
-    groups = [_GROUPS[name].label(name) for name in by]
-    answered = usage.c.status == HTTPStatus.OK
-    tokens = usage.c.tokens
-    sums = (
-        func.coalesce(func.sum(case((which, value), else_=0)), 0)
-        for which, value in (
-            (~answered, 1),
-            (answered, 1),
-            (answered, usage.c["items"]),
-            (answered, tokens),
-            (answered & usage.c.estimated, tokens),
-            (answered & ~usage.c.priced, tokens),
-            (answered, usage.c.cost_nano_usd),
-        )
-    )
-    query = select(*groups, *sums).group_by(*groups).order_by(*groups)
-    if since_ms is not None:
-        query = query.where(usage.c.at_ms >= since_ms)
-    if until_ms is not None:
-        query = query.where(usage.c.at_ms < until_ms)
-    with engine.connect() as connection:
-        return [_usage_sum(by, tuple(row)) for row in connection.execute(query)]
-
-
-def _usage_sum(by: Sequence[Dimension], row: tuple[Any, ...]) -> UsageSum:
-    group: dict[str, Any] = dict(zip(by, row, strict=False))
-    if "day" in group:
-        group["day"] = datetime.fromtimestamp(group["day"] * DAY_MS / 1000, UTC).date().isoformat()
-    errors, requests, items, tokens, estimated, unpriced, cost = map(int, row[len(by) :])
-    return UsageSum(
-        group=group, requests=requests, errors=errors, items=items, tokens=tokens,
-        estimated_tokens=estimated, unpriced_tokens=unpriced, cost_nano_usd=cost,
-    )  # fmt: skip
+    return PostgresCommits(engine, process=process)

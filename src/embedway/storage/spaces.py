@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from embedway.core.errors import StorageUnavailable
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof, Reference, ReferenceKey
+from embedway.storage import database
 from embedway.storage.tables import space_proofs, space_references
 
 Told = TypeVar("Told")
@@ -70,9 +71,8 @@ class SqlSpaces:
 
     async def _transaction(self, do: Callable[[Connection], Told]) -> Told:
         def run() -> Told:
-            with self._engine.begin() as connection:
-                # Two processes may learn the same at once.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            # Two processes may learn the same at once.
+            with database.writing(self._engine, lock="spaces") as connection:
                 return do(connection)
 
         return await _in_thread(run)

@@ -1,38 +1,76 @@
-"""The data folder: the database and, beside it, the pepper that keys are hashed with."""
+"""What is kept: the database and, apart from it, the pepper that keys are hashed with."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 from sqlalchemy import Engine as Database
+from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.storage import database, pepper
-from embedway.storage.database import Durability
+from embedway.storage import database
+from embedway.storage import pepper as peppers
+from embedway.storage.database import DatabaseError
+from embedway.storage.directory import SqlDirectory
 from embedway.storage.keys import SqlKeys
 from embedway.storage.spaces import SqlSpaces
+from embedway.storage.sqlite import Durability
+
+FILE = "embedway.db"
+"""Of SQLite, in the data folder."""
+PEPPER = "pepper"
+"""Likewise, unless the settings give it."""
 
 
 class Store(msgspec.Struct, frozen=True):
-    """What is kept in the data folder."""
+    """What is kept, open."""
 
     database: Database
+    directory: SqlDirectory
     keys: SqlKeys
     pepper: bytes
     spaces: SqlSpaces
 
 
-def open_store(folder: Path, *, durability: Durability = "process") -> Store:
-    """Opens the data folder, making it on first use; see `database.connect` for `durability`.
+def open_store(
+    folder: Path,
+    *,
+    database_url: str | None = None,
+    pepper: str | None = None,
+    durability: Durability = "process",
+) -> Store:
+    """Opens what is kept, making it on first use.
+
+    Args:
+        folder: The data folder.
+        database_url: Of Postgres; the file in the folder if not given.
+        pepper: In hex; the file in the folder if not given.
+        durability: See `database.connect`.
 
     Raises:
-        DatabaseError: It cannot be made or opened.
+        DatabaseError: It cannot be made or opened, or its keys were made with another pepper.
     """
+    if database_url is None or pepper is None:
+        with _explained(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = database.connect(database_url or folder / FILE, durability=durability)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        secret = pepper.read_or_create(folder / "pepper")
+        with _explained(folder):
+            secret = peppers.settle(engine, folder / PEPPER, given=pepper)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Store(engine, SqlDirectory(engine), SqlKeys(engine), secret, SqlSpaces(engine))
+
+
+@contextmanager
+def _explained(folder: Path) -> Generator[None]:
+    try:
+        yield
     except OSError as error:
-        raise database.DatabaseError(
+        raise DatabaseError(
             f"Cannot use the data folder {folder}: {error.strerror}. Make it a folder you can "
             "write to, or set EMBEDWAY_DATA_DIR to another one."
         ) from error
-    engine = database.connect(folder / "embedway.db", durability=durability)
-    return Store(engine, SqlKeys(engine), secret, SqlSpaces(engine))
+    except SQLAlchemyError as error:
+        raise DatabaseError(f"The database failed: {database.explain(error)}") from error

@@ -15,11 +15,38 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    false,
-    true,
 )
 
 metadata = MetaData()
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("archived_ms", BigInteger),
+    Column("models", JSON(none_as_null=True)),
+    Column("providers", JSON(none_as_null=True)),
+    Column("eu_native", Boolean, nullable=False),
+    Column("zero_data_retention", Boolean, nullable=False),
+    Column("allow_quantization", Boolean, nullable=False),
+    Column("limits", JSON, nullable=False),
+    Column("budgets", JSON, nullable=False),
+    Column("user_limits", JSON, nullable=False),
+    Column("user_budgets", JSON, nullable=False),
+)
+
+end_users = Table(
+    "end_users",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("blocked_ms", BigInteger),
+    Column("limits", JSON(none_as_null=True)),
+    Column("budgets", JSON(none_as_null=True)),
+)
 
 keys = Table(
     "keys",
@@ -33,29 +60,130 @@ keys = Table(
     Column("revoked_ms", BigInteger),
     Column("models", JSON(none_as_null=True)),
     Column("providers", JSON(none_as_null=True)),
+    Column("project_id", Text),
+    Column("scopes", JSON, nullable=False, server_default='["embeddings", "on_behalf_of"]'),
+    Column("issued_by", Text),
+    Column("limits", JSON, nullable=False, server_default="[]"),
+    Column("budgets", JSON, nullable=False, server_default="[]"),
+    Index("keys_by_project", "project_id"),
+    Index("keys_by_issuer", "issued_by"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("project_id", Text),
+    Column("target", Text, nullable=False),
+    Column("details", JSON, nullable=False),
+    Column("request_id", Text),
+    Index("audit_by_time", "at_ms"),
+)
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
 )
 
 usage = Table(
     "usage",
     metadata,
     Column("id", Text, primary_key=True),
+    Column("line", Integer, primary_key=True),
     Column("at_ms", BigInteger, nullable=False),
     Column("request_id", Text, nullable=False),
+    Column("project_id", Text, nullable=False),
     Column("key_id", Text, nullable=False),
     Column("on_behalf_of", Text),
     Column("user", Text),
+    Column("end_user", Text, nullable=False),
     Column("metadata", JSON, nullable=False),
     Column("model", Text, nullable=False),
+    Column("asked", Text, nullable=False),
     Column("provider", Text, nullable=False),
     Column("items", Integer, nullable=False),
     Column("tokens", BigInteger, nullable=False),
-    Column("estimated", Boolean, nullable=False, server_default=false()),
-    Column("priced", Boolean, nullable=False, server_default=true()),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("estimated", Boolean, nullable=False),
+    Column("priced", Boolean, nullable=False),
     Column("cost_nano_usd", BigInteger, nullable=False),
+    Column("upstream_cost_nano_usd", BigInteger, nullable=False),
+    Column("calls", Integer, nullable=False),
+    Column("failed_calls", Integer, nullable=False),
     Column("latency_us", BigInteger, nullable=False),
     Column("status", Integer, nullable=False),
     Index("usage_by_time", "at_ms"),
-    Index("usage_by_key_and_time", "key_id", "at_ms"),
+)
+
+SUMS = (
+    "requests",
+    "errors",
+    "items",
+    "tokens",
+    "cached_tokens",
+    "estimated_tokens",
+    "unpriced_tokens",
+    "cost_nano_usd",
+    "upstream_cost_nano_usd",
+    "calls",
+    "failed_calls",
+)
+"""What a roll-up sums over the lines of a time, project, key, model and provider."""
+
+
+def _rollup(name: str, *, end_users: bool) -> Table:
+    # `at_ms` is when the hour or day begins. Where none, ids and end users are empty, not null, for
+    # they are of the primary key.
+    return Table(
+        name,
+        metadata,
+        Column("at_ms", BigInteger, primary_key=True),
+        Column("project_id", Text, primary_key=True),
+        Column("key_id", Text, primary_key=True),
+        Column("model", Text, primary_key=True),
+        Column("provider", Text, primary_key=True),
+        *([Column("end_user", Text, primary_key=True)] if end_users else []),
+        *(Column(each, BigInteger, nullable=False) for each in SUMS),
+        *(
+            [Index(f"{name}_by_end_user", "project_id", "end_user", "at_ms")]
+            if end_users
+            else [
+                Index(f"{name}_by_key", "key_id", "at_ms"),
+                Index(f"{name}_by_project", "project_id", "at_ms"),
+            ]
+        ),
+        sqlite_with_rowid=False,  # reports read ranges of the primary key: kept in its order
+    )
+
+
+usage_hours = _rollup("usage_hours", end_users=False)
+usage_days = _rollup("usage_days", end_users=False)
+usage_user_hours = _rollup("usage_user_hours", end_users=True)
+usage_user_days = _rollup("usage_user_days", end_users=True)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("process", Text, primary_key=True),
+    Column("amount_nano_usd", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+)
+
+budget_alerts = Table(
+    "budget_alerts",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("per", Text, primary_key=True),
+    Column("window_ms", BigInteger, primary_key=True),
+    Column("amount_nano_usd", BigInteger, primary_key=True),
+    Column("percent", Integer, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 space_references = Table(

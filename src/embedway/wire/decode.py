@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 import msgspec
 
+from embedway.core.credentials import looks_secret
 from embedway.core.errors import SHOWN_CHARACTERS, EmbedwayError, InvalidRequest, shown
 from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, spelled
 
@@ -78,6 +79,12 @@ def decode(body: bytes | bytearray) -> EmbedRequest:
     request = EmbedRequest(**known)
     _check_input(request)
     _check_text("model", (request.model,))
+    if looks_secret(request.model):
+        raise InvalidRequest(
+            "'model' holds what looks like an API key. Send a key as Authorization, and nowhere "
+            "else.",
+            param="model",
+        )
     _check_text("user", (request.user or "",))
     _check_text("metadata", (*request.metadata, *request.metadata.values()))
     for name in request.extra_body:

@@ -2,6 +2,7 @@
 
 import orjson
 
+from embedway.core.credentials import hidden
 from embedway.core.errors import EmbedwayError
 
 
@@ -10,9 +11,9 @@ def body(error: EmbedwayError) -> bytes:
     return orjson.dumps(
         {
             "error": {
-                "message": error.message,
+                "message": hidden(error.message),
                 "type": error.type,
-                "param": error.param,
+                "param": error.param and hidden(error.param),
                 "code": error.code,
             }
         }

@@ -1,0 +1,383 @@
+"""Administrative acts on projects, keys and end users.
+
+The one place where they are done, for the admin API and the command line alike. Each is checked,
+done and recorded in one transaction, or none of that. Knows neither HTTP nor the terminal.
+"""
+
+import secrets
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Engine
+
+from embedway.admin import actors, rules
+from embedway.admin.actors import Actor, not_found, require_admin
+from embedway.admin.journal import Journal
+from embedway.auth import rights, secret
+from embedway.core.audit import Act
+from embedway.core.budgets import Budget
+from embedway.core.errors import Forbidden, InvalidRequest, NotFound, shown
+from embedway.core.keys import USUAL_SCOPES, Key, Scope
+from embedway.core.money import NanoUsd
+from embedway.core.pages import Page
+from embedway.core.projects import DEFAULT_PROJECT, EndUser, Project
+from embedway.core.subjects import Subject
+from embedway.storage.audit import Wanted
+from embedway.storage.keys import Which
+from embedway.storage.organisation import Organisation, changing, reading
+from embedway.storage.spent import spent
+
+Changes = Mapping[str, Any]
+"""Fields of a `Project`, `Key` or `EndUser`, with the values they are to have."""
+
+OF_PROJECTS = frozenset(Project.__struct_fields__) - {"id", "created_ms", "archived_ms"}
+OF_KEYS = frozenset(
+    ("name", "scopes", "expires_ms", "models", "providers", "limits", "budgets")
+)  # fmt: skip
+OF_END_USERS = frozenset(("blocked", "limits", "budgets"))
+"""`blocked` is whether it is."""
+
+_RIGHTS = frozenset(("scopes", "expires_ms", "models", "providers"))
+
+Record = TypeVar("Record", Project, Key, EndUser)
+
+
+class Acts:
+    """What can be done, each by an `Actor`.
+
+    Each raises `Forbidden` if the actor has no right to it, `NotFound` if what it is about does not
+    exist or is not the actor's to see, `InvalidRequest` if a value is not possible, and
+    `SQLAlchemyError` if the database fails. Lists are parts: `limit` of them, from that `after` on.
+    """
+
+    def __init__(self, database: Engine, *, pepper: bytes, now_ms: Callable[[], int]) -> None:
+        """Args name what it needs; `pepper` is what digests of keys are keyed with."""
+        self._database = database
+        self._pepper = pepper
+        self._now_ms = now_ms
+
+    # Projects
+
+    def create_project(self, actor: Actor, changes: Changes, *, unique: bool = False) -> Project:
+        """A new project; `changes` has its name at least, which is its alone if `unique`."""
+        require_admin(actor)
+        id = f"proj_{secrets.token_hex(8)}"
+        fields = _only(changes, OF_PROJECTS)
+        project = rules.project(Project(id=id, created_ms=self._now_ms(), **fields))
+        with self._changing(actor) as (all, journal):
+            if unique:
+                _check_name(all, project)
+            all.projects.add(project)
+            journal.created("project.created", project)
+        return project
+
+    def projects(
+        self, actor: Actor, *, after: str | None, limit: int, archived: bool = False
+    ) -> Page[Project]:
+        """The projects, oldest first; with the `archived` ones, or without."""
+        require_admin(actor)
+        with reading(self._database) as all:
+            return all.projects.page(after=after, limit=limit, archived=archived)
+
+    def project(self, actor: Actor, id: str) -> Project:
+        """The project of this id."""
+        require_admin(actor)
+        with reading(self._database) as all:
+            return _project(all, id)
+
+    def find_project(self, actor: Actor, id_or_name: str) -> Project:
+        """The project of this id, or the only one of this name that is not archived."""
+        require_admin(actor)
+        # An administrator sees all there is, so what is not found does not exist.
+        unknown = NotFound(f"There is no project {shown(id_or_name)}.")
+        if not rules.visible(id_or_name):
+            raise unknown
+        with reading(self._database) as all:
+            if project := all.projects.get(id_or_name):
+                return project
+            named = all.projects.named(id_or_name)
+        if len(named) > 1:
+            raise InvalidRequest(
+                f"More than one project is called {shown(id_or_name)}. Say which by its id."
+            )
+        if not named:
+            raise unknown
+        return named[0]
+
+    def update_project(
+        self, actor: Actor, id: str, changes: Changes, *, unique: bool = False
+    ) -> Project:
+        """Changes a project that is not archived; a new name is its alone if `unique`."""
+        require_admin(actor)
+        with self._changing(actor) as (all, journal):
+            before = _active(_project(all, id))
+            after = rules.project(_changed(before, changes, OF_PROJECTS))
+            if unique and after.name != before.name:
+                _check_name(all, after)
+            if after != before:
+                all.projects.replace(after)
+                journal.updated("project.updated", before, after)
+        return after
+
+    def archive_project(self, actor: Actor, id: str) -> Project:
+        """Archives a project for good: its keys stop working. Its usage is kept."""
+        require_admin(actor)
+        with self._changing(actor) as (all, journal):
+            project = _project(all, id)
+            if project.id == DEFAULT_PROJECT:
+                raise InvalidRequest(
+                    "The default project cannot be archived. Revoke its keys instead."
+                )
+            if project.archived_ms is None:
+                project = msgspec.structs.replace(project, archived_ms=self._now_ms())
+                all.projects.replace(project)
+                journal.done("project.archived", project)
+        return project
+
+    # Keys
+
+    def create_key(
+        self, actor: Actor, *, project_id: str | None, changes: Changes
+    ) -> tuple[str, Key]:
+        """A new key of a project, or of none, which is an admin key: its secret, and its record.
+
+        What an administrator makes is bound by nothing but its project; what another key issues
+        has no more rights than that one, now and later. Without `scopes` it has the usual ones, as
+        far as whoever issues it has them.
+        """
+        fields = {**_only(changes, OF_KEYS)}
+        if project_id is None:
+            fields.setdefault("scopes", ("admin",))
+        with self._changing(actor) as (all, journal):
+            issuer = self._issuer(all, actor, project_id)
+            if issuer and "scopes" not in fields:
+                fields["scopes"] = _usual_scopes(issuer)
+            if project_id is not None:
+                _active(_project(all, project_id))
+            shown_once, key = secret.issue(
+                fields.pop("name"),
+                pepper=self._pepper,
+                now_ms=journal.at_ms,
+                project_id=project_id,
+                issued_by=issuer.id if issuer else None,
+                **fields,
+            )
+            if issuer:
+                rights.check_issued(key, issuer)
+            all.keys.add(rules.key(key))
+            journal.created("api_key.created", key)
+        return shown_once, key
+
+    def keys(
+        self,
+        actor: Actor,
+        *,
+        project_id: str | None,
+        after: str | None,
+        limit: int,
+        revoked: bool = False,
+        descending: bool = False,
+    ) -> Page[Key]:
+        """The keys of a project, or the admin keys, oldest first unless `descending`.
+
+        Whoever is no administrator sees those that it issued.
+        """
+        with reading(self._database) as all:
+            issuer = self._issuer(all, actor, project_id)
+            if project_id is not None:
+                _project(all, project_id)
+            return all.keys.page(
+                Which(
+                    project_id=project_id,
+                    admin=project_id is None,
+                    issued_by=issuer.id if issuer else None,
+                ),
+                after=after,
+                limit=limit,
+                revoked=revoked,
+                descending=descending,
+            )
+
+    def every_key(self, actor: Actor, *, after: str | None, limit: int) -> Page[Key]:
+        """All keys that there are or were, oldest first."""
+        require_admin(actor)
+        with reading(self._database) as all:
+            return all.keys.page(Which(), after=after, limit=limit)
+
+    def key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
+        """A key of a project, or an admin key, in whatever state it is."""
+        with reading(self._database) as all:
+            return self._key(all, actor, id, project_id)
+
+    def find_key(self, actor: Actor, id: str) -> Key:
+        """A key, whosever it is."""
+        require_admin(actor)
+        with reading(self._database) as all:
+            key = all.keys.get(id) if rules.is_id(id) else None
+        if key is None:
+            raise NotFound(f"There is no key {shown(id)}.")
+        return key
+
+    def update_key(self, actor: Actor, id: str, *, project_id: str | None, changes: Changes) -> Key:
+        """Changes a key that works; one that was issued stays within what its issuer has."""
+        require_admin(actor)
+        with self._changing(actor) as (all, journal):
+            before = self._key(all, actor, id, project_id)
+            if (state := before.state(journal.at_ms)) != "active":
+                raise InvalidRequest(f"The key {id} is {state} and stays so. Make a new one.")
+            after = rules.key(_changed(before, changes, OF_KEYS))
+            if after.issued_by and not _RIGHTS.isdisjoint(changes):
+                issuer = all.keys.get(after.issued_by)
+                if issuer is None:
+                    raise not_found("key", after.issued_by)
+                rights.check_issued(after, issuer)
+            if after != before:
+                all.keys.replace(after)
+                journal.updated("api_key.updated", before, after)
+        return after
+
+    def revoke_key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
+        """Revokes a key for good; what it issued stops working with it."""
+        with self._changing(actor) as (all, journal):
+            key = self._key(all, actor, id, project_id)
+            if key.revoked_ms is not None:
+                raise NotFound(f"The key {id} is revoked already.")
+            key = msgspec.structs.replace(key, revoked_ms=journal.at_ms)
+            all.keys.replace(key)
+            journal.done("api_key.deleted", key)
+        return key
+
+    # End users
+
+    def end_users(
+        self, actor: Actor, project_id: str, *, after: str | None, limit: int
+    ) -> Page[EndUser]:
+        """The end users of a project that have a record, by their ids."""
+        require_admin(actor)
+        with reading(self._database) as all:
+            _project(all, project_id)
+            return all.end_users.page(project_id, after=after, limit=limit)
+
+    def end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
+        """The record of an end user."""
+        require_admin(actor)
+        with reading(self._database) as all:
+            return _end_user(all, project_id, id)
+
+    def set_end_user(self, actor: Actor, project_id: str, id: str, changes: Changes) -> EndUser:
+        """Changes the record of an end user, and makes it if there is none."""
+        require_admin(actor)
+        rules.end_user_id(id)
+        fields = {**_only(changes, OF_END_USERS)}
+        with self._changing(actor) as (all, journal):
+            _active(_project(all, project_id))
+            before = all.end_users.get(project_id, id)
+            now = before or EndUser(project_id=project_id, id=id, created_ms=journal.at_ms)
+            if "blocked" in fields:
+                since_ms = now.blocked_ms or journal.at_ms
+                fields["blocked_ms"] = since_ms if fields.pop("blocked") else None
+            after = rules.end_user(msgspec.structs.replace(now, **fields))
+            if before is None:
+                all.end_users.add(after)
+                journal.created("end_user.created", after)
+            elif after != before:
+                all.end_users.replace(after)
+                journal.updated("end_user.updated", before, after)
+        return after
+
+    def remove_end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
+        """Removes the record: the end user is as all others of the project. Usage is kept."""
+        require_admin(actor)
+        with self._changing(actor) as (all, journal):
+            user = _end_user(all, project_id, id)
+            all.end_users.remove(user)
+            journal.done("end_user.deleted", user)
+        return user
+
+    # What was spent, and done
+
+    def spent(
+        self, actor: Actor, subject: Subject, budgets: Sequence[Budget]
+    ) -> Mapping[Budget, NanoUsd]:
+        """What is spent of each of `budgets` of a project, key or end user in its window now."""
+        require_admin(actor)
+        with self._database.connect() as connection:
+            return spent(connection, subject, budgets, at_ms=self._now_ms())
+
+    def audit(self, actor: Actor, wanted: Wanted, *, after: str | None, limit: int) -> Page[Act]:
+        """The acts that were done, latest first."""
+        require_admin(actor)
+        with reading(self._database) as all:
+            return all.audit.page(wanted, after=after, limit=limit)
+
+    @contextmanager
+    def _changing(self, actor: Actor) -> Generator[tuple[Organisation, Journal]]:
+        with changing(self._database) as all:
+            yield all, Journal(all, actor, self._now_ms())
+
+    def _issuer(self, all: Organisation, actor: Actor, project_id: str | None) -> Key | None:
+        return actors.issuer(all, actor, project_id, now_ms=self._now_ms())
+
+    def _key(self, all: Organisation, actor: Actor, id: str, project_id: str | None) -> Key:
+        issuer = self._issuer(all, actor, project_id)
+        key = all.keys.get(id) if rules.is_id(id) else None
+        if key is None or key.project_id != project_id:
+            raise not_found("key", id)
+        if issuer and key.issued_by != issuer.id:
+            raise not_found("key", id)
+        return key
+
+
+def _project(all: Organisation, id: str) -> Project:
+    project = all.projects.get(id) if rules.is_id(id) else None
+    if project is None:
+        raise not_found("project", id)
+    return project
+
+
+def _active(project: Project) -> Project:
+    if project.archived_ms is not None:
+        raise InvalidRequest(f"The project {project.id} is archived for good. Choose another one.")
+    return project
+
+
+def _check_name(all: Organisation, project: Project) -> None:
+    for each in all.projects.named(project.name):
+        if each.id != project.id:
+            raise InvalidRequest(
+                f"A project is called {shown(project.name)} already: {each.id}. Choose another "
+                "name.",
+                param="name",
+            )
+
+
+def _usual_scopes(issuer: Key) -> tuple[Scope, ...]:
+    scopes: tuple[Scope, ...] = tuple(each for each in USUAL_SCOPES if each in issuer.scopes)
+    if not scopes:
+        raise Forbidden(
+            f"'scopes' is missing: without it a new key has {' and '.join(USUAL_SCOPES)} as far as "
+            "the key that issues it, and this one has neither. Say which the new key is to have.",
+            param="scopes",
+        )
+    return scopes
+
+
+def _end_user(all: Organisation, project_id: str, id: str) -> EndUser:
+    _project(all, project_id)
+    user = all.end_users.get(project_id, rules.end_user_id(id))
+    if user is None:
+        raise NotFound(f"The end user {shown(id)} has no record: it is as all others.")
+    return user
+
+
+def _only(changes: Changes, allowed: frozenset[str]) -> Changes:
+    for each in changes:
+        if each not in allowed:
+            raise InvalidRequest(f"'{each}' cannot be set. Leave it out.", param=each)
+    return changes
+
+
+def _changed(record: Record, changes: Changes, allowed: frozenset[str]) -> Record:
+    return msgspec.structs.replace(record, **_only(changes, allowed))

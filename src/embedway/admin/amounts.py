@@ -1,0 +1,144 @@
+"""Limits, budgets and names on the wire of the admin API, and what becomes of them inside.
+
+Knows which types fields are of; what values may be together is `admin.rules`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from embedway.admin.rules import MAX_ALERTS, MAX_BUDGETS, MAX_LIMITS, MAX_NAMES
+from embedway.core.budgets import MAX_NANO_USD, Budget, BudgetPer
+from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
+from embedway.core.money import as_usd
+
+MAX_USD = MAX_NANO_USD // 10**9
+_USD = re.compile(r"[0-9]{1,10}(\.[0-9]{1,9})?")
+
+
+class Body(BaseModel):
+    """What a request sends: exactly these fields, of exactly these types."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    def sent(self) -> dict[str, Any]:
+        """The fields that were sent, as they are inside."""
+        return {name: _inside(getattr(self, name)) for name in self.model_fields_set}
+
+
+def _usd(value: object) -> Decimal:
+    # Exact: neither a binary fraction nor more digits than there are nano-dollars.
+    text = repr(value) if isinstance(value, int | float) else value
+    if isinstance(value, float):
+        text = f"{Decimal(repr(value)):f}"
+    if isinstance(value, bool) or not isinstance(text, str) or not _USD.fullmatch(text):
+        raise ValueError("send a number of USD such as 25.5, or it as text, at most 9 decimals")
+    return Decimal(text)
+
+
+Usd = Annotated[
+    Decimal,
+    BeforeValidator(_usd, json_schema_input_type=float | str),
+    Field(ge=0, le=MAX_USD, description="In USD; a number, or it as text; at most 9 decimals."),
+]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Names = Annotated[list[Name], Field(min_length=1, max_length=MAX_NAMES)]
+
+
+def _form(example: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        if not isinstance(value, dict | BaseModel):
+            # What pydantic tells on; a TypeError would pass through it.
+            raise ValueError(f"send one as {example}")  # noqa: TRY004
+        return value  # pyright: ignore[reportUnknownVariableType]
+
+    return BeforeValidator(check)
+
+
+class WireLimit(Body):
+    """At most so many in any stretch of that length."""
+
+    of: Of
+    amount: Annotated[int, Field(ge=1, le=MAX_AMOUNT)]
+    per: Per
+
+
+class WireBudget(Body):
+    """At most so much in a calendar window, in UTC; weeks begin on Monday, `total` never ends."""
+
+    amount_usd: Usd
+    per: BudgetPer
+    alerts: Annotated[
+        list[Annotated[int, Field(ge=1, le=100)]],
+        Field(max_length=MAX_ALERTS, description="At how many percent an operator is told."),
+    ] = []
+
+
+_LIMIT_FORM = _form('{"of": "requests", "amount": 600, "per": "minute"}')
+_BUDGET_FORM = _form('{"amount_usd": 25.5, "per": "month", "alerts": [80]}')
+Limits = Annotated[list[Annotated[WireLimit, _LIMIT_FORM]], Field(max_length=MAX_LIMITS)]
+Budgets = Annotated[list[Annotated[WireBudget, _BUDGET_FORM]], Field(max_length=MAX_BUDGETS)]
+
+
+class LimitCard(BaseModel):
+    """A limit, as it is answered."""
+
+    of: Of
+    amount: int
+    per: Per
+
+
+class BudgetCard(BaseModel):
+    """A budget, as it is answered."""
+
+    amount_usd: float
+    per: BudgetPer
+    alerts: list[int]
+
+
+def limit_cards(limits: Iterable[Limit]) -> list[LimitCard]:
+    """These limits as they are answered."""
+    return [LimitCard(of=each.of, amount=each.amount, per=each.per) for each in limits]
+
+
+def budget_cards(budgets: Iterable[Budget]) -> list[BudgetCard]:
+    """These budgets as they are answered."""
+    return [
+        BudgetCard(
+            amount_usd=float(as_usd(each.amount_nano_usd)),
+            per=each.per,
+            alerts=list(each.alerts),
+        )
+        for each in budgets
+    ]
+
+
+def names(allowed: tuple[str, ...] | None) -> list[str] | None:
+    """A list of names as it is answered; None for any."""
+    return None if allowed is None else list(allowed)
+
+
+def or_none(fields: Mapping[str, Any], *lists: str) -> dict[str, Any]:
+    """`fields`, in which null for one of `lists` is an empty one."""
+    return {
+        name: () if value is None and name in lists else value for name, value in fields.items()
+    }
+
+
+def _inside(value: Any) -> Any:
+    match value:
+        case WireLimit():
+            return Limit(of=value.of, amount=value.amount, per=value.per)
+        case WireBudget():
+            return Budget(
+                amount_nano_usd=int(value.amount_usd.scaleb(9)),
+                per=value.per,
+                alerts=tuple(sorted(set(value.alerts))),
+            )
+        case list():
+            return tuple(_inside(each) for each in value)  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            return value

@@ -1,0 +1,150 @@
+"""The route of the audit log, in OpenAI's shape."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from embedway.admin.actors import Actor
+from embedway.admin.acts import Acts
+from embedway.admin.paging import After, Card, Limit, ListOf, listed
+from embedway.core.audit import Act, Action
+from embedway.storage.audit import Wanted
+
+MAX_FILTERED = 100
+MAX_TIME_S = 10**11
+
+Seconds = Annotated[int | None, Query(ge=0, le=MAX_TIME_S)]
+Ids = Annotated[list[Annotated[str, Field(pattern=r"^[^\x00]{1,512}$")]], Query()]
+
+
+class ServiceAccount(BaseModel):
+    """A key, or a token of an outside issuer."""
+
+    id: str
+
+
+class ActorKey(BaseModel):
+    """The key that was used."""
+
+    id: str
+    type: Literal["service_account"] = "service_account"
+    service_account: ServiceAccount
+
+
+class User(BaseModel):
+    """Who was at the command line: `cli:` and a user of the operating system."""
+
+    id: str
+
+
+class Session(BaseModel):
+    """Somebody at the command line."""
+
+    user: User
+
+
+class ActorCard(BaseModel):
+    """Who did it."""
+
+    type: Literal["api_key", "session"]
+    api_key: ActorKey | None = None
+    session: Session | None = None
+
+
+class InProject(BaseModel):
+    """In whose affairs."""
+
+    id: str
+
+
+class ActCard(Card):
+    """One act; what was done is under its type's name, as OpenAI has it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    object: Literal["organization.audit_log"] = "organization.audit_log"
+    type: Action
+    effective_at: int
+    actor: ActorCard
+    project: InProject | None
+    request_id: str | None
+    changes: dict[str, Any] | None = Field(
+        description="Of an update: each field that was changed, with `from` and `to`."
+    )
+
+
+def card(act: Act) -> ActCard:
+    """An act as it is answered."""
+    about: dict[str, Any] = {"id": act.target}
+    updated = act.action.endswith(".updated")
+    if updated:
+        about["changes_requested"] = {name: each["to"] for name, each in act.details.items()}
+    elif act.details:
+        about["data"] = dict(act.details)
+    return ActCard.model_validate(
+        {
+            "id": act.id,
+            "type": act.action,
+            "effective_at": act.at_ms // 1000,
+            "actor": _actor(act.actor),
+            "project": None if act.project_id is None else {"id": act.project_id},
+            "request_id": act.request_id,
+            "changes": dict(act.details) if updated else None,
+            act.action: about,
+        }
+    )
+
+
+def _actor(id: str) -> dict[str, Any]:
+    if id.startswith("cli:"):
+        return {"type": "session", "session": {"user": {"id": id}}}
+    return {"type": "api_key", "api_key": {"id": id, "service_account": {"id": id}}}
+
+
+def router(acts: Acts, *, actor: Actor) -> APIRouter:
+    """The route.
+
+    Args:
+        acts: What reads it.
+        actor: The dependency that says who asks.
+    """
+    routes = APIRouter(prefix="/v1/organization", tags=["audit"])
+
+    @routes.get("/audit_logs")
+    def list_acts(
+        limit: Limit = 20,
+        after: After = None,
+        event_types: Annotated[
+            list[Action], Query(alias="event_types[]", max_length=MAX_FILTERED)
+        ] = [],  # noqa: B006  # FastAPI's way; never changed
+        project_ids: Annotated[Ids, Query(alias="project_ids[]", max_length=MAX_FILTERED)] = [],  # noqa: B006
+        actor_ids: Annotated[Ids, Query(alias="actor_ids[]", max_length=MAX_FILTERED)] = [],  # noqa: B006
+        resource_ids: Annotated[Ids, Query(alias="resource_ids[]", max_length=MAX_FILTERED)] = [],  # noqa: B006
+        at_least: Annotated[Seconds, Query(alias="effective_at[gte]")] = None,
+        more_than: Annotated[Seconds, Query(alias="effective_at[gt]")] = None,
+        at_most: Annotated[Seconds, Query(alias="effective_at[lte]")] = None,
+        less_than: Annotated[Seconds, Query(alias="effective_at[lt]")] = None,
+        actor: Actor = actor,
+    ) -> ListOf[ActCard]:
+        """Who did what to projects, keys and end users, latest first. Needs an admin key."""
+        wanted = Wanted(
+            actions=event_types,
+            project_ids=project_ids,
+            actors=actor_ids,
+            targets=resource_ids,
+            since_ms=_latest([at_least, None if more_than is None else more_than + 1]),
+            until_ms=_earliest([less_than, None if at_most is None else at_most + 1]),
+        )
+        return listed(acts.audit(actor, wanted, after=after, limit=limit), card)
+
+    return routes
+
+
+def _latest(seconds: Sequence[int | None]) -> int | None:
+    return max((each * 1000 for each in seconds if each is not None), default=None)
+
+
+def _earliest(seconds: Sequence[int | None]) -> int | None:
+    return min((each * 1000 for each in seconds if each is not None), default=None)

@@ -1,0 +1,126 @@
+"""The routes of end users: those that a project treats unlike the others. They are ours.
+
+An id may hold any character, a slash too, so a path is written with it percent-encoded; where a
+client or proxy rewrites such paths (`..`), `POST` takes the id in the body and `GET` in the query.
+"""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from embedway.admin.actors import Actor
+from embedway.admin.acts import Acts
+from embedway.admin.amounts import (
+    Body,
+    BudgetCard,
+    Budgets,
+    LimitCard,
+    Limits,
+    budget_cards,
+    limit_cards,
+)
+from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
+from embedway.core.pages import Page
+from embedway.core.projects import EndUser
+from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
+
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTION_CHARACTERS)]
+
+
+class EndUserCard(Card):
+    """The record of an end user; null for limits or budgets means those of the project."""
+
+    object: Literal["organization.project.end_user"] = "organization.project.end_user"
+    project_id: str
+    created_at: int
+    blocked: bool
+    blocked_at: int | None
+    limits: list[LimitCard] | None
+    budgets: list[BudgetCard] | None
+
+
+class EndUserChanges(Body):
+    """What is to change; what is left out stays."""
+
+    blocked: Annotated[bool, Field(description="Whether its requests are refused.")] = False
+    limits: Annotated[
+        Limits | None,
+        Field(description="Instead of those that the project has for each; null for those."),
+    ] = None
+    budgets: Annotated[Budgets | None, Field(description="Likewise.")] = None
+
+    def changes(self) -> dict[str, Any]:
+        """What it asks to be set."""
+        return {name: value for name, value in self.sent().items() if name != "id"}
+
+
+class NewEndUser(EndUserChanges):
+    """The record of an end user, to be made or changed."""
+
+    id: Id
+
+
+def card(user: EndUser) -> EndUserCard:
+    """The record of an end user as it is answered."""
+    return EndUserCard(
+        id=user.id,
+        project_id=user.project_id,
+        created_at=user.created_ms // 1000,
+        blocked=user.blocked_ms is not None,
+        blocked_at=None if user.blocked_ms is None else user.blocked_ms // 1000,
+        limits=None if user.limits is None else limit_cards(user.limits),
+        budgets=None if user.budgets is None else budget_cards(user.budgets),
+    )
+
+
+def router(acts: Acts, *, actor: Actor) -> APIRouter:
+    """The routes.
+
+    Args:
+        acts: What they do.
+        actor: The dependency that says who asks.
+    """
+    routes = APIRouter(
+        prefix="/v1/organization/projects/{project_id}/end_users", tags=["end users"]
+    )
+
+    @routes.get("")
+    def list_end_users(
+        project_id: str,
+        limit: Limit = 20,
+        after: After = None,
+        id: Annotated[str | None, Query(description="This one alone.")] = None,
+        actor: Actor = actor,
+    ) -> ListOf[EndUserCard]:
+        """The end users of a project that have a record, by their ids. Needs an admin key."""
+        if id is None:
+            page = acts.end_users(actor, project_id, after=after, limit=limit)
+        else:
+            page = Page((acts.end_user(actor, project_id, id),), more=False)
+        return listed(page, card)
+
+    @routes.post("")
+    def set_end_user(project_id: str, body: NewEndUser, actor: Actor = actor) -> EndUserCard:
+        """Block an end user, or give it limits and budgets of its own; others have no record."""
+        return card(acts.set_end_user(actor, project_id, body.id, body.changes()))
+
+    @routes.get("/{end_user_id:path}")
+    def retrieve_end_user(project_id: str, end_user_id: str, actor: Actor = actor) -> EndUserCard:
+        """The record of one end user."""
+        return card(acts.end_user(actor, project_id, end_user_id))
+
+    @routes.post("/{end_user_id:path}")
+    def update_end_user(
+        project_id: str, end_user_id: str, body: EndUserChanges, actor: Actor = actor
+    ) -> EndUserCard:
+        """Likewise, with the id in the path."""
+        return card(acts.set_end_user(actor, project_id, end_user_id, body.changes()))
+
+    @routes.delete("/{end_user_id:path}")
+    def remove_end_user(project_id: str, end_user_id: str, actor: Actor = actor) -> Deleted:
+        """Remove the record: the end user is as all others. Its usage is kept."""
+        acts.remove_end_user(actor, project_id, end_user_id)
+        return Deleted(id=end_user_id, object="organization.project.end_user.deleted")
+
+    return routes

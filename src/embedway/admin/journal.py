@@ -1,0 +1,65 @@
+"""Adds to the record of administrative acts: what was created, and what was changed to what."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from embedway.admin.actors import Actor
+from embedway.core.audit import Act, Action
+from embedway.core.keys import Key
+from embedway.core.projects import EndUser, Project
+from embedway.storage import records
+from embedway.storage.organisation import Organisation
+
+_UNSAID = frozenset(("id", "project_id", "digest", "hint", "created_ms"))
+"""Of what is created: it is said already, or must not be."""
+
+Target = Project | Key | EndUser
+
+
+class Journal(msgspec.Struct, frozen=True):
+    """The record, for the acts of one transaction."""
+
+    everything: Organisation
+    actor: Actor
+    at_ms: int
+
+    def created(self, action: Action, made: Target) -> None:
+        """Something was made, with what was chosen for it."""
+        defaults = {each.name: each.default for each in msgspec.structs.fields(made)}
+        self.done(
+            action,
+            made,
+            {
+                name: value
+                for name, value in records.row(made).items()
+                if name not in _UNSAID and getattr(made, name) != defaults[name]
+            },
+        )
+
+    def updated(self, action: Action, before: Target, after: Target) -> None:
+        """Fields of something were changed."""
+        old, new = records.row(before), records.row(after)
+        changed = {
+            name: {"from": old[name], "to": value}
+            for name, value in new.items()
+            if value != old[name]
+        }
+        self.done(action, after, changed)
+
+    def done(
+        self, action: Action, target: Target, details: Mapping[str, Any] = {}
+    ) -> None:  # never changed
+        """Something was done to something."""
+        self.everything.audit.add(
+            Act(
+                at_ms=self.at_ms,
+                actor=self.actor.id,
+                action=action,
+                project_id=target.id if isinstance(target, Project) else target.project_id,
+                target=target.id,
+                details=details or {},
+                request_id=self.actor.request_id,
+            )
+        )

@@ -1,0 +1,333 @@
+"""The routes of projects' keys and of admin keys, in OpenAI's shapes with fields of ours.
+
+OpenAI has no route that makes a project's key; ours answers as the one that makes an admin key
+does, with the secret in `value`, this once.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from embedway.admin.actors import Actor
+from embedway.admin.acts import Acts
+from embedway.admin.amounts import (
+    Body,
+    BudgetCard,
+    Budgets,
+    LimitCard,
+    Limits,
+    Name,
+    Names,
+    budget_cards,
+    limit_cards,
+    names,
+    or_none,
+)
+from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
+from embedway.core.errors import InvalidRequest
+from embedway.core.keys import Key, Scope
+
+MAX_LIFE_S = 36_500 * 86_400
+MAX_TIME_S = 10**11
+
+
+class ServiceAccount(BaseModel):
+    """Whose a key is: every key is a service account of its own."""
+
+    id: str
+    name: str
+    created_at: int
+    role: Literal["member"] = "member"
+
+
+class ProjectOwner(BaseModel):
+    """Whose a project's key is."""
+
+    type: Literal["service_account"] = "service_account"
+    service_account: ServiceAccount
+
+
+class KeyCard(Card):
+    """A key of a project."""
+
+    object: Literal["organization.project.api_key"] = "organization.project.api_key"
+    name: str
+    redacted_value: str
+    created_at: int
+    expires_at: int | None
+    owner: ProjectOwner
+    owner_project_access: Literal["active", "inactive"]
+    project_id: str
+    status: Literal["active", "expired", "revoked"]
+    scopes: list[Scope]
+    issued_by: str | None
+    models: list[str] | None
+    providers: list[str] | None
+    limits: list[LimitCard]
+    budgets: list[BudgetCard]
+
+
+class NewKeyCard(KeyCard):
+    """A key of a project, with its secret."""
+
+    value: str
+
+
+class AdminOwner(BaseModel):
+    """Whose an admin key is."""
+
+    type: Literal["service_account"] = "service_account"
+    object: Literal["organization.service_account"] = "organization.service_account"
+    id: str
+    name: str
+    created_at: int
+    role: Literal["owner"] = "owner"
+
+
+class AdminKeyCard(Card):
+    """An admin key."""
+
+    object: Literal["organization.admin_api_key"] = "organization.admin_api_key"
+    name: str
+    redacted_value: str
+    created_at: int
+    expires_at: int | None
+    owner: AdminOwner
+    status: Literal["active", "expired", "revoked"]
+
+
+class NewAdminKeyCard(AdminKeyCard):
+    """An admin key, with its secret."""
+
+    value: str
+
+
+ExpiresIn = Annotated[
+    int | None,
+    Field(ge=1, le=MAX_LIFE_S, description="From now, in seconds; null for never."),
+]
+ExpiresAt = Annotated[
+    int | None,
+    Field(ge=1, le=MAX_TIME_S, description="Instead: then, in seconds since 1970-01-01 UTC."),
+]
+
+
+class _Expiring(Body):
+    expires_in_seconds: ExpiresIn = None
+    expires_at: ExpiresAt = None
+
+    def changes(self, now_ms: int) -> dict[str, Any]:
+        """What it asks to be set."""
+        sent = or_none(self.sent(), "limits", "budgets")
+        if {"expires_in_seconds", "expires_at"} <= sent.keys():
+            raise InvalidRequest(
+                "'expires_at' and 'expires_in_seconds' say the same. Send one of them.",
+                param="expires_at",
+            )
+        if "expires_in_seconds" in sent:
+            lasts_s = sent.pop("expires_in_seconds")
+            sent["expires_ms"] = None if lasts_s is None else now_ms + lasts_s * 1000
+        if "expires_at" in sent:
+            at_s = sent.pop("expires_at")
+            sent["expires_ms"] = None if at_s is None else at_s * 1000
+        return sent
+
+
+class _Fields(_Expiring):
+    models: Annotated[
+        Names | None, Field(description="The only names of models it may use; null for any.")
+    ] = None
+    providers: Annotated[
+        Names | None, Field(description="The only providers that may serve it; null for any.")
+    ] = None
+    limits: Annotated[
+        Limits | None, Field(description="Of its requests and those of keys it issued.")
+    ] = None
+    budgets: Annotated[Budgets | None, Field(description="Likewise.")] = None
+
+
+class NewKey(_Fields):
+    """A key to be made."""
+
+    name: Name
+    scopes: list[Scope] = Field(
+        default_factory=list[Scope],
+        min_length=1,
+        description="What it may do; if left out, embed and name end users, as far as the key that "
+        "issues it may.",
+    )
+
+
+class KeyChanges(_Fields):
+    """What is to change; what is left out stays."""
+
+    name: Name = ""
+    scopes: list[Scope] = Field(default_factory=list[Scope], min_length=1)
+
+
+class NewAdminKey(_Expiring):
+    """An admin key to be made."""
+
+    name: Name
+
+
+def card(key: Key, now_ms: int) -> KeyCard:
+    """A key of a project as it is answered."""
+    at_s = key.created_ms // 1000
+    state = key.state(now_ms)
+    return KeyCard.model_validate(
+        {
+            "id": key.id,
+            "name": key.name,
+            "redacted_value": f"{key.hint}...",
+            "created_at": at_s,
+            "expires_at": _seconds(key.expires_ms),
+            "owner": {"service_account": {"id": key.id, "name": key.name, "created_at": at_s}},
+            "owner_project_access": "active" if state == "active" else "inactive",
+            "project_id": key.project_id,
+            "status": state,
+            "scopes": key.scopes,
+            "issued_by": key.issued_by,
+            "models": names(key.models),
+            "providers": names(key.providers),
+            "limits": limit_cards(key.limits),
+            "budgets": budget_cards(key.budgets),
+        }
+    )
+
+
+def admin_card(key: Key, now_ms: int) -> AdminKeyCard:
+    """An admin key as it is answered."""
+    at_s = key.created_ms // 1000
+    return AdminKeyCard.model_validate(
+        {
+            "id": key.id,
+            "name": key.name,
+            "redacted_value": f"{key.hint}...",
+            "created_at": at_s,
+            "expires_at": _seconds(key.expires_ms),
+            "owner": {"id": key.id, "name": key.name, "created_at": at_s},
+            "status": key.state(now_ms),
+        }
+    )
+
+
+def router(acts: Acts, *, actor: Actor, now_ms: Callable[[], int]) -> APIRouter:
+    """The routes.
+
+    Args:
+        acts: What they do.
+        actor: The dependency that says who asks.
+        now_ms: The wall clock.
+    """
+    routes = APIRouter(prefix="/v1/organization", tags=["keys"])
+    _add_project_keys(routes, acts, actor, now_ms)
+    _add_admin_keys(routes, acts, actor, now_ms)
+    return routes
+
+
+def _add_project_keys(
+    routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callable[[], int]
+) -> None:
+    @routes.get("/projects/{project_id}/api_keys")
+    def list_keys(  # pyright: ignore[reportUnusedFunction]
+        project_id: str,
+        *,
+        limit: Limit = 20,
+        after: After = None,
+        include_revoked: bool = False,
+        actor: Actor = actor,
+    ) -> ListOf[KeyCard]:
+        """The keys of a project, oldest first: with a key that issues keys, those it issued."""
+        page = acts.keys(
+            actor, project_id=project_id, after=after, limit=limit, revoked=include_revoked
+        )
+        return listed(page, lambda each: card(each, now_ms()))
+
+    @routes.post("/projects/{project_id}/api_keys")
+    def create_key(  # pyright: ignore[reportUnusedFunction]
+        project_id: str, body: NewKey, actor: Actor = actor
+    ) -> NewKeyCard:
+        """Make a key. Its secret is in `value`, this once: only its hash is kept.
+
+        With a key that has the scope `keys`, the new one never has more rights than that one has.
+        """
+        changes = body.changes(now_ms())
+        value, key = acts.create_key(actor, project_id=project_id, changes=changes)
+        return NewKeyCard(**card(key, now_ms()).model_dump(), value=value)
+
+    @routes.get("/projects/{project_id}/api_keys/{key_id}")
+    def retrieve_key(  # pyright: ignore[reportUnusedFunction]
+        project_id: str, key_id: str, actor: Actor = actor
+    ) -> KeyCard:
+        """One key, in whatever state it is."""
+        return card(acts.key(actor, key_id, project_id=project_id), now_ms())
+
+    @routes.post("/projects/{project_id}/api_keys/{key_id}")
+    def update_key(  # pyright: ignore[reportUnusedFunction]
+        project_id: str, key_id: str, body: KeyChanges, actor: Actor = actor
+    ) -> KeyCard:
+        """Change a key; running servers know within a second."""
+        changes = body.changes(now_ms())
+        key = acts.update_key(actor, key_id, project_id=project_id, changes=changes)
+        return card(key, now_ms())
+
+    @routes.delete("/projects/{project_id}/api_keys/{key_id}")
+    def revoke_key(  # pyright: ignore[reportUnusedFunction]
+        project_id: str, key_id: str, actor: Actor = actor
+    ) -> Deleted:
+        """Revoke a key for good, and with it all that it issued."""
+        acts.revoke_key(actor, key_id, project_id=project_id)
+        return Deleted(id=key_id, object="organization.project.api_key.deleted")
+
+
+def _add_admin_keys(routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callable[[], int]) -> None:
+    @routes.get("/admin_api_keys")
+    def list_admin_keys(  # pyright: ignore[reportUnusedFunction]
+        *,
+        limit: Limit = 20,
+        after: After = None,
+        order: Literal["asc", "desc"] = "asc",
+        include_revoked: bool = False,
+        actor: Actor = actor,
+    ) -> ListOf[AdminKeyCard]:
+        """The admin keys. Needs one, as do all of these."""
+        page = acts.keys(
+            actor,
+            project_id=None,
+            after=after,
+            limit=limit,
+            revoked=include_revoked,
+            descending=order == "desc",
+        )
+        return listed(page, lambda each: admin_card(each, now_ms()))
+
+    @routes.post("/admin_api_keys")
+    def create_admin_key(  # pyright: ignore[reportUnusedFunction]
+        body: NewAdminKey, actor: Actor = actor
+    ) -> NewAdminKeyCard:
+        """Make an admin key, which may do all of this but not embed; its secret is in `value`."""
+        changes = body.changes(now_ms())
+        value, key = acts.create_key(actor, project_id=None, changes=changes)
+        return NewAdminKeyCard(**admin_card(key, now_ms()).model_dump(), value=value)
+
+    @routes.get("/admin_api_keys/{key_id}")
+    def retrieve_admin_key(  # pyright: ignore[reportUnusedFunction]
+        key_id: str, actor: Actor = actor
+    ) -> AdminKeyCard:
+        """One admin key, in whatever state it is."""
+        return admin_card(acts.key(actor, key_id, project_id=None), now_ms())
+
+    @routes.delete("/admin_api_keys/{key_id}")
+    def revoke_admin_key(  # pyright: ignore[reportUnusedFunction]
+        key_id: str, actor: Actor = actor
+    ) -> Deleted:
+        """Revoke an admin key for good. The last one may be: the command line makes others."""
+        acts.revoke_key(actor, key_id, project_id=None)
+        return Deleted(id=key_id, object="organization.admin_api_key.deleted")
+
+
+def _seconds(at_ms: int | None) -> int | None:
+    return None if at_ms is None else at_ms // 1000

@@ -1,0 +1,45 @@
+"""All routes of the organisation: projects, keys, end users, the audit log."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Response
+
+from embedway.admin import audit, end_users, keys, projects
+from embedway.admin.actors import Actor
+from embedway.admin.acts import Acts
+from embedway.core import ids
+from embedway.core.credentials import looks_secret
+from embedway.core.keys import Caller
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def router(acts: Acts, *, caller: Caller, now_ms: Callable[[], int]) -> APIRouter:
+    """The routes.
+
+    Args:
+        acts: What they do.
+        caller: The dependency that asks for a key and says whose it is.
+        now_ms: The wall clock.
+    """
+
+    def actor(
+        response: Response,
+        caller: Caller = caller,
+        x_request_id: Annotated[str | None, Header(include_in_schema=False)] = None,
+    ) -> Actor:
+        given = x_request_id or ""
+        plain = _REQUEST_ID.fullmatch(given) and not looks_secret(given)
+        request_id = given if plain else ids.new("req")
+        response.headers["x-request-id"] = request_id
+        return Actor.of_request(caller, request_id=request_id)
+
+    depends: Actor = Depends(actor)
+    routes = APIRouter()
+    routes.include_router(projects.router(acts, actor=depends))
+    routes.include_router(keys.router(acts, actor=depends, now_ms=now_ms))
+    routes.include_router(end_users.router(acts, actor=depends))
+    routes.include_router(audit.router(acts, actor=depends))
+    return routes

@@ -1,0 +1,146 @@
+"""The routes of projects, in OpenAI's shape with fields of ours."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from embedway.admin.actors import Actor
+from embedway.admin.acts import Acts
+from embedway.admin.amounts import (
+    Body,
+    BudgetCard,
+    Budgets,
+    LimitCard,
+    Limits,
+    Name,
+    Names,
+    budget_cards,
+    limit_cards,
+    names,
+    or_none,
+)
+from embedway.admin.paging import After, Card, Limit, ListOf, listed
+from embedway.core.projects import Project
+
+_LISTS = ("limits", "budgets", "user_limits", "user_budgets")
+
+
+class ProjectCard(Card):
+    """A project."""
+
+    object: Literal["organization.project"] = "organization.project"
+    name: str
+    created_at: int
+    archived_at: int | None
+    status: Literal["active", "archived"]
+    models: list[str] | None
+    providers: list[str] | None
+    eu_native: bool
+    zero_data_retention: bool
+    allow_quantization: bool
+    limits: list[LimitCard]
+    budgets: list[BudgetCard]
+    user_limits: list[LimitCard]
+    user_budgets: list[BudgetCard]
+
+
+class _Fields(Body):
+    models: Annotated[
+        Names | None,
+        Field(description="The only names of models that its requests may use; null for any."),
+    ] = None
+    providers: Annotated[
+        Names | None, Field(description="The only providers that may serve them; null for any.")
+    ] = None
+    eu_native: Annotated[
+        bool, Field(description="Whether all requests are served as if they had `eu_native`.")
+    ] = False
+    zero_data_retention: Annotated[bool, Field(description="Likewise with `zdr`.")] = False
+    allow_quantization: Annotated[bool, Field(description="Likewise without it, if false.")] = True
+    limits: Annotated[Limits | None, Field(description="Of all requests together.")] = None
+    budgets: Annotated[Budgets | None, Field(description="Likewise.")] = None
+    user_limits: Annotated[
+        Limits | None, Field(description="Of each end user that has none of its own.")
+    ] = None
+    user_budgets: Annotated[Budgets | None, Field(description="Likewise.")] = None
+
+    def changes(self) -> dict[str, Any]:
+        """What it asks to be set."""
+        return or_none(self.sent(), *_LISTS)
+
+
+class NewProject(_Fields):
+    """A project to be made."""
+
+    name: Name
+
+
+class ProjectChanges(_Fields):
+    """What is to change; what is left out stays."""
+
+    name: Name = ""
+
+
+def card(project: Project) -> ProjectCard:
+    """A project as it is answered."""
+    return ProjectCard(
+        id=project.id,
+        name=project.name,
+        created_at=project.created_ms // 1000,
+        archived_at=None if project.archived_ms is None else project.archived_ms // 1000,
+        status="active" if project.archived_ms is None else "archived",
+        models=names(project.models),
+        providers=names(project.providers),
+        eu_native=project.eu_native,
+        zero_data_retention=project.zero_data_retention,
+        allow_quantization=project.allow_quantization,
+        limits=limit_cards(project.limits),
+        budgets=budget_cards(project.budgets),
+        user_limits=limit_cards(project.user_limits),
+        user_budgets=budget_cards(project.user_budgets),
+    )
+
+
+def router(acts: Acts, *, actor: Actor) -> APIRouter:
+    """The routes.
+
+    Args:
+        acts: What they do.
+        actor: The dependency that says who asks.
+    """
+    routes = APIRouter(prefix="/v1/organization/projects", tags=["projects"])
+
+    @routes.get("")
+    def list_projects(
+        *,
+        limit: Limit = 20,
+        after: After = None,
+        include_archived: bool = False,
+        actor: Actor = actor,
+    ) -> ListOf[ProjectCard]:
+        """All projects, oldest first. Needs an admin key."""
+        page = acts.projects(actor, after=after, limit=limit, archived=include_archived)
+        return listed(page, card)
+
+    @routes.post("")
+    def create_project(body: NewProject, actor: Actor = actor) -> ProjectCard:
+        """Make a project: a tenant with keys, end users, limits and budgets of its own."""
+        return card(acts.create_project(actor, body.changes()))
+
+    @routes.get("/{project_id}")
+    def retrieve_project(project_id: str, actor: Actor = actor) -> ProjectCard:
+        """One project, archived or not."""
+        return card(acts.project(actor, project_id))
+
+    @routes.post("/{project_id}")
+    def update_project(project_id: str, body: ProjectChanges, actor: Actor = actor) -> ProjectCard:
+        """Change a project; running servers know within a second."""
+        return card(acts.update_project(actor, project_id, body.changes()))
+
+    @routes.post("/{project_id}/archive")
+    def archive_project(project_id: str, actor: Actor = actor) -> ProjectCard:
+        """Archive a project for good: its keys stop working, its usage is kept."""
+        return card(acts.archive_project(actor, project_id))
+
+    return routes

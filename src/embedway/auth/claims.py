@@ -1,0 +1,86 @@
+"""What claims of a token must be, whoever signed it; each is read only once that is checked."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from embedway.auth.compact import CURE
+from embedway.core.errors import InvalidKey
+
+END_USER = re.compile(r"[\x20-\x7e]{1,150}")
+"""An end user's id; '*' is none, for all the same."""
+
+_LATEST_S = 253_402_300_800
+"""The year 10,000."""
+
+
+class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
+    """From when to when a token works, in milliseconds since 1970-01-01 UTC."""
+
+    from_ms: float
+    until_ms: float
+
+    def check(self, now_ms: int) -> None:
+        """Lets pass while it works.
+
+        Raises:
+            InvalidKey: It does not yet, or no more.
+        """
+        if now_ms >= self.until_ms:
+            raise InvalidKey(f"This token has expired. {CURE}")
+        if now_ms < self.from_ms:
+            raise InvalidKey("This token is not valid yet. Try again later, or correct the clocks.")
+
+
+def lifetime(claims: Mapping[str, Any], *, leeway_s: float) -> Lifetime:
+    """As `exp`, which must be there, `nbf` and `iat` say.
+
+    Args:
+        claims: Of the token.
+        leeway_s: By how much clocks may differ.
+
+    Raises:
+        InvalidKey: One is missing or no time.
+    """
+    if "exp" not in claims:
+        raise InvalidKey(f"This token never expires: 'exp' is missing. {CURE}")
+    times = {name: _time_s(claims, name) for name in ("exp", "nbf", "iat") if name in claims}
+    begins_s = max(times.get("nbf", 0), times.get("iat", 0))
+    return Lifetime(from_ms=(begins_s - leeway_s) * 1000, until_ms=(times["exp"] + leeway_s) * 1000)
+
+
+def _time_s(claims: Mapping[str, Any], name: str) -> float:
+    value = claims[name]
+    # A whole number in all tokens seen, but RFC 7519 allows for parts of a second. True is an int.
+    if type(value) not in {int, float} or not 0 <= value < _LATEST_S:
+        raise InvalidKey(f"The token's {name!r} is no time in seconds. {CURE}")
+    return value
+
+
+def check_audience(claims: Mapping[str, Any], accepted: Collection[str]) -> None:
+    """Lets pass a token that is for one of `accepted`, be it among others.
+
+    Raises:
+        InvalidKey: It is for others alone, or does not say.
+    """
+    told: Any = claims.get("aud")
+    named = cast("list[Any]", told) if isinstance(told, list) else [told]
+    if not all(isinstance(each, str) for each in named) or not set(named) & set(accepted):
+        raise InvalidKey(f"This token is for another audience. Accepted: {', '.join(accepted)}.")
+
+
+def end_user(claims: Mapping[str, Any], name: str) -> str:
+    """The end user that the claim `name` holds.
+
+    Raises:
+        InvalidKey: There is none.
+    """
+    value = claims.get(name)
+    if not isinstance(value, str) or value == "*" or not END_USER.fullmatch(value):
+        raise InvalidKey(
+            f"The token's claim {name!r} is not 1 to 150 printable ASCII characters, or is '*'. "
+            f"{CURE}"
+        )
+    return value

@@ -1,0 +1,105 @@
+"""Takes a JSON Web Token apart: the compact form, strictly, and nothing else.
+
+Owns what holds for every token, whoever signed it, before its signature is looked at. What it says
+is not to be believed until its signature is checked.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from embedway.core.errors import InvalidKey
+
+MAX_BYTES = 8192
+
+_FORM = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+# What would have the token choose the key it is checked with, or change what is checked, and what
+# only encrypted or nested tokens have.
+_REFUSED = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "cty", "enc", "zip", "epk"})
+# Such as are made for other ends, as logout tokens are, have a type of their own (RFC 8725, 3.11).
+_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+CURE = "Get a new token from whoever issues them."
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of a token, none of them checked against a signature."""
+
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any]
+    signed: bytes
+    """What the signature is of."""
+    signature: bytes
+
+    @property
+    def algorithm(self) -> str:
+        """Of the signature, as the token says."""
+        return cast("str", self.header["alg"])
+
+
+def is_one(token: bytes) -> bool:
+    """Whether these bytes have the form and a possible size; cheap, whatever they are."""
+    return len(token) <= MAX_BYTES and _FORM.fullmatch(token) is not None
+
+
+def parse(token: bytes) -> Token:
+    """The parts of `token`, of which `is_one` holds.
+
+    Raises:
+        InvalidKey: It is no token, or has something that no token for this gateway has.
+    """
+    signed, _, signature = token.rpartition(b".")
+    header, _, claims = signed.partition(b".")
+    parsed = Token(
+        header=_json_object(header, "header"),
+        claims=_json_object(claims, "claims"),
+        signed=signed,
+        signature=_decoded(signature, "signature"),
+    )
+    if not isinstance(parsed.header.get("alg"), str):
+        raise InvalidKey(f"The token's header does not say its algorithm. {CURE}")
+    for name in sorted(_REFUSED & parsed.header.keys()):
+        raise InvalidKey(f"The token's header has {name!r}, which is not accepted. {CURE}")
+    kind: Any = parsed.header.get("typ", "jwt")
+    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+        raise InvalidKey(f"The token's header has a 'typ' that is not accepted. {CURE}")
+    return parsed
+
+
+def _decoded(part: bytes, what: str) -> bytes:
+    try:
+        decoded = base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
+    except ValueError:
+        decoded = b""
+    # One token has one spelling: the last character may hold bits that decoding drops.
+    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != part:
+        raise InvalidKey(f"The token's {what} is not base64url. {CURE}")
+    return decoded
+
+
+def _json_object(part: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(
+            _decoded(part, what).decode(), object_pairs_hook=_unique, parse_constant=_no_number
+        )
+    except (ValueError, RecursionError):
+        raise InvalidKey(
+            f"The token's {what} is not JSON, or says something twice. {CURE}"
+        ) from None
+    if not isinstance(value, dict):
+        raise InvalidKey(f"The token's {what} is not a JSON object. {CURE}")
+    return cast("dict[str, Any]", value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("twice")
+    return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)

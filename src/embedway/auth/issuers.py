@@ -1,0 +1,157 @@
+"""Tokens of outside issuers (OpenID Connect): which are accepted, and for whom.
+
+Owns what an administrator may say of an issuer and what of its tokens is believed. A token is never
+asked how it is to be checked: the issuer's settings and its published keys decide.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from embedway.auth import claims
+from embedway.auth.claims import Lifetime
+from embedway.auth.compact import CURE, Token
+from embedway.auth.jwks import Fetch, KeySet
+from embedway.auth.public_keys import MAX_KID_CHARACTERS
+from embedway.core.errors import Forbidden, InvalidKey
+from embedway.core.keys import Scope
+
+SCOPES: tuple[Scope, ...] = ("embeddings", "usage")
+"""What tokens of an outside issuer may carry: those who are given more have keys."""
+MAX_PROJECT_CHARACTERS = 64
+
+
+class Issuer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the administrator says of one."""
+
+    name: str
+    issuer: str
+    """As `iss` of its tokens, exactly."""
+    audiences: tuple[str, ...]
+    """Its tokens must be for one of these."""
+    jwks_url: str | None = None
+    """Where its keys are; None to look that up in its configuration."""
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    project: str | None = None
+    """Whose its tokens are; None if each says so itself."""
+    project_claim: str | None = None
+    user_claim: str = "sub"
+    """Where a token names the end user it is for."""
+    scopes: tuple[Scope, ...] = ("embeddings",)
+    """What its tokens may do, or, with `scopes_claim`, may do at most."""
+    scopes_claim: str | None = None
+    leeway_s: float = 30
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a token says, once it is believed."""
+
+    issuer: str
+    """The name of its section in the settings."""
+    project_id: str
+    end_user: str
+    scopes: frozenset[Scope]
+    lifetime: Lifetime
+
+
+class Issuers:
+    """All that are configured."""
+
+    def __init__(
+        self, issuers: Iterable[Issuer], *, fetch: Fetch, now_s: Callable[[], float]
+    ) -> None:
+        """Fetches nothing yet; see `KeySet`."""
+        self._known: dict[str, tuple[Issuer, KeySet]] = {
+            each.issuer: (
+                each,
+                KeySet(
+                    each.name,
+                    issuer=each.issuer,
+                    jwks_url=each.jwks_url,
+                    fetch=fetch,
+                    now_s=now_s,
+                ),
+            )
+            for each in issuers
+        }
+
+    async def read(self, token: Token) -> Identity:
+        """Whom `token` stands for, if one of these issued it for this gateway.
+
+        Its lifetime is told, not checked.
+
+        Raises:
+            InvalidKey: None did, or not for this gateway, or it lacks a claim.
+            Forbidden: It names no project.
+            StorageUnavailable: The issuer's keys cannot be had.
+        """
+        named: Any = token.claims.get("iss")
+        known = self._known.get(named) if isinstance(named, str) else None
+        if known is None:
+            raise InvalidKey(f"This token is of no issuer that is accepted here. {CURE}")
+        issuer, keys = known
+        await _check_signature(token, issuer, keys)
+        told = token.claims
+        claims.check_audience(told, issuer.audiences)
+        return Identity(
+            issuer=issuer.name,
+            project_id=_project(told, issuer),
+            end_user=claims.end_user(told, issuer.user_claim),
+            scopes=_scopes(told, issuer),
+            lifetime=claims.lifetime(told, leeway_s=issuer.leeway_s),
+        )
+
+    async def aclose(self) -> None:
+        """Ends what is under way."""
+        for _, keys in self._known.values():
+            await keys.aclose()
+
+
+async def _check_signature(token: Token, issuer: Issuer, keys: KeySet) -> None:
+    algorithm = token.algorithm
+    if algorithm not in issuer.algorithms:
+        raise InvalidKey(
+            f"This token is signed by an algorithm that is not accepted of its issuer. Accepted: "
+            f"{', '.join(issuer.algorithms)}."
+        )
+    kid: Any = token.header.get("kid")
+    if not (kid is None or (isinstance(kid, str) and len(kid) <= MAX_KID_CHARACTERS)):
+        raise InvalidKey(f"The token's 'kid' is not a short string. {CURE}")
+    key = await keys.find(kid, algorithm)
+    if key is None:
+        raise InvalidKey(f"This token is signed with a key that its issuer does not have. {CURE}")
+    if not key.verify(token.signed, token.signature, algorithm=algorithm):
+        raise InvalidKey(f"This token's signature is wrong. {CURE}")
+
+
+def _project(told: Mapping[str, Any], issuer: Issuer) -> str:
+    if issuer.project_claim is None:
+        return cast("str", issuer.project)
+    value = told.get(issuer.project_claim)
+    # Of characters that every database takes.
+    if (
+        not isinstance(value, str)
+        or not value.isascii()
+        or not value.isprintable()
+        or not 1 <= len(value) <= MAX_PROJECT_CHARACTERS
+    ):
+        raise Forbidden(
+            f"This token names no project in its claim {issuer.project_claim!r}. Have its issuer "
+            "put one there."
+        )
+    return value
+
+
+def _scopes(told: Mapping[str, Any], issuer: Issuer) -> frozenset[Scope]:
+    if issuer.scopes_claim is None:
+        return frozenset(issuer.scopes)
+    value = told.get(issuer.scopes_claim)
+    given: Sequence[Any] = (
+        value.split(" ")
+        if isinstance(value, str)
+        else cast("list[Any]", value)
+        if isinstance(value, list)
+        else ()
+    )
+    return frozenset(each for each in issuer.scopes if each in given)

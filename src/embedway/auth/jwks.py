@@ -1,0 +1,158 @@
+"""The keys of one outside issuer, fetched when they are needed and kept.
+
+Owns when they are fetched: whoever sends tokens cannot have it done more often than this allows.
+How a document is fetched, and from where one may be, is not known here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+
+from embedway.auth import public_keys
+from embedway.auth.public_keys import PublicKey
+from embedway.core.errors import StorageUnavailable
+
+REFRESH_S = 600.0
+"""So old they are fetched anew, while they go on being used."""
+AGAIN_S = 30.0
+"""Between two fetches for keys that are not among those there are, and after one that failed."""
+FIRST_AGAIN_S = 2.0
+"""After one that failed while there are none at all."""
+KEPT_S = 24 * 3600.0
+"""How long they work while they cannot be fetched."""
+MAX_WAITING = 64
+"""Requests that wait for one fetch; more are told to come again."""
+
+_DISCOVERY = "/.well-known/openid-configuration"
+_log = structlog.get_logger("embedway.auth")
+
+Fetch = Callable[[str], Awaitable[bytes]]
+"""The document at an address; `OSError` with the reason if it cannot be had."""
+
+
+class _Configuration(msgspec.Struct):
+    """What is read of OpenID Connect's discovery document."""
+
+    issuer: str
+    jwks_uri: str
+
+
+class KeySet:
+    """What one issuer publishes."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        issuer: str,
+        jwks_url: str | None,
+        fetch: Fetch,
+        now_s: Callable[[], float],
+    ) -> None:
+        """Fetches nothing yet.
+
+        Args:
+            name: Of its section in the settings.
+            issuer: As `iss` says, and where its configuration is to be found.
+            jwks_url: Where its keys are; None to look that up.
+            fetch: Gets a document.
+            now_s: A clock that only goes forward.
+        """
+        self._name = name
+        self._issuer = issuer
+        self._jwks_url = jwks_url
+        self._fetch = fetch
+        self._now_s = now_s
+        self._keys: Sequence[PublicKey] | None = None
+        self._fetched_s = self._tried_s = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
+        self._waiting = 0
+
+    async def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
+        """The key of this id and algorithm; without an id, the only one of the algorithm.
+
+        Raises:
+            StorageUnavailable: There are no keys to look among.
+        """
+        age_s = self._now_s() - self._fetched_s
+        if age_s >= KEPT_S:
+            self._keys = None
+            await self._refreshed(FIRST_AGAIN_S)
+        elif age_s >= REFRESH_S:
+            self._start(AGAIN_S)
+        key = self._chosen(kid, algorithm)
+        if key is None and kid is not None:
+            await self._refreshed(AGAIN_S)
+            key = self._chosen(kid, algorithm)
+        return key
+
+    async def aclose(self) -> None:
+        """Ends what is under way."""
+        if self._fetching:
+            self._fetching.cancel()
+            await asyncio.wait([self._fetching])
+
+    def _chosen(self, kid: str | None, algorithm: str) -> PublicKey | None:
+        if self._keys is None:
+            raise StorageUnavailable(
+                f"The keys of the issuer {self._name!r} cannot be fetched right now. Try again."
+            )
+        found = [each for each in self._keys if each.fits(algorithm)]
+        if kid is None:
+            return found[0] if len(found) == 1 else None
+        return next((each for each in found if each.kid == kid), None)
+
+    async def _refreshed(self, again_s: float) -> None:
+        """Waits for a fetch that is under way, or for one that is due."""
+        fetching = self._start(again_s)
+        if fetching is None:
+            return
+        if self._waiting >= MAX_WAITING:
+            raise StorageUnavailable(
+                f"The keys of the issuer {self._name!r} are being fetched. Try again."
+            )
+        self._waiting += 1
+        try:
+            # Shielded: others wait for the same.
+            await asyncio.shield(fetching)
+        finally:
+            self._waiting -= 1
+
+    def _start(self, again_s: float) -> asyncio.Task[None] | None:
+        if self._fetching is None and self._now_s() - self._tried_s >= again_s:
+            self._tried_s = self._now_s()
+            self._fetching = asyncio.ensure_future(self._refresh())
+        return self._fetching
+
+    async def _refresh(self) -> None:
+        try:
+            keys = public_keys.parse(await self._fetch(self._jwks_url or await self._discovered()))
+        except (OSError, ValueError) as error:
+            _log.warning("issuer's keys not fetched", issuer=self._name, reason=str(error))
+        else:
+            if not keys:
+                _log.warning("issuer publishes no key that can be used", issuer=self._name)
+            self._keys, self._fetched_s = keys, self._now_s()
+        finally:
+            self._fetching = None
+
+    async def _discovered(self) -> str:
+        document = await self._fetch(self._issuer.rstrip("/") + _DISCOVERY)
+        try:
+            told = msgspec.json.decode(document, type=_Configuration)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError(f"it is no configuration: {error}") from None
+        if told.issuer != self._issuer:
+            raise ValueError("its configuration is of another issuer")
+        if not self._trusted(told.jwks_uri):
+            raise ValueError("its configuration has no jwks_uri that begins with https://")
+        return told.jwks_uri
+
+    def _trusted(self, url: str) -> bool:
+        # Without TLS only where the administrator had it so.
+        ours, theirs = urlsplit(self._issuer), urlsplit(url)
+        same = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
+        return bool(theirs.hostname) and (theirs.scheme == "https" or same)

@@ -1,0 +1,118 @@
+"""Limits and budgets as they are typed: `requests=600/minute` and `25/month`.
+
+Owns the one form of each, both ways. Knows nothing of whose they are.
+"""
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated, cast, get_args
+
+import typer
+
+from embedway.cli.terminal import fail
+from embedway.core.budgets import MAX_NANO_USD, Budget, BudgetPer
+from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
+from embedway.core.money import as_usd
+
+NONE = "none"
+"""Takes away what there is."""
+
+_NANO_DIGITS = 9
+_OF = "|".join(get_args(Of))
+_PER = "|".join(get_args(Per))
+_BUDGET_PER = "|".join(get_args(BudgetPer))
+_LIMIT = re.compile(rf"({_OF})=([0-9]{{1,16}})/({_PER})")
+_BUDGET = re.compile(rf"([0-9]{{1,10}}(?:\.[0-9]{{1,{_NANO_DIGITS}}})?)/({_BUDGET_PER})")
+_MAX_PERCENT = 100
+
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="OF=N/PER", help="Such as requests=600/minute. Repeatable."),
+]
+BudgetOption = Annotated[
+    list[str] | None,
+    typer.Option("--budget", metavar="USD/PER", help="Such as 25/month or 0.5/day. Repeatable."),
+]
+AlertOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--alert", min=1, max=_MAX_PERCENT, metavar="PERCENT",
+        help="Tell an operator at so many percent of each --budget. Repeatable.",
+    ),
+]  # fmt: skip
+
+
+def limit(text: str) -> Limit:
+    """The limit that is typed so.
+
+    Raises:
+        ValueError: None is; the message says how they are.
+    """
+    found = _LIMIT.fullmatch(text)
+    if not found or not 1 <= int(found[2]) <= MAX_AMOUNT:
+        raise ValueError(
+            f"{text!r} is no limit. Type one as requests=600/minute or tokens=1000000/day: "
+            f"{_OF.replace('|', ' or ')}, a whole number from 1 on, per "
+            f"{_PER.replace('|', ', ')}."
+        )
+    of, per = cast("Of", found[1]), cast("Per", found[3])
+    return Limit(of=of, amount=int(found[2]), per=per)
+
+
+def budget(text: str, *, alerts: Sequence[int] = ()) -> Budget:
+    """The budget that is typed so, with these alerts.
+
+    Raises:
+        ValueError: None is; the message says how they are.
+    """
+    found = _BUDGET.fullmatch(text)
+    amount = int(Decimal(found[1]).scaleb(_NANO_DIGITS)) if found else -1
+    if not found or amount > MAX_NANO_USD:
+        raise ValueError(
+            f"{text!r} is no budget. Type one as 25/month or 0.5/day: USD, at most "
+            f"{MAX_NANO_USD // 10**_NANO_DIGITS}, with at most {_NANO_DIGITS} decimals, per "
+            f"{_BUDGET_PER.replace('|', ', ')}."
+        )
+    per = cast("BudgetPer", found[2])
+    return Budget(amount_nano_usd=amount, per=per, alerts=tuple(sorted(set(alerts))))
+
+
+def shown_limit(limit: Limit) -> str:
+    """The limit as it is typed."""
+    return f"{limit.of}={limit.amount}/{limit.per}"
+
+
+def shown_budget(budget: Budget) -> str:
+    """The budget as it is typed, without its alerts."""
+    return f"{as_usd(budget.amount_nano_usd)}/{budget.per}"
+
+
+def limits(typed: Sequence[str] | None, *, option: str = "--limit") -> tuple[Limit, ...] | None:
+    """What is typed for an option that is repeated; None if it is not there, () for `none`.
+
+    Exits with status 1 for what is no limit.
+    """
+    if typed is None:
+        return None
+    try:
+        return () if list(typed) == [NONE] else tuple(map(limit, typed))
+    except ValueError as error:
+        fail(f"{option} {error}")
+
+
+def budgets(
+    typed: Sequence[str] | None,
+    *,
+    alerts: Sequence[int] | None,
+    option: str = "--budget",
+) -> tuple[Budget, ...] | None:
+    """Likewise of budgets."""
+    if typed is None:
+        if alerts:
+            fail(f"--alert is of a budget. Say which with {option}, such as {option} 25/month.")
+        return None
+    try:
+        return () if list(typed) == [NONE] else tuple(budget(t, alerts=alerts or ()) for t in typed)
+    except ValueError as error:
+        fail(f"{option} {error}")

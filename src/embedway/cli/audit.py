@@ -1,0 +1,62 @@
+"""`embedway audit`: who did what to projects, keys and end users."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import orjson
+import typer
+
+from embedway.cli.acting import acting, time
+from embedway.cli.terminal import AsJson, fail, print_table
+from embedway.core.audit import ACTIONS
+from embedway.storage.audit import Wanted
+
+FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+MAX_SHOWN = 1000
+
+
+def audit(
+    project: Annotated[
+        str | None, typer.Option(metavar="ID|NAME", help="Only in this project's affairs.")
+    ] = None,
+    actor: Annotated[
+        str | None, typer.Option(help="Only by this one: the id of a key, or cli:USER.")
+    ] = None,
+    action: Annotated[
+        list[str] | None, typer.Option("--action", help="Only such as api_key.created. Repeatable.")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=FORMATS, help="From this time on, in UTC.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_SHOWN, help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show who did what to projects, keys and end users, latest first.
+
+    embedway audit --project web --since 2026-01-01
+
+    embedway audit --action api_key.created --json
+    """
+    for each in action or ():
+        if each not in ACTIONS:
+            fail(f"--action {each!r} is not possible; there are {', '.join(ACTIONS)}.")
+    acts, me = acting()
+    wanted = Wanted(
+        actions=action or (),
+        project_ids=(acts.find_project(me, project).id,) if project else (),
+        actors=(actor,) if actor else (),
+        since_ms=round(since.replace(tzinfo=UTC).timestamp() * 1000) if since else None,
+    )
+    rows = [
+        {
+            "at": time(each.at_ms),
+            "actor": each.actor,
+            "action": each.action,
+            "project": each.project_id,
+            "target": each.target,
+            "details": each.details if as_json else orjson.dumps(each.details).decode(),
+        }
+        for each in acts.audit(me, wanted, after=None, limit=limit).items
+    ]
+    empty = "Nothing was done yet." if wanted == Wanted() else "Nothing of that was done."
+    print_table(rows, empty=empty, as_json=as_json)

@@ -1,0 +1,189 @@
+"""`embedway db`: the database that keys and usage are kept in."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy import Engine
+
+from embedway.cli.terminal import AsJson, err, fail, load_settings, out, print_json
+from embedway.config.settings import Settings
+from embedway.config.stores import database_of, revealed, store_of
+from embedway.core.clock import now_ms
+from embedway.storage import copying, database, inventory, pepper
+from embedway.storage.copying import CannotCopy
+from embedway.storage.store import FILE, PEPPER, open_store
+
+STDIN = "-"
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    help="See, update and move the database that keys and usage are kept in.",
+)
+
+
+@commands.command()
+def status(as_json: AsJson = False) -> None:
+    """Show which database it is, of what revision, and how much is in it. Changes nothing.
+
+    Without EMBEDWAY_DATABASE_URL it is the file embedway.db in the data folder. A password is never
+    shown. Rows of large tables are about so many.
+    """
+    where = database_of(load_settings())
+    if isinstance(where, Path) and not where.exists():
+        fail(f"There is no {where} yet. `embedway serve` and `embedway db upgrade` make it.")
+    engine = database.open_engine(where)
+    try:
+        current, pending = database.revisions(engine)
+        found = inventory.take(engine)
+    finally:
+        engine.dispose()
+    facts = {
+        "database": database.shown(engine),
+        "revision": current,
+        "newest_revision": pending[-1] if pending else current,
+        "pending": pending,
+        "size_bytes": found.size_bytes,
+        "rows": found.rows,
+    }
+    if as_json:
+        print_json(facts)
+        return
+    cure = "(`embedway db upgrade`; a gateway does it when it starts)"
+    out.print(f"database  {escape(database.shown(engine))}")
+    out.print(f"revision  {current or 'none'} of {facts['newest_revision']}")
+    out.print(f"pending   {', '.join(pending)} {cure}" if pending else "pending   none")
+    out.print(f"size      {found.size_bytes / 2**20:,.1f} MiB")
+    for name, rows in found.rows.items():
+        out.print(f"{name:18} {rows:12,} rows")
+
+
+@commands.command()
+def upgrade() -> None:
+    """Bring the tables up to date, as a gateway does by itself when it starts.
+
+    Worth doing beforehand where much usage is kept: a migration may then take minutes. Take a copy
+    first. There is no way back but that copy.
+    """
+    engine = database.open_engine(_made(database_of(load_settings())))
+    try:
+        before, pending = database.revisions(engine)
+        database.upgrade(engine)
+        after, _ = database.revisions(engine)
+    finally:
+        engine.dispose()
+    said = f"upgraded from {before or 'nothing'} to {after}" if pending else f"up to date ({after})"
+    out.print(f"{escape(database.shown(engine))} is {said}.")
+
+
+@commands.command()
+def copy(
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="The URL of the empty Postgres; - to read it from standard input. If left out, "
+            "EMBEDWAY_DATABASE_URL. Both keep a password out of the list of processes."
+        ),
+    ] = None,
+) -> None:
+    """Copy everything from the data folder's SQLite file into an empty Postgres.
+
+    Keys, projects, end users, usage and what is proven of spaces; all of it or, if anything goes
+    wrong, nothing. The file is only read. To move a gateway:
+
+        createdb embedway
+
+        embedway db copy --to postgresql://user:password@host/embedway
+
+        export EMBEDWAY_DATABASE_URL=postgresql://user:password@host/embedway
+
+        embedway serve
+
+    Stop the gateway first: what it writes after the copy began stays behind, and is told of.
+    Gateways that run elsewhere need the pepper too, without which no key works: copy the file
+    `pepper` into their data folder, or set EMBEDWAY_PEPPER to its 64 hex digits.
+    """
+    settings = load_settings()
+    url = _target(to, settings)
+    if not (settings.data_dir / FILE).exists():
+        fail(
+            f"There is no {settings.data_dir / FILE} to copy. Set EMBEDWAY_DATA_DIR to its folder."
+        )
+    # With its pepper: if that is not here, this is not the folder to move.
+    source = open_store(settings.data_dir, pepper=revealed(settings.pepper)).database
+    target = database.connect(url)
+    try:
+        copied = _copy(source, target)
+    except CannotCopy as error:
+        fail(error)
+    finally:
+        source.dispose()
+        target.dispose()
+    out.print(
+        f"Copied {sum(copied.rows.values()):,} rows, of which usage {copied.rows['usage']:,}, into "
+        f"{escape(database.shown(target))}. Counts and sums are those of the original."
+    )
+    pepper_at = "EMBEDWAY_PEPPER" if settings.pepper else escape(str(settings.data_dir / "pepper"))
+    out.print(
+        f"Next: set EMBEDWAY_DATABASE_URL, and bring the pepper ({pepper_at}) along to wherever "
+        "gateways run."
+    )
+    if copied.later:
+        fail(
+            f"A gateway wrote {copied.later:,} lines of usage meanwhile, which are not in the "
+            "copy. Stop it, and copy again into a database that is empty."
+        )
+
+
+@commands.command()
+def repepper(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Begin with a new pepper, where the old one is lost or known to others: no key works any more.
+
+    Usage, projects and settings stay. The pepper is what keys are hashed with; without it none can
+    be recognised. If there is a copy of it anywhere, use that instead.
+    """
+    settings = load_settings()
+    if not yes:
+        typer.confirm("Every key stops working, for ever. Go on?", abort=True)
+    engine = database.connect(_made(database_of(settings)))
+    try:
+        pepper.forget(
+            engine, settings.data_dir / PEPPER, given=revealed(settings.pepper), now_ms=now_ms()
+        )
+    finally:
+        engine.dispose()
+    store_of(settings).database.dispose()
+    out.print("Forgotten. Make new keys with `embedway keys create`.")
+
+
+def _made(where: Path | str) -> Path | str:
+    if isinstance(where, Path):
+        where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return where
+
+
+def _target(to: str | None, settings: Settings) -> str:
+    url = sys.stdin.readline().strip() if to == STDIN else to or revealed(settings.database_url)
+    if not url:
+        fail("Where to? Give --to postgresql://user:password@host/database.")
+    return url
+
+
+def _copy(source: Engine, target: Engine) -> copying.Copied:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal
+    ) as progress:
+        tasks = {table.name: progress.add_task(table.name, total=None) for table in copying.TABLES}
+        return copying.copy(
+            source,
+            target,
+            progress=lambda name, done, total: progress.update(
+                tasks[name], completed=done, total=total
+            ),
+        )

@@ -1,0 +1,155 @@
+"""`embedway ledger`: delete old lines, and prove that sums are those of the lines."""
+
+import sys
+from datetime import UTC, datetime
+from itertools import chain, islice
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from embedway.cli.counted import are, counted
+from embedway.cli.terminal import AsJson, err, fail, load_store, out, print_json
+from embedway.core.clock import now_ms
+from embedway.storage import recount, retention
+from embedway.storage.recount import Difference
+from embedway.storage.rollups import DAY_MS
+
+SHOWN = 20
+MAX_DAYS = 36_500
+FORMATS = ["%Y-%m-%d"]
+
+commands = typer.Typer(
+    no_args_is_help=True, help="Delete old usage lines, and check sums against lines."
+)
+
+
+@commands.command()
+def prune(
+    before: Annotated[
+        datetime | None, typer.Option(formats=FORMATS, help="Delete lines of before this UTC day.")
+    ] = None,
+    keep_days: Annotated[
+        int | None,
+        typer.Option(min=0, max=MAX_DAYS, help="Keep today's lines and those of so many days."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them; delete nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete old lines of the ledger. What is summed by hour and day stays, and so do budgets.
+
+    A line says what one request cost, for whom and with which metadata. Without it, usage of that
+    time can still be had by hour, day, project, key, model, provider and end user, but not by
+    metadata or minute. Gateways may run meanwhile. The room is used for new lines.
+
+        embedway ledger prune --keep-days 90 --dry-run
+
+        embedway ledger prune --before 2026-01-01 --yes
+    """
+    before_ms = _before_ms(before, keep_days)
+    engine = load_store().database
+    count, date = retention.older(engine, before_ms), _date(before_ms)
+    if dry_run or not count:
+        out.print(f"{are(count, 'line')} of before {date}.")
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            fail(f"{are(count, 'line')} of before {date}. Give --yes to delete for good.")
+        typer.confirm(f"Delete {counted(count, 'line')} of before {date} for good?", abort=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    deleted = 0
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task("prune", total=count)
+        for some in retention.prune(engine, before_ms):
+            deleted += some
+            progress.advance(task, some)
+    out.print(f"Deleted {counted(deleted, 'line')} of before {date}.")
+
+
+@commands.command()
+def check(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make sums that differ anew from the lines.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the sums by hour and day with the lines, and show where they differ.
+
+    Budgets are held and usage is reported by these sums. Each is committed with its lines, so a
+    difference means that somebody else wrote to the database or that it was damaged. Only days
+    whose lines are kept can be checked. The exit status is 1 if sums differ and are not repaired.
+    """
+    engine = load_store().database
+    found: list[Difference] = []
+    checked = differing = repaired = 0
+    for day_ms in recount.days(engine):
+        checked += 1
+        here = recount.differences(engine, day_ms)
+        if not here:
+            continue
+        differing += 1
+        found = list(islice(chain(found, here), SHOWN))
+        if repair:
+            recount.repair(engine, day_ms)
+            repaired += 1
+    if as_json:
+        print_json(
+            {
+                "days": checked,
+                "days_that_differ": differing,
+                "days_repaired": repaired,
+                "first_differences": [
+                    {"table": each.table, "of": each.of, "sum": each.sum, "kept": each.kept,
+                     "lines": each.lines} for each in found
+                ],
+            }
+        )  # fmt: skip
+    else:
+        _tell(found, checked=checked, differing=differing, repaired=repaired)
+    if differing > repaired:
+        raise typer.Exit(1)
+
+
+def _tell(found: list[Difference], *, checked: int, differing: int, repaired: int) -> None:
+    for each in found:
+        of = ", ".join(f"{name} {_shown(name, value)!r}" for name, value in each.of.items())
+        out.print(escape(f"{each.table}: {each.sum} is {each.kept}, lines say {each.lines} ({of})"))
+    days = counted(checked, "day")
+    if not differing:
+        out.print(f"Sums are those of the lines, on {days if checked == 1 else f'each of {days}'}.")
+    elif repaired:
+        out.print(
+            f"Of {days} {differing:,} differed, and {'is' if differing == 1 else 'are'} repaired."
+        )
+    else:
+        out.print(
+            f"Of {days} {differing:,} {'differs' if differing == 1 else 'differ'}; above are the "
+            "first differences. "
+            "`embedway ledger check --repair` makes their sums anew from the lines."
+        )
+
+
+def _before_ms(before: datetime | None, keep_days: int | None) -> int:
+    today_ms = now_ms() // DAY_MS * DAY_MS
+    if keep_days is not None and before is None:
+        return today_ms - keep_days * DAY_MS
+    if before is None or keep_days is not None:
+        fail("Give either --before or --keep-days.")
+    before_ms = round(before.replace(tzinfo=UTC).timestamp() * 1000)
+    if before_ms > today_ms:
+        fail(
+            f"--before {before:%Y-%m-%d} is in the future: lines of today are still being written. "
+            f"The latest is {_date(today_ms)}."
+        )
+    return before_ms
+
+
+def _shown(name: str, value: int | str) -> int | str:
+    if name != "at_ms":
+        return value
+    return datetime.fromtimestamp(int(value) / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+
+def _date(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).date().isoformat()

@@ -1,0 +1,271 @@
+"""`embedway projects`: make, list, show, change and archive projects."""
+
+from typing import Annotated, Any
+
+import typer
+
+from embedway.admin.actors import Actor
+from embedway.admin.acts import Acts
+from embedway.admin.rules import MAX_NAME_CHARACTERS, visible
+from embedway.cli.acting import (
+    PAGE,
+    ModelOption,
+    ProviderOption,
+    Yes,
+    acting,
+    ask,
+    every,
+    given,
+    joined,
+    names,
+    print_record,
+    spent,
+    time,
+)
+from embedway.cli.amounts import (
+    AlertOption,
+    BudgetOption,
+    LimitOption,
+    budgets,
+    limits,
+    shown_budget,
+    shown_limit,
+)
+from embedway.cli.counted import counted
+from embedway.cli.terminal import AsJson, fail, out, print_json, print_table
+from embedway.core.clock import now_ms
+from embedway.core.projects import Project
+from embedway.core.subjects import Subject
+from embedway.storage import records
+
+Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="As `list` shows it.")]
+UserLimits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--user-limit", metavar="OF=N/PER", help="As --limit, but of each end user. Repeatable."
+    ),
+]
+UserBudgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--user-budget", metavar="USD/PER", help="As --budget, but of each end user. Repeatable."
+    ),
+]
+EuNative = Annotated[
+    bool | None,
+    typer.Option(
+        "--eu-native/--no-eu-native", help="Serve all requests as if they had `eu_native`."
+    ),
+]
+NoRetention = Annotated[
+    bool | None,
+    typer.Option(
+        "--zero-data-retention/--no-zero-data-retention",
+        help="Serve all requests as if they had `zdr`.",
+    ),
+]
+Quantization = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-quantization/--no-allow-quantization",
+        help="Whether quantised weights may serve them.",
+    ),
+]
+
+commands = typer.Typer(
+    no_args_is_help=True, help="Projects: tenants with keys, end users, limits and budgets."
+)
+
+
+@commands.command()
+def create(
+    name: Annotated[str, typer.Option(help="What it is called in lists and reports.")],
+    models: ModelOption = None,
+    providers: ProviderOption = None,
+    limit: LimitOption = None,
+    budget: BudgetOption = None,
+    alert: AlertOption = None,
+    user_limit: UserLimits = None,
+    user_budget: UserBudgets = None,
+    eu_native: EuNative = None,
+    zero_data_retention: NoRetention = None,
+    allow_quantization: Quantization = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the id.")] = False,
+) -> None:
+    """Make a project. Limits and budgets are of all its requests together.
+
+    embedway projects create --name web
+
+    embedway projects create --name web --limit requests=600/minute --limit tokens=1000000/day
+
+    embedway projects create --name web --budget 25/month --budget 2/day --alert 80 --alert 100
+
+    embedway projects create --name web --user-limit requests=10/second --user-budget 0.5/day
+    """
+    _check_name(name)
+    changes = given(
+        name=name,
+        limits=limits(limit),
+        budgets=budgets(budget, alerts=alert),
+        user_limits=limits(user_limit, option="--user-limit"),
+        user_budgets=budgets(user_budget, alerts=None, option="--user-budget"),
+        eu_native=eu_native,
+        zero_data_retention=zero_data_retention,
+        allow_quantization=allow_quantization,
+    ) | names(models, providers)
+    acts, actor = acting()
+    project = acts.create_project(actor, changes, unique=True)
+    if as_json:
+        print_json({"id": project.id})
+        return
+    out.print(project.id)
+
+
+@commands.command("list")
+def list_projects(
+    archived: Annotated[bool, typer.Option("--archived", help="Also archived ones.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List projects, oldest first."""
+    acts, actor = acting()
+    found = every(
+        lambda after: acts.projects(actor, after=after, limit=PAGE, archived=archived),
+        lambda project: project.id,
+    )
+    rows = [
+        {
+            "id": each.id,
+            "name": each.name,
+            "state": _state(each),
+            "created": time(each.created_ms),
+            **_amounts(each, as_json=as_json),
+        }
+        for each in found
+    ]
+    print_table(rows, empty="No projects: embedway projects create --name NAME", as_json=as_json)
+
+
+@commands.command()
+def show(project: Which, as_json: AsJson = False) -> None:
+    """Show a project: its rules, its limits, and what is spent of its budgets."""
+    acts, actor = acting()
+    found = acts.find_project(actor, project)
+    if as_json:
+        print_json({**records.row(found), "state": _state(found)})
+        return
+    subject = Subject(kind="project", id=found.id, project_id=found.id)
+    print_record(
+        {
+            "id": found.id,
+            "name": found.name,
+            "state": _state(found),
+            "created": time(found.created_ms),
+            "archived": time(found.archived_ms),
+            "models": joined(found.models),
+            "providers": joined(found.providers),
+            "rules": joined(_rules(found)) or "none",
+            "limits": joined([shown_limit(each) for each in found.limits]) or "none",
+            "budgets": joined(spent(acts, actor, subject, found.budgets)) or "none",
+            "limits of each end user": joined([shown_limit(each) for each in found.user_limits])
+            or "none",
+            "budgets of each end user": joined([shown_budget(each) for each in found.user_budgets])
+            or "none",
+        }
+    )
+
+
+@commands.command()
+def update(
+    project: Which,
+    name: Annotated[str | None, typer.Option(help="What it is called.")] = None,
+    models: ModelOption = None,
+    providers: ProviderOption = None,
+    limit: LimitOption = None,
+    budget: BudgetOption = None,
+    alert: AlertOption = None,
+    user_limit: UserLimits = None,
+    user_budget: UserBudgets = None,
+    eu_native: EuNative = None,
+    zero_data_retention: NoRetention = None,
+    allow_quantization: Quantization = None,
+) -> None:
+    """Change what is said and nothing else; a running server knows within a second.
+
+    What is said of limits, budgets, models or providers replaces all that there were.
+
+    embedway projects update web --budget 50/month --alert 80
+
+    embedway projects update web --limit none --model any
+    """
+    if name is not None:
+        _check_name(name)
+    changes: dict[str, Any] = given(
+        name=name,
+        limits=limits(limit),
+        budgets=budgets(budget, alerts=alert),
+        user_limits=limits(user_limit, option="--user-limit"),
+        user_budgets=budgets(user_budget, alerts=None, option="--user-budget"),
+        eu_native=eu_native,
+        zero_data_retention=zero_data_retention,
+        allow_quantization=allow_quantization,
+    ) | names(models, providers)
+    if not changes:
+        fail("Nothing is said to change. 'embedway projects update --help' shows what can be.")
+    acts, actor = acting()
+    found = acts.find_project(actor, project)
+    acts.update_project(actor, found.id, changes, unique=True)
+    out.print(f"{found.id} is changed.")
+
+
+@commands.command()
+def archive(project: Which, yes: Yes = False) -> None:
+    """Archive a project for good: its keys stop working within a second; its usage is kept.
+
+    At a terminal it asks first.
+    """
+    acts, actor = acting()
+    found = acts.find_project(actor, project)
+    if found.archived_ms is None:
+        keys = counted(_working(acts, actor, found), "working key")
+        question = f"Archive {found.name} ({found.id}) for good? Its {keys} would stop working."
+        ask(question, yes=yes)
+    acts.archive_project(actor, found.id)
+    out.print(f"{found.id} is archived.")
+
+
+def _working(acts: Acts, actor: Actor, project: Project) -> int:
+    """How many of its keys work now: an issued one does with its issuer."""
+    keys = every(
+        lambda after: acts.keys(actor, project_id=project.id, after=after, limit=PAGE),
+        lambda key: key.id,
+    )
+    active = {key.id: key.issued_by for key in keys if key.state(now_ms()) == "active"}
+    return sum(issuer is None or issuer in active for issuer in active.values())
+
+
+def _amounts(project: Project, *, as_json: bool) -> dict[str, Any]:
+    if as_json:
+        kept = records.row(project)
+        return {name: kept[name] for name in ("limits", "budgets")}
+    return {
+        "limits": joined([shown_limit(each) for each in project.limits]),
+        "budgets": joined([shown_budget(each) for each in project.budgets]),
+    }
+
+
+def _state(project: Project) -> str:
+    return "active" if project.archived_ms is None else "archived"
+
+
+def _rules(project: Project) -> list[str]:
+    rules = {
+        "eu_native": project.eu_native,
+        "zdr": project.zero_data_retention,
+        "no quantised weights": not project.allow_quantization,
+    }
+    return [rule for rule, holds in rules.items() if holds]
+
+
+def _check_name(name: str) -> None:
+    if not visible(name):
+        fail(f"--name {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters.")

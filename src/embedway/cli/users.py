@@ -1,0 +1,153 @@
+"""`embedway users`: the end users that a project treats unlike the others."""
+
+from typing import Annotated, Any
+
+import typer
+
+from embedway.admin.acts import Changes
+from embedway.cli.acting import (
+    PAGE,
+    OfProject,
+    acting,
+    every,
+    given,
+    joined,
+    print_record,
+    spent,
+    time,
+)
+from embedway.cli.amounts import (
+    AlertOption,
+    BudgetOption,
+    LimitOption,
+    budgets,
+    limits,
+    shown_budget,
+    shown_limit,
+)
+from embedway.cli.terminal import AsJson, fail, out, print_json, print_table
+from embedway.core.budgets import Budget
+from embedway.core.limits import Limit
+from embedway.core.subjects import Subject
+from embedway.storage import records
+
+AS_PROJECT = "as the project says"
+PROJECT = "project"
+"""Typed for limits or budgets to have those that the project has for each."""
+
+EndUserId = Annotated[
+    str, typer.Argument(metavar="ID", help="As in X-On-Behalf-Of or `user` of its requests.")
+]
+
+commands = typer.Typer(
+    no_args_is_help=True, help="End users with limits of their own, or who are blocked."
+)
+
+
+@commands.command("list")
+def list_users(project: OfProject, as_json: AsJson = False) -> None:
+    """List the end users of a project that have a record; others are as the project says."""
+    acts, actor = acting()
+    of = acts.find_project(actor, project).id
+    found = every(
+        lambda after: acts.end_users(actor, of, after=after, limit=PAGE), lambda user: user.id
+    )
+    rows = [
+        {
+            "id": each.id,
+            "blocked": time(each.blocked_ms),
+            "limits": kept["limits"] if as_json else _limits(each.limits),
+            "budgets": kept["budgets"] if as_json else _budgets(each.budgets),
+        }
+        for each, kept in ((each, records.row(each)) for each in found)
+    ]
+    print_table(rows, empty="No end user has a record.", as_json=as_json)
+
+
+@commands.command()
+def show(end_user: EndUserId, project: OfProject, as_json: AsJson = False) -> None:
+    """Show the record of an end user, and what is spent of its own budgets."""
+    acts, actor = acting()
+    of = acts.find_project(actor, project).id
+    found = acts.end_user(actor, of, end_user)
+    if as_json:
+        print_json(records.row(found))
+        return
+    subject = Subject(kind="end user", id=found.id, project_id=of)
+    own = found.budgets
+    print_record(
+        {
+            "id": found.id,
+            "project": of,
+            "since": time(found.created_ms),
+            "blocked": time(found.blocked_ms) or "no",
+            "limits": _limits(found.limits),
+            "budgets": _budgets(own) if not own else joined(spent(acts, actor, subject, own)),
+        }
+    )
+
+
+@commands.command("set")
+def set_user(
+    end_user: EndUserId,
+    project: OfProject,
+    limit: LimitOption = None,
+    budget: BudgetOption = None,
+    alert: AlertOption = None,
+) -> None:
+    """Give an end user limits and budgets of its own, instead of those that the project has.
+
+    embedway users set alice --project web --limit requests=100/minute --budget 2/day
+
+    embedway users set alice --project web --limit none --budget project
+
+    `none` is no limit at all; `project` is what the project has for each end user.
+    """
+    changes: dict[str, Any] = {}
+    if limit is not None:
+        changes["limits"] = None if limit == [PROJECT] else limits(limit)
+    if budget is not None:
+        changes["budgets"] = None if budget == [PROJECT] else budgets(budget, alerts=alert)
+    if not changes:
+        fail("Say --limit or --budget. 'embedway users set --help' shows how.")
+    _set(end_user, project, changes)
+    out.print(f"{end_user} is changed.", markup=False)
+
+
+@commands.command()
+def block(end_user: EndUserId, project: OfProject) -> None:
+    """Refuse all requests for an end user, within a second."""
+    _set(end_user, project, given(blocked=True))
+    out.print(f"{end_user} is blocked.", markup=False)
+
+
+@commands.command()
+def unblock(end_user: EndUserId, project: OfProject) -> None:
+    """Answer requests for an end user again."""
+    _set(end_user, project, given(blocked=False))
+    out.print(f"{end_user} is not blocked.", markup=False)
+
+
+@commands.command()
+def remove(end_user: EndUserId, project: OfProject) -> None:
+    """Remove the record: the end user is as all others of the project. Its usage is kept."""
+    acts, actor = acting()
+    acts.remove_end_user(actor, acts.find_project(actor, project).id, end_user)
+    out.print(f"{end_user} has no record any more.", markup=False)
+
+
+def _set(end_user: str, project: str, changes: Changes) -> None:
+    acts, actor = acting()
+    acts.set_end_user(actor, acts.find_project(actor, project).id, end_user, changes)
+
+
+def _limits(limits: tuple[Limit, ...] | None) -> str:
+    if limits is None:
+        return AS_PROJECT
+    return joined([shown_limit(each) for each in limits]) or "none"
+
+
+def _budgets(budgets: tuple[Budget, ...] | None) -> str:
+    if budgets is None:
+        return AS_PROJECT
+    return joined([shown_budget(each) for each in budgets]) or "none"

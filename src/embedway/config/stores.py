@@ -1,0 +1,32 @@
+"""What is kept, where the settings say: the one way to open it."""
+
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from embedway.config.settings import Settings
+from embedway.storage.store import FILE, Store, open_store
+
+
+def store_of(settings: Settings) -> Store:
+    """Opens it, making it on first use; see `embedway.storage.store.open_store`.
+
+    Raises:
+        DatabaseError: It cannot be made or opened, or its keys were made with another pepper.
+    """
+    return open_store(
+        settings.data_dir,
+        database_url=revealed(settings.database_url),
+        pepper=revealed(settings.pepper),
+        durability=settings.durability,
+    )
+
+
+def database_of(settings: Settings) -> Path | str:
+    """The file or the URL of the database, as `embedway.storage.database` takes them."""
+    return revealed(settings.database_url) or settings.data_dir / FILE
+
+
+def revealed(secret: SecretStr | None) -> str | None:
+    """The value of a secret setting, to be handed on and never shown."""
+    return secret.get_secret_value() if secret else None

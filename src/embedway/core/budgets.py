@@ -1,0 +1,63 @@
+"""How much somebody may spend in a calendar window, in UTC."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from embedway.core.money import NanoUsd, as_usd
+
+BudgetPer = Literal["day", "week", "month", "total"]
+
+MAX_NANO_USD = 10**18
+"""A billion dollars; sums of it fit into 64 bits."""
+
+Percent = Annotated[int, Meta(ge=1, le=100)]
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """At most so much in a window; what is reserved for requests under way counts as spent."""
+
+    amount_nano_usd: Annotated[NanoUsd, Meta(ge=0, le=MAX_NANO_USD)]
+    per: BudgetPer
+    alerts: tuple[Percent, ...] = ()
+    """At how many percent of it an operator is told."""
+
+    def __str__(self) -> str:
+        per = "in total" if self.per == "total" else f"per {self.per}"
+        return f"{as_usd(self.amount_nano_usd)} USD {per}"
+
+    def reached(self, spent_nano_usd: NanoUsd) -> tuple[Percent, ...]:
+        """Which of `alerts` are due when so much of it is spent."""
+        return tuple(
+            percent
+            for percent in self.alerts
+            if spent_nano_usd > 0 and self.amount_nano_usd * percent <= spent_nano_usd * 100
+        )
+
+
+def window(per: BudgetPer, now_ms: int) -> tuple[int, int | None]:
+    """The window that `now_ms` is in: its first millisecond and that after its last.
+
+    Weeks begin on Monday. `total` begins at 0 and has no end. Milliseconds since 1970-01-01 UTC.
+    """
+    if per == "total":
+        return 0, None
+    day = datetime.fromtimestamp(now_ms / 1000, UTC).replace(
+        hour=0, minute=0, second=0, microsecond=0
+    )
+    match per:
+        case "day":
+            start, end = day, day + timedelta(days=1)
+        case "week":
+            start = day - timedelta(days=day.weekday())
+            end = start + timedelta(days=7)
+        case "month":
+            start = day.replace(day=1)
+            end = (start + timedelta(days=31)).replace(day=1)
+    return _epoch_ms(start), _epoch_ms(end)
+
+
+def _epoch_ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)

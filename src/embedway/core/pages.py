@@ -1,0 +1,14 @@
+"""A part of a long list."""
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+Item = TypeVar("Item")
+
+
+class Page(msgspec.Struct, Generic[Item], frozen=True):
+    """Some items in order; `more` follow the last of them."""
+
+    items: tuple[Item, ...]
+    more: bool

@@ -1,0 +1,95 @@
+"""What a request is counted against: the limits and budgets of its key, project and end user."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from embedway.core.budgets import Budget
+from embedway.core.errors import Forbidden
+from embedway.core.keys import Caller
+from embedway.core.limits import Limit, Meter
+from embedway.core.lookups import Lookups
+from embedway.core.projects import EndUser
+from embedway.core.subjects import Subject
+from embedway.ports.storage import Directory
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request is counted against."""
+
+    meters: tuple[Meter, ...] = ()
+    budgets: tuple[tuple[Subject, tuple[Budget, ...]], ...] = ()
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Whose budgets these are."""
+        return tuple(subject for subject, _ in self.budgets)
+
+
+FREE = Account()
+
+
+class Accounts:
+    """Finds the account of each request."""
+
+    def __init__(self, directory: Directory) -> None:
+        """Takes where end users are looked up."""
+        self._end_users = Lookups[tuple[str, str], EndUser | None](
+            lambda name: directory.end_user(*name)
+        )
+
+    async def of(self, caller: Caller, end_user: str | None) -> Account:
+        """What a request of `caller` for `end_user` is counted against.
+
+        Raises:
+            Forbidden: The end user is blocked.
+            StorageUnavailable: It cannot be looked up.
+        """
+        shares = list(_shares(caller))
+        if end_user and caller.project:
+            share = await self._share(caller, end_user)
+            if share:
+                shares.append(share)
+        if not shares:
+            return FREE
+        return Account(
+            meters=tuple(
+                Meter(subject=subject, limit=limit)
+                for subject, limits, _ in shares
+                for limit in limits
+            ),
+            budgets=tuple((subject, tuple(budgets)) for subject, _, budgets in shares if budgets),
+        )
+
+    async def _share(
+        self, caller: Caller, end_user: str
+    ) -> tuple[Subject, Sequence[Limit], Sequence[Budget]] | None:
+        project = caller.project
+        if project is None:
+            return None
+        limits, budgets = project.user_limits, project.user_budgets
+        if caller.end_users:
+            found = await self._end_users.get((project.id, end_user))
+            if found and found.blocked_ms is not None:
+                raise Forbidden(
+                    f"The end user {end_user!r} is blocked in this project. Ask its administrator."
+                )
+            if found and found.limits is not None:
+                limits = found.limits
+            if found and found.budgets is not None:
+                budgets = found.budgets
+        subject = Subject(kind="end user", id=end_user, project_id=project.id)
+        return (subject, limits, budgets) if limits or budgets else None
+
+
+def _shares(caller: Caller) -> Iterator[tuple[Subject, Sequence[Limit], Sequence[Budget]]]:
+    project = caller.project
+    if project is None:
+        return
+    for key in caller.keys:
+        if key.limits or key.budgets:
+            subject = Subject(kind="key", id=key.id, project_id=project.id)
+            yield subject, key.limits, key.budgets
+    if project.limits or project.budgets:
+        subject = Subject(kind="project", id=project.id, project_id=project.id)
+        yield subject, project.limits, project.budgets

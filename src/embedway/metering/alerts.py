@@ -1,0 +1,76 @@
+"""Tells an operator, once in a window, that a budget reached a percentage."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from embedway.core.budgets import Budget, window
+from embedway.core.errors import StorageUnavailable
+from embedway.core.money import NanoUsd
+from embedway.core.subjects import Subject
+from embedway.ports.storage import Holds
+
+OnAlert = Callable[[Subject, Budget, int, NanoUsd], None]
+"""Told a subject, its budget, the percent that it reached, and what is spent of it."""
+
+MAX_KNOWN = 10_000
+
+_Name = tuple[Subject, Budget, int, int]
+
+
+class Alerts:
+    """Of all budgets; whoever notes one first, of all processes, tells it."""
+
+    def __init__(self, holds: Holds, on_alert: OnAlert) -> None:
+        """Takes where they are noted, and who is told."""
+        self._holds = holds
+        self._on_alert = on_alert
+        # Those noted already, oldest first, so that the database is not asked each time.
+        self._known: dict[_Name, None] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    def look(self, subject: Subject, spent: Mapping[Budget, NanoUsd], *, at_ms: int) -> None:
+        """Notes in the background what is due, in the windows that `at_ms` is in."""
+        for budget, spent_nano_usd in spent.items():
+            for percent in budget.reached(spent_nano_usd):
+                name = (subject, budget, window(budget.per, at_ms)[0], percent)
+                if name not in self._known:
+                    self._know(name)
+                    self._soon(self._note(name, spent_nano_usd, at_ms))
+
+    def look_up(self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int) -> None:
+        """Likewise, after looking up what is spent."""
+        if any(each.alerts for each in budgets):
+            self._soon(self._look_up(subject, budgets, at_ms))
+
+    async def aclose(self) -> None:
+        """Waits for what goes on in the background."""
+        while self._background:
+            await asyncio.wait(self._background)
+
+    async def _look_up(self, subject: Subject, budgets: Sequence[Budget], at_ms: int) -> None:
+        try:
+            spent = await self._holds.spent(subject, budgets, at_ms=at_ms)
+        except StorageUnavailable:
+            return  # the next lease tells it
+        self.look(subject, spent, at_ms=at_ms)
+
+    async def _note(self, name: _Name, spent_nano_usd: NanoUsd, at_ms: int) -> None:
+        subject, budget, _, percent = name
+        try:
+            first = await self._holds.alerted(subject, budget, percent=percent, at_ms=at_ms)
+        except StorageUnavailable:
+            self._known.pop(name, None)
+            return
+        if first:
+            self._on_alert(subject, budget, percent, spent_nano_usd)
+
+    def _know(self, name: _Name) -> None:
+        if len(self._known) >= MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[name] = None
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -1,0 +1,139 @@
+"""All purses of this process: given back when nobody uses them, renewed while somebody does."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import structlog
+
+from embedway.core.errors import StorageUnavailable
+from embedway.core.money import NanoUsd
+from embedway.core.subjects import Subject
+from embedway.metering.alerts import Alerts
+from embedway.metering.purse import Purse
+from embedway.ports.storage import Holds, Lease
+
+REST_S = 2.0
+"""What nobody took anything out of for so long is given back."""
+
+_log = structlog.get_logger("embedway.budgets")
+
+
+class SharedPurse(Purse):
+    """A purse that requests wait for together."""
+
+    __slots__ = ("lock", "refused", "refused_ms", "waiting", "waiting_nano_usd")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = asyncio.Lock()
+        """Of whoever leases or gives back."""
+        self.waiting = 0
+        """Requests, for the lock."""
+        self.waiting_nano_usd: NanoUsd = 0
+        """What they cost."""
+        self.refused: Lease | None = None
+        """The last lease, if nothing was granted."""
+        self.refused_ms = 0
+
+
+class Purses:
+    """By their subjects."""
+
+    def __init__(self, holds: Holds, *, alerts: Alerts, now_ms: Callable[[], int]) -> None:
+        """Args name what it needs."""
+        self._holds = holds
+        self._alerts = alerts
+        self._now_ms = now_ms
+        self._purses: dict[Subject, SharedPurse] = {}
+        self._resting: asyncio.Task[None] | None = None
+        self.get = self._purses.get
+        """The purse of a subject, if it has one. There is one as long as anything is in use."""
+
+    def made(self, subject: Subject) -> SharedPurse:
+        """The purse of a subject, an empty one if it has none."""
+        purse = self._purses.get(subject)
+        if purse is None:
+            purse = self._purses[subject] = SharedPurse()
+        if self._resting is None or self._resting.done():
+            self._resting = asyncio.ensure_future(self._rest_now_and_then())
+        return purse
+
+    async def rest(self) -> None:
+        """Gives back what nobody took anything out of since the last time, and renews the rest.
+
+        Raises:
+            StorageUnavailable: It cannot be done now; nothing is relied on that may be lost.
+        """
+        now_ms = self._now_ms()
+        idle: dict[Subject, SharedPurse] = {}
+        used: dict[Subject, SharedPurse] = {}
+        for subject, purse in self._purses.items():
+            purse.rest()
+            if purse.lock.locked():
+                continue
+            if purse.is_quiet and not purse.requests:
+                idle[subject] = purse
+            elif purse.is_due(now_ms) or (purse.is_quiet and purse.free):
+                used[subject] = purse
+        if used:
+            async with _locked(used.values()):
+                await self._renew(used)
+        if idle:
+            async with _locked(idle.values()):
+                left = {name: purse for name, purse in idle.items() if not purse.requests}
+                await self._leave(left)
+                for subject, purse in left.items():
+                    if not purse.waiting:
+                        self._purses.pop(subject, None)
+
+    async def aclose(self) -> None:
+        """Gives everything back, whatever is in use."""
+        if self._resting:
+            self._resting.cancel()
+            await asyncio.wait([self._resting])
+        # What is not given back lapses.
+        with suppress(StorageUnavailable):
+            await self._leave(self._purses)
+        self._purses.clear()
+
+    async def _renew(self, purses: Mapping[Subject, SharedPurse]) -> None:
+        unused: dict[Subject, NanoUsd] = {}
+        for subject, purse in purses.items():
+            unused[subject] = purse.free if purse.is_quiet else 0
+            purse.free -= unused[subject]
+        renewed = await self._holds.give_back(unused)
+        for subject, purse in purses.items():
+            if subject in renewed:
+                purse.renewed(expires_ms=renewed[subject])
+            else:
+                purse.lapsed()
+
+    async def _leave(self, purses: Mapping[Subject, SharedPurse]) -> None:
+        for purse in purses.values():
+            purse.emptied()
+        if purses:
+            await self._holds.leave(purses.keys())
+        for subject, purse in purses.items():
+            if purse.unseen:
+                purse.unseen = False
+                self._alerts.look_up(subject, purse.budgets, at_ms=self._now_ms())
+
+    async def _rest_now_and_then(self) -> None:
+        while self._purses:
+            await asyncio.sleep(REST_S)
+            try:
+                await self.rest()
+            except StorageUnavailable:
+                _log.warning("budgets not given back")
+            except Exception:  # noqa: BLE001  # a background task's top
+                _log.exception("budgets not given back")
+
+
+@asynccontextmanager
+async def _locked(purses: Collection[SharedPurse]) -> AsyncGenerator[None]:
+    # Whoever has one of these locks waits for no other, so the order does not matter.
+    async with AsyncExitStack() as stack:
+        for purse in purses:
+            await stack.enter_async_context(purse.lock)
+        yield

@@ -1,0 +1,130 @@
+"""How limits stand, and what a request is told for which one has no room."""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from embedway.core.errors import RateLimited, TokenRateLimited, shown
+from embedway.core.limits import SLOT_MS, Limit, Meter, Standing
+from embedway.core.subjects import Subject
+from embedway.metering.slots import Window
+from embedway.wire.rate_headers import rate_headers
+
+Counted = Sequence[Window | None]
+"""The windows of meters; None of those that counted nothing."""
+EMPTY = Window()
+RETRY_MS = 1000
+"""After which a process that has only its share of a limit may have all of it again."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be counted."""
+
+    meters: Sequence[Meter]
+    tokens: int
+    """That it has at least."""
+    at_most: int
+    """That it has at most: when there is room for so many, it is let in."""
+
+
+def refuse_never(meters: Sequence[Meter], tokens: int) -> None:
+    """Refuses a request that alone is more than a limit allows.
+
+    Raises:
+        RateLimited: So it is.
+    """
+    for meter in meters:
+        if meter.limit.asked(tokens) > meter.limit.amount:
+            raise TokenRateLimited(
+                f"{_whose(meter.subject)} may send {meter.limit}, and this request alone has more. "
+                "Send fewer items.",
+                never=True,
+            )
+
+
+def refuse_full(request: Request, windows: Counted, *, now_ms: int, replicas: int = 1) -> None:
+    """Refuses a request for which there is no room in all of `windows`, those of its meters.
+
+    Args:
+        request: With no more tokens than the least of its limits.
+        windows: What was counted.
+        now_ms: On the clock of the windows.
+        replicas: By how many processes each limit is shared, each for itself.
+
+    Raises:
+        RateLimited: So it is.
+    """
+    for meter, window in zip(request.meters, windows, strict=True):
+        limit = meter.limit
+        asked = limit.asked(request.tokens)
+        if not asked:
+            continue
+        amount = share(limit, replicas)
+        if asked > amount or (
+            window is not None and window.wait_ms(limit.per, asked, amount=amount, now_ms=now_ms)
+        ):
+            raise refusal(request, windows, now_ms=now_ms, replicas=replicas)
+
+
+def share(limit: Limit, replicas: int) -> int:
+    """What one of so many processes may let in for itself."""
+    return limit.amount if replicas == 1 else max(limit.amount // replicas, 1)
+
+
+def stands(
+    meters: Sequence[Meter], windows: Counted, *, now_ms: int, replicas: int = 1
+) -> list[Standing]:
+    """How the limit of each of `meters` stands."""
+    standings: list[Standing] = []
+    for meter, window in zip(meters, windows, strict=True):
+        limit = meter.limit
+        counted = EMPTY if window is None else window
+        counted.forget(now_ms // SLOT_MS[limit.per])
+        standings.append(
+            Standing(
+                limit=limit,
+                remaining=max(share(limit, replicas) - counted.total, 0),
+                reset_s=counted.reset_ms(limit.per, now_ms) / 1000,
+            )
+        )
+    return standings
+
+
+def refusal(request: Request, windows: Counted, *, now_ms: int, replicas: int = 1) -> RateLimited:
+    """What a request is told for which there is no room; see `refuse_full`."""
+    standings = stands(request.meters, windows, now_ms=now_ms, replicas=replicas)
+    waits_ms = [
+        _wait_ms(request, meter, window, now_ms=now_ms, replicas=replicas)
+        for meter, window in zip(request.meters, windows, strict=True)
+    ]
+    wait_ms = max(waits_ms)
+    longest = waits_ms.index(wait_ms)
+    meter, left = request.meters[longest], standings[longest].remaining
+    some = f"has {left} left, too few for this request" if left else "has"
+    kind = TokenRateLimited if meter.limit.of == "tokens" else RateLimited
+    return kind(
+        f"{_whose(meter.subject)} may send {meter.limit}, and {some}. "
+        f"Try again in {math.ceil(wait_ms / 100) / 10:g} s.",
+        retry_after_s=wait_ms / 1000,
+        headers=dict(rate_headers(standings)),
+    )
+
+
+def _wait_ms(
+    request: Request, meter: Meter, window: Window | None, *, now_ms: int, replicas: int
+) -> int:
+    limit = meter.limit
+    amount = share(limit, replicas)
+    if limit.asked(request.tokens) > amount:
+        # More than this process has of it: nobody knows when it has all of it again.
+        return RETRY_MS
+    asked = min(limit.asked(request.at_most), amount)
+    if window is None:
+        return 0
+    return window.wait_ms(limit.per, asked, amount=amount, now_ms=now_ms)
+
+
+def _whose(subject: Subject) -> str:
+    name = shown(subject.id) if subject.kind == "end user" else subject.id
+    return f"The {subject.kind} {name}"

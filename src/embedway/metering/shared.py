@@ -1,0 +1,365 @@
+"""Limits as all processes count them together, and a share of each while they cannot.
+
+Each process knows what it counted itself, and tells it again where it was lost or not heard. While
+the shared count is away a process lets in its share of each limit, less what it knows was used.
+When that is back, it counts there again, but stays within its share until all the others have told
+what they counted meanwhile. So all together never let in more than the limit, but for what a
+process had not heard of the others when it was cut off. Knows no Redis.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from itertools import islice
+from typing import Any, Literal
+
+from embedway.core import clock
+from embedway.core.errors import RateLimited
+from embedway.core.limits import SLOT_MS, Meter, Of, Per
+from embedway.core.subjects import Subject
+from embedway.metering.part import Part, parsed
+from embedway.metering.refusal import Request, refusal, refuse_full, refuse_never, stands
+from embedway.metering.slots import MAX_METERS, Window, Windows
+from embedway.ports.limiter import Ask, Reservation, SharedCounts, SharedCountsAway, Told
+
+PULSE_S = 1.0
+"""A process is heard of so often; while the shared count is away, it is tried again so often."""
+GRACE_S = 1.5
+"""After its return; longer than a pulse, so that by then every process has told what it counted."""
+KNOWN_MS = 1000
+"""For which a refusal is taken to stand: another process may settle for less than it reserved."""
+BATCH = 100
+"""Meters that are told of at once."""
+
+State = Literal["away", "returning", "together"]
+
+
+class SharedLimiter:
+    """The limiter of `embedway.ports.limiter.Limiter` for several processes."""
+
+    def __init__(
+        self,
+        counts: SharedCounts,
+        *,
+        now_s: Callable[[], float] = time.monotonic,
+        now_ms: Callable[[], int] = clock.now_ms,
+        on_away: Callable[[str | None], None] = lambda _: None,
+        max_meters: int = MAX_METERS,
+    ) -> None:
+        """Args name what it needs.
+
+        Args:
+            counts: What all processes count together.
+            now_s: A clock that only goes forward.
+            now_ms: The wall clock, asked once: it stands in for the shared count's clock until that
+                is heard of.
+            on_away: Is told, at each change, why limits are not counted together; None if they are.
+            max_meters: That are kept.
+        """
+        self._counts = counts
+        self._now_s = now_s
+        self._ahead_ms = now_ms() - int(now_s() * 1000)
+        self._last_ms = 0
+        self._on_away = on_away
+        self._parts = Windows(Part, most=max_meters)
+        self._state: State = "away"
+        self._returned_s = 0.0
+        self._epoch = ""
+        self._replicas = 1
+        self._absence = 0
+        self._untold: dict[Part, Meter] = {}
+        """What this process counted and the shared count does not know of."""
+        self._changes: dict[Meter, dict[int, int]] = {}
+        self._telling = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._beating: asyncio.Task[None] | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether limits are counted together at the moment."""
+        return self._state == "together"
+
+    async def start(self) -> None:
+        """Says hello to the other processes, and goes on to be heard of until `aclose`."""
+        try:
+            await self._contact()
+        except SharedCountsAway as error:
+            self._on_away(str(error))
+        else:
+            self._together()
+        self._beating = self._soon(self._beat())
+
+    async def aclose(self) -> None:
+        """Tells what is still to be told, and takes leave."""
+        if self._beating:
+            self._beating.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._counts.aclose()
+
+    def check(self, meters: Sequence[Meter], *, tokens: int, at_most: int | None = None) -> None:
+        """See `embedway.ports.limiter.Limiter.check`."""
+        refuse_never(meters, tokens)
+        request = Request(meters=meters, tokens=tokens, at_most=max(at_most or 0, tokens))
+        now_ms = self._now_ms()
+        parts = [self._parts.get(each) for each in meters]
+        if self._state == "together":
+            windows = [_refused_lately(each, now_ms) for each in parts]
+            refuse_full(request, windows, now_ms=now_ms)
+        else:
+            windows = [part and self._share(part) for part in parts]
+            refuse_full(request, windows, now_ms=now_ms, replicas=self._replicas)
+
+    async def reserve(self, meters: Sequence[Meter], *, tokens: int) -> Reservation:
+        """See `embedway.ports.limiter.Limiter.reserve`."""
+        refuse_never(meters, tokens)
+        request = Request(meters=_each_once(meters), tokens=tokens, at_most=tokens)
+        now_ms = self._now_ms()
+        taken = self._state != "together"
+        if taken:
+            self._take(request, now_ms)
+        if self._state != "away":
+            try:
+                told = await self._ask(request)
+            except SharedCountsAway as error:
+                self._leave(str(error))
+                told = None
+            if told and told.counted:
+                return self._counted(request, told, taken=taken)
+            if told:
+                if taken:
+                    self._put_back(request, now_ms)
+                raise self._refused(request, told)
+            if not taken:
+                now_ms = self._now_ms()
+                self._take(request, now_ms)
+        return self._counted_alone(request, now_ms)
+
+    async def settle(self, reservation: Reservation, *, tokens: int) -> None:
+        """See `embedway.ports.limiter.Limiter.settle`. The others are told in the background."""
+        more = tokens - reservation.tokens
+        for meter in reservation.meters:
+            part = self._parts.get(meter)
+            if part is None or meter.limit.of != "tokens" or not more:
+                continue
+            slot = reservation.at_ms // SLOT_MS[meter.limit.per]
+            part.change(slot, more)
+            part.refused = None
+            if part.share:
+                part.share.change(slot, more)
+            if self._state != "away" and part not in self._untold:
+                changes = self._changes.setdefault(meter, {})
+                changes[slot] = changes.get(slot, 0) + more
+        if self._changes and not self._telling:
+            self._telling = True
+            self._soon(self._tell_changes())
+
+    async def pulse(self) -> None:
+        """Lets the others hear of this process; tries whether the shared count is back."""
+        try:
+            await self._contact()
+            if self._state != "together":
+                await self._tell()
+        except SharedCountsAway as error:
+            self._leave(str(error))
+            return
+        if self._state == "away":
+            self._state, self._returned_s = "returning", self._now_s()
+        elif self._state == "returning" and self._now_s() - self._returned_s >= GRACE_S:
+            self._together()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(PULSE_S)
+            await self.pulse()
+
+    def _now_ms(self) -> int:
+        """What the time is on the clock of the shared count, as far as is known."""
+        self._last_ms = max(self._last_ms, int(self._now_s() * 1000) + self._ahead_ms)
+        return self._last_ms
+
+    # What all count together.
+
+    async def _ask(self, request: Request) -> Told | None:
+        asks: list[Ask] = []
+        telling: dict[Part, Meter] = {}
+        for meter in request.meters:
+            part = self._parts.get(meter)
+            amount = meter.limit.asked(request.tokens)
+            if part and self._untold.pop(part, None):
+                telling[part] = meter
+                asks.append(_all_of(part, meter, amount=amount))
+            else:
+                asks.append(Ask(meter=meter, amount=amount))
+        return await self._count(asks, telling)
+
+    async def _count(self, asks: Sequence[Ask], telling: Mapping[Part, Meter]) -> Told | None:
+        """What the shared count answers; None if it has lost what it knew, and did nothing.
+
+        Raises:
+            SharedCountsAway: It did not answer.
+        """
+        epoch = self._epoch
+        try:
+            told = await self._counts.count(asks, epoch=epoch, now_ms=self._now_ms())
+        except BaseException:
+            self._untold.update(telling)
+            raise
+        # While it is coming back, not all may have been heard of again.
+        known = 1 if self._state == "together" and told.epoch == epoch else self._replicas
+        self._replicas = max(told.replicas, known)
+        self._ahead_ms = told.now_ms - int(self._now_s() * 1000)
+        if told.epoch == epoch:
+            return told
+        self._untold.update(telling)
+        if told.epoch != self._epoch:
+            self._begin(told)
+        return None
+
+    def _begin(self, told: Told) -> None:
+        """Notes that the shared count knows nothing, of this process or of any."""
+        first, self._epoch = not self._epoch, told.epoch
+        if first:
+            self._last_ms = 0
+            for meter, part in self._parts:
+                part.restart(meter, told.now_ms)
+        self._untold = {part: meter for meter, part in self._parts if part.total or part.heard}
+        if not first:
+            self._leave("it has lost what it knew")
+
+    async def _contact(self) -> None:
+        if not await self._count((), {}):
+            await self._count((), {})
+
+    async def _tell(self) -> None:
+        """Tells what this process counted and nobody else knows of, until that is nothing."""
+        while self._untold:
+            telling = dict(islice(self._untold.items(), BATCH))
+            for part in telling:
+                del self._untold[part]
+            asks = [_all_of(part, meter) for part, meter in telling.items()]
+            await self._count(asks, telling)
+
+    async def _tell_changes(self) -> None:
+        try:
+            while self._changes:
+                telling = dict(islice(self._changes.items(), BATCH))
+                for meter in telling:
+                    del self._changes[meter]
+                await self._count(
+                    [Ask(meter=meter, changes=changes) for meter, changes in telling.items()], {}
+                )
+        except SharedCountsAway as error:
+            self._leave(str(error))
+        finally:
+            self._telling = False
+
+    def _counted(self, request: Request, told: Told, *, taken: bool) -> Reservation:
+        """Notes what was counted together."""
+        windows: list[Window] = []
+        for meter, total in zip(request.meters, told.totals, strict=True):
+            asked, slot_ms = meter.limit.asked(request.tokens), SLOT_MS[meter.limit.per]
+            part = self._parts.used(meter, told.now_ms)
+            part.add(told.now_ms // slot_ms, asked)
+            part.hear(total, told.now_ms)
+            if self._state != "together" and not taken:
+                # It was left while this request was under way.
+                self._share(part).add(self._now_ms() // slot_ms, asked)
+            windows.append(Window(parsed(total)))
+        return Reservation(
+            meters=request.meters,
+            tokens=request.tokens,
+            at_ms=told.now_ms,
+            standings=stands(request.meters, windows, now_ms=told.now_ms),
+        )
+
+    def _refused(self, request: Request, told: Told) -> RateLimited:
+        windows = [Window(parsed(total)) for total in told.totals]
+        for meter, total, window in zip(request.meters, told.totals, windows, strict=True):
+            # Who never was let in is not kept: names of end users are easily made up.
+            if total:
+                part = self._parts.used(meter, told.now_ms)
+                part.hear(total, told.now_ms, refused=window)
+        return refusal(request, windows, now_ms=told.now_ms)
+
+    # What this process counts alone.
+
+    def _leave(self, reason: str) -> None:
+        if self._state == "together":
+            self._absence += 1
+            self._on_away(reason)
+        self._state = "away"
+        # Who counted what is told as a whole in the end.
+        self._changes.clear()
+
+    def _together(self) -> None:
+        self._state = "together"
+        self._on_away(None)
+
+    def _share(self, part: Part) -> Window:
+        if part.share is None or part.absence != self._absence:
+            part.absence = self._absence
+            return part.begin_share(self._replicas)
+        return part.share
+
+    def _take(self, request: Request, now_ms: int) -> None:
+        """Counts a request against the share of this process.
+
+        Raises:
+            RateLimited: It has no room for it.
+        """
+        parts = [self._parts.get(each) for each in request.meters]
+        shares = [part and self._share(part) for part in parts]
+        refuse_full(request, shares, now_ms=now_ms, replicas=self._replicas)
+        for meter in request.meters:
+            share = self._share(self._parts.used(meter, now_ms))
+            share.add(now_ms // SLOT_MS[meter.limit.per], meter.limit.asked(request.tokens))
+
+    def _put_back(self, request: Request, now_ms: int) -> None:
+        for meter in request.meters:
+            part = self._parts.get(meter)
+            if part and part.share:
+                asked = meter.limit.asked(request.tokens)
+                part.share.change(now_ms // SLOT_MS[meter.limit.per], -asked)
+
+    def _counted_alone(self, request: Request, now_ms: int) -> Reservation:
+        shares: list[Window] = []
+        for meter in request.meters:
+            part = self._parts.used(meter, now_ms)
+            shares.append(self._share(part))
+            part.add(now_ms // SLOT_MS[meter.limit.per], meter.limit.asked(request.tokens))
+            self._untold[part] = meter
+        return Reservation(
+            meters=request.meters,
+            tokens=request.tokens,
+            at_ms=now_ms,
+            standings=stands(request.meters, shares, now_ms=now_ms, replicas=self._replicas),
+        )
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _each_once(meters: Sequence[Meter]) -> Sequence[Meter]:
+    """Of limits that differ only in their amount the least, for what is counted is one."""
+    least: dict[tuple[Subject, Of, Per], Meter] = {}
+    for meter in meters:
+        name = (meter.subject, meter.limit.of, meter.limit.per)
+        known = least.get(name)
+        if known is None or meter.limit.amount < known.limit.amount:
+            least[name] = meter
+    return list(least.values())
+
+
+def _all_of(part: Part, meter: Meter, *, amount: int = 0) -> Ask:
+    """Tells all that is known here of a meter."""
+    return Ask(meter=meter, amount=amount, own=dict(part.counts), others=part.others())
+
+
+def _refused_lately(part: Part | None, now_ms: int) -> Window | None:
+    if part and part.refused and now_ms - part.heard_ms < KNOWN_MS:
+        return part.refused
+    return None

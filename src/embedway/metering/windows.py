@@ -1,0 +1,68 @@
+"""Limits as one process counts them, for itself."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from embedway.core.limits import SLOT_MS, Meter
+from embedway.metering.refusal import Request, refuse_full, refuse_never, stands
+from embedway.metering.slots import MAX_METERS, Steady, Window, Windows
+from embedway.ports.limiter import Reservation
+
+
+def monotonic_ms() -> int:
+    """Milliseconds on a clock that nobody sets."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class MemoryLimiter:
+    """The limiter of `embedway.ports.limiter.Limiter` for one process."""
+
+    def __init__(
+        self, *, now_ms: Callable[[], int] = monotonic_ms, max_meters: int = MAX_METERS
+    ) -> None:
+        """Takes a clock, in milliseconds since whenever, and how many meters are kept."""
+        self._now_ms = Steady(now_ms)
+        self._windows = Windows(Window, most=max_meters)
+
+    @property
+    def meters(self) -> int:
+        """That are kept."""
+        return len(self._windows)
+
+    def check(self, meters: Sequence[Meter], *, tokens: int, at_most: int | None = None) -> None:
+        """See `embedway.ports.limiter.Limiter.check`."""
+        request = Request(meters=meters, tokens=tokens, at_most=max(at_most or 0, tokens))
+        self._refuse(request, self._now_ms())
+
+    async def reserve(self, meters: Sequence[Meter], *, tokens: int) -> Reservation:
+        """See `embedway.ports.limiter.Limiter.reserve`."""
+        now_ms = self._now_ms()
+        self._refuse(Request(meters=meters, tokens=tokens, at_most=tokens), now_ms)
+        windows: list[Window] = []
+        for meter in meters:
+            limit = meter.limit
+            window = self._windows.used(meter, now_ms)
+            # Of two limits that differ only in their amount, what is counted is one.
+            if window not in windows:
+                window.add(now_ms // SLOT_MS[limit.per], limit.asked(tokens))
+            windows.append(window)
+        return Reservation(
+            meters=meters,
+            tokens=tokens,
+            at_ms=now_ms,
+            standings=stands(meters, windows, now_ms=now_ms),
+        )
+
+    async def settle(self, reservation: Reservation, *, tokens: int) -> None:
+        """See `embedway.ports.limiter.Limiter.settle`."""
+        windows: list[Window] = []
+        for meter in reservation.meters:
+            limit = meter.limit
+            window = self._windows.get(meter) if limit.of == "tokens" else None
+            if window is not None and window not in windows:
+                window.change(reservation.at_ms // SLOT_MS[limit.per], tokens - reservation.tokens)
+                windows.append(window)
+
+    def _refuse(self, request: Request, now_ms: int) -> None:
+        refuse_never(request.meters, request.tokens)
+        refuse_full(request, [self._windows.get(each) for each in request.meters], now_ms=now_ms)

@@ -1,0 +1,49 @@
+"""Fetches a small document from an address that an administrator named, as providers are called.
+
+Owns what may come back and how long that may take; what the document is, is not known here.
+"""
+
+import asyncio
+from collections.abc import Collection
+from http import HTTPStatus
+
+from yarl import URL
+
+from embedway.core.provider_error import ProviderError
+from embedway.providers.adapter import HttpCall
+from embedway.providers.http import Http
+
+MAX_BYTES = 256 * 1024
+TIMEOUT_S = 5.0
+
+
+async def fetch(url: str, *, private_hosts: Collection[str] = ()) -> bytes:
+    """The document at `url`; a redirect is not followed.
+
+    Args:
+        url: Its address.
+        private_hosts: Such as may be at private addresses, for the administrator named them.
+
+    Raises:
+        OSError: It cannot be had, is too large or takes too long; with the reason.
+    """
+    try:
+        target = URL(url)
+        origin, path = str(target.origin()), target.raw_path_qs
+    except ValueError:
+        raise OSError(f"{url!r} is no address") from None
+    server = Http(origin, allow_private=target.host in private_hosts, max_in_flight=1)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            call = HttpCall(path=path, method="GET")
+            reply = await server.send(call, headers={}, max_bytes=MAX_BYTES)
+    except ProviderError as error:
+        cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
+        raise OSError(f"{url} cannot be fetched: {error.kind}{cause}") from None
+    except TimeoutError:
+        raise TimeoutError(f"{url} took longer than {TIMEOUT_S:g} s") from None
+    finally:
+        await server.aclose()
+    if reply.status != HTTPStatus.OK:
+        raise OSError(f"{url} answered {reply.status}, not {HTTPStatus.OK}")
+    return reply.body

@@ -1,0 +1,111 @@
+"""One commit of the ledger: lines of many requests, what they are summed into, what was held.
+
+Owns what a commit is made of and the names of its failures. `sqlite_commits` and
+`postgres_commits` know how it is written; neither knows who waits for it.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+import msgspec
+
+from embedway.core.subjects import Subject
+from embedway.core.usage import UsageLine
+from embedway.storage import rollups
+from embedway.storage.rollups import Key, Rollup, Sums
+from embedway.storage.tables import SUMS
+
+
+class Charge(msgspec.Struct, frozen=True, gc=False):
+    """What one request leaves in the ledger."""
+
+    lines: Sequence[UsageLine]
+    held: Collection[Subject] = ()
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """What is committed at once."""
+
+    lines: Sequence[UsageLine]
+    sums: Sequence[Sequence[tuple[Key, Sums]]]
+    """For each of `ROLLUPS`."""
+    held: Sequence[tuple[str, int]]
+    """Subjects, and by how much their holds get less; in order."""
+
+
+class CommitError(Exception):
+    """A group is not committed. The message holds nothing that is users' data."""
+
+
+class Lost(CommitError):
+    """The database is away, or told this transaction to try again.
+
+    Args:
+        message: What it said.
+        in_doubt: Whether the group may be committed all the same.
+    """
+
+    def __init__(self, message: str, *, in_doubt: bool) -> None:
+        super().__init__(message)
+        self.in_doubt = in_doubt
+
+
+class Refused(CommitError):
+    """The database does not take what is in it."""
+
+
+class Commits(Protocol):
+    """How one kind of database is written to; for one thread."""
+
+    def commit(self, group: Group) -> None:
+        """Commits all of `group` or nothing.
+
+        Raises:
+            CommitError: Nothing of it is committed, unless that is in doubt.
+        """
+        ...
+
+    def has(self, group: Group) -> bool:
+        """Whether `group` is committed.
+
+        Raises:
+            CommitError: It cannot be told.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds."""
+        ...
+
+
+def grouped(charges: Sequence[Charge]) -> Group:
+    """The charges as one commit."""
+    lines = [line for each in charges for line in each.lines]
+    held = Counter[str]()
+    for each in charges:
+        if each.held and (cost := rollups.charged(each.lines)):
+            for subject in each.held:
+                held[str(subject)] += cost
+    return Group(lines=lines, sums=rollups.added(lines), held=sorted(held.items()))
+
+
+def names(columns: Sequence[str]) -> str:
+    """Columns, as SQL has them."""
+    return ", ".join(f'"{each}"' for each in columns)
+
+
+def adding(rollup: Rollup, rows: str) -> str:
+    """The statement that adds `rows` to a roll-up."""
+    table = rollup.table.name
+    sums = ", ".join(f'"{each}" = {table}."{each}" + excluded."{each}"' for each in SUMS)
+    return (
+        f"INSERT INTO {table} ({names([*rollup.by, *SUMS])}) {rows} "
+        f"ON CONFLICT ({names(rollup.by)}) DO UPDATE SET {sums}"
+    )
+
+
+LESSEN = (
+    "UPDATE holds SET amount_nano_usd = amount_nano_usd - {0} WHERE subject = {0} AND process = {0}"
+)
+"""With the driver's mark for a parameter: by how much, of whom, of which process."""

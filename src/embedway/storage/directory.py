@@ -1,0 +1,85 @@
+"""Who there is, as requests look it up: keys, their issuers and projects, end users."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Engine, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from embedway.core.errors import StorageUnavailable
+from embedway.core.keys import Held, Key
+from embedway.core.projects import EndUser, Project
+from embedway.storage import records
+from embedway.storage.tables import end_users, keys, projects
+from embedway.storage.threads import in_time
+
+Found = TypeVar("Found")
+
+UNREADABLE = "Keys cannot be checked right now. Try again."
+
+
+class SqlDirectory:
+    """The directory of `embedway.ports.storage.Directory` on a SQL database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="directory")
+
+    async def by_digest(self, digest: bytes) -> Held | None:
+        """See `embedway.ports.storage.Directory.by_digest`."""
+        return await self._read(lambda connection: _held(connection, keys.c.digest == digest))
+
+    async def by_id(self, key_id: str) -> Held | None:
+        """See `embedway.ports.storage.Directory.by_id`."""
+        return await self._read(lambda connection: _held(connection, keys.c.id == key_id))
+
+    async def project(self, project_id: str) -> tuple[Project, bool] | None:
+        """See `embedway.ports.storage.Directory.project`."""
+        return await self._read(lambda connection: _project(connection, project_id))
+
+    async def end_user(self, project_id: str, id: str) -> EndUser | None:
+        """See `embedway.ports.storage.Directory.end_user`."""
+        query = select(end_users).where(end_users.c.project_id == project_id, end_users.c.id == id)
+
+        def find(connection: Connection) -> EndUser | None:
+            row = connection.execute(query).mappings().first()
+            return records.read(row, EndUser) if row else None
+
+        return await self._read(find)
+
+    async def _read(self, find: Callable[[Connection], Found]) -> Found:
+        def read() -> Found:
+            try:
+                with self._engine.connect() as connection:
+                    return find(connection)
+            except SQLAlchemyError as error:
+                raise StorageUnavailable(UNREADABLE) from error
+
+        return await in_time(self._threads, read, told=UNREADABLE)
+
+
+def _held(connection: Connection, which: ColumnElement[bool]) -> Held | None:
+    key = _key(connection, which)
+    if key is None:
+        return None
+    issuer = _key(connection, keys.c.id == key.issued_by) if key.issued_by else None
+    project, has_end_users = (key.project_id and _project(connection, key.project_id)) or (
+        None,
+        False,
+    )
+    return Held(key=key, issuer=issuer, project=project, end_users=has_end_users)
+
+
+def _key(connection: Connection, which: ColumnElement[bool]) -> Key | None:
+    row = connection.execute(select(keys).where(which)).mappings().first()
+    return records.read(row, Key) if row else None
+
+
+def _project(connection: Connection, project_id: str) -> tuple[Project, bool] | None:
+    any_end_user = (
+        select(end_users.c.id).where(end_users.c.project_id == project_id).exists().label("any")
+    )
+    query = select(projects, any_end_user).where(projects.c.id == project_id)
+    row = connection.execute(query).mappings().first()
+    return (records.read(row, Project), bool(row["any"])) if row else None

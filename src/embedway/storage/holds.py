@@ -1,0 +1,221 @@
+"""What processes hold of budgets at rest.
+
+A hold that its process did not renew in time counts until somebody deletes it, which happens only
+under the lock of its subject. So whoever finds its own row has held it all along, whatever the
+clocks say. Knows nothing of requests.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from embedway.core.budgets import Budget, window
+from embedway.core.errors import StorageUnavailable
+from embedway.core.money import NanoUsd
+from embedway.core.subjects import Subject
+from embedway.ports.storage import Lease
+from embedway.storage.database import writing
+from embedway.storage.past import PastSums
+from embedway.storage.standing import Past, Standing, standing
+from embedway.storage.tables import budget_alerts, holds
+from embedway.storage.threads import in_time
+
+HOLD_MS = 60_000
+"""For how long a hold counts that is not renewed."""
+SHARE = 20
+"""One part in so many of what is left is granted at most beyond what is needed."""
+FORGOTTEN_MS = 3_600_000
+"""After which a hold that nobody came across is deleted."""
+
+Found = TypeVar("Found")
+
+UNREADABLE = "Budgets cannot be checked right now. Try again."
+
+
+class SqlHolds:
+    """The holds of `embedway.ports.storage.Holds` on a SQL database."""
+
+    def __init__(self, engine: Engine, *, process: str, now_ms: Callable[[], int]) -> None:
+        """Takes the name of this process, which no other has or had, and the time."""
+        self._engine = engine
+        self._process = process
+        self._now_ms = now_ms
+        self._past = PastSums(engine)
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="holds")
+
+    async def lease(
+        self,
+        subject: Subject,
+        budgets: Sequence[Budget],
+        *,
+        at_ms: int,
+        needed: NanoUsd,
+        wanted: NanoUsd,
+        unused: NanoUsd | None,
+    ) -> Lease:
+        """See `embedway.ports.storage.Holds.lease`."""
+
+        def lease() -> Lease:
+            at = min(at_ms, self._now_ms())
+            past = self._past.of(subject, budgets, at_ms=at, now_ms=self._now_ms())
+            with writing(self._engine, lock=f"budgets of {subject}") as connection:
+                now_ms = self._now_ms()
+                found = self._standing(connection, subject, past, at_ms=at, now_ms=now_ms)
+                before, anew = found.own or 0, found.own is None
+                kept = 0 if unused is None or anew else before - unused
+                left = found.left(max(0, kept))
+                granted = 0
+                if needed <= left:
+                    granted = needed + max(0, min(wanted, (left - needed) // SHARE))
+                change = kept + granted - before
+                self._hold(connection, subject, change, anew=anew, now_ms=now_ms)
+                return Lease(
+                    granted_nano_usd=granted,
+                    spent=found.spent,
+                    held_nano_usd=found.others + kept,
+                    at_ms=at,
+                    expires_ms=now_ms + HOLD_MS,
+                    lapsed=anew,
+                )
+
+        return await self._run(lease)
+
+    async def give_back(self, unused: Mapping[Subject, NanoUsd]) -> Mapping[Subject, int]:
+        """See `embedway.ports.storage.Holds.give_back`."""
+        changes = {str(subject): amount for subject, amount in unused.items()}
+
+        def give_back() -> Mapping[Subject, int]:
+            with self._engine.begin() as connection:
+                expires_ms = self._now_ms() + HOLD_MS
+                connection.execute(
+                    update(holds)
+                    .where(holds.c.process == self._process, holds.c.subject == bindparam("whose"))
+                    .values(
+                        amount_nano_usd=holds.c.amount_nano_usd - bindparam("less"),
+                        expires_ms=expires_ms,
+                    ),
+                    # In order, as the ledger does, so that neither waits for the other for good.
+                    [{"whose": name, "less": less} for name, less in sorted(changes.items())],
+                )
+                own = select(holds.c.subject).where(holds.c.process == self._process)
+                held = set(connection.scalars(own))
+            return {subject: expires_ms for subject in unused if str(subject) in held}
+
+        return await self._run(give_back)
+
+    async def leave(self, subjects: Collection[Subject]) -> None:
+        """See `embedway.ports.storage.Holds.leave`."""
+
+        def leave() -> None:
+            with self._engine.begin() as connection:
+                connection.execute(
+                    delete(holds).where(
+                        holds.c.process == self._process, holds.c.subject == bindparam("whose")
+                    ),
+                    [{"whose": name} for name in sorted(map(str, subjects))],
+                )
+            with self._engine.begin() as connection:
+                forgotten = self._now_ms() - FORGOTTEN_MS
+                connection.execute(delete(holds).where(holds.c.expires_ms < forgotten))
+
+        await self._run(leave)
+
+    async def spent(
+        self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int
+    ) -> Mapping[Budget, NanoUsd]:
+        """See `embedway.ports.storage.Holds.spent`."""
+
+        def spent() -> Mapping[Budget, NanoUsd]:
+            past = self._past.of(subject, budgets, at_ms=at_ms, now_ms=self._now_ms())
+            with self._engine.connect() as connection:
+                found = standing(connection, subject, past, process=self._process, at_ms=at_ms)
+            return found.spent
+
+        return await self._run(spent)
+
+    async def alerted(self, subject: Subject, budget: Budget, *, percent: int, at_ms: int) -> bool:
+        """See `embedway.ports.storage.Holds.alerted`."""
+        row = {
+            "subject": str(subject),
+            "per": budget.per,
+            "window_ms": window(budget.per, at_ms)[0],
+            "amount_nano_usd": budget.amount_nano_usd,
+            "percent": percent,
+            "at_ms": self._now_ms(),
+        }
+
+        def note() -> bool:
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(insert(budget_alerts).values(row))
+            except IntegrityError:
+                return False
+            return True
+
+        return await self._run(note)
+
+    def close(self) -> None:
+        """Ends its threads, once what they do is done."""
+        self._threads.shutdown()
+
+    def _standing(
+        self,
+        connection: Connection,
+        subject: Subject,
+        past: Past,
+        *,
+        at_ms: int,
+        now_ms: int,
+    ) -> Standing:
+        """How they stand, after what expired was deleted."""
+        found = standing(connection, subject, past, process=self._process, at_ms=at_ms)
+        if found.expires_ms is None or found.expires_ms > now_ms:
+            return found
+        connection.execute(
+            delete(holds).where(
+                holds.c.subject == str(subject),
+                holds.c.process != self._process,
+                holds.c.expires_ms <= now_ms,
+            )
+        )
+        # Anew, for one of them may have been renewed just before.
+        return standing(connection, subject, past, process=self._process, at_ms=at_ms)
+
+    def _hold(
+        self,
+        connection: Connection,
+        subject: Subject,
+        change: NanoUsd,
+        *,
+        anew: bool,
+        now_ms: int,
+    ) -> None:
+        expires_ms = now_ms + HOLD_MS
+        if not anew:
+            # A change, for the ledger may change it too.
+            connection.execute(
+                update(holds)
+                .where(holds.c.subject == str(subject), holds.c.process == self._process)
+                .values(amount_nano_usd=holds.c.amount_nano_usd + change, expires_ms=expires_ms)
+            )
+        elif change:
+            connection.execute(
+                insert(holds).values(
+                    subject=str(subject),
+                    process=self._process,
+                    amount_nano_usd=change,
+                    expires_ms=expires_ms,
+                )
+            )
+
+    async def _run(self, do: Callable[[], Found]) -> Found:
+        def run() -> Found:
+            try:
+                return do()
+            except SQLAlchemyError as error:
+                raise StorageUnavailable(UNREADABLE) from error
+
+        return await in_time(self._threads, run, told=UNREADABLE)

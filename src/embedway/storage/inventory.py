@@ -1,0 +1,54 @@
+"""How much there is in the database: its size, and about how many rows each table has."""
+
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import Connection, Engine, Table, func, inspect, select
+
+from embedway.storage import database
+from embedway.storage.tables import metadata
+
+EXACT_ROWS = 10_000
+"""Tables of fewer rows than Postgres thinks this many are counted."""
+
+
+class Inventory(msgspec.Struct, frozen=True):
+    """How much there is."""
+
+    size_bytes: int
+    rows: dict[str, int]
+    """Of each table that exists."""
+
+
+def take(engine: Engine) -> Inventory:
+    """How much there is in the database, of whatever revision it is."""
+    with engine.connect() as connection:
+        database.unbounded(connection)
+        existing = set(inspect(connection).get_table_names())
+        rows = {
+            name: _rows(connection, table)
+            for name, table in metadata.tables.items()
+            if name in existing
+        }
+        return Inventory(size_bytes=_size_bytes(connection), rows=rows)
+
+
+def _rows(connection: Connection, table: Table) -> int:
+    if connection.dialect.name == "postgresql":
+        # What it knows from when it last looked; counting reads the whole table.
+        told = connection.exec_driver_sql(
+            "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
+            (f'"{table.name}"',),
+        ).scalar()
+        if told and told >= EXACT_ROWS:
+            return told
+    return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+def _size_bytes(connection: Connection) -> int:
+    if connection.dialect.name == "postgresql":
+        query = "SELECT pg_database_size(current_database())"
+        return connection.exec_driver_sql(query).scalar() or 0
+    file = Path(connection.engine.url.database or "")
+    files = (file, file.with_name(f"{file.name}-wal"))
+    return sum(each.stat().st_size for each in files if each.exists())

@@ -1,0 +1,134 @@
+"""Compares what the ledger's lines are summed into with the lines, and mends it.
+
+A day at a time, so that a running gateway never waits long. Only of days whose lines are kept.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Select,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    union_all,
+)
+
+from embedway.storage import database
+from embedway.storage.retention import LOCK
+from embedway.storage.rollups import DAY_MS, ROLLUPS, Rollup, summed
+from embedway.storage.tables import SUMS, usage
+from embedway.storage.usage import kept_from_ms
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """A sum that is not what its lines say."""
+
+    table: str
+    of: dict[str, int | str]
+    """The row's primary key."""
+    sum: str
+    kept: int
+    """Of a row that is missing 0."""
+    lines: int
+    """What the lines say; 0 without any."""
+
+
+def days(engine: Engine) -> Iterator[int]:
+    """When each day begins that anything is kept of and whose lines are all there, oldest first."""
+    with engine.connect() as connection:
+        first_ms = -(-kept_from_ms(connection) // DAY_MS) * DAY_MS
+    while (day := _next(engine, first_ms)) is not None:
+        yield day
+        first_ms = day + DAY_MS
+
+
+def differences(engine: Engine, day_ms: int) -> list[Difference]:
+    """The sums of that day that differ from its lines."""
+    with engine.connect() as connection:
+        database.unbounded(connection)
+        # Each is one statement, and so sees lines and sums of the same commits.
+        return [
+            difference
+            for rollup in ROLLUPS
+            for row in connection.execute(_compared(rollup, day_ms))
+            for difference in _told(rollup, tuple(row))
+        ]
+
+
+def repair(engine: Engine, day_ms: int) -> None:
+    """Makes the sums of that day anew from its lines; nothing is recorded meanwhile."""
+    with database.writing(engine, lock=LOCK) as connection:
+        database.unbounded(connection)
+        if kept_from_ms(connection) > day_ms:
+            return  # pruned since
+        if connection.dialect.name != "sqlite":
+            # Waits for commits under way, and lets no other begin; reading goes on.
+            connection.execute(text('LOCK TABLE "usage" IN SHARE ROW EXCLUSIVE MODE'))
+        for rollup in ROLLUPS:
+            make(connection, rollup, day_ms, day_ms + DAY_MS)
+
+
+def make(connection: Connection, rollup: Rollup, start_ms: int, end_ms: int) -> None:
+    """Makes the sums from `start_ms` up to but without `end_ms`, where days begin, from lines."""
+    at_ms = rollup.table.c.at_ms
+    connection.execute(delete(rollup.table).where(at_ms >= start_ms, at_ms < end_ms))
+    of_lines = summed(rollup).where(usage.c.at_ms >= start_ms, usage.c.at_ms < end_ms)
+    connection.execute(insert(rollup.table).from_select([*rollup.by, *SUMS], of_lines))
+
+
+def _next(engine: Engine, from_ms: int) -> int | None:
+    """The first day from that time on that has lines or sums."""
+    tables = (usage, *(rollup.table for rollup in ROLLUPS))
+    with engine.connect() as connection:
+        firsts = [
+            connection.scalar(select(func.min(each.c.at_ms)).where(each.c.at_ms >= from_ms))
+            for each in tables
+        ]
+    found = [each - each % DAY_MS for each in firsts if each is not None]
+    return min(found, default=None)
+
+
+def _compared(rollup: Rollup, day_ms: int) -> Select[Any]:
+    """Rows of the primary key, what is kept and what the lines say, where these differ."""
+    at_ms, end_ms = rollup.table.c.at_ms, day_ms + DAY_MS
+    nothing = [literal(0, BigInteger)] * len(SUMS)
+    kept = select(
+        *(rollup.table.c[name] for name in rollup.by),
+        *(rollup.table.c[name].label(f"kept_{name}") for name in SUMS),
+        *(zero.label(f"lines_{name}") for name, zero in zip(SUMS, nothing, strict=True)),
+    ).where(at_ms >= day_ms, at_ms < end_ms)
+    of_lines = (
+        summed(rollup).where(usage.c.at_ms >= day_ms, usage.c.at_ms < end_ms).subquery("of_lines")
+    )
+    lines = select(
+        *(of_lines.c[name] for name in rollup.by),
+        *(zero.label(f"kept_{name}") for name, zero in zip(SUMS, nothing, strict=True)),
+        *(of_lines.c[name].label(f"lines_{name}") for name in SUMS),
+    )
+    both = union_all(kept, lines).subquery("both")
+    keys = [both.c[name] for name in rollup.by]
+    sums = [
+        [cast(func.sum(both.c[f"{side}_{name}"]), BigInteger) for name in SUMS]
+        for side in ("kept", "lines")
+    ]
+    differs = or_(*(one != other for one, other in zip(*sums, strict=True)))
+    return select(*keys, *sums[0], *sums[1]).group_by(*keys).having(differs).order_by(*keys)
+
+
+def _told(rollup: Rollup, row: Sequence[int | str]) -> Iterator[Difference]:
+    width = len(rollup.by)
+    of = dict(zip(rollup.by, row[:width], strict=True))
+    sums = [int(each) for each in row[width:]]
+    for name, kept, lines in zip(SUMS, sums[: len(SUMS)], sums[len(SUMS) :], strict=True):
+        if kept != lines:
+            yield Difference(table=rollup.table.name, of=of, sum=name, kept=kept, lines=lines)

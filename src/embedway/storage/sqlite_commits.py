@@ -1,0 +1,102 @@
+"""How a group of the ledger is committed on SQLite.
+
+It speaks to the driver itself: what SQLAlchemy adds to each statement is as much as SQLite needs
+for it, and every answer waits for this.
+"""
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
+from itertools import starmap
+from typing import Any, cast
+
+import msgspec
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from embedway.core.usage import UsageLine
+from embedway.storage.commits import LESSEN, CommitError, Group, Lost, Refused, adding, names
+from embedway.storage.rollups import ROLLUPS, Key, Sums
+from embedway.storage.tables import SUMS
+
+_FIELDS = UsageLine.__struct_fields__
+_METADATA = _FIELDS.index("metadata")
+
+
+def _marks(count: int) -> str:
+    return f"VALUES ({', '.join('?' * count)})"
+
+
+_INSERT = f'INSERT INTO "usage" ({names([*_FIELDS, "end_user"])}) {_marks(len(_FIELDS) + 1)}'
+_ADD = [adding(each, _marks(len(each.by) + len(SUMS))) for each in ROLLUPS]
+_LESSEN = LESSEN.format("?")
+
+# What the driver says of values that cannot be stored.
+_REFUSED = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    ValueError,
+    TypeError,
+)
+
+
+class SqliteCommits:
+    """See `embedway.storage.commits.Commits`."""
+
+    def __init__(self, engine: Engine, *, process: str) -> None:
+        """Takes the database, and whose holds are made less."""
+        self._engine = engine
+        self._process = process
+
+    def commit(self, group: Group) -> None:
+        """See `embedway.storage.commits.Commits.commit`."""
+        with self._session() as session:
+            session.executemany(_INSERT, map(_row, group.lines))
+            for add, sums in zip(_ADD, group.sums, strict=True):
+                session.executemany(add, starmap(_joined, sums))
+            if group.held:
+                held = [(amount, subject, self._process) for subject, amount in group.held]
+                session.executemany(_LESSEN, held)
+            session.commit()
+
+    def has(self, group: Group) -> bool:
+        """See `embedway.storage.commits.Commits.has`."""
+        first = group.lines[0]
+        with self._session() as session:
+            query = 'SELECT 1 FROM "usage" WHERE id = ? AND line = ?'
+            return session.execute(query, (first.id, first.line)).fetchone() is not None
+
+    def close(self) -> None:
+        """See `embedway.storage.commits.Commits.close`."""
+
+    @contextmanager
+    def _session(self) -> Generator[sqlite3.Connection]:
+        try:
+            pooled = self._engine.raw_connection()
+            try:
+                yield cast("sqlite3.Connection", pooled.driver_connection)
+            finally:
+                pooled.close()  # rolls back what is not committed
+        except _REFUSED as error:
+            raise Refused(f"{type(error).__name__}: {error}") from None
+        except sqlite3.OperationalError as error:
+            told = f"{type(error).__name__}: {error}"
+            # Somebody else writes for longer than this waits; nothing of it is committed.
+            busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+            raise (Lost(told, in_doubt=False) if busy else CommitError(told)) from None
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            raise CommitError(f"{type(error).__name__}: {error}") from None
+
+
+def _joined(key: Key, sums: Sums) -> tuple[int | str, ...]:
+    return key + sums
+
+
+def _row(line: UsageLine) -> tuple[Any, ...]:
+    fields = msgspec.structs.astuple(line)
+    metadata = msgspec.json.encode(fields[_METADATA]).decode()
+    end_user = line.end_user or ""
+    return (*fields[:_METADATA], metadata, *fields[_METADATA + 1 :], end_user)

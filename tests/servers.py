@@ -1,0 +1,278 @@
+"""The servers that tests need beside a gateway: a Postgres and a Redis.
+
+Each is started from Debian's binaries on a free port, with data of its own, and removed at the end.
+"""
+
+import contextlib
+import getpass
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+
+from embedway.storage import database
+
+START_S = 60
+# Neither runs as root, for Postgres refuses to.
+UNPRIVILEGED = ("postgres", "nobody")
+FAST = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "max_connections=200",
+    "shared_buffers=32MB",
+    "max_wal_size=256MB",
+    "autovacuum=off",
+)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def binary(name: str) -> str:
+    """Where the program is; without it the test is skipped, or fails if servers are required."""
+    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
+    found = shutil.which(name) or next(map(str, debian), None)
+    if found:
+        return found
+    reason = f"{name} is not installed: apt-get install postgresql redis-server"
+    if os.environ.get("EMBEDWAY_TEST_SERVERS") == "required":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def account() -> str:
+    """The user that servers run as."""
+    if os.getuid():
+        return getpass.getuser()
+    known = {each.pw_name for each in pwd.getpwall()}
+    return next(each for each in UNPRIVILEGED if each in known)
+
+
+class Server:
+    """A process on a port of its own, with a folder of its own that only its user may read."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        # Not of pytest's folders, which another user cannot get into.
+        self.folder = Path(tempfile.mkdtemp(prefix="embedway-server-"))
+        self.user = account()
+        if os.getuid() == 0:
+            shutil.chown(self.folder, self.user)
+        self.process: subprocess.Popen | None = None
+
+    @property
+    def as_user(self) -> dict[str, object]:
+        """What makes a subprocess one of that user."""
+        given = {"cwd": self.folder, "start_new_session": True}
+        if os.getuid() == 0:
+            entry = pwd.getpwnam(self.user)
+            given |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+        return given
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Starts it, and waits until it answers."""
+        # In a session of its own, so that Ctrl-C is for pytest, which then stops it; and it does
+        # not outlive a pytest that is killed.
+        setpriv = shutil.which("setpriv")
+        dependent = [setpriv, "--pdeathsig", "INT"] if setpriv else []
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*dependent, *self.command()],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                **self.as_user,
+            )
+        deadline = time.monotonic() + START_S
+        while not self.answers():
+            alive = self.process.poll() is None and time.monotonic() < deadline
+            assert alive, (self.folder / "log").read_text()
+            time.sleep(0.02)
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Ends it without waiting for its clients; what it has kept stays."""
+        if self.process and self.process.poll() is None:
+            self.resume()
+            self.process.send_signal(number)
+            self.process.wait(START_S)
+
+    def pause(self) -> None:
+        """Lets it stand still: it accepts connections but says nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        """Ends it for good."""
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Postgres(Server):
+    """A Postgres, stopped at first, that trusts whoever connects but the user `guarded`."""
+
+    PASSWORD = "correct horse"
+    _numbers = itertools.count()
+
+    def __init__(self) -> None:
+        server = binary("postgres")
+        super().__init__()
+        self._server = server
+        self.data = self.folder / "data"
+        subprocess.run(
+            [binary("initdb"), "--pgdata", self.data, "--username", "embedway", "--auth", "trust",
+             "--encoding", "UTF8", "--locale", "C", "--no-sync", "--no-instructions"],
+            check=True, capture_output=True, **self.as_user,
+        )  # fmt: skip
+        access = self.data / "pg_hba.conf"
+        rule = "host all guarded all scram-sha-256\n"
+        access.write_text(rule + access.read_text())
+
+    def command(self) -> list[str]:
+        options = [f"port={self.port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}"]  # fmt: skip  # noqa: E501
+        given = itertools.chain.from_iterable(("-c", each) for each in (*FAST, *options))
+        return [self._server, "-D", str(self.data), *given]
+
+    def answers(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError):
+            psycopg.connect(self.address("postgres"), connect_timeout=5).close()
+            return True
+        return False
+
+    def address(self, name: str) -> str:
+        """The URL of one of its databases."""
+        return f"postgresql://embedway@127.0.0.1:{self.port}/{name}"
+
+    def run(self, statement: str, name: str = "postgres") -> list[tuple]:
+        """Runs a statement on one of its databases."""
+        with psycopg.connect(self.address(name), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    @property
+    def url(self) -> str:
+        """The URL of a database that nobody has used: another one each time."""
+        name = f"test_{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE template0")
+        return self.address(name)
+
+
+class Redis(Server):
+    """A Redis that keeps nothing, stopped at first."""
+
+    def __init__(self) -> None:
+        self._server = binary("redis-server")
+        super().__init__()
+
+    def command(self) -> list[str]:
+        return [
+            self._server, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+            "--appendonly", "no", "--dir", str(self.folder),
+        ]  # fmt: skip
+
+    def answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.say(b"PING\r\n").startswith(b"+PONG")
+        return False
+
+    def say(self, line: bytes) -> bytes:
+        """What it answers to a command."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(line)
+            return connection.recv(1000)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+@contextlib.contextmanager
+def running(kind: type[Server]) -> Iterator:
+    """A server of that kind, started, and removed in the end."""
+    server = kind()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def shared_postgres() -> Iterator[Postgres]:
+    """The Postgres of this test run; nobody stops it."""
+    with running(Postgres) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[Redis]:
+    """The Redis of this test run; nobody stops it."""
+    with running(Redis) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(shared_postgres: Postgres) -> str:
+    """The URL of an empty Postgres database of this test alone."""
+    return shared_postgres.url
+
+
+@pytest.fixture
+def redis_url(shared_redis: Redis) -> str:
+    """The URL of a Redis with nothing in it."""
+    shared_redis.say(b"FLUSHALL\r\n")
+    return shared_redis.url
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    """A Postgres of this test alone, for it to stop and start; `url` is a new database of it."""
+    with running(Postgres) as server:
+        yield server
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """A Redis of this test alone, for it to stop, start, pause and resume."""
+    with running(Redis) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def any_address(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where a new database is to be: each test runs on either kind."""
+    on_postgres = request.param == "postgres"
+    return request.getfixturevalue("postgres_url") if on_postgres else tmp_path / "test.db"
+
+
+@pytest.fixture
+def any_database(any_address: Path | str) -> Iterator[Engine]:
+    """A new database with all its tables, open: each test runs on either kind."""
+    engine = database.connect(any_address)
+    yield engine
+    engine.dispose()

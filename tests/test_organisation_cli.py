@@ -1,0 +1,240 @@
+"""Projects, keys, end users and the audit log on the command line."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from embedway import cli
+from embedway.core.errors import EmbedwayError
+from embedway.core.projects import Project
+from embedway.storage import database
+from embedway.storage.organisation import changing
+
+SECRET = re.compile(r"sk-gateway-[0-9A-Za-z]{38}")
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """Settings with an empty data folder."""
+    return {"EMBEDWAY_DATA_DIR": str(tmp_path / "data"), "EMBEDWAY_LOCAL_SERVERS": "false"}
+
+
+def invoked(home: dict[str, str], *arguments: str) -> Result:
+    """Runs a command to its end in this process."""
+    return CliRunner().invoke(cli.commands, arguments, env={**home, "COLUMNS": "300"})
+
+
+@pytest.fixture
+def run(home: dict[str, str]) -> Run:
+    """Runs commands that succeed; gives what they print."""
+
+    def run(*arguments: str) -> str:
+        done = invoked(home, *arguments)
+        assert done.exit_code == 0, done.output or done.exception
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def refused(home: dict[str, str]) -> Run:
+    """Runs commands that cannot be done; gives what they say."""
+
+    def run(*arguments: str) -> str:
+        done = invoked(home, *arguments)
+        assert done.exit_code == 1
+        if isinstance(done.exception, EmbedwayError):
+            return done.exception.message
+        assert isinstance(done.exception, SystemExit)
+        return done.stderr
+
+    return run
+
+
+def test_projects(run: Run, refused: Run) -> None:
+    """A project is made, shown, changed in what is said alone, and archived."""
+    made = run(
+        "projects", "create", "--name", "web", "--limit", "requests=600/minute",
+        "--limit", "tokens=1000000/day", "--budget", "25.5/month", "--alert", "80",
+        "--user-limit", "requests=1/second", "--eu-native", "--json",
+    )  # fmt: skip
+    id = json.loads(made)["id"]
+    shown = run("projects", "show", "web")
+    for told in (id, "requests=600/minute, tokens=1000000/day", "25.5/month (0 USD spent)",
+                 "requests=1/second", "eu_native"):  # fmt: skip
+        assert told in shown
+    run("projects", "update", "web", "--name", "shop", "--limit", "none", "--no-eu-native")
+    kept = json.loads(run("projects", "show", id, "--json"))
+    assert (kept["name"], kept["limits"], kept["eu_native"]) == ("shop", [], False)
+    assert kept["budgets"] == [{"amount_nano_usd": 25_500_000_000, "per": "month", "alerts": [80]}]
+    default, listed = json.loads(run("projects", "list", "--json"))
+    assert (default["name"], listed["name"]) == ("default", "shop")
+    assert (listed["limits"], listed["budgets"]) == (kept["limits"], kept["budgets"])
+    assert "25.5/month" in run("projects", "list")
+    assert "requests=" not in run("projects", "list")
+    run("projects", "archive", "shop")
+    assert "shop" not in run("projects", "list")
+    assert "archived" in run("projects", "list", "--archived")
+    assert "no project" in refused("projects", "show", "shop")
+    assert "archived for good" in refused("projects", "update", id, "--name", "x")
+
+
+def test_names_that_are_not_one(home: dict[str, str], run: Run, refused: Run) -> None:
+    """A name that two projects have, as HTTP allows, is refused; one says which by its id."""
+    run("projects", "create", "--name", "twin")
+    engine = database.connect(Path(home["EMBEDWAY_DATA_DIR"]) / "embedway.db")
+    with changing(engine) as organisation:
+        organisation.projects.add(Project(id="proj_second", name="twin", created_ms=1))
+    engine.dispose()
+    assert "by its id" in refused("projects", "show", "twin")
+    run("projects", "update", "proj_second", "--name", "twin", "--limit", "requests=1/day")
+
+
+def test_names_are_of_one_project(run: Run, refused: Run) -> None:
+    """No project is given a name that another one has that is not archived."""
+    id = run("projects", "create", "--name", "web").strip()
+    run("projects", "create", "--name", "shop")
+    for command in (["create"], ["update", "shop"]):
+        said = refused("projects", *command, "--name", "web")
+        assert f'A project is called "web" already: {id}.' in said
+    assert len(json.loads(run("projects", "list", "--json"))) == 3
+    run("projects", "update", "web", "--name", "web", "--limit", "requests=1/day")
+    run("projects", "archive", "web")
+    run("projects", "update", "shop", "--name", "web")
+
+
+def test_what_there_is_not(refused: Run) -> None:
+    """Who rules everything is told that a thing does not exist, not that it may be another's."""
+    for command in (
+        ["projects", "show", "web"],
+        ["keys", "create", "--name", "k", "--project", "web"],
+        ["users", "list", "--project", "web"],
+        ["audit", "--project", "web"],
+        ["usage", "--project", "web"],
+    ):
+        assert refused(*command) == 'There is no project "web".'
+    for command in (["keys", "show", "key_x"], ["usage", "--key", "key_x"]):
+        assert refused(*command) == 'There is no key "key_x".'
+
+
+def test_keys(run: Run, refused: Run) -> None:
+    """A key of a project is made, shown without its secret, changed, listed there, and revoked."""
+    run("projects", "create", "--name", "web")
+    made = json.loads(
+        run("keys", "create", "--name", "k", "--project", "web", "--scope", "embeddings",
+            "--scope", "keys", "--limit", "requests=5/second", "--budget", "1/day", "--json")
+    )  # fmt: skip
+    run("keys", "create", "--name", "elsewhere")
+    shown = run("keys", "show", made["id"])
+    for told in ("embeddings, keys", "requests=5/second", "1/day (0 USD spent)", "never"):
+        assert told in shown
+    assert not SECRET.search(shown + run("keys", "show", made["id"], "--json"))
+    run("keys", "update", made["id"], "--scope", "usage", "--expires-days", "1", "--limit", "none")
+    changed = json.loads(run("keys", "show", made["id"], "--json"))
+    assert (changed["scopes"], changed["limits"]) == (["usage"], [])
+    assert changed["expires_ms"]
+    assert changed["budgets"]
+    run("keys", "update", made["id"], "--never-expires")
+    assert json.loads(run("keys", "show", made["id"], "--json"))["expires_ms"] is None
+    (listed,) = json.loads(run("keys", "list", "--project", "web", "--json"))
+    assert (listed["id"], listed["project"]) == (made["id"], "web")
+    run("keys", "create", "--name", "root", "--admin")
+    rows = json.loads(run("keys", "list", "--json"))
+    assert [row["project"] for row in rows] == ["web", "default", "admin"]
+    run("projects", "archive", "web")
+    assert json.loads(run("keys", "list", "--json"))[0]["project"] == "web"
+    run("keys", "revoke", made["id"])
+    assert "stays so" in refused("keys", "update", made["id"], "--name", "x")
+    assert "that works" in refused("keys", "revoke", made["id"])
+
+
+def test_admin_keys(run: Run, refused: Run) -> None:
+    """An admin key is made with a name and nothing that it could not use."""
+    made = json.loads(run("keys", "create", "--name", "root", "--admin", "--json"))
+    shown = run("keys", "show", made["id"])
+    assert "an admin key" in shown
+    assert re.search(r"scopes +admin\n", shown)
+    for more in (["--project", "default"], ["--limit", "requests=1/day"], ["--scope", "usage"]):
+        assert "--admin" in refused("keys", "create", "--name", "x", "--admin", *more)
+    assert "--scope 'admin'" in refused("keys", "create", "--name", "x", "--scope", "admin")
+
+
+def test_users(run: Run, refused: Run) -> None:
+    """An end user gets limits of its own, is blocked, and is as all others without its record."""
+    of = ("--project", "default")
+    run("users", "set", "a/b [c]", *of, "--limit", "tokens=5/hour", "--budget", "none")
+    run("users", "block", "a/b [c]", *of)
+    (listed,) = json.loads(run("users", "list", *of, "--json"))
+    blocked = listed.pop("blocked")
+    limits = [{"of": "tokens", "amount": 5, "per": "hour"}]
+    assert listed == {"id": "a/b [c]", "limits": limits, "budgets": []}
+    assert re.search(r"tokens=5/hour +none", run("users", "list", *of))
+    assert blocked
+    run("users", "unblock", "a/b [c]", *of)
+    run("users", "set", "a/b [c]", *of, "--budget", "project")
+    shown = json.loads(run("users", "show", "a/b [c]", *of, "--json"))
+    assert (shown["blocked_ms"], shown["budgets"]) == (None, None)
+    assert "as the project says" in run("users", "show", "a/b [c]", *of)
+    run("users", "remove", "a/b [c]", *of)
+    assert "as all others" in refused("users", "show", "a/b [c]", *of)
+    assert "No end user" in run("users", "list", *of)
+
+
+def test_audit(run: Run, refused: Run) -> None:
+    """Each change is told, latest first, with who made it: never a secret."""
+    secret = json.loads(run("keys", "create", "--name", "k", "--json"))
+    run("projects", "create", "--name", "web")
+    run("projects", "update", "web", "--name", "shop")
+    run("keys", "revoke", secret["id"])
+    rows = json.loads(run("audit", "--json"))
+    assert [row["action"] for row in rows] == [
+        "api_key.deleted", "project.updated", "project.created", "api_key.created",
+    ]  # fmt: skip
+    assert rows[1]["details"] == {"name": {"from": "web", "to": "shop"}}
+    assert {row["actor"].partition(":")[0] for row in rows} == {"cli"}
+    assert len(json.loads(run("audit", "--project", "shop", "--json"))) == 2
+    assert len(json.loads(run("audit", "--action", "api_key.created", "--json"))) == 1
+    assert json.loads(run("audit", "--since", "2999-01-01", "--json")) == []
+    assert run("audit", "--since", "2999-01-01") == "Nothing of that was done.\n"
+    assert secret["key"] not in run("audit")
+    assert "api_key.created" in refused("audit", "--action", "key.created")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--limit", "600/minute", "requests=600/minute"),
+        ("--limit", "requests=0/minute", "from 1 on"),
+        ("--limit", "requests=5/week", "second, minute, hour, day"),
+        ("--limit", "requests=5", "tokens=1000000/day"),
+        ("--budget", "25", "25/month"),
+        ("--budget", "25usd/month", "25/month"),
+        ("--budget", "-1/day", "25/month"),
+        ("--budget", "0.0000000001/day", "9 decimals"),
+        ("--budget", "9999999999/day", "at most 1000000000"),
+        ("--scope", "root", "embeddings, on_behalf_of"),
+        ("--model", "", "''"),
+    ],
+)
+def test_forms(home: dict[str, str], refused: Run, option: str, value: str, told: str) -> None:
+    """An amount in another form is refused with the form to type, and no key is made."""
+    assert told in refused("keys", "create", "--name", "k", option, value)
+    assert json.loads(invoked(home, "keys", "list", "--json").stdout) == []
+
+
+def test_nothing_to_change(run: Run, refused: Run) -> None:
+    """A change that says nothing is refused with where to read what can be said."""
+    made = json.loads(run("keys", "create", "--name", "k", "--json"))
+    for command in (
+        ["keys", "update", made["id"]],
+        ["projects", "update", "default"],
+        ["users", "set", "u", "--project", "default"],
+    ):
+        assert "--help" in refused(*command)
+    assert "--budget" in refused("keys", "update", made["id"], "--alert", "80")
