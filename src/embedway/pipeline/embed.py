@@ -178,8 +178,13 @@ class Embedder:
         """Does it in the background, to its end."""
         task = asyncio.ensure_future(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._forget)
         return task
+
+    def _forget(self, task: "asyncio.Task[None]") -> None:
+        self._background.discard(task)
+        if not task.cancelled():
+            task.exception()  # was told to whoever still waited
 
     async def aclose(self) -> None:
         """Waits for what goes on in the background."""
