@@ -20,7 +20,7 @@ from servers import Postgres
 from sqlalchemy import Engine, delete, insert, select, update
 from typer.testing import CliRunner
 
-from embedway.cli import ledger
+from embedway.cli import commands, ledger
 from embedway.core.subjects import Subject
 from embedway.core.usage import UsageLine
 from embedway.storage import database, recount, retention
@@ -481,6 +481,11 @@ def run(env: dict[str, str], *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+def audited(env: dict[str, str]) -> list[dict[str, str]]:
+    """What was done to the ledger, as `embedway audit` has it."""
+    return json.loads(CliRunner().invoke(commands, ["audit", "--json"], env=env).output)
+
+
 def test_prune_command(env: dict[str, str]):
     """It counts, asks, refuses what is not over yet, and deletes lines but no sums."""
     assert run(env, "prune") == (1, "error: Give either --before or --keep-days.\n")
@@ -495,6 +500,7 @@ def test_prune_command(env: dict[str, str]):
     assert run(env, "prune", "--before", "2024-10-04", "--yes") == (0, nothing)
     assert run(env, "prune", "--keep-days", "0", "--yes")[1].startswith("Deleted 2 lines of before")
     assert run(env, "check")[0] == 0
+    assert [each["action"] for each in audited(env)] == ["ledger.pruned"]
 
 
 def test_check_command(env: dict[str, str]):
@@ -507,4 +513,5 @@ def test_check_command(env: dict[str, str]):
     assert "usage_days: tokens is 3, lines say 2 (at_ms '2024-10-04T00:00Z'" in said
     failed, said = run(env, "check", "--repair", "--json")
     assert (failed, json.loads(said)["days_repaired"]) == (0, 4)
+    assert [each["action"] for each in audited(env)] == ["ledger.repaired"] * 4
     assert run(env, "check") == (0, "Sums are those of the lines, on each of 3 days.\n")

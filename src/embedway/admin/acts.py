@@ -16,7 +16,7 @@ from embedway.admin import actors, rules
 from embedway.admin.actors import Actor, not_found, require_admin
 from embedway.admin.journal import Journal
 from embedway.auth import rights, secret
-from embedway.core.audit import Act
+from embedway.core.audit import Act, Action
 from embedway.core.budgets import Budget
 from embedway.core.errors import Forbidden, InvalidRequest, NotFound, shown
 from embedway.core.keys import USUAL_SCOPES, Key, Scope
@@ -305,6 +305,22 @@ class Acts:
         require_admin(actor)
         with self._database.connect() as connection:
             return spent(connection, subject, budgets, at_ms=self._now_ms())
+
+    def on_ledger(self, actor: Actor, action: Action, details: Changes) -> None:
+        """Records what is about to be done to the ledger itself."""
+        require_admin(actor)
+        with self._changing(actor) as (all, journal):
+            all.audit.add(
+                Act(
+                    at_ms=journal.at_ms,
+                    actor=actor.id,
+                    action=action,
+                    project_id=None,
+                    target="ledger",
+                    details=details,
+                    request_id=actor.request_id,
+                )
+            )
 
     def audit(self, actor: Actor, wanted: Wanted, *, after: str | None, limit: int) -> Page[Act]:
         """The acts that were done, latest first."""

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from embedway.cli.acting import acting
 from embedway.cli.counted import are, counted
 from embedway.cli.terminal import AsJson, err, fail, load_store, out, print_json
 from embedway.core.clock import now_ms
@@ -57,6 +58,8 @@ def prune(
         if not sys.stdin.isatty():
             fail(f"{are(count, 'line')} of before {date}. Give --yes to delete for good.")
         typer.confirm(f"Delete {counted(count, 'line')} of before {date} for good?", abort=True)
+    acts, actor = acting()
+    acts.on_ledger(actor, "ledger.pruned", {"before": date, "lines": count})
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     deleted = 0
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
@@ -91,6 +94,8 @@ def check(
         differing += 1
         found = list(islice(chain(found, here), SHOWN))
         if repair:
+            acts, actor = acting()
+            acts.on_ledger(actor, "ledger.repaired", {"day": _date(day_ms)})
             recount.repair(engine, day_ms)
             repaired += 1
     if as_json:
