@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 
-from embedway.batching.send import Lot
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import ProviderError
@@ -14,7 +13,7 @@ class FunctionRoute:
     def __init__(
         self,
         call: Callable[[Batch], Awaitable[Result]],
-        lot: Lot | InvalidRequest,
+        batch: Batch | InvalidRequest,
         *,
         limits: Limits | None = None,
         provider: str = "p",
@@ -24,12 +23,12 @@ class FunctionRoute:
         self.running = 0
         self.told: list[str] = []
         self._call = call
-        self._lot = lot
+        self._batch = batch
 
-    async def prepared(self) -> Lot:
-        if isinstance(self._lot, InvalidRequest):
-            raise self._lot
-        return self._lot
+    async def prepared(self) -> Batch:
+        if isinstance(self._batch, InvalidRequest):
+            raise self._batch
+        return self._batch
 
     async def embed(self, batch: Batch) -> Result:
         return await self._call(batch)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routes import FunctionRoute
 
-from embedway.batching.send import Embedded, Lot, Sender
+from embedway.batching.send import Embedded, Sender
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.errors import ContextLengthExceeded, InvalidRequest, Overloaded
 from embedway.core.provider_error import OF_THE_PROVIDER, TRANSIENT, Kind, ProviderError
@@ -25,10 +25,9 @@ KINDS: dict[Kind, str] = {
 }
 
 
-def lot(texts: Sequence[str]) -> Lot:
+def batch_of(texts: Sequence[str]) -> Batch:
     """What asks for these."""
-    batch = Batch(model="m", items=list(texts), tokens=[1] * len(texts), width=WIDTH)
-    return Lot(batch=batch, exact=True)
+    return Batch(model="m", items=list(texts), tokens=[1] * len(texts), width=WIDTH)
 
 
 async def well(batch: Batch) -> Result:
@@ -59,8 +58,8 @@ def send(routes: Sequence[FunctionRoute], items: int = 1, within_s: float = 30) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_who_is_asked_after_a_failure(kind: Kind) -> None:
     """The next is asked at once where it need not fail too, never where the caller is at fault."""
-    first = FunctionRoute(failing(ProviderError(kind)), lot(["a"]), provider="first")
-    second = FunctionRoute(well, lot(["a"]), provider="second")
+    first = FunctionRoute(failing(ProviderError(kind)), batch_of(["a"]), provider="first")
+    second = FunctionRoute(well, batch_of(["a"]), provider="second")
     if KINDS[kind] == "elsewhere":
         embedded = send([first, second])
         assert [part.at for part in embedded.parts] == [1]
@@ -79,24 +78,24 @@ def test_malformed_answers_go_elsewhere() -> None:
     async def zeros(batch: Batch) -> Result:
         return Result(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
 
-    first = FunctionRoute(zeros, lot(["a"]))
-    embedded = send([first, FunctionRoute(well, lot(["a"]))])
+    first = FunctionRoute(zeros, batch_of(["a"]))
+    embedded = send([first, FunctionRoute(well, batch_of(["a"]))])
     assert first.told == ["malformed"]
     assert np.array_equal(embedded.vectors, [vector_of("a", WIDTH)])
 
 
 def test_a_full_model_here_goes_elsewhere() -> None:
     """Where the model of this process is busy, another deployment of its space may not be."""
-    busy = FunctionRoute(failing(Overloaded("busy")), lot(["a"]))
-    assert send([busy, FunctionRoute(well, lot(["a"]))]).parts[0].at == 1
+    busy = FunctionRoute(failing(Overloaded("busy")), batch_of(["a"]))
+    assert send([busy, FunctionRoute(well, batch_of(["a"]))]).parts[0].at == 1
     with pytest.raises(Overloaded):
         send([busy])
 
 
 def test_only_the_last_is_asked_again() -> None:
     """As long as somebody else is left, nobody is asked twice; the last is, within the budget."""
-    first = FunctionRoute(failing(ProviderError("overloaded")), lot(["a"]), provider="one")
-    last = FunctionRoute(failing(ProviderError("unreachable")), lot(["a"]), provider="two")
+    first = FunctionRoute(failing(ProviderError("overloaded")), batch_of(["a"]), provider="one")
+    last = FunctionRoute(failing(ProviderError("unreachable")), batch_of(["a"]), provider="two")
     with pytest.raises(ProviderError) as failed:
         send([first, last])
     assert first.told == ["overloaded"]
@@ -109,13 +108,13 @@ def test_only_the_last_is_asked_again() -> None:
 def test_rate_limits_of_all() -> None:
     """If all limit the rate the client waits for the first; any other failure says more."""
     limited = [
-        FunctionRoute(failing(ProviderError("rate_limit", retry_after_s=wait)), lot(["a"]))
+        FunctionRoute(failing(ProviderError("rate_limit", retry_after_s=wait)), batch_of(["a"]))
         for wait in (40, 30)
     ]
     with pytest.raises(ProviderError) as failed:
         send(limited)
     assert (failed.value.kind, failed.value.retry_after_s) == ("rate_limit", 30)
-    broken = FunctionRoute(failing(ProviderError("malformed")), lot(["a"]))
+    broken = FunctionRoute(failing(ProviderError("malformed")), batch_of(["a"]))
     with pytest.raises(ProviderError) as failed:
         send([broken, limited[0]])
     assert failed.value.kind == "malformed"
@@ -124,11 +123,11 @@ def test_rate_limits_of_all() -> None:
 def test_what_one_cannot_be_asked() -> None:
     """Who cannot be asked for this at all is passed over; the first reason is told if all are."""
     short = ContextLengthExceeded("too long for one")
-    routes = [FunctionRoute(well, short), FunctionRoute(well, lot(["a"]))]
+    routes = [FunctionRoute(well, short), FunctionRoute(well, batch_of(["a"]))]
     assert send(routes).parts[0].at == 1
     with pytest.raises(InvalidRequest, match="too long for one"):
         send([FunctionRoute(well, short), FunctionRoute(well, InvalidRequest("another"))])
-    down = FunctionRoute(failing(ProviderError("unreachable")), lot(["a"]))
+    down = FunctionRoute(failing(ProviderError("unreachable")), batch_of(["a"]))
     with pytest.raises(ProviderError) as failed:  # whose failure is the reason
         send([down, FunctionRoute(well, short)])
     assert failed.value.kind == "unreachable"
@@ -140,8 +139,8 @@ def test_who_hangs_leaves_time_for_the_next() -> None:
     async def hanging(_: Batch) -> Result:
         return await asyncio.Event().wait()  # never
 
-    first = FunctionRoute(hanging, lot(["a"]))
-    embedded = send([first, FunctionRoute(well, lot(["a"]))], within_s=0.5)
+    first = FunctionRoute(hanging, batch_of(["a"]))
+    embedded = send([first, FunctionRoute(well, batch_of(["a"]))], within_s=0.5)
     assert embedded.parts[0].at == 1
     assert first.told == ["timeout"]
 
@@ -152,7 +151,7 @@ def test_who_hangs_is_counted() -> None:
     async def hanging(_: Batch) -> Result:
         return await asyncio.Event().wait()  # never
 
-    route = FunctionRoute(hanging, lot(["a"]))
+    route = FunctionRoute(hanging, batch_of(["a"]))
     with pytest.raises(TimeoutError):
         send([route], within_s=0.05)
     assert route.told == ["timeout"]
@@ -183,7 +182,7 @@ def test_any_faults(data: st.DataObject) -> None:
         limits = Limits(
             max_items=data.draw(st.integers(1, 9)), max_parallel=data.draw(st.integers(1, 3))
         )
-        routes.append(FunctionRoute(call, lot(texts), limits=limits, provider=name))
+        routes.append(FunctionRoute(call, batch_of(texts), limits=limits, provider=name))
     with contextlib.suppress(ProviderError):
         embedded = send(routes, items=len(texts))
         assert np.array_equal(embedded.vectors, [vector_of(text, WIDTH) for text in texts])

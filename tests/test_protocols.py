@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routes import FunctionRoute
 
-from embedway.batching.send import Lot, Sender
+from embedway.batching.send import Sender
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import Row
@@ -274,9 +274,9 @@ async def sent(
         assert all(isinstance(item, str) for item in batch.items)
         return Result(vectors=np.stack([vector_of(item, 8) for item in batch.items]))
 
-    lot = Lot(batch=Batch(model="m", items=texts, tokens=tokens, width=8), exact=False)
+    batch = Batch(model="m", items=texts, tokens=tokens, exact=False, width=8)
     embedded = await Sender().send(
-        [FunctionRoute(call, lot, limits=limits)],
+        [FunctionRoute(call, batch, limits=limits)],
         items=len(texts),
         deadline_s=time.monotonic() + 60,
     )

@@ -178,7 +178,11 @@ async def running(
         parts.callback(holds.close)
         budgets = Budgets(holds, now_ms=now_ms, on_alert=partial(_on_budget_alert, metrics))
         parts.push_async_callback(budgets.aclose)
-        calls = Calls(healths=healths, on_call=partial(_on_call, metrics))
+        calls = Calls(
+            healths=healths,
+            on_call=partial(_on_call, metrics),
+            on_overcount=partial(_on_overcount, metrics),
+        )
         prober = Prober(
             spaces=spaces,
             calls=calls,
@@ -403,6 +407,19 @@ def _on_call(
             retry_after_s=error.retry_after_s,
             cause=error.__cause__ and type(error.__cause__).__name__,
         )
+
+
+def _on_overcount(
+    metrics: Metrics, request_id: str, served: Served, reported: int, billed: int
+) -> None:
+    metrics.overcounts.labels(served.label).inc()
+    _log.warning(
+        "provider overcounted",
+        request_id=request_id,
+        deployment=served.label,
+        reported_tokens=reported,
+        billed_tokens_at_most=billed,
+    )
 
 
 def _add_gauges(

@@ -27,19 +27,6 @@ ESTIMATE_SHARE = 0.7
 MAX_SPLITS = 3
 """Of a batch that is too large, in halves; after that the declared limit is too wrong."""
 
-MOST_TOKENS_PER_UNIT = 4
-"""A character is at most four bytes, and a token at least one; nor does one token become more."""
-MOST_PROMPT_TOKENS = 64
-"""What a provider may put before each text."""
-
-
-class Lot(msgspec.Struct, frozen=True, kw_only=True):
-    """All items of a request, as one deployment is asked for them."""
-
-    batch: Batch
-    exact: bool
-    """Whether its tokens are counted as the model counts them, not estimated."""
-
 
 class Route(Protocol):
     """A deployment, and how this request is sent to it."""
@@ -54,8 +41,8 @@ class Route(Protocol):
         """Who is asked."""
         ...
 
-    async def prepared(self) -> Lot:
-        """What it is asked for; made once.
+    async def prepared(self) -> Batch:
+        """All items of the request, as it is asked for them; made once.
 
         Raises:
             InvalidRequest: It cannot be asked for that.
@@ -144,13 +131,13 @@ class Sender:
 
 
 def cuts(
-    lot: Lot, limits: Limits, *, start: int = 0, end: int | None = None
+    batch: Batch, limits: Limits, *, start: int = 0, end: int | None = None
 ) -> list[tuple[int, int]]:
-    """The calls that items `start` up to but without `end` of `lot` take, as such ranges."""
+    """The calls that items `start` up to but without `end` of `batch` take, as such ranges."""
     most = limits.max_tokens
-    if most is not None and not lot.exact:
+    if most is not None and not batch.exact:
         most = int(most * ESTIMATE_SHARE)
-    parts = plan.cut(lot.batch.tokens[start:end], max_items=limits.max_items, max_tokens=most)
+    parts = plan.cut(batch.tokens[start:end], max_items=limits.max_items, max_tokens=most)
     return [(start + first, start + last) for first, last in parts]
 
 
@@ -159,7 +146,6 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
     at: int
     batch: Batch
-    exact: bool
     result: Result
 
 
@@ -202,10 +188,9 @@ class _Trip:
 
     async def items(self, start: int, end: int, *, at: int) -> list[Answered]:
         """What items `start` up to but without `end` are answered with by route `at` or later."""
-        at, lot = await self._prepared(at)
-        batch, leg = lot.batch, self._leg(at, lot)
-        limits = self._routes[at].limits
-        parts = cuts(lot, limits, start=start, end=end)
+        at, batch = await self._prepared(at)
+        leg, limits = self._leg(at), self._routes[at].limits
+        parts = cuts(batch, limits, start=start, end=end)
         if parts == [(0, len(batch.items))]:
             return await self._sent(leg, batch, 0, at=at)
         calls = [
@@ -213,7 +198,7 @@ class _Trip:
         ]
         return await _together(calls, at_once=limits.max_parallel)
 
-    async def _prepared(self, at: int) -> tuple[int, Lot]:
+    async def _prepared(self, at: int) -> tuple[int, Batch]:
         """The first route from `at` on that can be asked, and for what."""
         refusals: list[InvalidRequest] = []
         for index in range(at, len(self._routes)):
@@ -224,11 +209,10 @@ class _Trip:
                 refusals.append(refusal)
         raise refusals[0]
 
-    def _leg(self, at: int, lot: Lot) -> "_Leg":
+    def _leg(self, at: int) -> "_Leg":
         return _Leg(
             self._routes[at],
             at=at,
-            exact=lot.exact,
             alone=self._items == 1,
             after=len(self._routes) - at - 1,
             budget=self._budget,
@@ -267,7 +251,6 @@ class _Leg:
         route: Route,
         *,
         at: int,
-        exact: bool,
         alone: bool,
         after: int,
         budget: RetryBudget,
@@ -276,7 +259,6 @@ class _Leg:
     ) -> None:
         self._route = route
         self._at = at
-        self._exact = exact
         self._alone = alone  # the request has one item
         self._after = after  # routes that are left if this one fails
         self._budget = budget
@@ -295,7 +277,7 @@ class _Leg:
             elif error.kind in OF_AN_ITEM:
                 error.item = await self._at_fault(batch, offset)
             raise
-        return [Answered(at=self._at, batch=batch, exact=self._exact, result=result)]
+        return [Answered(at=self._at, batch=batch, result=result)]
 
     async def _tried(self, batch: Batch) -> Result:
         """One call, and again where that makes sense."""
@@ -415,17 +397,10 @@ def _joined(answers: list[Answered]) -> Embedded:
 
 def _counted(answered: Answered) -> Part:
     batch = answered.batch
-    told = told_tokens(batch, answered.result)
+    reported = answered.result.tokens_up_to(batch.max_billed_tokens)
     return Part(
         at=answered.at,
         items=len(batch.items),
-        tokens=sum(batch.tokens) if told is None else told,
-        exact=answered.exact or told is not None,
+        tokens=sum(batch.tokens) if reported is None else reported,
+        exact=batch.exact or reported is not None,
     )
-
-
-def told_tokens(batch: Batch, result: Result) -> int | None:
-    """The provider's own count, which settles the bill, unless no text has so many tokens."""
-    most = sum(MOST_TOKENS_PER_UNIT * len(item) + MOST_PROMPT_TOKENS for item in batch.items)
-    tokens = result.tokens
-    return tokens if tokens is not None and 0 < tokens <= most else None

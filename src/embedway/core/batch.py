@@ -11,6 +11,11 @@ from embedway.core.vectors import Vectors
 Items = list[str] | list[list[int]]
 """Texts, or the token ids of each."""
 
+MAX_PROMPT_TOKENS = 64
+"""The most tokens that a provider may put before each item."""
+MAX_TOKENS_PER_TOKEN = 4
+"""The most tokens of one vocabulary that a token of another becomes."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one call may hold, and how many calls may run."""
@@ -41,7 +46,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """By the name it has where it is served."""
     items: Items
     tokens: list[int]
-    """Of each item; an estimate where the tokenizer is not known."""
+    """Of each item."""
+    exact: bool = True
+    """Whether `tokens` are counted with the model's own tokenizer; estimates otherwise."""
     dimensions: int | None = None
     """Vectors of this width are to be asked for; None for the model's own."""
     width: int | None = None
@@ -51,6 +58,16 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     extra: Mapping[str, Any] = {}
     """Parameters of the provider's own, as the client sent them."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens that any tokenizer counts in it: one for each byte, and a prompt."""
+        return sum(map(_max_tokens, self.items))
+
+    @property
+    def max_billed_tokens(self) -> int:
+        """The most tokens that are billed for it, whatever the provider reports."""
+        return sum(self.tokens) if self.exact else self.max_tokens
 
     def part(self, start: int, end: int) -> "Batch":
         """Items `start` up to but without `end`."""
@@ -70,3 +87,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What whoever embedded them says that its model is."""
     rest_s: float | None = None
     """How long nothing is left of a rate limit, if the answer says so."""
+
+    def tokens_up_to(self, most: int) -> int | None:
+        """The reported tokens; None if there are none, or more than `most`."""
+        tokens = self.tokens
+        return tokens if tokens is not None and 0 < tokens <= most else None
+
+
+def _max_tokens(item: str | list[int]) -> int:
+    if not isinstance(item, str):
+        return MAX_TOKENS_PER_TOKEN * len(item) + MAX_PROMPT_TOKENS
+    return MAX_PROMPT_TOKENS + (len(item) if item.isascii() else len(item.encode()))

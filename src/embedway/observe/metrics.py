@@ -62,6 +62,13 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.overcounts = Counter(
+            "embedway_provider_overcounts",
+            "Answers whose reported tokens are more than the input can have. The excess is not "
+            "billed to the caller.",
+            ["deployment"],
+            registry=self.registry,
+        )
         self.refusals = Counter(
             "embedway_refusals",
             "Requests refused by a limit or a budget, by which of these.",

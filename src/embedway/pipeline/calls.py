@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from embedway.batching.send import told_tokens
 from embedway.catalog.model import Served
 from embedway.core.batch import Batch, Result
 from embedway.core.provider_error import ProviderError
@@ -11,6 +10,9 @@ from embedway.routing.health import Healths
 
 OnCall = Callable[[str, Served, ProviderError | None, float], None]
 """Told of each call: for which request, who was asked, the failure if any, and the seconds."""
+
+OnOvercount = Callable[[str, Served, int, int], None]
+"""Receives the request id, the deployment, the tokens it reported and the most that are billed."""
 
 
 class Calls:
@@ -21,12 +23,14 @@ class Calls:
         *,
         healths: Healths,
         on_call: OnCall = lambda _request_id, _served, _error, _seconds: None,
+        on_overcount: OnOvercount = lambda _request_id, _served, _reported, _billed: None,
     ) -> None:
         """Takes who is told."""
         self.now_s = healths.now_s
         """The clock that all of it goes by."""
         self._healths = healths
         self._on_call = on_call
+        self._on_overcount = on_overcount
 
     def began(self, served: Served, *, others: bool = False) -> None:
         """Told of a call before it goes out.
@@ -76,8 +80,13 @@ class Calls:
                 tally.called(upstream_tokens=0 if outcome.billed == "no" else tokens, failed=True)
                 error, rest_s = outcome, None
             case Result():
-                told = told_tokens(batch, outcome)
-                tally.called(upstream_tokens=tokens if told is None else told, failed=False)
                 error, rest_s = None, outcome.rest_s
+                upstream_tokens, reported = tokens, outcome.tokens
+                if reported is not None and reported != tokens:
+                    if reported > batch.max_billed_tokens:
+                        self._on_overcount(request_id, served, reported, batch.max_billed_tokens)
+                    # What it reports is what it charges, unless no text has so many tokens.
+                    upstream_tokens = outcome.tokens_up_to(batch.max_tokens) or tokens
+                tally.called(upstream_tokens=upstream_tokens, failed=False)
         health.ended(error, tokens=tokens, seconds=seconds, now_s=self.now_s(), rest_s=rest_s)
         self._on_call(request_id, served, error, seconds)

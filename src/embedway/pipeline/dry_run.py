@@ -81,13 +81,13 @@ async def dry_run(request: EmbedRequest, plan: Plan, routes: Sequence[Route]) ->
     refusals: list[InvalidRequest] = []
     for ranked, route in zip(plan.ranked, routes, strict=True):
         try:
-            lot = await route.prepared()
+            batch = await route.prepared()
         except InvalidRequest as error:
             refusals.append(error)
             removed.append(LeftOut(id=ranked.served.id, filter="input", reason=error.message))
             continue
-        exact = exact if candidates else lot.exact
-        served, tokens = ranked.served, sum(lot.batch.tokens)
+        exact = exact if candidates else batch.exact
+        served, tokens = ranked.served, sum(batch.tokens)
         deployment = served.deployment
         price = deployment.price_per_mtok_usd
         cost = None if price is None else money.cost(tokens, price_per_mtok=price)
@@ -98,7 +98,7 @@ async def dry_run(request: EmbedRequest, plan: Plan, routes: Sequence[Route]) ->
                 model=served.model.id,
                 upstream_model=served.name,
                 tokens=tokens,
-                calls=len(cuts(lot, route.limits)),
+                calls=len(cuts(batch, route.limits)),
                 price_per_mtok_usd=None if price is None else float(price),
                 cost_usd=None if cost is None else money.as_usd(cost),
                 latency_s=round(ranked.latency_s, 4),

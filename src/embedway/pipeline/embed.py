@@ -11,7 +11,7 @@ import msgspec
 from embedway.batching.send import Embedded, Sender
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.model import Served
-from embedway.core import ids, money
+from embedway.core import ids
 from embedway.core.errors import (
     BudgetSpent,
     EmbedwayError,
@@ -34,7 +34,7 @@ from embedway.pipeline.dry_run import DryRun, dry_run
 from embedway.pipeline.engines import engine_of
 from embedway.pipeline.prepare import Counted, Preparation
 from embedway.pipeline.prober import Prober
-from embedway.pipeline.route import Route, counted
+from embedway.pipeline.route import Route, count_tokens, max_cost
 from embedway.ports.engine import Engine
 from embedway.ports.storage import Ledger
 from embedway.routing.nobody import nobody
@@ -214,7 +214,7 @@ class Embedder:
             raise error.answer(model=model) from None
 
     async def _reserve(self, run: "_Run") -> None:
-        """Reserves the tokens of the request, at the price of the dearest who may be asked.
+        """Reserve the tokens of the request, and the most that it can be charged.
 
         Raises:
             EmbedwayError: There is no room, or nobody can be asked for it.
@@ -222,11 +222,10 @@ class Embedder:
         try:
             if any(each.served.deployment.price_per_mtok_usd for each in run.routes):
                 self._meter.check(run.account)
-            tokens, prices = await counted(run.routes)
             run.reserved = await self._meter.reserve(
                 run.account,
-                tokens=tokens,
-                cost_nano_usd=money.cost(tokens, price_per_mtok=max(prices)),
+                tokens=await count_tokens(run.routes),
+                cost_nano_usd=await max_cost(run.routes) if run.account.budgets else 0,
                 at_ms=run.at_ms,
             )
         except (RateLimited, BudgetSpent):

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from embedway.batching.send import Lot
 from embedway.catalog.model import Served
 from embedway.core.batch import Abilities, Batch, Items
 from embedway.core.request import EmbedRequest
@@ -30,7 +29,7 @@ class Preparation:
 
     async def prepared(
         self, request: EmbedRequest, served: Served, abilities: Abilities, counted: Counted
-    ) -> Lot:
+    ) -> Batch:
         """The batch that asks `served` for what `request` asks for.
 
         Args:
@@ -53,10 +52,11 @@ class Preparation:
         items, tokens, exact = counted[key]
         if dimensions is not None and can_shorten(model, dimensions):
             dimensions = None  # all of a space are shortened here, and so alike
-        batch = Batch(
+        return Batch(
             model=served.name,
             items=items,
             tokens=tokens,
+            exact=exact,
             dimensions=dimensions,
             width=dimensions or model.dimensions,
             input_type=request.input_type,
@@ -64,7 +64,6 @@ class Preparation:
             user=request.user,
             extra=request.extra_body,
         )
-        return Lot(batch=batch, exact=exact)
 
     async def _items(
         self, request: EmbedRequest, served: Served, abilities: Abilities

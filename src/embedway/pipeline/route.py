@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import cast
 
 import msgspec
 
-from embedway.batching.send import Lot
 from embedway.catalog.model import Served
-from embedway.core import vectors
+from embedway.core import money, vectors
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.errors import InvalidRequest
+from embedway.core.money import NanoUsd
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest, InputType
 from embedway.core.spaces import SpaceId
@@ -63,7 +64,7 @@ class Route:
         self._prober = prober
         self._calls = calls
         self._request_id = request_id
-        self._lot: Lot | None = None
+        self._batch: Batch | None = None
 
     @property
     def limits(self) -> Limits:
@@ -75,13 +76,13 @@ class Route:
         """See `embedway.batching.send.Route.provider`."""
         return self.served.provider
 
-    async def prepared(self) -> Lot:
+    async def prepared(self) -> Batch:
         """See `embedway.batching.send.Route.prepared`."""
-        if self._lot is None:
-            self._lot = await self._preparation.prepared(
+        if self._batch is None:
+            self._batch = await self._preparation.prepared(
                 self._request, self.served, self._engine.abilities, self._counted
             )
-        return self._lot
+        return self._batch
 
     async def embed(self, batch: Batch) -> Result:
         """See `embedway.batching.send.Route.embed`."""
@@ -119,23 +120,36 @@ class Route:
             raise ProviderError("malformed", "vectors of another space than before", billed="yes")
 
 
-async def counted(routes: Sequence[Route]) -> tuple[int, list[Decimal]]:
-    """The tokens of a request as the first who can be asked counts them, and all known prices.
+async def count_tokens(routes: Sequence[Route]) -> int:
+    """Count a request's tokens as the first deployment that accepts it does.
 
     Raises:
-        InvalidRequest: Nobody can be asked for it.
+        InvalidRequest: No deployment accepts it.
         Overloaded: Too much is waiting.
     """
     refusal: InvalidRequest | None = None
     for route in routes:
         try:
-            lot = await route.prepared()
+            return sum((await route.prepared()).tokens)
         except InvalidRequest as error:
             refusal = refusal or error
-            continue
-        prices = (each.served.deployment.price_per_mtok_usd for each in routes)
-        return sum(lot.batch.tokens), [price or Decimal(0) for price in prices]
     raise cast("InvalidRequest", refusal)
+
+
+async def max_cost(routes: Sequence[Route]) -> NanoUsd:
+    """The most that a request can be charged, whichever deployments answer which of its items.
+
+    Raises:
+        Overloaded: Too much is waiting.
+    """
+    price = max(each.served.deployment.price_per_mtok_usd or Decimal(0) for each in routes)
+    if not price:
+        return 0
+    most_tokens = 0
+    for route in routes:
+        with suppress(InvalidRequest):  # it is not sent there
+            most_tokens = max(most_tokens, (await route.prepared()).max_billed_tokens)
+    return money.cost(most_tokens, price_per_mtok=price)
 
 
 def _finished(embedded: Vectors, batch: Batch, request: EmbedRequest, served: Served) -> Vectors:

@@ -1,0 +1,96 @@
+"""What a request is charged: never more than was reserved, and never what its client did not get."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from conftest import Client, Gateway, Minilm, get
+
+from embedway.testing import Upstream
+from embedway.testing.misbehaviour import Misbehaviour
+
+NANO_PER_TOKEN = 1000
+"""Both models cost 1 USD per million tokens."""
+MODELS = {"counted": "cl100k_base", "guessed": "unknown"}
+"""Models whose tokens are counted exactly, and ones whose tokens are estimated."""
+
+
+@pytest.fixture(scope="module")
+def billed(
+    minilm: Minilm, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """A gateway in front of a provider whose models have a price."""
+    folder = tmp_path_factory.mktemp("billed")
+    models = "\n".join(
+        f'[[providers.a.models]]\nid = "{name}"\ndimensions = 64\ntokenizer = "{tokenizer}"\n'
+        'price_per_mtok_usd = "1.00"'
+        for name, tokenizer in MODELS.items()
+    )
+    (folder / "embedway.toml").write_text(
+        f'[providers.a]\nkind = "openai"\nbase_url = "{upstream.url}/openai/v1"\n'
+        f'api_key = "k"\n{models}\n'
+    )
+    running = Gateway(folder).start()
+    yield running
+    running.kill()
+
+
+def budgeted_key(gateway: Gateway, *, tokens: int) -> tuple[str, str]:
+    """The id and the secret of a key whose budget pays for so many tokens."""
+    made = gateway.new_key("k", "--budget", f"{tokens * NANO_PER_TOKEN / 1e9:.9f}/total")
+    return made["id"], made["key"]
+
+
+def embed(gateway: Gateway, secret: str, model: str, items: list[str]) -> httpx.Response:
+    with Client(timeout=60) as client:
+        return client.post(
+            f"{gateway.url}/v1/embeddings",
+            headers={"authorization": f"Bearer {secret}"},
+            json={"model": f"a:{model}", "input": items},
+        )
+
+
+def spent_tokens(gateway: Gateway, key_id: str) -> int:
+    """The tokens that the ledger charges to the key."""
+    [row] = [each for each in gateway.usage("key") if each["key"] == key_id] or [{}]
+    return round(float(row.get("cost_usd", 0)) * 1e9 / NANO_PER_TOKEN)
+
+
+def test_exact_counts_bound_the_bill(billed: Gateway, upstream: Upstream) -> None:
+    """Of a provider that reports 60 times the tokens, callers pay for those that we count."""
+    upstream.always(Misbehaviour(tokens=lambda tokens: 60 * tokens))
+    try:
+        key_id, secret = budgeted_key(billed, tokens=30)
+        one = embed(billed, secret, "counted", ["a"] * 10)
+        assert one.json()["usage"]["prompt_tokens"] == 10
+        with ThreadPoolExecutor(16) as threads:
+            replies = threads.map(lambda _: embed(billed, secret, "counted", ["a"]), range(60))
+            statuses = [reply.status_code for reply in replies]
+    finally:
+        upstream.reset()
+    assert statuses.count(200) == 20
+    assert set(statuses) == {200, 429}
+    assert spent_tokens(billed, key_id) == 30
+    metrics = get(f"{billed.url}/metrics").text
+    assert 'embedway_provider_overcounts_total{deployment="a:counted"} 21.0' in metrics
+    events = [json.loads(line) for line in billed.log.read_text().splitlines() if line[:1] == "{"]
+    told = next(each for each in events if each["event"] == "provider overcounted")
+    assert (told["deployment"], told["billed_tokens_at_most"]) == ("a:counted", 10)
+    assert told["reported_tokens"] > 10
+
+
+def test_estimates_reserve_what_may_be_billed(billed: Gateway, upstream: Upstream) -> None:
+    """However far an estimate is off, requests at once do not overspend a budget."""
+    upstream.always(Misbehaviour(tokens=lambda _: 60))
+    try:
+        key_id, secret = budgeted_key(billed, tokens=200)
+        with ThreadPoolExecutor(16) as threads:
+            replies = threads.map(lambda _: embed(billed, secret, "guessed", ["word"]), range(30))
+            answered = [reply for reply in replies if reply.status_code == 200]
+    finally:
+        upstream.reset()
+    assert answered
+    assert all(each.json()["usage"]["prompt_tokens"] == 60 for each in answered)
+    assert spent_tokens(billed, key_id) == 60 * len(answered) <= 200
