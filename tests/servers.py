@@ -120,11 +120,19 @@ class Server:
 
     def pause(self) -> None:
         """Lets it stand still: it accepts connections but says nothing."""
-        self.process.send_signal(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)  # first, so that it starts no more children
+        for child in self._children():
+            os.kill(child, signal.SIGSTOP)
 
     def resume(self) -> None:
         """Lets it go on."""
+        for child in self._children():
+            os.kill(child, signal.SIGCONT)
         self.process.send_signal(signal.SIGCONT)
+
+    def _children(self) -> list[int]:
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(each) for each in listed.read_text().split()] if listed.exists() else []
 
     def remove(self) -> None:
         """Ends it for good."""

@@ -1,13 +1,20 @@
-"""What a request is charged: never more than was reserved, and never what its client did not get."""
+"""What a request is charged: never more than was reserved, nor for an answer that never came."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from conftest import Client, Gateway, Minilm, get
+from raw_http import until
+from servers import Postgres
+from sqlalchemy import create_engine, func, select
 
+from embedway.storage.tables import usage
 from embedway.testing import Upstream
 from embedway.testing.misbehaviour import Misbehaviour
 
@@ -17,21 +24,26 @@ MODELS = {"counted": "cl100k_base", "guessed": "unknown"}
 """Models whose tokens are counted exactly, and ones whose tokens are estimated."""
 
 
+def toml(upstream: Upstream) -> str:
+    """The settings of a gateway in front of the upstream."""
+    models = "\n".join(
+        f'[[providers.a.models]]\nid = "{name}"\ndimensions = 64\ntokenizer = "{tokenizer}"\n'
+        'price_per_mtok_usd = "1.00"'
+        for name, tokenizer in MODELS.items()
+    )
+    return (
+        f'[providers.a]\nkind = "openai"\nbase_url = "{upstream.url}/openai/v1"\n'
+        f'api_key = "k"\n{models}\n'
+    )
+
+
 @pytest.fixture(scope="module")
 def billed(
     minilm: Minilm, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
     """A gateway in front of a provider whose models have a price."""
     folder = tmp_path_factory.mktemp("billed")
-    models = "\n".join(
-        f'[[providers.a.models]]\nid = "{name}"\ndimensions = 64\ntokenizer = "{tokenizer}"\n'
-        'price_per_mtok_usd = "1.00"'
-        for name, tokenizer in MODELS.items()
-    )
-    (folder / "embedway.toml").write_text(
-        f'[providers.a]\nkind = "openai"\nbase_url = "{upstream.url}/openai/v1"\n'
-        f'api_key = "k"\n{models}\n'
-    )
+    (folder / "embedway.toml").write_text(toml(upstream))
     running = Gateway(folder).start()
     yield running
     running.kill()
@@ -58,6 +70,22 @@ def spent_tokens(gateway: Gateway, key_id: str) -> int:
     return round(float(row.get("cost_usd", 0)) * 1e9 / NANO_PER_TOKEN)
 
 
+def count(gateway: Gateway, status: int) -> int:
+    """The requests that the ledger has with this status."""
+    engine = create_engine(gateway.env["EMBEDWAY_DATABASE_URL"].replace("://", "+psycopg://"))
+    with engine.connect() as connection:
+        query = select(func.count()).where(usage.c.status == status, usage.c.key_id != "")
+        counted = connection.scalar(query)
+    engine.dispose()
+    return counted
+
+
+def log_of(gateway: Gateway) -> list[dict[str, Any]]:
+    """The events of the gateway's log."""
+    lines = gateway.log.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
 def test_exact_counts_bound_the_bill(billed: Gateway, upstream: Upstream) -> None:
     """Of a provider that reports 60 times the tokens, callers pay for those that we count."""
     upstream.always(Misbehaviour(tokens=lambda tokens: 60 * tokens))
@@ -75,8 +103,7 @@ def test_exact_counts_bound_the_bill(billed: Gateway, upstream: Upstream) -> Non
     assert spent_tokens(billed, key_id) == 30
     metrics = get(f"{billed.url}/metrics").text
     assert 'embedway_provider_overcounts_total{deployment="a:counted"} 21.0' in metrics
-    events = [json.loads(line) for line in billed.log.read_text().splitlines() if line[:1] == "{"]
-    told = next(each for each in events if each["event"] == "provider overcounted")
+    told = next(each for each in log_of(billed) if each["event"] == "provider overcounted")
     assert (told["deployment"], told["billed_tokens_at_most"]) == ("a:counted", 10)
     assert told["reported_tokens"] > 10
 
@@ -94,3 +121,44 @@ def test_estimates_reserve_what_may_be_billed(billed: Gateway, upstream: Upstrea
     assert answered
     assert all(each.json()["usage"]["prompt_tokens"] == 60 for each in answered)
     assert spent_tokens(billed, key_id) == 60 * len(answered) <= 200
+
+
+def test_a_database_that_stands_still_overspends_nothing(
+    minilm: Minilm, tmp_path: Path, postgres: Postgres, upstream: Upstream
+) -> None:
+    """An answer whose commit is in doubt is refused, spent until that is known, and then free.
+
+    Its line says what the client got. The outage is one log event, its end another.
+    """
+    budget = 12
+    (tmp_path / "embedway.toml").write_text(toml(upstream))
+    gateway = Gateway(tmp_path, database_url=postgres.url, pepper="5a" * 32).start()
+    try:
+        key_id, secret = budgeted_key(gateway, tokens=budget)
+        assert embed(gateway, secret, "counted", ["a"]).status_code == 200
+        with ThreadPoolExecutor(budget) as threads:
+            with upstream.holding():
+                asked = [
+                    threads.submit(embed, gateway, secret, "counted", ["a"])
+                    for _ in range(budget - 1)
+                ]
+                until(lambda: upstream.running == budget - 1)
+                postgres.pause()
+            ready = get(f"{gateway.url}/readyz", timeout=120)
+            assert {each.result().status_code for each in asked} == {ready.status_code} == {503}
+            postgres.resume()
+            until(gateway.ready, within_s=120)
+            # What was in doubt is free once it is certain, and then spent once.
+            until(lambda: count(gateway, 503) == budget - 1, within_s=120)
+            again = threads.map(
+                lambda _: embed(gateway, secret, "counted", ["a"]).status_code, range(2 * budget)
+            )
+            assert Counter(again) == {200: budget - 1, 429: budget + 1}
+        assert spent_tokens(gateway, key_id) == budget
+        assert gateway.cli("ledger", "check").returncode == 0
+        events = Counter(event["event"] for event in log_of(gateway))
+        assert events["database unavailable"] == events["database available again"] == 1
+        assert events["failed"] == 0
+    finally:
+        postgres.resume()
+        gateway.kill()

@@ -160,7 +160,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_disk(small_disk: Path, new_gateway: Callable[..., Gateway]):
-    """On a full disk requests get 503 and nothing is answered unrecorded; with room they go on."""
+    """On a full disk nothing is answered unrecorded; the gateway is ready once there is room."""
     gateway = new_gateway(data_dir=small_disk / "data")
     gateway.folder = small_disk
     gateway.start()
@@ -176,8 +176,11 @@ def test_full_disk(small_disk: Path, new_gateway: Callable[..., Gateway]):
             break
         answered.append(reply.json()["id"])
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "storage_unavailable")
+    assert not gateway.ready()
+    assert not gateway.ready()
     ballast.unlink()
-    until(lambda: gateway.embed(input="one").status_code == 200)
+    until(gateway.ready)
+    assert gateway.embed(input="one").status_code == 200
     assert set(answered) <= {row["id"] for row in rows(gateway)}
 
 

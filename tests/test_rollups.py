@@ -24,7 +24,7 @@ from embedway.cli import commands, ledger
 from embedway.core.subjects import Subject
 from embedway.core.usage import UsageLine
 from embedway.storage import database, recount, retention
-from embedway.storage.commits import Charge
+from embedway.storage.commits import Charge, Refused
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.rollups import DAY_MS, HOUR_MS, ROLLUPS
 from embedway.storage.tables import (
@@ -389,6 +389,48 @@ def test_replicas_add_to_the_same_sums(postgres_url: str):
     assert check(engines[0]) == []
     for engine in engines:
         engine.dispose()
+
+
+def in_doubt() -> tuple[list[UsageLine], list[UsageLine]]:
+    """Lines of an answer, and those of the same request as one that was refused."""
+    fields = {"user": "u", "cost_nano_usd": 3, "tokens": 2}
+    answered = [line("a", **fields), line("a", line=1, provider="q", **fields)]
+    return answered, [line("a", user="u", cost_nano_usd=0, tokens=0, status=503)]
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_lines_in_doubt_are_replaced(any_database: Engine, is_committed: bool):
+    """What was committed after all is charged to nobody, and a hold has back what it paid."""
+    answered, refused = in_doubt()
+    with any_database.begin() as connection:
+        row = {"subject": str(KEY), "process": "p", "amount_nano_usd": 10, "expires_ms": 1}
+        connection.execute(insert(holds).values(row))
+    ledger = SqlLedger(any_database, process="p")
+
+    async def replace() -> None:
+        if is_committed:
+            await ledger.record(answered, held=[KEY])
+        for _ in range(2):  # as when the first try is in doubt too
+            await ledger.replace(answered, by=refused, held=[KEY])
+
+    asyncio.run(replace())
+    ledger.close()
+    assert committed(any_database) == refused
+    assert check(any_database) == []
+    with any_database.connect() as connection:
+        assert connection.scalar(select(holds.c.amount_nano_usd)) == 10
+
+
+def test_lines_that_arrive_after_their_replacement_are_refused(any_database: Engine):
+    """A commit that was still on its way when its lines were replaced changes nothing."""
+    answered, refused = in_doubt()
+    record(any_database, refused)
+    ledger = SqlLedger(any_database, process="p")
+    [failure] = ledger._committed([Charge(answered, [KEY])])
+    ledger.close()
+    assert isinstance(failure, Refused)
+    assert committed(any_database) == refused
+    assert check(any_database) == []
 
 
 def damage(engine: Engine) -> None:

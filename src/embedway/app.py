@@ -155,7 +155,7 @@ async def running(
         store = await asyncio.to_thread(store_of, settings)
         parts.callback(store.database.dispose)
         process = ids.new("proc")
-        ledger = SqlLedger(store.database, process=process)
+        ledger = SqlLedger(store.database, process=process, availability=store.availability)
         parts.callback(ledger.close)
         cl100k = Cl100k()
         parts.callback(cl100k.close)
@@ -174,7 +174,9 @@ async def running(
         parts.callback(all_engines.clear)
         spaces = spaces_of(settings, models, providers, now_ms=now_ms)
         healths = Healths(now_s=now_s, on_ejected=partial(_on_ejected, metrics))
-        holds = SqlHolds(store.database, process=process, now_ms=now_ms)
+        holds = SqlHolds(
+            store.database, process=process, now_ms=now_ms, availability=store.availability
+        )
         parts.callback(holds.close)
         budgets = Budgets(holds, now_ms=now_ms, on_alert=partial(_on_budget_alert, metrics))
         parts.push_async_callback(budgets.aclose)
@@ -266,7 +268,12 @@ async def running(
             authenticator=authenticator,
             metrics=metrics,
             check_ready=partial(
-                _check_ready, admission, ledger, engines, Lookups(store.directory.by_digest)
+                _check_ready,
+                admission,
+                ledger,
+                engines,
+                keys=Lookups(store.directory.by_digest),
+                commits=Lookups(lambda _: ledger.check()),
             ),
             doors=DOORS,
         )
@@ -316,13 +323,16 @@ async def _check_ready(
     admission: Admission,
     ledger: SqlLedger,
     engines: dict[str, LocalEngine],
+    *,
     keys: Lookups[bytes, Held | None],
+    commits: Lookups[bytes, None],
 ) -> None:
     if admission.draining:
         raise Overloaded("This gateway is stopping. Send requests elsewhere.")
     if not (ledger.alive and all(engine.alive for engine in engines.values())):
         raise Overloaded("A worker has died. Restart this gateway.")
     await keys.get(b"")
+    await commits.get(b"")
 
 
 async def _limiter(

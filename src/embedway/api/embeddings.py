@@ -28,6 +28,7 @@ from embedway.core.errors import (
     InvalidRequest,
     MethodNotAllowed,
     RateLimited,
+    StorageUnavailable,
     shown,
 )
 from embedway.core.request import EmbedRequest
@@ -124,7 +125,8 @@ class EmbeddingsEndpoint:
             )
             return 200, content, _headers(answer, started_s)
         except EmbedwayError as error:
-            if error.__cause__ is not None:
+            # The store logs once that the database is unavailable, not for each request.
+            if error.__cause__ is not None and not isinstance(error, StorageUnavailable):
                 _log.error("failed", request_id=request_id, cause=repr(error.__cause__))
             if isinstance(error, RateLimited | BudgetSpent):
                 self._metrics.refusals.labels(error.type).inc()

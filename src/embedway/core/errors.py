@@ -25,6 +25,7 @@ beyond these numbers; `wire.error` turns an error into bytes.
     │   └── UpstreamTimeout ....... 504  a provider did not answer in time
     ├── Overloaded ................ 503  more work than we accept, or than we finished in time
     └── StorageUnavailable ........ 503  keys or the ledger cannot be reached
+        └── CommitInDoubt ......... 503  the ledger may have committed, and does not say
 """
 
 import json
@@ -260,6 +261,10 @@ class StorageUnavailable(EmbedwayError):
     def again(self) -> Self:
         """See `EmbedwayError.again`; at a time of its own."""
         return type(self)(self.message)
+
+
+class CommitInDoubt(StorageUnavailable):
+    """Usage may be recorded, or may yet be: the database stopped answering in the commit."""
 
 
 def _retry(after_s: float | None = None) -> Mapping[str, str]:

@@ -123,9 +123,8 @@ class Purses:
         while self._purses:
             await asyncio.sleep(REST_S)
             try:
-                await self.rest()
-            except StorageUnavailable:
-                _log.warning("budgets not given back")
+                with suppress(StorageUnavailable):  # they are given back next time, or lapse
+                    await self.rest()
             except Exception:  # noqa: BLE001  # a background task's top
                 _log.exception("budgets not given back")
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from embedway.catalog.model import Served
 from embedway.core import ids
 from embedway.core.errors import (
     BudgetSpent,
+    CommitInDoubt,
     EmbedwayError,
     Overloaded,
     RateLimited,
@@ -24,7 +26,7 @@ from embedway.core.limits import Standing
 from embedway.core.money import NanoUsd
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest
-from embedway.core.usage import ANSWERED, CLIENT_LEFT
+from embedway.core.usage import ANSWERED, CLIENT_LEFT, UsageLine
 from embedway.metering.account import FREE, Account
 from embedway.metering.meter import Meter, Reserved
 from embedway.metering.settle import Bill, Tally
@@ -41,7 +43,9 @@ from embedway.routing.nobody import nobody
 from embedway.routing.router import Plan, Router
 
 MAX_DEPLOYMENTS = 4
-"""That one request is tried at."""
+"""The most deployments one request may try."""
+WITHDRAW_S = 5.0
+"""Wait this long at shutdown for commits in doubt to become certain."""
 
 
 class _Run(msgspec.Struct, kw_only=True):
@@ -96,6 +100,7 @@ class Embedder:
         self._deadline_s = deadline_s
         self._now_ms = now_ms
         self._background: set[asyncio.Task[None]] = set()
+        self._withdrawals: set[asyncio.Task[None]] = set()
 
     async def run(
         self, request: EmbedRequest, caller: Caller, *, request_id: str, started_s: float
@@ -145,14 +150,27 @@ class Embedder:
 
     async def _recorded(self, run: "_Run", bill: Bill, answered: Answer) -> None:
         """Commits the lines of an answer and settles what was reserved for it."""
+        lines = bill.lines(run.tallies, status=ANSWERED)
         try:
-            await self._ledger.record(
-                bill.lines(run.tallies, status=ANSWERED), held=run.account.subjects
-            )
+            await self._ledger.record(lines, held=run.account.subjects)
+        except CommitInDoubt as error:
+            refused = bill.lines(run.tallies, status=error.status)
+            self._keep(self._withdraw(run, lines, by=refused), self._withdrawals)
+            raise
         except BaseException:
             await self._settle(run)
             raise
         await self._settle(run, tokens=answered.tokens, cost_nano_usd=answered.cost_nano_usd)
+
+    async def _withdraw(
+        self, run: "_Run", lines: Sequence[UsageLine], *, by: Sequence[UsageLine]
+    ) -> None:
+        """Charge nobody for an answer that was refused with its commit in doubt.
+
+        What was reserved for it counts as spent until the ledger is sure.
+        """
+        await self._ledger.replace(lines, by=by, held=run.account.subjects)
+        await self._settle(run)
 
     async def _given_up(self, run: "_Run", bill: Bill, *, status: int) -> None:
         """Settles and records a request that is not answered, if that is to be recorded."""
@@ -176,20 +194,24 @@ class Embedder:
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Does it in the background, to its end."""
+        return self._keep(work, self._background)
+
+    def _keep(
+        self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]
+    ) -> "asyncio.Task[None]":
         task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._forget)
+        tasks.add(task)
+        task.add_done_callback(partial(_forget, tasks))
         return task
 
-    def _forget(self, task: "asyncio.Task[None]") -> None:
-        self._background.discard(task)
-        if not task.cancelled():
-            task.exception()  # was told to whoever still waited
-
     async def aclose(self) -> None:
-        """Waits for what goes on in the background."""
+        """Waits for what goes on in the background, but not for a database that stays away."""
         if self._background:
             await asyncio.wait(self._background)
+        if self._withdrawals:
+            _, unfinished = await asyncio.wait(self._withdrawals, timeout=WITHDRAW_S)
+            for task in unfinished:
+                task.cancel()
 
     async def _embedded(
         self, request: EmbedRequest, caller: Caller, run: "_Run", *, request_id: str
@@ -306,6 +328,12 @@ class Embedder:
         if not routes or routes[-1].provider == LOCAL:
             return Overloaded(message)
         return UpstreamTimeout(f"{', '.join(each.provider for each in routes)}: {message}")
+
+
+def _forget(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    tasks.discard(task)
+    if not task.cancelled():
+        task.exception()  # whoever still waited has it
 
 
 def _of_canaries(error: ProviderError, served: Served) -> ProviderError:

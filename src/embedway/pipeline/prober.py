@@ -5,6 +5,7 @@ Owns when and how often they are asked. What an answer means is for `routing` to
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -288,10 +289,8 @@ class Prober:
 
     async def _shared(self) -> None:
         before = set(self._known.drifted)
-        try:
+        with suppress(StorageUnavailable):
             await self.load()
-        except StorageUnavailable:
-            _log.warning("spaces not read")
         after = set(self._known.drifted)
         for id in before ^ after:
             if served := self._known.deployment(id):

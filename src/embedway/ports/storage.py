@@ -46,7 +46,27 @@ class Ledger(Protocol):
                 lines charge, which is spent from then on.
 
         Raises:
-            StorageUnavailable: They could not be committed.
+            CommitInDoubt: They may be committed, or may yet be. Follow up with `replace`.
+            StorageUnavailable: They are not committed, and will not be.
+        """
+        ...
+
+    async def replace(
+        self,
+        lines: Sequence[UsageLine],
+        *,
+        by: Sequence[UsageLine],
+        held: Collection[Subject] = (),
+    ) -> None:
+        """Put lines that charge nothing in the place of ones whose commit is in doubt.
+
+        Returns once that is committed, however long the database is away: from then on it is
+        certain that `lines` are not in the ledger and never will be.
+
+        Args:
+            lines: As they were given to `record`.
+            by: Lines of the same request, with another status.
+            held: As it was given to `record`.
         """
         ...
 

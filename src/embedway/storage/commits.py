@@ -22,6 +22,8 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 
     lines: Sequence[UsageLine]
     held: Collection[Subject] = ()
+    replaces: Sequence[UsageLine] = ()
+    """Lines of the same request whose commit is in doubt, and that `lines` take the place of."""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,23 +34,25 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     """For each of `ROLLUPS`."""
     held: Sequence[tuple[str, int]]
     """Subjects, and by how much their holds get less; in order."""
+    removed: str | None = None
+    """The id of a request whose lines are deleted first."""
 
 
 class CommitError(Exception):
-    """A group is not committed. The message holds nothing that is users' data."""
-
-
-class Lost(CommitError):
-    """The database is away, or told this transaction to try again.
+    """A group is not committed, unless that is in doubt.
 
     Args:
-        message: What it said.
+        message: What the database said, with nothing that is users' data.
         in_doubt: Whether the group may be committed all the same.
     """
 
-    def __init__(self, message: str, *, in_doubt: bool) -> None:
+    def __init__(self, message: str, *, in_doubt: bool = False) -> None:
         super().__init__(message)
         self.in_doubt = in_doubt
+
+
+class Lost(CommitError):
+    """The database is away, or told this transaction to try again."""
 
 
 class Refused(CommitError):
@@ -66,8 +70,8 @@ class Commits(Protocol):
         """
         ...
 
-    def has(self, group: Group) -> bool:
-        """Whether `group` is committed.
+    def status(self, id: str) -> int | None:
+        """The status of the committed request with this id; None if there is none.
 
         Raises:
             CommitError: It cannot be told.
@@ -90,6 +94,17 @@ def grouped(charges: Sequence[Charge]) -> Group:
     return Group(lines=lines, sums=rollups.added(lines), held=sorted(held.items()))
 
 
+def correction(charge: Charge) -> Group:
+    """The commit that puts a charge's lines in the place of the committed ones it replaces."""
+    before = grouped([Charge(charge.replaces, charge.held)])
+    return Group(
+        lines=charge.lines,
+        sums=rollups.added(charge.lines, removed=charge.replaces),
+        held=[(subject, -amount) for subject, amount in before.held],
+        removed=charge.lines[0].id,
+    )
+
+
 def names(columns: Sequence[str]) -> str:
     """Columns, as SQL has them."""
     return ", ".join(f'"{each}"' for each in columns)
@@ -109,3 +124,6 @@ LESSEN = (
     "UPDATE holds SET amount_nano_usd = amount_nano_usd - {0} WHERE subject = {0} AND process = {0}"
 )
 """With the driver's mark for a parameter: by how much, of whom, of which process."""
+
+DELETE = 'DELETE FROM "usage" WHERE id = {0}'
+STATUS = 'SELECT status FROM "usage" WHERE id = {0} AND line = 0'

@@ -1,18 +1,16 @@
 """Who there is, as requests look it up: keys, their issuers and projects, end users."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, select
-from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.core.errors import StorageUnavailable
 from embedway.core.keys import Held, Key
 from embedway.core.projects import EndUser, Project
 from embedway.storage import records
+from embedway.storage.availability import Availability
 from embedway.storage.tables import end_users, keys, projects
-from embedway.storage.threads import in_time
+from embedway.storage.threads import QueryThreads
 
 Found = TypeVar("Found")
 
@@ -22,9 +20,11 @@ UNREADABLE = "Keys cannot be checked right now. Try again."
 class SqlDirectory:
     """The directory of `embedway.ports.storage.Directory` on a SQL database."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, availability: Availability | None = None) -> None:
         self._engine = engine
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="directory")
+        self._threads = QueryThreads(
+            "directory", use="read", availability=availability, unavailable=UNREADABLE
+        )
 
     async def by_digest(self, digest: bytes) -> Held | None:
         """See `embedway.ports.storage.Directory.by_digest`."""
@@ -50,13 +50,10 @@ class SqlDirectory:
 
     async def _read(self, find: Callable[[Connection], Found]) -> Found:
         def read() -> Found:
-            try:
-                with self._engine.connect() as connection:
-                    return find(connection)
-            except SQLAlchemyError as error:
-                raise StorageUnavailable(UNREADABLE) from error
+            with self._engine.connect() as connection:
+                return find(connection)
 
-        return await in_time(self._threads, read, told=UNREADABLE)
+        return await self._threads.run(read)
 
 
 def _held(connection: Connection, which: ColumnElement[bool]) -> Held | None:

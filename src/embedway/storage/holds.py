@@ -6,22 +6,20 @@ clocks say. Knows nothing of requests.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
 from embedway.core.budgets import Budget, window
-from embedway.core.errors import StorageUnavailable
 from embedway.core.money import NanoUsd
 from embedway.core.subjects import Subject
 from embedway.ports.storage import Lease
+from embedway.storage.availability import Availability
 from embedway.storage.database import writing
 from embedway.storage.past import PastSums
 from embedway.storage.standing import Past, Standing, standing
 from embedway.storage.tables import budget_alerts, holds
-from embedway.storage.threads import in_time
+from embedway.storage.threads import QueryThreads
 
 HOLD_MS = 60_000
 """For how long a hold counts that is not renewed."""
@@ -30,21 +28,28 @@ SHARE = 20
 FORGOTTEN_MS = 3_600_000
 """After which a hold that nobody came across is deleted."""
 
-Found = TypeVar("Found")
-
 UNREADABLE = "Budgets cannot be checked right now. Try again."
 
 
 class SqlHolds:
     """The holds of `embedway.ports.storage.Holds` on a SQL database."""
 
-    def __init__(self, engine: Engine, *, process: str, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        process: str,
+        now_ms: Callable[[], int],
+        availability: Availability | None = None,
+    ) -> None:
         """Takes the name of this process, which no other has or had, and the time."""
         self._engine = engine
         self._process = process
         self._now_ms = now_ms
         self._past = PastSums(engine)
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="holds")
+        self._threads = QueryThreads(
+            "holds", use="commit", availability=availability, unavailable=UNREADABLE
+        )
 
     async def lease(
         self,
@@ -81,7 +86,7 @@ class SqlHolds:
                     lapsed=anew,
                 )
 
-        return await self._run(lease)
+        return await self._threads.run(lease)
 
     async def give_back(self, unused: Mapping[Subject, NanoUsd]) -> Mapping[Subject, int]:
         """See `embedway.ports.storage.Holds.give_back`."""
@@ -104,7 +109,7 @@ class SqlHolds:
                 held = set(connection.scalars(own))
             return {subject: expires_ms for subject in unused if str(subject) in held}
 
-        return await self._run(give_back)
+        return await self._threads.run(give_back)
 
     async def leave(self, subjects: Collection[Subject]) -> None:
         """See `embedway.ports.storage.Holds.leave`."""
@@ -121,7 +126,7 @@ class SqlHolds:
                 forgotten = self._now_ms() - FORGOTTEN_MS
                 connection.execute(delete(holds).where(holds.c.expires_ms < forgotten))
 
-        await self._run(leave)
+        await self._threads.run(leave)
 
     async def spent(
         self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int
@@ -134,7 +139,7 @@ class SqlHolds:
                 found = standing(connection, subject, past, process=self._process, at_ms=at_ms)
             return found.spent
 
-        return await self._run(spent)
+        return await self._threads.run(spent)
 
     async def alerted(self, subject: Subject, budget: Budget, *, percent: int, at_ms: int) -> bool:
         """See `embedway.ports.storage.Holds.alerted`."""
@@ -155,11 +160,11 @@ class SqlHolds:
                 return False
             return True
 
-        return await self._run(note)
+        return await self._threads.run(note)
 
     def close(self) -> None:
         """Ends its threads, once what they do is done."""
-        self._threads.shutdown()
+        self._threads.close()
 
     def _standing(
         self,
@@ -210,12 +215,3 @@ class SqlHolds:
                     expires_ms=expires_ms,
                 )
             )
-
-    async def _run(self, do: Callable[[], Found]) -> Found:
-        def run() -> Found:
-            try:
-                return do()
-            except SQLAlchemyError as error:
-                raise StorageUnavailable(UNREADABLE) from error
-
-        return await in_time(self._threads, run, told=UNREADABLE)

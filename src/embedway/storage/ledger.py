@@ -3,16 +3,28 @@
 import asyncio
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from typing import Protocol
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete, insert
 
-from embedway.core.errors import StorageUnavailable
+from embedway.core.errors import CommitInDoubt, Overloaded, StorageUnavailable
 from embedway.core.grouping import GroupWorker
 from embedway.core.subjects import Subject
 from embedway.core.usage import UsageLine
-from embedway.storage.commits import Charge, CommitError, Commits, Group, Lost, Refused, grouped
+from embedway.storage.availability import Availability
+from embedway.storage.commits import (
+    Charge,
+    CommitError,
+    Commits,
+    Lost,
+    Refused,
+    correction,
+    grouped,
+)
 from embedway.storage.sqlite_commits import SqliteCommits
-from embedway.storage.threads import WAIT_S
+from embedway.storage.tables import installation
+from embedway.storage.threads import WAIT_S, QueryThreads
 
 MAX_GROUP_ROWS = 1_000
 MAX_WAITING_ROWS = 20_000
@@ -21,20 +33,42 @@ RETRY_S = 5.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.5
 
+CHECK_BYTES = 2**18
+"""More than a usual commit writes, so that a disk with a few bytes left fails the check."""
+
+UNRECORDED = "Usage cannot be recorded right now. Try again."
+
 
 class SqlLedger:
     """The usage ledger on a SQL database."""
 
-    def __init__(self, engine: Engine, *, process: str = "", retry_s: float = RETRY_S) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        process: str = "",
+        retry_s: float = RETRY_S,
+        wait_s: float = WAIT_S,
+        availability: Availability | None = None,
+    ) -> None:
         """Starts the writer.
 
         Args:
             engine: The database.
             process: Whose holds are made less by what is charged.
             retry_s: How long a database that went away is waited for.
+            wait_s: How long beyond that a database that stands still in a commit is waited for.
+            availability: The state of the database, to report commits to.
         """
+        self._process = process
         self._commits = _commits(engine, process=process)
         self._retry_s = retry_s
+        self._wait_s = wait_s
+        self._availability = availability or Availability()
+        self._engine = engine
+        self._checks = QueryThreads(
+            "ledger-check", use="commit", availability=availability, unavailable=UNRECORDED
+        )
         self._away: float | None = None
         """Since when the database is, in seconds; None while it is not."""
         # Lines that wait while one commit runs make the next group: the busier, the larger.
@@ -51,13 +85,44 @@ class SqlLedger:
         if not lines:
             return
         try:
-            async with asyncio.timeout(self._retry_s + WAIT_S):
+            async with asyncio.timeout(self._retry_s + self._wait_s):
                 [failure] = await self._writer.submit((Charge(lines, held),))
         except TimeoutError as error:
-            failure = error
+            self._availability.failed("commit", "a commit takes too long")
+            raise CommitInDoubt(UNRECORDED) from error
+        # Each of the group gets an error of its own, with its own time to come back.
         if failure is not None:
-            # Each of the group gets an error of its own, with its own time to come back.
-            raise StorageUnavailable("Usage cannot be recorded right now. Try again.") from failure
+            kind = CommitInDoubt if failure.in_doubt else StorageUnavailable
+            raise kind(UNRECORDED) from failure
+
+    async def replace(
+        self,
+        lines: Sequence[UsageLine],
+        *,
+        by: Sequence[UsageLine],
+        held: Collection[Subject] = (),
+    ) -> None:
+        """See `embedway.ports.storage.Ledger.replace`."""
+        charge = Charge(by, held, replaces=lines)
+        while True:
+            with suppress(Overloaded):
+                [failure] = await self._writer.submit((charge,))
+                if failure is None:
+                    return
+            await asyncio.sleep(self._retry_s)
+
+    async def check(self) -> None:
+        """Return if the ledger can be written to, as far as is known.
+
+        After a commit that failed, this tries one: with no requests coming in, nothing else would
+        show that the database is back.
+
+        Raises:
+            StorageUnavailable: The last commit failed, and so does this one.
+        """
+        if self._availability.commits_fail:
+            await self._checks.run(self._try_commit)
+            self._availability.worked("commit")
 
     @property
     def alive(self) -> bool:
@@ -73,33 +138,75 @@ class SqlLedger:
         """Commits what waits and stops the writer."""
         self._writer.close()
         self._commits.close()
+        self._checks.close()
+
+    def _try_commit(self) -> None:
+        # A row that comes and goes: a commit that changes nothing would write nothing.
+        row = {"name": f"check of {self._process}", "value": "." * CHECK_BYTES}
+        with self._engine.begin() as connection:
+            connection.execute(insert(installation).values(row))
+            connection.execute(delete(installation).where(installation.c.name == row["name"]))
 
     def _work(
         self, charges: list[Charge]
     ) -> Iterator[tuple[Sequence[int], Sequence[CommitError | None]]]:
-        yield range(len(charges)), self._committed(charges)
+        new = [at for at, charge in enumerate(charges) if not charge.replaces]
+        if new:
+            yield new, self._committed([charges[at] for at in new])
+        failure: CommitError | None = None
+        for at, charge in enumerate(charges):
+            if charge.replaces:
+                # While the database is away, the first to find out spares the others the wait.
+                if not isinstance(failure, Lost):
+                    failure = self._replaced(charge)
+                yield [at], [failure]
 
     def _committed(self, charges: list[Charge]) -> list[CommitError | None]:
         """Commits `charges`; says of each why it is not."""
-        try:
-            self._commit(grouped(charges))
-        except Refused as error:
-            if len(charges) == 1:
-                return [error]
+        group = grouped(charges)
+
+        def commit(*, in_doubt: bool) -> None:
+            if in_doubt and self._commits.status(group.lines[0].id) is not None:
+                return
+            try:
+                self._commits.commit(group)
+            except Refused:
+                # A first try that was still under way is why the second is refused.
+                if not in_doubt or self._commits.status(group.lines[0].id) is None:
+                    raise
+
+        failure = self._attempt(commit)
+        if isinstance(failure, Refused) and len(charges) > 1:
             # Only those are to fail that are at fault.
             half = len(charges) // 2
             return self._committed(charges[:half]) + self._committed(charges[half:])
-        except CommitError as error:
-            return [error] * len(charges)
-        return [None] * len(charges)
+        return [failure] * len(charges)
 
-    def _commit(self, group: Group) -> None:
-        """Commits `group` once, however often the database goes away meanwhile."""
+    def _replaced(self, charge: Charge) -> CommitError | None:
+        """Puts lines in the place of others, whether or not those are committed."""
+        new = charge.lines[0]
+
+        def replace(*, in_doubt: bool) -> None:
+            del in_doubt  # this finds out for itself what is committed
+            match self._commits.status(new.id):
+                case None:
+                    # If the other lines are still on their way, they are now refused.
+                    self._commits.commit(grouped([Charge(charge.lines)]))
+                case new.status:
+                    pass
+                case _:
+                    self._commits.commit(correction(charge))
+
+        failure = self._attempt(replace)
+        # Refused where the other lines arrived in between; now they are there.
+        return self._attempt(replace) if isinstance(failure, Refused) else failure
+
+    def _attempt(self, write: "Write") -> CommitError | None:
+        """Writes once, however often the database goes away meanwhile; says why it did not."""
         in_doubt, away, pause_s = False, self._away, 0.0
         while True:
             try:
-                if not (in_doubt and self._commits.has(group)):
-                    self._commits.commit(group)
+                write(in_doubt=in_doubt)
             except Lost as error:
                 now_s = time.monotonic()
                 # Who comes while it is away does not wait for it anew, one after another; but who
@@ -109,18 +216,29 @@ class SqlLedger:
                 self._away = away
                 in_doubt = in_doubt or error.in_doubt
                 if now_s - away >= self._retry_s:
-                    raise
+                    self._availability.failed("commit", str(error))
+                    error.in_doubt = in_doubt
+                    return error
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s + FIRST_PAUSE_S, LONGEST_PAUSE_S)
             except CommitError as error:
                 self._away = None
-                # A first try that was still under way is why the second is refused.
-                if isinstance(error, Refused) and in_doubt and self._commits.has(group):
-                    return
-                raise
+                if not isinstance(error, Refused):
+                    self._availability.failed("commit", str(error))
+                    error.in_doubt = in_doubt
+                return error
             else:
                 self._away = None
-                return
+                self._availability.worked("commit")
+                return None
+
+
+class Write(Protocol):
+    """Something to write to the database; `in_doubt` if an earlier try may be committed."""
+
+    def __call__(self, *, in_doubt: bool) -> None:
+        """Raise `CommitError` if it is not written."""
+        ...
 
 
 def _commits(engine: Engine, *, process: str) -> Commits:

@@ -16,7 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.core.usage import UsageLine
 from embedway.storage.commits import (
+    DELETE,
     LESSEN,
+    STATUS,
     CommitError,
     Group,
     Lost,
@@ -48,6 +50,8 @@ _ADD = [
     for each, columns in zip(ROLLUPS, _COLUMNS, strict=True)
 ]
 _LESSEN = LESSEN.format("%s").encode()
+_DELETE = DELETE.format("%s").encode()
+_STATUS = STATUS.format("%s").encode()
 
 _AGAIN = ("08", "40", "57P", "53300", "55P03", "57014")
 """Codes of a connection that ends, of giving way to another transaction, of no more connections,
@@ -71,6 +75,8 @@ class PostgresCommits:
         with self._session() as session:
             lines = msgspec.json.encode(group.lines).decode()
             with session.pipeline():
+                if group.removed:
+                    session.execute(_DELETE, (group.removed,))
                 session.execute(_INSERT, (lines,))
                 for add, columns, sums in zip(_ADD, _COLUMNS, group.sums, strict=True):
                     rows = [dict(zip(columns, key + each, strict=True)) for key, each in sums]
@@ -79,14 +85,12 @@ class PostgresCommits:
                     session.execute(_LESSEN, (amount, subject, self._process))
                 session.commit()
 
-    def has(self, group: Group) -> bool:
-        """See `embedway.storage.commits.Commits.has`."""
-        first = group.lines[0]
+    def status(self, id: str) -> int | None:
+        """See `embedway.storage.commits.Commits.status`."""
         with self._session() as session:
-            query = 'SELECT 1 FROM "usage" WHERE id = %s AND line = %s'
-            found = session.execute(query, (first.id, first.line)).fetchone()
+            found = session.execute(_STATUS, (id,)).fetchone()
             session.rollback()
-            return found is not None
+            return found and found[0]
 
     def close(self) -> None:
         """See `embedway.storage.commits.Commits.close`."""

@@ -5,7 +5,7 @@ Knows nothing of when either is used.
 """
 
 from collections.abc import Iterable
-from operator import add, attrgetter
+from operator import add, attrgetter, neg
 from typing import Any
 
 import msgspec
@@ -53,16 +53,23 @@ ROLLUPS = (
 _of = attrgetter("project_id", "key_id", "model", "provider")
 
 
-def added(lines: Iterable[UsageLine]) -> list[list[tuple[Key, Sums]]]:
+def added(
+    lines: Iterable[UsageLine], *, removed: Iterable[UsageLine] = ()
+) -> list[list[tuple[Key, Sums]]]:
     """What `lines` add to each of `ROLLUPS`, in the order of their primary keys.
 
     That two processes add to the same rows in the same order is why neither waits for the other
     for good.
+
+    Args:
+        lines: New lines.
+        removed: Lines that were summed before and are deleted in the same commit.
     """
     hours: dict[Key, Sums] = {}
     for line in lines:
-        hour = line.at_ms - line.at_ms % HOUR_MS
-        _add(hours, (hour, *_of(line), line.end_user or ""), _sums(line))
+        _add(hours, _hour(line), _sums(line))
+    for line in removed:
+        _add(hours, _hour(line), tuple(map(neg, _sums(line))))
     return [sorted(_merged(hours, each).items()) for each in ROLLUPS]
 
 
@@ -85,6 +92,11 @@ def _merged(hours: dict[Key, Sums], rollup: Rollup) -> dict[Key, Sums]:
         begins = int(hour) - int(hour) % rollup.width_ms
         _add(merged, (begins, *of, end_user) if rollup.end_users else (begins, *of), sums)
     return merged
+
+
+def _hour(line: UsageLine) -> Key:
+    hour = line.at_ms - line.at_ms % HOUR_MS
+    return (hour, *_of(line), line.end_user or "")
 
 
 def _add(into: dict[Key, Sums], key: Key, sums: Sums) -> None:

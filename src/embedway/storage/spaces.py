@@ -1,19 +1,18 @@
 """References and proofs of vector spaces at rest."""
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, insert, select
-from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.core.errors import StorageUnavailable
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof, Reference, ReferenceKey
 from embedway.storage import database
+from embedway.storage.availability import Availability
 from embedway.storage.tables import space_proofs, space_references
+from embedway.storage.threads import QueryThreads
 
 Told = TypeVar("Told")
 
@@ -24,8 +23,14 @@ NO_INPUT_TYPE = "none"
 class SqlSpaces:
     """The store of `embedway.ports.storage.SpaceStore` on a SQL database."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, availability: Availability | None = None) -> None:
         self._engine = engine
+        self._threads = QueryThreads(
+            "spaces",
+            use="commit",
+            availability=availability,
+            unavailable="What is proven of spaces cannot be read or kept.",
+        )
 
     async def load(
         self, *, known: Collection[ReferenceKey] = ()
@@ -41,7 +46,7 @@ class SqlSpaces:
                 references = [_reference(row) for row in found if row is not None]
                 return references, [_proof(row) for row in proofs]
 
-        return await _in_thread(load)
+        return await self._threads.run(load)
 
     async def keep_reference(self, reference: Reference) -> Reference:
         """See `embedway.ports.storage.SpaceStore.keep_reference`."""
@@ -75,14 +80,7 @@ class SqlSpaces:
             with database.writing(self._engine, lock="spaces") as connection:
                 return do(connection)
 
-        return await _in_thread(run)
-
-
-async def _in_thread(do: Callable[[], Told]) -> Told:
-    try:
-        return await asyncio.to_thread(do)
-    except SQLAlchemyError as error:
-        raise StorageUnavailable("What is proven of spaces cannot be read or kept.") from error
+        return await self._threads.run(run)
 
 
 def _same(table: Table, row: Mapping[Any, Any]) -> list[ColumnElement[bool]]:

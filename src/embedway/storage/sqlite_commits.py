@@ -15,7 +15,17 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.core.usage import UsageLine
-from embedway.storage.commits import LESSEN, CommitError, Group, Lost, Refused, adding, names
+from embedway.storage.commits import (
+    DELETE,
+    LESSEN,
+    STATUS,
+    CommitError,
+    Group,
+    Lost,
+    Refused,
+    adding,
+    names,
+)
 from embedway.storage.rollups import ROLLUPS, Key, Sums
 from embedway.storage.tables import SUMS
 
@@ -30,6 +40,8 @@ def _marks(count: int) -> str:
 _INSERT = f'INSERT INTO "usage" ({names([*_FIELDS, "end_user"])}) {_marks(len(_FIELDS) + 1)}'
 _ADD = [adding(each, _marks(len(each.by) + len(SUMS))) for each in ROLLUPS]
 _LESSEN = LESSEN.format("?")
+_DELETE = DELETE.format("?")
+_STATUS = STATUS.format("?")
 
 # What the driver says of values that cannot be stored.
 _REFUSED = (
@@ -54,6 +66,8 @@ class SqliteCommits:
     def commit(self, group: Group) -> None:
         """See `embedway.storage.commits.Commits.commit`."""
         with self._session() as session:
+            if group.removed:
+                session.execute(_DELETE, (group.removed,))
             session.executemany(_INSERT, map(_row, group.lines))
             for add, sums in zip(_ADD, group.sums, strict=True):
                 session.executemany(add, starmap(_joined, sums))
@@ -62,12 +76,11 @@ class SqliteCommits:
                 session.executemany(_LESSEN, held)
             session.commit()
 
-    def has(self, group: Group) -> bool:
-        """See `embedway.storage.commits.Commits.has`."""
-        first = group.lines[0]
+    def status(self, id: str) -> int | None:
+        """See `embedway.storage.commits.Commits.status`."""
         with self._session() as session:
-            query = 'SELECT 1 FROM "usage" WHERE id = ? AND line = ?'
-            return session.execute(query, (first.id, first.line)).fetchone() is not None
+            found = session.execute(_STATUS, (id,)).fetchone()
+            return found and found[0]
 
     def close(self) -> None:
         """See `embedway.storage.commits.Commits.close`."""

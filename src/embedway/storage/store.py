@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.storage import database
 from embedway.storage import pepper as peppers
+from embedway.storage.availability import Availability
 from embedway.storage.database import DatabaseError
 from embedway.storage.directory import SqlDirectory
 from embedway.storage.keys import SqlKeys
@@ -30,6 +31,7 @@ class Store(msgspec.Struct, frozen=True):
     keys: SqlKeys
     pepper: bytes
     spaces: SqlSpaces
+    availability: Availability
 
 
 def open_store(
@@ -60,7 +62,15 @@ def open_store(
     except BaseException:
         engine.dispose()
         raise
-    return Store(engine, SqlDirectory(engine), SqlKeys(engine), secret, SqlSpaces(engine))
+    availability = Availability()
+    return Store(
+        engine,
+        SqlDirectory(engine, availability=availability),
+        SqlKeys(engine),
+        secret,
+        SqlSpaces(engine, availability=availability),
+        availability,
+    )
 
 
 @contextmanager

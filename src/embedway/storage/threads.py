@@ -1,30 +1,62 @@
-"""Work on the database in threads, waited for no longer than a client may be kept waiting.
+"""Queries in threads of their own, awaited for no longer than a client may be kept waiting.
 
-The database's own timeouts end what is slow; this is for one that stands still altogether, as a
-machine does that is being moved.
+The database's own timeouts end what is slow. The bound here is for a database that stands still
+altogether, as a machine does that is being moved.
 """
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from embedway.core.errors import StorageUnavailable
+from embedway.storage.availability import Availability, Use
 
 WAIT_S = 15.0
 """Longer than a free connection, a lock and a statement may take one after the other."""
+THREADS = 2
 
 Done = TypeVar("Done")
 
 
-async def in_time(threads: Executor, work: Callable[[], Done], *, told: str) -> Done:
-    """What `work` returns, done in one of `threads`.
+class QueryThreads:
+    """Runs queries for one kind of record, and reports to the database's `Availability`."""
 
-    Raises:
-        StorageUnavailable: It takes too long; says what is `told`.
-    """
-    try:
-        async with asyncio.timeout(WAIT_S):
-            return await asyncio.get_running_loop().run_in_executor(threads, work)
-    except TimeoutError:
-        raise StorageUnavailable(told) from None
+    def __init__(
+        self, name: str, *, use: Use, availability: Availability | None, unavailable: str
+    ) -> None:
+        """Opens no thread yet.
+
+        Args:
+            name: The prefix of the threads' names.
+            use: The use of the database to report. Of the uses named `commit`, only the ledger's
+                shows that the database is back, for the others may be too small to tell.
+            availability: The state of the database; one of its own if None.
+            unavailable: The message for clients while the database fails.
+        """
+        self._use: Use = use
+        self._availability = availability or Availability()
+        self._unavailable = unavailable
+        self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix=name)
+
+    async def run(self, query: Callable[[], Done]) -> Done:
+        """Return what `query` returns.
+
+        Raises:
+            StorageUnavailable: The database failed, or did not answer in `WAIT_S`.
+        """
+        try:
+            async with asyncio.timeout(WAIT_S):
+                done = await asyncio.get_running_loop().run_in_executor(self._threads, query)
+        except (SQLAlchemyError, TimeoutError) as error:
+            self._availability.failed(self._use, type(error).__name__)
+            raise StorageUnavailable(self._unavailable) from error
+        if self._use == "read":
+            self._availability.worked("read")
+        return done
+
+    def close(self) -> None:
+        """End the threads, once what they do is done."""
+        self._threads.shutdown()
