@@ -111,18 +111,19 @@ class SqlLedger:
                     return
             await asyncio.sleep(self._retry_s)
 
-    async def check(self) -> None:
-        """Return if the ledger can be written to, as far as is known.
+    @property
+    def failing(self) -> bool:
+        """Whether the last commit failed."""
+        return self._availability.commits_fail
 
-        After a commit that failed, this tries one: with no requests coming in, nothing else would
-        show that the database is back.
+    async def try_commit(self) -> None:
+        """Commit something that leaves no trace, to find out whether the database is back.
 
         Raises:
-            StorageUnavailable: The last commit failed, and so does this one.
+            StorageUnavailable: It is not.
         """
-        if self._availability.commits_fail:
-            await self._checks.run(self._try_commit)
-            self._availability.worked("commit")
+        await self._checks.run(self._commit_trial)
+        self._availability.worked("commit")
 
     @property
     def alive(self) -> bool:
@@ -140,12 +141,15 @@ class SqlLedger:
         self._commits.close()
         self._checks.close()
 
-    def _try_commit(self) -> None:
-        # A row that comes and goes: a commit that changes nothing would write nothing.
+    def _commit_trial(self) -> None:
+        # Two commits: SQLite does not write what one transaction both adds and deletes.
         row = {"name": f"check of {self._process}", "value": "." * CHECK_BYTES}
+        remove = delete(installation).where(installation.c.name == row["name"])
         with self._engine.begin() as connection:
+            connection.execute(remove)
             connection.execute(insert(installation).values(row))
-            connection.execute(delete(installation).where(installation.c.name == row["name"]))
+        with self._engine.begin() as connection:
+            connection.execute(remove)
 
     def _work(
         self, charges: list[Charge]
