@@ -1,6 +1,9 @@
 """What a request is charged: never more than was reserved, nor for an answer that never came."""
 
+import asyncio
 import json
+import time
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Client, Gateway, Minilm, get
+from conftest import Client, Gateway, Minilm, embedway, first_key, get
+from in_process import running
 from raw_http import until
 from servers import Postgres
 from sqlalchemy import create_engine, func, select
 
+from embedway.api.asgi import Application
+from embedway.core.clock import now_ms
 from embedway.storage.tables import usage
 from embedway.testing import Upstream
 from embedway.testing.misbehaviour import Misbehaviour
@@ -162,3 +168,42 @@ def test_a_database_that_stands_still_overspends_nothing(
     finally:
         postgres.resume()
         gateway.kill()
+
+
+async def leave_after_sending(gateway: Application, secret: str) -> list[Any]:
+    """Send a whole request, disconnect in the same moment, and return what is sent back."""
+    body = json.dumps({"model": "a:counted", "input": "a"}).encode()
+    received = iter([{"type": "http.request", "body": body}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(received)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/embeddings", "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {secret}".encode())],
+    }  # fmt: skip
+    await gateway(scope, receive, send)
+    return sent
+
+
+def test_a_client_that_leaves_at_once_is_not_charged(
+    minilm: Minilm, tmp_path: Path, upstream: Upstream
+) -> None:
+    """However soon a client leaves, nobody is charged for the answer that it does not wait for."""
+    values = tomllib.loads(toml(upstream))
+    env = {"EMBEDWAY_DATA_DIR": str(tmp_path / "data")}
+    secret = first_key(env)
+
+    async def run() -> None:
+        clocks = {"now_ms": now_ms, "now_s": time.monotonic}
+        async with running(values, folder=tmp_path, **clocks) as gateway:
+            for _ in range(20):
+                assert await leave_after_sending(gateway, secret) == []
+
+    asyncio.run(run())
+    shown = embedway("usage", "--json", env=env)
+    assert all(float(row["cost_usd"]) == 0 == row["requests"] for row in json.loads(shown.stdout))

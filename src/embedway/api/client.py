@@ -14,8 +14,6 @@ from embedway.api.admission import Ticket
 from embedway.api.asgi import Headers, Receive, Send
 from embedway.core.errors import BodyTooLarge, EncodedBody, SlowRequest
 
-WATCH_AFTER_S = 0.25
-"""Only a request that takes longer is watched for a client that leaves."""
 DRAIN_S = 5.0
 """How long what is left of a refused body is read and dropped."""
 
@@ -48,7 +46,6 @@ class Client:
         self._send = send
         self._body_left = True
         self._left = False
-        self._watcher: asyncio.Task[None] | None = None
 
     async def body(
         self, headers: Mapping[bytes, bytes], limits: BodyLimits, ticket: Ticket
@@ -111,7 +108,7 @@ class Client:
             ClientLeft: It left.
         """
         task = cast("asyncio.Task[object]", asyncio.current_task())
-        timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._watch, task)
+        watcher = asyncio.ensure_future(self._cancel_when_left(task))
         try:
             yield
         except asyncio.CancelledError:
@@ -120,9 +117,7 @@ class Client:
             task.uncancel()
             raise ClientLeft from None
         finally:
-            timer.cancel()
-            if self._watcher:
-                self._watcher.cancel()
+            watcher.cancel()
 
     async def answer(
         self, status: int, content: bytes, headers: Headers, limits: BodyLimits
@@ -150,9 +145,6 @@ class Client:
                     )
             except TimeoutError:
                 raise ClientLeft from None
-
-    def _watch(self, task: asyncio.Task[object]) -> None:
-        self._watcher = asyncio.ensure_future(self._cancel_when_left(task))
 
     async def _cancel_when_left(self, task: asyncio.Task[object]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
