@@ -16,7 +16,7 @@ from embedway.auth.issuers import Identity, Issuers
 from embedway.auth.tokens import Grant, Tokens
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRequest
 from embedway.core.keys import Caller, Held
-from embedway.core.lookups import Lookups, Strangers
+from embedway.core.lookups import Lookups, UnknownNames
 from embedway.core.projects import Project
 from embedway.ports.storage import Directory
 
@@ -51,7 +51,7 @@ class Authenticator:
         self._tokens = tokens
         self._issuers = issuers
         self._keys = Lookups[bytes, Held | None](directory.by_digest)
-        self._unknown_keys = Strangers[bytes](directory.known)
+        self._unknown_keys = UnknownNames[bytes](directory.known)
         self._keys_by_id = Lookups[str, Held | None](directory.by_id)
         self._projects = Lookups[str, tuple[Project, bool] | None](directory.project)
         self._read = Lookups[_Arrived, Grant | Identity | EmbedwayError](self._read_once)

@@ -11,9 +11,9 @@ FRESH_S = 0.5
 """What any process changed is seen here within this time."""
 MAX_KEPT = 10_000
 PAUSE_S = 0.02
-"""How long strangers wait after one question to the store until they are in the next."""
+"""The pause after a question about unknown names, in seconds."""
 MOST_AT_ONCE = 500
-"""The most strangers in one question."""
+"""The most unknown names in one question."""
 
 Name = TypeVar("Name", bound=Hashable)
 Found = TypeVar("Found")
@@ -56,8 +56,8 @@ class Lookups(Generic[Name, Found]):
         self._kept[name] = (stale_s, lookup)
 
 
-class Strangers(Generic[Name]):
-    """Asks a slow store which names exist, of many names at once.
+class UnknownNames(Generic[Name]):
+    """Asks a slow store which of many names exist, in groups.
 
     There is one question at a time, and a pause after each. So a flood of invented names costs the
     store little, and does not delay lookups of names that are known.
