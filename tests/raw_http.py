@@ -22,7 +22,7 @@ class Wire:
     """One connection to a gateway, byte by byte."""
 
     def __init__(self, gateway: Gateway, *, receive_buffer: int | None = None) -> None:
-        self._gateway = gateway
+        self.key = gateway.key
         self._socket = socket.socket()
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -47,7 +47,7 @@ class Wire:
         lines = (
             f"{method} {PATH} HTTP/{version}",
             "host: test",
-            f"authorization: Bearer {self._gateway.key}",
+            f"authorization: Bearer {self.key}",
             *headers,
             "\r\n",
         )

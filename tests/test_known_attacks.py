@@ -4,7 +4,7 @@ On a whole gateway with two tenants, in this process. What must not leak is in `
 Every field that `/openapi.json` has is attacked, so that a new one is by itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
@@ -26,7 +26,6 @@ from embedway.auth import secret
 from embedway.auth.authenticate import Authenticator
 from embedway.core import clock
 from embedway.core.errors import InvalidKey
-from embedway.core.keys import Held
 from embedway.storage.directory import SqlDirectory
 from embedway.testing import Upstream
 
@@ -169,9 +168,9 @@ def test_malformed_keys_meet_no_database(house: House) -> None:
     asked: list[bytes] = []
 
     class Directory(SqlDirectory):
-        async def by_digest(self, digest: bytes) -> Held | None:
-            asked.append(digest)
-            return await super().by_digest(digest)
+        async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
+            asked.extend(digests)
+            return await super().known(digests)
 
     directory = Directory(house.store.database)
     authenticator = Authenticator(directory, pepper=house.store.pepper, now_ms=clock.now_ms)

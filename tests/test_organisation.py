@@ -28,7 +28,8 @@ from embedway.admin import errors, organization
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
 from embedway.admin.amounts import WireBudget
-from embedway.admin.body_cap import BodyCap
+from embedway.api.admission import Admission
+from embedway.api.body_gate import BodyGate
 from embedway.auth import secret as secrets
 from embedway.auth.authenticate import Authenticator
 from embedway.cli import amounts
@@ -75,12 +76,20 @@ class House:
         self.app.include_router(
             organization.router(self.acts, caller=Depends(caller), now_ms=self.clock)
         )
-        self.app.add_middleware(BodyCap)
+        admission = Admission(max_requests=64, max_bytes=2**24)
+        self.app.add_middleware(
+            BodyGate, authenticator=self.authenticator(), admission=admission, timeout_s=30
+        )
 
     async def caller(self, authorization: str | None) -> Caller:
         """Who sends a request, as the store has it at this moment."""
-        authenticator = Authenticator(SqlDirectory(self.engine), pepper=PEPPER, now_ms=self.clock)
-        return await authenticator.caller(authorization.encode() if authorization else None, None)
+        return await self.authenticator().caller(
+            authorization.encode() if authorization else None, None
+        )
+
+    def authenticator(self) -> Authenticator:
+        """A new one, which remembers nothing."""
+        return Authenticator(SqlDirectory(self.engine), pepper=PEPPER, now_ms=self.clock)
 
     def actor(self, secret: str) -> Actor:
         """Who uses this key."""

@@ -13,11 +13,13 @@ import structlog
 from starlette.applications import Starlette
 
 from embedway.admin import control
+from embedway.admin import tokens as token_routes
 from embedway.admin.acts import Acts
 from embedway.admin.cards import Cards
 from embedway.admin.control import Organization
 from embedway.api.admission import Admission
 from embedway.api.asgi import Application, Receive, Scope, Send
+from embedway.api.body_gate import BodyGate
 from embedway.api.client import BodyLimits
 from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
 from embedway.auth.authenticate import Authenticator
@@ -279,7 +281,13 @@ async def running(
         )
         yield Gateway(
             embeddings,
-            control_plane,  # pyright: ignore[reportArgumentType]
+            BodyGate(
+                control_plane,  # pyright: ignore[reportArgumentType]
+                authenticator=authenticator,
+                admission=admission,
+                timeout_s=settings.body_timeout_s,
+                open_paths=[token_routes.OAUTH_PATH],
+            ),
             admission,
             models,
             providers,

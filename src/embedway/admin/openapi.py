@@ -151,7 +151,7 @@ def _operation(door: str, request: dict[str, Any]) -> dict[str, Any]:
                 "name": "dry_run",
                 "in": "query",
                 "description": "`true`: answer who would be asked, in which order and at what "
-                "price, and ask nobody. Nothing is billed.",
+                "price, and ask nobody. Nothing is billed; it counts as a request.",
                 "schema": {"type": "boolean", "default": False},
             },
         ],

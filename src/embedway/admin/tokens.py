@@ -19,6 +19,8 @@ from embedway.auth.tokens import Tokens
 from embedway.core.errors import InvalidKey, InvalidRequest, shown
 from embedway.core.keys import Caller
 
+OAUTH_PATH = "/api/v1/oauth2/token"
+"""Where a client's credentials are in the body."""
 MAX_FIELDS = 20
 _FORM = "application/x-www-form-urlencoded"
 _GRANT = "client_credentials"
@@ -88,7 +90,7 @@ def router(
         response.headers["cache-control"] = "no-store"
         return ExchangedToken(token=issued.token, expiresAt=issued.expires_ms // 1000)
 
-    @routes.post("/api/v1/oauth2/token", openapi_extra=_described(_CREDENTIALS, form=True))
+    @routes.post(OAUTH_PATH, openapi_extra=_described(_CREDENTIALS, form=True))
     async def client_credentials(request: Request, response: Response) -> ClientToken:
         """A token with the rights of a key, for its id and itself; as JSON, a form, or Basic."""
         asked = _credentials(await request.body(), request.headers.get("content-type", ""))

@@ -10,7 +10,7 @@ from typing import cast
 
 import msgspec
 
-from embedway.api.admission import Ticket
+from embedway.api.admission import Ticket, displaced_error
 from embedway.api.asgi import Headers, Receive, Send
 from embedway.core.errors import BodyTooLarge, EncodedBody, SlowRequest
 
@@ -56,7 +56,8 @@ class Client:
             BodyTooLarge: Over the cap, as declared or as sent.
             EncodedBody: It has a Content-Encoding.
             SlowRequest: It was not complete in time.
-            Overloaded: The bodies in flight are too many bytes together.
+            Overloaded: The bodies in flight are too many bytes together, or this one had to make
+                room for another request.
             ClientLeft: The client closed the connection.
         """
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
@@ -67,15 +68,21 @@ class Client:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(limits.timeout_s):
-                while self._body_left:
-                    chunk = await self._chunk()
-                    size += len(chunk)
-                    if size > limits.max_bytes:
-                        raise _too_large(limits)
-                    ticket.hold(len(chunk))
-                    chunks.append(chunk)
+            async with asyncio.timeout(limits.timeout_s) as timeout:
+                ticket.begin_body(timeout)
+                try:
+                    while self._body_left:
+                        chunk = await self._chunk()
+                        size += len(chunk)
+                        if size > limits.max_bytes:
+                            raise _too_large(limits)
+                        ticket.hold(len(chunk))
+                        chunks.append(chunk)
+                finally:
+                    ticket.end_body()
         except TimeoutError:
+            if ticket.displaced:
+                raise displaced_error() from None
             self._body_left = False  # it has had its time: nothing is left to wait for
             raise SlowRequest(
                 f"The body was not complete after {limits.timeout_s:g} s. Send it faster, or send "

@@ -114,7 +114,6 @@ class EmbeddingsEndpoint:
         self, scope: Scope, client: Client, ticket: Ticket, request_id: str, started_s: float
     ) -> Reply:
         try:
-            ticket.admit()
             request, answer = await self._answer(scope, client, ticket, request_id, started_s)
             if isinstance(answer, DryRun):
                 return 200, msgspec.json.encode(answer), []
@@ -158,6 +157,8 @@ class EmbeddingsEndpoint:
         )
         rights.require(caller, "embeddings")
         dry_run = _dry_run(scope)
+        await self._embedder.check(caller, body_bytes=_declared_bytes(headers))
+        ticket.admit(caller)
         request = decode(await client.body(headers, self._body_limits, ticket))
         with client.watched():
             if dry_run:
@@ -183,6 +184,12 @@ def _check_sent_once(scope: Scope) -> None:
     for name in (b"authorization", b"x-on-behalf-of"):
         if names.count(name) > 1:
             raise InvalidRequest(f"The header {name.decode()} is there twice. Send it once.")
+
+
+def _declared_bytes(headers: Mapping[bytes, bytes]) -> int | None:
+    """The length of the body, if its head says it."""
+    declared = headers.get(b"content-length", b"")
+    return int(declared) if declared.isdigit() else None
 
 
 def _dry_run(scope: Scope) -> bool:

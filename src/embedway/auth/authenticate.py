@@ -16,7 +16,7 @@ from embedway.auth.issuers import Identity, Issuers
 from embedway.auth.tokens import Grant, Tokens
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRequest
 from embedway.core.keys import Caller, Held
-from embedway.core.lookups import Lookups
+from embedway.core.lookups import Lookups, UnknownNames
 from embedway.core.projects import Project
 from embedway.ports.storage import Directory
 
@@ -51,6 +51,7 @@ class Authenticator:
         self._tokens = tokens
         self._issuers = issuers
         self._keys = Lookups[bytes, Held | None](directory.by_digest)
+        self._unknown_keys = UnknownNames[bytes](directory.known)
         self._keys_by_id = Lookups[str, Held | None](directory.by_id)
         self._projects = Lookups[str, tuple[Project, bool] | None](directory.project)
         self._read = Lookups[_Arrived, Grant | Identity | EmbedwayError](self._read_once)
@@ -93,7 +94,11 @@ class Authenticator:
         return rights.caller(held, now_ms=self._now_ms(), cure=_CURE)
 
     async def _held(self, key: str) -> Held | None:
-        return await self._keys.get(secret.digest(key, pepper=self._pepper))
+        digest = secret.digest(key, pepper=self._pepper)
+        # Whoever invents keys waits among others that do, and is not remembered.
+        if digest not in self._keys and not await self._unknown_keys.exists(digest):
+            return None
+        return await self._keys.get(digest)
 
     async def _of_key(self, token: bytes) -> Caller:
         key = token.decode("latin-1")

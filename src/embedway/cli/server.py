@@ -24,6 +24,8 @@ from embedway.config.settings import Settings
 from embedway.providers.declared import Declared
 
 MAX_CONNECTIONS = 16_384
+MAX_HEAD_BYTES = 16_384
+"""The largest head of a request: all that a connection holds before it is known who asks."""
 # Runs of the cyclic collector are what shows at the 99th percentile: what start-up made is
 # frozen, and the rest is looked at rarely.
 GC_THRESHOLD = 50_000
@@ -90,7 +92,8 @@ async def _run(
             backlog=BACKLOG,
             backpressure=MAX_CONNECTIONS,
             http1_settings=HTTP1Settings(
-                header_read_timeout=round(settings.header_timeout_s * 1000)
+                header_read_timeout=round(settings.header_timeout_s * 1000),
+                max_buffer_size=MAX_HEAD_BYTES,
             ),
         )
         gc.collect()

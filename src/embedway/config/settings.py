@@ -127,11 +127,14 @@ class Settings(BaseModel):
         "the EU; its local models then serve requests with eu_native.",
     )
     max_in_flight: Annotated[int, Ge(1)] = Field(
-        512, description="Embeddings requests worked on at once; more get a 503."
+        512,
+        description="Requests worked on at once; more get a 503. One project may have seven "
+        "eighths of them.",
     )
     max_in_flight_bytes: Annotated[int, Ge(1)] = Field(
         256 * 2**20,
-        description="Bytes of their bodies and answers held at once; more bodies get a 503.",
+        description="Bytes of their bodies and answers held at once; more bodies get a 503. Shared "
+        "as max_in_flight is.",
     )
     max_body_bytes: Annotated[int, Ge(1)] = Field(
         16 * 2**20, description="The largest request body; a larger one gets a 413."

@@ -3,7 +3,7 @@
 import msgspec
 
 from embedway.core.keys import Caller
-from embedway.core.limits import Standing
+from embedway.core.limits import MAX_AMOUNT, Standing
 from embedway.core.money import NanoUsd
 from embedway.core.request import EmbedRequest
 from embedway.metering.account import Account, Accounts
@@ -14,6 +14,8 @@ MOST_MARKS = 8
 """Tokens that a model puts around a text."""
 MOST_BYTES = 4
 """Of a character."""
+MOST_TOKENS_PER_BYTE = 5
+"""The most tokens in a byte of a body, where each item takes three bytes beside its text."""
 
 
 class Reserved(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +40,23 @@ class Meter:
         self._limiter = limiter
         self._budgets = budgets
 
+    async def check_limits(self, caller: Caller, *, body_bytes: int | None) -> None:
+        """Refuse a request of `caller` before its body is read, if a limit has no room for any.
+
+        Args:
+            caller: Who sends it.
+            body_bytes: The length of its body, if that is known.
+
+        Raises:
+            Forbidden: The end user is blocked.
+            RateLimited: A limit has no room.
+            StorageUnavailable: The limits cannot be looked up.
+        """
+        account = await self._accounts.of(caller, caller.on_behalf_of)
+        if account.meters:
+            at_most = MAX_AMOUNT if body_bytes is None else MOST_TOKENS_PER_BYTE * body_bytes
+            self._limiter.check(account.meters, tokens=1, at_most=at_most)
+
     async def account(self, request: EmbedRequest, caller: Caller) -> Account:
         """What `request` is counted against.
 
@@ -53,6 +72,15 @@ class Meter:
                 account.meters, tokens=len(request.items), at_most=_at_most(request)
             )
         return account
+
+    async def count(self, account: Account) -> None:
+        """Count one request that uses no tokens and no money.
+
+        Raises:
+            RateLimited: A limit of requests has no room for it.
+        """
+        if account.meters:
+            await self._limiter.reserve(account.meters, tokens=0)
 
     def check(self, account: Account) -> None:
         """Refuses a request that costs anything, if that is known before its tokens are counted.

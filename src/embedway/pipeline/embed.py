@@ -102,6 +102,20 @@ class Embedder:
         self._background: set[asyncio.Task[None]] = set()
         self._withdrawals: set[asyncio.Task[None]] = set()
 
+    async def check(self, caller: Caller, *, body_bytes: int | None) -> None:
+        """Refuse a request whose body is not read yet, if a limit of its caller has no room.
+
+        Args:
+            caller: Who sends it.
+            body_bytes: The length of its body, if that is known.
+
+        Raises:
+            Forbidden: The end user is blocked.
+            RateLimited: A limit has no room for any request.
+            StorageUnavailable: The limits cannot be looked up.
+        """
+        await self._meter.check_limits(caller, body_bytes=body_bytes)
+
     async def run(
         self, request: EmbedRequest, caller: Caller, *, request_id: str, started_s: float
     ) -> Answer:
@@ -257,13 +271,15 @@ class Embedder:
     async def dry_run(self, request: EmbedRequest, caller: Caller) -> DryRun:
         """What would become of `request`; nobody is asked and nothing is recorded.
 
-        What is left of budgets, and of limits of tokens, is not looked at.
+        It counts as a request, and uses no tokens and no money. What is left of budgets, and of
+        limits of tokens, is not looked at.
 
         Raises:
             EmbedwayError: It would be refused.
         """
         await self._prober.refresh()
         account = await self._meter.account(request, caller)
+        await self._meter.count(account)
         plan = self._router.plan(request, caller, any_age=True, priced=bool(account.budgets))
         if not plan.ranked and not plan.unproven:
             raise nobody(request, plan.removed, plan.unproven)

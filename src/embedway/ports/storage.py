@@ -21,6 +21,10 @@ class Directory(Protocol):
         """The key with this digest, in whatever state it is."""
         ...
 
+    async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
+        """Those of `digests` that are the digest of a key."""
+        ...
+
     async def by_id(self, key_id: str) -> Held | None:
         """The key with this id, likewise."""
         ...

@@ -1,6 +1,6 @@
 """Who there is, as requests look it up: keys, their issuers and projects, end users."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, select
@@ -29,6 +29,11 @@ class SqlDirectory:
     async def by_digest(self, digest: bytes) -> Held | None:
         """See `embedway.ports.storage.Directory.by_digest`."""
         return await self._read(lambda connection: _held(connection, keys.c.digest == digest))
+
+    async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
+        """See `embedway.ports.storage.Directory.known`."""
+        query = select(keys.c.digest).where(keys.c.digest.in_(digests))
+        return await self._read(lambda connection: set(connection.execute(query).scalars()))
 
     async def by_id(self, key_id: str) -> Held | None:
         """See `embedway.ports.storage.Directory.by_id`."""

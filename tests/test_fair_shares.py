@@ -1,0 +1,390 @@
+"""Nobody starves or stops the others: what is taken on is bounded, and shared fairly."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import Gateway, get
+from hypothesis import given
+from hypothesis import strategies as st
+from raw_http import CLOSES_WITHIN_S, Wire, body, gauge, until
+
+from embedway.admin import control
+from embedway.admin.actors import Actor
+from embedway.admin.acts import Acts
+from embedway.admin.tokens import OAUTH_PATH
+from embedway.api.admission import MAX_ANONYMOUS, Admission, Ticket
+from embedway.auth import secret
+from embedway.auth.authenticate import Authenticator
+from embedway.core import clock
+from embedway.core.errors import InvalidKey, Overloaded
+from embedway.core.keys import Caller
+from embedway.core.limits import Limit
+from embedway.core.projects import Project
+from embedway.observe.metrics import Metrics
+from embedway.storage.directory import SqlDirectory
+from embedway.storage.store import Store, open_store
+
+ADMIN = Actor.at_command_line("tests")
+PROJECTS = "/v1/organization/projects"
+MAX_BYTES = 2**21
+ASK = body(input="hello")
+
+
+@dataclass
+class House:
+    """A gateway of eight requests and two megabytes, and the keys of its tenants."""
+
+    gateway: Gateway
+    store: Store
+    key: str
+    sibling: str
+    """Another key of the same project."""
+    other: str
+    """A key of another project."""
+
+    def new_key(self, project: str | None = None, **more: object) -> tuple[str, str]:
+        """The id and the secret of a new key, of a new project unless one is named."""
+        acts = Acts(self.store.database, pepper=self.store.pepper, now_ms=clock.now_ms)
+        project = project or acts.create_project(ADMIN, {"name": "p"}).id
+        shown, key = acts.create_key(ADMIN, project_id=project, changes={"name": "k", **more})
+        return key.id, shown
+
+    def wire(self, key: str) -> Wire:
+        """A connection whose embeddings requests are of this key."""
+        wire = Wire(self.gateway)
+        wire.key = key
+        return wire
+
+    def embed(self, key: str, query: str = "", **fields: object) -> httpx.Response:
+        """One embeddings request."""
+        return httpx.post(
+            f"{self.gateway.url}/v1/embeddings{query}",
+            json={"input": "hello", **fields},
+            headers={"authorization": f"Bearer {key}"},
+            timeout=60,
+        )
+
+    def memory(self) -> int:
+        """The memory of the gateway, in bytes."""
+        assert self.gateway.process is not None
+        status = Path(f"/proc/{self.gateway.process.pid}/status").read_text().splitlines()
+        return int(next(line for line in status if line.startswith("VmRSS")).split()[1]) * 1024
+
+    def unread(self) -> int:
+        """The bytes that clients sent and the gateway did not read yet."""
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        port = f":{self.gateway.port:04X}"
+        return sum(int(row[4].split(":")[1], 16) for row in rows if row[1].endswith(port))
+
+
+@pytest.fixture(scope="module")
+def house(minilm: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """The gateway, running."""
+    settings = {"max_in_flight": 8, "max_in_flight_bytes": MAX_BYTES, "body_timeout_s": 120}
+    gateway = Gateway(tmp_path_factory.mktemp("fair"), **settings)
+    store = open_store(Path(gateway.env["EMBEDWAY_DATA_DIR"]))
+    house = House(gateway, store, key="", sibling="", other="")
+    acts = Acts(store.database, pepper=store.pepper, now_ms=clock.now_ms)
+    project = acts.create_project(ADMIN, {"name": "busy"}).id
+    house.key, house.sibling = house.new_key(project)[1], house.new_key(project)[1]
+    house.other = house.new_key()[1]
+    gateway.start()
+    yield house
+    gateway.kill()
+    store.database.dispose()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test nothing is in flight."""
+    yield
+    if "house" in request.fixturenames:
+        gateway = request.getfixturevalue("house").gateway
+        until(lambda: in_flight(gateway) == 0)
+        until(lambda: held_bytes(gateway) == 0)
+
+
+def in_flight(gateway: Gateway) -> int:
+    return int(gauge(gateway, "embedway_requests_in_flight"))
+
+
+def held_bytes(gateway: Gateway) -> int:
+    return int(gauge(gateway, "embedway_in_flight_bytes"))
+
+
+def refusals(gateway: Gateway) -> int:
+    """How many requests were refused for a limit of requests."""
+    lines = get(f"{gateway.url}/metrics", timeout=30).text.splitlines()
+    found = [line for line in lines if line.startswith('embedway_refusals_total{reason="requests"')]
+    return int(float(found[0].split()[1])) if found else 0
+
+
+# Places
+
+
+def test_slow_bodies_of_one_key(house: House) -> None:
+    """A key that begins more requests than there are places keeps no other key from its own."""
+    with contextlib.ExitStack() as wires:
+        slow = [wires.enter_context(house.wire(house.key)) for _ in range(9)]
+        for wire in slow:
+            wire.send_head(f"content-length: {len(ASK)}")
+            wire.send(ASK[:5])
+        until(lambda: in_flight(house.gateway) == 7)
+        for _ in range(2):
+            assert house.embed(house.other).status_code == 200
+            assert house.embed(house.sibling).status_code == 200
+
+
+def test_bodies_that_arrive_make_room(house: House) -> None:
+    """When all is taken, the oldest unfinished body of who holds most goes for who holds less."""
+    with contextlib.ExitStack() as wires:
+        content = ASK.ljust(2000)
+        slow = [wires.enter_context(house.wire(house.key)) for _ in range(7)]
+        for number, wire in enumerate(slow):
+            wire.send_head("content-length: 2000")
+            wire.send(content[:1000])
+            until(lambda number=number: held_bytes(house.gateway) == 1000 * (number + 1))
+        others = [wires.enter_context(house.wire(house.other)) for _ in range(3)]
+        for wire in others:
+            wire.send_head("content-length: 2000")
+            wire.send(content[:1])
+        # One takes the place that is left. Two need one that is taken.
+        until(lambda: held_bytes(house.gateway) == 1000 * 5 + 3)
+        for wire in slow:
+            wire.send(content[1000:])
+        for wire in others:
+            wire.send(content[1:])
+        replies = [wire.reply() for wire in (*slow, *others)]
+        assert [reply and reply.status_code for reply in replies] == [503] * 2 + [200] * 8
+        assert "not arrived whole" in replies[0].json()["error"]["message"]
+        assert int(replies[0].headers["retry-after"]) >= 1
+
+
+def test_a_key_over_its_limit_takes_no_place(house: House) -> None:
+    """A key whose limit has no room is refused before its body is read."""
+    _, limited = house.new_key(limits=(Limit(of="requests", amount=1, per="day"),))
+    assert house.embed(limited).status_code == 200
+    before = refusals(house.gateway)
+    with contextlib.ExitStack() as wires:
+        slow = [wires.enter_context(house.wire(limited)) for _ in range(8)]
+        for wire in slow:
+            wire.send_head(f"content-length: {len(ASK)}")
+        until(lambda: refusals(house.gateway) == before + 8)
+        assert in_flight(house.gateway) == 0
+        for wire in slow:
+            wire.send(ASK)
+            reply = wire.reply()
+            assert reply is not None and reply.status_code == 429
+
+
+class Tenant:
+    """A caller, and what it holds."""
+
+    def __init__(self, project: str | None, key: str) -> None:
+        of = Project(id=project, name=project, created_ms=0) if project else None
+        self.caller = Caller(key_id=key, project=of, scopes=frozenset())
+        self.tickets: list[Ticket] = []
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=120),
+    most=st.integers(8, 40),
+)
+def test_who_holds_nothing_gets_in(steps: list[tuple[int, int]], most: int) -> None:
+    """However much the keys of one project hold and however long, another project gets in."""
+    admission = Admission(max_requests=most, max_bytes=most)
+    tenants = [Tenant("busy", f"key_{number}") for number in range(4)]
+    for number, action in steps:
+        tenant = tenants[number]
+        if action < 5 and tenant.tickets:
+            tenant.tickets.pop().release()
+            continue
+        ticket = Ticket(admission)
+        with contextlib.suppress(Overloaded):
+            ticket.admit(tenant.caller)
+            tenant.tickets.append(ticket)
+            ticket.hold(action % 3)
+        assert admission.requests <= most and admission.bytes <= most
+    newcomer = Ticket(admission)
+    newcomer.admit(Tenant("other", "key_other").caller)
+    newcomer.release()
+    for tenant in tenants:
+        for ticket in tenant.tickets:
+            ticket.release()
+    assert (admission.requests, admission.bytes) == (0, 0)
+
+
+def test_one_large_body_fits(house: House) -> None:
+    """The only request of a project may hold all bytes there are."""
+    admission = Admission(max_requests=8, max_bytes=100)
+    ticket = Ticket(admission)
+    ticket.admit(Tenant(None, "key_admin").caller)
+    ticket.hold(100)
+    with pytest.raises(Overloaded):
+        ticket.hold(1)
+    ticket.release()
+    assert admission.bytes == 0
+
+
+# Bytes
+
+
+def test_bodies_without_a_key_are_not_kept(house: House) -> None:
+    """Without a key, bodies for the admin API take no memory, however many there are."""
+    before = house.memory()
+    with contextlib.ExitStack() as wires:
+        for _ in range(60):
+            wire = wires.enter_context(Wire(house.gateway))
+            wire.send(
+                f"POST {PROJECTS} HTTP/1.1\r\nhost: a\r\ncontent-length: 1000001\r\n\r\n".encode()
+            )
+            wire.send(bytes(1_000_000))
+        until(lambda: house.unread() == 0)
+        assert house.memory() - before < 24 * 2**20
+        with contextlib.suppress(OSError):  # it may have had its answer
+            wire.send(b"\0")
+        reply = wire.reply()
+        assert reply is not None and reply.status_code == 401
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["unfinished", "whole"])
+def test_large_heads_are_refused(house: House, end: bytes) -> None:
+    """A head of more than 16 KB is refused, also before it is whole."""
+    with Wire(house.gateway) as wire:
+        wire.send(b"GET /livez HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 17_000 + end)
+        reply = wire.reply()
+        assert reply is not None and reply.status_code == 431
+
+
+def test_one_budget_of_bytes(house: House) -> None:
+    """Bodies for the admin API count with those of embeddings, and leave room for others."""
+    with contextlib.ExitStack() as wires:
+        for _ in range(6):
+            wire = wires.enter_context(Wire(house.gateway))
+            wire.send(
+                f"POST {PROJECTS} HTTP/1.1\r\nhost: a\r\ncontent-length: 500001\r\n"
+                f"authorization: Bearer {house.key}\r\n\r\n".encode()
+            )
+            wire.send(bytes(500_000))
+        until(lambda: house.unread() == 0)
+        assert 1_000_000 <= held_bytes(house.gateway) <= MAX_BYTES
+        assert house.embed(house.other, input="a" * 50_000, truncate="end").status_code == 200
+
+
+def test_slow_bodies_for_tokens(house: House) -> None:
+    """Bodies that have to be read to know who sent them are small, and the oldest makes room."""
+    id, key = house.new_key()
+    fields = {"grant_type": "client_credentials", "client_id": id, "client_secret": key}
+    told = body(**fields).ljust(2000)
+    url = f"{house.gateway.url}{OAUTH_PATH}"
+    head = f"POST {OAUTH_PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(told)}\r\n\r\n"
+    with contextlib.ExitStack() as wires:
+        slow = [wires.enter_context(Wire(house.gateway)) for _ in range(MAX_ANONYMOUS + 4)]
+        for number, wire in enumerate(slow):
+            wire.send(head.encode() + told[: 1000 if number < 4 else 1])
+            if number == 3:
+                until(lambda: held_bytes(house.gateway) == 4000)
+        until(lambda: held_bytes(house.gateway) == MAX_ANONYMOUS)
+        reply = httpx.post(url, content=told, timeout=CLOSES_WITHIN_S)
+        assert reply.status_code == 200, reply.text
+        for number, wire in enumerate(slow):
+            wire.send(told[1000 if number < 4 else 1 :])
+        statuses = [(reply := wire.reply()) and reply.status_code for wire in slow]
+        assert statuses == [503] * 5 + [200] * (MAX_ANONYMOUS - 1)
+    large = json.dumps({"grant_type": "x" * 2**14})
+    assert httpx.post(url, content=large, timeout=CLOSES_WITHIN_S).status_code == 413
+
+
+# Work that anybody may ask for
+
+
+def test_the_schema_is_built_once() -> None:
+    """Whoever asks for /openapi.json while it is built waits for that, and builds nothing."""
+    nothing = control.Organization(acts=None, tokens=None, sums=None, page_key=b"", now_ms=int)
+    app = control.create(
+        cards=None, organization=nothing, authenticator=None, metrics=Metrics(),
+        check_ready=None, doors=("/v1/embeddings",),
+    )  # fmt: skip
+    built: list[int] = []
+    openapi = app.openapi
+
+    def counting() -> dict:
+        built.append(1)
+        return openapi()
+
+    app.openapi = counting
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            return await asyncio.gather(*(client.get("/openapi.json") for _ in range(32)))
+
+    replies = asyncio.run(ask())
+    assert {reply.status_code for reply in replies} == {200}
+    assert len({reply.content for reply in replies}) == 1
+    assert len(built) == 1
+
+
+class Asked(SqlDirectory):
+    """A directory that keeps what it was asked for."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store.database)
+        self.questions: list[Collection[bytes]] = []
+
+    async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
+        self.questions.append(digests)
+        return await super().known(digests)
+
+
+def test_invented_keys_are_asked_for_together(house: House) -> None:
+    """Keys that nobody has seen are looked up in groups, and known ones not among them."""
+    directory = Asked(house.store)
+    authenticator = Authenticator(directory, pepper=house.store.pepper, now_ms=clock.now_ms)
+
+    async def is_one(key: str) -> bool:
+        try:
+            await authenticator.caller(f"Bearer {key}".encode(), None)
+        except InvalidKey:
+            return False
+        return True
+
+    async def ask() -> None:
+        assert await is_one(house.key)
+        assert len(directory.questions) == 1
+        invented = [secret.generate() for _ in range(400)]
+        asked = asyncio.gather(*map(is_one, invented * 2))
+        for _ in range(50):
+            assert await is_one(house.key)
+        assert not any(await asked)
+        assert [len(each) for each in directory.questions] == [1, 400]
+        # Nothing is remembered of a key that there is not: it works as soon as it is made.
+        shown, made = secret.issue("k", pepper=house.store.pepper, now_ms=clock.now_ms())
+        assert not await is_one(shown)
+        house.store.keys.create(made)
+        assert await is_one(shown)
+
+    asyncio.run(ask())
+
+
+def test_dry_runs_count_as_requests(house: House) -> None:
+    """A dry run counts against limits of requests, and against none of tokens."""
+    limits = (
+        Limit(of="requests", amount=2, per="day"),
+        Limit(of="tokens", amount=100, per="day"),
+    )
+    _, key = house.new_key(limits=limits)
+    assert house.embed(key, "?dry_run=true").status_code == 200
+    reply = house.embed(key)
+    assert reply.headers["x-ratelimit-remaining-requests"] == "0"
+    used = reply.json()["usage"]["total_tokens"]
+    assert reply.headers["x-ratelimit-remaining-tokens"] == str(100 - used)
+    refused = house.embed(key, "?dry_run=true")
+    assert refused.status_code == 429
+    assert refused.json()["error"]["type"] == "requests"
