@@ -9,7 +9,7 @@ import pytest
 
 from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import HttpCall
-from embedway.providers.http import MAX_SPOILED, Http
+from embedway.providers.http import MAX_UNASKED, Http
 
 MAX_BYTES = 10_000
 UNASKED = b"an answer that nobody asked for"
@@ -213,7 +213,7 @@ def test_a_server_that_speaks_first() -> None:
                 assert await call(http, body) in {body, UNASKED, b""}
                 await read_all()
         # What answers `one` is never left for `two`.
-        assert server.connections <= 3 * MAX_SPOILED
+        assert server.connections <= 3 * MAX_UNASKED
 
     asyncio.run(run())
 

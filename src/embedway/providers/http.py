@@ -39,7 +39,7 @@ _HEADERS = {
     "User-Agent": f"embedway/{embedway.__version__}",
 }
 
-MAX_SPOILED = 3
+MAX_UNASKED = 3
 """The most connections that one call gives up because something came on them unasked."""
 
 
@@ -47,7 +47,7 @@ class AddressRefused(OSError):
     """A name leads to an address that no public provider has."""
 
 
-class Spoiled(aiohttp.ClientError):
+class UnaskedAnswer(aiohttp.ClientError):
     """A connection holds an answer to something else: it came before the call was sent."""
 
 
@@ -55,7 +55,7 @@ class Spoiled(aiohttp.ClientError):
 # The first that matches wins.
 FAILURES: tuple[tuple[type[BaseException], Kind, Billed], ...] = (
     (AddressRefused, "unreachable", "not sent"),
-    (Spoiled, "unreachable", "not sent"),
+    (UnaskedAnswer, "unreachable", "not sent"),
     (aiohttp.ConnectionTimeoutError, "unreachable", "no"),
     (aiohttp.ClientConnectorError, "unreachable", "no"),  # DNS, refused, TLS
     (aiohttp.InvalidURL, "unreachable", "not sent"),
@@ -112,7 +112,7 @@ class Http:
     async def send(self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int) -> Reply:
         """See `Transport.send`."""
         session = self._session or self._open()
-        spoiled = 0
+        given_up = 0
         while True:
             try:
                 async with session.request(
@@ -127,8 +127,8 @@ class Http:
             except ProviderError:
                 raise
             except Exception as error:
-                spoiled += isinstance(error, Spoiled)
-                if not isinstance(error, Spoiled) or spoiled == MAX_SPOILED:
+                given_up += isinstance(error, UnaskedAnswer)
+                if not isinstance(error, UnaskedAnswer) or given_up == MAX_UNASKED:
                     raise _failure(error) from error
 
     async def aclose(self) -> None:
@@ -176,10 +176,10 @@ class _Request(aiohttp.ClientRequest):
         """Sends it.
 
         Raises:
-            Spoiled: Something came already. The session closes the connection.
+            UnaskedAnswer: Something came already. The session closes the connection.
         """
         if conn.protocol is None or conn.protocol.should_close:
-            raise Spoiled
+            raise UnaskedAnswer
         return await super().send(conn)
 
 
