@@ -179,3 +179,15 @@ def test_what_cannot_be_said(name: str) -> None:
     with pytest.raises(InvalidRequest, match="'stream'"):
         asked(speaking(name, transport), batch)
     assert transport.calls == 0
+
+
+def test_what_is_nested_too_deeply() -> None:
+    """What could be read may be too deep to be written: it is refused, and nothing is sent."""
+    deep: list[Any] = []
+    for _ in range(2000):
+        deep = [deep]
+    transport = Replying(Reply(status=200, headers={}, body=b"{}"))
+    batch = msgspec.structs.replace(BATCH, extra={"a": deep})
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
+        asked(speaking("openai", transport), batch)
+    assert transport.calls == 0
