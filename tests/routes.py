@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+from embedway.batching.send import Outcome
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import ProviderError
@@ -39,12 +40,12 @@ class FunctionRoute:
     def began(self, *, others: bool) -> None:
         self.running += 1
 
-    def ended(self, batch: Batch, outcome: Result | ProviderError | None, seconds: float) -> None:
+    def ended(self, batch: Batch, outcome: Outcome, seconds: float) -> None:
         self.running -= 1
         assert seconds >= 0
         match outcome:
-            case None:
-                self.told.append("cancelled")
+            case str():
+                self.told.append(outcome)
             case ProviderError():
                 self.told.append(outcome.kind)
             case Result():

@@ -90,6 +90,62 @@ def test_a_full_model_here_goes_elsewhere() -> None:
     assert send([busy, FunctionRoute(well, batch_of(["a"]))]).parts[0].at == 1
     with pytest.raises(Overloaded):
         send([busy])
+    assert busy.told == ["not sent", "not sent"]
+
+
+@pytest.mark.parametrize("refusal", [InvalidRequest("not here"), Overloaded("busy")])
+def test_what_is_refused_here_was_not_sent(refusal: Exception) -> None:
+    """A call that this gateway refuses itself is told of as not sent, and not tried again."""
+    route = FunctionRoute(failing(refusal), batch_of(["a"]))
+    with pytest.raises(type(refusal)):
+        send([route])
+    assert route.told == ["not sent"]
+
+
+@pytest.mark.parametrize("failing_at", [1, 2])
+def test_parts_that_fail_over_share_one_gate(failing_at: int) -> None:
+    """However many parts fail over, each deployment gets no more calls at a time than it takes."""
+    texts = [str(n) for n in range(32)]
+
+    async def broken(_: Batch) -> Result:
+        await asyncio.sleep(0)
+        raise ProviderError("failed")
+
+    running: list[int] = []
+
+    async def counted(batch: Batch) -> Result:
+        running.append(last.running)
+        for _ in range(3):  # so that others come in between
+            await asyncio.sleep(0)
+        return await well(batch)
+
+    wide = Limits(max_items=2, max_parallel=8)
+    first = [FunctionRoute(broken, batch_of(texts), limits=wide) for _ in range(failing_at)]
+    last = FunctionRoute(counted, batch_of(texts), limits=Limits(max_items=1, max_parallel=2))
+    embedded = send([*first, last], items=len(texts))
+    assert np.array_equal(embedded.vectors, [vector_of(text, WIDTH) for text in texts])
+    assert len(running) == len(texts)
+    assert max(running) == 2
+
+
+def test_a_part_that_fails_over_leaves_its_place() -> None:
+    """While a part waits for the next deployment, another of its parts is sent to the first."""
+    texts = ["slow", "fast"]
+    both = asyncio.Event()
+
+    async def refusing(batch: Batch) -> Result:
+        if batch.items == ["fast"]:
+            both.set()
+            return await well(batch)
+        raise ProviderError("failed")
+
+    async def waiting(batch: Batch) -> Result:
+        await both.wait()
+        return await well(batch)
+
+    one = Limits(max_items=1, max_parallel=1)
+    routes = [FunctionRoute(call, batch_of(texts), limits=one) for call in (refusing, waiting)]
+    assert [part.at for part in send(routes, items=2).parts] == [1, 0]
 
 
 def test_only_the_last_is_asked_again() -> None:

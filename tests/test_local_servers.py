@@ -166,6 +166,19 @@ LLAMA_CPP = openai_list(
 )
 
 
+def test_a_server_that_waits_for_no_calendar() -> None:
+    """A reply that no clock understands is no server's, and holds up nothing."""
+
+    def send(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(503)
+        handler.send_header("Retry-After", "Sat, 01 Jan 100000000000 00:00:00 GMT")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with server(send) as port:
+        assert find(port) == []
+
+
 @pytest.mark.parametrize(
     ("kind", "answers", "models"),
     [

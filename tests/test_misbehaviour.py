@@ -52,7 +52,7 @@ RIGHT = (
     *("no usage", "null usage", "usage negative", "usage zero", "usage absurd"),
     *("unknown fields", "white space", "content type text/plain", "no content type"),
     *("201", "206", "no content-length", "chunked", "1xx first", "gzip", "deflate", "HTTP/1.0"),
-    *("answers twice", "sets a cookie"),
+    *("answers twice", "sets a cookie", "reset of no calendar"),
 )
 EITHER: dict[str, set[int]] = {
     # Whether a reply is read that another parser would refuse is the HTTP library's to say.

@@ -1,6 +1,7 @@
 """Ten times the load: refused politely, bounded in memory, fair, and over when it is over."""
 
 import contextlib
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,11 @@ def test_too_much_work_waits(new_gateway: Callable[..., Gateway]):
         assert gateway.embed(input="hello").status_code == 200
     until(lambda: idle(gateway))
     assert gateway.embed(input="hello").status_code == 200
+    # Whoever is refused because the model is busy leaves no record.
+    with contextlib.closing(sqlite3.connect(gateway.folder / "data" / "embedway.db")) as database:
+        statuses = {row[0] for row in database.execute("SELECT status FROM usage")}
+    assert 200 in statuses
+    assert 503 not in statuses
 
 
 def test_a_short_request_is_not_behind_a_long_one(new_gateway: Callable[..., Gateway]):

@@ -1,6 +1,8 @@
 """What a provider is asked for, and what is done here: through a gateway, in front of a server."""
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import Gateway, Minilm, embedway
+from conftest import Gateway, Minilm, embedway, free_port
 
 from embedway.testing import Reply, Upstream, vector_of
 
@@ -49,6 +51,16 @@ dimensions = 1536
 
 [providers.tei]
 base_url = "{url}/tei"
+
+[providers.watsonx]
+base_url = "{url}/watsonx"
+project_id = "p"
+iam_url = "http://127.0.0.1:{closed}"
+api_key = "w"
+[[providers.watsonx.models]]
+id = "of-a-cloud"
+dimensions = 8
+price_per_mtok_usd = "2"
 """
 
 
@@ -57,7 +69,7 @@ def gateway(
     upstream: Upstream, minilm: Minilm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("providers")
-    (folder / "embedway.toml").write_text(SECTIONS.format(url=upstream.url))
+    (folder / "embedway.toml").write_text(SECTIONS.format(url=upstream.url, closed=free_port()))
     running = Gateway(folder).start()
     yield running
     running.kill()
@@ -198,6 +210,30 @@ def test_what_nobody_may_replace(
         error = refusal(gateway.embed(model=model, input="a", **fields))
         assert error["param"] == name
     assert upstream.calls == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"model": "together:cheap", "extra_body": {"stream": True}}, 400),
+        ({"model": "watsonx:of-a-cloud"}, 502),
+    ],
+    ids=["a field that it may not have", "credentials that cannot be had"],
+)
+def test_what_was_not_sent_costs_nothing(
+    gateway: Gateway, upstream: Upstream, fields: dict, status: int
+) -> None:
+    """A request that is refused before anything goes out has made no call and costs nothing."""
+    reply = gateway.embed(input=["a", "b"], **fields)
+    refusal(reply, status)
+    assert upstream.calls == []
+    with contextlib.closing(sqlite3.connect(gateway.folder / "data" / "embedway.db")) as database:
+        lines = database.execute(
+            "SELECT status, calls, failed_calls, upstream_cost_nano_usd FROM usage "
+            "WHERE request_id = ?",
+            (reply.headers["x-request-id"],),
+        ).fetchall()
+    assert lines == [(status, 0, 0, 0)]
 
 
 def test_spaces_of_purposes(gateway: Gateway, upstream: Upstream) -> None:

@@ -60,7 +60,7 @@ def test_private_hosts_are_not_called(host: str) -> None:
         listener.settimeout(0.05)
         with pytest.raises(ProviderError) as failed:
             send(f"http://{host}:{listener.getsockname()[1]}", allow_private=False)
-        assert (failed.value.kind, failed.value.billed) == ("unreachable", "no")
+        assert (failed.value.kind, failed.value.billed) == ("unreachable", "not sent")
         with pytest.raises(TimeoutError):
             listener.accept()
 
@@ -111,6 +111,10 @@ WAITS = [
     ({"retry-after": "-5"}, "", None),
     ({"retry-after": "soon"}, "", None),
     ({"retry-after": "9" * 400}, "", None),
+    ({"retry-after": "Sat, 01 Jan 100000000000 00:00:00 GMT"}, "", None),
+    ({"retry-after": "Sat, 01 Jan 9999 23:59:59 -2359"}, "", None),
+    ({"retry-after": "Mon, 01 Jan 0001 00:00:00 +2359"}, "", 0),
+    ({"retry-after": f"Sat, {'9' * 5000} Jan 2026 00:00:00 GMT"}, "", None),
     ({"retry-after": "99999999"}, "", None),
     ({"retry-after-ms": "soon", "retry-after": "4"}, "", 4),
     ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30s"}, "", 90),
@@ -138,12 +142,24 @@ def test_waits(headers: dict, message: str, wait_s: float | None) -> None:
     assert found <= wait_s if dated else found == pytest.approx(wait_s)
 
 
-@given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=60))
+NUMBERS = st.integers(-1, 10**12).map(str) | st.sampled_from(["00", "31", "2026", "9" * 5000])
+DATES = st.builds(
+    "{}, {} {} {} {}:{}:{} {}".format,
+    *(st.sampled_from(["Sat", "Sunday", ""]), NUMBERS, st.sampled_from(["Jan", "feb", "13", ""])),
+    *(NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+    st.sampled_from(["GMT", "EST", "-0000", "+2359", "-9999", "+99999999999", ""]) | NUMBERS,
+)
+DURATIONS = st.builds("{}{}{}ms".format, NUMBERS, st.sampled_from("dhms."), NUMBERS)
+TIMES = st.text(max_size=40) | DATES | DURATIONS | NUMBERS
+
+
+@given(TIMES, TIMES, st.text(max_size=60) | TIMES.map("Please try again in {}.".format))
 def test_waits_of_anything(after: str, reset: str, message: str) -> None:
     """Whatever is in headers and message, the wait is none or a possible one."""
-    headers = {"retry-after": after, "x-ratelimit-remaining": "0", "x-ratelimit-reset": reset}
-    found = waits.retry_after_s(headers, message)
-    assert found is None or 0 <= found <= waits.MAX_WAIT_S
+    spent = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": reset}
+    for headers in ({"retry-after": after, **spent}, {"retry-after-ms": after}, spent, {}):
+        found = waits.retry_after_s(headers, message)
+        assert found is None or 0 <= found <= waits.MAX_WAIT_S
 
 
 @given(st.integers(300, 599), st.binary(max_size=200) | st.text(max_size=100).map(str.encode))

@@ -15,7 +15,7 @@ BUDGET_SHARE = 0.2
 """Of the calls in flight, how many may be retries."""
 BUDGET_FLOOR = 3
 """Retries that always may be, or a quiet gateway had none; Envoy's `min_retry_concurrency`."""
-MAX_TRIES: dict[Billed, int] = {"no": 3, "maybe": 2, "yes": 1}
+MAX_TRIES: dict[Billed, int] = {"not sent": 3, "no": 3, "maybe": 2, "yes": 1}
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
 """What a client should rather wait for itself is answered with `Retry-After`."""

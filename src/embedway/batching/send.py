@@ -6,10 +6,9 @@ of deployments only that a route leads there: it embeds a batch or raises a `Pro
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -26,6 +25,11 @@ ESTIMATE_SHARE = 0.7
 
 MAX_SPLITS = 3
 """Of a batch that is too large, in halves; after that the declared limit is too wrong."""
+
+
+Outcome = Result | ProviderError | Literal["not sent", "cancelled"]
+"""How a call ends: it is answered; it fails; nothing is sent, because this gateway refuses it or is
+busy; or whoever waits for it leaves."""
 
 
 class Route(Protocol):
@@ -55,6 +59,8 @@ class Route(Protocol):
 
         Raises:
             ProviderError: It failed.
+            InvalidRequest: It cannot be asked for that. Nothing was sent.
+            Overloaded: Too much is waiting. Nothing was sent.
         """
         ...
 
@@ -77,8 +83,8 @@ class Route(Protocol):
         """
         ...
 
-    def ended(self, batch: Batch, outcome: Result | ProviderError | None, seconds: float) -> None:
-        """Told of each call that came back; None if nobody waited for it to."""
+    def ended(self, batch: Batch, outcome: Outcome, seconds: float) -> None:
+        """Told of each call that `began`, once it ends."""
         ...
 
 
@@ -149,20 +155,11 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     result: Result
 
 
-Calls = Sequence[Callable[[], Awaitable[list[Answered]]]]
-
-
-async def _together(calls: Calls, *, at_once: int) -> list[Answered]:
+async def _together(calls: Iterable[Coroutine[Any, Any, list[Answered]]]) -> list[Answered]:
     """What the calls answer, in order; the first failure ends the others."""
-    gate = asyncio.Semaphore(at_once)
-
-    async def one(call: Callable[[], Awaitable[list[Answered]]]) -> list[Answered]:
-        async with gate:
-            return await call()
-
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(call)) for call in calls]
+            tasks = [group.create_task(call) for call in calls]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [answered for task in tasks for answered in task.result()]
@@ -185,6 +182,8 @@ class _Trip:
         self._budget = budget
         self._deadline_s = deadline_s
         self._now_s = now_s
+        self._gates: dict[int, asyncio.Semaphore] = {}
+        """How many calls each route may have at a time, by its index."""
 
     async def items(self, start: int, end: int, *, at: int) -> list[Answered]:
         """What items `start` up to but without `end` are answered with by route `at` or later."""
@@ -193,10 +192,12 @@ class _Trip:
         parts = cuts(batch, limits, start=start, end=end)
         if parts == [(0, len(batch.items))]:
             return await self._sent(leg, batch, 0, at=at)
-        calls = [
-            partial(self._sent, leg, batch.part(first, last), first, at=at) for first, last in parts
-        ]
-        return await _together(calls, at_once=limits.max_parallel)
+        # Parts that fail over one by one meet at the next route: they share its gate.
+        gate = self._gates.setdefault(at, asyncio.Semaphore(limits.max_parallel))
+        return await _together(
+            self._sent(leg, batch.part(first, last), first, at=at, gate=gate)
+            for first, last in parts
+        )
 
     async def _prepared(self, at: int) -> tuple[int, Batch]:
         """The first route from `at` on that can be asked, and for what."""
@@ -220,14 +221,28 @@ class _Trip:
             now_s=self._now_s,
         )
 
-    async def _sent(self, leg: "_Leg", batch: Batch, offset: int, *, at: int) -> list[Answered]:
-        """What `batch` is answered with on `leg`, or by a later route if that one fails."""
+    async def _sent(
+        self,
+        leg: "_Leg",
+        batch: Batch,
+        offset: int,
+        *,
+        at: int,
+        gate: asyncio.Semaphore | None = None,
+    ) -> list[Answered]:
+        """What `batch` is answered with on `leg`, or by a later route if that one fails.
+
+        Without a `gate` it is all of the request, and so its only call.
+        """
         failed: ProviderError | Overloaded
         try:
-            return await leg.part(batch, offset)
+            if gate is None:
+                return await leg.part(batch, offset)
+            async with gate:
+                return await leg.part(batch, offset)
         except ProviderError as error:
             error.provider = self._routes[at].provider
-            error.tried = [(error.provider, error.kind)] if error.asked else []
+            error.tried = [(error.provider, error.kind)] if error.was_sent else []
             if not error.elsewhere or at + 1 == len(self._routes):
                 raise
             failed = error
@@ -351,7 +366,8 @@ class _Leg:
 
     async def _once(self, batch: Batch) -> Result:
         began_s = self._now_s()
-        outcome: Result | ProviderError | None = None
+        # Whatever else is raised is raised before anything goes out.
+        outcome: Outcome = "not sent"
         self._route.began(others=self._after > 0)
         try:
             with self._budget.call():
@@ -360,8 +376,8 @@ class _Leg:
             outcome = error
             raise
         except asyncio.CancelledError:
-            if self._left_s() <= 0:
-                outcome = ProviderError("timeout", billed="maybe")
+            late = self._left_s() <= 0
+            outcome = ProviderError("timeout", billed="maybe") if late else "cancelled"
             raise
         finally:
             self._route.ended(batch, outcome, self._now_s() - began_s)

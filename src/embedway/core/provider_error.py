@@ -35,8 +35,9 @@ Kind = Literal[
     "malformed",  # it answered 200, but not with the vectors asked for
 ]
 
-Billed = Literal["no", "maybe", "yes"]
-"""Whether the provider may charge for the call: not sent or refused, unknown, answered."""
+Billed = Literal["not sent", "no", "maybe", "yes"]
+"""Whether the provider may charge for the call: it was never called, it refused or was not reached,
+nobody knows, it answered."""
 
 TRANSIENT: frozenset[Kind] = frozenset(
     {"rate_limit", "overloaded", "timeout", "unreachable", "failed"}
@@ -107,12 +108,15 @@ class ProviderError(Exception):
         """Of the reply, if there was one."""
         self.again_now = False
         """Whether the next try may go out at once: with another key, which rests from nothing."""
-        self.asked = True
-        """Whether the provider was; if not, it is being left alone."""
         self.provider = ""
         """Whose failure it is, once that is known."""
         self.tried: list[tuple[str, Kind]] = []
         """The providers that failed one after the other, and how."""
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the provider was called; if not, there is no call to count."""
+        return self.billed != "not sent"
 
     @property
     def elsewhere(self) -> bool:

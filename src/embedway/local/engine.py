@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedway.core.batch import Abilities, Batch, Limits, Result
-from embedway.core.errors import UpstreamFailed
+from embedway.core.errors import EmbedwayError
 from embedway.core.grouping import GroupWorker
+from embedway.core.provider_error import ProviderError
 from embedway.local.openvino import OpenVinoEncoder
 from embedway.local.tokenizer import Tokenizer
 
@@ -83,8 +84,10 @@ class LocalEngine:
         try:
             rows = await self._embedding.submit(items)
             return Result(vectors=np.stack(rows), tokens=sum(batch.tokens))
-        except (RuntimeError, ValueError) as error:
-            raise UpstreamFailed("The model failed. Try again; if it stays, restart.") from error
+        except EmbedwayError:  # a full queue
+            raise
+        except Exception as error:  # what the model's libraries raise is theirs to say
+            raise ProviderError("failed", billed="maybe") from error
 
     @property
     def waiting_tokens(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from embedway.batching.send import Outcome
 from embedway.catalog.model import Served
 from embedway.core.batch import Batch, Result
 from embedway.core.provider_error import ProviderError
@@ -46,38 +47,42 @@ class Calls:
         standing = health.standing(now_s)
         if standing == "limited" or (others and standing != "healthy"):
             kind = "rate_limit" if standing == "limited" else "overloaded"
-            error = ProviderError(kind, retry_after_s=health.wait_s(now_s))
-            error.asked = False
-            raise error
+            raise ProviderError(kind, billed="not sent", retry_after_s=health.wait_s(now_s))
         health.began(now_s)
 
     def ended(
         self,
         tally: Tally,
         batch: Batch,
-        outcome: Result | ProviderError | None,
+        outcome: Outcome,
         seconds: float,
         *,
         request_id: str,
     ) -> None:
-        """Told of a call that came back; None if nobody waited for it to.
+        """Records how a call ended that `began`.
 
         Args:
-            tally: Of who was asked; the call is added to it.
+            tally: Of who was asked; the call is added to it, if it was sent.
             batch: It was asked for.
-            outcome: Of the call.
+            outcome: How it ended.
             seconds: It took.
             request_id: Of the request that it was for.
         """
         served, tokens = tally.served, sum(batch.tokens)
         health = self._healths.of(served)
         match outcome:
-            case None:
+            case "not sent":
+                health.cancelled()
+                return
+            case "cancelled":
                 tally.called(upstream_tokens=tokens, failed=True)
                 health.cancelled()
                 return
             case ProviderError():
-                tally.called(upstream_tokens=0 if outcome.billed == "no" else tokens, failed=True)
+                if outcome.was_sent:
+                    billed = 0 if outcome.billed == "no" else tokens
+                    tally.called(upstream_tokens=billed, failed=True)
+                # Who cannot be called for want of credentials or an address is left alone too.
                 error, rest_s = outcome, None
             case Result():
                 error, rest_s = None, outcome.rest_s

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import numpy as np
 
 from embedway.batching import plan
+from embedway.batching.send import Outcome
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.model import Served
 from embedway.core import vectors
@@ -111,13 +112,19 @@ class Probes:
 
     async def _call(self, tally: Tally, batch: Batch) -> Result:
         began_s = self._calls.now_s()
-        outcome: Result | ProviderError | None = None
+        outcome: Outcome = "not sent"
         self._calls.began(tally.served)
         try:
             outcome = result = await _answer(self._engines[engine_of(tally.served)], batch)
         except ProviderError as error:
             outcome = error
             raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except EmbedwayError as error:
+            kind = "overloaded" if isinstance(error, Overloaded) else "failed"
+            raise ProviderError(kind, str(error), billed="not sent") from error
         finally:
             seconds = self._calls.now_s() - began_s
             self._calls.ended(tally, batch, outcome, seconds, request_id=PROBE)
@@ -130,9 +137,5 @@ async def _answer(engine: Engine, batch: Batch) -> Result:
             result = await engine.embed(batch)
     except TimeoutError:
         raise ProviderError("timeout", billed="maybe") from None
-    except Overloaded as error:
-        raise ProviderError("overloaded", str(error)) from error
-    except EmbedwayError as error:
-        raise ProviderError("failed", str(error)) from error
     vectors.check(result.vectors, items=len(batch.items), dimensions=batch.width)
     return result

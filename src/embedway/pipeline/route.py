@@ -8,6 +8,7 @@ from typing import cast
 
 import msgspec
 
+from embedway.batching.send import Outcome
 from embedway.catalog.model import Served
 from embedway.core import money, vectors
 from embedway.core.batch import Batch, Limits, Result
@@ -101,7 +102,7 @@ class Route:
         # Who was ranked last for its failures is asked all the same, once that is its turn.
         self._calls.began(self.served, others=others and self._was_healthy)
 
-    def ended(self, batch: Batch, outcome: Result | ProviderError | None, seconds: float) -> None:
+    def ended(self, batch: Batch, outcome: Outcome, seconds: float) -> None:
         """See `embedway.batching.send.Route.ended`."""
         self._calls.ended(self.tally, batch, outcome, seconds, request_id=self._request_id)
 

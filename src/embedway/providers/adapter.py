@@ -148,7 +148,7 @@ def merge(body: dict[str, Any], extra: Mapping[str, Any]) -> bytes:
     """The JSON of `body` with the client's own parameters, none of which replaces anything.
 
     Raises:
-        InvalidRequest: One would.
+        InvalidRequest: One would, or they are nested too deeply to be written.
     """
     if extra:
         taken = DECIDED.union(map(spelled, body))
@@ -160,7 +160,12 @@ def merge(body: dict[str, Any], extra: Mapping[str, Any]) -> bytes:
                     param=name,
                 )
         body = {**body, **extra}
-    return msgspec.json.encode(body)
+    try:
+        return msgspec.json.encode(body)
+    except RecursionError:
+        raise InvalidRequest(
+            "A parameter for the provider is nested too deeply. Send flatter ones."
+        ) from None
 
 
 def in_path(path: str, model: str) -> str:

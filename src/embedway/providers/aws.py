@@ -125,7 +125,7 @@ class SigV4:
             self._found, self._frozen = await asyncio.to_thread(find)
         except (exceptions.HTTPClientError, exceptions.ConnectionError):
             return ProviderError("unreachable")
-        except (exceptions.BotoCoreError, exceptions.ClientError):
+        except Exception:  # noqa: BLE001  # botocore's own, and what it makes of an odd file or reply
             return ProviderError("credentials")
         if known is None:
             self._since_s = self._now_s()

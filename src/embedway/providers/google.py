@@ -115,7 +115,7 @@ class GoogleToken:
             return ProviderError("unreachable")
         except self._exceptions.GoogleAuthError as error:
             return ProviderError("failed" if error.retryable else "credentials")
-        except (OSError, AttributeError, LookupError, TypeError, ValueError):  # a file that is none
+        except Exception:  # noqa: BLE001  # a file that is none, a reply that is no token
             return ProviderError("credentials")
         self._token = self._credentials.token
         self._since_s = self._now_s()

@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 
 import aiohttp
 import truststore
+from aiohttp.connector import Connection
 from yarl import URL
 
 import embedway
@@ -38,19 +39,34 @@ _HEADERS = {
     "User-Agent": f"embedway/{embedway.__version__}",
 }
 
+MAX_UNASKED = 3
+"""The most connections that one call gives up because something came on them unasked."""
+
+
+class AddressRefused(OSError):
+    """A name leads to an address that no public provider has."""
+
+
+class UnaskedAnswer(aiohttp.ClientError):
+    """A connection holds an answer to something else: it came before the call was sent."""
+
+
 # Every way a call can fail below HTTP: what it means, and whether the call may have been billed.
 # The first that matches wins.
 FAILURES: tuple[tuple[type[BaseException], Kind, Billed], ...] = (
+    (AddressRefused, "unreachable", "not sent"),
+    (UnaskedAnswer, "unreachable", "not sent"),
     (aiohttp.ConnectionTimeoutError, "unreachable", "no"),
     (aiohttp.ClientConnectorError, "unreachable", "no"),  # DNS, refused, TLS
-    (aiohttp.InvalidURL, "unreachable", "no"),
+    (aiohttp.InvalidURL, "unreachable", "not sent"),
     (TimeoutError, "timeout", "maybe"),
     (aiohttp.ServerDisconnectedError, "unreachable", "maybe"),
     (aiohttp.ClientPayloadError, "failed", "maybe"),  # it broke off
     (aiohttp.ClientResponseError, "malformed", "maybe"),  # no HTTP, or heads without end
     (aiohttp.ClientError, "unreachable", "maybe"),
     (OSError, "unreachable", "maybe"),
-    (ValueError, "unreachable", "no"),  # an address or a header that cannot be sent
+    (ValueError, "unreachable", "not sent"),  # an address or a header that cannot be sent
+    (Exception, "malformed", "maybe"),  # whatever else a reply makes of the code that reads it
 )
 
 
@@ -75,10 +91,6 @@ class Transport(Protocol):
         ...
 
 
-class AddressRefused(OSError):
-    """A name leads to an address that no public provider has."""
-
-
 class Http:
     """Calls one base URL."""
 
@@ -100,19 +112,24 @@ class Http:
     async def send(self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int) -> Reply:
         """See `Transport.send`."""
         session = self._session or self._open()
-        try:
-            async with session.request(
-                call.method,
-                self._url(call.path),
-                data=call.body or None,
-                headers={**call.headers, **headers},
-                allow_redirects=False,
-            ) as response:
-                body = await _body(response, max_bytes)
-        except FAILED as error:
-            kind, billed = next(each[1:] for each in FAILURES if isinstance(error, each[0]))
-            raise ProviderError(kind, billed=billed) from error
-        return Reply(status=response.status, headers=response.headers, body=body)
+        given_up = 0
+        while True:
+            try:
+                async with session.request(
+                    call.method,
+                    self._url(call.path),
+                    data=call.body or None,
+                    headers={**call.headers, **headers},
+                    allow_redirects=False,
+                ) as response:
+                    body = await _body(response, max_bytes)
+                    return Reply(status=response.status, headers=response.headers, body=body)
+            except ProviderError:
+                raise
+            except Exception as error:
+                given_up += isinstance(error, UnaskedAnswer)
+                if not isinstance(error, UnaskedAnswer) or given_up == MAX_UNASKED:
+                    raise _failure(error) from error
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
@@ -135,6 +152,7 @@ class Http:
             ),
             headers=_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
+            request_class=_Request,
             auto_decompress=False,
         )
         return self._session
@@ -148,7 +166,28 @@ class Http:
         return url
 
 
-FAILED: tuple[type[BaseException], ...] = tuple(each[0] for each in FAILURES)
+class _Request(aiohttp.ClientRequest):
+    """A request that goes out on a silent connection only.
+
+    What a server sends unasked on a kept connection would be read as the answer to the next call.
+    """
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Sends it.
+
+        Raises:
+            UnaskedAnswer: Something came already. The session closes the connection.
+        """
+        if conn.protocol is None or conn.protocol.should_close:
+            raise UnaskedAnswer
+        return await super().send(conn)
+
+
+def _failure(error: Exception) -> ProviderError:
+    refused = isinstance(error, aiohttp.ClientConnectorError) and error.os_error
+    cause = refused if isinstance(refused, AddressRefused) else error
+    kind, billed = next(each[1:] for each in FAILURES if isinstance(cause, each[0]))
+    return ProviderError(kind, billed=billed)
 
 
 async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

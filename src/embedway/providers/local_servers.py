@@ -150,8 +150,13 @@ async def models_at(row: Row, transport: Transport) -> Sequence[Model]:
     Raises:
         ProviderError: It does not say, or is no such server.
     """
-    models = await _KINDS.get(row.name, _listed)(transport)
-    return [_served_by(row, model) for model in models[:MAX_MODELS]]
+    try:
+        models = await _KINDS.get(row.name, _listed)(transport)
+        return [_served_by(row, model) for model in models[:MAX_MODELS]]
+    except (ProviderError, TimeoutError):
+        raise
+    except Exception as error:  # whatever a reply makes of the code that reads it
+        raise ProviderError("malformed") from error
 
 
 async def _found(row: Row, host: str, within_s: float) -> Found | None:

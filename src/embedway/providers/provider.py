@@ -61,17 +61,19 @@ class Provider:
             InvalidRequest: The batch asks for something that cannot be said to this provider.
         """
         call = self._adapter.encode(batch)
-        headers = await self._signer.headers(call, base_url=self._base_url)
+        try:
+            headers = await self._signer.headers(call, base_url=self._base_url)
+        except ProviderError as error:
+            error.billed = "not sent"
+            raise
+        except Exception as error:  # of the clouds' own libraries
+            raise ProviderError("credentials", billed="not sent") from error
         width = batch.width or MAX_WIDTH
         most = 2**20 + len(batch.items) * width * MAX_FLOAT_CHARACTERS
         reply = None
         try:
             reply = await self._transport.send(call, headers=headers, max_bytes=most)
-            if not reply.ok:
-                raise self._failure(reply)
-            result = self._decoded(reply, batch)
-            rest_s = waits.exhausted_s(reply.headers)
-            return msgspec.structs.replace(result, rest_s=rest_s) if rest_s else result
+            return self._read(reply, batch)
         except ProviderError as error:
             error.status = reply and reply.status
             if reply and reply.ok and error.kind == "failed":
@@ -86,12 +88,24 @@ class Provider:
         await self._transport.aclose()
         await self._signer.aclose()
 
-    def _decoded(self, reply: Reply, batch: Batch) -> Result:
+    def _read(self, reply: Reply, batch: Batch) -> Result:
+        """The vectors in `reply`.
+
+        Raises:
+            ProviderError: It reports a failure, or cannot be read.
+        """
         try:
-            return self._adapter.decode(reply, batch)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # Whatever a reply makes of an adapter, it is the reply that is wrong.
-            raise ProviderError("malformed", billed="yes") from error
+            if not reply.ok:
+                raise self._failure(reply)
+            result = self._adapter.decode(reply, batch)
+            rest_s = waits.exhausted_s(reply.headers)
+        except ProviderError:
+            raise
+        except Exception as error:
+            # Whatever a reply makes of the code that reads it, it is the reply that is wrong.
+            billed = "yes" if reply.ok else "maybe"
+            raise ProviderError("malformed", billed=billed) from error
+        return msgspec.structs.replace(result, rest_s=rest_s) if rest_s else result
 
     def _failure(self, reply: Reply) -> ProviderError:
         if reply.redirect:
@@ -104,7 +118,7 @@ def build(declared: Declared) -> Provider:
     row = declared.row
     return Provider(
         declared,
-        adapter=_load(row.adapter)(row, declared.values),
+        adapter=load(row.adapter)(row, declared.values),
         signer=_signer(declared),
         transport=Http(
             declared.url,
@@ -119,11 +133,12 @@ def build(declared: Declared) -> Provider:
 def _signer(declared: Declared) -> Credentials:
     kind = declared.row.credentials
     if ":" in kind and not kind.startswith("header:"):
-        return _load(kind)(declared)
+        return load(kind)(declared)
     name = kind.removeprefix("header:") if kind.startswith("header:") else None
     return credentials.Keys(declared.keys, header=name)
 
 
-def _load(target: str) -> type:
+def load(target: str) -> type:
+    """The class that a row names as `module:class`."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -75,9 +75,9 @@ def _seconds(value: str) -> float | None:
         return _sane(sum(float(n) * _UNITS_S[unit] for n, unit in _DURATION.findall(value)))
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+        return _sane(date.replace(tzinfo=date.tzinfo or UTC).timestamp() - _now_s())
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # no date, or one of no calendar
         return None
-    return _sane(date.replace(tzinfo=date.tzinfo or UTC).timestamp() - _now_s())
 
 
 def _sane(wait_s: float) -> float | None:

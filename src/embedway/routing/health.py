@@ -168,7 +168,7 @@ class Health:
             self._judge(error, now_s=now_s)
 
     def cancelled(self) -> None:
-        """A call was given up because its client left: neither success nor failure."""
+        """Records a call that was given up or never sent. It is neither success nor failure."""
         # It may have been the try. While older calls are in flight nobody knows, and it counts as
         # one of them: the next try then waits for their end, but there are never two.
         self._leave(old=True)

@@ -269,6 +269,9 @@ def _until(wait_s: float) -> Misbehaviour:
     return Misbehaviour(reply=reply)
 
 
+_NO_CALENDAR = "Sat, 01 Jan 100000000000 00:00:00 GMT"
+
+
 def _deep(depth: int) -> bytes:
     return b"[" * depth + b"]" * depth
 
@@ -320,6 +323,9 @@ _BODIES: dict[str, Misbehaviour] = {
         )
     ),
     "206": _headed(206),
+    "reset of no calendar": _headed(
+        x_ratelimit_remaining_requests="0", x_ratelimit_reset_requests=_NO_CALENDAR
+    ),
 }
 
 _REFUSALS: dict[str, Misbehaviour] = {
@@ -399,6 +405,7 @@ _REFUSALS: dict[str, Misbehaviour] = {
     "429 negative": _limited(retry_after="-20"),
     "429 garbage": _limited(retry_after="soon, \x01 I promise", retry_after_ms="NaN"),
     "429 not a number": _limited(retry_after="nan", x_ratelimit_reset_requests="inf"),
+    "429 of no calendar": _limited(retry_after=_NO_CALENDAR),
     "429 of an impossible date": _limited(retry_after="Fri, 99 Foo 0000 99:99:99 GMT"),
     "500": _json(_said("The server had an error", "server_error"), 500),
     "501": _answer(501),

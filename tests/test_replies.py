@@ -1,0 +1,193 @@
+"""Whatever comes back from a provider, or before a call to it, ends in vectors or in a failure."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedway.core import vectors
+from embedway.core.batch import Batch, Result
+from embedway.core.errors import InvalidRequest
+from embedway.core.provider_error import ProviderError
+from embedway.providers import provider
+from embedway.providers.adapter import HttpCall, Reply
+from embedway.providers.credentials import Credentials, Keys
+from embedway.providers.declared import Declared
+from embedway.providers.http import Transport
+from embedway.providers.provider import Provider
+from embedway.providers.registry import ROWS
+
+VARIABLES = {"project_id": "p", "account_id": "a", "project": "p", "region": "eu-west-1"}
+MODELS = {"bedrock": "cohere.embed-english-v3"}
+BATCH = Batch(model="m", items=["a", "b"], tokens=[1, 1], width=2)
+WORDS = (
+    *("data", "embedding", "embeddings", "values", "float", "index", "usage", "total_tokens"),
+    *("prompt_tokens", "error", "message", "code", "status", "errors", "detail", "predictions"),
+    *("result", "results", "object", "model", "meta", "billed_units", "input_tokens", "type"),
+)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(10**18, 10**400)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["", "AACAPwAAgD8=", "rate_limit", *WORDS])
+    | st.text(max_size=8),
+    lambda each: (
+        st.lists(each, max_size=3) | st.dictionaries(st.sampled_from(WORDS), each, max_size=4)
+    ),
+    max_leaves=12,
+)
+BODIES = st.binary(max_size=60) | JSON.map(json.dumps).map(str.encode)
+VALUES = st.text(max_size=20) | st.sampled_from(
+    ["0", "9" * 5000, "-1", "1e999", "nan", "Sat, 01 Jan 100000000000 00:00:00 GMT", "6m0s"]
+)
+HEADERS = st.dictionaries(
+    st.sampled_from(
+        (
+            *("retry-after", "retry-after-ms", "x-compute-tokens", "x-amzn-errortype"),
+            *("x-ratelimit-remaining", "x-ratelimit-reset", "x-amzn-bedrock-input-token-count"),
+        )
+    ),
+    VALUES,
+)
+REPLIES = st.builds(Reply, status=st.integers(200, 599), headers=HEADERS, body=BODIES)
+
+
+class Replying:
+    """A transport that has one reply to everything."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self.calls = 0
+
+    async def send(self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int) -> Reply:
+        self.calls += 1
+        return self.reply
+
+    async def aclose(self) -> None:
+        """Has nothing open."""
+
+
+class Broken:
+    """Credentials that fail in a way that nobody foresaw."""
+
+    def __init__(self, failure: Exception) -> None:
+        self.failure = failure
+
+    async def headers(self, call: HttpCall, *, base_url: str) -> Mapping[str, str]:
+        raise self.failure
+
+    def refused(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
+        return False
+
+    async def aclose(self) -> None:
+        """Has nothing open."""
+
+
+def speaking(name: str, transport: Transport, signer: Credentials | None = None) -> Provider:
+    """The provider as it is built, with another transport."""
+    row = ROWS[name]
+    variables = {each: VARIABLES[each] for each in row.variables if each in VARIABLES}
+    declared = Declared(name=name, row=row, keys=["k"], base_url="http://x", variables=variables)
+    return Provider(
+        declared,
+        adapter=provider.load(row.adapter)(row, declared.values),
+        signer=signer or Keys(["k"]),
+        transport=transport,
+    )
+
+
+def asked(engine: Provider, batch: Batch = BATCH) -> Result | ProviderError:
+    try:
+        result = asyncio.run(engine.embed(batch))
+        vectors.check(result.vectors, items=len(batch.items), dimensions=batch.width)
+    except ProviderError as error:
+        return error
+    return result
+
+
+@settings(max_examples=300, deadline=None)
+@given(name=st.sampled_from(sorted(ROWS)), reply=REPLIES)
+def test_replies_of_anything(name: str, reply: Reply) -> None:
+    """Any status, headers and body end in vectors as asked for, or in a failure that says so."""
+    batch = msgspec.structs.replace(BATCH, model=MODELS.get(name, "m"))
+    outcome = asked(speaking(name, Replying(reply)), batch)
+    if isinstance(outcome, ProviderError):
+        assert outcome.was_sent
+        assert outcome.status == reply.status
+        assert outcome.answer(model="m").status in range(400, 600)
+
+
+class Odd:
+    """An adapter of somebody else's, with a defect."""
+
+    def __init__(self, failure: Exception) -> None:
+        self.failure = failure
+
+    def encode(self, batch: Batch) -> HttpCall:
+        return HttpCall(path="/x")
+
+    def decode(self, reply: Reply, batch: Batch) -> Any:
+        raise self.failure
+
+    def error(self, reply: Reply) -> Any:
+        raise self.failure
+
+
+FAILURES = [
+    OverflowError("year"), KeyError("x"), RecursionError(), RuntimeError(), MemoryError(),
+    AssertionError(), InvalidRequest("no such field"), Exception("anything"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(("status", "billed"), [(200, "yes"), (429, "maybe"), (500, "maybe")])
+def test_an_adapter_that_breaks(failure: Exception, status: int, billed: str) -> None:
+    """Whatever a reply makes of an adapter, it counts as a malformed one, and others are asked."""
+    reply = Reply(status=status, headers={}, body=b"{}")
+    declared = Declared(name="openai", row=ROWS["openai"], base_url="http://x")
+    engine = Provider(declared, adapter=Odd(failure), signer=Keys(["k"]), transport=Replying(reply))
+    outcome = asked(engine)
+    assert isinstance(outcome, ProviderError)
+    assert (outcome.kind, outcome.billed, outcome.elsewhere) == ("malformed", billed, True)
+    assert outcome.__cause__ is failure
+
+
+@pytest.mark.parametrize(
+    "failure", [OverflowError("year"), RuntimeError(), ProviderError("timeout")]
+)
+def test_credentials_that_cannot_be_had(failure: Exception) -> None:
+    """Without credentials nothing is sent, and another deployment may be asked."""
+    transport = Replying(Reply(status=200, headers={}, body=b"{}"))
+    outcome = asked(speaking("openai", transport, Broken(failure)))
+    assert isinstance(outcome, ProviderError)
+    assert (outcome.was_sent, outcome.elsewhere) == (False, True)
+    assert transport.calls == 0
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_cannot_be_said(name: str) -> None:
+    """What is this gateway's to decide is refused before anything is sent."""
+    transport = Replying(Reply(status=200, headers={}, body=b"{}"))
+    batch = msgspec.structs.replace(BATCH, model=MODELS.get(name, "m"), extra={"stream": True})
+    with pytest.raises(InvalidRequest, match="'stream'"):
+        asked(speaking(name, transport), batch)
+    assert transport.calls == 0
+
+
+def test_what_is_nested_too_deeply() -> None:
+    """What could be read may be too deep to be written: it is refused, and nothing is sent."""
+    deep: list[Any] = []
+    for _ in range(2000):
+        deep = [deep]
+    transport = Replying(Reply(status=200, headers={}, body=b"{}"))
+    batch = msgspec.structs.replace(BATCH, extra={"a": deep})
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
+        asked(speaking("openai", transport), batch)
+    assert transport.calls == 0
