@@ -145,6 +145,28 @@ def test_shortened_here(gateway: Gateway, upstream: Upstream) -> None:
         assert str(dimensions) in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("model", "width"),
+    [("together:cheap", 64), ("together:shortenable", 64), ("cohere:of-purposes", 1536)],
+)
+def test_own_width(gateway: Gateway, upstream: Upstream, model: str, width: int) -> None:
+    """The model's own width is answered whatever the model was trained for, and asked of nobody."""
+    plain = gateway.embed(model=model, input="a")
+    answer = gateway.embed(model=model, input="a", dimensions=width)
+    assert (vectors(answer) == vectors(plain)).all()
+    assert answer.headers["x-embedway-space"] == plain.headers["x-embedway-space"]
+    first, second = (call.body for call in upstream.calls)
+    assert first == second
+
+
+def test_mistyped_fields(gateway: Gateway, upstream: Upstream) -> None:
+    """A field that is nearly ours reaches the provider from inside `extra_body` alone."""
+    error = refusal(gateway.embed(model="openai:any", input="a", modle="b"))
+    assert (error["param"], upstream.calls) == ("modle", [])
+    gateway.embed(model="openai:any", input="a", extra_body={"modle": "b", "eu_nativ": True})
+    assert [call.body["modle"] for call in upstream.calls] == ["b"]
+
+
 def test_more_dimensions_than_there_are(gateway: Gateway, upstream: Upstream) -> None:
     """More dimensions than a known model has are refused before anybody is asked."""
     error = refusal(

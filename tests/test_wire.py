@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from embedway.core import money
 from embedway.core.errors import InvalidRequest
-from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest
+from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, spelled
 from embedway.limits.tokens import cut
 from embedway.local.engine import batches
 from embedway.wire import error as wire_error
@@ -71,7 +71,37 @@ near_requests = st.builds(
     st.one_of(st.sampled_from([*EmbedRequest.__struct_fields__, *PROTECTED]), text),
     anything,
 )
+# What JSON may hold and no number or text type does, at any place.
+literals = st.sampled_from(
+    [
+        *(b"1e999", b"-1e999", b"1" * 400, b"1" * 5000, b"-0", b"1e-999", b"NaN", b"01"),
+        *(rb'"\ud800"', rb'"\u0000"', b'"', b"\xff", b'{"a":1,"a":2}'),
+        *(b"[" * 2000, b"[" * 2000 + b"]" * 2000),
+    ]
+)
+PLACE = "@place@"
+places = st.recursive(
+    st.just(PLACE),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=2),
+        st.dictionaries(st.sampled_from(["a", PLACE]), inner, min_size=1),
+    ),
+    max_leaves=2,
+)
 bodies = st.one_of(
+    st.builds(
+        lambda value, literal: json.dumps(value).encode().replace(f'"{PLACE}"'.encode(), literal),
+        st.one_of(
+            places,
+            st.builds(
+                lambda request, name, value: request | {name: value},
+                requests,
+                st.sampled_from([*EmbedRequest.__struct_fields__, "task", PLACE]),
+                places,
+            ),
+        ),
+        literals,
+    ),
     st.binary(max_size=200),
     st.builds(lambda value: json.dumps(value).encode(), st.one_of(anything, near_requests)),
     st.builds(
@@ -115,6 +145,117 @@ def test_decode(body: bytes) -> None:
     stored = [request.model, request.user or "", *request.metadata, *request.metadata.values()]
     assert not any("\0" in value for value in stored)
     assert msgspec.json.encode(decode(msgspec.json.encode(request))) == msgspec.json.encode(request)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"1e999", "a number"),
+        (b"\n -1e999 ", "a number"),
+        (b"9" * 400, "a number"),
+        (b"-1", "a number"),
+        (b"0.5", "a number"),
+        (b'\t"a"', "a string"),
+        (b"[1e999]", "an array"),
+        (b"true", "a boolean"),
+        (b"false", "a boolean"),
+        (b"null", "null"),
+    ],
+)
+def test_no_object(client: httpx.Client, body: bytes, kind: str) -> None:
+    """A body that is JSON but no object is refused with the kind of value it is."""
+    answer = client.post("/v1/embeddings", content=body)
+    assert answer.status_code == 400
+    assert f"must be a JSON object, not {kind}." in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b'{"input":"a","input":"b"}', "input"),
+        (b'{"input":"a","input":"a"}', "input"),
+        (b'{ "input" : "a" , "model" : "auto" , "inp\\u0075t" : "a" }', "input"),
+        (b'{"x":{"x":1},"input":"a","x":{"x":1}}', "x"),
+        (b'{"input":"a","user":null,"user":"u"}', "user"),
+        (b'{"input":"a","extra_body":{"\\"":1,"task":1,"\\"":2}}', '"'),
+    ],
+)
+def test_sent_twice(client: httpx.Client, body: bytes, name: str) -> None:
+    """A field that is there twice is refused by name, with and without spaces and escapes."""
+    answer = client.post("/v1/embeddings", content=body)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["param"], error["message"][-26:]) == (name, "is there twice. Send it once."[-26:])
+
+
+@steady
+@given(
+    fields=st.dictionaries(st.text(min_size=1, max_size=12), anything, max_size=4),
+    spaces=st.sampled_from([None, 2, "\t"]),
+)
+def test_sent_once(fields: dict, spaces: int | str | None) -> None:
+    """However an object is written, a field that is there once is not taken for one there twice."""
+    body = json.dumps({"input": "a", "extra_body": fields}, indent=spaces).encode()
+    try:
+        request = decode(body)
+    except InvalidRequest as error:
+        assert "twice" not in error.message  # noqa: PT017  # whether it is refused is not the point
+    else:
+        assert request.extra_body.keys() == fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        *(("modle", "model"), ("models", "model"), ("model_id", "model"), ("modelName", "model")),
+        *(("inputs", "input"), ("imput", "input"), ("Input", "input"), ("dimension", "dimensions")),
+        *(("dimention", "dimensions"), ("encoding_formt", "encoding_format"), ("usr", "user")),
+        *(("encodingFormat", "encoding_format"), ("input_typ", "input_type"), ("users", "user")),
+        *(("inputType", "input_type"), ("truncated", "truncate"), ("metdata", "metadata")),
+        *(("fallback", "fallbacks"), ("extraBody", "extra_body"), ("preferences", "preference")),
+        *(("eu-native", "eu_native"), ("allow_quantisation", "allow_quantization")),
+        *(("zero_data_retention", "allow_zero_data_retention"), ("ZDR", "zdr")),
+    ],
+)
+def test_near_names(name: str, ours: str) -> None:
+    """A name that is nearly one of ours is refused at top level, and goes on in `extra_body`."""
+    with pytest.raises(InvalidRequest) as refused:
+        decode(json.dumps({"input": "a", name: 1}).encode())
+    assert refused.value.param == name
+    assert f"Did you mean {ours!r}? " in refused.value.message
+    assert "send it inside 'extra_body'" in refused.value.message
+    if spelled(name) not in PROTECTED:
+        sent = decode(json.dumps({"input": "a", "extra_body": {name: 1}}).encode())
+        assert name in sent.extra_body
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("add_special_tokens", "autoTruncate", "auto_truncate", "cache_salt"),
+        *("dimensionality", "embed_dtype", "embedding_type", "embedding_types"),
+        *("endianness", "fail_fast", "images", "instruct", "instruction", "keep_alive"),
+        *("late_chunking", "long_text_mode", "max_batch", "max_tokens"),
+        *("max_tokens_per_text", "modality", "normalize", "normalized", "options"),
+        *("outputDimensionality", "output_dimension", "output_dtype", "padding"),
+        *("parameters", "pooling", "priority", "prompt_cache_key", "prompt_name"),
+        *("prompt_template", "provider", "query", "request_id", "return_dense"),
+        *("return_logits", "return_multivector", "return_sparse", "safety_identifier"),
+        *("service_tier", "store", "task", "taskType", "task_type", "text_type", "timeout"),
+        *("title", "truncate_dim", "truncate_inputs", "truncate_prompt_tokens"),
+        *("truncation", "truncation_direction", "truncation_side", "use_activation"),
+        *("uses_embed_content", "wait_for_model"),
+    ],
+)
+def test_names_of_providers(name: str) -> None:
+    """What providers' own fields are called is taken for no mistyped field of ours."""
+    assert name in decode(json.dumps({"input": "a", name: 1}).encode()).extra_body
+
+
+def test_fields_are_bounded() -> None:
+    """A crowd of unknown fields is refused, and quickly, for each is looked at."""
+    with pytest.raises(InvalidRequest, match="100001 fields are too many"):
+        decode(json.dumps({"input": "a", **dict.fromkeys(map(str, range(100_000)), 1)}).encode())
 
 
 @steady

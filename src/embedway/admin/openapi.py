@@ -73,7 +73,6 @@ _HEADERS = {
     "x-embedway-model": "The model that answered.",
     "x-embedway-provider": "The provider that answered; several are joined by commas.",
     "x-embedway-space": "The vector space: compare only vectors of the same one.",
-    "x-embedway-cache": "`hit`, `miss` or `partial`.",
     "x-embedway-cost-usd": "What the request cost.",
     "x-embedway-overhead-ms": "Milliseconds spent here and not in the model.",
 }

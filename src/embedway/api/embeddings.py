@@ -244,7 +244,6 @@ def _headers(answer: Answer, started_s: float) -> Headers:
         (b"x-embedway-model", answer.served[0].model.id),
         (b"x-embedway-provider", answer.providers),
         (b"x-embedway-space", str(answer.space)),
-        (b"x-embedway-cache", "miss"),
         (b"x-embedway-cost-usd", money.as_usd(answer.cost_nano_usd)),
         (b"x-embedway-overhead-ms", f"{(elapsed_s - answer.engine_s) * 1000:.2f}"),
     )

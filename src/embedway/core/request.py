@@ -62,7 +62,8 @@ class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
             int,
             Meta(
                 ge=1,
-                description="Shorten the vectors; only for models that were trained for it.",
+                description="Shorten the vectors; only for models that were trained for it. The "
+                "model's own width is always possible.",
             ),
         ]
         | None

@@ -52,14 +52,20 @@ def refusal(request: EmbedRequest, served: Served, abilities: Abilities) -> Inva
 
 
 def can_shorten(model: Model, to: int) -> bool:
-    """Whether vectors of the model can be cut to `to` numbers here and still mean something."""
-    return model.trained_for(to) and to <= (model.dimensions or 0)
+    """Whether vectors of the model can be cut to `to` numbers here and still mean something.
+
+    Its own width is cut from nothing.
+    """
+    width = model.dimensions or 0
+    return to == width or (model.trained_for(to) and to <= width)
 
 
 def _of_dimensions(dimensions: int, served: Served, abilities: Abilities) -> InvalidRequest | None:
     model = served.model
+    if can_shorten(model, dimensions):
+        return None
     if model.trained_for(dimensions) or model.trained_dimensions == "unknown":
-        if abilities.dimensions or can_shorten(model, dimensions):
+        if abilities.dimensions:
             return None
         can = (
             f"{served.provider} cannot be asked for it, and {model.id!r} is not known to be "

@@ -3,9 +3,8 @@
 Types and ranges are those annotated in `core.request`; what no annotation can say is checked here.
 """
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, cast, get_args, get_origin
 
 import msgspec
@@ -13,6 +12,7 @@ import msgspec
 from embedway.core.credentials import looks_secret
 from embedway.core.errors import SHOWN_CHARACTERS, EmbedwayError, InvalidRequest, shown
 from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, spelled
+from embedway.wire.near_fields import meant
 
 # Never taken from `extra_body`, however spelled: what the gateway itself decides, and where and as
 # whom it asks. What else a provider's protocol decides with is in `providers.adapter.DECIDED`.
@@ -25,16 +25,8 @@ PROTECTED = frozenset(
         *("headers", "extraheaders", "defaultheaders", "httpheaders"),
     }
 )
-_SAFEGUARDS = {
-    spelled(name): name
-    for name in (
-        "allowed_providers",
-        "allow_quantization",
-        "allow_zero_data_retention",
-        "eu_native",
-    )
-}
-"""What a client would be wrong to believe in, were it passed on mistyped."""
+MAX_EXTRA = 64
+"""The most fields that one request may send on to a provider."""
 MAX_NAME_CHARACTERS = 64
 """Of a field for the provider; a longer one is no parameter but a text gone astray."""
 
@@ -48,13 +40,15 @@ _PATH = re.compile(r"^(?P<reason>.*?)(?: - at (?P<path>.*))?$", re.DOTALL)
 MAX_SHOWN_BYTES = 65_536
 """Of a wrong value, which is decoded once more to be shown."""
 _KINDS = {
-    "null": "null",
-    "bool": "a boolean",
-    "int": "a number",
-    "float": "a number",
-    "str": "a string",
-    "array": "an array",
+    b'"': "a string",
+    b"[": "an array",
+    b"t": "a boolean",
+    b"f": "a boolean",
+    b"n": "null",
 }
+"""What a JSON value is by its first byte; anything else is a number."""
+_NAME = re.compile(rb'[\s{,]*("(?:[^"\\]++|\\.)*+")\s*:\s*')
+"""Matches the name of a member of a JSON object, up to its value."""
 
 
 def decode(body: bytes | bytearray) -> EmbedRequest:
@@ -66,7 +60,11 @@ def decode(body: bytes | bytearray) -> EmbedRequest:
     """
     # Each field is decoded by its own rules, and what is for the provider not at all: it goes on as
     # it came, and is no work however large.
-    fields = {name: raw for name, raw in _json_object(body).items() if raw != _NULL}
+    sent = _json_object(body)
+    _check_sent_once(body, sent)
+    fields = {name: raw for name, raw in sent.items() if raw != _NULL}
+    unknown = {name: raw for name, raw in fields.items() if name not in _DECODERS}
+    _check_names(unknown)
     if "input" not in fields:
         raise InvalidRequest(
             "The field 'input' is missing. Send the text to embed, or a list of texts.",
@@ -74,7 +72,8 @@ def decode(body: bytes | bytearray) -> EmbedRequest:
         )
     known = {name: _field(name, fields[name]) for name in _DECODERS if name in fields}
     _check_count(known["input"])
-    unknown = {name: raw for name, raw in fields.items() if name not in _DECODERS}
+    if "extra_body" in known:
+        _check_sent_once(bytes(fields["extra_body"]), known["extra_body"])
     known["extra_body"] = unknown | known.get("extra_body", {})
     request = EmbedRequest(**known)
     _check_input(request)
@@ -87,8 +86,7 @@ def decode(body: bytes | bytearray) -> EmbedRequest:
         )
     _check_text("user", (request.user or "",))
     _check_text("metadata", (*request.metadata, *request.metadata.values()))
-    for name in request.extra_body:
-        _check_extra(name)
+    _check_extra(request.extra_body)
     return request
 
 
@@ -102,9 +100,9 @@ def _json_object(body: bytes | bytearray) -> dict[str, msgspec.Raw]:
         raise InvalidRequest("The body is nested too deeply. Send a flat JSON object.") from None
     except UnicodeDecodeError:
         raise InvalidRequest("The body is not valid UTF-8. Encode it as UTF-8.") from None
-    except msgspec.ValidationError as error:
+    except msgspec.ValidationError:
         # Described, not shown: it may be texts.
-        kind = _KINDS[str(error).rpartition("`")[0].rpartition("`")[2]]
+        kind = _KINDS.get(bytes(body.lstrip()[:1]), "a number")
         raise InvalidRequest(
             f"The body must be a JSON object, not {kind}. Send one with the field 'input'."
         ) from None
@@ -213,21 +211,58 @@ def _check_text(name: str, values: Iterable[str]) -> None:
         raise InvalidRequest(f"'{name}' holds a NUL character. Take it out.", param=name)
 
 
-def _check_extra(name: str) -> None:
-    if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+def _check_sent_once(body: bytes | bytearray, fields: Mapping[str, msgspec.Raw]) -> None:
+    """Refuses a JSON object that has a field twice: whoever reads it elsewhere may take the other.
+
+    Args:
+        body: The object's JSON, which is valid.
+        fields: What was decoded: of each field the last value, as JSON.
+
+    Raises:
+        InvalidRequest: A field is there twice.
+    """
+    if len(fields) > len(_DECODERS) + MAX_EXTRA:
         raise InvalidRequest(
-            f"A field has a name of {len(name)} characters; it must have 1 to "
-            f"{MAX_NAME_CHARACTERS}. Take it out."
+            f"{len(fields)} fields are too many: at most {MAX_EXTRA} may be for the provider. "
+            "Take some out."
         )
-    meant = difflib.get_close_matches(spelled(name), _SAFEGUARDS, n=1, cutoff=0.85)
-    if meant:
-        raise InvalidRequest(
-            f"There is no field {name!r}. Did you mean {_SAFEGUARDS[meant[0]]!r}? It is not handed "
-            "to a provider, for it may have been meant to keep texts from one.",
-            param=name,
-        )
-    if spelled(name) in PROTECTED:
-        raise InvalidRequest(
-            f"{name!r} is this gateway's to decide; it is not handed to a provider. Take it out.",
-            param=name,
-        )
+    lengths = (len(name) + memoryview(value).nbytes for name, value in fields.items())
+    if len(body) == 1 + sum(lengths, 4 * len(fields)):
+        return  # no spaces, and no room for another field
+    text = bytes(body)
+    at, seen = 0, set[str]()
+    while member := _NAME.match(text, at):
+        name, at = msgspec.json.decode(member[1]), member.end()
+        value = bytes(fields[name])
+        if name in seen or not text.startswith(value, at):  # else its last value comes later
+            raise InvalidRequest(
+                f"The field {shown(name)} is there twice. Send it once.", param=name
+            )
+        seen.add(name)
+        at += len(value)
+
+
+def _check_names(unknown: Iterable[str]) -> None:
+    """Refuses a field whose name is nearly one of ours: it was probably mistyped."""
+    for name in unknown:
+        if field := meant(name):
+            raise InvalidRequest(
+                f"There is no field {name!r}. Did you mean {field!r}? If your provider has a field "
+                "of this name, send it inside 'extra_body'.",
+                param=name,
+            )
+
+
+def _check_extra(extra: Iterable[str]) -> None:
+    for name in extra:
+        if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+            raise InvalidRequest(
+                f"A field has a name of {len(name)} characters; it must have 1 to "
+                f"{MAX_NAME_CHARACTERS}. Take it out."
+            )
+        if spelled(name) in PROTECTED:
+            raise InvalidRequest(
+                f"{name!r} is this gateway's to decide; it is not handed to a provider. Take it "
+                "out.",
+                param=name,
+            )
