@@ -13,10 +13,10 @@ from servers import Redis
 from test_limits import meter, most
 
 from embedway.core.errors import RateLimited
-from embedway.core.limits import SECONDS, SLOT_MS, SLOTS, Meter, Per
+from embedway.core.limits import SECONDS, SLOT_MS, Meter, Per
 from embedway.core.subjects import Subject
 from embedway.metering.shared import SharedLimiter
-from embedway.ports.limiter import Ask, Reservation, SharedCountsAway, Told
+from embedway.ports.limiter import Ask, Count, Reservation, SharedCountsAway, Told
 from embedway.storage.redis_limiter import RedisCounts
 
 
@@ -29,7 +29,7 @@ class Counts:
         self.epoch = 1
         self.asked = 0
         self.alive: dict[str, int] = {}
-        self.counted: dict[Any, Counter[tuple[int, str]]] = {}
+        self.counted: dict[Any, dict[tuple[int, str], Count]] = {}
 
     def forget(self) -> None:
         """Loses all it knows, as a Redis that is started anew."""
@@ -59,29 +59,34 @@ class View:
             return Told(
                 now_ms=shared.now_ms, epoch=str(shared.epoch), replicas=replicas, counted=False
             )
-        found: list[tuple[Ask, int, Counter[tuple[int, str]]]] = []
+        found: list[tuple[Ask, int, dict[tuple[int, str], Count]]] = []
         for ask in asks:
             limit = ask.meter.limit
             slot = shared.now_ms // SLOT_MS[limit.per]
-            fields = shared.counted.setdefault((ask.meter.subject, limit.of, limit.per), Counter())
-            for own, amount in ask.own.items():
-                fields[own, self.process] = max(fields[own, self.process], amount)
-            for slot_of, process, amount in ask.others:
-                fields[slot_of, process] = max(fields[slot_of, process], amount)
+            fields = shared.counted.setdefault((ask.meter.subject, limit.of, limit.per), {})
+            told = [(slot, self.process, count) for slot, count in ask.own.items()]
+            for told_slot, process, (amount, last_ms) in (*told, *ask.others):
+                counted, at_ms = fields.get((told_slot, process), (0, 0))
+                fields[told_slot, process] = max(counted, amount), max(at_ms, last_ms)
             for own, amount in ask.changes.items():
-                fields[own, self.process] = max(fields[own, self.process] + amount, 0)
-            for field in [each for each in fields if each[0] < slot - SLOTS]:
+                if (own, self.process) in fields:
+                    counted, at_ms = fields[own, self.process]
+                    fields[own, self.process] = max(counted + amount, 0), at_ms
+            left_ms = shared.now_ms - SECONDS[limit.per] * 1000
+            for field in [each for each, (_, last_ms) in fields.items() if last_ms <= left_ms]:
                 del fields[field]
             found.append((ask, slot, fields))
         counted = all(
-            not ask.amount or fields.total() + ask.amount <= ask.meter.limit.amount
+            not ask.amount
+            or sum(count for count, _ in fields.values()) + ask.amount <= ask.meter.limit.amount
             for ask, _, fields in found
         )
         totals: list[bytes] = []
         for ask, slot, fields in found:
-            if counted:
-                fields[slot, self.process] += ask.amount
-            known = (f"{at}:{who}={count}" for (at, who), count in fields.items() if count)
+            if counted and ask.amount:
+                before, _ = fields.get((slot, self.process), (0, 0))
+                fields[slot, self.process] = before + ask.amount, shared.now_ms
+            known = (f"{at}:{who}={n}@{last}" for (at, who), (n, last) in fields.items())
             totals.append(",".join(known).encode())
         return Told(
             now_ms=shared.now_ms, epoch=epoch, replicas=replicas, counted=counted, totals=totals
@@ -272,9 +277,9 @@ def test_share_comes_back() -> None:
         await replicas.start()
         assert await replicas.let_in_of(0, limited) == 10
         replicas.counts.away = True
-        await replicas.pass_by(60)
+        await replicas.pass_by(59)
         assert await replicas.let_in_of(0, limited) == 0
-        await replicas.pass_by(3)
+        await replicas.pass_by(1)
         assert await replicas.let_in_of(0, limited) == 5
         await replicas.aclose()
 

@@ -39,6 +39,8 @@ from typing import ClassVar, Self
 SHOWN_CHARACTERS = 60
 LEAST_WAIT_S = 0.25
 """Before another try, also where a provider says that it may be at once."""
+LONGEST_WAIT_S = 60.0
+"""Some clients give up when they are told a longer wait, so jitter does not make it one."""
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -272,4 +274,6 @@ def _retry(after_s: float | None = None) -> Mapping[str, str]:
     wait_s = random.uniform(0.5, 2.0)
     if after_s is not None:
         wait_s = max(after_s, LEAST_WAIT_S) * random.uniform(1.0, 1.1)
+        if after_s <= LONGEST_WAIT_S:
+            wait_s = min(wait_s, LONGEST_WAIT_S)
     return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}

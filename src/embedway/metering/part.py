@@ -1,18 +1,20 @@
 """What one of several processes knows of a meter: what it counted itself, and what it heard."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
-from embedway.core.limits import SLOT_MS, Meter
+from embedway.core.limits import Per
 from embedway.metering.slots import Window
+from embedway.ports.limiter import Count
 
 
 class Part(Window):
     """What this process counted of a meter, and what it last heard that all have counted."""
 
-    __slots__ = ("absence", "heard", "heard_ms", "refused", "share")
+    __slots__ = ("absence", "heard", "heard_ms", "per", "refused", "share")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, per: Per) -> None:
+        super().__init__(per)
+        self.per: Per = per
         self.heard = b""
         self.heard_ms = 0
         self.refused: Window | None = None
@@ -27,11 +29,13 @@ class Part(Window):
         if now_ms >= self.heard_ms:
             self.heard, self.heard_ms, self.refused = total, now_ms, refused
 
-    def others(self) -> list[tuple[int, str, int]]:
+    def own(self) -> dict[int, Count]:
+        """What this process counted, by slot."""
+        return {slot: (count, self.lasts[slot]) for slot, count in self.counts.items()}
+
+    def others(self) -> list[tuple[int, str, Count]]:
         """What it heard that each process counted, as `embedway.ports.limiter.Ask` has it."""
-        heard = self.heard.decode().split(",") if self.heard else ()
-        parts = (each.replace(":", "=").split("=") for each in heard)
-        return [(int(slot), process, int(count)) for slot, process, count in parts]
+        return list(_parsed(self.heard))
 
     def begin_share(self, replicas: int) -> Window:
         """Begins to count against the share of this process in a limit.
@@ -39,31 +43,39 @@ class Part(Window):
         What counts from the start is what this process used, but no less than its share of what all
         used: so that all shares together have no more room than is left.
         """
-        heard = parsed(self.heard)
-        counts: dict[int, int] = {}
+        heard, share = window_of(self.per, self.heard), Window(self.per)
         own = total = before = 0
+        used: dict[int, int] = {}
         # From the last slot on back: after any of them has left, the rest is right as well.
-        for slot in sorted(self.counts.keys() | heard.keys(), reverse=True):
+        for slot in sorted(self.counts.keys() | heard.counts.keys(), reverse=True):
             own += self.counts.get(slot, 0)
-            total += heard.get(slot, 0)
-            used = max(own, -(-total // replicas))
-            counts[slot], before = used - before, used
-        self.share = Window(counts)
-        return self.share
+            total += heard.counts.get(slot, 0)
+            most = max(own, -(-total // replicas))
+            used[slot], before = most - before, most
+        for slot in reversed(used):
+            share.put(slot, used[slot], max(self.lasts.get(slot, 0), heard.lasts.get(slot, 0)))
+        self.share = share
+        return share
 
-    def restart(self, meter: Meter, now_ms: int) -> None:
+    def restart(self, now_ms: int) -> None:
         """Counts all as of now: it was counted on another clock."""
-        total, self.counts, self.total, self.newest = self.total, {}, 0, 0
+        total = self.total
+        self.counts, self.lasts, self.total, self.newest = {}, {}, 0, 0
         self.share = None
-        self.add(now_ms // SLOT_MS[meter.limit.per], total)
+        self.add(now_ms, total)
 
 
-def parsed(total: bytes) -> Mapping[int, int]:
-    """What was counted, by slot, of how `embedway.ports.limiter.Told` has it."""
-    counts: dict[int, int] = {}
-    if total:
-        for each in total.split(b","):
-            field, _, count = each.partition(b"=")
-            slot = int(field[: field.index(b":")])
-            counts[slot] = counts.get(slot, 0) + int(count)
-    return counts
+def window_of(per: Per, total: bytes) -> Window:
+    """What all processes counted, of how `embedway.ports.limiter.Told` has it."""
+    window = Window(per)
+    for slot, _, (count, last_ms) in sorted(_parsed(total)):
+        window.put(slot, count, last_ms)
+    return window
+
+
+def _parsed(total: bytes) -> Iterator[tuple[int, str, Count]]:
+    for each in total.decode().split(",") if total else ():
+        field, _, count = each.partition("=")
+        slot, _, process = field.partition(":")
+        amount, _, last_ms = count.partition("@")
+        yield int(slot), process, (int(amount), int(last_ms))

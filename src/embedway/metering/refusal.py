@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from embedway.core.errors import RateLimited, TokenRateLimited, shown
-from embedway.core.limits import SLOT_MS, Limit, Meter, Standing
+from embedway.core.errors import Overloaded, RateLimited, TokenRateLimited, shown
+from embedway.core.limits import Limit, Meter, Standing
 from embedway.core.subjects import Subject
-from embedway.metering.slots import Window
+from embedway.metering.slots import Window, Windows
 from embedway.wire.rate_headers import rate_headers
 
 Counted = Sequence[Window | None]
 """The windows of meters; None of those that counted nothing."""
-EMPTY = Window()
+EMPTY = Window("second")
 RETRY_MS = 1000
 """After which a process that has only its share of a limit may have all of it again."""
 
@@ -62,9 +63,25 @@ def refuse_full(request: Request, windows: Counted, *, now_ms: int, replicas: in
             continue
         amount = share(limit, replicas)
         if asked > amount or (
-            window is not None and window.wait_ms(limit.per, asked, amount=amount, now_ms=now_ms)
+            window is not None and window.wait_ms(asked, amount=amount, now_ms=now_ms)
         ):
             raise refusal(request, windows, now_ms=now_ms, replicas=replicas)
+
+
+def refuse_uncountable(meters: Sequence[Meter], windows: Windows[Any], now_ms: int) -> None:
+    """Refuses a request for which `windows` has no room: what is not counted is not limited.
+
+    Raises:
+        Overloaded: So it is.
+    """
+    for meter in meters:
+        if not windows.has_room(meter, now_ms):
+            raise Overloaded(
+                f"The project {meter.subject.project_id} has sent so many different end users that "
+                "this gateway cannot count the limits of another one. Send ids of real end users, "
+                "and limit these per minute or hour instead of per day, so that they are counted "
+                "for a shorter time."
+            )
 
 
 def share(limit: Limit, replicas: int) -> int:
@@ -80,12 +97,12 @@ def stands(
     for meter, window in zip(meters, windows, strict=True):
         limit = meter.limit
         counted = EMPTY if window is None else window
-        counted.forget(now_ms // SLOT_MS[limit.per])
+        counted.forget(now_ms)
         standings.append(
             Standing(
                 limit=limit,
                 remaining=max(share(limit, replicas) - counted.total, 0),
-                reset_s=counted.reset_ms(limit.per, now_ms) / 1000,
+                reset_s=counted.reset_ms(now_ms) / 1000,
             )
         )
     return standings
@@ -122,7 +139,7 @@ def _wait_ms(
     asked = min(limit.asked(request.at_most), amount)
     if window is None:
         return 0
-    return window.wait_ms(limit.per, asked, amount=amount, now_ms=now_ms)
+    return window.wait_ms(asked, amount=amount, now_ms=now_ms)
 
 
 def _whose(subject: Subject) -> str:

@@ -17,8 +17,15 @@ from embedway.core import clock
 from embedway.core.errors import RateLimited
 from embedway.core.limits import SLOT_MS, Meter, Of, Per
 from embedway.core.subjects import Subject
-from embedway.metering.part import Part, parsed
-from embedway.metering.refusal import Request, refusal, refuse_full, refuse_never, stands
+from embedway.metering.part import Part, window_of
+from embedway.metering.refusal import (
+    Request,
+    refusal,
+    refuse_full,
+    refuse_never,
+    refuse_uncountable,
+    stands,
+)
 from embedway.metering.slots import MAX_METERS, Window, Windows
 from embedway.ports.limiter import Ask, Reservation, SharedCounts, SharedCountsAway, Told
 
@@ -61,7 +68,9 @@ class SharedLimiter:
         self._ahead_ms = now_ms() - int(now_s() * 1000)
         self._last_ms = 0
         self._on_away = on_away
-        self._parts = Windows(Part, most=max_meters)
+        self._parts = Windows(
+            Part, most=max_meters, on_drop=lambda part: self._untold.pop(part, None)
+        )
         self._state: State = "away"
         self._returned_s = 0.0
         self._epoch = ""
@@ -115,6 +124,7 @@ class SharedLimiter:
         refuse_never(meters, tokens)
         request = Request(meters=_each_once(meters), tokens=tokens, at_most=tokens)
         now_ms = self._now_ms()
+        refuse_uncountable(request.meters, self._parts, now_ms)
         taken = self._state != "together"
         if taken:
             self._take(request, now_ms)
@@ -143,10 +153,10 @@ class SharedLimiter:
             if part is None or meter.limit.of != "tokens" or not more:
                 continue
             slot = reservation.at_ms // SLOT_MS[meter.limit.per]
-            part.change(slot, more)
+            part.change(reservation.at_ms, more)
             part.refused = None
             if part.share:
-                part.share.change(slot, more)
+                part.share.change(reservation.at_ms, more)
             if self._state != "away" and part not in self._untold:
                 changes = self._changes.setdefault(meter, {})
                 changes[slot] = changes.get(slot, 0) + more
@@ -221,8 +231,8 @@ class SharedLimiter:
         first, self._epoch = not self._epoch, told.epoch
         if first:
             self._last_ms = 0
-            for meter, part in self._parts:
-                part.restart(meter, told.now_ms)
+            for _, part in self._parts:
+                part.restart(told.now_ms)
         self._untold = {part: meter for meter, part in self._parts if part.total or part.heard}
         if not first:
             self._leave("it has lost what it knew")
@@ -258,14 +268,14 @@ class SharedLimiter:
         """Notes what was counted together."""
         windows: list[Window] = []
         for meter, total in zip(request.meters, told.totals, strict=True):
-            asked, slot_ms = meter.limit.asked(request.tokens), SLOT_MS[meter.limit.per]
+            asked = meter.limit.asked(request.tokens)
             part = self._parts.used(meter, told.now_ms)
-            part.add(told.now_ms // slot_ms, asked)
+            part.add(told.now_ms, asked)
             part.hear(total, told.now_ms)
             if self._state != "together" and not taken:
                 # It was left while this request was under way.
-                self._share(part).add(self._now_ms() // slot_ms, asked)
-            windows.append(Window(parsed(total)))
+                self._share(part).add(self._now_ms(), asked)
+            windows.append(window_of(meter.limit.per, total))
         return Reservation(
             meters=request.meters,
             tokens=request.tokens,
@@ -274,10 +284,13 @@ class SharedLimiter:
         )
 
     def _refused(self, request: Request, told: Told) -> RateLimited:
-        windows = [Window(parsed(total)) for total in told.totals]
+        windows = [
+            window_of(meter.limit.per, total)
+            for meter, total in zip(request.meters, told.totals, strict=True)
+        ]
         for meter, total, window in zip(request.meters, told.totals, windows, strict=True):
             # Who never was let in is not kept: names of end users are easily made up.
-            if total:
+            if total and self._parts.has_room(meter, told.now_ms):
                 part = self._parts.used(meter, told.now_ms)
                 part.hear(total, told.now_ms, refused=window)
         return refusal(request, windows, now_ms=told.now_ms)
@@ -313,21 +326,21 @@ class SharedLimiter:
         refuse_full(request, shares, now_ms=now_ms, replicas=self._replicas)
         for meter in request.meters:
             share = self._share(self._parts.used(meter, now_ms))
-            share.add(now_ms // SLOT_MS[meter.limit.per], meter.limit.asked(request.tokens))
+            share.add(now_ms, meter.limit.asked(request.tokens))
 
     def _put_back(self, request: Request, now_ms: int) -> None:
         for meter in request.meters:
             part = self._parts.get(meter)
             if part and part.share:
                 asked = meter.limit.asked(request.tokens)
-                part.share.change(now_ms // SLOT_MS[meter.limit.per], -asked)
+                part.share.change(now_ms, -asked)
 
     def _counted_alone(self, request: Request, now_ms: int) -> Reservation:
         shares: list[Window] = []
         for meter in request.meters:
             part = self._parts.used(meter, now_ms)
             shares.append(self._share(part))
-            part.add(now_ms // SLOT_MS[meter.limit.per], meter.limit.asked(request.tokens))
+            part.add(now_ms, meter.limit.asked(request.tokens))
             self._untold[part] = meter
         return Reservation(
             meters=request.meters,
@@ -356,7 +369,7 @@ def _each_once(meters: Sequence[Meter]) -> Sequence[Meter]:
 
 def _all_of(part: Part, meter: Meter, *, amount: int = 0) -> Ask:
     """Tells all that is known here of a meter."""
-    return Ask(meter=meter, amount=amount, own=dict(part.counts), others=part.others())
+    return Ask(meter=meter, amount=amount, own=part.own(), others=part.others())
 
 
 def _refused_lately(part: Part | None, now_ms: int) -> Window | None:

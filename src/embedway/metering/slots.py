@@ -1,19 +1,19 @@
 """What was used in the last second, minute, hour or day.
 
-Time is cut in slots, 20 to a length. What is used counts in the slot that it happened in and leaves
-once all of that slot is a whole length old: so never more than the limit in any stretch of that
-length, and room comes back a slot late at most. Knows no store and no wire.
+Time is cut in slots, 20 to a length. A slot keeps how much was used in it and when last, and leaves
+once that last use is a length old: so never more than the limit in any stretch of that length, room
+comes back a slot late at most, and nobody waits longer than a length. Knows no store and no wire.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar, get_args
 
 from embedway.core.limits import SLOT_MS, SLOTS, Limit, Meter, Of, Per
 from embedway.core.subjects import Subject
 
 MAX_METERS = 100_000
-"""That are kept of one process."""
+"""The most windows of end users that one process keeps, unless projects share them unevenly."""
 FAR_MS = 1000
 """A clock that went back so far was set, and will not catch up."""
 
@@ -38,74 +38,94 @@ class Steady:
 
 
 class Window:
-    """What one meter counted in each slot of the last length."""
+    """What one meter counted in the last second, minute, hour or day, slot by slot.
 
-    __slots__ = ("counts", "newest", "total")
+    A slot leaves as a whole, once its last use is a length old.
+    """
 
-    def __init__(self, counts: Mapping[int, int] | None = None) -> None:
-        """Takes what was counted, by slot."""
-        self.counts: dict[int, int] = dict(sorted(counts.items())) if counts else {}
-        self.total = sum(self.counts.values())
-        self.newest = max(self.counts, default=0)
-        """The last slot that it was used in."""
+    __slots__ = ("_slot_ms", "counts", "lasts", "newest", "total")
 
-    def forget(self, slot: int) -> None:
-        """Lets go of what is a whole length old in `slot`."""
+    def __init__(self, per: Per) -> None:
+        self._slot_ms = SLOT_MS[per]
+        self.counts: dict[int, int] = {}
+        """What was used in each slot, the oldest first."""
+        self.lasts: dict[int, int] = {}
+        """When each slot was last used, in ms."""
+        self.total = 0
+        self.newest = 0
+        """The latest slot in which anybody asked for this meter."""
+
+    def forget(self, now_ms: int) -> None:
+        """Drop the slots whose last use is a length old."""
+        left_ms = now_ms - SLOTS * self._slot_ms
         counts = self.counts
         while counts:
             oldest = next(iter(counts))
-            if oldest >= slot - SLOTS:
+            if self.lasts[oldest] > left_ms:
                 return
             self.total -= counts.pop(oldest)
+            del self.lasts[oldest]
 
-    def add(self, slot: int, amount: int) -> None:
-        """Counts `amount` in `slot`."""
+    def add(self, now_ms: int, amount: int) -> None:
+        """Count `amount` now."""
+        slot = now_ms // self._slot_ms
+        if slot not in self.counts:
+            self.forget(now_ms)
+        self.put(slot, amount, now_ms)
+        self.newest = max(self.newest, slot)
+
+    def put(self, slot: int, amount: int, last_ms: int) -> None:
+        """Count `amount` more in `slot`, used at `last_ms`."""
         if slot in self.counts:
             self.counts[slot] += amount
+            self.lasts[slot] = max(self.lasts[slot], last_ms)
         else:
-            self.forget(slot)
             late = bool(self.counts) and slot < next(reversed(self.counts))
             self.counts[slot] = amount
+            self.lasts[slot] = last_ms
             if late:
                 self.counts = dict(sorted(self.counts.items()))
         self.total += amount
-        self.newest = max(self.newest, slot)
 
-    def change(self, slot: int, amount: int) -> None:
-        """Counts `amount` more or less in `slot`, if that has not left; never less than nothing."""
+    def change(self, at_ms: int, amount: int) -> None:
+        """Correct what was counted at `at_ms`, unless it has left; never to less than nothing."""
+        slot = at_ms // self._slot_ms
         if slot in self.counts:
             amount = max(amount, -self.counts[slot])
             self.counts[slot] += amount
             self.total += amount
 
-    def free_slot(self, room: int) -> int:
-        """The first slot in which no more than `room` of what is counted now still counts."""
+    def free_ms(self, room: int) -> int:
+        """When no more than `room` of what is counted now will still count."""
         left = self.total
-        free = 0
+        free_ms = 0
         for slot, count in self.counts.items():
             if left <= room:
                 break
             left -= count
-            free = slot + SLOTS + 1
-        return free
+            free_ms = self.lasts[slot] + SLOTS * self._slot_ms
+        return free_ms
 
-    def wait_ms(self, per: Per, asked: int, *, amount: int, now_ms: int) -> int:
-        """Until there is room for `asked`, no more than `amount`; 0 if there is now."""
+    def wait_ms(self, asked: int, *, amount: int, now_ms: int) -> int:
+        """How long until a limit of `amount` has room for `asked`, which is no more; 0 if it has.
+
+        It is a length at most, for nothing was used later than now.
+        """
         if not asked or self.total + asked <= amount:
             return 0
-        slot_ms = SLOT_MS[per]
-        self.forget(now_ms // slot_ms)
+        self.forget(now_ms)
         if self.total + asked <= amount:
             return 0
-        return self.free_slot(amount - asked) * slot_ms - now_ms
+        return self.free_ms(amount - asked) - now_ms
 
-    def reset_ms(self, per: Per, now_ms: int) -> int:
-        """Until nothing of what is counted now counts any more."""
+    def reset_ms(self, now_ms: int) -> int:
+        """How long until nothing of what is counted now counts any more."""
         if not self.total:
             return 0
-        last = next(reversed(self.counts))
-        free_slot = last + SLOTS + 1 if self.counts[last] else self.free_slot(0)
-        return free_slot * SLOT_MS[per] - now_ms
+        latest = next(reversed(self.counts))
+        if self.counts[latest]:
+            return self.lasts[latest] + SLOTS * self._slot_ms - now_ms
+        return self.free_ms(0) - now_ms
 
 
 Kept = TypeVar("Kept", bound=Window)
@@ -114,16 +134,26 @@ Kept = TypeVar("Kept", bound=Window)
 class Windows(Generic[Kept]):
     """The windows of all meters that are in use.
 
-    Those that nobody used for the length of their limit are dropped as others come; if there are
-    too many all the same, the one that was used longest ago.
+    Windows that nobody used for the length of their limit are dropped as others come. Nothing that
+    is in force is dropped: when there are too many, new end users find no room, but only those of
+    projects that hold more than an equal share of all windows. Keys and projects always do.
     """
 
-    def __init__(self, make: Callable[[], Kept], *, most: int = MAX_METERS) -> None:
+    def __init__(
+        self,
+        make: Callable[[Per], Kept],
+        *,
+        most: int = MAX_METERS,
+        on_drop: Callable[[Kept], object] = lambda _: None,
+    ) -> None:
         self._make = make
         self._most = most
+        self._on_drop = on_drop
         self._shelves: dict[Of, dict[Per, OrderedDict[Subject, Kept]]] = {
             of: {per: OrderedDict() for per in get_args(Per)} for of in get_args(Of)
         }
+        self._of_users = Counter[str]()
+        """How many windows of end users each project holds."""
 
     def __len__(self) -> int:
         return sum(len(shelf) for _, _, shelf in self._each())
@@ -140,41 +170,49 @@ class Windows(Generic[Kept]):
         limit = meter.limit
         return self._shelves[limit.of][limit.per].get(meter.subject)
 
+    def has_room(self, meter: Meter, now_ms: int) -> bool:
+        """Whether `meter` has a window or can get one."""
+        if self.get(meter) is not None or meter.subject.kind != "end user":
+            return True
+        self._drop_idle(now_ms)
+        project_id = meter.subject.project_id
+        if self._of_users.total() < self._most:
+            return True
+        projects = len(self._of_users.keys() | {project_id})
+        return self._of_users[project_id] < max(self._most // projects, 1)
+
     def used(self, meter: Meter, now_ms: int) -> Kept:
-        """The window of `meter`, to be used now."""
-        limit = meter.limit
+        """The window of `meter`, to be used now; it has room."""
+        limit, subject = meter.limit, meter.subject
         shelf = self._shelves[limit.of][limit.per]
-        window = shelf.get(meter.subject)
+        window = shelf.get(subject)
         slot = now_ms // SLOT_MS[limit.per]
         if window is None:
-            self._make_room(now_ms)
-            window = shelf[meter.subject] = self._make()
+            self._drop_idle(now_ms)
+            window = shelf[subject] = self._make(limit.per)
+            if subject.kind == "end user":
+                self._of_users[subject.project_id] += 1
         elif window.newest != slot:
             # So that on each shelf the first is the one that was used longest ago.
-            shelf.move_to_end(meter.subject)
+            shelf.move_to_end(subject)
         window.newest = max(window.newest, slot)
         return window
 
-    def _make_room(self, now_ms: int) -> None:
+    def _drop_idle(self, now_ms: int) -> None:
         for _, per, shelf in self._each():
             oldest = now_ms // SLOT_MS[per] - SLOTS
             # Two go for one that comes: sooner or later all that are idle are gone.
             for _ in range(2):
                 if not shelf or next(iter(shelf.values())).newest >= oldest:
                     break
-                shelf.popitem(last=False)
-        if len(self) >= self._most:
-            shelves = [each for each in self._each() if each[2]]
-            _, _, longest_ago = min(shelves, key=_last_used_ms)
-            longest_ago.popitem(last=False)
+                subject, window = shelf.popitem(last=False)
+                self._on_drop(window)
+                if subject.kind == "end user":
+                    self._of_users[subject.project_id] -= 1
+                    if not self._of_users[subject.project_id]:
+                        del self._of_users[subject.project_id]
 
     def _each(self) -> Iterator[tuple[Of, Per, OrderedDict[Subject, Kept]]]:
         for of, shelves in self._shelves.items():
             for per, shelf in shelves.items():
                 yield of, per, shelf
-
-
-def _last_used_ms(shelf: tuple[Of, Per, OrderedDict[Subject, Kept]]) -> int:
-    """When that window of a shelf was used that was used longest ago."""
-    _, per, windows = shelf
-    return next(iter(windows.values())).newest * SLOT_MS[per]

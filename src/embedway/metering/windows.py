@@ -3,8 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 
-from embedway.core.limits import SLOT_MS, Meter
-from embedway.metering.refusal import Request, refuse_full, refuse_never, stands
+from embedway.core.limits import Meter
+from embedway.metering.refusal import (
+    Request,
+    refuse_full,
+    refuse_never,
+    refuse_uncountable,
+    stands,
+)
 from embedway.metering.slots import MAX_METERS, Steady, Window, Windows
 from embedway.ports.limiter import Reservation
 
@@ -38,13 +44,13 @@ class MemoryLimiter:
         """See `embedway.ports.limiter.Limiter.reserve`."""
         now_ms = self._now_ms()
         self._refuse(Request(meters=meters, tokens=tokens, at_most=tokens), now_ms)
+        refuse_uncountable(meters, self._windows, now_ms)
         windows: list[Window] = []
         for meter in meters:
-            limit = meter.limit
             window = self._windows.used(meter, now_ms)
             # Of two limits that differ only in their amount, what is counted is one.
             if window not in windows:
-                window.add(now_ms // SLOT_MS[limit.per], limit.asked(tokens))
+                window.add(now_ms, meter.limit.asked(tokens))
             windows.append(window)
         return Reservation(
             meters=meters,
@@ -57,10 +63,9 @@ class MemoryLimiter:
         """See `embedway.ports.limiter.Limiter.settle`."""
         windows: list[Window] = []
         for meter in reservation.meters:
-            limit = meter.limit
-            window = self._windows.get(meter) if limit.of == "tokens" else None
+            window = self._windows.get(meter) if meter.limit.of == "tokens" else None
             if window is not None and window not in windows:
-                window.change(reservation.at_ms // SLOT_MS[limit.per], tokens - reservation.tokens)
+                window.change(reservation.at_ms, tokens - reservation.tokens)
                 windows.append(window)
 
     def _refuse(self, request: Request, now_ms: int) -> None:

@@ -49,19 +49,23 @@ class Limiter(Protocol):
         ...
 
 
+Count = tuple[int, int]
+"""What was used in a slot, and when last, in ms."""
+
+
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What a process asks of the count that it shares with others, and tells it."""
 
     meter: Meter
     amount: int = 0
     """To count now; 0 to count nothing and only tell."""
-    own: Mapping[int, int] = {}
+    own: Mapping[int, Count] = {}
     """What this process itself counted, by slot: at least that is to be known there."""
-    others: Sequence[tuple[int, str, int]] = ()
+    others: Sequence[tuple[int, str, Count]] = ()
     """Likewise what it heard that other processes counted: slot, process and count. Of those that
     are no more nobody else can tell."""
     changes: Mapping[int, int] = {}
-    """What is counted more or less than was, by slot."""
+    """By how much to correct this process's counts, by slot; slots that have left are ignored."""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +80,11 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     counted: bool
     """Whether all of it was counted; else none of it was."""
     totals: Sequence[bytes] = ()
-    """Of each meter, what each process counted: `SLOT:PROCESS=COUNT,SLOT:PROCESS=COUNT`. Empty if
-    the epoch is not the one that was asked in: then nothing was done."""
+    """Of each meter, what each process counted: `SLOT:PROCESS=COUNT@LAST`, joined by commas.
+
+    LAST is when that process last used that slot. Empty if the epoch is not the one that was asked
+    in: then nothing was done.
+    """
 
 
 class SharedCountsAway(Exception):

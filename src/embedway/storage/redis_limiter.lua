@@ -4,10 +4,12 @@
 -- ARGV  this process, the epoch it knows, a new epoch, what it takes the time to be, for how long a
 --       process counts as alive (ms), slots to a length; then of each meter: ms of a slot, amount of
 --       the limit, amount asked, how many counts it tells, of its own and of others that it heard of,
---       each as slot, process and amount, and how many of its own it changes, each as slot and amount.
+--       each as slot, process, amount and when last, and how many of its own it changes, each as slot
+--       and amount.
 -- Answers now (ms), epoch, processes alive, whether it was counted, and of each meter its hash.
 --
--- A meter is a hash of SLOT:PROCESS -> amount. The clock never goes back.
+-- A meter is a hash of SLOT:PROCESS -> AMOUNT@LAST: what a process counted in a slot, and when it
+-- last did, in ms. It counts until that is a length old. The clock never goes back.
 
 local process, epoch_known, epoch_new = ARGV[1], ARGV[2], ARGV[3]
 local time_there, alive_ms, slots = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -16,6 +18,16 @@ local KEPT_MS = 172800000  -- longer than any meter
 
 local function whole(number)
   return string.format('%.0f', number)
+end
+
+local function read(count)
+  local amount, last = string.match(count, '^(%d+)@(%d+)$')
+  return tonumber(amount), tonumber(last)
+end
+
+local function write(key, slot_ms, field, amount, last)
+  redis.call('HSET', key, field, whole(amount) .. '@' .. whole(last))
+  redis.call('PEXPIRE', key, slot_ms * (slots + 2))
 end
 
 local time = redis.call('TIME')
@@ -49,55 +61,62 @@ for index = 3, #KEYS do
   local slot_ms, limit, asked = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local known, changes = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   at = at + 5
-  local slot = math.floor(now / slot_ms)
-  for number = 1, known + changes do
-    local is_known = number <= known
-    local name, who = tonumber(ARGV[at]), is_known and ARGV[at + 1] or process
-    at = at + (is_known and 2 or 1)
-    local amount = tonumber(ARGV[at])
-    at = at + 1
-    if name >= slot - slots then
-      local field = whole(name) .. ':' .. who
-      local counted = tonumber(redis.call('HGET', key, field) or 0)
+  local left = now - slot_ms * slots  -- what was last used then, or before, counts no more
+  for _ = 1, known do
+    local field = whole(tonumber(ARGV[at])) .. ':' .. ARGV[at + 1]
+    local amount, last = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    at = at + 4
+    if last > left then
       -- Never less than what is known here: an old message may arrive late.
-      local right = is_known and math.max(counted, amount) or math.max(counted + amount, 0)
-      if right ~= counted then
-        redis.call('HSET', key, field, whole(right))
-        redis.call('PEXPIRE', key, slot_ms * (slots + 2))
+      local there = redis.call('HGET', key, field)
+      local counted, counted_last = 0, 0
+      if there then
+        counted, counted_last = read(there)
+      end
+      if amount > counted or last > counted_last then
+        write(key, slot_ms, field, math.max(amount, counted), math.max(last, counted_last))
       end
     end
+  end
+  for _ = 1, changes do
+    local field = whole(tonumber(ARGV[at])) .. ':' .. process
+    local there = redis.call('HGET', key, field)
+    if there then
+      local counted, last = read(there)
+      write(key, slot_ms, field, math.max(counted + tonumber(ARGV[at + 1]), 0), last)
+    end
+    at = at + 2
   end
 
   local counts, total = {}, 0
   local fields = redis.call('HGETALL', key)
   for number = 1, #fields, 2 do
-    local name = tonumber(string.match(fields[number], '^%d+'))
-    if name < slot - slots then
+    local amount, last = read(fields[number + 1])
+    if last <= left then
       redis.call('HDEL', key, fields[number])
     else
-      local amount = tonumber(fields[number + 1])
-      counts[fields[number]] = amount
+      counts[fields[number]] = fields[number + 1]
       total = total + amount
     end
   end
   if asked > 0 and total + asked > limit then
     room = false
   end
-  meters[index] = {key, slot_ms, slot, asked, counts}
+  meters[index] = {key, slot_ms, asked, counts}
 end
 
 local told = {now, epoch, processes, room and 1 or 0}
 for index = 3, #KEYS do
-  local key, slot_ms, slot, asked, counts = unpack(meters[index])
+  local key, slot_ms, asked, counts = unpack(meters[index])
   if room and asked > 0 then
-    local field = whole(slot) .. ':' .. process
-    redis.call('HINCRBY', key, field, whole(asked))
-    redis.call('PEXPIRE', key, slot_ms * (slots + 2))
-    counts[field] = (counts[field] or 0) + asked
+    local field = whole(math.floor(now / slot_ms)) .. ':' .. process
+    local amount = (counts[field] and read(counts[field]) or 0) + asked
+    write(key, slot_ms, field, amount, now)
+    counts[field] = whole(amount) .. '@' .. whole(now)
   end
   local texts = {}
-  for field, amount in pairs(counts) do
-    texts[#texts + 1] = field .. '=' .. whole(amount)
+  for field, count in pairs(counts) do
+    texts[#texts + 1] = field .. '=' .. count
   end
   told[#told + 1] = table.concat(texts, ',')
 end

@@ -72,10 +72,10 @@ class RedisCounts:
             keys.append(_key(ask.meter))
             arguments += (SLOT_MS[limit.per], limit.amount, ask.amount)
             arguments += (len(ask.own) + len(ask.others), len(ask.changes))
-            for slot, amount in ask.own.items():
-                arguments += (slot, self._process, amount)
-            for slot, process, amount in ask.others:
-                arguments += (slot, process, amount)
+            for slot, count in ask.own.items():
+                arguments += (slot, self._process, *count)
+            for slot, process, count in ask.others:
+                arguments += (slot, process, *count)
             for slot, amount in ask.changes.items():
                 arguments += (slot, amount)
         now_ms, known, replicas, counted, *totals = await self._in_turn(keys, arguments)
