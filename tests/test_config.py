@@ -37,6 +37,7 @@ OTHER = {
     "log_format": "pretty",
     "log_level": "error",
     "token_audiences": "search,chat",
+    "cors_origins": "https://app.example.com, http://localhost:3000",
     "database_url": "postgresql://me:s3cret@localhost/embedway",
     "redis_url": "rediss://:s3cret@localhost:6380/1",
     "pepper": "5ec7" * 16,

@@ -21,6 +21,7 @@ from embedway.api.admission import Admission
 from embedway.api.asgi import Application, Receive, Scope, Send
 from embedway.api.body_gate import BodyGate
 from embedway.api.client import BodyLimits
+from embedway.api.cors import Cors
 from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
 from embedway.auth.authenticate import Authenticator
 from embedway.auth.issuers import Issuers
@@ -280,13 +281,16 @@ async def running(
             doors=DOORS,
         )
         yield Gateway(
-            embeddings,
-            BodyGate(
-                control_plane,  # pyright: ignore[reportArgumentType]
-                authenticator=authenticator,
-                admission=admission,
-                timeout_s=settings.body_timeout_s,
-                open_paths=[token_routes.OAUTH_PATH],
+            _for_browsers(embeddings, settings),
+            _for_browsers(
+                BodyGate(
+                    control_plane,  # pyright: ignore[reportArgumentType]
+                    authenticator=authenticator,
+                    admission=admission,
+                    timeout_s=settings.body_timeout_s,
+                    open_paths=[token_routes.OAUTH_PATH],
+                ),
+                settings,
             ),
             admission,
             models,
@@ -294,6 +298,11 @@ async def running(
             embedder,
             cards,
         )
+
+
+def _for_browsers(plane: Application, settings: Settings) -> Application:
+    """A plane that web pages may call as well, if the settings list any."""
+    return Cors(plane, origins=settings.cors_origins) if settings.cors_origins else plane
 
 
 def create() -> Application:

@@ -78,6 +78,24 @@ def _pepper(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _origin(origin: str) -> str:
+    try:
+        parts = urlsplit(origin)
+        usual = {"http": 80, "https": 443}.get(parts.scheme)
+        port = "" if parts.port in {None, usual} else f":{parts.port}"
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    except ValueError:
+        host = None
+    if not host or "*" in origin or "@" in origin or not origin.isascii():
+        raise ValueError(
+            f"{origin!r} is no exact origin: list each as a browser sends it, such as "
+            "https://app.example.com or http://localhost:3000"
+        )
+    if origin != (written := f"{parts.scheme}://{host}{port}"):
+        raise ValueError(f"browsers send {origin!r} as {written}, so write it like that")
+    return origin
+
+
 Folder = Annotated[Path, AfterValidator(_expanded)]
 
 
@@ -179,6 +197,18 @@ class Settings(BaseModel):
         ["embedway"],
         description="Audiences that tokens of this gateway are made and accepted for; the first is "
         "that of OAuth clients. In a variable, joined by commas.",
+    )
+    cors_origins: Annotated[
+        list[Annotated[str, AfterValidator(_origin)]],
+        BeforeValidator(
+            lambda told: (
+                [each.strip() for each in told.split(",")] if isinstance(told, str) else told
+            )
+        ),
+    ] = Field(
+        [],
+        description="Origins whose web pages may call this gateway from a browser, such as "
+        "https://app.example.com; exact ones, never `*`. In a variable, joined by commas.",
     )
     issuers: dict[str, dict[str, Any]] = Field(
         default={},
@@ -349,5 +379,5 @@ def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     default = Settings.model_fields[name].get_default(call_default_factory=True)
     return (
         f"{origin}: {_written(name, origin)} = {value!r}: {reason}. Correct it, or take it out "
-        f"for the default, {'none' if default is None else default}."
+        f"for the default, {'none' if default in (None, []) else default}."
     )
