@@ -18,6 +18,7 @@ from embedway.admin import errors, health, models, openapi, tokens, usage
 from embedway.admin import organization as routes_of
 from embedway.admin.acts import Acts
 from embedway.admin.cards import Cards
+from embedway.admin.sent_once import sent_once
 from embedway.admin.usage import Sums
 from embedway.auth import rights
 from embedway.auth.authenticate import Authenticator
@@ -68,6 +69,7 @@ def create(
         version=embedway.__version__,
         summary=embedway.__doc__,
         openapi_url=None,  # served below, with the data plane in it
+        dependencies=[Depends(sent_once)],
         redirect_slashes=False,  # a redirect would name the host as the client did
         responses={"4XX": {"description": "The request cannot be honoured.",
                            "content": {"application/json": {"schema": openapi.ERROR}}}},

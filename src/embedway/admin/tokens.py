@@ -123,7 +123,7 @@ def _credentials(body: bytes, content_type: str) -> _ClientCredentials:
     known: dict[str, str] = {}
     for name, value in fields:
         if name in known:
-            raise InvalidRequest("The body has a field twice. Send each once.")
+            raise InvalidRequest(f"{shown(name)} is there twice. Send it once.", param=name)
         known[name] = value
     return msgspec.convert(known, _ClientCredentials)
 

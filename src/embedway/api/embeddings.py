@@ -196,7 +196,10 @@ def _dry_run(scope: Scope) -> bool:
     """Whether the query asks for one."""
     if not scope["query_string"]:
         return False
-    asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    sent = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    asked = dict(sent)
+    if len(asked) < len(sent):
+        raise InvalidRequest("A parameter of the query is there twice. Send it once.")
     value = asked.get("dry_run", "false")
     if value not in {"true", "false"}:
         raise InvalidRequest(

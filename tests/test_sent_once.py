@@ -1,0 +1,121 @@
+"""No part of the control plane takes a field or a parameter twice, or breaks on odd JSON."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from conftest import Gateway
+
+PROJECTS = "/v1/organization/projects"
+KEYS = f"{PROJECTS}/proj_default/api_keys"
+EXCHANGE = "/api/v1/authentication/api-key/exchange-token"
+OAUTH = "/api/v1/oauth2/token"
+
+
+@pytest.fixture(scope="module")
+def admin(gateway: Gateway) -> Iterator[httpx.Client]:
+    """A client with an admin key."""
+    key = gateway.new_key("twice", "--admin")["key"]
+    with gateway.client(headers={"authorization": f"Bearer {key}"}) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "name"),
+    [
+        (PROJECTS, '{"name":"a","name":"b"}', "name"),
+        (PROJECTS, '{"name":"a","n\\u0061me":"a"}', "name"),
+        (
+            KEYS,
+            '{"name":"a","limits":[{"of":"requests","amount":1,"amount":9,"per":"day"}]}',
+            "amount",
+        ),
+        (KEYS, '{"name":"a","scopes":["usage"],"scopes":["keys"]}', "scopes"),
+        (EXCHANGE, '{"audience":"a","externalUserId":"a","externalUserId":"b"}', "externalUserId"),
+        (OAUTH, '{"grant_type":"x","client_id":"a","client_id":"b"}', "client_id"),
+        (OAUTH, "grant_type=x&client_id=a&client_id=b", "client_id"),
+    ],
+)
+def test_fields(admin: httpx.Client, path: str, body: str, name: str) -> None:
+    """A field of a body is refused by name when it is there twice, at any depth."""
+    answer = admin.post(path, content=body, headers={"content-type": kind_of(body)})
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert (error["param"], error["message"]) == (name, f'"{name}" is there twice. Send it once.')
+
+
+def kind_of(body: str) -> str:
+    return "application/json" if body[0] == "{" else "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (f"{PROJECTS}?limit=1&limit=2", "limit"),
+        (f"{PROJECTS}?after=a&limit=1&after=b", "after"),
+        (f"{KEYS}?limit=1&limit=1", "limit"),
+        (
+            "/v1/organization/audit_logs?effective_at%5Bgte%5D=1&effective_at[gte]=2",
+            "effective_at[gte]",
+        ),
+        ("/v1/organization/costs?start_time=1&start_time=2", "start_time"),
+        ("/v1/models?tag=a&tag=b", "tag"),
+        ("/v1/embeddings/models?model=a&model=b", "model"),
+    ],
+)
+def test_parameters(admin: httpx.Client, path: str, name: str) -> None:
+    """A parameter of the query is refused by name when it is there twice."""
+    answer = admin.get(path)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["param"] == name
+    assert "is there twice. Send " in error["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/organization/audit_logs?project_ids[]=a&project_ids[]=b",
+        "/v1/organization/costs?start_time=1&group_by=model&group_by=project_id",
+        "/v1/organization/costs?start_time=1&project_ids=a&project_ids=b",
+    ],
+)
+def test_lists(admin: httpx.Client, path: str) -> None:
+    """A parameter that is a list may be repeated."""
+    assert admin.get(path).status_code == 200
+
+
+def test_the_data_plane(gateway: Gateway) -> None:
+    """Its one parameter is refused when it is there twice."""
+    with gateway.client() as client:
+        answer = client.post("/v1/embeddings?dry_run=true&dry_run=false", json={"input": "a"})
+    assert answer.status_code == 400
+    assert "twice" in answer.json()["error"]["message"]
+
+
+ODD = ["1e999", "-1e999", "1" * 400, "1" * 5000, "NaN", "Infinity", "01", "true", '"\\ud800"']
+ODD += ['"\\u0000"', "[" * 5000, "[" * 5000 + "]" * 5000, '{"a":' * 5000, "", " ", '"', "{}{}"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: odd[:12])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (PROJECTS, "%s"),
+        (PROJECTS, '{"name":%s}'),
+        (KEYS, '{"name":"a","expires_days":%s}'),
+        (KEYS, '{"name":"a","limits":[{"of":"requests","per":"day","amount":%s}]}'),
+        (KEYS, '{"name":"a","budgets":[{"amount_usd":%s,"per":"day"}]}'),
+        (EXCHANGE, "%s"),
+        (EXCHANGE, '{"audience":"embedway","externalUserId":"a","expiresIn":%s}'),
+        (OAUTH, "%s"),
+        (OAUTH, '{"grant_type":%s}'),
+    ],
+)
+def test_odd_json(admin: httpx.Client, path: str, body: str, odd: str) -> None:
+    """Whatever is sent, the answer is an error of the client's, in the one shape, and short."""
+    answer = admin.post(path, content=body % odd, headers={"content-type": "application/json"})
+    assert 400 <= answer.status_code < 500, answer.text
+    error = answer.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert len(error["message"]) < 1000
