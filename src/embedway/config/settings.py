@@ -79,20 +79,22 @@ def _pepper(secret: SecretStr) -> SecretStr:
 
 
 def _origin(origin: str) -> str:
+    inexact = ValueError(
+        f"{origin!r} is no exact origin: list each as a browser sends it, such as "
+        "https://app.example.com or http://localhost:3000"
+    )
     try:
         parts = urlsplit(origin)
-        usual = {"http": 80, "https": 443}.get(parts.scheme)
-        port = "" if parts.port in {None, usual} else f":{parts.port}"
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        host, port = parts.hostname, parts.port
     except ValueError:
-        host = None
+        raise inexact from None
     if not host or "*" in origin or "@" in origin or not origin.isascii():
-        raise ValueError(
-            f"{origin!r} is no exact origin: list each as a browser sends it, such as "
-            "https://app.example.com or http://localhost:3000"
-        )
-    if origin != (written := f"{parts.scheme}://{host}{port}"):
-        raise ValueError(f"browsers send {origin!r} as {written}, so write it like that")
+        raise inexact
+    sent = f"{parts.scheme}://[{host}]" if ":" in host else f"{parts.scheme}://{host}"
+    if port is not None and port != {"http": 80, "https": 443}.get(parts.scheme):
+        sent += f":{port}"
+    if origin != sent:
+        raise ValueError(f"browsers send {origin!r} as {sent}, so write it like that")
     return origin
 
 
