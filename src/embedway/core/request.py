@@ -90,7 +90,8 @@ class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, Any],
         Meta(
             description="Parameters for the provider, merged into what it is sent. Any unknown "
-            "top-level field is treated the same. Local models take none."
+            "top-level field is treated the same, unless its name is nearly that of a field here. "
+            "Local models take none."
         ),
     ] = {}
     preference: Annotated[

@@ -71,8 +71,8 @@ class Window:
         slot = now_ms // self._slot_ms
         if slot not in self.counts:
             self.forget(now_ms)
+            self.newest = max(self.newest, slot)
         self.put(slot, amount, now_ms)
-        self.newest = max(self.newest, slot)
 
     def put(self, slot: int, amount: int, last_ms: int) -> None:
         """Count `amount` more in `slot`, used at `last_ms`."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from embedway.core.limits import Meter
 from embedway.metering.refusal import (
+    Counted,
     Request,
     refuse_full,
     refuse_never,
@@ -43,8 +44,9 @@ class MemoryLimiter:
     async def reserve(self, meters: Sequence[Meter], *, tokens: int) -> Reservation:
         """See `embedway.ports.limiter.Limiter.reserve`."""
         now_ms = self._now_ms()
-        self._refuse(Request(meters=meters, tokens=tokens, at_most=tokens), now_ms)
-        refuse_uncountable(meters, self._windows, now_ms)
+        kept = self._refuse(Request(meters=meters, tokens=tokens, at_most=tokens), now_ms)
+        if None in kept:
+            refuse_uncountable(meters, self._windows, now_ms)
         windows: list[Window] = []
         for meter in meters:
             window = self._windows.used(meter, now_ms)
@@ -68,6 +70,9 @@ class MemoryLimiter:
                 window.change(reservation.at_ms, tokens - reservation.tokens)
                 windows.append(window)
 
-    def _refuse(self, request: Request, now_ms: int) -> None:
+    def _refuse(self, request: Request, now_ms: int) -> Counted:
+        """Refuses a request without room, else returns the windows of its meters."""
         refuse_never(request.meters, request.tokens)
-        refuse_full(request, [self._windows.get(each) for each in request.meters], now_ms=now_ms)
+        kept = [self._windows.get(each) for each in request.meters]
+        refuse_full(request, kept, now_ms=now_ms)
+        return kept
