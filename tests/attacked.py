@@ -20,7 +20,7 @@ from embedway.admin.acts import Acts
 from embedway.auth import secret as secrets
 from embedway.core import clock
 from embedway.storage.store import Store, open_store
-from embedway.storage.tables import metadata
+from embedway.storage.tables import metadata, refusals
 from embedway.testing import Upstream
 
 PROVIDER_KEY = "provider-key-0f3c9a71d2"
@@ -121,11 +121,12 @@ class House:
         return self.ask("POST", EXCHANGE, key, json=told).raise_for_status().json()["token"]
 
     def rows(self) -> dict[str, set[str]]:
-        """Everything in the database, by table."""
+        """Everything in the database, by table, but for the counts of what was refused."""
         with self.store.database.connect() as connection:
             return {
                 name: {repr(tuple(row)) for row in connection.execute(select(table))}
                 for name, table in metadata.tables.items()
+                if table is not refusals
             }
 
     def schema(self) -> dict[str, Any]:

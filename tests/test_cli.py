@@ -54,12 +54,17 @@ def refused(*arguments: str, env: dict[str, str], status: int = 1, **options) ->
 
 
 def at_terminal(
-    *arguments: str, env: dict[str, str], until: str | None = None, typed: bytes = b"\x03"
+    *arguments: str,
+    env: dict[str, str],
+    until: str | None = None,
+    typed: bytes = b"\x03",
+    columns: int = 80,
 ) -> str:
-    """What a command prints on a terminal of 80 columns; `typed` once that has `until`: Ctrl-C."""
+    """What a command prints on a terminal; `typed` once that has `until`: Ctrl-C."""
     process, terminal = pty.fork()
     if not process:
-        os.execvpe(EMBEDWAY, [EMBEDWAY, *arguments], clean_environment() | env | {"COLUMNS": "80"})
+        env = clean_environment() | env | {"COLUMNS": str(columns)}
+        os.execvpe(EMBEDWAY, [EMBEDWAY, *arguments], env)
     printed, deadline = b"", time.monotonic() + 60
     while time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.2)[0]:
@@ -218,7 +223,7 @@ def test_usage(new_gateway: Callable[..., Gateway]) -> None:
     assert gateway.embed(input=["one", "two"], user="u").status_code == 200
     assert gateway.embed(input="", user="v").status_code == 400
     [row] = json.loads(gateway.cli("usage", "--by", "day,model,key", "--json").stdout)
-    names = ["day", "model", "key", "requests", "errors", "items", "tokens"]
+    names = ["day", "model", "key", "key_name", "requests", "errors", "items", "tokens"]
     names += ["cached_tokens", "estimated_tokens", "unpriced_tokens", "failed_calls"]
     names += ["cost_usd", "upstream_cost_usd"]
     assert list(row) == names
@@ -226,9 +231,10 @@ def test_usage(new_gateway: Callable[..., Gateway]) -> None:
     assert (row["model"], row["requests"], row["items"], row["tokens"], row["cost_usd"]) == (
         "all-minilm-l6-v2", 1, 2, 6, 0,
     )  # fmt: skip
-    header, line = gateway.cli("usage", "--by", "day,model,key").stdout.splitlines()
-    assert header.split() == " ".join(names).replace("_", " ").split()
-    assert line.split()[:3] == [row["day"], row["model"], row["key"]]
+    header, line = gateway.cli("usage", "--by", "day,model,key").stdout.splitlines()[:2]
+    assert header.split() == ["day", "model", "key", "requests", "items", "tokens"]
+    named = [row["key_name"], f"({row['key']})"]
+    assert line.split() == [row["day"], row["model"], *named, "1", "2", "6"]
     later = gateway.cli("usage", "--since", "2999-01-01", "--json")
     assert json.loads(later.stdout) == []
     for arguments, told in (
@@ -653,6 +659,11 @@ def test_json_logs(new_gateway: Callable[..., Gateway]) -> None:
     assert text not in logged
     assert "sk-gateway-" not in logged
     assert gateway.key[-10:] not in logged
+    told = gateway.cli("usage", "--refused", "--by", "reason", "--json")
+    assert json.loads(told.stdout) == [
+        {"reason": "invalid_api_key", "requests": 1},
+        {"reason": "invalid_request_error", "requests": 2},
+    ], "a gateway that stops writes what it counted"
 
 
 def test_levels(new_gateway: Callable[..., Gateway]) -> None:

@@ -116,6 +116,15 @@ def test_errors_are_documented() -> None:
     assert documented == known
 
 
+def test_reasons_are_documented() -> None:
+    """Each reason of an error is in docs/errors.md, and there are no others."""
+    page = (ROOT / "docs/errors.md").read_text().partition("| reason | status |")[2]
+    rows = re.findall(r"^\| (`[^|]+) \|", page, re.MULTILINE)
+    documented = re.findall(r"`(\w+)`", " ".join(rows))
+    kinds = [each for each in leaves(EmbedwayError) if each.__module__.startswith("embedway.")]
+    assert sorted(documented) == sorted(each.reason for each in kinds)
+
+
 def test_providers_are_documented() -> None:
     """What docs/providers.md says of each kind of provider is what the rows say."""
     table = runpy.run_path(str(ROOT / "docs/providers_table.py"))

@@ -39,10 +39,12 @@ from embedway.core.keys import SCOPES, USUAL_SCOPES, Caller, Key, Scope
 from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
 from embedway.core.projects import DEFAULT_PROJECT
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS as LONGEST
+from embedway.core.usage import UsageLine
 from embedway.storage import database
 from embedway.storage.audit import Wanted
 from embedway.storage.directory import SqlDirectory
 from embedway.storage.keys import SqlKeys
+from embedway.storage.ledger import SqlLedger
 
 PEPPER = b"p" * 32
 NOW_MS = 1_790_000_000_000
@@ -248,6 +250,93 @@ def test_what_is_ours_in_the_shapes(house: House) -> None:
         assert ({"scopes": ["usage"]} | fields).items() <= key.json().items()
         again = client.get(f"{path}/api_keys/{key.json()['id']}").json()
         assert again == {name: value for name, value in key.json().items() if name != "value"}
+
+
+def test_alerts_that_are_left_out(house: House) -> None:
+    """A budget that is sent without alerts, or without its amount, keeps what it has."""
+    with asking(house, house.admin_key()) as client:
+        budgets = [{"amount_usd": 25, "per": "month", "alerts": [80]}]
+        sent = {"name": "web", "budgets": budgets, "user_budgets": budgets}
+        project = client.post("/v1/organization/projects", json=sent).json()
+        path = f"/v1/organization/projects/{project['id']}"
+
+        def after(budgets: list[dict[str, Any]], path: str = path) -> list[dict[str, Any]]:
+            return client.post(path, json={"budgets": budgets}).json()["budgets"]
+
+        month = {"amount_usd": 50, "per": "month"}
+        assert after([month, {"amount_usd": 1, "per": "day"}]) == [
+            month | {"alerts": [80]}, {"amount_usd": 1, "per": "day", "alerts": []},
+        ]  # fmt: skip
+        assert after([{"per": "month", "alerts": [90, 5]}]) == [month | {"alerts": [5, 90]}]
+        assert after([month | {"alerts": []}]) == [month | {"alerts": []}]
+        user = f"{path}/end_users/ann"
+        assert after([month | {"alerts": [7]}], user) == [month | {"alerts": [7]}]
+        assert after([{"per": "month", "amount_usd": 2}], user)[0]["alerts"] == [7]
+        assert client.get(path).json()["user_budgets"] == project["user_budgets"]
+        refused = client.post(path, json={"budgets": [{"per": "total"}]})
+        assert (refused.status_code, problem(refused)["param"]) == (400, "budgets")
+        assert "'amount_usd'" in problem(refused)["message"]
+
+
+def test_what_is_left(house: House) -> None:
+    """Each budget says what is spent of it, what is left, and when it begins anew."""
+    budgets = (Budget(amount_nano_usd=5 * 10**9, per="day"),)
+    total = (Budget(amount_nano_usd=10**9, per="total"),)
+    project = house.project(budgets=budgets, user_budgets=budgets)
+    issuer, issuing = house.key(project, scopes=("keys", "embeddings"), budgets=total)
+    _, issued = house.key(project, by=house.actor(issuer), scopes=("embeddings",))
+    house.acts.set_end_user(ADMIN, project, "ann", {"budgets": total})
+    ledger = SqlLedger(house.engine)
+
+    async def spend() -> None:
+        lines = [
+            usage_line(number, project, key, user, at_ms)
+            for number, (key, user, at_ms) in enumerate((
+                (issuing.id, "ann", NOW_MS), (issued.id, "bob", NOW_MS),
+                (issued.id, "", NOW_MS), (issued.id, "bob", NOW_MS - 86_400_000),
+            ))
+        ]  # fmt: skip
+        await asyncio.gather(*(ledger.record([each]) for each in lines))
+
+    asyncio.run(spend())
+    ledger.close()
+    tomorrow = (NOW_MS // 86_400_000 + 1) * 86_400
+
+    def left(per: str, amount: float, spent: float) -> list[dict[str, Any]]:
+        return [
+            {"per": per, "amount_usd": amount, "spent_usd": spent,
+             "left_usd": max(0, amount - spent), "resets_at": tomorrow if per == "day" else None}
+        ]  # fmt: skip
+
+    with asking(house, house.admin_key()) as client:
+        path = f"/v1/organization/projects/{project}"
+        shown = client.get(path).json()
+        assert shown["spending"] == left("day", 5, 3)
+        assert shown in client.get("/v1/organization/projects").json()["data"]
+        keys = {each["id"]: each for each in client.get(f"{path}/api_keys").json()["data"]}
+        assert keys[issuing.id]["spending"] == left("total", 1, 4)
+        assert keys[issued.id]["spending"] == []
+        assert client.get(f"{path}/api_keys/{issuing.id}").json() == keys[issuing.id]
+        ann, bob = (client.get(f"{path}/end_users/{each}").json() for each in ("ann", "bob"))
+        assert (ann["spending"], ann["created_at"]) == (left("total", 1, 1), NOW_MS // 1000)
+        assert (bob["spending"], bob["created_at"]) == (left("day", 5, 1), None)
+        assert (bob["budgets"], bob["blocked"]) == (None, False)
+        assert client.get(f"{path}/end_users", params={"id": "bob"}).json()["data"] == [bob]
+        assert client.get(f"{path}/end_users").json()["data"] == [ann]
+        assert client.get(f"{path}/end_users/none").json()["spending"] == left("day", 5, 0)
+    with asking(house, issuer) as client:
+        [own] = client.get(f"{path}/api_keys").json()["data"]
+        assert (own["id"], own["spending"]) == (issued.id, [])
+
+
+def usage_line(number: int, project: str, key: str, user: str, at_ms: int) -> UsageLine:
+    """A line of a request that cost a dollar."""
+    return UsageLine(
+        id=f"embd_{number}", at_ms=at_ms, request_id="req", project_id=project, key_id=key,
+        on_behalf_of=None, user=user, metadata={}, model="m", provider="p", items=1, tokens=1,
+        cost_nano_usd=10**9, upstream_cost_nano_usd=0, calls=1, failed_calls=0, latency_us=1,
+        status=200,
+    )  # fmt: skip
 
 
 # Who may do what
@@ -588,7 +677,7 @@ def test_ids_of_end_users(house: House) -> None:
             changed = client.post(one, json={"blocked": False, "limits": []}).json()
             assert (changed["blocked"], changed["limits"]) == (False, [])
             assert client.delete(one).json()["id"] == id
-            assert client.get(one).status_code == 404
+            assert client.get(one).json()["created_at"] is None
         assert [each["id"] for each in client.get(path).json()["data"]] == [".."]
 
 
@@ -884,7 +973,7 @@ NOWHERE = [
     "projects/'%20OR%201=1--",
     "admin_api_keys/a%00b",
     "projects/proj_default/api_keys/a%00b",
-    "projects/proj_default/end_users/u",
+    "projects/proj_none/end_users/u",
 ]
 
 

@@ -66,7 +66,7 @@ def test_projects(run: Run, refused: Run) -> None:
     )  # fmt: skip
     id = json.loads(made)["id"]
     shown = run("projects", "show", "web")
-    for told in (id, "requests=600/minute, tokens=1000000/day", "25.5/month (0 USD spent)",
+    for told in (id, "requests=600/minute, tokens=1000000/day", "25.5/month (0 USD spent",
                  "requests=1/second", "eu_native"):  # fmt: skip
         assert told in shown
     run("projects", "update", "web", "--name", "shop", "--limit", "none", "--no-eu-native")
@@ -132,7 +132,7 @@ def test_keys(run: Run, refused: Run) -> None:
     )  # fmt: skip
     run("keys", "create", "--name", "elsewhere")
     shown = run("keys", "show", made["id"])
-    for told in ("embeddings, keys", "requests=5/second", "1/day (0 USD spent)", "never"):
+    for told in ("embeddings, keys", "requests=5/second", "1/day (0 USD spent, 1 USD", "never"):
         assert told in shown
     assert not SECRET.search(shown + run("keys", "show", made["id"], "--json"))
     run("keys", "update", made["id"], "--scope", "usage", "--expires-days", "1", "--limit", "none")
@@ -173,7 +173,7 @@ def test_users(run: Run, refused: Run) -> None:
     (listed,) = json.loads(run("users", "list", *of, "--json"))
     blocked = listed.pop("blocked")
     limits = [{"of": "tokens", "amount": 5, "per": "hour"}]
-    assert listed == {"id": "a/b [c]", "limits": limits, "budgets": []}
+    assert listed == {"id": "a/b [c]", "limits": limits, "budgets": [], "spending": []}
     assert re.search(r"tokens=5/hour +none", run("users", "list", *of))
     assert blocked
     run("users", "unblock", "a/b [c]", *of)
@@ -182,8 +182,63 @@ def test_users(run: Run, refused: Run) -> None:
     assert (shown["blocked_ms"], shown["budgets"]) == (None, None)
     assert "as the project says" in run("users", "show", "a/b [c]", *of)
     run("users", "remove", "a/b [c]", *of)
-    assert "as all others" in refused("users", "show", "a/b [c]", *of)
+    assert "as all others" in run("users", "show", "a/b [c]", *of)
+    assert "as all others" in refused("users", "remove", "a/b [c]", *of)
     assert "No end user" in run("users", "list", *of)
+
+
+def alerts(run: Run, *of: str, field: str = "budgets") -> list[tuple[str, list[int]]]:
+    """The windows and alerts of budgets that `show --json` has."""
+    shown = json.loads(run(*of, "--json"))
+    return [(each["per"], each["alerts"]) for each in shown[field]]
+
+
+def test_alerts(run: Run, refused: Run) -> None:
+    """A budget keeps its alerts when it changes; they change alone, are shown, and go if told."""
+    web = ("projects", "show", "web")
+    run("projects", "create", "--name", "web", "--budget", "25/month", "--budget", "2/day",
+        "--alert", "80", "--user-budget", "1/day", "--user-alert", "50")  # fmt: skip
+    run("projects", "update", "web", "--budget", "50/month", "--budget", "9/total")
+    assert alerts(run, *web) == [("month", [80]), ("total", [])]
+    run("projects", "update", "web", "--alert", "90", "--alert", "100", "--user-budget", "2/day")
+    assert alerts(run, *web) == [("month", [90, 100]), ("total", [90, 100])]
+    assert alerts(run, *web, field="user_budgets") == [("day", [50])]
+    shown = run(*web)
+    assert "50/month (0 USD spent, 50 USD left until" in shown
+    assert "9/total (0 USD spent, 9 USD left, alerts at 90%, 100%)" in shown
+    assert "2/day, alerts at 50%" in shown
+    run("projects", "update", "web", "--alert", "none", "--user-alert", "60")
+    assert alerts(run, *web) == [("month", []), ("total", [])]
+    assert alerts(run, *web, field="user_budgets") == [("day", [60])]
+
+    key = json.loads(run("keys", "create", "--name", "k", "--budget", "1/day", "--json"))["id"]
+    run("keys", "update", key, "--alert", "7")
+    run("keys", "update", key, "--budget", "2/day")
+    assert alerts(run, "keys", "show", key) == [("day", [7])]
+    ann = ("ann", "--project", "web")
+    assert "--budget 25/month" in refused("users", "set", *ann, "--alert", "80")
+    run("users", "set", *ann, "--budget", "1/week", "--alert", "80")
+    run("users", "set", *ann, "--budget", "2/week")
+    run("users", "set", *ann, "--alert", "80", "--alert", "10")
+    assert alerts(run, "users", "show", *ann) == [("week", [10, 80])]
+    assert "--alert" in refused("users", "set", *ann, "--budget", "project", "--alert", "80")
+
+
+def test_what_is_left(run: Run) -> None:
+    """What is left of each budget is in `--json`, of end users without a record too."""
+    run("projects", "create", "--name", "web", "--budget", "25/total", "--user-budget", "0.5/day")
+    key = json.loads(run("keys", "create", "--name", "k", "--budget", "1/total", "--json"))["id"]
+    total = {"per": "total", "spent_usd": 0, "resets_at": None}
+    for command, amount in ((["projects", "show", "web"], 25), (["keys", "show", key], 1)):
+        [left] = json.loads(run(*command, "--json"))["spending"]
+        assert left == total | {"amount_usd": amount, "left_usd": amount}
+        listed = json.loads(run(command[0], "list", "--json"))
+        assert [left] in [each["spending"] for each in listed]
+    shown = json.loads(run("users", "show", "ann", "--project", "web", "--json"))
+    [left] = shown["spending"]
+    assert (shown["budgets"], left["left_usd"], left["per"]) == (None, 0.5, "day")
+    said = run("users", "show", "ann", "--project", "web")
+    assert "as the project says: 0.5/day (0 USD spent, 0.5 USD left until" in said
 
 
 def test_audit(run: Run, refused: Run) -> None:
@@ -218,6 +273,9 @@ def test_audit(run: Run, refused: Run) -> None:
         ("--budget", "-1/day", "25/month"),
         ("--budget", "0.0000000001/day", "9 decimals"),
         ("--budget", "9999999999/day", "at most 1000000000"),
+        ("--alert", "0", "from 1 to 100"),
+        ("--alert", "80%", "from 1 to 100"),
+        ("--alert", "101", "from 1 to 100"),
         ("--scope", "root", "embeddings, on_behalf_of"),
         ("--model", "", "''"),
     ],

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import json
 import random
+import re
 import socket
 import threading
 from collections import defaultdict
@@ -24,12 +25,13 @@ from fastapi import Depends, FastAPI, Header
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, insert
+from sqlalchemy import Engine, delete, event, insert
+from test_cli import at_terminal
 from typer.testing import CliRunner
 
 from embedway.admin import errors
-from embedway.admin.usage import CostsResult, UsageResult, router
-from embedway.admin.usage_parameters import COSTS, EMBEDDINGS
+from embedway.admin.usage import CostsResult, RefusalsResult, UsageResult, router
+from embedway.admin.usage_parameters import COSTS, EMBEDDINGS, REFUSALS
 from embedway.cli import commands
 from embedway.core.buckets import DAY_MS, HOUR_MS, Span, Width, buckets, epoch_ms, runs
 from embedway.core.errors import InvalidRequest, NotFound
@@ -40,7 +42,7 @@ from embedway.core.usage import UsageLine
 from embedway.storage import database
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.organisation import changing
-from embedway.storage.tables import SUMS, installation, usage_days
+from embedway.storage.tables import SUMS, installation, refusals, usage_days
 from embedway.storage.tables import usage as usage_lines
 from embedway.storage.usage import LINES_AT_ONCE, LINES_FROM, SqlUsage
 
@@ -114,6 +116,13 @@ def record(engine: Engine, lines: Sequence[UsageLine]) -> None:
     ledger = SqlLedger(engine)
     asyncio.run(all_of_them())
     ledger.close()
+
+
+def refuse(engine: Engine, rows: Sequence[tuple]) -> None:
+    """Stores counts of refused requests: when, project, key, reason, and how many."""
+    named = [dict(zip(refusals.c.keys(), row, strict=True)) for row in rows]
+    with engine.begin() as connection:
+        connection.execute(insert(refusals), named)
 
 
 def value(of: str, line: UsageLine) -> str | None:
@@ -656,6 +665,52 @@ def test_rights(filled: Engine) -> None:
             assert answer.json()["error"]["code"] == "insufficient_permissions"
 
 
+REFUSALS_PATH = "/v1/organization/usage/refusals"
+
+
+def test_refused_requests_over_http(any_database: Engine) -> None:
+    """A key sees the refusals of its project, an end user none; groups are as documented."""
+    rows = [(STARTS[0], "proj_a", "key_a", "insufficient_quota", 2), (STARTS[0], "", "", "x", 3),
+            (STARTS[0] + DAY_MS, "proj_b", "key_b", "x", 4)]  # fmt: skip
+    refuse(any_database, rows)
+    admin = client_of(any_database)
+    first, second = asked(admin, REFUSALS_PATH, limit=2, group_by=["project_id", "reason"])["data"]
+    assert [(r["project_id"], r["reason"], r["num_requests"]) for r in first["results"]] == [
+        (None, "x", 3), ("proj_a", "insufficient_quota", 2),
+    ]  # fmt: skip
+    assert set(first["results"][0]) == set(RefusalsResult.model_fields)
+    [only] = second["results"]
+    assert (only["project_id"], only["num_requests"]) == ("proj_b", 4)
+    pages = all_pages(admin, REFUSALS_PATH, limit=1, reasons="x")
+    assert [r["num_requests"] for bucket in pages for r in bucket["results"]] == [3, 4]
+    own = asked(client_of(any_database, "a"), REFUSALS_PATH)["data"]
+    assert [r["num_requests"] for bucket in own for r in bucket["results"]] == [2]
+    start = {"start_time": STARTS[0] // 1000}
+    for who, status, more in (
+        ("ann", 403, {}), ("plain", 403, {}), ("a", 403, {"project_ids": "proj_b"}),
+        ("admin", 400, {"group_by": "model"}), ("admin", 400, {"metadata.team": "x"}),
+    ):  # fmt: skip
+        answer = client_of(any_database, who).get(REFUSALS_PATH, params=start | more)
+        assert answer.status_code == status, (who, more)
+        assert "metadata.KEY" not in answer.text
+
+
+def test_names_beside_ids(tmp_path: Path) -> None:
+    """Projects and keys have their names beside their ids, but not for an end user's token."""
+    engine = database.connect(tmp_path / "test.db")
+    record(engine, [line(1, STARTS[0], user="ann"), line(2, STARTS[0], project_id="", key_id="")])
+    with changing(engine) as organisation:
+        organisation.projects.add(Project(id="proj_a", name="web", created_ms=1))
+    groups = {"group_by": ["project_id", "api_key_id"]}
+    for path in (USAGE, "/v1/organization/costs"):
+        nobody, found = asked(client_of(engine), path, **groups)["data"][0]["results"]
+        assert (found["project_name"], found["api_key_name"]) == ("web", None)
+        assert nobody["project_name"] is None
+        [found] = asked(client_of(engine, "ann"), path, **groups)["data"][0]["results"]
+        assert (found["project_id"], found["project_name"]) == ("proj_a", None)
+    engine.dispose()
+
+
 def test_a_database_that_is_away(tmp_path: Path) -> None:
     """Usage that cannot be read is 503, not an empty page."""
     engine = database.connect(tmp_path / "test.db")
@@ -670,7 +725,9 @@ def test_every_parameter_is_described(filled: Engine) -> None:
     """OpenAPI names every parameter of each endpoint."""
     client = client_of(filled)
     paths = client.get("/openapi.json").json()["paths"]
-    for path, endpoint in ((USAGE, EMBEDDINGS), ("/v1/organization/costs", COSTS)):
+    for path, endpoint in (
+        (USAGE, EMBEDDINGS), ("/v1/organization/costs", COSTS), (REFUSALS_PATH, REFUSALS),
+    ):  # fmt: skip
         names = {each["name"] for each in paths[path]["get"]["parameters"]} - {"authorization"}
         assert names == {"start_time", "end_time", "bucket_width", "limit", "page", "time_zone",
                          "group_by", *endpoint.filters}  # fmt: skip
@@ -750,6 +807,38 @@ def test_the_command(home: dict[str, str]) -> None:
     assert shown(home, "--since", "2999-01-01") == []
 
 
+def test_at_a_terminal(tmp_path: Path) -> None:
+    """A usual report fits 100 columns: names beside whole ids, and no columns of zeros."""
+    home = {"EMBEDWAY_DATA_DIR": str(tmp_path)}
+    engine = database.connect(tmp_path / "embedway.db")
+    project, key = "proj_4be27885400d466b", "key_81326c2d31580449"
+    paid = {"tokens": 123_456_789, "cost_nano_usd": 2_469_135_780, "upstream_cost_nano_usd": 0}
+    mine = {"project_id": project, "key_id": key, "user": "alice", "status": 200, **paid}
+    record(engine, [line(1, NOW_MS, **mine), line(2, NOW_MS, **mine | {"status": 502})])
+    with changing(engine) as organisation:
+        organisation.projects.add(Project(id=project, name="web", created_ms=1))
+        organisation.keys.add(
+            Key(id=key, project_id=project, name="shop", digest=b"", hint="", scopes=(),
+                created_ms=1)
+        )  # fmt: skip
+    engine.dispose()
+    printed = at_terminal("usage", "--by", "project,key,user", env=home, columns=100)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", printed).replace("\r", "")
+    assert max(map(len, plain.splitlines())) <= 100
+    header, names, ids = plain.rstrip("\n").split("\n")
+    assert header.split() == [
+        "project", "key", "user", "requests", "errors", "items", "tokens", "cost", "usd",
+    ]  # fmt: skip
+    assert names.split() == ["web", "shop", "alice", "1", "1", "1", "123456789", "2.46913578"]
+    assert ids.split() == [project, key]
+    [row] = shown(home, "--by", "project,key")
+    assert list(row)[:4] == ["project", "project_name", "key", "key_name"]
+    assert (row["project_name"], row["key_name"], row["unpriced_tokens"]) == ("web", "shop", 0)
+    [row] = written(home, tmp_path / "a.csv", "--by", "project,key")
+    assert list(row)[:4] == ["project", "project_name", "key", "key_name"]
+    assert (row["project_name"], row["key_name"]) == ("web", "shop")
+
+
 def test_whose_usage(home: dict[str, str]) -> None:
     """Projects are named by id or name, archived ones by id; keys by id; '' is nobody."""
     for arguments, requests in (
@@ -777,6 +866,38 @@ def refused(home: dict[str, str], *arguments: str) -> str:
     ran = CliRunner(env=home).invoke(commands, ["usage", *arguments])
     assert ran.exit_code == 1, ran.stdout
     return ran.stderr
+
+
+def test_refused_requests(home: dict[str, str], tmp_path: Path) -> None:
+    """Refused requests are counted by time, project, key and reason, and by nothing else."""
+    engine = database.connect(Path(home["EMBEDWAY_DATA_DIR"]) / "embedway.db")
+    rows = [(STARTS[0], "proj_a", "key_a", "insufficient_quota", 2), (STARTS[0], "", "", "x", 3),
+            (STARTS[0] + DAY_MS, "proj_a", "key_b", "=1+1", 1)]  # fmt: skip
+    refuse(engine, rows)
+    found = shown(home, "--refused")
+    assert [tuple(row.values()) for row in found] == [
+        ("2026-03-28", None, None, "x", 3),
+        ("2026-03-28", "proj_a", "name of proj_a", "insufficient_quota", 2),
+        ("2026-03-29", "proj_a", "name of proj_a", "=1+1", 1),
+    ]
+    assert list(found[0]) == ["day", "project", "project_name", "reason", "requests"]
+    only = shown(home, "--refused", "--by", "key", "--key", "key_a", "--until", "2026-03-29")
+    assert only == [{"key": "key_a", "key_name": "k", "requests": 2}]
+    [row] = written(home, tmp_path / "a.csv", "--refused", "--by", "reason", "--project", "proj_a",
+                    "--since", "2026-03-29")  # fmt: skip
+    assert row == {"reason": "'=1+1", "requests": "1"}
+    for arguments, said in (
+        (("--refused", "--by", "model"), "Choose from: day, hour, month, project, key, reason"),
+        (("--refused", "--user", "ann"), "counted by project and key"),
+        (("--refused", "--lines", "--output", str(tmp_path / "x.csv")), "no lines"),
+        (("--by", "reason"), "Cannot sum by reason"),
+    ):
+        assert said in refused(home, *arguments), arguments
+    ran = CliRunner(env=home).invoke(commands, ["usage", "--user", "ann"])
+    assert "Refused" not in ran.stdout, "they are of no end user"
+    with engine.begin() as connection:
+        connection.execute(delete(refusals))
+    engine.dispose()
 
 
 def test_what_the_command_refuses(home: dict[str, str], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import cast
 
 import msgspec
 import structlog
+from sqlalchemy import Engine as Database
 from starlette.applications import Starlette
 
 from embedway.admin import control
@@ -38,6 +39,7 @@ from embedway.config.spaces import spaces_of
 from embedway.config.stores import revealed, store_of
 from embedway.core import clock, ids
 from embedway.core.budgets import Budget
+from embedway.core.credentials import hidden
 from embedway.core.errors import EmbedwayError, Overloaded
 from embedway.core.keys import Held
 from embedway.core.lookups import Lookups
@@ -55,6 +57,7 @@ from embedway.metering.meter import Meter
 from embedway.metering.shared import SharedLimiter
 from embedway.metering.windows import MemoryLimiter
 from embedway.observe.metrics import Metrics
+from embedway.observe.refusals import RefusalCounts
 from embedway.pipeline.calls import Calls
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.engines import engine_of, limits_of
@@ -71,6 +74,7 @@ from embedway.routing.router import Router
 from embedway.routing.spaces import Membership
 from embedway.storage.holds import SqlHolds
 from embedway.storage.ledger import SqlLedger
+from embedway.storage.refusals import SqlRefusals
 from embedway.storage.usage import SqlUsage
 from embedway.tokenizing.cl100k import Cl100k
 
@@ -160,6 +164,7 @@ async def running(
         process = ids.new("proc")
         ledger = SqlLedger(store.database, process=process, availability=store.availability)
         parts.callback(ledger.close)
+        refusals = _refusals(store.database, parts, now_ms=now_ms)
         cl100k = Cl100k()
         parts.callback(cl100k.close)
         engines: dict[str, LocalEngine] = {}
@@ -261,6 +266,7 @@ async def running(
             embedder=embedder,
             admission=admission,
             metrics=metrics,
+            refusals=refusals,
             body_limits=BodyLimits(
                 max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
             ),
@@ -374,6 +380,16 @@ async def _limiter(
     return limiter
 
 
+def _refusals(
+    database: Database, parts: AsyncExitStack, *, now_ms: Callable[[], int]
+) -> RefusalCounts:
+    store = SqlRefusals(database)
+    parts.callback(store.close)
+    counts = RefusalCounts(store, now_ms=now_ms)
+    parts.push_async_callback(counts.aclose)
+    return counts
+
+
 def _on_limits_away(reason: str | None) -> None:
     if reason is None:
         _log.info("limits are counted together")
@@ -388,8 +404,8 @@ def _on_budget_alert(
     _log.warning(
         "budget alert",
         of=subject.kind,
-        # Who an end user is, is nobody's business who reads logs.
-        id=None if subject.kind == "end user" else subject.id,
+        # Of an end user too, as in the line of each answer; but no key that was sent as one.
+        id=hidden(subject.id),
         project=subject.project_id,
         percent=percent,
         spent_usd=as_usd(spent),

@@ -5,7 +5,7 @@ done and recorded in one transaction, or none of that. Knows neither HTTP nor th
 """
 
 import secrets
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,20 +14,20 @@ from sqlalchemy import Engine
 
 from embedway.admin import actors, rules
 from embedway.admin.actors import Actor, not_found, require_admin
+from embedway.admin.budget_changes import completed
 from embedway.admin.journal import Journal
 from embedway.auth import rights, secret
 from embedway.core.audit import Act, Action
-from embedway.core.budgets import Budget
+from embedway.core.budgets import BudgetState
 from embedway.core.errors import Forbidden, InvalidRequest, NotFound, shown
 from embedway.core.keys import USUAL_SCOPES, Key, Scope
-from embedway.core.money import NanoUsd
 from embedway.core.pages import Page
 from embedway.core.projects import DEFAULT_PROJECT, EndUser, Project
 from embedway.core.subjects import Subject
 from embedway.storage.audit import Wanted
 from embedway.storage.keys import Which
 from embedway.storage.organisation import Organisation, changing, reading
-from embedway.storage.spent import spent
+from embedway.storage.spent import states
 
 Changes = Mapping[str, Any]
 """Fields of a `Project`, `Key` or `EndUser`, with the values they are to have."""
@@ -64,7 +64,7 @@ class Acts:
         """A new project; `changes` has its name at least, which is its alone if `unique`."""
         require_admin(actor)
         id = f"proj_{secrets.token_hex(8)}"
-        fields = _only(changes, OF_PROJECTS)
+        fields = completed(_only(changes, OF_PROJECTS), None)
         project = rules.project(Project(id=id, created_ms=self._now_ms(), **fields))
         with self._changing(actor) as (all, journal):
             if unique:
@@ -147,7 +147,7 @@ class Acts:
         has no more rights than that one, now and later. Without `scopes` it has the usual ones, as
         far as whoever issues it has them.
         """
-        fields = {**_only(changes, OF_KEYS)}
+        fields = completed(_only(changes, OF_KEYS), None)
         if project_id is None:
             fields.setdefault("scopes", ("admin",))
         with self._changing(actor) as (all, journal):
@@ -261,10 +261,12 @@ class Acts:
             return all.end_users.page(project_id, after=after, limit=limit)
 
     def end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
-        """The record of an end user."""
+        """The record of an end user; of one without, what it would be if it were made."""
         require_admin(actor)
         with reading(self._database) as all:
-            return _end_user(all, project_id, id)
+            _project(all, project_id)
+            found = all.end_users.get(project_id, rules.end_user_id(id))
+        return found or EndUser(project_id=project_id, id=id, created_ms=None)
 
     def set_end_user(self, actor: Actor, project_id: str, id: str, changes: Changes) -> EndUser:
         """Changes the record of an end user, and makes it if there is none."""
@@ -275,6 +277,7 @@ class Acts:
             _active(_project(all, project_id))
             before = all.end_users.get(project_id, id)
             now = before or EndUser(project_id=project_id, id=id, created_ms=journal.at_ms)
+            fields = completed(fields, now)
             if "blocked" in fields:
                 since_ms = now.blocked_ms or journal.at_ms
                 fields["blocked_ms"] = since_ms if fields.pop("blocked") else None
@@ -298,13 +301,19 @@ class Acts:
 
     # What was spent, and done
 
-    def spent(
-        self, actor: Actor, subject: Subject, budgets: Sequence[Budget]
-    ) -> Mapping[Budget, NanoUsd]:
-        """What is spent of each of `budgets` of a project, key or end user in its window now."""
-        require_admin(actor)
+    def spending(self, record: Project | Key | EndUser) -> tuple[BudgetState, ...]:
+        """What is spent and left of each budget that `record` is under, in its window now.
+
+        Whoever may see the record may see this, so no actor is asked for. An end user without
+        budgets of its own is under those that the project has for each.
+        """
+        if record.budgets == ():
+            return ()
         with self._database.connect() as connection:
-            return spent(connection, subject, budgets, at_ms=self._now_ms())
+            budgets = record.budgets
+            if isinstance(record, EndUser) and budgets is None:
+                budgets = _project(Organisation.of(connection), record.project_id).user_budgets
+            return states(connection, _subject(record), budgets or (), at_ms=self._now_ms())
 
     def on_ledger(self, actor: Actor, action: Action, details: Changes) -> None:
         """Records what is about to be done to the ledger itself."""
@@ -388,6 +397,16 @@ def _end_user(all: Organisation, project_id: str, id: str) -> EndUser:
     return user
 
 
+def _subject(record: Project | Key | EndUser) -> Subject:
+    match record:
+        case Project():
+            return Subject(kind="project", id=record.id, project_id=record.id)
+        case Key():
+            return Subject(kind="key", id=record.id, project_id=record.project_id or "")
+        case EndUser():
+            return Subject(kind="end user", id=record.id, project_id=record.project_id)
+
+
 def _only(changes: Changes, allowed: frozenset[str]) -> Changes:
     for each in changes:
         if each not in allowed:
@@ -396,4 +415,4 @@ def _only(changes: Changes, allowed: frozenset[str]) -> Changes:
 
 
 def _changed(record: Record, changes: Changes, allowed: frozenset[str]) -> Record:
-    return msgspec.structs.replace(record, **_only(changes, allowed))
+    return msgspec.structs.replace(record, **completed(_only(changes, allowed), record))

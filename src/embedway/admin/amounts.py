@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from embedway.admin.budget_changes import BudgetChange
 from embedway.admin.rules import MAX_ALERTS, MAX_BUDGETS, MAX_LIMITS, MAX_NAMES
-from embedway.core.budgets import MAX_NANO_USD, Budget, BudgetPer
+from embedway.core.budgets import MAX_NANO_USD, Budget, BudgetPer, BudgetState
 from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
 from embedway.core.money import as_usd
 
@@ -69,12 +70,20 @@ class WireLimit(Body):
 class WireBudget(Body):
     """At most so much in a calendar window, in UTC; weeks begin on Monday, `total` never ends."""
 
-    amount_usd: Usd
+    amount_usd: Usd = Field(
+        default_factory=Decimal,
+        description="In USD; a number, or it as text; at most 9 decimals. Left out of a change, "
+        "the budget of that window keeps its own.",
+    )
     per: BudgetPer
     alerts: Annotated[
         list[Annotated[int, Field(ge=1, le=100)]],
-        Field(max_length=MAX_ALERTS, description="At how many percent an operator is told."),
-    ] = []
+        Field(
+            default_factory=list,
+            max_length=MAX_ALERTS,
+            description="At how many percent an operator is told; likewise.",
+        ),
+    ]
 
 
 _LIMIT_FORM = _form('{"of": "requests", "amount": 600, "per": "minute"}')
@@ -99,6 +108,18 @@ class BudgetCard(BaseModel):
     alerts: list[int]
 
 
+class SpendingCard(BaseModel):
+    """What is spent and left of a budget in the window that is under way."""
+
+    per: BudgetPer
+    amount_usd: float
+    spent_usd: float
+    left_usd: float
+    """What is not spent; some of it may be reserved for requests under way."""
+    resets_at: int | None
+    """When the budget begins anew, in Unix seconds; null for never."""
+
+
 def limit_cards(limits: Iterable[Limit]) -> list[LimitCard]:
     """These limits as they are answered."""
     return [LimitCard(of=each.of, amount=each.amount, per=each.per) for each in limits]
@@ -113,6 +134,20 @@ def budget_cards(budgets: Iterable[Budget]) -> list[BudgetCard]:
             alerts=list(each.alerts),
         )
         for each in budgets
+    ]
+
+
+def spending_cards(states: Iterable[BudgetState]) -> list[SpendingCard]:
+    """What is spent and left of budgets, as it is answered."""
+    return [
+        SpendingCard(
+            per=each.budget.per,
+            amount_usd=float(as_usd(each.budget.amount_nano_usd)),
+            spent_usd=float(as_usd(each.spent_nano_usd)),
+            left_usd=float(as_usd(each.left_nano_usd)),
+            resets_at=None if each.ends_ms is None else each.ends_ms // 1000,
+        )
+        for each in states
     ]
 
 
@@ -133,10 +168,11 @@ def _inside(value: Any) -> Any:
         case WireLimit():
             return Limit(of=value.of, amount=value.amount, per=value.per)
         case WireBudget():
-            return Budget(
-                amount_nano_usd=int(value.amount_usd.scaleb(9)),
+            sent = value.model_fields_set
+            return BudgetChange(
                 per=value.per,
-                alerts=tuple(sorted(set(value.alerts))),
+                amount_nano_usd=int(value.amount_usd.scaleb(9)) if "amount_usd" in sent else None,
+                alerts=tuple(sorted(set(value.alerts))) if "alerts" in sent else None,
             )
         case list():
             return tuple(_inside(each) for each in value)  # pyright: ignore[reportUnknownVariableType]

@@ -4,6 +4,7 @@ An id may hold any character, a slash too, so a path is written with it percent-
 client or proxy rewrites such paths (`..`), `POST` takes the id in the body and `GET` in the query.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -17,10 +18,13 @@ from embedway.admin.amounts import (
     Budgets,
     LimitCard,
     Limits,
+    SpendingCard,
     budget_cards,
     limit_cards,
+    spending_cards,
 )
 from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
+from embedway.core.budgets import BudgetState
 from embedway.core.pages import Page
 from embedway.core.projects import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
@@ -29,15 +33,18 @@ Id = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTION_CHARACTERS)]
 
 
 class EndUserCard(Card):
-    """The record of an end user; null for limits or budgets means those of the project."""
+    """An end user; null for limits or budgets means those of the project."""
 
     object: Literal["organization.project.end_user"] = "organization.project.end_user"
     project_id: str
-    created_at: int
+    created_at: int | None
+    """Null if the end user has no record, and so is as all others."""
     blocked: bool
     blocked_at: int | None
     limits: list[LimitCard] | None
     budgets: list[BudgetCard] | None
+    spending: list[SpendingCard]
+    """What is spent and left of its budgets, or of those that the project has for each."""
 
 
 class EndUserChanges(Body):
@@ -61,16 +68,17 @@ class NewEndUser(EndUserChanges):
     id: Id
 
 
-def card(user: EndUser) -> EndUserCard:
-    """The record of an end user as it is answered."""
+def card(user: EndUser, states: Iterable[BudgetState]) -> EndUserCard:
+    """An end user as it is answered, with the states of the budgets that it is under."""
     return EndUserCard(
         id=user.id,
         project_id=user.project_id,
-        created_at=user.created_ms // 1000,
+        created_at=None if user.created_ms is None else user.created_ms // 1000,
         blocked=user.blocked_ms is not None,
         blocked_at=None if user.blocked_ms is None else user.blocked_ms // 1000,
         limits=None if user.limits is None else limit_cards(user.limits),
         budgets=None if user.budgets is None else budget_cards(user.budgets),
+        spending=spending_cards(states),
     )
 
 
@@ -85,6 +93,9 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
         prefix="/v1/organization/projects/{project_id}/end_users", tags=["end users"]
     )
 
+    def told(user: EndUser) -> EndUserCard:
+        return card(user, acts.spending(user))
+
     @routes.get("")
     def list_end_users(
         project_id: str,
@@ -93,29 +104,32 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
         id: Annotated[str | None, Query(description="This one alone.")] = None,
         actor: Actor = actor,
     ) -> ListOf[EndUserCard]:
-        """The end users of a project that have a record, by their ids. Needs an admin key."""
+        """The end users of a project that have a record, by their ids. Needs an admin key.
+
+        With `id` it is that one, whether it has a record or not.
+        """
         if id is None:
             page = acts.end_users(actor, project_id, after=after, limit=limit)
         else:
             page = Page((acts.end_user(actor, project_id, id),), more=False)
-        return listed(page, card)
+        return listed(page, told)
 
     @routes.post("")
     def set_end_user(project_id: str, body: NewEndUser, actor: Actor = actor) -> EndUserCard:
         """Block an end user, or give it limits and budgets of its own; others have no record."""
-        return card(acts.set_end_user(actor, project_id, body.id, body.changes()))
+        return told(acts.set_end_user(actor, project_id, body.id, body.changes()))
 
     @routes.get("/{end_user_id:path}")
     def retrieve_end_user(project_id: str, end_user_id: str, actor: Actor = actor) -> EndUserCard:
-        """The record of one end user."""
-        return card(acts.end_user(actor, project_id, end_user_id))
+        """One end user, whether it has a record or not: what it has spent of its budgets."""
+        return told(acts.end_user(actor, project_id, end_user_id))
 
     @routes.post("/{end_user_id:path}")
     def update_end_user(
         project_id: str, end_user_id: str, body: EndUserChanges, actor: Actor = actor
     ) -> EndUserCard:
         """Likewise, with the id in the path."""
-        return card(acts.set_end_user(actor, project_id, end_user_id, body.changes()))
+        return told(acts.set_end_user(actor, project_id, end_user_id, body.changes()))
 
     @routes.delete("/{end_user_id:path}")
     def remove_end_user(project_id: str, end_user_id: str, actor: Actor = actor) -> Deleted:

@@ -4,7 +4,7 @@ OpenAI has no route that makes a project's key; ours answers as the one that mak
 does, with the secret in `value`, this once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -20,12 +20,15 @@ from embedway.admin.amounts import (
     Limits,
     Name,
     Names,
+    SpendingCard,
     budget_cards,
     limit_cards,
     names,
     or_none,
+    spending_cards,
 )
 from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
+from embedway.core.budgets import BudgetState
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Key, Scope
 
@@ -67,6 +70,7 @@ class KeyCard(Card):
     providers: list[str] | None
     limits: list[LimitCard]
     budgets: list[BudgetCard]
+    spending: list[SpendingCard]
 
 
 class NewKeyCard(KeyCard):
@@ -173,8 +177,8 @@ class NewAdminKey(_Expiring):
     name: Name
 
 
-def card(key: Key, now_ms: int) -> KeyCard:
-    """A key of a project as it is answered."""
+def card(key: Key, states: Iterable[BudgetState], now_ms: int) -> KeyCard:
+    """A key of a project as it is answered, with the states of its budgets."""
     at_s = key.created_ms // 1000
     state = key.state(now_ms)
     return KeyCard.model_validate(
@@ -194,6 +198,7 @@ def card(key: Key, now_ms: int) -> KeyCard:
             "providers": names(key.providers),
             "limits": limit_cards(key.limits),
             "budgets": budget_cards(key.budgets),
+            "spending": spending_cards(states),
         }
     )
 
@@ -231,6 +236,9 @@ def router(acts: Acts, *, actor: Actor, now_ms: Callable[[], int]) -> APIRouter:
 def _add_project_keys(
     routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callable[[], int]
 ) -> None:
+    def told(key: Key) -> KeyCard:
+        return card(key, acts.spending(key), now_ms())
+
     @routes.get("/projects/{project_id}/api_keys")
     def list_keys(  # pyright: ignore[reportUnusedFunction]
         project_id: str,
@@ -244,7 +252,7 @@ def _add_project_keys(
         page = acts.keys(
             actor, project_id=project_id, after=after, limit=limit, revoked=include_revoked
         )
-        return listed(page, lambda each: card(each, now_ms()))
+        return listed(page, told)
 
     @routes.post("/projects/{project_id}/api_keys")
     def create_key(  # pyright: ignore[reportUnusedFunction]
@@ -256,14 +264,14 @@ def _add_project_keys(
         """
         changes = body.changes(now_ms())
         value, key = acts.create_key(actor, project_id=project_id, changes=changes)
-        return NewKeyCard(**card(key, now_ms()).model_dump(), value=value)
+        return NewKeyCard(**told(key).model_dump(), value=value)
 
     @routes.get("/projects/{project_id}/api_keys/{key_id}")
     def retrieve_key(  # pyright: ignore[reportUnusedFunction]
         project_id: str, key_id: str, actor: Actor = actor
     ) -> KeyCard:
         """One key, in whatever state it is."""
-        return card(acts.key(actor, key_id, project_id=project_id), now_ms())
+        return told(acts.key(actor, key_id, project_id=project_id))
 
     @routes.post("/projects/{project_id}/api_keys/{key_id}")
     def update_key(  # pyright: ignore[reportUnusedFunction]
@@ -271,8 +279,7 @@ def _add_project_keys(
     ) -> KeyCard:
         """Change a key; running servers know within a second."""
         changes = body.changes(now_ms())
-        key = acts.update_key(actor, key_id, project_id=project_id, changes=changes)
-        return card(key, now_ms())
+        return told(acts.update_key(actor, key_id, project_id=project_id, changes=changes))
 
     @routes.delete("/projects/{project_id}/api_keys/{key_id}")
     def revoke_key(  # pyright: ignore[reportUnusedFunction]

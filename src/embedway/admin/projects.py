@@ -1,5 +1,6 @@
 """The routes of projects, in OpenAI's shape with fields of ours."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -15,12 +16,15 @@ from embedway.admin.amounts import (
     Limits,
     Name,
     Names,
+    SpendingCard,
     budget_cards,
     limit_cards,
     names,
     or_none,
+    spending_cards,
 )
 from embedway.admin.paging import After, Card, Limit, ListOf, listed
+from embedway.core.budgets import BudgetState
 from embedway.core.projects import Project
 
 _LISTS = ("limits", "budgets", "user_limits", "user_budgets")
@@ -43,6 +47,8 @@ class ProjectCard(Card):
     budgets: list[BudgetCard]
     user_limits: list[LimitCard]
     user_budgets: list[BudgetCard]
+    spending: list[SpendingCard]
+    """What is spent and left of `budgets`."""
 
 
 class _Fields(Body):
@@ -82,8 +88,8 @@ class ProjectChanges(_Fields):
     name: Name = ""
 
 
-def card(project: Project) -> ProjectCard:
-    """A project as it is answered."""
+def card(project: Project, states: Iterable[BudgetState]) -> ProjectCard:
+    """A project as it is answered, with the states of its budgets."""
     return ProjectCard(
         id=project.id,
         name=project.name,
@@ -99,6 +105,7 @@ def card(project: Project) -> ProjectCard:
         budgets=budget_cards(project.budgets),
         user_limits=limit_cards(project.user_limits),
         user_budgets=budget_cards(project.user_budgets),
+        spending=spending_cards(states),
     )
 
 
@@ -111,6 +118,9 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
     """
     routes = APIRouter(prefix="/v1/organization/projects", tags=["projects"])
 
+    def told(project: Project) -> ProjectCard:
+        return card(project, acts.spending(project))
+
     @routes.get("")
     def list_projects(
         *,
@@ -121,26 +131,26 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
     ) -> ListOf[ProjectCard]:
         """All projects, oldest first. Needs an admin key."""
         page = acts.projects(actor, after=after, limit=limit, archived=include_archived)
-        return listed(page, card)
+        return listed(page, told)
 
     @routes.post("")
     def create_project(body: NewProject, actor: Actor = actor) -> ProjectCard:
         """Make a project: a tenant with keys, end users, limits and budgets of its own."""
-        return card(acts.create_project(actor, body.changes()))
+        return told(acts.create_project(actor, body.changes()))
 
     @routes.get("/{project_id}")
     def retrieve_project(project_id: str, actor: Actor = actor) -> ProjectCard:
         """One project, archived or not."""
-        return card(acts.project(actor, project_id))
+        return told(acts.project(actor, project_id))
 
     @routes.post("/{project_id}")
     def update_project(project_id: str, body: ProjectChanges, actor: Actor = actor) -> ProjectCard:
         """Change a project; running servers know within a second."""
-        return card(acts.update_project(actor, project_id, body.changes()))
+        return told(acts.update_project(actor, project_id, body.changes()))
 
     @routes.post("/{project_id}/archive")
     def archive_project(project_id: str, actor: Actor = actor) -> ProjectCard:
         """Archive a project for good: its keys stop working, its usage is kept."""
-        return card(acts.archive_project(actor, project_id))
+        return told(acts.archive_project(actor, project_id))
 
     return routes

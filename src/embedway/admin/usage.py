@@ -1,9 +1,8 @@
 """The usage and costs endpoints: pages of buckets of results, as OpenAI answers them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
-from itertools import groupby, islice
-from operator import attrgetter
+from itertools import islice
 from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
@@ -11,15 +10,25 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.admin.usage_parameters import COSTS, EMBEDDINGS, Asked, Endpoint, described, read
+from embedway.admin.usage_parameters import (
+    COSTS,
+    EMBEDDINGS,
+    REFUSALS,
+    Asked,
+    Endpoint,
+    described,
+    read,
+)
 from embedway.core.buckets import Span, buckets
 from embedway.core.errors import Forbidden, StorageUnavailable
 from embedway.core.keys import Caller
 from embedway.core.money import NanoUsd, as_usd
-from embedway.core.report import METADATA, Filter, Query, Usage
+from embedway.core.report import METADATA, Dimension, Filter, Names, Query, Refused, Usage
 
 MAX_RESULTS = 50_000
 """On one page."""
+JSON = "application/json"
+NAMELESS = Names(projects={}, keys={})
 
 # Decimals as numbers, with every digit.
 _json = msgspec.json.Encoder(decimal_format="number")
@@ -32,14 +41,31 @@ class Sums(Protocol):
         """See `embedway.storage.usage.SqlUsage.within`."""
         ...
 
+    def refused_within(
+        self, query: Query, spans: list[Span], *, most: int | None = None
+    ) -> list[Refused]:
+        """See `embedway.storage.usage.SqlUsage.refused_within`."""
+        ...
 
-class Group(BaseModel):
-    """What a result is of: null but for what `group_by` names."""
+    def names(self, *, projects: Collection[str], keys: Collection[str]) -> Names:
+        """See `embedway.storage.usage.SqlUsage.names`."""
+        ...
+
+
+class Who(BaseModel):
+    """The project and key that a result is about; what `group_by` does not name is null."""
 
     project_id: str | None = None
+    project_name: str | None = None
+    api_key_id: str | None = None
+    api_key_name: str | None = None
+
+
+class Group(Who):
+    """What a result is of: null but for what `group_by` names."""
+
     user_id: str | None = None
     """The end user: from `X-On-Behalf-Of`, else from `user`."""
-    api_key_id: str | None = None
     model: str | None = None
     provider: str | None = None
     metadata: dict[str, str | None] | None = None
@@ -88,6 +114,15 @@ class CostsResult(Group):
     quantity_unit: Literal["tokens"] | None = None
 
 
+class RefusalsResult(Who):
+    """How many requests of one group were refused in one bucket."""
+
+    object: Literal["organization.usage.refusals.result"] = "organization.usage.refusals.result"
+    reason: str | None = None
+    """Why: see `docs/errors.md`."""
+    num_requests: int
+
+
 Result = TypeVar("Result")
 
 
@@ -122,9 +157,16 @@ def router(sums: Sums, *, caller: Caller, page_key: bytes, now_ms: Callable[[], 
 
     def page(request: Request, endpoint: Endpoint, caller: Caller) -> Response:
         own = _own(caller)
+        if endpoint is REFUSALS and caller.on_behalf_of is not None:
+            raise Forbidden(
+                "Refused requests are not counted by end user, so a token of one may not read "
+                "them. Use a key with the scope usage or admin."
+            )
         parameters = request.query_params.multi_items()
         asked = read(parameters, endpoint, now_ms=now_ms(), page_key=page_key)
-        return _page(sums, _restricted(asked, own), endpoint, page_key)
+        # An end user sees ids, as in its own answers, but not what its vendor calls things.
+        named = caller.on_behalf_of is None
+        return _page(sums, _restricted(asked, own), endpoint, page_key, named=named)
 
     for path in ("/v1/organization/usage/embeddings", "/api/v1/llm/usage/embeddings"):
 
@@ -147,6 +189,19 @@ def router(sums: Sums, *, caller: Caller, page_key: bytes, now_ms: Callable[[], 
         project.
         """
         return page(request, COSTS, caller)
+
+    @routes.get(
+        "/v1/organization/usage/refusals",
+        response_model=Page[RefusalsResult],
+        openapi_extra=described(REFUSALS),
+    )
+    def refusals(request: Request, caller: Caller = caller) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Embeddings requests that were answered with an error, by time, key and reason.
+
+        A key with the scope `admin` sees those of all, one with the scope `usage` those of its
+        project.
+        """
+        return page(request, REFUSALS, caller)
 
     return routes
 
@@ -188,39 +243,62 @@ def _restricted(asked: Asked, own: tuple[Filter, ...]) -> Asked:
     return msgspec.structs.replace(asked, query=query)
 
 
-def _page(sums: Sums, asked: Asked, endpoint: Endpoint, page_key: bytes) -> Response:
+def _page(
+    sums: Sums, asked: Asked, endpoint: Endpoint, page_key: bytes, *, named: bool
+) -> Response:
     query = asked.query
     spans = list(islice(buckets(asked.span, query.width, query.zone), asked.limit))
+    sum_up = sums.refused_within if endpoint is REFUSALS else sums.within
     try:
-        found = sums.within(query, spans, most=MAX_RESULTS)
+        found = sum_up(query, spans, most=MAX_RESULTS)
+        groups = [dict(zip(query.by, each.group, strict=True)) for each in found]
+        names = _names(sums, groups) if named else NAMELESS
     except SQLAlchemyError as error:
         raise StorageUnavailable("Usage cannot be read right now. Try again.") from error
-    results = {span: list(each) for span, each in groupby(found, attrgetter("bucket"))}
+    results: dict[Span, list[BaseModel]] = {}
+    for each, group in zip(found, groups, strict=True):
+        fields = _fields(group, names, asked, endpoint)
+        results.setdefault(each.bucket, []).append(_result(each, fields, endpoint))
     last_ms = spans[-1].end_ms
     more = last_ms < asked.span.end_ms
-    result = _costs if endpoint is COSTS else _usage
     told = Page(
         data=[
             Bucket(
                 start_time=span.start_ms // 1000,
                 end_time=span.end_ms // 1000,
-                results=[
-                    result(each, _group(each, asked, endpoint)) for each in results.get(span, ())
-                ],
+                results=results.get(span, []),
             )
             for span in spans
         ],
         has_more=more,
         next_page=asked.cursor(last_ms, page_key) if more else None,
     )
-    return Response(_json.encode(told.model_dump()), media_type="application/json")
+    return Response(_json.encode(told.model_dump()), media_type=JSON)
 
 
-def _group(usage: Usage, asked: Asked, endpoint: Endpoint) -> dict[str, Any]:
-    values = dict(zip(asked.query.by, usage.group, strict=True))
+def _names(sums: Sums, groups: Iterable[Mapping[Dimension, str | None]]) -> Names:
+    ids = {of: {id for each in groups if (id := each.get(of))} for of in ("project_id", "key_id")}
+    return sums.names(projects=ids["project_id"], keys=ids["key_id"])
+
+
+def _fields(
+    group: Mapping[Dimension, str | None], names: Names, asked: Asked, endpoint: Endpoint
+) -> dict[str, Any]:
+    """What a result is about, in the fields that the client knows."""
     keys = [each.removeprefix(METADATA) for each in asked.names if each.startswith(METADATA)]
-    named = {each: values[endpoint.groups[each]] for each in asked.names if each in endpoint.groups}
-    return named | ({"metadata": {key: values[METADATA + key] for key in keys}} if keys else {})
+    fields: dict[str, Any] = {
+        each: group[endpoint.groups[each]] for each in asked.names if each in endpoint.groups
+    }
+    if keys:
+        fields["metadata"] = {key: group[METADATA + key] for key in keys}
+    called = {"project_id": "project_name", "key_id": "api_key_name"}
+    return fields | {called[of]: name for of, name in names.named(group).items()}
+
+
+def _result(each: Usage | Refused, fields: Mapping[str, Any], endpoint: Endpoint) -> BaseModel:
+    if isinstance(each, Refused):
+        return RefusalsResult(**fields, num_requests=each.requests)
+    return (_costs if endpoint is COSTS else _usage)(each, fields)
 
 
 def _usage(usage: Usage, group: Mapping[str, Any]) -> UsageResult:

@@ -56,6 +56,12 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     filters: Mapping[str, Dimension]
     limits: Mapping[Width, tuple[int, int]]
     """How many buckets a page has if nobody says, and at most."""
+    metadata: bool = True
+    """Whether requests' metadata can be grouped and filtered by."""
+
+    def choices(self, names: Iterable[str]) -> str:
+        """These names and, where it is possible, metadata, for a message."""
+        return ", ".join(names) + (" and metadata.KEY" if self.metadata else "")
 
 
 EMBEDDINGS = Endpoint(
@@ -69,6 +75,13 @@ COSTS = Endpoint(
     groups=_GROUPS | {"line_item": "model"},
     filters=_FILTERS | {"line_items": "model"},
     limits={**_LIMITS, "1d": (7, 180)},
+)
+REFUSALS = Endpoint(
+    name="refusals",
+    groups={"project_id": "project_id", "api_key_id": "key_id", "reason": "reason"},
+    filters={"project_ids": "project_id", "api_key_ids": "key_id", "reasons": "reason"},
+    limits=_LIMITS,
+    metadata=False,
 )
 
 
@@ -114,7 +127,7 @@ def read(
     width = _width(given, endpoint)
     names = _groups(given, endpoint)
     query = Query(
-        by=tuple(dict.fromkeys(_dimension(each, endpoint.groups) for each in names)),
+        by=tuple(dict.fromkeys(_dimension(each, endpoint) for each in names)),
         where=tuple(_filters(given, endpoint)),
         width=width,
         zone=_zone(given),
@@ -139,8 +152,8 @@ def read(
 def described(endpoint: Endpoint) -> dict[str, Any]:
     """The parameters in OpenAPI."""
     listed = {
-        "group_by": f"One or more of {', '.join(endpoint.groups)}, and `metadata.` with a key of "
-        "requests' metadata.",
+        "group_by": f"One or more of {', '.join(endpoint.groups)}"
+        + (", and `metadata.` with a key of requests' metadata." if endpoint.metadata else "."),
         **{
             name: f"Only usage whose {name.removesuffix('s')} is one of these."
             for name in endpoint.filters
@@ -191,12 +204,12 @@ def _by_name(parameters: Iterable[tuple[str, str]], endpoint: Endpoint) -> dict[
 def _check_name(name: str, endpoint: Endpoint) -> None:
     if name in _SINGLE or name == "group_by" or name in endpoint.filters:
         return
-    if name.startswith(METADATA):
-        _dimension(name, {})
+    if name.startswith(METADATA) and endpoint.metadata:
+        _dimension(name, endpoint)
         return
-    known = ", ".join([*_SINGLE, "group_by", *endpoint.filters])
+    known = endpoint.choices([*_SINGLE, "group_by", *endpoint.filters])
     raise InvalidRequest(
-        f"{shown(name)} is no parameter of this. There are {known} and metadata.KEY.",
+        f"{shown(name)} is no parameter of this. There are {known}.",
         param=name,
     )
 
@@ -265,13 +278,13 @@ def _groups(given: Mapping[str, Sequence[str]], endpoint: Endpoint) -> tuple[str
             param="group_by",
         )
     for name in names:
-        _dimension(name, endpoint.groups)
+        _dimension(name, endpoint)
     return names
 
 
-def _dimension(name: str, known: Mapping[str, Dimension]) -> Dimension:
+def _dimension(name: str, endpoint: Endpoint) -> Dimension:
     key = name.removeprefix(METADATA)
-    if name.startswith(METADATA):
+    if name.startswith(METADATA) and endpoint.metadata:
         if 1 <= len(key) <= MAX_METADATA_KEY and "\0" not in key:
             return name
         raise InvalidRequest(
@@ -279,12 +292,12 @@ def _dimension(name: str, known: Mapping[str, Dimension]) -> Dimension:
             "characters.",
             param="group_by",
         )
-    if name not in known:
+    if name not in endpoint.groups:
         raise InvalidRequest(
-            f"'group_by' is {shown(name)}. Send one of {', '.join(known)} or metadata.KEY.",
+            f"'group_by' is {shown(name)}. Send one of {endpoint.choices(endpoint.groups)}.",
             param="group_by",
         )
-    return known[name]
+    return endpoint.groups[name]
 
 
 def _filters(given: Mapping[str, Sequence[str]], endpoint: Endpoint) -> Iterable[Filter]:

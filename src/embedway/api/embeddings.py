@@ -20,20 +20,20 @@ from embedway.auth import rights
 from embedway.auth.authenticate import Authenticator
 from embedway.catalog.model import Served
 from embedway.core import ids, money
-from embedway.core.credentials import looks_secret
+from embedway.core.credentials import hidden, looks_secret
 from embedway.core.errors import (
-    BudgetSpent,
     EmbedwayError,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
-    RateLimited,
     StorageUnavailable,
     shown,
 )
+from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import CLIENT_LEFT
 from embedway.observe.metrics import Metrics
+from embedway.observe.refusals import RefusalCounts
 from embedway.pipeline.answer import Answer
 from embedway.pipeline.dry_run import DryRun
 from embedway.pipeline.embed import Embedder
@@ -56,6 +56,52 @@ _log = structlog.get_logger("embedway.api")
 Reply = tuple[int, bytes, Headers]
 
 
+class _Facts:
+    """What is known so far about one request, for its log line and for counting refusals.
+
+    The request itself is not kept: its texts may be megabytes, and its answer is sent slowly.
+    """
+
+    __slots__ = ("end_user", "key_id", "model", "project_id", "reason")
+
+    def __init__(self) -> None:
+        self.project_id = ""
+        self.key_id = ""
+        self.end_user: str | None = None
+        self.model = ""
+        self.reason = ""
+
+    def identify(self, caller: Caller) -> None:
+        """Take who sent the request."""
+        self.key_id = caller.key_id
+        self.project_id = caller.project.id if caller.project else ""
+        self.end_user = caller.on_behalf_of
+
+    def read(self, request: EmbedRequest) -> None:
+        """Take what is logged of the request itself."""
+        self.model = request.model
+        self.end_user = self.end_user or request.user
+
+    def refuse(self, error: EmbedwayError) -> None:
+        """Take why the request is refused, and whose it is if no caller came of its key."""
+        self.reason = error.reason
+        self.key_id = self.key_id or error.key_id
+        self.project_id = self.project_id or error.project_id
+
+    def fields(self) -> dict[str, str]:
+        """The fields of the log line, without those that are not known."""
+        end_user = self.end_user
+        known = {
+            "project": self.project_id,
+            "key": self.key_id,
+            # A key that a client sends where none belongs is not logged.
+            "end_user": end_user and hidden(end_user),
+            "model": self.model,
+            "reason": self.reason,
+        }
+        return {name: value for name, value in known.items() if value}
+
+
 class EmbeddingsEndpoint:
     """Answers every request on the embeddings doors."""
 
@@ -66,6 +112,7 @@ class EmbeddingsEndpoint:
         embedder: Embedder,
         admission: Admission,
         metrics: Metrics,
+        refusals: RefusalCounts,
         body_limits: BodyLimits,
     ) -> None:
         """Args name what it needs."""
@@ -73,15 +120,16 @@ class EmbeddingsEndpoint:
         self._embedder = embedder
         self._admission = admission
         self._metrics = metrics
+        self._refusals = refusals
         self._body_limits = body_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its head to its answer."""
         started_s = time.perf_counter()
         request_id = _request_id(scope)
-        client, ticket = Client(receive, send), Ticket(self._admission)
+        client, ticket, facts = Client(receive, send), Ticket(self._admission), _Facts()
         try:
-            reply = await self._reply(scope, client, ticket, request_id, started_s)
+            reply = await self._reply(scope, client, ticket, facts, request_id, started_s)
             await self._send(client, reply, request_id)
             status = reply[0]
         except BrokenBody:
@@ -101,6 +149,7 @@ class EmbeddingsEndpoint:
             path=scope["path"],
             status=status,
             ms=round(elapsed_s * 1000, 2),
+            **facts.fields(),
         )
 
     async def _send(self, client: Client, reply: Reply, request_id: str) -> None:
@@ -111,10 +160,18 @@ class EmbeddingsEndpoint:
         await client.answer(status, content, headers, self._body_limits)
 
     async def _reply(
-        self, scope: Scope, client: Client, ticket: Ticket, request_id: str, started_s: float
+        self,
+        scope: Scope,
+        client: Client,
+        ticket: Ticket,
+        facts: _Facts,
+        request_id: str,
+        started_s: float,
     ) -> Reply:
         try:
-            request, answer = await self._answer(scope, client, ticket, request_id, started_s)
+            request, answer = await self._answer(
+                scope, client, ticket, facts, request_id, started_s
+            )
             if isinstance(answer, DryRun):
                 return 200, msgspec.json.encode(answer), []
             content = await _body(scope["path"], request, answer)
@@ -127,23 +184,34 @@ class EmbeddingsEndpoint:
             # The store logs once that the database is unavailable, not for each request.
             if error.__cause__ is not None and not isinstance(error, StorageUnavailable):
                 _log.error("failed", request_id=request_id, cause=repr(error.__cause__))
-            if isinstance(error, RateLimited | BudgetSpent):
-                self._metrics.refusals.labels(error.type).inc()
             # Rendered here and not kept: with its traceback an error keeps the whole request.
+            self._count(error, facts)
             refusal = _refusal(error)
         except ClientLeft:
             raise
         except Exception:  # noqa: BLE001  # the request edge: whatever it is, the client gets an answer
             _log.exception("defect", request_id=request_id)
-            refusal = _refusal(
-                InternalError(f"This is a defect of ours, logged under {request_id}.")
-            )
+            defect = InternalError(f"This is a defect of ours, logged under {request_id}.")
+            self._count(defect, facts)
+            refusal = _refusal(defect)
         ticket.release()
         await client.drain(self._body_limits)
         return refusal
 
+    def _count(self, error: EmbedwayError, facts: _Facts) -> None:
+        """Count a request that is refused."""
+        facts.refuse(error)
+        self._metrics.refusals.labels(facts.reason).inc()
+        self._refusals.add(facts.reason, project_id=facts.project_id, key_id=facts.key_id)
+
     async def _answer(
-        self, scope: Scope, client: Client, ticket: Ticket, request_id: str, started_s: float
+        self,
+        scope: Scope,
+        client: Client,
+        ticket: Ticket,
+        facts: _Facts,
+        request_id: str,
+        started_s: float,
     ) -> tuple[EmbedRequest, Answer | DryRun]:
         if scope["method"] != "POST":
             raise MethodNotAllowed(
@@ -155,11 +223,13 @@ class EmbeddingsEndpoint:
         caller = await self._authenticator.caller(
             headers.get(b"authorization"), headers.get(b"x-on-behalf-of")
         )
+        facts.identify(caller)
         rights.require(caller, "embeddings")
         dry_run = _dry_run(scope)
         await self._embedder.check(caller, body_bytes=_declared_bytes(headers))
         ticket.admit(caller)
         request = decode(await client.body(headers, self._body_limits, ticket))
+        facts.read(request)
         with client.watched():
             if dry_run:
                 return request, await self._embedder.dry_run(request, caller)

@@ -73,7 +73,12 @@ class Authenticator:
             caller = await self._of_token(token)
         else:
             raise InvalidKey(f"This is neither an API key nor a token. {_CURE}")
-        return _on_behalf_of(caller, on_behalf_of)
+        try:
+            return _on_behalf_of(caller, on_behalf_of)
+        except EmbedwayError as error:
+            project_id = caller.project and caller.project.id
+            error.attribute(key_id=caller.key_id, project_id=project_id)
+            raise
 
     async def client(self, key_id: str, key: str) -> Caller:
         """The caller that the id of a key and the key itself stand for, if they belong together.
@@ -107,7 +112,14 @@ class Authenticator:
         held = await self._held(key)
         if held is None:
             raise InvalidKey(f"This API key does not exist. {_CURE}")
-        return rights.caller(held, now_ms=self._now_ms(), cure=_CURE)
+        return self._of_held(held, cure=_CURE)
+
+    def _of_held(self, held: Held, *, cure: str) -> Caller:
+        try:
+            return rights.caller(held, now_ms=self._now_ms(), cure=cure)
+        except InvalidKey as error:
+            error.attribute(key_id=held.key.id, project_id=held.key.project_id)
+            raise
 
     async def _of_token(self, token: bytes) -> Caller:
         digest = secret.digest(token.decode("ascii"), pepper=self._pepper)
@@ -123,7 +135,7 @@ class Authenticator:
         held = await self._keys_by_id.get(grant.key_id)
         if held is None:
             raise InvalidKey(f"The API key of this token does not exist. {compact.CURE}")
-        caller = rights.caller(held, now_ms=self._now_ms(), cure=compact.CURE)
+        caller = self._of_held(held, cure=compact.CURE)
         if grant.end_user is not None and not caller.may(("tokens",)):
             raise InvalidKey(
                 f"The API key {caller.key_id} may no longer have tokens of end users. "

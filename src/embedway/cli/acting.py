@@ -11,16 +11,17 @@ from rich.markup import escape
 
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
+from embedway.admin.amounts import spending_cards
 from embedway.catalog.catalog import LOCAL
-from embedway.cli.amounts import shown_budget
+from embedway.cli.amounts import shown_alerts, shown_budget
 from embedway.cli.terminal import fail, load_catalog, load_store, out
 from embedway.config import settings as config
-from embedway.core.budgets import Budget
 from embedway.core.clock import now_ms
 from embedway.core.errors import UnknownModel
+from embedway.core.keys import Key
 from embedway.core.money import as_usd
 from embedway.core.pages import Page
-from embedway.core.subjects import Subject
+from embedway.core.projects import EndUser, Project
 from embedway.routing.resolve import find
 
 ANY = "any"
@@ -119,10 +120,20 @@ def print_record(record: Mapping[str, object]) -> None:
             out.print(f"[bold]{name.replace('_', ' '):{widest}}[/bold]  {escape(str(value))}")
 
 
-def spent(acts: Acts, actor: Actor, subject: Subject, budgets: Sequence[Budget]) -> list[str]:
-    """Each budget as it is typed, with what is spent of it in its window."""
-    amounts = acts.spent(actor, subject, budgets)
-    return [f"{shown_budget(each)} ({as_usd(amounts[each])} USD spent)" for each in budgets]
+def spending(acts: Acts, record: Project | Key | EndUser) -> str:
+    """Each budget of `record` as it is typed, with its alerts and what is spent and left of it."""
+    shown: list[str] = []
+    for each in acts.spending(record):
+        said = f"{as_usd(each.spent_nano_usd)} USD spent, {as_usd(each.left_nano_usd)} USD left"
+        if each.ends_ms is not None:
+            said += f" until {time(each.ends_ms)}"
+        shown.append(f"{shown_budget(each.budget)} ({said}{shown_alerts(each.budget)})")
+    return ", ".join(shown) or "none"
+
+
+def spending_json(acts: Acts, record: Project | Key | EndUser) -> list[dict[str, Any]]:
+    """What is spent and left of each budget of `record`, as the admin API answers it."""
+    return [each.model_dump() for each in spending_cards(acts.spending(record))]
 
 
 def joined(values: Sequence[str] | None, *, none: str = ANY) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, cast, get_args
 
 import typer
 
+from embedway.admin.budget_changes import BudgetChange
 from embedway.cli.terminal import fail
 from embedway.core.budgets import MAX_NANO_USD, Budget, BudgetPer
 from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
@@ -24,6 +25,7 @@ _PER = "|".join(get_args(Per))
 _BUDGET_PER = "|".join(get_args(BudgetPer))
 _LIMIT = re.compile(rf"({_OF})=([0-9]{{1,16}})/({_PER})")
 _BUDGET = re.compile(rf"([0-9]{{1,10}}(?:\.[0-9]{{1,{_NANO_DIGITS}}})?)/({_BUDGET_PER})")
+_PERCENT = re.compile(r"[0-9]{1,3}")
 _MAX_PERCENT = 100
 
 LimitOption = Annotated[
@@ -35,10 +37,11 @@ BudgetOption = Annotated[
     typer.Option("--budget", metavar="USD/PER", help="Such as 25/month or 0.5/day. Repeatable."),
 ]
 AlertOption = Annotated[
-    list[int] | None,
+    list[str] | None,
     typer.Option(
-        "--alert", min=1, max=_MAX_PERCENT, metavar="PERCENT",
-        help="Tell an operator at so many percent of each --budget. Repeatable.",
+        "--alert", metavar="PERCENT",
+        help="Tell an operator at so many percent of each --budget, or without one of each budget "
+        "that there is; 'none' for never. Repeatable.",
     ),
 ]  # fmt: skip
 
@@ -60,8 +63,8 @@ def limit(text: str) -> Limit:
     return Limit(of=of, amount=int(found[2]), per=per)
 
 
-def budget(text: str, *, alerts: Sequence[int] = ()) -> Budget:
-    """The budget that is typed so, with these alerts.
+def budget(text: str) -> Budget:
+    """The budget that is typed so, without alerts.
 
     Raises:
         ValueError: None is; the message says how they are.
@@ -75,7 +78,7 @@ def budget(text: str, *, alerts: Sequence[int] = ()) -> Budget:
             f"{_BUDGET_PER.replace('|', ', ')}."
         )
     per = cast("BudgetPer", found[2])
-    return Budget(amount_nano_usd=amount, per=per, alerts=tuple(sorted(set(alerts))))
+    return Budget(amount_nano_usd=amount, per=per)
 
 
 def shown_limit(limit: Limit) -> str:
@@ -86,6 +89,12 @@ def shown_limit(limit: Limit) -> str:
 def shown_budget(budget: Budget) -> str:
     """The budget as it is typed, without its alerts."""
     return f"{as_usd(budget.amount_nano_usd)}/{budget.per}"
+
+
+def shown_alerts(budget: Budget) -> str:
+    """The alerts of the budget, to be read after it; empty if it has none."""
+    percents = ", ".join(f"{each}%" for each in budget.alerts)
+    return f", alerts at {percents}" if percents else ""
 
 
 def limits(typed: Sequence[str] | None, *, option: str = "--limit") -> tuple[Limit, ...] | None:
@@ -104,15 +113,42 @@ def limits(typed: Sequence[str] | None, *, option: str = "--limit") -> tuple[Lim
 def budgets(
     typed: Sequence[str] | None,
     *,
-    alerts: Sequence[int] | None,
+    alerts: Sequence[str] | None,
+    before: Sequence[Budget] = (),
     option: str = "--budget",
-) -> tuple[Budget, ...] | None:
-    """Likewise of budgets."""
+    alert_option: str = "--alert",
+) -> tuple[BudgetChange, ...] | None:
+    """The changes to the budgets that there are `before`; None if nothing is typed, () for `none`.
+
+    Exits with status 1 for what is no budget or no percentage, and for alerts without a budget.
+    """
+    percents = None if alerts is None else _percents(alerts, option=alert_option)
     if typed is None:
-        if alerts:
-            fail(f"--alert is of a budget. Say which with {option}, such as {option} 25/month.")
-        return None
+        if percents is None:
+            return None
+        if not before:
+            fail(
+                f"{alert_option} is of a budget, and there is none. Say which with {option}, such "
+                f"as {option} 25/month."
+            )
+        return tuple(BudgetChange(per=each.per, alerts=percents) for each in before)
     try:
-        return () if list(typed) == [NONE] else tuple(budget(t, alerts=alerts or ()) for t in typed)
+        whole = () if list(typed) == [NONE] else tuple(map(budget, typed))
     except ValueError as error:
         fail(f"{option} {error}")
+    return tuple(
+        BudgetChange(per=each.per, amount_nano_usd=each.amount_nano_usd, alerts=percents)
+        for each in whole
+    )
+
+
+def _percents(typed: Sequence[str], *, option: str) -> tuple[int, ...]:
+    if list(typed) == [NONE]:
+        return ()
+    for each in typed:
+        if not (_PERCENT.fullmatch(each) and 1 <= int(each) <= _MAX_PERCENT):
+            fail(
+                f"{option} {each!r} is no percentage. Type a whole number from 1 to "
+                f"{_MAX_PERCENT}, such as 80, or 'none' for no alerts."
+            )
+    return tuple(sorted({int(each) for each in typed}))

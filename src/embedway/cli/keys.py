@@ -1,6 +1,6 @@
 """`embedway keys`: make, list, show, change and revoke API keys."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +21,8 @@ from embedway.cli.acting import (
     joined,
     names,
     print_record,
-    spent,
+    spending,
+    spending_json,
     time,
 )
 from embedway.cli.amounts import (
@@ -34,12 +35,12 @@ from embedway.cli.amounts import (
 )
 from embedway.cli.counted import counted
 from embedway.cli.terminal import AsJson, fail, out, print_json, print_table
+from embedway.core.budgets import Budget
 from embedway.core.clock import now_ms
 from embedway.core.errors import NotFound
 from embedway.core.keys import SCOPES, Key
 from embedway.core.pages import Page
 from embedway.core.projects import DEFAULT_PROJECT
-from embedway.core.subjects import Subject
 from embedway.storage import records
 
 DAY_MS = 86_400_000
@@ -139,6 +140,7 @@ def list_keys(
             "expires": time(key.expires_ms),
             "models": key.models if as_json else joined(key.models),
             "providers": key.providers if as_json else joined(key.providers),
+            **({"spending": spending_json(acts, key)} if as_json else {}),
         }
         for key in every(part, lambda key: key.id)
     ]
@@ -147,15 +149,15 @@ def list_keys(
 
 @commands.command()
 def show(key_id: KeyId, as_json: AsJson = False) -> None:
-    """Show a key: whose it is, what it may do, its limits, and what is spent of its budgets."""
+    """Show a key: whose it is, what it may do, and what is spent and left of its budgets."""
     acts, actor = acting()
     key = acts.find_key(actor, key_id)
     if as_json:
         fields = records.row(key)
         del fields["digest"]
-        print_json({**fields, "state": key.state(now_ms())})
+        state = {"state": key.state(now_ms()), "spending": spending_json(acts, key)}
+        print_json({**fields, **state})
         return
-    subject = Subject(kind="key", id=key.id, project_id=key.project_id or "")
     print_record(
         {
             "id": key.id,
@@ -171,7 +173,7 @@ def show(key_id: KeyId, as_json: AsJson = False) -> None:
             "models": joined(key.models),
             "providers": joined(key.providers),
             "limits": joined([shown_limit(each) for each in key.limits]) or "none",
-            "budgets": joined(spent(acts, actor, subject, key.budgets)) or "none",
+            "budgets": spending(acts, key),
         }
     )
 
@@ -193,7 +195,8 @@ def update(
 ) -> None:
     """Change what is said and nothing else; a running server knows within a second.
 
-    What is said of limits, budgets, models, providers or scopes replaces all that there were.
+    What is said of limits, budgets, models, providers or scopes replaces all that there were. A
+    budget keeps its alerts unless --alert says others.
 
     embedway keys update key_dd348f3b1ed2fbc5 --limit requests=100/second --limit tokens=1000000/day
 
@@ -201,15 +204,17 @@ def update(
     """
     if name is not None:
         _check_name(name)
-    changes = given(name=name) | _changes(scopes, models, providers, limit, budget, alert)
+    acts, actor = acting()
+    key = acts.find_key(actor, key_id)
+    changes = given(name=name) | _changes(
+        scopes, models, providers, limit, budget, alert, before=key.budgets
+    )
     if never_expires:
         changes["expires_ms"] = None
     elif expires_days is not None:
         changes["expires_ms"] = now_ms() + round(expires_days * DAY_MS)
     if not changes:
         fail("Nothing is said to change. 'embedway keys update --help' shows what can be.")
-    acts, actor = acting()
-    key = acts.find_key(actor, key_id)
     acts.update_key(actor, key.id, project_id=key.project_id, changes=changes)
     out.print(f"{key_id} is changed.")
 
@@ -248,7 +253,8 @@ def _changes(
     providers: list[str] | None,
     limit: list[str] | None,
     budget: list[str] | None,
-    alert: list[int] | None,
+    alert: list[str] | None,
+    before: Sequence[Budget] = (),
 ) -> dict[str, Any]:
     for each in scopes or ():
         if each not in SCOPES[:-1]:
@@ -256,7 +262,7 @@ def _changes(
     amounts: Mapping[str, Any] = given(
         scopes=tuple(dict.fromkeys(scopes)) if scopes else None,
         limits=limits(limit),
-        budgets=budgets(budget, alerts=alert),
+        budgets=budgets(budget, alerts=alert, before=before),
     )
     return {**names(models, providers), **amounts}
 

@@ -19,7 +19,8 @@ from embedway.cli.acting import (
     joined,
     names,
     print_record,
-    spent,
+    spending,
+    spending_json,
     time,
 )
 from embedway.cli.amounts import (
@@ -28,14 +29,15 @@ from embedway.cli.amounts import (
     LimitOption,
     budgets,
     limits,
+    shown_alerts,
     shown_budget,
     shown_limit,
 )
 from embedway.cli.counted import counted
 from embedway.cli.terminal import AsJson, fail, out, print_json, print_table
+from embedway.core.budgets import Budget
 from embedway.core.clock import now_ms
 from embedway.core.projects import Project
-from embedway.core.subjects import Subject
 from embedway.storage import records
 
 Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="As `list` shows it.")]
@@ -49,6 +51,12 @@ UserBudgets = Annotated[
     list[str] | None,
     typer.Option(
         "--user-budget", metavar="USD/PER", help="As --budget, but of each end user. Repeatable."
+    ),
+]
+UserAlerts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--user-alert", metavar="PERCENT", help="As --alert, but of each --user-budget. Repeatable."
     ),
 ]
 EuNative = Annotated[
@@ -87,6 +95,7 @@ def create(
     alert: AlertOption = None,
     user_limit: UserLimits = None,
     user_budget: UserBudgets = None,
+    user_alert: UserAlerts = None,
     eu_native: EuNative = None,
     zero_data_retention: NoRetention = None,
     allow_quantization: Quantization = None,
@@ -108,7 +117,9 @@ def create(
         limits=limits(limit),
         budgets=budgets(budget, alerts=alert),
         user_limits=limits(user_limit, option="--user-limit"),
-        user_budgets=budgets(user_budget, alerts=None, option="--user-budget"),
+        user_budgets=budgets(
+            user_budget, alerts=user_alert, option="--user-budget", alert_option="--user-alert"
+        ),
         eu_native=eu_native,
         zero_data_retention=zero_data_retention,
         allow_quantization=allow_quantization,
@@ -139,6 +150,7 @@ def list_projects(
             "state": _state(each),
             "created": time(each.created_ms),
             **_amounts(each, as_json=as_json),
+            **({"spending": spending_json(acts, each)} if as_json else {}),
         }
         for each in found
     ]
@@ -147,13 +159,13 @@ def list_projects(
 
 @commands.command()
 def show(project: Which, as_json: AsJson = False) -> None:
-    """Show a project: its rules, its limits, and what is spent of its budgets."""
+    """Show a project: its rules, its limits, and what is spent and left of its budgets."""
     acts, actor = acting()
     found = acts.find_project(actor, project)
     if as_json:
-        print_json({**records.row(found), "state": _state(found)})
+        state = {"state": _state(found), "spending": spending_json(acts, found)}
+        print_json({**records.row(found), **state})
         return
-    subject = Subject(kind="project", id=found.id, project_id=found.id)
     print_record(
         {
             "id": found.id,
@@ -165,10 +177,10 @@ def show(project: Which, as_json: AsJson = False) -> None:
             "providers": joined(found.providers),
             "rules": joined(_rules(found)) or "none",
             "limits": joined([shown_limit(each) for each in found.limits]) or "none",
-            "budgets": joined(spent(acts, actor, subject, found.budgets)) or "none",
+            "budgets": spending(acts, found),
             "limits of each end user": joined([shown_limit(each) for each in found.user_limits])
             or "none",
-            "budgets of each end user": joined([shown_budget(each) for each in found.user_budgets])
+            "budgets of each end user": joined([_with_alerts(each) for each in found.user_budgets])
             or "none",
         }
     )
@@ -185,34 +197,44 @@ def update(
     alert: AlertOption = None,
     user_limit: UserLimits = None,
     user_budget: UserBudgets = None,
+    user_alert: UserAlerts = None,
     eu_native: EuNative = None,
     zero_data_retention: NoRetention = None,
     allow_quantization: Quantization = None,
 ) -> None:
     """Change what is said and nothing else; a running server knows within a second.
 
-    What is said of limits, budgets, models or providers replaces all that there were.
+    What is said of limits, budgets, models or providers replaces all that there were. A budget
+    keeps its alerts unless --alert says others.
 
-    embedway projects update web --budget 50/month --alert 80
+    embedway projects update web --budget 50/month
+
+    embedway projects update web --alert 80 --alert 100
 
     embedway projects update web --limit none --model any
     """
     if name is not None:
         _check_name(name)
+    acts, actor = acting()
+    found = acts.find_project(actor, project)
     changes: dict[str, Any] = given(
         name=name,
         limits=limits(limit),
-        budgets=budgets(budget, alerts=alert),
+        budgets=budgets(budget, alerts=alert, before=found.budgets),
         user_limits=limits(user_limit, option="--user-limit"),
-        user_budgets=budgets(user_budget, alerts=None, option="--user-budget"),
+        user_budgets=budgets(
+            user_budget,
+            alerts=user_alert,
+            before=found.user_budgets,
+            option="--user-budget",
+            alert_option="--user-alert",
+        ),
         eu_native=eu_native,
         zero_data_retention=zero_data_retention,
         allow_quantization=allow_quantization,
     ) | names(models, providers)
     if not changes:
         fail("Nothing is said to change. 'embedway projects update --help' shows what can be.")
-    acts, actor = acting()
-    found = acts.find_project(actor, project)
     acts.update_project(actor, found.id, changes, unique=True)
     out.print(f"{found.id} is changed.")
 
@@ -251,6 +273,10 @@ def _amounts(project: Project, *, as_json: bool) -> dict[str, Any]:
         "limits": joined([shown_limit(each) for each in project.limits]),
         "budgets": joined([shown_budget(each) for each in project.budgets]),
     }
+
+
+def _with_alerts(budget: Budget) -> str:
+    return f"{shown_budget(budget)}{shown_alerts(budget)}"
 
 
 def _state(project: Project) -> str:

@@ -39,6 +39,8 @@ err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 GAP = 2
 """Between two columns."""
+NAME_CHARACTERS = 24
+"""A longer name is cut where it stands beside its id."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -110,31 +112,50 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, empty: str, as_json: bool)
     if not rows:
         out.print(empty)
         return
-    if out.is_terminal and _width_of(rows) > out.width:
-        for row in rows:
-            _print_block(row)
-        return
+    headers = {name: name.replace("_", " ") for name in rows[0]}
+    if out.is_terminal and _width_of(rows, headers) > out.width:
+        headers = {name: header.replace(" ", "\n") for name, header in headers.items()}
+        if _width_of(rows, headers) > out.width:
+            for row in rows:
+                _print_block(row)
+            return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, value in rows[0].items():
         numeric = isinstance(value, int) and not isinstance(value, bool)
-        header = name.replace("_", " ")
-        table.add_column(header, justify="right" if numeric else "left", overflow="fold")
+        justify = "right" if numeric else "left"
+        table.add_column(headers[name], justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(escape(_shown(value)) for value in row.values()))
     out.print(table)
 
 
-def _width_of(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Of their table, in characters, if no cell is broken."""
-    columns = (max(len(name), *(len(_shown(row[name])) for row in rows)) for name in rows[0])
-    return sum(width + GAP for width in columns)
+def named(name: str | None, id: str | None) -> str | None:
+    """A name with its id for a table: below each other at a terminal, else in one line."""
+    if name is None or id is None:
+        return id
+    if len(name) > NAME_CHARACTERS:
+        name = f"{name[:NAME_CHARACTERS]}..."
+    return f"{name}\n{id}" if out.is_terminal else f"{name} ({id})"
+
+
+def _width_of(rows: Sequence[Mapping[str, Any]], headers: Mapping[str, str]) -> int:
+    """How wide their table is, in characters, if no cell is broken."""
+    columns = (
+        max(
+            len(line)
+            for cell in (header, *(_shown(row[name]) for row in rows))
+            for line in cell.split("\n")
+        )
+        for name, header in headers.items()
+    )
+    return sum(width + GAP for width in columns) - GAP
 
 
 def _print_block(row: Mapping[str, Any]) -> None:
     """A row of a table that is too wide for the terminal: a line for each cell."""
     widest = max(map(len, row))
     for name, value in row.items():
-        if shown := _shown(value):
+        if shown := _shown(value).replace("\n", "\n" + " " * (widest + GAP)):
             out.print(f"[bold]{name.replace('_', ' '):{widest}}[/bold]  {escape(shown)}")
     out.print()
 

@@ -6,66 +6,44 @@ from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-import msgspec
 import orjson
 import typer
 from rich.progress import Progress
 
-from embedway.cli import exports
+from embedway.cli import exports, sums
 from embedway.cli.acting import acting
 from embedway.cli.counted import are
 from embedway.cli.exports import Kind
-from embedway.cli.terminal import AsJson, err, fail, load_store, out, print_table
-from embedway.core.buckets import Width, epoch_ms, local, zones
-from embedway.core.money import as_usd
-from embedway.core.report import METADATA, Dimension, Figures, Filter, Query, Usage
+from embedway.cli.sums import DIMENSIONS, MONEY, WIDTHS, ReportRequest
+from embedway.cli.terminal import AsJson, err, fail, load_store, out
+from embedway.core import report
+from embedway.core.buckets import epoch_ms, zones
+from embedway.core.report import METADATA, Dimension, Filter, Query
 from embedway.storage.tables import usage as ledger
 from embedway.storage.usage import SqlUsage
 
 FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
-WIDTHS: dict[str, Width] = {"day": "1d", "hour": "1h", "month": "1mo"}
-DIMENSIONS: dict[str, Dimension] = {
-    "model": "model",
-    "provider": "provider",
-    "key": "key_id",
-    "project": "project_id",
-    "user": "end_user",
-    "on_behalf_of": "on_behalf_of",
-}
-CHOICES = ", ".join([*WIDTHS, *DIMENSIONS, "metadata.KEY"])
-_MONEY = {"cost_usd": "cost_nano_usd", "upstream_cost_usd": "upstream_cost_nano_usd"}
-_COUNTS = (
-    "requests",
-    "errors",
-    "items",
-    "tokens",
-    "cached_tokens",
-    "estimated_tokens",
-    "unpriced_tokens",
-    "failed_calls",
-)
+OF_REFUSALS = ("project", "key", "reason")
+"""What refused requests are counted by, beside the time."""
+OF_USAGE = tuple(name for name in DIMENSIONS if name != "reason")
+CHOICES = ", ".join([*WIDTHS, *OF_USAGE, "metadata.KEY"])
+BY = "day,model"
+BY_OF_REFUSALS = "day,project,reason"
 
 ISSUER = "issuer:"
 """How the key of requests with a token of an outside issuer begins."""
-FIGURES = Figures.__struct_fields__
 
 Names = list[str] | None
 
 
-class _Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for, and of which time."""
-
-    names: tuple[str, ...]
-    """What to sum by, as it was typed."""
-    query: Query
-    since_ms: int | None
-    until_ms: int | None
-
-
 def usage(
     by: Annotated[
-        str, typer.Option(help=f"What to sum by, with commas between: {CHOICES}.")
-    ] = "day,model",
+        str | None,
+        typer.Option(
+            help=f"What to sum by, with commas between: {CHOICES}; {BY} if left out. Refused "
+            f"requests by {', '.join([*WIDTHS, *OF_REFUSALS])}; {BY_OF_REFUSALS} if left out."
+        ),
+    ] = None,
     since: Annotated[datetime | None, typer.Option(formats=FORMATS, help="From then on.")] = None,
     until: Annotated[
         datetime | None, typer.Option(formats=FORMATS, help="Up to but without then.")
@@ -94,11 +72,17 @@ def usage(
     lines: Annotated[
         bool, typer.Option("--lines", help="Write the ledger's lines to --output, not sums.")
     ] = False,
+    refused: Annotated[
+        bool,
+        typer.Option("--refused", help="Count requests that were answered with an error instead."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show requests, errors, items, tokens and cost, summed from the ledger.
 
-    Items, tokens and cost are those of answered requests; refused ones are counted as errors.
+    Items, tokens and cost are those of answered requests. Columns of zeros are left out. Below the
+    table are the requests that were answered with an error, by project and reason.
+
     Tokens are counted as the model counts them, or as its provider tells; where neither could be
     had they are an estimate. Tokens of a model whose price is not known cost nothing here: declare
     its price in embedway.toml. The upstream cost is what providers may charge, also for calls that
@@ -110,25 +94,34 @@ def usage(
 
         embedway usage --by key --since 2026-01-01 --until 2026-02-01 --json
 
+        embedway usage --refused --by day,project,key,reason
+
         embedway usage --lines --since 2026-01-01 --output lines.parquet
     """
     project, key = _known(project, key)
     given = {"project": project, "key": key, "model": model, "provider": provider, "user": user}
     named = {DIMENSIONS[name]: values for name, values in given.items() if values}
     where = [*named.items(), *_of_metadata(metadata or [])]
-    asked = _asked(by, since, until, time_zone, where)
+    if by is None:
+        by = BY_OF_REFUSALS if refused else BY
+    asked = _asked(by, since, until, time_zone, where, refused=refused)
     if output is None:
         if lines:
             fail("--lines needs --output, with the name of a .csv or .parquet file.")
-        rows = [_row(each, asked, as_json=as_json) for each in _sums(asked)]
-        print_table(rows, empty=_none(asked), as_json=as_json)
+        sums.show(asked, _source(), as_json=as_json)
         return
     if as_json:
         fail("--json prints and --output writes a file. Leave one of them out.")
+    if lines and refused:
+        fail("Refused requests have no lines, only counts. Leave out --lines or --refused.")
     if why := exports.refusal(output):
         fail(f"--output {str(output)!r} is not possible: {why}.")
-    count = _write_lines(asked, output) if lines else _write_sums(asked, output)
+    count = _write_lines(asked, output) if lines else sums.write(asked, _source(), output)
     out.print(f"{are(count, 'line' if lines else 'sum')} in {output}.")
+
+
+def _source() -> SqlUsage:
+    return SqlUsage(load_store().database)
 
 
 def _known(projects: Names, keys: Names) -> tuple[Names, Names]:
@@ -149,11 +142,15 @@ def _asked(
     until: datetime | None,
     time_zone: str,
     where: Sequence[tuple[Dimension, Sequence[str]]],
-) -> _Asked:
+    *,
+    refused: bool,
+) -> ReportRequest:
     if time_zone not in zones():
         fail(f"There is no time zone {time_zone!r}. Use a name such as Europe/Berlin, or UTC.")
     zone = ZoneInfo(time_zone)
-    names = _names(by)
+    names = _names(by, refused=refused)
+    if refused and not {of for of, _ in where} <= report.OF_REFUSALS:
+        fail("Refused requests are counted by project and key. Leave out all other filters.")
     for each in (*names, *(value for of, values in where for value in (of, *values))):
         if not _is_unicode(each):
             fail(f"{each!r} is not UTF-8, and so is not in the ledger.")
@@ -168,15 +165,19 @@ def _asked(
         width=next((WIDTHS[name] for name in names if name in WIDTHS), None),
         zone=zone,
     )
-    return _Asked(names=names, query=query, since_ms=since_ms, until_ms=until_ms)
+    return ReportRequest(
+        names=names, query=query, since_ms=since_ms, until_ms=until_ms, refused=refused
+    )
 
 
-def _names(by: str) -> tuple[str, ...]:
+def _names(by: str, *, refused: bool) -> tuple[str, ...]:
     typed = [name.strip() for name in by.split(",") if name.strip()]
     names = [each if each.startswith(METADATA) else each.replace("-", "_") for each in typed]
-    known = {*WIDTHS, *DIMENSIONS}
-    if unknown := [each for each in names if each not in known and not _is_metadata(each)]:
-        fail(f"Cannot sum by {', '.join(sorted(unknown))}. Choose from: {CHOICES}.")
+    known = {*WIDTHS, *(OF_REFUSALS if refused else OF_USAGE)}
+    known |= {each for each in names if _is_metadata(each) and not refused}
+    if unknown := sorted({*names} - known):
+        choices = ", ".join([*WIDTHS, *OF_REFUSALS]) if refused else CHOICES
+        fail(f"Cannot sum by {', '.join(unknown)}. Choose from: {choices}.")
     if len(times := [each for each in dict.fromkeys(names) if each in WIDTHS]) > 1:
         fail(f"Cannot sum by {' and '.join(times)} at once. Choose one of them.")
     return tuple(dict.fromkeys(names))
@@ -204,73 +205,15 @@ def _of_metadata(pairs: Sequence[str]) -> list[tuple[Dimension, list[str]]]:
     return list(found.items())
 
 
-def _none(asked: _Asked) -> str:
-    at = "" if asked.since_ms is None and asked.until_ms is None else " in that time"
-    of = " for that" if asked.query.where else ""
-    return f"No usage{at}{of}." if at or of else "No usage yet."
-
-
-def _sums(asked: _Asked) -> list[Usage]:
-    found = SqlUsage(load_store().database).report(
-        asked.query, since_ms=asked.since_ms, until_ms=asked.until_ms
-    )
-    by = [DIMENSIONS.get(name, name) for name in asked.names]
-
-    def order(usage: Usage) -> list[tuple[bool, Any]]:
-        values = dict(zip(asked.query.by, usage.group, strict=True))
-        # By the time, not its name: an hour of autumn is there twice.
-        at = (True, usage.bucket.start_ms)
-        return [(values[of] is not None, values[of]) if of in values else at for of in by]
-
-    return sorted(found, key=order)
-
-
-def _group(usage: Usage, asked: _Asked) -> dict[str, str | None]:
-    values = dict(zip(asked.query.by, usage.group, strict=True))
-    begins = local(usage.bucket.start_ms, asked.query.zone)
-    times = {
-        "day": begins.date().isoformat(),
-        "month": f"{begins:%Y-%m}",
-        "hour": begins.replace(minute=0, second=0, microsecond=0).isoformat(timespec="minutes"),
-    }
-    return {
-        name: times[name] if name in times else values[DIMENSIONS.get(name, name)]
-        for name in asked.names
-    }
-
-
-def _row(usage: Usage, asked: _Asked, *, as_json: bool) -> dict[str, Any]:
-    counts = {name: getattr(usage.figures, name) for name in _COUNTS}
-    costs = {name: as_usd(getattr(usage.figures, nano)) for name, nano in _MONEY.items()}
-    shown = {name: float(value) for name, value in costs.items()} if as_json else costs
-    return {**_group(usage, asked), **counts, **shown}
-
-
-def _write_sums(asked: _Asked, output: Path) -> int:
-    found = _sums(asked)
-    rows = [
-        _group(each, asked) | {name: getattr(each.figures, name) for name in FIGURES}
-        for each in found
-    ]
-    columns: dict[str, Kind] = {
-        **dict.fromkeys(asked.names, "text"),
-        **dict.fromkeys(FIGURES, "integer"),
-        **dict.fromkeys(_MONEY, "usd"),
-    }
-    with exports.writer(output, columns) as write:
-        write({name: [row[_MONEY.get(name, name)] for row in rows] for name in columns})
-    return len(rows)
-
-
-def _write_lines(asked: _Asked, output: Path) -> int:
+def _write_lines(asked: ReportRequest, output: Path) -> int:
     names = [column.name for column in ledger.columns]
     kinds: dict[type, Kind] = {int: "integer", bool: "flag"}
     columns: dict[str, Kind] = {
         **{column.name: kinds.get(column.type.python_type, "text") for column in ledger.columns},
         "at": "time",
-        **dict.fromkeys(_MONEY, "usd"),
+        **dict.fromkeys(MONEY, "usd"),
     }
-    source = SqlUsage(load_store().database)
+    source = _source()
     found = source.lines(asked.query.where, since_ms=asked.since_ms, until_ms=asked.until_ms)
     extent, count = source.extent(), 0
     with (
@@ -284,7 +227,7 @@ def _write_lines(asked: _Asked, output: Path) -> int:
             batch: dict[str, Sequence[Any]] = dict(zip(names, zip(*rows, strict=True), strict=True))
             batch["metadata"] = [_readable(each) for each in batch["metadata"]]
             batch["at"] = batch["at_ms"]
-            batch |= {name: batch[nano] for name, nano in _MONEY.items()}
+            batch |= {name: batch[nano] for name, nano in MONEY.items()}
             write(batch)
             progress.update(task, completed=batch["at_ms"][-1] - start_ms)
     return count

@@ -13,7 +13,8 @@ from embedway.cli.acting import (
     given,
     joined,
     print_record,
-    spent,
+    spending,
+    spending_json,
     time,
 )
 from embedway.cli.amounts import (
@@ -28,7 +29,6 @@ from embedway.cli.amounts import (
 from embedway.cli.terminal import AsJson, fail, out, print_json, print_table
 from embedway.core.budgets import Budget
 from embedway.core.limits import Limit
-from embedway.core.subjects import Subject
 from embedway.storage import records
 
 AS_PROJECT = "as the project says"
@@ -58,6 +58,7 @@ def list_users(project: OfProject, as_json: AsJson = False) -> None:
             "blocked": time(each.blocked_ms),
             "limits": kept["limits"] if as_json else _limits(each.limits),
             "budgets": kept["budgets"] if as_json else _budgets(each.budgets),
+            **({"spending": spending_json(acts, each)} if as_json else {}),
         }
         for each, kept in ((each, records.row(each)) for each in found)
     ]
@@ -66,23 +67,22 @@ def list_users(project: OfProject, as_json: AsJson = False) -> None:
 
 @commands.command()
 def show(end_user: EndUserId, project: OfProject, as_json: AsJson = False) -> None:
-    """Show the record of an end user, and what is spent of its own budgets."""
+    """Show an end user, with or without a record: what is spent and left of its budgets."""
     acts, actor = acting()
     of = acts.find_project(actor, project).id
     found = acts.end_user(actor, of, end_user)
     if as_json:
-        print_json(records.row(found))
+        print_json({**records.row(found), "spending": spending_json(acts, found)})
         return
-    subject = Subject(kind="end user", id=found.id, project_id=of)
-    own = found.budgets
+    whose = f"{AS_PROJECT}: " if found.budgets is None else ""
     print_record(
         {
             "id": found.id,
             "project": of,
-            "since": time(found.created_ms),
+            "record since": time(found.created_ms) or "none: it is as all others",
             "blocked": time(found.blocked_ms) or "no",
             "limits": _limits(found.limits),
-            "budgets": _budgets(own) if not own else joined(spent(acts, actor, subject, own)),
+            "budgets": f"{whose}{spending(acts, found)}",
         }
     )
 
@@ -103,14 +103,21 @@ def set_user(
 
     `none` is no limit at all; `project` is what the project has for each end user.
     """
+    acts, actor = acting()
+    of = acts.find_project(actor, project).id
     changes: dict[str, Any] = {}
     if limit is not None:
         changes["limits"] = None if limit == [PROJECT] else limits(limit)
-    if budget is not None:
-        changes["budgets"] = None if budget == [PROJECT] else budgets(budget, alerts=alert)
+    if budget == [PROJECT]:
+        if alert:
+            fail("--budget project has the alerts of the project. Leave --alert out.")
+        changes["budgets"] = None
+    elif budget is not None or alert is not None:
+        before = acts.end_user(actor, of, end_user).budgets or ()
+        changes["budgets"] = budgets(budget, alerts=alert, before=before)
     if not changes:
-        fail("Say --limit or --budget. 'embedway users set --help' shows how.")
-    _set(end_user, project, changes)
+        fail("Say --limit, --budget or --alert. 'embedway users set --help' shows how.")
+    acts.set_end_user(actor, of, end_user, changes)
     out.print(f"{end_user} is changed.", markup=False)
 
 

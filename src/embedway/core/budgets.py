@@ -37,6 +37,20 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a budget is spent in the window that is under way."""
+
+    budget: Budget
+    spent_nano_usd: NanoUsd
+    ends_ms: int | None
+    """When the window ends and the budget begins anew, in ms since the epoch; None for never."""
+
+    @property
+    def left_nano_usd(self) -> NanoUsd:
+        """What is not spent. Some of it may be reserved for requests under way."""
+        return max(0, self.budget.amount_nano_usd - self.spent_nano_usd)
+
+
 def window(per: BudgetPer, now_ms: int) -> tuple[int, int | None]:
     """The window that `now_ms` is in: its first millisecond and that after its last.
 

@@ -67,6 +67,9 @@ class EmbedwayError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
+    reason: ClassVar[str] = "server_error"
+    """What logs, metrics and reports of refused requests call this kind of error: its code, unless
+    that is null or shared with another kind."""
 
     def __init__(
         self, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
@@ -75,10 +78,22 @@ class EmbedwayError(Exception):
         self.message = message
         self.param = param
         self.headers: Mapping[str, str] = headers or {}
+        self.key_id = ""
+        """The key of the request, if it is known but refused; not told to clients."""
+        self.project_id = ""
+
+    def __init_subclass__(cls) -> None:
+        if "reason" not in cls.__dict__:
+            cls.reason = cls.code or cls.type
 
     def again(self) -> Self:
         """The same, to be raised to somebody else."""
         return copy(self)
+
+    def attribute(self, *, key_id: str, project_id: str | None) -> None:
+        """Note whose request it is, for the log and the count of refusals."""
+        self.key_id = key_id
+        self.project_id = project_id or ""
 
 
 class InvalidRequest(EmbedwayError):
@@ -124,6 +139,7 @@ class ModelForbidden(Forbidden):
     """The key or its project is restricted to other models or providers."""
 
     code = "model_not_found"
+    reason = "model_forbidden"
 
 
 class UnknownModel(EmbedwayError):
@@ -139,6 +155,7 @@ class NotFound(EmbedwayError):
 
     status = 404
     type = "invalid_request_error"
+    reason = "not_found"
 
 
 class MethodNotAllowed(EmbedwayError):
@@ -146,6 +163,7 @@ class MethodNotAllowed(EmbedwayError):
 
     status = 405
     type = "invalid_request_error"
+    reason = "method_not_allowed"
 
 
 class SlowRequest(EmbedwayError):
@@ -153,6 +171,7 @@ class SlowRequest(EmbedwayError):
 
     status = 408
     type = "invalid_request_error"
+    reason = "slow_request"
 
 
 class BodyTooLarge(EmbedwayError):
@@ -160,6 +179,7 @@ class BodyTooLarge(EmbedwayError):
 
     status = 413
     type = "invalid_request_error"
+    reason = "body_too_large"
 
 
 class EncodedBody(EmbedwayError):
@@ -167,10 +187,13 @@ class EncodedBody(EmbedwayError):
 
     status = 415
     type = "invalid_request_error"
+    reason = "encoded_body"
 
 
 class InternalError(EmbedwayError):
     """A defect of ours; the log has the rest under the request id."""
+
+    reason = "internal_error"
 
 
 class UpstreamFailed(EmbedwayError):
@@ -179,12 +202,14 @@ class UpstreamFailed(EmbedwayError):
     status = 502
     type = "upstream_error"
     code = "server_error"
+    reason = "upstream_failed"
 
 
 class UpstreamRefused(UpstreamFailed):
     """A provider refuses the gateway's key, or the gateway's account there is spent."""
 
     code = "client_error"
+    reason = "upstream_refused"
 
 
 class UpstreamTimeout(UpstreamFailed):
@@ -192,6 +217,7 @@ class UpstreamTimeout(UpstreamFailed):
 
     status = 504
     code = "timeout"
+    reason = "upstream_timeout"
 
 
 class RateLimited(EmbedwayError):
@@ -224,6 +250,7 @@ class TokenRateLimited(RateLimited):
     """More tokens than are allowed in a time."""
 
     type = "tokens"
+    reason = "token_limit_exceeded"
 
 
 class BudgetSpent(EmbedwayError):
@@ -267,6 +294,8 @@ class StorageUnavailable(EmbedwayError):
 
 class CommitInDoubt(StorageUnavailable):
     """Usage may be recorded, or may yet be: the database stopped answering in the commit."""
+
+    reason = "commit_in_doubt"
 
 
 def _retry(after_s: float | None = None) -> Mapping[str, str]:

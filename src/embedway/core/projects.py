@@ -42,7 +42,8 @@ class EndUser(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str
     id: str
     """As in `X-On-Behalf-Of` and `user`."""
-    created_ms: int
+    created_ms: int | None
+    """None if nothing is stored: this end user is treated like the others."""
     blocked_ms: int | None = None
     """Since when requests for this one are refused."""
     limits: tuple[Limit, ...] | None = None

@@ -1,5 +1,6 @@
 """What may be asked of the ledger, and what it answers: usage by time and by whom."""
 
+from collections.abc import Mapping
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -9,8 +10,10 @@ from embedway.core.buckets import Source, Span, Width
 from embedway.core.money import NanoUsd
 
 UTC = ZoneInfo("UTC")
+OF_REFUSALS = frozenset(("project_id", "key_id", "reason"))
+"""What refused requests can be grouped and filtered by."""
 
-Column = Literal["project_id", "key_id", "end_user", "model", "provider", "on_behalf_of"]
+Column = Literal["project_id", "key_id", "end_user", "model", "provider", "on_behalf_of", "reason"]
 Dimension = str
 """A `Column`, or `metadata.` and a key of requests' metadata."""
 METADATA = "metadata."
@@ -78,3 +81,24 @@ class Usage(msgspec.Struct, frozen=True):
     group: tuple[str | None, ...]
     """Its value of each of `Query.by`; None where there is none."""
     figures: Figures
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """How many requests of one group were refused in one bucket."""
+
+    bucket: Span
+    group: tuple[str | None, ...]
+    """As in `Usage`."""
+    requests: int
+
+
+class Names(msgspec.Struct, frozen=True, kw_only=True):
+    """The names of projects and keys, by their ids."""
+
+    projects: Mapping[str, str]
+    keys: Mapping[str, str]
+
+    def named(self, group: Mapping[Dimension, str | None]) -> dict[Dimension, str | None]:
+        """The names of the project and the key in `group`; None for what has none."""
+        by = {"project_id": self.projects, "key_id": self.keys}
+        return {of: by[of].get(id or "") for of, id in group.items() if of in by}

@@ -71,7 +71,7 @@ class Metrics:
         )
         self.refusals = Counter(
             "embedway_refusals",
-            "Requests refused by a limit or a budget, by which of these.",
+            "Embeddings requests that were answered with an error, by its reason.",
             ["reason"],
             registry=self.registry,
         )

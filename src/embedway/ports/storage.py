@@ -9,6 +9,7 @@ from embedway.core.budgets import Budget
 from embedway.core.keys import Held
 from embedway.core.money import NanoUsd
 from embedway.core.projects import EndUser, Project
+from embedway.core.refusals import Refusal
 from embedway.core.spaces import Proof, Reference, ReferenceKey
 from embedway.core.subjects import Subject
 from embedway.core.usage import UsageLine
@@ -140,6 +141,18 @@ class Holds(Protocol):
         """Notes that a budget reached `percent` in the window that `at_ms` is in.
 
         False if that was noted before.
+        """
+        ...
+
+
+class RefusalStore(Protocol):
+    """The counts of refused requests."""
+
+    async def add(self, counts: Mapping[Refusal, int]) -> None:
+        """Add to the counts that are stored: all of these, or none.
+
+        Raises:
+            StorageUnavailable: They cannot be written.
         """
         ...
 

@@ -166,6 +166,18 @@ usage_days = _rollup("usage_days", end_users=False)
 usage_user_hours = _rollup("usage_user_hours", end_users=True)
 usage_user_days = _rollup("usage_user_days", end_users=True)
 
+refusals = Table(
+    "refusals",
+    metadata,
+    # `at_ms` is when a quarter of an hour began. The ids are empty where no key was recognised.
+    Column("at_ms", BigInteger, primary_key=True),
+    Column("project_id", Text, primary_key=True),
+    Column("key_id", Text, primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    sqlite_with_rowid=False,  # reports read ranges of the primary key: kept in its order
+)
+
 holds = Table(
     "holds",
     metadata,

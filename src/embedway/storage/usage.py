@@ -4,7 +4,7 @@ Owns which table answers what. Everything a caller names is bound, never part of
 """
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from operator import add
 from typing import Any
@@ -28,11 +28,23 @@ from sqlalchemy.exc import OperationalError
 
 from embedway.core.buckets import DAY_MS, Run, Source, Span, buckets, local, runs
 from embedway.core.errors import InvalidRequest
-from embedway.core.report import METADATA, UTC, Dimension, Figures, Filter, Query, Usage
-from embedway.storage import database, rollups
+from embedway.core.refusals import QUARTER_MS
+from embedway.core.report import (
+    METADATA,
+    UTC,
+    Dimension,
+    Figures,
+    Filter,
+    Names,
+    Query,
+    Refused,
+    Usage,
+)
+from embedway.storage import database, rollups, tables
 from embedway.storage.tables import (
     SUMS,
     installation,
+    refusals,
     usage,
     usage_days,
     usage_hours,
@@ -43,6 +55,7 @@ from embedway.storage.tables import (
 LINES_FROM = "lines_from_ms"
 """In `installation`: since when lines are kept; none if all are."""
 LINES_AT_ONCE = 10_000
+NAMES_AT_ONCE = 1_000
 QUERY_CANCELED = "57014"
 """Of Postgres, for a statement that took too long."""
 PATIENCE_S = 5.0
@@ -99,7 +112,7 @@ class SqlUsage:
             SQLAlchemyError: The database cannot be read.
         """
         with self._reading(bounded=False) as connection:
-            span = _asked(connection, since_ms, until_ms)
+            span = _asked(_extent(connection), since_ms, until_ms)
             spans = list(buckets(span, query.width, query.zone))
             return _within(connection, query, spans, None)
 
@@ -123,7 +136,7 @@ class SqlUsage:
         with self._reading(bounded=False) as connection:
             if since_ms is not None:
                 _refuse_pruned(connection, since_ms)
-            span = _asked(connection, since_ms, until_ms)
+            span = _asked(_extent(connection), since_ms, until_ms)
             chosen = (
                 select(*columns)
                 .where(usage.c.at_ms >= span.start_ms, usage.c.at_ms < span.end_ms)
@@ -134,10 +147,54 @@ class SqlUsage:
             for part in rows.partitions():
                 yield [tuple(row) for row in part]
 
+    def names(self, *, projects: Collection[str], keys: Collection[str]) -> Names:
+        """The names of the projects and keys with these ids, as far as there are such.
+
+        Raises:
+            SQLAlchemyError: The database cannot be read.
+        """
+        with self._engine.connect() as connection:
+            return Names(
+                projects=_names(connection, tables.projects, projects),
+                keys=_names(connection, tables.keys, keys),
+            )
+
     def extent(self) -> Span:
         """The UTC days from the first to the last that anything was used on."""
         with self._reading(bounded=True) as connection:
             return _extent(connection)
+
+    def refused_within(
+        self, query: Query, spans: Sequence[Span], *, most: int | None = None
+    ) -> list[Refused]:
+        """Count the refused requests of each group in each of `spans`, ordered as by `within`.
+
+        They are counted by quarter hour, which counts in the span that it begins in.
+
+        Args:
+            query: What to group and filter by: no more than `OF_REFUSALS`.
+            spans: Buckets, in order and without gaps.
+            most: See `within`.
+
+        Raises:
+            InvalidRequest: There are more than `most`, or it takes too long.
+            SQLAlchemyError: The database cannot be read.
+        """
+        with self._reading(bounded=most is not None) as connection:
+            return _refused_within(connection, query, spans, most)
+
+    def refused(
+        self, query: Query, *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> list[Refused]:
+        """Like `refused_within`, for all buckets of a time; without bounds for all that is counted.
+
+        Raises:
+            SQLAlchemyError: The database cannot be read.
+        """
+        with self._reading(bounded=False) as connection:
+            span = _asked(_refusals_extent(connection), since_ms, until_ms)
+            spans = list(buckets(span, query.width, query.zone))
+            return _refused_within(connection, query, spans, None)
 
     @contextmanager
     def _reading(self, *, bounded: bool) -> Generator[Connection]:
@@ -198,10 +255,33 @@ def _within(
     to_do = runs((each.within(extent) for each in spans), query.sources)
     if lines := [each.span.start_ms for each in to_do if each.source == "lines"]:
         _refuse_pruned(connection, min(lines))
+    sources = _USER_TABLES if "end_user" in query.dimensions else _TABLES
+    parts = [(sources[run.source], run) for run in to_do]
+    return [
+        Usage(spans[bucket], group, Figures(*sums))
+        for bucket, group, sums in _summed(connection, query, parts, most)
+    ]
+
+
+def _refused_within(
+    connection: Connection, query: Query, spans: Sequence[Span], most: int | None
+) -> list[Refused]:
+    extent = _refusals_extent(connection)
+    parts = [(refusals, run) for run in runs((each.within(extent) for each in spans), ("lines",))]
+    return [
+        Refused(spans[bucket], group, *sums)
+        for bucket, group, sums in _summed(connection, query, parts, most)
+    ]
+
+
+def _summed(
+    connection: Connection, query: Query, parts: Sequence[tuple[Table, Run]], most: int | None
+) -> list[tuple[int, Group, tuple[int, ...]]]:
+    """The sums of each bucket and group, in order, from the rows of `parts`."""
     found: dict[tuple[int, Group], tuple[int, ...]] = {}
     first_sum = len(query.by) + 1
-    for run in to_do:
-        for row in connection.execute(_select(connection, query, run, most)):
+    for table, run in parts:
+        for row in connection.execute(_select(connection, query, table, run, most)):
             key = row[0], tuple(row[1:first_sum])
             sums, before = tuple(row[first_sum:]), found.get(key)
             found[key] = tuple(map(add, before, sums)) if before else sums
@@ -211,10 +291,7 @@ def _within(
                 "groups, or for some of them only.",
                 param="limit",
             )
-    return [
-        Usage(spans[bucket], group, Figures(*found[bucket, group]))
-        for bucket, group in sorted(found, key=_order)
-    ]
+    return [(*key, found[key]) for key in sorted(found, key=_order)]
 
 
 def _order(key: tuple[int, Group]) -> tuple[int, list[tuple[bool, str | None]]]:
@@ -222,9 +299,9 @@ def _order(key: tuple[int, Group]) -> tuple[int, list[tuple[bool, str | None]]]:
     return key[0], [(each is not None, each) for each in key[1]]
 
 
-def _select(connection: Connection, query: Query, run: Run, most: int | None) -> Select[Any]:
-    users = "end_user" in query.dimensions
-    table = (_USER_TABLES if users else _TABLES)[run.source]
+def _select(
+    connection: Connection, query: Query, table: Table, run: Run, most: int | None
+) -> Select[Any]:
     at_ms = table.c.at_ms
     groups = [
         (run.bucket + (at_ms - run.span.start_ms) // run.part_ms).label("bucket"),
@@ -246,7 +323,8 @@ def _sums(table: Table) -> list[ColumnElement[int]]:
         made = rollups.summed(rollups.ROLLUPS[0]).selected_columns
         sums = [made[name] for name in SUMS]
     else:
-        sums = [func.sum(table.c[name]) for name in SUMS]
+        names = ("requests",) if table is refusals else SUMS
+        sums = [func.sum(table.c[name]) for name in names]
     # Postgres sums to a decimal.
     return [cast(each, BigInteger) for each in sums]
 
@@ -274,19 +352,34 @@ def _is_one(connection: Connection, table: Table, filter: Filter) -> ColumnEleme
 
 
 def _extent(connection: Connection) -> Span:
-    first, last = (
-        select(each(usage_days.c.at_ms)).scalar_subquery() for each in (func.min, func.max)
-    )
-    start_ms, end_ms = connection.execute(select(first, last)).one()
-    return Span(0, 0) if start_ms is None else Span(start_ms, end_ms + DAY_MS)
+    return _extent_of(connection, usage_days, DAY_MS)
 
 
-def _asked(connection: Connection, since_ms: int | None, until_ms: int | None) -> Span:
-    extent = _extent(connection)
+def _refusals_extent(connection: Connection) -> Span:
+    return _extent_of(connection, refusals, QUARTER_MS)
+
+
+def _extent_of(connection: Connection, table: Table, width_ms: int) -> Span:
+    first, last = (select(each(table.c.at_ms)).scalar_subquery() for each in (func.min, func.max))
+    start_ms, last_ms = connection.execute(select(first, last)).one()
+    return Span(0, 0) if start_ms is None else Span(start_ms, last_ms + width_ms)
+
+
+def _asked(extent: Span, since_ms: int | None, until_ms: int | None) -> Span:
     return Span(
         extent.start_ms if since_ms is None else since_ms,
         extent.end_ms if until_ms is None else until_ms,
     ).within(extent)
+
+
+def _names(connection: Connection, table: Table, ids: Collection[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    wanted = sorted(ids)
+    for start in range(0, len(wanted), NAMES_AT_ONCE):
+        some = wanted[start : start + NAMES_AT_ONCE]
+        query = select(table.c.id, table.c.name).where(table.c.id.in_(some))
+        found.update((id, name) for id, name in connection.execute(query))
+    return found
 
 
 def _refuse_pruned(connection: Connection, from_ms: int) -> None:

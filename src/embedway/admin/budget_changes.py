@@ -1,0 +1,67 @@
+"""Changes to budgets: what a change leaves out stays as it is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from embedway.core.budgets import Budget, BudgetPer, Percent
+from embedway.core.errors import InvalidRequest
+from embedway.core.money import NanoUsd
+
+FIELDS = ("budgets", "user_budgets")
+"""The fields of records that are budgets."""
+
+
+class BudgetChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A budget as it is to be; there is at most one for each window."""
+
+    per: BudgetPer
+    amount_nano_usd: NanoUsd | None = None
+    """None keeps the amount."""
+    alerts: tuple[Percent, ...] | None = None
+    """None keeps the alerts, and a new budget has none."""
+
+
+def completed(changes: Mapping[str, Any], before: msgspec.Struct | None) -> dict[str, Any]:
+    """The changes with whole budgets: what each leaves out is taken from `before`.
+
+    Args:
+        changes: Fields with their new values. Budgets are `BudgetChange`, or `Budget` if whole.
+        before: The record that is to be changed; None if it is to be made.
+
+    Raises:
+        InvalidRequest: A new budget has no amount.
+    """
+    return {
+        name: _completed(name, value, getattr(before, name, None) or ())
+        if name in FIELDS and value
+        else value
+        for name, value in changes.items()
+    }
+
+
+def _completed(
+    field: str, changes: Sequence[Budget | BudgetChange], before: Sequence[Budget]
+) -> tuple[Budget, ...]:
+    kept = {each.per: each for each in before}
+    return tuple(
+        each if isinstance(each, Budget) else _budget(field, each, kept.get(each.per))
+        for each in changes
+    )
+
+
+def _budget(field: str, change: BudgetChange, before: Budget | None) -> Budget:
+    amount = change.amount_nano_usd
+    if amount is None:
+        if before is None:
+            raise InvalidRequest(
+                f"'{field}' has a new budget per {change.per} without 'amount_usd'. Send how much "
+                "it is.",
+                param=field,
+            )
+        amount = before.amount_nano_usd
+    alerts = change.alerts
+    if alerts is None:
+        alerts = before.alerts if before else ()
+    return Budget(amount_nano_usd=amount, per=change.per, alerts=alerts)
