@@ -22,6 +22,8 @@ import pytest
 from conftest import EMBEDWAY, Gateway, clean_environment, embedway, free_port, get
 from raw_http import until
 
+from embedway.storage.store import open_store
+
 COMMANDS = [
     "serve", "embed", "keys", "keys create", "keys list", "keys revoke", "usage", "models",
     "models list", "models pull", "config", "config show", "doctor",
@@ -34,8 +36,15 @@ MANY = 5_000
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
-    """Settings of a newcomer with an empty data folder and a free port."""
+    """Settings of a newcomer without a data folder, and a free port."""
     return {"EMBEDWAY_DATA_DIR": str(tmp_path / "data"), "EMBEDWAY_PORT": str(free_port())}
+
+
+@pytest.fixture
+def begun(home: dict[str, str]) -> dict[str, str]:
+    """The same with a data folder that has an empty database, as `embedway db init` makes it."""
+    open_store(Path(home["EMBEDWAY_DATA_DIR"])).database.dispose()
+    return home
 
 
 @pytest.fixture(scope="module")
@@ -152,59 +161,59 @@ def test_wrong_use(home: dict[str, str], arguments: list[str], told: str) -> Non
 # Keys and usage
 
 
-def test_keys(home: dict[str, str]) -> None:
+def test_keys(begun: dict[str, str]) -> None:
     """A key is made, listed by its first characters only, revoked once, and never shown again."""
-    assert embedway("keys", "list", env=home).stdout.startswith("No keys yet: embedway keys create")
-    made = embedway("keys", "create", "--name", "a [b] team", "--json", env=home)
+    assert embedway("keys", "list", env=begun).stdout.startswith("No keys yet: embedway keys create")
+    made = embedway("keys", "create", "--name", "a [b] team", "--json", env=begun)
     key = json.loads(made.stdout)
     assert made.stdout.count("\n") == 1
     assert set(key) == {"id", "key"}
     assert SECRET.fullmatch(key["key"])
-    shown = embedway("keys", "create", "--name", "z", "--expires-days", "0", env=home).stdout
+    shown = embedway("keys", "create", "--name", "z", "--expires-days", "0", env=begun).stdout
     assert len(SECRET.findall(shown)) == 1
-    rows = json.loads(embedway("keys", "list", "--json", env=home).stdout)
+    rows = json.loads(embedway("keys", "list", "--json", env=begun).stdout)
     columns = {"id", "name", "project", "key", "state", "created", "expires", "models", "providers"}
     assert [set(row) for row in rows] == [columns] * 2
     assert [(row["name"], row["state"]) for row in rows] == [
         ("a [b] team", "active"),
         ("z", "expired"),
     ]
-    table = embedway("keys", "list", env=home).stdout
+    table = embedway("keys", "list", env=begun).stdout
     assert "a [b] team" in table
     assert key["id"] in table
     assert not SECRET.search(table + json.dumps(rows))
-    assert embedway("keys", "revoke", key["id"], env=home).returncode == 0
-    assert "embedway keys list" in refused("keys", "revoke", key["id"], env=home)
-    assert json.loads(embedway("keys", "list", "--json", env=home).stdout)[0]["state"] == "revoked"
-    for file in Path(home["EMBEDWAY_DATA_DIR"]).iterdir():
+    assert embedway("keys", "revoke", key["id"], env=begun).returncode == 0
+    assert "embedway keys list" in refused("keys", "revoke", key["id"], env=begun)
+    assert json.loads(embedway("keys", "list", "--json", env=begun).stdout)[0]["state"] == "revoked"
+    for file in Path(begun["EMBEDWAY_DATA_DIR"]).iterdir():
         assert key["key"].encode() not in file.read_bytes()
 
 
-def test_what_is_for_good_is_asked_at_a_terminal(home: dict[str, str]) -> None:
+def test_what_is_for_good_is_asked_at_a_terminal(begun: dict[str, str]) -> None:
     """Revoking and archiving say what would stop working and wait for a yes, or `--yes`."""
-    project = embedway("projects", "create", "--name", "web", env=home).stdout.strip()
-    made = embedway("keys", "create", "--name", "k", "--project", "web", "--json", env=home).stdout
+    project = embedway("projects", "create", "--name", "web", env=begun).stdout.strip()
+    made = embedway("keys", "create", "--name", "k", "--project", "web", "--json", env=begun).stdout
     key = json.loads(made)["id"]
     for (*command, id), question in (
         (("keys", "revoke", key), f"Revoke k ({key}) for good? It and its tokens would stop"),
         (("projects", "archive", project), f"Archive web ({project}) for good? Its 1 working key"),
     ):
-        said = at_terminal(*command, id, env=home, until="[y/N]", typed=b"n\n")
+        said = at_terminal(*command, id, env=begun, until="[y/N]", typed=b"n\n")
         assert question in " ".join(said.split())
         assert "Aborted" in said
-    with closing(sqlite3.connect(Path(home["EMBEDWAY_DATA_DIR"]) / "embedway.db")) as connection:
+    with closing(sqlite3.connect(Path(begun["EMBEDWAY_DATA_DIR"]) / "embedway.db")) as connection:
         made = "project_id, name, hint, scopes, created_ms, limits, budgets"
         connection.execute(
             f"INSERT INTO keys (id, digest, issued_by, {made}) "
             f"SELECT 'key_issued', X'00', id, {made} FROM keys"
         )
         connection.commit()
-    said = at_terminal("keys", "revoke", key, env=home, until="[y/N]", typed=b"n\n")
+    said = at_terminal("keys", "revoke", key, env=begun, until="[y/N]", typed=b"n\n")
     assert "and 1 key that it issued" in " ".join(said.split())
-    (row, _) = json.loads(embedway("keys", "list", "--json", env=home).stdout)
+    (row, _) = json.loads(embedway("keys", "list", "--json", env=begun).stdout)
     assert row["state"] == "active"
-    assert "is revoked" in at_terminal("keys", "revoke", key, "--yes", env=home)
-    said = at_terminal("projects", "archive", "web", env=home, until="[y/N]", typed=b"y\n")
+    assert "is revoked" in at_terminal("keys", "revoke", key, "--yes", env=begun)
+    said = at_terminal("projects", "archive", "web", env=begun, until="[y/N]", typed=b"y\n")
     assert "Its 0 working keys" in " ".join(said.split())
     assert "is archived" in said
 
@@ -256,7 +265,7 @@ def test_models(listed: dict[str, str]) -> None:
     assert (row["auto"], row["dimensions"], row["max_item_tokens"]) == (True, 384, 256)
     assert "embedway:all-minilm-l6-v2" in embedway("models", "list", env=listed).stdout
     assert "No model 'gpt' runs here" in refused("models", "pull", "gpt", env=listed)
-    assert "No model 'gpt' runs here" in refused("embed", "a", "--model", "gpt", env=listed)
+    assert "There is no model 'gpt'" in refused("embed", "a", "--model", "gpt", env=listed)
 
 
 @pytest.mark.parametrize("command", [["embed", "a"], ["serve"]])
@@ -318,7 +327,7 @@ def test_two_servers_on_one_port(gateway: Gateway, tmp_path: Path) -> None:
 
 
 def newer(folder: Path) -> None:
-    embedway("keys", "list", env={"EMBEDWAY_DATA_DIR": str(folder)})
+    open_store(folder).database.dispose()
     with closing(sqlite3.connect(folder / "embedway.db")) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
         connection.commit()
@@ -330,7 +339,7 @@ def damaged(folder: Path) -> None:
 
 
 def damaged_inside(folder: Path) -> None:
-    embedway("keys", "list", env={"EMBEDWAY_DATA_DIR": str(folder)})
+    open_store(folder).database.dispose()
     with closing(sqlite3.connect(folder / "embedway.db")) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name='keys'").fetchone()
@@ -384,11 +393,12 @@ def test_a_healthy_place(gateway: Gateway, home: dict[str, str]) -> None:
         assert done.returncode == 0, done.stdout
         rows = json.loads(done.stdout)
         assert [row["check"] for row in rows] == [
-            *("data", "redis", "disk", "weights", "precision", "providers", "port")
+            *("data", "redis", "disk", "weights", "precision"),
+            *("providers", "models", "spaces", "files", "port"),
         ]
         assert all(row["ok"] for row in rows)
     assert f"a gateway is ready on {gateway.url}" in rows[-1]["detail"]
-    assert embedway("doctor", env=home).stdout.count("ok   ") == 7
+    assert embedway("doctor", env=home).stdout.count("ok   ") == 10
 
 
 def test_an_unhealthy_place(home: dict[str, str], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from embedway.core.errors import EmbedwayError
 from embedway.core.projects import Project
 from embedway.storage import database
 from embedway.storage.organisation import changing
+from embedway.storage.store import open_store
 
 SECRET = re.compile(r"sk-gateway-[0-9A-Za-z]{38}")
 
@@ -21,7 +22,8 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
-    """Settings with an empty data folder."""
+    """Settings with an empty database."""
+    open_store(tmp_path / "data").database.dispose()
     return {"EMBEDWAY_DATA_DIR": str(tmp_path / "data"), "EMBEDWAY_LOCAL_SERVERS": "false"}
 
 

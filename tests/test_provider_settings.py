@@ -275,6 +275,7 @@ def test_wrong_sections_stop_those_who_need_them(tmp_path: Path) -> None:
     """A mistake in a section is told by `doctor`; commands that ask nobody go on."""
     wrong = "[providers.openai]\napi_key = '$NOT_THERE'\n"
     env = {"EMBEDWAY_DATA_DIR": str(tmp_path / "data")}
+    assert run(tmp_path, "db", "init", toml=wrong, **env).returncode == 0
     assert run(tmp_path, "keys", "list", toml=wrong, **env).returncode == 0
     done = run(tmp_path, "doctor", toml=wrong, **env)
     assert done.returncode == 1

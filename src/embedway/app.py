@@ -71,7 +71,7 @@ from embedway.providers.fetch import fetch
 from embedway.providers.provider import Provider
 from embedway.routing.health import Healths
 from embedway.routing.router import Router
-from embedway.routing.spaces import Membership
+from embedway.routing.spaces import Membership, Spaces
 from embedway.storage.holds import SqlHolds
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.refusals import SqlRefusals
@@ -92,6 +92,7 @@ class Gateway(msgspec.Struct, frozen=True):
     providers: Sequence[Declared]
     embedder: Embedder
     cards: Cards
+    spaces: Spaces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -159,7 +160,7 @@ async def running(
     async with AsyncExitStack() as parts:
         for each in remote.values():
             parts.push_async_callback(each.aclose)
-        store = await asyncio.to_thread(store_of, settings)
+        store = await asyncio.to_thread(store_of, settings, create=True)
         parts.callback(store.database.dispose)
         process = ids.new("proc")
         ledger = SqlLedger(store.database, process=process, availability=store.availability)
@@ -303,6 +304,7 @@ async def running(
             providers,
             embedder,
             cards,
+            spaces,
         )
 
 

@@ -42,17 +42,25 @@ class Finding(msgspec.Struct, frozen=True):
     cure: str
 
 
-def findings(served: Sequence[Served], *, own: Container[str], today: date) -> list[Finding]:
+def findings(
+    served: Sequence[Served],
+    *,
+    own: Container[str],
+    today: date,
+    enabled: Container[str] = (),
+) -> list[Finding]:
     """What is wrong with `served`, the worst first.
 
     Args:
         served: The catalog, in order of preference.
         own: Names of the providers that one runs oneself, where prices are one's own affair.
         today: By which prices age.
+        enabled: Names of the providers that are asked; of others, many prices are not known.
     """
     hosted = [each for each in served if each.provider not in own]
     found = [
         *_prices(hosted),
+        *_unpriced(hosted, enabled),
         *_dates(hosted, today),
         *_places(hosted),
         *_widths(served),
@@ -85,6 +93,18 @@ def _prices(hosted: Sequence[Served]) -> Iterator[Finding]:
             what = f"{price} USD per million tokens; it costs {min(others)} to {max(others)}"
         if what:
             yield Finding("error", each.id, what, cure)
+
+
+def _unpriced(hosted: Iterable[Served], enabled: Container[str]) -> Iterator[Finding]:
+    for each in hosted:
+        if each.deployment.price_per_mtok_usd is None and each.provider in enabled:
+            yield Finding(
+                "warning",
+                each.id,
+                "nobody says what it costs",
+                "Give price_per_mtok_usd; until then it is billed at 0 USD, and requests within a "
+                "budget do not go there.",
+            )
 
 
 def _dates(hosted: Iterable[Served], today: date) -> Iterator[Finding]:

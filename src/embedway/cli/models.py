@@ -4,15 +4,17 @@ from typing import Annotated
 
 import typer
 
+from embedway.catalog import catalog
 from embedway.catalog.model import Deployment, Model
 from embedway.catalog.named import AUTO
 from embedway.cli import model_show
 from embedway.cli.terminal import (
     AsJson,
+    fail,
     fetch_weights,
-    find_model,
     load_catalog,
     load_settings,
+    local_model,
     out,
     print_table,
 )
@@ -28,8 +30,8 @@ commands = typer.Typer(no_args_is_help=True, help="List models, explain one, and
 def list_models(as_json: AsJson = False) -> None:
     """List every model with its provider, limits and price; its vector space with --json."""
     loaded = config.load()
-    settings, catalog = loaded.settings, load_catalog(loaded)
-    auto = {each.id for each in find(AUTO, catalog, param="model").served}
+    settings, models = loaded.settings, load_catalog(loaded)
+    auto = {each.id for each in find(AUTO, models, param="model").served}
     rows = [
         {
             "id": served.id,
@@ -41,7 +43,7 @@ def list_models(as_json: AsJson = False) -> None:
             # too long for a table
             **({"space": str(served.space())} if as_json else {}),
         }
-        for served in catalog.deployments()
+        for served in models.deployments()
     ]
     print_table(rows, empty="No models.", as_json=as_json)
 
@@ -61,14 +63,27 @@ def _weights(model: Model, settings: Settings) -> str | None:
 
 
 @commands.command()
-def pull(model: Annotated[str, typer.Argument(help="As `list` shows it.")] = "auto") -> None:
-    """Fetch a model's weights now, so that `serve` starts without a network.
+def pull(
+    model: Annotated[
+        str | None, typer.Argument(help="As `list` shows it; all that run here if left out.")
+    ] = None,
+) -> None:
+    """Fetch the weights of models that run here now, so that `serve` starts without a network.
 
     embedway models pull
 
     embedway models pull all-minilm-l6-v2
     """
     settings = load_settings()
-    found = find_model(model, settings)
-    fetch_weights(found, settings)
-    out.print(f"The weights of {found.id} are in {settings.cache_dir}.")
+    here = catalog.load(eu_native=settings.eu_native).local()
+    if model is not None:
+        found = local_model(model, settings)
+        if found is None:
+            fail(
+                f"No model {model!r} runs here, so there are no weights of it to fetch. Those that "
+                f"do: {', '.join(each.id for each in here)}. To fetch all: embedway models pull"
+            )
+        here = [found]
+    for each in here:
+        fetch_weights(each, settings)
+        out.print(f"The weights of {each.id} are in {settings.cache_dir}.")

@@ -1,15 +1,12 @@
 """`embedway providers`: who can be asked, and whether they answer."""
 
 import asyncio
-import time
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 from rich.markup import escape
 
 from embedway.catalog import catalog
-from embedway.catalog.model import Served
 from embedway.cli.terminal import (
     AsJson,
     err,
@@ -20,18 +17,11 @@ from embedway.cli.terminal import (
     print_table,
     say_error,
 )
+from embedway.cli.trials import model_to_try, try_keys
 from embedway.config import settings as config
 from embedway.config.providers import incomplete, offers
-from embedway.core import vectors
-from embedway.core.batch import Batch
-from embedway.core.errors import EmbedwayError
-from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import Row
-from embedway.providers.declared import Declared
 from embedway.providers.registry import rows
-from embedway.routing.resolve import find
-
-TEXT = "The quick brown fox jumps over the lazy dog."
 
 commands = typer.Typer(no_args_is_help=True, help="List providers and try them.")
 
@@ -103,103 +93,34 @@ def try_provider(
             missing[0] if missing
             else f"No provider {name!r} is enabled. Enabled: {names}. `list --all` says how."
         )  # fmt: skip
-    served = _served(chosen, model)
-    name_there = served.name
-    answers: list[dict[str, Any]] = []
-    for number, key in enumerate(chosen.keys or [None]):
-        which = f" with key {number + 1} of {len(chosen.keys)}" if len(chosen.keys) > 1 else ""
-        one = msgspec.structs.replace(chosen, keys=[key] if key else [])
-        began_s = time.perf_counter()
-        try:
-            with err.status(f"Asking {chosen.url}{which}"):
-                width, tokens = asyncio.run(
-                    _embedded(one, served, loaded.settings.request_timeout_s)
-                )
-        except (ProviderError, EmbedwayError, ImportError, ValueError) as error:
-            say_error(f"{name}{which}: {_told(chosen, name_there, error)}")
-            continue
-        answers.append(
-            {
-                "provider": name,
-                "model": name_there,
-                "dimensions": width,
-                "tokens": tokens,
-                "milliseconds": round((time.perf_counter() - began_s) * 1000),
-            }
-        )
-        if not as_json:
+    served = model_to_try(chosen, model)
+    if served is None:
+        fail(f"Say which model: embedway providers test {chosen.name} --model NAME")
+    with err.status(f"Asking {chosen.url}"):
+        trials = asyncio.run(try_keys(chosen, served, timeout_s=loaded.settings.request_timeout_s))
+    for trial in trials:
+        which = f" with {trial.key}" if trial.key else ""
+        if trial.failure:
+            say_error(f"{name}{which}: {trial.failure}")
+        elif as_json:
+            print_json(
+                {
+                    "provider": name,
+                    "model": served.name,
+                    "dimensions": trial.dimensions,
+                    "tokens": trial.tokens,
+                    "milliseconds": trial.milliseconds,
+                }
+            )
+        else:
             unknown = "" if served.model.declared else ", a model that nobody declared"
             out.print(
                 f"[green]{escape(name)}[/green] answers{which}: "
-                f"{escape(name_there)}{unknown}, {width} dimensions, "
-                f"{answers[-1]['milliseconds']} ms."
+                f"{escape(served.name)}{unknown}, {trial.dimensions} dimensions, "
+                f"{trial.milliseconds} ms."
             )
-    if as_json:
-        for answer in answers:
-            print_json(answer)
-    if len(answers) < max(1, len(chosen.keys)):
+    if any(trial.failure for trial in trials):
         raise typer.Exit(1)
-
-
-def _served(chosen: Declared, name: str | None) -> Served:
-    """The model to try, as the catalog knows it."""
-    known = catalog.load(eu_native=False, offers=offers([chosen]))
-    if name:
-        return find(f"{chosen.name}:{name}", known, param="model").served[0]
-    served = [each for each in known.deployments() if each.provider == chosen.name]
-    if served:
-        return served[0]
-    return fail(f"Say which model: embedway providers test {chosen.name} --model NAME")
-
-
-async def _embedded(declared: Declared, served: Served, timeout_s: float) -> tuple[int, int]:
-    from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: listing needs none
-
-    asked, model = provider.build(declared), served.model
-    batch = Batch(model=served.name, items=[TEXT], tokens=[10], width=model.dimensions)
-    try:
-        async with asyncio.timeout(timeout_s):
-            result = await asked.embed(batch)
-    except TimeoutError:
-        raise ProviderError("timeout") from None
-    finally:
-        await asked.aclose()
-    width = result.vectors.shape[1]
-    if model.dimensions not in {None, width}:
-        raise ValueError(
-            f"it answers with {width} dimensions, but {model.dimensions} are declared for "
-            f"{model.id}. Correct its dimensions in embedway.toml."
-        )
-    vectors.check(result.vectors, items=1, dimensions=None)
-    return width, result.tokens or 0
-
-
-def _told(declared: Declared, model: str, error: Exception) -> str:
-    """What went wrong, for who runs the gateway."""
-    if not isinstance(error, ProviderError):
-        return str(error)
-    status = f" (HTTP {error.status})" if error.status else ""
-    reason = f": {error.reason}" if error.reason else ""
-    cause = f" ({_cause(error.__cause__)})" if error.__cause__ else ""
-    match error.kind:
-        case "credentials":
-            return f"it refuses the key{status}{reason}. The key is from {declared.origin}."
-        case "model":
-            return (
-                f"it has no model {model!r}{status}{reason}. If it should, check the base URL: "
-                f"{declared.url}"
-            )
-        case "unreachable":
-            return (
-                f"nothing answers at {declared.url}{cause}. A private address has to be declared "
-                "as its base_url."
-            )
-        case kind:
-            return f"{kind.replace('_', ' ')}{status}{reason}{cause}. Asked: {declared.url}"
-
-
-def _cause(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 def _kind(row: Row, *, notes: bool) -> dict[str, object]:

@@ -13,15 +13,18 @@ from embedway.auth import secret
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.named import AUTO
+from embedway.cli import notices
 from embedway.cli.address import AddressError, base_url, bind
 from embedway.cli.terminal import fail, fetch_weights, out
 from embedway.config import settings as config
 from embedway.config.providers import enabled, incomplete
-from embedway.config.settings import Settings
+from embedway.config.settings import Loaded
 from embedway.config.stores import store_of
 from embedway.core.clock import now_ms
 from embedway.observe import logs
 from embedway.routing.resolve import find
+from embedway.storage import database
+from embedway.storage.store import Store
 
 if TYPE_CHECKING:
     from embedway.app import Gateway
@@ -59,18 +62,15 @@ def serve(
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         from embedway.cli import server  # noqa: PLC0415  # the engine: other commands do without
 
-        server.run(settings, providers, bound, on_ready=partial(_greet, settings))
+        server.run(settings, providers, bound, on_ready=partial(_greet, loaded))
     except AddressError as error:
         fail(error)
 
 
-def _first_key(settings: Settings) -> str | None:
+def _first_key(store: Store) -> str | None:
     """The secret of a first key, if there has never been one."""
-    store = store_of(settings)
     shown, key = secret.issue("first", pepper=store.pepper, now_ms=now_ms())
-    created = store.keys.create_first(key)
-    store.database.dispose()
-    return shown if created else None
+    return shown if store.keys.create_first(key) else None
 
 
 def _providers(gateway: "Gateway") -> str:
@@ -105,8 +105,20 @@ def _stands_for(alias: str, catalog: Catalog) -> str:
     return f"{', then '.join(catalog.aliases[alias])} ({of})"
 
 
-def _greet(settings: Settings, gateway: "Gateway") -> None:
-    first_key = _first_key(settings)
+def _warnings(loaded: Loaded, gateway: "Gateway") -> str:
+    told = (
+        notices.unpriced(gateway.catalog),
+        notices.drifted(gateway.spaces.drifted()),
+        notices.readable(loaded),
+    )
+    return "".join(f"\n[yellow]warning[/yellow]: {escape(each)}\n" for each in told if each)
+
+
+def _greet(loaded: Loaded, gateway: "Gateway") -> None:
+    settings = loaded.settings
+    store = store_of(settings, create=False)  # the gateway has made it
+    first_key, kept_in = _first_key(store), database.shown(store.database)
+    store.database.dispose()
     base = f"{base_url(settings)}/v1"
     key = first_key or "$EMBEDWAY_API_KEY"
     python_key = f'"{first_key}"' if first_key else 'os.environ["EMBEDWAY_API_KEY"]'
@@ -124,8 +136,9 @@ def _greet(settings: Settings, gateway: "Gateway") -> None:
   auto       {escape(_stands_for(AUTO, gateway.catalog))}
   aliases    {escape(_aliases(gateway.catalog))}
   providers  {escape(_providers(gateway))}
+  database   {escape(kept_in)}
   docs       {base.removesuffix("/v1")}/docs
-
+{_warnings(loaded, gateway)}
 curl {base}/embeddings -H "Authorization: Bearer {key}" \\
   -H "Content-Type: application/json" -d '{escape('{"input": "The quick brown fox"}')}'
 

@@ -19,7 +19,7 @@ from rich.markup import escape
 from embedway.admin.cards import DeploymentCard
 from embedway.catalog import catalog
 from embedway.cli.address import answers, base_url
-from embedway.cli.terminal import err, fail, fetch_weights
+from embedway.cli.terminal import err, fail, fetch_weights, load_store
 from embedway.config import settings as config
 from embedway.config.providers import enabled
 from embedway.config.settings import Loaded
@@ -163,6 +163,7 @@ def _made_here(loaded: Loaded) -> Generator[Source]:
 
     settings = loaded.settings
     logs.configure(format=settings.log_format, level="warning")
+    load_store(settings).database.dispose()  # a gateway would make one where there is none
     for model in catalog.load(eu_native=settings.eu_native).local():
         fetch_weights(model, settings)
     with asyncio.Runner() as runner:

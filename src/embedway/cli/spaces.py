@@ -20,6 +20,7 @@ from embedway.cli.terminal import (
     fail,
     fetch_weights,
     load_providers,
+    load_store,
     out,
     print_table,
     say_error,
@@ -28,7 +29,6 @@ from embedway.config import settings as config
 from embedway.config.models import catalog_of
 from embedway.config.settings import Settings
 from embedway.config.spaces import spaces_of
-from embedway.config.stores import store_of
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof
@@ -172,7 +172,7 @@ def _known() -> _Known:
     logs.configure(format=settings.log_format, level="error")
     declared = load_providers(loaded)
     models = catalog_of(settings, declared)
-    store = store_of(settings)
+    store = load_store(settings)
     spaces = spaces_of(settings, models, declared)
     spaces.learn(*asyncio.run(store.spaces.load()))
     if not settings.canaries:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, NoReturn, cast
 
 import orjson
@@ -29,6 +30,7 @@ from embedway.config.settings import Loaded, Settings
 from embedway.config.stores import store_of
 from embedway.local import weights
 from embedway.providers.declared import Declared
+from embedway.storage import database
 from embedway.storage.store import Store
 
 # Where there is no terminal, a row is a line, however long.
@@ -61,9 +63,21 @@ def load_settings() -> Settings:
     return config.load().settings
 
 
-def load_store() -> Store:
-    """What is kept where the settings say."""
-    return store_of(load_settings())
+def load_store(settings: Settings | None = None) -> Store:
+    """What is kept where the settings say; says which database that is on standard error.
+
+    Raises:
+        NoDatabase: There is none: only `serve` and `db init` make one.
+        DatabaseError: It cannot be used.
+    """
+    store = store_of(settings or load_settings(), create=False)
+    _say_database(database.shown(store.database))
+    return store
+
+
+@cache  # once, however often a command opens it
+def _say_database(shown: str) -> None:
+    err.print(f"[dim]database: {escape(shown)}[/dim]")
 
 
 def load_providers(loaded: Loaded) -> list[Declared]:
@@ -87,16 +101,14 @@ def load_catalog(loaded: Loaded) -> Catalog:
     return catalog_of(loaded.settings, declared)
 
 
-def find_model(name: str, settings: Settings) -> Model:
-    """The model of this name that runs here."""
+def local_model(name: str, settings: Settings) -> Model | None:
+    """The model that this name stands for, if it runs here."""
     try:
         stands_for = flattened({AUTO: settings.auto, **settings.aliases}).get(name, (name,))
     except CatalogError as error:
         fail(error)
     found = catalog.load(eu_native=settings.eu_native).find(stands_for[0])
-    if found is None:
-        fail(f"No model {name!r} runs here. `embedway models list` shows those that do.")
-    return found.served[0].model
+    return found and found.served[0].model
 
 
 def print_json(value: object) -> None:

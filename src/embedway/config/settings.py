@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -277,6 +277,10 @@ class Loaded(msgspec.Struct, frozen=True):
     """`EMBEDWAY_*` variables of the environment that are no setting."""
     variables: Mapping[str, str]
     """Everything in the environment and in `.env`, for the keys of providers."""
+    file: str | None = None
+    """The settings file that was read, `embedway.toml` or the one that is named instead."""
+    dotenv: Mapping[str, str | None] = {}
+    """Everything in `.env`."""
 
 
 def load(**options: object) -> Loaded:
@@ -291,8 +295,11 @@ def load(**options: object) -> Loaded:
     # Kubernetes puts variables of its own under this prefix for a service called embedway, so an
     # unknown one is reported but, unlike in a file, no error.
     unknown = [PREFIX + name.upper() for name in environment.keys() - _NAMES]
+    dotenv = _dotenv()
+    file, toml = _toml(dotenv)
     for origin, source in (
-        *_files(),
+        (str(file), toml),
+        (DOTENV, _prefixed(dotenv)),
         (ENVIRONMENT, {name: environment[name] for name in environment.keys() & _NAMES}),
         (COMMAND_LINE, options),
     ):
@@ -306,22 +313,19 @@ def load(**options: object) -> Loaded:
     except ValidationError as error:
         told = dict.fromkeys(_explained(each, origins) for each in error.errors())
         raise ConfigError("\n".join(told)) from None
-    variables = {**_dotenv(), **os.environ}
-    return Loaded(
-        settings, origins, sorted(unknown), {name: each for name, each in variables.items() if each}
-    )
+    variables = {name: each for name, each in {**dotenv, **os.environ}.items() if each}
+    return Loaded(settings, origins, sorted(unknown), variables, file, dotenv)
 
 
-def _files() -> Iterator[tuple[str, Mapping[str, object]]]:
-    """The settings in `embedway.toml` and `.env`, weakest first."""
-    dotenv = _dotenv()
+def _toml(dotenv: Mapping[str, str | None]) -> tuple[str | None, Mapping[str, object]]:
+    """The settings file, if there is one, and what is in it."""
     named = os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
     config = _expanded(Path(named)) if named else Path(DEFAULT_CONFIG)
     if named or config.exists():
         hint = f"{CONFIG_VARIABLE} names it." if named else ""
         toml = _read(config, lambda: tomllib.loads(config.read_text("utf-8-sig")), hint)
-        yield str(config), toml
-    yield DOTENV, _prefixed(dotenv)
+        return str(config), toml
+    return None, {}
 
 
 def _dotenv() -> Mapping[str, str | None]:

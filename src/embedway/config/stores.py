@@ -8,16 +8,22 @@ from embedway.config.settings import Settings
 from embedway.storage.store import FILE, Store, open_store
 
 
-def store_of(settings: Settings) -> Store:
-    """Opens it, making it on first use; see `embedway.storage.store.open_store`.
+def store_of(settings: Settings, *, create: bool) -> Store:
+    """Opens it; see `embedway.storage.store.open_store`.
+
+    Args:
+        settings: In force.
+        create: Whether to make it where there is none, as a gateway does when it starts.
 
     Raises:
+        NoDatabase: There is none, and it is not to be created.
         DatabaseError: It cannot be made or opened, or its keys were made with another pepper.
     """
     return open_store(
         settings.data_dir,
         database_url=revealed(settings.database_url),
         pepper=revealed(settings.pepper),
+        create=create,
         durability=settings.durability,
     )
 

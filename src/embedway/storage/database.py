@@ -4,8 +4,11 @@ The one way to open either kind, and the one way to write what depends on what w
 nothing of what is stored.
 """
 
+import os
+import shlex
+import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alembic import command
@@ -28,19 +31,42 @@ class DatabaseError(Exception):
     """The database cannot be opened; the message says why and what to do."""
 
 
-def connect(where: Path | str, *, durability: Durability = "process") -> Engine:
-    """The database, created (if a file) and migrated as needed.
+class NoDatabase(DatabaseError):
+    """There is no file at this path, or there are no tables in this Postgres."""
+
+    def __init__(self, what: str) -> None:
+        """Takes what is missing, as a sentence."""
+        super().__init__(
+            f"{what} If yours is elsewhere, set EMBEDWAY_DATA_DIR or EMBEDWAY_DATABASE_URL; "
+            "`embedway config show` says where their values come from. To make a new one here: "
+            "embedway db init"
+        )
+        self.what = what
+
+
+def connect(
+    where: Path | str, *, create: bool = True, durability: Durability = "process"
+) -> Engine:
+    """The database with its tables up to date.
 
     Args:
         where: The file of SQLite, or the URL of Postgres.
+        create: Whether to make the file and to bring the tables up to date where that is needed.
         durability: What a commit survives. Postgres is told on its own side.
 
     Raises:
-        DatabaseError: It cannot be opened, or was written by a newer Embedway.
+        NoDatabase: There is none, and it is not to be created.
+        DatabaseError: It cannot be opened, or was written by a newer Embedway; or by an older one,
+            and is not to be changed.
     """
-    engine = open_engine(where, durability=durability)
+    if create and isinstance(where, Path) and not _is_there(where):
+        _make(where)
+    engine = open_existing(where, durability=durability)
     try:
-        upgrade(engine)
+        if create:
+            upgrade(engine)
+        else:
+            _check_current(engine)
     except DatabaseError:
         engine.dispose()
         raise
@@ -49,8 +75,22 @@ def connect(where: Path | str, *, durability: Durability = "process") -> Engine:
     return engine
 
 
+def open_existing(where: Path | str, *, durability: Durability = "process") -> Engine:
+    """The database as it is, with its tables of whatever revision. See `connect`.
+
+    A Postgres is not reached yet.
+
+    Raises:
+        NoDatabase: There is no such file.
+        DatabaseError: The file is empty, or the URL is none.
+    """
+    if isinstance(where, Path) and not _is_there(where):
+        raise NoDatabase(f"There is no database at {where}.")
+    return open_engine(where, durability=durability)
+
+
 def open_engine(where: Path | str, *, durability: Durability = "process") -> Engine:
-    """The database as it is: neither reached yet nor migrated. See `connect`."""
+    """The database as it is: neither looked for, nor reached, nor migrated. See `connect`."""
     if isinstance(where, Path):
         return sqlite.open_engine(where, durability=durability)
     try:
@@ -128,6 +168,59 @@ def upgrade(engine: Engine) -> None:
         _take(connection, "migrations")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a database file.
+
+    Raises:
+        DatabaseError: The file is empty, which no file of ours ever is: keys and usage are lost.
+    """
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return False
+    if not size:
+        raise DatabaseError(
+            f"{path} is empty (0 bytes), so the keys and usage that were in it are lost. Restore "
+            "it from a copy, or make a new one: "
+            f"rm {shlex.quote(str(path))} && embedway db init"
+        )
+    return True
+
+
+def _make(path: Path) -> None:
+    """Creates the file with all its tables in one step: nobody ever finds it empty or half made."""
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            fresh = Path(folder) / path.name
+            engine = open_engine(fresh)
+            try:
+                upgrade(engine)
+            finally:
+                engine.dispose()
+            # Unlike a rename, a link never replaces what another process has made meanwhile.
+            with suppress(FileExistsError):
+                os.link(fresh, path)
+    except OSError as error:
+        raise DatabaseError(f"Cannot make the database {path}: {explain(error)}") from error
+
+
+def _check_current(engine: Engine) -> None:
+    """Checks that the tables are there and up to date.
+
+    Raises:
+        NoDatabase: There are none.
+        DatabaseError: They are of another revision, or the database cannot be reached.
+    """
+    current, pending = revisions(engine)
+    if current is None:
+        raise NoDatabase(f"There are no tables of Embedway in {shown(engine)}.")
+    if pending:
+        raise DatabaseError(
+            f"The database {shown(engine)} is of revision {current}, and this Embedway needs "
+            f"{pending[-1]}. Take a copy of it, then bring it up to date: embedway db upgrade"
+        )
 
 
 @contextmanager

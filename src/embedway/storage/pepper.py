@@ -40,12 +40,11 @@ def settle(engine: Engine, file: Path, *, given: str | None) -> bytes:
     if given is None and not file.exists():
         with database.writing(engine, lock=_LOCK) as connection:
             # Looked for again: another process may have made it meanwhile.
-            if not file.exists() and _kept(connection):
+            kept = _kept(connection)
+            if kept and not file.exists():
                 raise DatabaseError(_missing(file, database.shown(engine)))
             _create(file)
-            pepper = _read(file)
-            _keep(connection, pepper)
-        return pepper
+            kept = kept or _keep(connection, _read(file))
     pepper = _read(file) if given is None else bytes.fromhex(given)
     with engine.connect() as connection:
         kept = _kept(connection)

@@ -39,23 +39,27 @@ def open_store(
     *,
     database_url: str | None = None,
     pepper: str | None = None,
+    create: bool = True,
     durability: Durability = "process",
 ) -> Store:
-    """Opens what is kept, making it on first use.
+    """Opens what is kept.
 
     Args:
         folder: The data folder.
         database_url: Of Postgres; the file in the folder if not given.
         pepper: In hex; the file in the folder if not given.
+        create: Whether to make it where there is none; see `database.connect`.
         durability: See `database.connect`.
 
     Raises:
+        NoDatabase: There is none, and it is not to be created.
         DatabaseError: It cannot be made or opened, or its keys were made with another pepper.
     """
-    if database_url is None or pepper is None:
-        with _explained(folder):
+    with _explained(folder):
+        if create and (database_url is None or pepper is None):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    engine = database.connect(database_url or folder / FILE, durability=durability)
+        where = database_url or folder / FILE
+        engine = database.connect(where, create=create, durability=durability)
     try:
         with _explained(folder):
             secret = peppers.settle(engine, folder / PEPPER, given=pepper)

@@ -1,0 +1,53 @@
+"""What works, but an operator should know: `serve` and `doctor` say it, in the same words."""
+
+import shlex
+from collections.abc import Sequence
+
+from embedway.catalog.catalog import Catalog
+from embedway.config.exposed import exposed
+from embedway.config.settings import Loaded
+
+NAMED = 3
+"""Models of a provider that are named; of the others, how many there are is said."""
+
+
+def unpriced(catalog: Catalog) -> str | None:
+    """Whose prices nobody knows."""
+    models: dict[str, list[str]] = {}
+    for each in catalog.deployments():
+        if each.deployment.price_per_mtok_usd is None:
+            models.setdefault(each.provider, []).append(each.model.id)
+    if not models:
+        return None
+    found = "; ".join(f"{provider}: {_some(ids)}" for provider, ids in models.items())
+    return (
+        f"No price is known of {found}. They are billed at 0 USD, and requests within a budget do "
+        "not go there. Give each a price_per_mtok_usd in embedway.toml; for the list: "
+        "embedway catalog check"
+    )
+
+
+def drifted(deployments: Sequence[str]) -> str | None:
+    """Whose vectors are no longer what they were."""
+    if not deployments:
+        return None
+    return (
+        f"No longer the vectors they were, and so not asked: {', '.join(deployments)}. Find out "
+        f"what changed there, then: embedway spaces release {deployments[0]}"
+    )
+
+
+def readable(loaded: Loaded) -> str | None:
+    """Which files show their secrets to every user of this machine."""
+    files = exposed(loaded)
+    if not files:
+        return None
+    return (
+        f"Every user of this machine can read the secrets in {', '.join(map(str, files))}. Run: "
+        f"chmod 600 {shlex.join(map(str, files))}"
+    )
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return f"{', '.join(ids[:NAMED])}{more}"

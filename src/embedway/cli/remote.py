@@ -1,0 +1,149 @@
+"""Embeds texts at a provider, without a gateway: what `embed` does for a model that runs elsewhere.
+
+Cuts, retries and checks as a gateway does, but asks one deployment alone: the one whose vectors a
+name stands for. Counts no limits and writes no usage.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from embedway.batching.send import Lot, Sender
+from embedway.catalog.catalog import Catalog
+from embedway.catalog.model import Served
+from embedway.catalog.named import Named
+from embedway.cli.lengths import too_long
+from embedway.cli.trials import explain
+from embedway.config.settings import Settings
+from embedway.config.spaces import spaces_of
+from embedway.core.batch import Batch, Limits, Result
+from embedway.core.errors import ContextLengthExceeded, EmbedwayError, TooManyTokens
+from embedway.core.provider_error import ProviderError
+from embedway.core.request import Truncate
+from embedway.core.vectors import Vectors
+from embedway.pipeline.engines import limits_of
+from embedway.pipeline.prepare import Preparation
+from embedway.providers import provider
+from embedway.providers.declared import Declared
+from embedway.providers.provider import Provider
+from embedway.routing.abilities import refusal
+from embedway.tokenizing.cl100k import Cl100k
+from embedway.wire.decode import decode
+
+
+class CannotEmbed(Exception):
+    """A text cannot be embedded there; the message says which, why and what to do."""
+
+
+def deployment(
+    named: Named, catalog: Catalog, declared: Sequence[Declared], settings: Settings
+) -> Served:
+    """The deployment whose vectors a name stands for, whoever else has the same model."""
+    first = named.served[0]
+    if named.explicit or named.ordered or not settings.canaries:
+        return first
+    maker = spaces_of(settings, catalog, declared).known.maker(first.model.id)
+    return maker if maker in named.served else first
+
+
+class Remote:
+    """A model at a provider."""
+
+    def __init__(self, declared: Declared, served: Served, *, timeout_s: float) -> None:
+        """Takes who is asked, and how long for at most 512 texts or so."""
+        self._declared = declared
+        self._served = served
+        self._timeout_s = timeout_s
+        self._provider = provider.build(declared)
+        self._cl100k = Cl100k()
+        self._preparation = Preparation(tokenizers={}, cl100k=self._cl100k)
+        self._sender = Sender()
+        self._width = served.model.dimensions
+
+    async def embed(self, truncate: Truncate, texts: list[str], first: int) -> Vectors:
+        """The vectors of `texts`, of which `first` is the number of the first, from 1.
+
+        Raises:
+            CannotEmbed: There are none.
+        """
+        served = self._served
+        try:
+            return await self._embedded(texts, truncate)
+        except ProviderError as error:
+            text = "" if error.item is None else f", text {first + error.item}"
+            reason = explain(self._declared, served.name, error)
+            raise CannotEmbed(f"{served.provider}{text}: {reason}") from error
+        except ContextLengthExceeded as error:
+            raise CannotEmbed(await self._too_long(texts, first) or error.message) from error
+        except EmbedwayError as error:
+            raise CannotEmbed(error.message) from error
+        except TimeoutError as error:
+            raise CannotEmbed(
+                f"{served.provider} did not answer within {self._timeout_s:g} s. Try again, or set "
+                "EMBEDWAY_REQUEST_TIMEOUT_S higher."
+            ) from error
+
+    async def aclose(self) -> None:
+        """Closes its connections."""
+        self._cl100k.close()
+        await self._provider.aclose()
+
+    async def _embedded(self, texts: list[str], truncate: Truncate) -> Vectors:
+        fields = {"model": self._served.id, "input": texts, "truncate": truncate}
+        request = decode(msgspec.json.encode(fields))
+        if refused := refusal(request, self._served, self._provider.abilities):
+            raise refused
+        try:
+            lot = await self._preparation.prepared(
+                request, self._served, self._provider.abilities, {}
+            )
+        except TooManyTokens:
+            if len(texts) == 1:
+                raise
+            half = len(texts) // 2
+            parts = [await self._embedded(part, truncate) for part in (texts[:half], texts[half:])]
+            return np.concatenate(parts)
+        # Whoever has declared no width keeps to that of the first answer.
+        batch = msgspec.structs.replace(lot.batch, width=self._width)
+        route = _Route(self._provider, self._served, Lot(batch=batch, exact=lot.exact))
+        async with asyncio.timeout(self._timeout_s):
+            deadline_s = time.monotonic() + self._timeout_s
+            sent = await self._sender.send([route], items=len(texts), deadline_s=deadline_s)
+        self._width = sent.vectors.shape[1]
+        return sent.vectors
+
+    async def _too_long(self, texts: list[str], first: int) -> str | None:
+        """Which text is too long, where its tokens are counted here."""
+        model = self._served.model
+        for number, ids in enumerate(await self._cl100k.encode(texts), first):
+            if reason := too_long(len(ids), model, number=number):
+                return reason
+        return None
+
+
+class _Route:
+    """The one way that all of it is sent; see `embedway.batching.send.Route`."""
+
+    def __init__(self, engine: Provider, served: Served, lot: Lot) -> None:
+        self._engine = engine
+        self._lot = lot
+        self.limits: Limits = limits_of(served, engine.limits)
+        self.provider = served.provider
+
+    async def prepared(self) -> Lot:
+        return self._lot
+
+    async def embed(self, batch: Batch) -> Result:
+        return await self._engine.embed(batch)
+
+    async def finished(self, batch: Batch, result: Result) -> Result:  # noqa: ARG002  # as they are
+        return result
+
+    def began(self, *, others: bool) -> None:
+        """Counts nothing, and knows of nobody else."""
+
+    def ended(self, batch: Batch, outcome: object, seconds: float) -> None:
+        """Counts nothing."""

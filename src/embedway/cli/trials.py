@@ -1,0 +1,121 @@
+"""Tries providers: one short text with each of their keys, which they bill."""
+
+import asyncio
+import time
+
+import msgspec
+
+from embedway.catalog import catalog
+from embedway.catalog.model import Served
+from embedway.config.providers import offers
+from embedway.core import money, vectors
+from embedway.core.batch import Batch
+from embedway.core.errors import EmbedwayError
+from embedway.core.provider_error import ProviderError
+from embedway.providers.declared import Declared
+from embedway.routing.resolve import find
+
+TEXT = "The quick brown fox jumps over the lazy dog."
+TOKENS = 10
+"""About how many tokens that is, for whoever is told the cost beforehand."""
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one text with one key."""
+
+    key: str
+    """Which of several keys, such as `key 2 of 3`; empty for the only one."""
+    dimensions: int = 0
+    tokens: int = 0
+    milliseconds: int = 0
+    failure: str = ""
+    """What went wrong, and the cure; empty if nothing did."""
+
+
+def model_to_try(declared: Declared, name: str | None = None) -> Served | None:
+    """The model of this name as the catalog knows it there, or else the first that is known."""
+    known = catalog.load(eu_native=False, offers=offers([declared]))
+    if name:
+        return find(f"{declared.name}:{name}", known, param="model").served[0]
+    served = (each for each in known.deployments() if each.provider == declared.name)
+    return next(served, None)
+
+
+def cost_usd(served: Served, tokens: int) -> str:
+    """What the provider asks for so many tokens, in USD."""
+    price = served.deployment.price_per_mtok_usd
+    return "unknown" if price is None else money.as_usd(money.cost(tokens, price_per_mtok=price))
+
+
+async def try_keys(declared: Declared, served: Served, *, timeout_s: float) -> list[Trial]:
+    """What comes of each key of a provider, or of asking without one if it has none."""
+    keys = declared.keys or [None]
+    names = [
+        f"key {number} of {len(keys)}" if len(keys) > 1 else ""
+        for number in range(1, len(keys) + 1)
+    ]
+    one_each = (msgspec.structs.replace(declared, keys=[key] if key else []) for key in keys)
+    return await asyncio.gather(
+        *(_tried(each, served, name, timeout_s) for each, name in zip(one_each, names, strict=True))
+    )
+
+
+async def _tried(declared: Declared, served: Served, key: str, timeout_s: float) -> Trial:
+    began_s = time.perf_counter()
+    try:
+        width, tokens = await _embedded(declared, served, timeout_s)
+    except (ProviderError, EmbedwayError, ImportError, ValueError) as error:
+        return Trial(key=key, failure=explain(declared, served.name, error))
+    milliseconds = round((time.perf_counter() - began_s) * 1000)
+    return Trial(key=key, dimensions=width, tokens=tokens, milliseconds=milliseconds)
+
+
+async def _embedded(declared: Declared, served: Served, timeout_s: float) -> tuple[int, int]:
+    """The width of the vector, and the tokens that the provider counts."""
+    from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: listing needs none
+
+    asked, model = provider.build(declared), served.model
+    batch = Batch(model=served.name, items=[TEXT], tokens=[TOKENS], width=model.dimensions)
+    try:
+        async with asyncio.timeout(timeout_s):
+            result = await asked.embed(batch)
+    except TimeoutError:
+        raise ProviderError("timeout") from None
+    finally:
+        await asked.aclose()
+    width = result.vectors.shape[1]
+    if model.dimensions not in {None, width}:
+        raise ValueError(
+            f"it answers with {width} dimensions, but {model.dimensions} are declared for "
+            f"{model.id}. Correct its dimensions in embedway.toml."
+        )
+    vectors.check(result.vectors, items=1, dimensions=None)
+    return width, result.tokens or 0
+
+
+def explain(declared: Declared, model: str, error: Exception) -> str:
+    """What went wrong at a provider, for who runs the gateway."""
+    if not isinstance(error, ProviderError):
+        return str(error)
+    status = f" (HTTP {error.status})" if error.status else ""
+    reason = f": {error.reason}" if error.reason else ""
+    cause = f" ({_cause(error.__cause__)})" if error.__cause__ else ""
+    match error.kind:
+        case "credentials":
+            return f"it refuses the key{status}{reason}. The key is from {declared.origin}."
+        case "model":
+            return (
+                f"it has no model {model!r}{status}{reason}. If it should, check the base URL: "
+                f"{declared.url}"
+            )
+        case "unreachable":
+            return (
+                f"nothing answers at {declared.url}{cause}. A private address has to be declared "
+                "as its base_url."
+            )
+        case kind:
+            return f"{kind.replace('_', ' ')}{status}{reason}{cause}. Asked: {declared.url}"
+
+
+def _cause(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
