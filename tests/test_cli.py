@@ -163,7 +163,9 @@ def test_wrong_use(home: dict[str, str], arguments: list[str], told: str) -> Non
 
 def test_keys(begun: dict[str, str]) -> None:
     """A key is made, listed by its first characters only, revoked once, and never shown again."""
-    assert embedway("keys", "list", env=begun).stdout.startswith("No keys yet: embedway keys create")
+    assert embedway("keys", "list", env=begun).stdout.startswith(
+        "No keys yet: embedway keys create"
+    )
     made = embedway("keys", "create", "--name", "a [b] team", "--json", env=begun)
     key = json.loads(made.stdout)
     assert made.stdout.count("\n") == 1
@@ -221,7 +223,8 @@ def test_what_is_for_good_is_asked_at_a_terminal(begun: dict[str, str]) -> None:
 @pytest.mark.parametrize("name", ["  ", "two\nlines", "\udcff"])
 def test_names_of_keys(home: dict[str, str], name: str) -> None:
     """A name that nobody could read in the list is refused."""
-    assert "use 1 to 256 visible characters" in refused("keys", "create", "--name", name, env=home)
+    said = refused("keys", "create", "--name", name, env=home, status=2)
+    assert "use 1 to 256 visible characters" in said
 
 
 def test_usage(new_gateway: Callable[..., Gateway]) -> None:
@@ -561,23 +564,28 @@ def test_truncation(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "status", "told"),
     [
-        (["a", "--output", "vectors.txt"], "must end in .npy, .parquet or .jsonl"),
-        (["a", "--output", "none/vectors.npy"], "there is no folder 'none'"),
-        (["a", "--output", "folder.npy"], "it is a folder"),
-        (["a", "--output", "/proc/vectors.npy"], "/proc/"),
-        (["a", "--file", "texts"], "Give texts or --file, not both"),
-        (["\udcff"], "not UTF-8"),
+        (["a", "--output", "vectors.txt"], 2, "must end in .npy, .parquet or .jsonl"),
+        (["a", "--output", "none/vectors.npy"], 2, "there is no folder 'none'"),
+        (["a", "--output", "folder.npy"], 2, "it is a folder"),
+        (["a", "--output", "/proc/vectors.npy"], 1, "/proc/"),
+        (["a", "--file", "texts"], 2, "Give texts or --file 'texts', not both"),
+        (["\udcff"], 2, "not UTF-8"),
     ],
 )
 def test_embedding_that_cannot_be(
-    listed: dict[str, str], tmp_path: Path, minilm: object, arguments: list[str], told: str
+    listed: dict[str, str],
+    tmp_path: Path,
+    minilm: object,
+    arguments: list[str],
+    status: int,
+    told: str,
 ) -> None:
     """What cannot be written or read is told in a line."""
     (tmp_path / "folder.npy").mkdir()
     (tmp_path / "texts").write_text("a\n")
-    said = refused("embed", *arguments, env=listed, cwd=tmp_path)
+    said = refused("embed", *arguments, env=listed, status=status, cwd=tmp_path)
     assert told in said
     assert said.count("\n") == 1
 

@@ -482,7 +482,8 @@ def test_commands(postgres_url: str, tmp_path: Path) -> None:
 
     assert "There is no" in run("db", "status")
     assert not (tmp_path / "data").exists()
-    assert "upgraded from nothing" in run("db", "upgrade")
+    assert "embedway db init" in run("db", "upgrade")
+    assert "is made" in run("db", "init")
     assert "up to date" in run("db", "upgrade")
     store = open_store(tmp_path / "data")
     store.keys.create(secret.issue("a", pepper=store.pepper, now_ms=1)[1])

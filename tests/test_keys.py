@@ -73,6 +73,7 @@ RESTRICTED = {
 
 def create(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `keys create` where OpenAI and Mistral are enabled."""
+    open_store(folder / "data").database.dispose()
     env = {**RESTRICTED, "EMBEDWAY_DATA_DIR": str(folder / "data"), **environment}
     return embedway("keys", "create", "--name", "x", *arguments, env=env, cwd=folder)
 

@@ -520,7 +520,7 @@ def env(tmp_path: Path) -> dict[str, str]:
 def run(env: dict[str, str], *arguments: str) -> tuple[int, str]:
     """The exit status of `embedway ledger`, and what it printed."""
     done = CliRunner().invoke(ledger.commands, arguments, env=env)
-    return done.exit_code, done.output
+    return done.exit_code, done.stdout or done.stderr
 
 
 def audited(env: dict[str, str]) -> list[dict[str, str]]:

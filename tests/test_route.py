@@ -176,7 +176,7 @@ def test_texts(several: Gateway, tmp_path_factory: pytest.TempPathFactory) -> No
         assert told["tokens"] == told["candidates"][0]["tokens"] > items
     for wrong in (["auto", "x", "--file", str(file)], ["--file", f"{file}.none"]):
         done = several.cli("route", *wrong)
-        assert (done.returncode, done.stdout) == (1, "")
+        assert (done.returncode, done.stdout) == (2, "")
         assert "Traceback" not in done.stderr
     del several.env["EMBEDWAY_API_KEY"]
 
@@ -210,9 +210,9 @@ def test_whom_to_ask(several: Gateway) -> None:
     environment = several.env | {"EMBEDWAY_API_KEY": several.key}
     several.env, usual = environment, several.env
     try:
-        for url, words in ((nobody, nobody), ("file:///etc/passwd", "no address")):
+        for url, words, status in ((nobody, nobody, 1), ("file:///etc/passwd", "no address", 2)):
             done = several.cli("route", "--url", url)
-            assert (done.returncode, done.stdout) == (1, "")
+            assert (done.returncode, done.stdout) == (status, "")
             assert words in done.stderr
         for url in (several.url, f"{several.url}/v1/"):
             assert parsed(several.cli("route", "--url", url, "--json"))["model"] == "auto"

@@ -355,6 +355,7 @@ class Shell:
     def __init__(self, folder: Path, one: Upstream, two: Upstream) -> None:
         self.folder = folder
         self.env = {"EMBEDWAY_DATA_DIR": str(folder / "data")}
+        open_store(folder / "data").database.dispose()
         lines = ["providers_from_environment = false", "local_servers = false"]
         for name, each in (("one", one), ("two", two)):
             lines += [

@@ -862,9 +862,9 @@ def test_whose_usage(home: dict[str, str]) -> None:
 
 
 def refused(home: dict[str, str], *arguments: str) -> str:
-    """The error of a call that fails."""
+    """The error of a call that is not understood."""
     ran = CliRunner(env=home).invoke(commands, ["usage", *arguments])
-    assert ran.exit_code == 1, ran.stdout
+    assert ran.exit_code == 2, ran.stdout
     return ran.stderr
 
 

@@ -27,7 +27,7 @@ from embedway.cli import (
 )
 from embedway.cli.terminal import say_error
 from embedway.config.settings import ConfigError
-from embedway.core.errors import EmbedwayError
+from embedway.core.errors import EmbedwayError, InvalidRequest
 from embedway.local.weights import WeightsError
 from embedway.providers.registry import BrokenPlugin
 from embedway.storage import database
@@ -83,9 +83,16 @@ commands.command()(doctor.doctor)
 
 
 def app() -> None:
-    """Runs a command. What a person can cure is told in a line, with exit status 1."""
+    """Runs a command. What a person can cure is told in a line.
+
+    The exit status is 2 if the command line itself is wrong, whatever is configured and kept here,
+    and 1 if what it says could not be done.
+    """
     try:
         commands()
+    except InvalidRequest as error:
+        say_error(error)
+        sys.exit(2)
     except (
         ConfigError,
         DatabaseError,

@@ -11,7 +11,7 @@ from typing import Annotated, cast, get_args
 import typer
 
 from embedway.admin.budget_changes import BudgetChange
-from embedway.cli.terminal import fail
+from embedway.cli.terminal import fail, reject
 from embedway.core.budgets import MAX_NANO_USD, Budget, BudgetPer
 from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
 from embedway.core.money import as_usd
@@ -100,14 +100,14 @@ def shown_alerts(budget: Budget) -> str:
 def limits(typed: Sequence[str] | None, *, option: str = "--limit") -> tuple[Limit, ...] | None:
     """What is typed for an option that is repeated; None if it is not there, () for `none`.
 
-    Exits with status 1 for what is no limit.
+    Exits with status 2 for what is no limit.
     """
     if typed is None:
         return None
     try:
         return () if list(typed) == [NONE] else tuple(map(limit, typed))
     except ValueError as error:
-        fail(f"{option} {error}")
+        reject(f"{option} {error}")
 
 
 def budgets(
@@ -120,7 +120,7 @@ def budgets(
 ) -> tuple[BudgetChange, ...] | None:
     """The changes to the budgets that there are `before`; None if nothing is typed, () for `none`.
 
-    Exits with status 1 for what is no budget or no percentage, and for alerts without a budget.
+    Exits with status 2 for what is no budget or no percentage, and for alerts without a budget.
     """
     percents = None if alerts is None else _percents(alerts, option=alert_option)
     if typed is None:
@@ -135,7 +135,7 @@ def budgets(
     try:
         whole = () if list(typed) == [NONE] else tuple(map(budget, typed))
     except ValueError as error:
-        fail(f"{option} {error}")
+        reject(f"{option} {error}")
     return tuple(
         BudgetChange(per=each.per, amount_nano_usd=each.amount_nano_usd, alerts=percents)
         for each in whole
@@ -147,7 +147,7 @@ def _percents(typed: Sequence[str], *, option: str) -> tuple[int, ...]:
         return ()
     for each in typed:
         if not (_PERCENT.fullmatch(each) and 1 <= int(each) <= _MAX_PERCENT):
-            fail(
+            reject(
                 f"{option} {each!r} is no percentage. Type a whole number from 1 to "
                 f"{_MAX_PERCENT}, such as 80, or 'none' for no alerts."
             )

@@ -7,7 +7,7 @@ import orjson
 import typer
 
 from embedway.cli.acting import acting, time
-from embedway.cli.terminal import AsJson, fail, print_table
+from embedway.cli.terminal import AsJson, print_table, reject
 from embedway.core.audit import ACTIONS
 from embedway.storage.audit import Wanted
 
@@ -39,7 +39,7 @@ def audit(
     """
     for each in action or ():
         if each not in ACTIONS:
-            fail(f"--action {each!r} is not possible; there are {', '.join(ACTIONS)}.")
+            reject(f"--action {each!r} is not possible; there are {', '.join(ACTIONS)}.")
     acts, me = acting()
     wanted = Wanted(
         actions=action or (),

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import Engine
 
-from embedway.cli.terminal import AsJson, err, fail, load_settings, out, print_json
+from embedway.cli.terminal import AsJson, err, fail, load_settings, out, print_json, reject
 from embedway.config.settings import Settings
 from embedway.config.stores import database_of, revealed, store_of
 from embedway.core.clock import now_ms
@@ -182,7 +182,7 @@ def repepper(
 def _target(to: str | None, settings: Settings) -> str:
     url = sys.stdin.readline().strip() if to == STDIN else to or revealed(settings.database_url)
     if not url:
-        fail("Where to? Give --to postgresql://user:password@host/database.")
+        reject("Copy to where? embedway db copy --to postgresql://user:password@host/database")
     return url
 
 

@@ -15,7 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from embedway.catalog.model import Model
 from embedway.cli.lengths import too_long
-from embedway.cli.terminal import err, fail, fetch_weights, load_providers, local_model
+from embedway.cli.terminal import err, fail, fetch_weights, load_providers, local_model, reject
 from embedway.cli.vector_files import Write, refusal, writer
 from embedway.config import settings as config
 from embedway.config.models import catalog_of
@@ -63,7 +63,7 @@ def embed(
     """
     loaded = config.load()
     if output and (reason := refusal(output)):
-        fail(f"Cannot write {str(output)!r}: {reason}.")
+        reject(f"Cannot write --output {str(output)!r}: {reason}.")
     lines = read_texts(texts, file)
     if here := local_model(model, loaded.settings):
         _embed_here(here, loaded.settings, lines, truncate, output)
@@ -145,11 +145,14 @@ async def _written(
 def read_texts(texts: list[str] | None, file: Path | None) -> list[str]:
     """Those given, or the lines of `file`, or of standard input: `-`, or if there is neither."""
     if texts and file:
-        fail("Give texts or --file, not both.")
+        reject(f"Give texts or --file {str(file)!r}, not both.")
     if not texts and file is None and sys.stdin.isatty():
-        fail("Nothing to embed. Give texts, --file, or pipe lines in.")
+        reject(
+            "Nothing to embed. Give texts, --file, or pipe lines in, as in: "
+            'embedway embed "The quick brown fox"'
+        )
     if any(not _is_unicode(text) for text in texts or ()):
-        fail("The texts are not UTF-8. Set the terminal to UTF-8, or use --file.")
+        reject("The texts are not UTF-8. Set the terminal to UTF-8, or use --file.")
     lines = texts or _read(file)
     for number, line in enumerate(lines, 1):
         if not line:

@@ -34,7 +34,7 @@ from embedway.cli.amounts import (
     shown_limit,
 )
 from embedway.cli.counted import counted
-from embedway.cli.terminal import AsJson, fail, out, print_json, print_table
+from embedway.cli.terminal import AsJson, fail, out, print_json, print_table, reject
 from embedway.core.budgets import Budget
 from embedway.core.clock import now_ms
 from embedway.core.errors import NotFound
@@ -95,7 +95,7 @@ def create(
     if expires_days is not None:
         changes["expires_ms"] = now_ms() + round(expires_days * DAY_MS)
     if admin and (project or len(changes.keys() - {"expires_ms"}) > 1):
-        fail(
+        reject(
             "--admin makes a key of no project that cannot embed: only --expires-days goes with it."
         )
     acts, actor = acting()
@@ -214,7 +214,7 @@ def update(
     elif expires_days is not None:
         changes["expires_ms"] = now_ms() + round(expires_days * DAY_MS)
     if not changes:
-        fail("Nothing is said to change. 'embedway keys update --help' shows what can be.")
+        reject("Nothing is said to change. 'embedway keys update --help' shows what can be.")
     acts.update_key(actor, key.id, project_id=key.project_id, changes=changes)
     out.print(f"{key_id} is changed.")
 
@@ -258,7 +258,7 @@ def _changes(
 ) -> dict[str, Any]:
     for each in scopes or ():
         if each not in SCOPES[:-1]:
-            fail(f"--scope {each!r} is not possible; there are {', '.join(SCOPES[:-1])}.")
+            reject(f"--scope {each!r} is not possible; there are {', '.join(SCOPES[:-1])}.")
     amounts: Mapping[str, Any] = given(
         scopes=tuple(dict.fromkeys(scopes)) if scopes else None,
         limits=limits(limit),
@@ -269,4 +269,6 @@ def _changes(
 
 def _check_name(name: str) -> None:
     if not visible(name):
-        fail(f"--name {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters.")
+        reject(
+            f"--name {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters."
+        )

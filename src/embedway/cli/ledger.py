@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from embedway.cli.acting import acting
 from embedway.cli.counted import are, counted
-from embedway.cli.terminal import AsJson, err, fail, load_store, out, print_json
+from embedway.cli.terminal import AsJson, err, fail, load_store, out, print_json, reject
 from embedway.core.clock import now_ms
 from embedway.storage import recount, retention
 from embedway.storage.recount import Difference
@@ -56,7 +56,10 @@ def prune(
         return
     if not yes:
         if not sys.stdin.isatty():
-            fail(f"{are(count, 'line')} of before {date}. Give --yes to delete for good.")
+            fail(
+                f"{are(count, 'line')} of before {date}. To delete for good: "
+                f"embedway ledger prune --before {date} --yes"
+            )
         typer.confirm(f"Delete {counted(count, 'line')} of before {date} for good?", abort=True)
     acts, actor = acting()
     acts.on_ledger(actor, "ledger.pruned", {"before": date, "lines": count})
@@ -140,10 +143,10 @@ def _before_ms(before: datetime | None, keep_days: int | None) -> int:
     if keep_days is not None and before is None:
         return today_ms - keep_days * DAY_MS
     if before is None or keep_days is not None:
-        fail("Give either --before or --keep-days.")
+        reject("Give either --before or --keep-days: embedway ledger prune --keep-days 90")
     before_ms = round(before.replace(tzinfo=UTC).timestamp() * 1000)
     if before_ms > today_ms:
-        fail(
+        reject(
             f"--before {before:%Y-%m-%d} is in the future: lines of today are still being written. "
             f"The latest is {_date(today_ms)}."
         )

@@ -34,7 +34,7 @@ from embedway.cli.amounts import (
     shown_limit,
 )
 from embedway.cli.counted import counted
-from embedway.cli.terminal import AsJson, fail, out, print_json, print_table
+from embedway.cli.terminal import AsJson, out, print_json, print_table, reject
 from embedway.core.budgets import Budget
 from embedway.core.clock import now_ms
 from embedway.core.projects import Project
@@ -234,7 +234,7 @@ def update(
         allow_quantization=allow_quantization,
     ) | names(models, providers)
     if not changes:
-        fail("Nothing is said to change. 'embedway projects update --help' shows what can be.")
+        reject("Nothing is said to change. 'embedway projects update --help' shows what can be.")
     acts.update_project(actor, found.id, changes, unique=True)
     out.print(f"{found.id} is changed.")
 
@@ -294,4 +294,6 @@ def _rules(project: Project) -> list[str]:
 
 def _check_name(name: str) -> None:
     if not visible(name):
-        fail(f"--name {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters.")
+        reject(
+            f"--name {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters."
+        )

@@ -10,7 +10,8 @@ from rich.markup import escape
 
 from embedway.cli.embed import read_texts
 from embedway.cli.source import SAMPLE, Url, source
-from embedway.cli.terminal import AsJson, out, print_table
+from embedway.cli.terminal import AsJson, fail, out, print_table
+from embedway.core.errors import InvalidRequest
 from embedway.core.request import InputType, Preference
 from embedway.pipeline.dry_run import Candidate, DryRun, LeftOut
 
@@ -23,7 +24,12 @@ def route(
     file: Annotated[
         Path | None,
         typer.Option(
-            "--file", "-f", dir_okay=False, help="Read a text from each line; - for standard input."
+            "--file",
+            "-f",
+            exists=True,
+            dir_okay=False,
+            allow_dash=True,
+            help="Read a text from each line; - for standard input.",
         ),
     ] = None,
     preference: Annotated[Preference, typer.Option(help="What to favour.")] = "balanced",
@@ -73,7 +79,10 @@ def route(
         "fallbacks": fallbacks,
     }
     with source(url) as asked:
-        told = asked.dry_run(fields)
+        try:
+            told = asked.dry_run(fields)
+        except InvalidRequest as refusal:
+            fail(refusal)  # the command is understood: this is its answer
     if as_json:
         sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
         return

@@ -19,7 +19,7 @@ from rich.markup import escape
 from embedway.admin.cards import DeploymentCard
 from embedway.catalog import catalog
 from embedway.cli.address import answers, base_url
-from embedway.cli.terminal import err, fail, fetch_weights, load_store
+from embedway.cli.terminal import err, fail, fetch_weights, load_store, reject
 from embedway.config import settings as config
 from embedway.config.providers import enabled
 from embedway.config.settings import Loaded
@@ -66,7 +66,10 @@ def source(url: str | None) -> Generator[Source]:
     key = loaded.variables.get(KEY_VARIABLE)
     running = _at(url or base_url(loaded.settings))
     if url and not key:
-        fail(f"The gateway at {running} wants a key. Put one into {KEY_VARIABLE}.")
+        fail(
+            f"The gateway at {running} wants a key. Give it one: "
+            f"export {KEY_VARIABLE}=sk-gateway-..."
+        )
     if key and answers(running):
         err.print(f"Asked: the gateway at {escape(running)}.")
         yield _Running(running, key)
@@ -84,7 +87,7 @@ def source(url: str | None) -> Generator[Source]:
 
 def _at(url: str) -> str:
     if not url.startswith(("http://", "https://")):
-        fail(f"--url {url!r} is no address of a gateway. Use one such as http://127.0.0.1:8080")
+        reject(f"--url {url!r} is no address of a gateway. Use one such as http://127.0.0.1:8080")
     return url.rstrip("/").removesuffix("/v1")
 
 

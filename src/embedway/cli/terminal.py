@@ -58,6 +58,12 @@ def fail(message: object) -> NoReturn:
     raise typer.Exit(1)
 
 
+def reject(message: object) -> NoReturn:
+    """Prints what in the command line is not understood and exits with status 2."""
+    say_error(message)
+    raise typer.Exit(2)
+
+
 def load_settings() -> Settings:
     """The settings in force."""
     return config.load().settings

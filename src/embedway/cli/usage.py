@@ -15,7 +15,7 @@ from embedway.cli.acting import acting
 from embedway.cli.counted import are
 from embedway.cli.exports import Kind
 from embedway.cli.sums import DIMENSIONS, MONEY, WIDTHS, ReportRequest
-from embedway.cli.terminal import AsJson, err, fail, load_store, out
+from embedway.cli.terminal import AsJson, err, load_store, out, reject
 from embedway.core import report
 from embedway.core.buckets import epoch_ms, zones
 from embedway.core.report import METADATA, Dimension, Filter, Query
@@ -107,15 +107,15 @@ def usage(
     asked = _asked(by, since, until, time_zone, where, refused=refused)
     if output is None:
         if lines:
-            fail("--lines needs --output, with the name of a .csv or .parquet file.")
+            reject("--lines needs --output: embedway usage --lines --output lines.csv")
         sums.show(asked, _source(), as_json=as_json)
         return
     if as_json:
-        fail("--json prints and --output writes a file. Leave one of them out.")
+        reject(f"--json prints and --output {str(output)!r} writes a file. Leave one of them out.")
     if lines and refused:
-        fail("Refused requests have no lines, only counts. Leave out --lines or --refused.")
+        reject("Refused requests have no lines, only counts. Leave out --lines or --refused.")
     if why := exports.refusal(output):
-        fail(f"--output {str(output)!r} is not possible: {why}.")
+        reject(f"--output {str(output)!r} is not possible: {why}.")
     count = _write_lines(asked, output) if lines else sums.write(asked, _source(), output)
     out.print(f"{are(count, 'line' if lines else 'sum')} in {output}.")
 
@@ -146,19 +146,19 @@ def _asked(
     refused: bool,
 ) -> ReportRequest:
     if time_zone not in zones():
-        fail(f"There is no time zone {time_zone!r}. Use a name such as Europe/Berlin, or UTC.")
+        reject(f"There is no time zone {time_zone!r}. Use a name such as Europe/Berlin, or UTC.")
     zone = ZoneInfo(time_zone)
     names = _names(by, refused=refused)
     if refused and not {of for of, _ in where} <= report.OF_REFUSALS:
-        fail("Refused requests are counted by project and key. Leave out all other filters.")
+        reject("Refused requests are counted by project and key. Leave out all other filters.")
     for each in (*names, *(value for of, values in where for value in (of, *values))):
         if not _is_unicode(each):
-            fail(f"{each!r} is not UTF-8, and so is not in the ledger.")
+            reject(f"{each!r} is not UTF-8, and so is not in the ledger.")
     since_ms, until_ms = (
         None if each is None else epoch_ms(each.replace(tzinfo=zone)) for each in (since, until)
     )
     if since_ms is not None and until_ms is not None and since_ms >= until_ms:
-        fail("--since is not before --until. Swap them, or leave one out.")
+        reject("--since is not before --until. Swap them, or leave one out.")
     query = Query(
         by=tuple(DIMENSIONS.get(name, name) for name in names if name not in WIDTHS),
         where=tuple(Filter(of, tuple(values)) for of, values in where),
@@ -177,9 +177,9 @@ def _names(by: str, *, refused: bool) -> tuple[str, ...]:
     known |= {each for each in names if _is_metadata(each) and not refused}
     if unknown := sorted({*names} - known):
         choices = ", ".join([*WIDTHS, *OF_REFUSALS]) if refused else CHOICES
-        fail(f"Cannot sum by {', '.join(unknown)}. Choose from: {choices}.")
+        reject(f"Cannot sum by {', '.join(unknown)}. Choose from: {choices}.")
     if len(times := [each for each in dict.fromkeys(names) if each in WIDTHS]) > 1:
-        fail(f"Cannot sum by {' and '.join(times)} at once. Choose one of them.")
+        reject(f"Cannot sum by {' and '.join(times)} at once. Choose one of them.")
     return tuple(dict.fromkeys(names))
 
 
@@ -200,7 +200,7 @@ def _of_metadata(pairs: Sequence[str]) -> list[tuple[Dimension, list[str]]]:
     for pair in pairs:
         key, is_one, value = pair.partition("=")
         if not is_one or not key:
-            fail(f"--metadata {pair!r} is not possible: write KEY=VALUE.")
+            reject(f"--metadata {pair!r} is not possible: write KEY=VALUE.")
         found.setdefault(METADATA + key, []).append(value)
     return list(found.items())
 

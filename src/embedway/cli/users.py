@@ -26,7 +26,7 @@ from embedway.cli.amounts import (
     shown_budget,
     shown_limit,
 )
-from embedway.cli.terminal import AsJson, fail, out, print_json, print_table
+from embedway.cli.terminal import AsJson, fail, out, print_json, print_table, reject
 from embedway.core.budgets import Budget
 from embedway.core.limits import Limit
 from embedway.storage import records
@@ -116,7 +116,7 @@ def set_user(
         before = acts.end_user(actor, of, end_user).budgets or ()
         changes["budgets"] = budgets(budget, alerts=alert, before=before)
     if not changes:
-        fail("Say --limit, --budget or --alert. 'embedway users set --help' shows how.")
+        reject("Say --limit, --budget or --alert. 'embedway users set --help' shows how.")
     acts.set_end_user(actor, of, end_user, changes)
     out.print(f"{end_user} is changed.", markup=False)
 
