@@ -29,6 +29,7 @@ from embedway.routing.health import Healths
 from embedway.routing.spaces import Membership, Spaces
 from embedway.storage import database
 from embedway.storage.spaces import SqlSpaces
+from embedway.storage.store import open_store
 from embedway.testing import Upstream, noisy, other_pooling, scaled, space
 from embedway.testing.vectors import Vectors
 
@@ -387,6 +388,10 @@ def test_commands(tmp_path: Path) -> None:
         status, _, said = shell.spaces("status", "two:m")
         assert status == 1
         assert "two:m has drifted" in said
+        done = embedway("doctor", "--json", env=shell.env, cwd=shell.folder)
+        found = {row["check"]: row for row in json.loads(done.stdout)}
+        assert (done.returncode, found["spaces"]["level"]) == (1, "fail")
+        assert found["spaces"]["detail"].endswith("embedway spaces release two:m")
         status, _, said = shell.spaces("release", "two:m")
         assert status == 1
         assert "cosine" in said

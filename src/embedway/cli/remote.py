@@ -46,7 +46,7 @@ def deployment(
     if named.explicit or named.ordered or not settings.canaries:
         return first
     maker = spaces_of(settings, catalog, declared).known.maker(first.model.id)
-    return maker if maker in named.served else first
+    return maker if maker and maker in named.served else first
 
 
 class Remote:

@@ -110,7 +110,7 @@ def set_user(
         changes["limits"] = None if limit == [PROJECT] else limits(limit)
     if budget == [PROJECT]:
         if alert:
-            fail("--budget project has the alerts of the project. Leave --alert out.")
+            reject("--budget project has the alerts of the project. Leave --alert out.")
         changes["budgets"] = None
     elif budget is not None or alert is not None:
         before = acts.end_user(actor, of, end_user).budgets or ()
