@@ -25,6 +25,7 @@ from embedway.core.request import Truncate
 from embedway.core.vectors import Vectors
 from embedway.limits.tokens import fit
 
+STDIN = "-"
 CHUNK_TEXTS = 512
 """Embedded and written at a time."""
 
@@ -146,6 +147,8 @@ def read_texts(texts: list[str] | None, file: Path | None) -> list[str]:
     """Those given, or the lines of `file`, or of standard input: `-`, or if there is neither."""
     if texts and file:
         reject(f"Give texts or --file {str(file)!r}, not both.")
+    if file and str(file) != STDIN and not file.exists():
+        reject(f"--file {str(file)!r} does not exist.")
     if not texts and file is None and sys.stdin.isatty():
         reject(
             "Nothing to embed. Give texts, --file, or pipe lines in, as in: "
@@ -166,7 +169,7 @@ def _is_unicode(argument: str) -> bool:
 
 
 def _read(file: Path | None) -> list[str]:
-    raw = file.read_bytes() if file and str(file) != "-" else sys.stdin.buffer.read()
+    raw = file.read_bytes() if file and str(file) != STDIN else sys.stdin.buffer.read()
     try:
         text = raw.decode("utf-8-sig")  # editors on Windows put a mark first
     except UnicodeDecodeError as error:

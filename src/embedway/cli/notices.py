@@ -12,7 +12,7 @@ NAMED = 3
 
 
 def unpriced(catalog: Catalog) -> str | None:
-    """Whose prices nobody knows."""
+    """Says which models have no known price; None if all have one."""
     models: dict[str, list[str]] = {}
     for each in catalog.deployments():
         if each.deployment.price_per_mtok_usd is None:
@@ -28,7 +28,7 @@ def unpriced(catalog: Catalog) -> str | None:
 
 
 def drifted(deployments: Sequence[str]) -> str | None:
-    """Whose vectors are no longer what they were."""
+    """Says which deployments drifted; None if there are none."""
     if not deployments:
         return None
     return (
@@ -38,7 +38,7 @@ def drifted(deployments: Sequence[str]) -> str | None:
 
 
 def readable(loaded: Loaded) -> str | None:
-    """Which files show their secrets to every user of this machine."""
+    """Says which files show their secrets to every user of this machine; None if none does."""
     files = exposed(loaded)
     if not files:
         return None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from embedway.batching.send import Lot, Sender
+from embedway.batching.send import Sender
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.model import Served
 from embedway.catalog.named import Named
@@ -97,7 +97,7 @@ class Remote:
         if refused := refusal(request, self._served, self._provider.abilities):
             raise refused
         try:
-            lot = await self._preparation.prepared(
+            batch = await self._preparation.prepared(
                 request, self._served, self._provider.abilities, {}
             )
         except TooManyTokens:
@@ -107,8 +107,8 @@ class Remote:
             parts = [await self._embedded(part, truncate) for part in (texts[:half], texts[half:])]
             return np.concatenate(parts)
         # Whoever has declared no width keeps to that of the first answer.
-        batch = msgspec.structs.replace(lot.batch, width=self._width)
-        route = _Route(self._provider, self._served, Lot(batch=batch, exact=lot.exact))
+        batch = msgspec.structs.replace(batch, width=self._width)
+        route = _Route(self._provider, self._served, batch)
         async with asyncio.timeout(self._timeout_s):
             deadline_s = time.monotonic() + self._timeout_s
             sent = await self._sender.send([route], items=len(texts), deadline_s=deadline_s)
@@ -116,7 +116,7 @@ class Remote:
         return sent.vectors
 
     async def _too_long(self, texts: list[str], first: int) -> str | None:
-        """Which text is too long, where its tokens are counted here."""
+        """Name the text that is too long, where its tokens are counted here."""
         model = self._served.model
         for number, ids in enumerate(await self._cl100k.encode(texts), first):
             if reason := too_long(len(ids), model, number=number):
@@ -127,14 +127,14 @@ class Remote:
 class _Route:
     """The one way that all of it is sent; see `embedway.batching.send.Route`."""
 
-    def __init__(self, engine: Provider, served: Served, lot: Lot) -> None:
+    def __init__(self, engine: Provider, served: Served, batch: Batch) -> None:
         self._engine = engine
-        self._lot = lot
+        self._batch = batch
         self.limits: Limits = limits_of(served, engine.limits)
         self.provider = served.provider
 
-    async def prepared(self) -> Lot:
-        return self._lot
+    async def prepared(self) -> Batch:
+        return self._batch
 
     async def embed(self, batch: Batch) -> Result:
         return await self._engine.embed(batch)

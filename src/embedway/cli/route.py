@@ -26,9 +26,7 @@ def route(
         typer.Option(
             "--file",
             "-f",
-            exists=True,
             dir_okay=False,
-            allow_dash=True,
             help="Read a text from each line; - for standard input.",
         ),
     ] = None,
