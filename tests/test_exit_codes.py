@@ -40,15 +40,14 @@ WRONG_USE = [
     "keys create --name k --scope root",
     "keys create --name k --limit 600/minute",
     "keys create --name k --budget 25",
-    "keys create --name k --alert 80",
+    "keys create --name k --budget 5/day --alert x",
+    "usage --refused --lines --output lines.csv",
     "keys create --name k --admin --project web",
-    "keys update key_1",
     "ledger prune",
     "ledger prune --keep-days 1 --before 2026-01-01",
     "ledger prune --before 2999-01-01",
     "projects create --name ' '",
     "projects create --name p --user-limit x",
-    "projects update web",
     "route --file none.txt",
     "route --url host",
     "models show auto --url host",
@@ -60,7 +59,6 @@ WRONG_USE = [
     "usage --output bill.txt",
     "usage --metadata x",
     "usage --since 2026-02-01 --until 2026-01-01",
-    "users set u --project web",
 ]
 REFUSED = [
     "catalog check none.toml",
@@ -147,6 +145,8 @@ def test_what_no_record_may_be(run: Run, tmp_path: Path) -> None:
     open_store(tmp_path / "data").database.dispose()
     limits = "--limit requests=5/minute --limit requests=6/minute"
     assert run(f"keys create --name k {limits}")[0] == 2
+    assert run("projects update default")[0] == 2
+    assert run("users set u --project default")[0] == 2
     assert run("keys revoke key_1")[0] == 1
     assert run("projects show web")[0] == 1
     assert run("users set u --project web --limit none")[0] == 1

@@ -26,7 +26,7 @@ from embedway.cli.amounts import (
     shown_budget,
     shown_limit,
 )
-from embedway.cli.terminal import AsJson, fail, out, print_json, print_table, reject
+from embedway.cli.terminal import AsJson, out, print_json, print_table, reject
 from embedway.core.budgets import Budget
 from embedway.core.limits import Limit
 from embedway.storage import records
