@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import command_line
 import httpx
 import pytest
 
@@ -33,17 +34,12 @@ EMBEDWAY = Path(sys.executable).with_name("embedway")
 START_S = 60
 
 
-def embedway(*arguments: str, env: dict[str, str], **options) -> subprocess.CompletedProcess:
-    """Runs the command line to its end."""
-    return subprocess.run(
-        [EMBEDWAY, *arguments],
-        env=clean_environment() | env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        **options,
-    )
+def embedway(
+    *arguments: str, env: dict[str, str], cwd: Path | str | None = None, given: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command line to its end, with `given` as its standard input."""
+    env = clean_environment() | env
+    return command_line.run(arguments, env=env, cwd=cwd or Path.cwd(), given=given)
 
 
 def clean_environment() -> dict[str, str]:
