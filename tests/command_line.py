@@ -6,50 +6,92 @@ folder and standard streams that it is given, and nothing that another command l
 """
 
 import atexit
+import contextlib
 import json
 import os
 import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import IO
 
+PROGRAM = Path(sys.executable).with_name("embedway")
 STDIN = 0
+NUMBER = struct.Struct("i")
 TIMEOUT_S = 300
 """Far more than any command takes here: that it ends is what tests ask."""
 
 
+class Process:
+    """A running command line; what of `subprocess.Popen` tests need."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path | str,
+        streams: tuple[IO[bytes], IO[bytes], IO[bytes]],
+    ) -> None:
+        """Starts it; `streams` are what it has as standard input, output and error."""
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.settimeout(TIMEOUT_S)
+        self._connection.connect(_forking())
+        socket.send_fds(self._connection, [b"\n"], [each.fileno() for each in streams])
+        asked = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}
+        self._connection.sendall(json.dumps(asked).encode() + b"\n")
+        self.pid = self._told()
+        self.returncode: int | None = None
+
+    def _told(self) -> int:
+        [number] = NUMBER.unpack(self._connection.recv(NUMBER.size))
+        return number
+
+    def poll(self) -> int | None:
+        """Its exit status; None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float = TIMEOUT_S) -> int:
+        """Its exit status, once it has ended."""
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("embedway", timeout)
+            self.returncode = self._told()
+            self._connection.close()
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Sends a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Ends it as `kill -9` does."""
+        self.send_signal(signal.SIGKILL)
+
+
 def run(
-    arguments: Sequence[str], *, env: dict[str, str], cwd: Path | str, given: str = ""
+    arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path | str, given: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command line with `given` as its standard input, and waits for its end."""
-    with (
-        tempfile.TemporaryFile() as stdin,
-        tempfile.TemporaryFile() as stdout,
-        tempfile.TemporaryFile() as stderr,
-        socket.socket(socket.AF_UNIX) as connection,
-    ):
+    with contextlib.ExitStack() as files:
+        stdin, stdout, stderr = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
         stdin.write(given.encode())
         stdin.seek(0)
-        connection.settimeout(TIMEOUT_S)
-        connection.connect(_forking())
-        streams = [each.fileno() for each in (stdin, stdout, stderr)]
-        socket.send_fds(connection, [b"\n"], streams)
-        asked = {"arguments": list(arguments), "env": env, "cwd": str(cwd)}
-        connection.sendall(json.dumps(asked).encode() + b"\n")
-        with connection.makefile("r") as told:
-            process = int(told.readline())
-            try:
-                status = int(told.readline())
-            except TimeoutError:
-                os.kill(process, signal.SIGKILL)
-                raise
+        process = Process(arguments, env=env, cwd=cwd, streams=(stdin, stdout, stderr))
+        try:
+            status = process.wait()
+        finally:
+            process.kill()
         printed = []
         for each in (stdout, stderr):
             each.seek(0)
@@ -63,10 +105,12 @@ def _forking() -> str:
     folder = tempfile.mkdtemp(prefix="embedway-commands-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = f"{folder}/socket"
-    environment = {"PATH": os.environ.get("PATH", ""), "HOME": folder}
+    # Without threads of numpy's, which would be missing after a fork.
+    environment = {"PATH": os.environ["PATH"], "HOME": folder, "OPENBLAS_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, __file__, path],
         env=environment, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the tests, which then end what they started
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
@@ -79,7 +123,8 @@ def _forking() -> str:
 
 def _serve(path: str) -> None:
     """Forks for each connection until standard input ends, as it does when the tests end."""
-    from embedway.cli import app  # noqa: PLC0415 - whoever only asks need not load it
+    # Whoever only asks need not load these. The second is what `serve` alone loads.
+    from embedway.cli import app, server  # noqa: F401, PLC0415
 
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
@@ -94,7 +139,7 @@ def _serve(path: str) -> None:
             connection.close()
 
 
-def _watch(connection: socket.socket, app) -> None:
+def _watch(connection: socket.socket, app: Callable[[], None]) -> None:
     """Runs one command line in a child; says which process that is, then its exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
@@ -109,11 +154,13 @@ def _watch(connection: socket.socket, app) -> None:
         os.chdir(asked["cwd"])
         os.environ.clear()
         os.environ.update(asked["env"])
-        sys.argv = ["embedway", *asked["arguments"]]
+        if "PYTHONPATH" in os.environ:  # which an interpreter heeds when it starts
+            os.execv(PROGRAM, [str(PROGRAM), *asked["arguments"]])
+        sys.argv = [str(PROGRAM), *asked["arguments"]]
         app()
-    connection.sendall(b"%d\n" % process)
+    connection.sendall(NUMBER.pack(process))
     _, status = os.waitpid(process, 0)
-    connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+    connection.sendall(NUMBER.pack(os.waitstatus_to_exitcode(status)))
     os._exit(0)
 
 

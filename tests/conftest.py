@@ -30,8 +30,13 @@ from embedway.testing import Upstream
 
 pytest_plugins = ["servers"]
 
-EMBEDWAY = Path(sys.executable).with_name("embedway")
-START_S = 60
+EMBEDWAY = command_line.PROGRAM
+START_S = 300
+"""Far more than a start takes."""
+
+# A shell that runs the tests in the background has these ignored, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def embedway(
@@ -127,17 +132,16 @@ class Gateway:
             **{f"EMBEDWAY_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self.key = first_key(self.env)
-        self.process: subprocess.Popen | None = None
+        self.process: command_line.Process | subprocess.Popen | None = None
 
     def start(self) -> "Gateway":
         """Starts it and waits until it is ready."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [EMBEDWAY, "serve"],
+        with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            self.process = command_line.Process(
+                ["serve"],
                 env=clean_environment() | self.env,
                 cwd=self.folder,
-                stdout=log,
-                stderr=log,
+                streams=(nothing, log, log),
             )
         deadline = time.monotonic() + START_S
         while not self.ready():

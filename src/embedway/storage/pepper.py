@@ -44,7 +44,8 @@ def settle(engine: Engine, file: Path, *, given: str | None) -> bytes:
                 raise DatabaseError(_missing(file, database.shown(engine)))
             _create(file)
             pepper = _read(file)
-            _keep(connection, pepper)
+            if _kept(connection) is None:
+                _keep(connection, pepper)
         return pepper
     pepper = _read(file) if given is None else bytes.fromhex(given)
     with engine.connect() as connection:
