@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test check format bench bench-peers bench-routing bench-usage golden lock docs clean
+.PHONY: help setup dev serve test check format bench bench-peers bench-routing bench-usage lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin

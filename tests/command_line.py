@@ -80,12 +80,12 @@ class Process:
 
 
 def run(
-    arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path | str, given: str = ""
+    arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path | str, input: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command line with `given` as its standard input, and waits for its end."""
+    """Runs a command line with `input` as its standard input, and waits for its end."""
     with contextlib.ExitStack() as files:
         stdin, stdout, stderr = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
-        stdin.write(given.encode())
+        stdin.write(input.encode())
         stdin.seek(0)
         process = Process(arguments, env=env, cwd=cwd, streams=(stdin, stdout, stderr))
         try:

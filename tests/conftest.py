@@ -40,11 +40,11 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def embedway(
-    *arguments: str, env: dict[str, str], cwd: Path | str | None = None, given: str = ""
+    *arguments: str, env: dict[str, str], cwd: Path | str | None = None, input: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the command line to its end, with `given` as its standard input."""
+    """Runs the command line to its end, with `input` as its standard input."""
     env = clean_environment() | env
-    return command_line.run(arguments, env=env, cwd=cwd or Path.cwd(), given=given)
+    return command_line.run(arguments, env=env, cwd=cwd or Path.cwd(), input=input)
 
 
 def clean_environment() -> dict[str, str]:

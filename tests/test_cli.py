@@ -490,7 +490,7 @@ def test_every_format_is_equal(many: Path, vectors: np.ndarray, gateway: Gateway
     assert [row["index"] for row in rows] == list(range(600))
     assert [row["text"] for row in rows] == texts_of(few)
     assert np.array_equal(np.array([row["embedding"] for row in rows], np.float32), in_table)
-    piped = embedway("embed", env=gateway.env, given=few.read_text())
+    piped = embedway("embed", env=gateway.env, input=few.read_text())
     assert piped.stdout == lines.read_text()
     assert sorted(path.name for path in few.parent.glob(".*")) == []
 
