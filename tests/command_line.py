@@ -25,7 +25,7 @@ from typing import IO
 PROGRAM = Path(sys.executable).with_name("embedway")
 STDIN = 0
 NUMBER = struct.Struct("i")
-TIMEOUT_S = 300
+TIMEOUT_S = 120
 """Far more than any command takes here: that it ends is what tests ask."""
 
 

@@ -31,7 +31,7 @@ from embedway.testing import Upstream
 pytest_plugins = ["servers"]
 
 EMBEDWAY = command_line.PROGRAM
-START_S = 300
+START_S = 120
 """Far more than a start takes."""
 
 # A shell that runs the tests in the background has these ignored, and so would all that they start.
@@ -161,7 +161,7 @@ class Gateway:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float = 30) -> int:
+    def wait(self, timeout_s: float = 120) -> int:
         """Its exit status, once it has ended."""
         assert self.process is not None
         return self.process.wait(timeout_s)
@@ -191,7 +191,7 @@ class Gateway:
     def client(self, **options) -> httpx.Client:
         """An HTTP client with the key."""
         headers = {"authorization": f"Bearer {self.key}"} | options.pop("headers", {})
-        return Client(base_url=self.url, headers=headers, timeout=60, **options)
+        return Client(base_url=self.url, headers=headers, timeout=120, **options)
 
     def embed(self, **fields) -> httpx.Response:
         """One request to `/v1/embeddings`."""
