@@ -1,9 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test check format bench bench-peers bench-routing bench-usage golden lock docs clean
+.PHONY: help setup dev serve test check format bench bench-peers bench-routing bench-usage lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# For benchmarks: OPTIONS='--help' shows what there is to choose; PEERS= measures without LiteLLM.
+OPTIONS ?=
+PEERS ?= litellm
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 
@@ -43,7 +46,7 @@ format: .venv/dev  ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 bench: .venv/dev  ## Measure this gateway beside a baseline
-	@$(BIN)/python -m benchmarks.local_model
+	@$(BIN)/python -m benchmarks.local_model $(OPTIONS)
 
 # Its pins are made from litellm.in as those of the project are, by uv with the options of LOCK.
 benchmarks/.peers/litellm/setup: benchmarks/peers/litellm.txt | .venv/dev
@@ -52,14 +55,14 @@ benchmarks/.peers/litellm/setup: benchmarks/peers/litellm.txt | .venv/dev
 	@$(PIP) --python $(@D)/bin/python install --require-hashes -r $<
 	@touch $@
 
-bench-peers: .venv/dev benchmarks/.peers/litellm/setup  ## Measure it beside LiteLLM and nginx
-	@$(BIN)/python -m benchmarks.passthrough
+bench-peers: .venv/dev $(PEERS:%=benchmarks/.peers/%/setup)  ## Measure it beside LiteLLM and nginx
+	@$(BIN)/python -m benchmarks.passthrough $(PEERS:%=--peer %) $(OPTIONS)
 
 bench-routing: .venv/dev  ## Simulate a day at providers in trouble
-	@$(BIN)/python -m benchmarks.routing
+	@$(BIN)/python -m benchmarks.routing $(OPTIONS)
 
 bench-usage: .venv/dev  ## Time questions about ten million ledger lines
-	@$(BIN)/python -m benchmarks.usage
+	@$(BIN)/python -m benchmarks.usage $(OPTIONS)
 
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock

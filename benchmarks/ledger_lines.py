@@ -52,6 +52,7 @@ def made(
             None if of < KEYS * NO_END_USER else f"user_{who:05d}"
             for who, of in zip(user.tolist(), key.tolist(), strict=True)
         ]
+        models = [f"text-embedding-{of}" for of in model.tolist()]
         columns: dict[str, Any] = {
             "id": [f"embd_{ids[at : at + 24]}" for at in range(0, 24 * size, 24)],
             "line": [0] * size,
@@ -63,7 +64,8 @@ def made(
             "user": end_user,
             "end_user": [each or "" for each in end_user],
             "metadata": ["{}"] * size,
-            "model": [f"text-embedding-{of}" for of in model.tolist()],
+            "model": models,
+            "asked": models,
             "provider": [f"provider-{of}" for of in provider.tolist()],
             "items": items.tolist(),
             "tokens": tokens.tolist(),

@@ -1,6 +1,6 @@
 """The built-in model over HTTP, beside a plain server and beside the engine without HTTP.
 
-    python -m benchmarks.local_model [--seconds 3] [--rounds 3]
+    python -m benchmarks.local_model [--seconds 3] [--rounds 3] [--case NAME]
 
 All three run on the same machine in turn, round after round; what is printed are medians over the
 rounds, and ratios. A short text has some 10 tokens, a long one some 200.
@@ -100,12 +100,12 @@ def servers(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
             process.wait()
 
 
-async def measure(seconds: float, rounds: int, folder: Path) -> None:
+async def measure(cases: list[Case], seconds: float, rounds: int, folder: Path) -> None:
     """Runs every case on all three and prints a table."""
     settings = load_settings().settings
     engine = load_engine(catalog.load(eu_native=False).local()[0], settings)
     with servers(folder) as (key, ports):
-        for case in CASES:
+        for case in cases:
             tokens = sum(map(len, await engine.encode(case.texts)))
             body = json.dumps({"input": case.texts}).encode()
             systems: dict[str, Callable[[], Awaitable[Load]]] = {
@@ -152,10 +152,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seconds", type=float, default=3, help="per system, case and round")
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--case", default="", help="only cases that have this in their names")
     chosen = options.parse_args()
+    cases = [each for each in CASES if chosen.case in each.name]
     print("ratio: embedway's requests/s over the row's. The plain server keeps no keys or books.")
     with tempfile.TemporaryDirectory() as folder:
-        uvloop.run(measure(chosen.seconds, chosen.rounds, Path(folder)))
+        uvloop.run(measure(cases, chosen.seconds, chosen.rounds, Path(folder)))
 
 
 if __name__ == "__main__":

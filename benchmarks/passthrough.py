@@ -1,6 +1,6 @@
 """A request passed through to a provider, beside LiteLLM's proxy and beside the provider itself.
 
-    python -m benchmarks.passthrough [--seconds 4] [--rounds 3]
+    python -m benchmarks.passthrough [--peer litellm] [--seconds 4] [--rounds 3]
 
 The provider is an nginx that answers every request with the same vector of 1536 dimensions, in
 base64 as OpenAI's own clients ask for it; wrk asks. All run on the same machine in turn, round
@@ -142,8 +142,8 @@ def running(command: list[str | Path], port: int, **env: str) -> Iterator[subpro
 
 
 @contextmanager
-def systems(nginx: str, folder: Path) -> Iterator[dict[str, System]]:
-    """All three by name, listening; the provider comes first, and the others pass on to it."""
+def systems(nginx: str, peers: list[str], folder: Path) -> Iterator[dict[str, System]]:
+    """All by name, listening; the provider comes first, and the others pass on to it."""
     with ExitStack() as stack:
         port = free_port()
         config = folder / "nginx.conf"
@@ -154,7 +154,7 @@ def systems(nginx: str, folder: Path) -> Iterator[dict[str, System]]:
         yield {
             "nginx": System(provider, port, "sk-upstream"),
             "embedway": start_embedway(stack, base_url, folder),
-            "litellm": start_litellm(stack, base_url, folder),
+            **{name: PEERS[name](stack, base_url, folder) for name in peers},
         }
 
 
@@ -205,6 +205,9 @@ def start_litellm(stack: ExitStack, base_url: str, folder: Path) -> System:
         )
     )
     return System(process, port, key)
+
+
+PEERS = {"litellm": start_litellm}
 
 
 def check(name: str, system: System) -> None:
@@ -275,9 +278,11 @@ def load(wrk: str, started: dict[str, System], name: str, connections: int, seco
     return Seen(answers / said["seconds"], said["p50_ms"], said["p99_ms"], used_s / answers * 1000)
 
 
-def measure(wrk: str, nginx: str, seconds: int, rounds: int, folder: Path) -> None:
-    """Runs every case on all three and prints a table."""
-    with systems(nginx, folder) as started:
+def measure(
+    wrk: str, nginx: str, peers: list[str], seconds: int, rounds: int, folder: Path
+) -> None:
+    """Runs every case on all of them and prints a table."""
+    with systems(nginx, peers, folder) as started:
         for name, system in started.items():
             check(name, system)
         for connections in CONNECTIONS:
@@ -324,11 +329,12 @@ def tool(name: str) -> str:
 def main() -> None:
     """The command line."""
     options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--peer", action="append", choices=PEERS, default=[], dest="peers")
     options.add_argument("--seconds", type=int, default=4, help="per system, case and round")
     options.add_argument("--rounds", type=int, default=3)
     chosen = options.parse_args()
     wrk, nginx = tool("wrk"), tool("nginx")
-    if not LITELLM.exists():
+    if "litellm" in chosen.peers and not LITELLM.exists():
         sys.exit("LiteLLM is missing; `make bench-peers` installs it, then measures.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what runs is stopped then too
     os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
@@ -338,7 +344,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         try:
-            measure(wrk, nginx, chosen.seconds, chosen.rounds, Path(folder))
+            measure(wrk, nginx, chosen.peers, chosen.seconds, chosen.rounds, Path(folder))
         except KeyboardInterrupt:
             sys.exit(130)
 

@@ -1,6 +1,6 @@
 """How long a question about a month takes with a year's ledger, on SQLite beside Postgres.
 
-    python -m benchmarks.usage [--rows 10000000] [--runs 7] [--json]
+    python -m benchmarks.usage [--rows 10000000] [--runs 7] [--commits 3000] [--json]
 
 The lines of `benchmarks.ledger_lines` go into a new database of each kind, one after the other,
 and are summed as a migration does it. Then the product's own queries are timed, and its ledger's
@@ -41,7 +41,6 @@ from embedway.storage.usage import SqlUsage
 HOURS, DAYS, USER_HOURS, USER_DAYS = ROLLUPS
 NAMES = ", ".join(f'"{each}"' for each in COLUMNS)
 CONNECTIONS = 32
-COMMITS = 3_000
 MONTHS = [datetime(2025 + at // 12, 1 + at % 12, 1, tzinfo=UTC) for at in range(10, 23)]
 STARTS_MS = [round(each.timestamp() * 1000) for each in MONTHS]
 """When each of twelve months begins, and when the last one ends."""
@@ -200,10 +199,10 @@ def _line(number: int) -> UsageLine:
     )  # fmt: skip
 
 
-async def _commit(engine: Engine, connections: int) -> tuple[float, float]:
+async def _commit(engine: Engine, connections: int, *, count: int) -> tuple[float, float]:
     """Lines a second, and the median wait of one in milliseconds."""
     ledger = SqlLedger(engine, process="benchmark")
-    numbers = iter(range(COMMITS))
+    numbers = iter(range(count))
     waits: list[float] = []
 
     async def client() -> None:
@@ -214,7 +213,7 @@ async def _commit(engine: Engine, connections: int) -> tuple[float, float]:
 
     began = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(connections)))
-    rate = COMMITS / (time.perf_counter() - began)
+    rate = count / (time.perf_counter() - began)
     ledger.close()
     return rate, statistics.median(waits) * 1000
 
@@ -227,7 +226,7 @@ def _size(engine: Engine) -> int:
         return connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar()
 
 
-def measured(name: str, *, rows: int, runs: int) -> Figures:
+def measured(name: str, *, rows: int, runs: int, commits: int) -> Figures:
     """The figures of one kind of database."""
     began = time.perf_counter()
     filled = {"SQLite": sqlite_filled, "Postgres": postgres_filled}[name]
@@ -242,8 +241,8 @@ def measured(name: str, *, rows: int, runs: int) -> Figures:
                 assert ask()
                 times.append(time.perf_counter() - started)
             ms[question] = statistics.median(times) * 1000
-        one, one_ms = asyncio.run(_commit(engine, 1))
-        many, many_ms = asyncio.run(_commit(engine, CONNECTIONS))
+        one, one_ms = asyncio.run(_commit(engine, 1, count=commits))
+        many, many_ms = asyncio.run(_commit(engine, CONNECTIONS, count=commits))
     return Figures(
         database=name, lines=rows, size_gb=size / 1e9, filled_s=filled_s, ms=ms,
         commits={
@@ -274,12 +273,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--commits", type=int, default=3_000, help="lines to time the writing of")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
     figures = []
     for name in ("SQLite", "Postgres"):
         print(f"{name}: making {options.rows:,} lines ...", file=sys.stderr)
-        figures.append(measured(name, rows=options.rows, runs=options.runs))
+        filled = measured(name, rows=options.rows, runs=options.runs, commits=options.commits)
+        figures.append(filled)
     if options.json:
         sys.stdout.buffer.write(msgspec.json.encode(figures) + b"\n")
         return

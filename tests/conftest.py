@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import command_line
 import httpx
 import pytest
 
@@ -29,21 +30,21 @@ from embedway.testing import Upstream
 
 pytest_plugins = ["servers"]
 
-EMBEDWAY = Path(sys.executable).with_name("embedway")
-START_S = 60
+EMBEDWAY = command_line.PROGRAM
+START_S = 120
+"""Far more than a start takes."""
+
+# A shell that runs the tests in the background has these ignored, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
-def embedway(*arguments: str, env: dict[str, str], **options) -> subprocess.CompletedProcess:
-    """Runs the command line to its end."""
-    return subprocess.run(
-        [EMBEDWAY, *arguments],
-        env=clean_environment() | env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        **options,
-    )
+def embedway(
+    *arguments: str, env: dict[str, str], cwd: Path | str | None = None, input: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command line to its end, with `input` as its standard input."""
+    env = clean_environment() | env
+    return command_line.run(arguments, env=env, cwd=cwd or Path.cwd(), input=input)
 
 
 def clean_environment() -> dict[str, str]:
@@ -131,17 +132,16 @@ class Gateway:
             **{f"EMBEDWAY_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self.key = first_key(self.env)
-        self.process: subprocess.Popen | None = None
+        self.process: command_line.Process | subprocess.Popen | None = None
 
     def start(self) -> "Gateway":
         """Starts it and waits until it is ready."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [EMBEDWAY, "serve"],
+        with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            self.process = command_line.Process(
+                ["serve"],
                 env=clean_environment() | self.env,
                 cwd=self.folder,
-                stdout=log,
-                stderr=log,
+                streams=(nothing, log, log),
             )
         deadline = time.monotonic() + START_S
         while not self.ready():
@@ -161,7 +161,7 @@ class Gateway:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float = 30) -> int:
+    def wait(self, timeout_s: float = 120) -> int:
         """Its exit status, once it has ended."""
         assert self.process is not None
         return self.process.wait(timeout_s)
@@ -191,7 +191,7 @@ class Gateway:
     def client(self, **options) -> httpx.Client:
         """An HTTP client with the key."""
         headers = {"authorization": f"Bearer {self.key}"} | options.pop("headers", {})
-        return Client(base_url=self.url, headers=headers, timeout=60, **options)
+        return Client(base_url=self.url, headers=headers, timeout=120, **options)
 
     def embed(self, **fields) -> httpx.Response:
         """One request to `/v1/embeddings`."""

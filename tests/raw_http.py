@@ -1,5 +1,6 @@
 """HTTP/1.1 by hand, for tests of what no well-behaved client would send; and a steady load."""
 
+import base64
 import contextlib
 import http.client
 import json
@@ -8,13 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import numpy as np
 from conftest import Gateway, get
 
+from embedway.testing import Reply, Upstream
+
 PATH = "/v1/embeddings"
-CLOSES_WITHIN_S = 20
+LARGE_ITEMS, LARGE_WIDTH = 2048, 384
+CLOSES_WITHIN_S = 60
 """Far more than any timeout the tests set: that something closes at all is what they ask."""
 
 
@@ -91,12 +97,31 @@ class Wire:
         return bool(chunk)
 
 
+def give_large_answers(folder: Path, upstream: Upstream) -> None:
+    """Lets the gateway of this folder, once it starts, answer `LARGE` by 9 MB at little cost."""
+    vector = np.random.default_rng(0).standard_normal(LARGE_WIDTH).astype("<f4")
+    embedding = base64.b64encode((vector / np.linalg.norm(vector)).tobytes()).decode()
+    data = [{"index": index, "embedding": embedding} for index in range(LARGE_ITEMS)]
+    usage = {"prompt_tokens": LARGE_ITEMS, "total_tokens": LARGE_ITEMS}
+    answer = {"model": "large", "data": data, "usage": usage}
+    headers = {"content-type": "application/json"}
+    upstream.always(Reply(body=json.dumps(answer).encode(), headers=headers))
+    (folder / "embedway.toml").write_text(
+        f'[providers.big]\nkind = "openai"\nbase_url = "{upstream.url}/openai/v1"\napi_key = "k"\n'
+        f'[[providers.big.models]]\nid = "large"\ndimensions = {LARGE_WIDTH}\n'
+        'tokenizer = "cl100k_base"\n'
+    )
+
+
 def body(**fields: Any) -> bytes:
     """The JSON of a request."""
     return json.dumps(fields).encode()
 
 
-def until(condition: Callable[[], object], *, within_s: float = 30) -> None:
+LARGE = body(model="big:large", input=["a"] * LARGE_ITEMS)
+
+
+def until(condition: Callable[[], object], *, within_s: float = 120) -> None:
     """Polls `condition` until it holds."""
     deadline = time.monotonic() + within_s
     while not condition():
@@ -147,7 +172,7 @@ def load(
     seen, over, numbers = Load(), threading.Event(), iter(range(10**9))
 
     def client() -> None:
-        link = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
+        link = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=120)
         with contextlib.closing(link):
             while not over.is_set() and ask_once(link, idle_since_s=time.monotonic()):
                 pass
@@ -186,5 +211,5 @@ def load(
     finally:
         over.set()
         for thread in threads:
-            thread.join(60)
+            thread.join(120)
         assert not any(thread.is_alive() for thread in threads)

@@ -1,7 +1,6 @@
 """Stopping fails nobody: the signal, the notice, the last answers, the exit status."""
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ from raw_http import Wire, body, gauge, load, until
 from test_ledger import ask, rows
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-LARGE = ["the quick brown fox"] * 2048
+LARGE = ["fox"] * 2048
 
 
 @BOTH
@@ -58,7 +57,7 @@ def test_large_request_gets_its_answer(new_gateway: Callable[..., Gateway], numb
     until(lambda: gauge(gateway, "embedway_queue_tokens") > 0)
     gateway.signal(number)
     assert gateway.wait() == 0
-    asking.join(30)
+    asking.join(120)
     assert [reply.status_code for reply in replies] == [200]
     assert len(replies[0].json()["data"]) == len(LARGE)
 
@@ -116,7 +115,7 @@ def test_sigterm_during_start_up(new_gateway: Callable[..., Gateway], after_s: f
     with contextlib.suppress(subprocess.TimeoutExpired):  # a moment of it, whichever it is
         process.wait(after_s)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) in {0, -signal.SIGTERM}
+    assert process.wait(120) in {0, -signal.SIGTERM}
     assert "Traceback" not in gateway.log.read_text()
     assert gateway.start().embed(input="hello").status_code == 200
 
@@ -128,7 +127,7 @@ def test_interrupt_during_start_up(new_gateway: Callable[..., Gateway]):
     maps = Path(f"/proc/{process.pid}/maps")
     until(lambda: "model.safetensors" in maps.read_text() or "libopenvino" in maps.read_text())
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) in {0, -signal.SIGINT}
+    assert process.wait(120) in {0, -signal.SIGINT}
     assert "Traceback" not in gateway.log.read_text()
 
 
@@ -170,7 +169,8 @@ def test_stopped_and_continued(new_gateway: Callable[..., Gateway]):
         assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 200
         gateway.signal(signal.SIGSTOP)
         assert gateway.process is not None
-        os.waitid(os.P_PID, gateway.process.pid, os.WSTOPPED | os.WNOWAIT)
+        status = Path(f"/proc/{gateway.process.pid}/status")
+        until(lambda: "State:\tT" in status.read_text())
         time.sleep(1)  # what is tested is that time passes
         gateway.signal(signal.SIGCONT)
         assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 200

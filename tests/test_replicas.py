@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx
 import pytest
 from conftest import Gateway, Minilm
+from raw_http import until
 from servers import Postgres, Redis
 from sqlalchemy import create_engine, select
 from test_drift import new_text
@@ -21,7 +22,7 @@ from test_drift import new_text
 from embedway.storage.tables import usage
 from embedway.testing import Upstream
 
-LIMIT = 150
+LIMIT = 60
 MINUTE_MS = 60_000
 BUDGET_NANO_USD = 200_000
 PRICE = "1.00"
@@ -35,6 +36,8 @@ class Clients:
         self.answered: dict[str, list[dict[str, Any]]] = {name: [] for name in keys}
         self.statuses: Counter[tuple[str, int]] = Counter()
         self.lost: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()
+        """With 200, by replica."""
         self._urls = urls
         self._keys = keys
         self._stopping = threading.Event()
@@ -53,6 +56,11 @@ class Clients:
         self._stopping.set()
         for each in self._threads:
             each.join()
+
+    def go_on(self) -> None:
+        """Waits until each replica has answered some more."""
+        before = Counter(self.answers)
+        until(lambda: all(self.answers[url] >= before[url] + 10 for url in self._urls))
 
     def _send(self, name: str, first: int) -> None:
         with httpx.Client(timeout=30) as client:
@@ -74,6 +82,7 @@ class Clients:
             return
         self.statuses[name, reply.status_code] += 1
         if reply.status_code == 200:
+            self.answers[url] += 1
             self.answered[name].append(reply.json())
 
 
@@ -127,20 +136,21 @@ def test_everything_is_restarted_under_load(
     for each in replicas:
         each.start()
     with Clients([each.url for each in replicas], keys) as clients:
-        time.sleep(2)
+        clients.go_on()
         one.signal(signal.SIGTERM)
         assert one.wait() == 0
         one.start()
         two.kill()
         two.start()
-        time.sleep(1)
+        clients.go_on()
         redis.stop()
-        time.sleep(1)
+        clients.go_on()
         redis.start()
-        time.sleep(1)
+        clients.go_on()
         postgres.stop()
         postgres.start()
-        time.sleep(3)
+        clients.go_on()
+        until(lambda: clients.statuses["limited", 429] and clients.statuses["budgeted", 429])
 
     engine = create_engine(
         one.env["EMBEDWAY_DATABASE_URL"].replace("postgresql:", "postgresql+psycopg:")

@@ -9,18 +9,22 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 from conftest import Gateway
-from raw_http import PATH, Wire, body, gauge, idle, until
+from raw_http import LARGE, PATH, Wire, body, gauge, give_large_answers, idle, until
+
+from embedway.testing import Upstream
 
 ASK = body(input="hello")
-LARGE = body(input=["a"] * 2048)
-"""Small to send, with an answer of some 9 MB."""
 
 
 @pytest.fixture(scope="module")
-def impatient(minilm: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def impatient(
+    minilm: object, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
+) -> Iterator[Gateway]:
     """A gateway that waits for nobody."""
     settings = {"header_timeout_s": 1, "body_timeout_s": 1, "precision": "auto"}
-    running = Gateway(tmp_path_factory.mktemp("impatient"), **settings).start()
+    running = Gateway(tmp_path_factory.mktemp("impatient"), **settings)
+    give_large_answers(running.folder, upstream)
+    running.start()
     yield running
     running.kill()
 
@@ -144,13 +148,14 @@ def test_hundreds_of_idle_connections(impatient: Gateway):
             assert impatient.embed(input="hello").status_code == 200
 
 
-def test_clients_that_do_not_read(impatient: Gateway):
+def test_clients_that_do_not_read(impatient: Gateway, upstream: Upstream):
     """Clients that never read a large answer neither stop others nor hold memory for long."""
+    before = len(upstream.calls)
     with contextlib.ExitStack() as open_wires:
         for _ in range(8):
             wire = open_wires.enter_context(Wire(impatient, receive_buffer=4096))
             wire.send_request(LARGE)
-        until(lambda: gauge(impatient, "embedway_requests_in_flight") > 0)
+        until(lambda: len(upstream.calls) == before + 8)
         assert impatient.embed(input="hello").status_code == 200
         # Their connections are still open; what they hold is given up all the same.
         until(lambda: idle(impatient))
@@ -166,12 +171,14 @@ def test_a_client_that_reads_slowly_gets_it_all(impatient: Gateway):
 
 def test_work_of_a_client_that_left_is_dropped(impatient: Gateway):
     """A client that disconnects gives its queued work up; others do not wait for it."""
-    large = body(input=["word " * 140] * 2048)
+    embedded = 'embedway_batch_items_sum{model="all-minilm-l6-v2"}'
+    before = gauge(impatient, embedded)
     with Wire(impatient) as wire:
-        wire.send_request(large)
+        wire.send_request(body(input=["word " * 140] * 2048))
         until(lambda: gauge(impatient, "embedway_queue_tokens") > 50_000)
-    until(lambda: gauge(impatient, "embedway_queue_tokens") == 0, within_s=5)
-    assert idle(impatient)
+    until(lambda: gauge(impatient, "embedway_queue_tokens") == 0)
+    until(lambda: idle(impatient))
+    assert gauge(impatient, embedded) - before < 2048
     log = impatient.log.read_text()
     assert '"status":499' in log
     assert "Traceback" not in log

@@ -41,10 +41,10 @@ MODELS = ("alpha", "beta")
 PROVIDERS = ("p0", "p1", "p2", "p3", "p4", "p5")
 SERVES = {provider: MODELS[at // 3] for at, provider in enumerate(PROVIDERS)}
 PURPOSES = ("query", "document")
-INTERVAL_S = 60.0
+INTERVAL_S = 600.0
 TIMEOUT_S = 0.4
-SLACK_S = 1.0
-"""How long a step may take on the gateway's clock, which otherwise is set forward by minutes."""
+SLACK_S = 30.0
+"""How long a step may take on the gateway's clock, which otherwise is set forward by an hour."""
 UNQUANTISED = {"fp32", "bf16", "fp16"}
 POSSIBLE = {200, 400, 404, 429, 502, 503, 504}
 SUPPLIED = CANARIES[:3]
@@ -460,7 +460,7 @@ def upstreams() -> Iterator[list[Upstream]]:
         each.__exit__(None, None, None)
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_an_answer_is_of_the_space_it_names(
     minilm: Minilm, upstreams: list[Upstream], data: st.DataObject
@@ -594,7 +594,7 @@ async def recovered(world: World) -> None:
             continue
         # One that was not told to be so wide never was a model of that width.
         narrow = world.declared and each.variant == "narrow"
-        for _ in range(3):  # the first may have to wait for a probe, for too long
+        for _ in range(50):  # the first may have to wait for a probe, for too long
             reply = await world.ask(with_texts({"model": name, "items": 1}))
             await world.settle()
             if reply.status_code == 200 or name in world.quarantined or narrow:
