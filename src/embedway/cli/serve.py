@@ -20,7 +20,7 @@ from embedway.config.providers import enabled, incomplete
 from embedway.config.settings import Settings
 from embedway.config.stores import store_of
 from embedway.core.clock import now_ms
-from embedway.observe import logs
+from embedway.observe import logs, streams
 from embedway.routing.resolve import find
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def serve(
     """
     loaded = config.load(host=host, port=port)
     settings = loaded.settings
+    dropped_lines = streams.write_in_background()
     logs.configure(format=settings.log_format, level=settings.log_level)
     if loaded.unknown:
         _log.warning("unknown variables", names=loaded.unknown)
@@ -59,7 +60,13 @@ def serve(
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         from embedway.cli import server  # noqa: PLC0415  # the engine: other commands do without
 
-        server.run(settings, providers, bound, on_ready=partial(_greet, settings))
+        server.run(
+            settings,
+            providers,
+            bound,
+            on_ready=partial(_greet, settings),
+            dropped_lines=dropped_lines,
+        )
     except AddressError as error:
         fail(error)
 
