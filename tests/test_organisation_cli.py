@@ -296,3 +296,21 @@ def test_nothing_to_change(run: Run, refused: Run) -> None:
     ):
         assert "--help" in refused(*command)
     assert "--budget" in refused("keys", "update", made["id"], "--alert", "80")
+
+
+def test_rotation(run: Run, refused: Run) -> None:
+    """`keys rotate` prints the new secret and until when the old one works."""
+    made = json.loads(run("keys", "create", "--name", "a", "--json"))
+    shown = run("keys", "rotate", made["id"], "--grace", "7d")
+    assert SECRET.search(shown)
+    assert "The old secret works until 2" in shown
+    again = json.loads(run("keys", "rotate", made["id"], "--json"))
+    assert again["id"] == made["id"]
+    assert again["key"] != made["key"]
+    told = json.loads(run("keys", "show", made["id"], "--json"))
+    assert told["previous_expires_ms"] == again["previous_expires_ms"]
+    assert "digest" not in str(told)
+    assert "old secret expires" in run("keys", "show", made["id"])
+    assert "no longer works" in run("keys", "rotate", made["id"], "--grace", "0")
+    for wrong in ("", "24", "1w", "91d", "-1h", "1.5h"):
+        assert f"--grace {wrong!r}" in refused("keys", "rotate", made["id"], f"--grace={wrong}")

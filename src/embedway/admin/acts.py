@@ -224,9 +224,7 @@ class Acts:
         """Changes a key that works; one that was issued stays within what its issuer has."""
         require_admin(actor)
         with self._changing(actor) as (all, journal):
-            before = self._key(all, actor, id, project_id)
-            if (state := before.state(journal.at_ms)) != "active":
-                raise InvalidRequest(f"The key {id} is {state} and stays so. Make a new one.")
+            before = _working(self._key(all, actor, id, project_id), journal.at_ms)
             after = rules.key(_changed(before, changes, OF_KEYS))
             if after.issued_by and not _RIGHTS.isdisjoint(changes):
                 issuer = all.keys.get(after.issued_by)
@@ -237,6 +235,24 @@ class Acts:
                 all.keys.replace(after)
                 journal.updated("api_key.updated", before, after)
         return after
+
+    def rotate_key(
+        self, actor: Actor, id: str, *, project_id: str | None, grace_ms: int
+    ) -> tuple[str, Key]:
+        """Gives a key that works a new secret; the old one works for `grace_ms` more.
+
+        Everything else stays, and so does what was used of its limits and budgets.
+        """
+        with self._changing(actor) as (all, journal):
+            key = _working(self._key(all, actor, id, project_id), journal.at_ms)
+            shown_once, rotated = secret.rotate(
+                key, pepper=self._pepper, now_ms=journal.at_ms, grace_ms=grace_ms
+            )
+            all.keys.replace(rotated)
+            journal.done(
+                "api_key.rotated", rotated, {"previous_expires_ms": rotated.previous_expires_ms}
+            )
+        return shown_once, rotated
 
     def revoke_key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
         """Revokes a key for good; what it issued stops working with it."""
@@ -366,6 +382,12 @@ def _active(project: Project) -> Project:
     if project.archived_ms is not None:
         raise InvalidRequest(f"The project {project.id} is archived for good. Choose another one.")
     return project
+
+
+def _working(key: Key, now_ms: int) -> Key:
+    if (state := key.state(now_ms)) != "active":
+        raise InvalidRequest(f"The key {key.id} is {state} and stays so. Make a new one.")
+    return key
 
 
 def _check_name(all: Organisation, project: Project) -> None:

@@ -1,5 +1,6 @@
-"""`embedway keys`: make, list, show, change and revoke API keys."""
+"""`embedway keys`: make, list, show, change, rotate and revoke API keys."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ from rich.markup import escape
 
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
-from embedway.admin.rules import MAX_NAME_CHARACTERS, visible
+from embedway.admin.rules import MAX_GRACE_S, MAX_NAME_CHARACTERS, visible
 from embedway.cli.acting import (
     PAGE,
     ModelOption,
@@ -45,6 +46,8 @@ from embedway.storage import records
 
 DAY_MS = 86_400_000
 MAX_DAYS = 36_500
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]
 ScopeOption = Annotated[
@@ -56,7 +59,7 @@ DaysOption = Annotated[
     typer.Option(min=0, max=MAX_DAYS, help="Stop working after so many days; never if left out."),
 ]
 
-commands = typer.Typer(no_args_is_help=True, help="Make, list, change and revoke API keys.")
+commands = typer.Typer(no_args_is_help=True, help="Make, list, change, rotate and revoke API keys.")
 
 
 @commands.command()
@@ -154,7 +157,7 @@ def show(key_id: KeyId, as_json: AsJson = False) -> None:
     key = acts.find_key(actor, key_id)
     if as_json:
         fields = records.row(key)
-        del fields["digest"]
+        del fields["digest"], fields["previous_digest"]
         state = {"state": key.state(now_ms()), "spending": spending_json(acts, key)}
         print_json({**fields, **state})
         return
@@ -168,6 +171,7 @@ def show(key_id: KeyId, as_json: AsJson = False) -> None:
             "created": time(key.created_ms),
             "expires": time(key.expires_ms) or "never",
             "revoked": time(key.revoked_ms),
+            "old secret expires": time(key.previous_expires_ms),
             "issued by": key.issued_by,
             "scopes": joined(key.scopes),
             "models": joined(key.models),
@@ -217,6 +221,50 @@ def update(
         fail("Nothing is said to change. 'embedway keys update --help' shows what can be.")
     acts.update_key(actor, key.id, project_id=key.project_id, changes=changes)
     out.print(f"{key_id} is changed.")
+
+
+@commands.command()
+def rotate(
+    key_id: KeyId,
+    grace: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="How long the old secret works on, such as 30m, 24h or 7d; 0 ends it at once.",
+        ),
+    ] = "24h",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the id, the key and the end of the old one.")
+    ] = False,
+) -> None:
+    """Give a key a new secret and show it, this once; the old one works until the grace is over.
+
+    The key stays the same in all else: its id, rights, limits and budgets, and what is used of
+    them. To rotate it again ends the secret before the old one.
+
+    embedway keys rotate key_dd348f3b1ed2fbc5 --grace 7d
+    """
+    grace_s = _seconds(grace)
+    acts, actor = acting()
+    key = acts.find_key(actor, key_id)
+    shown, key = acts.rotate_key(actor, key.id, project_id=key.project_id, grace_ms=grace_s * 1000)
+    if as_json:
+        print_json({"id": key.id, "key": shown, "previous_expires_ms": key.previous_expires_ms})
+        return
+    until = time(key.previous_expires_ms)
+    ends = f"The old secret works until {until}." if until else "The old secret no longer works."
+    out.print(f"id   {key.id}\nkey  {escape(shown)}  (shown this once)\n{ends}")
+
+
+def _seconds(grace: str) -> int:
+    typed = _DURATION.fullmatch(f"{grace}s" if grace == "0" else grace)
+    seconds = int(typed[1]) * _UNIT_S[typed[2]] if typed else -1
+    if not 0 <= seconds <= MAX_GRACE_S:
+        fail(
+            f"--grace {grace!r} is not possible. Give a number with a unit, such as 30m, 24h or "
+            f"7d, up to {MAX_GRACE_S // 86_400}d, or 0."
+        )
+    return seconds
 
 
 @commands.command()
