@@ -43,9 +43,6 @@ def settle(engine: Engine, file: Path, *, given: str | None) -> bytes:
             if not file.exists() and _kept(connection):
                 raise DatabaseError(_missing(file, database.shown(engine)))
             _create(file)
-            pepper = _read(file)
-            _keep(connection, pepper)
-        return pepper
     pepper = _read(file) if given is None else bytes.fromhex(given)
     with engine.connect() as connection:
         kept = _kept(connection)
