@@ -154,9 +154,9 @@ def test_over_http(house: House) -> None:
         made = client.post(f"{path}/rotate", json={}).json()
         assert key_of(house, old).id == key_of(house, made["value"]).id == made["id"] == key.id
         ends_s = NOW_MS // 1000 + 86_400
-        assert made["previous_value_expires_at"] == ends_s
+        assert made["previous_expires_at"] == ends_s
         shown = client.get(path).json()
-        assert (shown["previous_value_expires_at"], "value" in shown) == (ends_s, False)
+        assert (shown["previous_expires_at"], "value" in shown) == (ends_s, False)
         assert made["value"].startswith(shown["redacted_value"].removesuffix("..."))
         for wrong in (-1, 91 * 86_400, "24h", None):
             said = client.post(f"{path}/rotate", json={"grace_seconds": wrong})
@@ -170,7 +170,7 @@ def test_over_http(house: House) -> None:
         admin = {"authorization": f"Bearer {value}"}
         log = client.get("/v1/organization/audit_logs", headers=admin).json()["data"]
     assert [each["type"] for each in log[:2]] == ["api_key.rotated"] * 2
-    assert log[1]["api_key.rotated"]["data"] == {"previous_expires_ms": ends_s * 1000}
+    assert log[1]["api_key.rotated"]["data"] == {"previous_expires_at": ends_s}
 
 
 def test_what_was_used_stays_used(gateway: Gateway) -> None:

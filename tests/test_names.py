@@ -232,6 +232,10 @@ REFUSED = {
         '[aliases]\ndocs = ["text-embedding-3-small", "west:new"]',
         "alias 'docs': nobody declared 'west:new'",
     ),
+    "nobody, nearly itself": (
+        '[aliases]\nmistral-embedd = "mistral-embbed"\nmistral-embe = "mistral-embbed"',
+        "nobody here has 'mistral-embbed'. Did you mean 'mistral-embed'",
+    ),
     "nobody": (
         '[aliases]\ndocs = "text-embeding-3-small"',
         "alias 'docs': nobody here has 'text-embeding-3-small'. Did you mean 'text-embedding-3-",

@@ -16,6 +16,7 @@ from embedway.admin import actors, rules
 from embedway.admin.actors import Actor, not_found, require_admin
 from embedway.admin.budget_changes import completed
 from embedway.admin.journal import Journal
+from embedway.admin.public_fields import public
 from embedway.auth import rights, secret
 from embedway.core.audit import Act, Action
 from embedway.core.budgets import BudgetState
@@ -164,6 +165,12 @@ class Acts:
                 issued_by=issuer.id if issuer else None,
                 **fields,
             )
+            if key.state(journal.at_ms) == "expired":
+                raise InvalidRequest(
+                    f"'expires_at' is {key.expires_ms // 1000}, which is in the past: the key "
+                    "would never work. Choose a later time, or leave it out.",
+                    param="expires_at",
+                )
             if issuer:
                 rights.check_issued(key, issuer)
             all.keys.add(rules.key(key))
@@ -249,9 +256,8 @@ class Acts:
                 key, pepper=self._pepper, now_ms=journal.at_ms, grace_ms=grace_ms
             )
             all.keys.replace(rotated)
-            journal.done(
-                "api_key.rotated", rotated, {"previous_expires_ms": rotated.previous_expires_ms}
-            )
+            ends = public({"previous_expires_ms": rotated.previous_expires_ms})
+            journal.done("api_key.rotated", rotated, ends)
         return shown_once, rotated
 
     def revoke_key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:

@@ -62,7 +62,7 @@ class KeyCard(Card):
     redacted_value: str
     created_at: int
     expires_at: int | None
-    previous_value_expires_at: int | None
+    previous_expires_at: int | None
     owner: ProjectOwner
     owner_project_access: Literal["active", "inactive"]
     project_id: str
@@ -101,7 +101,7 @@ class AdminKeyCard(Card):
     redacted_value: str
     created_at: int
     expires_at: int | None
-    previous_value_expires_at: int | None
+    previous_expires_at: int | None
     owner: AdminOwner
     status: Literal["active", "expired", "revoked"]
 
@@ -205,7 +205,7 @@ def card(key: Key, states: Iterable[BudgetState], now_ms: int) -> KeyCard:
             "redacted_value": f"{key.hint}...",
             "created_at": at_s,
             "expires_at": _seconds(key.expires_ms),
-            "previous_value_expires_at": _seconds(key.previous_expires_ms),
+            "previous_expires_at": _seconds(key.previous_expires_ms),
             "owner": {"service_account": {"id": key.id, "name": key.name, "created_at": at_s}},
             "owner_project_access": "active" if state == "active" else "inactive",
             "project_id": key.project_id,
@@ -231,7 +231,7 @@ def admin_card(key: Key, now_ms: int) -> AdminKeyCard:
             "redacted_value": f"{key.hint}...",
             "created_at": at_s,
             "expires_at": _seconds(key.expires_ms),
-            "previous_value_expires_at": _seconds(key.previous_expires_ms),
+            "previous_expires_at": _seconds(key.previous_expires_ms),
             "owner": {"id": key.id, "name": key.name, "created_at": at_s},
             "status": key.state(now_ms),
         }

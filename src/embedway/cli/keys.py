@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
+from embedway.admin.public_fields import public
 from embedway.admin.rules import MAX_GRACE_S, MAX_NAME_CHARACTERS, visible
 from embedway.cli.acting import (
     PAGE,
@@ -96,7 +97,7 @@ def create(
     _check_name(name)
     changes = {"name": name, **_changes(scopes, models, providers, limit, budget, alert)}
     if expires_days is not None:
-        changes["expires_ms"] = now_ms() + round(expires_days * DAY_MS)
+        changes["expires_ms"] = _expiry_ms(expires_days)
     if admin and (project or len(changes.keys() - {"expires_ms"}) > 1):
         fail(
             "--admin makes a key of no project that cannot embed: only --expires-days goes with it."
@@ -131,6 +132,10 @@ def list_keys(
         lambda project: project.id,
     )
     called = {project.id: project.name for project in projects}
+    keys = every(part, lambda key: key.id)
+    if as_json:
+        print_json([_json(acts, key) for key in keys])
+        return
     now = now_ms()
     rows = [
         {
@@ -138,16 +143,15 @@ def list_keys(
             "name": key.name,
             "project": called.get(key.project_id or "", key.project_id or "admin"),
             "key": f"{key.hint}...",
-            "state": key.state(now),
+            "status": key.state(now),
             "created": time(key.created_ms),
             "expires": time(key.expires_ms),
-            "models": key.models if as_json else joined(key.models),
-            "providers": key.providers if as_json else joined(key.providers),
-            **({"spending": spending_json(acts, key)} if as_json else {}),
+            "models": joined(key.models),
+            "providers": joined(key.providers),
         }
-        for key in every(part, lambda key: key.id)
+        for key in keys
     ]
-    print_table(rows, empty="No keys yet: embedway keys create --name NAME", as_json=as_json)
+    print_table(rows, empty="No keys yet: embedway keys create --name NAME", as_json=False)
 
 
 @commands.command()
@@ -156,10 +160,7 @@ def show(key_id: KeyId, as_json: AsJson = False) -> None:
     acts, actor = acting()
     key = acts.find_key(actor, key_id)
     if as_json:
-        fields = records.row(key)
-        del fields["digest"], fields["previous_digest"]
-        state = {"state": key.state(now_ms()), "spending": spending_json(acts, key)}
-        print_json({**fields, **state})
+        print_json(_json(acts, key))
         return
     print_record(
         {
@@ -167,7 +168,7 @@ def show(key_id: KeyId, as_json: AsJson = False) -> None:
             "name": key.name,
             "project": key.project_id or "none: an admin key",
             "key": f"{key.hint}...",
-            "state": key.state(now_ms()),
+            "status": key.state(now_ms()),
             "created": time(key.created_ms),
             "expires": time(key.expires_ms) or "never",
             "revoked": time(key.revoked_ms),
@@ -216,7 +217,7 @@ def update(
     if never_expires:
         changes["expires_ms"] = None
     elif expires_days is not None:
-        changes["expires_ms"] = now_ms() + round(expires_days * DAY_MS)
+        changes["expires_ms"] = _expiry_ms(expires_days)
     if not changes:
         fail("Nothing is said to change. 'embedway keys update --help' shows what can be.")
     acts.update_key(actor, key.id, project_id=key.project_id, changes=changes)
@@ -249,7 +250,8 @@ def rotate(
     key = acts.find_key(actor, key_id)
     shown, key = acts.rotate_key(actor, key.id, project_id=key.project_id, grace_ms=grace_s * 1000)
     if as_json:
-        print_json({"id": key.id, "key": shown, "previous_expires_ms": key.previous_expires_ms})
+        ends = public({"previous_expires_ms": key.previous_expires_ms})
+        print_json({"id": key.id, "key": shown, **ends})
         return
     until = time(key.previous_expires_ms)
     ends = f"The old secret works until {until}." if until else "The old secret no longer works."
@@ -282,6 +284,21 @@ def revoke(key_id: KeyId, yes: Yes = False) -> None:
     except NotFound:
         fail(f"There is no key {key_id!r} that works. 'embedway keys list' shows them all.")
     out.print(f"{key_id} is revoked.")
+
+
+def _expiry_ms(days: float) -> int:
+    lasts_ms = round(days * DAY_MS)
+    if not lasts_ms:
+        fail(
+            f"--expires-days {days:g} is not possible: the key would not work at all. Give a "
+            "larger number, or end a key at once with 'embedway keys revoke ID'."
+        )
+    return now_ms() + lasts_ms
+
+
+def _json(acts: Acts, key: Key) -> dict[str, Any]:
+    status = key.state(now_ms())
+    return {**public(records.row(key)), "status": status, "spending": spending_json(acts, key)}
 
 
 def _stops(acts: Acts, actor: Actor, key: Key) -> str:

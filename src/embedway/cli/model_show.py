@@ -129,7 +129,7 @@ def _row(card: DeploymentCard, order: int | None, reason: str) -> dict[str, obje
         "hq": card.hq_country,
         "eu": card.eu_native,
         "quantisation": card.quantisation,
-        "zdr": card.zero_data_retention,
+        "zero_data_retention": card.zero_data_retention,
         "a_call": f"{call.max_items} items{tokens}",
         "proof": proof if card.declared else "",
         "health": card.health,
