@@ -301,7 +301,7 @@ REFUSED = {
     "a cosine above 1": (f"[models.{SMALL}]\nmin_cosine = 1.1", "min_cosine: input should be less"),
     "an unknown setting": (
         f"[models.{SMALL}]\nweight = {{}}",
-        f'[models."{SMALL}"]: weight is no setting of it. Did you mean weights?',
+        f'[models."{SMALL}"]: there is no setting weight. Did you mean weights?',
     ),
 }  # fmt: skip
 

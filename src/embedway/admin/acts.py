@@ -265,7 +265,7 @@ class Acts:
         with self._changing(actor) as (all, journal):
             key = self._key(all, actor, id, project_id)
             if key.revoked_ms is not None:
-                raise NotFound(f"The key {id} is revoked already.")
+                raise NotFound(f"Key {shown(id)} is already revoked.")
             key = msgspec.structs.replace(key, revoked_ms=journal.at_ms)
             all.keys.replace(key)
             journal.done("api_key.deleted", key)
@@ -386,13 +386,15 @@ def _project(all: Organisation, id: str) -> Project:
 
 def _active(project: Project) -> Project:
     if project.archived_ms is not None:
-        raise InvalidRequest(f"The project {project.id} is archived for good. Choose another one.")
+        raise InvalidRequest(
+            f"Project {shown(project.id)} is archived for good. Choose another one."
+        )
     return project
 
 
 def _working(key: Key, now_ms: int) -> Key:
     if (state := key.state(now_ms)) != "active":
-        raise InvalidRequest(f"The key {key.id} is {state} and stays so. Make a new one.")
+        raise InvalidRequest(f"Key {shown(key.id)} is {state} and stays so. Make a new one.")
     return key
 
 
@@ -421,7 +423,7 @@ def _end_user(all: Organisation, project_id: str, id: str) -> EndUser:
     _project(all, project_id)
     user = all.end_users.get(project_id, rules.end_user_id(id))
     if user is None:
-        raise NotFound(f"The end user {shown(id)} has no record: it is as all others.")
+        raise NotFound(f"End user {shown(id)} has no record, so it is treated as all others.")
     return user
 
 

@@ -114,11 +114,13 @@ class NewAdminKeyCard(AdminKeyCard):
 
 ExpiresIn = Annotated[
     int | None,
-    Field(ge=1, le=MAX_LIFE_S, description="From now, in seconds; null for never."),
+    Field(ge=1, le=MAX_LIFE_S, description="Expire in so many seconds; null for never."),
 ]
 ExpiresAt = Annotated[
     int | None,
-    Field(ge=1, le=MAX_TIME_S, description="Instead: then, in seconds since 1970-01-01 UTC."),
+    Field(
+        ge=1, le=MAX_TIME_S, description="Instead: expire then, in seconds since 1970-01-01 UTC."
+    ),
 ]
 
 
@@ -151,9 +153,10 @@ class _Fields(_Expiring):
         Names | None, Field(description="The only providers that may serve it; null for any.")
     ] = None
     limits: Annotated[
-        Limits | None, Field(description="Of its requests and those of keys it issued.")
+        Limits | None,
+        Field(description="Limits on its requests and those of keys it issued, together."),
     ] = None
-    budgets: Annotated[Budgets | None, Field(description="Likewise.")] = None
+    budgets: Annotated[Budgets | None, Field(description="Budgets of the same requests.")] = None
 
 
 class NewKey(_Fields):

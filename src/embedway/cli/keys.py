@@ -50,7 +50,9 @@ MAX_DAYS = 36_500
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-KeyId = Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]
+KeyId = Annotated[
+    str, typer.Argument(metavar="ID", help="The key's id, as `embedway keys list` shows it.")
+]
 ScopeOption = Annotated[
     list[str] | None,
     typer.Option("--scope", help=f"What it may do: {', '.join(SCOPES[:-1])}. Repeatable."),
@@ -219,7 +221,7 @@ def update(
     elif expires_days is not None:
         changes["expires_ms"] = _expiry_ms(expires_days)
     if not changes:
-        fail("Nothing is said to change. 'embedway keys update --help' shows what can be.")
+        fail("Nothing to change. Give an option, as 'embedway keys update --help' shows.")
     acts.update_key(actor, key.id, project_id=key.project_id, changes=changes)
     out.print(f"{key_id} is changed.")
 
@@ -281,8 +283,8 @@ def revoke(key_id: KeyId, yes: Yes = False) -> None:
         if key.revoked_ms is None:
             ask(f"Revoke {key.name} ({key.id}) for good? {_stops(acts, actor, key)}", yes=yes)
         acts.revoke_key(actor, key.id, project_id=key.project_id)
-    except NotFound:
-        fail(f"There is no key {key_id!r} that works. 'embedway keys list' shows them all.")
+    except NotFound as error:
+        fail(f"{error.message} 'embedway keys list' shows them all.")
     out.print(f"{key_id} is revoked.")
 
 

@@ -41,7 +41,7 @@ from embedway.core.clock import now_ms
 from embedway.core.projects import Project
 from embedway.storage import records
 
-Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="As `list` shows it.")]
+Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="The project, by its id or name.")]
 UserLimits = Annotated[
     list[str] | None,
     typer.Option(
@@ -237,7 +237,7 @@ def update(
         allow_quantization=allow_quantization,
     ) | names(models, providers)
     if not changes:
-        fail("Nothing is said to change. 'embedway projects update --help' shows what can be.")
+        fail("Nothing to change. Give an option, as 'embedway projects update --help' shows.")
     acts.update_project(actor, found.id, changes, unique=True)
     out.print(f"{found.id} is changed.")
 

@@ -14,6 +14,7 @@ from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.named import AUTO
 from embedway.cli.address import AddressError, base_url, bind
+from embedway.cli.counted import counted
 from embedway.cli.terminal import fail, fetch_weights, out
 from embedway.config import settings as config
 from embedway.config.providers import enabled, incomplete
@@ -86,7 +87,7 @@ def _providers(gateway: "Gateway") -> str:
         return "this gateway alone; `embedway providers list --all` shows who else could be"
     counts = Counter(each.provider for each in gateway.catalog.deployments())
     return f"\n{' ' * 13}".join(
-        f"{each.name} ({each.origin}), {counts[each.name]} models known"
+        f"{each.name} ({each.origin}), {counted(counts[each.name], 'model')} known"
         for each in gateway.providers
     )
 
