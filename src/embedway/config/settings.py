@@ -154,8 +154,8 @@ class Settings(BaseModel):
     )
     max_in_flight_bytes: Annotated[int, Ge(1)] = Field(
         256 * 2**20,
-        description="Bytes of request bodies and answers held at once; more bodies get a 503. Shared "
-        "as max_in_flight is.",
+        description="Bytes of request bodies and answers held at once; more bodies get a 503. "
+        "Shared as max_in_flight is.",
     )
     max_body_bytes: Annotated[int, Ge(1)] = Field(
         16 * 2**20, description="The largest request body; a larger one gets a 413."

@@ -35,7 +35,9 @@ class SqlDirectory:
 
     async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
         """See `embedway.ports.storage.Directory.known`."""
-        query = select(keys.c.digest).where(keys.c.digest.in_(digests))
+        now = select(keys.c.digest).where(keys.c.digest.in_(digests))
+        before = select(keys.c.previous_digest).where(keys.c.previous_digest.in_(digests))
+        query = now.union_all(before)
         return await self._read(lambda connection: set(connection.execute(query).scalars()))
 
     async def by_id(self, key_id: str) -> Held | None:
