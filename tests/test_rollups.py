@@ -534,7 +534,8 @@ def test_prune_command(env: dict[str, str]):
     refused, said = run(env, "prune", "--before", "2999-01-01")
     assert refused == 1
     assert "in the future" in said
-    assert run(env, "prune", "--keep-days", "30", "--dry-run")[1].startswith("1 usage record is older")
+    told = run(env, "prune", "--keep-days", "30", "--dry-run")[1]
+    assert told.startswith("1 usage record is older")
     refused, said = run(env, "prune", "--keep-days", "0")
     assert refused == 1
     assert "Give --yes" in said

@@ -165,7 +165,7 @@ class Acts:
                 issued_by=issuer.id if issuer else None,
                 **fields,
             )
-            if key.state(journal.at_ms) == "expired":
+            if key.expires_ms is not None and key.expires_ms <= journal.at_ms:
                 raise InvalidRequest(
                     f"'expires_at' is {key.expires_ms // 1000}, which is in the past: the key "
                     "would never work. Choose a later time, or leave it out.",
