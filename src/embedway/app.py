@@ -263,12 +263,7 @@ async def running(
         admission = Admission(
             max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
         )
-        _add_gauges(metrics, admission, ledger, engines)
-        metrics.count(
-            "embedway_log_lines_dropped",
-            "Lines of the log that could not be written, or that nobody read in time.",
-            dropped_lines,
-        )
+        _add_gauges(metrics, admission, ledger, engines, dropped_lines)
         embeddings = EmbeddingsEndpoint(
             authenticator=authenticator,
             embedder=embedder,
@@ -478,8 +473,17 @@ def _on_overcount(
 
 
 def _add_gauges(
-    metrics: Metrics, admission: Admission, ledger: SqlLedger, engines: dict[str, LocalEngine]
+    metrics: Metrics,
+    admission: Admission,
+    ledger: SqlLedger,
+    engines: dict[str, LocalEngine],
+    dropped_lines: Callable[[], int],
 ) -> None:
+    metrics.count(
+        "embedway_log_lines_dropped",
+        "Lines of the log that could not be written, or that nobody read in time.",
+        dropped_lines,
+    )
     gauge = metrics.gauge
     gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)
     gauge("embedway_in_flight_bytes", "Bytes of their bodies and answers.", lambda: admission.bytes)

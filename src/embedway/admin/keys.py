@@ -314,7 +314,7 @@ def _add_project_keys(
         value, key = acts.rotate_key(
             actor, key_id, project_id=project_id, grace_ms=body.grace_seconds * 1000
         )
-        return NewKeyCard(**card(key, now_ms()).model_dump(), value=value)
+        return NewKeyCard(**told(key).model_dump(), value=value)
 
     @routes.delete("/projects/{project_id}/api_keys/{key_id}")
     def revoke_key(  # pyright: ignore[reportUnusedFunction]
