@@ -26,6 +26,7 @@ help:  ## What can be made
 	@touch $@
 
 setup: .venv/setup  ## Prepare .venv with .venv/bin/embedway
+	@echo "Embedway $$($(BIN)/embedway --version) is ready in .venv. Start the gateway: make serve"
 
 dev: .venv/dev  ## The same, with what development needs
 

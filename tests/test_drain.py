@@ -153,7 +153,9 @@ def test_uvicorn_serves_and_stops(minilm: object, new_gateway: Callable[..., Gat
     assert seen.refused == []
     recorded = {row["id"] for row in rows(gateway)}
     assert {answer["id"] for _, answer in seen.answers} <= recorded
-    assert "Traceback" not in gateway.log.read_text()
+    logged = gateway.log.read_text()
+    assert '"event":"answered"' in logged
+    assert "Traceback" not in logged
 
 
 def refuses(gateway: Gateway) -> bool:

@@ -232,6 +232,10 @@ REFUSED = {
         '[aliases]\ndocs = ["text-embedding-3-small", "west:new"]',
         "alias 'docs': nobody declared 'west:new'",
     ),
+    "nobody, nearly itself": (
+        '[aliases]\nmistral-embedd = "mistral-embbed"\nmistral-embe = "mistral-embbed"',
+        "nobody here has 'mistral-embbed'. Did you mean 'mistral-embed'",
+    ),
     "nobody": (
         '[aliases]\ndocs = "text-embeding-3-small"',
         "alias 'docs': nobody here has 'text-embeding-3-small'. Did you mean 'text-embedding-3-",
@@ -297,7 +301,7 @@ REFUSED = {
     "a cosine above 1": (f"[models.{SMALL}]\nmin_cosine = 1.1", "min_cosine: input should be less"),
     "an unknown setting": (
         f"[models.{SMALL}]\nweight = {{}}",
-        f'[models."{SMALL}"]: weight is no setting of it. Did you mean weights?',
+        f'[models."{SMALL}"]: there is no setting weight. Did you mean weights?',
     ),
 }  # fmt: skip
 

@@ -628,12 +628,23 @@ def test_keys_that_do_not_work_stay_so(house: House) -> None:
     project = house.project()
     _, revoked = house.key(project)
     house.acts.revoke_key(ADMIN, revoked.id, project_id=project)
-    _, expired = house.key(project, expires_ms=NOW_MS)
+    _, expired = house.key(project, expires_ms=NOW_MS + 1)
+    house.clock.now_ms += 1
     for key in (revoked, expired):
         with pytest.raises(InvalidRequest, match="stays so"):
             house.acts.update_key(ADMIN, key.id, project_id=project, changes={"expires_ms": None})
     with pytest.raises(NotFound):
         house.acts.revoke_key(ADMIN, revoked.id, project_id=project)
+
+
+def test_no_key_is_born_expired(house: House) -> None:
+    """A key that would never work is not made, whatever kind of key it is."""
+    for project_id in (house.project(), None):
+        for expires_ms in (1, NOW_MS):
+            changes = {"name": "k", "expires_ms": expires_ms}
+            with pytest.raises(InvalidRequest, match="in the past") as refused:
+                house.acts.create_key(ADMIN, project_id=project_id, changes=changes)
+            assert refused.value.param == "expires_at"
 
 
 def test_the_last_admin_key(house: House) -> None:
@@ -775,7 +786,7 @@ def test_acts_are_recorded(house: House) -> None:
     assert created.details == {"name": "web", "eu_native": True}
     assert updated.details == {
         "name": {"from": "web", "to": "shop"},
-        "budgets": {"from": [], "to": [{"amount_nano_usd": 5, "per": "day", "alerts": []}]},
+        "budgets": {"from": [], "to": [{"amount_usd": 5e-9, "per": "day", "alerts": []}]},
     }
     assert (updated.actor, updated.at_ms, updated.request_id) == (actor.id, NOW_MS + 5, "req_1")
     assert house.done(targets=[actor.id]) == [(ADMIN.id, "api_key.created", actor.id)]

@@ -74,7 +74,7 @@ def test_projects(run: Run, refused: Run) -> None:
     run("projects", "update", "web", "--name", "shop", "--limit", "none", "--no-eu-native")
     kept = json.loads(run("projects", "show", id, "--json"))
     assert (kept["name"], kept["limits"], kept["eu_native"]) == ("shop", [], False)
-    assert kept["budgets"] == [{"amount_nano_usd": 25_500_000_000, "per": "month", "alerts": [80]}]
+    assert kept["budgets"] == [{"amount_usd": 25.5, "per": "month", "alerts": [80]}]
     default, listed = json.loads(run("projects", "list", "--json"))
     assert (default["name"], listed["name"]) == ("default", "shop")
     assert (listed["limits"], listed["budgets"]) == (kept["limits"], kept["budgets"])
@@ -127,7 +127,7 @@ def test_what_there_is_not(refused: Run) -> None:
 
 def test_keys(run: Run, refused: Run) -> None:
     """A key of a project is made, shown without its secret, changed, listed there, and revoked."""
-    run("projects", "create", "--name", "web")
+    project = run("projects", "create", "--name", "web").strip()
     made = json.loads(
         run("keys", "create", "--name", "k", "--project", "web", "--scope", "embeddings",
             "--scope", "keys", "--limit", "requests=5/second", "--budget", "1/day", "--json")
@@ -140,20 +140,20 @@ def test_keys(run: Run, refused: Run) -> None:
     run("keys", "update", made["id"], "--scope", "usage", "--expires-days", "1", "--limit", "none")
     changed = json.loads(run("keys", "show", made["id"], "--json"))
     assert (changed["scopes"], changed["limits"]) == (["usage"], [])
-    assert changed["expires_ms"]
+    assert changed["expires_at"]
     assert changed["budgets"]
     run("keys", "update", made["id"], "--never-expires")
-    assert json.loads(run("keys", "show", made["id"], "--json"))["expires_ms"] is None
+    assert json.loads(run("keys", "show", made["id"], "--json"))["expires_at"] is None
     (listed,) = json.loads(run("keys", "list", "--project", "web", "--json"))
-    assert (listed["id"], listed["project"]) == (made["id"], "web")
+    assert (listed["id"], listed["project_id"]) == (made["id"], project)
     run("keys", "create", "--name", "root", "--admin")
     rows = json.loads(run("keys", "list", "--json"))
-    assert [row["project"] for row in rows] == ["web", "default", "admin"]
+    assert [row["project_id"] for row in rows] == [project, "proj_default", None]
     run("projects", "archive", "web")
-    assert json.loads(run("keys", "list", "--json"))[0]["project"] == "web"
+    assert " web " in run("keys", "list").splitlines()[1]
     run("keys", "revoke", made["id"])
     assert "stays so" in refused("keys", "update", made["id"], "--name", "x")
-    assert "that works" in refused("keys", "revoke", made["id"])
+    assert "is already revoked" in refused("keys", "revoke", made["id"])
 
 
 def test_admin_keys(run: Run, refused: Run) -> None:
@@ -166,6 +166,8 @@ def test_admin_keys(run: Run, refused: Run) -> None:
         assert "--admin" in refused("keys", "create", "--name", "x", "--admin", *more, status=2)
     scope = ("--scope", "admin")
     assert "--scope 'admin'" in refused("keys", "create", "--name", "x", *scope, status=2)
+    said = refused("keys", "create", "--name", "x", "--expires-days", "0", status=2)
+    assert "--expires-days 0" in said
 
 
 def test_users(run: Run, refused: Run) -> None:
@@ -174,15 +176,17 @@ def test_users(run: Run, refused: Run) -> None:
     run("users", "set", "a/b [c]", *of, "--limit", "tokens=5/hour", "--budget", "none")
     run("users", "block", "a/b [c]", *of)
     (listed,) = json.loads(run("users", "list", *of, "--json"))
-    blocked = listed.pop("blocked")
+    blocked, since = listed.pop("blocked"), listed.pop("blocked_at")
+    assert listed.pop("created_at") <= since
     limits = [{"of": "tokens", "amount": 5, "per": "hour"}]
-    assert listed == {"id": "a/b [c]", "limits": limits, "budgets": [], "spending": []}
+    of_default = {"project_id": "proj_default", "id": "a/b [c]"}
+    assert listed == {**of_default, "limits": limits, "budgets": [], "spending": []}
     assert re.search(r"tokens=5/hour +none", run("users", "list", *of))
     assert blocked
     run("users", "unblock", "a/b [c]", *of)
     run("users", "set", "a/b [c]", *of, "--budget", "project")
     shown = json.loads(run("users", "show", "a/b [c]", *of, "--json"))
-    assert (shown["blocked_ms"], shown["budgets"]) == (None, None)
+    assert (shown["blocked_at"], shown["budgets"]) == (None, None)
     assert "as the project says" in run("users", "show", "a/b [c]", *of)
     run("users", "remove", "a/b [c]", *of)
     assert "as all others" in run("users", "show", "a/b [c]", *of)
@@ -301,3 +305,22 @@ def test_nothing_to_change(run: Run, refused: Run) -> None:
     ):
         assert "--help" in refused(*command, status=2)
     assert "--budget" in refused("keys", "update", made["id"], "--alert", "80")
+
+
+def test_rotation(run: Run, refused: Run) -> None:
+    """`keys rotate` prints the new secret and until when the old one works."""
+    made = json.loads(run("keys", "create", "--name", "a", "--json"))
+    shown = run("keys", "rotate", made["id"], "--grace", "7d")
+    assert SECRET.search(shown)
+    assert "The old secret works until 2" in shown
+    again = json.loads(run("keys", "rotate", made["id"], "--json"))
+    assert again["id"] == made["id"]
+    assert again["key"] != made["key"]
+    told = json.loads(run("keys", "show", made["id"], "--json"))
+    assert told["previous_expires_at"] == again["previous_expires_at"]
+    assert "digest" not in str(told)
+    assert "old secret expires" in run("keys", "show", made["id"])
+    assert "no longer works" in run("keys", "rotate", made["id"], "--grace", "0")
+    for wrong in ("", "24", "1w", "91d", "-1h", "1.5h"):
+        said = refused("keys", "rotate", made["id"], f"--grace={wrong}", status=2)
+        assert f"--grace {wrong!r}" in said

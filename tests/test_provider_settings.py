@@ -87,10 +87,13 @@ def test_a_section_takes_the_usual_key(tmp_path: Path) -> None:
         ("[providers.openai]\napi_key = '$NOT_THERE'\n", ["$NOT_THERE is not set"]),
         (
             f"[providers.openai]\napi_keyy = '{SECRET}'\n",
-            ["api_keyy is no setting", "Did you mean api_key"],
+            ["there is no setting api_keyy", "Did you mean api_key"],
         ),
         (f"[providers.openai]\napi_key = ['{SECRET}']\n", ["[providers.openai]: api_key"]),
-        (f"[providers.openai]\nbase_url = 'ftp://{SECRET}'\n", ["base_url: it must be an address"]),
+        (
+            f"[providers.openai]\nbase_url = 'ftp://{SECRET}'\n",
+            ["base_url: it must begin with https://"],
+        ),
         ("[providers.OpenAI]\n", ["OpenAI"]),
         ("[providers.embedway]\n", ["models that run here"]),
         ("[providers.databricks]\napi_key = 'x'\n", ["host is missing", "DATABRICKS_HOST"]),
@@ -98,7 +101,7 @@ def test_a_section_takes_the_usual_key(tmp_path: Path) -> None:
         ("providers = 3\n", ["[providers.NAME]"]),
         (f"providers = '{SECRET}'\n", ["[providers.NAME]"]),
         (f"[providers.openai]\nbase_url = 'https://u:{SECRET}@x/v1'\n", ["use api_key"]),
-        ("[providers.vllm]\nbase_url = 'https://x/{tenant}/v1'\n", ["it must be an address"]),
+        ("[providers.vllm]\nbase_url = 'https://x/{tenant}/v1'\n", ["it must begin with https://"]),
         (f'[providers.openai]\napi_key = "{SECRET}\\u0000"\n', ["characters that no key has"]),
         ("[providers.databricks]\napi_key = 'x'\nhost = 'acme.example'\n", ["its address is"]),
         ("[providers.a]\nkind='x'\n[providers.b]\nkind='y'\n", ["[providers.a]", "[providers.b]"]),
@@ -109,7 +112,7 @@ def test_a_section_takes_the_usual_key(tmp_path: Path) -> None:
         ),
         (
             f"[providers.openai]\napi_key='{SECRET}'\n[[providers.openai.models]]\nid='x'\ndims=3\n",
-            ["model 'x': dims is no setting"],
+            ["model 'x': there is no setting dims"],
         ),
     ],
 )
@@ -253,7 +256,7 @@ def test_keys_for_other_things_stop_nothing(tmp_path: Path) -> None:
     done = run(tmp_path, "providers", "list", **broken)
     assert done.returncode == 0, done.stderr
     assert "azure: AZURE_OPENAI_API_KEY is set, but not AZURE_OPENAI_ENDPOINT" in done.stderr
-    assert "databricks: it must be an address" in done.stderr
+    assert "databricks: it must begin with https://" in done.stderr
     assert listed(tmp_path, **broken).keys() == {"openai"}
     off = {"EMBEDWAY_PROVIDERS_FROM_ENVIRONMENT": "false"}
     assert listed(tmp_path, **(broken | off)) == {}

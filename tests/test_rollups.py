@@ -534,13 +534,16 @@ def test_prune_command(env: dict[str, str]):
     refused, said = run(env, "prune", "--before", "2999-01-01")
     assert refused == 1
     assert "in the future" in said
-    assert run(env, "prune", "--keep-days", "30", "--dry-run")[1].startswith("1 line is of")
+    told = run(env, "prune", "--keep-days", "30", "--dry-run")[1]
+    assert told.startswith("1 usage record is older")
     refused, said = run(env, "prune", "--keep-days", "0")
     assert refused == 1
     assert "Give --yes" in said
-    nothing = "0 lines are of before 2024-10-04.\n"
+    nothing = "No usage records are older than 2024-10-04.\n"
     assert run(env, "prune", "--before", "2024-10-04", "--yes") == (0, nothing)
-    assert run(env, "prune", "--keep-days", "0", "--yes")[1].startswith("Deleted 2 lines of before")
+    assert run(env, "prune", "--keep-days", "0", "--yes")[1].startswith(
+        "Deleted 2 usage records older"
+    )
     assert run(env, "check")[0] == 0
     assert [each["action"] for each in audited(env)] == ["ledger.pruned"]
 
@@ -552,8 +555,8 @@ def test_check_command(env: dict[str, str]):
     engine.dispose()
     failed, said = run(env, "check")
     assert failed == 1
-    assert "usage_days: tokens is 3, lines say 2 (at_ms '2024-10-04T00:00Z'" in said
+    assert "usage_days: tokens is 3, but 2 by the records (at_ms '2024-10-04T00:00Z'" in said
     failed, said = run(env, "check", "--repair", "--json")
     assert (failed, json.loads(said)["days_repaired"]) == (0, 4)
     assert [each["action"] for each in audited(env)] == ["ledger.repaired"] * 4
-    assert run(env, "check") == (0, "Sums are those of the lines, on each of 3 days.\n")
+    assert run(env, "check") == (0, "The sums agree with the usage records: 3 days checked.\n")

@@ -117,7 +117,7 @@ def test_route(ask: Callable[..., subprocess.CompletedProcess]) -> None:
     ("option", "left", "removed_by"),
     [
         (["--eu-native"], ["near:shared"], "eu_native"),
-        (["--no-quantization"], ["near:shared"], "allow_quantization"),
+        (["--no-allow-quantization"], ["near:shared"], "allow_quantization"),
         (["--allowed-provider=cheap"], ["cheap:shared"], "allowed_providers"),
         (
             ["--allowed-provider=cheap", "--allowed-provider=near"],
@@ -150,7 +150,7 @@ def test_other_fields(ask: Callable[..., subprocess.CompletedProcess]) -> None:
 def test_refusals(ask: Callable[..., subprocess.CompletedProcess]) -> None:
     """What the gateway would refuse is refused here in its words, with status 1."""
     for arguments, words in (
-        (["shared", "--zdr"], "'zdr' removes"),
+        (["shared", "--zero-data-retention"], "'zdr' removes"),
         (["shared", "--dimensions=63"], "'dimensions' is 63"),
         (["sharde"], "Did you mean 'shared'"),
         (["shared", "--fallback=auto"], "The fallback 'auto'"),

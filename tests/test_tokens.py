@@ -271,7 +271,8 @@ def test_forged_tokens(rig: Rig):
     more = claims | {"permissions": ["embeddings", "usage", "admin"]}
     forged = [
         stranger.issue(
-            id, scopes=["embeddings"], end_user=None, audience=AUDIENCE, now_ms=NOW_MS,
+            id, secret_id=secret.id_of(secret.digest(key, pepper=rig.store.pepper)),
+            scopes=["embeddings"], end_user=None, audience=AUDIENCE, now_ms=NOW_MS,
             expires_ms=NOW_MS + 1000,
         ),
         f"{head}.{b64(json.dumps(more).encode())}.{signature}",

@@ -56,6 +56,7 @@ from embedway.metering.budgets import Budgets
 from embedway.metering.meter import Meter
 from embedway.metering.shared import SharedLimiter
 from embedway.metering.windows import MemoryLimiter
+from embedway.observe import logs, streams
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
 from embedway.pipeline.calls import Calls
@@ -141,6 +142,7 @@ async def running(
     *,
     now_ms: Callable[[], int] = clock.now_ms,
     now_s: Callable[[], float] = time.monotonic,
+    dropped_lines: Callable[[], int] = lambda: 0,
 ) -> AsyncGenerator[Gateway]:
     """A gateway over open parts; leaving the context finishes what waits and closes them.
 
@@ -149,6 +151,7 @@ async def running(
         providers: That are enabled.
         now_ms: The wall clock.
         now_s: A clock that only goes forward, for waits and deadlines.
+        dropped_lines: Tells how many log lines could not be written so far.
     """
     metrics = Metrics()
     providers = await local_servers.with_models(
@@ -261,7 +264,7 @@ async def running(
         admission = Admission(
             max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
         )
-        _add_gauges(metrics, admission, ledger, engines)
+        _add_gauges(metrics, admission, ledger, engines, dropped_lines)
         embeddings = EmbeddingsEndpoint(
             authenticator=authenticator,
             embedder=embedder,
@@ -320,7 +323,10 @@ def create() -> Application:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         loaded = config.load()
-        async with running(loaded.settings, enabled(loaded)) as gateway:
+        settings = loaded.settings
+        dropped_lines = streams.write_in_background()
+        logs.configure(format=settings.log_format, level=settings.log_level)
+        async with running(settings, enabled(loaded), dropped_lines=dropped_lines) as gateway:
             gateways.append(gateway)
             yield
 
@@ -469,8 +475,17 @@ def _on_overcount(
 
 
 def _add_gauges(
-    metrics: Metrics, admission: Admission, ledger: SqlLedger, engines: dict[str, LocalEngine]
+    metrics: Metrics,
+    admission: Admission,
+    ledger: SqlLedger,
+    engines: dict[str, LocalEngine],
+    dropped_lines: Callable[[], int],
 ) -> None:
+    metrics.count(
+        "embedway_log_lines_dropped",
+        "Lines of the log that could not be written, or that nobody read in time.",
+        dropped_lines,
+    )
     gauge = metrics.gauge
     gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)
     gauge("embedway_in_flight_bytes", "Bytes of their bodies and answers.", lambda: admission.bytes)

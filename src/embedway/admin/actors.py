@@ -1,7 +1,7 @@
 """Who does administrative acts, and what they may do.
 
 An admin key and the command line may do all. A key with the scope `keys` may make keys of its own
-project, and list and revoke those. Nobody else may do anything.
+project, and list, rotate and revoke those. Nobody else may do anything.
 """
 
 from typing import Self
@@ -93,5 +93,5 @@ def _forbidden(actor: Actor) -> Forbidden:
     _log.warning("act refused", actor=actor.id, request_id=actor.request_id)
     return Forbidden(
         "This credential has no right to this. It needs an admin key; a key with the scope keys "
-        "may make keys of its own project, and list and revoke those that it made."
+        "may make keys of its own project, and list, rotate and revoke those that it made."
     )

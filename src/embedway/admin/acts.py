@@ -16,6 +16,7 @@ from embedway.admin import actors, rules
 from embedway.admin.actors import Actor, not_found, require_admin
 from embedway.admin.budget_changes import completed
 from embedway.admin.journal import Journal
+from embedway.admin.public_fields import public
 from embedway.auth import rights, secret
 from embedway.core.audit import Act, Action
 from embedway.core.budgets import BudgetState
@@ -164,6 +165,12 @@ class Acts:
                 issued_by=issuer.id if issuer else None,
                 **fields,
             )
+            if key.expires_ms is not None and key.expires_ms <= journal.at_ms:
+                raise InvalidRequest(
+                    f"'expires_at' is {key.expires_ms // 1000}, which is in the past: the key "
+                    "would never work. Choose a later time, or leave it out.",
+                    param="expires_at",
+                )
             if issuer:
                 rights.check_issued(key, issuer)
             all.keys.add(rules.key(key))
@@ -224,9 +231,7 @@ class Acts:
         """Changes a key that works; one that was issued stays within what its issuer has."""
         require_admin(actor)
         with self._changing(actor) as (all, journal):
-            before = self._key(all, actor, id, project_id)
-            if (state := before.state(journal.at_ms)) != "active":
-                raise InvalidRequest(f"The key {id} is {state} and stays so. Make a new one.")
+            before = _working(self._key(all, actor, id, project_id), journal.at_ms)
             after = rules.key(_changed(before, changes, OF_KEYS))
             if after.issued_by and not _RIGHTS.isdisjoint(changes):
                 issuer = all.keys.get(after.issued_by)
@@ -238,12 +243,29 @@ class Acts:
                 journal.updated("api_key.updated", before, after)
         return after
 
+    def rotate_key(
+        self, actor: Actor, id: str, *, project_id: str | None, grace_ms: int
+    ) -> tuple[str, Key]:
+        """Gives a key that works a new secret; the old one works for `grace_ms` more.
+
+        Everything else stays, and so does what was used of its limits and budgets.
+        """
+        with self._changing(actor) as (all, journal):
+            key = _working(self._key(all, actor, id, project_id), journal.at_ms)
+            shown_once, rotated = secret.rotate(
+                key, pepper=self._pepper, now_ms=journal.at_ms, grace_ms=grace_ms
+            )
+            all.keys.replace(rotated)
+            ends = public({"previous_expires_ms": rotated.previous_expires_ms})
+            journal.done("api_key.rotated", rotated, ends)
+        return shown_once, rotated
+
     def revoke_key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
         """Revokes a key for good; what it issued stops working with it."""
         with self._changing(actor) as (all, journal):
             key = self._key(all, actor, id, project_id)
             if key.revoked_ms is not None:
-                raise NotFound(f"The key {id} is revoked already.")
+                raise NotFound(f"Key {shown(id)} is already revoked.")
             key = msgspec.structs.replace(key, revoked_ms=journal.at_ms)
             all.keys.replace(key)
             journal.done("api_key.deleted", key)
@@ -364,8 +386,16 @@ def _project(all: Organisation, id: str) -> Project:
 
 def _active(project: Project) -> Project:
     if project.archived_ms is not None:
-        raise InvalidRequest(f"The project {project.id} is archived for good. Choose another one.")
+        raise InvalidRequest(
+            f"Project {shown(project.id)} is archived for good. Choose another one."
+        )
     return project
+
+
+def _working(key: Key, now_ms: int) -> Key:
+    if (state := key.state(now_ms)) != "active":
+        raise InvalidRequest(f"Key {shown(key.id)} is {state} and stays so. Make a new one.")
+    return key
 
 
 def _check_name(all: Organisation, project: Project) -> None:
@@ -393,7 +423,7 @@ def _end_user(all: Organisation, project_id: str, id: str) -> EndUser:
     _project(all, project_id)
     user = all.end_users.get(project_id, rules.end_user_id(id))
     if user is None:
-        raise NotFound(f"The end user {shown(id)} has no record: it is as all others.")
+        raise NotFound(f"End user {shown(id)} has no record, so it is treated as all others.")
     return user
 
 

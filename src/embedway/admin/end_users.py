@@ -53,9 +53,12 @@ class EndUserChanges(Body):
     blocked: Annotated[bool, Field(description="Whether its requests are refused.")] = False
     limits: Annotated[
         Limits | None,
-        Field(description="Instead of those that the project has for each; null for those."),
+        Field(description="Limits of its own; null for those that the project has for each."),
     ] = None
-    budgets: Annotated[Budgets | None, Field(description="Likewise.")] = None
+    budgets: Annotated[
+        Budgets | None,
+        Field(description="Budgets of its own; null for those that the project has for each."),
+    ] = None
 
     def changes(self) -> dict[str, Any]:
         """What it asks to be set."""

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from embedway.admin.actors import Actor
+from embedway.admin.public_fields import public
 from embedway.core.audit import Act, Action
 from embedway.core.keys import Key
 from embedway.core.projects import EndUser, Project
@@ -31,16 +32,18 @@ class Journal(msgspec.Struct, frozen=True):
         self.done(
             action,
             made,
-            {
-                name: value
-                for name, value in records.row(made).items()
-                if name not in _UNSAID and getattr(made, name) != defaults[name]
-            },
+            public(
+                {
+                    name: value
+                    for name, value in records.row(made).items()
+                    if name not in _UNSAID and getattr(made, name) != defaults[name]
+                }
+            ),
         )
 
     def updated(self, action: Action, before: Target, after: Target) -> None:
         """Fields of something were changed."""
-        old, new = records.row(before), records.row(after)
+        old, new = public(records.row(before)), public(records.row(after))
         changed = {
             name: {"from": old[name], "to": value}
             for name, value in new.items()

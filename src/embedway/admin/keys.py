@@ -28,12 +28,14 @@ from embedway.admin.amounts import (
     spending_cards,
 )
 from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
+from embedway.admin.rules import MAX_GRACE_S
 from embedway.core.budgets import BudgetState
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Key, Scope
 
 MAX_LIFE_S = 36_500 * 86_400
 MAX_TIME_S = 10**11
+USUAL_GRACE_S = 86_400
 
 
 class ServiceAccount(BaseModel):
@@ -60,6 +62,7 @@ class KeyCard(Card):
     redacted_value: str
     created_at: int
     expires_at: int | None
+    previous_expires_at: int | None
     owner: ProjectOwner
     owner_project_access: Literal["active", "inactive"]
     project_id: str
@@ -98,6 +101,7 @@ class AdminKeyCard(Card):
     redacted_value: str
     created_at: int
     expires_at: int | None
+    previous_expires_at: int | None
     owner: AdminOwner
     status: Literal["active", "expired", "revoked"]
 
@@ -110,11 +114,13 @@ class NewAdminKeyCard(AdminKeyCard):
 
 ExpiresIn = Annotated[
     int | None,
-    Field(ge=1, le=MAX_LIFE_S, description="From now, in seconds; null for never."),
+    Field(ge=1, le=MAX_LIFE_S, description="Expire in so many seconds; null for never."),
 ]
 ExpiresAt = Annotated[
     int | None,
-    Field(ge=1, le=MAX_TIME_S, description="Instead: then, in seconds since 1970-01-01 UTC."),
+    Field(
+        ge=1, le=MAX_TIME_S, description="Instead: expire then, in seconds since 1970-01-01 UTC."
+    ),
 ]
 
 
@@ -147,9 +153,10 @@ class _Fields(_Expiring):
         Names | None, Field(description="The only providers that may serve it; null for any.")
     ] = None
     limits: Annotated[
-        Limits | None, Field(description="Of its requests and those of keys it issued.")
+        Limits | None,
+        Field(description="Limits on its requests and those of keys it issued, together."),
     ] = None
-    budgets: Annotated[Budgets | None, Field(description="Likewise.")] = None
+    budgets: Annotated[Budgets | None, Field(description="Budgets of the same requests.")] = None
 
 
 class NewKey(_Fields):
@@ -171,6 +178,19 @@ class KeyChanges(_Fields):
     scopes: list[Scope] = Field(default_factory=list[Scope], min_length=1)
 
 
+class Rotation(Body):
+    """How a key is to be rotated."""
+
+    grace_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=MAX_GRACE_S,
+            description="How long the old secret works on; 0 ends it at once.",
+        ),
+    ] = USUAL_GRACE_S
+
+
 class NewAdminKey(_Expiring):
     """An admin key to be made."""
 
@@ -188,6 +208,7 @@ def card(key: Key, states: Iterable[BudgetState], now_ms: int) -> KeyCard:
             "redacted_value": f"{key.hint}...",
             "created_at": at_s,
             "expires_at": _seconds(key.expires_ms),
+            "previous_expires_at": _seconds(key.previous_expires_ms),
             "owner": {"service_account": {"id": key.id, "name": key.name, "created_at": at_s}},
             "owner_project_access": "active" if state == "active" else "inactive",
             "project_id": key.project_id,
@@ -213,6 +234,7 @@ def admin_card(key: Key, now_ms: int) -> AdminKeyCard:
             "redacted_value": f"{key.hint}...",
             "created_at": at_s,
             "expires_at": _seconds(key.expires_ms),
+            "previous_expires_at": _seconds(key.previous_expires_ms),
             "owner": {"id": key.id, "name": key.name, "created_at": at_s},
             "status": key.state(now_ms),
         }
@@ -281,6 +303,19 @@ def _add_project_keys(
         changes = body.changes(now_ms())
         return told(acts.update_key(actor, key_id, project_id=project_id, changes=changes))
 
+    @routes.post("/projects/{project_id}/api_keys/{key_id}/rotate")
+    def rotate_key(  # pyright: ignore[reportUnusedFunction]
+        project_id: str, key_id: str, body: Rotation, actor: Actor = actor
+    ) -> NewKeyCard:
+        """Give a key a new secret, in `value`, this once; the old one works for a while.
+
+        Its id, rights, limits and budgets stay, and so does what was used of them.
+        """
+        value, key = acts.rotate_key(
+            actor, key_id, project_id=project_id, grace_ms=body.grace_seconds * 1000
+        )
+        return NewKeyCard(**told(key).model_dump(), value=value)
+
     @routes.delete("/projects/{project_id}/api_keys/{key_id}")
     def revoke_key(  # pyright: ignore[reportUnusedFunction]
         project_id: str, key_id: str, actor: Actor = actor
@@ -326,6 +361,16 @@ def _add_admin_keys(routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callabl
     ) -> AdminKeyCard:
         """One admin key, in whatever state it is."""
         return admin_card(acts.key(actor, key_id, project_id=None), now_ms())
+
+    @routes.post("/admin_api_keys/{key_id}/rotate")
+    def rotate_admin_key(  # pyright: ignore[reportUnusedFunction]
+        key_id: str, body: Rotation, actor: Actor = actor
+    ) -> NewAdminKeyCard:
+        """Give an admin key a new secret, in `value`, this once; the old one works for a while."""
+        value, key = acts.rotate_key(
+            actor, key_id, project_id=None, grace_ms=body.grace_seconds * 1000
+        )
+        return NewAdminKeyCard(**admin_card(key, now_ms()).model_dump(), value=value)
 
     @routes.delete("/admin_api_keys/{key_id}")
     def revoke_admin_key(  # pyright: ignore[reportUnusedFunction]

@@ -62,14 +62,22 @@ class _Fields(Body):
     eu_native: Annotated[
         bool, Field(description="Whether all requests are served as if they had `eu_native`.")
     ] = False
-    zero_data_retention: Annotated[bool, Field(description="Likewise with `zdr`.")] = False
-    allow_quantization: Annotated[bool, Field(description="Likewise without it, if false.")] = True
-    limits: Annotated[Limits | None, Field(description="Of all requests together.")] = None
-    budgets: Annotated[Budgets | None, Field(description="Likewise.")] = None
+    zero_data_retention: Annotated[
+        bool, Field(description="Whether only deployments that keep no data serve them.")
+    ] = False
+    allow_quantization: Annotated[
+        bool, Field(description="Whether quantised weights may serve them.")
+    ] = True
+    limits: Annotated[Limits | None, Field(description="Limits on all its requests together.")] = (
+        None
+    )
+    budgets: Annotated[Budgets | None, Field(description="Budgets of all its requests.")] = None
     user_limits: Annotated[
-        Limits | None, Field(description="Of each end user that has none of its own.")
+        Limits | None, Field(description="Limits on each end user that has none of its own.")
     ] = None
-    user_budgets: Annotated[Budgets | None, Field(description="Likewise.")] = None
+    user_budgets: Annotated[
+        Budgets | None, Field(description="Budgets of each end user that has none of its own.")
+    ] = None
 
     def changes(self) -> dict[str, Any]:
         """What it asks to be set."""

@@ -21,6 +21,8 @@ MAX_NAMES = 256
 MAX_LIMITS = 16
 MAX_BUDGETS = 8
 MAX_ALERTS = 16
+MAX_GRACE_S = 90 * 86_400
+"""The longest that an old secret works on after its key is rotated."""
 
 Record = TypeVar("Record", Project, Key, EndUser)
 

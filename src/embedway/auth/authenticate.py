@@ -135,7 +135,7 @@ class Authenticator:
         held = await self._keys_by_id.get(grant.key_id)
         if held is None:
             raise InvalidKey(f"The API key of this token does not exist. {compact.CURE}")
-        caller = self._of_held(held, cure=compact.CURE)
+        caller = self._of_held(_opened(held, grant), cure=compact.CURE)
         if grant.end_user is not None and not caller.may(("tokens",)):
             raise InvalidKey(
                 f"The API key {caller.key_id} may no longer have tokens of end users. "
@@ -175,6 +175,16 @@ class Authenticator:
             # which make no small heap.
             error.__traceback__ = error.__context__ = None
             return error
+
+
+def _opened(held: Held, grant: Grant) -> Held:
+    """The key as the secret opens it that the token was made with."""
+    for digest in (held.key.digest, held.key.previous_digest):
+        if digest and secret.id_of(digest) == grant.secret_id:
+            return msgspec.structs.replace(held, key=held.key.opened_by(digest))
+    raise InvalidKey(
+        f"This token was made with an old secret of the API key {held.key.id}. {compact.CURE}"
+    )
 
 
 class _Arrived:

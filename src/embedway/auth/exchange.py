@@ -9,7 +9,7 @@ from typing import cast
 
 import msgspec
 
-from embedway.auth import rights
+from embedway.auth import rights, secret
 from embedway.auth.claims import END_USER
 from embedway.auth.tokens import Tokens
 from embedway.core.errors import Forbidden, InvalidRequest, shown
@@ -127,6 +127,7 @@ def _issue(
     expires_ms = min([now_ms + lifetime_s * 1000, *ends])
     token = tokens.issue(
         caller.key_id,
+        secret_id=secret.id_of(caller.keys[0].digest),
         scopes=scopes,
         end_user=end_user,
         audience=audience,

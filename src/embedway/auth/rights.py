@@ -28,6 +28,11 @@ def caller(held: Held, *, now_ms: int, cure: str) -> Caller:
     """
     key, issuer, project = held.key, held.issuer, held.project
     state = key.state(now_ms)
+    if state == "expired" and key.digest == key.previous_digest:
+        raise InvalidKey(
+            f"This is an old secret of the API key {key.id}, and it has expired. Use the new one, "
+            "which 'embedway keys rotate' printed."
+        )
     if state != "active":
         raise InvalidKey(f"The API key {key.id} is {state}. {cure}")
     if key.issued_by:

@@ -51,6 +51,11 @@ def digest(secret: str, *, pepper: bytes) -> bytes:
     return hashlib.blake2b(secret.encode(), key=pepper, digest_size=32).digest()
 
 
+def id_of(digest: bytes) -> str:
+    """Names a secret where it must not be known, by a part of its keyed digest."""
+    return digest[:8].hex()
+
+
 def _checksum(text: str) -> str:
     value, digits = zlib.crc32(text.encode()), ""
     for _ in range(CHECKSUM_CHARACTERS):
@@ -79,3 +84,15 @@ def issue(name: str, *, pepper: bytes, now_ms: int, **fields: Any) -> tuple[str,
         created_ms=now_ms,
     )
     return secret, msgspec.structs.replace(key, **fields)
+
+
+def rotate(key: Key, *, pepper: bytes, now_ms: int, grace_ms: int) -> tuple[str, Key]:
+    """A new secret for `key`, and the key with it; the old one works for `grace_ms` more."""
+    secret = generate()
+    return secret, msgspec.structs.replace(
+        key,
+        digest=digest(secret, pepper=pepper),
+        hint=secret[:HINT_CHARACTERS],
+        previous_digest=key.digest if grace_ms else None,
+        previous_expires_ms=now_ms + grace_ms if grace_ms else None,
+    )

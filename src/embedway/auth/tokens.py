@@ -30,6 +30,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """What a token of ours says, once its signature is checked."""
 
     key_id: str
+    secret_id: str
+    """The secret of that key that it was made with."""
     scopes: frozenset[Scope]
     end_user: str | None
     """That it was made for; None of a token for whoever holds the key."""
@@ -52,6 +54,7 @@ class Tokens:
         self,
         key_id: str,
         *,
+        secret_id: str,
         scopes: Sequence[Scope],
         end_user: str | None,
         audience: str,
@@ -67,6 +70,7 @@ class Tokens:
             "exp": expires_ms // 1000,
             "jti": secrets.token_urlsafe(12),
             "key": key_id,
+            "secret": secret_id,
             "permissions": list(scopes),
         }
         signed = b".".join(map(_encoded, (_json(_HEADER), _json(told))))
@@ -88,6 +92,7 @@ class Tokens:
         permissions = cast("list[Any]", told["permissions"])
         return Grant(
             key_id=told["key"],
+            secret_id=told.get("secret", ""),
             scopes=frozenset(each for each in SCOPES if each in permissions),
             end_user=claims.end_user(told, "sub") if "sub" in told else None,
             lifetime=claims.lifetime({"exp": told["exp"]}, leeway_s=0),

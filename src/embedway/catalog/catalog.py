@@ -1,6 +1,6 @@
 """Loads the models this gateway knows, and finds one by any of its names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from functools import cache
 from importlib import resources
@@ -131,12 +131,13 @@ class Catalog:
         )
         return Named(served=(Served(unlisted, offer.unlisted),), explicit=True)
 
-    def hint(self, name: str, *, otherwise: str) -> str:
+    def hint(self, name: str, *, otherwise: str, without: Collection[str] = ()) -> str:
         """What may help whoever asked for a name that nobody has.
 
         Args:
             name: Which.
             otherwise: What to say if no name is near.
+            without: Names not to propose.
         """
         provider, separator, _ = name.partition(":")
         told: list[str] = []
@@ -156,18 +157,22 @@ class Catalog:
                 "--all`)."
             )
             return " ".join(told)
-        near = " or ".join(map(repr, self._near.to(name)))
+        near = " or ".join(map(repr, self._near.to(name, without=without)))
         return " ".join([*told, f"Did you mean {near}?" if near else otherwise])
 
-    def _hint(self, name: str) -> str:
-        return self.hint(name, otherwise="`embedway models list` shows those there are.")
+    def _hint(self, name: str, *, without: Collection[str] = ()) -> str:
+        otherwise = "`embedway models list` shows those there are."
+        return self.hint(name, otherwise=otherwise, without=without)
 
     def _stands_for(self, alias: str) -> Named:
         found: dict[str, Named] = {}
         for name in self.aliases[alias]:
             meant = self.find(name)
             if meant is None:
-                raise named.refusal(alias, f"nobody here has {name!r}. {self._hint(name)}")
+                # An alias of a name that nobody has is no cure for it.
+                useless = [each for each, names in self.aliases.items() if name in names]
+                hint = self._hint(name, without=useless)
+                raise named.refusal(alias, f"nobody here has {name!r}. {hint}")
             found[name] = meant
         return named.joined(alias, found)
 

@@ -2,7 +2,7 @@
 
 import difflib
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 
 CLOSELY_READ = 12
@@ -19,8 +19,8 @@ class NearNames:
             self._meant.setdefault(written.casefold(), name)
         self._pairs = {written: _pairs(written) for written in self._meant}
 
-    def to(self, name: str) -> list[str]:
-        """Up to three names that are near to `name`, the nearest first."""
+    def to(self, name: str, *, without: Collection[str] = ()) -> list[str]:
+        """Up to three names that are near to `name`, the nearest first; none is in `without`."""
         folded = name.casefold()
         pairs = _pairs(folded)
 
@@ -30,7 +30,8 @@ class NearNames:
 
         likely = heapq.nlargest(CLOSELY_READ, self._meant, key=alike)
         near = difflib.get_close_matches(folded, likely, n=CLOSELY_READ, cutoff=0.5)
-        return list(dict.fromkeys(self._meant[each] for each in near))[:3]
+        names = dict.fromkeys(self._meant[each] for each in near)
+        return [each for each in names if each not in without][:3]
 
 
 def _pairs(text: str) -> frozenset[str]:

@@ -49,10 +49,10 @@ def audit(
     )
     rows = [
         {
-            "at": time(each.at_ms),
+            "effective_at": each.at_ms // 1000 if as_json else time(each.at_ms),
             "actor": each.actor,
             "action": each.action,
-            "project": each.project_id,
+            "project_id" if as_json else "project": each.project_id,
             "target": each.target,
             "details": each.details if as_json else orjson.dumps(each.details).decode(),
         }

@@ -12,6 +12,7 @@ from embedway.catalog import catalog
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.check import LEVELS, findings
 from embedway.catalog.model import Served
+from embedway.cli.counted import counted
 from embedway.cli.terminal import AsJson, err, fail, print_table
 from embedway.config import settings as config
 from embedway.config.providers import enabled, offers
@@ -65,7 +66,7 @@ def check(
     )
     count = Counter(each.level for each in found)
     told = ", ".join(f"{level} {count[level]}" for level in LEVELS)
-    err.print(f"Checked {len(served)} deployments: {told}.")
+    err.print(f"Checked {counted(len(served), 'deployment')}: {told}.")
     if count["error"]:
         raise typer.Exit(1)
 

@@ -2,10 +2,10 @@
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 line`, `2,000 lines`."""
-    return f"{number:,} {thing if number == 1 else f'{thing}s'}"
+    """`no lines`, `1 line`, `2,000 lines`."""
+    return f"{f'{number:,}' if number else 'no'} {thing if number == 1 else f'{thing}s'}"
 
 
 def are(number: int, thing: str) -> str:
-    """`1 line is`, `2,000 lines are`."""
+    """`no lines are`, `1 line is`, `2,000 lines are`."""
     return f"{counted(number, thing)} {'is' if number == 1 else 'are'}"

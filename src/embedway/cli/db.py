@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import Engine
 
+from embedway.cli.counted import counted
 from embedway.cli.terminal import AsJson, err, fail, load_settings, out, print_json, reject
 from embedway.config.settings import Settings
 from embedway.config.stores import database_of, revealed, store_of
@@ -78,7 +79,7 @@ def status(as_json: AsJson = False) -> None:
     out.print(f"pending   {', '.join(pending)} {cure}" if pending else "pending   none")
     out.print(f"size      {found.size_bytes / 2**20:,.1f} MiB")
     for name, rows in found.rows.items():
-        out.print(f"{name:18} {rows:12,} rows")
+        out.print(f"{name:18} {rows:12,} {'row' if rows == 1 else 'rows'}")
 
 
 @commands.command()
@@ -141,7 +142,8 @@ def copy(
         source.dispose()
         target.dispose()
     out.print(
-        f"Copied {sum(copied.rows.values()):,} rows, of which usage {copied.rows['usage']:,}, into "
+        f"Copied {counted(sum(copied.rows.values()), 'row')}, of which usage "
+        f"{copied.rows['usage']:,}, into "
         f"{escape(database.shown(target))}. Counts and sums are those of the original."
     )
     pepper_at = "EMBEDWAY_PEPPER" if settings.pepper else escape(str(settings.data_dir / "pepper"))
@@ -151,8 +153,8 @@ def copy(
     )
     if copied.later:
         fail(
-            f"A gateway wrote {copied.later:,} lines of usage meanwhile, which are not in the "
-            "copy. Stop it, and copy again into a database that is empty."
+            f"A gateway wrote {counted(copied.later, 'usage record')} meanwhile, not in the copy. "
+            "Stop it, and copy again into a database that is empty."
         )
 
 

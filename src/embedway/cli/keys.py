@@ -1,5 +1,6 @@
-"""`embedway keys`: make, list, show, change and revoke API keys."""
+"""`embedway keys`: make, list, show, change, rotate and revoke API keys."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -8,7 +9,8 @@ from rich.markup import escape
 
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
-from embedway.admin.rules import MAX_NAME_CHARACTERS, visible
+from embedway.admin.public_fields import public
+from embedway.admin.rules import MAX_GRACE_S, MAX_NAME_CHARACTERS, visible
 from embedway.cli.acting import (
     PAGE,
     ModelOption,
@@ -45,8 +47,12 @@ from embedway.storage import records
 
 DAY_MS = 86_400_000
 MAX_DAYS = 36_500
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-KeyId = Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]
+KeyId = Annotated[
+    str, typer.Argument(metavar="ID", help="The key's id, as `embedway keys list` shows it.")
+]
 ScopeOption = Annotated[
     list[str] | None,
     typer.Option("--scope", help=f"What it may do: {', '.join(SCOPES[:-1])}. Repeatable."),
@@ -56,7 +62,7 @@ DaysOption = Annotated[
     typer.Option(min=0, max=MAX_DAYS, help="Stop working after so many days; never if left out."),
 ]
 
-commands = typer.Typer(no_args_is_help=True, help="Make, list, change and revoke API keys.")
+commands = typer.Typer(no_args_is_help=True, help="Make, list, change, rotate and revoke API keys.")
 
 
 @commands.command()
@@ -93,7 +99,7 @@ def create(
     _check_name(name)
     changes = {"name": name, **_changes(scopes, models, providers, limit, budget, alert)}
     if expires_days is not None:
-        changes["expires_ms"] = now_ms() + round(expires_days * DAY_MS)
+        changes["expires_ms"] = _expiry_ms(expires_days)
     if admin and (project or len(changes.keys() - {"expires_ms"}) > 1):
         reject(
             "--admin makes a key of no project that cannot embed: only --expires-days goes with it."
@@ -128,6 +134,10 @@ def list_keys(
         lambda project: project.id,
     )
     called = {project.id: project.name for project in projects}
+    keys = every(part, lambda key: key.id)
+    if as_json:
+        print_json([_json(acts, key) for key in keys])
+        return
     now = now_ms()
     rows = [
         {
@@ -135,16 +145,15 @@ def list_keys(
             "name": key.name,
             "project": called.get(key.project_id or "", key.project_id or "admin"),
             "key": f"{key.hint}...",
-            "state": key.state(now),
+            "status": key.state(now),
             "created": time(key.created_ms),
             "expires": time(key.expires_ms),
-            "models": key.models if as_json else joined(key.models),
-            "providers": key.providers if as_json else joined(key.providers),
-            **({"spending": spending_json(acts, key)} if as_json else {}),
+            "models": joined(key.models),
+            "providers": joined(key.providers),
         }
-        for key in every(part, lambda key: key.id)
+        for key in keys
     ]
-    print_table(rows, empty="No keys yet: embedway keys create --name NAME", as_json=as_json)
+    print_table(rows, empty="No keys yet: embedway keys create --name NAME", as_json=False)
 
 
 @commands.command()
@@ -153,10 +162,7 @@ def show(key_id: KeyId, as_json: AsJson = False) -> None:
     acts, actor = acting()
     key = acts.find_key(actor, key_id)
     if as_json:
-        fields = records.row(key)
-        del fields["digest"]
-        state = {"state": key.state(now_ms()), "spending": spending_json(acts, key)}
-        print_json({**fields, **state})
+        print_json(_json(acts, key))
         return
     print_record(
         {
@@ -164,10 +170,11 @@ def show(key_id: KeyId, as_json: AsJson = False) -> None:
             "name": key.name,
             "project": key.project_id or "none: an admin key",
             "key": f"{key.hint}...",
-            "state": key.state(now_ms()),
+            "status": key.state(now_ms()),
             "created": time(key.created_ms),
             "expires": time(key.expires_ms) or "never",
             "revoked": time(key.revoked_ms),
+            "old secret expires": time(key.previous_expires_ms),
             "issued by": key.issued_by,
             "scopes": joined(key.scopes),
             "models": joined(key.models),
@@ -212,11 +219,56 @@ def update(
     if never_expires:
         changes["expires_ms"] = None
     elif expires_days is not None:
-        changes["expires_ms"] = now_ms() + round(expires_days * DAY_MS)
+        changes["expires_ms"] = _expiry_ms(expires_days)
     if not changes:
-        reject("Nothing is said to change. 'embedway keys update --help' shows what can be.")
+        reject("Nothing to change. Give an option, as 'embedway keys update --help' shows.")
     acts.update_key(actor, key.id, project_id=key.project_id, changes=changes)
     out.print(f"{key_id} is changed.")
+
+
+@commands.command()
+def rotate(
+    key_id: KeyId,
+    grace: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="How long the old secret works on, such as 30m, 24h or 7d; 0 ends it at once.",
+        ),
+    ] = "24h",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the id, the key and the end of the old one.")
+    ] = False,
+) -> None:
+    """Give a key a new secret and show it, this once; the old one works until the grace is over.
+
+    The key stays the same in all else: its id, rights, limits and budgets, and what is used of
+    them. To rotate it again ends the secret before the old one.
+
+    embedway keys rotate key_dd348f3b1ed2fbc5 --grace 7d
+    """
+    grace_s = _seconds(grace)
+    acts, actor = acting()
+    key = acts.find_key(actor, key_id)
+    shown, key = acts.rotate_key(actor, key.id, project_id=key.project_id, grace_ms=grace_s * 1000)
+    if as_json:
+        ends = public({"previous_expires_ms": key.previous_expires_ms})
+        print_json({"id": key.id, "key": shown, **ends})
+        return
+    until = time(key.previous_expires_ms)
+    ends = f"The old secret works until {until}." if until else "The old secret no longer works."
+    out.print(f"id   {key.id}\nkey  {escape(shown)}  (shown this once)\n{ends}")
+
+
+def _seconds(grace: str) -> int:
+    typed = _DURATION.fullmatch(f"{grace}s" if grace == "0" else grace)
+    seconds = int(typed[1]) * _UNIT_S[typed[2]] if typed else -1
+    if not 0 <= seconds <= MAX_GRACE_S:
+        reject(
+            f"--grace {grace!r} is not possible. Give a number with a unit, such as 30m, 24h or "
+            f"7d, up to {MAX_GRACE_S // 86_400}d, or 0."
+        )
+    return seconds
 
 
 @commands.command()
@@ -231,9 +283,24 @@ def revoke(key_id: KeyId, yes: Yes = False) -> None:
         if key.revoked_ms is None:
             ask(f"Revoke {key.name} ({key.id}) for good? {_stops(acts, actor, key)}", yes=yes)
         acts.revoke_key(actor, key.id, project_id=key.project_id)
-    except NotFound:
-        fail(f"There is no key {key_id!r} that works. 'embedway keys list' shows them all.")
+    except NotFound as error:
+        fail(f"{error.message} 'embedway keys list' shows them all.")
     out.print(f"{key_id} is revoked.")
+
+
+def _expiry_ms(days: float) -> int:
+    lasts_ms = round(days * DAY_MS)
+    if not lasts_ms:
+        reject(
+            f"--expires-days {days:g} is not possible: the key would not work at all. Give a "
+            "larger number, or end a key at once with 'embedway keys revoke ID'."
+        )
+    return now_ms() + lasts_ms
+
+
+def _json(acts: Acts, key: Key) -> dict[str, Any]:
+    status = key.state(now_ms())
+    return {**public(records.row(key)), "status": status, "spending": spending_json(acts, key)}
 
 
 def _stops(acts: Acts, actor: Actor, key: Key) -> str:

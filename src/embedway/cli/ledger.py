@@ -52,15 +52,17 @@ def prune(
     engine = load_store().database
     count, date = retention.older(engine, before_ms), _date(before_ms)
     if dry_run or not count:
-        out.print(f"{are(count, 'line')} of before {date}.")
+        out.print(f"{_older(count, date)}.")
         return
     if not yes:
         if not sys.stdin.isatty():
             fail(
-                f"{are(count, 'line')} of before {date}. To delete for good: "
+                f"{_older(count, date)}. To delete for good: "
                 f"embedway ledger prune --before {date} --yes"
             )
-        typer.confirm(f"Delete {counted(count, 'line')} of before {date} for good?", abort=True)
+        typer.confirm(
+            f"Delete {counted(count, 'usage record')} older than {date} for good?", abort=True
+        )
     acts, actor = acting()
     acts.on_ledger(actor, "ledger.pruned", {"before": date, "lines": count})
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -70,7 +72,7 @@ def prune(
         for some in retention.prune(engine, before_ms):
             deleted += some
             progress.advance(task, some)
-    out.print(f"Deleted {counted(deleted, 'line')} of before {date}.")
+    out.print(f"Deleted {counted(deleted, 'usage record')} older than {date}.")
 
 
 @commands.command()
@@ -122,19 +124,21 @@ def check(
 def _tell(found: list[Difference], *, checked: int, differing: int, repaired: int) -> None:
     for each in found:
         of = ", ".join(f"{name} {_shown(name, value)!r}" for name, value in each.of.items())
-        out.print(escape(f"{each.table}: {each.sum} is {each.kept}, lines say {each.lines} ({of})"))
+        out.print(
+            escape(
+                f"{each.table}: {each.sum} is {each.kept}, but {each.lines} by the records ({of})"
+            )
+        )
     days = counted(checked, "day")
     if not differing:
-        out.print(f"Sums are those of the lines, on {days if checked == 1 else f'each of {days}'}.")
+        out.print(f"The sums agree with the usage records: {days} checked.")
     elif repaired:
-        out.print(
-            f"Of {days} {differing:,} differed, and {'is' if differing == 1 else 'are'} repaired."
-        )
+        out.print(f"Repaired the sums of {counted(differing, 'day')}; {days} checked.")
     else:
         out.print(
-            f"Of {days} {differing:,} {'differs' if differing == 1 else 'differ'}; above are the "
-            "first differences. "
-            "`embedway ledger check --repair` makes their sums anew from the lines."
+            f"The sums of {counted(differing, 'day')} differ from the usage records; {days} "
+            "checked. The first differences are above. `embedway ledger check --repair` computes "
+            "these sums again from the records."
         )
 
 
@@ -157,6 +161,10 @@ def _shown(name: str, value: int | str) -> int | str:
     if name != "at_ms":
         return value
     return datetime.fromtimestamp(int(value) / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+
+def _older(count: int, date: str) -> str:
+    return f"{are(count, 'usage record').capitalize()} older than {date}"
 
 
 def _date(at_ms: int) -> str:

@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from embedway.admin.cards import DeploymentCard
+from embedway.cli.counted import counted
 from embedway.cli.source import SAMPLE, Source, Url, source
 from embedway.cli.terminal import AsJson, err, fail, out, print_json, print_table
 from embedway.core.errors import EmbedwayError
@@ -118,7 +119,7 @@ def _dimensions(card: DeploymentCard) -> str:
 def _row(card: DeploymentCard, order: int | None, reason: str) -> dict[str, object]:
     price, call = card.price_per_mtok_usd, card.call_limits
     dated = f" ({card.price_date})" if card.price_date else ""
-    tokens = f", {call.max_tokens} tokens" if call.max_tokens else ""
+    tokens = f", {counted(call.max_tokens, 'token')}" if call.max_tokens else ""
     proof = f"{card.proof}: {card.proof_reason}" if card.proof_reason else card.proof
     return {
         "order": "-" if order is None else str(order),
@@ -129,8 +130,8 @@ def _row(card: DeploymentCard, order: int | None, reason: str) -> dict[str, obje
         "hq": card.hq_country,
         "eu": card.eu_native,
         "quantisation": card.quantisation,
-        "zdr": card.zero_data_retention,
-        "a_call": f"{call.max_items} items{tokens}",
+        "zero_data_retention": card.zero_data_retention,
+        "a_call": f"{counted(call.max_items, 'item')}{tokens}",
         "proof": proof if card.declared else "",
         "health": card.health,
         "why": reason,

@@ -6,6 +6,7 @@ import typer
 
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
+from embedway.admin.public_fields import public
 from embedway.admin.rules import MAX_NAME_CHARACTERS, visible
 from embedway.cli.acting import (
     PAGE,
@@ -40,7 +41,7 @@ from embedway.core.clock import now_ms
 from embedway.core.projects import Project
 from embedway.storage import records
 
-Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="As `list` shows it.")]
+Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="The project, by its id or name.")]
 UserLimits = Annotated[
     list[str] | None,
     typer.Option(
@@ -69,7 +70,7 @@ NoRetention = Annotated[
     bool | None,
     typer.Option(
         "--zero-data-retention/--no-zero-data-retention",
-        help="Serve all requests as if they had `zdr`.",
+        help="Serve all requests by deployments that keep no data.",
     ),
 ]
 Quantization = Annotated[
@@ -143,18 +144,21 @@ def list_projects(
         lambda after: acts.projects(actor, after=after, limit=PAGE, archived=archived),
         lambda project: project.id,
     )
+    if as_json:
+        print_json([_json(acts, each) for each in found])
+        return
     rows = [
         {
             "id": each.id,
             "name": each.name,
-            "state": _state(each),
+            "status": _status(each),
             "created": time(each.created_ms),
-            **_amounts(each, as_json=as_json),
-            **({"spending": spending_json(acts, each)} if as_json else {}),
+            "limits": joined([shown_limit(limit) for limit in each.limits]),
+            "budgets": joined([shown_budget(budget) for budget in each.budgets]),
         }
         for each in found
     ]
-    print_table(rows, empty="No projects: embedway projects create --name NAME", as_json=as_json)
+    print_table(rows, empty="No projects: embedway projects create --name NAME", as_json=False)
 
 
 @commands.command()
@@ -163,14 +167,13 @@ def show(project: Which, as_json: AsJson = False) -> None:
     acts, actor = acting()
     found = acts.find_project(actor, project)
     if as_json:
-        state = {"state": _state(found), "spending": spending_json(acts, found)}
-        print_json({**records.row(found), **state})
+        print_json(_json(acts, found))
         return
     print_record(
         {
             "id": found.id,
             "name": found.name,
-            "state": _state(found),
+            "status": _status(found),
             "created": time(found.created_ms),
             "archived": time(found.archived_ms),
             "models": joined(found.models),
@@ -234,7 +237,7 @@ def update(
         allow_quantization=allow_quantization,
     ) | names(models, providers)
     if not changes:
-        reject("Nothing is said to change. 'embedway projects update --help' shows what can be.")
+        reject("Nothing to change. Give an option, as 'embedway projects update --help' shows.")
     acts.update_project(actor, found.id, changes, unique=True)
     out.print(f"{found.id} is changed.")
 
@@ -265,28 +268,23 @@ def _working(acts: Acts, actor: Actor, project: Project) -> int:
     return sum(issuer is None or issuer in active for issuer in active.values())
 
 
-def _amounts(project: Project, *, as_json: bool) -> dict[str, Any]:
-    if as_json:
-        kept = records.row(project)
-        return {name: kept[name] for name in ("limits", "budgets")}
-    return {
-        "limits": joined([shown_limit(each) for each in project.limits]),
-        "budgets": joined([shown_budget(each) for each in project.budgets]),
-    }
+def _json(acts: Acts, project: Project) -> dict[str, Any]:
+    told = {"status": _status(project), "spending": spending_json(acts, project)}
+    return public(records.row(project)) | told
 
 
 def _with_alerts(budget: Budget) -> str:
     return f"{shown_budget(budget)}{shown_alerts(budget)}"
 
 
-def _state(project: Project) -> str:
+def _status(project: Project) -> str:
     return "active" if project.archived_ms is None else "archived"
 
 
 def _rules(project: Project) -> list[str]:
     rules = {
         "eu_native": project.eu_native,
-        "zdr": project.zero_data_retention,
+        "zero_data_retention": project.zero_data_retention,
         "no quantised weights": not project.allow_quantization,
     }
     return [rule for rule, holds in rules.items() if holds]

@@ -38,10 +38,16 @@ def route(
     eu_native: Annotated[
         bool, typer.Option("--eu-native", help="Only deployments based and regulated in the EU.")
     ] = False,
-    no_quantization: Annotated[
-        bool, typer.Option("--no-quantization", help="Only unquantised weights.")
+    allow_quantization: Annotated[
+        bool,
+        typer.Option(
+            "--allow-quantization/--no-allow-quantization",
+            help="Whether deployments with quantised weights may serve it.",
+        ),
+    ] = True,
+    zero_data_retention: Annotated[
+        bool, typer.Option("--zero-data-retention", help="Only deployments that keep no data.")
     ] = False,
-    zdr: Annotated[bool, typer.Option("--zdr", help="Only deployments that keep no data.")] = False,
     dimensions: Annotated[
         int | None, typer.Option(min=1, help="Shorten the vectors to these.")
     ] = None,
@@ -70,8 +76,8 @@ def route(
         "preference": preference,
         "allowed_providers": allowed_providers,
         "eu_native": eu_native,
-        "allow_quantization": not no_quantization,
-        "zdr": zdr,
+        "allow_quantization": allow_quantization,
+        "zdr": zero_data_retention,
         "dimensions": dimensions,
         "input_type": input_type,
         "fallbacks": fallbacks,

@@ -15,13 +15,14 @@ from embedway.catalog.catalog import Catalog
 from embedway.catalog.named import AUTO
 from embedway.cli import notices
 from embedway.cli.address import AddressError, base_url, bind
+from embedway.cli.counted import counted
 from embedway.cli.terminal import fail, fetch_weights, out
 from embedway.config import settings as config
 from embedway.config.providers import enabled, incomplete
 from embedway.config.settings import Loaded
 from embedway.config.stores import store_of
 from embedway.core.clock import now_ms
-from embedway.observe import logs
+from embedway.observe import logs, streams
 from embedway.routing.resolve import find
 from embedway.storage import database
 from embedway.storage.store import Store
@@ -47,6 +48,7 @@ def serve(
     """
     loaded = config.load(host=host, port=port)
     settings = loaded.settings
+    dropped_lines = streams.write_in_background()
     logs.configure(format=settings.log_format, level=settings.log_level)
     if loaded.unknown:
         _log.warning("unknown variables", names=loaded.unknown)
@@ -62,7 +64,13 @@ def serve(
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         from embedway.cli import server  # noqa: PLC0415  # the engine: other commands do without
 
-        server.run(settings, providers, bound, on_ready=partial(_greet, loaded))
+        server.run(
+            settings,
+            providers,
+            bound,
+            on_ready=partial(_greet, loaded),
+            dropped_lines=dropped_lines,
+        )
     except AddressError as error:
         fail(error)
 
@@ -79,7 +87,7 @@ def _providers(gateway: "Gateway") -> str:
         return "this gateway alone; `embedway providers list --all` shows who else could be"
     counts = Counter(each.provider for each in gateway.catalog.deployments())
     return f"\n{' ' * 13}".join(
-        f"{each.name} ({each.origin}), {counts[each.name]} models known"
+        f"{each.name} ({each.origin}), {counted(counts[each.name], 'model')} known"
         for each in gateway.providers
     )
 

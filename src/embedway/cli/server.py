@@ -59,6 +59,7 @@ def run(
     bound: socket.socket,
     *,
     on_ready: Callable[[Gateway], None],
+    dropped_lines: Callable[[], int],
 ) -> None:
     """Returns once the gateway has been told to stop and is drained.
 
@@ -67,12 +68,13 @@ def run(
         providers: Who may be asked.
         bound: Bound to where it listens; closed in the end.
         on_ready: Called once it answers.
+        dropped_lines: Tells how many log lines could not be written so far.
 
     Raises:
         AddressError: Another process has come to listen there.
     """
     with bound:
-        uvloop.run(_run(settings, providers, bound, on_ready))
+        uvloop.run(_run(settings, providers, bound, on_ready, dropped_lines))
 
 
 async def _run(
@@ -80,8 +82,9 @@ async def _run(
     providers: Sequence[Declared],
     bound: socket.socket,
     on_ready: Callable[[Gateway], None],
+    dropped_lines: Callable[[], int],
 ) -> None:
-    async with app.running(settings, providers) as gateway:
+    async with app.running(settings, providers, dropped_lines=dropped_lines) as gateway:
         server = _Server(
             bound,
             gateway,

@@ -34,7 +34,7 @@ from embedway.storage import database
 from embedway.storage.store import Store
 
 # Where there is no terminal, a row is a line, however long.
-_WIDTH = None if sys.stdout.isatty() else 10_000
+_WIDTH = None if Console().is_terminal else 10_000
 
 out = Console(soft_wrap=True, highlight=False, emoji=False, width=_WIDTH)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)

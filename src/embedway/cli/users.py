@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from embedway.admin.acts import Changes
+from embedway.admin.acts import Acts, Changes
+from embedway.admin.public_fields import public
 from embedway.cli.acting import (
     PAGE,
     OfProject,
@@ -29,6 +30,7 @@ from embedway.cli.amounts import (
 from embedway.cli.terminal import AsJson, out, print_json, print_table, reject
 from embedway.core.budgets import Budget
 from embedway.core.limits import Limit
+from embedway.core.projects import EndUser
 from embedway.storage import records
 
 AS_PROJECT = "as the project says"
@@ -52,17 +54,19 @@ def list_users(project: OfProject, as_json: AsJson = False) -> None:
     found = every(
         lambda after: acts.end_users(actor, of, after=after, limit=PAGE), lambda user: user.id
     )
+    if as_json:
+        print_json([_json(acts, each) for each in found])
+        return
     rows = [
         {
             "id": each.id,
             "blocked": time(each.blocked_ms),
-            "limits": kept["limits"] if as_json else _limits(each.limits),
-            "budgets": kept["budgets"] if as_json else _budgets(each.budgets),
-            **({"spending": spending_json(acts, each)} if as_json else {}),
+            "limits": _limits(each.limits),
+            "budgets": _budgets(each.budgets),
         }
-        for each, kept in ((each, records.row(each)) for each in found)
+        for each in found
     ]
-    print_table(rows, empty="No end user has a record.", as_json=as_json)
+    print_table(rows, empty="No end user has a record.", as_json=False)
 
 
 @commands.command()
@@ -72,14 +76,14 @@ def show(end_user: EndUserId, project: OfProject, as_json: AsJson = False) -> No
     of = acts.find_project(actor, project).id
     found = acts.end_user(actor, of, end_user)
     if as_json:
-        print_json({**records.row(found), "spending": spending_json(acts, found)})
+        print_json(_json(acts, found))
         return
     whose = f"{AS_PROJECT}: " if found.budgets is None else ""
     print_record(
         {
             "id": found.id,
             "project": of,
-            "record since": time(found.created_ms) or "none: it is as all others",
+            "created": time(found.created_ms) or "none: it is as all others",
             "blocked": time(found.blocked_ms) or "no",
             "limits": _limits(found.limits),
             "budgets": f"{whose}{spending(acts, found)}",
@@ -146,6 +150,11 @@ def remove(end_user: EndUserId, project: OfProject) -> None:
 def _set(end_user: str, project: str, changes: Changes) -> None:
     acts, actor = acting()
     acts.set_end_user(actor, acts.find_project(actor, project).id, end_user, changes)
+
+
+def _json(acts: Acts, user: EndUser) -> dict[str, Any]:
+    told = {"blocked": user.blocked_ms is not None, "spending": spending_json(acts, user)}
+    return public(records.row(user)) | told
 
 
 def _limits(limits: tuple[Limit, ...] | None) -> str:

@@ -74,19 +74,21 @@ class IssuerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    issuer: Address = Field(description="As 'iss' of its tokens says, exactly.")
+    issuer: Address = Field(description="The exact value of 'iss' in its tokens.")
     audience: Annotated[list[Text], BeforeValidator(_listed), Len(1)] = Field(
-        description="What 'aud' of its tokens must have, or a list of such."
+        description="The value that 'aud' of its tokens must have, or a list of such."
     )
     jwks_url: Address | None = Field(
-        None, description="Where its keys are; without, its configuration says so."
+        None, description="The address of its keys; if not set, its OpenID configuration names it."
     )
     algorithms: Annotated[list[Annotated[str, AfterValidator(_algorithm)]], Len(1)] = Field(
-        ["RS256", "ES256"], description="That its tokens may be signed with."
+        ["RS256", "ES256"], description="The algorithms that its tokens may be signed with."
     )
-    project: Text | None = Field(None, description="Whose its tokens are: 'proj_...'.")
+    project: Text | None = Field(
+        None, description="The project that its tokens belong to: 'proj_...'."
+    )
     project_claim: Text | None = Field(
-        None, description="The claim of its tokens that says so, instead."
+        None, description="Instead of project: the claim of its tokens that names it."
     )
     user_claim: Text = Field("sub", description="The claim that names the end user.")
     scopes: Annotated[list[OutsideScope], Len(1)] = Field(
@@ -96,7 +98,7 @@ class IssuerSettings(BaseModel):
         None, description="The claim that says which of these each token has."
     )
     leeway_s: Annotated[float, Ge(0), Le(300)] = Field(
-        30, description="By how much its clock may differ from this one."
+        30, description="How far its clock may differ from this one, in seconds."
     )
 
     @model_validator(mode="after")

@@ -49,7 +49,9 @@ class PolicySettings(BaseModel):
         "from this file's folder.",
     )
     min_cosine: Annotated[FiniteFloat, Gt(0), Le(1)] = Field(
-        0.999, description="To the reference, the lowest at which a provider's vectors agree."
+        0.999,
+        description="A provider's vectors agree with the reference if their cosine is at least "
+        "this.",
     )
 
 

@@ -32,7 +32,7 @@ def address(value: str) -> str:
     except ValueError:
         parts, whole = None, False
     if parts is None or not whole or re.search(r"[\s{}]", value):
-        raise ValueError("it must be an address such as https://host/v1")
+        raise ValueError("it must begin with https:// or http:// and a host, as https://host/v1")
     if "@" in parts.netloc:
         raise ValueError("an address with a user in it shows their password: use api_key")
     return value
@@ -43,40 +43,48 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str = Field(min_length=1, max_length=256, description="What clients ask for.")
-    name: str | None = Field(None, description="What the provider calls it, if not that.")
-    dimensions: Annotated[int, Ge(1)] | None = Field(None, description="Of its vectors.")
+    id: str = Field(min_length=1, max_length=256, description="The name that clients ask for.")
+    name: str | None = Field(None, description="The provider's own name for it, if that differs.")
+    dimensions: Annotated[int, Ge(1)] | None = Field(None, description="The width of its vectors.")
     native_dimensions: Annotated[int, Ge(1)] | None = Field(
-        None, description="Of its widest vectors, if those are not what comes unasked."
+        None, description="The width of its widest vectors, if that is not its default."
     )
     trained_dimensions: list[Annotated[int, Ge(1)]] | Literal["any", "unknown"] | None = Field(
         None, description="Other widths it was trained for (Matryoshka)."
     )
-    max_item_tokens: Annotated[int, Ge(1)] | None = Field(None, description="Per item.")
+    max_item_tokens: Annotated[int, Ge(1)] | None = Field(
+        None, description="The most tokens that one text may have."
+    )
     pooling: Literal["mean", "cls", "last_token", "unstated"] | None = Field(
-        None, description="How one vector is made of its tokens'."
+        None, description="How the vectors of the tokens become one vector."
     )
     normalised: bool | None = Field(
-        None, description="Whether its vectors have length one; if so, this gateway sees to it."
+        None, description="Whether its vectors have length one; if true, the gateway ensures it."
     )
     prompts: dict[InputType, str] | None = Field(
-        None, description="What its maker says belongs before a text of each kind."
+        None, description="The prefix that its maker prescribes for texts of each input type."
     )
-    licence: str | None = Field(None, description="Of its weights, by SPDX.")
+    licence: str | None = Field(
+        None, description="The licence of its weights, as an SPDX identifier."
+    )
     price_per_mtok_usd: Annotated[Decimal, Ge(0)] | None = Field(
         None, description="USD per million input tokens."
     )
     price_date: date | None = Field(None, description="When that price was read.")
-    quantisation: Quantisation | None = Field(None, description="Of its weights there.")
-    region: str | None = Field(None, description="Where it runs, if other than its provider.")
+    quantisation: Quantisation | None = Field(
+        None, description="The quantisation of its weights there."
+    )
+    region: str | None = Field(None, description="Where it runs, if not where its provider does.")
     tokenizer: Literal["cl100k_base", "unknown"] | None = Field(
         None, description="cl100k_base for OpenAI's models: their tokens are counted exactly."
     )
     token_ids: Literal["cl100k_base", "native"] | None = Field(
         None, description="native: token ids in requests are this model's own."
     )
-    max_items: Annotated[int, Ge(1)] | None = Field(None, description="Items in a call.")
-    max_batch_tokens: Annotated[int, Ge(1)] | None = Field(None, description="Tokens in a call.")
+    max_items: Annotated[int, Ge(1)] | None = Field(None, description="The most texts in a call.")
+    max_batch_tokens: Annotated[int, Ge(1)] | None = Field(
+        None, description="The most tokens in a call."
+    )
 
 
 class ProviderSettings(BaseModel):
@@ -87,17 +95,21 @@ class ProviderSettings(BaseModel):
     kind: str | None = Field(
         None, description="A row of `embedway providers list --all`; the section's name if not set."
     )
-    enabled: bool = Field(default=True, description="false: not even if its key is found.")
+    enabled: bool = Field(default=True, description="If false, it is never used.")
     base_url: Annotated[str, AfterValidator(address)] | None = Field(
-        None, description="Where it is; may be a private address."
+        None, description="The address of its API; a private address is allowed here."
     )
     api_key: SecretStr | None = Field(
         None, description="Its key, or $NAME for that variable; its usual variable if not set."
     )
-    api_keys: list[SecretStr] = Field([], description="Several, used in turn.")
-    max_items: Annotated[int, Ge(1)] | None = Field(None, description="Items in a call.")
-    max_batch_tokens: Annotated[int, Ge(1)] | None = Field(None, description="Tokens in a call.")
-    max_in_flight: Annotated[int, Ge(1)] | None = Field(None, description="Calls at a time.")
+    api_keys: list[SecretStr] = Field([], description="Several keys, used in turn.")
+    max_items: Annotated[int, Ge(1)] | None = Field(None, description="The most texts in a call.")
+    max_batch_tokens: Annotated[int, Ge(1)] | None = Field(
+        None, description="The most tokens in a call."
+    )
+    max_in_flight: Annotated[int, Ge(1)] | None = Field(
+        None, description="The most calls at a time."
+    )
     catalog: bool | None = Field(
         None,
         description="Whether it has the models that are known of its kind; true if the section has "
@@ -107,13 +119,15 @@ class ProviderSettings(BaseModel):
         None, description="Whether it is based and regulated in the EU, if the row is wrong."
     )
     hq_country: Annotated[str, Field(pattern="^([A-Z]{2})?$")] | None = Field(
-        None, description="Of its headquarters, such as FR, if the row is wrong."
+        None, description="The country of its headquarters, such as FR, if the row is wrong."
     )
     region: str | None = Field(
         None, description="Where it runs; where its address depends on that, which one is asked."
     )
-    zero_data_retention: bool | None = Field(None, description="Whether it keeps none of the data.")
-    models: list[ModelSettings] = Field([], description="Its models that need telling of.")
+    zero_data_retention: bool | None = Field(None, description="Whether it keeps no data.")
+    models: list[ModelSettings] = Field(
+        [], description="Models that the catalog does not know, or describes otherwise."
+    )
 
     @property
     def variables(self) -> dict[str, str]:
@@ -162,7 +176,7 @@ def unknown(setting: str, known: Iterable[str]) -> str:
     names = list(dict.fromkeys(known))
     near = difflib.get_close_matches(setting, names, n=1)
     hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}."
-    return f"{setting} is no setting of it. {hint}"
+    return f"there is no setting {setting}. {hint}"
 
 
 def _explained(error: ErrorDetails, section: Mapping[str, Any]) -> str:

@@ -136,7 +136,8 @@ class Settings(BaseModel):
         description="Where the weights of models are kept; safe to delete.",
     )
     precision: Literal["auto", "bf16", "f32"] = Field(
-        "auto", description="Of local models; auto is bf16 where the CPU has it, else f32."
+        "auto",
+        description="The precision of local models; auto is bf16 where the CPU has it, else f32.",
     )
     threads: Annotated[int, Ge(1), Le(1024)] | None = Field(
         None, description="Threads for local models; as many as there are cores if not set."
@@ -153,20 +154,23 @@ class Settings(BaseModel):
     )
     max_in_flight_bytes: Annotated[int, Ge(1)] = Field(
         256 * 2**20,
-        description="Bytes of their bodies and answers held at once; more bodies get a 503. Shared "
-        "as max_in_flight is.",
+        description="Bytes of request bodies and answers held at once; more bodies get a 503. "
+        "Shared as max_in_flight is.",
     )
     max_body_bytes: Annotated[int, Ge(1)] = Field(
         16 * 2**20, description="The largest request body; a larger one gets a 413."
     )
     header_timeout_s: Annotated[float, Ge(0.1), Le(3600)] = Field(
-        30, description="For a request's head to arrive, and for an idle connection to be kept."
+        30, description="The longest wait for a request's head, and for an idle connection."
     )
     body_timeout_s: Seconds = Field(
         30,
-        description="For a request's body to arrive, and for 256 KiB of an answer to be taken.",
+        description="The longest wait for a request's body, and for 256 KiB of an answer to be "
+        "taken.",
     )
-    request_timeout_s: Seconds = Field(60, description="For an answer to be ready.")
+    request_timeout_s: Seconds = Field(
+        60, description="The longest wait for an answer to be ready."
+    )
     drain_s: Annotated[float, Ge(0), Le(3600)] = Field(
         2,
         description="After SIGTERM: how long to go on serving while /readyz says no, before the "
@@ -241,7 +245,7 @@ class Settings(BaseModel):
         3600, description="How old a proof may be before the next use of it asks for another."
     )
     log_format: LogFormat = Field("auto", description="auto is pretty on a terminal, else json.")
-    log_level: LogLevel = Field("info", description="The least level that is logged.")
+    log_level: LogLevel = Field("info", description="The lowest level that is logged.")
 
     _origins: Mapping[str, str] = PrivateAttr(default={})
 

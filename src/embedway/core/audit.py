@@ -11,6 +11,7 @@ Action = Literal[
     "project.archived",
     "api_key.created",
     "api_key.updated",
+    "api_key.rotated",
     "api_key.deleted",
     "end_user.created",
     "end_user.updated",

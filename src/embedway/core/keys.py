@@ -14,8 +14,8 @@ Scope = Literal["embeddings", "on_behalf_of", "tokens", "usage", "keys", "admin"
 
 `embeddings`: embed, and list models. `on_behalf_of`: name end users with `X-On-Behalf-Of`.
 `tokens`: exchange for tokens of end users. `usage`: read the project's usage and cost. `keys`: make
-keys of the project with no more rights than its own, and revoke those. `admin`: all but embedding,
-in every project.
+keys of the project with no more rights than its own, and rotate and revoke those. `admin`: all but
+embedding, in every project.
 """
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 USUAL_SCOPES: tuple[Scope, ...] = ("embeddings", "on_behalf_of")
@@ -47,6 +47,17 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[Limit, ...] = ()
     """Of its requests and those of keys it issued, together."""
     budgets: tuple[Budget, ...] = ()
+    previous_digest: bytes | None = None
+    """Digest of the secret before the last rotation; None if that ended it at once."""
+    previous_expires_ms: int | None = None
+    """When that secret stops working."""
+
+    def opened_by(self, digest: bytes) -> "Key":
+        """The key as one of its two secrets opens it: the previous one expires sooner."""
+        if digest != self.previous_digest:
+            return self
+        ends = [each for each in (self.expires_ms, self.previous_expires_ms) if each is not None]
+        return msgspec.structs.replace(self, digest=digest, expires_ms=min(ends))
 
     def state(self, now_ms: int) -> str:
         """`active`, `expired` or `revoked` at `now_ms` (milliseconds since 1970-01-01 UTC)."""

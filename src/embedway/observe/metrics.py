@@ -13,6 +13,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -112,6 +114,21 @@ class Metrics:
         """Adds a gauge whose value is what `read` returns at each scrape."""
         Gauge(name, documentation, registry=self.registry).set_function(read)
 
+    def count(self, name: str, documentation: str, read: Callable[[], int]) -> None:
+        """Adds a counter whose value is what `read` returns at each scrape."""
+        self.registry.register(_ReadCounter(name, documentation, read))
+
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _ReadCounter(Collector):
+    """A counter that is kept elsewhere."""
+
+    def __init__(self, name: str, documentation: str, read: Callable[[], int]) -> None:
+        self._name, self._documentation, self._read = name, documentation, read
+
+    def collect(self) -> list[CounterMetricFamily]:
+        """Its value now."""
+        return [CounterMetricFamily(self._name, self._documentation, value=self._read())]

@@ -19,11 +19,11 @@ class Directory(Protocol):
     """Who there is. Each raises `StorageUnavailable` if the database cannot be read."""
 
     async def by_digest(self, digest: bytes) -> Held | None:
-        """The key with this digest, in whatever state it is."""
+        """The key that the secret of this digest opens, in whatever state it is."""
         ...
 
     async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
-        """Those of `digests` that are the digest of a key."""
+        """Those of `digests` that are of a secret of a key, new or old."""
         ...
 
     async def by_id(self, key_id: str) -> Held | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
+import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, select
 
 from embedway.core.keys import Held, Key
@@ -28,11 +29,15 @@ class SqlDirectory:
 
     async def by_digest(self, digest: bytes) -> Held | None:
         """See `embedway.ports.storage.Directory.by_digest`."""
-        return await self._read(lambda connection: _held(connection, keys.c.digest == digest))
+        either = (keys.c.digest == digest) | (keys.c.previous_digest == digest)
+        held = await self._read(lambda connection: _held(connection, either))
+        return held and msgspec.structs.replace(held, key=held.key.opened_by(digest))
 
     async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
         """See `embedway.ports.storage.Directory.known`."""
-        query = select(keys.c.digest).where(keys.c.digest.in_(digests))
+        now = select(keys.c.digest).where(keys.c.digest.in_(digests))
+        before = select(keys.c.previous_digest).where(keys.c.previous_digest.in_(digests))
+        query = now.union_all(before)
         return await self._read(lambda connection: set(connection.execute(query).scalars()))
 
     async def by_id(self, key_id: str) -> Held | None:

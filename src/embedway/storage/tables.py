@@ -65,6 +65,9 @@ keys = Table(
     Column("issued_by", Text),
     Column("limits", JSON, nullable=False, server_default="[]"),
     Column("budgets", JSON, nullable=False, server_default="[]"),
+    Column("previous_digest", LargeBinary),
+    Column("previous_expires_ms", BigInteger),
+    Index("keys_by_previous_digest", "previous_digest", unique=True),
     Index("keys_by_project", "project_id"),
     Index("keys_by_issuer", "issued_by"),
 )

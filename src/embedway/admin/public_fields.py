@@ -1,0 +1,33 @@
+"""The fields of projects, keys and end users as people and programs see them.
+
+One name and one unit for each, whether a command prints it as JSON, the admin API answers it or the
+audit log records it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from embedway.core.money import as_usd
+
+_SECRET = frozenset(("digest", "previous_digest"))
+
+
+def public(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a stored record: times in seconds, money in USD, and nothing secret."""
+    return dict(_public(name, value) for name, value in fields.items() if name not in _SECRET)
+
+
+def _public(name: str, value: Any) -> tuple[str, Any]:
+    if name.endswith("_ms"):
+        return f"{name.removesuffix('_ms')}_at", None if value is None else value // 1000
+    if name == "hint":
+        return "redacted_value", f"{value}..."
+    if name in {"budgets", "user_budgets"} and value:
+        return name, list(_budgets(value))
+    return name, value
+
+
+def _budgets(stored: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+    for each in stored:
+        rest = {name: value for name, value in each.items() if name != "amount_nano_usd"}
+        yield {"amount_usd": float(as_usd(each["amount_nano_usd"])), **rest}

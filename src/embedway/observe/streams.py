@@ -1,0 +1,118 @@
+"""Standard output and error that never make the writer wait: a thread of their own writes them.
+
+A pipe that nobody reads blocks whoever writes to it; a reader that left or a full device raises an
+error. Neither may stop a gateway, so what cannot be written is dropped and counted.
+"""
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, RLock, Thread
+from typing import Any, TextIO, cast
+
+import structlog
+
+MAX_WAITING_BYTES = 4 * 1024 * 1024
+"""The most bytes that may wait for a slow reader; text beyond that is dropped."""
+REST_S = 0.01
+"""Pause between two writes, so that under load many lines share one system call and one wake-up."""
+DRAIN_S = 2
+"""Longest wait at the end of the process for a reader to take what still waits."""
+
+_log = structlog.get_logger("embedway.streams")
+
+
+def write_in_background() -> Callable[[], int]:
+    """Replaces `sys.stdout` and `sys.stderr`; call it before anything keeps a reference to them.
+
+    Returns:
+        A function that tells how many lines have been dropped so far.
+    """
+    output, errors = BackgroundStream(_opened(sys.stdout)), BackgroundStream(_opened(sys.stderr))
+    sys.stdout, sys.stderr = cast("TextIO", output), cast("TextIO", errors)
+    return lambda: output.dropped + errors.dropped
+
+
+def _opened(stream: TextIO | None) -> TextIO:
+    # Python sets a stream to None if its descriptor was closed before the process started.
+    return stream or Path(os.devnull).open("w")
+
+
+class BackgroundStream:
+    """A text stream whose `write` neither blocks nor fails.
+
+    Attributes:
+        dropped: Lines that could not be written, or did not fit into the queue.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.dropped = 0
+        self._stream = stream
+        # Both may be used again by code that runs while they are in use: a garbage collection
+        # inside `write` can report an error of a finalizer to `sys.stderr`.
+        self._queue: SimpleQueue[bytes] = SimpleQueue()
+        self._lock = RLock()
+        self._waiting_bytes = 0
+        self._reported = 0
+        # Whether a failure left half a line behind, which the next write has to end first.
+        self._cut = False
+        self._ending = Event()
+        self._thread = Thread(target=self._run, name=f"write {stream.name}", daemon=True)
+        self._thread.start()
+        atexit.register(self.drain)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str, /) -> int:
+        """Hands `text` to the thread, or drops it if too much waits already."""
+        data = text.encode(self._stream.encoding, "backslashreplace")
+        with self._lock:
+            if self._waiting_bytes + len(data) > MAX_WAITING_BYTES:
+                self.dropped += data.count(b"\n")
+                return len(text)
+            self._waiting_bytes += len(data)
+        self._queue.put(data)
+        return len(text)
+
+    def flush(self) -> None:
+        """Does nothing: the thread writes as soon as it can."""
+
+    def drain(self) -> None:
+        """Writes what waits, for `DRAIN_S` at most, and ends the thread."""
+        self._ending.set()
+        self._queue.put(b"")
+        self._thread.join(DRAIN_S)
+
+    def _run(self) -> None:
+        while not (self._ending.wait(REST_S) and self._queue.empty()):
+            waiting = [self._queue.get()]
+            while not self._queue.empty():
+                waiting.append(self._queue.get())
+            data = b"".join(waiting)
+            works = self._put_out(data)
+            with self._lock:
+                self._waiting_bytes -= len(data)
+            if works and self.dropped > self._reported:
+                # The total: should this line be dropped too, the next one tells the same and more.
+                self._reported = self.dropped
+                _log.warning("log lines dropped", total=self._reported)
+
+    def _put_out(self, data: bytes) -> bool:
+        """Writes all of `data`, waiting as long as the reader makes it wait; False if it fails."""
+        written = 0
+        try:
+            if self._cut:
+                os.write(self._stream.fileno(), b"\n")
+                self._cut = False
+            while written < len(data):
+                written += os.write(self._stream.fileno(), memoryview(data)[written:])
+        except OSError:
+            self._cut = self._cut or data[:written][-1:] not in {b"", b"\n"}
+            with self._lock:
+                self.dropped += data.count(b"\n", written)
+            return False
+        return True
