@@ -17,7 +17,7 @@ from raw_http import Wire, body, gauge, load, until
 from test_ledger import ask, rows
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-LARGE = ["fox"] * 2048
+LARGE = ["the quick brown fox"] * 2048
 
 
 @BOTH
