@@ -416,7 +416,8 @@ def test_refused_for_requests(limits: Runner, whose: Subject, name: str) -> None
     limits.reserve(meter(1, whose=whose))
     refused = limits.refusal(meter(1, whose=whose), meter(100, of="tokens"), tokens=3)
     assert re.fullmatch(
-        re.escape(name) + r" may send 1 request per minute, and has\. Try again in [\d.]+ s\.",
+        re.escape(name)
+        + r" may send 1 request per minute, and has used them all\. Try again in [\d.]+ s\.",
         refused.message,
     )
     assert (refused.status, refused.type, refused.code) == (429, "requests", "rate_limit_exceeded")

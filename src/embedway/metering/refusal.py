@@ -118,7 +118,7 @@ def refusal(request: Request, windows: Counted, *, now_ms: int, replicas: int = 
     wait_ms = max(waits_ms)
     longest = waits_ms.index(wait_ms)
     meter, left = request.meters[longest], standings[longest].remaining
-    some = f"has {left} left, too few for this request" if left else "has"
+    some = f"has {left} left, too few for this request" if left else "has used them all"
     kind = TokenRateLimited if meter.limit.of == "tokens" else RateLimited
     return kind(
         f"{_whose(meter.subject)} may send {meter.limit}, and {some}. "
