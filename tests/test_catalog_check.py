@@ -239,7 +239,7 @@ def test_command_with_files(tmp_path: Path) -> None:
     file.write_text(f"{at}deployments = [{{ provider='cohere', price_per_mtok_usd='100' }}]")
     status, places, said = checked(tmp_path, str(file))
     assert (status, places) == (1, {"cohere:m": ["error"]})
-    assert "Checked 1 deployments" in said
+    assert "Checked 1 deployment:" in said
     for wrong, why in (
         ("models = 3", "Expected `array`"),
         ("[[models]", str(file)),

@@ -199,7 +199,7 @@ def test_what_is_for_good_is_asked_at_a_terminal(begun: dict[str, str]) -> None:
     key = json.loads(made)["id"]
     for (*command, id), question in (
         (("keys", "revoke", key), f"Revoke k ({key}) for good? It and its tokens would stop"),
-        (("projects", "archive", project), f"Archive web ({project}) for good? Its 1 working key"),
+        (("projects", "archive", project), f"Archive web ({project}) for good? This ends 1 work"),
     ):
         said = at_terminal(*command, id, env=begun, until="[y/N]", typed=b"n\n")
         assert question in " ".join(said.split())
@@ -217,7 +217,7 @@ def test_what_is_for_good_is_asked_at_a_terminal(begun: dict[str, str]) -> None:
     assert row["status"] == "active"
     assert "is revoked" in at_terminal("keys", "revoke", key, "--yes", env=begun)
     said = at_terminal("projects", "archive", "web", env=begun, until="[y/N]", typed=b"y\n")
-    assert "Its 0 working keys" in " ".join(said.split())
+    assert "This ends no working keys" in " ".join(said.split())
     assert "is archived" in said
 
 

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import Gateway
+from raw_http import until
 
 from embedway.auth import secret
 from embedway.core.request import EmbedRequest
@@ -462,6 +463,9 @@ def test_no_valid_key(gateway: Gateway, stranger: httpx.Client, door: str) -> No
     """Without a key that works now nothing is answered, and the answer says how to send one."""
     revoked = gateway.new_key("revoked")
     assert gateway.cli("keys", "revoke", revoked["id"]).returncode == 0
+    expired = f"Bearer {gateway.new_key('old', '--expires-days', str(3 / 86_400))['key']}"
+    ask = {"json": {"input": SECRET}, "headers": {"authorization": expired}}
+    until(lambda: stranger.post(door, **ask).status_code == 401)
     values = {
         None: "did not send",
         "": "form",
@@ -474,7 +478,7 @@ def test_no_valid_key(gateway: Gateway, stranger: httpx.Client, door: str) -> No
         "Bearer sk-proj-0123": "neither",
         "Bearer \xe9\xff": "neither",
         f"Bearer {secret.generate()}": "does not exist",
-        f"Bearer {gateway.new_key('old', '--expires-days', '0')['key']}": "is expired",
+        expired: "is expired",
         f"Bearer {revoked['key']}": "is revoked",
     }
     for value, said in values.items():

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from conftest import embedway
 from servers import Postgres, Redis
 from sqlalchemy import Engine, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,8 +21,6 @@ from typer.testing import CliRunner
 
 from embedway.auth import secret
 from embedway.cli import commands
-from embedway.cli.doctor import CHECKS
-from embedway.config.settings import Settings
 from embedway.core.budgets import Budget
 from embedway.core.errors import StorageUnavailable
 from embedway.core.limits import Limit
@@ -505,23 +504,28 @@ def test_commands(postgres_url: str, tmp_path: Path) -> None:
 
 def test_the_doctor_looks_at_both(postgres: Postgres, redis: Redis, tmp_path: Path) -> None:
     """`doctor` says of Postgres and Redis whether they answer, and the cure, but no password."""
-    url = postgres.url.replace("embedway@", "embedway:s3cret@")
-    settings = Settings(
-        data_dir=tmp_path, database_url=url, redis_url=redis.url.replace("//", "//:s3cret@")
-    )
+    env = {
+        "EMBEDWAY_DATA_DIR": str(tmp_path),
+        "EMBEDWAY_DATABASE_URL": postgres.url.replace("embedway@", "embedway:s3cret@"),
+        # A Redis without a password takes any.
+        "EMBEDWAY_REDIS_URL": redis.url.replace("//", "//:s3cret@"),
+        "EMBEDWAY_PEPPER": PEPPER,
+    }
+    assert embedway("db", "init", env=env).returncode == 0
 
-    def found(name: str, settings: Settings = settings) -> tuple[bool, str]:
-        ok, said = CHECKS[name](settings)
-        assert "s3cret" not in said
-        return ok, said
+    def found() -> dict[str, tuple[str, str]]:
+        done = embedway("doctor", "--json", env=env, cwd=tmp_path)
+        assert "s3cret" not in done.stdout + done.stderr
+        return {row["check"]: (row["level"], row["detail"]) for row in json.loads(done.stdout)}
 
-    # A Redis without a password takes any.
-    assert found("redis") == (True, f"127.0.0.1:{redis.port} answers")
-    assert found("data")[0] is True
+    well = found()
+    assert well["redis"] == ("ok", f"127.0.0.1:{redis.port} answers")
+    assert well["data"][0] == "ok"
     postgres.stop()
     redis.stop()
+    ill = found()
     for name, cure in (("data", "Check that Postgres runs"), ("redis", "Start it, or correct")):
-        ok, said = found(name)
-        assert not ok
-        assert cure in said
-    assert found("redis", Settings(data_dir=tmp_path))[0] is True
+        assert ill[name][0] == "fail"
+        assert cure in ill[name][1]
+    del env["EMBEDWAY_REDIS_URL"]
+    assert found()["redis"][0] == "ok"

@@ -121,7 +121,11 @@ def held_bytes(gateway: Gateway) -> int:
 def refusals(gateway: Gateway) -> int:
     """How many requests were refused for a limit of requests."""
     lines = get(f"{gateway.url}/metrics", timeout=30).text.splitlines()
-    found = [line for line in lines if line.startswith('embedway_refusals_total{reason="requests"')]
+    found = [
+        line
+        for line in lines
+        if line.startswith('embedway_refusals_total{reason="rate_limit_exceeded"')
+    ]
     return int(float(found[0].split()[1])) if found else 0
 
 

@@ -147,8 +147,9 @@ def lived_in(new_gateway: Callable[..., Gateway], upstream: Upstream) -> Gateway
     assert gateway.embed(model="deepinfra:bge-m3", input="one").status_code == 200
     gateway.kill()
     for line in (
-        "projects create --name web", "users set alice --project web --budget 2/day",
-        "users block bob --project web", "keys create --name shop --project web",
+        "projects create --name web --budget 25/month",
+        "users set alice --project web --budget 2/day", "users block bob --project web",
+        "keys create --name shop --project web",
     ):  # fmt: skip
         done = gateway.cli(*line.split())
         assert done.returncode == 0, done.stderr
@@ -160,7 +161,7 @@ def test_run(
 ) -> None:
     """What can run without a terminal and without a network does, and ends well.
 
-    Each runs on a copy of what there is, or else, as what creates something, on nothing.
+    Each runs on a copy of what there is, or else, as what creates something, on an empty database.
     """
     monkeypatch.chdir(lived_in.folder)
     (shop,) = re.findall(r"key_\w{16}", lived_in.cli("keys", "list", "--project", "web").stdout)
@@ -183,6 +184,7 @@ def test_run(
             if start == "empty":
                 shutil.rmtree(folder / "data")
                 (folder / "embedway.toml").unlink()
+                embedway("db", "init", env=env, cwd=folder)
             arguments = [
                 shared_postgres.url if "db.internal" in each else re.sub(r"key_\w{16}", shop, each)
                 for each in line[1:]

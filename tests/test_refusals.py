@@ -75,6 +75,7 @@ def test_who_is_refused(gateway: Gateway) -> None:
     metrics = get(f"{gateway.url}/metrics").text
     assert project.id not in metrics
 
+    until(lambda: '"mistyped"' in gateway.log.read_text())
     lines = {
         line["request_id"]: line
         for line in map(json.loads, filter(is_json, gateway.log.read_text().splitlines()))

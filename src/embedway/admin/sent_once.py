@@ -14,7 +14,7 @@ from fastapi import Request
 
 from embedway.core.errors import InvalidRequest, shown
 
-USAGE = ("/usage/embeddings", "/organization/costs")
+USAGE = ("/usage/embeddings", "/usage/refusals", "/organization/costs")
 """Paths end so whose parameters may be lists without a bracket; `usage_parameters` checks those."""
 
 

@@ -252,8 +252,7 @@ def archive(project: Which, yes: Yes = False) -> None:
     found = acts.find_project(actor, project)
     if found.archived_ms is None:
         keys = counted(_working(acts, actor, found), "working key")
-        question = f"Archive {found.name} ({found.id}) for good? Its {keys} would stop working."
-        ask(question, yes=yes)
+        ask(f"Archive {found.name} ({found.id}) for good? This ends {keys}.", yes=yes)
     acts.archive_project(actor, found.id)
     out.print(f"{found.id} is archived.")
 

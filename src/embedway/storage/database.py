@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 from alembic import command
 from alembic.config import Config
@@ -25,6 +26,7 @@ from embedway.storage.sqlite import Durability
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 _SQLITE = "sqlite"
+_ALEMBIC = Lock()  # while it upgrades, Alembic keeps the database in globals of its own
 
 
 class DatabaseError(Exception):
@@ -167,7 +169,8 @@ def upgrade(engine: Engine) -> None:
         # Two processes may start at once: the second waits here and then finds it done.
         _take(connection, "migrations")
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        with _ALEMBIC:
+            command.upgrade(config, "head")
 
 
 def _is_there(path: Path) -> bool:

@@ -138,6 +138,8 @@ def _shown(raw: msgspec.Raw) -> str:
         return "too long to show"
     try:
         return shown(msgspec.json.decode(raw))
+    except RecursionError:
+        return "too deeply nested"
     except msgspec.MsgspecError:  # a number that no number type holds
         return bytes(raw)[:SHOWN_CHARACTERS].decode()
 
