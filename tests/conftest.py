@@ -17,6 +17,7 @@ from pathlib import Path
 import command_line
 import httpx
 import pytest
+import structlog
 
 from embedway.auth import secret
 from embedway.catalog import catalog
@@ -197,6 +198,13 @@ class Gateway:
         """One request to `/v1/embeddings`."""
         with self.client() as client:
             return client.post("/v1/embeddings", json=fields)
+
+
+@pytest.fixture(autouse=True)
+def unconfigured_logs() -> Iterator[None]:
+    """Undoes what a command that runs in this process sets up, on a stream that is closed by now."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="module")

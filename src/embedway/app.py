@@ -325,7 +325,7 @@ def create() -> Application:
         loaded = config.load()
         settings = loaded.settings
         dropped_lines = streams.write_in_background()
-        logs.configure(format=settings.log_format, level=settings.log_level)
+        logs.configure(format=settings.log_format, level=settings.log_level, for_good=True)
         async with running(settings, enabled(loaded), dropped_lines=dropped_lines) as gateway:
             gateways.append(gateway)
             yield

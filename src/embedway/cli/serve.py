@@ -49,7 +49,7 @@ def serve(
     loaded = config.load(host=host, port=port)
     settings = loaded.settings
     dropped_lines = streams.write_in_background()
-    logs.configure(format=settings.log_format, level=settings.log_level)
+    logs.configure(format=settings.log_format, level=settings.log_level, for_good=True)
     if loaded.unknown:
         _log.warning("unknown variables", names=loaded.unknown)
     try:
