@@ -202,7 +202,7 @@ class Gateway:
 
 @pytest.fixture(autouse=True)
 def unconfigured_logs() -> Iterator[None]:
-    """Undoes what a command that runs in this process sets up, on a stream that is closed by now."""
+    """Undo what a command run in this process set up, on a stream that is closed by now."""
     yield
     structlog.reset_defaults()
 
