@@ -1,8 +1,11 @@
 """Every command line in the README and the docs is understood, and runs where that is cheap."""
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +25,8 @@ SHELL = {"sh", "bash", "console", ""}
 INLINE = re.compile(
     r"`((?:[A-Z_]+=\S+ )*(?:embedway|make|python -m benchmarks\.)(?:[\s\w][^`]*)?)`"
 )
+OURS = "http://127.0.0.1:8080"
+"""Where the gateway of the pages is."""
 ASSIGNMENT = re.compile(r"[A-Z_]+=")
 FOR_THE_READER = re.compile(r"[A-Z]{2,}$")
 """A word such as NAME, which stands for one of the reader's own."""
@@ -196,3 +201,54 @@ def test_run(
         else:
             failed.append(f"{' '.join(line)}\n{said[0]}")
     assert not failed, "\n".join(failed)
+
+
+def requests() -> Iterator[str]:
+    """The `curl` commands of all pages."""
+    for page in PAGES:
+        for language, block in FENCE.findall(page.read_text()):
+            for line in shell_lines(block, console=language == "console") * (language in SHELL):
+                if line.startswith("curl "):
+                    yield line
+
+
+@pytest.fixture(scope="module")
+def reader(gateway: Gateway) -> dict[str, str]:
+    """The variables of a reader who did as the pages say."""
+    scopes = ("embeddings", "on_behalf_of", "tokens", "usage")
+    usual = gateway.new_key("reader", *(f"--scope={each}" for each in scopes))
+    return {
+        "EMBEDWAY_API_KEY": usual["key"],
+        "ADMIN_KEY": gateway.new_key("platform", "--admin")["key"],
+        "GATEWAY": gateway.url,
+        "PATH": os.environ["PATH"],
+    }
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.parametrize("line", sorted(set(requests())))
+def test_requests(line: str, gateway: Gateway, reader: dict[str, str]) -> None:
+    """Each `curl` command is answered well."""
+    line = line.replace(OURS, gateway.url).replace('"bge-m3"', '"auto"')  # no provider is here
+    done = subprocess.run(
+        ["bash", "-c", f"{line} --silent --show-error --fail-with-body"],
+        env=reader, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_clients_of_the_readme(gateway: Gateway, reader: dict[str, str]) -> None:
+    """The README's programs that need no provider run."""
+    readme = (ROOT / "README.md").read_text()
+    programs = [
+        block.replace(OURS, gateway.url).replace("sk-gateway-...", reader["EMBEDWAY_API_KEY"])
+        for language, block in FENCE.findall(readme)
+        if language == "python" and "import openai" in block
+    ]
+    assert len(programs) == 2
+    for program in programs:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=reader, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
