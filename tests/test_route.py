@@ -47,7 +47,7 @@ pooling = "cls"
 normalised = true
 price_per_mtok_usd = "1"
 """
-MADE_HERE = "made for the question"
+MADE_HERE = "No gateway was asked"
 
 
 @pytest.fixture(scope="module")

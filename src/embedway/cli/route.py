@@ -8,6 +8,7 @@ import msgspec
 import typer
 from rich.markup import escape
 
+from embedway.cli.counted import counted
 from embedway.cli.embed import read_texts
 from embedway.cli.source import SAMPLE, Url, source
 from embedway.cli.terminal import AsJson, fail, out, print_table
@@ -94,9 +95,10 @@ def route(
 
 
 def _print(told: DryRun) -> None:
-    count = f"{told.items} text{'s' if told.items > 1 else ''}"
+    count = counted(told.items, "text")
     if told.tokens is not None:
-        count += f", {told.tokens} tokens{' (an estimate)' if told.tokens_estimated else ''}"
+        tokens = counted(told.tokens, "token")
+        count += f", {tokens}{' (an estimate)' if told.tokens_estimated else ''}"
     out.print(
         f"{escape(told.model)}: {count}, preference {told.preference}\nspace {escape(told.space)}\n"
     )
