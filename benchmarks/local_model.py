@@ -82,6 +82,7 @@ def servers(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
         "EMBEDWAY_PORT": str(ports["embedway"]),
         "EMBEDWAY_LOG_LEVEL": "warning",
     }
+    subprocess.run([command, "db", "init"], env=env, check=True, capture_output=True)
     create = [command, "keys", "create", "--name", "benchmark", "--json"]
     made = subprocess.run(create, env=env, check=True, capture_output=True)
     plain = [sys.executable, "-m", "benchmarks.plain_server", str(ports["plain server"])]

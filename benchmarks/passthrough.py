@@ -171,6 +171,7 @@ def start_embedway(stack: ExitStack, base_url: str, folder: Path) -> System:
         "EMBEDWAY_LOG_LEVEL": "warning",  # as LiteLLM, which logs no requests either
         "EMBEDWAY_DRAIN_S": "0",
     }
+    subprocess.run([command, "db", "init"], env=env, check=True, capture_output=True)
     create = [command, "keys", "create", "--name", "benchmark", "--json"]
     made = subprocess.run(create, env=os.environ | env, check=True, capture_output=True)
     process = stack.enter_context(running([command, "serve"], port, **env))
