@@ -136,6 +136,10 @@ def budgets(
         whole = () if list(typed) == [NONE] else tuple(map(budget, typed))
     except ValueError as error:
         reject(f"{option} {error}")
+    if percents and not whole:
+        reject(
+            f"{option} none takes all budgets away, so {alert_option} has none. Give one of them."
+        )
     return tuple(
         BudgetChange(per=each.per, amount_nano_usd=each.amount_nano_usd, alerts=percents)
         for each in whole

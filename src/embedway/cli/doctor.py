@@ -138,6 +138,8 @@ def _tried(place: _Place) -> dict[str, Finding]:
     except ConfigError:
         return {}  # said already
     asked = [(each, model) for each, model in served if model]
+    if not served:
+        return {"keys": ("ok", "no provider is enabled, so there is no key to try")}
     each_cost = [cost_usd(model, TOKENS) for each, model in asked for _ in each.keys or [None]]
     err.print(
         f"Sending a text of about {TOKENS} tokens with {counted(len(each_cost), 'key')} of "

@@ -78,8 +78,8 @@ def source(url: str | None) -> Generator[Source]:
         fail(f"No gateway is ready at {running}. Correct --url, or leave it out.")
     reason = f"no gateway is ready at {running}" if key else f"{KEY_VARIABLE} is not set"
     err.print(
-        f"No gateway was asked ({escape(reason)}), so latencies and failures are unknown. Start "
-        f"one, and set {KEY_VARIABLE} to ask it."
+        f"No gateway was asked ({escape(reason)}), so latencies and health are assumptions. Set "
+        f"{KEY_VARIABLE} to a key of a running gateway to ask that one."
     )
     with _made_here(loaded) as made:
         yield made
