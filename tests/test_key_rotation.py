@@ -14,7 +14,7 @@ from embedway.auth.authenticate import Authenticator
 from embedway.auth.exchange import Wanted
 from embedway.auth.tokens import AUDIENCE, Tokens
 from embedway.core.budgets import Budget
-from embedway.core.errors import InvalidKey, InvalidRequest, NotFound
+from embedway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound
 from embedway.core.keys import Key
 from embedway.core.limits import Limit
 from embedway.storage.directory import SqlDirectory
@@ -111,6 +111,16 @@ def test_who_rotates(house: House) -> None:
     for other in (issuer, house.key(project)[1]):
         with pytest.raises(NotFound):
             house.acts.rotate_key(actor, other.id, project_id=project, grace_ms=0)
+
+
+def test_an_old_secret_changes_nothing(house: House) -> None:
+    """Within its grace the old secret makes no key, which would outlive it; the new one does."""
+    project = house.project()
+    old, key = house.key(project, scopes=("keys", "embeddings"))
+    new, _ = rotated(house, key)
+    with pytest.raises(Forbidden, match="old secret"):
+        house.key(project, by=house.actor(old))
+    assert house.key(project, by=house.actor(new))[1].issued_by == key.id
 
 
 def test_tokens_end_with_the_secret_they_were_made_with(house: House) -> None:

@@ -361,6 +361,13 @@ class Acts:
 
     @contextmanager
     def _changing(self, actor: Actor) -> Generator[tuple[Organisation, Journal]]:
+        keys = actor.caller.keys if actor.caller else ()
+        # What it could make, such as a key, would outlive its grace.
+        if any(key.previous_digest == key.digest for key in keys):
+            raise Forbidden(
+                "This is the old secret of a key that was rotated; it changes nothing. Use the new "
+                "one."
+            )
         with changing(self._database) as all:
             yield all, Journal(all, actor, self._now_ms())
 

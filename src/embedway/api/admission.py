@@ -7,6 +7,7 @@ why.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from operator import attrgetter
 
 from embedway.core.errors import Overloaded
@@ -239,7 +240,8 @@ class Ticket:
         self.release()
         self.displaced = True
         if timeout is not None:
-            timeout.reschedule(asyncio.get_running_loop().time())
+            with suppress(RuntimeError):  # its time is up in this very moment
+                timeout.reschedule(asyncio.get_running_loop().time())
 
     def hold(self, size: int) -> None:
         """Hold `size` more bytes of the body; see `Admission.hold`."""

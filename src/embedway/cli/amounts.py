@@ -18,6 +18,8 @@ from embedway.core.money import as_usd
 
 NONE = "none"
 """Takes away what there is."""
+PROJECT = "project"
+"""Gives an end user the limits or budgets that its project has for each; only `users` takes it."""
 
 _NANO_DIGITS = 9
 _OF = "|".join(get_args(Of))
@@ -27,23 +29,6 @@ _LIMIT = re.compile(rf"({_OF})=([0-9]{{1,16}})/({_PER})")
 _BUDGET = re.compile(rf"([0-9]{{1,10}}(?:\.[0-9]{{1,{_NANO_DIGITS}}})?)/({_BUDGET_PER})")
 _PERCENT = re.compile(r"[0-9]{1,3}")
 _MAX_PERCENT = 100
-
-LimitOption = Annotated[
-    list[str] | None,
-    typer.Option("--limit", metavar="OF=N/PER", help="Such as requests=600/minute. Repeatable."),
-]
-BudgetOption = Annotated[
-    list[str] | None,
-    typer.Option("--budget", metavar="USD/PER", help="Such as 25/month or 0.5/day. Repeatable."),
-]
-AlertOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--alert", metavar="PERCENT",
-        help="Tell an operator at so many percent of each --budget, or without one of each budget "
-        "that there is; 'none' for never. Repeatable.",
-    ),
-]  # fmt: skip
 
 
 def limit(text: str) -> Limit:
@@ -156,3 +141,48 @@ def _percents(typed: Sequence[str], *, option: str) -> tuple[int, ...]:
                 f"{_MAX_PERCENT}, such as 80, or 'none' for no alerts."
             )
     return tuple(sorted({int(each) for each in typed}))
+
+
+def check_limits(param: typer.CallbackParam, typed: list[str] | None) -> list[str] | None:
+    """Check an option before the command opens the database: what it says is wrong anywhere."""
+    if typed != [PROJECT]:
+        limits(typed, option=param.opts[0])
+    return typed
+
+
+def check_budgets(param: typer.CallbackParam, typed: list[str] | None) -> list[str] | None:
+    """Check an option, as `check_limits` does."""
+    if typed != [PROJECT]:
+        budgets(typed, alerts=None, option=param.opts[0])
+    return typed
+
+
+def check_alerts(param: typer.CallbackParam, typed: list[str] | None) -> list[str] | None:
+    """Check an option, as `check_limits` does."""
+    if typed:
+        _percents(typed, option=param.opts[0])
+    return typed
+
+
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", metavar="OF=N/PER", callback=check_limits,
+        help="Such as requests=600/minute. Repeatable.",
+    ),
+]  # fmt: skip
+BudgetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget", metavar="USD/PER", callback=check_budgets,
+        help="Such as 25/month or 0.5/day. Repeatable.",
+    ),
+]  # fmt: skip
+AlertOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--alert", metavar="PERCENT", callback=check_alerts,
+        help="Tell an operator at so many percent of each --budget, or without one of each budget "
+        "that there is; 'none' for never. Repeatable.",
+    ),
+]  # fmt: skip

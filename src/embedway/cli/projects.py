@@ -29,6 +29,9 @@ from embedway.cli.amounts import (
     BudgetOption,
     LimitOption,
     budgets,
+    check_alerts,
+    check_budgets,
+    check_limits,
     limits,
     shown_alerts,
     shown_budget,
@@ -45,21 +48,24 @@ Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="The project, by i
 UserLimits = Annotated[
     list[str] | None,
     typer.Option(
-        "--user-limit", metavar="OF=N/PER", help="As --limit, but of each end user. Repeatable."
+        "--user-limit", metavar="OF=N/PER", callback=check_limits,
+        help="As --limit, but of each end user. Repeatable.",
     ),
-]
+]  # fmt: skip
 UserBudgets = Annotated[
     list[str] | None,
     typer.Option(
-        "--user-budget", metavar="USD/PER", help="As --budget, but of each end user. Repeatable."
+        "--user-budget", metavar="USD/PER", callback=check_budgets,
+        help="As --budget, but of each end user. Repeatable.",
     ),
-]
+]  # fmt: skip
 UserAlerts = Annotated[
     list[str] | None,
     typer.Option(
-        "--user-alert", metavar="PERCENT", help="As --alert, but of each --user-budget. Repeatable."
+        "--user-alert", metavar="PERCENT", callback=check_alerts,
+        help="As --alert, but of each --user-budget. Repeatable.",
     ),
-]
+]  # fmt: skip
 EuNative = Annotated[
     bool | None,
     typer.Option(

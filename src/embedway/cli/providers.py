@@ -91,7 +91,8 @@ def try_provider(
         names = ", ".join(each.name for each in declared) or "none"
         fail(
             missing[0] if missing
-            else f"No provider {name!r} is enabled. Enabled: {names}. `list --all` says how."
+            else f"No provider {name!r} is enabled. Enabled: {names}. "
+            "`embedway providers list --all` says how."
         )  # fmt: skip
     served = model_to_try(chosen, model)
     if served is None:

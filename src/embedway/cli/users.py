@@ -19,6 +19,7 @@ from embedway.cli.acting import (
     time,
 )
 from embedway.cli.amounts import (
+    PROJECT,
     AlertOption,
     BudgetOption,
     LimitOption,
@@ -34,8 +35,6 @@ from embedway.core.projects import EndUser
 from embedway.storage import records
 
 AS_PROJECT = "as the project says"
-PROJECT = "project"
-"""Typed for limits or budgets to have those that the project has for each."""
 
 EndUserId = Annotated[
     str, typer.Argument(metavar="ID", help="As in X-On-Behalf-Of or `user` of its requests.")

@@ -271,8 +271,8 @@ class Embedder:
     async def dry_run(self, request: EmbedRequest, caller: Caller) -> DryRun:
         """What would become of `request`; nobody is asked and nothing is recorded.
 
-        It counts as a request, and uses no tokens and no money. What is left of budgets, and of
-        limits of tokens, is not looked at.
+        It counts as a request, and uses no tokens and no money. What is left of budgets is not
+        looked at.
 
         Raises:
             EmbedwayError: It would be refused.
