@@ -4,9 +4,9 @@ Owns the one form of each, both ways. Knows nothing of whose they are.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -164,25 +164,30 @@ def check_alerts(param: typer.CallbackParam, typed: list[str] | None) -> list[st
     return typed
 
 
+def repeated(name: str, *, metavar: str, check: Callable[..., Any], help: str) -> Any:
+    """An option of limits, budgets or alerts, which may be typed several times."""
+    return typer.Option(name, metavar=metavar, callback=check, help=f"{help} Repeatable.")
+
+
 LimitOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--limit", metavar="OF=N/PER", callback=check_limits,
-        help="Such as requests=600/minute. Repeatable.",
+    repeated(
+        "--limit", metavar="OF=N/PER", check=check_limits, help="Such as requests=600/minute."
     ),
-]  # fmt: skip
+]
 BudgetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--budget", metavar="USD/PER", callback=check_budgets,
-        help="Such as 25/month or 0.5/day. Repeatable.",
+    repeated(
+        "--budget", metavar="USD/PER", check=check_budgets, help="Such as 25/month or 0.5/day."
     ),
-]  # fmt: skip
+]
 AlertOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--alert", metavar="PERCENT", callback=check_alerts,
+    repeated(
+        "--alert",
+        metavar="PERCENT",
+        check=check_alerts,
         help="Tell an operator at so many percent of each --budget, or without one of each budget "
-        "that there is; 'none' for never. Repeatable.",
+        "that there is; 'none' for never.",
     ),
-]  # fmt: skip
+]

@@ -33,6 +33,7 @@ from embedway.cli.amounts import (
     check_budgets,
     check_limits,
     limits,
+    repeated,
     shown_alerts,
     shown_budget,
     shown_limit,
@@ -47,25 +48,31 @@ from embedway.storage import records
 Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="The project, by its id or name.")]
 UserLimits = Annotated[
     list[str] | None,
-    typer.Option(
-        "--user-limit", metavar="OF=N/PER", callback=check_limits,
-        help="As --limit, but of each end user. Repeatable.",
+    repeated(
+        "--user-limit",
+        metavar="OF=N/PER",
+        check=check_limits,
+        help="As --limit, but of each end user.",
     ),
-]  # fmt: skip
+]
 UserBudgets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--user-budget", metavar="USD/PER", callback=check_budgets,
-        help="As --budget, but of each end user. Repeatable.",
+    repeated(
+        "--user-budget",
+        metavar="USD/PER",
+        check=check_budgets,
+        help="As --budget, but of each end user.",
     ),
-]  # fmt: skip
+]
 UserAlerts = Annotated[
     list[str] | None,
-    typer.Option(
-        "--user-alert", metavar="PERCENT", callback=check_alerts,
-        help="As --alert, but of each --user-budget. Repeatable.",
+    repeated(
+        "--user-alert",
+        metavar="PERCENT",
+        check=check_alerts,
+        help="As --alert, but of each --user-budget.",
     ),
-]  # fmt: skip
+]
 EuNative = Annotated[
     bool | None,
     typer.Option(

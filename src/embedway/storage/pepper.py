@@ -44,7 +44,8 @@ def settle(engine: Engine, file: Path, *, given: str | None) -> bytes:
             if kept and not file.exists():
                 raise DatabaseError(_missing(file, database.shown(engine)))
             _create(file)
-            kept = kept or _keep(connection, _read(file))
+            if not kept:
+                _keep(connection, _read(file))
     pepper = _read(file) if given is None else bytes.fromhex(given)
     with engine.connect() as connection:
         kept = _kept(connection)
