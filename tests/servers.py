@@ -189,6 +189,23 @@ class Postgres(Server):
         return self.address(name)
 
 
+@contextlib.contextmanager
+def broken_commits(engine: Engine, table: str) -> Iterator[None]:
+    """Breaks the connection of whoever changes a table of a Postgres, in the commit."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION break() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$"
+        )
+        connection.exec_driver_sql(
+            f"CREATE CONSTRAINT TRIGGER break AFTER INSERT OR UPDATE ON {table} "
+            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION break()"
+        )
+    yield
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP FUNCTION break() CASCADE")
+
+
 class Redis(Server):
     """A Redis that keeps nothing, stopped at first."""
 

@@ -21,10 +21,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from servers import broken_commits
 from sqlalchemy import Engine, event, func, insert, select
 
 from embedway.core.budgets import Budget, window
-from embedway.core.errors import BudgetSpent, StorageUnavailable
+from embedway.core.errors import BudgetSpent, CommitInDoubt, StorageUnavailable
 from embedway.core.subjects import Subject
 from embedway.core.usage import UsageLine
 from embedway.metering.budgets import Budgets
@@ -648,6 +649,53 @@ def test_database_away(engine: Engine):
             assert held(engine) == 0
 
     asyncio.run(run())
+
+
+def test_a_failed_lease_holds_nothing_back(any_database: Engine):
+    """What is free when the database goes can be spent once it is back, beside what is in use."""
+
+    async def run() -> None:
+        async with processes(any_database, 1) as [process]:
+            owed = [(KEY, (budget(1000),))]
+            await process.budgets.reserve(owed, cost_nano_usd=10)
+            assert held(any_database) > 10
+            with any_database.begin() as connection:
+                connection.exec_driver_sql("ALTER TABLE holds RENAME TO away")
+            with pytest.raises(StorageUnavailable):
+                await process.budgets.reserve(owed, cost_nano_usd=900)
+            for _ in range(2):  # at first it is not quiet yet
+                process.clock.pass_s(2)
+                with pytest.raises(StorageUnavailable):
+                    await process.rest()
+            with any_database.begin() as connection:
+                connection.exec_driver_sql("ALTER TABLE away RENAME TO holds")
+            await process.ask(owed, 990)
+            await process.end(owed, 10, spent=10, at_ms=NOON)
+            assert spent(any_database) == 1000
+
+    asyncio.run(run())
+
+
+def test_a_lease_in_doubt_overspends_nothing(postgres_url: str):
+    """What may have been given back is spent by nobody until its process is idle."""
+    engine = database.connect(postgres_url)
+
+    async def run() -> None:
+        async with processes(engine) as [process, other]:
+            owed = [(KEY, (budget(1000),))]
+            await process.budgets.reserve(owed, cost_nano_usd=10)
+            free = held(engine) - 10
+            assert free > 0
+            with broken_commits(engine, "holds"), pytest.raises(CommitInDoubt):
+                await process.budgets.reserve(owed, cost_nano_usd=900)
+            assert soon(await refused(other.ask(owed, 991 - free)))
+            await process.end(owed, 10, spent=10, at_ms=NOON)
+            await process.rest()
+            await other.ask(owed, 990)
+            assert spent(engine) == 1000
+
+    asyncio.run(run())
+    engine.dispose()
 
 
 PRICES = st.integers(1, 60)

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from conftest import EMBEDWAY, Gateway, clean_environment, free_port
 from raw_http import Wire, body, gauge, load, until
+from servers import Postgres
 from test_ledger import ask, rows
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -97,6 +98,23 @@ def test_second_signal_ends_it_at_once(new_gateway: Callable[..., Gateway]):
     until(lambda: not gateway.ready())
     gateway.signal(signal.SIGTERM)
     assert gateway.wait() == 128 + signal.SIGTERM
+
+
+def test_a_database_that_stands_still_does_not_hold_it_up(
+    minilm: object, tmp_path: Path, postgres: Postgres
+):
+    """While Postgres says nothing, SIGTERM ends the process after a while, and says so."""
+    gateway = Gateway(tmp_path, database_url=postgres.url, pepper="5a" * 32, drain_s=0).start()
+    try:
+        # Its count is written later, so there is something left to write at the end.
+        assert gateway.embed(input="").status_code == 400
+        postgres.pause()
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait() == 1
+        assert "ended without closing the database" in gateway.log.read_text()
+    finally:
+        postgres.resume()
+        gateway.kill()
 
 
 def starting(gateway: Gateway) -> subprocess.Popen:

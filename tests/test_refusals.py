@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from conftest import Client, Gateway, get
 from raw_http import until
+from servers import broken_commits
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
@@ -162,6 +163,24 @@ def test_counts_of_several_processes(any_database: Engine) -> None:
     assert [each.requests for each in late] == [8]
     nobody = Query(where=(Filter("key_id", ("",)),))
     assert [each.requests for each in SqlUsage(any_database).refused(nobody)] == [4]
+
+
+def test_counts_in_doubt_are_not_added_twice(postgres_url: str) -> None:
+    """Counts whose commit is in doubt are given up: too few is better than too many."""
+    engine = database.connect(postgres_url)
+
+    async def count() -> None:
+        with closing(SqlRefusals(engine)) as store:
+            counts = RefusalCounts(store, now_ms=lambda: NOW_MS)
+            counts.add("in doubt")
+            with broken_commits(engine, "refusals"):
+                await counts.aclose()
+            counts.add("afterwards")
+            await counts.aclose()
+
+    asyncio.run(count())
+    assert counted(engine, "reason") == {("afterwards",): 1}
+    engine.dispose()
 
 
 def test_counts_wait_for_a_database_that_is_away(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import cast
 
 import msgspec
 import structlog
-from sqlalchemy import Engine as Database
 from starlette.applications import Starlette
 
 from embedway.admin import control
@@ -76,6 +75,7 @@ from embedway.routing.spaces import Membership, Spaces
 from embedway.storage.holds import SqlHolds
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.refusals import SqlRefusals
+from embedway.storage.store import Store
 from embedway.storage.usage import SqlUsage
 from embedway.tokenizing.cl100k import Cl100k
 
@@ -168,7 +168,7 @@ async def running(
         process = ids.new("proc")
         ledger = SqlLedger(store.database, process=process, availability=store.availability)
         parts.callback(ledger.close)
-        refusals = _refusals(store.database, parts, now_ms=now_ms)
+        refusals = _refusals(store, parts, now_ms=now_ms)
         cl100k = Cl100k()
         parts.callback(cl100k.close)
         engines: dict[str, LocalEngine] = {}
@@ -388,12 +388,10 @@ async def _limiter(
     return limiter
 
 
-def _refusals(
-    database: Database, parts: AsyncExitStack, *, now_ms: Callable[[], int]
-) -> RefusalCounts:
-    store = SqlRefusals(database)
-    parts.callback(store.close)
-    counts = RefusalCounts(store, now_ms=now_ms)
+def _refusals(store: Store, parts: AsyncExitStack, *, now_ms: Callable[[], int]) -> RefusalCounts:
+    sums = SqlRefusals(store.database, availability=store.availability)
+    parts.callback(sums.close)
+    counts = RefusalCounts(sums, now_ms=now_ms)
     parts.push_async_callback(counts.aclose)
     return counts
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,7 @@ from embedway import app
 from embedway.app import Gateway
 from embedway.cli.address import BACKLOG, listen
 from embedway.config.settings import Settings
+from embedway.observe import streams
 from embedway.providers.declared import Declared
 
 MAX_CONNECTIONS = 16_384
@@ -36,6 +38,8 @@ INTERRUPT_GRACE_S = 0.5
 """After Ctrl-C: how long to go on serving, at most."""
 CLOSE_S = 5
 """After everything in flight is answered: how long clients have to take their answers."""
+LONGEST_CLOSE_S = 20
+"""The longest that closing the parts may take. Only a database that stands still takes longer."""
 
 _log = structlog.get_logger("embedway.serve")
 
@@ -111,6 +115,7 @@ async def _run(
         if serving.done():
             await serving  # it failed, and says why
         await _drain(settings, gateway, server, serving, stopping.result())
+        _bound_the_end()
     _log.info("stopped")
 
 
@@ -149,3 +154,18 @@ async def _drain(
     with suppress(TimeoutError):
         await asyncio.wait_for(gateway.admission.idle(), longest_s)
     await asyncio.wait({serving}, timeout=CLOSE_S)
+
+
+def _bound_the_end() -> None:
+    """Lets the process end although what closes its parts, on the event loop, may block it."""
+    watchdog = threading.Timer(LONGEST_CLOSE_S, _end_unclosed)
+    watchdog.daemon = True
+    watchdog.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+
+
+def _end_unclosed() -> None:
+    _log.error("ended without closing the database", waited_s=LONGEST_CLOSE_S)
+    streams.drain()
+    os._exit(1)

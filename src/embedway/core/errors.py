@@ -25,7 +25,7 @@ beyond these numbers; `wire.error` turns an error into bytes.
     │   └── UpstreamTimeout ....... 504  a provider did not answer in time
     ├── Overloaded ................ 503  more work than we accept, or than we finished in time
     └── StorageUnavailable ........ 503  keys or the ledger cannot be reached
-        └── CommitInDoubt ......... 503  the ledger may have committed, and does not say
+        └── CommitInDoubt ......... 503  the database may have committed, and does not say
 """
 
 import json
@@ -293,7 +293,7 @@ class StorageUnavailable(EmbedwayError):
 
 
 class CommitInDoubt(StorageUnavailable):
-    """Usage may be recorded, or may yet be: the database stopped answering in the commit."""
+    """The database stopped answering in a commit, which may have happened, or may yet happen."""
 
     reason = "commit_in_doubt"
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from embedway.core.budgets import Budget
+from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.money import NanoUsd
 from embedway.core.subjects import Subject
 from embedway.metering.alerts import Alerts, OnAlert
@@ -160,15 +161,20 @@ class Budgets:
         late = purse.is_late(at_ms)
         in_use_before = purse.in_use
         ahead = AHEAD * max(cost_nano_usd, purse.pace)
-        lease = await self._holds.lease(
-            subject,
-            budgets,
-            at_ms=at_ms,
-            needed=cost_nano_usd,
-            # Requests to come are not of the window of one that is late.
-            wanted=0 if late else purse.waiting_nano_usd - cost_nano_usd + ahead,
-            unused=purse.emptied(),
-        )
+        unused = purse.emptied()
+        try:
+            lease = await self._holds.lease(
+                subject,
+                budgets,
+                at_ms=at_ms,
+                needed=cost_nano_usd,
+                # Requests to come are not of the window of one that is late.
+                wanted=0 if late else purse.waiting_nano_usd - cost_nano_usd + ahead,
+                unused=unused,
+            )
+        except StorageUnavailable as error:
+            purse.not_given_back(unused, in_doubt=isinstance(error, CommitInDoubt))
+            raise
         purse.leased(lease, budgets=budgets, in_use_before=in_use_before)
         if not late:
             self._alerts.look(subject, lease.spent, at_ms=lease.at_ms)

@@ -104,6 +104,15 @@ class Purse:
         free, self.free, self._expires_ms = self.free, 0, 0
         return free if self.requests else None
 
+    def not_given_back(self, unused: NanoUsd | None, *, in_doubt: bool) -> None:
+        """Puts back what was taken out, after the database failed to take it.
+
+        Args:
+            unused: The amount taken out; negative if requests used more than they reserved.
+            in_doubt: Whether the database may have taken it, so that others may spend it.
+        """
+        self.free += min(0, unused or 0) if in_doubt else unused or 0
+
     def leased(self, lease: Lease, *, budgets: Sequence[Budget], in_use_before: NanoUsd) -> None:
         """Puts in what was granted, after `emptied`."""
         self.free += lease.granted_nano_usd

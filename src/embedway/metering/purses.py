@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import structlog
 
-from embedway.core.errors import StorageUnavailable
+from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.money import NanoUsd
 from embedway.core.subjects import Subject
 from embedway.metering.alerts import Alerts
@@ -102,7 +102,12 @@ class Purses:
         for subject, purse in purses.items():
             unused[subject] = purse.free if purse.is_quiet else 0
             purse.free -= unused[subject]
-        renewed = await self._holds.give_back(unused)
+        try:
+            renewed = await self._holds.give_back(unused)
+        except StorageUnavailable as error:
+            for subject, purse in purses.items():
+                purse.not_given_back(unused[subject], in_doubt=isinstance(error, CommitInDoubt))
+            raise
         for subject, purse in purses.items():
             if subject in renewed:
                 purse.renewed(expires_ms=renewed[subject])

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from embedway.core.errors import StorageUnavailable
+from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.refusals import QUARTER_MS, Refusal
 from embedway.ports.storage import RefusalStore
 
@@ -75,6 +75,8 @@ class RefusalCounts:
             return
         try:
             await self._store.add(counts)
+        except CommitInDoubt:
+            pass  # To lose some is better than to count any twice.
         except StorageUnavailable:
             # Those of the meantime come on top: nothing is lost while the database is away.
             counts.update(self._counts)

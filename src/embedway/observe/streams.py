@@ -36,6 +36,13 @@ def write_in_background() -> Callable[[], int]:
     return lambda: output.dropped + errors.dropped
 
 
+def drain() -> None:
+    """Writes what still waits, for a process that is about to end by `os._exit`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, BackgroundStream):
+            stream.drain()
+
+
 def _opened(stream: TextIO | None) -> TextIO:
     # Python sets a stream to None if its descriptor was closed before the process started.
     return stream or Path(os.devnull).open("w")

@@ -98,7 +98,8 @@ class Holds(Protocol):
 
     A hold is of one process and subject. It counts as spent for every other process. The ledger
     lessens it by what is charged. Amounts are in nano-dollars, times in milliseconds since
-    1970-01-01 UTC. Each raises `StorageUnavailable` if the database cannot be reached.
+    1970-01-01 UTC. Each raises `StorageUnavailable` if the database cannot be reached; `lease` and
+    `give_back` raise `CommitInDoubt` if they may have changed something nonetheless.
     """
 
     async def lease(
@@ -152,7 +153,8 @@ class RefusalStore(Protocol):
         """Add to the counts that are stored: all of these, or none.
 
         Raises:
-            StorageUnavailable: They cannot be written.
+            CommitInDoubt: They may be added already.
+            StorageUnavailable: They are not added.
         """
         ...
 

@@ -63,7 +63,7 @@ class SqlHolds:
     ) -> Lease:
         """See `embedway.ports.storage.Holds.lease`."""
 
-        def lease() -> Lease:
+        def lease(about_to_commit: Callable[[], None]) -> Lease:
             at = min(at_ms, self._now_ms())
             past = self._past.of(subject, budgets, at_ms=at, now_ms=self._now_ms())
             with writing(self._engine, lock=f"budgets of {subject}") as connection:
@@ -77,6 +77,7 @@ class SqlHolds:
                     granted = needed + max(0, min(wanted, (left - needed) // SHARE))
                 change = kept + granted - before
                 self._hold(connection, subject, change, anew=anew, now_ms=now_ms)
+                about_to_commit()
                 return Lease(
                     granted_nano_usd=granted,
                     spent=found.spent,
@@ -86,13 +87,13 @@ class SqlHolds:
                     lapsed=anew,
                 )
 
-        return await self._threads.run(lease)
+        return await self._threads.write(lease)
 
     async def give_back(self, unused: Mapping[Subject, NanoUsd]) -> Mapping[Subject, int]:
         """See `embedway.ports.storage.Holds.give_back`."""
         changes = {str(subject): amount for subject, amount in unused.items()}
 
-        def give_back() -> Mapping[Subject, int]:
+        def give_back(about_to_commit: Callable[[], None]) -> Mapping[Subject, int]:
             with self._engine.begin() as connection:
                 expires_ms = self._now_ms() + HOLD_MS
                 connection.execute(
@@ -107,9 +108,10 @@ class SqlHolds:
                 )
                 own = select(holds.c.subject).where(holds.c.process == self._process)
                 held = set(connection.scalars(own))
+                about_to_commit()
             return {subject: expires_ms for subject in unused if str(subject) in held}
 
-        return await self._threads.run(give_back)
+        return await self._threads.write(give_back)
 
     async def leave(self, subjects: Collection[Subject]) -> None:
         """See `embedway.ports.storage.Holds.leave`."""

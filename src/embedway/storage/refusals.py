@@ -1,16 +1,14 @@
 """The counts of refused requests at rest."""
 
-import asyncio
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.core.errors import StorageUnavailable
 from embedway.core.refusals import Refusal
+from embedway.storage.availability import Availability
+from embedway.storage.threads import QueryThreads
 
 # Understood by SQLite and Postgres alike.
 _ADD = text(
@@ -24,9 +22,14 @@ _ADD = text(
 class SqlRefusals:
     """The counts of `embedway.ports.storage.RefusalStore` in a SQL database."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, availability: Availability | None = None) -> None:
         self._engine = engine
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refusals")
+        self._threads = QueryThreads(
+            "refusals",
+            use="commit",
+            availability=availability,
+            unavailable="Refused requests cannot be counted right now.",
+        )
 
     async def add(self, counts: Mapping[Refusal, int]) -> None:
         """See `embedway.ports.storage.RefusalStore.add`."""
@@ -35,16 +38,14 @@ class SqlRefusals:
             msgspec.structs.asdict(refusal) | {"requests": requests}
             for refusal, requests in sorted(counts.items())
         ]
-        # Not given up after a while, as requests are: what was given up may be written after all.
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._write, rows)
 
-    def close(self) -> None:
-        """End its thread, once what it does is done."""
-        self._thread.shutdown()
-
-    def _write(self, rows: list[dict[str, Any]]) -> None:
-        try:
+        def write(about_to_commit: Callable[[], None]) -> None:
             with self._engine.begin() as connection:
                 connection.execute(_ADD, rows)
-        except SQLAlchemyError as error:
-            raise StorageUnavailable("Refused requests cannot be counted right now.") from error
+                about_to_commit()
+
+        await self._threads.write(write)
+
+    def close(self) -> None:
+        """End its threads, once what they do is done."""
+        self._threads.close()

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from embedway.core.errors import StorageUnavailable
+from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.storage.availability import Availability, Use
 
 WAIT_S = 15.0
@@ -56,6 +56,36 @@ class QueryThreads:
         if self._use == "read":
             self._availability.worked("read")
         return done
+
+    async def write(self, transaction: Callable[[Callable[[], None]], Done]) -> Done:
+        """Return what `transaction` returns once it has committed.
+
+        Args:
+            transaction: Gets a function to call last before it commits. The function raises
+                `TimeoutError` if nobody waits for the transaction any more.
+
+        Raises:
+            CommitInDoubt: It may have committed, or may yet commit.
+            StorageUnavailable: It has not committed, and never will.
+        """
+        committing = given_up = False
+
+        def about_to_commit() -> None:
+            nonlocal committing
+            # Set before the other is read, as below: whoever comes second sees both.
+            committing = True
+            if given_up:
+                raise TimeoutError
+
+        try:
+            return await self.run(lambda: transaction(about_to_commit))
+        except StorageUnavailable as error:
+            given_up = True
+            cause = error.__cause__
+            rolled_back = isinstance(cause, DBAPIError) and not cause.connection_invalidated
+            if committing and not rolled_back:
+                raise CommitInDoubt(self._unavailable) from cause
+            raise
 
     def close(self) -> None:
         """End the threads, once what they do is done."""
