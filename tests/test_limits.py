@@ -13,6 +13,7 @@ from embedway.core.errors import Overloaded, RateLimited, TokenRateLimited
 from embedway.core.limits import SECONDS, SLOT_MS, Limit, Meter, Of, Per, Standing
 from embedway.core.subjects import Subject
 from embedway.metering.shared import SharedLimiter
+from embedway.metering.slots import Window
 from embedway.metering.windows import MemoryLimiter
 from embedway.ports.limiter import Limiter, Reservation
 from embedway.storage.redis_limiter import RedisCounts
@@ -431,6 +432,13 @@ def test_refused_for_requests(limits: Runner, whose: Subject, name: str) -> None
         "x-ratelimit-remaining-tokens": "100",
         "x-ratelimit-reset-tokens": "0s",
     }
+
+
+def test_nobody_waits_longer_than_a_window_lasts():
+    """A use that the clock of another replica puts in the future makes nobody wait for longer."""
+    window = Window("minute")
+    window.put(20, 1, last_ms=60_900)
+    assert window.wait_ms(1, amount=1, now_ms=60_000) == 60_000
 
 
 def test_refused_for_tokens(limits: Runner) -> None:

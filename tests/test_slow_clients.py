@@ -123,6 +123,16 @@ def test_endless_body_is_cut_off(impatient: Gateway):
                 wire.send(chunk)
 
 
+@pytest.mark.parametrize("path", [PATH, "/v1/organization/projects"])
+def test_refused_though_its_body_is_broken(impatient: Gateway, path: str):
+    """A refusal that is due to the head is the answer, whatever is wrong with the body."""
+    with Wire(impatient) as wire:
+        head = f"POST {path} HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
+        wire.send(head.encode() + b"not a length\r\n")
+        reply = wire.reply()
+        assert reply is not None and reply.status_code == 401
+
+
 def test_refused_before_its_body_is_sent_in_full(impatient: Gateway):
     """A client that is still sending when it is refused reads the refusal, not a reset."""
     large = body(input="a" * 4_000_000)

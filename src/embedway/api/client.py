@@ -95,17 +95,14 @@ class Client:
 
         A client that is still sending when its connection is closed sees a reset and never the
         answer. This lets it see the answer.
-
-        Raises:
-            ClientLeft: The client closed the connection.
         """
         size = 0
         try:
             async with asyncio.timeout(min(DRAIN_S, limits.timeout_s)):
                 while self._body_left and size <= 4 * limits.max_bytes:
                     size += len(await self._chunk())
-        except TimeoutError:
-            return
+        except (TimeoutError, BrokenBody):
+            return  # a body that is refused may as well be broken
 
     @contextmanager
     def watched(self) -> Generator[None]:

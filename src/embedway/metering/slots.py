@@ -109,14 +109,14 @@ class Window:
     def wait_ms(self, asked: int, *, amount: int, now_ms: int) -> int:
         """How long until a limit of `amount` has room for `asked`, which is no more; 0 if it has.
 
-        It is a length at most, for nothing was used later than now.
+        It is a length at most, also where the clock of another process ran ahead of this one.
         """
         if not asked or self.total + asked <= amount:
             return 0
         self.forget(now_ms)
         if self.total + asked <= amount:
             return 0
-        return self.free_ms(amount - asked) - now_ms
+        return min(self.free_ms(amount - asked) - now_ms, SLOTS * self._slot_ms)
 
     def reset_ms(self, now_ms: int) -> int:
         """How long until nothing of what is counted now counts any more."""
