@@ -158,3 +158,23 @@ def test_the_banner(folder: Path, new_gateway: Callable[..., Gateway], upstream:
     assert f"database   {gateway.folder / 'data' / 'embedway.db'}" in said
     assert "warning: No price is known of two: unpriced." in said
     assert f"chmod 600 {file}" in said
+
+
+def test_a_key_that_a_running_gateway_finds_refused(
+    folder: Path, new_gateway: Callable[..., Gateway], upstream: Upstream
+) -> None:
+    """The doctor tells of keys that providers have refused the gateway here, and asks nobody."""
+    gateway = new_gateway()
+    (gateway.folder / "embedway.toml").write_text((folder / "embedway.toml").read_text())
+    gateway.env["TWO"] = "k"
+    gateway.start()
+    upstream.always("401")
+    assert gateway.embed(input="a", model="two:unpriced").status_code == 502
+    asked = len(upstream.calls)
+    found = {row["check"]: row for row in json.loads(gateway.cli("doctor", "--json").stdout)}
+    assert found["providers"]["level"] == "warn"
+    assert found["providers"]["detail"] == (
+        f"Since the gateway on {gateway.url} started, two refused a key in 1 call. Find out which: "
+        "embedway doctor --providers"
+    )
+    assert len(upstream.calls) == asked

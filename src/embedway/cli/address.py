@@ -10,6 +10,7 @@ from embedway.config.settings import Settings
 BACKLOG = 2048
 """Connections that wait to be accepted."""
 ANSWER_TIMEOUT_S = 2
+MAX_PAGE_BYTES = 2**24
 
 
 class AddressError(Exception):
@@ -65,8 +66,18 @@ def base_url(settings: Settings) -> str:
 def answers(url: str) -> bool:
     """Whether a gateway is ready there."""
     try:
-        opener = build_opener(ProxyHandler({}))  # this machine is not behind its own proxy
-        with opener.open(f"{url}/readyz", timeout=ANSWER_TIMEOUT_S) as answer:
-            return json.loads(answer.read(1024)) == {"status": "ready"}
+        return json.loads(read(f"{url}/readyz")) == {"status": "ready"}
     except (OSError, ValueError, HTTPException):
         return False
+
+
+def read(url: str) -> bytes:
+    """The body of a page of a gateway on this machine, up to `MAX_PAGE_BYTES`.
+
+    Raises:
+        OSError: Nothing answers in `ANSWER_TIMEOUT_S`, or with another status than 200.
+        HTTPException: What answers does not speak HTTP.
+    """
+    opener = build_opener(ProxyHandler({}))  # this machine is not behind its own proxy
+    with opener.open(url, timeout=ANSWER_TIMEOUT_S) as answer:
+        return answer.read(MAX_PAGE_BYTES)

@@ -4,12 +4,12 @@ import asyncio
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from http.client import HTTPException
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, build_opener
 
 import typer
 from rich.markup import escape
@@ -19,7 +19,7 @@ from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.model import Served
 from embedway.cli import notices
-from embedway.cli.address import ANSWER_TIMEOUT_S, AddressError, answers, base_url, bind
+from embedway.cli.address import AddressError, answers, base_url, bind, read
 from embedway.cli.counted import counted
 from embedway.cli.terminal import (
     AsJson,
@@ -43,6 +43,7 @@ from embedway.storage import database
 from embedway.storage.database import DatabaseError, NoDatabase
 from embedway.storage.store import Store
 
+PROVIDER_CALLS = "embedway_provider_calls_total"
 FREE_BYTES = 500 * 2**20
 REDIS_WAIT_S = 2
 
@@ -245,6 +246,14 @@ def _providers(place: _Place) -> Finding:
     names = ", ".join(f"{each.name} ({each.origin})" for each in declared)
     if not names:
         return "ok", "none but this gateway"
+    url = base_url(place.settings)
+    calls = _refused_calls(url)
+    if refused := [each.name for each in declared if calls[each.name]]:
+        return "warn", (
+            f"Since the gateway on {url} started, {', '.join(refused)} refused a key in "
+            f"{counted(sum(calls[name] for name in refused), 'call')}. Find out which: "
+            "embedway doctor --providers"
+        )
     return "ok", f"{names}; whether they take their keys: embedway doctor --providers"
 
 
@@ -299,11 +308,24 @@ def _port(place: _Place) -> Finding:
 def _lives(url: str) -> bool:
     """Whether a gateway is there, ready or not."""
     try:
-        opener = build_opener(ProxyHandler({}))  # this machine is not behind its own proxy
-        with opener.open(f"{url}/livez", timeout=ANSWER_TIMEOUT_S) as answer:
-            return json.loads(answer.read(1024)) == {"status": "alive"}
+        return json.loads(read(f"{url}/livez")) == {"status": "alive"}
     except (OSError, ValueError, HTTPException):
         return False
+
+
+def _refused_calls(url: str) -> Counter[str]:
+    """How many calls each provider refused for their key, as the gateway there counts them."""
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415  # slow
+
+    calls = Counter[str]()
+    try:
+        for family in text_string_to_metric_families(read(f"{url}/metrics").decode()):
+            for each in family.samples:
+                if each.name == PROVIDER_CALLS and each.labels["outcome"] == "credentials":
+                    calls[each.labels["provider"]] = int(each.value)
+    except (OSError, ValueError, HTTPException):
+        pass  # no gateway is there, which another check tells
+    return calls
 
 
 CHECKS: dict[str, Callable[[_Place], Finding]] = {
