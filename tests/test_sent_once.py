@@ -7,6 +7,7 @@ import pytest
 from conftest import Gateway
 
 PROJECTS = "/v1/organization/projects"
+AUDIT = "/v1/organization/audit_logs"
 KEYS = f"{PROJECTS}/proj_default/api_keys"
 EXCHANGE = "/api/v1/authentication/api-key/exchange-token"
 OAUTH = "/api/v1/oauth2/token"
@@ -70,6 +71,44 @@ def test_parameters(admin: httpx.Client, path: str, name: str) -> None:
     error = answer.json()["error"]
     assert error["param"] == name
     assert "is there twice. Send " in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "cure"),
+    [
+        (f"{PROJECTS}?nonsense=3", "nonsense", "Leave it out."),
+        (f"{AUDIT}?actor_ids=a", "actor_ids", 'Did you mean "actor_ids[]"?'),
+        (f"{AUDIT}?after=nope", "after", "or leave it out."),
+    ],
+)
+def test_parameters_that_do_not_exist(admin: httpx.Client, path: str, name: str, cure: str) -> None:
+    """An unknown parameter or cursor is refused: else a list would not be filtered by it."""
+    error = admin.get(path).json()["error"]
+    assert error["param"] == name
+    assert error["message"].endswith(cure)
+
+
+def test_pages_of_the_audit_log(admin: httpx.Client) -> None:
+    """Pages go on after the last act of the page before."""
+    first = admin.get(AUDIT, params={"limit": 1}).json()
+    second = admin.get(AUDIT, params={"limit": 1, "after": first["last_id"]})
+    assert second.status_code == 200
+    assert first["last_id"] not in {act["id"] for act in second.json()["data"]}
+
+
+def test_an_end_user_that_stands_for_nobody(admin: httpx.Client) -> None:
+    """No record can be made of an end user `*`, which an operator could take for all of them."""
+    path = f"{PROJECTS}/proj_default/end_users"
+    answer = admin.post(path, json={"id": "*", "blocked": True})
+    assert answer.status_code == 400
+    assert "user_limits" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_health_checks_by_head(gateway: Gateway, path: str) -> None:
+    """A probe that wants no body gets the status alone."""
+    answer = httpx.head(f"{gateway.url}{path}", timeout=30)
+    assert (answer.status_code, answer.content) == (200, b"")
 
 
 @pytest.mark.parametrize(

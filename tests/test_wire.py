@@ -178,6 +178,7 @@ def test_no_object(client: httpx.Client, body: bytes, kind: str) -> None:
         (b'{"x":{"x":1},"input":"a","x":{"x":1}}', "x"),
         (b'{"input":"a","user":null,"user":"u"}', "user"),
         (b'{"input":"a","extra_body":{"\\"":1,"task":1,"\\"":2}}', '"'),
+        (b'{"input":"a","metadata":{"team":"a","team":"b"}}', "team"),
     ],
 )
 def test_sent_twice(client: httpx.Client, body: bytes, name: str) -> None:
@@ -186,6 +187,19 @@ def test_sent_twice(client: httpx.Client, body: bytes, name: str) -> None:
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["param"], error["message"][-26:]) == (name, "is there twice. Send it once."[-26:])
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["top level", "extra_body"])
+def test_fields_for_the_provider(inside: bool) -> None:
+    """At most 64 fields are handed on to a provider, however few of our own come with them."""
+
+    def body(fields: int) -> bytes:
+        extra = {f"field_{number}": number for number in range(fields)}
+        return json.dumps({"input": "a", **({"extra_body": extra} if inside else extra)}).encode()
+
+    assert len(decode(body(64)).extra_body) == 64
+    with pytest.raises(InvalidRequest, match="65 fields are too many"):
+        decode(body(65))
 
 
 @steady

@@ -18,11 +18,13 @@ def router(*, check_ready: Callable[[], Awaitable[None]], metrics: Metrics) -> A
     """The routes; `check_ready` raises an `EmbedwayError` while no traffic should come."""
     routes = APIRouter(tags=["operations"])
 
+    @routes.head("/livez", include_in_schema=False)
     @routes.get("/livez")
     async def live() -> Status:
         """200 as long as the event loop turns."""
         return Status(status="alive")
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz")
     async def ready() -> Status:
         """200 if requests can be answered; 503 while starting, draining or without a database."""

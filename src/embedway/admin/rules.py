@@ -74,6 +74,12 @@ def key(record: Key) -> Key:
 def end_user(record: EndUser) -> EndUser:
     """The record, if there may be one like it."""
     end_user_id(record.id)
+    if record.id == "*":
+        raise InvalidRequest(
+            "'id' is \"*\", which stands for nobody. To limit every end user, set 'user_limits' or "
+            "'user_budgets' of the project.",
+            param="id",
+        )
     _amounts("", record.limits or (), record.budgets or ())
     return _typed(record)
 

@@ -168,10 +168,10 @@ def repepper(
     be recognised. If there is a copy of it anywhere, use that instead.
     """
     settings = load_settings()
-    if not yes:
-        typer.confirm("Every key stops working, for ever. Go on?", abort=True)
     engine = database.connect(database_of(settings), create=False)
     try:
+        if not yes:
+            typer.confirm("Every key stops working, for ever. Go on?", abort=True)
         pepper.forget(
             engine, settings.data_dir / PEPPER, given=revealed(settings.pepper), now_ms=now_ms()
         )

@@ -183,7 +183,10 @@ def _data(place: _Place) -> Finding:
     try:
         store = place.store
     except NoDatabase as error:
-        return "ok", f"{error.what} `embedway serve` makes it, or `embedway db init`."
+        return "warn", (
+            f"{error.what} `embedway serve` makes it, or `embedway db init`. If a gateway has one "
+            "already, run this in its folder, or with its settings."
+        )
     working = [key for key in store.keys.all() if key.state(now_ms()) == "active"]
     return "ok", f"{database.shown(store.database)} opens; working keys: {len(working)}"
 

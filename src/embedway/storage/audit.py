@@ -54,6 +54,8 @@ class Audit:
         filters: list[ColumnElement[bool]] = [
             column.in_(list(values)) for column, values in among if values
         ]
+        if after is not None:
+            pages.check_place(self._connection, audit.c.id, after)
         if wanted.since_ms is not None:
             filters.append(audit.c.at_ms >= wanted.since_ms)
         if wanted.until_ms is not None:

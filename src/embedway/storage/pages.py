@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select, tuple_
 
 from embedway.core.errors import InvalidRequest, shown
 from embedway.core.pages import Page
@@ -59,9 +59,23 @@ def _place(
         return (after,)
     place = connection.execute(whole.with_only_columns(*by).where(by[-1] == after)).first()
     if place is None:
-        raise InvalidRequest(
-            f"'after' is {shown(after)}, which is not in this list. Send the 'last_id' of the "
-            "page before, or leave it out.",
-            param="after",
-        )
+        raise _not_in_list(after)
     return place
+
+
+def check_place(connection: Connection, id: Column[Any], after: str) -> None:
+    """Checks that the record `after` exists, for a list that is sorted by ids that never go.
+
+    Raises:
+        InvalidRequest: It does not.
+    """
+    if connection.execute(select(id).where(id == after)).first() is None:
+        raise _not_in_list(after)
+
+
+def _not_in_list(after: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"'after' is {shown(after)}, which is not in this list. Send the 'last_id' of the page "
+        "before, or leave it out.",
+        param="after",
+    )

@@ -4,6 +4,7 @@ Knows nothing of the tables, and never tells a password.
 """
 
 import hashlib
+import logging
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -86,6 +87,8 @@ def shown(url: URL) -> str:
 def open_engine(url: URL) -> Engine:
     """Connections to the database at `url`, made when they are needed."""
     usual = {name: value for name, value in _SESSION.items() if name not in url.query}
+    # It warns of each pipeline that a lost connection ends, of which `Availability` tells once.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     engine = create_engine(
         url,
         connect_args=usual,

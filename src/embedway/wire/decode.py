@@ -4,7 +4,7 @@ Types and ranges are those annotated in `core.request`; what no annotation can s
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, cast, get_args, get_origin
 
 import msgspec
@@ -74,6 +74,8 @@ def decode(body: bytes | bytearray) -> EmbedRequest:
     _check_count(known["input"])
     if "extra_body" in known:
         _check_sent_once(bytes(fields["extra_body"]), known["extra_body"])
+    if "metadata" in known:
+        _check_sent_once(bytes(fields["metadata"]), _OBJECT.decode(fields["metadata"]))
     known["extra_body"] = unknown | known.get("extra_body", {})
     request = EmbedRequest(**known)
     _check_input(request)
@@ -224,10 +226,7 @@ def _check_sent_once(body: bytes | bytearray, fields: Mapping[str, msgspec.Raw])
         InvalidRequest: A field is there twice.
     """
     if len(fields) > len(_DECODERS) + MAX_EXTRA:
-        raise InvalidRequest(
-            f"{len(fields)} fields are too many: at most {MAX_EXTRA} may be for the provider. "
-            "Take some out."
-        )
+        raise _too_many(len(fields))
     lengths = (len(name) + memoryview(value).nbytes for name, value in fields.items())
     if len(body) == 1 + sum(lengths, 4 * len(fields)):
         return  # no spaces, and no room for another field
@@ -255,7 +254,15 @@ def _check_names(unknown: Iterable[str]) -> None:
             )
 
 
-def _check_extra(extra: Iterable[str]) -> None:
+def _too_many(fields: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"{fields} fields are too many: at most {MAX_EXTRA} may be for the provider. Take some out."
+    )
+
+
+def _check_extra(extra: Collection[str]) -> None:
+    if len(extra) > MAX_EXTRA:
+        raise _too_many(len(extra))
     for name in extra:
         if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
             raise InvalidRequest(
