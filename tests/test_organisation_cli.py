@@ -104,7 +104,7 @@ def test_names_are_of_one_project(run: Run, refused: Run) -> None:
     run("projects", "create", "--name", "shop")
     for command in (["create"], ["update", "shop"]):
         said = refused("projects", *command, "--name", "web")
-        assert f'A project is called "web" already: {id}.' in said
+        assert f"A project is called 'web' already: {id}." in said
     assert len(json.loads(run("projects", "list", "--json"))) == 3
     run("projects", "update", "web", "--name", "web", "--limit", "requests=1/day")
     run("projects", "archive", "web")
@@ -120,9 +120,9 @@ def test_what_there_is_not(refused: Run) -> None:
         ["audit", "--project", "web"],
         ["usage", "--project", "web"],
     ):
-        assert refused(*command) == 'There is no project "web".'
+        assert refused(*command) == "There is no project 'web'."
     for command in (["keys", "show", "key_x"], ["usage", "--key", "key_x"]):
-        assert refused(*command) == 'There is no key "key_x".'
+        assert refused(*command) == "There is no key 'key_x'."
 
 
 def test_keys(run: Run, refused: Run) -> None:
@@ -167,7 +167,7 @@ def test_admin_keys(run: Run, refused: Run) -> None:
     scope = ("--scope", "admin")
     assert "--scope 'admin'" in refused("keys", "create", "--name", "x", *scope, status=2)
     said = refused("keys", "create", "--name", "x", "--expires-days", "0", status=2)
-    assert "--expires-days 0" in said
+    assert "--expires-days '0'" in said
 
 
 def test_users(run: Run, refused: Run) -> None:

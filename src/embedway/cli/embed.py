@@ -15,7 +15,15 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from embedway.catalog.model import Model
 from embedway.cli.lengths import too_long
-from embedway.cli.terminal import err, fail, fetch_weights, load_providers, local_model, reject
+from embedway.cli.terminal import (
+    LIST_MODELS,
+    err,
+    fail,
+    fetch_weights,
+    load_providers,
+    local_model,
+    reject,
+)
 from embedway.cli.vector_files import Write, refusal, writer
 from embedway.config import settings as config
 from embedway.config.models import catalog_of
@@ -103,8 +111,7 @@ def _embed_there(
     catalog = catalog_of(loaded.settings, declared)
     named = catalog.find(name)
     if named is None:
-        hint = catalog.hint(name, otherwise="`embedway models list` shows those there are.")
-        fail(f"There is no model {name!r}. {hint}")
+        fail(catalog.unknown(name, otherwise=LIST_MODELS))
     served = remote.deployment(named, catalog, declared, loaded.settings)
     place = next(each for each in declared if each.name == served.provider)
     err.print(
