@@ -34,17 +34,17 @@ Item = TypeVar("Item")
 
 ModelOption = Annotated[
     list[str] | None,
-    typer.Option("--model", help="A name of a model it may use; any if left out. Repeatable."),
+    typer.Option("--model", help="A model it may use, by any name; 'any' for all. Repeatable."),
 ]
 ProviderOption = Annotated[
     list[str] | None,
-    typer.Option("--provider", help="Who may serve it; any if left out. Repeatable."),
+    typer.Option("--provider", help="A provider that may serve it; 'any' for all. Repeatable."),
 ]
 OfProject = Annotated[
     str, typer.Option("--project", metavar="ID|NAME", help="The project, by its id or name.")
 ]
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 def acting() -> tuple[Acts, Actor]:

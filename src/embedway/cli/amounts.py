@@ -94,7 +94,7 @@ def limits(typed: Sequence[str] | None, *, option: str = "--limit") -> tuple[Lim
         found = () if list(typed) == [NONE] else tuple(map(limit, typed))
     except ValueError as error:
         reject(f"{option} {error}")
-    _check_once(option, typed, [f"{each.of} per {each.per}" for each in found])
+    _check_once(option, typed, [f"limits of {each.of} per {each.per}" for each in found])
     return found
 
 
@@ -115,7 +115,7 @@ def budgets(
     if typed is None:
         if alerts is not None and of_new:
             reject(
-                f"{_repeated(alert_option, alerts)} needs a budget. Add one, such as "
+                f"There is no budget for {_repeated(alert_option, alerts)}. Add one, such as "
                 f"{option} 25/month"
             )
         return None
@@ -123,7 +123,7 @@ def budgets(
         whole = () if list(typed) == [NONE] else tuple(map(budget, typed))
     except ValueError as error:
         reject(f"{option} {error}")
-    _check_once(option, typed, [f"USD per {each.per}" for each in whole])
+    _check_once(option, typed, [f"budgets per {each.per}" for each in whole])
     if percents and not whole:
         reject(
             f"{option} {NONE!r} takes all budgets away, so {_repeated(alert_option, percents)} has "
@@ -217,13 +217,19 @@ def repeated(name: str, *, metavar: str, check: Callable[..., Any], help: str) -
 LimitOption = Annotated[
     list[str] | None,
     repeated(
-        "--limit", metavar="OF=N/PER", check=check_limits, help="Such as requests=600/minute."
+        "--limit",
+        metavar="OF=N/PER",
+        check=check_limits,
+        help="Such as requests=600/minute; 'none' for no limits.",
     ),
 ]
 BudgetOption = Annotated[
     list[str] | None,
     repeated(
-        "--budget", metavar="USD/PER", check=check_budgets, help="Such as 25/month or 0.5/day."
+        "--budget",
+        metavar="USD/PER",
+        check=check_budgets,
+        help="Such as 25/month or 0.5/day; 'none' for no budgets.",
     ),
 ]
 AlertOption = Annotated[

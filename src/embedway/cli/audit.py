@@ -17,13 +17,14 @@ MAX_SHOWN = 1000
 
 def audit(
     project: Annotated[
-        str | None, typer.Option(metavar="ID|NAME", help="Only in this project's affairs.")
+        str | None, typer.Option(metavar="ID|NAME", help="Only what was done in this project.")
     ] = None,
     actor: Annotated[
-        str | None, typer.Option(help="Only by this one: the id of a key, or cli:USER.")
+        str | None, typer.Option(help="Only what this one did: the id of a key, or cli:USER.")
     ] = None,
     action: Annotated[
-        list[str] | None, typer.Option("--action", help="Only such as api_key.created. Repeatable.")
+        list[str] | None,
+        typer.Option("--action", help="Only this action, such as api_key.created. Repeatable."),
     ] = None,
     since: Annotated[
         datetime | None,
@@ -45,7 +46,7 @@ def audit(
     """
     for each in action or ():
         if each not in ACTIONS:
-            reject(f"--action {each!r} is not possible; there are {', '.join(ACTIONS)}.")
+            reject(f"--action {each!r} is not possible. Choose from: {', '.join(ACTIONS)}.")
     acts, me = acting()
     wanted = Wanted(
         actions=action or (),

@@ -40,7 +40,8 @@ CHUNK_TEXTS = 512
 
 def embed(
     texts: Annotated[
-        list[str] | None, typer.Argument(help="The texts; none to read them.", metavar="TEXT")
+        list[str] | None,
+        typer.Argument(help="The texts; if left out, lines are read.", metavar="TEXT"),
     ] = None,
     file: Annotated[
         Path | None,
@@ -52,7 +53,9 @@ def embed(
         Path | None,
         typer.Option("--output", "-o", help="Write a .npy, .parquet or .jsonl file instead."),
     ] = None,
-    model: Annotated[str, typer.Option(help="As `embedway models list` shows it.")] = "auto",
+    model: Annotated[
+        str, typer.Option(help="The model, as `embedway models list` shows it.")
+    ] = "auto",
     truncate: Annotated[
         Truncate, typer.Option(help="Cut texts that are too long at their end or start.")
     ] = "none",

@@ -47,6 +47,8 @@ from embedway.storage import records
 
 DAY_MS = 86_400_000
 MIN_DAYS, MAX_DAYS = 0.00001, 36_500
+ADMIN_FIELDS = {"name", "expires_ms"}
+"""What one may say of an admin key."""
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -64,7 +66,7 @@ DaysOption = Annotated[
         least=MIN_DAYS,
         most=MAX_DAYS,
         example=30,
-        help="Days until it stops working; never if left out.",
+        help="Days from now until it stops working. A new key without it never does.",
     ),
 ]
 
@@ -110,9 +112,11 @@ def create(
     changes |= _changes(scopes, models, providers, limit)
     if expires_days is not None:
         changes["expires_ms"] = _expiry_ms(expires_days)
-    if admin and (project or len(changes.keys() - {"expires_ms"}) > 1):
+    if admin and (fields := [*(["project"] if project else []), *(changes.keys() - ADMIN_FIELDS)]):
+        typed = " or ".join(f"--{each.removesuffix('s')}" for each in sorted(fields))
         reject(
-            "--admin makes a key of no project that cannot embed: only --expires-days goes with it."
+            f"--admin makes a key of no project that cannot embed, so it has no {typed}. Leave one "
+            "of them out."
         )
     acts, actor = acting()
     of = acts.find_project(actor, project).id if project else DEFAULT_PROJECT
@@ -130,7 +134,7 @@ def list_keys(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List all keys and whose they are, oldest first; `admin` is the project of admin keys."""
+    """List all keys and their projects, oldest first; admin keys have `admin` for a project."""
     acts, actor = acting()
     of = acts.find_project(actor, project).id if project else None
 
@@ -202,7 +206,7 @@ def update(
     scopes: ScopeOption = None,
     expires_days: DaysOption = None,
     never_expires: Annotated[
-        bool, typer.Option("--never-expires", help="Take its expiry away.")
+        bool, typer.Option("--never-expires", help="Let it work without an end.")
     ] = False,
     models: ModelOption = None,
     providers: ProviderOption = None,
@@ -210,10 +214,10 @@ def update(
     budget: BudgetOption = None,
     alert: AlertOption = None,
 ) -> None:
-    """Change what is said and nothing else; a running server knows within a second.
+    """Change what the options say, and nothing else; running gateways follow within a second.
 
-    What is said of limits, budgets, models, providers or scopes replaces all that there were. A
-    budget keeps its alerts unless --alert says others.
+    Limits, budgets, models, providers or scopes that you give replace all that the key had. A
+    budget keeps its alerts unless --alert gives others.
 
     embedway keys update key_dd348f3b1ed2fbc5 --limit requests=100/second --limit tokens=1000000/day
 
@@ -255,7 +259,7 @@ def rotate(
     """Give a key a new secret and show it, this once; the old one works until the grace is over.
 
     The key stays the same in all else: its id, rights, limits and budgets, and what is used of
-    them. To rotate it again ends the secret before the old one.
+    them. Rotating again within the grace ends the older of its two secrets at once.
 
     embedway keys rotate key_dd348f3b1ed2fbc5 --grace 7d
     """

@@ -86,7 +86,7 @@ def prune(
 @commands.command()
 def check(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Make sums that differ anew from the lines.")
+        bool, typer.Option("--repair", help="Compute sums that differ again from the lines.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -6,7 +6,7 @@ Each message repeats the option and the value, and gives one to type instead.
 import math
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Any
 
 import typer
@@ -82,6 +82,8 @@ def _dated(name: str, formats: tuple[str, ...], cure: str) -> Callable[[str | da
 
 def _read(text: str, format: str) -> datetime | None:
     try:
-        return datetime.strptime(text, format)  # noqa: DTZ007  # each command knows its zone
+        at = datetime.strptime(text, format)  # noqa: DTZ007  # each command knows its zone
     except ValueError:
         return None
+    # The first and the last year may have no such time in another zone.
+    return at if MINYEAR < at.year < MAXYEAR else None

@@ -77,7 +77,8 @@ UserAlerts = Annotated[
 EuNative = Annotated[
     bool | None,
     typer.Option(
-        "--eu-native/--no-eu-native", help="Serve all requests as if they had `eu_native`."
+        "--eu-native/--no-eu-native",
+        help="Serve all requests by deployments based and regulated in the EU.",
     ),
 ]
 NoRetention = Annotated[
@@ -91,7 +92,7 @@ Quantization = Annotated[
     bool | None,
     typer.Option(
         "--allow-quantization/--no-allow-quantization",
-        help="Whether quantised weights may serve them.",
+        help="Whether deployments with quantised weights may serve its requests.",
     ),
 ]
 
@@ -119,7 +120,7 @@ def create(
     allow_quantization: Quantization = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the id.")] = False,
 ) -> None:
-    """Make a project. Limits and budgets are of all its requests together.
+    """Make a project. Its limits and budgets hold for all its requests together.
 
     embedway projects create --name web
 
@@ -152,7 +153,9 @@ def create(
 
 @commands.command("list")
 def list_projects(
-    archived: Annotated[bool, typer.Option("--archived", help="Also archived ones.")] = False,
+    archived: Annotated[
+        bool, typer.Option("--archived", help="List archived projects too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List projects, oldest first."""
@@ -222,10 +225,10 @@ def update(
     zero_data_retention: NoRetention = None,
     allow_quantization: Quantization = None,
 ) -> None:
-    """Change what is said and nothing else; a running server knows within a second.
+    """Change what the options say, and nothing else; running gateways follow within a second.
 
-    What is said of limits, budgets, models or providers replaces all that there were. A budget
-    keeps its alerts unless --alert says others.
+    Limits, budgets, models or providers that you give replace all that the project had. A budget
+    keeps its alerts unless --alert gives others.
 
     embedway projects update web --budget 50/month
 

@@ -162,11 +162,10 @@ def _asked(
         )
     zone = ZoneInfo(time_zone)
     names = _names(by, refused=refused)
-    if refused and not {of for of, _ in where} <= report.OF_REFUSALS:
-        reject(
-            "Refused requests are counted by project and key. Leave out all filters but "
-            "--project and --key."
-        )
+    if others := [of for of, _ in where if refused and of not in report.OF_REFUSALS]:
+        named = {of: f"--{name}" for name, of in DIMENSIONS.items()}
+        typed = ", ".join(dict.fromkeys(named.get(of, "--metadata") for of in others))
+        reject(f"Refused requests are counted by project and key. Leave out {typed} or --refused.")
     filters = [(of, *values) for of, values in where if of != "project_id"]
     for each in (*names, *(text for texts in filters for text in texts)):
         if not _is_unicode(each):

@@ -66,7 +66,7 @@ commands = typer.Typer(
 
 @commands.command("list")
 def list_users(project: OfProject, as_json: AsJson = False) -> None:
-    """List the end users of a project that have a record; others are as the project says."""
+    """List the end users with a record in a project; its own rules hold for all others."""
     acts, actor = acting()
     of = acts.find_project(actor, project).id
     found = every(
