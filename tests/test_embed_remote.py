@@ -127,7 +127,7 @@ def test_a_text_that_is_too_long(tmp_path: Path, upstream: Upstream) -> None:
 def test_a_name_that_nobody_has(folder: Path) -> None:
     """An unknown model is refused with the value and where names are listed."""
     _, said = run(folder, "embed", "a", "--model", "gpt", status=1)
-    assert "There is no model 'gpt'" in said
+    assert "The model 'gpt' does not exist" in said
     assert "embedway models list" in said
 
 

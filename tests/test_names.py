@@ -407,11 +407,13 @@ def test_refused_at_start(tmp_path: Path, command: str) -> None:
 
 
 def test_known_but_nobody_serves_it(load: Load) -> None:
-    """A model that the catalog knows, but that no enabled provider has, is told who has it."""
-    with pytest.raises(
-        UnknownModel, match="'voyage-3-large' is known to be at voyage: set the key"
-    ):
+    """A known model that no enabled provider serves is refused with the providers that do."""
+    with pytest.raises(UnknownModel) as refused:
         find("voyage-3-large", load(""), param="model")
+    assert refused.value.message == (
+        "No provider enabled here serves the model 'voyage-3-large'. Known providers of "
+        "'voyage-3-large': voyage. To see how to enable one: embedway providers list --all"
+    )
 
 
 def test_told_at_start(new_gateway: Callable[..., Gateway]) -> None:

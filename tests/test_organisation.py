@@ -397,7 +397,7 @@ def test_a_key_that_issues_keys(house: House) -> None:
                     json={"name": "x"} if method == "post" else None,
                 )
                 assert answer.status_code == 404
-                assert f'"{elsewhere}"' in problem(answer)["message"]
+                assert f"'{elsewhere}'" in problem(answer)["message"]
         assert client.post(f"{keys}/{made['id']}", json={"name": "y"}).status_code == 403
         assert client.delete(f"{keys}/{made['id']}").json()["deleted"] is True
         assert client.delete(f"{keys}/{made['id']}").status_code == 404
@@ -995,6 +995,22 @@ def test_ids_that_nothing_has(house: House) -> None:
             answer = client.get(f"/v1/organization/{path}")
             assert answer.status_code == 404
             assert problem(answer)["code"] is None
+
+
+def test_errors_over_http_name_no_command(sqlite_house: House) -> None:
+    """What the command line adds to an error, its own commands, no answer over HTTP has."""
+    key_id = sqlite_house.key(DEFAULT_PROJECT)[1].id
+    key = f"projects/{DEFAULT_PROJECT}/api_keys/{key_id}"
+    with asking(sqlite_house, sqlite_house.admin_key()) as client:
+        client.delete(f"/v1/organization/{key}")
+        for path, send in (
+            (key, client.delete),
+            ("projects/proj_none", client.get),
+            (f"projects/{DEFAULT_PROJECT}/archive", client.post),
+        ):
+            answer = send(f"/v1/organization/{path}")
+            assert answer.status_code in {400, 404}
+            assert "embedway" not in problem(answer)["message"]
 
 
 def test_wrong_queries(sqlite_house: House) -> None:

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from typer.testing import CliRunner, Result
 
 from embedway import cli
+from embedway.core.clock import now_ms
 from embedway.core.errors import EmbedwayError
 from embedway.core.projects import Project
 from embedway.storage import database
 from embedway.storage.organisation import changing
 from embedway.storage.store import open_store
+from embedway.storage.tables import projects
 
 SECRET = re.compile(r"sk-gateway-[0-9A-Za-z]{38}")
 
@@ -104,7 +107,7 @@ def test_names_are_of_one_project(run: Run, refused: Run) -> None:
     run("projects", "create", "--name", "shop")
     for command in (["create"], ["update", "shop"]):
         said = refused("projects", *command, "--name", "web")
-        assert f'A project is called "web" already: {id}.' in said
+        assert f"A project is called 'web' already: {id}." in said
     assert len(json.loads(run("projects", "list", "--json"))) == 3
     run("projects", "update", "web", "--name", "web", "--limit", "requests=1/day")
     run("projects", "archive", "web")
@@ -120,9 +123,9 @@ def test_what_there_is_not(refused: Run) -> None:
         ["audit", "--project", "web"],
         ["usage", "--project", "web"],
     ):
-        assert refused(*command) == 'There is no project "web".'
+        assert refused(*command) == "There is no project 'web'."
     for command in (["keys", "show", "key_x"], ["usage", "--key", "key_x"]):
-        assert refused(*command) == 'There is no key "key_x".'
+        assert refused(*command) == "There is no key 'key_x'."
 
 
 def test_keys(run: Run, refused: Run) -> None:
@@ -167,7 +170,7 @@ def test_admin_keys(run: Run, refused: Run) -> None:
     scope = ("--scope", "admin")
     assert "--scope 'admin'" in refused("keys", "create", "--name", "x", *scope, status=2)
     said = refused("keys", "create", "--name", "x", "--expires-days", "0", status=2)
-    assert "--expires-days 0" in said
+    assert "--expires-days '0'" in said
 
 
 def test_users(run: Run, refused: Run) -> None:
@@ -293,6 +296,44 @@ def test_forms(home: dict[str, str], refused: Run, option: str, value: str, told
     status = 1 if option == "--model" else 2  # which models there are depends on the settings
     assert told in refused("keys", "create", "--name", "k", option, value, status=status)
     assert json.loads(invoked(home, "keys", "list", "--json").stdout) == []
+
+
+def test_when_the_default_project_was_created(home: dict[str, str], run: Run) -> None:
+    """It is as old as its database; where an older version did not say, nothing is claimed."""
+    [made] = json.loads(run("projects", "list", "--json"))
+    assert 0 <= now_ms() // 1000 - made["created_at"] < 3600
+    engine = database.connect(Path(home["EMBEDWAY_DATA_DIR"]) / "embedway.db")
+    with engine.begin() as connection:
+        connection.execute(update(projects).values(created_ms=0))
+    engine.dispose()
+    [old] = json.loads(run("projects", "list", "--json"))
+    assert old["created_at"] is None
+    assert json.loads(run("projects", "show", "default", "--json"))["created_at"] is None
+    assert re.search(r"created +-\n", run("projects", "show", "default"))
+    assert "1970" not in run("projects", "list")
+
+
+def test_lines_end_without_blanks(run: Run) -> None:
+    """What is written to a pipe has no blanks at the ends of lines."""
+    run("projects", "create", "--name", "web", "--budget", "25/month")
+    key = json.loads(run("keys", "create", "--name", "k [1]", "--json"))["id"]
+    run("users", "set", "ann", "--project", "web", "--limit", "none")
+    for command in (
+        ["projects", "list"],
+        ["projects", "show", "web"],
+        ["keys", "list"],
+        ["keys", "show", key],
+        ["users", "list", "--project", "web"],
+        ["audit"],
+        ["models", "list"],
+        ["providers", "list", "--all"],
+        ["config", "show"],
+        ["db", "status"],
+    ):
+        lines = run(*command).splitlines()
+        assert len(lines) > 1
+        assert [each for each in lines if each != each.rstrip()] == [], command
+    assert "k [1]" in run("keys", "list")
 
 
 def test_nothing_to_change(run: Run, refused: Run) -> None:

@@ -414,9 +414,9 @@ def test_commands_refuse(tmp_path: Path) -> None:
     with Upstream(vectors=RIGHT) as one, Upstream(vectors=RIGHT) as two:
         shell = Shell(tmp_path, one, two)
         for arguments, said in (
-            (("status", "nothing"), "No model 'nothing' is known"),
-            (("release", "m"), "No deployment 'm' is known"),
-            (("release", "nobody:m"), "No deployment 'nobody:m' is known"),
+            (("status", "nothing"), "The model 'nothing' does not exist."),
+            (("release", "m"), "There is no deployment 'm'."),
+            (("release", "nobody:m"), "There is no deployment 'nobody:m'."),
         ):
             status, _, error = shell.spaces(*arguments)
             assert (status, said in error) == (1, True), error
@@ -424,7 +424,7 @@ def test_commands_refuse(tmp_path: Path) -> None:
         assert (status, "nothing to release" in out) == (0, True)
         two.always("401")
         status, _, error = shell.spaces("prove")
-        assert (status, "two:m cannot be asked: credentials" in error) == (1, True)
+        assert (status, "two:m did not answer the probe: credentials" in error) == (1, True)
         shell.env["EMBEDWAY_CANARIES"] = "false"
         status, _, error = shell.spaces("status")
-        assert (status, "`canaries` is false" in error) == (1, True)
+        assert (status, "'canaries' is false" in error) == (1, True)

@@ -891,7 +891,7 @@ def test_refused_requests(home: dict[str, str], tmp_path: Path) -> None:
         (("--refused", "--by", "model"), "Choose from: day, hour, month, project, key, reason"),
         (("--refused", "--user", "ann"), "counted by project and key"),
         (("--refused", "--lines", "--output", str(tmp_path / "x.csv")), "no lines"),
-        (("--by", "reason"), "Cannot sum by reason"),
+        (("--by", "reason"), "nothing is summed by 'reason'"),
     ):
         assert said in refused(home, *arguments), arguments
     ran = CliRunner(env=home).invoke(commands, ["usage", "--user", "ann"])
@@ -904,10 +904,14 @@ def test_refused_requests(home: dict[str, str], tmp_path: Path) -> None:
 def test_what_the_command_refuses(home: dict[str, str], tmp_path: Path) -> None:
     """What is not possible is said in a line, with what is."""
     for arguments, said in (
-        (("--by", "week"), "Choose from: day, hour, month"),
-        (("--by", "day,month"), "Cannot sum by day and month at once"),
+        (("--by", "week"), "--by 'week' is not possible: nothing is summed by 'week'. Choose from"),
+        (("--by", "day,month"), "--by 'day,month' has 'day' and 'month'. Choose one of them."),
+        (("--by", "model,day,model"), "--by 'model,day,model' has 'model' more than once."),
         (("--time-zone", "Berlin"), "There is no time zone 'Berlin'"),
-        (("--since", "2026-01-02", "--until", "2026-01-01"), "--since is not before --until"),
+        (
+            ("--since", "2026-01-02", "--until", "2026-01-01T13:30"),
+            "--since '2026-01-02' is not before --until '2026-01-01T13:30'",
+        ),
         (("--metadata", "team"), "write KEY=VALUE"),
         (("--user", "\udcff"), "not UTF-8"),
         (("--lines",), "--lines needs --output"),

@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 import structlog
 
-from embedway.core.errors import Forbidden, NotFound, shown
+from embedway.core.errors import Forbidden, NotFound, quoted
 from embedway.core.keys import Caller, Key
 from embedway.storage.organisation import Organisation
 
@@ -86,7 +86,7 @@ def issuer(
 
 def not_found(what: str, id: str) -> NotFound:
     """The answer for what does not exist, and for what is somebody else's alike."""
-    return NotFound(f"There is no {what} {shown(id)}, or it is not yours to see.")
+    return NotFound(f"There is no {what} {quoted(id)}, or it is not yours to see.")
 
 
 def _forbidden(actor: Actor) -> Forbidden:

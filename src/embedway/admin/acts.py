@@ -20,7 +20,7 @@ from embedway.admin.public_fields import public
 from embedway.auth import rights, secret
 from embedway.core.audit import Act, Action
 from embedway.core.budgets import BudgetState
-from embedway.core.errors import Forbidden, InvalidRequest, NotFound, shown
+from embedway.core.errors import Forbidden, InvalidRequest, NotFound, quoted
 from embedway.core.keys import USUAL_SCOPES, Key, Scope
 from embedway.core.pages import Page
 from embedway.core.projects import DEFAULT_PROJECT, EndUser, Project
@@ -92,7 +92,7 @@ class Acts:
         """The project of this id, or the only one of this name that is not archived."""
         require_admin(actor)
         # An administrator sees all there is, so what is not found does not exist.
-        unknown = NotFound(f"There is no project {shown(id_or_name)}.")
+        unknown = NotFound(f"There is no project {quoted(id_or_name)}.", remedy="list projects")
         if not rules.visible(id_or_name):
             raise unknown
         with reading(self._database) as all:
@@ -101,7 +101,8 @@ class Acts:
             named = all.projects.named(id_or_name)
         if len(named) > 1:
             raise InvalidRequest(
-                f"More than one project is called {shown(id_or_name)}. Say which by its id."
+                f"More than one project is called {quoted(id_or_name)}. Say which by its id.",
+                remedy="list projects",
             )
         if not named:
             raise unknown
@@ -129,7 +130,8 @@ class Acts:
             project = _project(all, id)
             if project.id == DEFAULT_PROJECT:
                 raise InvalidRequest(
-                    "The default project cannot be archived. Revoke its keys instead."
+                    "The default project cannot be archived. Revoke its keys instead.",
+                    remedy="list keys",
                 )
             if project.archived_ms is None:
                 project = msgspec.structs.replace(project, archived_ms=self._now_ms())
@@ -224,7 +226,7 @@ class Acts:
         with reading(self._database) as all:
             key = all.keys.get(id) if rules.is_id(id) else None
         if key is None:
-            raise NotFound(f"There is no key {shown(id)}.")
+            raise NotFound(f"There is no key {quoted(id)}.", remedy="list keys")
         return key
 
     def update_key(self, actor: Actor, id: str, *, project_id: str | None, changes: Changes) -> Key:
@@ -265,7 +267,7 @@ class Acts:
         with self._changing(actor) as (all, journal):
             key = self._key(all, actor, id, project_id)
             if key.revoked_ms is not None:
-                raise NotFound(f"Key {shown(id)} is already revoked.")
+                raise NotFound(f"Key {quoted(id)} is already revoked.", remedy="list keys")
             key = msgspec.structs.replace(key, revoked_ms=journal.at_ms)
             all.keys.replace(key)
             journal.done("api_key.deleted", key)
@@ -394,14 +396,17 @@ def _project(all: Organisation, id: str) -> Project:
 def _active(project: Project) -> Project:
     if project.archived_ms is not None:
         raise InvalidRequest(
-            f"Project {shown(project.id)} is archived for good. Choose another one."
+            f"Project {quoted(project.id)} is archived for good. Choose another one.",
+            remedy="list projects",
         )
     return project
 
 
 def _working(key: Key, now_ms: int) -> Key:
     if (state := key.state(now_ms)) != "active":
-        raise InvalidRequest(f"Key {shown(key.id)} is {state} and stays so. Make a new one.")
+        raise InvalidRequest(
+            f"Key {quoted(key.id)} is {state} and stays so. Make a new one.", remedy="create a key"
+        )
     return key
 
 
@@ -409,7 +414,7 @@ def _check_name(all: Organisation, project: Project) -> None:
     for each in all.projects.named(project.name):
         if each.id != project.id:
             raise InvalidRequest(
-                f"A project is called {shown(project.name)} already: {each.id}. Choose another "
+                f"A project is called {quoted(project.name)} already: {each.id}. Choose another "
                 "name.",
                 param="name",
             )
@@ -430,7 +435,7 @@ def _end_user(all: Organisation, project_id: str, id: str) -> EndUser:
     _project(all, project_id)
     user = all.end_users.get(project_id, rules.end_user_id(id))
     if user is None:
-        raise NotFound(f"End user {shown(id)} has no record, so it is treated as all others.")
+        raise NotFound(f"End user {quoted(id)} has no record, so it is treated as all others.")
     return user
 
 

@@ -131,6 +131,15 @@ class Catalog:
         )
         return Named(served=(Served(unlisted, offer.unlisted),), explicit=True)
 
+    def unknown(self, name: str, *, otherwise: str) -> str:
+        """The message for whoever asks for a name that nobody here has; see `hint`."""
+        wrong = (
+            f"No provider enabled here serves the model {name!r}."
+            if self._not_enabled(name)
+            else f"The model {name!r} does not exist."
+        )
+        return f"{wrong} {self.hint(name, otherwise=otherwise)}"
+
     def hint(self, name: str, *, otherwise: str, without: Collection[str] = ()) -> str:
         """What may help whoever asked for a name that nobody has.
 
@@ -148,20 +157,25 @@ class Catalog:
         ):
             enabled = ", ".join([LOCAL, *self.offers])
             told.append(f"No provider {provider!r} is enabled here; there are {enabled}.")
-        bare = name.rpartition(":")[2]
-        known = next((model for model in packaged() if model.id == bare), None)
-        if known and bare not in self.models:
+        if known := self._not_enabled(name):
             kinds = ", ".join(each.provider for each in known.deployments)
             told.append(
-                f"{bare!r} is known to be at {kinds}: set the key of one (`embedway providers list "
-                "--all`)."
+                f"Known providers of {known.id!r}: {kinds}. To see how to enable one: "
+                "embedway providers list --all"
             )
             return " ".join(told)
         near = " or ".join(map(repr, self._near.to(name, without=without)))
         return " ".join([*told, f"Did you mean {near}?" if near else otherwise])
 
+    def _not_enabled(self, name: str) -> Model | None:
+        """The model of the packaged catalog that this name means, if nobody here serves it."""
+        bare = name.rpartition(":")[2]
+        if bare in self.models:
+            return None
+        return next((model for model in packaged() if model.id == bare), None)
+
     def _hint(self, name: str, *, without: Collection[str] = ()) -> str:
-        otherwise = "`embedway models list` shows those there are."
+        otherwise = "To see all models: embedway models list"
         return self.hint(name, otherwise=otherwise, without=without)
 
     def _stands_for(self, alias: str) -> Named:

@@ -27,7 +27,7 @@ from embedway.cli import (
 )
 from embedway.cli.terminal import say_error
 from embedway.config.settings import ConfigError
-from embedway.core.errors import EmbedwayError, InvalidRequest
+from embedway.core.errors import EmbedwayError
 from embedway.local.weights import WeightsError
 from embedway.providers.registry import BrokenPlugin
 from embedway.storage import database
@@ -85,14 +85,11 @@ commands.command()(doctor.doctor)
 def app() -> None:
     """Runs a command. What a person can cure is told in a line.
 
-    The exit status is 2 if the command line itself is wrong, whatever is configured and kept here,
-    and 1 if what it says could not be done.
+    The exit status is 1 if what the command line says could not be done. Each command checks its
+    options before it opens anything, and ends with 2 if they are wrong; see `terminal.reject`.
     """
     try:
         commands()
-    except InvalidRequest as error:
-        say_error(error)
-        sys.exit(2)
     except (
         ConfigError,
         DatabaseError,

@@ -12,9 +12,10 @@ from rich.markup import escape
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
 from embedway.admin.amounts import spending_cards
+from embedway.admin.rules import MAX_NAME_CHARACTERS, visible
 from embedway.catalog.catalog import LOCAL
 from embedway.cli.amounts import shown_alerts, shown_budget
-from embedway.cli.terminal import fail, load_catalog, load_store, out
+from embedway.cli.terminal import explain, fail, load_catalog, load_store, out, reject
 from embedway.config import settings as config
 from embedway.core.clock import now_ms
 from embedway.core.errors import UnknownModel
@@ -25,7 +26,7 @@ from embedway.core.projects import EndUser, Project
 from embedway.routing.resolve import find
 
 ANY = "any"
-"""Typed for a list of names to take it away."""
+"""Typed in place of names, to allow all."""
 PAGE = 100
 """How many are read at a time."""
 
@@ -33,17 +34,17 @@ Item = TypeVar("Item")
 
 ModelOption = Annotated[
     list[str] | None,
-    typer.Option("--model", help="A name of a model it may use; any if left out. Repeatable."),
+    typer.Option("--model", help="A model it may use, by any name; 'any' for all. Repeatable."),
 ]
 ProviderOption = Annotated[
     list[str] | None,
-    typer.Option("--provider", help="Who may serve it; any if left out. Repeatable."),
+    typer.Option("--provider", help="A provider that may serve it; 'any' for all. Repeatable."),
 ]
 OfProject = Annotated[
     str, typer.Option("--project", metavar="ID|NAME", help="The project, by its id or name.")
 ]
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 def acting() -> tuple[Acts, Actor]:
@@ -73,8 +74,14 @@ def names(
     """The models and providers that are typed, each once; without those that are not.
 
     Exits with status 1 for what no request could name: such a restriction would allow nothing.
+    Exits with status 2 for `any` beside other names.
     """
     typed = {"models": models, "providers": providers}
+    for field, each in typed.items():
+        if each and ANY in each and len(each) > 1:
+            others = ", ".join(repr(name) for name in each if name != ANY)
+            option = f"--{field.removesuffix('s')}"
+            reject(f"{option} {ANY!r} allows all, so it excludes {others}. Leave one of them out.")
     chosen = {
         field: None if list(each) == [ANY] else tuple(dict.fromkeys(each))
         for field, each in typed.items()
@@ -90,12 +97,15 @@ def _check(models: Sequence[str], providers: Sequence[str]) -> None:
     enabled = [LOCAL, *catalog.offers]
     for name in providers:
         if name not in enabled:
-            fail(f"--provider {name!r} is not enabled here; there are {', '.join(enabled)}.")
+            fail(
+                f"--provider {name!r} is not enabled here. Enabled: {', '.join(enabled)}. To see "
+                "how to enable one: embedway providers list --all"
+            )
     for name in models:
         try:
             find(name, catalog, param="model")
         except UnknownModel as error:
-            fail(f"--model {name!r} is not possible. {error.message}")
+            fail(f"--model {name!r} is not possible. {explain(error)}")
 
 
 def given(**fields: Any) -> dict[str, Any]:
@@ -118,6 +128,14 @@ def print_record(record: Mapping[str, object]) -> None:
     for name, value in record.items():
         if value is not None:
             out.print(f"[bold]{name.replace('_', ' '):{widest}}[/bold]  {escape(str(value))}")
+
+
+def check_name(name: str | None) -> None:
+    """Exit with status 2 for a name that nobody could read in a list."""
+    if name is not None and not visible(name):
+        reject(
+            f"--name {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters."
+        )
 
 
 def spending(acts: Acts, record: Project | Key | EndUser) -> str:

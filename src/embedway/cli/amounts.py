@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from embedway.admin.budget_changes import BudgetChange
+from embedway.admin.rules import MAX_ALERTS
 from embedway.cli.terminal import fail, reject
 from embedway.core.budgets import MAX_NANO_USD, Budget, BudgetPer
 from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
@@ -85,50 +86,88 @@ def shown_alerts(budget: Budget) -> str:
 def limits(typed: Sequence[str] | None, *, option: str = "--limit") -> tuple[Limit, ...] | None:
     """What is typed for an option that is repeated; None if it is not there, () for `none`.
 
-    Exits with status 2 for what is no limit.
+    Exits with status 2 for what is no limit, and for two limits of the same.
     """
     if typed is None:
         return None
     try:
-        return () if list(typed) == [NONE] else tuple(map(limit, typed))
+        found = () if list(typed) == [NONE] else tuple(map(limit, typed))
     except ValueError as error:
         reject(f"{option} {error}")
+    _check_once(option, typed, [f"limits of {each.of} per {each.per}" for each in found])
+    return found
 
 
 def budgets(
     typed: Sequence[str] | None,
     *,
     alerts: Sequence[str] | None,
-    before: Sequence[Budget] = (),
+    of_new: bool = True,
     option: str = "--budget",
     alert_option: str = "--alert",
 ) -> tuple[BudgetChange, ...] | None:
-    """The changes to the budgets that there are `before`; None if nothing is typed, () for `none`.
+    """The typed budgets with the typed alerts; None if no budget is typed, () for `none`.
 
-    Exits with status 2 for what is no budget or no percentage, and for alerts without a budget.
+    Exits with status 2 for what is no budget or no percentage, for two budgets of the same window,
+    and for alerts without a budget where the record is new, so that it has no other.
     """
     percents = None if alerts is None else _percents(alerts, option=alert_option)
     if typed is None:
-        if percents is None:
-            return None
-        if not before:
-            fail(
-                f"{alert_option} is of a budget, and there is none. Say which with {option}, such "
-                f"as {option} 25/month."
+        if alerts is not None and of_new:
+            reject(
+                f"There is no budget for {_repeated(alert_option, alerts)}. Add one, such as "
+                f"{option} 25/month"
             )
-        return tuple(BudgetChange(per=each.per, alerts=percents) for each in before)
+        return None
     try:
         whole = () if list(typed) == [NONE] else tuple(map(budget, typed))
     except ValueError as error:
         reject(f"{option} {error}")
+    _check_once(option, typed, [f"budgets per {each.per}" for each in whole])
     if percents and not whole:
         reject(
-            f"{option} none takes all budgets away, so {alert_option} has none. Give one of them."
+            f"{option} {NONE!r} takes all budgets away, so {_repeated(alert_option, percents)} has "
+            "none. Leave one of them out."
         )
     return tuple(
         BudgetChange(per=each.per, amount_nano_usd=each.amount_nano_usd, alerts=percents)
         for each in whole
     )
+
+
+def realerted(
+    before: Sequence[Budget],
+    alerts: Sequence[str],
+    *,
+    option: str = "--budget",
+    alert_option: str = "--alert",
+) -> tuple[BudgetChange, ...]:
+    """The changes that give the typed alerts to each budget there is.
+
+    Exits with status 1 if there is none.
+    """
+    if not before:
+        fail(
+            f"There is no budget for {_repeated(alert_option, alerts)}. Add one, such as "
+            f"{option} 25/month"
+        )
+    percents = _percents(alerts, option=alert_option)
+    return tuple(BudgetChange(per=each.per, alerts=percents) for each in before)
+
+
+def _check_once(option: str, typed: Sequence[str], windows: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for text, window in zip(typed, windows, strict=False):  # `none` has no window
+        if window in first:
+            reject(
+                f"{option} {first[window]!r} and {option} {text!r} are both {window}. Leave one of "
+                "them out."
+            )
+        first[window] = text
+
+
+def _repeated(option: str, values: Sequence[object]) -> str:
+    return " ".join(f"{option} {str(each)!r}" for each in values)
 
 
 def _percents(typed: Sequence[str], *, option: str) -> tuple[int, ...]:
@@ -140,7 +179,13 @@ def _percents(typed: Sequence[str], *, option: str) -> tuple[int, ...]:
                 f"{option} {each!r} is no percentage. Type a whole number from 1 to "
                 f"{_MAX_PERCENT}, such as 80, or 'none' for no alerts."
             )
-    return tuple(sorted({int(each) for each in typed}))
+    percents = tuple(sorted({int(each) for each in typed}))
+    if len(percents) > MAX_ALERTS:
+        reject(
+            f"{_repeated(option, percents)} are {len(percents)} alerts; a budget has at most "
+            f"{MAX_ALERTS}. Leave some out."
+        )
+    return percents
 
 
 def check_limits(param: typer.CallbackParam, typed: list[str] | None) -> list[str] | None:
@@ -172,13 +217,19 @@ def repeated(name: str, *, metavar: str, check: Callable[..., Any], help: str) -
 LimitOption = Annotated[
     list[str] | None,
     repeated(
-        "--limit", metavar="OF=N/PER", check=check_limits, help="Such as requests=600/minute."
+        "--limit",
+        metavar="OF=N/PER",
+        check=check_limits,
+        help="Such as requests=600/minute; 'none' for no limits.",
     ),
 ]
 BudgetOption = Annotated[
     list[str] | None,
     repeated(
-        "--budget", metavar="USD/PER", check=check_budgets, help="Such as 25/month or 0.5/day."
+        "--budget",
+        metavar="USD/PER",
+        check=check_budgets,
+        help="Such as 25/month or 0.5/day; 'none' for no budgets.",
     ),
 ]
 AlertOption = Annotated[
@@ -187,7 +238,7 @@ AlertOption = Annotated[
         "--alert",
         metavar="PERCENT",
         check=check_alerts,
-        help="Tell an operator at so many percent of each --budget, or without one of each budget "
-        "that there is; 'none' for never.",
+        help="Tell an operator when PERCENT of each --budget is spent; in an update without "
+        "--budget, of each budget there is. 'none' for never.",
     ),
 ]

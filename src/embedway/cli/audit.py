@@ -6,29 +6,36 @@ from typing import Annotated
 import orjson
 import typer
 
+from embedway.cli import options
 from embedway.cli.acting import acting, time
 from embedway.cli.terminal import AsJson, print_table, reject
 from embedway.core.audit import ACTIONS
 from embedway.storage.audit import Wanted
 
-FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 MAX_SHOWN = 1000
 
 
 def audit(
     project: Annotated[
-        str | None, typer.Option(metavar="ID|NAME", help="Only in this project's affairs.")
+        str | None, typer.Option(metavar="ID|NAME", help="Only what was done in this project.")
     ] = None,
     actor: Annotated[
-        str | None, typer.Option(help="Only by this one: the id of a key, or cli:USER.")
+        str | None, typer.Option(help="Only what this one did: the id of a key, or cli:USER.")
     ] = None,
     action: Annotated[
-        list[str] | None, typer.Option("--action", help="Only such as api_key.created. Repeatable.")
+        list[str] | None,
+        typer.Option("--action", help="Only this action, such as api_key.created. Repeatable."),
     ] = None,
     since: Annotated[
-        datetime | None, typer.Option(formats=FORMATS, help="From this time on, in UTC.")
+        datetime | None,
+        options.time("--since", help="From this time on, in UTC, such as 2026-11-01."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=MAX_SHOWN, help="At most so many.")] = 50,
+    limit: Annotated[
+        int,
+        options.whole_number(
+            "--limit", least=1, most=MAX_SHOWN, example=50, help="Show at most N."
+        ),
+    ] = 50,
     as_json: AsJson = False,
 ) -> None:
     """Show who did what to projects, keys and end users, latest first.
@@ -39,7 +46,7 @@ def audit(
     """
     for each in action or ():
         if each not in ACTIONS:
-            reject(f"--action {each!r} is not possible; there are {', '.join(ACTIONS)}.")
+            reject(f"--action {each!r} is not possible. Choose from: {', '.join(ACTIONS)}.")
     acts, me = acting()
     wanted = Wanted(
         actions=action or (),

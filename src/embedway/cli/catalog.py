@@ -76,6 +76,8 @@ def _of(file: Path, kinds: list[Declared]) -> list[Served]:
     places = {offer.kind: offer.unlisted for offer in offers(kinds)}
     try:
         models = catalog.read(file.read_bytes())
+    except OSError as error:
+        fail(f"{str(file)!r} cannot be read: {error.strerror}.")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         fail(f"{file}: {error}.")
     served: list[Served] = []
@@ -85,7 +87,7 @@ def _of(file: Path, kinds: list[Declared]) -> list[Served]:
             if place is None:
                 fail(
                     f"{file}: {model.id} is said to be at {each.provider!r}, which is no kind of "
-                    "provider. `embedway providers list --all` shows them."
+                    "provider. To see them: embedway providers list --all"
                 )
             served.append(Served(model, each.at(place)))
     return served

@@ -15,7 +15,15 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from embedway.catalog.model import Model
 from embedway.cli.lengths import too_long
-from embedway.cli.terminal import err, fail, fetch_weights, load_providers, local_model, reject
+from embedway.cli.terminal import (
+    LIST_MODELS,
+    err,
+    fail,
+    fetch_weights,
+    load_providers,
+    local_model,
+    reject,
+)
 from embedway.cli.vector_files import Write, refusal, writer
 from embedway.config import settings as config
 from embedway.config.models import catalog_of
@@ -32,7 +40,8 @@ CHUNK_TEXTS = 512
 
 def embed(
     texts: Annotated[
-        list[str] | None, typer.Argument(help="The texts; none to read them.", metavar="TEXT")
+        list[str] | None,
+        typer.Argument(help="The texts; if left out, lines are read.", metavar="TEXT"),
     ] = None,
     file: Annotated[
         Path | None,
@@ -44,7 +53,9 @@ def embed(
         Path | None,
         typer.Option("--output", "-o", help="Write a .npy, .parquet or .jsonl file instead."),
     ] = None,
-    model: Annotated[str, typer.Option(help="As `embedway models list` shows it.")] = "auto",
+    model: Annotated[
+        str, typer.Option(help="The model, as `embedway models list` shows it.")
+    ] = "auto",
     truncate: Annotated[
         Truncate, typer.Option(help="Cut texts that are too long at their end or start.")
     ] = "none",
@@ -103,8 +114,7 @@ def _embed_there(
     catalog = catalog_of(loaded.settings, declared)
     named = catalog.find(name)
     if named is None:
-        hint = catalog.hint(name, otherwise="`embedway models list` shows those there are.")
-        fail(f"There is no model {name!r}. {hint}")
+        fail(catalog.unknown(name, otherwise=LIST_MODELS))
     served = remote.deployment(named, catalog, declared, loaded.settings)
     place = next(each for each in declared if each.name == served.provider)
     err.print(

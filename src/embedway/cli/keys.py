@@ -1,7 +1,6 @@
 """`embedway keys`: make, list, show, change, rotate and revoke API keys."""
 
 import re
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +9,8 @@ from rich.markup import escape
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
 from embedway.admin.public_fields import public
-from embedway.admin.rules import MAX_GRACE_S, MAX_NAME_CHARACTERS, visible
+from embedway.admin.rules import MAX_GRACE_S
+from embedway.cli import options
 from embedway.cli.acting import (
     PAGE,
     ModelOption,
@@ -18,6 +18,7 @@ from embedway.cli.acting import (
     Yes,
     acting,
     ask,
+    check_name,
     every,
     given,
     joined,
@@ -33,20 +34,21 @@ from embedway.cli.amounts import (
     LimitOption,
     budgets,
     limits,
+    realerted,
     shown_limit,
 )
 from embedway.cli.counted import counted
-from embedway.cli.terminal import AsJson, fail, out, print_json, print_table, reject
-from embedway.core.budgets import Budget
+from embedway.cli.terminal import AsJson, out, print_json, print_table, reject
 from embedway.core.clock import now_ms
-from embedway.core.errors import NotFound
 from embedway.core.keys import SCOPES, Key
 from embedway.core.pages import Page
 from embedway.core.projects import DEFAULT_PROJECT
 from embedway.storage import records
 
 DAY_MS = 86_400_000
-MAX_DAYS = 36_500
+MIN_DAYS, MAX_DAYS = 0.00001, 36_500
+ADMIN_FIELDS = {"name", "expires_ms"}
+"""What one may say of an admin key."""
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -59,7 +61,13 @@ ScopeOption = Annotated[
 ]
 DaysOption = Annotated[
     float | None,
-    typer.Option(min=0, max=MAX_DAYS, help="Stop working after so many days; never if left out."),
+    options.days(
+        "--expires-days",
+        least=MIN_DAYS,
+        most=MAX_DAYS,
+        example=30,
+        help="Days from now until it stops working. A new key without it never does.",
+    ),
 ]
 
 commands = typer.Typer(no_args_is_help=True, help="Make, list, change, rotate and revoke API keys.")
@@ -73,7 +81,10 @@ def create(
         typer.Option(metavar="ID|NAME", help="Whose it is; the default project if left out."),
     ] = None,
     admin: Annotated[
-        bool, typer.Option("--admin", help="Make an admin key: it rules all, and cannot embed.")
+        bool,
+        typer.Option(
+            "--admin", help="Make an admin key: it may administer everything, but cannot embed."
+        ),
     ] = False,
     scopes: ScopeOption = None,
     expires_days: DaysOption = None,
@@ -96,13 +107,16 @@ def create(
 
     embedway keys create --name platform --admin
     """
-    _check_name(name)
-    changes = {"name": name, **_changes(scopes, models, providers, limit, budget, alert)}
+    check_name(name)
+    changes = given(name=name, budgets=budgets(budget, alerts=alert))
+    changes |= _changes(scopes, models, providers, limit)
     if expires_days is not None:
         changes["expires_ms"] = _expiry_ms(expires_days)
-    if admin and (project or len(changes.keys() - {"expires_ms"}) > 1):
+    if admin and (fields := [*(["project"] if project else []), *(changes.keys() - ADMIN_FIELDS)]):
+        typed = " or ".join(f"--{each.removesuffix('s')}" for each in sorted(fields))
         reject(
-            "--admin makes a key of no project that cannot embed: only --expires-days goes with it."
+            f"--admin makes a key of no project that cannot embed, so it has no {typed}. Leave one "
+            "of them out."
         )
     acts, actor = acting()
     of = acts.find_project(actor, project).id if project else DEFAULT_PROJECT
@@ -120,7 +134,7 @@ def list_keys(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List all keys and whose they are, oldest first; `admin` is the project of admin keys."""
+    """List all keys and their projects, oldest first; admin keys have `admin` for a project."""
     acts, actor = acting()
     of = acts.find_project(actor, project).id if project else None
 
@@ -192,7 +206,7 @@ def update(
     scopes: ScopeOption = None,
     expires_days: DaysOption = None,
     never_expires: Annotated[
-        bool, typer.Option("--never-expires", help="Take its expiry away.")
+        bool, typer.Option("--never-expires", help="Let it work without an end.")
     ] = False,
     models: ModelOption = None,
     providers: ProviderOption = None,
@@ -200,28 +214,30 @@ def update(
     budget: BudgetOption = None,
     alert: AlertOption = None,
 ) -> None:
-    """Change what is said and nothing else; a running server knows within a second.
+    """Change what the options say, and nothing else; running gateways follow within a second.
 
-    What is said of limits, budgets, models, providers or scopes replaces all that there were. A
-    budget keeps its alerts unless --alert says others.
+    Limits, budgets, models, providers or scopes that you give replace all that the key had. A
+    budget keeps its alerts unless --alert gives others.
 
     embedway keys update key_dd348f3b1ed2fbc5 --limit requests=100/second --limit tokens=1000000/day
 
     embedway keys update key_dd348f3b1ed2fbc5 --limit none --budget none --model any
     """
-    if name is not None:
-        _check_name(name)
-    acts, actor = acting()
-    key = acts.find_key(actor, key_id)
-    changes = given(name=name) | _changes(
-        scopes, models, providers, limit, budget, alert, before=key.budgets
-    )
+    check_name(name)
+    if never_expires and expires_days is not None:
+        reject(f"--never-expires excludes --expires-days '{expires_days:g}'. Leave one out.")
+    changes = given(name=name, budgets=budgets(budget, alerts=alert, of_new=False))
+    changes |= _changes(scopes, models, providers, limit)
     if never_expires:
         changes["expires_ms"] = None
     elif expires_days is not None:
         changes["expires_ms"] = _expiry_ms(expires_days)
-    if not changes:
-        reject("Nothing to change. Give an option, as 'embedway keys update --help' shows.")
+    if not changes and not alert:
+        reject("Nothing to change. Give an option, as this shows: embedway keys update --help")
+    acts, actor = acting()
+    key = acts.find_key(actor, key_id)
+    if alert and not budget:
+        changes["budgets"] = realerted(key.budgets, alert)
     acts.update_key(actor, key.id, project_id=key.project_id, changes=changes)
     out.print(f"{key_id} is changed.")
 
@@ -243,7 +259,7 @@ def rotate(
     """Give a key a new secret and show it, this once; the old one works until the grace is over.
 
     The key stays the same in all else: its id, rights, limits and budgets, and what is used of
-    them. To rotate it again ends the secret before the old one.
+    them. Rotating again within the grace ends the older of its two secrets at once.
 
     embedway keys rotate key_dd348f3b1ed2fbc5 --grace 7d
     """
@@ -278,24 +294,15 @@ def revoke(key_id: KeyId, yes: Yes = False) -> None:
     At a terminal it asks first.
     """
     acts, actor = acting()
-    try:
-        key = acts.find_key(actor, key_id)
-        if key.revoked_ms is None:
-            ask(f"Revoke {key.name} ({key.id}) for good? {_stops(acts, actor, key)}", yes=yes)
-        acts.revoke_key(actor, key.id, project_id=key.project_id)
-    except NotFound as error:
-        fail(f"{error.message} 'embedway keys list' shows them all.")
+    key = acts.find_key(actor, key_id)
+    if key.revoked_ms is None:
+        ask(f"Revoke {key.name} ({key.id}) for good? {_stops(acts, actor, key)}", yes=yes)
+    acts.revoke_key(actor, key.id, project_id=key.project_id)
     out.print(f"{key_id} is revoked.")
 
 
 def _expiry_ms(days: float) -> int:
-    lasts_ms = round(days * DAY_MS)
-    if not lasts_ms:
-        reject(
-            f"--expires-days {days:g} is not possible: the key would not work at all. Give a "
-            "larger number, or end a key at once with 'embedway keys revoke ID'."
-        )
-    return now_ms() + lasts_ms
+    return now_ms() + round(days * DAY_MS)
 
 
 def _json(acts: Acts, key: Key) -> dict[str, Any]:
@@ -319,23 +326,12 @@ def _changes(
     models: list[str] | None,
     providers: list[str] | None,
     limit: list[str] | None,
-    budget: list[str] | None,
-    alert: list[str] | None,
-    before: Sequence[Budget] = (),
 ) -> dict[str, Any]:
     for each in scopes or ():
         if each not in SCOPES[:-1]:
-            reject(f"--scope {each!r} is not possible; there are {', '.join(SCOPES[:-1])}.")
-    amounts: Mapping[str, Any] = given(
+            reject(f"--scope {each!r} is not possible. Choose from: {', '.join(SCOPES[:-1])}.")
+    changes = given(
         scopes=tuple(dict.fromkeys(scopes)) if scopes else None,
         limits=limits(limit),
-        budgets=budgets(budget, alerts=alert, before=before),
     )
-    return {**names(models, providers), **amounts}
-
-
-def _check_name(name: str) -> None:
-    if not visible(name):
-        reject(
-            f"--name {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters."
-        )
+    return {**names(models, providers), **changes}

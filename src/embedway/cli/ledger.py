@@ -9,8 +9,10 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from embedway.cli import options
 from embedway.cli.acting import acting
 from embedway.cli.counted import are, counted
+from embedway.cli.options import as_typed
 from embedway.cli.terminal import AsJson, err, fail, load_store, out, print_json, reject
 from embedway.core.clock import now_ms
 from embedway.storage import recount, retention
@@ -19,7 +21,6 @@ from embedway.storage.rollups import DAY_MS
 
 SHOWN = 20
 MAX_DAYS = 36_500
-FORMATS = ["%Y-%m-%d"]
 
 commands = typer.Typer(
     no_args_is_help=True, help="Delete old usage lines, and check sums against lines."
@@ -29,11 +30,18 @@ commands = typer.Typer(
 @commands.command()
 def prune(
     before: Annotated[
-        datetime | None, typer.Option(formats=FORMATS, help="Delete lines of before this UTC day.")
+        datetime | None,
+        options.day("--before", help="Delete lines older than this UTC day, such as 2026-11-01."),
     ] = None,
     keep_days: Annotated[
         int | None,
-        typer.Option(min=0, max=MAX_DAYS, help="Keep today's lines and those of so many days."),
+        options.whole_number(
+            "--keep-days",
+            least=0,
+            most=MAX_DAYS,
+            example=90,
+            help="Keep the lines of today and of the N days before it.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them; delete nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -78,7 +86,7 @@ def prune(
 @commands.command()
 def check(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Make sums that differ anew from the lines.")
+        bool, typer.Option("--repair", help="Compute sums that differ again from the lines.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -151,8 +159,8 @@ def _before_ms(before: datetime | None, keep_days: int | None) -> int:
     before_ms = round(before.replace(tzinfo=UTC).timestamp() * 1000)
     if before_ms > today_ms:
         reject(
-            f"--before {before:%Y-%m-%d} is in the future: lines of today are still being written. "
-            f"The latest is {_date(today_ms)}."
+            f"--before {as_typed(before)!r} is in the future: lines of today are still being "
+            f"written. The latest is --before {_date(today_ms)}"
         )
     return before_ms
 

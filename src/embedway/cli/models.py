@@ -1,4 +1,4 @@
-"""`embedway models`: what can be asked for, who serves it, and its weights."""
+"""`embedway models`: list models, explain one, and fetch weights."""
 
 from typing import Annotated
 
@@ -65,7 +65,10 @@ def _weights(model: Model, settings: Settings) -> str | None:
 @commands.command()
 def pull(
     model: Annotated[
-        str | None, typer.Argument(help="As `list` shows it; all that run here if left out.")
+        str | None,
+        typer.Argument(
+            help="The model, as `embedway models list` shows it; all that run here if left out."
+        ),
     ] = None,
 ) -> None:
     """Fetch the weights of models that run here now, so that `serve` starts without a network.

@@ -7,7 +7,6 @@ import typer
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
 from embedway.admin.public_fields import public
-from embedway.admin.rules import MAX_NAME_CHARACTERS, visible
 from embedway.cli.acting import (
     PAGE,
     ModelOption,
@@ -15,6 +14,7 @@ from embedway.cli.acting import (
     Yes,
     acting,
     ask,
+    check_name,
     every,
     given,
     joined,
@@ -33,6 +33,7 @@ from embedway.cli.amounts import (
     check_budgets,
     check_limits,
     limits,
+    realerted,
     repeated,
     shown_alerts,
     shown_budget,
@@ -76,7 +77,8 @@ UserAlerts = Annotated[
 EuNative = Annotated[
     bool | None,
     typer.Option(
-        "--eu-native/--no-eu-native", help="Serve all requests as if they had `eu_native`."
+        "--eu-native/--no-eu-native",
+        help="Serve all requests by deployments based and regulated in the EU.",
     ),
 ]
 NoRetention = Annotated[
@@ -90,9 +92,12 @@ Quantization = Annotated[
     bool | None,
     typer.Option(
         "--allow-quantization/--no-allow-quantization",
-        help="Whether quantised weights may serve them.",
+        help="Whether deployments with quantised weights may serve its requests.",
     ),
 ]
+
+UNKNOWN = 0
+"""When the default project was created, in databases that older versions made."""
 
 commands = typer.Typer(
     no_args_is_help=True, help="Projects: tenants with keys, end users, limits and budgets."
@@ -115,7 +120,7 @@ def create(
     allow_quantization: Quantization = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the id.")] = False,
 ) -> None:
-    """Make a project. Limits and budgets are of all its requests together.
+    """Make a project. Its limits and budgets hold for all its requests together.
 
     embedway projects create --name web
 
@@ -125,7 +130,7 @@ def create(
 
     embedway projects create --name web --user-limit requests=10/second --user-budget 0.5/day
     """
-    _check_name(name)
+    check_name(name)
     changes = given(
         name=name,
         limits=limits(limit),
@@ -148,7 +153,9 @@ def create(
 
 @commands.command("list")
 def list_projects(
-    archived: Annotated[bool, typer.Option("--archived", help="Also archived ones.")] = False,
+    archived: Annotated[
+        bool, typer.Option("--archived", help="List archived projects too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List projects, oldest first."""
@@ -165,7 +172,7 @@ def list_projects(
             "id": each.id,
             "name": each.name,
             "status": _status(each),
-            "created": time(each.created_ms),
+            "created": _created(each),
             "limits": joined([shown_limit(limit) for limit in each.limits]),
             "budgets": joined([shown_budget(budget) for budget in each.budgets]),
         }
@@ -187,7 +194,7 @@ def show(project: Which, as_json: AsJson = False) -> None:
             "id": found.id,
             "name": found.name,
             "status": _status(found),
-            "created": time(found.created_ms),
+            "created": _created(found),
             "archived": time(found.archived_ms),
             "models": joined(found.models),
             "providers": joined(found.providers),
@@ -218,10 +225,10 @@ def update(
     zero_data_retention: NoRetention = None,
     allow_quantization: Quantization = None,
 ) -> None:
-    """Change what is said and nothing else; a running server knows within a second.
+    """Change what the options say, and nothing else; running gateways follow within a second.
 
-    What is said of limits, budgets, models or providers replaces all that there were. A budget
-    keeps its alerts unless --alert says others.
+    Limits, budgets, models or providers that you give replace all that the project had. A budget
+    keeps its alerts unless --alert gives others.
 
     embedway projects update web --budget 50/month
 
@@ -229,19 +236,16 @@ def update(
 
     embedway projects update web --limit none --model any
     """
-    if name is not None:
-        _check_name(name)
-    acts, actor = acting()
-    found = acts.find_project(actor, project)
+    check_name(name)
     changes: dict[str, Any] = given(
         name=name,
         limits=limits(limit),
-        budgets=budgets(budget, alerts=alert, before=found.budgets),
+        budgets=budgets(budget, alerts=alert, of_new=False),
         user_limits=limits(user_limit, option="--user-limit"),
         user_budgets=budgets(
             user_budget,
             alerts=user_alert,
-            before=found.user_budgets,
+            of_new=False,
             option="--user-budget",
             alert_option="--user-alert",
         ),
@@ -249,8 +253,16 @@ def update(
         zero_data_retention=zero_data_retention,
         allow_quantization=allow_quantization,
     ) | names(models, providers)
-    if not changes:
-        reject("Nothing to change. Give an option, as 'embedway projects update --help' shows.")
+    if not (changes or alert or user_alert):
+        reject("Nothing to change. Give an option, as this shows: embedway projects update --help")
+    acts, actor = acting()
+    found = acts.find_project(actor, project)
+    if alert and not budget:
+        changes["budgets"] = realerted(found.budgets, alert)
+    if user_alert and not user_budget:
+        changes["user_budgets"] = realerted(
+            found.user_budgets, user_alert, option="--user-budget", alert_option="--user-alert"
+        )
     acts.update_project(actor, found.id, changes, unique=True)
     out.print(f"{found.id} is changed.")
 
@@ -281,8 +293,14 @@ def _working(acts: Acts, actor: Actor, project: Project) -> int:
 
 
 def _json(acts: Acts, project: Project) -> dict[str, Any]:
-    told = {"status": _status(project), "spending": spending_json(acts, project)}
-    return public(records.row(project)) | told
+    shown = public(records.row(project))
+    if project.created_ms == UNKNOWN:
+        shown["created_at"] = None
+    return shown | {"status": _status(project), "spending": spending_json(acts, project)}
+
+
+def _created(project: Project) -> str | None:
+    return "-" if project.created_ms == UNKNOWN else time(project.created_ms)
 
 
 def _with_alerts(budget: Budget) -> str:
@@ -300,10 +318,3 @@ def _rules(project: Project) -> list[str]:
         "no quantised weights": not project.allow_quantization,
     }
     return [rule for rule, holds in rules.items() if holds]
-
-
-def _check_name(name: str) -> None:
-    if not visible(name):
-        reject(
-            f"--name {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters."
-        )

@@ -1,4 +1,4 @@
-"""`embedway providers`: who can be asked, and whether they answer."""
+"""`embedway providers`: list the providers, and test whether they answer."""
 
 import asyncio
 from typing import Annotated
@@ -23,20 +23,20 @@ from embedway.config.providers import incomplete, offers
 from embedway.providers.adapter import Row
 from embedway.providers.registry import rows
 
-commands = typer.Typer(no_args_is_help=True, help="List providers and try them.")
+commands = typer.Typer(no_args_is_help=True, help="List providers and test them.")
 
 
 @commands.command("list")
 def list_providers(
     all_kinds: Annotated[
-        bool, typer.Option("--all", help="Every kind there is, and what enables it.")
+        bool, typer.Option("--all", help="List every kind of provider, and what enables it.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the providers that are enabled, those of embedway.toml first.
+    """List the enabled providers, those of embedway.toml first.
 
     A provider is enabled by its usual variable, such as OPENAI_API_KEY, by a section of
-    embedway.toml, or by running on this machine:
+    embedway.toml, or by running on this machine. To see what enables each kind:
 
         embedway providers list --all
     """
@@ -60,7 +60,8 @@ def list_providers(
     ]
     print_table(
         enabled,
-        empty="None but the models that run here. `embedway providers list --all` shows the rest.",
+        empty="No provider is enabled; only the models that run here are served. To see what "
+        "enables one: embedway providers list --all",
         as_json=as_json,
     )
     for missing in incomplete(loaded):
@@ -69,15 +70,17 @@ def list_providers(
 
 @commands.command("test")
 def try_provider(
-    name: Annotated[str, typer.Argument(help="As `list` shows it.")],
+    name: Annotated[
+        str, typer.Argument(help="The provider, as `embedway providers list` shows it.")
+    ],
     model: Annotated[
-        str | None, typer.Option(help="By any of its names; the first known if left out.")
+        str | None, typer.Option(help="Any name of the model; the first known one if left out.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Embed one short text at a provider, with each of its keys, and show what came back.
+    """Embed one short text at a provider, with each of its keys, and show the result.
 
-    The provider bills it.
+    The provider bills the text, about ten tokens for each key.
 
         embedway providers test openai
 
@@ -91,12 +94,15 @@ def try_provider(
         names = ", ".join(each.name for each in declared) or "none"
         fail(
             missing[0] if missing
-            else f"No provider {name!r} is enabled. Enabled: {names}. "
-            "`embedway providers list --all` says how."
+            else f"Provider {name!r} is not enabled. Enabled: {names}. To see how to enable "
+            "one: embedway providers list --all"
         )  # fmt: skip
     served = model_to_try(chosen, model)
     if served is None:
-        fail(f"Say which model: embedway providers test {chosen.name} --model NAME")
+        fail(
+            f"No model of {chosen.name!r} is known. Name one: embedway providers test "
+            f"{chosen.name} --model NAME"
+        )
     with err.status(f"Asking {chosen.url}"):
         trials = asyncio.run(try_keys(chosen, served, timeout_s=loaded.settings.request_timeout_s))
     for trial in trials:
@@ -114,7 +120,7 @@ def try_provider(
                 }
             )
         else:
-            unknown = "" if served.model.declared else ", a model that nobody declared"
+            unknown = "" if served.model.declared else ", a model that is not in the catalog"
             out.print(
                 f"[green]{escape(name)}[/green] answers{which}: "
                 f"{escape(served.name)}{unknown}, {trial.dimensions} dimensions, "

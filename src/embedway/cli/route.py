@@ -8,6 +8,7 @@ import msgspec
 import typer
 from rich.markup import escape
 
+from embedway.cli import options
 from embedway.cli.counted import counted
 from embedway.cli.embed import read_texts
 from embedway.cli.source import SAMPLE, Url, source
@@ -15,6 +16,9 @@ from embedway.cli.terminal import AsJson, fail, out, print_table
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import InputType, Preference
 from embedway.pipeline.dry_run import Candidate, DryRun, LeftOut
+
+MAX_DIMENSIONS = 1_000_000
+"""More than any model has."""
 
 
 def route(
@@ -50,7 +54,14 @@ def route(
         bool, typer.Option("--zero-data-retention", help="Only deployments that keep no data.")
     ] = False,
     dimensions: Annotated[
-        int | None, typer.Option(min=1, help="Shorten the vectors to these.")
+        int | None,
+        options.whole_number(
+            "--dimensions",
+            least=1,
+            most=MAX_DIMENSIONS,
+            example=512,
+            help="Shorten the vectors to N numbers.",
+        ),
     ] = None,
     input_type: Annotated[InputType | None, typer.Option(help="What the vectors are for.")] = None,
     fallbacks: Annotated[

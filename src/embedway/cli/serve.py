@@ -13,7 +13,7 @@ from embedway.auth import secret
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.named import AUTO
-from embedway.cli import notices
+from embedway.cli import notices, options
 from embedway.cli.address import AddressError, base_url, bind
 from embedway.cli.counted import counted
 from embedway.cli.terminal import fail, fetch_weights, out
@@ -37,7 +37,12 @@ def serve(
     host: Annotated[
         str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all. [127.0.0.1]")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on. [8080]")] = None,
+    port: Annotated[
+        int | None,
+        options.whole_number(
+            "--port", least=1, most=65_535, example=9000, help="Port to listen on. [8080]"
+        ),
+    ] = None,
 ) -> None:
     """Run the gateway. Ctrl-C or SIGTERM finishes what is in flight, then stops it.
 

@@ -38,7 +38,9 @@ SAMPLE = "The quick brown fox jumps over the lazy dog."
 
 Url = Annotated[
     str | None,
-    typer.Option(help=f"Of the gateway to ask, with the key in {KEY_VARIABLE}.", metavar="URL"),
+    typer.Option(
+        help=f"Address of the gateway to ask, with the key in {KEY_VARIABLE}.", metavar="URL"
+    ),
 ]
 
 T = TypeVar("T")

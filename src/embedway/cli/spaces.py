@@ -1,4 +1,4 @@
-"""`embedway spaces`: which deployments are proven to be of which vector space."""
+"""`embedway spaces`: show, prove and release which vector space each deployment is in."""
 
 import asyncio
 import time
@@ -35,6 +35,7 @@ from embedway.core.spaces import Proof
 from embedway.observe import logs
 from embedway.providers.declared import Declared
 from embedway.routing.health import Healths
+from embedway.routing.resolve import find
 from embedway.routing.spaces import Spaces
 from embedway.storage.store import Store
 
@@ -42,17 +43,19 @@ if TYPE_CHECKING:
     from embedway.pipeline.prober import Prober
 
 commands = typer.Typer(
-    no_args_is_help=True, help="Show and prove which vectors may be compared with which."
+    no_args_is_help=True,
+    help="Show and prove which deployments give vectors that can be compared.",
 )
 Model = Annotated[
-    str | None, typer.Argument(help="By any of its names; all models if left out.", metavar="MODEL")
+    str | None,
+    typer.Argument(help="Any name of the model; all models if left out.", metavar="MODEL"),
 ]
 
 _Wanted = tuple[Served, InputType | None]
 
 
 class _Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What the settings and the data folder say."""
+    """The settings, with the models, providers and proofs that they lead to."""
 
     settings: Settings
     declared: list[Declared]
@@ -61,23 +64,24 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     spaces: Spaces
 
     def deployments(self, name: str | None) -> list[Served]:
-        """Those that are probed, of the model of this name or of all."""
+        """The deployments that the gateway probes, of one model or of all.
+
+        Raises:
+            UnknownModel: No model has this name.
+        """
         chosen = [each for each in self.models.deployments() if self.spaces.is_probed(each)]
         if name is None:
             return chosen
-        found = self.models.find(name)
-        if found is None:
-            fail(f"No model {name!r} is known. `embedway models list` shows all there are.")
-        ids = {each.model.id for each in found.served}
+        ids = {each.model.id for each in find(name, self.models, param="model").served}
         return [each for each in chosen if each.model.id in ids]
 
 
 @commands.command()
 def status(model: Model = None, as_json: AsJson = False) -> None:
-    """Show which space each deployment is in, and how well its canaries agreed.
+    """Show the space of each deployment, and how close its vectors were to the space's reference.
 
-    What was found out last is shown; nobody is asked. The exit status is 1 if something has
-    drifted, so that this can be a monitor:
+    This shows the results of the last probe and asks no provider. The exit status is 1 if a
+    deployment has drifted, so a monitor can run it:
 
         embedway spaces status
 
@@ -91,10 +95,10 @@ def status(model: Model = None, as_json: AsJson = False) -> None:
 
 @commands.command()
 def prove(model: Model = None, as_json: AsJson = False) -> None:
-    """Probe every deployment of a model now, and show what came of it.
+    """Probe every deployment of a model now, and show the results.
 
-    Each provider is sent a few short texts, about 200 tokens, and bills them. The exit status is 1
-    if something has drifted or cannot be asked.
+    A probe sends a few short texts, about 200 tokens, which the provider bills. The exit status is
+    1 if a deployment has drifted or does not answer.
 
         embedway spaces prove bge-m3
     """
@@ -106,28 +110,34 @@ def prove(model: Model = None, as_json: AsJson = False) -> None:
     failed = asyncio.run(_prove(known, wanted))
     _print(known, deployments, as_json=as_json)
     for each, error in failed:
-        say_error(f"{each.id} cannot be asked: {_told(error)}")
+        say_error(
+            f"{each.id} did not answer the probe: {_cause(error)}. To see what is wrong: "
+            f"embedway providers test {each.provider}"
+        )
     _end(known, deployments, failed=bool(failed))
 
 
 @commands.command()
 def release(
     deployment: Annotated[
-        str, typer.Argument(metavar="DEPLOYMENT", help="`provider:model`, as `status` shows it.")
+        str,
+        typer.Argument(
+            metavar="DEPLOYMENT", help="`provider:model`, as `embedway spaces status` shows it."
+        ),
     ],
     accept: Annotated[
         bool,
         typer.Option(
             "--accept",
-            help="Even if its vectors are others now: they get a space of a new name.",
+            help="Release it even if its vectors changed, into a space with a new name.",
         ),
     ] = False,
 ) -> None:
-    """Probe a deployment that drifted and, if it is again what it was, release it.
+    """Probe a deployment that drifted, and let gateways use it again if its vectors are back.
 
-    A gateway that runs asks it again within seconds. If it is not what it was, nothing changes,
-    unless you accept it as it is now: then its vectors are of a space of a new name, such as
-    `bge-m3@deepinfra~2/...`, because they cannot be compared with those that it gave before.
+    A running gateway uses it again within seconds. If its vectors still differ from before, nothing
+    changes, unless you add --accept: then its vectors get a space with a new name, such as
+    `bge-m3@deepinfra~2/...`, because they cannot be compared with its earlier ones.
 
         embedway spaces release deepinfra:bge-m3
     """
@@ -135,34 +145,38 @@ def release(
     found = known.models.find(deployment)
     if found is None or not found.explicit:
         fail(
-            f"No deployment {deployment!r} is known. `embedway spaces status` shows all there are."
+            f"There is no deployment {deployment!r}. Name it as provider:model. To see all: "
+            "embedway spaces status"
         )
     served = found.served[0]
     proofs = known.spaces.known.proofs(served.id)
     drifted = [each for each in proofs if each.state == "drifted"]
     if not drifted:
-        out.print(f"{escape(served.id)} has not drifted: there is nothing to release.")
+        out.print(f"{escape(served.id)} has not drifted, so there is nothing to release.")
         return
     left = served.space(revision=drifted[0].revision, input_type=drifted[0].input_type)
     try:
-        with err.status(f"Asking {served.id}"):
+        with err.status(f"Probing {served.id}"):
             asyncio.run(_release(known, served, drifted, accept=accept))
     except ProviderError as error:
-        fail(f"{served.id} cannot be asked, and is not released: {_told(error)}")
+        fail(
+            f"{served.id} is not released, because it did not answer the probe: {_cause(error)}. "
+            f"To see what is wrong: embedway providers test {served.provider}"
+        )
     still = known.spaces.known.drifted.get(served.id)
     if still is not None:
         fail(
-            f"{served.id} still gives other vectors than those of {left}: {still.reason}. It is "
-            "not released. Find out what changed there; to use it as it is now, in a space of its "
-            "own, add --accept."
+            f"{served.id} is not released, because its vectors still differ from those of {left}: "
+            f"{still.reason}. Find out what changed at the provider. To use its new vectors, in a "
+            f"space of their own: embedway spaces release {served.id} --accept"
         )
     member = known.spaces.membership(served, drifted[0].input_type)
     now = served.space(revision=member.revision, input_type=drifted[0].input_type)
-    out.print(f"[green]{escape(served.id)}[/green] is released. It is of {escape(str(now))}.")
+    out.print(f"[green]{escape(served.id)}[/green] is released into {escape(str(now))}.")
     if member.revision != drifted[0].revision:
         out.print(
-            f"Vectors of {escape(str(left))} cannot be compared with those that it gives now: "
-            "embed again what you want to compare."
+            f"Its new vectors cannot be compared with those of {escape(str(left))}. Embed again "
+            "what you want to compare."
         )
 
 
@@ -176,17 +190,17 @@ def _known() -> _Known:
     spaces = spaces_of(settings, models, declared)
     spaces.learn(*asyncio.run(store.spaces.load()))
     if not settings.canaries:
-        fail("Nothing is proven: `canaries` is false. Set it to true, or leave it out.")
+        fail("'canaries' is false, so no space is proven. Set EMBEDWAY_CANARIES=true, or unset it.")
     return _Known(settings=settings, declared=declared, models=models, store=store, spaces=spaces)
 
 
 async def _prove(known: _Known, wanted: Sequence[_Wanted]) -> list[tuple[Served, ProviderError]]:
-    """Probes each; those that failed, and why."""
+    """Probe each deployment, and return those that failed with their errors."""
     failed: list[tuple[Served, ProviderError]] = []
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     async with _prober(known, [each for each, _ in wanted]) as prober:
         with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-            task = progress.add_task("Asking", total=len(wanted))
+            task = progress.add_task("Probing", total=len(wanted))
 
             async def one(served: Served, input_type: InputType | None) -> None:
                 try:
@@ -210,7 +224,7 @@ async def _release(
 
 @asynccontextmanager
 async def _prober(known: _Known, deployments: Sequence[Served]) -> AsyncGenerator["Prober"]:
-    """One that can ask these, and whoever makes the references to compare them with."""
+    """A prober for these deployments and for those that make their references."""
     from embedway.pipeline.calls import Calls  # noqa: PLC0415  # other commands do without it
     from embedway.pipeline.prober import Prober  # noqa: PLC0415
 
@@ -247,11 +261,11 @@ def _providers(declared: Sequence[Declared]) -> Iterator[tuple[str, Any]]:
         try:
             yield each.name, provider.build(each)
         except (ImportError, ValueError) as error:
-            fail(f"{each.name} cannot be used: {error}")
+            fail(f"Provider {each.name!r} cannot be used: {error}")
 
 
 def _input_types(known: _Known, served: Served) -> list[InputType | None]:
-    """With which it was probed, if it was."""
+    """The input types that the deployment was probed with; None alone if it never was."""
     return [each.input_type for each in known.spaces.known.proofs(served.id)] or [None]
 
 
@@ -259,7 +273,7 @@ def _print(known: _Known, deployments: Sequence[Served], *, as_json: bool) -> No
     rows = [_row(known, each, told) for each in deployments for told in _input_types(known, each)]
     print_table(
         rows,
-        empty="No provider has such a model. What runs here is checked by its digest.",
+        empty="No provider serves such a model. Models that run here are checked by their digest.",
         as_json=as_json,
     )
 
@@ -283,18 +297,18 @@ def _row(known: _Known, served: Served, input_type: InputType | None) -> dict[st
 
 
 def _end(known: _Known, deployments: Sequence[Served], *, failed: bool = False) -> None:
-    """Tells of what drifted, and with which status a command ends."""
+    """Report the deployments that drifted, and exit with status 1 if any did or `failed`."""
     drifted = [each.id for each in deployments if each.id in known.spaces.known.drifted]
     for each in drifted:
         say_error(
-            f"{each} has drifted: nobody is served by it. When it is again what it was, "
-            f"`embedway spaces release {each}`."
+            f"{each} has drifted, so gateways do not use it. Once its vectors are back: "
+            f"embedway spaces release {each}"
         )
     if drifted or failed:
         raise typer.Exit(1)
 
 
-def _told(error: ProviderError) -> str:
+def _cause(error: ProviderError) -> str:
     status = f" (HTTP {error.status})" if error.status else ""
     reason = f": {error.reason}" if error.reason else ""
     return f"{error.kind.replace('_', ' ')}{status}{reason}"

@@ -28,6 +28,7 @@ from embedway.config.models import catalog_of
 from embedway.config.providers import enabled
 from embedway.config.settings import Loaded, Settings
 from embedway.config.stores import store_of
+from embedway.core.errors import MODELS_LISTED, EmbedwayError, Remedy
 from embedway.local import weights
 from embedway.providers.declared import Declared
 from embedway.storage import database
@@ -44,11 +45,27 @@ GAP = 2
 NAME_CHARACTERS = 24
 """A longer name is cut where it stands beside its id."""
 
+LIST_MODELS = "To see all models: embedway models list"
+_REMEDIES: Mapping[Remedy, str] = {
+    "list projects": "To see all projects: embedway projects list --archived",
+    "list keys": "To see all keys: embedway keys list",
+    "create a key": "To make one: embedway keys create --name NAME",
+}
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def explain(error: EmbedwayError) -> str:
+    """The message of an error, ending with the command that helps where there is one."""
+    if error.message.endswith(MODELS_LISTED):
+        return f"{error.message.removesuffix(MODELS_LISTED)}{LIST_MODELS}"
+    return f"{error.message} {_REMEDIES[error.remedy]}" if error.remedy else error.message
 
 
 def say_error(message: object) -> None:
     """Prints what went wrong."""
+    if isinstance(message, EmbedwayError):
+        message = explain(message)
     err.print(f"[red]error:[/red] {escape(str(message))}")
 
 
@@ -144,7 +161,14 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, empty: str, as_json: bool)
         table.add_column(headers[name], justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(escape(_shown(value)) for value in row.values()))
-    out.print(table)
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:
+        out.print(table)
+    # The table pads each row to its width, which is of no use to whoever reads a pipe.
+    for line in captured.get().removesuffix("\n").split("\n"):
+        out.print(line.rstrip(" "), markup=False)
 
 
 def named(name: str | None, id: str | None) -> str | None:

@@ -10,10 +10,11 @@ import orjson
 import typer
 from rich.progress import Progress
 
-from embedway.cli import exports, sums
+from embedway.cli import exports, options, sums
 from embedway.cli.acting import acting
 from embedway.cli.counted import are
 from embedway.cli.exports import Kind
+from embedway.cli.options import as_typed
 from embedway.cli.sums import DIMENSIONS, MONEY, WIDTHS, ReportRequest
 from embedway.cli.terminal import AsJson, err, load_store, out, reject
 from embedway.core import report
@@ -22,7 +23,6 @@ from embedway.core.report import METADATA, Dimension, Filter, Query
 from embedway.storage.tables import usage as ledger
 from embedway.storage.usage import SqlUsage
 
-FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 OF_REFUSALS = ("project", "key", "reason")
 """What refused requests are counted by, beside the time."""
 OF_USAGE = tuple(name for name in DIMENSIONS if name != "reason")
@@ -34,6 +34,8 @@ ISSUER = "issuer:"
 """How the key of requests with a token of an outside issuer begins."""
 
 Names = list[str] | None
+Filters = Sequence[tuple[Dimension, Sequence[str]]]
+"""What may be in each dimension."""
 
 
 def usage(
@@ -44,9 +46,12 @@ def usage(
             f"requests by {', '.join([*WIDTHS, *OF_REFUSALS])}; {BY_OF_REFUSALS} if left out."
         ),
     ] = None,
-    since: Annotated[datetime | None, typer.Option(formats=FORMATS, help="From then on.")] = None,
+    since: Annotated[
+        datetime | None,
+        options.time("--since", help="From this time on, such as 2026-11-01 or 2026-11-01T13:30."),
+    ] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=FORMATS, help="Up to but without then.")
+        datetime | None, options.time("--until", help="Up to this time, without it.")
     ] = None,
     time_zone: Annotated[
         str, typer.Option(help="Whose days and clocks, such as Europe/Berlin.")
@@ -98,7 +103,14 @@ def usage(
 
         embedway usage --lines --since 2026-01-01 --output lines.parquet
     """
-    project, key = _known(project, key)
+    if output is None and lines:
+        reject("--lines needs --output: embedway usage --lines --output lines.csv")
+    if output and as_json:
+        reject(f"--json prints and --output {str(output)!r} writes a file. Leave one of them out.")
+    if lines and refused:
+        reject("Refused requests have no lines, only counts. Leave out --lines or --refused.")
+    if output and (why := exports.refusal(output)):
+        reject(f"--output {str(output)!r} is not possible: {why}.")
     given = {"project": project, "key": key, "model": model, "provider": provider, "user": user}
     named = {DIMENSIONS[name]: values for name, values in given.items() if values}
     where = [*named.items(), *_of_metadata(metadata or [])]
@@ -106,16 +118,8 @@ def usage(
         by = BY_OF_REFUSALS if refused else BY
     asked = _asked(by, since, until, time_zone, where, refused=refused)
     if output is None:
-        if lines:
-            reject("--lines needs --output: embedway usage --lines --output lines.csv")
         sums.show(asked, _source(), as_json=as_json)
         return
-    if as_json:
-        reject(f"--json prints and --output {str(output)!r} writes a file. Leave one of them out.")
-    if lines and refused:
-        reject("Refused requests have no lines, only counts. Leave out --lines or --refused.")
-    if why := exports.refusal(output):
-        reject(f"--output {str(output)!r} is not possible: {why}.")
     count = _write_lines(asked, output) if lines else sums.write(asked, _source(), output)
     out.print(f"{are(count, 'line' if lines else 'sum')} in {output}.")
 
@@ -124,16 +128,22 @@ def _source() -> SqlUsage:
     return SqlUsage(load_store().database)
 
 
-def _known(projects: Names, keys: Names) -> tuple[Names, Names]:
-    """The ids of the projects that are named, and the keys, of which each exists."""
-    if not projects and not keys:
-        return projects, keys
+def _known(where: Filters) -> Filters:
+    """The filters with ids in place of the names of projects; each project and key exists."""
+    if not {of for of, _ in where} & {"project_id", "key_id"}:
+        return where
     acts, actor = acting()
-    for key in keys or ():
-        # Whoever came with a token of an outside issuer has no key of ours, a canary has none.
-        if key and not key.startswith(ISSUER):
-            acts.find_key(actor, key)
-    return [each and acts.find_project(actor, each).id for each in projects or ()], keys
+    known: list[tuple[Dimension, Sequence[str]]] = []
+    for of, values in where:
+        if of == "project_id":
+            known.append((of, [each and acts.find_project(actor, each).id for each in values]))
+            continue
+        for each in values if of == "key_id" else ():
+            # Tokens of an outside issuer have no key of ours, and neither have canaries.
+            if each and not each.startswith(ISSUER):
+                acts.find_key(actor, each)
+        known.append((of, values))
+    return known
 
 
 def _asked(
@@ -141,27 +151,36 @@ def _asked(
     since: datetime | None,
     until: datetime | None,
     time_zone: str,
-    where: Sequence[tuple[Dimension, Sequence[str]]],
+    where: Filters,
     *,
     refused: bool,
 ) -> ReportRequest:
     if time_zone not in zones():
-        reject(f"There is no time zone {time_zone!r}. Use a name such as Europe/Berlin, or UTC.")
+        reject(
+            f"There is no time zone {time_zone!r}. Use a name such as --time-zone Europe/Berlin, "
+            "or UTC."
+        )
     zone = ZoneInfo(time_zone)
     names = _names(by, refused=refused)
-    if refused and not {of for of, _ in where} <= report.OF_REFUSALS:
-        reject("Refused requests are counted by project and key. Leave out all other filters.")
-    for each in (*names, *(value for of, values in where for value in (of, *values))):
+    if others := [of for of, _ in where if refused and of not in report.OF_REFUSALS]:
+        named = {of: f"--{name}" for name, of in DIMENSIONS.items()}
+        typed = ", ".join(dict.fromkeys(named.get(of, "--metadata") for of in others))
+        reject(f"Refused requests are counted by project and key. Leave out {typed} or --refused.")
+    filters = [(of, *values) for of, values in where if of != "project_id"]
+    for each in (*names, *(text for texts in filters for text in texts)):
         if not _is_unicode(each):
             reject(f"{each!r} is not UTF-8, and so is not in the ledger.")
     since_ms, until_ms = (
         None if each is None else epoch_ms(each.replace(tzinfo=zone)) for each in (since, until)
     )
-    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
-        reject("--since is not before --until. Swap them, or leave one out.")
+    if since and until and since >= until:
+        reject(
+            f"--since {as_typed(since)!r} is not before --until {as_typed(until)!r}. Swap them, or "
+            "leave one out."
+        )
     query = Query(
         by=tuple(DIMENSIONS.get(name, name) for name in names if name not in WIDTHS),
-        where=tuple(Filter(of, tuple(values)) for of, values in where),
+        where=tuple(Filter(of, tuple(values)) for of, values in _known(where)),
         width=next((WIDTHS[name] for name in names if name in WIDTHS), None),
         zone=zone,
     )
@@ -171,16 +190,21 @@ def _asked(
 
 
 def _names(by: str, *, refused: bool) -> tuple[str, ...]:
-    typed = [name.strip() for name in by.split(",") if name.strip()]
-    names = [each if each.startswith(METADATA) else each.replace("-", "_") for each in typed]
+    found = [name.strip() for name in by.split(",") if name.strip()]
+    names = [each if each.startswith(METADATA) else each.replace("-", "_") for each in found]
     known = {*WIDTHS, *(OF_REFUSALS if refused else OF_USAGE)}
     known |= {each for each in names if _is_metadata(each) and not refused}
     if unknown := sorted({*names} - known):
         choices = ", ".join([*WIDTHS, *OF_REFUSALS]) if refused else CHOICES
-        reject(f"Cannot sum by {', '.join(unknown)}. Choose from: {choices}.")
-    if len(times := [each for each in dict.fromkeys(names) if each in WIDTHS]) > 1:
-        reject(f"Cannot sum by {' and '.join(times)} at once. Choose one of them.")
-    return tuple(dict.fromkeys(names))
+        reject(
+            f"--by {by!r} is not possible: nothing is summed by "
+            f"{' or '.join(map(repr, unknown))}. Choose from: {choices}."
+        )
+    if twice := [each for each in dict.fromkeys(names) if names.count(each) > 1]:
+        reject(f"--by {by!r} has {' and '.join(map(repr, twice))} more than once. Type it once.")
+    if len(times := [each for each in names if each in WIDTHS]) > 1:
+        reject(f"--by {by!r} has {' and '.join(map(repr, times))}. Choose one of them.")
+    return tuple(names)
 
 
 def _is_unicode(text: str) -> bool:

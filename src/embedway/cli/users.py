@@ -6,6 +6,7 @@ import typer
 
 from embedway.admin.acts import Acts, Changes
 from embedway.admin.public_fields import public
+from embedway.admin.rules import end_user_id
 from embedway.cli.acting import (
     PAGE,
     OfProject,
@@ -25,19 +26,37 @@ from embedway.cli.amounts import (
     LimitOption,
     budgets,
     limits,
+    realerted,
     shown_budget,
     shown_limit,
 )
-from embedway.cli.terminal import AsJson, out, print_json, print_table, reject
+from embedway.cli.terminal import AsJson, fail, out, print_json, print_table, reject
 from embedway.core.budgets import Budget
+from embedway.core.errors import InvalidRequest, NotFound
 from embedway.core.limits import Limit
 from embedway.core.projects import EndUser
+from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
 from embedway.storage import records
 
 AS_PROJECT = "as the project says"
 
+
+def _check_id(id: str) -> str:
+    try:
+        return end_user_id(id)
+    except InvalidRequest:
+        reject(
+            f"ID {id!r} is not possible: use 1 to {MAX_ATTRIBUTION_CHARACTERS} characters of UTF-8."
+        )
+
+
 EndUserId = Annotated[
-    str, typer.Argument(metavar="ID", help="As in X-On-Behalf-Of or `user` of its requests.")
+    str,
+    typer.Argument(
+        metavar="ID",
+        callback=_check_id,
+        help="The end user, as in X-On-Behalf-Of or `user` of its requests.",
+    ),
 ]
 
 commands = typer.Typer(
@@ -47,7 +66,7 @@ commands = typer.Typer(
 
 @commands.command("list")
 def list_users(project: OfProject, as_json: AsJson = False) -> None:
-    """List the end users of a project that have a record; others are as the project says."""
+    """List the end users with a record in a project; its own rules hold for all others."""
     acts, actor = acting()
     of = acts.find_project(actor, project).id
     found = every(
@@ -106,20 +125,24 @@ def set_user(
 
     `none` is no limit at all; `project` is what the project has for each end user.
     """
-    acts, actor = acting()
-    of = acts.find_project(actor, project).id
     changes: dict[str, Any] = {}
-    if limit is not None:
+    if limit:
         changes["limits"] = None if limit == [PROJECT] else limits(limit)
     if budget == [PROJECT]:
         if alert:
-            reject("--budget project has the alerts of the project. Leave --alert out.")
+            reject(
+                f"--budget {PROJECT!r} has the alerts of the project. Leave out --alert "
+                f"{', '.join(map(repr, alert))}."
+            )
         changes["budgets"] = None
-    elif budget is not None or alert is not None:
-        before = acts.end_user(actor, of, end_user).budgets or ()
-        changes["budgets"] = budgets(budget, alerts=alert, before=before)
-    if not changes:
-        reject("Say --limit, --budget or --alert. 'embedway users set --help' shows how.")
+    elif budget:
+        changes["budgets"] = budgets(budget, alerts=alert)
+    elif not (changes or alert):
+        reject("Give --limit, --budget or --alert, as this shows: embedway users set --help")
+    acts, actor = acting()
+    of = acts.find_project(actor, project).id
+    if alert and not budget:
+        changes["budgets"] = realerted(acts.end_user(actor, of, end_user).budgets or (), alert)
     acts.set_end_user(actor, of, end_user, changes)
     out.print(f"{end_user} is changed.", markup=False)
 
@@ -142,7 +165,11 @@ def unblock(end_user: EndUserId, project: OfProject) -> None:
 def remove(end_user: EndUserId, project: OfProject) -> None:
     """Remove the record: the end user is as all others of the project. Its usage is kept."""
     acts, actor = acting()
-    acts.remove_end_user(actor, acts.find_project(actor, project).id, end_user)
+    of = acts.find_project(actor, project).id
+    try:
+        acts.remove_end_user(actor, of, end_user)
+    except NotFound as error:
+        fail(f"{error} To see who has one: embedway users list --project {of}")
     out.print(f"{end_user} has no record any more.", markup=False)
 
 

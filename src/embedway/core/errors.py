@@ -34,9 +34,11 @@ import random
 from collections.abc import Mapping
 from copy import copy
 from itertools import islice
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 SHOWN_CHARACTERS = 60
+MODELS_LISTED = "GET /v1/models lists those there are."
+"""The end of a message about an unknown model. The command line replaces it with its own."""
 LEAST_WAIT_S = 0.25
 """Before another try, also where a provider says that it may be at once."""
 LONGEST_WAIT_S = 60.0
@@ -55,6 +57,17 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
+def quoted(text: str) -> str:
+    """A name or an id for a message: in single quotes, and the start of it if long."""
+    cut = f"{text[:SHOWN_CHARACTERS]}..." if len(text) > SHOWN_CHARACTERS else text
+    return repr(cut)
+
+
+Remedy = Literal["list projects", "list keys", "create a key"]
+"""What helps after an error. The command line names its command for it; over HTTP the message
+stands alone."""
+
+
 class EmbedwayError(Exception):
     """The root: what the client is told, and how.
 
@@ -62,6 +75,7 @@ class EmbedwayError(Exception):
         message: What was wrong, with the value, and what to do. Never a secret, never a text.
         param: The request field at fault, if there is one.
         headers: Extra response headers, for instance `Retry-After`.
+        remedy: What helps, where a command does.
     """
 
     status: ClassVar[int] = 500
@@ -72,11 +86,17 @@ class EmbedwayError(Exception):
     that is null or shared with another kind."""
 
     def __init__(
-        self, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        remedy: Remedy | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        self.remedy: Remedy | None = remedy
         self.headers: Mapping[str, str] = headers or {}
         self.key_id = ""
         """The key of the request, if it is known but refused; not told to clients."""

@@ -1,7 +1,7 @@
 """From a name to what it stands for, or to what the client is told that it may have meant."""
 
 from embedway.catalog.catalog import Catalog, Named
-from embedway.core.errors import UnknownModel
+from embedway.core.errors import MODELS_LISTED, UnknownModel
 
 
 def find(name: str, catalog: Catalog, *, param: str) -> Named:
@@ -12,5 +12,4 @@ def find(name: str, catalog: Catalog, *, param: str) -> Named:
     """
     if found := catalog.find(name):
         return found
-    hint = catalog.hint(name, otherwise="GET /v1/models lists those there are.")
-    raise UnknownModel(f"The model {name!r} does not exist. {hint}", param=param)
+    raise UnknownModel(catalog.unknown(name, otherwise=MODELS_LISTED), param=param)

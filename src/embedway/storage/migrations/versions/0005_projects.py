@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from embedway.core.clock import now_ms
+
 revision = "0005"
 down_revision = "0004"
 
@@ -31,7 +33,7 @@ def upgrade() -> None:
         sa.insert(projects).values(
             id=DEFAULT_PROJECT,
             name="default",
-            created_ms=0,
+            created_ms=now_ms(),
             eu_native=False,
             zero_data_retention=False,
             allow_quantization=True,
