@@ -840,6 +840,21 @@ def test_at_a_terminal(tmp_path: Path) -> None:
     assert (row["project_name"], row["key_name"]) == ("web", "shop")
 
 
+@pytest.mark.parametrize("user", ["\x1b]0;title\x07\x1b[31mred", "a\nkey_forged", "\u202egnp.exe"])
+def test_what_clients_send_steers_no_terminal(tmp_path: Path, user: str) -> None:
+    """Ids of end users and metadata are shown with all that is not printable written out."""
+    home = {"EMBEDWAY_DATA_DIR": str(tmp_path)}
+    engine = database.connect(tmp_path / "embedway.db")
+    record(engine, [line(1, NOW_MS, user=user, metadata={"team": user})])
+    engine.dispose()
+    written_out = user.encode("unicode_escape").decode()
+    for by in ("user", "metadata.team"):
+        piped = CliRunner(env=home).invoke(commands, ["usage", "--by", by]).stdout
+        for printed in (at_terminal("usage", "--by", by, env=home, columns=100), piped):
+            assert written_out in printed
+            assert user not in printed
+
+
 def test_whose_usage(home: dict[str, str]) -> None:
     """Projects are named by id or name, archived ones by id; keys by id; '' is nobody."""
     for arguments, requests in (

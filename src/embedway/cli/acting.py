@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.markup import escape
 
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
@@ -15,7 +14,7 @@ from embedway.admin.amounts import spending_cards
 from embedway.admin.rules import MAX_NAME_CHARACTERS, visible
 from embedway.catalog.catalog import LOCAL
 from embedway.cli.amounts import shown_alerts, shown_budget
-from embedway.cli.terminal import explain, fail, load_catalog, load_store, out, reject
+from embedway.cli.terminal import escape, explain, fail, load_catalog, load_store, out, reject
 from embedway.config import settings as config
 from embedway.core.clock import now_ms
 from embedway.core.errors import UnknownModel

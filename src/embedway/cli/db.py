@@ -4,12 +4,11 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import Engine
 
 from embedway.cli.counted import counted
-from embedway.cli.terminal import AsJson, err, fail, load_settings, out, print_json, reject
+from embedway.cli.terminal import AsJson, err, escape, fail, load_settings, out, print_json, reject
 from embedway.config.settings import Settings
 from embedway.config.stores import database_of, revealed, store_of
 from embedway.core.clock import now_ms

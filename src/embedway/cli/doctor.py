@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import typer
-from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.catalog import catalog
@@ -21,14 +20,7 @@ from embedway.catalog.model import Served
 from embedway.cli import notices
 from embedway.cli.address import AddressError, answers, base_url, bind, read
 from embedway.cli.counted import counted
-from embedway.cli.terminal import (
-    AsJson,
-    err,
-    load_providers,
-    out,
-    print_json,
-    wheel_of,
-)
+from embedway.cli.terminal import AsJson, err, escape, load_providers, out, print_json, wheel_of
 from embedway.cli.trials import TOKENS, Trial, cost_usd, model_to_try, try_keys
 from embedway.config import settings as config
 from embedway.config.models import catalog_of

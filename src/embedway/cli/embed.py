@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
 from embedway.catalog.model import Model
@@ -18,6 +17,7 @@ from embedway.cli.lengths import too_long
 from embedway.cli.terminal import (
     LIST_MODELS,
     err,
+    escape,
     fail,
     fetch_weights,
     load_providers,

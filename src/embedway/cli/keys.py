@@ -4,7 +4,6 @@ import re
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
@@ -38,7 +37,7 @@ from embedway.cli.amounts import (
     shown_limit,
 )
 from embedway.cli.counted import counted
-from embedway.cli.terminal import AsJson, out, print_json, print_table, reject
+from embedway.cli.terminal import AsJson, escape, out, print_json, print_table, reject
 from embedway.core.clock import now_ms
 from embedway.core.keys import SCOPES, Key
 from embedway.core.pages import Page

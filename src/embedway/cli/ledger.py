@@ -6,14 +6,13 @@ from itertools import chain, islice
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from embedway.cli import options
 from embedway.cli.acting import acting
 from embedway.cli.counted import are, counted
 from embedway.cli.options import as_typed
-from embedway.cli.terminal import AsJson, err, fail, load_store, out, print_json, reject
+from embedway.cli.terminal import AsJson, err, escape, fail, load_store, out, print_json, reject
 from embedway.core.clock import now_ms
 from embedway.storage import recount, retention
 from embedway.storage.recount import Difference

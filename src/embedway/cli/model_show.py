@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from embedway.admin.cards import DeploymentCard
 from embedway.cli.counted import counted
 from embedway.cli.source import SAMPLE, Source, Url, source
-from embedway.cli.terminal import AsJson, err, fail, out, print_json, print_table
+from embedway.cli.terminal import AsJson, err, escape, fail, out, print_json, print_table
 from embedway.core.errors import EmbedwayError
 from embedway.core.request import Preference
 

@@ -4,12 +4,12 @@ import asyncio
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from embedway.catalog import catalog
 from embedway.cli.terminal import (
     AsJson,
     err,
+    escape,
     fail,
     load_providers,
     out,

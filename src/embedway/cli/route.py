@@ -6,13 +6,12 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.markup import escape
 
 from embedway.cli import options
 from embedway.cli.counted import counted
 from embedway.cli.embed import read_texts
 from embedway.cli.source import SAMPLE, Url, source
-from embedway.cli.terminal import AsJson, fail, out, print_table
+from embedway.cli.terminal import AsJson, escape, fail, out, print_table
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import InputType, Preference
 from embedway.pipeline.dry_run import Candidate, DryRun, LeftOut

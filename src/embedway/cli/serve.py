@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
-from rich.markup import escape
 
 from embedway.auth import secret
 from embedway.catalog import catalog
@@ -16,7 +15,7 @@ from embedway.catalog.named import AUTO
 from embedway.cli import notices, options
 from embedway.cli.address import AddressError, base_url, bind
 from embedway.cli.counted import counted
-from embedway.cli.terminal import fail, fetch_weights, out
+from embedway.cli.terminal import escape, fail, fetch_weights, out
 from embedway.config import settings as config
 from embedway.config.providers import enabled, incomplete
 from embedway.config.settings import Loaded

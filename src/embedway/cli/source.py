@@ -14,12 +14,11 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import msgspec
 import typer
-from rich.markup import escape
 
 from embedway.admin.cards import DeploymentCard
 from embedway.catalog import catalog
 from embedway.cli.address import answers, base_url
-from embedway.cli.terminal import err, fail, fetch_weights, load_store, reject
+from embedway.cli.terminal import err, escape, fail, fetch_weights, load_store, reject
 from embedway.config import settings as config
 from embedway.config.providers import enabled
 from embedway.config.settings import Loaded

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
 from embedway.catalog.catalog import LOCAL, Catalog
@@ -17,6 +16,7 @@ from embedway.catalog.model import Served
 from embedway.cli.terminal import (
     AsJson,
     err,
+    escape,
     fail,
     fetch_weights,
     load_providers,

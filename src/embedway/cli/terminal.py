@@ -8,8 +8,9 @@ from typing import Annotated, Any, NoReturn, cast
 
 import orjson
 import typer
+from rich import markup
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -53,6 +54,29 @@ _REMEDIES: Mapping[Remedy, str] = {
 }
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+class Lines(str):
+    """A value of several lines, for a table."""
+
+    __slots__ = ()
+
+
+def visible(text: str) -> str:
+    r"""The text with all that is not printed written out, as `\x1b` is.
+
+    Ids of end users and metadata are whatever clients send; some of it would steer a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def escape(text: str) -> str:
+    """The text as a console prints it: nothing in it is markup, or steers the terminal."""
+    return markup.escape("\n".join(map(visible, text.split("\n"))))
 
 
 def explain(error: EmbedwayError) -> str:
@@ -177,14 +201,16 @@ def named(name: str | None, id: str | None) -> str | None:
         return id
     if len(name) > NAME_CHARACTERS:
         name = f"{name[:NAME_CHARACTERS]}..."
-    return f"{name}\n{id}" if out.is_terminal else f"{name} ({id})"
+    if out.is_terminal:
+        return Lines(f"{visible(name)}\n{visible(id)}")
+    return f"{name} ({id})"
 
 
 def _width_of(rows: Sequence[Mapping[str, Any]], headers: Mapping[str, str]) -> int:
-    """How wide their table is, in characters, if no cell is broken."""
+    """How wide their table is, in places of a terminal, if no cell is broken."""
     columns = (
         max(
-            len(line)
+            cell_len(line)
             for cell in (header, *(_shown(row[name]) for row in rows))
             for line in cell.split("\n")
         )
@@ -208,8 +234,10 @@ def _shown(value: object) -> str:
             return ""
         case bool():
             return "yes" if value else "no"
+        case Lines():
+            return value
         case _:
-            return str(value)
+            return visible(str(value))
 
 
 def wheel_of(model: Model) -> Wheel:

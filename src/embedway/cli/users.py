@@ -30,7 +30,7 @@ from embedway.cli.amounts import (
     shown_budget,
     shown_limit,
 )
-from embedway.cli.terminal import AsJson, fail, out, print_json, print_table, reject
+from embedway.cli.terminal import AsJson, escape, fail, out, print_json, print_table, reject
 from embedway.core.budgets import Budget
 from embedway.core.errors import InvalidRequest, NotFound
 from embedway.core.limits import Limit
@@ -144,21 +144,21 @@ def set_user(
     if alert and not budget:
         changes["budgets"] = realerted(acts.end_user(actor, of, end_user).budgets or (), alert)
     acts.set_end_user(actor, of, end_user, changes)
-    out.print(f"{end_user} is changed.", markup=False)
+    out.print(f"{escape(end_user)} is changed.")
 
 
 @commands.command()
 def block(end_user: EndUserId, project: OfProject) -> None:
     """Refuse all requests for an end user, within a second."""
     _set(end_user, project, given(blocked=True))
-    out.print(f"{end_user} is blocked.", markup=False)
+    out.print(f"{escape(end_user)} is blocked.")
 
 
 @commands.command()
 def unblock(end_user: EndUserId, project: OfProject) -> None:
     """Answer requests for an end user again."""
     _set(end_user, project, given(blocked=False))
-    out.print(f"{end_user} is not blocked.", markup=False)
+    out.print(f"{escape(end_user)} is not blocked.")
 
 
 @commands.command()
@@ -170,7 +170,7 @@ def remove(end_user: EndUserId, project: OfProject) -> None:
         acts.remove_end_user(actor, of, end_user)
     except NotFound as error:
         fail(f"{error} To see who has one: embedway users list --project {of}")
-    out.print(f"{end_user} has no record any more.", markup=False)
+    out.print(f"{escape(end_user)} has no record any more.")
 
 
 def _set(end_user: str, project: str, changes: Changes) -> None:
