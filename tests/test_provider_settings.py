@@ -236,7 +236,7 @@ def test_a_package_brings_a_provider(tmp_path: Path) -> None:
 
 def test_trying_a_provider_that_is_not_there(tmp_path: Path) -> None:
     """`providers test` says what to do about a provider that is unknown or does not answer."""
-    assert "No provider 'x' is enabled" in run(tmp_path, "providers", "test", "x").stderr
+    assert "Provider 'x' is not enabled" in run(tmp_path, "providers", "test", "x").stderr
     toml = "[providers.vllm]\nbase_url = 'http://127.0.0.1:1/v1'\n"
     assert "Say which model" in run(tmp_path, "providers", "test", "vllm", toml=toml).stderr
     done = run(tmp_path, "providers", "test", "vllm", "--model", "m", toml=toml)
