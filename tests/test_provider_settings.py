@@ -238,7 +238,10 @@ def test_trying_a_provider_that_is_not_there(tmp_path: Path) -> None:
     """`providers test` says what to do about a provider that is unknown or does not answer."""
     assert "Provider 'x' is not enabled" in run(tmp_path, "providers", "test", "x").stderr
     toml = "[providers.vllm]\nbase_url = 'http://127.0.0.1:1/v1'\n"
-    assert "Say which model" in run(tmp_path, "providers", "test", "vllm", toml=toml).stderr
+    assert (
+        "No model of 'vllm' is known"
+        in run(tmp_path, "providers", "test", "vllm", toml=toml).stderr
+    )
     done = run(tmp_path, "providers", "test", "vllm", "--model", "m", toml=toml)
     assert done.returncode == 1
     assert "nothing answers at http://127.0.0.1:1/v1" in done.stderr
