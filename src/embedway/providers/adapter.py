@@ -107,9 +107,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     credentials: str = "bearer"
     """`bearer`, `none`, `header:NAME`, or one of `providers/credentials.py`."""
     fields: Fields = Fields()
-    codes: tuple[tuple[str, Kind], ...] = ()
-    """What its error codes mean where they mean something else elsewhere: a pattern for the code in
-    lower case, and the kind of failure."""
+    failures: tuple[tuple[str, Kind], ...] = ()
+    """What its errors mean where the same words mean something else elsewhere: a pattern for code
+    and message in lower case, and the kind of failure. The first that matches wins."""
     limits: Limits = Limits()
     max_in_flight: int = 64
     """Calls to one such provider at a time."""

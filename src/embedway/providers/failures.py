@@ -159,15 +159,16 @@ _SECRET = re.compile(
 )
 
 
-def read(reply: Reply, codes: Sequence[tuple[str, Kind]] = ()) -> ProviderError:
+def read(reply: Reply, own: Sequence[tuple[str, Kind]] = ()) -> ProviderError:
     """The failure that `reply` reports, be its status what it may.
 
     Args:
         reply: What the provider answered.
-        codes: What the provider's own codes mean; they go before `CODES`.
+        own: What this provider's words mean; they go before all tables.
     """
     message, code, field, item = _said(reply.body)
-    kind = _first(codes, code.lower()) or classify(reply.status, code, message, field=field)
+    own_kind = _first(own, f"{code} {message}".lower()) if own else None
+    kind = own_kind or classify(reply.status, code, message, field=field)
     quoted = kind in _OF_CLIENT and not OPERATORS.search(message)
     refused = kind == "failed" and reply.status in _OF_CONTENT
     return ProviderError(

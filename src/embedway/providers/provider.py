@@ -91,8 +91,9 @@ class Provider:
             if adapter is self._plain or not self._refuses_base64(error):
                 raise
         result = await self._embed(batch, self._plain)
-        self._adapter = self._plain
-        _log.warning("base64 refused", provider=self.name)
+        if self._adapter is adapter:  # the first of several that were refused at once
+            self._adapter = self._plain
+            _log.warning("base64 refused", provider=self.name)
         return result
 
     def _refuses_base64(self, error: ProviderError) -> bool:

@@ -120,7 +120,7 @@ class Bedrock:
         if code and isinstance(message, str | None):
             body = msgspec.json.encode({"code": code, "message": message or ""})
             reply = msgspec.structs.replace(reply, body=body)
-        return failures.read(reply, self._row.codes)
+        return failures.read(reply, self._row.failures)
 
     def _to_nova(self, batch: Batch) -> dict[str, Any]:
         mode = self._row.fields.truncations[batch.truncate]

@@ -67,4 +67,4 @@ class Gemini:
 
     def error(self, reply: Reply) -> ProviderError:
         """See `embedway.providers.adapter.Adapter.error`."""
-        return failures.read(reply, self._row.codes)
+        return failures.read(reply, self._row.failures)

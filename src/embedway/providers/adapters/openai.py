@@ -87,4 +87,4 @@ class OpenAi:
 
     def error(self, reply: Reply) -> ProviderError:
         """See `embedway.providers.adapter.Adapter.error`."""
-        return failures.read(reply, self._row.codes)
+        return failures.read(reply, self._row.failures)

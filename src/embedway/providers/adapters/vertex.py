@@ -103,7 +103,7 @@ class Vertex:
 
     def error(self, reply: Reply) -> ProviderError:
         """See `embedway.providers.adapter.Adapter.error`."""
-        return failures.read(reply, self._row.codes)
+        return failures.read(reply, self._row.failures)
 
     def _predicted(self, reply: Reply) -> tuple[list[list[float]], int | None, bool]:
         answer = parse(_PREDICTED, reply)

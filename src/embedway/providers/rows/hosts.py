@@ -130,9 +130,13 @@ ROWS: tuple[Row, ...] = (
         base_url="https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         key_variables=("DASHSCOPE_API_KEY",),
         fields=Fields(dimensions="dimensions"),
-        # With 429, of its limit of tokens a minute. What is spent is 400 Arrearage or 403
-        # AllocationQuota.FreeTierOnly (alibabacloud.com/help/en/model-studio/error-code, 2026-06).
-        codes=(("insufficient_quota", "rate_limit"),),
+        # With 429 these two are its limit of tokens a minute; what is spent is 400 Arrearage or 403
+        # AllocationQuota.FreeTierOnly (alibabacloud.com/help/en/model-studio/error-code, 2026-06,
+        # and what clients of it are tested with).
+        failures=(
+            (r"free allocated quota exceeded", "quota"),
+            (r"insufficient_quota|throttling\.allocationquota", "rate_limit"),
+        ),
         limits=Limits(max_items=10),
         hq_country="CN",
         region="Singapore",
