@@ -12,16 +12,22 @@ import msgspec
 UNREADABLE = -1
 """Stands for tokens that a reply reports in a form that is no count."""
 
-_COUNT = re.compile(rb"(\d{1,15})(?:\.0{1,15})?")
+MAX_DIGITS = 15
+"""No count of tokens has more."""
+
+_NOTHING = frozenset({b"", b"null"})
+_WHOLE = re.compile(rb"(\d{1,%d})\.0{1,15}" % MAX_DIGITS)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def count(raw: msgspec.Raw) -> int | None:
     """The whole number that `raw` is; None for nothing, `UNREADABLE` for anything else."""
     text = bytes(raw)
-    if text in {b"", b"null"}:
+    if text.isdigit() and len(text) <= MAX_DIGITS:
+        return int(text)
+    if text in _NOTHING:
         return None
-    found = _COUNT.fullmatch(text)
+    found = _WHOLE.fullmatch(text)
     return int(found[1]) if found else UNREADABLE
 
 
@@ -31,15 +37,17 @@ def tokens(usage: msgspec.Raw, *names: str) -> int | None:
     Returns:
         None if there is none of these fields, `UNREADABLE` if what there is is no count.
     """
-    if bytes(usage) in {b"", b"null"}:
-        return None
     try:
         fields = _FIELDS.decode(usage)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return UNREADABLE
-    counts = [count(fields[name]) for name in names if name in fields]
-    known = [each for each in counts if each is not None]
-    return next((each for each in known if each != UNREADABLE), known[0] if known else None)
+        return None if bytes(usage) in _NOTHING else UNREADABLE
+    unreadable = None
+    for name in names:
+        if name in fields and (counted := count(fields[name])) is not None:
+            if counted != UNREADABLE:
+                return counted
+            unreadable = UNREADABLE
+    return unreadable
 
 
 def within(usage: msgspec.Raw, name: str) -> msgspec.Raw:
