@@ -20,7 +20,7 @@ from embedway.testing import vector_of
 
 WIDTH = 8
 KINDS: dict[Kind, str] = {
-    **dict.fromkeys(sorted(TRANSIENT | OF_THE_PROVIDER), "elsewhere"),
+    **dict.fromkeys((*sorted(TRANSIENT | OF_THE_PROVIDER), "item_failed"), "elsewhere"),
     **dict.fromkeys(("request", "item_too_long", "batch_too_large", "dimensions"), "the caller's"),
 }
 
@@ -70,6 +70,14 @@ def test_who_is_asked_after_a_failure(kind: Kind) -> None:
             send([first, second])
         assert refused.value.kind == kind
         assert second.told == []
+
+
+def test_whoever_computes_an_item_is_asked_before_it_is_blamed() -> None:
+    """No item is searched for as long as another deployment may compute all of them."""
+    texts = ["a", "b", "c"]
+    first = FunctionRoute(failing(ProviderError("item_failed", billed="maybe")), batch_of(texts))
+    assert [part.at for part in send([first, FunctionRoute(well, batch_of(texts))], 3).parts] == [1]
+    assert first.told == ["item_failed"]
 
 
 def test_malformed_answers_go_elsewhere() -> None:

@@ -87,7 +87,8 @@ class Calls:
 def test_kinds() -> None:
     """Each kind is the client's fault, the operator's, a rate limit or a failure that counts."""
     assert TRANSIENT - {"rate_limit"} | {"malformed"} == FAILURES
-    assert {"request", "item_too_long", "batch_too_large", "dimensions"} == THE_CLIENTS
+    of_input = {"request", "item_too_long", "item_failed", "batch_too_large"}
+    assert of_input | {"dimensions"} == THE_CLIENTS
 
 
 @pytest.mark.parametrize("kind", sorted(FAILURES))

@@ -48,8 +48,10 @@ NUMBERS = itertools.count()
 TURNS = itertools.count()
 
 RIGHT = (
-    *("shuffled indices", "no indices", "floats"),
-    *("no usage", "null usage", "usage negative", "usage zero", "usage absurd"),
+    *("shuffled indices", "no indices", "missing index", "index 0 left out", "null index"),
+    *("floats", "no usage", "null usage", "usage negative", "usage zero", "usage absurd"),
+    *("usage enormous", "usage as string", "usage with a point", "usage fractional", "usage NaN"),
+    *("usage as list", "usage as empty list", "usage as number"),
     *("unknown fields", "white space", "content type text/plain", "no content type"),
     *("201", "206", "no content-length", "chunked", "1xx first", "gzip", "deflate", "HTTP/1.0"),
     *("answers twice", "sets a cookie", "reset of no calendar"),
@@ -57,10 +59,6 @@ RIGHT = (
 EITHER: dict[str, set[int]] = {
     # Whether a reply is read that another parser would refuse is the HTTP library's to say.
     "float index": {502},
-    "usage as string": {200, 502},
-    "usage fractional": {200, 502},
-    "usage enormous": {200, 502},
-    "usage as list": {200, 502},
     "content-length too short": {502},
     "HTTP/2": {200, 502},
     "HTTP/0.9": {200, 502},
@@ -318,7 +316,9 @@ OF_VECTORS = (
     *("OpenAI's error with 200", "not base64", "number of 5000 digits"),
 )
 OF_ALL = (
-    *("usage negative", "usage absurd", "401", "401 empty", "429 of seconds", "500", "503"),
+    *("usage negative", "usage absurd", "usage enormous", "usage as string", "usage with a point"),
+    *("usage fractional", "usage NaN", "usage as list"),
+    *("401", "401 empty", "429 of seconds", "500", "503"),
     *("404 HTML", "close in the body", "reset before the head", "gzip", "chunked"),
     *("401 that repeats the key", "400 that repeats the key in every form"),
 )

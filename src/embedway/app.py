@@ -196,6 +196,7 @@ async def running(
             healths=healths,
             on_call=partial(_on_call, metrics),
             on_overcount=partial(_on_overcount, metrics),
+            on_unreadable_usage=partial(_on_unreadable_usage, metrics),
         )
         prober = Prober(
             spaces=spaces,
@@ -470,6 +471,11 @@ def _on_overcount(
         reported_tokens=reported,
         billed_tokens_at_most=billed,
     )
+
+
+def _on_unreadable_usage(metrics: Metrics, request_id: str, served: Served) -> None:
+    metrics.unreadable_usages.labels(served.label).inc()
+    _log.warning("provider usage unreadable", request_id=request_id, deployment=served.label)
 
 
 def _add_gauges(

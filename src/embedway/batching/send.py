@@ -289,8 +289,12 @@ class _Leg:
                 error.item += offset
             elif len(batch.items) > 1 and error.kind == "batch_too_large":
                 return await self._split(batch, offset, error, splits + 1)
-            elif error.kind in OF_AN_ITEM:
+            elif error.kind == "item_failed" and self._after:
+                pass  # whoever is asked next may well compute it
+            elif error.kind in OF_AN_ITEM and error.param in {None, "input"}:
                 error.item = await self._at_fault(batch, offset)
+                if error.kind == "item_failed" and error.item is None and not self._alone:
+                    error.kind = "failed"  # of no one item: it is the server that is broken
             raise
         return [Answered(at=self._at, batch=batch, result=result)]
 

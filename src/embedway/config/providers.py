@@ -161,9 +161,14 @@ def _declared(name: str, section: ProviderSettings, loaded: Loaded, *, where: st
             f"{where}: it needs a key. Set api_key here, or {row.key_variables[0]} in the "
             "environment."
         )
+    if section.base64 and not row.fields.base64:
+        raise ConfigError(
+            f"{where}: base64 = true is not possible: nothing asks a provider of kind {row.name!r} "
+            "for base64. Leave it out."
+        )
     declared = Declared(
         name=name,
-        row=row,
+        row=row.without_base64() if section.base64 is False else row,
         keys=keys,
         base_url=section.base_url,
         variables=variables,

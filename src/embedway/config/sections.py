@@ -17,6 +17,9 @@ from embedway.catalog.model import Quantisation
 from embedway.config.settings import ConfigError
 from embedway.core.request import InputType
 
+_KEY_IN_QUERY = re.compile(
+    r"(?:^|&)[^=&]*(?:key|token|secret|signature|sig|code|password)=", re.IGNORECASE
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 
 
@@ -24,7 +27,7 @@ def address(value: str) -> str:
     """`value`, if a provider can be at this base URL.
 
     Raises:
-        ValueError: It is none, or has a user and password in it.
+        ValueError: It is none, has a fragment, or shows a password or key.
     """
     try:
         parts = urlsplit(value)
@@ -35,6 +38,10 @@ def address(value: str) -> str:
         raise ValueError("it must begin with https:// or http:// and a host, as https://host/v1")
     if "@" in parts.netloc:
         raise ValueError("an address with a user in it shows their password: use api_key")
+    if "#" in value:
+        raise ValueError("what stands behind # is never sent: leave it out")
+    if _KEY_IN_QUERY.search(parts.query):
+        raise ValueError("an address with a key in its query shows the key: use api_key")
     return value
 
 
@@ -97,7 +104,9 @@ class ProviderSettings(BaseModel):
     )
     enabled: bool = Field(default=True, description="If false, it is never used.")
     base_url: Annotated[str, AfterValidator(address)] | None = Field(
-        None, description="The address of its API; a private address is allowed here."
+        None,
+        description="The address of its API; a private address is allowed here. A query, such as "
+        "?api-version=1, is sent with each call.",
     )
     api_key: SecretStr | None = Field(
         None, description="Its key, or $NAME for that variable; its usual variable if not set."
@@ -109,6 +118,11 @@ class ProviderSettings(BaseModel):
     )
     max_in_flight: Annotated[int, Ge(1)] | None = Field(
         None, description="The most calls at a time."
+    )
+    base64: bool | None = Field(
+        None,
+        description="Whether vectors are asked for in base64; false if the server refuses the "
+        "field. If not set, as its kind does.",
     )
     catalog: bool | None = Field(
         None,

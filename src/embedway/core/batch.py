@@ -82,7 +82,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     vectors: Vectors
     """Shape (items, width), float32, in the order of the items."""
     tokens: int | None = None
-    """As counted by whoever embedded them; None if they did not say."""
+    """As counted by whoever embedded them; None if they did not say, negative if what they said is
+    no count."""
     model: str | None = None
     """What whoever embedded them says that its model is."""
     rest_s: float | None = None

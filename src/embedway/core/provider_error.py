@@ -22,6 +22,7 @@ from embedway.core.errors import (
 Kind = Literal[
     "request",  # it refuses what the client asked for
     "item_too_long",
+    "item_failed",  # its model computes nothing for one item; others of the batch are well
     "batch_too_large",  # too many items or tokens for one call
     "dimensions",
     "model",  # it has no such model
@@ -45,7 +46,7 @@ TRANSIENT: frozenset[Kind] = frozenset(
 """Worth trying again."""
 OF_THE_PROVIDER: frozenset[Kind] = frozenset({"malformed", "credentials", "quota", "model"})
 """Not worth trying again there, but another deployment need not have it."""
-OF_AN_ITEM: frozenset[Kind] = frozenset({"request", "item_too_long"})
+OF_AN_ITEM: frozenset[Kind] = frozenset({"request", "item_too_long", "item_failed"})
 """One item of a batch may be the cause."""
 
 
@@ -53,10 +54,12 @@ MESSAGES: dict[Kind, str] = {
     "request": "{provider} refuses the request{said}.{at_fault} Change it.",
     "item_too_long": "The input is too long for {model} at {provider}{said}.{at_fault} Shorten or "
     "split it, or set 'truncate'.",
+    "item_failed": "{provider} cannot compute a vector for the input: {model} gives no numbers "
+    "there.{at_fault} Change it, or choose another model.",
     "batch_too_large": "The input is too much for one call to {model} at {provider}{said}. Send "
     "fewer items; this gateway's operator can lower the limits it cuts at.",
-    "dimensions": "{provider} refuses 'dimensions' for {model}{said}. Leave it out, or choose "
-    "another.",
+    "dimensions": "{provider} does not offer these 'dimensions' of {model}{said}. Leave the field "
+    "out, or choose another.",
     "model": "{provider} has no model {model!r}{said}. Choose another.",
     "credentials": "{provider} refuses this gateway's credentials. Tell its operator.",
     "quota": "This gateway's account at {provider} is spent or blocked. Tell its operator.",
@@ -86,6 +89,7 @@ class ProviderError(Exception):
         retry_after_s: float | None = None,
         of_tokens: bool = False,
         item: int | None = None,
+        field: str = "",
     ) -> None:
         """Describes the failure.
 
@@ -96,6 +100,7 @@ class ProviderError(Exception):
             retry_after_s: When the provider wants to be asked again.
             of_tokens: Whether the rate limit is one of tokens, not of requests.
             item: Index in the batch of the item at fault.
+            field: The field of the call at fault, by the provider's name; empty if it names none.
         """
         super().__init__(kind)  # not the reason: it may be emptied, for what it gives away
         self.kind: Kind = kind
@@ -104,6 +109,9 @@ class ProviderError(Exception):
         self.retry_after_s = retry_after_s
         self.of_tokens = of_tokens
         self.item = item
+        self.field = field
+        self.param: str | None = None
+        """The field of the client's request at fault, if the provider names one."""
         self.status: int | None = None
         """Of the reply, if there was one."""
         self.again_now = False
@@ -121,7 +129,7 @@ class ProviderError(Exception):
     @property
     def elsewhere(self) -> bool:
         """Whether another deployment may be asked instead."""
-        return self.kind in TRANSIENT or self.kind in OF_THE_PROVIDER
+        return self.kind in TRANSIENT or self.kind in OF_THE_PROVIDER or self.kind == "item_failed"
 
     def after(self, earlier: "ProviderError") -> "ProviderError":
         """What to tell of two deployments that failed one after the other, this one the last."""
@@ -136,7 +144,8 @@ class ProviderError(Exception):
     def answer(self, *, model: str) -> EmbedwayError:
         """What the client is told, when nothing is left to try."""
         said = f": {self.reason.rstrip('.')}" if self.reason else ""
-        at_fault = "" if self.item is None else f" 'input[{self.item}]' is at fault."
+        param = self.param if self.item is None else f"input[{self.item}]"
+        at_fault = f" {param!r} is at fault." if param else ""
         message = MESSAGES[self.kind].format(
             provider=self.provider, model=model, said=said, at_fault=at_fault
         )
@@ -144,8 +153,9 @@ class ProviderError(Exception):
             tried = ", ".join(f"{name} ({kind})" for name, kind in self.tried)
             message += f" Tried in turn: {tried}."
         match self.kind:
-            case "request":
-                return InvalidRequest(message, param=None if self.item is None else "input")
+            case "request" | "item_failed":
+                of_input = self.item is not None or self.kind == "item_failed"
+                return InvalidRequest(message, param="input" if of_input else self.param)
             case "item_too_long" | "batch_too_large":
                 return ContextLengthExceeded(message, param="input")
             case "dimensions":

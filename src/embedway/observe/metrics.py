@@ -71,6 +71,12 @@ class Metrics:
             ["deployment"],
             registry=self.registry,
         )
+        self.unreadable_usages = Counter(
+            "embedway_provider_unreadable_usages",
+            "Answers whose reported tokens are no whole number. They are billed by an estimate.",
+            ["deployment"],
+            registry=self.registry,
+        )
         self.refusals = Counter(
             "embedway_refusals",
             "Embeddings requests that were answered with an error, by its reason.",

@@ -15,6 +15,9 @@ OnCall = Callable[[str, Served, ProviderError | None, float], None]
 OnOvercount = Callable[[str, Served, int, int], None]
 """Receives the request id, the deployment, the tokens it reported and the most that are billed."""
 
+OnUnreadableUsage = Callable[[str, Served], None]
+"""Receives the request id and the deployment whose reported tokens are no count."""
+
 
 class Calls:
     """All calls of the process."""
@@ -25,6 +28,7 @@ class Calls:
         healths: Healths,
         on_call: OnCall = lambda _request_id, _served, _error, _seconds: None,
         on_overcount: OnOvercount = lambda _request_id, _served, _reported, _billed: None,
+        on_unreadable_usage: OnUnreadableUsage = lambda _request_id, _served: None,
     ) -> None:
         """Takes who is told."""
         self.now_s = healths.now_s
@@ -32,6 +36,7 @@ class Calls:
         self._healths = healths
         self._on_call = on_call
         self._on_overcount = on_overcount
+        self._on_unreadable_usage = on_unreadable_usage
 
     def began(self, served: Served, *, others: bool = False) -> None:
         """Told of a call before it goes out.
@@ -90,6 +95,8 @@ class Calls:
                 if reported is not None and reported != tokens:
                     if reported > batch.max_billed_tokens:
                         self._on_overcount(request_id, served, reported, batch.max_billed_tokens)
+                    elif reported < 0:
+                        self._on_unreadable_usage(request_id, served)
                     # What it reports is what it charges, unless no text has so many tokens.
                     upstream_tokens = outcome.tokens_up_to(batch.max_tokens) or tokens
                 tally.called(upstream_tokens=upstream_tokens, failed=False)

@@ -354,7 +354,7 @@ def _forget(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
 
 def _of_canaries(error: ProviderError, served: Served) -> ProviderError:
     """What a request is told that waited for a probe: of canaries, which it knows nothing of."""
-    if not error.elsewhere:
+    if not error.elsewhere or error.kind == "item_failed":
         error = ProviderError("malformed", "it refuses the canaries")
     error.provider = served.provider
     return error

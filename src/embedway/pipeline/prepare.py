@@ -52,13 +52,16 @@ class Preparation:
         items, tokens, exact = counted[key]
         if dimensions is not None and can_shorten(model, dimensions):
             dimensions = None  # all of a space are shortened here, and so alike
+        # Who ignores `dimensions` that nobody knows the model to have did not fail: the client
+        # asked for what is not to be had, and is told so once the answer is there.
+        asked = dimensions is not None and model.trained_dimensions == "unknown"
         return Batch(
             model=served.name,
             items=items,
             tokens=tokens,
             exact=exact,
             dimensions=dimensions,
-            width=dimensions or model.dimensions,
+            width=None if asked else dimensions or model.dimensions,
             input_type=request.input_type,
             truncate=request.truncate,
             user=request.user,

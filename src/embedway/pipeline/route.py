@@ -161,7 +161,14 @@ def _finished(embedded: Vectors, batch: Batch, request: EmbedRequest, served: Se
         return embedded  # all of it, so of the length it has
     if batch.dimensions is None:
         return vectors.shortened(embedded, dimensions=request.dimensions)
-    model = served.model
+    model, width = served.model, embedded.shape[1]
+    if width != request.dimensions:
+        raise InvalidRequest(
+            f"'dimensions' is {request.dimensions}, but {served.provider} answers for {model.id!r} "
+            f"with {width} all the same. Leave it out, or declare the model with its "
+            "trained_dimensions, and this gateway shortens its vectors.",
+            param="dimensions",
+        )
     if model.trained_dimensions == "unknown" and not embedded[:, -PADDING:].any():
         # DeepInfra fills up with zeros what is asked for beyond a model's own width.
         raise InvalidRequest(

@@ -9,7 +9,7 @@ import msgspec
 
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.errors import InvalidRequest
-from embedway.core.provider_error import ProviderError
+from embedway.core.provider_error import Kind, ProviderError
 from embedway.core.request import InputType, Truncate, spelled
 
 
@@ -107,6 +107,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     credentials: str = "bearer"
     """`bearer`, `none`, `header:NAME`, or one of `providers/credentials.py`."""
     fields: Fields = Fields()
+    failures: tuple[tuple[str, Kind], ...] = ()
+    """What its errors mean where the same words mean something else elsewhere: a pattern for code
+    and message in lower case, and the kind of failure. The first that matches wins."""
     limits: Limits = Limits()
     max_in_flight: int = 64
     """Calls to one such provider at a time."""
@@ -129,6 +132,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Where these facts are from, for people."""
     notes: str = ""
     """What a user should know, one sentence or two."""
+
+    def without_base64(self) -> "Row":
+        """The same, but vectors are asked for as numbers."""
+        fields = msgspec.structs.replace(self.fields, base64=None)
+        return msgspec.structs.replace(self, fields=fields)
 
 
 # What any protocol calls the things that this gateway decides. A client that could set one would
@@ -179,3 +187,12 @@ def in_path(path: str, model: str) -> str:
             f"{model!r} is no name of a model there. Write it as its provider does.", param="model"
         )
     return path.format(model=quote(model, safe="/@"))
+
+
+def joined(base_url: str, path: str) -> str:
+    """The address of a call: `path` after the path of `base_url`, the queries of both behind it."""
+    place, _, query = base_url.partition("?")
+    url = place.rstrip("/") + path
+    if not query:
+        return url
+    return f"{url}{'&' if '?' in path else '?'}{query}"

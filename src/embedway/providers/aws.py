@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from embedway.core.provider_error import ProviderError
-from embedway.providers.adapter import HttpCall
+from embedway.providers.adapter import HttpCall, joined
 from embedway.providers.credentials import Keys
 from embedway.providers.declared import Declared
 
@@ -73,7 +73,7 @@ class SigV4:
             return await self._bearer.headers(call, base_url=base_url)
         request = self._awsrequest.AWSRequest(
             method=call.method,
-            url=base_url.rstrip("/") + call.path,
+            url=joined(base_url, call.path),
             data=call.body,
             headers={"Content-Type": _CONTENT_TYPE, **call.headers},
         )

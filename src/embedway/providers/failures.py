@@ -5,7 +5,7 @@ string or a list, `errors`, a bare string, nothing at all.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -24,6 +24,8 @@ _JSON = msgspec.json.Decoder()
 # put the same few words there.
 CODES: tuple[tuple[str, Kind], ...] = (
     (r"insufficient_quota|insufficient_balance|billing|quota_exceeded|arrearage", "quota"),
+    (r"authz_resource_limit_exceeded", "quota"),  # Jina, 403: a limit of the plan
+    (r"freetieronly", "quota"),  # DashScope, 403 AllocationQuota.FreeTierOnly
     (r"max_tokens_per_request", "batch_too_large"),
     (r"context_length_exceeded|input_token_limit_exceeded|exceed_context_size", "item_too_long"),
     (r"model_not_found|input_model_not_found|deploymentnotfound|resourcenotfound", "model"),
@@ -40,11 +42,18 @@ CODES: tuple[tuple[str, Kind], ...] = (
 # By what the message says.
 WORDS: tuple[tuple[str, Kind], ...] = (
     (r"reduced rate limits", "rate_limit"),  # Voyage, of accounts without a means of payment
+    # Fireworks, 412 (github.com/pollinations/pollinations, 12136, 2026-07-01)
+    (r"^account .{0,80} is suspended", "quota"),
+    (r"^user location is not supported|not available in your (country|region)", "quota"),  # Gemini
     (r"calls / month|daily free allocation", "quota"),
     (r"does not support (specifying )?(the parameter )?[`'\"]?dimensions|"
      r"[`'\"]?(output_?)?dimension(s|ality)?[`'\"]? (is|are|must|not|should|has)|"
      r"matryoshka|invalid (output_?)?dimension|\[output_dimension\] is not permitted|"
      r"#/(\w+/)*\w*dimensions?:", "dimensions"),
+    # OpenAI, of text-embedding-ada-002
+    (r"unrecognized request argument supplied: dimensions", "dimensions"),
+    # Cohere (docs.cohere.com/reference/errors); in the next row it would be of a whole batch.
+    (r"number of tokens in the prompt cannot exceed", "item_too_long"),
     (r"max \d+ tokens per request|total number of (texts|tokens)|number of texts must|"
      r"batch[ _-]?size|too many (inputs|texts|items)|array length|largest allowed size|"
      r"at most \d+ (texts|inputs|requests|items)|number of inputs|"
@@ -56,10 +65,14 @@ WORDS: tuple[tuple[str, Kind], ...] = (
      r"longer than the (specified )?maximum|expected maxlength|"
      r"maximum (allowed |input )?(number of )?token|"
      r"prefill \d+ tokens|input is too large", "item_too_long"),
+    (r"maximum input length is \d+", "item_too_long"),  # OpenAI: Invalid 'input[1]': ...
+    (r"must have less than \d+ characters", "item_too_long"),  # TEI, 413 or 422
+    (r"text cannot exceed \d+ tokens", "item_too_long"),  # Jina (pingcap/autoflow, 282)
     (r"model[ =].{0,80}(not found|does not exist|is not supported|not available|unknown)|"
      r"no such model|unknown model|invalid model|does not have access to model|"
      r"supported by provider|model identifier is invalid|"
      r"deployment for this resource does not exist", "model"),
+    (r"with on-demand throughput isn.t supported", "model"),  # Bedrock: only by a profile
     # Only at its beginning: further on it may be quoting a text.
     (r"^.{0,60}(api[ _-]?key|api token|invalid token|unauthori[sz]ed|forbidden|permission)",
      "credentials"),
@@ -67,6 +80,16 @@ WORDS: tuple[tuple[str, Kind], ...] = (
     (r"^.{0,60}(rate[ _]limit|too many requests|per minute|tpm limit|rpm limit)", "rate_limit"),
     (r"^.{0,60}(overloaded|no capacity|out of capacity|currently loading|unavailable)",
      "overloaded"),
+)  # fmt: skip
+
+# What a status of 500 and above says of the input or the model, not of the server's own trouble.
+# Whole phrases of known servers only: such a message may as well be a part of a traceback.
+SERVER_WORDS: tuple[tuple[str, Kind], ...] = (
+    (r"increase the physical batch size", "item_too_long"),  # llama.cpp, 500
+    # Ollama, 500
+    (r"exceeds? (the )?(maximum |available )?context (length|size)", "item_too_long"),
+    (r"failed to encode response: json: unsupported value: nan", "item_failed"),  # Ollama, 500
+    (r"this server does not support embeddings", "model"),  # llama.cpp and Ollama, 501
 )  # fmt: skip
 
 # By the status alone.
@@ -77,6 +100,8 @@ STATUSES: Mapping[int, Kind] = {
     404: "model",
     408: "timeout",
     409: "overloaded",
+    410: "model",  # NVIDIA: its end of life
+    412: "quota",  # Fireworks: the account's standing (docs.fireworks.ai, inference error codes)
     413: "batch_too_large",
     424: "failed",  # TEI: its backend
     425: "overloaded",
@@ -93,16 +118,37 @@ REFINED: Mapping[Kind, frozenset[Kind]] = {
     "credentials": frozenset({"quota", "model"}),
     "rate_limit": frozenset({"quota"}),
     "model": frozenset(),
+    "quota": frozenset(),  # Cohere and Gemini, 402, in whatever words
 }
+
+# What a message speaks of that is the operator's alone. No client reads it, whatever failed.
+OPERATORS = re.compile(
+    r"\b(account|billing|invoice|payment|credits?\b|balance|quota|subscription|permission|region|"
+    r"location|country|organi[sz]ation|workspace|tenant|free tier|spending)",
+    re.IGNORECASE,
+)
 
 _OF_CLIENT: frozenset[Kind] = frozenset(
     {"dimensions", "batch_too_large", "item_too_long", "model", "request"}
 )
+_OF_OPERATOR: frozenset[Kind] = frozenset({"credentials", "quota"})
 _OF_CONTENT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 _BILLED: Mapping[Kind, Billed] = {"failed": "maybe", "timeout": "maybe", "malformed": "yes"}
-# https://github.com/ggml-org/llama.cpp says so with a 500.
-_TOO_LARGE_FOR_LLAMA_CPP = "increase the physical batch size"
-_TOKENS = re.compile(r"token|\btpm\b", re.IGNORECASE)
+_TOKENS = re.compile(
+    # DashScope's two words for its limit of tokens a minute are the last.
+    r"token|\btpm\b|insufficient_quota|allocation_?quota",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r"(?<!\w)(['\"`]).*?(?:\1(?!\w)|$)", re.DOTALL)
+# How messages name the field of the request at fault, and of a list the item.
+_FIELDS = (
+    re.compile(r"^unrecognized request argument supplied: (\w+)()", re.IGNORECASE),  # OpenAI
+    re.compile(r"^invalid '(\w+)(?:\[(\d{1,6})\])?'", re.IGNORECASE),  # OpenAI
+    # vLLM: Pydantic's errors, as Python writes them.
+    re.compile(r"'loc': \('body', '(\w+)'(?:, (\d{1,6}))?"),
+    re.compile(r"\b(encoding_format|embedding_types?|base64)\b()"),  # whoever does not know them
+)
+_PARAM = re.compile(r"(\w{1,64})(?:\[(\d{1,6})\])?", re.ASCII)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufffd]+")
 # Keys and what looks like one; a provider likes to repeat it in "Incorrect API key provided: ...".
 _SECRET = re.compile(
@@ -113,36 +159,59 @@ _SECRET = re.compile(
 )
 
 
-def read(reply: Reply) -> ProviderError:
-    """The failure that `reply` reports, be its status what it may."""
-    message, code = _said(reply.body)
-    kind = classify(reply.status, code, message)
+def read(reply: Reply, own: Sequence[tuple[str, Kind]] = ()) -> ProviderError:
+    """The failure that `reply` reports, be its status what it may.
+
+    Args:
+        reply: What the provider answered.
+        own: What this provider's words mean; they go before all tables.
+    """
+    message, code, field, item = _said(reply.body)
+    own_kind = _first(own, f"{code} {message}".lower()) if own else None
+    kind = own_kind or classify(reply.status, code, message, field=field)
+    quoted = kind in _OF_CLIENT and not OPERATORS.search(message)
+    refused = kind == "failed" and reply.status in _OF_CONTENT
     return ProviderError(
         kind,
-        clean(message) if kind in _OF_CLIENT else "",
-        billed=_BILLED.get(kind, "no"),
+        clean(message) if quoted else "",
+        billed="no" if refused else _BILLED.get(kind, "no"),
         retry_after_s=waits.retry_after_s(reply.headers, message),
         of_tokens=bool(_TOKENS.search(f"{code} {message}")),
+        field=field,
+        item=item,
     )
 
 
-def classify(status: int, code: str, message: str) -> Kind:
-    """What kind of failure this is."""
-    by_status = STATUSES.get(status, "request")
-    found = _first(CODES, code.lower()) or _first(WORDS, message.lower())
+def classify(status: int, code: str, message: str, *, field: str = "") -> Kind:
+    """What kind of failure this is.
+
+    Args:
+        status: Of the reply.
+        code: The words of its code, type and the like.
+        message: Its message.
+        field: The field of the request that it names; empty if none.
+    """
+    by_status, text = STATUSES.get(status, "request"), message.lower()
+    by_code = _first(CODES, code.lower())
+    found = by_code or _first(WORDS, text)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        if _TOO_LARGE_FOR_LLAMA_CPP in message.lower():
-            return "item_too_long"
+        if said := _first(SERVER_WORDS, text):
+            return said
         # Only its own troubles: what it says of the input may be a part of its traceback.
         return found if found in {"overloaded", "timeout"} else STATUSES.get(status, "failed")
     if status < HTTPStatus.BAD_REQUEST:
         return found or "failed"
-    if found not in _OF_CLIENT and status in _OF_CONTENT and not _first(CODES, code.lower()):
-        # It may be quoting the request: of other troubles only a key's is told with this status.
-        found = found if found == "credentials" else None
+    unquoted = _QUOTED.sub("", text)
+    if found not in _OF_CLIENT and status in _OF_CONTENT and not by_code:
+        # What it quotes may be the request: nobody's texts can make it the operator's trouble.
+        found = _first(WORDS, unquoted)
+        found = found if found in _OF_OPERATOR else None
     if by_status in REFINED:
         return found if found in REFINED[by_status] else by_status
-    return found or by_status
+    kind = found or by_status
+    if kind == "request" and not field and OPERATORS.search(unquoted):
+        return "failed"  # nothing of the client's: others are asked, and nobody is blamed at once
+    return kind
 
 
 def clean(message: str) -> str:
@@ -152,17 +221,18 @@ def clean(message: str) -> str:
     return text if len(text) <= MAX_REASON_CHARACTERS else f"{text[:MAX_REASON_CHARACTERS]}..."
 
 
-def _first(table: tuple[tuple[str, Kind], ...], text: str) -> Kind | None:
+def _first(table: Sequence[tuple[str, Kind]], text: str) -> Kind | None:
     return next((kind for pattern, kind in table if text and re.search(pattern, text)), None)
 
 
-def _said(body: bytes) -> tuple[str, str]:
-    """Message and code of an error body of any shape."""
+def _said(body: bytes) -> tuple[str, str, str, int | None]:
+    """Message and code of an error body of any shape, and the field and item that it names."""
     try:
         said = _JSON.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return body[:MAX_READ_CHARACTERS].decode("utf-8", "replace"), ""
+        return body[:MAX_READ_CHARACTERS].decode("utf-8", "replace"), "", "", None
     code: list[str] = []
+    named: list[Any] = []
     for _ in range(4):
         if isinstance(said, dict):
             fields = cast("dict[str, Any]", said)
@@ -171,6 +241,7 @@ def _said(body: bytes) -> tuple[str, str]:
                 for name in ("code", "type", "status", "error_type", "error_code", "__type")
                 if isinstance(fields.get(name), str | int)
             ]
+            named += [fields[name] for name in ("param", "loc") if fields.get(name)]
             said = next(
                 (
                     fields[name]
@@ -183,4 +254,22 @@ def _said(body: bytes) -> tuple[str, str]:
             said = cast("list[Any]", said)[0] if said else ""
         else:
             break
-    return said[:MAX_READ_CHARACTERS] if isinstance(said, str) else "", " ".join(code)[:256]
+    message = said[:MAX_READ_CHARACTERS] if isinstance(said, str) else ""
+    return message, " ".join(code)[:256], *_named(named, message)
+
+
+def _named(named: list[Any], message: str) -> tuple[str, int | None]:
+    """The field of the request that an error names, and the item of a list, if it says which."""
+    for each in named:
+        if isinstance(each, str) and (found := _PARAM.fullmatch(each)):
+            return found[1], int(found[2]) if found[2] else None
+        # FastAPI: ["body", "input", 3], or without the first.
+        if isinstance(each, list):
+            path = [part for part in cast("list[Any]", each) if part != "body"]
+            if path and isinstance(path[0], str):
+                at = path[1] if len(path) > 1 else None
+                return path[0], at if type(at) is int and at >= 0 else None
+    for pattern in _FIELDS:
+        if found := pattern.search(message):
+            return found[1], int(found[2]) if found[2] else None
+    return "", None

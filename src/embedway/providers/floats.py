@@ -1,5 +1,6 @@
 """Vectors as they come in replies, to arrays; every odd one is a `ProviderError`."""
 
+import re
 from collections.abc import Sequence
 from typing import NoReturn, TypeVar
 
@@ -12,6 +13,8 @@ from embedway.core.vectors import Vectors
 from embedway.providers.adapter import Reply
 
 Shape = TypeVar("Shape")
+
+_NAN = re.compile(rb"(?<=[:,\[\s])(?:NaN|-?Infinity)(?=[\s,}\]])")
 
 Value = bytes | list[float]
 """A vector in base64, which msgspec decodes, or as numbers."""
@@ -35,8 +38,15 @@ def parse(decoder: "msgspec.json.Decoder[Shape]", reply: Reply) -> Shape:
     try:
         return decoder.decode(reply.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # What it was is not told: it may be anything, and it is the client who would read it.
-        malformed("not JSON of the shape its protocol promises")
+        # Python's writers put NaN where JSON has no word: it is no count and no part of a vector.
+        body, found = _NAN.subn(b"null", reply.body)
+    try:
+        if found:
+            return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    # What it was is not told: it may be anything, and it is the client who would read it.
+    malformed("not JSON of the shape its protocol promises")
 
 
 def stack(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f4") -> Vectors:
@@ -70,14 +80,20 @@ def stack(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f4") -> V
 def in_order(indices: Sequence[int | None], values: Sequence[Value]) -> list[Value]:
     """`values` by their index; as they came if none has one.
 
+    A single value without an index has the one that is left over: Gemini's OpenAI endpoint leaves
+    out a 0 (https://github.com/spring-projects/spring-ai/issues/7019, 2026-09-21).
+
     Raises:
-        ProviderError: An index is missing, repeated or out of range.
+        ProviderError: Several indices are missing, or one is repeated or out of range.
     """
     if all(index is None for index in indices):
         return list(values)
     if list(indices) == list(range(len(values))):
         return list(values)
+    left = set(range(len(values))).difference(indices)
+    if indices.count(None) == 1 and len(left) == 1:
+        indices = [left.pop() if index is None else index for index in indices]
     placed = dict(zip(indices, values, strict=True))
     if placed.keys() != set(range(len(values))):
-        malformed("an index is missing or repeated")
+        malformed("indices are missing or repeated")
     return [placed[index] for index in range(len(values))]

@@ -21,7 +21,7 @@ from yarl import URL
 
 import embedway
 from embedway.core.provider_error import Billed, Kind, ProviderError
-from embedway.providers.adapter import HttpCall, Reply
+from embedway.providers.adapter import HttpCall, Reply, joined
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
@@ -39,6 +39,8 @@ _HEADERS = {
     "User-Agent": f"embedway/{embedway.__version__}",
 }
 
+MAX_PACKED_ERROR_BYTES = 2**16
+"""The most bytes of a compressed error that are read, decompressed."""
 MAX_UNASKED = 3
 """The most connections that one call gives up because something came on them unasked."""
 
@@ -98,12 +100,13 @@ class Http:
         """Opens nothing yet.
 
         Args:
-            base_url: Of the provider; paths of calls are appended to it.
+            base_url: Of the provider; paths of calls are put at the end of its own path, before
+                its query.
             allow_private: Whether it may be at a private, link-local or loopback address: only if
                 the administrator declared it.
             max_in_flight: Calls at a time; more wait for one to end.
         """
-        self.base_url = base_url.rstrip("/")
+        self.base_url = base_url
         self._allow_private = allow_private
         self._max_in_flight = max_in_flight
         self._session: aiohttp.ClientSession | None = None
@@ -160,7 +163,7 @@ class Http:
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)
         if url is None:
-            url = URL(self.base_url + path, encoded=True)
+            url = URL(joined(self.base_url, path), encoded=True)
             if len(self._urls) < MAX_PATHS:
                 self._urls[path] = url
         return url
@@ -192,11 +195,18 @@ def _failure(error: Exception) -> ProviderError:
 
 async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if response.status >= HTTPStatus.BAD_REQUEST and encoding != "identity":
+        try:
+            return await _unpacked(response, encoding, min(max_bytes, MAX_PACKED_ERROR_BYTES))
+        except ProviderError:
+            return b""  # the status says enough
+    return await _unpacked(response, encoding, max_bytes)
+
+
+async def _unpacked(response: aiohttp.ClientResponse, encoding: str, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     left = max_bytes
     unpack = None
-    if response.status >= HTTPStatus.BAD_REQUEST and encoding != "identity":
-        return b""  # the status says enough
     if encoding in {"gzip", "x-gzip", "deflate"}:
         unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
     elif encoding != "identity":

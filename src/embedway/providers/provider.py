@@ -3,6 +3,7 @@
 import importlib
 
 import msgspec
+import structlog
 
 from embedway.core.batch import Abilities, Batch, Limits, Result
 from embedway.core.provider_error import ProviderError
@@ -13,6 +14,8 @@ from embedway.providers.declared import Declared
 from embedway.providers.http import Http, Transport
 from embedway.providers.secrets import Secrets
 
+_log = structlog.get_logger("embedway.providers")
+
 MAX_FLOAT_CHARACTERS = 32
 MAX_WIDTH = 4096
 """Of the widest vectors there commonly are; bounds a reply where the width is not known."""
@@ -22,15 +25,33 @@ class Provider:
     """Embeds batches at one provider."""
 
     def __init__(
-        self, declared: Declared, *, adapter: Adapter, signer: Credentials, transport: Transport
+        self,
+        declared: Declared,
+        *,
+        adapter: Adapter,
+        signer: Credentials,
+        transport: Transport,
+        plain: Adapter | None = None,
     ) -> None:
         self._declared = declared
         self._adapter = adapter
+        self._plain = plain or adapter
+        """Asks for numbers where `adapter` asks for base64."""
         self._signer = signer
         self._transport = transport
         self._base_url = declared.url
         self._secrets = Secrets(declared.keys)
         fields = declared.row.fields
+        names = {
+            **dict.fromkeys(("input", "inputs", "texts", "text"), "input"),
+            "model": "model",
+            fields.dimensions: "dimensions",
+            fields.user: "user",
+            fields.input_type: "input_type",
+            fields.truncate: "truncate",
+        }
+        self._params = {theirs: ours for theirs, ours in names.items() if theirs}
+        """The client's fields, by what the provider calls them."""
         self._abilities = Abilities(
             token_ids=fields.token_ids,
             dimensions=fields.dimensions is not None,
@@ -56,11 +77,31 @@ class Provider:
     async def embed(self, batch: Batch) -> Result:
         """See `embedway.ports.engine.Engine.embed`.
 
+        A server that refuses the field which asks for base64 is asked once more without it, and
+        from then on always: a refusal is not billed.
+
         Raises:
             ProviderError: The call failed.
             InvalidRequest: The batch asks for something that cannot be said to this provider.
         """
-        call = self._adapter.encode(batch)
+        adapter = self._adapter
+        try:
+            return await self._embed(batch, adapter)
+        except ProviderError as error:
+            if adapter is self._plain or not self._refuses_base64(error):
+                raise
+        result = await self._embed(batch, self._plain)
+        if self._adapter is adapter:  # the first of several that were refused at once
+            self._adapter = self._plain
+            _log.warning("base64 refused", provider=self.name)
+        return result
+
+    def _refuses_base64(self, error: ProviderError) -> bool:
+        asked = self._declared.row.fields.base64
+        return error.kind == "request" and asked is not None and error.field in {*asked}
+
+    async def _embed(self, batch: Batch, adapter: Adapter) -> Result:
+        call = adapter.encode(batch)
         try:
             headers = await self._signer.headers(call, base_url=self._base_url)
         except ProviderError as error:
@@ -68,12 +109,12 @@ class Provider:
             raise
         except Exception as error:  # of the clouds' own libraries
             raise ProviderError("credentials", billed="not sent") from error
-        width = batch.width or MAX_WIDTH
+        width = batch.width or max(batch.dimensions or 0, MAX_WIDTH)
         most = 2**20 + len(batch.items) * width * MAX_FLOAT_CHARACTERS
         reply = None
         try:
             reply = await self._transport.send(call, headers=headers, max_bytes=most)
-            return self._read(reply, batch)
+            return self._read(reply, batch, adapter)
         except ProviderError as error:
             error.status = reply and reply.status
             if reply and reply.ok and error.kind == "failed":
@@ -88,7 +129,7 @@ class Provider:
         await self._transport.aclose()
         await self._signer.aclose()
 
-    def _read(self, reply: Reply, batch: Batch) -> Result:
+    def _read(self, reply: Reply, batch: Batch, adapter: Adapter) -> Result:
         """The vectors in `reply`.
 
         Raises:
@@ -96,8 +137,8 @@ class Provider:
         """
         try:
             if not reply.ok:
-                raise self._failure(reply)
-            result = self._adapter.decode(reply, batch)
+                raise self._failure(reply, batch, adapter)
+            result = adapter.decode(reply, batch)
             rest_s = waits.exhausted_s(reply.headers)
         except ProviderError:
             raise
@@ -107,10 +148,18 @@ class Provider:
             raise ProviderError("malformed", billed=billed) from error
         return msgspec.structs.replace(result, rest_s=rest_s) if rest_s else result
 
-    def _failure(self, reply: Reply) -> ProviderError:
+    def _failure(self, reply: Reply, batch: Batch, adapter: Adapter) -> ProviderError:
         if reply.redirect:
             return ProviderError("malformed", "a redirect, which is not followed")
-        return self._adapter.error(reply)
+        error = adapter.error(reply)
+        error.param = self._params.get(error.field)
+        if error.field in batch.extra:
+            error.param = error.field
+        if error.param == "dimensions" and error.kind == "request":
+            error.kind = "dimensions"
+        if error.param != "input" or (error.item or 0) >= len(batch.items):
+            error.item = None  # nothing that the client would recognise
+        return error
 
 
 def build(declared: Declared) -> Provider:
@@ -119,6 +168,9 @@ def build(declared: Declared) -> Provider:
     return Provider(
         declared,
         adapter=load(row.adapter)(row, declared.values),
+        plain=load(row.adapter)(row.without_base64(), declared.values)
+        if row.fields.base64
+        else None,
         signer=_signer(declared),
         transport=Http(
             declared.url,

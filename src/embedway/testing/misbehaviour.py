@@ -114,6 +114,8 @@ _VECTORS: dict[str, Misbehaviour] = {
     **_indices("no indices", lambda indices: [None] * len(indices)),
     **_indices("duplicate index", lambda indices: [0, *indices[:-1]]),
     **_indices("missing index", lambda indices: [*indices[:-1], None]),
+    **_indices("index 0 left out", lambda indices: [None, *indices[1:]]),
+    **_indices("two missing indices", lambda indices: [None, *indices[1:-1], None]),
     **_indices("null index", lambda indices: [*indices[:-1], raw("null")]),
     **_indices("negative index", lambda indices: [-1, *indices[1:]]),
     **_indices("index out of range", lambda indices: [*indices[:-1], len(indices)]),
@@ -168,8 +170,12 @@ _COUNTS: dict[str, Misbehaviour] = {
     "usage absurd": Misbehaviour(tokens=lambda _: 10**15),
     "usage enormous": Misbehaviour(tokens=lambda _: raw("9" * 5000)),
     "usage as string": Misbehaviour(tokens=str),
+    "usage with a point": Misbehaviour(tokens=float),
+    "usage NaN": Misbehaviour(tokens=lambda _: raw("NaN")),
     "usage fractional": Misbehaviour(tokens=lambda tokens: tokens + 0.5),
     "usage as list": Misbehaviour(reply=lambda _, reply: _fields(reply, usage=[1])),
+    "usage as empty list": Misbehaviour(reply=lambda _, reply: _fields(reply, usage=[])),
+    "usage as number": Misbehaviour(reply=lambda _, reply: _fields(reply, usage=5)),
 }
 
 

@@ -13,7 +13,7 @@ import msgspec
 from embedway.core.batch import Batch, Result
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import ProviderError
-from embedway.providers import failures
+from embedway.providers import failures, usage
 from embedway.providers.adapter import HttpCall, Reply, Row, merge
 from embedway.providers.adapters.cohere import Cohere
 from embedway.providers.floats import malformed, parse, stack
@@ -45,7 +45,7 @@ class OfTitan(msgspec.Struct, rename="camel"):
 
     embedding: list[float] | None = None
     embeddings_by_type: ByType = msgspec.field(default_factory=ByType)
-    input_text_token_count: int | None = None
+    input_text_token_count: msgspec.Raw = msgspec.Raw()
 
 
 class Segment(msgspec.Struct, rename="camel"):
@@ -120,7 +120,7 @@ class Bedrock:
         if code and isinstance(message, str | None):
             body = msgspec.json.encode({"code": code, "message": message or ""})
             reply = msgspec.structs.replace(reply, body=body)
-        return failures.read(reply)
+        return failures.read(reply, self._row.failures)
 
     def _to_nova(self, batch: Batch) -> dict[str, Any]:
         mode = self._row.fields.truncations[batch.truncate]
@@ -152,7 +152,8 @@ class Bedrock:
         if values is None:
             raise self.error(reply)
         return Result(
-            vectors=stack([values], items=len(batch.items)), tokens=answer.input_text_token_count
+            vectors=stack([values], items=len(batch.items)),
+            tokens=usage.count(answer.input_text_token_count),
         )
 
 

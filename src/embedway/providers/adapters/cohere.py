@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch, Result
+from embedway.providers import usage
 from embedway.providers.adapter import HttpCall, Reply, merge
 from embedway.providers.adapters.openai import OpenAi
 from embedway.providers.floats import parse, stack
@@ -20,23 +21,11 @@ class ByType(msgspec.Struct):
     as_floats: list[list[float]] | None = msgspec.field(name="float", default=None)
 
 
-class Units(msgspec.Struct):
-    """What is billed."""
-
-    input_tokens: float | None = None
-
-
-class Meta(msgspec.Struct):
-    """About the call."""
-
-    billed_units: Units | None = None
-
-
 class Answer(msgspec.Struct):
     """The reply; its vectors are a plain list where no encoding could be asked for."""
 
     embeddings: ByType | list[list[float]] | None = None
-    meta: Meta | None = None
+    meta: msgspec.Raw = msgspec.Raw()
 
 
 _DECODER = msgspec.json.Decoder(Answer)
@@ -70,9 +59,7 @@ class Cohere(OpenAi):
             given = given.as_floats if given.as_base64 is None else given.as_base64
         if given is None:
             raise self.error(reply)
-        units = answer.meta and answer.meta.billed_units
-        tokens = units.input_tokens if units else None
         return Result(
             vectors=stack(given, items=len(batch.items)),
-            tokens=None if tokens is None else int(tokens),
+            tokens=usage.tokens(usage.within(answer.meta, "billed_units"), "input_tokens"),
         )

@@ -7,7 +7,7 @@ import msgspec
 
 from embedway.core.batch import Batch, Result
 from embedway.core.provider_error import ProviderError
-from embedway.providers import failures
+from embedway.providers import failures, usage
 from embedway.providers.adapter import HttpCall, Reply, Row, in_path, merge
 from embedway.providers.floats import parse, stack
 
@@ -20,17 +20,11 @@ class Embedding(msgspec.Struct):
     values: list[float]
 
 
-class UsageMetadata(msgspec.Struct, rename="camel"):
-    """What was counted."""
-
-    prompt_token_count: int | None = None
-
-
 class Answer(msgspec.Struct, rename="camel"):
     """The reply; it has only lately begun to count tokens, and not for all models."""
 
     embeddings: list[Embedding] | None = None
-    usage_metadata: UsageMetadata | None = None
+    usage_metadata: msgspec.Raw = msgspec.Raw()
 
 
 _DECODER = msgspec.json.Decoder(Answer)
@@ -66,12 +60,11 @@ class Gemini:
         answer = parse(_DECODER, reply)
         if answer.embeddings is None:
             raise self.error(reply)
-        usage = answer.usage_metadata
         return Result(
             vectors=stack([each.values for each in answer.embeddings], items=len(batch.items)),
-            tokens=usage.prompt_token_count if usage else None,
+            tokens=usage.tokens(answer.usage_metadata, "promptTokenCount"),
         )
 
     def error(self, reply: Reply) -> ProviderError:
         """See `embedway.providers.adapter.Adapter.error`."""
-        return failures.read(reply)
+        return failures.read(reply, self._row.failures)

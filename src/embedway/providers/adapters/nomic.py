@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch, Result
+from embedway.providers import usage
 from embedway.providers.adapter import Reply
-from embedway.providers.adapters.openai import OpenAi, Usage
+from embedway.providers.adapters.openai import OpenAi
 from embedway.providers.floats import parse, stack
 
 # A text that is too long is never refused. Unless the client wants it cut, all of it counts, as
@@ -18,7 +19,7 @@ class Answer(msgspec.Struct):
     """The reply."""
 
     embeddings: list[list[float]] | None = None
-    usage: Usage | None = None
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 _DECODER = msgspec.json.Decoder(Answer)
@@ -38,8 +39,7 @@ class Nomic(OpenAi):
         answer = parse(_DECODER, reply)
         if answer.embeddings is None:
             raise self.error(reply)
-        usage = answer.usage or Usage()
         return Result(
             vectors=stack(answer.embeddings, items=len(batch.items)),
-            tokens=usage.prompt_tokens if usage.prompt_tokens is not None else usage.total_tokens,
+            tokens=usage.tokens(answer.usage, "prompt_tokens", "total_tokens"),
         )

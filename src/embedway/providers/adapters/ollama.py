@@ -3,6 +3,7 @@
 import msgspec
 
 from embedway.core.batch import Batch, Result
+from embedway.providers import usage
 from embedway.providers.adapter import Reply
 from embedway.providers.adapters.openai import OpenAi
 from embedway.providers.floats import parse, stack
@@ -12,7 +13,7 @@ class Answer(msgspec.Struct):
     """The reply."""
 
     embeddings: list[list[float]] | None = None
-    prompt_eval_count: int | None = None
+    prompt_eval_count: msgspec.Raw = msgspec.Raw()
 
 
 _DECODER = msgspec.json.Decoder(Answer)
@@ -28,5 +29,5 @@ class Ollama(OpenAi):
             raise self.error(reply)
         return Result(
             vectors=stack(answer.embeddings, items=len(batch.items)),
-            tokens=answer.prompt_eval_count,
+            tokens=usage.count(answer.prompt_eval_count),
         )

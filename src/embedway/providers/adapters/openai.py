@@ -11,7 +11,7 @@ import msgspec
 from embedway.core.batch import Batch, Result
 from embedway.core.provider_error import ProviderError
 from embedway.core.vectors import Vectors
-from embedway.providers import failures
+from embedway.providers import failures, usage
 from embedway.providers.adapter import HttpCall, Reply, Row, merge
 from embedway.providers.floats import Value, in_order, malformed, parse, stack
 
@@ -23,18 +23,11 @@ class Entry(msgspec.Struct):
     index: int | None = None
 
 
-class Usage(msgspec.Struct):
-    """What was counted; `prompt_tokens` is missing at Voyage, both are at some."""
-
-    prompt_tokens: int | None = None
-    total_tokens: int | None = None
-
-
 class Answer(msgspec.Struct):
     """The reply."""
 
     data: list[Entry] | None = None
-    usage: Usage | None = None
+    usage: msgspec.Raw = msgspec.Raw()
     model: Any = None
     """Most say a string; what else one may say is no reason to refuse its vectors."""
 
@@ -81,11 +74,10 @@ class OpenAi:
         values = in_order(
             [entry.index for entry in answer.data], [entry.embedding for entry in answer.data]
         )
-        usage = answer.usage or Usage()
-        tokens = usage.prompt_tokens if usage.prompt_tokens is not None else usage.total_tokens
         return Result(
             vectors=self.vectors(values, items=len(batch.items)),
-            tokens=tokens,
+            # The first is missing at Voyage, both are at some.
+            tokens=usage.tokens(answer.usage, "prompt_tokens", "total_tokens"),
             model=answer.model if isinstance(answer.model, str) else None,
         )
 
@@ -95,4 +87,4 @@ class OpenAi:
 
     def error(self, reply: Reply) -> ProviderError:
         """See `embedway.providers.adapter.Adapter.error`."""
-        return failures.read(reply)
+        return failures.read(reply, self._row.failures)

@@ -8,9 +8,9 @@ import msgspec
 from embedway.core.batch import Batch, Result
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import ProviderError
-from embedway.providers import failures
+from embedway.providers import failures, usage
 from embedway.providers.adapter import HttpCall, Reply, Row, in_path, merge
-from embedway.providers.adapters.gemini import Embedding, UsageMetadata
+from embedway.providers.adapters.gemini import Embedding
 from embedway.providers.floats import malformed, parse, stack
 
 _NEWER = "gemini-embedding-2"
@@ -19,7 +19,7 @@ _NEWER = "gemini-embedding-2"
 class Statistics(msgspec.Struct):
     """Of one item; the count is at times written with a fraction of zero."""
 
-    token_count: float | None = None
+    token_count: msgspec.Raw = msgspec.Raw()
     truncated: bool = False
 
 
@@ -46,7 +46,7 @@ class Embedded(msgspec.Struct, rename="camel"):
     """The reply of `embedContent`."""
 
     embedding: Embedding | None = None
-    usage_metadata: UsageMetadata | None = None
+    usage_metadata: msgspec.Raw = msgspec.Raw()
     truncated: bool = False
 
 
@@ -103,22 +103,19 @@ class Vertex:
 
     def error(self, reply: Reply) -> ProviderError:
         """See `embedway.providers.adapter.Adapter.error`."""
-        return failures.read(reply)
+        return failures.read(reply, self._row.failures)
 
     def _predicted(self, reply: Reply) -> tuple[list[list[float]], int | None, bool]:
         answer = parse(_PREDICTED, reply)
         if answer.predictions is None:
             raise self.error(reply)
         given = [each.embeddings for each in answer.predictions]
-        counts = [each.statistics.token_count for each in given]
-        known = [count for count in counts if count is not None]
-        tokens = int(sum(known)) if len(known) == len(counts) else None
+        tokens = usage.total([usage.count(each.statistics.token_count) for each in given])
         return [each.values for each in given], tokens, any(e.statistics.truncated for e in given)
 
     def _embedded(self, reply: Reply) -> tuple[list[list[float]], int | None, bool]:
         answer = parse(_EMBEDDED, reply)
         if answer.embedding is None:
             raise self.error(reply)
-        usage = answer.usage_metadata
-        tokens = usage.prompt_token_count if usage else None
+        tokens = usage.tokens(answer.usage_metadata, "promptTokenCount")
         return [answer.embedding.values], tokens, answer.truncated

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch, Result
+from embedway.providers import usage
 from embedway.providers.adapter import Reply
 from embedway.providers.adapters.openai import OpenAi
 from embedway.providers.floats import parse, stack
@@ -20,7 +21,7 @@ class Answer(msgspec.Struct):
     """The reply."""
 
     results: list[Entry] | None = None
-    input_token_count: int | None = None
+    input_token_count: msgspec.Raw = msgspec.Raw()
 
 
 _DECODER = msgspec.json.Decoder(Answer)
@@ -45,5 +46,5 @@ class Watsonx(OpenAi):
             raise self.error(reply)
         return Result(
             vectors=stack([entry.embedding for entry in answer.results], items=len(batch.items)),
-            tokens=answer.input_token_count,
+            tokens=usage.count(answer.input_token_count),
         )

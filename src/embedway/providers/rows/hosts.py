@@ -130,6 +130,13 @@ ROWS: tuple[Row, ...] = (
         base_url="https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         key_variables=("DASHSCOPE_API_KEY",),
         fields=Fields(dimensions="dimensions"),
+        # With 429 these two are its limits a minute, by what its users report (help.apiyi.com,
+        # p=10007, and tests of clients, 2026; its own page of errors could not be read for it).
+        # What is spent is 400 Arrearage or 403 AllocationQuota.FreeTierOnly.
+        failures=(
+            (r"free allocated quota exceeded", "quota"),
+            (r"insufficient_quota|throttling\.allocationquota", "rate_limit"),
+        ),
         limits=Limits(max_items=10),
         hq_country="CN",
         region="Singapore",

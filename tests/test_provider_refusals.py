@@ -1,0 +1,400 @@
+"""What providers say when they refuse a call: who is asked next, and what the client is told."""
+
+import gzip
+import itertools
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from conftest import Gateway, Minilm, get
+
+from embedway.testing import Call, Misbehaviour, Reply, Upstream, vector_of
+
+NUMBERS = itertools.count()
+PATHS = {
+    **dict.fromkeys(("openai", "dashscope", "nvidia", "jina", "llamacpp"), "/v1"),
+    **dict.fromkeys(("ollama", "tei"), ""),
+    "fireworks": "/inference/v1",
+    "cohere": "/v2",
+    "gemini": "/v1beta",
+}
+"""Kinds of providers that the gateway here has, and the path of the base URL of each."""
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    upstream: Upstream, minilm: Minilm, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """A gateway in front of one upstream, which it takes for several providers."""
+    folder = tmp_path_factory.mktemp("refusals")
+    sections = [
+        f'[providers.{name}]\nbase_url = "{upstream.url}/{name}{path}"\napi_key = "k"\n'
+        for name, path in PATHS.items()
+    ]
+    own = f'kind = "openai"\nbase_url = "{upstream.url}/openai/v1'
+    sections += [
+        f'[providers.picky]\n{own}"\napi_key = "k"\n',
+        f'[providers.numbers]\n{own}"\napi_key = "k"\nbase64 = false\n',
+        f'[providers.dated]\n{own}/?api-version=2026-11-01"\napi_key = "k"\n',
+        f'[providers.priced]\n{own}"\napi_key = "k"\n[[providers.priced.models]]\n'
+        'id = "wide"\ndimensions = 64\ntrained_dimensions = "unknown"\n'
+        'price_per_mtok_usd = "2"\n',
+    ]
+    (folder / "embedway.toml").write_text("\n".join(sections))
+    running = Gateway(folder).start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture(autouse=True)
+def fresh(upstream: Upstream) -> None:
+    """Forget what other tests told the upstream."""
+    upstream.reset()
+
+
+def reply(status: int, body: Any, **headers: str) -> Reply:
+    """A reply in JSON."""
+    content = {"content-type": "application/json"}
+    return Reply(status=status, body=json.dumps(body).encode(), headers={**content, **headers})
+
+
+def openai_error(message: str, **fields: Any) -> dict[str, Any]:
+    """The body of an error as OpenAI writes it."""
+    return {"error": {"message": message, "type": "invalid_request_error", **fields}}
+
+
+def some_texts(count: int) -> list[str]:
+    """Texts that nobody was asked for yet."""
+    return [f"text {next(NUMBERS)}" for _ in range(count)]
+
+
+def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The error of an answer with this status."""
+    assert answer.status_code == status, answer.text[:500]
+    return answer.json()["error"]
+
+
+def assert_right(answer: httpx.Response, texts: list[str]) -> None:
+    """Check that the answer has the vector of each text."""
+    assert answer.status_code == 200, answer.text[:500]
+    got = [each["embedding"] for each in answer.json()["data"]]
+    width = len(got[0])
+    assert np.allclose(got, [vector_of(text, width) for text in texts], atol=1e-6)
+
+
+def new_model(provider: str) -> str:
+    """A model that nobody declared and no test asked for yet, of a provider."""
+    return f"{provider}:model-{next(NUMBERS)}"
+
+
+SUSPENDED = (
+    "Account acme-prod is suspended, possibly due to reaching the monthly spending limit or "
+    "failure to pay past invoices. Please go to https://fireworks.ai/account/billing."
+)
+OF_THE_OPERATOR = {
+    "fireworks 412": ("fireworks", 412, openai_error(SUSPENDED, code="PRECONDITION_FAILED"), 502),
+    "fireworks 400": ("fireworks", 400, openai_error(SUSPENDED), 502),
+    "dashscope tokens a minute": (
+        "dashscope",
+        429,
+        openai_error("You exceeded your current quota of acme-prod.", code="insufficient_quota"),
+        429,
+    ),
+    "dashscope free tier": (
+        "dashscope",
+        403,
+        openai_error("acme-prod has used its free tier", code="AllocationQuota.FreeTierOnly"),
+        502,
+    ),
+    "cohere 402": ("cohere", 402, {"message": "acme-prod: raise this API key's maximum"}, 502),
+    "jina plan": (
+        "jina",
+        403,
+        {"code": "AUTHZ_RESOURCE_LIMIT_EXCEEDED", "detail": "acme-prod is over its plan"},
+        502,
+    ),
+    "gemini location": (
+        "gemini",
+        400,
+        openai_error(
+            "User location is not supported for the API use.", status="FAILED_PRECONDITION"
+        ),
+        502,
+    ),
+    "a permission somewhere in the message": (
+        "openai",
+        400,
+        openai_error("The call was refused because acme-prod lacks a permission."),
+        502,
+    ),
+    "nvidia end of life": (
+        "nvidia",
+        410,
+        {"title": "Gone", "detail": "The model 'm' of account acme-prod reached its end of life."},
+        404,
+    ),
+    "llama.cpp without embeddings": (
+        "llamacpp",
+        501,
+        openai_error("This server does not support embeddings. Start it with `--embeddings`"),
+        404,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OF_THE_OPERATOR)
+def test_nothing_of_the_operator_is_told(gateway: Gateway, upstream: Upstream, case: str) -> None:
+    """What only the operator can cure is no 400, and the client reads nothing of the account."""
+    provider, status, body, expected = OF_THE_OPERATOR[case]
+    upstream.always(reply(status, body))
+    error = error_of(gateway.embed(model=new_model(provider), input=some_texts(2)), expected)
+    assert provider in error["message"]
+    for secret in ("acme", "location", "invoices", "fireworks.ai"):
+        assert secret not in error["message"]
+
+
+def test_somebody_else_is_asked(new_gateway: Callable[..., Gateway], upstream: Upstream) -> None:
+    """Where one provider suspended the account, the next one answers."""
+    gateway = new_gateway(canaries=True)
+    sections = [
+        f'[providers.{name}]\nkind = "openai"\nbase_url = "{upstream.url}/openai/v1"\n'
+        f'api_key = "{name}"\n[[providers.{name}.models]]\nid = "shared"\ndimensions = 64\n'
+        for name in ("first", "second")
+    ]
+    sections.append('[models.shared]\norder = ["first", "second"]\n')
+    (gateway.folder / "embedway.toml").write_text("\n".join(sections))
+    gateway.start()
+    for name in ("first", "second"):  # so that both are of the model's space
+        assert gateway.embed(model=f"{name}:shared", input="a").status_code == 200
+
+    def suspended(call: Call, right: Reply) -> Reply:
+        of_first = call.headers["authorization"] == "Bearer first"
+        return reply(412, openai_error(SUSPENDED)) if of_first else right
+
+    upstream.always(Misbehaviour(reply=suspended))
+    texts = some_texts(2)
+    answer = gateway.embed(model="shared", input=texts)
+    assert_right(answer, texts)
+    assert answer.headers["x-embedway-provider"] == "second"
+
+
+def test_a_quoted_text_is_no_refusal_of_the_account(gateway: Gateway, upstream: Upstream) -> None:
+    """A refusal that quotes the client's words says nothing of the account, and ejects nobody."""
+    model = new_model("openai")
+    upstream.script(reply(400, openai_error("Invalid value: 'account x is suspended, api key'.")))
+    error = error_of(gateway.embed(model=model, input=some_texts(1)), 400)
+    assert "suspended" not in error["message"]
+    texts = some_texts(1)
+    assert_right(gateway.embed(model=model, input=texts), texts)
+
+
+TOO_LONG = {
+    "openai": (400, openai_error("This input is of a maximum input length is 8192 tokens.")),
+    "tei": (422, {"error": "`inputs` must have less than 32000 characters. Given: 40000"}),
+    "jina": (400, {"detail": "Single text cannot exceed 8192 tokens. 9237 tokens given."}),
+    "cohere": (
+        400,
+        {
+            "message": "too many tokens: total number of tokens in the prompt cannot exceed 4081 - "
+            "received 4292."
+        },
+    ),
+    "ollama": (500, {"error": "input length exceeds maximum context length"}),
+}
+
+
+@pytest.mark.parametrize("provider", TOO_LONG)
+def test_an_item_too_long_is_named(gateway: Gateway, upstream: Upstream, provider: str) -> None:
+    """The client is told which item is too long, in whatever words the provider says it."""
+    texts = some_texts(8)
+    status, body = TOO_LONG[provider]
+    upstream.always(refusing(texts[5], reply(status, body)))
+    error = error_of(gateway.embed(model=new_model(provider), input=texts), 400)
+    assert error["code"] == "context_length_exceeded"
+    assert "'input[5]' is at fault" in error["message"]
+
+
+def refusing(text: str, refusal: Reply) -> Misbehaviour:
+    """Answers calls with this text so, and all others well."""
+
+    def answer(call: Call, right: Reply) -> Reply:
+        return refusal if text in call.content.decode() else right
+
+    return Misbehaviour(reply=answer)
+
+
+def test_the_item_that_the_provider_names(gateway: Gateway, upstream: Upstream) -> None:
+    """Where a provider says which item it is, nothing is sent again to find out."""
+    said = "Invalid 'input[3]': maximum input length is 8192 tokens."
+    upstream.always(reply(400, openai_error(said)))
+    error = error_of(gateway.embed(model=new_model("openai"), input=some_texts(5)), 400)
+    assert "'input[3]' is at fault" in error["message"]
+    assert len(upstream.calls) == 1
+
+
+NAN = reply(500, {"error": "failed to encode response: json: unsupported value: NaN"})
+
+
+def test_a_text_without_numbers(gateway: Gateway, upstream: Upstream) -> None:
+    """One text at which Ollama computes NaN is named, and the server stays in use."""
+    model, texts = new_model("ollama"), some_texts(8)
+    upstream.always(refusing(texts[2], NAN))
+    for _ in range(8):
+        error = error_of(gateway.embed(model=model, input=texts), 400)
+        assert error["param"] == "input"
+        assert "'input[2]' is at fault" in error["message"]
+        error_of(gateway.embed(model=model, input=texts[2]), 400)
+    assert_right(gateway.embed(model=model, input=texts[3:]), texts[3:])
+
+
+def test_a_server_without_numbers(gateway: Gateway, upstream: Upstream) -> None:
+    """Where Ollama computes NaN for every text, it is the server that failed."""
+    upstream.always(NAN)
+    answer = gateway.embed(model=new_model("ollama"), input=some_texts(4))
+    assert error_of(answer, 502)["type"] == "upstream_error"
+
+
+def without_base64(call: Call, right: Reply) -> Reply:
+    """A server that does not know `encoding_format`."""
+    if "encoding_format" not in call.body:
+        return right
+    return reply(400, {"detail": [{"loc": ["body", "encoding_format"], "msg": "extra field"}]})
+
+
+def test_base64_is_refused_once(gateway: Gateway, upstream: Upstream) -> None:
+    """A server that refuses the field for base64 is asked without it, then and from then on."""
+    upstream.always(Misbehaviour(reply=without_base64))
+    for _ in range(2):
+        texts = some_texts(2)
+        assert_right(gateway.embed(model="picky:any", input=texts), texts)
+    asked = ["encoding_format" in call.body for call in upstream.calls]
+    assert asked == [True, False, False]
+
+
+def test_base64_may_not_be_the_reason(gateway: Gateway, upstream: Upstream) -> None:
+    """A server that refuses the call without the field too is asked twice, and nothing is kept."""
+    refusal = reply(400, openai_error("encoding_format and more is wrong"))
+    upstream.script(refusal, refusal)
+    error_of(gateway.embed(model=new_model("openai"), input="alone"), 400)
+    assert len(upstream.calls) == 2
+    texts = some_texts(1)
+    assert_right(gateway.embed(model=new_model("openai"), input=texts), texts)
+    assert upstream.calls[-1].body["encoding_format"] == "base64"
+
+
+def test_base64_is_switched_off(gateway: Gateway, upstream: Upstream) -> None:
+    """With `base64 = false` vectors are asked for as numbers."""
+    texts = some_texts(2)
+    assert_right(gateway.embed(model="numbers:any", input=texts), texts)
+    [call] = upstream.calls
+    assert "encoding_format" not in call.body
+
+
+@pytest.mark.parametrize("usage", [5.5, "5", -5, True, {"a": 1}])
+def test_odd_usage_is_told(gateway: Gateway, upstream: Upstream, usage: Any) -> None:
+    """Tokens in an odd form cost no vectors: they are estimated, and the operator is told."""
+    model, texts = new_model("priced"), some_texts(2)
+    before = unreadable(gateway)
+    upstream.always(Misbehaviour(tokens=lambda _: usage))
+    answer = gateway.embed(model=model, input=texts, user=model)
+    assert_right(answer, texts)
+    assert answer.json()["usage"]["prompt_tokens"] > 0
+    assert unreadable(gateway) == before + 1
+    assert "provider usage unreadable" in gateway.log.read_text()
+    [row] = [each for each in gateway.usage("user") if each["user"] == model]
+    assert row["estimated_tokens"] == row["tokens"]
+
+
+def unreadable(gateway: Gateway) -> float:
+    """How often the tokens of `priced` could not be read."""
+    name = 'embedway_provider_unreadable_usages_total{deployment="priced:'
+    lines = get(f"{gateway.url}/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def test_dimensions_that_are_ignored(gateway: Gateway, upstream: Upstream) -> None:
+    """A provider that ignores `dimensions` stays in use; the client is told what it may not ask."""
+    model = "priced:wide"
+
+    def all_of_it(call: Call, right: Reply) -> Reply:
+        data = [
+            {"index": index, "embedding": vector_of(text, 64).tolist()}
+            for index, text in enumerate(call.body["input"])
+        ]
+        return reply(200, {"data": data, "usage": {"prompt_tokens": 7}})
+
+    upstream.always(Misbehaviour(reply=all_of_it))
+    for _ in range(6):
+        answer = gateway.embed(model=model, input=["a", "b"], dimensions=32, user=model)
+        error = error_of(answer, 400)
+        assert error["param"] == "dimensions"
+        assert "64" in error["message"]
+    assert_right(gateway.embed(model=model, input=["a", "b"], user=model), ["a", "b"])
+    [row] = [each for each in gateway.usage("user") if each["user"] == model]
+    assert (row["requests"], row["errors"], row["failed_calls"]) == (1, 6, 0)
+    assert float(row["upstream_cost_usd"]) > 6 * float(row["cost_usd"]) > 0
+
+
+FIELDS = {
+    "OpenAI's words": (openai_error("Unrecognized request argument supplied: colour"), "colour"),
+    "OpenAI's param": (openai_error("Unsupported.", param="colour"), "colour"),
+    "Pydantic's loc": ({"detail": [{"loc": ["body", "colour"], "msg": "Not permitted"}]}, "colour"),
+    "vLLM's words": (
+        openai_error("[{'type': 'extra_forbidden', 'loc': ('body', 'colour'), 'msg': 'Extra'}]"),
+        "colour",
+    ),
+    "dimensions": (
+        openai_error("Unrecognized request argument supplied: dimensions"),
+        "dimensions",
+    ),
+    "dimensions by loc": (
+        {"detail": [{"loc": ["body", "dimensions"], "msg": "Not permitted"}]},
+        "dimensions",
+    ),
+    "user": ({"detail": [{"loc": ["body", "user"], "msg": "Not permitted"}]}, "user"),
+    "nothing of the client's": (openai_error("Unsupported.", param="stream"), None),
+}
+
+
+@pytest.mark.parametrize("case", FIELDS)
+def test_the_field_at_fault(gateway: Gateway, upstream: Upstream, case: str) -> None:
+    """The field that a provider names is the `param` of the error, if the client sent it."""
+    body, param = FIELDS[case]
+    upstream.always(reply(400, body))
+    fields = {"colour": "red", "dimensions": 8, "user": "u"}
+    answer = gateway.embed(model=new_model("openai"), input=some_texts(4), **fields)
+    error = error_of(answer, 400)
+    assert error["param"] == param
+    assert len(upstream.calls) <= 3
+    if param:
+        assert repr(param) in error["message"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_compressed_refusal(gateway: Gateway, upstream: Upstream, encoding: str) -> None:
+    """A refusal that comes compressed is read all the same."""
+    body = json.dumps(openai_error("The model `x` does not exist", code="model_not_found")).encode()
+    packed = {"gzip": gzip, "deflate": zlib}[encoding].compress(body)
+    upstream.always(Reply(status=400, body=packed, headers={"content-encoding": encoding}))
+    answer = gateway.embed(model=new_model("openai"), input="a")
+    assert error_of(answer, 404)["code"] == "model_not_found"
+
+
+def test_a_compressed_refusal_without_end(gateway: Gateway, upstream: Upstream) -> None:
+    """Of a refusal that is too large when it is unpacked, the status is what counts."""
+    body = gzip.compress(b" " * 2**22)
+    upstream.always(Reply(status=400, body=body, headers={"content-encoding": "gzip"}))
+    error_of(gateway.embed(model=new_model("openai"), input="a"), 400)
+
+
+def test_a_query_in_the_base_url(gateway: Gateway, upstream: Upstream) -> None:
+    """The path of a call stands before the query of its base URL, which is sent with it."""
+    texts = some_texts(1)
+    assert_right(gateway.embed(model="dated:any", input=texts), texts)
+    [call] = upstream.calls
+    assert call.path.endswith("/v1/embeddings")
+    assert call.query == {"api-version": "2026-11-01"}
