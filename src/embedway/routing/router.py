@@ -155,7 +155,7 @@ class Router:
         if not pinned:
             return home
         member = self._spaces.membership(asked, self.told(asked, request))
-        if member.state != "unproven":
+        if member.may_be_asked or member.state == "drifted":
             return member.revision
         return member.last if old_will_do else None
 
@@ -210,9 +210,10 @@ class Router:
         for each in candidates:
             member = self._spaces.membership(each, self.told(each, request))
             of = member.revision
+            in_own_space = member.in_own_space and revision in {None, of}
             if member.state == "unproven" and any_age and member.last:
                 of = member.last
-            elif member.state == "unproven":
+            elif member.state == "unproven" and not in_own_space:
                 unproven.append(Removed(served=each, filter=SPACE, reason=member.reason))
                 due.append(each)
                 continue

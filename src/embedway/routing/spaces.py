@@ -21,7 +21,6 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     """What a deployment may be asked for."""
 
     state: State
-    """`unproven` and `drifted` may not be asked at all."""
     revision: str
     """Of the space its vectors are in; of one that drifted, of the space it left."""
     reason: str = ""
@@ -30,6 +29,14 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it should be probed again, in the background."""
     last: str | None = None
     """Revision of the space that it was in when last probed, if only age voids that proof."""
+    in_own_space: bool = False
+    """Whether its vectors are known to be of its own space, though nothing was there to compare
+    them with the model's."""
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether it may be asked for vectors of the space of `revision`."""
+        return self.in_own_space or self.state not in {"unproven", "drifted"}
 
 
 class Looks(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +100,9 @@ class Spaces:
     def is_in(self, served: Served, input_type: InputType | None, revision: str) -> bool:
         """Whether its vectors still are of the space of this revision, its own or the home."""
         member = self.membership(served, input_type)
-        if member.state == "unproven" and revision == self.home(served.model.id):
+        if not member.in_own_space and (
+            member.state == "unproven" and revision == self.home(served.model.id)
+        ):
             return True  # its proof is old, and says nothing against it
         if member.state == "drifted":
             return False
@@ -190,6 +199,7 @@ class Spaces:
             revision=proof.revision,
             reason=proof.reason,
             due=not fresh or self._waits(served, proof),
+            in_own_space=proof.state == "unproven",
         )
         return membership, proof.at_ms + self._interval_ms * (1 if fresh else 2)
 
