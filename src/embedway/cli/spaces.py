@@ -36,7 +36,7 @@ from embedway.observe import logs
 from embedway.providers.declared import Declared
 from embedway.routing.health import Healths
 from embedway.routing.resolve import find
-from embedway.routing.shared import Shared
+from embedway.routing.shared import SharedSpace
 from embedway.routing.spaces import Spaces
 from embedway.storage.store import Store
 
@@ -310,7 +310,7 @@ def _row(known: _Known, served: Served, input_type: InputType | None) -> dict[st
     }
 
 
-def _claim(shared: Shared) -> str:
+def _claim(shared: SharedSpace) -> str:
     reason = f" ({shared.reason})" if shared.reason else ""
     return f"{shared.model}: {shared.state}{reason}"
 

@@ -14,7 +14,7 @@ from embedway.routing import canaries
 from embedway.routing.known import Known
 
 
-class Shared(msgspec.Struct, frozen=True, kw_only=True):
+class SharedSpace(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a model's claim to share another model's space."""
 
     model: str
@@ -32,7 +32,7 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
 
 def shared(
     known: Known, model: Model, revision: str, input_type: InputType | None
-) -> Shared | None:
+) -> SharedSpace | None:
     """What the canaries say of `model`'s claim; None if it makes none.
 
     Args:
@@ -46,10 +46,10 @@ def shared(
         return None
     standard = known.standard(other)
     if standard is None:
-        return Shared(model=other, state="unproven", reason=f"no provider here has {other}")
+        return SharedSpace(model=other, state="unproven", reason=f"no provider here has {other}")
     if root := standard.model.same_space_as:
         reason = f"{other} itself names {root}: name that instead"
-        return Shared(model=other, state="unproven", reason=reason)
+        return SharedSpace(model=other, state="unproven", reason=reason)
     home = known.home(other)
     theirs = known.reference(other, home, input_type)
     ours = known.reference(model.id, revision, input_type)
@@ -58,12 +58,12 @@ def shared(
         reason = f"no vectors of {lacking} to compare yet"
         if theirs and ours:
             reason = "their references are of different texts"
-        return Shared(
+        return SharedSpace(
             model=other, state="unproven", reason=reason, standard=standard, revision=home,
             missing=theirs is None,
         )  # fmt: skip
     against = canaries.against_sharing(ours.vectors, theirs.vectors)
-    return Shared(
+    return SharedSpace(
         model=other,
         state="differs" if against else "proven",
         reason=against,

@@ -16,7 +16,7 @@ from embedway.core.spaces import Proof, Reference, SpaceId, State
 from embedway.routing import canaries
 from embedway.routing.abilities import can_shorten
 from embedway.routing.known import INPUT_TYPES, Known
-from embedway.routing.shared import Shared, shared
+from embedway.routing.shared import SharedSpace, shared
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +101,7 @@ class Spaces:
 
     def shared(
         self, served: Served, input_type: InputType | None, *, revision: str
-    ) -> Shared | None:
+    ) -> SharedSpace | None:
         """What is known of the model's claim to share another model's space; None without a claim.
 
         The claim is about the space that the model's id means. Vectors that differ from those may
@@ -117,13 +117,13 @@ class Spaces:
             return None
         if not self._enabled:
             reason = "canaries = false: nothing proves it"
-            return Shared(model=model.same_space_as, state="unproven", reason=reason)
+            return SharedSpace(model=model.same_space_as, state="unproven", reason=reason)
         key = (served.id, input_type)
         if key not in self._shared:
             self._shared[key] = shared(self.known, model, revision, input_type)
         return self._shared[key]
 
-    def claim(self, served: Served) -> Shared | None:
+    def claim(self, served: Served) -> SharedSpace | None:
         """What is known of the model's claim for all input types in use: the worst of them."""
         home = self.home(served.model.id)
         in_use = [each for each in INPUT_TYPES if self.known.reference(served.model.id, home, each)]
@@ -189,7 +189,7 @@ class Spaces:
         """Believes what was stored, or could not be."""
         self.known.learn(references, proofs)
         self._kept: dict[tuple[str, InputType | None], _Kept] = {}
-        self._shared: dict[tuple[str, InputType | None], Shared | None] = {}
+        self._shared: dict[tuple[str, InputType | None], SharedSpace | None] = {}
 
     def _renewed(self, served: Served, input_type: InputType | None) -> _Kept:
         if self.is_probed(served):
