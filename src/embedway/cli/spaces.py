@@ -105,9 +105,10 @@ def prove(model: Model = None, as_json: AsJson = False) -> None:
     """
     known = _known()
     deployments = known.deployments(model)
-    probed = [(each, told) for each in deployments for told in _input_types(known, each)]
-    all_wanted = [*probed, *_to_compare_with(known, probed)]
-    wanted = list({(each.id, told): (each, told) for each, told in all_wanted}.values())
+    probed: list[_Wanted] = [
+        (each, told) for each in deployments for told in _input_types(known, each)
+    ]
+    wanted = [*probed, *_to_compare_with(known, probed)]
     failed = asyncio.run(_prove(known, wanted))
     _print(known, deployments, as_json=as_json)
     for each, error in failed:
@@ -272,9 +273,11 @@ def _input_types(known: _Known, served: Served) -> list[InputType | None]:
 
 def _to_compare_with(known: _Known, probed: Sequence[_Wanted]) -> Iterator[_Wanted]:
     """The deployments whose vectors tell whether models share a space as their makers say."""
+    asked = {(each.id, input_type) for each, input_type in probed}
     for served, input_type in probed:
         maker = known.spaces.known.maker(served.model.same_space_as)
-        if maker and known.spaces.is_probed(maker):
+        if maker and known.spaces.is_probed(maker) and (maker.id, input_type) not in asked:
+            asked.add((maker.id, input_type))
             yield maker, input_type
 
 

@@ -126,8 +126,12 @@ class Spaces:
     def claim(self, served: Served) -> SharedSpace | None:
         """What is known of the model's claim for all input types in use: the worst of them."""
         home = self.home(served.model.id)
-        in_use = [each for each in INPUT_TYPES if self.known.reference(served.model.id, home, each)]
-        claims = [self.shared(served, each, revision=home) for each in in_use or [None]]
+        in_use: list[InputType | None] = [
+            each for each in INPUT_TYPES if self.known.reference(served.model.id, home, each)
+        ]
+        if not in_use:
+            return self.shared(served, None, revision=home)
+        claims = [self.shared(served, each, revision=home) for each in in_use]
         worst = ("differs", "unproven", "proven")
         return min(
             (each for each in claims if each),
