@@ -18,7 +18,10 @@ from conftest import Minilm, embedway
 from in_process import settled
 from test_routing_holes import Asked, Clock, World, in_a_loop, space_of
 
+from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.policy import Policy
 from embedway.routing.canaries import CANARIES, against_sharing
+from embedway.routing.spaces import Spaces
 from embedway.testing import Upstream, Vectors, noisy, rotated, scaled, sibling, space
 
 LARGE = space("large")
@@ -71,6 +74,33 @@ def test_sharing_of_models_whose_vectors_are_all_alike() -> None:
 def test_sharing_needs_one_width() -> None:
     """Vectors of different widths are not of one space."""
     assert against_sharing(canaries(LARGE)[:, :32], canaries(LARGE)) == "32 dimensions, not 64"
+
+
+@pytest.mark.parametrize(
+    ("enabled", "others", "reason"),
+    [
+        (True, [], "no provider here has large"),
+        (True, [Model(id="large", same_space_as="root")], "large itself names root"),
+        (True, [Model(id="large")], "no vectors of large to compare yet"),
+        (False, [Model(id="large")], "canaries = false"),
+    ],
+)
+def test_claims_that_cannot_be_proven(enabled: bool, others: list[Model], reason: str) -> None:
+    """A claim that nothing can prove is unproven and says why; the space keeps its own name."""
+    lite = Served(Model(id="lite", same_space_as="large"), Deployment(provider="b"))
+    spaces = Spaces(
+        policy=lambda _: Policy(),
+        deployments=[lite, *(Served(each, Deployment(provider="a")) for each in others)],
+        enabled=enabled,
+        interval_s=60,
+        fingerprint=lambda _: "",
+        now_ms=lambda: 0,
+    )
+    claim = spaces.claim(lite)
+    assert claim
+    assert claim.state == "unproven"
+    assert claim.reason.startswith(reason)
+    assert spaces.space(lite, None, revision="b").model == "lite"
 
 
 @pytest.fixture(scope="module")
