@@ -184,8 +184,10 @@ class Blind:
         """Everybody, whatever their health."""
         if self._turns:
             self._served.append(self._served.pop(0))
+        first = self._served[0]
         return Plan(
-            space=self._served[0].space(),
+            space=first.space(),
+            revisions={first.model.id: first.revision},
             ranked=[Ranked(served=each, latency_s=0.0) for each in self._served],
             unproven=(),
             due=(),

@@ -136,6 +136,16 @@ def test_facts_of_a_model(facts: dict[str, object], level: str | None) -> None:
     assert all == ([(level, "acme:m")] if level else [])
 
 
+def test_claims_to_share_a_space() -> None:
+    """A claim names a model that somebody has, and that makes no claim itself."""
+    root, one = served(of=model("root")), served(of=model("one", same_space_as="root"))
+    assert not found(root, one)
+    two = served(of=model("two", same_space_as="one"))
+    assert told(root, one, two) == [("error", "acme:two")]
+    assert told(one) == [("error", "acme:one")]
+    assert told(served(of=model(same_space_as="m"))) == [("error", "acme:m")]
+
+
 @pytest.mark.parametrize(
     ("country", "level"), [("US", "error"), ("CH", "error"), ("", "warning"), ("IE", None)]
 )

@@ -241,6 +241,7 @@ def test_mka1_models(gateway: Gateway, path: str) -> None:
         "prompts": {},
         "space": space,
         "home_space": space,
+        "shared_space": None,
         "proof": "reference",
         "proof_reason": "",
         "price_per_mtok_usd": 0,

@@ -644,3 +644,38 @@ async def test_what_runs_here_is_its_own_reference(world: World, said: str) -> N
     with pytest.raises(ConfigError, match="it runs here, and so is its own reference"):
         async with world.gateway(*sections):
             pass
+
+
+@in_a_loop
+async def test_a_reference_that_refuses_at_first_leaves_its_twin_unproven(world: World) -> None:
+    """Nothing was compared, so nothing differs: the twin waits under the model's id.
+
+    Under its own name it answers, in a space of its own, until there is something to compare with.
+    """
+    clock = Clock()
+    async with world.gateway(world.provider("a"), world.provider("b"), clock=clock) as ask:
+        world.a.always("401")
+        assert (await ask("m", "nobody defined the space yet")).status_code == 502
+        await settled()
+        assert not world.received("nobody defined the space yet")["b"]
+        for _ in range(2):  # the second does not wait for another probe
+            assert space_of(await ask("b:m")).startswith("m@b/")
+            await settled()
+        env = {"EMBEDWAY_DATA_DIR": str(world.folder / "data"), "EMBEDWAY_LOCAL_SERVERS": "false"}
+        command = functools.partial(embedway, "spaces", "status", "--json", env=env)
+        done = await asyncio.to_thread(command, cwd=world.folder)
+        states = {row["deployment"]: row for row in json.loads(done.stdout)}
+        assert states["b:m"]["state"] == "unproven"
+        assert "a:m" in states["b:m"]["why"]
+        dry = (await ask("m", dry=True)).json()
+        assert [each["id"] for each in dry["unproven"]] == ["b:m"]
+        world.a.always(None)
+        clock.forward(60)
+        assert space_of(await ask("m")).startswith("m@a/")
+        await settled()
+        clock.forward(60)
+        await ask.proven("m")
+        world.a.always("503")
+        assert space_of(await ask("m", "who is left")).startswith("m@a/")
+        assert world.received("who is left")["b"]
+        assert space_of(await ask("b:m")).startswith("m@a/")

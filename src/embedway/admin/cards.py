@@ -62,6 +62,15 @@ class CallLimits(BaseModel):
     max_parallel: int
 
 
+class SharedSpaceCard(BaseModel):
+    """The space that several models share, as their makers say."""
+
+    model: str
+    models: list[str]
+    proof: Literal["reference", "proven", "unproven", "differs"]
+    proof_reason: str
+
+
 class DeploymentCard(BaseModel):
     """A model at a provider, as MKA1's clients know it, with what choosing needs."""
 
@@ -84,6 +93,7 @@ class DeploymentCard(BaseModel):
     prompts: dict[str, str]
     space: str
     home_space: str
+    shared_space: SharedSpaceCard | None
     proof: State
     proof_reason: str
     price_per_mtok_usd: float | None
@@ -134,6 +144,11 @@ class Cards:
         self._healths = healths
         self._alive = alive
         self._limits = limits
+        self._sharing: dict[str, dict[str, Served]] = {}
+        """By model id, the models that their makers say share its space, each with a deployment."""
+        for each in catalog.deployments():
+            if other := each.model.same_space_as:
+                self._sharing.setdefault(other, {}).setdefault(each.model.id, each)
         self._aliases: dict[str, list[str]] = {}
         for alias in catalog.aliases:
             for each in find(alias, catalog, param="model").served:
@@ -219,6 +234,24 @@ class Cards:
             return found
         return [each for each in self._catalog.deployments() if each.model.id == model.id]
 
+    def _shared_space(self, served: Served, caller: Caller) -> SharedSpaceCard | None:
+        """The space that the model's maker says it shares with others; None if it shares none."""
+        model = served.model.same_space_as or served.model.id
+        sharing = {
+            id: each
+            for id, each in self._sharing.get(model, {}).items()
+            if may_use(caller, asked=id, served=each)
+        }
+        if not sharing:
+            return None
+        claim = self._spaces.claim(served)
+        return SharedSpaceCard(
+            model=model,
+            models=[model, *sharing],
+            proof=claim.state if claim else "reference",
+            proof_reason=claim.reason if claim else "",
+        )
+
     def _deployment(self, served: Served, caller: Caller) -> DeploymentCard | None:
         model, deployment = served.model, served.deployment
         aliases = [
@@ -258,8 +291,9 @@ class Cards:
             pooling=model.pooling,
             normalised=model.normalised,
             prompts={str(purpose): text for purpose, text in model.prompts.items()},
-            space=str(served.space(revision=member.revision)),
-            home_space=str(served.space(revision=home)),
+            space=str(self._spaces.space(served, None, revision=member.revision)),
+            home_space=str(self._spaces.space(served, None, revision=home)),
+            shared_space=self._shared_space(served, caller),
             proof=member.state,
             proof_reason=member.reason,
             price_per_mtok_usd=_usd(deployment.price_per_mtok_usd),

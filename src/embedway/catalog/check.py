@@ -66,6 +66,7 @@ def findings(
         *_widths(served),
         *_lengths(served),
         *_spaces(served),
+        *_shared_spaces(served),
         *_names(served),
         *_licences(served),
     ]
@@ -226,6 +227,28 @@ def _spaces(served: Iterable[Served]) -> Iterator[Finding]:
                     f"{name} is {here}, but {there} at {other.id}: not one space",
                     "Correct either, or give one of them another id.",
                 )
+
+
+def _shared_spaces(served: Iterable[Served]) -> Iterator[Finding]:
+    shares_with = {each.model.id: each.model.same_space_as for each in served}
+    for each in _distinct(served):
+        other = each.model.same_space_as
+        if not other:
+            continue
+        if other not in shares_with:
+            yield Finding(
+                "error",
+                each.id,
+                f"same_space_as is {other!r}, and no provider has that model",
+                "Correct the id.",
+            )
+        elif root := shares_with[other]:
+            yield Finding(
+                "error",
+                each.id,
+                f"same_space_as is {other!r}, which itself names {root!r}",
+                "All models of a space name the same one, and that one names none.",
+            )
 
 
 def _names(served: Sequence[Served]) -> Iterator[Finding]:

@@ -110,6 +110,8 @@ class Model(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
     """How one vector is made of its tokens': `mean`, `cls` or `last_token`."""
     normalised: bool | None = None
     """Whether its vectors have length one; if so, this gateway sees to it."""
+    same_space_as: str = ""
+    """Id of another model whose vectors its maker says these can be compared with."""
     prompts: dict[InputType, str] = {}
     """What belongs before a text of each kind. Providers may apply it; nothing here does."""
     tags: list[str] = msgspec.field(default_factory=lambda: ["embedding"])

@@ -99,8 +99,21 @@ def _facts(meant: Sequence[DeploymentCard]) -> dict[str, str]:
         "pooling": f"{card.pooling}, {normalised[card.normalised]}",
         "prompts": "; ".join(prompts) or "none",
         "space": card.home_space,
+        **_shared_space(card),
         "aliases": ", ".join(aliases) or "none",
     }
+
+
+def _shared_space(card: DeploymentCard) -> dict[str, str]:
+    """With which models it shares a space by their maker's word, and whether that is proven."""
+    shared = card.shared_space
+    if shared is None:
+        return {}
+    others = ", ".join(each for each in shared.models if each != card.model)
+    if shared.proof == "reference":
+        return {"shared with": f"{others}: their makers say that they share this space"}
+    reason = f" ({shared.proof_reason})" if shared.proof_reason else ""
+    return {"shared with": f"{others}, its maker says; {shared.proof} by canaries{reason}"}
 
 
 def _dimensions(card: DeploymentCard) -> str:

@@ -36,6 +36,7 @@ from embedway.observe import logs
 from embedway.providers.declared import Declared
 from embedway.routing.health import Healths
 from embedway.routing.resolve import find
+from embedway.routing.shared import SharedSpace
 from embedway.routing.spaces import Spaces
 from embedway.storage.store import Store
 
@@ -104,9 +105,10 @@ def prove(model: Model = None, as_json: AsJson = False) -> None:
     """
     known = _known()
     deployments = known.deployments(model)
-    wanted: list[_Wanted] = [
+    probed: list[_Wanted] = [
         (each, told) for each in deployments for told in _input_types(known, each)
     ]
+    wanted = [*probed, *_to_compare_with(known, probed)]
     failed = asyncio.run(_prove(known, wanted))
     _print(known, deployments, as_json=as_json)
     for each, error in failed:
@@ -154,7 +156,7 @@ def release(
     if not drifted:
         out.print(f"{escape(served.id)} has not drifted, so there is nothing to release.")
         return
-    left = served.space(revision=drifted[0].revision, input_type=drifted[0].input_type)
+    left = known.spaces.space(served, drifted[0].input_type, revision=drifted[0].revision)
     try:
         with err.status(f"Probing {served.id}"):
             asyncio.run(_release(known, served, drifted, accept=accept))
@@ -171,7 +173,7 @@ def release(
             f"space of their own: embedway spaces release {served.id} --accept"
         )
     member = known.spaces.membership(served, drifted[0].input_type)
-    now = served.space(revision=member.revision, input_type=drifted[0].input_type)
+    now = known.spaces.space(served, drifted[0].input_type, revision=member.revision)
     out.print(f"[green]{escape(served.id)}[/green] is released into {escape(str(now))}.")
     if member.revision != drifted[0].revision:
         out.print(
@@ -269,8 +271,21 @@ def _input_types(known: _Known, served: Served) -> list[InputType | None]:
     return [each.input_type for each in known.spaces.known.proofs(served.id)] or [None]
 
 
+def _to_compare_with(known: _Known, probed: Sequence[_Wanted]) -> Iterator[_Wanted]:
+    """The deployments whose vectors tell whether models share a space as their makers say."""
+    asked = {(each.id, input_type) for each, input_type in probed}
+    for served, input_type in probed:
+        maker = known.spaces.known.maker(served.model.same_space_as)
+        if maker and known.spaces.is_probed(maker) and (maker.id, input_type) not in asked:
+            asked.add((maker.id, input_type))
+            yield maker, input_type
+
+
 def _print(known: _Known, deployments: Sequence[Served], *, as_json: bool) -> None:
     rows = [_row(known, each, told) for each in deployments for told in _input_types(known, each)]
+    if not as_json and not any(row["shares_space_with"] for row in rows):
+        for row in rows:
+            del row["shares_space_with"]
     print_table(
         rows,
         empty="No provider serves such a model. Models that run here are checked by their digest.",
@@ -281,7 +296,8 @@ def _print(known: _Known, deployments: Sequence[Served], *, as_json: bool) -> No
 def _row(known: _Known, served: Served, input_type: InputType | None) -> dict[str, object]:
     proof = known.spaces.known.proof(served.id, input_type)
     member = known.spaces.membership(served, input_type)
-    space = served.space(revision=member.revision, input_type=input_type)
+    space = known.spaces.space(served, input_type, revision=member.revision)
+    shared = known.spaces.shared(served, input_type, revision=member.revision)
     return {
         "model": served.model.id,
         "space": str(space),
@@ -293,7 +309,13 @@ def _row(known: _Known, served: Served, input_type: InputType | None) -> dict[st
         "probed": proof and _time(proof.at_ms),
         "since": proof and _time(proof.since_ms),
         "why": member.reason or None,
+        "shares_space_with": shared and _claim(shared),
     }
+
+
+def _claim(shared: SharedSpace) -> str:
+    reason = f" ({shared.reason})" if shared.reason else ""
+    return f"{shared.model}: {shared.state}{reason}"
 
 
 def _end(known: _Known, deployments: Sequence[Served], *, failed: bool = False) -> None:

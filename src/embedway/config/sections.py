@@ -68,6 +68,11 @@ class ModelSettings(BaseModel):
     normalised: bool | None = Field(
         None, description="Whether its vectors have length one; if true, the gateway ensures it."
     )
+    same_space_as: str | None = Field(
+        None,
+        description="The id of another model whose vectors its maker says these can be compared "
+        "with.",
+    )
     prompts: dict[InputType, str] | None = Field(
         None, description="The prefix that its maker prescribes for texts of each input type."
     )

@@ -328,6 +328,7 @@ class Embedder:
                 engine=self._engines[engine_of(each.served)],
                 told=self._router.told(each.served, request),
                 space=plan.space,
+                revision=plan.revisions[each.served.model.id],
                 preparation=self._preparation,
                 counted=counted,
                 prober=self._prober,

@@ -169,7 +169,7 @@ class Prober:
         before = self.membership(served, input_type)
         after = await self.prove(served, input_type)
         if (
-            after.state not in {"unproven", "drifted"}
+            after.may_be_asked
             and after.revision == before.revision
             # The canaries may have been answered by the old model, this by the new.
             and not self.changed(served, input_type, width=width, norm=norm, model=model)
@@ -207,7 +207,7 @@ class Prober:
         membership = self.membership(served, input_type)
         if membership.state == "drifted":
             self._reread()
-        elif membership.due or membership.state == "unproven":
+        elif membership.due or not membership.may_be_asked:
             failure = self._failures.get((served.id, input_type))
             if failure is None or self._now_s() - failure.at_s >= _rest_s(failure):
                 self._flight(served, input_type)
@@ -254,7 +254,7 @@ class Prober:
             failure = ProviderError("failed", type(error).__name__)
             self._failed(served, input_type, failure)
             raise failure from error
-        if membership.due or membership.state == "unproven":
+        if membership.due or not membership.may_be_asked:
             self._failed(served, input_type, None)  # it could not be compared
         else:
             self._failures.pop((served.id, input_type), None)

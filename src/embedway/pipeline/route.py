@@ -41,6 +41,7 @@ class Route:
         engine: Engine,
         told: InputType | None,
         space: SpaceId,
+        revision: str,
         preparation: Preparation,
         counted: Counted,
         prober: Prober,
@@ -49,11 +50,13 @@ class Route:
     ) -> None:
         """Args name what it needs.
 
-        `told` is what the deployment is told that vectors are for, `space` what these must be of.
+        `told` is what the deployment is told that vectors are for, `space` what these must be of,
+        and `revision` says which of its model's spaces that is.
         """
         self.served = ranked.served
         self.space = space
         """Of its vectors, but for their width."""
+        self._revision = revision
         self.tally = Tally(served=self.served)
         """What it was asked, and what came of it."""
         self._was_healthy = ranked.standing == "healthy"
@@ -117,7 +120,7 @@ class Route:
         confirmed = not prober.changed(
             served, told, width=width, norm=norm, model=model
         ) or await prober.confirm(served, told, width=width, norm=norm, model=model)
-        if not (confirmed and prober.is_in(served, told, self.space.revision)):
+        if not (confirmed and prober.is_in(served, told, self._revision)):
             raise ProviderError("malformed", "vectors of another space than before", billed="yes")
 
 

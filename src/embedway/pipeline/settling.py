@@ -71,7 +71,8 @@ class Settling:
         if known.home(model) != home:  # an operator, or another process, was faster
             return await self.settled(served, input_type)
         proof = judged(known, served, input_type, probe)
-        if proof.state == "differs" and not known.reference(model, proof.revision, input_type):
+        missing = known.reference(model, proof.revision, input_type) is None
+        if proof.state in {"differs", "unproven"} and missing:
             await self._make(self._reference(served, proof.revision, input_type, probe))
             proof = judged(known, served, input_type, probe)
         if proof.state == "drifted":
@@ -190,7 +191,7 @@ class Settling:
                 self._on_event("proven", served, membership)
             case "drifted":
                 self._on_event("drifted", served, membership)
-            case _ if proof.cosine is not None or not membership.due:
+            case "differs":
                 self._on_event("differs", served, membership)
-            case _:  # it was not compared yet
+            case "unproven":
                 pass

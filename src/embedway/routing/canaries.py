@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from embedway.core.vectors import Vectors
 
@@ -29,6 +30,12 @@ treat differently."""
 NORM_TOLERANCE = 0.01
 """Vectors whose lengths differ by more are of another space: a scale leaves cosines as they are,
 but not dot products."""
+
+
+MARGIN = 0.5
+"""The least share of the distance between texts by which the vectors of one text stand out, in the
+common space of two models. Equal vectors have a share of 1, unrelated ones of about 0 or less."""
+SMALLEST_DISTANCE = 1e-6
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +76,45 @@ def compared(vectors: Vectors, reference: Vectors, *, min_cosine: float) -> Agre
     elif not deviation <= NORM_TOLERANCE:
         against = f"norms differ by {deviation:.2%}"
     return Agreement(cosine=cosine, norm_deviation=deviation, against=against)
+
+
+def against_sharing(vectors: Vectors, reference: Vectors) -> str:
+    """Why the vectors of two models are not of one space, for people; empty if they are.
+
+    Two models give one text different vectors, so a high cosine of each pair cannot be asked for.
+    Instead, each text's two vectors must stand out: they are nearer to each other than to any other
+    text's vectors by at least `MARGIN` of the distance between texts within either model.
+
+    Args:
+        vectors: The canaries' vectors by one model; shape (texts, width), float32, none of zeros.
+        reference: Those by the other model.
+    """
+    if vectors.shape != reference.shape:
+        return f"{vectors.shape[1]} dimensions, not {reference.shape[1]}"
+    one, other = vectors.astype(np.float64), reference.astype(np.float64)
+    norms, wanted = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
+    deviation = float(np.abs(norms / wanted - 1).max())
+    if not deviation <= NORM_TOLERANCE:
+        return f"norms differ by {deviation:.2%}"
+    one, other = one / norms[:, None], other / wanted[:, None]
+    same = np.eye(len(one), dtype=bool)
+
+    def nearest_other_text(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+        others = np.where(same, -1, cosines)
+        return np.maximum(others.max(axis=0), others.max(axis=1))
+
+    within = np.maximum(nearest_other_text(one @ one.T), nearest_other_text(other @ other.T))
+    between = one @ other.T
+    cosines = between.diagonal()
+    # A model that gives all texts one vector stands out nowhere, whatever the share.
+    margins = (cosines - nearest_other_text(between)) / np.maximum(1 - within, SMALLEST_DISTANCE)
+    worst = int(margins.argmin())
+    if margins[worst] >= MARGIN:
+        return ""
+    return (
+        f"canary {worst + 1} is not the nearest to itself: cosine {cosines[worst]:.5f} between the "
+        f"models, margin {margins[worst]:.2f} < {MARGIN:g}"
+    )
 
 
 def of_length_one(vectors: Vectors) -> bool:

@@ -132,6 +132,12 @@ class Known:
         deployments = self._deployments.get(model_id, ())
         return next((each for each in deployments if self.own(each) == home), None)
 
+    def standard(self, model_id: str) -> Served | None:
+        """The deployment whose facts the model's id stands for; None if nobody serves it."""
+        if deployments := self._deployments.get(model_id):
+            return self.maker(model_id) or policies.standard(deployments, self.policy(model_id))
+        return None
+
     def own(self, served: Served) -> str:
         """The revision of the space of its own: of all it had, the last."""
         if not served.model.declared:

@@ -6,6 +6,7 @@ rank. Asks nobody and knows no engine but by what it can be told.
 
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from typing import Literal
 
 import msgspec
 
@@ -35,6 +36,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     space: SpaceId
     """That the name means."""
+    revisions: Mapping[str, str]
+    """By model id, the revision of that space for this model's deployments."""
     ranked: Sequence[Ranked]
     """The best first, all of that space."""
     unproven: Sequence[Removed]
@@ -101,8 +104,10 @@ class Router:
         if revision is None:  # only once that is known can anybody else be of the same space
             names = {asked.id: request.model}
             candidates, revision = [asked], self._spaces.home(asked.model.id)
+            revisions = {asked.model.id: revision}
         else:
-            names, candidates = self._candidates(request, named, asked, revision)
+            revisions = {asked.model.id: revision}
+            names, candidates = self._candidates(request, named, asked, revisions)
         removed: list[Removed] = []
         policy = self._catalog.policy(asked.model.id)
         asking = Asking(
@@ -118,8 +123,9 @@ class Router:
         )
         candidates = filters.passing(candidates, asking, removed)
         ready, unproven, due = self._in_space(
-            candidates, request, None if alone else revision, removed, any_age=any_age
+            candidates, request, None if alone else revisions, removed, any_age=any_age
         )
+        due += self._references_due(candidates, request)
         ready = self._with_room(ready, removed)
         order = ranked(
             ready,
@@ -132,13 +138,26 @@ class Router:
         )
         if len(order) > 1 and (named.ordered or request.fallbacks):
             order = _as_named(order, named, names)
-        space = asked.space(
-            revision=self._spaces.known.own(asked) if alone else revision,
-            width=request.dimensions,
-            input_type=self.told(asked, request),
-            extra=request.extra_body,
+        if alone:
+            revisions[asked.model.id] = self._spaces.known.own(asked)
+            space = asked.space(
+                revision=revisions[asked.model.id],
+                width=request.dimensions,
+                input_type=self.told(asked, request),
+                extra=request.extra_body,
+            )
+        else:
+            space = self._space(asked, request, revision)
+        return Plan(
+            space=space, revisions=revisions, ranked=order,
+            unproven=unproven, due=due, removed=removed,
+        )  # fmt: skip
+
+    def _space(self, served: Served, request: EmbedRequest, revision: str) -> SpaceId:
+        """The name of the space of a request's vectors, if `served` answers in this revision."""
+        return self._spaces.space(
+            served, self.told(served, request), revision=revision, width=request.dimensions
         )
-        return Plan(space=space, ranked=order, unproven=unproven, due=due, removed=removed)
 
     def _home(self, served: Sequence[Served]) -> Served:
         """The deployment that the model's home is named after, if it is there."""
@@ -155,64 +174,123 @@ class Router:
         if not pinned:
             return home
         member = self._spaces.membership(asked, self.told(asked, request))
-        if member.state != "unproven":
+        if member.may_be_asked or member.state == "drifted":
             return member.revision
         return member.last if old_will_do else None
 
     def _candidates(
-        self, request: EmbedRequest, named: Named, asked: Served, revision: str
+        self, request: EmbedRequest, named: Named, asked: Served, revisions: dict[str, str]
     ) -> tuple[dict[str, str], list[Served]]:
-        """All whom the request names, and of each by its id the name that it is asked for by."""
+        """All whom the request names, and of each by its id the name that it is asked for by.
+
+        Adds to `revisions` those of other models that are proven to share the space.
+        """
         names = dict.fromkeys((each.id for each in named.served), request.model)
         candidates = list(named.served)
         for name in request.fallbacks if request.enable_model_fallback else ():
-            for each in self._fallback(name, request, asked, revision):
+            for each in self._fallback(name, request, asked, revisions):
                 if each.id not in names:
                     names[each.id] = name
                     candidates.append(each)
         return names, candidates
 
     def _fallback(
-        self, name: str, request: EmbedRequest, asked: Served, revision: str
+        self, name: str, request: EmbedRequest, asked: Served, revisions: dict[str, str]
     ) -> Sequence[Served]:
+        revision = revisions[asked.model.id]
         try:
             named = find(name, self._catalog, param="fallbacks")
         except UnknownModel as error:
             raise InvalidRequest(error.message, param=error.param) from None
         for each in named.served:
-            member = self._spaces.membership(each, self.told(each, request))
-            known = revision if member.state == "unproven" else member.revision
-            if not _claims(each, asked) or known != revision:
+            if each.model.id != asked.model.id:
+                known = self._spaces.home(each.model.id)
+                state = self._shares_space(each, asked, request, revision)
+                refused = state == "differs"
+                if state == "proven":
+                    revisions[each.model.id] = known
+            else:
+                member = self._spaces.membership(each, self.told(each, request))
+                known = revision if member.state == "unproven" else member.revision
+                refused = not _claims(each, asked) or known != revision
+            if refused:
                 raise InvalidRequest(
                     f"The fallback {name!r} gives vectors of another space "
-                    f"({each.space(revision=known)}) than {request.model!r} "
-                    f"({asked.space(revision=revision)}); they cannot be compared. Take it out.",
+                    f"({self._space(each, request, known)}) than {request.model!r} "
+                    f"({self._space(asked, request, revision)}); they cannot be compared. Take it "
+                    "out.",
                     param="fallbacks",
                 )
-        return named.served
+        return [each for each in named.served if self._is_allowed(each, asked)]
+
+    def _is_allowed(self, served: Served, asked: Served) -> bool:
+        """Whether the operator's `only` for another model than the one asked for has `served`."""
+        if served.model.id == asked.model.id:
+            return True  # there is a filter for that
+        only = self._catalog.policy(served.model.id).only
+        return not only or served.provider in only
+
+    def _shares_space(
+        self, other: Served, asked: Served, request: EmbedRequest, revision: str
+    ) -> Literal["proven", "unproven", "differs"]:
+        """Whether another model gives vectors of the space that the request's name means."""
+        if (other.model.same_space_as or other.model.id) != (
+            asked.model.same_space_as or asked.model.id
+        ):
+            return "differs"
+        home = self._spaces.home(other.model.id)
+        if self._space(other, request, home) == self._space(asked, request, revision):
+            return "proven"
+        claims = (
+            self._spaces.shared(each, self.told(each, request), revision=of)
+            for each, of in ((other, home), (asked, revision))
+        )
+        states = {claim.state for claim in claims if claim}
+        return "unproven" if "unproven" in states and "differs" not in states else "differs"
+
+    def _references_due(
+        self, candidates: Sequence[Served], request: EmbedRequest
+    ) -> Sequence[Served]:
+        """Deployments of other models that must give their canaries before spaces are compared."""
+        due: dict[str, Served] = {}
+        for each in candidates:
+            if not each.model.same_space_as:
+                continue
+            home = self._spaces.home(each.model.id)
+            claim = self._spaces.shared(each, self.told(each, request), revision=home)
+            if claim and claim.missing and (maker := self._spaces.known.maker(claim.model)):
+                due[maker.id] = maker
+        return list(due.values())
 
     def _in_space(
         self,
         candidates: Sequence[Served],
         request: EmbedRequest,
-        revision: str | None,
+        revisions: Mapping[str, str] | None,
         removed: list[Removed],
         *,
         any_age: bool,
     ) -> tuple[list[Served], list[Removed], list[Served]]:
         """Those whose vectors are of the space, those of whom that is not proven, those due.
 
-        Any space will do where `revision` is None: then there is one candidate.
+        Any space will do where `revisions` is None: then there is one candidate.
         """
         ready: list[Served] = []
         unproven: list[Removed] = []
         due: list[Served] = []
         for each in candidates:
+            revision = revisions.get(each.model.id, "") if revisions else None
+            if revision == "":
+                reason = f"not yet proven to share the space of {request.model!r}"
+                unproven.append(Removed(served=each, filter=SPACE, reason=reason))
+                due.append(each)
+                continue
             member = self._spaces.membership(each, self.told(each, request))
             of = member.revision
+            in_own_space = member.in_own_space and revision in {None, of}
             if member.state == "unproven" and any_age and member.last:
                 of = member.last
-            elif member.state == "unproven":
+            elif member.state == "unproven" and not in_own_space:
                 unproven.append(Removed(served=each, filter=SPACE, reason=member.reason))
                 due.append(each)
                 continue

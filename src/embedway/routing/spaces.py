@@ -12,16 +12,17 @@ from embedway.catalog.catalog import LOCAL
 from embedway.catalog.model import Served
 from embedway.catalog.policy import Policy
 from embedway.core.request import InputType
-from embedway.core.spaces import Proof, Reference, State
+from embedway.core.spaces import Proof, Reference, SpaceId, State
 from embedway.routing import canaries
+from embedway.routing.abilities import can_shorten
 from embedway.routing.known import INPUT_TYPES, Known
+from embedway.routing.shared import SharedSpace, shared
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
     """What a deployment may be asked for."""
 
     state: State
-    """`unproven` and `drifted` may not be asked at all."""
     revision: str
     """Of the space its vectors are in; of one that drifted, of the space it left."""
     reason: str = ""
@@ -30,6 +31,14 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it should be probed again, in the background."""
     last: str | None = None
     """Revision of the space that it was in when last probed, if only age voids that proof."""
+    in_own_space: bool = False
+    """Whether its vectors are known to be of its own space, though nothing was there to compare
+    them with the model's."""
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether it may be asked for vectors of the space of `revision`."""
+        return self.in_own_space or self.state not in {"unproven", "drifted"}
 
 
 class Looks(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,10 +99,76 @@ class Spaces:
             return kept.membership
         return self._renewed(served, input_type).membership
 
+    def shared(
+        self, served: Served, input_type: InputType | None, *, revision: str
+    ) -> SharedSpace | None:
+        """What is known of the model's claim to share another model's space; None without a claim.
+
+        The claim is about the space that the model's id means. Vectors that differ from those may
+        be near enough to another model's, but then one name would stand for vectors that differ.
+
+        Args:
+            served: Whose vectors.
+            input_type: What they are for.
+            revision: Revision of the space of the model that they are of.
+        """
+        model = served.model
+        if not model.same_space_as or revision != self.home(model.id):
+            return None
+        if not self._enabled:
+            reason = "canaries = false: nothing proves it"
+            return SharedSpace(model=model.same_space_as, state="unproven", reason=reason)
+        key = (served.id, input_type)
+        if key not in self._shared:
+            self._shared[key] = shared(self.known, model, revision, input_type)
+        return self._shared[key]
+
+    def claim(self, served: Served) -> SharedSpace | None:
+        """What is known of the model's claim for all input types in use: the worst of them."""
+        home = self.home(served.model.id)
+        in_use: list[InputType | None] = [
+            each for each in INPUT_TYPES if self.known.reference(served.model.id, home, each)
+        ]
+        if not in_use:
+            return self.shared(served, None, revision=home)
+        claims = [self.shared(served, each, revision=home) for each in in_use]
+        worst = ("differs", "unproven", "proven")
+        return min(
+            (each for each in claims if each),
+            key=lambda each: worst.index(each.state),
+            default=None,
+        )
+
+    def space(
+        self,
+        served: Served,
+        input_type: InputType | None,
+        *,
+        revision: str,
+        width: int | None = None,
+    ) -> SpaceId:
+        """The name of the space of its vectors: another model's, if it is proven to share that.
+
+        Args:
+            served: Whose vectors.
+            input_type: What they are for.
+            revision: Revision of the space of the model that they are of.
+            width: Their width, if other than the model's own.
+        """
+        common = self.shared(served, input_type, revision=revision)
+        if common and common.standard and common.state == "proven":
+            other = common.standard
+            if width is None or can_shorten(other.model, width):
+                width = width or served.model.dimensions
+                return other.space(revision=common.revision, width=width, input_type=input_type)
+        return served.space(revision=revision, width=width, input_type=input_type)
+
     def is_in(self, served: Served, input_type: InputType | None, revision: str) -> bool:
         """Whether its vectors still are of the space of this revision, its own or the home."""
         member = self.membership(served, input_type)
-        if member.state == "unproven" and revision == self.home(served.model.id):
+        if not member.in_own_space and (
+            member.state == "unproven" and revision == self.home(served.model.id)
+        ):
             return True  # its proof is old, and says nothing against it
         if member.state == "drifted":
             return False
@@ -118,6 +193,7 @@ class Spaces:
         """Believes what was stored, or could not be."""
         self.known.learn(references, proofs)
         self._kept: dict[tuple[str, InputType | None], _Kept] = {}
+        self._shared: dict[tuple[str, InputType | None], SharedSpace | None] = {}
 
     def _renewed(self, served: Served, input_type: InputType | None) -> _Kept:
         if self.is_probed(served):
@@ -190,6 +266,7 @@ class Spaces:
             revision=proof.revision,
             reason=proof.reason,
             due=not fresh or self._waits(served, proof),
+            in_own_space=proof.state == "unproven",
         )
         return membership, proof.at_ms + self._interval_ms * (1 if fresh else 2)
 

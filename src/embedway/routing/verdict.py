@@ -49,7 +49,8 @@ def judged(known: Known, served: Served, input_type: InputType | None, probe: Pr
     elif not in_own:
         state, revision, told = "drifted", own, to_own
     else:
-        state, revision, told = "differs", own, to_home
+        # Where there was nothing to compare it with, nothing differs.
+        state, revision, told = "differs" if to_home else "unproven", own, to_home
     same = before if before and (before.state, before.revision) == (state, revision) else None
     names = same.models if same and same.fingerprint == probe.fingerprint else frozenset[str]()
     return Proof(
@@ -60,12 +61,19 @@ def judged(known: Known, served: Served, input_type: InputType | None, probe: Pr
         home=home,
         cosine=told and told.cosine,
         norm_deviation=told and told.norm_deviation,
-        reason=told.against if told else f"no reference vectors of {home} are to be had",
+        reason=told.against if told else _why_not_compared(known, model, home),
         fingerprint=probe.fingerprint,
         models=probe.models | names,
         at_ms=probe.at_ms,
         since_ms=same.since_ms if same else probe.at_ms,
     )
+
+
+def _why_not_compared(known: Known, model_id: str, home: str) -> str:
+    maker = known.maker(model_id)
+    if maker is None:
+        return f"no reference vectors of {home} are to be had"
+    return f"not compared yet: {maker.id}, whose vectors define the space, has given none"
 
 
 def _agreement(

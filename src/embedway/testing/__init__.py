@@ -25,8 +25,10 @@ from embedway.testing.vectors import (
     Vectors,
     noisy,
     other_pooling,
+    rotated,
     scaled,
     shortened,
+    sibling,
     space,
     vector_of,
 )
@@ -43,8 +45,10 @@ __all__ = [
     "Vectors",
     "noisy",
     "other_pooling",
+    "rotated",
     "scaled",
     "shortened",
+    "sibling",
     "space",
     "vector_of",
 ]

@@ -7,6 +7,7 @@ deployment of another model, or one that claims to be the same and is not. All a
 import hashlib
 import json
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,25 @@ def other_pooling(vectors: Vectors) -> Vectors:
     return turned
 
 
+def sibling(vectors: Vectors) -> Vectors:
+    """Another model of the same space: as long, but each text deviates its own way.
+
+    The cosine of the two vectors of a text is about 0.9.
+    """
+
+    def deviating(item: Item, width: int) -> Vector:
+        exact = vectors(item, width)
+        own_way = vector_of(f"sibling\0{_name(item)}", width) * np.linalg.norm(exact)
+        return _as_long(exact + MIXED_IN * own_way, exact)
+
+    return deviating
+
+
+def rotated(vectors: Vectors) -> Vectors:
+    """As alike to each other as before, but in a space of their own: all turned by one rotation."""
+    return lambda item, width: (_rotation(width) @ vectors(item, width)).astype(np.float32)
+
+
 def shortened(vector: Vector, dimensions: int) -> Vector:
     """The start of a vector, brought to length one."""
     cut = vector[:dimensions].astype(np.float64)
@@ -71,6 +91,12 @@ def shortened(vector: Vector, dimensions: int) -> Vector:
 
 def _name(item: Item) -> str:
     return item if isinstance(item, str) else json.dumps(item)
+
+
+@cache
+def _rotation(width: int) -> NDArray[np.float64]:
+    drawn = np.random.default_rng(0).standard_normal((width, width))
+    return np.linalg.qr(drawn).Q
 
 
 def _as_long(changed: Vector | NDArray[np.float64], exact: Vector) -> Vector:
