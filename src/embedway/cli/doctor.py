@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from http.client import HTTPException
 from typing import Annotated, Any, Literal
@@ -253,8 +254,15 @@ def _providers(place: _Place) -> Finding:
 
 
 def _models(place: _Place) -> Finding:
-    found = notices.unpriced(place.catalog)
-    return ("warn", found) if found else ("ok", "each has a price, or runs here")
+    today = datetime.now(UTC).date()
+    if gone := notices.retired(place.catalog, today):
+        return "fail", gone
+    found = [
+        each
+        for each in (notices.retiring(place.catalog, today), notices.unpriced(place.catalog))
+        if each
+    ]
+    return ("warn", " ".join(found)) if found else ("ok", "each has a price, or runs here")
 
 
 def _spaces(place: _Place) -> Finding:

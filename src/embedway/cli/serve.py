@@ -2,6 +2,7 @@
 
 import signal
 from collections import Counter
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,7 +119,10 @@ def _stands_for(alias: str, catalog: Catalog) -> str:
 
 
 def _warnings(loaded: Loaded, gateway: "Gateway") -> str:
+    today = datetime.now(UTC).date()
     told = (
+        notices.retired(gateway.catalog, today),
+        notices.retiring(gateway.catalog, today),
         notices.unpriced(gateway.catalog),
         notices.drifted(gateway.spaces.drifted()),
         notices.readable(loaded),

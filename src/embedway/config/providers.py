@@ -230,6 +230,8 @@ def _models(told_of: list[ModelSettings], declared: Declared) -> Iterator[Model]
         there = next(
             (each for each in model.deployments if each.provider == declared.row.name), here
         )
+        if not declared.catalog:  # who only speaks as that provider does retires nothing with it
+            there = there.undated()
         if section.price_per_mtok_usd is not None:  # which was not read when the other one was
             told.setdefault("price_date", None)
         deployment = msgspec.structs.replace(
