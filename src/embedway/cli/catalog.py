@@ -1,7 +1,6 @@
 """`embedway catalog`: whether what is known of models can be right."""
 
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from embedway.cli.counted import counted
 from embedway.cli.terminal import AsJson, err, fail, print_table
 from embedway.config import settings as config
 from embedway.config.providers import enabled, offers
+from embedway.core import clock
 from embedway.providers.declared import Declared
 from embedway.providers.registry import rows
 
@@ -60,7 +60,7 @@ def check(
         served = catalog.load(eu_native=eu_native, offers=offers(known)).deployments()
         own = {LOCAL, *(each.name for each in declared if each.row.own_server)}
         asked = names
-    found = findings(served, own=own, today=datetime.now(UTC).date(), enabled=asked)
+    found = findings(served, own=own, today=clock.today(), enabled=asked)
     print_table(
         [msgspec.structs.asdict(each) for each in found], empty="Nothing is wrong.", as_json=as_json
     )

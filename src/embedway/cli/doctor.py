@@ -6,7 +6,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from http.client import HTTPException
 from typing import Annotated, Any, Literal
@@ -29,7 +28,7 @@ from embedway.config.providers import incomplete
 from embedway.config.settings import ConfigError, Loaded
 from embedway.config.spaces import spaces_of
 from embedway.config.stores import revealed, store_of
-from embedway.core.clock import now_ms
+from embedway.core.clock import now_ms, today
 from embedway.local import weights
 from embedway.providers.declared import Declared
 from embedway.storage import database
@@ -254,12 +253,11 @@ def _providers(place: _Place) -> Finding:
 
 
 def _models(place: _Place) -> Finding:
-    today = datetime.now(UTC).date()
-    if gone := notices.retired(place.catalog, today):
+    if gone := notices.retired(place.catalog, today()):
         return "fail", gone
     found = [
         each
-        for each in (notices.retiring(place.catalog, today), notices.unpriced(place.catalog))
+        for each in (notices.retiring(place.catalog, today()), notices.unpriced(place.catalog))
         if each
     ]
     return ("warn", " ".join(found)) if found else ("ok", "each has a price, or runs here")

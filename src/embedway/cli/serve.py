@@ -2,7 +2,6 @@
 
 import signal
 from collections import Counter
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +20,7 @@ from embedway.config import settings as config
 from embedway.config.providers import enabled, incomplete
 from embedway.config.settings import Loaded
 from embedway.config.stores import store_of
-from embedway.core.clock import now_ms
+from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
 from embedway.routing.resolve import find
 from embedway.storage import database
@@ -119,10 +118,9 @@ def _stands_for(alias: str, catalog: Catalog) -> str:
 
 
 def _warnings(loaded: Loaded, gateway: "Gateway") -> str:
-    today = datetime.now(UTC).date()
     told = (
-        notices.retired(gateway.catalog, today),
-        notices.retiring(gateway.catalog, today),
+        notices.retired(gateway.catalog, today()),
+        notices.retiring(gateway.catalog, today()),
         notices.unpriced(gateway.catalog),
         notices.drifted(gateway.spaces.drifted()),
         notices.readable(loaded),
