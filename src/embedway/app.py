@@ -31,6 +31,7 @@ from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.lifetimes import Lifetimes
 from embedway.catalog.model import Model, Served, Weights
 from embedway.config import settings as config
+from embedway.config.catalogs import in_use
 from embedway.config.issuers import hosts_of, issuers_of
 from embedway.config.models import catalog_of
 from embedway.config.providers import enabled
@@ -324,8 +325,11 @@ def create() -> Application:
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         loaded = config.load()
         settings = loaded.settings
+        problem = in_use(settings).problem
         dropped_lines = streams.write_in_background()
         logs.configure(format=settings.log_format, level=settings.log_level, for_good=True)
+        if problem:
+            _log.warning("catalog not used", reason=problem)
         async with running(settings, enabled(loaded), dropped_lines=dropped_lines) as gateway:
             gateways.append(gateway)
             yield

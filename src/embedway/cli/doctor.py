@@ -22,6 +22,7 @@ from embedway.cli.address import AddressError, answers, base_url, bind, read
 from embedway.cli.counted import counted
 from embedway.cli.terminal import AsJson, err, escape, load_providers, out, print_json, wheel_of
 from embedway.cli.trials import TOKENS, Trial, cost_usd, model_to_try, try_keys
+from embedway.config import catalogs
 from embedway.config import settings as config
 from embedway.config.models import catalog_of
 from embedway.config.providers import incomplete
@@ -127,7 +128,10 @@ def _checked(check: Callable[[_Place], Finding], place: _Place) -> Finding:
 def _tried(place: _Place) -> dict[str, Finding]:
     """What comes of a short text with each key of each provider."""
     try:
-        served = [(each, model_to_try(each)) for each in place.declared]
+        served = [
+            (each, model_to_try(each, models=catalogs.in_use(place.settings).models))
+            for each in place.declared
+        ]
     except ConfigError:
         return {}  # said already
     asked = [(each, model) for each, model in served if model]
@@ -252,6 +256,11 @@ def _providers(place: _Place) -> Finding:
     return "ok", f"{names}; whether they take their keys: embedway doctor --providers"
 
 
+def _catalog(place: _Place) -> Finding:
+    used = catalogs.in_use(place.settings)
+    return ("warn", used.problem) if used.problem else ("ok", used.described)
+
+
 def _models(place: _Place) -> Finding:
     if gone := notices.retired(place.catalog, today()):
         return "fail", gone
@@ -336,6 +345,7 @@ CHECKS: dict[str, Callable[[_Place], Finding]] = {
     "weights": _weights,
     "precision": _precision,
     "providers": _providers,
+    "catalog": _catalog,
     "models": _models,
     "spaces": _spaces,
     "files": _files,

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import msgspec
 
 from embedway.catalog import catalog
 from embedway.catalog.lifetimes import is_retired
-from embedway.catalog.model import Served
+from embedway.catalog.model import Model, Served
 from embedway.config.providers import offers
 from embedway.core import money, vectors
 from embedway.core.batch import Batch
@@ -34,9 +35,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What went wrong, and the cure; empty if nothing did."""
 
 
-def model_to_try(declared: Declared, name: str | None = None) -> Served | None:
+def model_to_try(
+    declared: Declared, name: str | None = None, *, models: Sequence[Model]
+) -> Served | None:
     """The model of this name as the catalog knows it there, or the first that it still serves."""
-    known = catalog.load(eu_native=False, offers=offers([declared]))
+    known = catalog.load(eu_native=False, offers=offers([declared]), models=models)
     if name:
         return find(f"{declared.name}:{name}", known, param="model").served[0]
     served = (
