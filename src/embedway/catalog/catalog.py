@@ -43,6 +43,10 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: list[Model]
     prices: date | None = None
     """When its prices were read, but for those with a date of their own."""
+    format: int | None = None
+    """The format of a whole catalog in one file; see `embedway.catalog.files`."""
+    day: date | None = msgspec.field(name="date", default=None)
+    """The day of such a file."""
 
 
 class Catalog:
@@ -175,7 +179,7 @@ class Catalog:
         return " ".join([*told, f"Did you mean {near}?" if near else otherwise])
 
     def _not_enabled(self, name: str) -> Model | None:
-        """The model of the packaged catalog that this name means, if nobody here serves it."""
+        """The model of the catalog that this name means, if nobody here serves it."""
         bare = name.rpartition(":")[2]
         if bare in self.models:
             return None
