@@ -58,6 +58,7 @@ WAYS_TO_BREAK: dict[str, tuple[Callable[[str], str | bytes], str]] = {
         lambda text: text + second("m", more='description = "\\u001b[2J"'),
         "description cannot be",
     ),
+    "an escape in a key": (lambda text: text + '\n"\\u001b[2J" = 1\n', "unknown field"),
     "ours": (lambda text: text + second("m", provider="embedway"), "for its release to say"),
     "weights": (lambda text: text + second("m", more='tokenizer = "own"'), "for its release"),
     "nobody": (lambda text: text + '\n[[models]]\nid = "m"\n', "nobody serves it"),
@@ -118,7 +119,7 @@ def test_an_export_is_the_catalog(folder: Folder) -> None:
     assert exported.stdout == PACKAGED
     again = files.read(exported.stdout.encode(), today=DATE)
     assert again.models == files.portable(catalog.packaged())
-    assert again.date == DATE
+    assert again.day == DATE
     assert files.write(again.models, day=DATE) == PACKAGED
     assert {each.provider for model in again.models for each in model.deployments} >= {"openai"}
     assert all(each["deployments"] for each in tomllib.loads(PACKAGED)["models"])

@@ -15,7 +15,7 @@ from embedway.catalog.near import NearNames
 from embedway.catalog.policy import Policy
 
 DATE = date(2026, 11, 28)
-"""The day of the packaged catalog: no fact in it is later."""
+"""The day of the packaged catalog. No price in it was read later."""
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,255}", re.ASCII)
 """What an id in the catalog looks like."""
 AUTO_MODEL = "all-minilm-l6-v2"

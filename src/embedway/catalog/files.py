@@ -26,6 +26,7 @@ MAX_LINE_DOTS = 64
 """More dots in one line would keep the TOML parser busy for minutes."""
 MAX_WIDTH = 65_536
 MAX_PROMPT_CHARACTERS = 4_000
+MAX_MESSAGE_CHARACTERS = 1_000
 SHOWN_FINDINGS = 5
 
 HARMLESS = frozenset(
@@ -43,12 +44,17 @@ HARMLESS = frozenset(
 class FileError(ValueError):
     """A catalog file cannot be used; the message says why and what to do."""
 
+    def __init__(self, message: str) -> None:
+        # It may repeat what is in the file, which may try to move the cursor of a terminal.
+        printable = "".join(each if each.isprintable() else "?" for each in message)
+        super().__init__(printable[:MAX_MESSAGE_CHARACTERS])
+
 
 class CatalogFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a catalog file says."""
 
     format: int
-    date: date
+    day: date = msgspec.field(name="date")
     """The day of the catalog; of two, the later one is used."""
     models: list[Model]
     prices: date | None = None
@@ -94,15 +100,15 @@ def read(content: bytes, *, today: date) -> CatalogFile:
         FileError: It is no catalog file, or one that this release cannot use.
     """
     file = _parsed(content)
-    if file.date > today + timedelta(days=1):
-        raise FileError(f"its date is {file.date}, which is to come. Correct its date")
+    if file.day > today + timedelta(days=1):
+        raise FileError(f"its date is {file.day}, which is to come. Correct its date")
     models = catalog.dated(file.models, file.prices)
     problems = list(_problems(models))
     if not problems:  # what is wrong with single values would break the comparison of all
         served = [Served(model, each) for model in models for each in model.deployments]
         problems = [
             f"{each.where}: {each.what}"
-            for each in findings(served, own=(), today=file.date)
+            for each in findings(served, own=(), today=max(today, file.day))
             if each.level == "error"
         ]
     if problems:

@@ -104,9 +104,9 @@ def update(
     if used.sha256 == found:
         out.print("This catalog is in use.")
         return
-    if new.date < used.date:
+    if new.day < used.date:
         fail(
-            f"{source} is of {new.date}, older than the catalog in use: {used.described}. Nothing "
+            f"{source} is of {new.day}, older than the catalog in use: {used.described}. Nothing "
             "is changed. To go back to the one of this release: embedway catalog reset"
         )
     _check_start(loaded, new, source)
@@ -114,9 +114,10 @@ def update(
     _print_changes(changes, as_json=as_json)
     kinds = {each.provider for model in new.models for each in model.deployments} - rows().keys()
     if kinds:
-        err.print(f"Not known to this release, and so never asked: {', '.join(sorted(kinds))}.")
+        names = escape(", ".join(sorted(kinds)))
+        err.print(f"Not known to this release, and so never asked: {names}.")
     again = f"embedway catalog update {source} --sha256 {sha256} --yes"
-    _ask(f"Use the catalog of {new.date} from the next start on?", again, yes=yes)
+    _ask(f"Use the catalog of {new.day} from the next start on?", again, yes=yes)
     file = catalogs.take(loaded.settings, content)
     err.print(f"Kept in {escape(str(file))}. Gateways use it from their next start.")
 
@@ -167,7 +168,7 @@ def _content(source: str) -> bytes:
 
 def _check_start(loaded: Loaded, new: CatalogFile, source: str) -> None:
     """Refuses a catalog with which the settings name what there is not."""
-    used = InUse(models=catalogs.with_local(new.models), date=new.date)
+    used = InUse(models=catalogs.with_local(new.models), date=new.day)
     try:
         catalog_of(loaded.settings, load_providers(loaded, used=used), used=used)
     except ConfigError as error:

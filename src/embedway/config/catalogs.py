@@ -120,4 +120,4 @@ def _kept(kept: bytes) -> tuple[str, Sequence[Model], date]:
     if not first.startswith(DIGEST) or digest(content) != expected:
         raise FileError("it is not as it was taken")
     file: CatalogFile = files.read(content, today=today())
-    return expected, file.models, file.date
+    return expected, file.models, file.day
