@@ -20,6 +20,7 @@ from benchmarks.simulated import deployments as simulated_deployments
 from benchmarks.simulated import served as served_by
 from embedway.batching.send import Sender
 from embedway.catalog.catalog import Catalog, Offer
+from embedway.catalog.lifetimes import Lifetimes
 from embedway.catalog.model import Deployment, Served
 from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
@@ -243,6 +244,7 @@ class Simulation:
             prober.is_in = lambda *_: True  # they take anybody's vectors for the model's
         router = Router(
             catalog=catalog,
+            lifetimes=Lifetimes(served, now_ms=self._now_ms),
             spaces=spaces,
             healths=healths,
             abilities=lambda each: engines[engine_of(each)].abilities,

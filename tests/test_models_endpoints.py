@@ -251,6 +251,11 @@ def test_mka1_models(gateway: Gateway, path: str) -> None:
         "eu_native": False,
         "quantisation": "fp32",
         "zero_data_retention": True,
+        "released": None,
+        "deprecated": None,
+        "retires": None,
+        "successor": "",
+        "dates_source": "",
         "health": "healthy",
     }
     assert card["call_limits"]["max_items"] > 0

@@ -28,13 +28,15 @@ from embedway.auth.issuers import Issuers
 from embedway.auth.tokens import Tokens
 from embedway.batching.send import Sender
 from embedway.catalog.catalog import LOCAL, Catalog
+from embedway.catalog.lifetimes import Lifetimes
 from embedway.catalog.model import Model, Served, Weights
 from embedway.config import settings as config
+from embedway.config.catalogs import in_use
 from embedway.config.issuers import hosts_of, issuers_of
 from embedway.config.models import catalog_of
 from embedway.config.providers import enabled
 from embedway.config.settings import ConfigError, Settings
-from embedway.config.spaces import spaces_of
+from embedway.config.spaces import lifetimes_of, spaces_of
 from embedway.config.stores import revealed, store_of
 from embedway.core import clock, ids
 from embedway.core.budgets import Budget
@@ -185,6 +187,7 @@ async def running(
         }
         parts.callback(all_engines.clear)
         spaces = spaces_of(settings, models, providers, now_ms=now_ms)
+        lifetimes = lifetimes_of(models, spaces)
         healths = Healths(now_s=now_s, on_ejected=partial(_on_ejected, metrics))
         holds = SqlHolds(
             store.database, process=process, now_ms=now_ms, availability=store.availability
@@ -211,6 +214,7 @@ async def running(
         parts.push_async_callback(prober.aclose)
         router = Router(
             catalog=models,
+            lifetimes=lifetimes,
             spaces=spaces,
             healths=healths,
             abilities=lambda served: all_engines[engine_of(served)].abilities,
@@ -236,15 +240,11 @@ async def running(
         parts.push_async_callback(embedder.aclose)
         cards = Cards(
             catalog=models,
+            lifetimes=lifetimes,
             spaces=spaces,
             healths=healths,
             alive=lambda served: served.provider != LOCAL or engines[served.model.id].alive,
             limits=lambda served: limits_of(served, all_engines[engine_of(served)].limits),
-        )
-        metrics.gauge(
-            "embedway_deployments_drifted",
-            "Deployments that nobody is served by, for their vectors are no longer what they were.",
-            lambda: len(spaces.drifted()),
         )
         declared = issuers_of(settings)
         issuers = Issuers(
@@ -265,11 +265,12 @@ async def running(
         admission = Admission(
             max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
         )
-        _add_gauges(metrics, admission, ledger, engines, dropped_lines)
+        _add_gauges(metrics, admission, ledger, engines, spaces, lifetimes, dropped_lines)
         embeddings = EmbeddingsEndpoint(
             authenticator=authenticator,
             embedder=embedder,
             admission=admission,
+            lifetimes=lifetimes,
             metrics=metrics,
             refusals=refusals,
             body_limits=BodyLimits(
@@ -325,8 +326,11 @@ def create() -> Application:
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         loaded = config.load()
         settings = loaded.settings
+        problem = in_use(settings).problem
         dropped_lines = streams.write_in_background()
         logs.configure(format=settings.log_format, level=settings.log_level, for_good=True)
+        if problem:
+            _log.warning("catalog not used", reason=problem)
         async with running(settings, enabled(loaded), dropped_lines=dropped_lines) as gateway:
             gateways.append(gateway)
             yield
@@ -483,6 +487,8 @@ def _add_gauges(
     admission: Admission,
     ledger: SqlLedger,
     engines: dict[str, LocalEngine],
+    spaces: Spaces,
+    lifetimes: Lifetimes,
     dropped_lines: Callable[[], int],
 ) -> None:
     metrics.count(
@@ -490,7 +496,13 @@ def _add_gauges(
         "Lines of the log that could not be written, or that nobody read in time.",
         dropped_lines,
     )
+    metrics.retirements(lifetimes.retirements)
     gauge = metrics.gauge
+    gauge(
+        "embedway_deployments_drifted",
+        "Deployments that nobody is served by, for their vectors are no longer what they were.",
+        lambda: len(spaces.drifted()),
+    )
     gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)
     gauge("embedway_in_flight_bytes", "Bytes of their bodies and answers.", lambda: admission.bytes)
     gauge(

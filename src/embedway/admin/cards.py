@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from embedway.catalog.catalog import LOCAL, Catalog, Named
+from embedway.catalog.lifetimes import Lifetimes
 from embedway.catalog.model import Model, Quantisation, Served
 from embedway.core.batch import Limits
 from embedway.core.errors import ModelForbidden
@@ -19,7 +20,7 @@ from embedway.core.keys import Caller
 from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS
 from embedway.core.spaces import State
 from embedway.routing.health import Healths, Standing
-from embedway.routing.resolve import find
+from embedway.routing.resolve import find, retired
 from embedway.routing.restrictions import may_use
 from embedway.routing.spaces import Spaces
 
@@ -103,7 +104,12 @@ class DeploymentCard(BaseModel):
     eu_native: bool
     quantisation: Quantisation
     zero_data_retention: bool
-    health: Standing | Literal["down"]
+    released: date | None
+    deprecated: date | None
+    retires: date | None
+    successor: str
+    dates_source: str
+    health: Standing | Literal["down", "retired"]
 
 
 class HubPricing(BaseModel):
@@ -133,6 +139,7 @@ class Cards:
         self,
         *,
         catalog: Catalog,
+        lifetimes: Lifetimes,
         spaces: Spaces,
         healths: Healths,
         alive: Callable[[Served], bool],
@@ -140,6 +147,7 @@ class Cards:
     ) -> None:
         """Args name what it needs; `alive` and `limits` of the engine that embeds there."""
         self._catalog = catalog
+        self._lifetimes = lifetimes
         self._spaces = spaces
         self._healths = healths
         self._alive = alive
@@ -165,9 +173,13 @@ class Cards:
 
         Raises:
             UnknownModel: Nothing has this name.
+            ModelRetired: All whom it means have retired it.
             ModelForbidden: The caller may not use it.
         """
-        card = self._model(name, find(name, self._catalog, param="model"), caller)
+        named = find(name, self._catalog, param="model")
+        card = self._model(name, named, caller)
+        if card is None and not self._served_today(named.served):
+            raise retired(name, named.served[0])
         if card is None:
             raise ModelForbidden(
                 f"This key may not use the model {name!r}. GET /v1/models lists those it may.",
@@ -194,14 +206,19 @@ class Cards:
                 pricing=HubPricing(input=_cheapest(found.served)),
             )
             for model in self._catalog.models.values()
-            if (found := self._catalog.find(model.id))
+            if (found := self._catalog.find(model.id)) and self._served_today(found.served)
         ]
+
+    def _served_today(self, served: Sequence[Served]) -> list[Served]:
+        """The deployments that are not retired."""
+        gone = self._lifetimes.today().retired
+        return [each for each in served if each.id not in gone]
 
     def _model(self, name: str, named: Named, caller: Caller) -> ModelCard | None:
         only = self._catalog.policy(named.served[0].model.id).only
         served = [
             each
-            for each in named.served
+            for each in self._served_today(named.served)
             if may_use(caller, asked=name, served=each) and (not only or each.provider in only)
         ]
         if not served:
@@ -264,7 +281,6 @@ class Cards:
         limits = self._limits(served)
         member = self._spaces.membership(served, None)
         home = self._spaces.home(model.id) if model.declared else member.revision
-        standing = self._healths.of(served).standing(self._healths.now_s())
         return DeploymentCard(
             id=served.id,
             provider=served.provider,
@@ -303,8 +319,19 @@ class Cards:
             eu_native=deployment.eu_native,
             quantisation=deployment.quantisation,
             zero_data_retention=deployment.zero_data_retention,
-            health=standing if self._alive(served) else "down",
+            released=deployment.released,
+            deprecated=deployment.deprecated,
+            retires=deployment.retires,
+            successor=deployment.successor,
+            dates_source=deployment.source,
+            health=self._health(served),
         )
+
+    def _health(self, served: Served) -> Standing | Literal["down", "retired"]:
+        if not self._served_today([served]):
+            return "retired"
+        standing = self._healths.of(served).standing(self._healths.now_s())
+        return standing if self._alive(served) else "down"
 
 
 def _cheapest(served: Sequence[Served]) -> float | None:

@@ -18,6 +18,7 @@ from embedway.api.asgi import Headers, Receive, Scope, Send
 from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft
 from embedway.auth import rights
 from embedway.auth.authenticate import Authenticator
+from embedway.catalog.lifetimes import Lifetimes, Today
 from embedway.catalog.model import Served
 from embedway.core import ids, money
 from embedway.core.credentials import hidden, looks_secret
@@ -40,6 +41,7 @@ from embedway.pipeline.embed import Embedder
 from embedway.wire import error as wire_error
 from embedway.wire.decode import decode
 from embedway.wire.encode import Head, encode
+from embedway.wire.lifetime_headers import lifetime_headers
 from embedway.wire.rate_headers import rate_headers
 
 CORTECS_DOOR = "/api/v1/models/serverless/embeddings"
@@ -111,6 +113,7 @@ class EmbeddingsEndpoint:
         authenticator: Authenticator,
         embedder: Embedder,
         admission: Admission,
+        lifetimes: Lifetimes,
         metrics: Metrics,
         refusals: RefusalCounts,
         body_limits: BodyLimits,
@@ -119,6 +122,7 @@ class EmbeddingsEndpoint:
         self._authenticator = authenticator
         self._embedder = embedder
         self._admission = admission
+        self._lifetimes = lifetimes
         self._metrics = metrics
         self._refusals = refusals
         self._body_limits = body_limits
@@ -179,7 +183,8 @@ class EmbeddingsEndpoint:
             self._metrics.embedded(
                 _label(answer.served[0]), items=len(answer.vectors), tokens=answer.tokens
             )
-            return 200, content, _headers(answer, started_s)
+            ending = _lifetime(answer, self._lifetimes.today())
+            return 200, content, _headers(answer, started_s) + ending
         except EmbedwayError as error:
             # The store logs once that the database is unavailable, not for each request.
             if error.__cause__ is not None and not isinstance(error, StorageUnavailable):
@@ -326,6 +331,18 @@ def _headers(answer: Answer, started_s: float) -> Headers:
         limits = rate_headers(answer.standings)
         headers += [(name.encode(), value.encode()) for name, value in limits]
     return headers
+
+
+def _lifetime(answer: Answer, today: Today) -> Headers:
+    """What is told of deployments that will not be there for long."""
+    if not today.ending:
+        return []
+    ending = [today.ending[each.id] for each in answer.served if each.id in today.ending]
+    headers = lifetime_headers(
+        deprecated=[each.deprecated for each in ending if each.deprecated],
+        retires=[each.retires for each in ending if each.retires],
+    )
+    return [(name.encode(), value.encode()) for name, value in headers]
 
 
 def _header(value: str) -> bytes:

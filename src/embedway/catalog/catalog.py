@@ -1,5 +1,6 @@
 """Loads the models this gateway knows, and finds one by any of its names."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from functools import cache
@@ -13,6 +14,10 @@ from embedway.catalog.named import AUTO, Named
 from embedway.catalog.near import NearNames
 from embedway.catalog.policy import Policy
 
+DATE = date(2026, 11, 28)
+"""The day of the packaged catalog. No price in it was read later."""
+ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,255}", re.ASCII)
+"""What an id in the catalog looks like."""
 AUTO_MODEL = "all-minilm-l6-v2"
 """Runs in this process, and is behind `auto` unless the operator pins another."""
 
@@ -38,6 +43,10 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: list[Model]
     prices: date | None = None
     """When its prices were read, but for those with a date of their own."""
+    format: int | None = None
+    """The format of a whole catalog in one file; see `embedway.catalog.files`."""
+    day: date | None = msgspec.field(name="date", default=None)
+    """The day of such a file."""
 
 
 class Catalog:
@@ -51,9 +60,11 @@ class Catalog:
         auto: str = f"{LOCAL}:{AUTO_MODEL}",
         aliases: Mapping[str, str | Sequence[str]] = {},
         policies: Mapping[str, Policy] = {},
+        known: Sequence[Model] = (),
     ) -> None:
-        """See `load`."""
+        """See `load`; `known` are all models of the catalog, whoever is enabled."""
         self._served = served
+        self._known = known
         by_id: dict[str, list[Served]] = {}
         for each in self._served:
             by_id.setdefault(each.model.id, []).append(each)
@@ -168,11 +179,11 @@ class Catalog:
         return " ".join([*told, f"Did you mean {near}?" if near else otherwise])
 
     def _not_enabled(self, name: str) -> Model | None:
-        """The model of the packaged catalog that this name means, if nobody here serves it."""
+        """The model of the catalog that this name means, if nobody here serves it."""
         bare = name.rpartition(":")[2]
         if bare in self.models:
             return None
-        return next((model for model in packaged() if model.id == bare), None)
+        return next((model for model in self._known if model.id == bare), None)
 
     def _hint(self, name: str, *, without: Collection[str] = ()) -> str:
         otherwise = "To see all models: embedway models list"
@@ -206,19 +217,24 @@ def read(file: bytes) -> list[Model]:
         msgspec.DecodeError: It is no TOML, or says what no model has.
     """
     family = msgspec.toml.decode(file, type=Family)
+    return dated(family.models, family.prices)
+
+
+def dated(models: Sequence[Model], prices: date | None) -> list[Model]:
+    """`models`, each price with the day on which it was read: its own, or else that of `prices`."""
     replace = msgspec.structs.replace
     return [
         replace(
             model,
             deployments=[
                 # That something is free is too easily said of all: it needs a date of its own.
-                replace(each, price_date=each.price_date or family.prices)
+                replace(each, price_date=each.price_date or prices)
                 if each.price_per_mtok_usd
                 else each
                 for each in model.deployments
             ],
         )
-        for model in family.models
+        for model in models
     ]
 
 
@@ -229,6 +245,7 @@ def load(
     auto: str = f"{LOCAL}:{AUTO_MODEL}",
     aliases: Mapping[str, str | Sequence[str]] = {},
     policies: Mapping[str, Policy] = {},
+    models: Sequence[Model] | None = None,
 ) -> Catalog:
     """The models that can be asked for: those that run here, and those of `offers`, in order.
 
@@ -239,15 +256,16 @@ def load(
         auto: The name that `auto` stands for.
         aliases: The name, or the names in order, that each stands for.
         policies: What the operator says of models, by id.
+        models: Those that providers are known to serve; the packaged ones if left out.
 
     Raises:
         CatalogError: `auto`, an alias or a policy names nobody, or an alias names models whose
             vectors cannot be compared.
     """
-    models = packaged()
+    known = packaged() if models is None else models
     served: list[Served] = [
         Served(model, msgspec.structs.replace(each, eu_native=eu_native))
-        for model in models
+        for model in packaged()
         for each in model.deployments
         if each.provider == LOCAL
     ]
@@ -260,8 +278,10 @@ def load(
         ]
         served += [
             Served(model, each.at(offer.unlisted))
-            for model in (models if offer.known else ())
+            for model in (known if offer.known else ())
             for each in model.deployments
             if each.provider == offer.kind and model.id not in declared
         ]
-    return Catalog(served, offers=offers, auto=auto, aliases=aliases, policies=policies)
+    return Catalog(
+        served, offers=offers, auto=auto, aliases=aliases, policies=policies, known=known
+    )

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from embedway.catalog.lifetimes import is_retired, retires_soon
 from embedway.catalog.model import Model, Served
 
 Level = Literal["error", "warning", "info"]
@@ -62,6 +63,7 @@ def findings(
         *_prices(hosted),
         *_unpriced(hosted, enabled),
         *_dates(hosted, today),
+        *_ends(served, today, enabled),
         *_places(hosted),
         *_widths(served),
         *_lengths(served),
@@ -134,6 +136,28 @@ def _dates(hosted: Iterable[Served], today: date) -> Iterator[Finding]:
                 f"its price was read on {read}, more than a year ago",
                 "Read it again, and give price_date.",
             )
+
+
+def _ends(served: Iterable[Served], today: date, enabled: Container[str]) -> Iterator[Finding]:
+    for each in served:
+        deployment = each.deployment
+        retires = deployment.retires
+        cure = "Ask for another model, and embed all texts anew."
+        if deployment.successor:
+            cure = f"Ask for {deployment.successor}, and embed all texts anew."
+        for name, day in (("released", deployment.released), ("deprecated", deployment.deprecated)):
+            if day and retires and day > retires:
+                yield Finding(
+                    "error",
+                    each.id,
+                    f"{name} on {day}, after it retires on {retires}",
+                    "Correct either.",
+                )
+        if is_retired(deployment, today):
+            yield Finding("info", each.id, f"its provider retired it on {retires}", cure)
+        elif retires_soon(deployment, today):
+            level = "warning" if each.provider in enabled else "info"
+            yield Finding(level, each.id, f"its provider retires it on {retires}", cure)
 
 
 def _places(hosted: Iterable[Served]) -> Iterator[Finding]:

@@ -71,6 +71,16 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In a call, if other than the provider's own limit."""
     max_batch_tokens: int | None = None
     """In a call, likewise."""
+    released: date | None = None
+    """When its provider began to serve the model; None if it is not known."""
+    deprecated: date | None = None
+    """From when its provider advises against it; None if it does not, or nobody says."""
+    retires: date | None = None
+    """The first day, in UTC, on which its provider no longer serves it; None if none is known."""
+    successor: str = ""
+    """The model that its provider recommends in its place; empty if none is known."""
+    source: str = ""
+    """Where its provider publishes these dates and the successor."""
 
     def at(self, place: "Deployment") -> "Deployment":
         """This at the provider of `place`, with what holds of all that it serves."""
@@ -81,6 +91,12 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             eu_native=place.eu_native,
             hq_country=place.hq_country,
             region=self.region or place.region,
+        )
+
+    def undated(self) -> "Deployment":
+        """This without what its provider announced of when it serves the model."""
+        return msgspec.structs.replace(
+            self, released=None, deprecated=None, retires=None, successor="", source=""
         )
 
 

@@ -1,7 +1,6 @@
 """`embedway catalog`: whether what is known of models can be right."""
 
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,27 +11,34 @@ from embedway.catalog import catalog
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.check import LEVELS, findings
 from embedway.catalog.model import Served
+from embedway.cli import catalog_update
 from embedway.cli.counted import counted
 from embedway.cli.terminal import AsJson, err, fail, print_table
 from embedway.config import settings as config
+from embedway.config.catalogs import in_use
 from embedway.config.providers import enabled, offers
+from embedway.core import clock
 from embedway.providers.declared import Declared
 from embedway.providers.registry import rows
 
-commands = typer.Typer(no_args_is_help=True, help="Check what is known of models.")
+commands = typer.Typer(no_args_is_help=True, help="Check and update what is known of models.")
+commands.command()(catalog_update.show)
+commands.command()(catalog_update.update)
+commands.command()(catalog_update.reset)
+commands.command()(catalog_update.export)
 
 
 @commands.command()
 def check(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Files of the catalog to check, in place of the one that is packaged."),
+        typer.Argument(help="Files of the catalog to check, in place of the one in use."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find what cannot be right in the catalog: prices off by a thousand, widths that do not fit.
 
-    Checked are the models that come with this gateway, at every provider, together with what
+    Checked are the models of the catalog in use, at every provider, together with what
     embedway.toml says. Nobody is asked. Each line says what is wrong, where, and how to cure it;
     the exit status is 1 if there are errors, 0 if there are only warnings.
 
@@ -57,10 +63,13 @@ def check(
         # What is packaged comes first: where a section differs from it, the section is told of.
         known = [*(kind for kind in kinds if kind.name not in names), *declared]
         eu_native = loaded.settings.eu_native
-        served = catalog.load(eu_native=eu_native, offers=offers(known)).deployments()
+        models = in_use(loaded.settings).models
+        served = catalog.load(
+            eu_native=eu_native, offers=offers(known), models=models
+        ).deployments()
         own = {LOCAL, *(each.name for each in declared if each.row.own_server)}
         asked = names
-    found = findings(served, own=own, today=datetime.now(UTC).date(), enabled=asked)
+    found = findings(served, own=own, today=clock.today(), enabled=asked)
     print_table(
         [msgspec.structs.asdict(each) for each in found], empty="Nothing is wrong.", as_json=as_json
     )

@@ -22,13 +22,14 @@ from embedway.cli.address import AddressError, answers, base_url, bind, read
 from embedway.cli.counted import counted
 from embedway.cli.terminal import AsJson, err, escape, load_providers, out, print_json, wheel_of
 from embedway.cli.trials import TOKENS, Trial, cost_usd, model_to_try, try_keys
+from embedway.config import catalogs
 from embedway.config import settings as config
 from embedway.config.models import catalog_of
 from embedway.config.providers import incomplete
 from embedway.config.settings import ConfigError, Loaded
 from embedway.config.spaces import spaces_of
 from embedway.config.stores import revealed, store_of
-from embedway.core.clock import now_ms
+from embedway.core.clock import now_ms, today
 from embedway.local import weights
 from embedway.providers.declared import Declared
 from embedway.storage import database
@@ -127,7 +128,10 @@ def _checked(check: Callable[[_Place], Finding], place: _Place) -> Finding:
 def _tried(place: _Place) -> dict[str, Finding]:
     """What comes of a short text with each key of each provider."""
     try:
-        served = [(each, model_to_try(each)) for each in place.declared]
+        served = [
+            (each, model_to_try(each, models=catalogs.in_use(place.settings).models))
+            for each in place.declared
+        ]
     except ConfigError:
         return {}  # said already
     asked = [(each, model) for each, model in served if model]
@@ -252,9 +256,20 @@ def _providers(place: _Place) -> Finding:
     return "ok", f"{names}; whether they take their keys: embedway doctor --providers"
 
 
+def _catalog(place: _Place) -> Finding:
+    used = catalogs.in_use(place.settings)
+    return ("warn", used.problem) if used.problem else ("ok", used.described)
+
+
 def _models(place: _Place) -> Finding:
-    found = notices.unpriced(place.catalog)
-    return ("warn", found) if found else ("ok", "each has a price, or runs here")
+    if gone := notices.retired(place.catalog, today()):
+        return "fail", gone
+    found = [
+        each
+        for each in (notices.retiring(place.catalog, today()), notices.unpriced(place.catalog))
+        if each
+    ]
+    return ("warn", " ".join(found)) if found else ("ok", "each has a price, or runs here")
 
 
 def _spaces(place: _Place) -> Finding:
@@ -330,6 +345,7 @@ CHECKS: dict[str, Callable[[_Place], Finding]] = {
     "weights": _weights,
     "precision": _precision,
     "providers": _providers,
+    "catalog": _catalog,
     "models": _models,
     "spaces": _spaces,
     "files": _files,

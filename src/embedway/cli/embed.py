@@ -115,7 +115,7 @@ def _embed_there(
     named = catalog.find(name)
     if named is None:
         fail(catalog.unknown(name, otherwise=LIST_MODELS))
-    served = remote.deployment(named, catalog, declared, loaded.settings)
+    served = remote.deployment(name, named, catalog, declared, loaded.settings)
     place = next(each for each in declared if each.name == served.provider)
     err.print(
         f"[dim]Asking {escape(served.id)}, which bills it; it is in no usage of the gateway.[/dim]"

@@ -144,7 +144,16 @@ def _row(card: DeploymentCard, order: int | None, reason: str) -> dict[str, obje
         "quantisation": card.quantisation,
         "zero_data_retention": card.zero_data_retention,
         "a_call": f"{counted(call.max_items, 'item')}{tokens}",
+        "retires": _end(card),
         "proof": proof if card.declared else "",
         "health": card.health,
         "why": reason,
     }
+
+
+def _end(card: DeploymentCard) -> str:
+    """What is known of how long its provider serves it, and what comes after it."""
+    deprecated = f"deprecated {card.deprecated}" if card.deprecated else ""
+    successor = f"successor {card.successor}" if card.successor else ""
+    known = (str(card.retires or ""), deprecated, successor, card.dates_source)
+    return ", ".join(filter(None, known))

@@ -2,8 +2,11 @@
 
 import shlex
 from collections.abc import Sequence
+from datetime import date
 
 from embedway.catalog.catalog import Catalog
+from embedway.catalog.lifetimes import is_retired, retires_soon
+from embedway.catalog.model import Served
 from embedway.config.exposed import exposed
 from embedway.config.settings import Loaded
 
@@ -25,6 +28,39 @@ def unpriced(catalog: Catalog) -> str | None:
         "not go there. Give each a price_per_mtok_usd in embedway.toml; for the list: "
         "embedway catalog check"
     )
+
+
+def retiring(catalog: Catalog, today: date) -> str | None:
+    """Says which deployments retire soon; None if none does."""
+    soon = [each for each in catalog.deployments() if retires_soon(each.deployment, today)]
+    if not soon:
+        return None
+    return (
+        f"Their providers retire {', '.join(map(_end, soon))}. Move to another model before that, "
+        "and embed all texts anew: vectors of two models cannot be compared."
+    )
+
+
+def retired(catalog: Catalog, today: date) -> str | None:
+    """Says which names mean nothing but retired deployments; None if none does."""
+    gone = [
+        f"{name!r} means {', '.join(map(_end, named.served))}"
+        for name in catalog.aliases
+        if (named := catalog.find(name))
+        and all(is_retired(each.deployment, today) for each in named.served)
+    ]
+    if not gone:
+        return None
+    return (
+        f"Whoever asks for these names is refused, for their providers have retired the models: "
+        f"{'; '.join(gone)}. Let each name stand for another model in embedway.toml."
+    )
+
+
+def _end(served: Served) -> str:
+    deployment = served.deployment
+    successor = f"; its successor is {deployment.successor}" if deployment.successor else ""
+    return f"{served.id} ({deployment.retires}{successor})"
 
 
 def drifted(deployments: Sequence[str]) -> str | None:

@@ -19,6 +19,7 @@ from embedway.cli.terminal import (
 )
 from embedway.cli.trials import model_to_try, try_keys
 from embedway.config import settings as config
+from embedway.config.catalogs import in_use
 from embedway.config.providers import incomplete, offers
 from embedway.providers.adapter import Row
 from embedway.providers.registry import rows
@@ -46,7 +47,8 @@ def list_providers(
         return
     loaded = config.load()
     declared = load_providers(loaded)
-    known = catalog.load(eu_native=False, offers=offers(declared))
+    models = in_use(loaded.settings).models
+    known = catalog.load(eu_native=False, offers=offers(declared), models=models)
     enabled = [
         {
             "name": each.name,
@@ -97,7 +99,7 @@ def try_provider(
             else f"Provider {name!r} is not enabled. Enabled: {names}. To see how to enable "
             "one: embedway providers list --all"
         )  # fmt: skip
-    served = model_to_try(chosen, model)
+    served = model_to_try(chosen, model, models=in_use(loaded.settings).models)
     if served is None:
         fail(
             f"No model of {chosen.name!r} is known. Name one: embedway providers test "

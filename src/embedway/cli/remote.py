@@ -13,6 +13,7 @@ import numpy as np
 
 from embedway.batching.send import Sender
 from embedway.catalog.catalog import Catalog
+from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Served
 from embedway.catalog.named import Named
 from embedway.cli.lengths import too_long
@@ -20,6 +21,7 @@ from embedway.cli.trials import explain
 from embedway.config.settings import Settings
 from embedway.config.spaces import spaces_of
 from embedway.core.batch import Batch, Limits, Result
+from embedway.core.clock import today
 from embedway.core.errors import ContextLengthExceeded, EmbedwayError, TooManyTokens
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import Truncate
@@ -30,6 +32,7 @@ from embedway.providers import provider
 from embedway.providers.declared import Declared
 from embedway.providers.provider import Provider
 from embedway.routing.abilities import refusal
+from embedway.routing.resolve import retired
 from embedway.tokenizing.cl100k import Cl100k
 from embedway.wire.decode import decode
 
@@ -39,9 +42,22 @@ class CannotEmbed(Exception):
 
 
 def deployment(
+    name: str, named: Named, catalog: Catalog, declared: Sequence[Declared], settings: Settings
+) -> Served:
+    """The deployment whose vectors a name stands for, whoever else has the same model.
+
+    Raises:
+        ModelRetired: Its provider no longer serves it.
+    """
+    served = _standard(named, catalog, declared, settings)
+    if is_retired(served.deployment, today()):
+        raise retired(name, served)
+    return served
+
+
+def _standard(
     named: Named, catalog: Catalog, declared: Sequence[Declared], settings: Settings
 ) -> Served:
-    """The deployment whose vectors a name stands for, whoever else has the same model."""
     first = named.served[0]
     if named.explicit or named.ordered or not settings.canaries:
         return first

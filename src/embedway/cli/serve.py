@@ -17,10 +17,11 @@ from embedway.cli.address import AddressError, base_url, bind
 from embedway.cli.counted import counted
 from embedway.cli.terminal import escape, fail, fetch_weights, out
 from embedway.config import settings as config
+from embedway.config.catalogs import in_use
 from embedway.config.providers import enabled, incomplete
 from embedway.config.settings import Loaded
 from embedway.config.stores import store_of
-from embedway.core.clock import now_ms
+from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
 from embedway.routing.resolve import find
 from embedway.storage import database
@@ -119,6 +120,9 @@ def _stands_for(alias: str, catalog: Catalog) -> str:
 
 def _warnings(loaded: Loaded, gateway: "Gateway") -> str:
     told = (
+        in_use(loaded.settings).problem,
+        notices.retired(gateway.catalog, today()),
+        notices.retiring(gateway.catalog, today()),
         notices.unpriced(gateway.catalog),
         notices.drifted(gateway.spaces.drifted()),
         notices.readable(loaded),
@@ -148,6 +152,7 @@ def _greet(loaded: Loaded, gateway: "Gateway") -> None:
   auto       {escape(_stands_for(AUTO, gateway.catalog))}
   aliases    {escape(_aliases(gateway.catalog))}
   providers  {escape(_providers(gateway))}
+  catalog    {escape(in_use(settings).described)}
   database   {escape(kept_in)}
   docs       {base.removesuffix("/v1")}/docs
 {_warnings(loaded, gateway)}

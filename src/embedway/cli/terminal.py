@@ -25,6 +25,7 @@ from embedway.catalog.catalog import Catalog
 from embedway.catalog.model import Model, Weights, Wheel
 from embedway.catalog.named import AUTO, CatalogError, flattened
 from embedway.config import settings as config
+from embedway.config.catalogs import InUse
 from embedway.config.models import catalog_of
 from embedway.config.providers import enabled
 from embedway.config.settings import Loaded, Settings
@@ -127,14 +128,17 @@ def _say_database(shown: str) -> None:
     err.print(f"[dim]database: {escape(shown)}[/dim]")
 
 
-def load_providers(loaded: Loaded) -> list[Declared]:
-    """Every provider that is enabled, servers that run on this machine included."""
+def load_providers(loaded: Loaded, *, used: InUse | None = None) -> list[Declared]:
+    """Every provider that is enabled, servers that run on this machine included.
+
+    With `used`, as that catalog describes their models, in place of the one in use.
+    """
     from embedway.providers import local_servers  # noqa: PLC0415  # the HTTP client: slow
 
     settings = loaded.settings
     return asyncio.run(
         local_servers.with_models(
-            enabled(loaded),
+            enabled(loaded, used=used),
             settings.port,
             known=settings.providers,
             find_others=settings.local_servers,

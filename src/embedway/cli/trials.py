@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import msgspec
 
 from embedway.catalog import catalog
-from embedway.catalog.model import Served
+from embedway.catalog.lifetimes import is_retired
+from embedway.catalog.model import Model, Served
 from embedway.config.providers import offers
 from embedway.core import money, vectors
 from embedway.core.batch import Batch
+from embedway.core.clock import today
 from embedway.core.errors import EmbedwayError
 from embedway.core.provider_error import ProviderError
 from embedway.providers.declared import Declared
@@ -32,12 +35,18 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What went wrong, and the cure; empty if nothing did."""
 
 
-def model_to_try(declared: Declared, name: str | None = None) -> Served | None:
-    """The model of this name as the catalog knows it there, or else the first that is known."""
-    known = catalog.load(eu_native=False, offers=offers([declared]))
+def model_to_try(
+    declared: Declared, name: str | None = None, *, models: Sequence[Model]
+) -> Served | None:
+    """The model of this name as the catalog knows it there, or the first that it still serves."""
+    known = catalog.load(eu_native=False, offers=offers([declared]), models=models)
     if name:
         return find(f"{declared.name}:{name}", known, param="model").served[0]
-    served = (each for each in known.deployments() if each.provider == declared.name)
+    served = (
+        each
+        for each in known.deployments()
+        if each.provider == declared.name and not is_retired(each.deployment, today())
+    )
     return next(served, None)
 
 

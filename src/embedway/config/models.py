@@ -17,6 +17,7 @@ from embedway.catalog.catalog import Catalog
 from embedway.catalog.named import CatalogError
 from embedway.catalog.policy import Canaries, Policy
 from embedway.config import sections
+from embedway.config.catalogs import InUse, in_use
 from embedway.config.providers import offers
 from embedway.config.settings import ConfigError, Settings
 from embedway.core import vectors
@@ -62,12 +63,20 @@ class CanaryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vectors: list[list[float]]
 
 
-def catalog_of(settings: Settings, providers: Sequence[Declared]) -> Catalog:
+def catalog_of(
+    settings: Settings, providers: Sequence[Declared], *, used: InUse | None = None
+) -> Catalog:
     """The models that run here and those of `providers`, with the names that stand for them.
+
+    Args:
+        settings: In force.
+        providers: That are enabled.
+        used: The catalog to use; the one in use if left out.
 
     Raises:
         ConfigError: What the settings say of names and models cannot be.
     """
+    used = used or in_use(settings)
     try:
         return catalog.load(
             eu_native=settings.eu_native,
@@ -75,9 +84,12 @@ def catalog_of(settings: Settings, providers: Sequence[Declared]) -> Catalog:
             auto=settings.auto,
             aliases=settings.aliases,
             policies=_policies(settings),
+            models=used.models,
         )
     except CatalogError as error:
-        raise ConfigError(f"{settings.origin(error.setting)}: {error}") from None
+        # A name may be one of the catalog that the operator expects to be in use.
+        reasons = f"{settings.origin(error.setting)}: {error} {used.problem}".rstrip()
+        raise ConfigError(reasons) from None
 
 
 def _policies(settings: Settings) -> dict[str, Policy]:

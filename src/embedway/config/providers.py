@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from embedway.catalog import catalog
 from embedway.catalog.catalog import Offer
 from embedway.catalog.model import Deployment, Model
 from embedway.config import sections
+from embedway.config.catalogs import InUse, in_use
 from embedway.config.sections import ModelSettings, ProviderSettings
 from embedway.config.settings import ConfigError, Loaded
 from embedway.providers.adapter import Row
@@ -22,20 +22,25 @@ from embedway.providers.registry import rows
 _OF_DEPLOYMENT = frozenset(Deployment.__struct_fields__)
 
 
-def enabled(loaded: Loaded) -> list[Declared]:
+def enabled(loaded: Loaded, *, used: InUse | None = None) -> list[Declared]:
     """Every provider that can be asked, those of the file first, in its order.
+
+    Args:
+        loaded: The settings, and the variables that hold keys.
+        used: The catalog to use; the one in use if left out.
 
     Raises:
         ConfigError: A section names no kind of provider, or lacks something that it needs.
     """
     declared: list[Declared] = []
     wrong: list[str] = []
+    models = (used or in_use(loaded.settings)).models
     for name, section in loaded.settings.providers.items():
         where = f"{loaded.origins['providers']}: [providers.{name}]"
         try:
             settings = sections.read(name, section, where=where)
             if settings.enabled:
-                declared.append(_declared(name, settings, loaded, where=where))
+                declared.append(_declared(name, settings, loaded, models, where=where))
         except ConfigError as error:
             wrong.append(str(error))
     if wrong:
@@ -122,7 +127,14 @@ def _key(row: Row, variable: str, variables: Mapping[str, str]) -> str:
     )
 
 
-def _declared(name: str, section: ProviderSettings, loaded: Loaded, *, where: str) -> Declared:
+def _declared(
+    name: str,
+    section: ProviderSettings,
+    loaded: Loaded,
+    of_catalog: Sequence[Model],
+    *,
+    where: str,
+) -> Declared:
     kinds = rows()
     row = kinds.get(section.kind or name)
     if row is None:
@@ -189,7 +201,7 @@ def _declared(name: str, section: ProviderSettings, loaded: Loaded, *, where: st
         sections.address(declared.url)
     except ValueError as error:
         raise ConfigError(f"{where}: its address is {declared.url!r}: {error}.") from None
-    models = list(_models(section.models, declared))
+    models = list(_models(section.models, declared, of_catalog))
     return msgspec.structs.replace(declared, models=models)
 
 
@@ -221,9 +233,11 @@ def _value(text: str, where: str, loaded: Loaded) -> str:
     return value
 
 
-def _models(told_of: list[ModelSettings], declared: Declared) -> Iterator[Model]:
-    """The models of a section, each on top of what the packaged catalog knows of it."""
-    known = {model.id: model for model in catalog.packaged()}
+def _models(
+    told_of: list[ModelSettings], declared: Declared, of_catalog: Sequence[Model]
+) -> Iterator[Model]:
+    """The models of a section, each on top of what the catalog knows of it."""
+    known = {model.id: model for model in of_catalog}
     for section in told_of:
         told: dict[str, Any] = section.model_dump(exclude_none=True)
         model = known.get(section.id) or Model(
@@ -235,6 +249,8 @@ def _models(told_of: list[ModelSettings], declared: Declared) -> Iterator[Model]
         there = next(
             (each for each in model.deployments if each.provider == declared.row.name), here
         )
+        if not declared.catalog:  # who only speaks as that provider does retires nothing with it
+            there = there.undated()
         if section.price_per_mtok_usd is not None:  # which was not read when the other one was
             told.setdefault("price_date", None)
         deployment = msgspec.structs.replace(

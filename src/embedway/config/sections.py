@@ -97,6 +97,15 @@ class ModelSettings(BaseModel):
     max_batch_tokens: Annotated[int, Ge(1)] | None = Field(
         None, description="The most tokens in a call."
     )
+    released: date | None = Field(None, description="When the provider began to serve it.")
+    deprecated: date | None = Field(None, description="From when the provider advises against it.")
+    retires: date | None = Field(
+        None, description="The first day, in UTC, on which the provider no longer serves it."
+    )
+    successor: str | None = Field(
+        None, description="The model that the provider recommends in its place."
+    )
+    source: str | None = Field(None, description="Where these dates are published.")
 
 
 class ProviderSettings(BaseModel):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from embedway.catalog.catalog import Catalog
+from embedway.catalog.lifetimes import Lifetimes
 from embedway.config.settings import Settings
 from embedway.core import clock
 from embedway.providers.declared import Declared, fingerprints
@@ -16,8 +17,8 @@ def spaces_of(
     *,
     now_ms: Callable[[], int] = clock.now_ms,
 ) -> Spaces:
-    """What is known of the deployments of `models`: nothing yet."""
-    return Spaces(
+    """What is known of the deployments of `models`: nothing but which are retired today."""
+    spaces = Spaces(
         policy=models.policy,
         deployments=models.deployments(),
         enabled=settings.canaries,
@@ -25,3 +26,12 @@ def spaces_of(
         fingerprint=fingerprints(providers),
         now_ms=now_ms,
     )
+    lifetimes_of(models, spaces)
+    return spaces
+
+
+def lifetimes_of(models: Catalog, spaces: Spaces) -> Lifetimes:
+    """The lifetimes of all deployments; `spaces` is told what retires, today and on later days."""
+    lifetimes = Lifetimes(models.deployments(), now_ms=spaces.now_ms, on_retired=spaces.retire)
+    lifetimes.today()
+    return lifetimes

@@ -11,6 +11,7 @@ beyond these numbers; `wire.error` turns an error into bytes.
     ├── Forbidden ................. 403  the credential lacks the right, or the end user is blocked
     │   └── ModelForbidden ........ 403  the key may not use this model, or those who serve it
     ├── UnknownModel .............. 404
+    │   └── ModelRetired .......... 404  its provider no longer serves it
     ├── NotFound .................. 404  no such route
     ├── MethodNotAllowed .......... 405
     ├── SlowRequest ............... 408  the body did not arrive in time
@@ -168,6 +169,12 @@ class UnknownModel(EmbedwayError):
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
+
+
+class ModelRetired(UnknownModel):
+    """The provider of the model no longer serves it."""
+
+    reason = "model_retired"
 
 
 class NotFound(EmbedwayError):

@@ -3,7 +3,8 @@
 Labels are bounded: routes, statuses and models of this gateway, never what a client sent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time
 
 from prometheus_client import (
     CollectorRegistry,
@@ -101,6 +102,19 @@ class Metrics:
             ["deployment", "event"],
             registry=self.registry,
         )
+
+        self._retires = Gauge(
+            "embedway_deployment_retires_timestamp_seconds",
+            "When a deployment's provider retires it, in seconds since 1970-01-01 UTC.",
+            ["deployment"],
+            registry=self.registry,
+        )
+
+    def retirements(self, dates: Mapping[str, date]) -> None:
+        """Sets when each deployment retires, of those of which that is known."""
+        for deployment, day in dates.items():
+            midnight = datetime.combine(day, time.min, UTC)
+            self._retires.labels(deployment).set(midnight.timestamp())
 
     def answered(self, route: str, status: int) -> None:
         """Counts an answer."""

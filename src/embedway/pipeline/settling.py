@@ -128,12 +128,18 @@ class Settling:
         home, maker = known.home(model), known.maker(model)
         if known.reference(model, home, input_type):
             return False
-        # Whoever agrees with supplied canaries makes the references of other input types.
-        if known.is_supplied(model) if maker is None else maker.id == served.id:
-            anchors = known.anchor(model, home, input_type)
+        retired = maker is not None and maker.id in known.retired
+        anchors = known.anchor(model, home, input_type)
+        # Whoever agrees with supplied canaries makes the references of other input types, and so
+        # does whoever agrees with what a maker left that is retired.
+        if retired:
+            makes = bool(anchors)
+        else:
+            makes = known.is_supplied(model) if maker is None else maker.id == served.id
+        if makes:
             anchored = [await self._settled_before(served, each) for each in anchors]
             return all(each.state in {"reference", "proven"} for each in anchored)
-        if maker is None:
+        if maker is None or retired:
             return False
         try:
             if maker.provider == LOCAL:

@@ -17,12 +17,20 @@ MAX_BYTES = 256 * 1024
 TIMEOUT_S = 5.0
 
 
-async def fetch(url: str, *, private_hosts: Collection[str] = ()) -> bytes:
+async def fetch(
+    url: str,
+    *,
+    private_hosts: Collection[str] = (),
+    max_bytes: int = MAX_BYTES,
+    timeout_s: float = TIMEOUT_S,
+) -> bytes:
     """The document at `url`; a redirect is not followed.
 
     Args:
         url: Its address.
         private_hosts: Such as may be at private addresses, for the administrator named them.
+        max_bytes: The longest document to take.
+        timeout_s: The longest wait for it.
 
     Raises:
         OSError: It cannot be had, is too large or takes too long; with the reason.
@@ -34,14 +42,14 @@ async def fetch(url: str, *, private_hosts: Collection[str] = ()) -> bytes:
         raise OSError(f"{url!r} is no address") from None
     server = Http(origin, allow_private=target.host in private_hosts, max_in_flight=1)
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             call = HttpCall(path=path, method="GET")
-            reply = await server.send(call, headers={}, max_bytes=MAX_BYTES)
+            reply = await server.send(call, headers={}, max_bytes=max_bytes)
     except ProviderError as error:
         cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
         raise OSError(f"{url} cannot be fetched: {error.kind}{cause}") from None
     except TimeoutError:
-        raise TimeoutError(f"{url} took longer than {TIMEOUT_S:g} s") from None
+        raise TimeoutError(f"{url} took longer than {timeout_s:g} s") from None
     finally:
         await server.aclose()
     if reply.status != HTTPStatus.OK:

@@ -1,6 +1,6 @@
 """Who may not be asked for a request, whatever is preferred: each filter with its reasons."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -11,6 +11,7 @@ from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, InputType
 from embedway.routing import restrictions
 from embedway.routing.abilities import refusal
+from embedway.routing.resolve import retired
 
 Why = Callable[[Served], str | EmbedwayError | None]
 """Why a deployment is left out; None if it is not."""
@@ -44,6 +45,8 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     """The providers that the operator pins the model to, if any."""
     priced: bool
     """Whether only who has a known price can be asked, for a budget is to be held."""
+    retired: Collection[str]
+    """The ids of the deployments that their providers have retired."""
     told: Callable[[Served], InputType | None]
     """What a deployment is told that the vectors are for."""
     abilities: Callable[[Served], Abilities]
@@ -78,6 +81,12 @@ def _filters(asking: Asking) -> Iterator[tuple[str, Why]]:
         lambda each: restrictions.refused_model(caller, asked=names[each.id], served=each),
     )
     yield "provider", lambda each: restrictions.refused_provider(caller, served=each)
+    if asking.retired:
+        gone = asking.retired
+        yield (
+            "retired",
+            lambda each: retired(names[each.id], each) if each.id in gone else None,
+        )
     if asking.only:
         yield "only", _in(asking.only, "embedway.toml pins the model to others")
     if request.allowed_providers is not None:

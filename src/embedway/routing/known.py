@@ -40,6 +40,8 @@ class Known:
         self._homes: dict[str, str] = {}
         self.drifted: dict[str, Proof] = {}
         """By deployment, a proof that it drifted."""
+        self.retired: frozenset[str] = frozenset()
+        """The ids of the deployments that their providers have retired."""
 
     def learn(self, references: Iterable[Reference], proofs: Iterable[Proof]) -> None:
         """Believes what was stored, or could not be."""
@@ -57,6 +59,11 @@ class Known:
             for proof in of_model.values()
             if proof.state == "drifted"
         }
+
+    def retire(self, deployments: frozenset[str]) -> None:
+        """Replace the ids of the deployments that their providers have retired."""
+        self.retired = deployments
+        self._homes.clear()
 
     def deployment(self, id: str) -> Served | None:
         """The deployment of this id, if it is enabled."""
@@ -155,12 +162,16 @@ class Known:
         local = next((each for each in deployments if each.provider == LOCAL), None)
         if local is not None:
             return local.revision
-        first = self.own(policies.standard(deployments, policy))
+        first = policies.standard(deployments, policy)
         if policy.reference or not self._enabled:
-            return first
+            return self.own(first)
         if policy.canaries:
             return policy.canaries.digest
-        return self._stored_home(model_id) or first
+        if stored := self._stored_home(model_id):
+            return stored
+        # Whoever is retired defined nothing so far, and never will.
+        alike = policies.of_one_space(deployments, policy)
+        return self.own(next((each for each in alike if each.id not in self.retired), first))
 
     def _stored_home(self, model_id: str) -> str | None:
         """The home as it was last, if a deployment's vectors defined it."""

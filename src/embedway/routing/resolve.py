@@ -1,7 +1,8 @@
 """From a name to what it stands for, or to what the client is told that it may have meant."""
 
 from embedway.catalog.catalog import Catalog, Named
-from embedway.core.errors import MODELS_LISTED, UnknownModel
+from embedway.catalog.model import Served
+from embedway.core.errors import MODELS_LISTED, ModelRetired, UnknownModel
 
 
 def find(name: str, catalog: Catalog, *, param: str) -> Named:
@@ -13,3 +14,18 @@ def find(name: str, catalog: Catalog, *, param: str) -> Named:
     if found := catalog.find(name):
         return found
     raise UnknownModel(catalog.unknown(name, otherwise=MODELS_LISTED), param=param)
+
+
+def retired(asked: str, served: Served) -> ModelRetired:
+    """What a client is told that asks for a deployment which its provider has retired."""
+    deployment, model = served.deployment, served.model.id
+    means = "" if asked in {served.id, model} else f"{asked!r} means {served.id}: "
+    message = f"{means}{served.provider} retired the model {model!r} on {deployment.retires}."
+    if deployment.successor:
+        message += (
+            f" Its successor there is {deployment.successor!r}; vectors of the two cannot be "
+            "compared, so embed all texts anew."
+        )
+    else:
+        message += " Name another model or provider."
+    return ModelRetired(message, param="model")

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from embedway.catalog.catalog import Catalog, Named
+from embedway.catalog.lifetimes import Lifetimes
 from embedway.catalog.model import Served
 from embedway.catalog.named import claim
 from embedway.core.batch import Abilities
@@ -54,6 +55,7 @@ class Router:
         self,
         *,
         catalog: Catalog,
+        lifetimes: Lifetimes,
         spaces: Spaces,
         healths: Healths,
         abilities: Callable[[Served], Abilities],
@@ -62,6 +64,7 @@ class Router:
     ) -> None:
         """Args name what it needs; `abilities` of the engine that embeds for a deployment."""
         self._catalog = catalog
+        self._lifetimes = lifetimes
         self._spaces = spaces
         self._healths = healths
         self._abilities = abilities
@@ -96,6 +99,7 @@ class Router:
             InvalidRequest: A fallback is of another vector space.
         """
         named = find(request.model, self._catalog, param="model")
+        retired = self._lifetimes.today().retired
         pinned = named.explicit and not named.ordered
         asked = named.served[0] if pinned else self._home(named.served)
         alone = _alone(request, asked)
@@ -118,6 +122,7 @@ class Router:
             names=names,
             only=policy.only,
             priced=priced,
+            retired=retired,
             told=lambda served: self.told(served, request),
             abilities=self._abilities,
         )

@@ -88,6 +88,11 @@ class Spaces:
         self._interval_ms = interval_s * 1000
         self.learn()
 
+    def retire(self, deployments: frozenset[str]) -> None:
+        """Let none of the deployments of these ids define a space from now on."""
+        self.known.retire(deployments)
+        self._kept = {}
+
     def home(self, model_id: str) -> str:
         """The revision of the space that the model's bare id means."""
         return self.known.home(model_id)

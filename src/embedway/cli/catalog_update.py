@@ -1,0 +1,198 @@
+"""`embedway catalog show|update|reset|export`: which catalog is in use, and how it is replaced."""
+
+import asyncio
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+import typer
+from rich.markup import escape
+
+from embedway.catalog import catalog, files
+from embedway.catalog.files import CatalogFile, Change, FileError
+from embedway.catalog.lifetimes import is_retired
+from embedway.cli.acting import Yes, print_record
+from embedway.cli.counted import counted
+from embedway.cli.terminal import (
+    AsJson,
+    err,
+    fail,
+    load_providers,
+    load_settings,
+    out,
+    print_json,
+    print_table,
+    reject,
+)
+from embedway.config import catalogs
+from embedway.config import settings as config
+from embedway.config.catalogs import InUse
+from embedway.config.models import catalog_of
+from embedway.config.settings import ConfigError, Loaded
+from embedway.core.clock import today
+from embedway.providers.registry import rows
+
+TIMEOUT_S = 60.0
+
+
+def show(as_json: AsJson = False) -> None:
+    """Show which catalog is in use: where it is from, of which day, and what is in it.
+
+    embedway catalog show
+    """
+    used = catalogs.in_use(load_settings())
+    deployments = [each for model in used.models for each in model.deployments]
+    record = {
+        "catalog": str(used.file) if used.file else "the one of this release",
+        "date": str(used.date),
+        "sha256": used.sha256 or None,
+        "models": len(used.models),
+        "deployments": len(deployments),
+        "retired": sum(is_retired(each, today()) for each in deployments),
+        "problem": used.problem or None,
+    }
+    if as_json:
+        print_json(record)
+    else:
+        print_record(record)
+
+
+def update(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="The new catalog: a file, or an https address.")
+    ],
+    sha256: Annotated[
+        str, typer.Option(help="The SHA-256 of the file, from whoever publishes it.")
+    ],
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a newer catalog, without a new release. Running gateways use it from their next start.
+
+    Shows first what it changes: models and deployments that come and go, prices, widths, dates.
+    What may change the vectors of a known model is marked. Nothing is changed if the file does not
+    have the digest, if it cannot be right, if it is older than the catalog in use, or if no gateway
+    could start with it.
+
+        embedway catalog update catalog.toml --sha256 DIGEST
+
+        embedway catalog update https://example.com/catalog.toml --sha256 DIGEST --yes
+    """
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        reject(
+            f"--sha256 {sha256!r} is no SHA-256: it has 64 hex digits, as sha256sum prints them."
+        )
+    loaded = config.load()
+    content = _content(source)
+    if len(content) > files.MAX_BYTES:  # not all of it was read
+        fail(f"{source}: {files.TOO_LARGE}. Nothing is changed.")
+    if (found := catalogs.digest(content)) != sha256.lower():
+        fail(
+            f"{source} has the SHA-256 {found}, not {sha256.lower()}: it is damaged, or another "
+            "file than the digest is of. Nothing is changed."
+        )
+    try:
+        new = files.read(content, today=today())
+    except FileError as error:
+        fail(f"{source}: {error}. Nothing is changed.")
+    used = catalogs.in_use(loaded.settings)
+    if used.sha256 == found:
+        out.print("This catalog is in use.")
+        return
+    if new.day < used.date:
+        fail(
+            f"{source} is of {new.day}, older than the catalog in use: {used.described}. Nothing "
+            "is changed. To go back to the one of this release: embedway catalog reset"
+        )
+    _check_start(loaded, new, source)
+    changes = files.changes(files.portable(used.models), new.models)
+    _print_changes(changes, as_json=as_json)
+    kinds = {each.provider for model in new.models for each in model.deployments} - rows().keys()
+    if kinds:
+        names = escape(", ".join(sorted(kinds)))
+        err.print(f"Not known to this release, and so never asked: {names}.")
+    again = f"embedway catalog update {source} --sha256 {sha256} --yes"
+    _ask(f"Use the catalog of {new.day} from the next start on?", again, yes=yes)
+    file = catalogs.take(loaded.settings, content)
+    err.print(f"Kept in {escape(str(file))}. Gateways use it from their next start.")
+
+
+def reset(yes: Yes = False, as_json: AsJson = False) -> None:
+    """Go back to the catalog of this release, from the next start of a gateway on.
+
+    embedway catalog reset --yes
+    """
+    settings = load_settings()
+    used = catalogs.in_use(settings)
+    if used.file is None and not used.problem:
+        err.print("The catalog of this release is in use already.")
+        return
+    packaged = files.portable(catalog.packaged())
+    _print_changes(files.changes(files.portable(used.models), packaged), as_json=as_json)
+    _ask(f"Go back to the catalog of {catalog.DATE}?", "embedway catalog reset --yes", yes=yes)
+    catalogs.remove(settings)
+    err.print(f"The catalog of this release, of {catalog.DATE}, is used from the next start on.")
+
+
+def export() -> None:
+    """Print the catalog of this release as a file that `update` takes.
+
+    What runs in the gateway itself is left out: it belongs to the release.
+
+        embedway catalog export > catalog.toml
+    """
+    sys.stdout.write(files.write(catalog.packaged(), day=catalog.DATE))
+
+
+def _content(source: str) -> bytes:
+    """The file at a path or an https address."""
+    address = urlsplit(source)
+    if address.scheme == "https":
+        from embedway.providers.fetch import fetch  # noqa: PLC0415  # the HTTP client: slow
+
+        # Whoever types an address may name a private one.
+        hosts = [address.hostname or ""]
+        return asyncio.run(
+            fetch(source, private_hosts=hosts, max_bytes=files.MAX_BYTES, timeout_s=TIMEOUT_S)
+        )
+    if "://" in source:
+        reject(f"{source!r} is neither a file nor an https address.")
+    with Path(source).expanduser().open("rb") as file:
+        return file.read(files.MAX_BYTES + 1)
+
+
+def _check_start(loaded: Loaded, new: CatalogFile, source: str) -> None:
+    """Refuses a catalog with which the settings name what there is not."""
+    used = InUse(models=catalogs.with_local(new.models), date=new.day)
+    try:
+        catalog_of(loaded.settings, load_providers(loaded, used=used), used=used)
+    except ConfigError as error:
+        fail(f"No gateway could start with {source}: {error} Nothing is changed.")
+
+
+def _print_changes(changes: Sequence[Change], *, as_json: bool) -> None:
+    print_table(
+        [msgspec.structs.asdict(each) for each in changes], empty="No changes.", as_json=as_json
+    )
+    count = Counter(each.change for each in changes)
+    told = ", ".join(f"{count[each]} {each}" for each in ("added", "removed", "changed"))
+    err.print(f"{counted(len(changes), 'change')}: {told}.")
+    if models := dict.fromkeys(each.where.rpartition(":")[2] for each in changes if each.vectors):
+        err.print(
+            f"[yellow]warning[/yellow]: vectors of {escape(', '.join(models))} may be others than "
+            "before. Compare x-embedway-space before you mix old and new ones."
+        )
+
+
+def _ask(question: str, again: str, *, yes: bool) -> None:
+    """Goes on if whoever is at the terminal wants it, or said so with `--yes`."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail(f"Nothing is changed: nobody is there to ask. Run: {again}")
+    typer.confirm(question, abort=True)
