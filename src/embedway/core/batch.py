@@ -53,6 +53,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Vectors of this width are to be asked for; None for the model's own."""
     width: int | None = None
     """Of the vectors that must come back; None if it is not known."""
+    normalised: bool = False
+    """Whether the vectors must have length one; if they come back at another, they are scaled."""
     input_type: InputType | None = None
     truncate: Truncate = "none"
     user: str | None = None

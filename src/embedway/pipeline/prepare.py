@@ -59,6 +59,7 @@ class Preparation:
             exact=exact,
             dimensions=dimensions,
             width=dimensions or model.dimensions,
+            normalised=bool(model.normalised),
             input_type=request.input_type,
             truncate=request.truncate,
             user=request.user,

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import numpy as np
 
 from embedway.batching import plan
-from embedway.batching.send import Outcome
+from embedway.batching.send import Outcome, checked
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.model import Served
-from embedway.core import vectors
 from embedway.core.batch import Batch, Items, Result
 from embedway.core.errors import EmbedwayError, Overloaded
 from embedway.core.provider_error import ProviderError
@@ -96,6 +95,7 @@ class Probes:
             items=items,
             tokens=tokens,
             width=served.model.dimensions,
+            normalised=bool(served.model.normalised),
             input_type=input_type,
         )
 
@@ -137,5 +137,4 @@ async def _answer(engine: Engine, batch: Batch) -> Result:
             result = await engine.embed(batch)
     except TimeoutError:
         raise ProviderError("timeout", billed="maybe") from None
-    vectors.check(result.vectors, items=len(batch.items), dimensions=batch.width)
-    return result
+    return checked(result, batch)
