@@ -15,7 +15,8 @@ from embedway.catalog.model import Deployment, Model
 from embedway.config import sections
 from embedway.config.sections import ModelSettings, ProviderSettings
 from embedway.config.settings import ConfigError, Loaded
-from embedway.providers.adapter import Row
+from embedway.core.request import spelled
+from embedway.providers.adapter import DECIDED, Row
 from embedway.providers.declared import Declared
 from embedway.providers.registry import rows
 
@@ -184,7 +185,14 @@ def _declared(name: str, section: ProviderSettings, loaded: Loaded, *, where: st
         sections.address(declared.url)
     except ValueError as error:
         raise ConfigError(f"{where}: its address is {declared.url!r}: {error}.") from None
-    models = list(_models(section.models, declared))
+    base_url = declared.url.rstrip("/")
+    if row.other_path and base_url.endswith(row.other_path):
+        right = base_url.removesuffix(row.other_path) + urlsplit(row.base_url).path
+        raise ConfigError(
+            f"{where}: base_url {declared.url!r} is for another protocol of {row.title}. Write it "
+            f"as {right!r}."
+        )
+    models = list(_models(section.models, declared, where=where))
     return msgspec.structs.replace(declared, models=models)
 
 
@@ -216,8 +224,12 @@ def _value(text: str, where: str, loaded: Loaded) -> str:
     return value
 
 
-def _models(told_of: list[ModelSettings], declared: Declared) -> Iterator[Model]:
-    """The models of a section, each on top of what the packaged catalog knows of it."""
+def _models(told_of: list[ModelSettings], declared: Declared, *, where: str) -> Iterator[Model]:
+    """The models of a section, each on top of what the packaged catalog knows of it.
+
+    Raises:
+        ConfigError: A parameter of one is the gateway's to decide.
+    """
     known = {model.id: model for model in catalog.packaged()}
     for section in told_of:
         told: dict[str, Any] = section.model_dump(exclude_none=True)
@@ -235,10 +247,27 @@ def _models(told_of: list[ModelSettings], declared: Declared) -> Iterator[Model]
         deployment = msgspec.structs.replace(
             there.at(here), **{name: told[name] for name in told.keys() & _OF_DEPLOYMENT}
         )
+        if reason := _fixed_twice(deployment, declared.row):
+            raise ConfigError(f"{where}: model {section.id!r}: {reason}")
         facts = {name: told[name] for name in told.keys() - _OF_DEPLOYMENT}
         if model.tokenizer == "own":  # which runs here, and there another
             facts = {"tokenizer": "unknown"} | facts
         yield msgspec.structs.replace(model, deployments=[deployment], weights=None, **facts)
+
+
+def _fixed_twice(deployment: Deployment, row: Row) -> str | None:
+    """Why its parameters cannot all be sent, if so."""
+    fields = row.fields
+    encoding = fields.base64[0] if fields.base64 else ""
+    sent = (fields.dimensions, encoding, fields.user, fields.input_type, fields.truncate)
+    decided = DECIDED.union(spelled(name) for name in sent if name)
+    for name in deployment.parameters:
+        if spelled(name) in decided:
+            return (
+                f"parameters cannot set {name}, which the gateway sends by itself where it is "
+                "needed. Take it out."
+            )
+    return None
 
 
 def _deployment(declared: Declared) -> Deployment:

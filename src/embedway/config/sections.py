@@ -85,6 +85,18 @@ class ModelSettings(BaseModel):
     max_batch_tokens: Annotated[int, Ge(1)] | None = Field(
         None, description="The most tokens in a call."
     )
+    parameters: dict[str, Any] | None = Field(
+        None, description="Fields of its provider's API that every call for it carries."
+    )
+    input_types: dict[InputType, str] | None = Field(
+        None,
+        description="The input types that its provider tells apart, each with its provider's word.",
+    )
+    apply_prompts: bool | None = Field(
+        None,
+        description="Whether the gateway puts its prompts before texts. Set it where the provider "
+        "does not.",
+    )
 
 
 class ProviderSettings(BaseModel):

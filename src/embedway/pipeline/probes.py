@@ -85,8 +85,9 @@ class Probes:
     async def _batch(
         self, served: Served, input_type: InputType | None, texts: Sequence[str]
     ) -> Batch:
-        items: Items = list(texts)
-        tokens = [len(text) // CHARACTERS_PER_TOKEN + MOST_MARKS for text in texts]
+        prompt = served.prompt(input_type)
+        items: Items = [prompt + text for text in texts]
+        tokens = [len(text) // CHARACTERS_PER_TOKEN + MOST_MARKS for text in items]
         if served.provider == LOCAL:
             items = await self._tokenizers[served.model.id].encode(texts)
             tokens = [len(item) for item in items]
@@ -96,7 +97,9 @@ class Probes:
             tokens=tokens,
             width=served.model.dimensions,
             normalised=bool(served.model.normalised),
-            input_type=input_type,
+            input_type=served.forwarded(input_type),
+            input_types=served.deployment.input_types,
+            extra=served.deployment.parameters,
         )
 
     async def _asked(self, tally: Tally, batch: Batch) -> tuple[Vectors, frozenset[str]]:

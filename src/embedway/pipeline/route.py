@@ -108,7 +108,7 @@ class Route:
 
     async def _check_space(self, batch: Batch, result: Result) -> None:
         """Holds back an answer that looks other than the proven ones, until its space is proven."""
-        if batch.dimensions is not None or batch.extra:
+        if batch.dimensions is not None or self._request.extra_body:
             width = norm = None  # as nobody proved
         else:
             first = result.vectors[0]
