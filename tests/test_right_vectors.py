@@ -318,8 +318,9 @@ def test_dashscope_tells_queries_from_documents(gateway: Gateway, upstream: Upst
             {"vllm": {"models": [{"id": "m", "parameters": {"dimensions": 64}}]}},
             "parameters cannot set dimensions",
         ),
+        ({"vllm": {"models": [{"id": "m", "apply_prompts": True}]}}, "Set prompts too."),
     ],
-    ids=["address of another protocol", "field of the kind", "field of every kind"],
+    ids=["address of another protocol", "field of the kind", "field of every kind", "no prompts"],
 )
 def test_settings_that_cannot_be(section: dict, said: str) -> None:
     """What an operator sets that would not reach the provider is refused, with the cure."""

@@ -228,7 +228,7 @@ def _models(told_of: list[ModelSettings], declared: Declared, *, where: str) -> 
     """The models of a section, each on top of what the packaged catalog knows of it.
 
     Raises:
-        ConfigError: A parameter of one is the gateway's to decide.
+        ConfigError: One has a parameter that is the gateway's to decide, or no prompts to apply.
     """
     known = {model.id: model for model in catalog.packaged()}
     for section in told_of:
@@ -247,17 +247,20 @@ def _models(told_of: list[ModelSettings], declared: Declared, *, where: str) -> 
         deployment = msgspec.structs.replace(
             there.at(here), **{name: told[name] for name in told.keys() & _OF_DEPLOYMENT}
         )
-        if reason := _fixed_twice(deployment, declared.row):
-            raise ConfigError(f"{where}: model {section.id!r}: {reason}")
         facts = {name: told[name] for name in told.keys() - _OF_DEPLOYMENT}
         if model.tokenizer == "own":  # which runs here, and there another
             facts = {"tokenizer": "unknown"} | facts
-        yield msgspec.structs.replace(model, deployments=[deployment], weights=None, **facts)
+        made = msgspec.structs.replace(model, deployments=[deployment], weights=None, **facts)
+        if reason := _why_not(made, declared.row):
+            raise ConfigError(f"{where}: model {made.id!r}: {reason}")
+        yield made
 
 
-def _fixed_twice(deployment: Deployment, row: Row) -> str | None:
-    """Why its parameters cannot all be sent, if so."""
-    fields = row.fields
+def _why_not(model: Model, row: Row) -> str | None:
+    """Why its only deployment cannot be asked as its settings say, if so."""
+    fields, deployment = row.fields, model.deployments[0]
+    if deployment.apply_prompts and not model.prompts:
+        return "apply_prompts is true, but it has no prompts. Set prompts too."
     encoding = fields.base64[0] if fields.base64 else ""
     sent = (fields.dimensions, encoding, fields.user, fields.input_type, fields.truncate)
     decided = DECIDED.union(spelled(name) for name in sent if name)

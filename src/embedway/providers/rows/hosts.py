@@ -53,8 +53,9 @@ ROWS: tuple[Row, ...] = (
         limits=_NUMBERS,
         hq_country="US",
         source="docs.fireworks.ai",
-        notes="Takes 2,048 items; as it gives numbers only, calls are kept to 256. Vectors are as "
-        "the model gives them: send normalize in extra_body for length one.",
+        notes="Takes 2,048 items; as it gives numbers only, calls are kept to 256. Gives "
+        "vectors at the length that the model makes them; the gateway brings those of normalised "
+        "models to length one.",
     ),
     Row(
         name="deepinfra",
