@@ -136,8 +136,8 @@ ROWS: tuple[Row, ...] = (
         hq_country="US",
         source="developers.cloudflare.com/workers-ai; github.com/cloudflare/cloudflare-docs, 11316",
         notes="Pools the English bge models by mean unless it is told pooling = cls, as the "
-        "catalog has it told. Counts no tokens. That it refuses what is too long is documented for bge-m3 only. "
-        "The limit of 100 items is from reports of users.",
+        "catalog has it told. Counts no tokens. That it refuses what is too long is documented for "
+        "bge-m3 only. The limit of 100 items is from reports of users.",
     ),
     Row(
         name="watsonx",
