@@ -29,7 +29,7 @@ from embedway.testing.vectors import Vectors
 
 HOUR_MS = 3_600_000
 RIGHT = space("right")
-MODEL = Model(id="m", dimensions=64, normalised=True)
+MODEL = Model(id="m", dimensions=64)
 """As wide as the scripted upstream's vectors of a model that it does not know."""
 NAMES = ("one", "two", "three")
 

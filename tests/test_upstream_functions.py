@@ -142,7 +142,7 @@ def test_the_model_that_is_echoed(own: Upstream, path: str, body: dict[str, obje
             "search_document",
         ),
         (
-            "/deepinfra/v1/embeddings",
+            "/nvidia/v1/embeddings",
             {"model": "m", "input": "a"},
             "input_type",
             "query",

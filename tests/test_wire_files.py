@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from msgspec import UNSET, UnsetType
 
-from embedway.core.batch import Batch, Items
+from embedway.catalog.catalog import packaged
+from embedway.catalog.model import Deployment, Model, Served
+from embedway.core.batch import Abilities, Batch, Items
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import Billed, Kind, ProviderError
 from embedway.core.request import InputType, Truncate
 from embedway.providers.adapter import Adapter, Reply
 from embedway.providers.registry import ROWS
+from embedway.routing.abilities import effective_input_type
 
 FOLDER = Path(__file__).parent / "wire"
 FILES = sorted(FOLDER.glob("*/*.json"))
@@ -101,16 +104,36 @@ def adapter_of(path: Path, case: Case) -> Adapter:
     return made(row, {**row.defaults, **case.variables})
 
 
-def batch_of(asked: Asked) -> Batch:
+def served_of(kind: str, name: str) -> Served:
+    """The deployment that the catalog has of this name at this kind of provider, or a new one."""
+    known = (
+        Served(model, each)
+        for model in packaged()
+        for each in model.deployments
+        if each.provider == kind
+    )
+    plain = Served(Model(id=name), Deployment(provider=kind))
+    return next((each for each in known if each.name == name), plain)
+
+
+def batch_of(path: Path, asked: Asked) -> Batch:
+    """What the gateway makes of a request for this deployment."""
+    served = served_of(path.parent.name, asked.model)
+    words = ROWS[path.parent.name].fields.input_types
+    abilities = Abilities(token_ids=True, input_types=frozenset(words))
+    told = effective_input_type(served, asked.input_type, abilities)
+    prompt = served.prompt(told)
+    items = [prompt + each if isinstance(each, str) else each for each in asked.input]
     return Batch(
         model=asked.model,
-        items=cast("Items", asked.input),
+        items=cast("Items", items),
         tokens=[1] * len(asked.input),
         dimensions=asked.dimensions,
-        input_type=asked.input_type,
+        input_type=served.forwarded(told),
+        input_types=served.deployment.input_types,
         truncate=asked.truncate,
         user=asked.user,
-        extra=asked.extra_body,
+        extra={**served.deployment.parameters, **asked.extra_body},
     )
 
 
@@ -131,13 +154,13 @@ def canonical(value: Any) -> str:
 def test_file(path: Path) -> None:
     """A batch goes out, always in the same bytes, and its reply comes in, as the file says."""
     case = read(path)
-    adapter, batch = adapter_of(path, case), batch_of(case.request)
+    adapter, batch = adapter_of(path, case), batch_of(path, case.request)
     call = adapter.encode(batch)
     assert (call.method, call.path) == ("POST", case.call.path)
     assert canonical(json.loads(call.body)) == canonical(case.call.body)
     if case.call.headers is not None:
         assert call.headers == case.call.headers
-    assert adapter_of(path, case).encode(batch_of(case.request)) == call
+    assert adapter_of(path, case).encode(batch_of(path, case.request)) == call
     text = case.reply.text
     body = msgspec.json.encode(case.reply.body) if text is UNSET else text.encode()
     headers = {name.lower(): value for name, value in case.reply.headers.items()}
@@ -178,7 +201,7 @@ def test_each_file_is_read() -> None:
 def test_a_model_leads_nowhere_else(path: Path, model: str) -> None:
     """However a client calls a model, the call goes where it would go for any other, or nowhere."""
     case = read(path)
-    adapter, batch = adapter_of(path, case), batch_of(case.request)
+    adapter, batch = adapter_of(path, case), batch_of(path, case.request)
     usual = urlsplit(adapter.encode(batch).path)
     try:
         call = adapter.encode(msgspec.structs.replace(batch, model=model))

@@ -136,6 +136,21 @@ class Sender:
         return _joined(await trip.items(0, items, at=0))
 
 
+def checked(result: Result, batch: Batch) -> Result:
+    """The answer to `batch`, its vectors at length one if they must have it.
+
+    Raises:
+        ProviderError: It holds other vectors than were asked for.
+    """
+    good = vectors.check(
+        result.vectors,
+        items=len(batch.items),
+        dimensions=batch.width,
+        normalised=batch.normalised,
+    )
+    return result if good is result.vectors else msgspec.structs.replace(result, vectors=good)
+
+
 def cuts(
     batch: Batch, limits: Limits, *, start: int = 0, end: int | None = None
 ) -> list[tuple[int, int]]:
@@ -398,8 +413,7 @@ class _Leg:
                     result = await self._route.embed(batch)
             except TimeoutError:
                 raise ProviderError("timeout", billed="maybe") from None
-        vectors.check(result.vectors, items=len(batch.items), dimensions=batch.width)
-        return result
+        return checked(result, batch)
 
     def _left_s(self) -> float:
         return self._deadline_s - self._now_s()

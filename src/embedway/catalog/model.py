@@ -81,6 +81,13 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The model that its provider recommends in its place; empty if none is known."""
     source: str = ""
     """Where its provider publishes these dates and the successor."""
+    parameters: dict[str, Any] = {}
+    """Fields that every call carries, for vectors that are the model's."""
+    input_types: dict[InputType, str] | None = None
+    """The input types that make a difference, each in its provider's word; None for those of its
+    provider's row."""
+    apply_prompts: bool = False
+    """Whether the gateway puts the model's prompts before texts, for its provider does not."""
 
     def at(self, place: "Deployment") -> "Deployment":
         """This at the provider of `place`, with what holds of all that it serves."""
@@ -129,7 +136,8 @@ class Model(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
     same_space_as: str = ""
     """Id of another model whose vectors its maker says these can be compared with."""
     prompts: dict[InputType, str] = {}
-    """What belongs before a text of each kind. Providers may apply it; nothing here does."""
+    """What belongs before a text of each kind. Its provider puts it there, unless the deployment
+    says that this gateway does."""
     tags: list[str] = msgspec.field(default_factory=lambda: ["embedding"])
     deployments: list[Deployment] = []
     weights: Weights | None = None
@@ -179,6 +187,16 @@ class Served(msgspec.Struct, frozen=True, dict=True):
     def label(self) -> str:
         """Of the deployment in metrics: names that clients make up are not told apart."""
         return self.id if self.model.declared else f"{self.provider}:*"
+
+    def prompt(self, input_type: InputType | None) -> str:
+        """What this gateway puts before each text that is for `input_type`."""
+        if input_type is None or not self.deployment.apply_prompts:
+            return ""
+        return self.model.prompts.get(input_type, "")
+
+    def forwarded(self, input_type: InputType | None) -> InputType | None:
+        """The input type that its provider is told: none, where a prompt in the text says it."""
+        return None if self.deployment.apply_prompts else input_type
 
     @property
     def revision(self) -> str:

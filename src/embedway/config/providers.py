@@ -15,7 +15,8 @@ from embedway.config import sections
 from embedway.config.catalogs import InUse, in_use
 from embedway.config.sections import ModelSettings, ProviderSettings
 from embedway.config.settings import ConfigError, Loaded
-from embedway.providers.adapter import Row
+from embedway.core.request import spelled
+from embedway.providers.adapter import DECIDED, Row
 from embedway.providers.declared import Declared
 from embedway.providers.registry import rows
 
@@ -201,7 +202,8 @@ def _declared(
         sections.address(declared.url)
     except ValueError as error:
         raise ConfigError(f"{where}: its address is {declared.url!r}: {error}.") from None
-    models = list(_models(section.models, declared, of_catalog))
+    _check_protocol(declared, where)
+    models = list(_models(section.models, declared, of_catalog, where=where))
     return msgspec.structs.replace(declared, models=models)
 
 
@@ -233,10 +235,29 @@ def _value(text: str, where: str, loaded: Loaded) -> str:
     return value
 
 
+def _check_protocol(declared: Declared, where: str) -> None:
+    """Refuses an address of the provider at which it speaks another protocol than ours.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    row, base_url = declared.row, declared.url.rstrip("/")
+    if row.other_path and base_url.endswith(row.other_path):
+        right = base_url.removesuffix(row.other_path) + urlsplit(row.base_url).path
+        raise ConfigError(
+            f"{where}: base_url {declared.url!r} is for another protocol of {row.title}. Write it "
+            f"as {right!r}."
+        )
+
+
 def _models(
-    told_of: list[ModelSettings], declared: Declared, of_catalog: Sequence[Model]
+    told_of: list[ModelSettings], declared: Declared, of_catalog: Sequence[Model], *, where: str
 ) -> Iterator[Model]:
-    """The models of a section, each on top of what the catalog knows of it."""
+    """The models of a section, each on top of what the catalog knows of it.
+
+    Raises:
+        ConfigError: One has a parameter that is the gateway's to decide, or no prompts to apply.
+    """
     known = {model.id: model for model in of_catalog}
     for section in told_of:
         told: dict[str, Any] = section.model_dump(exclude_none=True)
@@ -259,7 +280,27 @@ def _models(
         facts = {name: told[name] for name in told.keys() - _OF_DEPLOYMENT}
         if model.tokenizer == "own":  # which runs here, and there another
             facts = {"tokenizer": "unknown"} | facts
-        yield msgspec.structs.replace(model, deployments=[deployment], weights=None, **facts)
+        made = msgspec.structs.replace(model, deployments=[deployment], weights=None, **facts)
+        if reason := _why_not(made, declared.row):
+            raise ConfigError(f"{where}: model {made.id!r}: {reason}")
+        yield made
+
+
+def _why_not(model: Model, row: Row) -> str | None:
+    """Why its only deployment cannot be asked as its settings say, if so."""
+    fields, deployment = row.fields, model.deployments[0]
+    if deployment.apply_prompts and not model.prompts:
+        return "apply_prompts is true, but it has no prompts. Set prompts too."
+    encoding = fields.base64[0] if fields.base64 else ""
+    sent = (fields.dimensions, encoding, fields.user, fields.input_type, fields.truncate)
+    decided = DECIDED.union(spelled(name) for name in sent if name)
+    for name in deployment.parameters:
+        if spelled(name) in decided:
+            return (
+                f"parameters cannot set {name}, which the gateway sends by itself where it is "
+                "needed. Take it out."
+            )
+    return None
 
 
 def _deployment(declared: Declared) -> Deployment:

@@ -106,6 +106,18 @@ class ModelSettings(BaseModel):
         None, description="The model that the provider recommends in its place."
     )
     source: str | None = Field(None, description="Where these dates are published.")
+    parameters: dict[str, Any] | None = Field(
+        None, description="Fields of its provider's API that every call for it carries."
+    )
+    input_types: dict[InputType, str] | None = Field(
+        None,
+        description="The input types that its provider tells apart, each with its provider's word.",
+    )
+    apply_prompts: bool | None = Field(
+        None,
+        description="Whether the gateway puts its prompts before texts. Set it where the provider "
+        "does not.",
+    )
 
 
 class ProviderSettings(BaseModel):

@@ -53,11 +53,16 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Vectors of this width are to be asked for; None for the model's own."""
     width: int | None = None
     """Of the vectors that must come back; None if it is not known."""
+    normalised: bool = False
+    """Whether the vectors must have length one; if they come back at another, they are scaled."""
     input_type: InputType | None = None
+    """What the provider is told that the vectors are for; None for nothing."""
+    input_types: Mapping[InputType, str] | None = None
+    """The provider's words for input types of this model, if other than its usual ones."""
     truncate: Truncate = "none"
     user: str | None = None
     extra: Mapping[str, Any] = {}
-    """Parameters of the provider's own, as the client sent them."""
+    """Fields of the provider's own: those of the deployment, and those that the client sent."""
 
     @property
     def max_tokens(self) -> int:

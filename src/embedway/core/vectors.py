@@ -8,14 +8,23 @@ from embedway.core.provider_error import ProviderError
 Vectors = NDArray[np.float32]
 """Shape (items, dimensions), dtype float32, C-contiguous."""
 
+UNIT_TOLERANCE = 1e-3
+"""How far from one the squared length of a vector may be before the vector is normalised anew.
 
-def check(vectors: Vectors, *, items: int, dimensions: int | None) -> Vectors:
-    """Returns `vectors` if they are what was asked for.
+Vectors that were normalised at half precision stay within it.
+"""
+
+
+def check(
+    vectors: Vectors, *, items: int, dimensions: int | None, normalised: bool = False
+) -> Vectors:
+    """Return `vectors` if they are what was asked for, at length one if they must have it.
 
     Args:
         vectors: What was answered.
         items: How many were asked for.
         dimensions: Of each; None if it is not known.
+        normalised: Whether vectors of another length than one are normalised.
 
     Raises:
         ProviderError: Wrong count or width, a value that is not finite, or an all-zero vector.
@@ -24,14 +33,15 @@ def check(vectors: Vectors, *, items: int, dimensions: int | None) -> Vectors:
         wanted = (items, dimensions or "any width")
         raise _malformed(f"vectors of shape {vectors.shape}, not {wanted}")
     # One pass: a NaN or an infinity anywhere makes its row's square sum non-finite.
-    if all(0 < norm < np.inf for norm in np.einsum("ij,ij->i", vectors, vectors).tolist()):
+    least, most = (1 - UNIT_TOLERANCE, 1 + UNIT_TOLERANCE) if normalised else (0, np.inf)
+    if all(least < norm < most for norm in np.einsum("ij,ij->i", vectors, vectors).tolist()):
         return vectors
     # Squares of float32 may overflow or vanish where the numbers themselves do not.
     if not np.isfinite(vectors).all():
         raise _malformed("a value that is not a finite number")
     if not vectors.any(axis=1).all():
         raise _malformed("a vector of zeros")
-    return vectors
+    return unit(vectors) if normalised else vectors
 
 
 def shortened(vectors: Vectors, *, dimensions: int) -> Vectors:
@@ -40,10 +50,10 @@ def shortened(vectors: Vectors, *, dimensions: int) -> Vectors:
     Raises:
         ProviderError: Nothing is left of a vector.
     """
-    return normalised(vectors[:, :dimensions])
+    return unit(vectors[:, :dimensions])
 
 
-def normalised(vectors: Vectors) -> Vectors:
+def unit(vectors: Vectors) -> Vectors:
     """`vectors` of length one.
 
     Raises:

@@ -8,7 +8,7 @@ from embedway.core.batch import Abilities, Batch, Items
 from embedway.core.request import EmbedRequest
 from embedway.limits import tokens as token_limits
 from embedway.ports.engine import Codec, Tokenizer
-from embedway.routing.abilities import can_shorten
+from embedway.routing.abilities import can_shorten, effective_input_type
 
 PART_CHARACTERS = 2**20
 """Tokenised at a time: what is over a limit is refused before there is more of it."""
@@ -46,9 +46,11 @@ class Preparation:
         model, dimensions = served.model, request.dimensions
         own = model.id if model.tokenizer == "own" else ""
         limits = (model.max_item_tokens, model.max_request_tokens)
-        key = (model.tokenizer, own, model.token_ids, abilities.token_ids, *limits)
+        input_type = effective_input_type(served, request.input_type, abilities)
+        prompt = served.prompt(input_type)
+        key = (model.tokenizer, own, model.token_ids, abilities.token_ids, prompt, *limits)
         if key not in counted:
-            counted[key] = await self._items(request, served, abilities)
+            counted[key] = await self._items(request, served, abilities, prompt)
         items, tokens, exact = counted[key]
         if dimensions is not None and can_shorten(model, dimensions):
             dimensions = None  # all of a space are shortened here, and so alike
@@ -62,26 +64,30 @@ class Preparation:
             exact=exact,
             dimensions=dimensions,
             width=None if asked else dimensions or model.dimensions,
-            input_type=request.input_type,
+            normalised=bool(model.normalised),
+            input_type=served.forwarded(input_type),
+            input_types=served.deployment.input_types,
             truncate=request.truncate,
             user=request.user,
-            extra=request.extra_body,
+            extra={**served.deployment.parameters, **request.extra_body},
         )
 
     async def _items(
-        self, request: EmbedRequest, served: Served, abilities: Abilities
+        self, request: EmbedRequest, served: Served, abilities: Abilities, prompt: str
     ) -> tuple[Items, list[int], bool]:
         """What is sent of each item, its tokens, and whether these are exact."""
         model, items = served.model, request.items
         if isinstance(items[0], list):
             ids = cast("list[list[int]]", items)
             if model.token_ids == "native" or (
-                model.tokenizer == "cl100k_base" and abilities.token_ids
+                model.tokenizer == "cl100k_base" and abilities.token_ids and not prompt
             ):
                 fitting = token_limits.fit(ids, model=model, truncate=request.truncate)
                 return fitting, [len(item) for item in fitting], True
             items = await self._cl100k.decode(ids)
         texts = cast("list[str]", items)
+        if prompt:
+            texts = [prompt + text for text in texts]
         if model.tokenizer == "unknown":
             counts = [
                 len(item) for part in _parts(texts) for item in await self._cl100k.encode(part)

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import numpy as np
 
 from embedway.batching import plan
-from embedway.batching.send import Outcome
+from embedway.batching.send import Outcome, checked
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.model import Served
-from embedway.core import vectors
 from embedway.core.batch import Batch, Items, Result
 from embedway.core.errors import EmbedwayError, Overloaded
 from embedway.core.provider_error import ProviderError
@@ -86,8 +85,9 @@ class Probes:
     async def _batch(
         self, served: Served, input_type: InputType | None, texts: Sequence[str]
     ) -> Batch:
-        items: Items = list(texts)
-        tokens = [len(text) // CHARACTERS_PER_TOKEN + MOST_MARKS for text in texts]
+        prompt = served.prompt(input_type)
+        items: Items = [prompt + text for text in texts]
+        tokens = [len(text) // CHARACTERS_PER_TOKEN + MOST_MARKS for text in items]
         if served.provider == LOCAL:
             items = await self._tokenizers[served.model.id].encode(texts)
             tokens = [len(item) for item in items]
@@ -96,7 +96,10 @@ class Probes:
             items=items,
             tokens=tokens,
             width=served.model.dimensions,
-            input_type=input_type,
+            normalised=bool(served.model.normalised),
+            input_type=served.forwarded(input_type),
+            input_types=served.deployment.input_types,
+            extra=served.deployment.parameters,
         )
 
     async def _asked(self, tally: Tally, batch: Batch) -> tuple[Vectors, frozenset[str]]:
@@ -137,5 +140,4 @@ async def _answer(engine: Engine, batch: Batch) -> Result:
             result = await engine.embed(batch)
     except TimeoutError:
         raise ProviderError("timeout", billed="maybe") from None
-    vectors.check(result.vectors, items=len(batch.items), dimensions=batch.width)
-    return result
+    return checked(result, batch)

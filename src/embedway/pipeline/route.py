@@ -111,7 +111,7 @@ class Route:
 
     async def _check_space(self, batch: Batch, result: Result) -> None:
         """Holds back an answer that looks other than the proven ones, until its space is proven."""
-        if batch.dimensions is not None or batch.extra:
+        if batch.dimensions is not None or self._request.extra_body:
             width = norm = None  # as nobody proved
         else:
             first = result.vectors[0]
@@ -157,7 +157,7 @@ async def max_cost(routes: Sequence[Route]) -> NanoUsd:
 
 
 def _finished(embedded: Vectors, batch: Batch, request: EmbedRequest, served: Served) -> Vectors:
-    """The vectors as they are answered: as wide as was asked for, and of length one if so meant."""
+    """The vectors as they are answered: as wide as was asked for."""
     if request.dimensions is None:
         return embedded
     if batch.dimensions is None and request.dimensions == embedded.shape[1]:
@@ -178,5 +178,4 @@ def _finished(embedded: Vectors, batch: Batch, request: EmbedRequest, served: Se
             f"'dimensions' is {request.dimensions}, more than {model.id!r} has. Ask for fewer.",
             param="dimensions",
         )
-    # Some shorten without normalising anew: Gemini does.
-    return vectors.normalised(embedded) if model.normalised else embedded
+    return embedded

@@ -59,7 +59,10 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
 
     def purpose(self, batch: Batch) -> str | None:
         """The provider's word for what the vectors are for, if it has one."""
-        return None if batch.input_type is None else self.input_types.get(batch.input_type)
+        if batch.input_type is None:
+            return None
+        words = self.input_types if batch.input_types is None else batch.input_types
+        return words.get(batch.input_type)
 
 
 class Adapter(Protocol):
@@ -97,6 +100,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """`module:class`, imported when such a provider is declared; called with the row."""
     base_url: str
     """May hold `{variables}`. Without one of a public host, `base_url` must be declared."""
+    other_path: str = ""
+    """The end of the address at which its host speaks a protocol that the adapter does not."""
     path: str = "/embeddings"
     key_variables: tuple[str, ...] = ()
     """Environment variables with the key; the first that is set enables the provider."""
@@ -147,7 +152,14 @@ DECIDED = frozenset(
         *("instances", "inputtext", "inputimage", "model", "modelid", "messages"),
         *("encodingformat", "embeddingtype", "embeddingtypes", "outputdtype", "embeddtype"),
         *("dimensions", "outputdimension", "outputdimensionality", "dimensionality"),
-        *("embedcontentconfig", "parameters", "endianness", "returnmultivector", "stream"),
+        *(
+            "embedcontentconfig",
+            "outputtype",
+            "parameters",
+            "endianness",
+            "returnmultivector",
+            "stream",
+        ),
     }
 )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -53,12 +54,16 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
 def fingerprints(declared: Sequence[Declared]) -> Callable[[Served], str]:
     """What tells of a deployment whether another server or model stands behind its id now.
 
-    12 hex digits that stand for the kind of its provider, the address and the model's name there.
+    12 hex digits that stand for the kind of its provider, the address and the model's name there,
+    and for whatever else the gateway says to it that its vectors depend on.
     """
     places = {each.name: (each.row.name, each.url) for each in declared}
 
     def fingerprint(served: Served) -> str:
-        asked = [*places.get(served.provider, ()), served.name]
-        return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:12]
+        deployment = served.deployment
+        prompts = served.model.prompts if deployment.apply_prompts else {}
+        asked: list[Any] = [*places.get(served.provider, ()), served.name]
+        asked += filter(None, (deployment.parameters, deployment.input_types, prompts))
+        return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).hexdigest()[:12]
 
     return fingerprint

@@ -4,7 +4,10 @@ from embedway.catalog.catalog import LOCAL
 from embedway.catalog.model import Model, Served
 from embedway.core.batch import Abilities
 from embedway.core.errors import InvalidRequest
-from embedway.core.request import EmbedRequest
+from embedway.core.request import EmbedRequest, InputType, spelled
+
+_RETRIEVAL: frozenset[InputType] = frozenset({"query", "document"})
+"""Input types whose vectors are compared with one another."""
 
 
 def refusal(request: EmbedRequest, served: Served, abilities: Abilities) -> InvalidRequest | None:
@@ -27,6 +30,8 @@ def refusal(request: EmbedRequest, served: Served, abilities: Abilities) -> Inva
             "hand it to. Take it out.",
             param=name,
         )
+    if error := _of_parameters(request, served) or _of_prompt(request, served):
+        return error
     can_truncate = (
         abilities.token_ids
         if model.tokenizer == "cl100k_base"
@@ -51,6 +56,30 @@ def refusal(request: EmbedRequest, served: Served, abilities: Abilities) -> Inva
     return None
 
 
+def effective_input_type(
+    served: Served, wanted: InputType | None, abilities: Abilities
+) -> InputType | None:
+    """The input type `wanted`, if the vectors of `served` depend on it.
+
+    Args:
+        served: Who would be asked.
+        wanted: What the request says that its vectors are for.
+        abilities: Of the engine that embeds there.
+    """
+    if wanted is None:
+        return None
+    deployment = served.deployment
+    if deployment.apply_prompts:
+        known = frozenset(served.model.prompts)
+        if not known.isdisjoint(_RETRIEVAL):  # a model may want a prompt for queries alone
+            known |= _RETRIEVAL
+    elif deployment.input_types is not None:
+        known = deployment.input_types
+    else:
+        known = abilities.input_types
+    return wanted if wanted in known else None
+
+
 def can_shorten(model: Model, to: int) -> bool:
     """Whether vectors of the model can be cut to `to` numbers here and still mean something.
 
@@ -58,6 +87,41 @@ def can_shorten(model: Model, to: int) -> bool:
     """
     width = model.dimensions or 0
     return to == width or (model.trained_for(to) and to <= width)
+
+
+def _of_parameters(request: EmbedRequest, served: Served) -> InvalidRequest | None:
+    """Refuse a field of the client's that would change what the deployment's own field says."""
+    if not request.extra_body or not served.deployment.parameters:
+        return None
+    own = {spelled(name): name for name in served.deployment.parameters}
+    for name in request.extra_body:
+        if field := own.get(spelled(name)):
+            return InvalidRequest(
+                f"{name!r} is fixed for {served.id}: {field} is "
+                f"{served.deployment.parameters[field]!r}, or its vectors are of another space. "
+                "Take it out.",
+                param=name,
+            )
+    return None
+
+
+def _of_prompt(request: EmbedRequest, served: Served) -> InvalidRequest | None:
+    """Refuse what would leave no prompt before a text."""
+    if not served.prompt(request.input_type):
+        return None
+    if request.truncate == "start":
+        return InvalidRequest(
+            "'truncate' is 'start', which would cut off what the gateway puts before each text "
+            f"for 'input_type' {request.input_type!r}. Use 'end'.",
+            param="truncate",
+        )
+    if served.model.token_ids == "native" and not isinstance(request.items[0], str):
+        return InvalidRequest(
+            f"'input' is token ids of {served.model.id} itself, before which no text can be put "
+            f"for 'input_type' {request.input_type!r}. Send texts, or leave 'input_type' out.",
+            param="input",
+        )
+    return None
 
 
 def _of_dimensions(dimensions: int, served: Served, abilities: Abilities) -> InvalidRequest | None:

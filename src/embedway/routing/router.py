@@ -20,7 +20,7 @@ from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, InputType
 from embedway.core.spaces import SpaceId
 from embedway.routing import filters
-from embedway.routing.abilities import can_shorten
+from embedway.routing.abilities import can_shorten, effective_input_type
 from embedway.routing.filters import Asking, Removed
 from embedway.routing.health import Healths
 from embedway.routing.nobody import QUARANTINE, SPACE
@@ -74,7 +74,7 @@ class Router:
     def told(self, served: Served, request: EmbedRequest) -> InputType | None:
         """What the vectors are for, if `served` makes a difference of it."""
         wanted = request.input_type
-        return wanted if wanted and wanted in self._abilities(served).input_types else None
+        return wanted and effective_input_type(served, wanted, self._abilities(served))
 
     def plan(
         self,

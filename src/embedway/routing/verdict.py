@@ -5,7 +5,7 @@ import msgspec
 from embedway.catalog.model import Served
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof, State
-from embedway.core.vectors import Vectors
+from embedway.core.vectors import Vectors, unit
 from embedway.routing import canaries
 from embedway.routing.canaries import Agreement
 from embedway.routing.known import Known
@@ -37,8 +37,8 @@ def judged(known: Known, served: Served, input_type: InputType | None, probe: Pr
         and (before.cosine or 0) < known.policy(model).min_cosine
     ):
         was = None  # by what the operator says now it never was there
-    to_home = _agreement(known, model, home, input_type, probe)
-    to_own = None if own == home else _agreement(known, model, own, input_type, probe)
+    to_home = _agreement(known, served, home, input_type, probe)
+    to_own = None if own == home else _agreement(known, served, own, input_type, probe)
     in_home = to_home is not None and not to_home.against
     in_own = to_own is None or not to_own.against
     state: State
@@ -77,12 +77,15 @@ def _why_not_compared(known: Known, model_id: str, home: str) -> str:
 
 
 def _agreement(
-    known: Known, model_id: str, revision: str, input_type: InputType | None, probe: Probe
+    known: Known, served: Served, revision: str, input_type: InputType | None, probe: Probe
 ) -> Agreement | None:
     """How it compares with a space's reference; None if there is none."""
+    model_id = served.model.id
     reference = known.reference(model_id, revision, input_type)
     if reference is None:
         return None
     min_cosine = known.policy(model_id).min_cosine
     vectors = probe.vectors[known.part(model_id, revision, input_type)]
-    return canaries.compared(vectors, reference.vectors, min_cosine=min_cosine)
+    # Whatever the length of the vectors that the operator supplied, the probe's have length one.
+    wanted = unit(reference.vectors) if served.model.normalised else reference.vectors
+    return canaries.compared(vectors, wanted, min_cosine=min_cosine)

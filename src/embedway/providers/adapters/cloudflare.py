@@ -7,13 +7,15 @@ import msgspec
 from embedway.core.batch import Batch, Result
 from embedway.providers.adapter import Reply, in_path
 from embedway.providers.adapters.openai import OpenAi
-from embedway.providers.floats import parse, stack
+from embedway.providers.floats import malformed, parse, stack
 
 
 class Vectors(msgspec.Struct):
     """What a model answered."""
 
     data: list[list[float]] | None = None
+    pooling: Any = None
+    """How one vector was made of its tokens', as some models say."""
 
 
 class Answer(msgspec.Struct):
@@ -45,4 +47,7 @@ class Cloudflare(OpenAi):
         answer = parse(_DECODER, reply)
         if not answer.success or answer.result is None or answer.result.data is None:
             raise self.error(reply)
+        pooling, asked = answer.result.pooling, batch.extra.get("pooling")
+        if pooling is not None and asked is not None and pooling != asked:
+            malformed("vectors that are pooled otherwise than it was told")
         return Result(vectors=stack(answer.result.data, items=len(batch.items)))

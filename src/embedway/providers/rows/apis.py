@@ -52,7 +52,6 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="jina",
         title="Jina AI",
-        adapter="embedway.providers.adapters.jina:Jina",
         base_url="https://api.jina.ai/v1",
         key_variables=("JINA_API_KEY",),
         fields=Fields(
@@ -71,8 +70,10 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=2048),
         hq_country="DE",
         source="Jina's OpenAPI description",
-        notes="The tasks are those of v5 models. v3 calls clustering separation, v4 has retrieval "
-        "only, code models get nl2code.query and nl2code.passage; v2 and CLIP models have none. "
+        notes="The tasks are those of v5 models. The catalog gives other models their own: v3 "
+        "calls clustering separation, v4 has retrieval only, code models get nl2code.query and "
+        "nl2code.passage; v2 and CLIP models have none. For a model that the catalog does not "
+        "know, declare its input_types. "
         "Jina AI has belonged to Elastic since October 2025.",
     ),
     Row(
@@ -134,8 +135,9 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=100),
         hq_country="US",
         source="developers.cloudflare.com/workers-ai; github.com/cloudflare/cloudflare-docs, 11316",
-        notes="Counts no tokens. That it refuses what is too long is documented for bge-m3 only. "
-        "The limit of 100 items is from reports of users.",
+        notes="Pools the English bge models by mean unless it is told pooling = cls, as the "
+        "catalog has it told. Counts no tokens. That it refuses what is too long is documented for "
+        "bge-m3 only. The limit of 100 items is from reports of users.",
     ),
     Row(
         name="watsonx",

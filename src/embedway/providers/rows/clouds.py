@@ -49,8 +49,8 @@ ROWS: tuple[Row, ...] = (
         hq_country="US",
         source="ai.google.dev/api/embeddings; the google-genai package",
         notes="Whether it cuts items that are too long is not documented, and Google's own library "
-        "says that it cannot be told; Vertex AI can. gemini-embedding-2 wants the purpose in the "
-        "text, not as input_type.",
+        "says that it cannot be told; Vertex AI can. gemini-embedding-2 ignores taskType: for it "
+        "the gateway puts Google's prompt for the input_type before each text.",
     ),
     Row(
         name="vertex",

@@ -53,24 +53,21 @@ ROWS: tuple[Row, ...] = (
         limits=_NUMBERS,
         hq_country="US",
         source="docs.fireworks.ai",
-        notes="Takes 2,048 items; as it gives numbers only, calls are kept to 256. Vectors are as "
-        "the model gives them: send normalize in extra_body for length one.",
+        notes="Takes 2,048 items; as it gives numbers only, calls are kept to 256. Gives "
+        "vectors at the length that the model makes them; the gateway brings those of normalised "
+        "models to length one.",
     ),
     Row(
         name="deepinfra",
         title="DeepInfra",
         base_url="https://api.deepinfra.com/v1",
         key_variables=("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN"),
-        fields=Fields(
-            dimensions="dimensions",
-            base64=_BASE64,
-            input_type="input_type",
-            input_types={"query": "query", "document": "passage"},
-        ),
+        fields=Fields(dimensions="dimensions", base64=_BASE64),
         limits=Limits(max_items=1024),
         hq_country="US",
-        source="DeepInfra's OpenAPI description",
-        notes="Fills vectors up with zeros where more dimensions are asked for than the model has.",
+        source="DeepInfra's OpenAPI description, 2026-11",
+        notes="Fills vectors up with zeros where more dimensions are asked for than the model has. "
+        "Has no field for input_type: its vectors are of the texts as they are sent.",
     ),
     Row(
         name="nebius",
@@ -127,9 +124,16 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="dashscope",
         title="Alibaba Cloud Model Studio",
-        base_url="https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+        adapter="embedway.providers.adapters.dashscope:DashScope",
+        base_url="https://dashscope-intl.aliyuncs.com/api/v1",
+        other_path="/compatible-mode/v1",
+        path="/services/embeddings/text-embedding/text-embedding",
         key_variables=("DASHSCOPE_API_KEY",),
-        fields=Fields(dimensions="dimensions"),
+        fields=Fields(
+            dimensions="dimension",
+            input_type="text_type",
+            input_types={"query": "query", "document": "document"},
+        ),
         # With 429 these two are its limits a minute, by what its users report (help.apiyi.com,
         # p=10007, and tests of clients, 2026; its own page of errors could not be read for it).
         # What is spent is 400 Arrearage or 403 AllocationQuota.FreeTierOnly.
@@ -140,9 +144,12 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=10),
         hq_country="CN",
         region="Singapore",
-        source="alibabacloud.com/help/en/model-studio",
-        notes="Keys are of one region: for China declare base_url as "
-        "https://dashscope.aliyuncs.com/compatible-mode/v1.",
+        source="alibabacloud.com/help/en/model-studio, text embedding, 2026-03; the dashscope "
+        "package 2.0.2",
+        notes="Its native protocol, for the compatible one drops input_type. Keys are of one "
+        "region: for China declare base_url as https://dashscope.aliyuncs.com/api/v1. Vectors are "
+        "of documents unless input_type is query; send instruct in extra_body with it to say what "
+        "queries are for.",
     ),
     Row(
         name="databricks",
