@@ -201,7 +201,7 @@ class Verification:
 
     def _input_types(self) -> Check:
         known = self._declared.row.fields.input_types
-        types = [each for each in known if not self._is_same_call(input_type=each)]
+        types: list[InputType] = [each for each in known if not self._is_same_call(input_type=each)]
         # A row may word a type as what is sent if none is asked for.
         if "query" in types and "document" in known and "document" not in types:
             types.append("document")

@@ -50,16 +50,22 @@ WORDS: tuple[tuple[str, Kind], ...] = (
      r"at most \d+ (texts|inputs|requests|items)|number of inputs|"
      r"expected maximum item count|list should have at most|"
      r"supports up to \d+|max allowed tokens per submitted batch|split into more batches|"
-     r"too many tokens (in batch|overall)", "batch_too_large"),
+     r"too many tokens (in batch|overall)|"
+     r"instance\(s\) is allowed per prediction", "batch_too_large"),  # the last is Vertex AI's
     (r"maximum context length|context[ _]length|too long|token limit|exceeds? the (max|context)|"
      r"too many (input )?tokens|n_ctx|must have less than \d+ tokens|range of input length|"
      r"longer than the (specified )?maximum|expected maxlength|"
      r"maximum (allowed |input )?(number of )?token|"
-     r"prefill \d+ tokens|input is too large", "item_too_long"),
+     r"prefill \d+ tokens|input is too large|"
+     r"exceeds the available context size", "item_too_long"),  # the last is llama.cpp's
     (r"model[ =].{0,80}(not found|does not exist|is not supported|not available|unknown)|"
      r"no such model|unknown model|invalid model|does not have access to model|"
      r"supported by provider|model identifier is invalid|"
      r"deployment for this resource does not exist", "model"),
+    # OpenAI, 403, of models for other things (github.com/tinyhumansai/openhuman, 5116, 2026-07-22);
+    # SiliconFlow, 403; LM Studio, 400; Cloudflare, 400, of a name without @cf/.
+    (r"not allowed to generate embeddings from this model|^model disabled|^no models loaded|"
+     r"^no route for that uri", "model"),
     # Only at its beginning: further on it may be quoting a text.
     (r"^.{0,60}(api[ _-]?key|api token|invalid token|unauthori[sz]ed|forbidden|permission)",
      "credentials"),
