@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from conftest import embedway
+from test_cli import at_terminal
 from test_protocols import MODELS, VARIABLES, account, base_url
 
 from embedway.catalog.model import Deployment, Model, Served
@@ -268,6 +269,18 @@ def test_command(upstream: Upstream, tmp_path: Path) -> None:
     found = {each["check"]: each for each in json.loads(printed)}
     assert (status, found["norm"]["outcome"], found["order"]["outcome"]) == (1, "differs", "ok")
     assert KEY not in printed
+
+
+def test_asking_first(upstream: Upstream, tmp_path: Path) -> None:
+    """At a terminal the cost comes first, and nothing is sent unless a person agrees."""
+    settings = tmp_path / "embedway.toml"
+    settings.write_text(SETTINGS.format(url=upstream.url))
+    env = {"EMBEDWAY_CONFIG": str(settings)}
+    command = ("providers", "verify", "openai", "--model", "verified")
+    said = at_terminal(*command, env=env, until="[y/N]", typed=b"n\n")
+    assert "openai will bill at most about" in " ".join(said.split())
+    assert "Aborted" in said
+    assert upstream.calls == []
 
 
 def test_command_that_cannot_begin(upstream: Upstream, tmp_path: Path) -> None:

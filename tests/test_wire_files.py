@@ -72,7 +72,7 @@ NOT_FOUND = {
     "nvidia": "overloaded quota too_many_items",
     "ovh": "bad_key no_model overloaded quota rate_limit too_long too_many_items",
     "perplexity": "overloaded quota rate_limit too_long too_many_items",
-    "scaleway": "bad_key no_model overloaded quota rate_limit too_long too_many_items",
+    "scaleway": "overloaded quota too_long too_many_items",
     "siliconflow": "too_long too_many_items",
     "tei": "no_such_prompt",
     "together": "overloaded rate_limit too_long too_many_items",

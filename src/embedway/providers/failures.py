@@ -40,6 +40,8 @@ CODES: tuple[tuple[str, Kind], ...] = (
 # By what the message says.
 WORDS: tuple[tuple[str, Kind], ...] = (
     (r"reduced rate limits", "rate_limit"),  # Voyage, of accounts without a means of payment
+    # Scaleway, 429: a quota that is full again in a minute is no spent account.
+    (r"quota of [\w/ ]{1,40} per (minute|second)", "rate_limit"),
     (r"calls / month|daily free allocation", "quota"),
     (r"does not support (specifying )?(the parameter )?[`'\"]?dimensions|"
      r"[`'\"]?(output_?)?dimension(s|ality)?[`'\"]? (is|are|must|not|should|has)|"

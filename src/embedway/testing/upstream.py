@@ -40,7 +40,7 @@ Step = str | Reply | Misbehaviour | None
 
 
 class _Admitted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which calls are answered; None stands for all of them."""
+    """The key, the model and the longest item that the upstream accepts; None accepts every one."""
 
     key: str | None = None
     model: str | None = None
