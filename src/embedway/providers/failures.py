@@ -46,7 +46,8 @@ WORDS: tuple[tuple[str, Kind], ...] = (
     (r"does not support (specifying )?(the parameter )?[`'\"]?dimensions|"
      r"[`'\"]?(output_?)?dimension(s|ality)?[`'\"]? (is|are|must|not|should|has)|"
      r"matryoshka|invalid (output_?)?dimension|\[output_dimension\] is not permitted|"
-     r"#/(\w+/)*\w*dimensions?:", "dimensions"),
+     r"#/(\w+/)*\w*dimensions?:|"
+     r"'loc': \('body', 'dimensions'\)", "dimensions"),  # NVIDIA: Pydantic's, as Python writes it
     (r"max \d+ tokens per request|total number of (texts|tokens)|number of texts must|"
      r"batch[ _-]?size|too many (inputs|texts|items)|array length|largest allowed size|"
      r"at most \d+ (texts|inputs|requests|items)|number of inputs|"
