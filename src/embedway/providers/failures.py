@@ -39,36 +39,36 @@ CODES: tuple[tuple[str, Kind], ...] = (
 
 # By what the message says.
 WORDS: tuple[tuple[str, Kind], ...] = (
+    # Whole phrases of one provider each, in replies that tests/wire holds.
+    (r"quota of [\w/ ]{1,40} per (minute|second)", "rate_limit"),  # Scaleway, 429: no spent account
+    (r"'loc': \('body', 'dimensions'\)", "dimensions"),  # NVIDIA: Pydantic's, as Python writes it
+    (r"instance\(s\) is allowed per prediction", "batch_too_large"),  # Vertex AI
+    (r"exceeds the available context size", "item_too_long"),  # llama.cpp
+    (r"not allowed to generate embeddings from this model", "model"),  # OpenAI, 403
+    (r"^model disabled", "model"),  # SiliconFlow, 403
+    (r"^no models loaded", "model"),  # LM Studio, 400
+    (r"^no route for that uri", "model"),  # Cloudflare, 400, of a name without @cf/
     (r"reduced rate limits", "rate_limit"),  # Voyage, of accounts without a means of payment
-    # Scaleway, 429: a quota that is full again in a minute is no spent account.
-    (r"quota of [\w/ ]{1,40} per (minute|second)", "rate_limit"),
     (r"calls / month|daily free allocation", "quota"),
     (r"does not support (specifying )?(the parameter )?[`'\"]?dimensions|"
      r"[`'\"]?(output_?)?dimension(s|ality)?[`'\"]? (is|are|must|not|should|has)|"
      r"matryoshka|invalid (output_?)?dimension|\[output_dimension\] is not permitted|"
-     r"#/(\w+/)*\w*dimensions?:|"
-     r"'loc': \('body', 'dimensions'\)", "dimensions"),  # NVIDIA: Pydantic's, as Python writes it
+     r"#/(\w+/)*\w*dimensions?:", "dimensions"),
     (r"max \d+ tokens per request|total number of (texts|tokens)|number of texts must|"
      r"batch[ _-]?size|too many (inputs|texts|items)|array length|largest allowed size|"
      r"at most \d+ (texts|inputs|requests|items)|number of inputs|"
      r"expected maximum item count|list should have at most|"
      r"supports up to \d+|max allowed tokens per submitted batch|split into more batches|"
-     r"too many tokens (in batch|overall)|"
-     r"instance\(s\) is allowed per prediction", "batch_too_large"),  # the last is Vertex AI's
+     r"too many tokens (in batch|overall)", "batch_too_large"),
     (r"maximum context length|context[ _]length|too long|token limit|exceeds? the (max|context)|"
      r"too many (input )?tokens|n_ctx|must have less than \d+ tokens|range of input length|"
      r"longer than the (specified )?maximum|expected maxlength|"
      r"maximum (allowed |input )?(number of )?token|"
-     r"prefill \d+ tokens|input is too large|"
-     r"exceeds the available context size", "item_too_long"),  # the last is llama.cpp's
+     r"prefill \d+ tokens|input is too large", "item_too_long"),
     (r"model[ =].{0,80}(not found|does not exist|is not supported|not available|unknown)|"
      r"no such model|unknown model|invalid model|does not have access to model|"
      r"supported by provider|model identifier is invalid|"
      r"deployment for this resource does not exist", "model"),
-    # OpenAI, 403, of models for other things (github.com/tinyhumansai/openhuman, 5116, 2026-07-22);
-    # SiliconFlow, 403; LM Studio, 400; Cloudflare, 400, of a name without @cf/.
-    (r"not allowed to generate embeddings from this model|^model disabled|^no models loaded|"
-     r"^no route for that uri", "model"),
     # Only at its beginning: further on it may be quoting a text.
     (r"^.{0,60}(api[ _-]?key|api token|invalid token|unauthori[sz]ed|forbidden|permission)",
      "credentials"),
