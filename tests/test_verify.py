@@ -149,7 +149,7 @@ def same(entries: list[Entry], asked: Asked) -> list[Entry]:
 BROKEN: dict[str, tuple[str, Misbehaviour | str | None, str]] = {
     "width": ("openai", "long vectors", "65 dimensions, not 64"),
     "order": ("openai", Misbehaviour(entries=swapped), "each other's vector"),
-    "tokens": ("openai", "usage absurd", "it counts 1000000000000000"),
+    "tokens": ("openai", "usage absurd", "which cannot be; the estimate is 10"),
     "base64": ("openai", only_where(lambda asked: asked.form == "float"), "other vectors"),
     "dimensions": ("openai", Misbehaviour(entries=full_width), "64 dimensions, where 32"),
     "input types": (

@@ -136,9 +136,9 @@ class Verification:
         if self._served.model.tokenizer == "cl100k_base":
             found: Outcome = "ok" if counted == len(ids) else "differs"
             return found, f"it counts {counted}, this gateway {len(ids)}"
-        possible = self._alone[0].tokens_up_to(self._batch.max_tokens)
-        found = "differs" if possible is None else "ok"
-        return found, f"it counts {counted}, this gateway estimates {len(ids)}"
+        if self._alone[0].tokens_up_to(self._batch.max_tokens) is None:
+            return "differs", f"it counts {counted}, which cannot be; the estimate is {len(ids)}"
+        return "ok", f"it counts {counted}, this gateway estimates {len(ids)}"
 
     # What further calls show.
 
