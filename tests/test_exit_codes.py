@@ -73,6 +73,7 @@ REFUSED = [
     "models pull gpt",
     "models show gpt",
     "providers test nobody",
+    "providers verify nobody",
     "route",
     "spaces status",
     "usage",

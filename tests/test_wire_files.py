@@ -1,10 +1,15 @@
 """What each kind of provider is sent and what is made of its replies, by files from its documents.
 
-A file is `tests/wire/<row>/<case>.json`; what it may hold is `Case`.
+A file is `tests/wire/<row>/<case>.json`; what it may hold is `Case`. `REFUSALS` are the cases that
+every kind has. Where nobody has seen a provider's own words, the `source` of the file begins with
+"not found", and its reply has the provider's shape and words of ours. `NOT_FOUND` lists them.
 """
 
+import datetime as dt
 import importlib
 import json
+import re
+from base64 import b64decode
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -24,8 +29,63 @@ from embedway.providers.adapter import Adapter, Reply
 from embedway.providers.registry import ROWS
 from embedway.routing.abilities import effective_input_type
 
+BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{16})*[A-Za-z0-9+/]{11}=")
+"""Two numbers, as all vectors of these files have."""
 FOLDER = Path(__file__).parent / "wire"
 FILES = sorted(FOLDER.glob("*/*.json"))
+
+REFUSALS: dict[str, set[Kind]] = {
+    "too_long": {"item_too_long"},
+    "too_many_items": {"batch_too_large"},
+    "bad_key": {"credentials"},
+    # Google's and Amazon's quotas are limits of a time, and end with it.
+    "quota": {"quota", "rate_limit"},
+    "rate_limit": {"rate_limit"},
+    "no_model": {"model"},
+    # Some say 429 for it.
+    "overloaded": {"overloaded", "rate_limit"},
+}
+"""The refusals that each kind of provider has a file of, and what each may be."""
+OWN = {"too_long", "no_model", "overloaded"}
+"""Those that a server of one's own has, beside `bad_key` if it may have a key."""
+NEVER = {
+    ("tei", "no_model"): "It is told no model.",
+    ("infinity", "too_long"): "It cuts what is too long.",
+    ("nomic", "too_long"): "It takes the mean of the parts of what is too long.",
+}
+
+NOT_FOUND = {
+    "azure": "overloaded quota",
+    "bedrock": "too_many_items",
+    "cloudflare": "rate_limit too_long too_many_items",
+    "cohere": "overloaded payment",
+    "dashscope": "overloaded",
+    "databricks": "no_model overloaded quota rate_limit too_long too_many_items",
+    "deepinfra": "bad_key no_model quota rate_limit too_long too_many_items",
+    "fireworks": "overloaded rate_limit too_long too_many_items",
+    "gemini": "too_long",
+    "huggingface": "rate_limit too_many_items",
+    "infinity": "no_model",
+    "llamacpp": "no_model too_long",
+    "lmstudio": "bad_key no_model no_such_route overloaded too_long",
+    "mistral": "quota too_long unknown_field",
+    "nebius": "bad_key invalid no_model overloaded quota rate_limit too_long too_many_items",
+    "nim": "bad_key no_model overloaded",
+    "nomic": "bad_key no_model overloaded quota rate_limit too_many_items",
+    "nvidia": "overloaded quota too_many_items",
+    "ovh": "bad_key no_model overloaded quota rate_limit too_long too_many_items",
+    "perplexity": "overloaded quota rate_limit too_long too_many_items",
+    "scaleway": "overloaded quota too_long too_many_items",
+    "siliconflow": "too_long too_many_items",
+    "ollama": "too_long_with_500",
+    "tei": "no_such_prompt too_many_characters",
+    "together": "overloaded rate_limit too_long too_many_items",
+    "vertex": "overloaded too_long",
+    "vllm": "no_model overloaded",
+    "voyage": "overloaded quota",
+    "watsonx": "bad_key no_model overloaded rate_limit too_many_items",
+}
+"""The cases of each kind for which nobody has seen its own words yet."""
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,8 +95,8 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Asked(Strict):
     """What the gateway asks the adapter for."""
 
-    model: str
-    input: list[str | list[int]]
+    model: str = "m"
+    input: list[str | list[int]] = msgspec.field(default_factory=lambda: ["first"])
     dimensions: int | None = None
     input_type: InputType | None = None
     truncate: Truncate = "none"
@@ -82,9 +142,13 @@ class Case(Strict):
     """A file."""
 
     source: str
-    request: Asked
-    call: Call
+    """Who says so. It begins with "not found" or "made up" if nobody does."""
     reply: Answered
+    date: dt.date | None = None
+    """When the source was published, or read if it bears no date; None if there is no source."""
+    request: Asked = Asked()
+    call: Call | None = None
+    """None where a file is of a reply alone."""
     variables: dict[str, str] = {}
     result: Result | None = None
     error: Failure | None = None
@@ -150,16 +214,21 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def named(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
 def test_file(path: Path) -> None:
     """A batch goes out, always in the same bytes, and its reply comes in, as the file says."""
     case = read(path)
     adapter, batch = adapter_of(path, case), batch_of(path, case.request)
     call = adapter.encode(batch)
-    assert (call.method, call.path) == ("POST", case.call.path)
-    assert canonical(json.loads(call.body)) == canonical(case.call.body)
-    if case.call.headers is not None:
-        assert call.headers == case.call.headers
+    if case.call is not None:
+        assert (call.method, call.path) == ("POST", case.call.path)
+        assert canonical(json.loads(call.body)) == canonical(case.call.body)
+        if case.call.headers is not None:
+            assert call.headers == case.call.headers
     assert adapter_of(path, case).encode(batch_of(path, case.request)) == call
     text = case.reply.text
     body = msgspec.json.encode(case.reply.body) if text is UNSET else text.encode()
@@ -180,12 +249,83 @@ def test_file(path: Path) -> None:
         assert result.tokens == case.result.tokens
 
 
+def required(name: str) -> set[str]:
+    row = ROWS[name]
+    cases = OWN | {"bad_key"} if row.own_server and row.key_variables else OWN
+    return {case for case in (cases if row.own_server else REFUSALS) if (name, case) not in NEVER}
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_each_kind_has_files(name: str) -> None:
-    """Each kind of provider has a file of a result and one of an error."""
-    cases = [read(path) for path in FILES if path.parent.name == name]
-    assert any(case.result for case in cases)
-    assert any(case.error for case in cases)
+    """Each kind has a batch, each of its input types, and the refusals that it knows."""
+    cases = {path.stem: read(path) for path in FILES if path.parent.name == name}
+    results = [case for case in cases.values() if case.result]
+    assert any(case.result and len(case.result.vectors) > 1 for case in results)
+    types = {case.request.input_type for case in results}
+    assert ROWS[name].fields.input_types.keys() <= types
+    for refusal in required(name):
+        error = cases[refusal].error
+        assert error is not None, refusal
+        assert error.kind in REFUSALS[refusal], refusal
+
+
+def test_sources() -> None:
+    """Each file says who says so and when, or that nobody does; the latter are all known."""
+    unseen: dict[str, set[str]] = {}
+    for path in FILES:
+        case = read(path)
+        if case.source.startswith("not found"):
+            unseen.setdefault(path.parent.name, set()).add(path.stem)
+        nobody = case.source.startswith(("not found", "made up"))
+        assert (case.date is None) == nobody, path
+        assert case.date is None or case.date > dt.date(2020, 1, 1), path
+    assert unseen == {name: set(cases.split()) for name, cases in NOT_FOUND.items()}
+
+
+def batches(name: str) -> list[tuple[Adapter, Batch, Answered, Result]]:
+    """What each file of a result holds, as adapters take it."""
+    cases = [(path, read(path)) for path in FILES if path.parent.name == name]
+    return [
+        (adapter_of(path, case), batch_of(path, case.request), case.reply, case.result)
+        for path, case in cases
+        if case.result
+    ]
+
+
+def numbers(value: Any) -> Any:
+    """The same JSON with lists of numbers where vectors are base64."""
+    if isinstance(value, dict):
+        # Cohere's protocol says which of the two it is.
+        return {
+            "float" if name == "base64" else name: numbers(each) for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [numbers(each) for each in value]
+    if isinstance(value, str) and BASE64.fullmatch(value):
+        return np.frombuffer(b64decode(value), "<f4").tolist()
+    return value
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.fields.base64])
+def test_base64_and_numbers(name: str) -> None:
+    """Who is asked for base64 may answer it, or numbers all the same."""
+    files = batches(name)
+    assert any(numbers(reply.body) != reply.body for _, _, reply, _ in files)
+    for adapter, batch, reply, result in files:
+        body = msgspec.json.encode(numbers(reply.body))
+        headers = {each.lower(): value for each, value in reply.headers.items()}
+        answer = adapter.decode(Reply(status=200, headers=headers, body=body), batch)
+        assert answer.vectors.tolist() == result.vectors
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_broken_body(name: str) -> None:
+    """An answer that breaks off at any place is malformed, and was billed."""
+    adapter, batch, reply, _ = batches(name)[0]
+    body = msgspec.json.encode(reply.body)
+    for end in range(len(body)):
+        error = failure(adapter, Reply(status=200, headers={}, body=body[:end]), batch)
+        assert (error.kind, error.billed) == ("malformed", "yes")
 
 
 def test_each_file_is_read() -> None:

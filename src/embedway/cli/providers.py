@@ -10,14 +10,14 @@ from embedway.cli.terminal import (
     AsJson,
     err,
     escape,
-    fail,
     load_providers,
     out,
     print_json,
     print_table,
     say_error,
 )
-from embedway.cli.trials import model_to_try, try_keys
+from embedway.cli.trials import provider_and_model, try_keys
+from embedway.cli.verify import verify
 from embedway.config import settings as config
 from embedway.config.catalogs import in_use
 from embedway.config.providers import incomplete, offers
@@ -89,22 +89,7 @@ def try_provider(
         embedway providers test ollama --model nomic-embed-text
     """
     loaded = config.load()
-    declared = load_providers(loaded)
-    chosen = next((each for each in declared if each.name == name), None)
-    if chosen is None:
-        missing = [each for each in incomplete(loaded) if each.startswith(f"{name}: ")]
-        names = ", ".join(each.name for each in declared) or "none"
-        fail(
-            missing[0] if missing
-            else f"Provider {name!r} is not enabled. Enabled: {names}. To see how to enable "
-            "one: embedway providers list --all"
-        )  # fmt: skip
-    served = model_to_try(chosen, model, models=in_use(loaded.settings).models)
-    if served is None:
-        fail(
-            f"No model of {chosen.name!r} is known. Name one: embedway providers test "
-            f"{chosen.name} --model NAME"
-        )
+    chosen, served = provider_and_model(loaded, name, model, command="test")
     with err.status(f"Asking {chosen.url}"):
         trials = asyncio.run(try_keys(chosen, served, timeout_s=loaded.settings.request_timeout_s))
     for trial in trials:
@@ -130,6 +115,9 @@ def try_provider(
             )
     if any(trial.failure for trial in trials):
         raise typer.Exit(1)
+
+
+commands.command("verify")(verify)
 
 
 def _kind(row: Row, *, notes: bool) -> dict[str, object]:

@@ -9,7 +9,10 @@ import msgspec
 from embedway.catalog import catalog
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Model, Served
-from embedway.config.providers import offers
+from embedway.cli.terminal import fail, load_providers
+from embedway.config.catalogs import in_use
+from embedway.config.providers import incomplete, offers
+from embedway.config.settings import Loaded
 from embedway.core import money, vectors
 from embedway.core.batch import Batch
 from embedway.core.clock import today
@@ -33,6 +36,32 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     milliseconds: int = 0
     failure: str = ""
     """What went wrong, and the cure; empty if nothing did."""
+
+
+def provider_and_model(
+    loaded: Loaded, name: str, model: str | None, *, command: str
+) -> tuple[Declared, Served]:
+    """The enabled provider of this name, and its model to try.
+
+    Exits with status 1 and the cure if there is no such provider, or if no model of it is known.
+    """
+    declared = load_providers(loaded)
+    chosen = next((each for each in declared if each.name == name), None)
+    if chosen is None:
+        missing = [each for each in incomplete(loaded) if each.startswith(f"{name}: ")]
+        names = ", ".join(each.name for each in declared) or "none"
+        fail(
+            missing[0] if missing
+            else f"Provider {name!r} is not enabled. Enabled: {names}. To see how to enable "
+            "one: embedway providers list --all"
+        )  # fmt: skip
+    served = model_to_try(chosen, model, models=in_use(loaded.settings).models)
+    if served is None:
+        fail(
+            f"No model of {chosen.name!r} is known. Name one: embedway providers {command} "
+            f"{chosen.name} --model NAME"
+        )
+    return chosen, served
 
 
 def model_to_try(

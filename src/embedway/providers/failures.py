@@ -41,6 +41,15 @@ CODES: tuple[tuple[str, Kind], ...] = (
 
 # By what the message says.
 WORDS: tuple[tuple[str, Kind], ...] = (
+    # Whole phrases of one provider each, in replies that tests/wire holds.
+    (r"quota of [\w/ ]{1,40} per (minute|second)", "rate_limit"),  # Scaleway, 429: no spent account
+    (r"'loc': \('body', 'dimensions'\)", "dimensions"),  # NVIDIA: Pydantic's, as Python writes it
+    (r"instance\(s\) is allowed per prediction", "batch_too_large"),  # Vertex AI
+    (r"exceeds the available context size", "item_too_long"),  # llama.cpp
+    (r"not allowed to generate embeddings from this model", "model"),  # OpenAI, 403
+    (r"^model disabled", "model"),  # SiliconFlow, 403
+    (r"^no models loaded", "model"),  # LM Studio, 400
+    (r"^no route for that uri", "model"),  # Cloudflare, 400, of a name without @cf/
     (r"reduced rate limits", "rate_limit"),  # Voyage, of accounts without a means of payment
     # Fireworks, 412 (github.com/pollinations/pollinations, 12136, 2026-07-01)
     (r"^account .{0,80} is suspended", "quota"),

@@ -618,7 +618,11 @@ def _read_tei(call: Call, _: str) -> Asked:
         },
         invalid=422,
     )
-    return Asked(items=_each(body["inputs"]), dimensions=body.get("dimensions"))
+    return Asked(
+        items=_each(body["inputs"]),
+        dimensions=body.get("dimensions"),
+        purpose=body.get("prompt_name", ""),
+    )
 
 
 def _read_huggingface(call: Call, model: str) -> Asked:
@@ -633,7 +637,7 @@ def _read_huggingface(call: Call, model: str) -> Asked:
         },
         invalid=422,
     )
-    return Asked(items=_each(body["inputs"]), model=model)
+    return Asked(items=_each(body["inputs"]), model=model, purpose=body.get("prompt_name", ""))
 
 
 def _write_bare(_: Asked, entries: list[Entry], __: Any) -> Any:

@@ -26,6 +26,7 @@ from embedway.testing.protocols import (
     Protocol,
     Refused,
     Reply,
+    count,
     embedding,
 )
 from embedway.testing.vectors import Vectors, vector_of
@@ -38,10 +39,19 @@ Step = str | Reply | Misbehaviour | None
 """What a call gets: a name of `MISBEHAVIOURS`, one of one's own, a reply, or a proper answer."""
 
 
+class _Admitted(msgspec.Struct, frozen=True, kw_only=True):
+    """The key, the model and the longest item that the upstream accepts; None accepts every one."""
+
+    key: str | None = None
+    model: str | None = None
+    max_item_tokens: int | None = None
+
+
 class _Told(msgspec.Struct, frozen=True, kw_only=True):
     """What a proper answer depends on, beside the call."""
 
     refused: frozenset[str]
+    admitted: "_Admitted"
     most: int | None
     vectors: Vectors
     purposes: Mapping[str, Vectors]
@@ -77,6 +87,7 @@ class Upstream:
         self._script: deque[Step] = deque()
         self._always: Step = None
         self._refused: set[str] = set()
+        self._admitted = _Admitted()
         self._most: int | None = None
         self._running = 0
         self._most_at_once = 0
@@ -133,6 +144,17 @@ class Upstream:
         with self._lock:
             self._refused.update(texts)
 
+    def admit(
+        self,
+        *,
+        key: str | None = None,
+        model: str | None = None,
+        max_item_tokens: int | None = None,
+    ) -> None:
+        """Refuse other keys and models, and items of more tokens; None admits every one."""
+        with self._lock:
+            self._admitted = _Admitted(key=key, model=model, max_item_tokens=max_item_tokens)
+
     def limit(self, most: int | None) -> None:
         """Calls with more items than this are too large, whatever the provider documents."""
         with self._lock:
@@ -145,6 +167,7 @@ class Upstream:
             self._script.clear()
             self._calls.clear()
             self._refused.clear()
+            self._admitted = _Admitted()
             self._always = self._most = None
             self._most_at_once = self._running
 
@@ -251,6 +274,7 @@ class Upstream:
             step = self._script.popleft() if self._script else self._always
             told = _Told(
                 refused=frozenset(self._refused),
+                admitted=self._admitted,
                 most=self._most,
                 vectors=self.vectors,
                 purposes=self.purposes,
@@ -378,10 +402,11 @@ def _asked(call: Call, protocol: Protocol, model: str, told: _Told) -> Asked:
     Raises:
         Refused: The provider refuses it.
     """
-    _authorised(call, protocol)
+    _authorised(call, protocol, told.admitted.key)
     if call.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise Refused(415, "Unsupported Media Type")
     asked = msgspec.structs.replace(protocol.read(call, model), echo=told.echo)
+    _admitted(asked, protocol, told.admitted)
     limit = protocol.most if told.most is None else min(told.most, protocol.most)
     if len(asked.items) > limit:
         message = protocol.too_many.format(count=len(asked.items), most=limit)
@@ -391,7 +416,20 @@ def _asked(call: Call, protocol: Protocol, model: str, told: _Told) -> Asked:
     return asked
 
 
-def _authorised(call: Call, protocol: Protocol) -> None:
+def _admitted(asked: Asked, protocol: Protocol, admitted: _Admitted) -> None:
+    if admitted.model is not None and asked.model not in {"", admitted.model}:
+        message = f"The model `{asked.model}` does not exist."
+        raise Refused(404, message, code="model_not_found")
+    longest, limit = max(map(count, asked.items)), admitted.max_item_tokens
+    if limit is not None and longest > limit:
+        raise Refused(
+            protocol.invalid,
+            f"This model's maximum context length is {limit} tokens, however you requested "
+            f"{longest} tokens.",
+        )
+
+
+def _authorised(call: Call, protocol: Protocol, admitted: str | None) -> None:
     if protocol.key is None:
         return
     given = call.headers.get(protocol.key, "")
@@ -404,6 +442,8 @@ def _authorised(call: Call, protocol: Protocol) -> None:
         scheme, _, given = call.headers.get("authorization", "").partition(" ")
     if not given:
         raise Refused(401, "You didn't provide an API key.", code="invalid_api_key")
+    if admitted is not None and given not in {admitted, _token_of(admitted)}:
+        raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
 
 
 def _token(call: Call) -> Reply | None:
@@ -414,5 +454,9 @@ def _token(call: Call) -> Reply | None:
     proof = form.get("apikey") or form.get("assertion") or form.get("refresh_token")
     if not proof or not form.get("grant_type"):
         return _json({"error": "invalid_request", "errorMessage": "no grant"}, 400)
-    token = f"token-{hashlib.sha256(proof.encode()).hexdigest()}"
-    return _json({"access_token": token, "token_type": "Bearer", "expires_in": 3600})
+    granted = {"access_token": _token_of(proof), "token_type": "Bearer", "expires_in": 3600}
+    return _json(granted)
+
+
+def _token_of(proof: str) -> str:
+    return f"token-{hashlib.sha256(proof.encode()).hexdigest()}"
