@@ -131,7 +131,7 @@ def try_provider(
 
 
 def _kind(row: Row, *, notes: bool) -> dict[str, object]:
-    needed = [row.variables[name] for name in row.variables if name not in row.defaults]
+    needed = [row.sources(name)[0] for name in row.variables if name not in row.defaults]
     keys = " or ".join(row.key_variables)
     found = " + ".join(filter(None, (keys, *needed)))
     if row.own_server:

@@ -2,7 +2,7 @@
 
 from embedway.core.batch import Limits
 from embedway.core.request import InputType
-from embedway.providers.adapter import Fields, Row
+from embedway.providers.adapter import Address, Fields, Row
 
 _GOOGLES: dict[InputType, str] = {
     "query": "RETRIEVAL_QUERY",
@@ -31,7 +31,8 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=2048, max_tokens=300_000),
         hq_country="US",
         source="Azure OpenAI's OpenAPI description, 2024-10-21; the openai package",
-        notes="The model is the name of the deployment. For the addresses that end in /openai/v1, "
+        notes="AZURE_OPENAI_AD_TOKEN is not read: such a token ends after an hour or so. The model "
+        "is the name of the deployment. For the addresses that end in /openai/v1, "
         "also those of Foundry, declare a provider of kind openai with that base_url.",
     ),
     Row(
@@ -40,7 +41,14 @@ ROWS: tuple[Row, ...] = (
         adapter="embedway.providers.adapters.gemini:Gemini",
         base_url="https://generativelanguage.googleapis.com/v1beta",
         path="/models/{model}:batchEmbedContents",
-        key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        address=Address(
+            variables=("GOOGLE_GEMINI_BASE_URL",), strip=("/v1beta", "/v1"), path="/v1beta"
+        ),
+        key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+        key_elsewhere={
+            "GOOGLE_GENAI_USE_ENTERPRISE": ("true", "1"),
+            "GOOGLE_GENAI_USE_VERTEXAI": ("true", "1"),
+        },
         credentials="header:x-goog-api-key",
         fields=Fields(
             dimensions="outputDimensionality", input_type="taskType", input_types=_GOOGLES
@@ -58,6 +66,16 @@ ROWS: tuple[Row, ...] = (
         title="Google Vertex AI",
         adapter="embedway.providers.adapters.vertex:Vertex",
         base_url="https://{region}-aiplatform.googleapis.com/v1/projects/{project}/locations/{region}",
+        regional={
+            "global": "https://aiplatform.googleapis.com/v1/projects/{project}/locations/global",
+            "us": "https://aiplatform.us.rep.googleapis.com/v1/projects/{project}/locations/us",
+            "eu": "https://aiplatform.eu.rep.googleapis.com/v1/projects/{project}/locations/eu",
+        },
+        address=Address(
+            variables=("GOOGLE_VERTEX_BASE_URL",),
+            strip=("/v1beta1", "/v1"),
+            path="/v1/projects/{project}/locations/{region}",
+        ),
         path="/publishers/google/models/{model}",
         key_variables=("GOOGLE_APPLICATION_CREDENTIALS",),
         variables={"project": "GOOGLE_CLOUD_PROJECT", "region": "GOOGLE_CLOUD_LOCATION"},
@@ -73,8 +91,8 @@ ROWS: tuple[Row, ...] = (
         hq_country="US",
         source="cloud.google.com/vertex-ai/generative-ai/docs; the google-genai package",
         notes="Needs pip install 'embedway[vertex]'. The key is the path of a credentials file. "
-        "Gemini's models take one item a call. For the location global declare base_url as "
-        "https://aiplatform.googleapis.com/v1/projects/PROJECT/locations/global.",
+        "No region is assumed: Google's own package takes global where none is set. Keys in "
+        "GOOGLE_API_KEY are of the Gemini API here. Gemini's models take one item a call.",
     ),
     Row(
         name="bedrock",
@@ -85,7 +103,11 @@ ROWS: tuple[Row, ...] = (
         base_url="https://bedrock-runtime.{region}.amazonaws.com",
         path="/model/{model}/invoke",
         key_variables=("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID"),
-        variables={"region": "AWS_REGION"},
+        variables={"region": ("AWS_REGION", "AWS_DEFAULT_REGION")},
+        address=Address(
+            variables=("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"),
+            ignored_if="AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+        ),
         credentials="embedway.providers.aws:SigV4",
         # Under Cohere's names; Titan and Nova have others for the same, or nothing.
         fields=Fields(
@@ -105,7 +127,7 @@ ROWS: tuple[Row, ...] = (
         source="docs.aws.amazon.com/bedrock, model parameters; the botocore package",
         notes="Needs pip install 'embedway[bedrock]', unless the key is a Bedrock API key. The key "
         "may also be ID:SECRET, or ID:SECRET:TOKEN. Titan and Nova take one item a call, Cohere's "
-        "models 96; Titan knows no input_type and cannot be told to cut. AWS_DEFAULT_REGION is not "
-        "read.",
+        "models 96; Titan knows no input_type and cannot be told to cut. Endpoints in AWS' "
+        "configuration file are not read.",
     ),
 )

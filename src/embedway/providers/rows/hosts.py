@@ -1,7 +1,7 @@
 """Hosts that speak OpenAI's protocol, each with its own words. To add one: add a row."""
 
 from embedway.core.batch import Limits
-from embedway.providers.adapter import Fields, Row
+from embedway.providers.adapter import Address, Fields, Row
 
 _BASE64 = ("encoding_format", "base64")
 # Numbers take so long to decode that a call of more would hold up all others.
@@ -16,11 +16,17 @@ ROWS: tuple[Row, ...] = (
         name="openai",
         title="OpenAI",
         base_url="https://api.openai.com/v1",
+        # The second is what LangChain and older versions of OpenAI's own package read.
+        address=Address(variables=("OPENAI_BASE_URL", "OPENAI_API_BASE")),
         key_variables=("OPENAI_API_KEY",),
+        key_elsewhere={"OPENAI_API_TYPE": ("azure", "azure_ad", "azuread")},
+        headers={"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"},
         fields=_OPENAI,
         limits=Limits(max_items=2048, max_tokens=300_000),
         hq_country="US",
-        source="github.com/openai/openai-openapi",
+        source="github.com/openai/openai-openapi; the openai package, 3.57.0",
+        notes="OPENAI_CUSTOM_HEADERS and OPENAI_ADMIN_KEY are not read: headers cannot be declared "
+        "here, and an admin key makes no embeddings.",
     ),
     Row(
         name="mistral",
@@ -38,6 +44,7 @@ ROWS: tuple[Row, ...] = (
         name="together",
         title="Together AI",
         base_url="https://api.together.xyz/v1",
+        address=Address(variables=("TOGETHER_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("TOGETHER_API_KEY",),
         limits=Limits(max_items=100),
         hq_country="US",
@@ -48,18 +55,21 @@ ROWS: tuple[Row, ...] = (
         name="fireworks",
         title="Fireworks AI",
         base_url="https://api.fireworks.ai/inference/v1",
+        address=Address(variables=("FIREWORKS_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("FIREWORKS_API_KEY",),
         fields=Fields(dimensions="dimensions"),
         limits=_NUMBERS,
         hq_country="US",
-        source="docs.fireworks.ai",
-        notes="Takes 2,048 items; as it gives numbers only, calls are kept to 256. Vectors are as "
+        source="docs.fireworks.ai; the fireworks-ai package, 1.2.30",
+        notes="FIREWORKS_CREDENTIAL_CMD is not read: no command is run for a key. "
+        "Takes 2,048 items; as it gives numbers only, calls are kept to 256. Vectors are as "
         "the model gives them: send normalize in extra_body for length one.",
     ),
     Row(
         name="deepinfra",
         title="DeepInfra",
         base_url="https://api.deepinfra.com/v1",
+        address=Address(variables=("DEEPINFRA_BASE_URL",), strip=("/v1/openai", "/v1"), path="/v1"),
         key_variables=("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN"),
         fields=Fields(
             dimensions="dimensions",
@@ -128,14 +138,27 @@ ROWS: tuple[Row, ...] = (
         name="dashscope",
         title="Alibaba Cloud Model Studio",
         base_url="https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
-        key_variables=("DASHSCOPE_API_KEY",),
+        address=Address(
+            variables=("DASHSCOPE_COMPATIBLE_BASE_URL", "DASHSCOPE_HTTP_BASE_URL"),
+            strip=("/compatible-mode/v1", "/api/v1"),
+            path="/compatible-mode/v1",
+        ),
+        key_variables=("DASHSCOPE_API_KEY", "DASHSCOPE_API_KEY_FILE_PATH"),
+        key_files=("DASHSCOPE_API_KEY_FILE_PATH",),
+        key_elsewhere={
+            "DASHSCOPE_API_REGION": (
+                *("cn-beijing", "cn-hongkong", "us-east-1", "eu-central-1", "ap-northeast-1"),
+            )
+        },
         fields=Fields(dimensions="dimensions"),
         limits=Limits(max_items=10),
         hq_country="CN",
         region="Singapore",
-        source="alibabacloud.com/help/en/model-studio",
-        notes="Keys are of one region: for China declare base_url as "
-        "https://dashscope.aliyuncs.com/compatible-mode/v1.",
+        source="alibabacloud.com/help/en/model-studio; the dashscope package",
+        notes="Keys are of one region, here Singapore, while Alibaba's own package asks China: for "
+        "China declare base_url as https://dashscope.aliyuncs.com/compatible-mode/v1, for another "
+        "region its own. DASHSCOPE_API_VERSION and DASHSCOPE_WORKSPACE_ID, which make up the "
+        "addresses of other regions, are not read.",
     ),
     Row(
         name="databricks",
@@ -147,14 +170,16 @@ ROWS: tuple[Row, ...] = (
         hq_country="US",
         source="docs.databricks.com, query embedding models",
         notes="The model is the name of the serving endpoint; host is https://, the workspace, and "
-        f"no slash at its end. {_UNSTATED_NOTE}",
+        "no slash at its end. Needs a token: DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET and "
+        f"DATABRICKS_CONFIG_PROFILE are not read. {_UNSTATED_NOTE}",
     ),
     Row(
         name="perplexity",
         title="Perplexity",
         adapter="embedway.providers.adapters.perplexity:Perplexity",
         base_url="https://api.perplexity.ai/v1",
-        key_variables=("PERPLEXITY_API_KEY",),
+        address=Address(variables=("PERPLEXITY_BASE_URL",), strip=("/v1",), path="/v1"),
+        key_variables=("PERPLEXITY_API_KEY", "PPLX_API_KEY"),
         fields=Fields(dimensions="dimensions"),
         limits=Limits(max_items=512, max_tokens=120_000),
         hq_country="US",
@@ -167,6 +192,7 @@ ROWS: tuple[Row, ...] = (
         title="NVIDIA API catalog",
         adapter="embedway.providers.adapters.nvidia:Nvidia",
         base_url="https://integrate.api.nvidia.com/v1",
+        address=Address(variables=("NVIDIA_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("NVIDIA_API_KEY",),
         fields=Fields(
             dimensions="dimensions",

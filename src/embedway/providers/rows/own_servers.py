@@ -24,7 +24,8 @@ ROWS: tuple[Row, ...] = (
         own_server=True,
         port=11434,
         source="github.com/ollama/ollama, docs/api.md",
-        notes="Its native protocol: give base_url without /v1.",
+        notes="Its native protocol: give base_url without /v1. OLLAMA_HOST is not read, which may "
+        "be where a server listens; neither is OLLAMA_API_KEY, a key of ollama.com.",
     ),
     Row(
         name="lmstudio",
