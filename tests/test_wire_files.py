@@ -34,6 +34,7 @@ class Asked(Strict):
 
     model: str
     input: list[str | list[int]]
+    base_model: str = ""
     dimensions: int | None = None
     input_type: InputType | None = None
     truncate: Truncate = "none"
@@ -104,6 +105,7 @@ def adapter_of(path: Path, case: Case) -> Adapter:
 def batch_of(asked: Asked) -> Batch:
     return Batch(
         model=asked.model,
+        base_model=asked.base_model,
         items=cast("Items", asked.input),
         tokens=[1] * len(asked.input),
         dimensions=asked.dimensions,

@@ -75,7 +75,13 @@ async def _embedded(declared: Declared, served: Served, timeout_s: float) -> tup
     from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: listing needs none
 
     asked, model = provider.build(declared), served.model
-    batch = Batch(model=served.name, items=[TEXT], tokens=[TOKENS], width=model.dimensions)
+    batch = Batch(
+        model=served.name,
+        base_model=served.deployment.base_model,
+        items=[TEXT],
+        tokens=[TOKENS],
+        width=model.dimensions,
+    )
     try:
         async with asyncio.timeout(timeout_s):
             result = await asked.embed(batch)

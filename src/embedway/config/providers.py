@@ -326,6 +326,8 @@ def _models(told_of: list[ModelSettings], declared: Declared) -> Iterator[Model]
         there = next(
             (each for each in model.deployments if each.provider == declared.row.name), here
         )
+        if section.name and section.name != there.name:
+            told.setdefault("base_model", there.base_model or there.name or section.id)
         if section.price_per_mtok_usd is not None:  # which was not read when the other one was
             told.setdefault("price_date", None)
         deployment = msgspec.structs.replace(

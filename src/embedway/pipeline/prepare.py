@@ -54,6 +54,7 @@ class Preparation:
             dimensions = None  # all of a space are shortened here, and so alike
         return Batch(
             model=served.name,
+            base_model=served.deployment.base_model,
             items=items,
             tokens=tokens,
             exact=exact,

@@ -30,6 +30,7 @@ WIDTHS: Mapping[str, int] = {
     "mistral-embed": 1024,
     "codestral-embed": 1536,
     "gemini-embedding-001": 3072,
+    "gemini-embedding-2": 3072,
     "text-embedding-005": 768,
     "text-multilingual-embedding-002": 768,
     "cohere.embed-english-v3": 1024,
@@ -451,7 +452,7 @@ _GEMINI_CONFIG: Mapping[str, Check] = {
 }
 
 
-def _read_gemini(call: Call, model: str) -> Asked:
+def _read_gemini(call: Call, model: str, *, named: bool = True) -> Asked:
     body = _checked(call.body, {"requests": _list}, {}, invalid=400)
     items: list[Item] = []
     widths: set[int | None] = set()
@@ -459,7 +460,7 @@ def _read_gemini(call: Call, model: str) -> Asked:
     for each in body["requests"]:
         request = _checked(
             each,
-            {"model": _one_of(f"models/{model}"), "content": _object},
+            {"content": _object, **({"model": _one_of(f"models/{model}")} if named else {})},
             {"embedContentConfig": _object, **_GEMINI_CONFIG},
             invalid=400,
         )
@@ -544,6 +545,8 @@ def _write_vertex(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
 
 def _read_titan(call: Call, model: str) -> Asked:
     optional: dict[str, Check] = {}
+    if model.startswith("arn:"):
+        model = "amazon.titan-embed-text-v2:0"  # every inference profile here is of this one
     if "v2" in model:
         optional = {
             "dimensions": _one_of(256, 512, 1024),
@@ -870,6 +873,13 @@ SPOKEN: Mapping[str, Sequence[Protocol]] = {
             too_many="{count} instance(s) are allowed per prediction. Actual: {most}",
         ),
         Protocol(
+            path=_VERTEX + ":batchEmbedContents",
+            read=partial(_read_gemini, named=False),
+            write=_write_gemini,
+            error=_google,
+            most=100,
+        ),
+        Protocol(
             path=_VERTEX + ":embedContent",
             read=_read_gemini_one,
             write=_write_gemini_one,
@@ -879,7 +889,7 @@ SPOKEN: Mapping[str, Sequence[Protocol]] = {
     ],
     "bedrock": [
         Protocol(
-            path=r"/model/(?P<model>(?:\w+\.)?amazon\.titan-embed[^/]*)/invoke",
+            path=r"/model/(?P<model>(?:\w+\.)?amazon\.titan-embed[^/]*|arn:[^/]+/\w+)/invoke",
             read=_read_titan,
             write=_write_titan,
             error=_flat,

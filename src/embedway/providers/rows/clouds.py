@@ -92,7 +92,9 @@ ROWS: tuple[Row, ...] = (
         source="cloud.google.com/vertex-ai/generative-ai/docs; the google-genai package",
         notes="Needs pip install 'embedway[vertex]'. The key is the path of a credentials file. "
         "No region is assumed: Google's own package takes global where none is set. Keys in "
-        "GOOGLE_API_KEY are of the Gemini API here. Gemini's models take one item a call.",
+        "GOOGLE_API_KEY are of the Gemini API here. Several items of Gemini's models go by "
+        "batchEmbedContents, as Google's package 3.6.1 sends them; how many it takes is not "
+        "stated, and calls are kept to 100.",
     ),
     Row(
         name="bedrock",
@@ -126,7 +128,9 @@ ROWS: tuple[Row, ...] = (
         hq_country="US",
         source="docs.aws.amazon.com/bedrock, model parameters; the botocore package",
         notes="Needs pip install 'embedway[bedrock]', unless the key is a Bedrock API key. The key "
-        "may also be ID:SECRET, or ID:SECRET:TOKEN. Titan and Nova take one item a call, Cohere's "
+        "may also be ID:SECRET, or ID:SECRET:TOKEN. For an application inference "
+        "profile, declare a model with its ARN as name; base_model says which model it is of, if "
+        "id does not. Titan and Nova take one item a call, Cohere's "
         "models 96; Titan knows no input_type and cannot be told to cut. Endpoints in AWS' "
         "configuration file are not read.",
     ),
