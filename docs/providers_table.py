@@ -53,7 +53,8 @@ def _enabled_by(row: Row) -> str:
     keys = " or ".join(f"`{name}`" for name in row.key_variables)
     needed = [f"`{row.sources(name)[0]}`" for name in row.variables if name not in row.defaults]
     if row.own_server:
-        return f"found on port {row.port}, or declared" + (f"; key {keys}" if keys else "")
+        found = f"found on port {row.port}, or declared" if row.port else "declared"
+        return found + (f"; key {keys}" if keys else "")
     return " + ".join(filter(None, (keys, *needed)))
 
 

@@ -135,7 +135,7 @@ def _kind(row: Row, *, notes: bool) -> dict[str, object]:
     keys = " or ".join(row.key_variables)
     found = " + ".join(filter(None, (keys, *needed)))
     if row.own_server:
-        found = f"found on port {row.port}"
+        found = f"found on port {row.port}" if row.port else ""
     told: dict[str, object] = {
         "kind": row.name,
         "provider": row.title,

@@ -156,7 +156,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     own_server: bool = False
     """One runs it oneself: no key is needed, and it has what models one put there."""
     port: int | None = None
-    """Where such a server listens by default."""
+    """Where such a server listens by default, if it can be told from others there."""
     eu_native: bool = False
     """Whether it is based and regulated in the EU."""
     hq_country: str = ""

@@ -291,6 +291,10 @@ def _cloudflare(_: int, message: str, __: str) -> Any:
     return {"result": None, "success": False, "errors": [{"code": 5004, "message": message}]}
 
 
+def _pinecone(status: int, message: str, code: str) -> Any:
+    return {"error": {"code": code or "INVALID_ARGUMENT", "message": message}, "status": status}
+
+
 def _watsonx(status: int, message: str, _: str) -> Any:
     said = [{"code": "invalid_input_argument", "message": message, "more_info": ""}]
     return {"errors": said, "trace": "0000", "status_code": status}
@@ -408,6 +412,57 @@ def _write_cohere(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
         "texts": asked.items,
         "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}},
         "response_type": "embeddings_by_type",
+    }
+
+
+def _read_pinecone(call: Call, _: str) -> Asked:
+    if call.headers.get("x-pinecone-api-version") is None:
+        raise Refused(400, "X-Pinecone-Api-Version is missing")
+    body = _checked(
+        call.body, {"model": _text, "inputs": _list, "parameters": _object}, {}, invalid=400
+    )
+    inputs = [_checked(each, {"text": _text}, {}, invalid=400) for each in body["inputs"]]
+    parameters = _checked(
+        body["parameters"],
+        {"input_type": _one_of("query", "passage")},
+        {"truncate": _SIDE, "dimension": _positive},
+        invalid=400,
+    )
+    return Asked(
+        items=[each["text"] for each in inputs],
+        model=body["model"],
+        dimensions=parameters.get("dimension"),
+        purpose=parameters["input_type"],
+    )
+
+
+def _write_pinecone(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+    return {
+        "model": asked.named,
+        "vector_type": "dense",
+        "data": [{"values": each, "vector_type": "dense"} for each in _vectors(entries)],
+        "usage": {"total_tokens": tokens},
+    }
+
+
+def _read_snowflake(call: Call, _: str) -> Asked:
+    body = _checked(call.body, {"text": _listed_texts, "model": _text}, {}, invalid=400)
+    return Asked(items=body["text"], model=body["model"])
+
+
+def _write_snowflake(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+    # A vector that is None is left out, as elsewhere.
+    nested = [
+        msgspec.structs.replace(
+            each, embedding=None if each.embedding is None else [each.embedding]
+        )
+        for each in entries
+    ]
+    return {
+        "object": "list",
+        "data": _data(nested),
+        "model": asked.named,
+        "usage": {"total_tokens": tokens},
     }
 
 
@@ -819,6 +874,22 @@ SPOKEN: Mapping[str, Sequence[Protocol]] = {
             key=None,
         )
     ],
+    "openrouter": [
+        _openai(
+            path="/api/v1/embeddings", fields={**_OURS, "input_type": _text, "provider": _object}
+        )
+    ],
+    "vercel": [_openai(fields=_DIMENSIONS)],
+    "novita": [_openai(path="/openai/v1/embeddings", fields=_BASE64)],
+    "venice": [_openai(path="/api/v1/embeddings", fields=_OURS)],
+    "mixedbread": [
+        _openai(
+            fields={**_DIMENSIONS, **_BASE64, "normalized": _boolean, "prompt": _text}, most=256
+        )
+    ],
+    "xinference": [_openai(key=None)],
+    "localai": [_openai(key=None)],
+    "dockermodelrunner": [_openai(path="/engines/v1/embeddings", key=None)],
     "infinity": [
         _openai(path="/embeddings", fields={**_OURS, "modality": _text}, key=None, invalid=422)
     ],
@@ -831,6 +902,37 @@ SPOKEN: Mapping[str, Sequence[Protocol]] = {
             most=96,
             too_many="invalid request: total number of texts must be at most {most} - received "
             "{count}",
+        )
+    ],
+    "foundry": [
+        Protocol(
+            path="/providers/cohere/v2/embed",
+            read=_read_cohere,
+            write=_write_cohere,
+            error=_flat,
+            most=96,
+            key="api-key",
+        )
+    ],
+    "pinecone": [
+        Protocol(
+            path="/embed",
+            read=_read_pinecone,
+            write=_write_pinecone,
+            error=_pinecone,
+            most=96,
+            too_many="Input length '{count}' exceeds inputs limit of {most} for model",
+            key="api-key",
+        )
+    ],
+    "snowflake": [
+        Protocol(
+            path="/api/v2/cortex/inference:embed",
+            read=_read_snowflake,
+            write=_write_snowflake,
+            error=_flat,
+            most=2048,
+            indexed=True,
         )
     ],
     "nomic": [

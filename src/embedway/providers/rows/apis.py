@@ -171,4 +171,27 @@ ROWS: tuple[Row, ...] = (
         "project_id or space_id; of both, space_id is used. Refuses items that are too long, and "
         "cannot be told which side to cut. Uses one key only.",
     ),
+    Row(
+        name="pinecone",
+        title="Pinecone Inference",
+        adapter="embedway.providers.adapters.pinecone:Pinecone",
+        base_url="https://api.pinecone.io",
+        path="/embed",
+        address=Address(variables=("PINECONE_CONTROLLER_HOST",)),
+        key_variables=("PINECONE_API_KEY",),
+        credentials="header:Api-Key",
+        fields=Fields(
+            dimensions="dimension",
+            input_type="input_type",
+            input_types={"query": "query", "document": "passage"},
+            truncate="truncate",
+            truncations={"none": "NONE", "end": "END"},
+        ),
+        limits=Limits(max_items=96),
+        hq_country="US",
+        source="docs.pinecone.io, models, 2026-04; the pinecone package, API 2026-07",
+        notes="Vectors are of passages unless input_type is query. dimensions are for "
+        "llama-text-embed-v2 only. PINECONE_ADDITIONAL_HEADERS is not read: headers cannot be "
+        "declared here.",
+    ),
 )

@@ -134,4 +134,51 @@ ROWS: tuple[Row, ...] = (
         "models 96; Titan knows no input_type and cannot be told to cut. Endpoints in AWS' "
         "configuration file are not read.",
     ),
+    Row(
+        name="foundry",
+        title="Microsoft Foundry, models of Cohere",
+        adapter="embedway.providers.adapters.cohere:Cohere",
+        base_url="{endpoint}/providers/cohere/v2",
+        path="/embed",
+        key_variables=("AZURE_AI_API_KEY",),
+        variables={"endpoint": "AZURE_AI_API_BASE"},
+        credentials="header:api-key",
+        fields=Fields(
+            dimensions="output_dimension",
+            input_type="input_type",
+            input_types={
+                "query": "search_query",
+                "document": "search_document",
+                "classification": "classification",
+                "clustering": "clustering",
+            },
+            truncate="truncate",
+            truncations={"none": "NONE", "end": "END", "start": "START"},
+        ),
+        limits=Limits(max_items=90),
+        hq_country="US",
+        source="target addresses of Foundry's deployments, as several users report them, 2026-07 "
+        "to 2026-11; docs.cohere.com/docs/cohere-on-microsoft-azure",
+        notes="endpoint is that of the resource, https://NAME.services.ai.azure.com, without "
+        "/models. The model is the name of the deployment. Cohere's protocol: vectors are of "
+        "documents unless input_type says otherwise. Microsoft does not describe this address; a "
+        "user reports that 153 items are refused and 90 are taken, so calls are kept to 90. Models "
+        "of OpenAI there are asked by kind openai at https://NAME.services.ai.azure.com/openai/v1. "
+        "For serverless endpoints declare kind cohere with their address and /v2.",
+    ),
+    Row(
+        name="snowflake",
+        title="Snowflake Cortex",
+        adapter="embedway.providers.adapters.snowflake:Snowflake",
+        base_url="https://{account}.snowflakecomputing.com/api/v2/cortex",
+        path="/inference:embed",
+        key_variables=("SNOWFLAKE_PAT", "SNOWFLAKE_JWT"),
+        variables={"account": ("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_ACCOUNT_ID")},
+        limits=Limits(max_items=128),
+        hq_country="US",
+        source="docs.snowflake.com, vector embedding REST API, 2026; litellm 1.109.1",
+        notes="The key is a programmatic access token; a JWT ends within the hour. Write hyphens "
+        "for underscores of the account's name. It has no input types and cuts nothing on request. "
+        "How many items a call may hold is not stated; calls are kept to 128.",
+    ),
 )

@@ -209,4 +209,68 @@ ROWS: tuple[Row, ...] = (
         notes="Vectors are of passages unless input_type is query. How many items a call may hold "
         "is not stated; calls are kept to 50, as NVIDIA's own client does.",
     ),
+    Row(
+        name="openrouter",
+        title="OpenRouter",
+        base_url="https://openrouter.ai/api/v1",
+        key_variables=("OPENROUTER_API_KEY",),
+        fields=Fields(dimensions="dimensions", base64=_BASE64, user="user"),
+        limits=_UNSTATED,
+        hq_country="US",
+        source="openrouter.ai/docs, embeddings; the openrouter package; 2026-11",
+        notes="Hands texts to one of several hosts of a model, which may serve it at different "
+        "precisions: send provider in extra_body to name one. Its input_type is in the words of "
+        "the host and so is not sent. For hosts in Europe declare base_url as "
+        f"https://eu.openrouter.ai/api/v1. {_UNSTATED_NOTE}",
+    ),
+    Row(
+        name="vercel",
+        title="Vercel AI Gateway",
+        base_url="https://ai-gateway.vercel.sh/v1",
+        key_variables=("AI_GATEWAY_API_KEY",),
+        fields=Fields(dimensions="dimensions"),
+        limits=_UNSTATED,
+        hq_country="US",
+        source="vercel.com/docs/ai-gateway, OpenAI-compatible embeddings, 2026-09",
+        notes="VERCEL_OIDC_TOKEN is not read: such a token ends after hours. Hands texts to the "
+        f"maker of the model or to a host of it. {_UNSTATED_NOTE}",
+    ),
+    Row(
+        name="novita",
+        title="Novita AI",
+        base_url="https://api.novita.ai/openai/v1",
+        key_variables=("NOVITA_API_KEY",),
+        fields=Fields(base64=_BASE64),
+        limits=_UNSTATED,
+        hq_country="US",
+        source="novita.ai/docs/api-reference/model-apis-llm-create-embeddings, 2026",
+        notes=f"Takes a model, texts and a format, nothing else. {_UNSTATED_NOTE}",
+    ),
+    Row(
+        name="venice",
+        title="Venice",
+        base_url="https://api.venice.ai/api/v1",
+        key_variables=("VENICE_API_KEY",),
+        # A parameter of base64 is handed to whoever serves the model; numbers are always right.
+        fields=Fields(dimensions="dimensions", user="user"),
+        limits=_NUMBERS,
+        hq_country="US",
+        source="docs.venice.ai, embeddings; github.com/veniceai/skills, venice-embeddings; 2026",
+        notes="Refuses items that it estimates at over 8,192 tokens, whatever the model takes. "
+        "Keeps nothing for models that it calls private; others it hands to their makers. Takes "
+        "2,048 items; as it gives numbers only, calls are kept to 256.",
+    ),
+    Row(
+        name="mixedbread",
+        title="Mixedbread",
+        base_url="https://api.mixedbread.com/v1",
+        address=Address(variables=("MIXEDBREAD_BASE_URL",), strip=("/v1",), path="/v1"),
+        key_variables=("MXBAI_API_KEY", "MIXEDBREAD_API_KEY"),
+        fields=Fields(dimensions="dimensions", base64=_BASE64),
+        limits=Limits(max_items=256),
+        hq_country="US",
+        source="the mixedbread package, 2026-11; @langchain/mixedbread-ai, for the limit",
+        notes="Puts no prompt before texts by itself: send prompt in extra_body, or put the "
+        "model's before queries. What it does with items that are too long is not documented.",
+    ),
 )

@@ -1,0 +1,60 @@
+"""The protocol of Snowflake's Cortex: OpenAI's reply, but with each vector in a list of its own."""
+
+from typing import Any
+
+import msgspec
+
+from embedway.core.batch import Batch, Result
+from embedway.providers.adapter import Reply
+from embedway.providers.adapters.openai import OpenAi
+from embedway.providers.floats import in_order, malformed, parse, stack
+
+
+class Entry(msgspec.Struct):
+    """One vector."""
+
+    embedding: list[list[float]]
+    index: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """The tokens of the call."""
+
+    total_tokens: int | None = None
+
+
+class Answer(msgspec.Struct):
+    """The reply."""
+
+    data: list[Entry] | None = None
+    usage: Usage | None = None
+    model: Any = None
+
+
+_DECODER = msgspec.json.Decoder(Answer)
+
+
+class Snowflake(OpenAi):
+    """The adapter."""
+
+    def fields(self, batch: Batch) -> dict[str, Any]:
+        """See `embedway.providers.adapters.openai.OpenAi.fields`."""
+        body = super().fields(batch)
+        body["text"] = body.pop("input")
+        return body
+
+    def decode(self, reply: Reply, batch: Batch) -> Result:
+        """See `embedway.providers.adapter.Adapter.decode`."""
+        answer = parse(_DECODER, reply)
+        if answer.data is None:
+            raise self.error(reply)
+        if any(len(each.embedding) != 1 for each in answer.data):
+            malformed("several vectors for one item")
+        values = in_order(
+            [each.index for each in answer.data], [each.embedding[0] for each in answer.data]
+        )
+        return Result(
+            vectors=stack(values, items=len(batch.items)),
+            tokens=answer.usage.total_tokens if answer.usage else None,
+            model=answer.model if isinstance(answer.model, str) else None,
+        )
