@@ -32,7 +32,7 @@ KEY = "sk-upstream-SECRET-7f3a9c51d2e84b60a1c4e7f2"
 SIGNING_KEY = f"AKIATESTTESTTEST1234:{KEY}"
 MODELS = {"bedrock": "amazon.titan-embed-text-v2:0"}
 """Where the model's name decides the protocol."""
-TRAINED = {"bedrock": 256, "cohere": 256}
+TRAINED = {"bedrock": 256, "cohere": 256, "foundry": 256}
 """Dimensions that the provider takes, where it does not take any."""
 VARIABLES = {"project_id": "p", "account_id": "a", "project": "p", "region": "eu-west-1"}
 """What rows must be told beyond an address."""

@@ -334,6 +334,14 @@ READ_BY_SDKS: dict[str, set[str]] = {
     },
     "perplexity": {"PERPLEXITY_API_KEY", "PPLX_API_KEY", "PERPLEXITY_BASE_URL"},
     "nvidia": {"NVIDIA_API_KEY", "NVIDIA_BASE_URL"},
+    "openrouter": {"OPENROUTER_API_KEY"},
+    "vercel": {"AI_GATEWAY_API_KEY", "VERCEL_OIDC_TOKEN"},
+    "novita": {"NOVITA_API_KEY"},
+    "venice": {"VENICE_API_KEY"},
+    "mixedbread": {"MXBAI_API_KEY", "MIXEDBREAD_BASE_URL"},
+    "pinecone": {"PINECONE_API_KEY", "PINECONE_CONTROLLER_HOST", "PINECONE_ADDITIONAL_HEADERS"},
+    "foundry": set(),
+    "snowflake": set(),
     "cohere": {"CO_API_KEY", "COHERE_API_KEY", "CO_API_URL"},
     "voyage": {"VOYAGE_API_KEY", "VOYAGE_API_KEY_PATH"},
     "jina": {"JINA_API_KEY"},
@@ -371,6 +379,9 @@ READ_BY_SDKS: dict[str, set[str]] = {
     "tei": set(),
     "infinity": set(),
     "llamacpp": set(),
+    "xinference": set(),
+    "localai": set(),
+    "dockermodelrunner": set(),
 }
 """What each provider's own package reads for keys and addresses, in versions of November 2026."""
 

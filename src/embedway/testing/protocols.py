@@ -390,7 +390,7 @@ def _read_cohere(call: Call, model: str) -> Asked:
         required["model"] = _text
     optional: dict[str, Check] = {
         "embedding_types": _COHERE_TYPES,
-        "output_dimension": _one_of(256, 512, 1024, 1536),
+        "output_dimension": _one_of(256, 512, 768, 1024, 1536, 2048),
         "truncate": _SIDE,
         "max_tokens": _positive,
         "priority": _integer,

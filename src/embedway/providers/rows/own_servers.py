@@ -71,7 +71,9 @@ ROWS: tuple[Row, ...] = (
         port=8000,
         source="docs.vllm.ai, entrypoints/pooling",
         notes="Refuses items that are too long. To have them cut, send truncate_prompt_tokens and "
-        "truncation_side in extra_body. Refuses dimensions for models that are not Matryoshka.",
+        "truncation_side in extra_body; versions before mid-2026 ignore the latter and may cut the "
+        "other side, so truncate is not offered. Refuses dimensions for models that are not "
+        "Matryoshka.",
     ),
     Row(
         name="tei",
