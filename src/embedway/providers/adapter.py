@@ -126,7 +126,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """May hold `{variables}`. Without one of a public host, `base_url` must be declared."""
     path: str = "/embeddings"
     regional: Mapping[str, str] = {}
-    """Base URLs of values of the variable `region` that have one of their own."""
+    """Base URLs for those values of the variable `region` that have one of their own."""
     by_key: Mapping[str, str] = {}
     """Base URLs for keys that begin with a certain text."""
     address: Address | None = None
@@ -140,7 +140,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     """Headers that are sent beside a key found in the environment, each with its variable."""
     variables: Mapping[str, str | tuple[str, ...]] = {}
-    """Of `base_url`: name to the environment variables it is taken from, the first that is set."""
+    """The `{variables}` of addresses and those of the adapter, each with the environment variables
+    that it is taken from; the first that is set counts."""
     defaults: Mapping[str, str] = {}
     """Of variables that need not be set."""
     credentials: str = "bearer"

@@ -231,9 +231,11 @@ class _Entry(msgspec.Struct):
     capabilities: list[str] | None = None
     """Of Infinity."""
     model_type: str = "embedding"
-    """Of Xinference, as are the next two."""
+    """What Xinference calls the kind of a model."""
     dimensions: Positive | None = None
+    """The width of its vectors, as Xinference tells it."""
     max_tokens: Positive | None = None
+    """The most tokens of an item, as Xinference tells it."""
     meta: _Meta | None = None
 
 

@@ -14,34 +14,34 @@ _DEFAULT = "passage"
 """The input type of clients that name none: most texts are stored to be found."""
 
 
-class Entry(msgspec.Struct):
+class _Entry(msgspec.Struct):
     """One vector; None where the model makes sparse ones."""
 
     values: list[float] | None = None
 
 
-class Usage(msgspec.Struct):
+class _Usage(msgspec.Struct):
     """The tokens of the call."""
 
     total_tokens: int | None = None
 
 
-class Answer(msgspec.Struct):
+class _Answer(msgspec.Struct):
     """The reply."""
 
-    data: list[Entry] | None = None
-    usage: Usage | None = None
+    data: list[_Entry] | None = None
+    usage: _Usage | None = None
     model: str | None = None
 
 
-_DECODER = msgspec.json.Decoder(Answer)
+_DECODER = msgspec.json.Decoder(_Answer)
 
 
 class Pinecone(OpenAi):
     """The adapter."""
 
     def encode(self, batch: Batch) -> HttpCall:
-        """See `embedway.providers.adapter.Adapter.encode`."""
+        """Write the call; the version of the protocol is a header."""
         return HttpCall(
             path=self.path(batch),
             body=merge(self.fields(batch), batch.extra),
@@ -49,14 +49,14 @@ class Pinecone(OpenAi):
         )
 
     def fields(self, batch: Batch) -> dict[str, Any]:
-        """See `embedway.providers.adapters.openai.OpenAi.fields`."""
+        """The body."""
         body = super().fields(batch)
         inputs = [{"text": item} for item in body.pop("input")]
         model = body.pop("model")
         return {"model": model, "inputs": inputs, "parameters": {"input_type": _DEFAULT, **body}}
 
     def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
+        """Read the vectors of a 2xx reply, in the order of the items."""
         answer = parse(_DECODER, reply)
         if answer.data is None:
             raise self.error(reply)

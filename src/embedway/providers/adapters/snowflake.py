@@ -10,41 +10,41 @@ from embedway.providers.adapters.openai import OpenAi
 from embedway.providers.floats import in_order, malformed, parse, stack
 
 
-class Entry(msgspec.Struct):
+class _Entry(msgspec.Struct):
     """One vector."""
 
     embedding: list[list[float]]
     index: int | None = None
 
 
-class Usage(msgspec.Struct):
+class _Usage(msgspec.Struct):
     """The tokens of the call."""
 
     total_tokens: int | None = None
 
 
-class Answer(msgspec.Struct):
+class _Answer(msgspec.Struct):
     """The reply."""
 
-    data: list[Entry] | None = None
-    usage: Usage | None = None
+    data: list[_Entry] | None = None
+    usage: _Usage | None = None
     model: Any = None
 
 
-_DECODER = msgspec.json.Decoder(Answer)
+_DECODER = msgspec.json.Decoder(_Answer)
 
 
 class Snowflake(OpenAi):
     """The adapter."""
 
     def fields(self, batch: Batch) -> dict[str, Any]:
-        """See `embedway.providers.adapters.openai.OpenAi.fields`."""
+        """The body."""
         body = super().fields(batch)
         body["text"] = body.pop("input")
         return body
 
     def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
+        """Read the vectors of a 2xx reply, in the order of the items."""
         answer = parse(_DECODER, reply)
         if answer.data is None:
             raise self.error(reply)
