@@ -51,14 +51,17 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _enabled_by(row: Row) -> str:
     keys = " or ".join(f"`{name}`" for name in row.key_variables)
-    needed = [f"`{row.variables[name]}`" for name in row.variables if name not in row.defaults]
+    needed = [f"`{row.sources(name)[0]}`" for name in row.variables if name not in row.defaults]
     if row.own_server:
-        return f"found on port {row.port}, or declared" + (f"; key {keys}" if keys else "")
+        found = f"found on port {row.port}, or declared" if row.port else "declared"
+        return found + (f"; key {keys}" if keys else "")
     return " + ".join(filter(None, (keys, *needed)))
 
 
 def _note(row: Row) -> str:
     told = [row.notes]
+    if row.address:
+        told.append(f"Asked at {' or '.join(row.address.variables)}, if that is set.")
     if row.eu_native:
         told.append("Based and regulated in the EU.")
     if row.region:

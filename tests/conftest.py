@@ -50,9 +50,7 @@ def embedway(
 
 def clean_environment() -> dict[str, str]:
     """This environment without settings and providers' keys, but with the weights' folder."""
-    usual = {
-        name for row in ROWS.values() for name in (*row.key_variables, *row.variables.values())
-    }
+    usual = {name for row in ROWS.values() for name in row.environment()}
     return {
         name: value
         for name, value in os.environ.items()

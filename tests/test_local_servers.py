@@ -156,6 +156,16 @@ LM_STUDIO = openai_list(
     {"id": "qwen/qwen3-9b", "owned_by": "organization_owner"},
     {"id": "text-embedding-nomic-embed-text-v1.5", "owned_by": "organization_owner"},
 )
+XINFERENCE = openai_list(
+    {
+        "id": "bge-m3",
+        "owned_by": "xinference",
+        "model_type": "embedding",
+        "dimensions": 1024,
+        "max_tokens": 8192,
+    },
+    {"id": "qwen3", "owned_by": "xinference", "model_type": "LLM", "context_length": 32768},
+)
 VLLM = openai_list({"id": "BAAI/bge-m3", "owned_by": "vllm", "max_model_len": 8194})
 LLAMA_CPP = openai_list(
     {
@@ -193,6 +203,7 @@ def test_a_server_that_waits_for_no_calendar() -> None:
         ("lmstudio", LM_STUDIO, [("text-embedding-nomic-embed-text-v1.5", None, None, None)]),
         ("vllm", VLLM, [("BAAI/bge-m3", None, 8194, None)]),
         ("llamacpp", LLAMA_CPP, [("bge-m3", 1024, 8192, None)]),
+        ("xinference", XINFERENCE, [("bge-m3", 1024, 8192, None)]),
     ],
 )
 def test_kinds(

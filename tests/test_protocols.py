@@ -32,11 +32,28 @@ KEY = "sk-upstream-SECRET-7f3a9c51d2e84b60a1c4e7f2"
 SIGNING_KEY = f"AKIATESTTESTTEST1234:{KEY}"
 MODELS = {"bedrock": "amazon.titan-embed-text-v2:0"}
 """Where the model's name decides the protocol."""
-TRAINED = {"bedrock": 256, "cohere": 256}
+TRAINED = {"bedrock": 256, "cohere": 256, "foundry": 256}
 """Dimensions that the provider takes, where it does not take any."""
 VARIABLES = {"project_id": "p", "account_id": "a", "project": "p", "region": "eu-west-1"}
 """What rows must be told beyond an address."""
 DIMENSIONS = 32
+PROFILE = "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile"
+PROFILES = f"""
+[providers.profiles]
+kind = "bedrock"
+base_url = "{{url}}/bedrock"
+api_key = "{{key}}"
+[[providers.profiles.models]]
+id = "titan-embed-text-v2"
+name = "{PROFILE}/team1"
+[[providers.profiles.models]]
+id = "profiled"
+name = "{PROFILE}/team2"
+base_model = "amazon.titan-embed-text-v2:0"
+[[providers.profiles.models]]
+id = "unsaid"
+name = "{PROFILE}/team3"
+"""
 
 
 def base_url(row: Row, upstream: Upstream) -> str:
@@ -104,6 +121,7 @@ def gateway(
         f'[providers.signed]\nkind = "bedrock"\nbase_url = "{upstream.url}/bedrock"\n'
         f'api_key = "{SIGNING_KEY}"\nregion = "eu-west-1"'
     )
+    sections.append(PROFILES.format(url=upstream.url, key=KEY))
     (folder / "embedway.toml").write_text("\n\n".join(sections))
     running = Gateway(folder).start()
     yield running
@@ -254,6 +272,33 @@ def test_signed_calls(gateway: Gateway, upstream: Upstream, name: str, width: in
         assert call.headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIATEST")
         assert "/eu-west-1/bedrock/aws4_request" in call.headers["authorization"]
         assert KEY not in str(call.headers) + call.content.decode()
+
+
+@pytest.mark.parametrize("name", ["gemini-embedding-001", "gemini-embedding-2"])
+def test_several_of_gemini_on_vertex(gateway: Gateway, upstream: Upstream, name: str) -> None:
+    """Several texts of a Gemini model are one call to Vertex AI, each with a vector of its own."""
+    texts = ["one", "two", "three"]
+    got = vectors(gateway.embed(model=f"vertex:{name}", input=texts))
+    assert_of(got, texts, ROWS["vertex"])
+    paths = [call.path for call in upstream.calls if not call.path.endswith("token")]
+    assert [path.rpartition(":")[2] for path in paths] == ["batchEmbedContents"]
+
+
+@pytest.mark.parametrize("model", ["titan-embed-text-v2", "profiled"])
+def test_inference_profiles(gateway: Gateway, upstream: Upstream, model: str) -> None:
+    """A profile's ARN is asked in the words of the model that its declaration says it is of."""
+    got = vectors(gateway.embed(model=f"profiles:{model}", input="a"))
+    assert len(got[0]) == 1024
+    [call] = upstream.calls
+    assert "application-inference-profile" in call.path
+    assert call.body == {"inputText": "a", "normalize": True, "embeddingTypes": ["float"]}
+
+
+def test_a_profile_that_does_not_say_its_model(gateway: Gateway, upstream: Upstream) -> None:
+    """A profile of an unknown model is refused with what to declare, and nobody is asked."""
+    error = gateway.embed(model="profiles:unsaid", input="a").json()["error"]
+    assert (error["param"], upstream.calls) == ("model", [])
+    assert "have base_model set" in error["message"]
 
 
 # The joining of what calls answer.

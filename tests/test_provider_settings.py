@@ -1,6 +1,7 @@
 """Providers as they are declared: by their usual variables, by sections, and by packages."""
 
 import json
+import re
 import subprocess
 from datetime import date
 from decimal import Decimal
@@ -11,7 +12,12 @@ from conftest import embedway
 
 from embedway.catalog.catalog import load
 from embedway.config import providers
-from embedway.config.settings import Loaded, Settings
+from embedway.config.exposed import exposed
+from embedway.config.settings import ConfigError, Loaded, Settings
+from embedway.providers.adapter import Address, Row
+from embedway.providers.declared import Declared
+from embedway.providers.registry import ROWS
+from embedway.testing import Upstream
 
 SECRET = "sk-very-secret-0123456789"
 
@@ -303,3 +309,267 @@ def test_an_address_of_ones_own_is_not_the_providers(tmp_path: Path) -> None:
     assert models("mine", "http://127.0.0.1:1/v1", "catalog = true") == 3
     assert models("eu", "https://eu.api.openai.com/v1") == 3
     assert models("openai", "http://127.0.0.1:1/v1") == 3
+
+
+# Where the environment sends keys and texts.
+
+READ_BY_SDKS: dict[str, set[str]] = {
+    "openai": {
+        *("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        *("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS", "OPENAI_API_TYPE"),
+    },
+    "mistral": {"MISTRAL_API_KEY"},
+    "together": {"TOGETHER_API_KEY", "TOGETHER_BASE_URL"},
+    "fireworks": {"FIREWORKS_API_KEY", "FIREWORKS_BASE_URL", "FIREWORKS_CREDENTIAL_CMD"},
+    "deepinfra": {"DEEPINFRA_API_KEY", "DEEPINFRA_BASE_URL"},
+    "nebius": {"NEBIUS_API_KEY"},
+    "scaleway": {"SCW_SECRET_KEY"},
+    "ovh": {"OVH_AI_ENDPOINTS_ACCESS_TOKEN"},
+    "siliconflow": {"SILICONFLOW_API_KEY"},
+    "dashscope": {
+        *("DASHSCOPE_API_KEY", "DASHSCOPE_API_KEY_FILE_PATH", "DASHSCOPE_HTTP_BASE_URL"),
+        *("DASHSCOPE_COMPATIBLE_BASE_URL", "DASHSCOPE_API_REGION", "DASHSCOPE_API_VERSION"),
+        "DASHSCOPE_WORKSPACE_ID",
+    },
+    "databricks": {
+        *("DATABRICKS_HOST", "DATABRICKS_TOKEN", "DATABRICKS_CLIENT_ID"),
+        *("DATABRICKS_CLIENT_SECRET", "DATABRICKS_CONFIG_PROFILE"),
+    },
+    "perplexity": {"PERPLEXITY_API_KEY", "PPLX_API_KEY", "PERPLEXITY_BASE_URL"},
+    "nvidia": {"NVIDIA_API_KEY", "NVIDIA_BASE_URL"},
+    "openrouter": {"OPENROUTER_API_KEY"},
+    "vercel": {"AI_GATEWAY_API_KEY", "VERCEL_OIDC_TOKEN"},
+    "novita": {"NOVITA_API_KEY"},
+    "venice": {"VENICE_API_KEY"},
+    "mixedbread": {"MXBAI_API_KEY", "MIXEDBREAD_BASE_URL"},
+    "pinecone": {"PINECONE_API_KEY", "PINECONE_CONTROLLER_HOST", "PINECONE_ADDITIONAL_HEADERS"},
+    "foundry": set(),
+    "snowflake": set(),
+    "cohere": {"CO_API_KEY", "COHERE_API_KEY", "CO_API_URL"},
+    "voyage": {"VOYAGE_API_KEY", "VOYAGE_API_KEY_PATH"},
+    "jina": {"JINA_API_KEY"},
+    "nomic": {"NOMIC_API_KEY", "ATLAS_API_PATH"},
+    "huggingface": {
+        *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"),
+        *("HF_ENDPOINT", "HF_INFERENCE_ENDPOINT"),
+    },
+    "cloudflare": {
+        *("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_API_KEY", "CLOUDFLARE_EMAIL"),
+        "CLOUDFLARE_BASE_URL",
+    },
+    "watsonx": {"WATSONX_APIKEY", "WATSONX_URL", "PROJECT_ID", "SPACE_ID", "USER_ACCESS_TOKEN"},
+    "azure": {
+        *("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_OPENAI_ENDPOINT"),
+        "OPENAI_API_VERSION",
+    },
+    "gemini": {
+        *("GOOGLE_API_KEY", "GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL"),
+        *("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE"),
+    },
+    "vertex": {
+        *("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_API_KEY", "GOOGLE_CLOUD_PROJECT"),
+        *("GOOGLE_CLOUD_LOCATION", "GOOGLE_VERTEX_BASE_URL"),
+    },
+    "bedrock": {
+        *("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        *("AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
+        *("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"),
+    },
+    "ollama": {"OLLAMA_HOST", "OLLAMA_API_KEY"},
+    "lmstudio": set(),
+    "nim": set(),
+    "vllm": set(),
+    "tei": set(),
+    "infinity": set(),
+    "llamacpp": set(),
+    "xinference": set(),
+    "localai": set(),
+    "dockermodelrunner": set(),
+}
+"""What each provider's own package reads for keys and addresses, in versions of November 2026."""
+
+USUAL = {
+    "AWS_REGION": "eu-west-1",
+    "AZURE_OPENAI_ENDPOINT": "https://acme.openai.azure.com",
+    "CLOUDFLARE_ACCOUNT_ID": "account",
+    "DATABRICKS_HOST": "https://acme.example",
+    "GOOGLE_CLOUD_LOCATION": "eu",
+    "GOOGLE_CLOUD_PROJECT": "project",
+    "WATSONX_URL": "https://eu-de.ml.cloud.ibm.com",
+}
+"""What rows must be told beside a key."""
+
+each_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+
+
+def found(**variables: str) -> dict[str, Declared]:
+    loaded = Loaded(Settings(), {}, [], variables)
+    return {each.name: each for each in providers.enabled(loaded)}
+
+
+def left_out(**variables: str) -> str:
+    loaded = Loaded(Settings(), {}, [], variables)
+    assert providers.enabled(loaded) == []
+    return "\n".join(providers.incomplete(loaded))
+
+
+@each_row
+def test_what_its_own_package_reads(row: Row) -> None:
+    """A kind reads all that its own package reads for keys and addresses, or says why not."""
+    unread = READ_BY_SDKS[row.name] - row.environment()
+    assert unread == {name for name in unread if re.search(rf"\b{name}\b", row.notes)}
+
+
+ADDRESSES = [
+    pytest.param(row, row.address, name, id=name)
+    for row in ROWS.values()
+    if row.address
+    for name in row.address.variables
+]
+
+
+@pytest.mark.parametrize(("row", "address", "name"), ADDRESSES)
+def test_the_environments_address(row: Row, address: Address, name: str) -> None:
+    """Where the environment names an address, keys and texts go there, and never elsewhere."""
+    key = next(each for each in row.key_variables if each not in row.key_files)
+    env = {**USUAL, key: SECRET}
+    usual = found(**env)[row.name]
+    assert usual.base_url is None
+    for url in ("http://10.0.0.5:4000/proxy", "http://10.0.0.5:4000/proxy/"):
+        moved = found(**env, **{name: url})[row.name]
+        assert moved.url == "http://10.0.0.5:4000/proxy" + address.path.format_map(usual.values)
+        assert moved.origin == f"{key}, {name}"
+    for url in ("10.0.0.5:4000", "https://x/{region}/v1"):
+        assert f"{row.name}: {name}: it must begin with https://" in left_out(**env, **{name: url})
+    own = usual.url.removesuffix(address.path.format_map(usual.values))
+    for end in ("", *address.strip):
+        assert found(**env, **{name: own + end})[row.name].url == usual.url
+
+
+def test_a_section_and_the_environments_address() -> None:
+    """A section without an address takes the environment's; its own comes first."""
+    env = {"OPENAI_API_KEY": SECRET, "OPENAI_BASE_URL": "http://10.0.0.5:4000/v1"}
+    for section, url in (
+        ({}, "http://10.0.0.5:4000/v1"),
+        ({"api_key": "sk-another"}, "http://10.0.0.5:4000/v1"),
+        ({"base_url": "https://api.openai.com/v1"}, "https://api.openai.com/v1"),
+    ):
+        loaded = Loaded(Settings(providers={"openai": section}), {"providers": "a file"}, [], env)
+        [declared] = providers.enabled(loaded)
+        assert declared.url == url
+    loaded = Loaded(
+        Settings(providers={"openai": {}}),
+        {"providers": "a file"},
+        [],
+        env | {"OPENAI_BASE_URL": "10.0.0.5"},
+    )
+    with pytest.raises(ConfigError, match=r"its address is '10\.0\.0\.5'"):
+        providers.enabled(loaded)
+
+
+def test_an_address_of_the_environment_is_not_the_providers() -> None:
+    """Nothing that is known of OpenAI's place is said of a proxy at an address of one's own."""
+    env = {"SCW_SECRET_KEY": SECRET, "NVIDIA_API_KEY": SECRET}
+    there, here = (
+        providers.offers(list(found(**env, **more).values()))
+        for more in ({}, {"NVIDIA_BASE_URL": "http://10.0.0.5:8000"})
+    )
+    assert [each.unlisted.hq_country for each in there] == ["FR", "US"]
+    assert [each.unlisted.hq_country for each in here] == ["FR", ""]
+
+
+def test_keys_and_texts_go_where_the_environment_says(upstream: Upstream, tmp_path: Path) -> None:
+    """With OPENAI_BASE_URL set the command asks there, with the headers of the account."""
+    upstream.reset()
+    env = {
+        "OPENAI_API_KEY": SECRET,
+        "OPENAI_BASE_URL": f"{upstream.url}/openai/v1",
+        "OPENAI_ORG_ID": "org-1",
+        "OPENAI_PROJECT_ID": "proj_1",
+    }
+    done = run(tmp_path, "providers", "test", "openai", "--model", "m", **env)
+    assert done.returncode == 0, done.stderr
+    [call] = upstream.calls
+    assert call.headers["authorization"] == f"Bearer {SECRET}"
+    assert call.headers["openai-organization"] == "org-1"
+    assert call.headers["openai-project"] == "proj_1"
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"OPENAI_API_KEY": SECRET, "OPENAI_API_TYPE": "azure"}, "openai"),
+        ({"GOOGLE_API_KEY": SECRET, "GOOGLE_GENAI_USE_VERTEXAI": "True"}, "gemini"),
+        ({"GEMINI_API_KEY": SECRET, "GOOGLE_GENAI_USE_ENTERPRISE": "1"}, "gemini"),
+        ({"DASHSCOPE_API_KEY": SECRET, "DASHSCOPE_API_REGION": "eu-central-1"}, "dashscope"),
+    ],
+)
+def test_a_key_for_another_address(variables: dict[str, str], name: str) -> None:
+    """A key that the environment says is for another address is left out, and told."""
+    told = left_out(**variables)
+    assert told.startswith(f"{name}: {list(variables)[1]} is")
+    assert SECRET not in told
+
+
+def test_keys_in_files(tmp_path: Path) -> None:
+    """A key may be in a file that a variable names; one that cannot be read is told."""
+    path = tmp_path / "key"
+    path.write_text(f"{SECRET}\n")
+    path.chmod(0o644)
+    for name, kind in (
+        ("VOYAGE_API_KEY_PATH", "voyage"),
+        ("DASHSCOPE_API_KEY_FILE_PATH", "dashscope"),
+    ):
+        assert found(**{name: str(path)})[kind].keys == [SECRET]
+        assert exposed(Loaded(Settings(), {}, [], {name: str(path)})) == [path]
+        told = left_out(**{name: str(tmp_path / "nothing")})
+        assert f"{kind}: {name}: the file {tmp_path / 'nothing'} cannot be read" in told
+    both = {"VOYAGE_API_KEY_PATH": str(path), "VOYAGE_API_KEY": "pa-other"}
+    assert found(**both)["voyage"].keys == [SECRET]
+
+
+def test_keys_of_two_addresses() -> None:
+    """Voyage's keys of MongoDB go to MongoDB, unless an address is declared; never both to one."""
+    assert found(VOYAGE_API_KEY="pa-1")["voyage"].url == "https://api.voyageai.com/v1"
+    assert found(VOYAGE_API_KEY="al-1")["voyage"].url == "https://ai.mongodb.com/v1"
+
+    def url(**section: object) -> str:
+        settings = Settings(providers={"voyage": section})
+        return providers.enabled(Loaded(settings, {"providers": "a file"}, [], {}))[0].url
+
+    assert url(api_keys=["al-1", "al-2"]) == "https://ai.mongodb.com/v1"
+    assert url(api_key="al-1", base_url="https://proxy.example/v1") == "https://proxy.example/v1"
+    with pytest.raises(ConfigError, match="begin with 'al-' are for another address"):
+        url(api_keys=["al-1", "pa-1"])
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("europe-west4", "europe-west4-aiplatform.googleapis.com"),
+        ("global", "aiplatform.googleapis.com"),
+        ("us", "aiplatform.us.rep.googleapis.com"),
+        ("eu", "aiplatform.eu.rep.googleapis.com"),
+    ],
+)
+def test_the_hosts_of_vertex(region: str, host: str) -> None:
+    """Vertex AI's locations of several regions have hosts of their own, as Google's package has."""
+    variables = {
+        "GOOGLE_APPLICATION_CREDENTIALS": "/a/file.json",
+        "GOOGLE_CLOUD_PROJECT": "p",
+        "GOOGLE_CLOUD_LOCATION": region,
+    }
+    vertex = found(**variables)["vertex"]
+    assert vertex.url == f"https://{host}/v1/projects/p/locations/{region}"
+
+
+def test_the_region_of_aws() -> None:
+    """AWS' region may be in either variable; the one that its command line prefers comes first."""
+    key = {"AWS_BEARER_TOKEN_BEDROCK": SECRET}
+    for variables, region in (
+        ({"AWS_DEFAULT_REGION": "eu-west-3"}, "eu-west-3"),
+        ({"AWS_DEFAULT_REGION": "eu-west-3", "AWS_REGION": "us-east-1"}, "us-east-1"),
+    ):
+        assert f".{region}." in found(**key, **variables)["bedrock"].url
+    ignored = {"AWS_ENDPOINT_URL": "http://x:1", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
+    assert "amazonaws.com" in found(**key, AWS_REGION="eu-west-3", **ignored)["bedrock"].url

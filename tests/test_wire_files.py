@@ -97,6 +97,7 @@ class Asked(Strict):
 
     model: str = "m"
     input: list[str | list[int]] = msgspec.field(default_factory=lambda: ["first"])
+    base_model: str = ""
     dimensions: int | None = None
     input_type: InputType | None = None
     truncate: Truncate = "none"
@@ -190,6 +191,7 @@ def batch_of(path: Path, asked: Asked) -> Batch:
     items = [prompt + each if isinstance(each, str) else each for each in asked.input]
     return Batch(
         model=asked.model,
+        base_model=asked.base_model,
         items=cast("Items", items),
         tokens=[1] * len(asked.input),
         dimensions=asked.dimensions,

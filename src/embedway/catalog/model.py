@@ -56,6 +56,9 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provider: str
     name: str = ""
     """What the provider calls the model; empty where that is its id."""
+    base_model: str = ""
+    """The provider's own name for the model where `name` is one that the operator gave it: what
+    its protocol depends on. Empty where `name` says it."""
     price_per_mtok_usd: Decimal | None = None
     """Per million input tokens; None if it is not known."""
     price_date: date | None = None

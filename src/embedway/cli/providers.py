@@ -121,11 +121,11 @@ commands.command("verify")(verify)
 
 
 def _kind(row: Row, *, notes: bool) -> dict[str, object]:
-    needed = [row.variables[name] for name in row.variables if name not in row.defaults]
+    needed = [row.sources(name)[0] for name in row.variables if name not in row.defaults]
     keys = " or ".join(row.key_variables)
     found = " + ".join(filter(None, (keys, *needed)))
     if row.own_server:
-        found = f"found on port {row.port}"
+        found = f"found on port {row.port}" if row.port else ""
     told: dict[str, object] = {
         "kind": row.name,
         "provider": row.title,

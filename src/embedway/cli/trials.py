@@ -115,6 +115,7 @@ async def _embedded(declared: Declared, served: Served, timeout_s: float) -> tup
     asked, model = provider.build(declared), served.model
     batch = Batch(
         model=served.name,
+        base_model=served.deployment.base_model,
         items=[TEXT],
         tokens=[TOKENS],
         width=model.dimensions,

@@ -65,7 +65,15 @@ class Verification:
         self._declared = declared
         self._served = served
         self._timeout_s = timeout_s
-        self._batch = Batch(model=served.name, items=[TEXT], tokens=[TOKENS], exact=False)
+        self._batch = Batch(
+            model=served.name,
+            base_model=served.deployment.base_model,
+            items=[TEXT],
+            tokens=[TOKENS],
+            exact=False,
+            input_types=served.deployment.input_types,
+            extra=served.deployment.parameters,
+        )
         self._call = _call(declared, self._batch)
         self._alone: list[Result] = []
         self._checks = [
@@ -188,7 +196,7 @@ class Verification:
             if given.shape[1] != width:
                 return "differs", f"{given.shape[1]} dimensions, where {width} are asked for"
             start = vectors.shortened(self._full[:1], dimensions=width)
-            if against := _against(vectors.normalised(given), start):
+            if against := _against(vectors.unit(given), start):
                 return "differs", f"{width} dimensions are not the start of all {full}: {against}"
             length = np.linalg.norm(given[0])
             return "ok", f"{width} dimensions are the start of all {full}, of length {length:.4g}"
@@ -200,7 +208,9 @@ class Verification:
         return Check(name="dimensions", run=run, tokens=TOKENS, skipped=skipped)
 
     def _input_types(self) -> Check:
-        known = self._declared.row.fields.input_types
+        known = self._batch.input_types
+        if known is None:
+            known = self._declared.row.fields.input_types
         types: list[InputType] = [each for each in known if not self._is_same_call(input_type=each)]
         # A row may word a type as what is sent if none is asked for.
         if "query" in types and "document" in known and "document" not in types:

@@ -21,9 +21,11 @@ def _with_secrets(loaded: Loaded) -> Iterator[str]:
         or any(map(_has_key, loaded.settings.providers.values()))
     ):
         yield loaded.file
+    of_files = {name for row in rows().values() for name in row.key_files}
+    yield from (loaded.variables[name] for name in of_files & loaded.variables.keys())
     of_providers = {
         name for row in rows().values() for name in (*row.key_variables, *row.key_parts)
-    }
+    } - of_files
     of_ours = {PREFIX + name.upper() for name in SECRETS} | NOT_SETTINGS - {CONFIG_VARIABLE}
     if any(loaded.dotenv.get(name) for name in of_providers | of_ours):
         yield DOTENV

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -90,38 +91,109 @@ def _key_variable(row: Row, variables: Mapping[str, str]) -> str | None:
 
 def _taken(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
     """The variables of its address that the environment has."""
-    return {name: variables[each] for name, each in row.variables.items() if each in variables}
+    found = {name: _first(row.sources(name), variables) for name in row.variables}
+    return {name: variables[each] for name, each in found.items() if each}
+
+
+def _first(names: Sequence[str], variables: Mapping[str, str]) -> str | None:
+    return next((name for name in names if name in variables), None)
 
 
 def _missing(row: Row, taken: Mapping[str, str]) -> list[str]:
     """The environment variables that its address lacks."""
     return sorted(
-        row.variables[name] for name in row.variables.keys() - row.defaults.keys() - taken.keys()
+        row.sources(name)[0] for name in row.variables.keys() - row.defaults.keys() - taken.keys()
     )
 
 
 def _found(row: Row, variables: Mapping[str, str]) -> Declared | None:
     """The provider of `row`, if the environment has all it needs."""
-    variable, taken = _key_variable(row, variables), _taken(row, variables)
-    if variable is None or _missing(row, taken) or _unusable(row, variables):
+    taken = _taken(row, variables)
+    if _key_variable(row, variables) is None or _missing(row, taken) or _unusable(row, variables):
         return None
-    keys = [_key(row, variable, variables)]
-    return Declared(name=row.name, row=row, keys=keys, variables=taken, origin=variable)
+    return _in_environment(row, variables)
+
+
+def _in_environment(row: Row, variables: Mapping[str, str]) -> Declared:
+    """The provider of `row` as the environment has it.
+
+    Raises:
+        ConfigError: Its key cannot be sent, or is for another service.
+        ValueError: It has no address.
+    """
+    for name, values in row.key_elsewhere.items():
+        if (value := variables.get(name, "")).lower() in values:
+            raise ConfigError(
+                f"{name} is {value}, so the key is for another address. Declare "
+                f"[providers.{row.name}] in embedway.toml to use it all the same."
+            )
+    for name in row.key_variables:
+        if name not in row.key_files:
+            _checked(variables.get(name, "-"), name)
+    variable = _key_variable(row, variables) or ""
+    address = row.address and row.address.variable(variables)
+    taken = _taken(row, variables)
+    found = Declared(
+        name=row.name,
+        row=row,
+        keys=[_checked(_key(row, variable, variables), variable)],
+        base_url=_address(row, variables, taken),
+        variables=taken,
+        headers=_headers(row, variables),
+        origin=", ".join(filter(None, (variable, address))),
+    )
+    try:
+        sections.address(found.url)
+    except ValueError as error:
+        raise ConfigError(f"{address}: {error}" if address else str(error)) from None
+    return found
 
 
 def _unusable(row: Row, variables: Mapping[str, str]) -> str | None:
     """Why what the environment has of `row` cannot be used, if so."""
     try:
-        for name in row.key_variables:
-            _checked(variables.get(name, "-"), name)
-        sections.address(row.base_url.format_map({**row.defaults, **_taken(row, variables)}))
+        _in_environment(row, variables)
     except (ConfigError, ValueError) as error:
         return str(error)
     return None
 
 
+def _address(row: Row, variables: Mapping[str, str], values: Mapping[str, str]) -> str | None:
+    """The base URL that the environment names for the provider's own SDK, if any.
+
+    Raises:
+        ValueError: It cannot be made without a variable that is not set.
+    """
+    if row.address is None or (name := row.address.variable(variables)) is None:
+        return None
+    try:
+        return row.address.base_url(variables[name]).format_map({**row.defaults, **values})
+    except KeyError as error:
+        needed = row.sources(error.args[0])[0]
+        raise ValueError(f"{name} is set, but not {needed}") from None
+
+
+def _headers(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
+    """What is sent beside a key of the environment."""
+    return {
+        header: _checked(variables[name], name)
+        for header, name in row.headers.items()
+        if name in variables
+    }
+
+
 def _key(row: Row, variable: str, variables: Mapping[str, str]) -> str:
-    """The key in `variable`, with the parts of it that other variables hold."""
+    """The key in `variable`, with the parts of it that other variables hold.
+
+    Raises:
+        ConfigError: It is in a file that cannot be read.
+    """
+    if variable in row.key_files:
+        path = Path(variables[variable])
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError, ValueError):
+            raise ConfigError(f"{variable}: the file {path} cannot be read as a key.") from None
     parts = row.key_parts if variable == row.key_variables[-1] else ()
     return ":".join(
         [variables[variable], *(variables[each] for each in parts if each in variables)]
@@ -146,29 +218,19 @@ def _declared(
     known = [*ProviderSettings.model_fields, *row.variables, *row.defaults]
     for setting in sorted(extra.keys() - set(known)):
         raise ConfigError(f"{where}: {sections.unknown(setting, known)}")
-    variables = {
-        variable: loaded.variables[each]
-        for variable, each in row.variables.items()
-        if each in loaded.variables
-    }
+    variables = _taken(row, loaded.variables)
     variables |= {variable: _value(text, where, loaded) for variable, text in extra.items()}
-    if not section.base_url:
-        missing = sorted(row.variables.keys() - row.defaults.keys() - variables.keys())
-        if missing:
-            raise ConfigError(
-                f"{where}: {missing[0]} is missing. Set it here, or {row.variables[missing[0]]} in "
-                "the environment."
-            )
-        if not row.base_url:
-            raise ConfigError(f"{where}: base_url is missing. Say where your {row.title} is.")
+    base_url = _base_url(section, row, loaded, variables, where=where)
     secrets = [*section.api_keys, *([section.api_key] if section.api_key else [])]
     keys = [
         _checked(_value(each.get_secret_value(), where, loaded), f"{where}: a key")
         for each in secrets
     ]
+    headers: dict[str, str] = {}
     if not keys and (variable := _key_variable(row, loaded.variables)):
         keys = [_checked(_key(row, variable, loaded.variables), variable)]
-    optional = row.own_server or row.key_optional or section.base_url
+        headers = _headers(row, loaded.variables)
+    optional = row.own_server or row.key_optional or base_url
     if not keys and row.key_variables and not optional:
         raise ConfigError(
             f"{where}: it needs a key. Set api_key here, or {row.key_variables[0]} in the "
@@ -183,8 +245,9 @@ def _declared(
         name=name,
         row=row.without_base64() if section.base64 is False else row,
         keys=keys,
-        base_url=section.base_url,
+        base_url=base_url,
         variables=variables,
+        headers=headers,
         limits=msgspec.structs.replace(
             row.limits,
             max_items=section.max_items or row.limits.max_items,
@@ -194,27 +257,60 @@ def _declared(
         eu_native=section.eu_native,
         hq_country=section.hq_country,
         zero_data_retention=section.zero_data_retention,
-        catalog=_has_known_models(name, section, row),
+        catalog=_has_known_models(name, section, row, base_url),
         origin=loaded.origins["providers"],
         found=False,
     )
     try:
-        sections.address(declared.url)
+        url = declared.url
     except ValueError as error:
-        raise ConfigError(f"{where}: its address is {declared.url!r}: {error}.") from None
+        raise ConfigError(f"{where}: {error}.") from None
+    try:
+        sections.address(url)
+    except ValueError as error:
+        raise ConfigError(f"{where}: its address is {url!r}: {error}.") from None
     _check_protocol(declared, where)
     models = list(_models(section.models, declared, of_catalog, where=where))
     return msgspec.structs.replace(declared, models=models)
 
 
-def _has_known_models(name: str, section: ProviderSettings, row: Row) -> bool:
+def _base_url(
+    section: ProviderSettings,
+    row: Row,
+    loaded: Loaded,
+    values: Mapping[str, str],
+    *,
+    where: str,
+) -> str | None:
+    """The address that the section or the environment says; None for the row's.
+
+    Raises:
+        ConfigError: Nobody says what the row's lacks.
+    """
+    try:
+        base_url = section.base_url or _address(row, loaded.variables, values)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}.") from None
+    if base_url:
+        return base_url
+    missing = sorted(row.variables.keys() - row.defaults.keys() - values.keys())
+    if missing:
+        raise ConfigError(
+            f"{where}: {missing[0]} is missing. Set it here, or {row.sources(missing[0])[0]} in "
+            "the environment."
+        )
+    if not row.base_url:
+        raise ConfigError(f"{where}: base_url is missing. Say where your {row.title} is.")
+    return None
+
+
+def _has_known_models(name: str, section: ProviderSettings, row: Row, url: str | None) -> bool:
     """Whether the catalog's models of this kind are to be had there.
 
     A section of another name with a foreign address is a server that only speaks as they do.
     """
     if section.catalog is not None:
         return section.catalog
-    url = section.base_url
     here = name == row.name or url is None or _same_domain(url, row.base_url)
     return here and not row.own_server
 
@@ -272,6 +368,8 @@ def _models(
         )
         if not declared.catalog:  # who only speaks as that provider does retires nothing with it
             there = there.undated()
+        if section.name and section.name != there.name:
+            told.setdefault("base_model", there.base_model or there.name or section.id)
         if section.price_per_mtok_usd is not None:  # which was not read when the other one was
             told.setdefault("price_date", None)
         deployment = msgspec.structs.replace(

@@ -52,6 +52,11 @@ class ModelSettings(BaseModel):
 
     id: str = Field(min_length=1, max_length=256, description="The name that clients ask for.")
     name: str | None = Field(None, description="The provider's own name for it, if that differs.")
+    base_model: str | None = Field(
+        None,
+        description="The provider's name of the model behind `name`, if `name` is one of your own, "
+        "such as an inference profile of Bedrock; the catalog's if not set.",
+    )
     dimensions: Annotated[int, Ge(1)] | None = Field(None, description="The width of its vectors.")
     native_dimensions: Annotated[int, Ge(1)] | None = Field(
         None, description="The width of its widest vectors, if that is not its default."

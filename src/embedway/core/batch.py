@@ -44,6 +44,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     """By the name it has where it is served."""
+    base_model: str = ""
+    """The provider's own name for the model where `model` does not say it; empty if it does."""
     items: Items
     tokens: list[int]
     """Of each item."""

@@ -59,6 +59,7 @@ class Preparation:
         asked = dimensions is not None and model.trained_dimensions == "unknown"
         return Batch(
             model=served.name,
+            base_model=served.deployment.base_model,
             items=items,
             tokens=tokens,
             exact=exact,

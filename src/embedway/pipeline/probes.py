@@ -93,6 +93,7 @@ class Probes:
             tokens = [len(item) for item in items]
         return Batch(
             model=served.name,
+            base_model=served.deployment.base_model,
             items=items,
             tokens=tokens,
             width=served.model.dimensions,

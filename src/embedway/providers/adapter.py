@@ -1,6 +1,6 @@
 """What an adapter is: a pure translation between a batch and one provider's protocol."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -89,6 +89,33 @@ class Adapter(Protocol):
         ...
 
 
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """How a provider's own SDK is told where to send calls, and what base URL that makes here."""
+
+    variables: tuple[str, ...]
+    """Environment variables with the address; the first that is set counts."""
+    strip: tuple[str, ...] = ()
+    """Ends that such an address may have and our base URL does not."""
+    path: str = ""
+    """What our base URL has after it; may hold `{variables}`."""
+    ignored_if: str = ""
+    """A variable that, if it is `true`, has the others ignored."""
+
+    def variable(self, environment: Mapping[str, str]) -> str | None:
+        """Which of `variables` says the address, if one does."""
+        if environment.get(self.ignored_if, "").lower() == "true":
+            return None
+        return next((each for each in self.variables if each in environment), None)
+
+    def base_url(self, address: str) -> str:
+        """The base URL for what one of `variables` holds, with the `{variables}` of `path`."""
+        address = address.rstrip("/")
+        end = next((each for each in self.strip if address.endswith(each)), "")
+        # Braces of the address are its own; none is the name of a variable.
+        root = address.removesuffix(end).replace("{", "{{").replace("}", "}}")
+        return root + self.path
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of provider, as data: everything that is not code of an adapter."""
 
@@ -103,10 +130,23 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     other_path: str = ""
     """The end of the address at which its host speaks a protocol that the adapter does not."""
     path: str = "/embeddings"
+    regional: Mapping[str, str] = {}
+    """Base URLs for those values of the variable `region` that have one of their own."""
+    by_key: Mapping[str, str] = {}
+    """Base URLs for keys that begin with a certain text."""
+    address: Address | None = None
+    """Where the environment says that the provider is; it takes the place of all the above."""
     key_variables: tuple[str, ...] = ()
     """Environment variables with the key; the first that is set enables the provider."""
-    variables: Mapping[str, str] = {}
-    """Of `base_url`: name to the environment variable it is taken from."""
+    key_files: tuple[str, ...] = ()
+    """Those of `key_variables` that hold the path of a file with the key."""
+    key_elsewhere: Mapping[str, tuple[str, ...]] = {}
+    """Variables whose value, in lower case, tells that a key found is for another service."""
+    headers: Mapping[str, str] = {}
+    """Headers that are sent beside a key found in the environment, each with its variable."""
+    variables: Mapping[str, str | tuple[str, ...]] = {}
+    """The `{variables}` of addresses and those of the adapter, each with the environment variables
+    that it is taken from; the first that is set counts."""
     defaults: Mapping[str, str] = {}
     """Of variables that need not be set."""
     credentials: str = "bearer"
@@ -125,7 +165,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     own_server: bool = False
     """One runs it oneself: no key is needed, and it has what models one put there."""
     port: int | None = None
-    """Where such a server listens by default."""
+    """Where such a server listens by default, if it can be told from others there."""
     eu_native: bool = False
     """Whether it is based and regulated in the EU."""
     hq_country: str = ""
@@ -142,6 +182,41 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         """The same, but vectors are asked for as numbers."""
         fields = msgspec.structs.replace(self.fields, base64=None)
         return msgspec.structs.replace(self, fields=fields)
+
+    def sources(self, variable: str) -> tuple[str, ...]:
+        """The environment variables that one of `variables` may be taken from."""
+        names = self.variables[variable]
+        return (names,) if isinstance(names, str) else names
+
+    def environment(self) -> frozenset[str]:
+        """Every environment variable that this kind of provider reads."""
+        names = frozenset(
+            (
+                *(*self.key_variables, *self.key_parts, *self.key_elsewhere),
+                *((*self.address.variables, self.address.ignored_if) if self.address else ()),
+                *self.headers.values(),
+                *(name for variable in self.variables for name in self.sources(variable)),
+            )
+        )
+        return names - {""}
+
+    def template(self, keys: Sequence[str], region: str) -> str:
+        """The base URL for these keys and this region; may hold `{variables}`.
+
+        Raises:
+            ValueError: The keys belong to several addresses.
+        """
+        own = {
+            next((url for start, url in self.by_key.items() if key.startswith(start)), "")
+            for key in keys
+        } or {""}
+        if len(own) > 1:
+            starts = " or ".join(map(repr, self.by_key))
+            raise ValueError(
+                f"keys that begin with {starts} are for another address than the others: declare "
+                "a provider for each"
+            )
+        return own.pop() or self.regional.get(region, self.base_url)
 
 
 # What any protocol calls the things that this gateway decides. A client that could set one would

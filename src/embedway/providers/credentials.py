@@ -42,6 +42,7 @@ class Keys:
         keys: Sequence[str],
         *,
         header: str | None = None,
+        others: Mapping[str, str] | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Takes the keys.
@@ -49,10 +50,12 @@ class Keys:
         Args:
             keys: None for a provider that asks for none.
             header: That holds a key; None for `Authorization: Bearer`.
+            others: Headers that are sent with each key.
             now_s: A clock.
         """
         self._headers: list[Mapping[str, str]] = [
-            {header: key} if header else {"Authorization": f"Bearer {key}"} for key in keys
+            {**({header: key} if header else {"Authorization": f"Bearer {key}"}), **(others or {})}
+            for key in keys
         ]
         self._now_s = now_s
         self._rests_until_s = [0.0] * len(keys)

@@ -19,9 +19,11 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     row: Row
     keys: Sequence[str] = ()
     base_url: str | None = None
-    """As declared by the administrator; None for the row's."""
+    """As declared by the administrator or the environment; None for the row's."""
     variables: Mapping[str, str] = {}
     """Of the row's base URL and of its adapter."""
+    headers: Mapping[str, str] = {}
+    """Sent with each call, beside the key."""
     models: Sequence[Model] = ()
     limits: Limits | None = None
     """If other than the row's."""
@@ -43,7 +45,10 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def url(self) -> str:
         """The base URL in force."""
-        return self.base_url or self.row.base_url.format_map(self.values)
+        if self.base_url:
+            return self.base_url
+        values = self.values
+        return self.row.template(self.keys, values.get("region", "")).format_map(values)
 
     @property
     def values(self) -> Mapping[str, str]:

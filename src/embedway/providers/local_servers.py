@@ -230,6 +230,12 @@ class _Entry(msgspec.Struct):
     """Of vLLM."""
     capabilities: list[str] | None = None
     """Of Infinity."""
+    model_type: str = "embedding"
+    """What Xinference calls the kind of a model."""
+    dimensions: Positive | None = None
+    """The width of its vectors, as Xinference tells it."""
+    max_tokens: Positive | None = None
+    """The most tokens of an item, as Xinference tells it."""
     meta: _Meta | None = None
 
 
@@ -249,12 +255,15 @@ async def _listed(
     return [
         _Model(
             name=entry.id,
-            dimensions=entry.meta.n_embd if entry.meta else None,
-            max_item_tokens=entry.max_model_len or (entry.meta.n_ctx_train if entry.meta else None),
+            dimensions=entry.dimensions or (entry.meta.n_embd if entry.meta else None),
+            max_item_tokens=entry.max_model_len
+            or entry.max_tokens
+            or (entry.meta.n_ctx_train if entry.meta else None),
         )
         for entry in entries
         if entry.id.startswith(prefix)
         and (entry.capabilities is None or "embed" in entry.capabilities)
+        and entry.model_type == "embedding"
     ]
 
 
@@ -360,4 +369,5 @@ _KINDS: Mapping[str, Callable[[Transport], Awaitable[list[_Model]]]] = {
     "tei": _tei,
     "infinity": partial(_listed, owner="infinity"),
     "llamacpp": partial(_listed, owner="llamacpp"),
+    "xinference": partial(_listed, owner="xinference"),
 }

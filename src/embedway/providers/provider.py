@@ -187,7 +187,7 @@ def _signer(declared: Declared) -> Credentials:
     if ":" in kind and not kind.startswith("header:"):
         return load(kind)(declared)
     name = kind.removeprefix("header:") if kind.startswith("header:") else None
-    return credentials.Keys(declared.keys, header=name)
+    return credentials.Keys(declared.keys, header=name, others=declared.headers)
 
 
 def load(target: str) -> type:

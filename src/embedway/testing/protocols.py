@@ -30,6 +30,7 @@ WIDTHS: Mapping[str, int] = {
     "mistral-embed": 1024,
     "codestral-embed": 1536,
     "gemini-embedding-001": 3072,
+    "gemini-embedding-2": 3072,
     "text-embedding-005": 768,
     "text-multilingual-embedding-002": 768,
     "cohere.embed-english-v3": 1024,
@@ -39,7 +40,6 @@ WIDTHS: Mapping[str, int] = {
     "@cf/baai/bge-small-en-v1.5": 384,
     "@cf/baai/bge-base-en-v1.5": 768,
     "@cf/baai/bge-large-en-v1.5": 1024,
-    "gemini-embedding-2": 3072,
     "jina-clip-v2": 1024,
     "jina-embeddings-v2-base-en": 768,
     "jina-embeddings-v3": 1024,
@@ -297,6 +297,10 @@ def _cloudflare(_: int, message: str, __: str) -> Any:
     return {"result": None, "success": False, "errors": [{"code": 5004, "message": message}]}
 
 
+def _pinecone(status: int, message: str, code: str) -> Any:
+    return {"error": {"code": code or "INVALID_ARGUMENT", "message": message}, "status": status}
+
+
 def _watsonx(status: int, message: str, _: str) -> Any:
     said = [{"code": "invalid_input_argument", "message": message, "more_info": ""}]
     return {"errors": said, "trace": "0000", "status_code": status}
@@ -392,7 +396,7 @@ def _read_cohere(call: Call, model: str) -> Asked:
         required["model"] = _text
     optional: dict[str, Check] = {
         "embedding_types": _COHERE_TYPES,
-        "output_dimension": _one_of(256, 512, 1024, 1536),
+        "output_dimension": _one_of(256, 512, 768, 1024, 1536, 2048),
         "truncate": _SIDE,
         "max_tokens": _positive,
         "priority": _integer,
@@ -414,6 +418,57 @@ def _write_cohere(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
         "texts": asked.items,
         "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}},
         "response_type": "embeddings_by_type",
+    }
+
+
+def _read_pinecone(call: Call, _: str) -> Asked:
+    if call.headers.get("x-pinecone-api-version") is None:
+        raise Refused(400, "X-Pinecone-Api-Version is missing")
+    body = _checked(
+        call.body, {"model": _text, "inputs": _list, "parameters": _object}, {}, invalid=400
+    )
+    inputs = [_checked(each, {"text": _text}, {}, invalid=400) for each in body["inputs"]]
+    parameters = _checked(
+        body["parameters"],
+        {"input_type": _one_of("query", "passage")},
+        {"truncate": _SIDE, "dimension": _positive},
+        invalid=400,
+    )
+    return Asked(
+        items=[each["text"] for each in inputs],
+        model=body["model"],
+        dimensions=parameters.get("dimension"),
+        purpose=parameters["input_type"],
+    )
+
+
+def _write_pinecone(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+    return {
+        "model": asked.named,
+        "vector_type": "dense",
+        "data": [{"values": each, "vector_type": "dense"} for each in _vectors(entries)],
+        "usage": {"total_tokens": tokens},
+    }
+
+
+def _read_snowflake(call: Call, _: str) -> Asked:
+    body = _checked(call.body, {"text": _listed_texts, "model": _text}, {}, invalid=400)
+    return Asked(items=body["text"], model=body["model"])
+
+
+def _write_snowflake(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+    # A vector that is None is left out, as elsewhere.
+    nested = [
+        msgspec.structs.replace(
+            each, embedding=None if each.embedding is None else [each.embedding]
+        )
+        for each in entries
+    ]
+    return {
+        "object": "list",
+        "data": _data(nested),
+        "model": asked.named,
+        "usage": {"total_tokens": tokens},
     }
 
 
@@ -458,7 +513,7 @@ _GEMINI_CONFIG: Mapping[str, Check] = {
 }
 
 
-def _read_gemini(call: Call, model: str) -> Asked:
+def _read_gemini(call: Call, model: str, *, named: bool = True) -> Asked:
     body = _checked(call.body, {"requests": _list}, {}, invalid=400)
     items: list[Item] = []
     widths: set[int | None] = set()
@@ -466,7 +521,7 @@ def _read_gemini(call: Call, model: str) -> Asked:
     for each in body["requests"]:
         request = _checked(
             each,
-            {"model": _one_of(f"models/{model}"), "content": _object},
+            {"content": _object, **({"model": _one_of(f"models/{model}")} if named else {})},
             {"embedContentConfig": _object, **_GEMINI_CONFIG},
             invalid=400,
         )
@@ -557,6 +612,8 @@ def _write_vertex(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
 
 def _read_titan(call: Call, model: str) -> Asked:
     optional: dict[str, Check] = {}
+    if model.startswith("arn:"):
+        model = "amazon.titan-embed-text-v2:0"  # every inference profile here is of this one
     if "v2" in model:
         optional = {
             "dimensions": _one_of(256, 512, 1024),
@@ -876,6 +933,22 @@ SPOKEN: Mapping[str, Sequence[Protocol]] = {
             key=None,
         )
     ],
+    "openrouter": [
+        _openai(
+            path="/api/v1/embeddings", fields={**_OURS, "input_type": _text, "provider": _object}
+        )
+    ],
+    "vercel": [_openai(fields=_DIMENSIONS)],
+    "novita": [_openai(path="/openai/v1/embeddings", fields=_BASE64)],
+    "venice": [_openai(path="/api/v1/embeddings", fields=_OURS)],
+    "mixedbread": [
+        _openai(
+            fields={**_DIMENSIONS, **_BASE64, "normalized": _boolean, "prompt": _text}, most=256
+        )
+    ],
+    "xinference": [_openai(key=None)],
+    "localai": [_openai(key=None)],
+    "dockermodelrunner": [_openai(path="/engines/v1/embeddings", key=None)],
     "infinity": [
         _openai(path="/embeddings", fields={**_OURS, "modality": _text}, key=None, invalid=422)
     ],
@@ -888,6 +961,37 @@ SPOKEN: Mapping[str, Sequence[Protocol]] = {
             most=96,
             too_many="invalid request: total number of texts must be at most {most} - received "
             "{count}",
+        )
+    ],
+    "foundry": [
+        Protocol(
+            path="/providers/cohere/v2/embed",
+            read=_read_cohere,
+            write=_write_cohere,
+            error=_flat,
+            most=96,
+            key="api-key",
+        )
+    ],
+    "pinecone": [
+        Protocol(
+            path="/embed",
+            read=_read_pinecone,
+            write=_write_pinecone,
+            error=_pinecone,
+            most=96,
+            too_many="Input length '{count}' exceeds inputs limit of {most} for model",
+            key="api-key",
+        )
+    ],
+    "snowflake": [
+        Protocol(
+            path="/api/v2/cortex/inference:embed",
+            read=_read_snowflake,
+            write=_write_snowflake,
+            error=_flat,
+            most=2048,
+            indexed=True,
         )
     ],
     "nomic": [
@@ -930,6 +1034,13 @@ SPOKEN: Mapping[str, Sequence[Protocol]] = {
             too_many="{count} instance(s) are allowed per prediction. Actual: {most}",
         ),
         Protocol(
+            path=_VERTEX + ":batchEmbedContents",
+            read=partial(_read_gemini, named=False),
+            write=_write_gemini,
+            error=_google,
+            most=100,
+        ),
+        Protocol(
             path=_VERTEX + ":embedContent",
             read=_read_gemini_one,
             write=_write_gemini_one,
@@ -939,7 +1050,7 @@ SPOKEN: Mapping[str, Sequence[Protocol]] = {
     ],
     "bedrock": [
         Protocol(
-            path=r"/model/(?P<model>(?:\w+\.)?amazon\.titan-embed[^/]*)/invoke",
+            path=r"/model/(?P<model>(?:\w+\.)?amazon\.titan-embed[^/]*|arn:[^/]+/\w+)/invoke",
             read=_read_titan,
             write=_write_titan,
             error=_flat,

@@ -1,6 +1,7 @@
 """Amazon Bedrock's `InvokeModel`, whose body is each model maker's own: Titan's, Nova's, Cohere's.
 
-The name of the model says whose. It may have a region before it, or be part of an ARN.
+The name of the model says whose. It may have a region before it, or be part of an ARN. That of an
+application inference profile does not say it: then the base model does.
 """
 
 import re
@@ -18,9 +19,10 @@ from embedway.providers.adapter import HttpCall, Reply, Row, merge
 from embedway.providers.adapters.cohere import Cohere
 from embedway.providers.floats import malformed, parse, stack
 
-_COHERE, _TITAN_1, _TITAN_2, _NOVA = DIALECTS = (
+_COHERE, _TITAN_1, _TITAN_G1, _TITAN_2, _NOVA = DIALECTS = (
     "cohere.embed",
     "amazon.titan-embed-text-v1",
+    "amazon.titan-embed-g1-text-02",
     "amazon.titan-embed-text-v2",
     "amazon.nova-2-multimodal-embeddings",
 )
@@ -158,11 +160,13 @@ class Bedrock:
 
 
 def _dialect(batch: Batch) -> str:
-    found = next((each for each in DIALECTS if each in batch.model), None)
+    names = (batch.model, batch.base_model)
+    found = next((each for name in names for each in DIALECTS if each in name), None)
     if found is None:
         raise InvalidRequest(
             f"{batch.model!r} is not the name of an embedding model of Cohere, Titan or Nova. "
-            "Choose one by a name that says which it is.",
+            "Choose one by a name that says which it is, or have base_model set for it in this "
+            "gateway's settings.",
             param="model",
         )
     return found

@@ -39,7 +39,8 @@ class Cloudflare(OpenAi):
         """See `embedway.providers.adapters.openai.OpenAi.fields`."""
         body = super().fields(batch)
         del body["model"]
-        body["text"] = body.pop("input")
+        # qwen3-embedding has a field for queries, which puts its instruction before them.
+        body[self._row.fields.purpose(batch) or "text"] = body.pop("input")
         return body
 
     def decode(self, reply: Reply, batch: Batch) -> Result:

@@ -1,4 +1,4 @@
-"""Vertex AI's two protocols: `predict`, and `embedContent` for Google's newer models."""
+"""Vertex AI's protocols: `predict`, and those of the Gemini API for Google's newer models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch, Result
-from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import ProviderError
 from embedway.providers import failures, usage
 from embedway.providers.adapter import HttpCall, Reply, Row, in_path, merge
 from embedway.providers.adapters.gemini import Embedding
 from embedway.providers.floats import malformed, parse, stack
 
+_GEMINI = "gemini-embedding"
 _NEWER = "gemini-embedding-2"
+"""Not even a single item of it is taken by `predict`."""
 
 
 class Statistics(msgspec.Struct):
@@ -50,8 +51,17 @@ class Embedded(msgspec.Struct, rename="camel"):
     truncated: bool = False
 
 
+class BatchEmbedded(msgspec.Struct, rename="camel"):
+    """The reply of `batchEmbedContents`."""
+
+    embeddings: list[Embeddings] | None = None
+    usage_metadata: msgspec.Raw = msgspec.Raw()
+    truncated: bool = False
+
+
 _PREDICTED = msgspec.json.Decoder(Predicted)
 _EMBEDDED = msgspec.json.Decoder(Embedded)
+_BATCH_EMBEDDED = msgspec.json.Decoder(BatchEmbedded)
 
 
 class Vertex:
@@ -62,13 +72,7 @@ class Vertex:
 
     def encode(self, batch: Batch) -> HttpCall:
         """See `embedway.providers.adapter.Adapter.encode`."""
-        newer = batch.model.startswith(_NEWER)
-        if newer and len(batch.items) > 1:
-            raise InvalidRequest(
-                f"{batch.model!r} takes one item a call. Send one, or have max_items = 1 set for "
-                "it in this gateway's settings.",
-                param="input",
-            )
+        method = _method(batch)
         fields = self._row.fields
         purpose = fields.purpose(batch)
         asked: dict[str, Any] = {}
@@ -76,18 +80,19 @@ class Vertex:
             asked["outputDimensionality"] = batch.dimensions
         if batch.truncate in fields.truncations:
             asked["autoTruncate"] = fields.truncations[batch.truncate]
-        if newer:
-            body = {
-                "content": {"parts": [{"text": batch.items[0]}]},
-                "embedContentConfig": asked | ({"taskType": purpose} if purpose else {}),
-            }
+        if method != "predict":
+            config = asked | ({"taskType": purpose} if purpose else {})
+            requests = [
+                {"content": {"parts": [{"text": item}]}, "embedContentConfig": config}
+                for item in batch.items
+            ]
+            body = requests[0] if method == "embedContent" else {"requests": requests}
         else:
             each = {"task_type": purpose} if purpose else {}
             body = {
                 "instances": [{"content": item, **each} for item in batch.items],
                 "parameters": asked,
             }
-        method = "embedContent" if newer else "predict"
         return HttpCall(
             path=f"{in_path(self._row.path, batch.model)}:{method}",
             body=merge(body, batch.extra),
@@ -95,8 +100,12 @@ class Vertex:
 
     def decode(self, reply: Reply, batch: Batch) -> Result:
         """See `embedway.providers.adapter.Adapter.decode`."""
-        newer = batch.model.startswith(_NEWER)
-        values, tokens, truncated = self._embedded(reply) if newer else self._predicted(reply)
+        read = {
+            "predict": self._predicted,
+            "embedContent": self._embedded,
+            "batchEmbedContents": self._batch_embedded,
+        }[_method(batch)]
+        values, tokens, truncated = read(reply)
         if truncated and batch.truncate == "none":
             malformed("an item was cut, which it was told not to do")
         return Result(vectors=stack(values, items=len(batch.items)), tokens=tokens)
@@ -119,3 +128,19 @@ class Vertex:
             raise self.error(reply)
         tokens = usage.tokens(answer.usage_metadata, "promptTokenCount")
         return [answer.embedding.values], tokens, answer.truncated
+
+    def _batch_embedded(self, reply: Reply) -> tuple[list[list[float]], int | None, bool]:
+        answer = parse(_BATCH_EMBEDDED, reply)
+        if answer.embeddings is None:
+            raise self.error(reply)
+        tokens = usage.tokens(answer.usage_metadata, "promptTokenCount")
+        cut = answer.truncated or any(each.statistics.truncated for each in answer.embeddings)
+        return [each.values for each in answer.embeddings], tokens, cut
+
+
+def _method(batch: Batch) -> str:
+    # As Google's own package chooses, but that it has `embedContent` for each single item of a
+    # Gemini model: what `predict` gives for gemini-embedding-001 is known from recorded replies.
+    if len(batch.items) > 1 and batch.model.startswith(_GEMINI):
+        return "batchEmbedContents"
+    return "embedContent" if batch.model.startswith(_NEWER) else "predict"

@@ -1,7 +1,7 @@
 """Companies that serve their own models by a protocol of their own."""
 
 from embedway.core.batch import Limits
-from embedway.providers.adapter import Fields, Row
+from embedway.providers.adapter import Address, Fields, Row
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -10,7 +10,8 @@ ROWS: tuple[Row, ...] = (
         adapter="embedway.providers.adapters.cohere:Cohere",
         base_url="https://api.cohere.com/v2",
         path="/embed",
-        key_variables=("COHERE_API_KEY", "CO_API_KEY"),
+        address=Address(variables=("CO_API_URL",), strip=("/v2", "/v1"), path="/v2"),
+        key_variables=("CO_API_KEY", "COHERE_API_KEY"),
         fields=Fields(
             dimensions="output_dimension",
             base64=("embedding_types", "base64"),
@@ -33,7 +34,9 @@ ROWS: tuple[Row, ...] = (
         name="voyage",
         title="Voyage AI",
         base_url="https://api.voyageai.com/v1",
-        key_variables=("VOYAGE_API_KEY",),
+        by_key={"al-": "https://ai.mongodb.com/v1"},
+        key_variables=("VOYAGE_API_KEY_PATH", "VOYAGE_API_KEY"),
+        key_files=("VOYAGE_API_KEY_PATH",),
         fields=Fields(
             dimensions="output_dimension",
             base64=("encoding_format", "base64"),
@@ -45,9 +48,9 @@ ROWS: tuple[Row, ...] = (
         # Some of its models take 320,000 tokens, some a million.
         limits=Limits(max_items=1000, max_tokens=120_000),
         hq_country="US",
-        source="docs.voyageai.com/reference/embeddings-api; the voyageai package",
-        notes="With a key that begins with al-, which is of MongoDB Atlas, declare base_url as "
-        "https://ai.mongodb.com/v1.",
+        source="docs.voyageai.com/reference/embeddings-api; the voyageai package, 0.5.0",
+        notes="Keys that begin with al- are of MongoDB Atlas and go to https://ai.mongodb.com/v1, "
+        "unless base_url is declared.",
     ),
     Row(
         name="jina",
@@ -82,6 +85,7 @@ ROWS: tuple[Row, ...] = (
         adapter="embedway.providers.adapters.nomic:Nomic",
         base_url="https://api-atlas.nomic.ai/v1",
         path="/embedding/text",
+        address=Address(variables=("ATLAS_API_PATH",), path="/v1"),
         key_variables=("NOMIC_API_KEY",),
         fields=Fields(
             dimensions="dimensionality",
@@ -109,7 +113,10 @@ ROWS: tuple[Row, ...] = (
         adapter="embedway.providers.adapters.huggingface:HuggingFace",
         base_url="https://router.huggingface.co/hf-inference",
         path="/models/{model}/pipeline/feature-extraction",
-        key_variables=("HF_TOKEN", "HUGGINGFACE_API_KEY", "HUGGINGFACEHUB_API_TOKEN"),
+        key_variables=(
+            *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+            *("HUGGINGFACE_API_KEY", "HUGGINGFACEHUB_API_TOKEN"),
+        ),
         fields=Fields(
             input_type="prompt_name",
             input_types={"query": "query", "document": "document"},
@@ -119,7 +126,9 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=32),
         hq_country="US",
         source="the huggingface_hub package",
-        notes="input_type asks for the prompt of that name, which the model must have. Counts no "
+        notes="The token file of a login, and HF_TOKEN_PATH, are not read: they are of the person "
+        "who logged in. HF_ENDPOINT and HF_INFERENCE_ENDPOINT are not of this API. "
+        "input_type asks for the prompt of that name, which the model must have. Counts no "
         "tokens. Models not served by Text Embeddings Inference may cut what is too long all the "
         "same. How many items a call may hold is not stated; calls are kept to 32.",
     ),
@@ -129,15 +138,17 @@ ROWS: tuple[Row, ...] = (
         adapter="embedway.providers.adapters.cloudflare:Cloudflare",
         base_url="https://api.cloudflare.com/client/v4/accounts/{account_id}/ai",
         path="/run/{model}",
+        address=Address(variables=("CLOUDFLARE_BASE_URL",), path="/accounts/{account_id}/ai"),
         key_variables=("CLOUDFLARE_API_TOKEN",),
         variables={"account_id": "CLOUDFLARE_ACCOUNT_ID"},
         fields=Fields(truncate="truncate_inputs", truncations={"none": False, "end": True}),
         limits=Limits(max_items=100),
         hq_country="US",
         source="developers.cloudflare.com/workers-ai; github.com/cloudflare/cloudflare-docs, 11316",
-        notes="Pools the English bge models by mean unless it is told pooling = cls, as the "
-        "catalog has it told. Counts no tokens. That it refuses what is too long is documented for "
-        "bge-m3 only. The limit of 100 items is from reports of users.",
+        notes="CLOUDFLARE_API_KEY and CLOUDFLARE_EMAIL are not read: such a key may do everything "
+        "in the account. Pools the English bge models by mean unless it is told pooling = cls, as "
+        "the catalog has it told. Counts no tokens. That it refuses what is too long is documented "
+        "for bge-m3 only. The limit of 100 items is from reports of users.",
     ),
     Row(
         name="watsonx",
@@ -156,8 +167,33 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=1000),
         hq_country="US",
         source="ibm.com/watsonx/developer; the ibm-watsonx-ai package",
-        notes="url is that of a region, such as https://us-south.ml.cloud.ibm.com. Needs "
+        notes="PROJECT_ID, SPACE_ID and USER_ACCESS_TOKEN, which IBM's package reads in its "
+        "notebooks, are not read: other programs use these names. "
+        "url is that of a region, such as https://us-south.ml.cloud.ibm.com. Needs "
         "project_id or space_id; of both, space_id is used. Refuses items that are too long, and "
         "cannot be told which side to cut. Uses one key only.",
+    ),
+    Row(
+        name="pinecone",
+        title="Pinecone Inference",
+        adapter="embedway.providers.adapters.pinecone:Pinecone",
+        base_url="https://api.pinecone.io",
+        path="/embed",
+        address=Address(variables=("PINECONE_CONTROLLER_HOST",)),
+        key_variables=("PINECONE_API_KEY",),
+        credentials="header:Api-Key",
+        fields=Fields(
+            dimensions="dimension",
+            input_type="input_type",
+            input_types={"query": "query", "document": "passage"},
+            truncate="truncate",
+            truncations={"none": "NONE", "end": "END"},
+        ),
+        limits=Limits(max_items=96),
+        hq_country="US",
+        source="docs.pinecone.io, models, 2026-04; the pinecone package, API 2026-07",
+        notes="Vectors are of passages unless input_type is query. dimensions are for "
+        "llama-text-embed-v2 only. PINECONE_ADDITIONAL_HEADERS is not read: headers cannot be "
+        "declared here.",
     ),
 )

@@ -2,7 +2,7 @@
 
 from embedway.core.batch import Limits
 from embedway.core.request import InputType
-from embedway.providers.adapter import Fields, Row
+from embedway.providers.adapter import Address, Fields, Row
 
 _GOOGLES: dict[InputType, str] = {
     "query": "RETRIEVAL_QUERY",
@@ -31,7 +31,8 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=2048, max_tokens=300_000),
         hq_country="US",
         source="Azure OpenAI's OpenAPI description, 2024-10-21; the openai package",
-        notes="The model is the name of the deployment. For the addresses that end in /openai/v1, "
+        notes="AZURE_OPENAI_AD_TOKEN is not read: such a token ends after an hour or so. The model "
+        "is the name of the deployment. For the addresses that end in /openai/v1, "
         "also those of Foundry, declare a provider of kind openai with that base_url.",
     ),
     Row(
@@ -40,7 +41,14 @@ ROWS: tuple[Row, ...] = (
         adapter="embedway.providers.adapters.gemini:Gemini",
         base_url="https://generativelanguage.googleapis.com/v1beta",
         path="/models/{model}:batchEmbedContents",
-        key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        address=Address(
+            variables=("GOOGLE_GEMINI_BASE_URL",), strip=("/v1beta", "/v1"), path="/v1beta"
+        ),
+        key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+        key_elsewhere={
+            "GOOGLE_GENAI_USE_ENTERPRISE": ("true", "1"),
+            "GOOGLE_GENAI_USE_VERTEXAI": ("true", "1"),
+        },
         credentials="header:x-goog-api-key",
         fields=Fields(
             dimensions="outputDimensionality", input_type="taskType", input_types=_GOOGLES
@@ -58,6 +66,16 @@ ROWS: tuple[Row, ...] = (
         title="Google Vertex AI",
         adapter="embedway.providers.adapters.vertex:Vertex",
         base_url="https://{region}-aiplatform.googleapis.com/v1/projects/{project}/locations/{region}",
+        regional={
+            "global": "https://aiplatform.googleapis.com/v1/projects/{project}/locations/global",
+            "us": "https://aiplatform.us.rep.googleapis.com/v1/projects/{project}/locations/us",
+            "eu": "https://aiplatform.eu.rep.googleapis.com/v1/projects/{project}/locations/eu",
+        },
+        address=Address(
+            variables=("GOOGLE_VERTEX_BASE_URL",),
+            strip=("/v1beta1", "/v1"),
+            path="/v1/projects/{project}/locations/{region}",
+        ),
         path="/publishers/google/models/{model}",
         key_variables=("GOOGLE_APPLICATION_CREDENTIALS",),
         variables={"project": "GOOGLE_CLOUD_PROJECT", "region": "GOOGLE_CLOUD_LOCATION"},
@@ -73,8 +91,10 @@ ROWS: tuple[Row, ...] = (
         hq_country="US",
         source="cloud.google.com/vertex-ai/generative-ai/docs; the google-genai package",
         notes="Needs pip install 'embedway[vertex]'. The key is the path of a credentials file. "
-        "Gemini's models take one item a call. For the location global declare base_url as "
-        "https://aiplatform.googleapis.com/v1/projects/PROJECT/locations/global.",
+        "No region is assumed: Google's own package takes global where none is set. Keys in "
+        "GOOGLE_API_KEY are of the Gemini API here. Several items of Gemini's models go by "
+        "batchEmbedContents, as Google's package 3.6.1 sends them; how many it takes is not "
+        "stated, and calls are kept to 100.",
     ),
     Row(
         name="bedrock",
@@ -85,7 +105,11 @@ ROWS: tuple[Row, ...] = (
         base_url="https://bedrock-runtime.{region}.amazonaws.com",
         path="/model/{model}/invoke",
         key_variables=("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID"),
-        variables={"region": "AWS_REGION"},
+        variables={"region": ("AWS_REGION", "AWS_DEFAULT_REGION")},
+        address=Address(
+            variables=("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"),
+            ignored_if="AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+        ),
         credentials="embedway.providers.aws:SigV4",
         # Under Cohere's names; Titan and Nova have others for the same, or nothing.
         fields=Fields(
@@ -104,8 +128,57 @@ ROWS: tuple[Row, ...] = (
         hq_country="US",
         source="docs.aws.amazon.com/bedrock, model parameters; the botocore package",
         notes="Needs pip install 'embedway[bedrock]', unless the key is a Bedrock API key. The key "
-        "may also be ID:SECRET, or ID:SECRET:TOKEN. Titan and Nova take one item a call, Cohere's "
-        "models 96; Titan knows no input_type and cannot be told to cut. AWS_DEFAULT_REGION is not "
-        "read.",
+        "may also be ID:SECRET, or ID:SECRET:TOKEN. For an application inference "
+        "profile, declare a model with its ARN as name; base_model says which model it is of, if "
+        "id does not. Titan and Nova take one item a call, Cohere's "
+        "models 96; Titan knows no input_type and cannot be told to cut. Endpoints in AWS' "
+        "configuration file are not read.",
+    ),
+    Row(
+        name="foundry",
+        title="Microsoft Foundry, models of Cohere",
+        adapter="embedway.providers.adapters.cohere:Cohere",
+        base_url="{endpoint}/providers/cohere/v2",
+        path="/embed",
+        key_variables=("AZURE_AI_API_KEY",),
+        variables={"endpoint": "AZURE_AI_API_BASE"},
+        credentials="header:api-key",
+        fields=Fields(
+            dimensions="output_dimension",
+            input_type="input_type",
+            input_types={
+                "query": "search_query",
+                "document": "search_document",
+                "classification": "classification",
+                "clustering": "clustering",
+            },
+            truncate="truncate",
+            truncations={"none": "NONE", "end": "END", "start": "START"},
+        ),
+        limits=Limits(max_items=90),
+        hq_country="US",
+        source="target addresses of Foundry's deployments, as several users report them, 2026-07 "
+        "to 2026-11; docs.cohere.com/docs/cohere-on-microsoft-azure",
+        notes="endpoint is that of the resource, https://NAME.services.ai.azure.com, without "
+        "/models. The model is the name of the deployment. Cohere's protocol: vectors are of "
+        "documents unless input_type says otherwise. Microsoft does not describe this address; a "
+        "user reports that 153 items are refused and 90 are taken, so calls are kept to 90. Models "
+        "of OpenAI there are asked by kind openai at https://NAME.services.ai.azure.com/openai/v1. "
+        "For serverless endpoints declare kind cohere with their address and /v2.",
+    ),
+    Row(
+        name="snowflake",
+        title="Snowflake Cortex",
+        adapter="embedway.providers.adapters.snowflake:Snowflake",
+        base_url="https://{account}.snowflakecomputing.com/api/v2/cortex",
+        path="/inference:embed",
+        key_variables=("SNOWFLAKE_PAT", "SNOWFLAKE_JWT"),
+        variables={"account": ("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_ACCOUNT_ID")},
+        limits=Limits(max_items=128),
+        hq_country="US",
+        source="docs.snowflake.com, vector embedding REST API, 2026; litellm 1.109.1",
+        notes="The key is a programmatic access token; a JWT ends within the hour. Write hyphens "
+        "for underscores of the account's name. It has no input types and cuts nothing on request. "
+        "How many items a call may hold is not stated; calls are kept to 128.",
     ),
 )

@@ -1,7 +1,7 @@
 """Hosts that speak OpenAI's protocol, each with its own words. To add one: add a row."""
 
 from embedway.core.batch import Limits
-from embedway.providers.adapter import Fields, Row
+from embedway.providers.adapter import Address, Fields, Row
 
 _BASE64 = ("encoding_format", "base64")
 # Numbers take so long to decode that a call of more would hold up all others.
@@ -16,11 +16,17 @@ ROWS: tuple[Row, ...] = (
         name="openai",
         title="OpenAI",
         base_url="https://api.openai.com/v1",
+        # The second is what LangChain and older versions of OpenAI's own package read.
+        address=Address(variables=("OPENAI_BASE_URL", "OPENAI_API_BASE")),
         key_variables=("OPENAI_API_KEY",),
+        key_elsewhere={"OPENAI_API_TYPE": ("azure", "azure_ad", "azuread")},
+        headers={"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"},
         fields=_OPENAI,
         limits=Limits(max_items=2048, max_tokens=300_000),
         hq_country="US",
-        source="github.com/openai/openai-openapi",
+        source="github.com/openai/openai-openapi; the openai package, 3.57.0",
+        notes="OPENAI_CUSTOM_HEADERS and OPENAI_ADMIN_KEY are not read: headers cannot be declared "
+        "here, and an admin key makes no embeddings.",
     ),
     Row(
         name="mistral",
@@ -38,6 +44,7 @@ ROWS: tuple[Row, ...] = (
         name="together",
         title="Together AI",
         base_url="https://api.together.xyz/v1",
+        address=Address(variables=("TOGETHER_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("TOGETHER_API_KEY",),
         limits=Limits(max_items=100),
         hq_country="US",
@@ -48,19 +55,22 @@ ROWS: tuple[Row, ...] = (
         name="fireworks",
         title="Fireworks AI",
         base_url="https://api.fireworks.ai/inference/v1",
+        address=Address(variables=("FIREWORKS_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("FIREWORKS_API_KEY",),
         fields=Fields(dimensions="dimensions"),
         limits=_NUMBERS,
         hq_country="US",
-        source="docs.fireworks.ai",
-        notes="Takes 2,048 items; as it gives numbers only, calls are kept to 256. Gives "
-        "vectors at the length that the model makes them; the gateway brings those of normalised "
-        "models to length one.",
+        source="docs.fireworks.ai; the fireworks-ai package, 1.2.30",
+        notes="FIREWORKS_CREDENTIAL_CMD is not read: no command is run for a key. "
+        "Takes 2,048 items; as it gives numbers only, calls are kept to 256. Gives vectors at the "
+        "length that the model makes them; the gateway brings those of normalised models to length "
+        "one.",
     ),
     Row(
         name="deepinfra",
         title="DeepInfra",
         base_url="https://api.deepinfra.com/v1",
+        address=Address(variables=("DEEPINFRA_BASE_URL",), strip=("/v1/openai", "/v1"), path="/v1"),
         key_variables=("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN"),
         fields=Fields(dimensions="dimensions", base64=_BASE64),
         limits=Limits(max_items=1024),
@@ -128,7 +138,18 @@ ROWS: tuple[Row, ...] = (
         base_url="https://dashscope-intl.aliyuncs.com/api/v1",
         other_path="/compatible-mode/v1",
         path="/services/embeddings/text-embedding/text-embedding",
-        key_variables=("DASHSCOPE_API_KEY",),
+        address=Address(
+            variables=("DASHSCOPE_COMPATIBLE_BASE_URL", "DASHSCOPE_HTTP_BASE_URL"),
+            strip=("/compatible-mode/v1", "/api/v1"),
+            path="/api/v1",
+        ),
+        key_variables=("DASHSCOPE_API_KEY", "DASHSCOPE_API_KEY_FILE_PATH"),
+        key_files=("DASHSCOPE_API_KEY_FILE_PATH",),
+        key_elsewhere={
+            "DASHSCOPE_API_REGION": (
+                *("cn-beijing", "cn-hongkong", "us-east-1", "eu-central-1", "ap-northeast-1"),
+            )
+        },
         fields=Fields(
             dimensions="dimension",
             input_type="text_type",
@@ -147,9 +168,11 @@ ROWS: tuple[Row, ...] = (
         source="alibabacloud.com/help/en/model-studio, text embedding, 2026-03; the dashscope "
         "package 2.0.2",
         notes="Its native protocol, for the compatible one drops input_type. Keys are of one "
-        "region: for China declare base_url as https://dashscope.aliyuncs.com/api/v1. Vectors are "
-        "of documents unless input_type is query; send instruct in extra_body with it to say what "
-        "queries are for.",
+        "region, here Singapore, while Alibaba's own package asks China: for China declare "
+        "base_url as https://dashscope.aliyuncs.com/api/v1, for another region its own. "
+        "DASHSCOPE_API_VERSION and DASHSCOPE_WORKSPACE_ID, which make up the addresses of other "
+        "regions, are not read. Vectors are of documents unless input_type is query; send instruct "
+        "in extra_body with it to say what queries are for.",
     ),
     Row(
         name="databricks",
@@ -161,14 +184,16 @@ ROWS: tuple[Row, ...] = (
         hq_country="US",
         source="docs.databricks.com, query embedding models",
         notes="The model is the name of the serving endpoint; host is https://, the workspace, and "
-        f"no slash at its end. {_UNSTATED_NOTE}",
+        "no slash at its end. Needs a token: DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET and "
+        f"DATABRICKS_CONFIG_PROFILE are not read. {_UNSTATED_NOTE}",
     ),
     Row(
         name="perplexity",
         title="Perplexity",
         adapter="embedway.providers.adapters.perplexity:Perplexity",
         base_url="https://api.perplexity.ai/v1",
-        key_variables=("PERPLEXITY_API_KEY",),
+        address=Address(variables=("PERPLEXITY_BASE_URL",), strip=("/v1",), path="/v1"),
+        key_variables=("PERPLEXITY_API_KEY", "PPLX_API_KEY"),
         fields=Fields(dimensions="dimensions"),
         limits=Limits(max_items=512, max_tokens=120_000),
         hq_country="US",
@@ -181,6 +206,7 @@ ROWS: tuple[Row, ...] = (
         title="NVIDIA API catalog",
         adapter="embedway.providers.adapters.nvidia:Nvidia",
         base_url="https://integrate.api.nvidia.com/v1",
+        address=Address(variables=("NVIDIA_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("NVIDIA_API_KEY",),
         fields=Fields(
             dimensions="dimensions",
@@ -196,5 +222,69 @@ ROWS: tuple[Row, ...] = (
         source="docs.nvidia.com/nim/nemo-retriever/text-embedding",
         notes="Vectors are of passages unless input_type is query. How many items a call may hold "
         "is not stated; calls are kept to 50, as NVIDIA's own client does.",
+    ),
+    Row(
+        name="openrouter",
+        title="OpenRouter",
+        base_url="https://openrouter.ai/api/v1",
+        key_variables=("OPENROUTER_API_KEY",),
+        fields=Fields(dimensions="dimensions", base64=_BASE64, user="user"),
+        limits=_UNSTATED,
+        hq_country="US",
+        source="openrouter.ai/docs, embeddings; the openrouter package; 2026-11",
+        notes="Hands texts to one of several hosts of a model, which may serve it at different "
+        "precisions: send provider in extra_body to name one. Its input_type is in the words of "
+        "the host and so is not sent. For hosts in Europe declare base_url as "
+        f"https://eu.openrouter.ai/api/v1. {_UNSTATED_NOTE}",
+    ),
+    Row(
+        name="vercel",
+        title="Vercel AI Gateway",
+        base_url="https://ai-gateway.vercel.sh/v1",
+        key_variables=("AI_GATEWAY_API_KEY",),
+        fields=Fields(dimensions="dimensions"),
+        limits=_UNSTATED,
+        hq_country="US",
+        source="vercel.com/docs/ai-gateway, OpenAI-compatible embeddings, 2026-09",
+        notes="VERCEL_OIDC_TOKEN is not read: such a token ends after hours. Hands texts to the "
+        f"maker of the model or to a host of it. {_UNSTATED_NOTE}",
+    ),
+    Row(
+        name="novita",
+        title="Novita AI",
+        base_url="https://api.novita.ai/openai/v1",
+        key_variables=("NOVITA_API_KEY",),
+        fields=Fields(base64=_BASE64),
+        limits=_UNSTATED,
+        hq_country="US",
+        source="novita.ai/docs/api-reference/model-apis-llm-create-embeddings, 2026",
+        notes=f"Takes a model, texts and a format, nothing else. {_UNSTATED_NOTE}",
+    ),
+    Row(
+        name="venice",
+        title="Venice",
+        base_url="https://api.venice.ai/api/v1",
+        key_variables=("VENICE_API_KEY",),
+        # A parameter of base64 is handed to whoever serves the model; numbers are always right.
+        fields=Fields(dimensions="dimensions", user="user"),
+        limits=_NUMBERS,
+        hq_country="US",
+        source="docs.venice.ai, embeddings; github.com/veniceai/skills, venice-embeddings; 2026",
+        notes="Refuses items that it estimates at over 8,192 tokens, whatever the model takes. "
+        "Keeps nothing for models that it calls private; others it hands to their makers. Takes "
+        "2,048 items; as it gives numbers only, calls are kept to 256.",
+    ),
+    Row(
+        name="mixedbread",
+        title="Mixedbread",
+        base_url="https://api.mixedbread.com/v1",
+        address=Address(variables=("MIXEDBREAD_BASE_URL",), strip=("/v1",), path="/v1"),
+        key_variables=("MXBAI_API_KEY", "MIXEDBREAD_API_KEY"),
+        fields=Fields(dimensions="dimensions", base64=_BASE64),
+        limits=Limits(max_items=256),
+        hq_country="US",
+        source="the mixedbread package, 2026-11; @langchain/mixedbread-ai, for the limit",
+        notes="Puts no prompt before texts by itself: send prompt in extra_body, or put the "
+        "model's before queries. What it does with items that are too long is not documented.",
     ),
 )

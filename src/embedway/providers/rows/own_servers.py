@@ -24,7 +24,8 @@ ROWS: tuple[Row, ...] = (
         own_server=True,
         port=11434,
         source="github.com/ollama/ollama, docs/api.md",
-        notes="Its native protocol: give base_url without /v1.",
+        notes="Its native protocol: give base_url without /v1. OLLAMA_HOST is not read, which may "
+        "be where a server listens; neither is OLLAMA_API_KEY, a key of ollama.com.",
     ),
     Row(
         name="lmstudio",
@@ -70,7 +71,9 @@ ROWS: tuple[Row, ...] = (
         port=8000,
         source="docs.vllm.ai, entrypoints/pooling",
         notes="Refuses items that are too long. To have them cut, send truncate_prompt_tokens and "
-        "truncation_side in extra_body. Refuses dimensions for models that are not Matryoshka.",
+        "truncation_side in extra_body; versions before mid-2026 ignore the latter and may cut the "
+        "other side, so truncate is not offered. Refuses dimensions for models that are not "
+        "Matryoshka.",
     ),
     Row(
         name="tei",
@@ -119,5 +122,40 @@ ROWS: tuple[Row, ...] = (
         source="github.com/ggml-org/llama.cpp, tools/server",
         notes="Refuses items longer than its context or its physical batch; start it with "
         "--embeddings and an --ubatch-size as large as the longest item.",
+    ),
+    Row(
+        name="xinference",
+        title="Xinference",
+        base_url="http://127.0.0.1:9997/v1",
+        key_variables=("XINFERENCE_API_KEY",),
+        limits=_ON_A_DESK,
+        own_server=True,
+        port=9997,
+        source="github.com/xorbitsai/inference, xinference/api/restful_api.py, 2026",
+        notes="Whether it takes dimensions and base64 depends on the model's engine, so neither is "
+        "sent.",
+    ),
+    Row(
+        name="localai",
+        title="LocalAI",
+        base_url="http://127.0.0.1:8080/v1",
+        key_variables=("LOCALAI_API_KEY",),
+        limits=_ON_A_DESK,
+        own_server=True,
+        source="localai.io/features/embeddings, 2026",
+        notes="Is not found by itself: its list of models is that of any server, and does not say "
+        "which make embeddings. What its backends take beyond texts differs, so nothing else is "
+        "sent.",
+    ),
+    Row(
+        name="dockermodelrunner",
+        title="Docker Model Runner",
+        base_url="http://127.0.0.1:12434/engines/v1",
+        limits=_ON_A_DESK,
+        own_server=True,
+        source="docs.docker.com/ai/model-runner, 2026",
+        notes="Is not found by itself: its list of models does not say which make embeddings. A "
+        "gateway in a container declares base_url as "
+        "http://model-runner.docker.internal/engines/v1.",
     ),
 )
