@@ -170,8 +170,8 @@ class Known:
         if stored := self._stored_home(model_id):
             return stored
         # Whoever is retired defined nothing so far, and never will.
-        alike = policies.of_one_space(deployments, policy)
-        return self.own(next((each for each in alike if each.id not in self.retired), first))
+        left = [each for each in deployments if each.id not in self.retired]
+        return self.own(policies.standard(left, policy) if left else first)
 
     def _stored_home(self, model_id: str) -> str | None:
         """The home as it was last, if a deployment's vectors defined it."""
