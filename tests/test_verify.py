@@ -22,8 +22,8 @@ from embedway.testing.vectors import scaled, vector_of
 
 KEY = "sk-right"
 MODEL = "some-model"
-WIDTHS = {"bedrock": 1024, "cohere": 1536}
-TRAINED = {"bedrock": 256, "cohere": 256}
+WIDTHS = {"bedrock": 1024, "cohere": 1536, "foundry": 1536}
+TRAINED = {"bedrock": 256, "cohere": 256, "foundry": 256}
 LIMIT = 40
 """Tokens that a text may have."""
 
@@ -44,7 +44,7 @@ price_per_mtok_usd = "0.1"
 
 
 def model_name(kind: str) -> str:
-    return {"cohere": "embed-v4.0"}.get(kind) or MODELS.get(kind, MODEL)
+    return {"cohere": "embed-v4.0", "foundry": "embed-v4.0"}.get(kind) or MODELS.get(kind, MODEL)
 
 
 def declared(kind: str, upstream: Upstream, folder: Path) -> Declared:

@@ -170,7 +170,8 @@ class Known:
         if stored := self._stored_home(model_id):
             return stored
         # Whoever is retired defined nothing so far, and never will.
-        left = [each for each in deployments if each.id not in self.retired]
+        alike = policies.of_one_space(deployments, policy)
+        left = [each for each in alike if each.id not in self.retired]
         return self.own(policies.standard(left, policy) if left else first)
 
     def _stored_home(self, model_id: str) -> str | None:
