@@ -29,6 +29,8 @@ CODES: tuple[tuple[str, Kind], ...] = (
     (r"max_tokens_per_request", "batch_too_large"),
     (r"context_length_exceeded|input_token_limit_exceeded|exceed_context_size", "item_too_long"),
     (r"model_not_found|input_model_not_found|deploymentnotfound|resourcenotfound", "model"),
+    # Azure, 400 (github.com/Azure-Samples/azure-search-openai-demo, 3057, 2026-05-11)
+    (r"unavailable_model|unknown_model", "model"),
     (r"invalid_api_key|auth_|authz_|authentication|unauthenticated|permission_denied|"
      r"unrecognizedclient|expiredtoken|accessdenied|invalidsignature|invalidapikey|"
      r"incompletesignature|missingauthenticationtoken", "credentials"),
@@ -48,6 +50,7 @@ WORDS: tuple[tuple[str, Kind], ...] = (
     (r"exceeds the available context size", "item_too_long"),  # llama.cpp
     (r"not allowed to generate embeddings from this model", "model"),  # OpenAI, 403
     (r"^model disabled", "model"),  # SiliconFlow, 403
+    (r"^\S+ is not a valid model id", "model"),  # OpenRouter, 400
     (r"^no models loaded", "model"),  # LM Studio, 400
     (r"^no route for that uri", "model"),  # Cloudflare, 400, of a name without @cf/
     (r"reduced rate limits", "rate_limit"),  # Voyage, of accounts without a means of payment
@@ -77,6 +80,7 @@ WORDS: tuple[tuple[str, Kind], ...] = (
     (r"maximum input length is \d+", "item_too_long"),  # OpenAI: Invalid 'input[1]': ...
     (r"must have less than \d+ characters", "item_too_long"),  # TEI, 413 or 422
     (r"text cannot exceed \d+ tokens", "item_too_long"),  # Jina (pingcap/autoflow, 282)
+    (r"^max tokens of \d+ exceeded", "item_too_long"),  # Snowflake, 400 (its embed REST API)
     (r"model[ =].{0,80}(not found|does not exist|is not supported|not available|unknown)|"
      r"no such model|unknown model|invalid model|does not have access to model|"
      r"supported by provider|model identifier is invalid|"

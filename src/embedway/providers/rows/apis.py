@@ -189,6 +189,8 @@ ROWS: tuple[Row, ...] = (
             truncate="truncate",
             truncations={"none": "NONE", "end": "END"},
         ),
+        # A plan's tokens of a month, which 429 says too (docs.pinecone.io, database limits).
+        failures=((r"reached the embedding token limit .{0,120} for the current month", "quota"),),
         limits=Limits(max_items=96),
         hq_country="US",
         source="docs.pinecone.io, models, 2026-04; the pinecone package, API 2026-07",

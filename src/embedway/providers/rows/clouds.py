@@ -174,6 +174,8 @@ ROWS: tuple[Row, ...] = (
         path="/inference:embed",
         key_variables=("SNOWFLAKE_PAT", "SNOWFLAKE_JWT"),
         variables={"account": ("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_ACCOUNT_ID")},
+        # With 400, as if it were the client's fault (docs.snowflake.com, embed REST API).
+        failures=((r"all requests were throttled by remote service", "overloaded"),),
         limits=Limits(max_items=128),
         hq_country="US",
         source="docs.snowflake.com, vector embedding REST API, 2026; litellm 1.109.1",
