@@ -174,10 +174,12 @@ def load(
     def client() -> None:
         link = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=120)
         with contextlib.closing(link):
-            while not over.is_set() and ask_once(link, idle_since_s=time.monotonic()):
-                pass
+            since_s: float | None = time.monotonic()
+            while since_s is not None and not over.is_set():
+                since_s = ask_once(link, idle_since_s=since_s)
 
-    def ask_once(link: http.client.HTTPConnection, *, idle_since_s: float) -> bool:
+    def ask_once(link: http.client.HTTPConnection, *, idle_since_s: float) -> float | None:
+        """Since when the connection may be idle: when it was last asked; None at the end."""
         request = ask(next(numbers))
         credentials = {"authorization": f"Bearer {gateway.key}"}
         sent_s = None
@@ -186,7 +188,7 @@ def load(
                 try:
                     link.connect()
                 except ConnectionRefusedError:
-                    return False
+                    return None
                 idle_since_s = time.monotonic()
             link.request("POST", PATH, json.dumps(request), credentials | dict(headers or {}))
             sent_s = time.monotonic()
@@ -196,12 +198,12 @@ def load(
             # On a machine this busy a client may be idle for longer than any server waits for it.
             if (sent_s or time.monotonic()) - idle_since_s < LONGEST_IDLE_S:
                 seen.broken.append(error)
-            return False
+            return None
         if reply.status == 200:
             seen.answers.append((request, json.loads(content)))
         else:
             seen.refused.append(reply.status)
-        return True
+        return sent_s
 
     threads = [threading.Thread(target=client, daemon=True) for _ in range(connections)]
     for thread in threads:

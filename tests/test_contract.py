@@ -611,9 +611,9 @@ def test_wrong_methods(client: httpx.Client, routes: dict[str, set[str]]) -> Non
             answer = client.request(method, path, content=b"{}")
             message = refusal(answer, 405)
             assert method in message and f"Use {min(methods)}" in message
-            assert set(answer.headers["allow"].split(", ")) == methods
-        if "HEAD" not in methods:
-            assert client.head(path).status_code == 405
+            assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == methods
+        health = path in {"/livez", "/readyz"}  # probes ask them by HEAD too
+        assert client.head(path).status_code == (200 if health else 405)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])

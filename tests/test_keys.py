@@ -108,7 +108,7 @@ def test_restricted_keys(tmp_path: Path):
         (["--model", "auto", "--model", "oto"], "'oto'"),
         (["--model", "azure:text-embedding-3-small"], "there are embedway, openai, mistral"),
         (["--model", ""], "''"),
-        (["--provider", "mistrall"], "there are embedway, openai, mistral"),
+        (["--provider", "mistrall"], "Enabled: embedway, openai, mistral."),
         (["--provider", "openai", "--provider", "azure"], "'azure'"),
     ],
 )

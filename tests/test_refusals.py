@@ -185,10 +185,7 @@ def test_counts_in_doubt_are_not_added_twice(postgres_url: str) -> None:
 
 def test_counts_wait_for_a_database_that_is_away(tmp_path: Path) -> None:
     """Refusals are counted while the database is away, and written once it is back."""
-    path = tmp_path / "test.db"
-    engine = database.connect(path)
-    engine.dispose()
-    gone = tmp_path / "gone.db"
+    engine = database.connect(tmp_path / "test.db")
     tried = Counter[str]()
 
     class Store(SqlRefusals):
@@ -196,16 +193,20 @@ def test_counts_wait_for_a_database_that_is_away(tmp_path: Path) -> None:
             tried["to write"] += 1
             await super().add(counts)
 
+    def rename(table: str, name: str) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {table} RENAME TO {name}")
+
     async def count() -> None:
         with closing(Store(engine)) as store:
             counts = RefusalCounts(store, now_ms=lambda: NOW_MS, write_every_s=0, max_waiting=2)
-            path.rename(gone)
+            rename("refusals", "away")
             for reason in ("a", "b", "c", "a"):
                 counts.add(reason)
             while tried["to write"] < 3:
                 await asyncio.sleep(0)
             counts.add("b")
-            gone.rename(path)
+            rename("away", "refusals")
             await counts.aclose()
 
     asyncio.run(count())
