@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import Gateway, Minilm, get
+from raw_http import until
 
 from embedway.testing import Call, Misbehaviour, Reply, Upstream, vector_of
 
@@ -304,7 +305,7 @@ def test_odd_usage_is_told(gateway: Gateway, upstream: Upstream, usage: Any) -> 
     assert_right(answer, texts)
     assert answer.json()["usage"]["prompt_tokens"] > 0
     assert unreadable(gateway) == before + 1
-    assert "provider usage unreadable" in gateway.log.read_text()
+    until(lambda: "provider usage unreadable" in gateway.log.read_text())
     [row] = [each for each in gateway.usage("user") if each["user"] == model]
     assert row["estimated_tokens"] == row["tokens"]
 
