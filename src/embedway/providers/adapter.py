@@ -225,6 +225,7 @@ DECIDED = frozenset(
     {
         *("input", "inputs", "texts", "text", "images", "content", "contents", "requests"),
         *("instances", "inputtext", "inputimage", "model", "modelid", "messages"),
+        *("queries", "documents"),
         *("encodingformat", "embeddingtype", "embeddingtypes", "outputdtype", "embeddtype"),
         *("dimensions", "outputdimension", "outputdimensionality", "dimensionality"),
         *(
