@@ -439,6 +439,8 @@ def test_the_environments_address(row: Row, address: Address, name: str) -> None
         moved = found(**env, **{name: url})[row.name]
         assert moved.url == "http://10.0.0.5:4000/proxy" + address.path.format_map(usual.values)
         assert moved.origin == f"{key}, {name}"
+        with_query = found(**env, **{name: f"{url}?version=1"})[row.name]
+        assert with_query.url == f"{moved.url}?version=1"
     for url in ("10.0.0.5:4000", "https://x/{region}/v1"):
         assert f"{row.name}: {name}: it must begin with https://" in left_out(**env, **{name: url})
     own = usual.url.removesuffix(address.path.format_map(usual.values))

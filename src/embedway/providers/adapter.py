@@ -109,11 +109,11 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     def base_url(self, address: str) -> str:
         """The base URL for what one of `variables` holds, with the `{variables}` of `path`."""
-        address = address.rstrip("/")
-        end = next((each for each in self.strip if address.endswith(each)), "")
         # Braces of the address are its own; none is the name of a variable.
-        root = address.removesuffix(end).replace("{", "{{").replace("}", "}}")
-        return root + self.path
+        place, mark, query = address.replace("{", "{{").replace("}", "}}").partition("?")
+        place = place.rstrip("/")
+        end = next((each for each in self.strip if place.endswith(each)), "")
+        return place.removesuffix(end) + self.path + mark + query
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
