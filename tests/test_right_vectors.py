@@ -351,8 +351,15 @@ def test_dashscope_tells_queries_from_documents(gateway: Gateway, upstream: Upst
             "parameters cannot set dimensions",
         ),
         ({"vllm": {"models": [{"id": "m", "apply_prompts": True}]}}, "Set prompts too."),
+        (
+            {"vllm": {"models": [{"id": "m", "input_types": {"query": "query"}}]}},
+            "input_types cannot be said to a provider of kind 'vllm'",
+        ),
     ],
-    ids=["address of another protocol", "field of the kind", "field of every kind", "no prompts"],
+    ids=[
+        *("address of another protocol", "field of the kind", "field of every kind", "no prompts"),
+        "no field for input types",
+    ],
 )
 def test_settings_that_cannot_be(section: dict, said: str) -> None:
     """What an operator sets that would not reach the provider is refused, with the cure."""

@@ -389,6 +389,11 @@ def _why_not(model: Model, row: Row) -> str | None:
     fields, deployment = row.fields, model.deployments[0]
     if deployment.apply_prompts and not model.prompts:
         return "apply_prompts is true, but it has no prompts. Set prompts too."
+    if deployment.input_types and not (fields.input_type or fields.words_are_fields):
+        return (
+            f"input_types cannot be said to a provider of kind {row.name!r}. Leave them out, or "
+            "set prompts and apply_prompts = true."
+        )
     encoding = fields.base64[0] if fields.base64 else ""
     sent = (fields.dimensions, encoding, fields.user, fields.input_type, fields.truncate)
     decided = DECIDED.union(spelled(name) for name in sent if name)

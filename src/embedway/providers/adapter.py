@@ -53,6 +53,8 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     input_type: str | None = None
     input_types: Mapping[InputType, str] = {}
+    words_are_fields: bool = False
+    """Whether each word for an input type is the name of the field that then holds the texts."""
     truncate: str | None = None
     truncations: Mapping[Truncate, Any] = {}
     """The value for each way of cutting that the provider offers; `none` refuses."""
