@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -116,7 +117,7 @@ def update(
     if kinds:
         names = escape(", ".join(sorted(kinds)))
         err.print(f"Not known to this release, and so never asked: {names}.")
-    again = f"embedway catalog update {source} --sha256 {sha256} --yes"
+    again = f"embedway catalog update {shlex.quote(source)} --sha256 {sha256} --yes"
     _ask(f"Use the catalog of {new.day} from the next start on?", again, yes=yes)
     file = catalogs.take(loaded.settings, content)
     err.print(f"Kept in {escape(str(file))}. Gateways use it from their next start.")
