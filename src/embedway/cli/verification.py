@@ -242,7 +242,14 @@ class Verification:
         return Check(name="too long", run=run, tokens=tokens, skipped=skipped)
 
     def _wrong_key(self) -> Check:
-        made_up = msgspec.structs.replace(self._declared, keys=[MADE_UP_KEY])
+        declared = self._declared
+        # The start of a key may say at which address it is taken.
+        starts = [""] + [
+            each
+            for each in declared.row.by_key
+            if declared.keys[:1] and declared.keys[0].startswith(each)
+        ]
+        made_up = msgspec.structs.replace(declared, keys=[starts[-1] + MADE_UP_KEY])
 
         async def run() -> Found:
             return self._ignored(
