@@ -110,7 +110,7 @@ def prove(model: Model = None, as_json: AsJson = False) -> None:
         (each, told) for each in deployments for told in _input_types(known, each)
     ]
     retired = known.spaces.known.retired
-    wanted = [
+    wanted: list[_Wanted] = [
         (each, told)
         for each, told in (*probed, *_to_compare_with(known, probed))
         if each.id not in retired
