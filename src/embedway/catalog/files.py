@@ -237,23 +237,21 @@ def _of_one(model: Model) -> Iterator[str]:
 
 
 def _possible(name: str, value: object) -> bool:
+    if isinstance(value, dict):
+        facts = cast("dict[str, object]", value)
+        return all(_possible(key, each) for key, each in facts.items())
+    if isinstance(value, list):
+        return all(_possible(name, each) for each in cast("list[object]", value))
     match value:
-        case bool() | date() | Decimal():
-            return True
-        case int():
+        case int() if not isinstance(value, bool):
             most = MAX_WIDTH if "dimensions" in name else 2**31
             return 1 <= value <= most
+        case float():
+            return math.isfinite(value)
         case str():
             # What would move the cursor of a terminal is in no honest fact.
             text = value.replace("\n", "").replace("\t", "")
             return len(value) <= MAX_PROMPT_CHARACTERS and (text.isprintable() or not text)
-        case list():
-            return all(_possible(name, each) for each in cast("list[object]", value))
-        case float():
-            return math.isfinite(value)
-        case dict():
-            facts = cast("dict[str, object]", value)
-            return all(_possible(key, each) for key, each in facts.items())
         case _:
             return True
 

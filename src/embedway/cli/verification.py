@@ -244,12 +244,9 @@ class Verification:
     def _wrong_key(self) -> Check:
         declared = self._declared
         # The start of a key may say at which address it is taken.
-        starts = [""] + [
-            each
-            for each in declared.row.by_key
-            if declared.keys[:1] and declared.keys[0].startswith(each)
-        ]
-        made_up = msgspec.structs.replace(declared, keys=[starts[-1] + MADE_UP_KEY])
+        known = "".join(declared.keys[:1])
+        start = next((each for each in declared.row.by_key if known.startswith(each)), "")
+        made_up = msgspec.structs.replace(declared, keys=[start + MADE_UP_KEY])
 
         async def run() -> Found:
             return self._ignored(

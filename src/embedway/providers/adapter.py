@@ -225,7 +225,17 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 # get other vectors than it is told, or in a shape that no check understands.
 DECIDED = frozenset(
     {
-        *("input", "inputs", "texts", "text", "images", "content", "contents", "requests"),
+        *(
+            "contexts",
+            "input",
+            "inputs",
+            "texts",
+            "text",
+            "images",
+            "content",
+            "contents",
+            "requests",
+        ),
         *("instances", "inputtext", "inputimage", "model", "modelid", "messages"),
         *("queries", "documents"),
         *("encodingformat", "embeddingtype", "embeddingtypes", "outputdtype", "embeddtype"),
