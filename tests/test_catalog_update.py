@@ -156,7 +156,7 @@ def test_an_update_and_back(folder: Folder) -> None:
     assert (shown["catalog"], shown["date"]) == (str(folder.kept), str(DATE))
     assert shown["sha256"] == digest(new.encode())
     assert folder.kept.stat().st_mode & 0o077 == 0
-    assert "This catalog is in use." in folder.update(new).stdout
+    assert "This catalog is in use already." in folder.update(new).stderr
     back = folder.run("reset", "--yes")
     assert back.returncode == 0, back.stderr
     assert folder.shown()["catalog"] == "the one of this release"

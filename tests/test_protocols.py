@@ -287,8 +287,10 @@ def test_several_of_gemini_on_vertex(gateway: Gateway, upstream: Upstream, name:
 @pytest.mark.parametrize("model", ["titan-embed-text-v2", "profiled"])
 def test_inference_profiles(gateway: Gateway, upstream: Upstream, model: str) -> None:
     """A profile's ARN is asked in the words of the model that its declaration says it is of."""
-    got = vectors(gateway.embed(model=f"profiles:{model}", input="a"))
-    assert len(got[0]) == 1024
+    answer = gateway.embed(model=f"profiles:{model}", input="a", input_type="query")
+    assert len(vectors(answer)[0]) == 1024
+    # Titan cannot be told, and so its vectors are not of a space that says it was.
+    assert "prompt-none" in answer.headers["x-embedway-space"]
     [call] = upstream.calls
     assert "application-inference-profile" in call.path
     assert call.body == {"inputText": "a", "normalize": True, "embeddingTypes": ["float"]}

@@ -26,7 +26,6 @@ from embedway.cli.terminal import (
     fail,
     load_providers,
     load_settings,
-    out,
     print_json,
     print_table,
     reject,
@@ -105,7 +104,7 @@ def update(
         fail(f"{source}: {error}. Nothing is changed.")
     used = catalogs.in_use(loaded.settings)
     if used.sha256 == found:
-        out.print("This catalog is in use.")
+        err.print("This catalog is in use already.")
         return
     if new.day < used.date:
         fail(

@@ -359,7 +359,8 @@ def _models(
     known = {model.id: model for model in of_catalog}
     for section in told_of:
         told: dict[str, Any] = section.model_dump(exclude_none=True)
-        model = known.get(section.id) or Model(
+        model = known.get(section.id) or _behind(section, declared.row, of_catalog)
+        model = model or Model(
             id=section.id,
             owned_by=declared.name,
             trained_dimensions="unknown" if declared.row.own_server else [],
@@ -384,6 +385,15 @@ def _models(
         if reason := why_not(made, deployment, declared.row):
             raise ConfigError(f"{where}: model {made.id!r}: {reason}")
         yield made
+
+
+def _behind(section: ModelSettings, row: Row, of_catalog: Sequence[Model]) -> Model | None:
+    """The model of the catalog that is behind a name of the operator's own, under its id."""
+    for model in of_catalog:
+        names = [each.name or model.id for each in model.deployments if each.provider == row.name]
+        if section.base_model is not None and section.base_model in names:
+            return msgspec.structs.replace(model, id=section.id)
+    return None
 
 
 def why_not(model: Model, deployment: Deployment, row: Row) -> str | None:
