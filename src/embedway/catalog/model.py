@@ -1,6 +1,7 @@
 """What is known of a model: its vectors, its limits, its files, and who serves it."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -185,6 +186,14 @@ class Served(msgspec.Struct, frozen=True, dict=True):
     def name(self) -> str:
         """What the provider calls the model."""
         return self.deployment.name or self.model.id
+
+    @property
+    def clients_name(self) -> str:
+        """The name as clients may read it: without the operator's account or project."""
+        if not re.search(r"^arn:|(^|/)(accounts|projects)/", self.name):
+            return self.name
+        end = self.name.rpartition("/")[2]
+        return end.rpartition(":")[2] if end.startswith("arn:") else end
 
     @property
     def label(self) -> str:
