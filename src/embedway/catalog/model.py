@@ -1,7 +1,6 @@
 """What is known of a model: its vectors, its limits, its files, and who serves it."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from embedway.core.batch import clients_name
 from embedway.core.request import InputType
 from embedway.core.spaces import SpaceId
 
@@ -190,10 +190,7 @@ class Served(msgspec.Struct, frozen=True, dict=True):
     @property
     def clients_name(self) -> str:
         """The name as clients may read it: without the operator's account or project."""
-        if not re.search(r"^arn:|(^|/)(accounts|projects)/", self.name):
-            return self.name
-        end = self.name.rpartition("/")[2]
-        return end.rpartition(":")[2] if end.startswith("arn:") else end
+        return clients_name(self.name)
 
     @property
     def label(self) -> str:

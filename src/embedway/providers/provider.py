@@ -20,6 +20,8 @@ from embedway.providers.secrets import Secrets
 _log = structlog.get_logger("embedway.providers")
 
 MAX_FLOAT_CHARACTERS = 32
+MAX_EXTRA_CHARACTERS = 2**16
+"""Of the client's own fields, how much is compared with a refusal."""
 MAX_WIDTH = 4096
 """Of the widest vectors there commonly are; bounds a reply where the width is not known."""
 
@@ -177,7 +179,8 @@ def _plain(field: str) -> str:
 
 def _words(extra: Mapping[str, Any]) -> frozenset[str]:
     """The words of the client's own fields and of what it put there, in lower case."""
-    return frozenset(re.findall(r"\w+", msgspec.json.encode(extra).decode().lower()))
+    said = f"{' '.join(extra)} {msgspec.json.encode(extra).decode()}"
+    return frozenset(re.findall(r"\w+", said[:MAX_EXTRA_CHARACTERS].lower()))
 
 
 def build(declared: Declared) -> Provider:
