@@ -353,10 +353,12 @@ class _Leg:
         Each half is sent once; if one is refused and the other is not, the search goes on in it.
         If both are, or if only one was sent at all, the reason may as well be in the request; where
         it cannot be, each of them holds such an item (`of_several`), and the search goes on in the
-        first. An item is named only if another part of the batch passes.
+        first. An item is named if it was the only one, or if another part of the batch passes.
         """
         if self._alone:
             return None
+        if len(batch.items) == 1:
+            return offset
         try:
             # What is left of the time belongs to the answer.
             async with asyncio.timeout(self._left_s() / 2):

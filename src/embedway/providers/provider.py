@@ -21,7 +21,7 @@ _log = structlog.get_logger("embedway.providers")
 
 MAX_FLOAT_CHARACTERS = 32
 MAX_EXTRA_CHARACTERS = 2**16
-"""Of the client's own fields, how much is compared with a refusal."""
+"""How much of the client's own fields is compared with a refusal; more would hold others up."""
 MAX_WIDTH = 4096
 """Of the widest vectors there commonly are; bounds a reply where the width is not known."""
 
