@@ -424,3 +424,37 @@ def test_vectors_are_marked_unless_they_cannot_change() -> None:
         *("prompts", "tokenizer", "token_ids", "name", "quantisation"),
     }
     assert date(2026, 1, 1) < DATE
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ('parameters = { model = "x" }', "parameters cannot set model"),
+        ("parameters = { dimensions = 8 }", "parameters cannot set dimensions"),
+        ("parameters = { a = nan }", "parameters cannot be"),
+        ("apply_prompts = true", "it has no prompts"),
+    ],
+)
+def test_what_no_call_can_carry(folder: Folder, said: str, reason: str) -> None:
+    """A deployment that could not be asked as it is described is refused, as in settings."""
+    text = second("m").replace('provider = "openai"', f'provider = "openai", {said}')
+    done = folder.update(PACKAGED + text)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "Nothing is changed." in done.stderr
+    assert not folder.kept.exists()
+
+
+def test_auto_is_no_id(folder: Folder) -> None:
+    """No model of a catalog can be called as this gateway calls its usual one."""
+    done = folder.update(PACKAGED + second("auto"))
+    assert done.returncode == 1
+    assert "'auto' is this gateway's own word" in done.stderr
+
+
+@pytest.mark.parametrize(("source", "status"), [("https://[", 2), ("~nobody/catalog.toml", 1)])
+def test_odd_sources(folder: Folder, source: str, status: int) -> None:
+    """What is neither a file nor an address is said in a line."""
+    done = folder.run("update", source, "--sha256", "0" * 64)
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False)
+    assert source in done.stderr

@@ -243,6 +243,9 @@ retires = {gone}
     assert embedway("db", "init", env=env, cwd=tmp_path).returncode == 0
     shown = embedway("models", "show", "rack:soon", env=env, cwd=tmp_path)
     assert f"{soon}, successor new, https://rack.example/dates" in shown.stdout, shown.stderr
+    proven = embedway("spaces", "prove", env=env, cwd=tmp_path)
+    assert "rack:soon did not answer the probe" in proven.stderr
+    assert "rack:gone did not answer" not in proven.stderr
 
 
 def served(**facts: object) -> Served:

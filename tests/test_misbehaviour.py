@@ -18,7 +18,7 @@ from embedway.testing import MISBEHAVIOURS, Upstream, vector_of
 CASES = 700
 """Deployments of openai: who was limited, or failed, is left alone, so each case has its own."""
 WIDTH = 1536
-OTHERS = ("cohere", "gemini", "ollama", "tei")
+OTHERS = ("cohere", "dashscope", "gemini", "ollama", "pinecone", "snowflake", "tei")
 OTHER_WIDTH = 64
 TIMEOUT_S = 1.5
 ENOUGH_S = 15
@@ -145,7 +145,8 @@ def gateway(
 ) -> Iterator[Gateway]:
     """One gateway in front of the upstream, which it takes for several providers."""
     folder = tmp_path_factory.mktemp("misbehaviour")
-    paths = {"openai": "/v1", "cohere": "/v2", "gemini": "/v1beta", "ollama": "", "tei": ""}
+    paths = {"openai": "/v1", "cohere": "/v2", "dashscope": "/api/v1", "gemini": "/v1beta"}
+    paths |= {"ollama": "", "pinecone": "", "snowflake": "/api/v2/cortex", "tei": ""}
     sections = [
         f'[providers.{name}]\nbase_url = "{upstream.url}/{name}{path}"\napi_key = "{LONG}"\n'
         + (

@@ -439,6 +439,8 @@ def test_the_environments_address(row: Row, address: Address, name: str) -> None
         moved = found(**env, **{name: url})[row.name]
         assert moved.url == "http://10.0.0.5:4000/proxy" + address.path.format_map(usual.values)
         assert moved.origin == f"{key}, {name}"
+        with_query = found(**env, **{name: f"{url}?version=1"})[row.name]
+        assert with_query.url == f"{moved.url}?version=1"
     for url in ("10.0.0.5:4000", "https://x/{region}/v1"):
         assert f"{row.name}: {name}: it must begin with https://" in left_out(**env, **{name: url})
     own = usual.url.removesuffix(address.path.format_map(usual.values))
@@ -573,3 +575,14 @@ def test_the_region_of_aws() -> None:
         assert f".{region}." in found(**key, **variables)["bedrock"].url
     ignored = {"AWS_ENDPOINT_URL": "http://x:1", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
     assert "amazonaws.com" in found(**key, AWS_REGION="eu-west-3", **ignored)["bedrock"].url
+
+
+def test_a_password_in_an_address_is_not_printed(tmp_path: Path) -> None:
+    """An address from the environment that is refused is shown without what it hides."""
+    toml = "local_servers = false\n[providers.openai]\napi_key = 'k'\n"
+    done = run(
+        tmp_path, "providers", "list", toml=toml, OPENAI_BASE_URL="https://user:hidden@x.example/v1"
+    )
+    assert done.returncode == 1
+    assert "an address with a user in it" in done.stderr
+    assert "hidden" not in done.stderr

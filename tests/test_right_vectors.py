@@ -199,6 +199,18 @@ def test_what_a_deployment_fixes_cannot_be_changed(
     assert calls_with(upstream, "not sent") == []
 
 
+@pytest.mark.parametrize("field", ["queries", "documents"])
+def test_texts_are_not_sent_beside_the_input(
+    gateway: Gateway, upstream: Upstream, field: str
+) -> None:
+    """A client cannot have texts embedded that nobody counts."""
+    reply = gateway.embed(
+        model="cloudflare:qwen3-embedding-0.6b", input="not billed", extra_body={field: ["more"]}
+    )
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, field)
+    assert calls_with(upstream, "not billed") == []
+
+
 PROMPTS = {
     "query": ("task: search result | query: ", "prompt-retrieval"),
     "document": ("title: none | text: ", "prompt-retrieval"),
@@ -339,8 +351,15 @@ def test_dashscope_tells_queries_from_documents(gateway: Gateway, upstream: Upst
             "parameters cannot set dimensions",
         ),
         ({"vllm": {"models": [{"id": "m", "apply_prompts": True}]}}, "Set prompts too."),
+        (
+            {"vllm": {"models": [{"id": "m", "input_types": {"query": "query"}}]}},
+            "input_types cannot be said to a provider of kind 'vllm'",
+        ),
     ],
-    ids=["address of another protocol", "field of the kind", "field of every kind", "no prompts"],
+    ids=[
+        *("address of another protocol", "field of the kind", "field of every kind", "no prompts"),
+        "no field for input types",
+    ],
 )
 def test_settings_that_cannot_be(section: dict, said: str) -> None:
     """What an operator sets that would not reach the provider is refused, with the cure."""

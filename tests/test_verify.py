@@ -292,3 +292,18 @@ def test_command_that_cannot_begin(upstream: Upstream, tmp_path: Path) -> None:
     status, _, said = run(tmp_path, upstream, "nobody")
     assert status == 1
     assert "Provider 'nobody' is not enabled. Enabled: openai." in said
+
+
+def test_a_made_up_key_goes_where_the_real_one_goes() -> None:
+    """A provider whose address depends on the key is asked at that address with a wrong key too."""
+    provider = Declared(name="voyage", row=ROWS["voyage"], keys=["al-right"])
+    asked: list[str] = []
+
+    class Watched(Verification):
+        async def _refusal(self, kind: object, *, declared: Declared | None = None, **_: object):
+            asked.append((declared or self._declared).url)
+            return "ok", ""
+
+    verification = Watched(provider, served("voyage"), timeout_s=1)
+    asyncio.run(verification._wrong_key().run())
+    assert asked == [provider.url] == ["https://ai.mongodb.com/v1"]

@@ -4,6 +4,7 @@ Owns what such a file may say. Must not know where it comes from or where it is 
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
@@ -15,6 +16,7 @@ import msgspec
 from embedway.catalog import catalog
 from embedway.catalog.check import findings
 from embedway.catalog.model import LOCAL, Deployment, Model, Served
+from embedway.catalog.named import AUTO
 
 FORMAT = 1
 """The format of catalog files that this release writes and reads."""
@@ -207,7 +209,9 @@ def _problems(models: Sequence[Model]) -> Iterator[str]:
         if ids.count(id) > 1:
             yield f"the model {id!r} is there twice"
     for model in models:
-        if catalog.ID.fullmatch(model.id):
+        if model.id == AUTO:
+            yield f"the id {AUTO!r} is this gateway's own word"
+        elif catalog.ID.fullmatch(model.id):
             yield from _of_one(model)
         else:
             yield f"{model.id[:80]!r} is no id of a model: use a-z, 0-9, dot, dash and underscore"
@@ -233,21 +237,21 @@ def _of_one(model: Model) -> Iterator[str]:
 
 
 def _possible(name: str, value: object) -> bool:
+    if isinstance(value, dict):
+        facts = cast("dict[str, object]", value)
+        return all(_possible(key, each) for key, each in facts.items())
+    if isinstance(value, list):
+        return all(_possible(name, each) for each in cast("list[object]", value))
     match value:
-        case bool() | date() | Decimal():
-            return True
-        case int():
+        case int() if not isinstance(value, bool):
             most = MAX_WIDTH if "dimensions" in name else 2**31
             return 1 <= value <= most
+        case float():
+            return math.isfinite(value)
         case str():
             # What would move the cursor of a terminal is in no honest fact.
             text = value.replace("\n", "").replace("\t", "")
             return len(value) <= MAX_PROMPT_CHARACTERS and (text.isprintable() or not text)
-        case list():
-            return all(_possible(name, each) for each in cast("list[object]", value))
-        case dict():
-            facts = cast("dict[str, object]", value)
-            return all(_possible(key, each) for key, each in facts.items())
         case _:
             return True
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,16 +12,17 @@ from urllib.parse import urlsplit
 
 import msgspec
 import typer
-from rich.markup import escape
 
 from embedway.catalog import catalog, files
 from embedway.catalog.files import CatalogFile, Change, FileError
 from embedway.catalog.lifetimes import is_retired
+from embedway.catalog.model import Served
 from embedway.cli.acting import Yes, print_record
 from embedway.cli.counted import counted
 from embedway.cli.terminal import (
     AsJson,
     err,
+    escape,
     fail,
     load_providers,
     load_settings,
@@ -33,6 +35,7 @@ from embedway.config import catalogs
 from embedway.config import settings as config
 from embedway.config.catalogs import InUse
 from embedway.config.models import catalog_of
+from embedway.config.providers import why_not
 from embedway.config.settings import ConfigError, Loaded
 from embedway.core.clock import today
 from embedway.providers.registry import rows
@@ -116,7 +119,7 @@ def update(
     if kinds:
         names = escape(", ".join(sorted(kinds)))
         err.print(f"Not known to this release, and so never asked: {names}.")
-    again = f"embedway catalog update {source} --sha256 {sha256} --yes"
+    again = f"embedway catalog update {shlex.quote(source)} --sha256 {sha256} --yes"
     _ask(f"Use the catalog of {new.day} from the next start on?", again, yes=yes)
     file = catalogs.take(loaded.settings, content)
     err.print(f"Kept in {escape(str(file))}. Gateways use it from their next start.")
@@ -151,7 +154,10 @@ def export() -> None:
 
 def _content(source: str) -> bytes:
     """The file at a path or an https address."""
-    address = urlsplit(source)
+    try:
+        address = urlsplit(source)
+    except ValueError as error:
+        reject(f"{source!r} is neither a file nor an address: {error}.")
     if address.scheme == "https":
         from embedway.providers.fetch import fetch  # noqa: PLC0415  # the HTTP client: slow
 
@@ -162,12 +168,17 @@ def _content(source: str) -> bytes:
         )
     if "://" in source:
         reject(f"{source!r} is neither a file nor an https address.")
-    with Path(source).expanduser().open("rb") as file:
+    with Path(source).open("rb") as file:  # `~` is for the shell to know
         return file.read(files.MAX_BYTES + 1)
 
 
 def _check_start(loaded: Loaded, new: CatalogFile, source: str) -> None:
     """Refuses a catalog with which the settings name what there is not."""
+    kinds = rows()
+    for served in (Served(model, each) for model in new.models for each in model.deployments):
+        row = kinds.get(served.provider)
+        if row and (reason := why_not(served.model, served.deployment, row)):
+            fail(f"{source}: {served.id}: {reason} Nothing is changed.")
     used = InUse(models=catalogs.with_local(new.models), date=new.day)
     try:
         catalog_of(loaded.settings, load_providers(loaded, used=used), used=used)

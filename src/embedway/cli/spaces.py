@@ -98,8 +98,9 @@ def status(model: Model = None, as_json: AsJson = False) -> None:
 def prove(model: Model = None, as_json: AsJson = False) -> None:
     """Probe every deployment of a model now, and show the results.
 
-    A probe sends a few short texts, about 200 tokens, which the provider bills. The exit status is
-    1 if a deployment has drifted or does not answer.
+    A probe sends a few short texts, about 200 tokens, which the provider bills. Deployments that
+    their providers have retired are not probed. The exit status is 1 if a deployment has drifted or
+    does not answer.
 
         embedway spaces prove bge-m3
     """
@@ -108,7 +109,12 @@ def prove(model: Model = None, as_json: AsJson = False) -> None:
     probed: list[_Wanted] = [
         (each, told) for each in deployments for told in _input_types(known, each)
     ]
-    wanted = [*probed, *_to_compare_with(known, probed)]
+    retired = known.spaces.known.retired
+    wanted: list[_Wanted] = [
+        (each, told)
+        for each, told in (*probed, *_to_compare_with(known, probed))
+        if each.id not in retired
+    ]
     failed = asyncio.run(_prove(known, wanted))
     _print(known, deployments, as_json=as_json)
     for each, error in failed:

@@ -79,6 +79,20 @@ def model_to_try(
     return next(served, None)
 
 
+def batch_to_try(served: Served) -> Batch:
+    """A call for one short text, without the width, so that another one can be told of."""
+    deployment = served.deployment
+    return Batch(
+        model=served.name,
+        base_model=deployment.base_model,
+        items=[TEXT],
+        tokens=[TOKENS],
+        exact=False,
+        input_types=deployment.input_types,
+        extra=deployment.parameters,
+    )
+
+
 def cost_usd(served: Served, tokens: int) -> str:
     """What the provider asks for so many tokens, in USD."""
     price = served.deployment.price_per_mtok_usd
@@ -113,14 +127,7 @@ async def _embedded(declared: Declared, served: Served, timeout_s: float) -> tup
     from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: listing needs none
 
     asked, model = provider.build(declared), served.model
-    batch = Batch(
-        model=served.name,
-        base_model=served.deployment.base_model,
-        items=[TEXT],
-        tokens=[TOKENS],
-        width=model.dimensions,
-        extra=served.deployment.parameters,
-    )
+    batch = batch_to_try(served)
     try:
         async with asyncio.timeout(timeout_s):
             result = await asked.embed(batch)
@@ -135,7 +142,7 @@ async def _embedded(declared: Declared, served: Served, timeout_s: float) -> tup
             f"{model.id}. Correct its dimensions in embedway.toml."
         )
     vectors.check(result.vectors, items=1, dimensions=None)
-    return width, result.tokens or 0
+    return width, result.tokens_up_to(batch.max_tokens) or 0
 
 
 def explain(declared: Declared, model: str, error: Exception) -> str:

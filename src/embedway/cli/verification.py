@@ -10,7 +10,7 @@ import numpy as np
 
 from embedway.catalog.model import Served
 from embedway.catalog.policy import Policy
-from embedway.cli.trials import TEXT, TOKENS, explain
+from embedway.cli.trials import TEXT, TOKENS, batch_to_try, explain
 from embedway.core import vectors
 from embedway.core.batch import Batch, Result
 from embedway.core.errors import InvalidRequest
@@ -65,15 +65,7 @@ class Verification:
         self._declared = declared
         self._served = served
         self._timeout_s = timeout_s
-        self._batch = Batch(
-            model=served.name,
-            base_model=served.deployment.base_model,
-            items=[TEXT],
-            tokens=[TOKENS],
-            exact=False,
-            input_types=served.deployment.input_types,
-            extra=served.deployment.parameters,
-        )
+        self._batch = batch_to_try(served)
         self._call = _call(declared, self._batch)
         self._alone: list[Result] = []
         self._checks = [
@@ -141,11 +133,12 @@ class Verification:
             [ids] = await codec.encode([TEXT])
         if counted is None:
             return "not tried", f"it counts no tokens; this gateway estimates {len(ids)}"
+        if self._alone[0].tokens_up_to(self._batch.max_tokens) is None:
+            shown = counted if counted >= 0 else "no whole number"
+            return "differs", f"it counts {shown}, which cannot be; the estimate is {len(ids)}"
         if self._served.model.tokenizer == "cl100k_base":
             found: Outcome = "ok" if counted == len(ids) else "differs"
             return found, f"it counts {counted}, this gateway {len(ids)}"
-        if self._alone[0].tokens_up_to(self._batch.max_tokens) is None:
-            return "differs", f"it counts {counted}, which cannot be; the estimate is {len(ids)}"
         return "ok", f"it counts {counted}, this gateway estimates {len(ids)}"
 
     # What further calls show.
@@ -169,11 +162,7 @@ class Verification:
         return Check(name="order", run=run, tokens=len(TEXTS) * TOKENS, skipped=skipped)
 
     def _base64(self) -> Check:
-        row = self._declared.row
-        fields = msgspec.structs.replace(row.fields, base64=None)
-        numbers = msgspec.structs.replace(
-            self._declared, row=msgspec.structs.replace(row, fields=fields)
-        )
+        numbers = msgspec.structs.replace(self._declared, row=self._declared.row.without_base64())
 
         async def run() -> Found:
             given = await self._embed(declared=numbers)
@@ -253,7 +242,11 @@ class Verification:
         return Check(name="too long", run=run, tokens=tokens, skipped=skipped)
 
     def _wrong_key(self) -> Check:
-        made_up = msgspec.structs.replace(self._declared, keys=[MADE_UP_KEY])
+        declared = self._declared
+        # The start of a key may say at which address it is taken.
+        known = "".join(declared.keys[:1])
+        start = next((each for each in declared.row.by_key if known.startswith(each)), "")
+        made_up = msgspec.structs.replace(declared, keys=[start + MADE_UP_KEY])
 
         async def run() -> Found:
             return self._ignored(

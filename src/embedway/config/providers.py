@@ -268,7 +268,9 @@ def _declared(
     try:
         sections.address(url)
     except ValueError as error:
-        raise ConfigError(f"{where}: its address is {url!r}: {error}.") from None
+        # Without a password, and without what a query may hold.
+        shown = re.sub(r"//[^/]*@", "//***@", url).partition("?")[0]
+        raise ConfigError(f"{where}: its address is {shown!r}: {error}.") from None
     _check_protocol(declared, where)
     models = list(_models(section.models, declared, of_catalog, where=where))
     return msgspec.structs.replace(declared, models=models)
@@ -379,16 +381,21 @@ def _models(
         if model.tokenizer == "own":  # which runs here, and there another
             facts = {"tokenizer": "unknown"} | facts
         made = msgspec.structs.replace(model, deployments=[deployment], weights=None, **facts)
-        if reason := _why_not(made, declared.row):
+        if reason := why_not(made, deployment, declared.row):
             raise ConfigError(f"{where}: model {made.id!r}: {reason}")
         yield made
 
 
-def _why_not(model: Model, row: Row) -> str | None:
-    """Why its only deployment cannot be asked as its settings say, if so."""
-    fields, deployment = row.fields, model.deployments[0]
+def why_not(model: Model, deployment: Deployment, row: Row) -> str | None:
+    """Why a deployment of a model cannot be asked as it is described, if so."""
+    fields = row.fields
     if deployment.apply_prompts and not model.prompts:
         return "apply_prompts is true, but it has no prompts. Set prompts too."
+    if deployment.input_types and not (fields.input_type or fields.words_are_fields):
+        return (
+            f"input_types cannot be said to a provider of kind {row.name!r}. Leave them out, or "
+            "set prompts and apply_prompts = true."
+        )
     encoding = fields.base64[0] if fields.base64 else ""
     sent = (fields.dimensions, encoding, fields.user, fields.input_type, fields.truncate)
     decided = DECIDED.union(spelled(name) for name in sent if name)

@@ -55,6 +55,8 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     input_type: str | None = None
     input_types: Mapping[InputType, str] = {}
+    words_are_fields: bool = False
+    """Whether each word for an input type is the name of the field that then holds the texts."""
     truncate: str | None = None
     truncations: Mapping[Truncate, Any] = {}
     """The value for each way of cutting that the provider offers; `none` refuses."""
@@ -111,11 +113,11 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     def base_url(self, address: str) -> str:
         """The base URL for what one of `variables` holds, with the `{variables}` of `path`."""
-        address = address.rstrip("/")
-        end = next((each for each in self.strip if address.endswith(each)), "")
         # Braces of the address are its own; none is the name of a variable.
-        root = address.removesuffix(end).replace("{", "{{").replace("}", "}}")
-        return root + self.path
+        place, mark, query = address.replace("{", "{{").replace("}", "}}").partition("?")
+        place = place.rstrip("/")
+        end = next((each for each in self.strip if place.endswith(each)), "")
+        return place.removesuffix(end) + self.path + mark + query
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,8 +227,19 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 # get other vectors than it is told, or in a shape that no check understands.
 DECIDED = frozenset(
     {
-        *("input", "inputs", "texts", "text", "images", "content", "contents", "requests"),
+        *(
+            "contexts",
+            "input",
+            "inputs",
+            "texts",
+            "text",
+            "images",
+            "content",
+            "contents",
+            "requests",
+        ),
         *("instances", "inputtext", "inputimage", "model", "modelid", "messages"),
+        *("queries", "documents"),
         *("encodingformat", "embeddingtype", "embeddingtypes", "outputdtype", "embeddtype"),
         *("dimensions", "outputdimension", "outputdimensionality", "dimensionality"),
         *(

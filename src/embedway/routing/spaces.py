@@ -91,7 +91,7 @@ class Spaces:
     def retire(self, deployments: frozenset[str]) -> None:
         """Let none of the deployments of these ids define a space from now on."""
         self.known.retire(deployments)
-        self._kept = {}
+        self._kept, self._shared = {}, {}
 
     def home(self, model_id: str) -> str:
         """The revision of the space that the model's bare id means."""

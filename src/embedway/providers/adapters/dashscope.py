@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch, Result
+from embedway.providers import usage
 from embedway.providers.adapter import HttpCall, Reply, merge
 from embedway.providers.adapters.openai import OpenAi
 from embedway.providers.floats import in_order, parse, stack
@@ -23,17 +24,11 @@ class Output(msgspec.Struct):
     embeddings: list[Embedding] | None = None
 
 
-class Usage(msgspec.Struct):
-    """What was counted."""
-
-    total_tokens: int | None = None
-
-
 class Answer(msgspec.Struct):
     """The reply."""
 
     output: Output | None = None
-    usage: Usage | None = None
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 _DECODER = msgspec.json.Decoder(Answer)
@@ -62,5 +57,5 @@ class DashScope(OpenAi):
         values = in_order([each.text_index for each in given], [each.embedding for each in given])
         return Result(
             vectors=stack(values, items=len(batch.items)),
-            tokens=answer.usage.total_tokens if answer.usage else None,
+            tokens=usage.tokens(answer.usage, "total_tokens"),
         )

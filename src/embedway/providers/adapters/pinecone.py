@@ -26,7 +26,7 @@ class _Answer(msgspec.Struct):
 
     data: list[_Entry] | None = None
     usage: msgspec.Raw = msgspec.Raw()
-    model: str | None = None
+    model: Any = None
 
 
 _DECODER = msgspec.json.Decoder(_Answer)
@@ -61,5 +61,5 @@ class Pinecone(OpenAi):
         return Result(
             vectors=stack(values, items=len(batch.items)),
             tokens=usage.tokens(answer.usage, "total_tokens"),
-            model=answer.model,
+            model=answer.model if isinstance(answer.model, str) else None,
         )

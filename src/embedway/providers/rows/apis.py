@@ -141,7 +141,11 @@ ROWS: tuple[Row, ...] = (
         address=Address(variables=("CLOUDFLARE_BASE_URL",), path="/accounts/{account_id}/ai"),
         key_variables=("CLOUDFLARE_API_TOKEN",),
         variables={"account_id": "CLOUDFLARE_ACCOUNT_ID"},
-        fields=Fields(truncate="truncate_inputs", truncations={"none": False, "end": True}),
+        fields=Fields(
+            words_are_fields=True,
+            truncate="truncate_inputs",
+            truncations={"none": False, "end": True},
+        ),
         limits=Limits(max_items=100),
         hq_country="US",
         source="developers.cloudflare.com/workers-ai; github.com/cloudflare/cloudflare-docs, 11316",
