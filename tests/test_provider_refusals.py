@@ -24,6 +24,10 @@ PATHS = {
     "gemini": "/v1beta",
 }
 """Kinds of providers that the gateway here has, and the path of the base URL of each."""
+ACCOUNT = "123456789012"
+PLAIN = [f"plain-{number}" for number in range(4)]
+"""Providers that refuse base64, each in its own words."""
+PROFILE = f"arn:aws:bedrock:eu-west-1:{ACCOUNT}:application-inference-profile/team1"
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +43,14 @@ def gateway(
     own = f'kind = "openai"\nbase_url = "{upstream.url}/openai/v1'
     sections += [
         f'[providers.picky]\n{own}"\napi_key = "k"\n',
+        *(f'[providers.{name}]\n{own}"\napi_key = "k"\n' for name in PLAIN),
         f'[providers.numbers]\n{own}"\napi_key = "k"\nbase64 = false\n',
         f'[providers.dated]\n{own}/?api-version=2026-11-01"\napi_key = "k"\n',
         f'[providers.priced]\n{own}"\napi_key = "k"\n[[providers.priced.models]]\n'
         'id = "wide"\ndimensions = 64\ntrained_dimensions = "unknown"\n'
         'price_per_mtok_usd = "2"\n',
+        f'[providers.bedrock]\nbase_url = "{upstream.url}/bedrock"\napi_key = "k"\n'
+        f'[[providers.bedrock.models]]\nid = "titan-embed-text-v2"\nname = "{PROFILE}"\n',
     ]
     (folder / "embedway.toml").write_text("\n".join(sections))
     running = Gateway(folder).start()
@@ -132,6 +139,28 @@ OF_THE_OPERATOR = {
         openai_error("The call was refused because acme-prod lacks a permission."),
         502,
     ),
+    "gemini precondition": (
+        "gemini",
+        400,
+        openai_error("Precondition check failed.", status="FAILED_PRECONDITION"),
+        502,
+    ),
+    "jina plan in words": (
+        "jina",
+        403,
+        {"detail": "[AUTHZ_RESOURCE_LIMIT_EXCEEDED] acme-prod is over its plan"},
+        502,
+    ),
+    "acct": ("openai", 400, openai_error("Your acct acme-prod has been disabled."), 502),
+    "team": ("openai", 400, openai_error("Team acme-prod has exceeded its plan"), 502),
+    "user": ("openai", 400, openai_error("User acme-prod@example.com is not verified"), 502),
+    "project": ("openai", 400, openai_error("Project acme-prod has been disabled"), 502),
+    "project in a name": (
+        "openai",
+        404,
+        openai_error("The model `projects/acme-prod/s` does not exist"),
+        404,
+    ),
     "nvidia end of life": (
         "nvidia",
         410,
@@ -193,8 +222,62 @@ def test_a_quoted_text_is_no_refusal_of_the_account(gateway: Gateway, upstream: 
     assert_right(gateway.embed(model=model, input=texts), texts)
 
 
+@pytest.mark.parametrize("word", ["region", "location", "workspace", "credits", "quota"])
+def test_a_clients_own_field_ejects_nobody(gateway: Gateway, upstream: Upstream, word: str) -> None:
+    """A refusal that names a field of the client's is of its request, whatever the field's name."""
+    said = f"Malformed input request: #: extraneous key [{word}] is not permitted, please reformat"
+    refusal = reply(400, {"message": said})
+    model = new_model("openai")
+    upstream.always(refusing(f'"{word}"', refusal))
+    for _ in range(8):
+        answer = gateway.embed(model=model, input="x", extra_body={word: 1})
+        assert error_of(answer, 400)["param"] == word
+    assert len(upstream.calls) == 8
+    texts = some_texts(1)
+    assert_right(gateway.embed(model=model, input=texts), texts)
+
+
+def test_a_clients_own_field_shows_no_account(gateway: Gateway, upstream: Upstream) -> None:
+    """A client that sends the words of a refusal as its own still reads nothing of the account."""
+    upstream.always(reply(400, openai_error("The balance of acme-prod is too low.")))
+    answer = gateway.embed(model=new_model("openai"), input="x", extra_body={"balance": "low"})
+    assert "acme" not in error_of(answer, 400)["message"]
+
+
+@pytest.mark.parametrize("said", ["The provided model identifier is invalid: {}", "Bad {}"])
+def test_a_profile_in_a_refusal(gateway: Gateway, upstream: Upstream, said: str) -> None:
+    """A message that repeats the ARN of an inference profile shows no client its account."""
+    upstream.always(reply(400, {"message": said.format(PROFILE)}))
+    answer = gateway.embed(model="bedrock:titan-embed-text-v2", input="x")
+    assert answer.status_code in {400, 404}
+    assert ACCOUNT not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/embeddings/models", "/api/v1/llm/embeddings/models", "/v1/embeddings?dry_run=true"],
+)
+def test_a_profile_in_a_list(gateway: Gateway, path: str) -> None:
+    """Lists and dry runs name an inference profile by its end, without its account."""
+    asked = {"model": "bedrock:titan-embed-text-v2", "input": "x"}
+    with gateway.client() as client:
+        shown = client.post(path, json=asked) if "dry_run" in path else client.get(path)
+    assert shown.status_code == 200
+    assert ACCOUNT not in shown.text
+    if path.startswith("/v1"):
+        assert '"upstream_model":"team1"' in shown.text
+
+
+def test_a_profile_in_our_own_refusal(gateway: Gateway) -> None:
+    """What this gateway itself refuses of an inference profile names it without its account."""
+    answer = gateway.embed(model="bedrock:titan-embed-text-v2", input="x", truncate="end")
+    assert error_of(answer, 400)["param"] == "truncate"
+    assert ACCOUNT not in answer.text
+
+
 TOO_LONG = {
     "openai": (400, openai_error("This input is of a maximum input length is 8192 tokens.")),
+    "nvidia": (422, {"detail": "Input cannot exceed 8192 tokens"}),
     "tei": (422, {"error": "`inputs` must have less than 32000 characters. Given: 40000"}),
     "jina": (400, {"detail": "Single text cannot exceed 8192 tokens. 9237 tokens given."}),
     "cohere": (
@@ -252,6 +335,24 @@ def test_a_text_without_numbers(gateway: Gateway, upstream: Upstream) -> None:
     assert_right(gateway.embed(model=model, input=texts[3:]), texts[3:])
 
 
+@pytest.mark.parametrize("bad", [(10, 60, 90), (0, 99)])
+@pytest.mark.parametrize("number", ["NaN", "+Inf"])
+def test_several_texts_without_numbers(
+    gateway: Gateway, upstream: Upstream, bad: tuple[int, ...], number: str
+) -> None:
+    """Of several such texts, in both halves of a batch, one is named, in few calls."""
+    texts = some_texts(100)
+    refusal = reply(500, {"error": f"failed to encode response: json: unsupported value: {number}"})
+
+    def answer(call: Call, right: Reply) -> Reply:
+        return refusal if {texts[each] for each in bad} & {*call.body["input"]} else right
+
+    upstream.always(Misbehaviour(reply=answer))
+    error = error_of(gateway.embed(model=new_model("ollama"), input=texts), 400)
+    assert any(f"'input[{each}]' is at fault" in error["message"] for each in bad)
+    assert len(upstream.calls) <= 16
+
+
 def test_a_server_without_numbers(gateway: Gateway, upstream: Upstream) -> None:
     """Where Ollama computes NaN for every text, it is the server that failed."""
     upstream.always(NAN)
@@ -274,6 +375,35 @@ def test_base64_is_refused_once(gateway: Gateway, upstream: Upstream) -> None:
         assert_right(gateway.embed(model="picky:any", input=texts), texts)
     asked = ["encoding_format" in call.body for call in upstream.calls]
     assert asked == [True, False, False]
+
+
+IN_PLAIN_WORDS = [
+    b'json: unknown field "encoding_format"\n',
+    b"encoding_format: unsupported value base64",
+    b'{"error": "unknown field encodingFormat"}',
+    b'{"error": "The model \'x\' does not support encoding_format base64: it is not supported"}',
+]
+
+
+@pytest.mark.parametrize("number", range(len(IN_PLAIN_WORDS)))
+def test_base64_is_refused_in_plain_words(
+    gateway: Gateway, upstream: Upstream, number: int
+) -> None:
+    """The field is found in whatever words a server refuses it."""
+    refusal = Reply(status=400, headers={}, body=IN_PLAIN_WORDS[number])
+    upstream.always(refusing('"encoding_format"', refusal))
+    texts = some_texts(2)
+    assert_right(gateway.embed(model=f"{PLAIN[number]}:any", input=texts), texts)
+    assert len(upstream.calls) == 2
+
+
+def test_base64_in_a_text_is_no_refusal_of_it(gateway: Gateway, upstream: Upstream) -> None:
+    """A refusal that repeats a text about base64 leaves the field as it is."""
+    upstream.script(reply(400, openai_error("Flagged: what is base64")))
+    error_of(gateway.embed(model=new_model("openai"), input="what is base64"), 400)
+    texts = some_texts(1)
+    assert_right(gateway.embed(model=new_model("openai"), input=texts), texts)
+    assert [call.body["encoding_format"] for call in upstream.calls] == ["base64"] * 2
 
 
 def test_base64_may_not_be_the_reason(gateway: Gateway, upstream: Upstream) -> None:
@@ -342,6 +472,10 @@ def test_dimensions_that_are_ignored(gateway: Gateway, upstream: Upstream) -> No
 
 FIELDS = {
     "OpenAI's words": (openai_error("Unrecognized request argument supplied: colour"), "colour"),
+    "OpenAI's words of several": (
+        openai_error("Unrecognized request arguments supplied: colour, shape"),
+        "colour",
+    ),
     "OpenAI's param": (openai_error("Unsupported.", param="colour"), "colour"),
     "Pydantic's loc": ({"detail": [{"loc": ["body", "colour"], "msg": "Not permitted"}]}, "colour"),
     "vLLM's words": (

@@ -285,7 +285,7 @@ class Cards:
             id=served.id,
             provider=served.provider,
             model=model.id,
-            upstream_model=served.name,
+            upstream_model=served.clients_name,
             declared=model.declared,
             aliases=aliases,
             description=model.description,

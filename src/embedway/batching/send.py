@@ -307,7 +307,9 @@ class _Leg:
             elif error.kind == "item_failed" and self._after:
                 pass  # whoever is asked next may well compute it
             elif error.kind in OF_AN_ITEM and error.param in {None, "input"}:
-                error.item = await self._at_fault(batch, offset)
+                error.item = await self._at_fault(
+                    batch, offset, of_several=error.kind == "item_failed"
+                )
                 if error.kind == "item_failed" and error.item is None and not self._alone:
                     error.kind = "failed"  # of no one item: it is the server that is broken
             raise
@@ -345,32 +347,38 @@ class _Leg:
         rest = await self.part(batch.part(middle, len(batch.items)), offset + middle, splits)
         return first + rest
 
-    async def _at_fault(self, batch: Batch, offset: int) -> int | None:
+    async def _at_fault(self, batch: Batch, offset: int, *, of_several: bool) -> int | None:
         """The item of a refused batch that is the reason; None if that cannot be found out.
 
         Each half is sent once; if one is refused and the other is not, the search goes on in it.
-        If both are, or if only one was sent at all, the reason may as well be in the request.
+        If both are, or if only one was sent at all, the reason may as well be in the request; where
+        it cannot be, each of them holds such an item (`of_several`), and the search goes on in the
+        first. An item is named if it was the only one, or if another part of the batch passes.
         """
         if self._alone:
             return None
+        if len(batch.items) == 1:
+            return offset
         try:
             # What is left of the time belongs to the answer.
             async with asyncio.timeout(self._left_s() / 2):
                 start, end = 0, len(batch.items)
-                other_passed = False
+                passed = False
                 while end - start > 1:
                     if not self._budget.left:
                         return None
                     middle = (start + end) // 2
                     with self._budget.retry():
                         if await self._refused(batch.part(start, middle)):
-                            if not other_passed and await self._refused(batch.part(middle, end)):
-                                return None
+                            if not passed:
+                                passed = not await self._refused(batch.part(middle, end))
+                                if not passed and not of_several:
+                                    return None
                             end = middle
                         else:
                             start = middle
-                    other_passed = True
-                return offset + start
+                            passed = True
+                return offset + start if passed else None
         except (ProviderError, TimeoutError):
             return None
 

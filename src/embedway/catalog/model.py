@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from embedway.core.batch import clients_name
 from embedway.core.request import InputType
 from embedway.core.spaces import SpaceId
 
@@ -185,6 +186,11 @@ class Served(msgspec.Struct, frozen=True, dict=True):
     def name(self) -> str:
         """What the provider calls the model."""
         return self.deployment.name or self.model.id
+
+    @property
+    def clients_name(self) -> str:
+        """The name as clients may read it: without the operator's account or project."""
+        return clients_name(self.name)
 
     @property
     def label(self) -> str:

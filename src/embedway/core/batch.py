@@ -1,5 +1,6 @@
 """A batch: the items of one call to whoever embeds them, and what comes back."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,14 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     """That make a difference."""
     truncations: frozenset[Truncate] = frozenset()
     """What it can be told about items that are too long."""
+
+
+def clients_name(model: str) -> str:
+    """A provider's name for a model as clients may read it: without an account or a project."""
+    if not re.search(r"^arn:|(^|/)(accounts|projects)/", model):
+        return model
+    end = model.rpartition("/")[2]
+    return end.rpartition(":")[2] if end.startswith("arn:") else end
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):

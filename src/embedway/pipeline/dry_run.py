@@ -96,7 +96,7 @@ async def dry_run(request: EmbedRequest, plan: Plan, routes: Sequence[Route]) ->
                 id=served.id,
                 provider=served.provider,
                 model=served.model.id,
-                upstream_model=served.name,
+                upstream_model=served.clients_name,
                 tokens=tokens,
                 calls=len(cuts(batch, route.limits)),
                 price_per_mtok_usd=None if price is None else float(price),

@@ -30,6 +30,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     """Asked for in lower case."""
     body: bytes
+    clients_words: frozenset[str] = frozenset()
+    """What the client named in fields of its own, word by word, in lower case."""
 
     @property
     def ok(self) -> bool:

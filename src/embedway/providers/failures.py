@@ -5,7 +5,7 @@ string or a list, `errors`, a bare string, nothing at all.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -56,6 +56,7 @@ WORDS: tuple[tuple[str, Kind], ...] = (
     (r"reduced rate limits", "rate_limit"),  # Voyage, of accounts without a means of payment
     # Fireworks, 412 (github.com/pollinations/pollinations, 12136, 2026-07-01)
     (r"^account .{0,80} is suspended", "quota"),
+    (r"^\[authz_resource_limit_exceeded\]", "quota"),  # Jina, 403, where it gives no code
     (r"^user location is not supported|not available in your (country|region)", "quota"),  # Gemini
     (r"calls / month|daily free allocation", "quota"),
     (r"does not support (specifying )?(the parameter )?[`'\"]?dimensions|"
@@ -79,7 +80,7 @@ WORDS: tuple[tuple[str, Kind], ...] = (
      r"prefill \d+ tokens|input is too large", "item_too_long"),
     (r"maximum input length is \d+", "item_too_long"),  # OpenAI: Invalid 'input[1]': ...
     (r"must have less than \d+ characters", "item_too_long"),  # TEI, 413 or 422
-    (r"text cannot exceed \d+ tokens", "item_too_long"),  # Jina (pingcap/autoflow, 282)
+    (r"(text|input) cannot exceed \d+ tokens", "item_too_long"),  # Jina (pingcap/autoflow, 282)
     (r"^max tokens of \d+ exceeded", "item_too_long"),  # Snowflake, 400 (its embed REST API)
     (r"model[ =].{0,80}(not found|does not exist|is not supported|not available|unknown)|"
      r"no such model|unknown model|invalid model|does not have access to model|"
@@ -101,7 +102,7 @@ SERVER_WORDS: tuple[tuple[str, Kind], ...] = (
     (r"increase the physical batch size", "item_too_long"),  # llama.cpp, 500
     # Ollama, 500
     (r"exceeds? (the )?(maximum |available )?context (length|size)", "item_too_long"),
-    (r"failed to encode response: json: unsupported value: nan", "item_failed"),  # Ollama, 500
+    (r"failed to encode response: json: unsupported value: (nan|[+-]inf)", "item_failed"),  # Ollama
     (r"this server does not support embeddings", "model"),  # llama.cpp and Ollama, 501
 )  # fmt: skip
 
@@ -137,7 +138,10 @@ REFINED: Mapping[Kind, frozenset[Kind]] = {
 # What a message speaks of that is the operator's alone. No client reads it, whatever failed.
 OPERATORS = re.compile(
     r"\b(account|billing|invoice|payment|credits?\b|balance|quota|subscription|permission|region|"
-    r"location|country|organi[sz]ation|workspace|tenant|free tier|spending)",
+    r"location|country|organi[sz]ation|workspace|tenant|free tier|spending|precondition check|"
+    r"acct\b|(team|user|project) (?!field|param|value|name|id\b)\S+ "
+    r"(has (been|exceeded|reached|no)|is (not (verified|active|allowed|enabled)|inactive|disabled|"
+    r"suspended|blocked)))\b",
     re.IGNORECASE,
 )
 
@@ -155,19 +159,22 @@ _TOKENS = re.compile(
 _QUOTED = re.compile(r"(?<!\w)(['\"`]).*?(?:\1(?!\w)|$)", re.DOTALL)
 # How messages name the field of the request at fault, and of a list the item.
 _FIELDS = (
-    re.compile(r"^unrecognized request argument supplied: (\w+)()", re.IGNORECASE),  # OpenAI
+    re.compile(r"^unrecognized request arguments? supplied: (\w+)()", re.IGNORECASE),  # OpenAI
+    re.compile(r"extraneous key \[(\w+)\]()"),  # Bedrock
     re.compile(r"^invalid '(\w+)(?:\[(\d{1,6})\])?'", re.IGNORECASE),  # OpenAI
     # vLLM: Pydantic's errors, as Python writes them.
     re.compile(r"'loc': \('body', '(\w+)'(?:, (\d{1,6}))?"),
-    re.compile(r"\b(encoding_format|embedding_types?|base64)\b()"),  # whoever does not know them
+    re.compile(r"\b(encoding_?format|embedding_?types?)\b()", re.IGNORECASE),  # in any words
 )
 _PARAM = re.compile(r"(\w{1,64})(?:\[(\d{1,6})\])?", re.ASCII)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufffd]+")
 # Keys and what looks like one; a provider likes to repeat it in "Incorrect API key provided: ...".
+# And names of accounts: of AWS and Google in the name of a model, or a person's address.
 _SECRET = re.compile(
     r"\b(?:sk|pk|jina|hf|gsk|nvapi|org|proj)[-_][\w\-.*/+=]{4,}|\bBearer\s+\S+|"
     r"\b(?:AIza|ya29|eyJ|AKIA|ASIA)[\w\-.]{8,}|[\w\-]*\*{3,}[\w\-]*|"
-    r"\b(?=[A-Za-z_\-+/=]*\d)[\w\-+/=]{28,}",
+    r"\b(?=[A-Za-z_\-+/=]*\d)[\w\-+/=]{28,}|"
+    r"\barn:[^\s'\"`]+|\bprojects/[^\s/'\"`]+|\b[\w.+\-]{1,64}@[\w\-]{1,64}\.[\w.\-]+",
     re.IGNORECASE,
 )
 
@@ -181,7 +188,9 @@ def read(reply: Reply, own: Sequence[tuple[str, Kind]] = ()) -> ProviderError:
     """
     message, code, field, item = _said(reply.body)
     own_kind = _first(own, f"{code} {message}".lower()) if own else None
-    kind = own_kind or classify(reply.status, code, message, field=field)
+    kind = own_kind or classify(
+        reply.status, code, message, field=field, clients_words=reply.clients_words
+    )
     quoted = kind in _OF_CLIENT and not OPERATORS.search(message)
     refused = kind == "failed" and reply.status in _OF_CONTENT
     return ProviderError(
@@ -195,7 +204,14 @@ def read(reply: Reply, own: Sequence[tuple[str, Kind]] = ()) -> ProviderError:
     )
 
 
-def classify(status: int, code: str, message: str, *, field: str = "") -> Kind:
+def classify(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    field: str = "",
+    clients_words: Collection[str] = (),
+) -> Kind:
     """What kind of failure this is.
 
     Args:
@@ -203,6 +219,8 @@ def classify(status: int, code: str, message: str, *, field: str = "") -> Kind:
         code: The words of its code, type and the like.
         message: Its message.
         field: The field of the request that it names; empty if none.
+        clients_words: Words that the client chose, in lower case. A message that repeats them says
+            nothing of the operator.
     """
     by_status, text = STATUSES.get(status, "request"), message.lower()
     by_code = _first(CODES, code.lower())
@@ -215,6 +233,10 @@ def classify(status: int, code: str, message: str, *, field: str = "") -> Kind:
     if status < HTTPStatus.BAD_REQUEST:
         return found or "failed"
     unquoted = _QUOTED.sub("", text)
+    if clients_words:
+        unquoted = re.sub(
+            r"\w+", lambda word: "" if word[0] in clients_words else word[0], unquoted
+        )
     if found not in _OF_CLIENT and status in _OF_CONTENT and not by_code:
         # What it quotes may be the request: nobody's texts can make it the operator's trouble.
         found = _first(WORDS, unquoted)
@@ -243,7 +265,8 @@ def _said(body: bytes) -> tuple[str, str, str, int | None]:
     try:
         said = _JSON.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return body[:MAX_READ_CHARACTERS].decode("utf-8", "replace"), "", "", None
+        message = body[:MAX_READ_CHARACTERS].decode("utf-8", "replace")
+        return message, "", *_named([], message)
     code: list[str] = []
     named: list[Any] = []
     for _ in range(4):

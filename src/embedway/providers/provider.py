@@ -1,6 +1,9 @@
 """One enabled provider: its row, its adapter, its credentials and its connections, as an engine."""
 
 import importlib
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import structlog
@@ -17,6 +20,8 @@ from embedway.providers.secrets import Secrets
 _log = structlog.get_logger("embedway.providers")
 
 MAX_FLOAT_CHARACTERS = 32
+MAX_EXTRA_CHARACTERS = 2**16
+"""How much of the client's own fields is compared with a refusal; more would hold others up."""
 MAX_WIDTH = 4096
 """Of the widest vectors there commonly are; bounds a reply where the width is not known."""
 
@@ -98,7 +103,10 @@ class Provider:
 
     def _refuses_base64(self, error: ProviderError) -> bool:
         asked = self._declared.row.fields.base64
-        return error.kind == "request" and asked is not None and error.field in {*asked}
+        # Some name the model beside the field, and so seem to know no such model.
+        if asked is None or error.kind not in {"request", "model"}:
+            return False
+        return _plain(error.field) == _plain(asked[0])
 
     async def _embed(self, batch: Batch, adapter: Adapter) -> Result:
         call = adapter.encode(batch)
@@ -135,6 +143,8 @@ class Provider:
         Raises:
             ProviderError: It reports a failure, or cannot be read.
         """
+        if batch.extra and not reply.ok:
+            reply = msgspec.structs.replace(reply, clients_words=_words(batch.extra))
         try:
             if not reply.ok:
                 raise self._failure(reply, batch, adapter)
@@ -160,6 +170,17 @@ class Provider:
         if error.param != "input" or (error.item or 0) >= len(batch.items):
             error.item = None  # nothing that the client would recognise
         return error
+
+
+def _plain(field: str) -> str:
+    """The name of a field, the same in snake case and in camel case."""
+    return field.replace("_", "").lower()
+
+
+def _words(extra: Mapping[str, Any]) -> frozenset[str]:
+    """The words of the client's own fields and of what it put there, in lower case."""
+    said = f"{' '.join(extra)} {msgspec.json.encode(extra).decode()}"
+    return frozenset(re.findall(r"\w+", said[:MAX_EXTRA_CHARACTERS].lower()))
 
 
 def build(declared: Declared) -> Provider:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
+from embedway.core.batch import Batch, Result, clients_name
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import ProviderError
 from embedway.providers import failures, usage
@@ -82,8 +82,8 @@ class Bedrock:
         dialect = _dialect(batch)
         if dialect != _COHERE and len(batch.items) > 1:
             raise InvalidRequest(
-                f"{batch.model!r} takes one item a call. Send one, or have max_items = 1 set for "
-                "it in this gateway's settings.",
+                f"{clients_name(batch.model)!r} takes one item a call. Send one, or have "
+                "max_items = 1 set for it in this gateway's settings.",
                 param="input",
             )
         if dialect == _COHERE:
@@ -164,9 +164,9 @@ def _dialect(batch: Batch) -> str:
     found = next((each for name in names for each in DIALECTS if each in name), None)
     if found is None:
         raise InvalidRequest(
-            f"{batch.model!r} is not the name of an embedding model of Cohere, Titan or Nova. "
-            "Choose one by a name that says which it is, or have base_model set for it in this "
-            "gateway's settings.",
+            f"{clients_name(batch.model)!r} is not the name of an embedding model of Cohere, "
+            "Titan or Nova. Choose one by a name that says which it is, or have base_model set "
+            "for it in this gateway's settings.",
             param="model",
         )
     return found
@@ -175,7 +175,8 @@ def _dialect(batch: Batch) -> str:
 def _to_titan(batch: Batch, dialect: str) -> dict[str, Any]:
     if batch.truncate != "none":
         raise InvalidRequest(
-            f"{batch.model!r} cannot be told to cut. Shorten the item.", param="truncate"
+            f"{clients_name(batch.model)!r} cannot be told to cut. Shorten the item.",
+            param="truncate",
         )
     if dialect == _TITAN_2:
         width = {} if batch.dimensions is None else {"dimensions": batch.dimensions}
@@ -183,7 +184,7 @@ def _to_titan(batch: Batch, dialect: str) -> dict[str, Any]:
         return {"inputText": batch.items[0], **width, **asked}
     if batch.dimensions is not None:
         raise InvalidRequest(
-            f"{batch.model!r} has vectors of one width. Leave 'dimensions' out.",
+            f"{clients_name(batch.model)!r} has vectors of one width. Leave 'dimensions' out.",
             param="dimensions",
         )
     return {"inputText": batch.items[0]}
