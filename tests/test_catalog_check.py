@@ -57,7 +57,6 @@ def test_the_packaged_catalog() -> None:
     assert [each for each in all if each.level == "error"] == []
     assert {each.where for each in all if each.level == "warning"} == {
         "voyage:voyage-lite-01",
-        *(f"cloudflare:{id}" for id in ("bge-m3",)),
         *(f"cloudflare:bge-{size}-en-v1.5" for size in ("large", "base", "small")),
     }
 
