@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 from conftest import Gateway, Minilm
@@ -20,7 +21,16 @@ from embedway.core import vectors
 from embedway.core.provider_error import ProviderError
 from embedway.providers.declared import fingerprints
 from embedway.routing.canaries import CANARIES
-from embedway.testing import Call, Upstream, other_pooling, scaled, space, vector_of
+from embedway.testing import (
+    Call,
+    Misbehaviour,
+    Reply,
+    Upstream,
+    other_pooling,
+    scaled,
+    space,
+    vector_of,
+)
 
 TOML = """
 [models.shared]
@@ -197,6 +207,19 @@ def test_what_a_deployment_fixes_cannot_be_changed(
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, field)
     assert "pooling is 'cls'" in reply.json()["error"]["message"]
     assert calls_with(upstream, "not sent") == []
+
+
+def test_a_refusal_of_what_a_deployment_fixes(gateway: Gateway, upstream: Upstream) -> None:
+    """A provider that refuses such a field failed: no client is told to mend what it never sent."""
+
+    def refused(_: Call, right: Reply) -> Reply:
+        body = b'{"error": {"message": "Unrecognized request argument supplied: pooling"}}'
+        return msgspec.structs.replace(right, status=400, body=body)
+
+    upstream.always(Misbehaviour(reply=refused))
+    reply = gateway.embed(model="cloudflare:bge-base-en-v1.5", input="refused")
+    assert (reply.status_code, reply.json()["error"]["param"]) == (502, None)
+    assert "pooling" not in reply.text
 
 
 @pytest.mark.parametrize("field", ["queries", "documents"])

@@ -74,6 +74,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     extra: Mapping[str, Any] = {}
     """Fields of the provider's own: those of the deployment, and those that the client sent."""
+    fixed: frozenset[str] = frozenset()
+    """The names of those of `extra` that the operator fixed."""
 
     @property
     def max_tokens(self) -> int:

@@ -71,6 +71,7 @@ class Preparation:
             truncate=request.truncate,
             user=request.user,
             extra={**served.deployment.parameters, **request.extra_body},
+            fixed=frozenset(served.deployment.parameters),
         )
 
     async def _items(

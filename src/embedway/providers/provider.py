@@ -163,7 +163,9 @@ class Provider:
             return ProviderError("malformed", "a redirect, which is not followed")
         error = adapter.error(reply)
         error.param = self._params.get(error.field)
-        if error.field in batch.extra:
+        if error.field in batch.fixed and error.kind == "request":
+            error.kind, error.reason = "failed", ""  # no client can mend it
+        elif error.field in batch.extra:
             error.param = error.field
         if error.param == "dimensions" and error.kind == "request":
             error.kind = "dimensions"
