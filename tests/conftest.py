@@ -83,6 +83,12 @@ class Minilm:
     tokenizer: Path
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many workers again as there are cores, for tests wait a good part of their time."""
+    cores = os.cpu_count() or 1
+    return cores + cores // 2
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Minilm:
     """The built-in model's files, fetched by the product itself if they are not in the cache."""
