@@ -112,13 +112,22 @@ def given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def ask(question: str, *, yes: bool) -> None:
+def ask(question: str, *, yes: bool, again: str | None = None) -> None:
     """Goes on if a person at the terminal wants it, or said so with `--yes`; asks no script.
 
     Exits with status 1 if not.
+
+    Args:
+        question: What to ask.
+        yes: Whether `--yes` was said.
+        again: The command for a script to run, which then goes no further; None if it goes on.
     """
-    if not yes and sys.stdin.isatty():
+    if yes:
+        return
+    if sys.stdin.isatty():
         typer.confirm(question, abort=True)
+    elif again:
+        fail(f"Nothing is changed: nobody is there to ask. Run: {again}")
 
 
 def print_record(record: Mapping[str, object]) -> None:

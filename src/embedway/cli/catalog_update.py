@@ -17,7 +17,7 @@ from embedway.catalog import catalog, files
 from embedway.catalog.files import CatalogFile, Change, FileError
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Served
-from embedway.cli.acting import Yes, print_record
+from embedway.cli.acting import Yes, ask, print_record
 from embedway.cli.counted import counted
 from embedway.cli.terminal import (
     AsJson,
@@ -119,7 +119,7 @@ def update(
         names = escape(", ".join(sorted(kinds)))
         err.print(f"Not known to this release, and so never asked: {names}.")
     again = f"embedway catalog update {shlex.quote(source)} --sha256 {sha256} --yes"
-    _ask(f"Use the catalog of {new.day} from the next start on?", again, yes=yes)
+    ask(f"Use the catalog of {new.day} from the next start on?", yes=yes, again=again)
     file = catalogs.take(loaded.settings, content)
     err.print(f"Kept in {escape(str(file))}. Gateways use it from their next start.")
 
@@ -136,7 +136,7 @@ def reset(yes: Yes = False, as_json: AsJson = False) -> None:
         return
     packaged = files.portable(catalog.packaged())
     _print_changes(files.changes(files.portable(used.models), packaged), as_json=as_json)
-    _ask(f"Go back to the catalog of {catalog.DATE}?", "embedway catalog reset --yes", yes=yes)
+    ask(f"Go back to the catalog of {catalog.DATE}?", yes=yes, again="embedway catalog reset --yes")
     catalogs.remove(settings)
     err.print(f"The catalog of this release, of {catalog.DATE}, is used from the next start on.")
 
@@ -197,12 +197,3 @@ def _print_changes(changes: Sequence[Change], *, as_json: bool) -> None:
             f"[yellow]warning[/yellow]: vectors of {escape(', '.join(models))} may be others than "
             "before. Compare x-embedway-space before you mix old and new ones."
         )
-
-
-def _ask(question: str, again: str, *, yes: bool) -> None:
-    """Goes on if whoever is at the terminal wants it, or said so with `--yes`."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        fail(f"Nothing is changed: nobody is there to ask. Run: {again}")
-    typer.confirm(question, abort=True)

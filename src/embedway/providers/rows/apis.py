@@ -1,7 +1,23 @@
 """Companies that serve their own models by a protocol of their own."""
 
+import msgspec
+
 from embedway.core.batch import Limits
 from embedway.providers.adapter import Address, Fields, Row
+
+COHERE_FIELDS = Fields(
+    dimensions="output_dimension",
+    input_type="input_type",
+    input_types={
+        "query": "search_query",
+        "document": "search_document",
+        "classification": "classification",
+        "clustering": "clustering",
+    },
+    truncate="truncate",
+    truncations={"none": "NONE", "end": "END", "start": "START"},
+)
+"""The fields of Cohere's protocol wherever its models are served."""
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -12,19 +28,7 @@ ROWS: tuple[Row, ...] = (
         path="/embed",
         address=Address(variables=("CO_API_URL",), strip=("/v2", "/v1"), path="/v2"),
         key_variables=("CO_API_KEY", "COHERE_API_KEY"),
-        fields=Fields(
-            dimensions="output_dimension",
-            base64=("embedding_types", "base64"),
-            input_type="input_type",
-            input_types={
-                "query": "search_query",
-                "document": "search_document",
-                "classification": "classification",
-                "clustering": "clustering",
-            },
-            truncate="truncate",
-            truncations={"none": "NONE", "end": "END", "start": "START"},
-        ),
+        fields=msgspec.structs.replace(COHERE_FIELDS, base64=("embedding_types", "base64")),
         limits=Limits(max_items=96),
         hq_country="CA",
         source="github.com/cohere-ai/cohere-developer-experience; the cohere package",

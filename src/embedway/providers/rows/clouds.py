@@ -1,8 +1,11 @@
 """Clouds: models of several makers behind the cloud's own addresses and credentials."""
 
+import msgspec
+
 from embedway.core.batch import Limits
 from embedway.core.request import InputType
 from embedway.providers.adapter import Address, Fields, Row
+from embedway.providers.rows.apis import COHERE_FIELDS
 
 _GOOGLES: dict[InputType, str] = {
     "query": "RETRIEVAL_QUERY",
@@ -112,18 +115,7 @@ ROWS: tuple[Row, ...] = (
         ),
         credentials="embedway.providers.aws:SigV4",
         # Under Cohere's names; Titan and Nova have others for the same, or nothing.
-        fields=Fields(
-            dimensions="dimensions",
-            input_type="input_type",
-            input_types={
-                "query": "search_query",
-                "document": "search_document",
-                "classification": "classification",
-                "clustering": "clustering",
-            },
-            truncate="truncate",
-            truncations={"none": "NONE", "end": "END", "start": "START"},
-        ),
+        fields=msgspec.structs.replace(COHERE_FIELDS, dimensions="dimensions"),
         limits=Limits(max_items=1, max_parallel=16),
         hq_country="US",
         source="docs.aws.amazon.com/bedrock, model parameters; the botocore package",
@@ -143,18 +135,7 @@ ROWS: tuple[Row, ...] = (
         key_variables=("AZURE_AI_API_KEY",),
         variables={"endpoint": "AZURE_AI_API_BASE"},
         credentials="header:api-key",
-        fields=Fields(
-            dimensions="output_dimension",
-            input_type="input_type",
-            input_types={
-                "query": "search_query",
-                "document": "search_document",
-                "classification": "classification",
-                "clustering": "clustering",
-            },
-            truncate="truncate",
-            truncations={"none": "NONE", "end": "END", "start": "START"},
-        ),
+        fields=COHERE_FIELDS,
         limits=Limits(max_items=90),
         hq_country="US",
         source="target addresses of Foundry's deployments, as several users report them, 2026-07 "
