@@ -4,7 +4,6 @@ Owns when they are fetched: whoever sends tokens cannot have it done more often 
 How a document is fetched, and from where one may be, is not known here.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ import structlog
 
 from embedway.auth import public_keys
 from embedway.auth.public_keys import PublicKey
+from embedway.concurrency.single_flight import SingleFlight
 from embedway.core.errors import StorageUnavailable
 
 REFRESH_S = 600.0
@@ -68,7 +68,7 @@ class KeySet:
         self._now_s = now_s
         self._keys: Sequence[PublicKey] | None = None
         self._fetched_s = self._tried_s = float("-inf")
-        self._fetching: asyncio.Task[None] | None = None
+        self._fetching = SingleFlight(self._refresh)
         self._waiting = 0
 
     async def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
@@ -90,10 +90,8 @@ class KeySet:
         return key
 
     async def aclose(self) -> None:
-        """Ends what is under way."""
-        if self._fetching:
-            self._fetching.cancel()
-            await asyncio.wait([self._fetching])
+        """Cancel a fetch under way."""
+        await self._fetching.aclose()
 
     def _chosen(self, kid: str | None, algorithm: str) -> PublicKey | None:
         if self._keys is None:
@@ -106,9 +104,8 @@ class KeySet:
         return next((each for each in found if each.kid == kid), None)
 
     async def _refreshed(self, again_s: float) -> None:
-        """Waits for a fetch that is under way, or for one that is due."""
-        fetching = self._start(again_s)
-        if fetching is None:
+        """Wait for a fetch that is under way, or for one that is due."""
+        if not self._start(again_s):
             return
         if self._waiting >= MAX_WAITING:
             raise StorageUnavailable(
@@ -116,16 +113,16 @@ class KeySet:
             )
         self._waiting += 1
         try:
-            # Shielded: others wait for the same.
-            await asyncio.shield(fetching)
+            await self._fetching.wait()
         finally:
             self._waiting -= 1
 
-    def _start(self, again_s: float) -> asyncio.Task[None] | None:
-        if self._fetching is None and self._now_s() - self._tried_s >= again_s:
+    def _start(self, again_s: float) -> bool:
+        """Start a fetch if one is due; return whether one is under way."""
+        if not self._fetching.running and self._now_s() - self._tried_s >= again_s:
             self._tried_s = self._now_s()
-            self._fetching = asyncio.ensure_future(self._refresh())
-        return self._fetching
+            self._fetching.start()
+        return self._fetching.running
 
     async def _refresh(self) -> None:
         try:
@@ -136,8 +133,6 @@ class KeySet:
             if not keys:
                 _log.warning("issuer publishes no key that can be used", issuer=self._name)
             self._keys, self._fetched_s = keys, self._now_s()
-        finally:
-            self._fetching = None
 
     async def _discovered(self) -> str:
         document = await self._fetch(self._issuer.rstrip("/") + _DISCOVERY)

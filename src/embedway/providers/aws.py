@@ -1,4 +1,4 @@
-"""How Amazon Bedrock is told who calls: a signature of each call, or a Bedrock API key."""
+"""Authenticates calls to Amazon Bedrock, by SigV4 or by a Bedrock API key."""
 
 import asyncio
 import importlib
@@ -13,36 +13,32 @@ from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import HttpCall, joined
 from embedway.providers.credentials import Keys
 from embedway.providers.declared import Declared
+from embedway.providers.refreshing import RefreshingCredential, Validity
 
 _SERVICE = "bedrock"
 _CONTENT_TYPE = "application/json"
 _ID = re.compile(r"A[A-Z0-9]{15,127}", re.ASCII)
 _STATIC = re.compile(rf"({_ID.pattern}):([^:]+)(?::(.+))?", re.ASCII)
 _MARGIN_S = 900.0
-"""How long before their end others are looked for; botocore has the same."""
-_NEW_S = 60.0
-"""Credentials as new as this are refused for other reasons than their age."""
+"""Renew credentials this long before they end, as botocore does."""
 
 
-class SigV4:
-    """Signs with what botocore finds in its usual places, or with the key that is declared.
+class SigV4(RefreshingCredential):
+    """Signs with the credentials that botocore finds, or with the declared key.
 
-    A declared key is `ID:SECRET` or `ID:SECRET:TOKEN`; an ID alone, as it is in AWS_ACCESS_KEY_ID,
-    only says that AWS is to be used, and botocore finds the rest. Anything else is a Bedrock API
-    key, which needs no signature.
+    A declared key is `ID:SECRET` or `ID:SECRET:TOKEN`. An ID alone, as in AWS_ACCESS_KEY_ID, only
+    says to use AWS, and botocore finds the rest. Any other key is a Bedrock API key, which is sent
+    as it is.
     """
 
     def __init__(self, declared: Declared, *, now_s: Callable[[], float] = time.monotonic) -> None:
-        """Takes the key; nothing is looked for yet.
-
-        Args:
-            declared: The provider. Of several keys the first decides.
-            now_s: A clock, for how old credentials are.
+        """Take the key; of several, the first decides.
 
         Raises:
             ImportError: botocore is needed, but not installed.
             ValueError: No region is declared, or the key is of no known form.
         """
+        super().__init__(now_s=now_s)
         variables = declared.values
         key = next(iter(declared.keys), "")
         static = _STATIC.fullmatch(key)
@@ -56,80 +52,69 @@ class SigV4:
             raise ValueError("Bedrock needs a region to sign for. Set region, or AWS_REGION.")
         self._region = variables["region"]
         self._auth = _botocore("auth")
-        # In detail it logs all that it signs, tokens too.
+        # At lower levels it logs everything it signs, tokens included.
         logging.getLogger("botocore").setLevel(logging.WARNING)
         self._awsrequest = _botocore("awsrequest")
-        self._now_s = now_s
-        self._since_s = 0.0
         self._declared: Any = static and _botocore("credentials").Credentials(*static.groups())
         self._found: Any = None
-        """What botocore found, which knows how to stay valid; asked in other threads only."""
+        """What botocore found, which can renew itself; used in other threads only."""
         self._frozen: Any = self._declared
-        self._refresh: asyncio.Task[ProviderError | None] | None = None
 
     async def headers(self, call: HttpCall, *, base_url: str) -> Mapping[str, str]:
-        """See `embedway.providers.credentials.Credentials.headers`."""
+        """The headers to send `call` with."""
         if self._bearer:
             return await self._bearer.headers(call, base_url=base_url)
+        return await super().headers(call, base_url=base_url)
+
+    def refused(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
+        """Record a call that failed; return whether to retry it at once with other credentials."""
+        if self._bearer:
+            return self._bearer.refused(error, sent)
+        return not self._declared and super().refused(error, sent)
+
+    def validity(self) -> Validity:
+        """Whether the credentials can be used now."""
+        if self._frozen is None or self._ends_within(0):
+            return "ended"
+        return "ending" if self._ends_within(_MARGIN_S) else "valid"
+
+    def sign(self, call: HttpCall, base_url: str) -> Mapping[str, str]:
+        """The headers of `call`, its signature among them."""
         request = self._awsrequest.AWSRequest(
             method=call.method,
             url=joined(base_url, call.path),
             data=call.body,
             headers={"Content-Type": _CONTENT_TYPE, **call.headers},
         )
-        self._auth.SigV4Auth(await self._valid(), _SERVICE, self._region).add_auth(request)
+        self._auth.SigV4Auth(self._frozen, _SERVICE, self._region).add_auth(request)
         return dict(request.headers.items())
 
-    def refused(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
-        """See `embedway.providers.credentials.Credentials.refused`."""
-        if self._bearer:
-            return self._bearer.refused(error, sent)
-        if error.kind != "credentials" or self._declared or self._now_s() < self._since_s + _NEW_S:
-            return False
-        self._found = self._frozen = None  # whoever logs in again writes others to the same place
+    def is_current(self, sent: Mapping[str, str]) -> bool:  # noqa: ARG002
+        """Assume that every signature was made with the credentials in force."""
         return True
 
-    async def aclose(self) -> None:
-        """Gives up looking for credentials."""
-        if self._bearer is None and self._refresh:
-            self._refresh.cancel()
-            await asyncio.wait([self._refresh])
+    def drop(self) -> None:
+        """Have botocore look again: whoever logs in anew writes to the same place."""
+        self._found = self._frozen = None
 
-    async def _valid(self) -> Any:
-        """Credentials that are valid now."""
-        none = self._frozen is None or self._ends_within(0)
-        if none or self._ends_within(_MARGIN_S):
-            if self._refresh is None or self._refresh.done():
-                self._refresh = asyncio.create_task(self._refreshed())
-            # Minutes before their end they still are good: nobody waits for the next ones.
-            if none and (failed := await asyncio.shield(self._refresh)):
-                # It was everyone's: whoever gives up waiting leaves it to the others.
-                raise ProviderError(failed.kind)
-        return self._frozen
-
-    def _ends_within(self, seconds: float) -> bool:
-        needed = getattr(self._found, "refresh_needed", None)
-        return needed is not None and needed(seconds)
-
-    async def _refreshed(self) -> ProviderError | None:
-        """Why there are no credentials, if so."""
+    async def renew(self) -> None:
+        """Ask botocore for credentials, in a thread: it reads files and calls servers."""
         exceptions = _botocore("exceptions")
-        known = self._found
 
         def find() -> Any:
-            # Reads files and calls servers, for itself and in this thread's way.
-            found = known or _botocore("session").get_session().get_credentials()
+            found = self._found or _botocore("session").get_session().get_credentials()
             return found, found and found.get_frozen_credentials()
 
         try:
             self._found, self._frozen = await asyncio.to_thread(find)
         except (exceptions.HTTPClientError, exceptions.ConnectionError):
-            return ProviderError("unreachable")
-        except Exception:  # noqa: BLE001  # botocore's own, and what it makes of an odd file or reply
-            return ProviderError("credentials")
-        if known is None:
-            self._since_s = self._now_s()
-        return None if self._frozen else ProviderError("credentials")
+            raise ProviderError("unreachable") from None
+        if not self._frozen:
+            raise ProviderError("credentials")
+
+    def _ends_within(self, seconds: float) -> bool:
+        needed = getattr(self._found, "refresh_needed", None)
+        return needed is not None and needed(seconds)
 
 
 def _botocore(module: str) -> ModuleType:

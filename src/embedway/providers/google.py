@@ -1,4 +1,4 @@
-"""How Google's cloud is told who calls: tokens that Google's library gets, sent for by our own."""
+"""Authenticates calls to Google's cloud, by tokens that Google's library gets over our client."""
 
 import asyncio
 import importlib
@@ -14,80 +14,66 @@ from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import HttpCall, Reply
 from embedway.providers.declared import Declared
 from embedway.providers.http import Http
+from embedway.providers.refreshing import RefreshingCredential, Validity
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _MAX_BYTES = 2**20
 _TIMEOUT_S = 30.0
-"""Of a call for a token, if Google's library names none or a longer one."""
-_NEW_S = 60.0
-"""A token as new as this is refused for other reasons than its age."""
+"""The longest call for a token; Google's library may ask for less."""
 
 
-class GoogleToken:
+class GoogleToken(RefreshingCredential):
     """The token of one file of credentials, or of whatever Google's library finds."""
 
     def __init__(self, declared: Declared, *, now_s: Callable[[], float] = time.monotonic) -> None:
-        """Takes the path; nothing is read yet.
+        """Take the path of a file from the first key.
 
-        Args:
-            declared: The provider. Its first key is the path of a file; without one, Google's
-                library looks in its usual places, the last of which is the machine's own server.
-            now_s: A clock, for how old a token is.
+        Without one, Google's library looks in its usual places, last at the machine's own server.
 
         Raises:
             ImportError: Google's library is not installed.
         """
+        super().__init__(now_s=now_s)
         self._path = next(iter(declared.keys), None)
         self._auth = _library("google.auth")
         self._exceptions = _library("google.auth.exceptions")
-        self._states = _library("google.auth.credentials").TokenState
-        self._now_s = now_s
-        self._since_s = 0.0
+        states = _library("google.auth.credentials").TokenState
+        self._validities: dict[Any, Validity] = {states.FRESH: "valid", states.STALE: "ending"}
         self._credentials: Any = None
         self._token: str | None = None
-        self._refresh: asyncio.Task[ProviderError | None] | None = None
         self._servers: dict[str, Http] = {}
         self._closed = False
 
-    async def headers(self, call: HttpCall, *, base_url: str) -> Mapping[str, str]:  # noqa: ARG002
-        """See `embedway.providers.credentials.Credentials.headers`."""
-        state = self._state()
-        if state is not self._states.FRESH:
-            if self._refresh is None or self._refresh.done():
-                self._refresh = asyncio.create_task(self._refreshed())
-            # Minutes before its end a token still is good: nobody waits for the next one.
-            if state is self._states.INVALID and (
-                # It is everyone's: whoever gives up waiting leaves it to the others.
-                failed := await asyncio.shield(self._refresh)
-            ):
-                raise ProviderError(failed.kind)
+    def validity(self) -> Validity:
+        """Whether the token can be used now."""
+        if self._token is None:
+            return "ended"
+        return self._validities.get(self._credentials.token_state, "ended")
+
+    def sign(self, call: HttpCall, base_url: str) -> Mapping[str, str]:  # noqa: ARG002
+        """The headers with the token, and those that Google's library adds."""
         headers: dict[str, str] = {}
         self._credentials.apply(headers)
         return headers
 
-    def refused(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
-        """See `embedway.providers.credentials.Credentials.refused`."""
-        if error.kind != "credentials":
-            return False
-        if sent.get("authorization") == f"Bearer {self._token}":
-            if self._now_s() < self._since_s + _NEW_S:
-                return False
-            self._token = None
-        return True
+    def is_current(self, sent: Mapping[str, str]) -> bool:
+        """Whether a call with the headers `sent` used the token in force."""
+        return sent.get("authorization") == f"Bearer {self._token}"
+
+    def drop(self) -> None:
+        """Forget the token."""
+        self._token = None
 
     async def aclose(self) -> None:
-        """Gives up a refresh under way and closes the connections."""
+        """Close the connections, which ends a renewal under way."""
         self._closed = True
         for server in self._servers.values():
             await server.aclose()
-        if self._refresh:
-            await asyncio.wait([self._refresh])
+        if self._renewal.running:
+            await self._renewal.wait()
 
-    def _state(self) -> Any:
-        return self._credentials.token_state if self._token else self._states.INVALID
-
-    async def _refreshed(self) -> ProviderError | None:
-        """Why there is no token, if so. What Google says stays here: it may repeat secrets."""
+    async def renew(self) -> None:
+        """Have Google's library get a token, in a thread."""
         loop = asyncio.get_running_loop()
 
         def request(
@@ -112,14 +98,10 @@ class GoogleToken:
         try:
             await asyncio.to_thread(refresh)
         except self._exceptions.TransportError:
-            return ProviderError("unreachable")
+            raise ProviderError("unreachable") from None
         except self._exceptions.GoogleAuthError as error:
-            return ProviderError("failed" if error.retryable else "credentials")
-        except Exception:  # noqa: BLE001  # a file that is none, a reply that is no token
-            return ProviderError("credentials")
+            raise ProviderError("failed" if error.retryable else "credentials") from None
         self._token = self._credentials.token
-        self._since_s = self._now_s()
-        return None
 
     def _found(self, request: Any) -> Any:
         if self._path is None:
