@@ -11,6 +11,6 @@ class Azure(OpenAi):
     """The adapter. A model is the name of a deployment."""
 
     def path(self, batch: Batch) -> str:
-        """See `embedway.providers.adapters.openai.OpenAi.path`."""
+        """The path, with the model in it."""
         version = self._variables["api_version"]
         return f"{in_path(self._row.path, batch.model)}?api-version={quote(version, safe='')}"

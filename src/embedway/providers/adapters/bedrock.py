@@ -17,7 +17,8 @@ from embedway.core.provider_error import ProviderError
 from embedway.providers import failures, usage
 from embedway.providers.adapter import HttpCall, Reply, Row, merge
 from embedway.providers.adapters.cohere import Cohere
-from embedway.providers.floats import malformed, parse, stack
+from embedway.providers.adapters.openai import Answer, OpenAi
+from embedway.providers.floats import malformed
 
 _COHERE, _TITAN_1, _TITAN_G1, _TITAN_2, _NOVA = DIALECTS = (
     "cohere.embed",
@@ -36,49 +37,57 @@ _PURPOSES = {
 _COUNT = re.compile(r"\d{1,15}", re.ASCII)
 
 
-class ByType(msgspec.Struct):
-    """The vector in each type that was asked for."""
-
+class _ByType(msgspec.Struct):
     as_floats: list[float] | None = msgspec.field(name="float", default=None)
 
 
-class OfTitan(msgspec.Struct, rename="camel"):
-    """Titan's reply."""
-
+class _TitanAnswer(Answer, rename="camel"):
     embedding: list[float] | None = None
-    embeddings_by_type: ByType = msgspec.field(default_factory=ByType)
+    embeddings_by_type: _ByType = msgspec.field(default_factory=_ByType)
     input_text_token_count: msgspec.Raw = msgspec.Raw()
 
+    def values(self, batch: Batch) -> list[list[float]] | None:
+        """The vector of the one item."""
+        value = self.embedding or self.embeddings_by_type.as_floats
+        return value and [value]
 
-class Segment(msgspec.Struct, rename="camel"):
-    """One vector of Nova's."""
+    def tokens(self) -> int | None:
+        """The tokens of the call."""
+        return usage.count(self.input_text_token_count)
 
+
+class _Segment(msgspec.Struct, rename="camel"):
     embedding: list[float]
     truncated_char_length: int | None = None
     """How much was left of a text that was cut."""
 
 
-class OfNova(msgspec.Struct):
-    """Nova's reply."""
+class _NovaAnswer(Answer):
+    embeddings: list[_Segment] | None = None
 
-    embeddings: list[Segment] | None = None
+    def values(self, batch: Batch) -> list[list[float]] | None:
+        """The vector of the one item."""
+        cut = any(each.truncated_char_length is not None for each in self.embeddings or ())
+        if cut and batch.truncate == "none":
+            malformed("the item was cut, which it was told not to do")
+        return self.embeddings and [each.embedding for each in self.embeddings]
 
 
-_OF_TITAN = msgspec.json.Decoder(OfTitan)
-_OF_NOVA = msgspec.json.Decoder(OfNova)
+_OF_TITAN = msgspec.json.Decoder(_TitanAnswer)
+_OF_NOVA = msgspec.json.Decoder(_NovaAnswer)
 _ANY = msgspec.json.Decoder(dict[str, Any])
 
 
-class Bedrock:
-    """The adapter."""
+class Bedrock(OpenAi):
+    """Each maker's words, by the name of the model."""
 
     def __init__(self, row: Row, variables: Mapping[str, str]) -> None:
-        self._row = row
+        super().__init__(row, variables)
         named = msgspec.structs.replace(row.fields, dimensions="output_dimension")
         self._cohere = Cohere(msgspec.structs.replace(row, fields=named), variables)
 
     def encode(self, batch: Batch) -> HttpCall:
-        """See `embedway.providers.adapter.Adapter.encode`."""
+        """Write the call that embeds `batch`."""
         dialect = _dialect(batch)
         if dialect != _COHERE and len(batch.items) > 1:
             raise InvalidRequest(
@@ -97,21 +106,19 @@ class Bedrock:
         return HttpCall(path=path, body=merge(body, batch.extra))
 
     def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
+        """Read the vectors of a 2xx reply."""
         dialect = _dialect(batch)
         if dialect == _COHERE:
             result = self._cohere.decode(reply, batch)
-        elif dialect == _NOVA:
-            result = self._of_nova(reply, batch)
         else:
-            result = self._of_titan(reply, batch)
+            result = self.read(_OF_NOVA if dialect == _NOVA else _OF_TITAN, reply, batch)
         counted = reply.headers.get("x-amzn-bedrock-input-token-count", "")
         if result.tokens is None and _COUNT.fullmatch(counted):
             result = msgspec.structs.replace(result, tokens=int(counted))
         return result
 
     def error(self, reply: Reply) -> ProviderError:
-        """See `embedway.providers.adapter.Adapter.error`."""
+        """Read the failure that any other reply reports."""
         # What failed is in a header, of which the table knows nothing.
         code = reply.headers.get("x-amzn-errortype", "").partition(":")[0]
         try:
@@ -137,26 +144,6 @@ class Bedrock:
             "taskType": "SINGLE_EMBEDDING",
             "singleEmbeddingParams": asked,
         }
-
-    def _of_nova(self, reply: Reply, batch: Batch) -> Result:
-        answer = parse(_OF_NOVA, reply)
-        if answer.embeddings is None:
-            raise self.error(reply)
-        cut = any(each.truncated_char_length is not None for each in answer.embeddings)
-        if cut and batch.truncate == "none":
-            malformed("the item was cut, which it was told not to do")
-        values = [each.embedding for each in answer.embeddings]
-        return Result(vectors=stack(values, items=len(batch.items)))
-
-    def _of_titan(self, reply: Reply, batch: Batch) -> Result:
-        answer = parse(_OF_TITAN, reply)
-        values = answer.embedding or answer.embeddings_by_type.as_floats
-        if values is None:
-            raise self.error(reply)
-        return Result(
-            vectors=stack([values], items=len(batch.items)),
-            tokens=usage.count(answer.input_text_token_count),
-        )
 
 
 def _dialect(batch: Batch) -> str:

@@ -4,51 +4,45 @@ from typing import Any
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
-from embedway.providers.adapter import Reply, in_path
-from embedway.providers.adapters.openai import OpenAi
-from embedway.providers.floats import malformed, parse, stack
+from embedway.core.batch import Batch
+from embedway.providers.adapter import in_path
+from embedway.providers.adapters.openai import Answer, OpenAi
+from embedway.providers.floats import malformed
 
 
-class Vectors(msgspec.Struct):
-    """What a model answered."""
-
+class _Vectors(msgspec.Struct):
     data: list[list[float]] | None = None
     pooling: Any = None
-    """How one vector was made of its tokens', as some models say."""
+    """How a vector was made of those of its tokens, as some models say."""
 
 
-class Answer(msgspec.Struct):
-    """The reply."""
-
-    result: Vectors | None = None
+class _Answer(Answer):
+    result: _Vectors | None = None
     success: bool = True
 
-
-_DECODER = msgspec.json.Decoder(Answer)
+    def values(self, batch: Batch) -> list[list[float]] | None:
+        """The vectors, pooled as they were asked for."""
+        if not self.success or self.result is None:
+            return None
+        pooling, asked = self.result.pooling, batch.extra.get("pooling")
+        if pooling is not None and asked is not None and pooling != asked:
+            malformed("vectors that are pooled otherwise than it was told")
+        return self.result.data
 
 
 class Cloudflare(OpenAi):
-    """The adapter."""
+    """Cloudflare's words."""
+
+    answer = _Answer
 
     def path(self, batch: Batch) -> str:
-        """See `embedway.providers.adapters.openai.OpenAi.path`."""
+        """The path, with the model in it."""
         return in_path(self._row.path, batch.model)
 
     def fields(self, batch: Batch) -> dict[str, Any]:
-        """See `embedway.providers.adapters.openai.OpenAi.fields`."""
+        """The body."""
         body = super().fields(batch)
         del body["model"]
         # qwen3-embedding has a field for queries, which puts its instruction before them.
         body[self._row.fields.purpose(batch) or "text"] = body.pop("input")
         return body
-
-    def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
-        answer = parse(_DECODER, reply)
-        if not answer.success or answer.result is None or answer.result.data is None:
-            raise self.error(reply)
-        pooling, asked = answer.result.pooling, batch.extra.get("pooling")
-        if pooling is not None and asked is not None and pooling != asked:
-            malformed("vectors that are pooled otherwise than it was told")
-        return Result(vectors=stack(answer.result.data, items=len(batch.items)))

@@ -1,41 +1,49 @@
 """Cohere's v2 protocol; of other hosts of its models, the body without the model and the reply."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
+from embedway.core.batch import Batch
 from embedway.providers import usage
-from embedway.providers.adapter import HttpCall, Reply, merge
-from embedway.providers.adapters.openai import OpenAi
-from embedway.providers.floats import parse, stack
+from embedway.providers.adapter import HttpCall, merge
+from embedway.providers.adapters.openai import Answer, OpenAi
+from embedway.providers.floats import Value
 
 _DEFAULT = "search_document"
 """What a client means who says nothing: most of what is embedded is to be found, not to find."""
 
 
-class ByType(msgspec.Struct):
-    """The vectors in each encoding that was asked for."""
-
+class _ByEncoding(msgspec.Struct):
     as_base64: list[bytes] | None = msgspec.field(name="base64", default=None)
     as_floats: list[list[float]] | None = msgspec.field(name="float", default=None)
 
 
-class Answer(msgspec.Struct):
-    """The reply; its vectors are a plain list where no encoding could be asked for."""
-
-    embeddings: ByType | list[list[float]] | None = None
+class _Answer(Answer):
+    embeddings: _ByEncoding | list[list[float]] | None = None
+    """A plain list where no encoding could be asked for."""
     meta: msgspec.Raw = msgspec.Raw()
 
+    def values(self, batch: Batch) -> Sequence[Value] | None:
+        """The vectors, in the order of the items."""
+        given = self.embeddings
+        if isinstance(given, _ByEncoding):
+            return given.as_floats if given.as_base64 is None else given.as_base64
+        return given
 
-_DECODER = msgspec.json.Decoder(Answer)
+    def tokens(self) -> int | None:
+        """The tokens that are billed."""
+        return usage.tokens(usage.within(self.meta, "billed_units"), "input_tokens")
 
 
 class Cohere(OpenAi):
-    """The adapter."""
+    """Cohere's words."""
+
+    answer = _Answer
 
     def encode(self, batch: Batch) -> HttpCall:
-        """See `embedway.providers.adapter.Adapter.encode`."""
+        """Write the call that embeds `batch`."""
         body = {"model": batch.model, **self.fields(batch)}
         return HttpCall(path=self.path(batch), body=merge(body, batch.extra))
 
@@ -50,16 +58,3 @@ class Cohere(OpenAi):
         body["embedding_types"] = [body["embedding_types"]]
         del body["model"]
         return body
-
-    def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
-        answer = parse(_DECODER, reply)
-        given = answer.embeddings
-        if isinstance(given, ByType):
-            given = given.as_floats if given.as_base64 is None else given.as_base64
-        if given is None:
-            raise self.error(reply)
-        return Result(
-            vectors=stack(given, items=len(batch.items)),
-            tokens=usage.tokens(usage.within(answer.meta, "billed_units"), "input_tokens"),
-        )

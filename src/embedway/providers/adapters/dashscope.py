@@ -1,44 +1,43 @@
 """DashScope's native protocol; its OpenAI-compatible one cannot be told what vectors are for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
-from embedway.providers import usage
-from embedway.providers.adapter import HttpCall, Reply, merge
-from embedway.providers.adapters.openai import OpenAi
-from embedway.providers.floats import in_order, parse, stack
+from embedway.core.batch import Batch
+from embedway.providers.adapter import HttpCall, merge
+from embedway.providers.adapters.openai import CountedAnswer, OpenAi
+from embedway.providers.floats import Value, in_order
 
 
-class Embedding(msgspec.Struct):
-    """One vector; beside it may be a sparse one."""
-
+class _Embedding(msgspec.Struct):
     embedding: list[float]
     text_index: int | None = None
 
 
-class Output(msgspec.Struct):
-    """The vectors."""
-
-    embeddings: list[Embedding] | None = None
+class _Output(msgspec.Struct):
+    embeddings: list[_Embedding] | None = None
 
 
-class Answer(msgspec.Struct):
-    """The reply."""
+class _Answer(CountedAnswer):
+    output: _Output | None = None
 
-    output: Output | None = None
-    usage: msgspec.Raw = msgspec.Raw()
-
-
-_DECODER = msgspec.json.Decoder(Answer)
+    def values(self, batch: Batch) -> Sequence[Value] | None:
+        """The vectors by their index."""
+        given = self.output and self.output.embeddings
+        return given and in_order(
+            [each.text_index for each in given], [each.embedding for each in given]
+        )
 
 
 class DashScope(OpenAi):
-    """The adapter."""
+    """DashScope's words."""
+
+    answer = _Answer
 
     def encode(self, batch: Batch) -> HttpCall:
-        """See `embedway.providers.adapter.Adapter.encode`."""
+        """Write the call that embeds `batch`."""
         asked = self.fields(batch)
         body: dict[str, Any] = {
             "model": asked.pop("model"),
@@ -47,15 +46,3 @@ class DashScope(OpenAi):
             "parameters": msgspec.Raw(merge(asked, batch.extra)),
         }
         return HttpCall(path=self.path(batch), body=msgspec.json.encode(body))
-
-    def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
-        answer = parse(_DECODER, reply)
-        given = answer.output and answer.output.embeddings
-        if given is None:
-            raise self.error(reply)
-        values = in_order([each.text_index for each in given], [each.embedding for each in given])
-        return Result(
-            vectors=stack(values, items=len(batch.items)),
-            tokens=usage.tokens(answer.usage, "total_tokens"),
-        )

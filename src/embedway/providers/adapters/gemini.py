@@ -1,43 +1,46 @@
 """The Gemini API's `batchEmbedContents`, also for a single item."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
-from embedway.core.provider_error import ProviderError
-from embedway.providers import failures, usage
-from embedway.providers.adapter import HttpCall, Reply, Row, in_path, merge
-from embedway.providers.floats import parse, stack
+from embedway.core.batch import Batch
+from embedway.providers import usage
+from embedway.providers.adapter import HttpCall, in_path, merge
+from embedway.providers.adapters.openai import Answer, OpenAi
 
 _PREFIX = "models/"
 
 
-class Embedding(msgspec.Struct):
-    """One vector."""
+class GeminiAnswer(Answer, rename="camel"):
+    """A reply that counts tokens, as it does for newer models only."""
 
+    usage_metadata: msgspec.Raw = msgspec.Raw()
+
+    def tokens(self) -> int | None:
+        """The tokens of the call."""
+        return usage.tokens(self.usage_metadata, "promptTokenCount")
+
+
+class _Embedding(msgspec.Struct):
     values: list[float]
 
 
-class Answer(msgspec.Struct, rename="camel"):
-    """The reply; it has only lately begun to count tokens, and not for all models."""
+class _Answer(GeminiAnswer, rename="camel"):
+    embeddings: list[_Embedding] | None = None
 
-    embeddings: list[Embedding] | None = None
-    usage_metadata: msgspec.Raw = msgspec.Raw()
-
-
-_DECODER = msgspec.json.Decoder(Answer)
+    def values(self, batch: Batch) -> list[list[float]] | None:
+        """The vectors, in the order of the items."""
+        return self.embeddings and [each.values for each in self.embeddings]
 
 
-class Gemini:
-    """The adapter."""
+class Gemini(OpenAi):
+    """Google's words."""
 
-    def __init__(self, row: Row, variables: Mapping[str, str]) -> None:  # noqa: ARG002
-        self._row = row
+    answer = _Answer
 
     def encode(self, batch: Batch) -> HttpCall:
-        """See `embedway.providers.adapter.Adapter.encode`."""
+        """Write the call that embeds `batch`."""
         name = batch.model.removeprefix(_PREFIX)
         # These two stand where Google's own library puts them. The reference would have them in
         # `embedContentConfig`, but that is new, and what an older model ignores goes unnoticed.
@@ -54,17 +57,3 @@ class Gemini:
             path=in_path(self._row.path, name),
             body=merge({"requests": requests}, batch.extra),
         )
-
-    def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
-        answer = parse(_DECODER, reply)
-        if answer.embeddings is None:
-            raise self.error(reply)
-        return Result(
-            vectors=stack([each.values for each in answer.embeddings], items=len(batch.items)),
-            tokens=usage.tokens(answer.usage_metadata, "promptTokenCount"),
-        )
-
-    def error(self, reply: Reply) -> ProviderError:
-        """See `embedway.providers.adapter.Adapter.error`."""
-        return failures.read(reply, self._row.failures)

@@ -16,14 +16,14 @@ _DECODER = msgspec.json.Decoder(list[list[float]] | dict[str, Any])
 
 
 class HuggingFace(OpenAi):
-    """The adapter."""
+    """Hugging Face's words."""
 
     def path(self, batch: Batch) -> str:
-        """See `embedway.providers.adapters.openai.OpenAi.path`."""
+        """The path, with the model in it."""
         return in_path(self._row.path, batch.model)
 
     def fields(self, batch: Batch) -> dict[str, Any]:
-        """See `embedway.providers.adapters.openai.OpenAi.fields`."""
+        """The body."""
         body = super().fields(batch)
         del body["model"]
         # Always a list, for a bare string is answered with another shape.
@@ -33,7 +33,7 @@ class HuggingFace(OpenAi):
         return body
 
     def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
+        """Read the vectors of a 2xx reply."""
         answer = parse(_DECODER, reply)
         if isinstance(answer, dict):
             raise self.error(reply)

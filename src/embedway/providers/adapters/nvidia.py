@@ -13,5 +13,5 @@ class Nvidia(OpenAi):
     """The adapter, for the API catalog and for NIM."""
 
     def fields(self, batch: Batch) -> dict[str, Any]:
-        """See `embedway.providers.adapters.openai.OpenAi.fields`."""
+        """The body."""
         return {"input_type": _DEFAULT, **super().fields(batch)}

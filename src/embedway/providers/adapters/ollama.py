@@ -2,32 +2,20 @@
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
 from embedway.providers import usage
-from embedway.providers.adapter import Reply
+from embedway.providers.adapters.nomic import EmbeddingsAnswer
 from embedway.providers.adapters.openai import OpenAi
-from embedway.providers.floats import parse, stack
 
 
-class Answer(msgspec.Struct):
-    """The reply."""
-
-    embeddings: list[list[float]] | None = None
+class _Answer(EmbeddingsAnswer):
     prompt_eval_count: msgspec.Raw = msgspec.Raw()
 
-
-_DECODER = msgspec.json.Decoder(Answer)
+    def tokens(self) -> int | None:
+        """The tokens of the call."""
+        return usage.count(self.prompt_eval_count)
 
 
 class Ollama(OpenAi):
-    """The adapter. What it is sent is called as OpenAI calls it."""
+    """OpenAI's words, and a reply of Ollama's own."""
 
-    def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
-        answer = parse(_DECODER, reply)
-        if answer.embeddings is None:
-            raise self.error(reply)
-        return Result(
-            vectors=stack(answer.embeddings, items=len(batch.items)),
-            tokens=usage.count(answer.prompt_eval_count),
-        )
+    answer = _Answer

@@ -16,36 +16,64 @@ from embedway.providers.adapter import HttpCall, Reply, Row, merge
 from embedway.providers.floats import Value, in_order, malformed, parse, stack
 
 
-class Entry(msgspec.Struct):
-    """One vector of a reply."""
+class Answer(msgspec.Struct):
+    """A 2xx reply. Subclasses have the fields of their protocol."""
 
+    def values(self, batch: Batch) -> Sequence[Value] | None:
+        """The vectors, one for each item and in their order; None if the reply is an error."""
+        raise NotImplementedError
+
+    def tokens(self) -> int | None:
+        """The tokens that the provider counted, as in `providers.usage`."""
+        return None
+
+
+class CountedAnswer(Answer):
+    """A reply that counts tokens as OpenAI's does."""
+
+    usage: msgspec.Raw = msgspec.Raw()
+
+    def tokens(self) -> int | None:
+        """The tokens in `usage`. Voyage has only the second field, some providers have none."""
+        return usage.tokens(self.usage, "prompt_tokens", "total_tokens")
+
+
+class _Entry(msgspec.Struct):
     embedding: Value
     index: int | None = None
 
 
-class Answer(msgspec.Struct):
-    """The reply."""
-
-    data: list[Entry] | None = None
-    usage: msgspec.Raw = msgspec.Raw()
+class _Answer(CountedAnswer):
+    data: list[_Entry] | None = None
     model: Any = None
-    """Most say a string; what else one may say is no reason to refuse its vectors."""
+    """Usually a string; anything else is no reason to refuse the vectors."""
+
+    def values(self, batch: Batch) -> Sequence[Value] | None:
+        """The vectors by their index."""
+        if self.data is None:
+            return None
+        if len(self.data) != len(batch.items):
+            malformed(f"{len(self.data)} vectors for {len(batch.items)} items")
+        return in_order([each.index for each in self.data], [each.embedding for each in self.data])
 
 
 class OpenAi:
-    """The adapter; subclasses change a word or two."""
+    """OpenAI's protocol; subclasses change a word or two."""
+
+    answer: type[Answer] = _Answer
+    """The shape of a 2xx reply."""
 
     def __init__(self, row: Row, variables: Mapping[str, str]) -> None:
         self._row = row
         self._variables = variables
-        self._decoder = msgspec.json.Decoder(Answer)
+        self._decoder = msgspec.json.Decoder(self.answer)
 
     def encode(self, batch: Batch) -> HttpCall:
-        """See `embedway.providers.adapter.Adapter.encode`."""
+        """Write the call that embeds `batch`."""
         return HttpCall(path=self.path(batch), body=merge(self.fields(batch), batch.extra))
 
-    def path(self, batch: Batch) -> str:  # noqa: ARG002  # Azure's has the model in it
-        """Where this batch goes, relative to the base URL."""
+    def path(self, batch: Batch) -> str:  # Azure's has the model in it
+        """The path of the call, relative to the base URL."""
         return self._row.path
 
     def fields(self, batch: Batch) -> dict[str, Any]:
@@ -65,20 +93,20 @@ class OpenAi:
         return body
 
     def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
-        answer = parse(self._decoder, reply)
-        if answer.data is None:
+        """Read the vectors of a 2xx reply."""
+        return self.read(self._decoder, reply, batch)
+
+    def read(self, decoder: "msgspec.json.Decoder[Any]", reply: Reply, batch: Batch) -> Result:
+        """Read the vectors of a 2xx reply in the shape that `decoder` knows, an `Answer`."""
+        answer: Answer = parse(decoder, reply)
+        values = answer.values(batch)
+        if values is None:
             raise self.error(reply)  # some report their errors with 200
-        if len(answer.data) != len(batch.items):
-            malformed(f"{len(answer.data)} vectors for {len(batch.items)} items")
-        values = in_order(
-            [entry.index for entry in answer.data], [entry.embedding for entry in answer.data]
-        )
+        model = getattr(answer, "model", None)
         return Result(
             vectors=self.vectors(values, items=len(batch.items)),
-            # The first is missing at Voyage, both are at some.
-            tokens=usage.tokens(answer.usage, "prompt_tokens", "total_tokens"),
-            model=answer.model if isinstance(answer.model, str) else None,
+            tokens=answer.tokens(),
+            model=model if isinstance(model, str) else None,
         )
 
     def vectors(self, values: Sequence[Value], *, items: int) -> Vectors:
@@ -86,5 +114,5 @@ class OpenAi:
         return stack(values, items=items)
 
     def error(self, reply: Reply) -> ProviderError:
-        """See `embedway.providers.adapter.Adapter.error`."""
+        """Read the failure that any other reply reports."""
         return failures.read(reply, self._row.failures)

@@ -18,11 +18,11 @@ class Perplexity(OpenAi):
     """The adapter."""
 
     def fields(self, batch: Batch) -> dict[str, Any]:
-        """See `embedway.providers.adapters.openai.OpenAi.fields`."""
+        """The body."""
         return {**super().fields(batch), "encoding_format": "base64_int8"}
 
     def vectors(self, values: Sequence[Value], *, items: int) -> Vectors:
-        """See `embedway.providers.adapters.openai.OpenAi.vectors`."""
+        """The vectors, scaled to what they were rounded from."""
         if any(isinstance(value, list) for value in values):
             malformed("numbers where int8 in base64 was asked for")  # of a scale nobody knows
         return stack(values, items=items, dtype=np.int8) / _SCALE

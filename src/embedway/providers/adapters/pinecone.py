@@ -4,11 +4,10 @@ from typing import Any
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
-from embedway.providers import usage
-from embedway.providers.adapter import HttpCall, Reply, merge
-from embedway.providers.adapters.openai import OpenAi
-from embedway.providers.floats import malformed, parse, stack
+from embedway.core.batch import Batch
+from embedway.providers.adapter import HttpCall, merge
+from embedway.providers.adapters.openai import CountedAnswer, OpenAi
+from embedway.providers.floats import malformed
 
 _VERSION = "2026-07"
 _DEFAULT = "passage"
@@ -16,24 +15,28 @@ _DEFAULT = "passage"
 
 
 class _Entry(msgspec.Struct):
-    """One vector; None where the model makes sparse ones."""
-
     values: list[float] | None = None
+    """None where the model makes sparse vectors."""
 
 
-class _Answer(msgspec.Struct):
-    """The reply."""
-
+class _Answer(CountedAnswer):
     data: list[_Entry] | None = None
-    usage: msgspec.Raw = msgspec.Raw()
     model: Any = None
 
-
-_DECODER = msgspec.json.Decoder(_Answer)
+    def values(self, batch: Batch) -> list[list[float]] | None:
+        """The vectors, in the order of the items."""
+        if self.data is None:
+            return None
+        values = [each.values for each in self.data if each.values is not None]
+        if len(values) != len(self.data):
+            malformed("sparse vectors")
+        return values
 
 
 class Pinecone(OpenAi):
-    """The adapter."""
+    """Pinecone's words."""
+
+    answer = _Answer
 
     def encode(self, batch: Batch) -> HttpCall:
         """Write the call; the version of the protocol is a header."""
@@ -49,17 +52,3 @@ class Pinecone(OpenAi):
         inputs = [{"text": item} for item in body.pop("input")]
         model = body.pop("model")
         return {"model": model, "inputs": inputs, "parameters": {"input_type": _DEFAULT, **body}}
-
-    def decode(self, reply: Reply, batch: Batch) -> Result:
-        """Read the vectors of a 2xx reply, in the order of the items."""
-        answer = parse(_DECODER, reply)
-        if answer.data is None:
-            raise self.error(reply)
-        values = [each.values for each in answer.data if each.values is not None]
-        if len(values) != len(answer.data):
-            malformed("sparse vectors")
-        return Result(
-            vectors=stack(values, items=len(batch.items)),
-            tokens=usage.tokens(answer.usage, "total_tokens"),
-            model=answer.model if isinstance(answer.model, str) else None,
-        )

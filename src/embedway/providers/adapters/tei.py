@@ -18,7 +18,7 @@ class Tei(OpenAi):
     """The adapter. Such a server has one model, whose name it is never told."""
 
     def fields(self, batch: Batch) -> dict[str, Any]:
-        """See `embedway.providers.adapters.openai.OpenAi.fields`."""
+        """The body."""
         body = super().fields(batch)
         del body["model"]
         # Always a list of items: a bare list of ids would be one item.
@@ -29,7 +29,7 @@ class Tei(OpenAi):
         return body
 
     def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
+        """Read the vectors of a 2xx reply."""
         vectors = stack(parse(_DECODER, reply), items=len(batch.items))
         counted = reply.headers.get("x-compute-tokens", "")
         known = counted.isdecimal() and len(counted) <= _MAX_DIGITS

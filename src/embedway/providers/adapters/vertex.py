@@ -1,77 +1,74 @@
 """Vertex AI's protocols: `predict`, and those of the Gemini API for Google's newer models."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from embedway.core.batch import Batch, Result
-from embedway.core.provider_error import ProviderError
-from embedway.providers import failures, usage
-from embedway.providers.adapter import HttpCall, Reply, Row, in_path, merge
-from embedway.providers.adapters.gemini import Embedding
-from embedway.providers.floats import malformed, parse, stack
+from embedway.providers import usage
+from embedway.providers.adapter import HttpCall, Reply, in_path, merge
+from embedway.providers.adapters.gemini import GeminiAnswer
+from embedway.providers.adapters.openai import Answer, OpenAi
+from embedway.providers.floats import malformed
 
-_GEMINI = "gemini-embedding"
+_GEMINIS = "gemini-embedding"
 _NEWER = "gemini-embedding-2"
 """Not even a single item of it is taken by `predict`."""
 
 
-class Statistics(msgspec.Struct):
-    """Of one item; the count is at times written with a fraction of zero."""
-
+class _Statistics(msgspec.Struct):
     token_count: msgspec.Raw = msgspec.Raw()
+    """At times written with a fraction of zero."""
     truncated: bool = False
 
 
-class Embeddings(msgspec.Struct):
-    """One vector, despite its name."""
+class _Embeddings(msgspec.Struct):
+    """One vector, despite its name there."""
 
     values: list[float]
-    statistics: Statistics = msgspec.field(default_factory=Statistics)
+    statistics: _Statistics = msgspec.field(default_factory=_Statistics)
 
 
-class Prediction(msgspec.Struct):
-    """What came of one item."""
-
-    embeddings: Embeddings
+class _Prediction(msgspec.Struct):
+    embeddings: _Embeddings
 
 
-class Predicted(msgspec.Struct):
-    """The reply of `predict`."""
+class _PredictAnswer(Answer):
+    predictions: list[_Prediction] | None = None
 
-    predictions: list[Prediction] | None = None
+    def values(self, batch: Batch) -> list[list[float]] | None:
+        """The vectors, in the order of the items."""
+        return self.predictions and _whole([each.embeddings for each in self.predictions], batch)
+
+    def tokens(self) -> int | None:
+        """The tokens of all items."""
+        given = self.predictions or ()
+        return usage.total([usage.count(each.embeddings.statistics.token_count) for each in given])
 
 
-class Embedded(msgspec.Struct, rename="camel"):
-    """The reply of `embedContent`."""
+class _GeminiAnswer(GeminiAnswer, rename="camel"):
+    """The reply of `embedContent` with one `embedding`, of `batchEmbedContents` with several."""
 
-    embedding: Embedding | None = None
-    usage_metadata: msgspec.Raw = msgspec.Raw()
+    embedding: _Embeddings | None = None
+    embeddings: list[_Embeddings] | None = None
     truncated: bool = False
 
-
-class BatchEmbedded(msgspec.Struct, rename="camel"):
-    """The reply of `batchEmbedContents`."""
-
-    embeddings: list[Embeddings] | None = None
-    usage_metadata: msgspec.Raw = msgspec.Raw()
-    truncated: bool = False
+    def values(self, batch: Batch) -> list[list[float]] | None:
+        """The vectors, in the order of the items."""
+        given = [self.embedding] if self.embedding else self.embeddings
+        return given and _whole(given, batch, truncated=self.truncated)
 
 
-_PREDICTED = msgspec.json.Decoder(Predicted)
-_EMBEDDED = msgspec.json.Decoder(Embedded)
-_BATCH_EMBEDDED = msgspec.json.Decoder(BatchEmbedded)
+_PREDICT = msgspec.json.Decoder(_PredictAnswer)
+_GEMINI = msgspec.json.Decoder(_GeminiAnswer)
 
 
-class Vertex:
-    """The adapter."""
-
-    def __init__(self, row: Row, variables: Mapping[str, str]) -> None:  # noqa: ARG002
-        self._row = row
+class Vertex(OpenAi):
+    """Google's words in its cloud."""
 
     def encode(self, batch: Batch) -> HttpCall:
-        """See `embedway.providers.adapter.Adapter.encode`."""
+        """Write the call that embeds `batch`."""
         method = _method(batch)
         fields = self._row.fields
         purpose = fields.purpose(batch)
@@ -99,48 +96,24 @@ class Vertex:
         )
 
     def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
-        read = {
-            "predict": self._predicted,
-            "embedContent": self._embedded,
-            "batchEmbedContents": self._batch_embedded,
-        }[_method(batch)]
-        values, tokens, truncated = read(reply)
-        if truncated and batch.truncate == "none":
-            malformed("an item was cut, which it was told not to do")
-        return Result(vectors=stack(values, items=len(batch.items)), tokens=tokens)
+        """Read the vectors of a 2xx reply."""
+        decoder = _PREDICT if _method(batch) == "predict" else _GEMINI
+        return self.read(decoder, reply, batch)
 
-    def error(self, reply: Reply) -> ProviderError:
-        """See `embedway.providers.adapter.Adapter.error`."""
-        return failures.read(reply, self._row.failures)
 
-    def _predicted(self, reply: Reply) -> tuple[list[list[float]], int | None, bool]:
-        answer = parse(_PREDICTED, reply)
-        if answer.predictions is None:
-            raise self.error(reply)
-        given = [each.embeddings for each in answer.predictions]
-        tokens = usage.total([usage.count(each.statistics.token_count) for each in given])
-        return [each.values for each in given], tokens, any(e.statistics.truncated for e in given)
-
-    def _embedded(self, reply: Reply) -> tuple[list[list[float]], int | None, bool]:
-        answer = parse(_EMBEDDED, reply)
-        if answer.embedding is None:
-            raise self.error(reply)
-        tokens = usage.tokens(answer.usage_metadata, "promptTokenCount")
-        return [answer.embedding.values], tokens, answer.truncated
-
-    def _batch_embedded(self, reply: Reply) -> tuple[list[list[float]], int | None, bool]:
-        answer = parse(_BATCH_EMBEDDED, reply)
-        if answer.embeddings is None:
-            raise self.error(reply)
-        tokens = usage.tokens(answer.usage_metadata, "promptTokenCount")
-        cut = answer.truncated or any(each.statistics.truncated for each in answer.embeddings)
-        return [each.values for each in answer.embeddings], tokens, cut
+def _whole(
+    given: Sequence[_Embeddings], batch: Batch, *, truncated: bool = False
+) -> list[list[float]]:
+    """The vectors, refused if an item was cut that was not to be."""
+    cut = truncated or any(each.statistics.truncated for each in given)
+    if cut and batch.truncate == "none":
+        malformed("an item was cut, which it was told not to do")
+    return [each.values for each in given]
 
 
 def _method(batch: Batch) -> str:
     # As Google's own package chooses, but that it has `embedContent` for each single item of a
     # Gemini model: what `predict` gives for gemini-embedding-001 is known from recorded replies.
-    if len(batch.items) > 1 and batch.model.startswith(_GEMINI):
+    if len(batch.items) > 1 and batch.model.startswith(_GEMINIS):
         return "batchEmbedContents"
     return "embedContent" if batch.model.startswith(_NEWER) else "predict"

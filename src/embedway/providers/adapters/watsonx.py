@@ -4,47 +4,38 @@ from typing import Any
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
+from embedway.core.batch import Batch
 from embedway.providers import usage
-from embedway.providers.adapter import Reply
-from embedway.providers.adapters.openai import OpenAi
-from embedway.providers.floats import parse, stack
+from embedway.providers.adapters.openai import Answer, OpenAi
 
 
-class Entry(msgspec.Struct):
-    """One vector of a reply."""
-
+class _Entry(msgspec.Struct):
     embedding: list[float]
 
 
-class Answer(msgspec.Struct):
-    """The reply."""
-
-    results: list[Entry] | None = None
+class _Answer(Answer):
+    results: list[_Entry] | None = None
     input_token_count: msgspec.Raw = msgspec.Raw()
 
+    def values(self, batch: Batch) -> list[list[float]] | None:
+        """The vectors, in the order of the items."""
+        return self.results and [each.embedding for each in self.results]
 
-_DECODER = msgspec.json.Decoder(Answer)
+    def tokens(self) -> int | None:
+        """The tokens of the call."""
+        return usage.count(self.input_token_count)
 
 
 class Watsonx(OpenAi):
-    """The adapter."""
+    """IBM's words."""
+
+    answer = _Answer
 
     def fields(self, batch: Batch) -> dict[str, Any]:
-        """See `embedway.providers.adapters.openai.OpenAi.fields`."""
+        """The body."""
         body: dict[str, Any] = {"model_id": batch.model, "inputs": batch.items}
         # It takes one of them, not both.
         for owner in ("space_id", "project_id"):
             if value := self._variables.get(owner):
                 return {**body, owner: value}
         return body
-
-    def decode(self, reply: Reply, batch: Batch) -> Result:
-        """See `embedway.providers.adapter.Adapter.decode`."""
-        answer = parse(_DECODER, reply)
-        if answer.results is None:
-            raise self.error(reply)
-        return Result(
-            vectors=stack([entry.embedding for entry in answer.results], items=len(batch.items)),
-            tokens=usage.count(answer.input_token_count),
-        )
