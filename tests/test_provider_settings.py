@@ -586,3 +586,27 @@ def test_a_password_in_an_address_is_not_printed(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "an address with a user in it" in done.stderr
     assert "hidden" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "query", ["key=hidden", "auth=hidden", "v=1;key=hidden", "v=1&Authorization=hidden"]
+)
+def test_a_key_in_the_query_of_an_address_is_refused(query: str) -> None:
+    """A key in the query of an address would be shown with it, so it is refused, unseen."""
+    section = {"base_url": f"https://x.example/v1?{query}", "api_key": "k"}
+    loaded = Loaded(Settings(providers={"openai": section}), {"providers": "a file"}, [], {})
+    with pytest.raises(ConfigError, match="shows the key: use api_key") as caught:
+        providers.enabled(loaded)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["", "/", "/models", "/models/"])
+def test_the_address_of_foundry(end: str) -> None:
+    """The address of a Foundry resource may have the ends that Microsoft's pages give it."""
+    place = f"https://acme.services.ai.azure.com{end}"
+    right = "https://acme.services.ai.azure.com/providers/cohere/v2"
+    env = {"AZURE_AI_API_KEY": SECRET, "AZURE_AI_API_BASE": place}
+    assert found(**env)["foundry"].url == right
+    section = {"api_key": "k", "endpoint": place}
+    loaded = Loaded(Settings(providers={"foundry": section}), {"providers": "a file"}, [], {})
+    assert [each.url for each in providers.enabled(loaded)] == [right]

@@ -18,7 +18,8 @@ from embedway.config.settings import ConfigError
 from embedway.core.request import InputType
 
 _KEY_IN_QUERY = re.compile(
-    r"(?:^|&)[^=&]*(?:key|token|secret|signature|sig|code|password)=", re.IGNORECASE
+    r"(?:^|[&;])[^=&;]*(?:key|token|secret|signature|sig|code|password|auth|authorization)=",
+    re.IGNORECASE,
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 

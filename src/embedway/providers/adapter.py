@@ -1,6 +1,6 @@
 """What an adapter is: a pure translation between a batch and one provider's protocol."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -93,6 +93,12 @@ class Adapter(Protocol):
         ...
 
 
+def without_end(address: str, ends: Iterable[str]) -> str:
+    """`address` without slashes at its end, and without the first of `ends` that it has."""
+    address = address.rstrip("/")
+    return address.removesuffix(next((each for each in ends if address.endswith(each)), ""))
+
+
 class Address(msgspec.Struct, frozen=True, kw_only=True):
     """How a provider's own SDK is told where to send calls, and what base URL that makes here."""
 
@@ -115,9 +121,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         """The base URL for what one of `variables` holds, with the `{variables}` of `path`."""
         # Braces of the address are its own; none is the name of a variable.
         place, mark, query = address.replace("{", "{{").replace("}", "}}").partition("?")
-        place = place.rstrip("/")
-        end = next((each for each in self.strip if place.endswith(each)), "")
-        return place.removesuffix(end) + self.path + mark + query
+        return without_end(place, self.strip) + self.path + mark + query
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +155,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     variables: Mapping[str, str | tuple[str, ...]] = {}
     """The `{variables}` of addresses and those of the adapter, each with the environment variables
     that it is taken from; the first that is set counts."""
+    strip: tuple[str, ...] = ()
+    """Ends that an address among `variables` may have and `base_url` does not expect."""
     defaults: Mapping[str, str] = {}
     """Of variables that need not be set."""
     credentials: str = "bearer"

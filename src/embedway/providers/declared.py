@@ -8,7 +8,7 @@ import msgspec
 
 from embedway.catalog.model import Model, Served
 from embedway.core.batch import Limits
-from embedway.providers.adapter import Row
+from embedway.providers.adapter import Row, without_end
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
         if self.base_url:
             return self.base_url
         values = self.values
-        return self.row.template(self.keys, values.get("region", "")).format_map(values)
+        places = {name: without_end(value, self.row.strip) for name, value in values.items()}
+        return self.row.template(self.keys, values.get("region", "")).format_map(places)
 
     @property
     def values(self) -> Mapping[str, str]:

@@ -6,17 +6,15 @@ import msgspec
 
 from embedway.core.batch import Batch, Result
 from embedway.providers.adapter import Reply, in_path
-from embedway.providers.adapters.openai import OpenAi
+from embedway.providers.adapters.tei import Tei
 from embedway.providers.floats import parse, stack
-
-_SIDES = {"end": "right", "start": "left"}
 
 # An object is an error, whatever its status. Vectors of each token are neither.
 _DECODER = msgspec.json.Decoder(list[list[float]] | dict[str, Any])
 
 
-class HuggingFace(OpenAi):
-    """Hugging Face's words."""
+class HuggingFace(Tei):
+    """The words of Text Embeddings Inference, which it runs."""
 
     def path(self, batch: Batch) -> str:
         """The path, with the model in it."""
@@ -25,11 +23,7 @@ class HuggingFace(OpenAi):
     def fields(self, batch: Batch) -> dict[str, Any]:
         """The body."""
         body = super().fields(batch)
-        del body["model"]
-        # Always a list, for a bare string is answered with another shape.
-        body["inputs"] = body.pop("input")
-        if side := _SIDES.get(batch.truncate):
-            body["truncation_direction"] = side
+        del body["normalize"]
         return body
 
     def decode(self, reply: Reply, batch: Batch) -> Result:

@@ -134,14 +134,15 @@ ROWS: tuple[Row, ...] = (
         path="/embed",
         key_variables=("AZURE_AI_API_KEY",),
         variables={"endpoint": "AZURE_AI_API_BASE"},
+        strip=("/models",),
         credentials="header:api-key",
         fields=COHERE_FIELDS,
         limits=Limits(max_items=90),
         hq_country="US",
         source="target addresses of Foundry's deployments, as several users report them, 2026-07 "
         "to 2026-11; docs.cohere.com/docs/cohere-on-microsoft-azure",
-        notes="endpoint is that of the resource, https://NAME.services.ai.azure.com, without "
-        "/models. The model is the name of the deployment. Cohere's protocol: vectors are of "
+        notes="endpoint is that of the resource, https://NAME.services.ai.azure.com. The model "
+        "is the name of the deployment. Cohere's protocol: vectors are of "
         "documents unless input_type says otherwise. Microsoft does not describe this address; a "
         "user reports that 153 items are refused and 90 are taken, so calls are kept to 90. Models "
         "of OpenAI there are asked by kind openai at https://NAME.services.ai.azure.com/openai/v1. "

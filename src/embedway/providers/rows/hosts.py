@@ -183,8 +183,8 @@ ROWS: tuple[Row, ...] = (
         limits=_UNSTATED,
         hq_country="US",
         source="docs.databricks.com, query embedding models",
-        notes="The model is the name of the serving endpoint; host is https://, the workspace, and "
-        "no slash at its end. Needs a token: DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET and "
+        notes="The model is the name of the serving endpoint; host is https:// and the workspace. "
+        "Needs a token: DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET and "
         f"DATABRICKS_CONFIG_PROFILE are not read. {_UNSTATED_NOTE}",
     ),
     Row(
