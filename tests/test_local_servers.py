@@ -14,8 +14,8 @@ from conftest import Gateway
 
 from embedway.core.provider_error import ProviderError
 from embedway.providers import local_servers
+from embedway.providers.declared import Declared
 from embedway.providers.http import Http
-from embedway.providers.local_servers import Found
 from embedway.providers.registry import ROWS
 
 OWN = [row for row in ROWS.values() if row.own_server]
@@ -82,7 +82,7 @@ def server(send: Answer, port: int = 0) -> Iterator[int]:
             thread.join()
 
 
-def find(*ports: int, within_s: float = PATIENT_S, **options) -> list[Found]:
+def find(*ports: int, within_s: float = PATIENT_S, **options) -> list[Declared]:
     """What is found if every kind's default port is each of `ports`."""
     rows = [msgspec.structs.replace(row, port=port) for port in ports for row in OWN]
     return asyncio.run(local_servers.find(rows, within_s=within_s, **options))

