@@ -7,6 +7,16 @@ _BASE64 = ("encoding_format", "base64")
 # Numbers take so long to decode that a call of more would hold up all others.
 _NUMBERS = Limits(max_items=256)
 _OPENAI = Fields(dimensions="dimensions", base64=_BASE64, token_ids=True, user="user")
+NVIDIA_FIELDS = Fields(
+    dimensions="dimensions",
+    base64=_BASE64,
+    user="user",
+    input_type="input_type",
+    input_types={"query": "query", "document": "passage"},
+    truncate="truncate",
+    truncations={"none": "NONE", "end": "END", "start": "START"},
+)
+"""The fields of NVIDIA's protocol, in its API catalog and in NIM."""
 # For hosts that do not say how many items a call may hold.
 _UNSTATED = Limits(max_items=128)
 _UNSTATED_NOTE = "How many items a call may hold is not stated; calls are kept to 128."
@@ -208,15 +218,7 @@ ROWS: tuple[Row, ...] = (
         base_url="https://integrate.api.nvidia.com/v1",
         address=Address(variables=("NVIDIA_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("NVIDIA_API_KEY",),
-        fields=Fields(
-            dimensions="dimensions",
-            base64=_BASE64,
-            user="user",
-            input_type="input_type",
-            input_types={"query": "query", "document": "passage"},
-            truncate="truncate",
-            truncations={"none": "NONE", "end": "END", "start": "START"},
-        ),
+        fields=NVIDIA_FIELDS,
         limits=Limits(max_items=50),
         hq_country="US",
         source="docs.nvidia.com/nim/nemo-retriever/text-embedding",

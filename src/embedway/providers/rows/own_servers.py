@@ -2,6 +2,7 @@
 
 from embedway.core.batch import Limits
 from embedway.providers.adapter import Fields, Row
+from embedway.providers.rows.hosts import NVIDIA_FIELDS
 
 _BASE64 = ("encoding_format", "base64")
 # None has a limit of its own. On the machines they usually run on, a call of more items takes so
@@ -45,15 +46,7 @@ ROWS: tuple[Row, ...] = (
         adapter="embedway.providers.adapters.nvidia:Nvidia",
         base_url="http://127.0.0.1:8000/v1",
         key_variables=("NIM_API_KEY",),
-        fields=Fields(
-            dimensions="dimensions",
-            base64=_BASE64,
-            user="user",
-            input_type="input_type",
-            input_types={"query": "query", "document": "passage"},
-            truncate="truncate",
-            truncations={"none": "NONE", "end": "END", "start": "START"},
-        ),
+        fields=NVIDIA_FIELDS,
         limits=Limits(max_items=128),
         own_server=True,
         port=8000,
