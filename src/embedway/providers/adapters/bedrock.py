@@ -49,7 +49,7 @@ class _TitanAnswer(Answer, rename="camel"):
     def values(self, batch: Batch) -> list[list[float]] | None:
         """The vector of the one item."""
         value = self.embedding or self.embeddings_by_type.as_floats
-        return value and [value]
+        return None if value is None else [value]
 
     def tokens(self) -> int | None:
         """The tokens of the call."""
@@ -70,7 +70,7 @@ class _NovaAnswer(Answer):
         cut = any(each.truncated_char_length is not None for each in self.embeddings or ())
         if cut and batch.truncate == "none":
             malformed("the item was cut, which it was told not to do")
-        return self.embeddings and [each.embedding for each in self.embeddings]
+        return None if self.embeddings is None else [each.embedding for each in self.embeddings]
 
 
 _OF_TITAN = msgspec.json.Decoder(_TitanAnswer)

@@ -26,8 +26,10 @@ class _Answer(CountedAnswer):
     def values(self, batch: Batch) -> Sequence[Value] | None:
         """The vectors by their index."""
         given = self.output and self.output.embeddings
-        return given and in_order(
-            [each.text_index for each in given], [each.embedding for each in given]
+        return (
+            None
+            if given is None
+            else in_order([each.text_index for each in given], [each.embedding for each in given])
         )
 
 

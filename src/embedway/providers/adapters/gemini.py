@@ -31,7 +31,7 @@ class _Answer(GeminiAnswer, rename="camel"):
 
     def values(self, batch: Batch) -> list[list[float]] | None:
         """The vectors, in the order of the items."""
-        return self.embeddings and [each.values for each in self.embeddings]
+        return None if self.embeddings is None else [each.values for each in self.embeddings]
 
 
 class Gemini(OpenAi):

@@ -39,7 +39,11 @@ class _PredictAnswer(Answer):
 
     def values(self, batch: Batch) -> list[list[float]] | None:
         """The vectors, in the order of the items."""
-        return self.predictions and _whole([each.embeddings for each in self.predictions], batch)
+        return (
+            None
+            if self.predictions is None
+            else _whole([each.embeddings for each in self.predictions], batch)
+        )
 
     def tokens(self) -> int | None:
         """The tokens of all items."""
@@ -57,7 +61,7 @@ class _GeminiAnswer(GeminiAnswer, rename="camel"):
     def values(self, batch: Batch) -> list[list[float]] | None:
         """The vectors, in the order of the items."""
         given = [self.embedding] if self.embedding else self.embeddings
-        return given and _whole(given, batch, truncated=self.truncated)
+        return None if given is None else _whole(given, batch, truncated=self.truncated)
 
 
 _PREDICT = msgspec.json.Decoder(_PredictAnswer)

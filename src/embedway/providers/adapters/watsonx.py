@@ -19,7 +19,7 @@ class _Answer(Answer):
 
     def values(self, batch: Batch) -> list[list[float]] | None:
         """The vectors, in the order of the items."""
-        return self.results and [each.embedding for each in self.results]
+        return None if self.results is None else [each.embedding for each in self.results]
 
     def tokens(self) -> int | None:
         """The tokens of the call."""
