@@ -31,7 +31,7 @@ from typer.testing import CliRunner
 
 from embedway.admin import errors
 from embedway.admin.usage import CostsResult, RefusalsResult, UsageResult, router
-from embedway.admin.usage_parameters import COSTS, EMBEDDINGS, REFUSALS
+from embedway.admin.usage_parameters import CostsRequest, EmbeddingsUsageRequest, RefusalsRequest
 from embedway.cli import commands
 from embedway.core.buckets import DAY_MS, HOUR_MS, Span, Width, buckets, epoch_ms, runs
 from embedway.core.errors import InvalidRequest, NotFound
@@ -411,9 +411,7 @@ def application(engine: Engine) -> FastAPI:
     """The routes on their own."""
     app = FastAPI()
     errors.install(app)
-    app.include_router(
-        router(SqlUsage(engine), caller=Depends(caller), page_key=b"k" * 32, now_ms=lambda: NOW_MS)
-    )
+    app.include_router(router(SqlUsage(engine), caller=Depends(caller), now_ms=lambda: NOW_MS))
     return app
 
 
@@ -726,7 +724,8 @@ def test_every_parameter_is_described(filled: Engine) -> None:
     client = client_of(filled)
     paths = client.get("/openapi.json").json()["paths"]
     for path, endpoint in (
-        (USAGE, EMBEDDINGS), ("/v1/organization/costs", COSTS), (REFUSALS_PATH, REFUSALS),
+        (USAGE, EmbeddingsUsageRequest), ("/v1/organization/costs", CostsRequest),
+        (REFUSALS_PATH, RefusalsRequest),
     ):  # fmt: skip
         names = {each["name"] for each in paths[path]["get"]["parameters"]} - {"authorization"}
         assert names == {"start_time", "end_time", "bucket_width", "limit", "page", "time_zone",
