@@ -104,12 +104,7 @@ def _actor(id: str) -> dict[str, Any]:
 
 
 def router(acts: Acts, *, actor: Actor) -> APIRouter:
-    """The route.
-
-    Args:
-        acts: What reads it.
-        actor: The dependency that says who asks.
-    """
+    """The route; `actor` is the dependency that says who asks."""
     routes = APIRouter(prefix="/v1/organization", tags=["audit"])
 
     @routes.get("/audit_logs")
