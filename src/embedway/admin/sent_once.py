@@ -39,7 +39,7 @@ async def sent_once(request: Request) -> None:
             cure = f"Did you mean {shown(near[0])}?" if near else "Leave it out."
             raise InvalidRequest(f"There is no parameter {shown(name)} here. {cure}", param=name)
         counts[name] *= not known.get(prefix, name.endswith("[]"))
-    _refuse_repeated(counts)
+    refuse_repeated(counts)
     if body := await request.body():
         # What is no JSON at all is refused where it is decoded.
         with suppress(ValueError, RecursionError):
@@ -63,10 +63,11 @@ def _parameters(dependant: Dependant) -> Iterator[tuple[str, bool]]:
 
 
 def _object(members: Iterable[tuple[str, Any]]) -> None:
-    _refuse_repeated(Counter(name for name, _ in members))
+    refuse_repeated(Counter(name for name, _ in members))
 
 
-def _refuse_repeated(counts: Counter[str]) -> None:
+def refuse_repeated(counts: Counter[str]) -> None:
+    """Refuse a name that is there more than once."""
     for name, count in counts.items():
         if count > 1:
             raise InvalidRequest(f"{shown(name)} is there twice. Send it once.", param=name)

@@ -57,20 +57,20 @@ class UsageResult(Group):
     """What one group used in one bucket."""
 
     object: Literal["organization.usage.embeddings.result"] = "organization.usage.embeddings.result"
-    input_tokens: int
-    num_model_requests: int
+    input_tokens: int = Field(validation_alias="tokens")
+    num_model_requests: int = Field(validation_alias="requests")
     """That were answered with 200."""
-    input_cached_tokens: int
+    input_cached_tokens: int = Field(validation_alias="cached_tokens")
     estimated_tokens: int
     """Of the tokens, how many are an estimate."""
     unpriced_tokens: int
     """Of the tokens, how many have no known price, and so cost nothing."""
-    num_items: int
-    num_errors: int
+    num_items: int = Field(validation_alias="items")
+    num_errors: int = Field(validation_alias="errors")
     """Requests that were refused or failed."""
-    num_calls: int
+    num_calls: int = Field(validation_alias="calls")
     """To providers, retries included."""
-    num_failed_calls: int
+    num_failed_calls: int = Field(validation_alias="failed_calls")
 
 
 class Amount(BaseModel):
@@ -255,23 +255,9 @@ def _fields(
 def _result(each: Usage | Refused, fields: Mapping[str, Any], asked: UsageRequest) -> BaseModel:
     if isinstance(each, Refused):
         return RefusalsResult(**fields, num_requests=each.requests)
-    return (_costs if isinstance(asked, CostsRequest) else _usage)(each, fields)
-
-
-def _usage(usage: Usage, group: Mapping[str, Any]) -> UsageResult:
-    figures = usage.figures
-    return UsageResult(
-        **group,
-        input_tokens=figures.tokens,
-        num_model_requests=figures.requests,
-        input_cached_tokens=figures.cached_tokens,
-        estimated_tokens=figures.estimated_tokens,
-        unpriced_tokens=figures.unpriced_tokens,
-        num_items=figures.items,
-        num_errors=figures.errors,
-        num_calls=figures.calls,
-        num_failed_calls=figures.failed_calls,
-    )
+    if isinstance(asked, CostsRequest):
+        return _costs(each, fields)
+    return UsageResult.model_validate({**msgspec.structs.asdict(each.figures), **fields})
 
 
 def _costs(usage: Usage, group: Mapping[str, Any]) -> CostsResult:

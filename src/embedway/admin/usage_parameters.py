@@ -186,8 +186,8 @@ class UsageRequest(BaseModel):
                 cls._check_group(plain)
             one = name in cls.model_fields and isinstance(value, str)
             read[plain] = value if one else [*read.get(plain, ()), *values]
-        lists = [each for name, each in read.items() if name != "group_by"]
-        count = sum(len(each) for each in lists if isinstance(each, list))
+        filters = [name for name in read if name in cls.filters or name not in cls.model_fields]
+        count = sum(len(read[name]) for name in filters)
         if count > MAX_VALUES:
             raise InvalidRequest(
                 f"There are {count} values to filter by, at most {MAX_VALUES} are possible. Ask "
@@ -261,9 +261,9 @@ class EmbeddingsUsageRequest(UsageRequest):
 class CostsRequest(EmbeddingsUsageRequest):
     """What a client asks of costs."""
 
-    groups = EmbeddingsUsageRequest.groups | {"line_item": "model"}
-    filters = EmbeddingsUsageRequest.filters | {"line_items": "model"}
-    limits = _LIMITS | {"1d": (7, 180)}
+    groups: ClassVar[Mapping[str, Dimension]] = _GROUPS | {"line_item": "model"}
+    filters: ClassVar[Mapping[str, Dimension]] = {f"{name}s": of for name, of in groups.items()}
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = _LIMITS | {"1d": (7, 180)}
 
     group_by: list[str] = _group_by(groups, _OR_METADATA)
     line_items: list[str] = _filter("line_item")
@@ -272,8 +272,12 @@ class CostsRequest(EmbeddingsUsageRequest):
 class RefusalsRequest(UsageRequest):
     """What a client asks of refused requests."""
 
-    groups: ClassVar = {"project_id": "project_id", "api_key_id": "key_id", "reason": "reason"}
-    filters: ClassVar = {f"{name}s": of for name, of in groups.items()}
+    groups: ClassVar[Mapping[str, Dimension]] = {
+        "project_id": "project_id",
+        "api_key_id": "key_id",
+        "reason": "reason",
+    }
+    filters: ClassVar[Mapping[str, Dimension]] = {f"{name}s": of for name, of in groups.items()}
 
     group_by: list[str] = _group_by(groups)
     reasons: list[str] = _filter("reason")

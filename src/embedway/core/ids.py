@@ -21,5 +21,6 @@ def new(prefix: str) -> str:
 
 def for_request(given: str | None) -> str:
     """The id of a request: the one its client gave it, if that is plain and no secret."""
-    usable = given and _PLAIN.fullmatch(given) and not looks_secret(given)
-    return given if usable else new("req")
+    if given and _PLAIN.fullmatch(given) and not looks_secret(given):
+        return given
+    return new("req")
