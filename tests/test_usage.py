@@ -616,6 +616,16 @@ def test_a_page_is_of_its_query(filled: Engine) -> None:
     assert costs.status_code == 400
 
 
+def test_a_page_that_a_client_made_up(filled: Engine) -> None:
+    """A cursor with a right checksum is refused where its time is not part of the query's."""
+    start_s = STARTS[0] // 1000
+    asked = EmbeddingsUsageRequest.model_validate({"start_time": str(start_s)})
+    for span in (Span(0, NOW_MS), Span(STARTS[0], 2**64 - 1), Span(NOW_MS, NOW_MS)):
+        given = {"start_time": start_s, "page": asked.cursor(span)}
+        answer = client_of(filled).get(USAGE, params=given)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "page")
+
+
 INJECTIONS = ("' OR 1=1 --", '"; DROP TABLE usage; --', "%' UNION SELECT * FROM keys --", "\\", "?",
               ":x", "%s", "%(x)s", "{}", "$1")  # fmt: skip
 
