@@ -310,7 +310,7 @@ def test_slow_bodies_for_tokens(house: House) -> None:
 
 def test_the_schema_is_built_once() -> None:
     """Whoever asks for /openapi.json while it is built waits for that, and builds nothing."""
-    nothing = control.Organization(acts=None, tokens=None, sums=None, page_key=b"", now_ms=int)
+    nothing = control.Organization(acts=None, tokens=None, sums=None, now_ms=int)
     app = control.create(
         cards=None, organization=nothing, authenticator=None, metrics=Metrics(),
         check_ready=None, doors=("/v1/embeddings",),

@@ -37,7 +37,7 @@ def schema(gateway: Gateway) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def paths() -> set[str]:
     """The path of every route the application has, as OpenAPI writes it."""
-    nothing = control.Organization(acts=None, tokens=None, sums=None, page_key=b"", now_ms=int)
+    nothing = control.Organization(acts=None, tokens=None, sums=None, now_ms=int)
     app = control.create(
         cards=None,
         organization=nothing,

@@ -31,7 +31,7 @@ from typer.testing import CliRunner
 
 from embedway.admin import errors
 from embedway.admin.usage import CostsResult, RefusalsResult, UsageResult, router
-from embedway.admin.usage_parameters import COSTS, EMBEDDINGS, REFUSALS
+from embedway.admin.usage_parameters import CostsRequest, EmbeddingsUsageRequest, RefusalsRequest
 from embedway.cli import commands
 from embedway.core.buckets import DAY_MS, HOUR_MS, Span, Width, buckets, epoch_ms, runs
 from embedway.core.errors import InvalidRequest, NotFound
@@ -411,9 +411,7 @@ def application(engine: Engine) -> FastAPI:
     """The routes on their own."""
     app = FastAPI()
     errors.install(app)
-    app.include_router(
-        router(SqlUsage(engine), caller=Depends(caller), page_key=b"k" * 32, now_ms=lambda: NOW_MS)
-    )
+    app.include_router(router(SqlUsage(engine), caller=Depends(caller), now_ms=lambda: NOW_MS))
     return app
 
 
@@ -618,6 +616,16 @@ def test_a_page_is_of_its_query(filled: Engine) -> None:
     assert costs.status_code == 400
 
 
+def test_a_page_that_a_client_made_up(filled: Engine) -> None:
+    """A cursor with a right checksum is refused where its time is not part of the query's."""
+    start_s = STARTS[0] // 1000
+    asked = EmbeddingsUsageRequest.model_validate({"start_time": str(start_s)})
+    for span in (Span(0, NOW_MS), Span(STARTS[0], 2**64 - 1), Span(NOW_MS, NOW_MS)):
+        given = {"start_time": start_s, "page": asked.cursor(span)}
+        answer = client_of(filled).get(USAGE, params=given)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "page")
+
+
 INJECTIONS = ("' OR 1=1 --", '"; DROP TABLE usage; --', "%' UNION SELECT * FROM keys --", "\\", "?",
               ":x", "%s", "%(x)s", "{}", "$1")  # fmt: skip
 
@@ -726,7 +734,8 @@ def test_every_parameter_is_described(filled: Engine) -> None:
     client = client_of(filled)
     paths = client.get("/openapi.json").json()["paths"]
     for path, endpoint in (
-        (USAGE, EMBEDDINGS), ("/v1/organization/costs", COSTS), (REFUSALS_PATH, REFUSALS),
+        (USAGE, EmbeddingsUsageRequest), ("/v1/organization/costs", CostsRequest),
+        (REFUSALS_PATH, RefusalsRequest),
     ):  # fmt: skip
         names = {each["name"] for each in paths[path]["get"]["parameters"]} - {"authorization"}
         assert names == {"start_time", "end_time", "bucket_width", "limit", "page", "time_zone",

@@ -259,7 +259,6 @@ async def running(
             acts=Acts(store.database, pepper=store.pepper, now_ms=now_ms),
             tokens=tokens,
             sums=SqlUsage(store.database),
-            page_key=store.pepper,
             now_ms=now_ms,
         )
         admission = Admission(

@@ -54,7 +54,6 @@ class Acts:
     """
 
     def __init__(self, database: Engine, *, pepper: bytes, now_ms: Callable[[], int]) -> None:
-        """Args name what it needs; `pepper` is what digests of keys are keyed with."""
         self._database = database
         self._pepper = pepper
         self._now_ms = now_ms
@@ -78,14 +77,12 @@ class Acts:
         self, actor: Actor, *, after: str | None, limit: int, archived: bool = False
     ) -> Page[Project]:
         """The projects, oldest first; with the `archived` ones, or without."""
-        require_admin(actor)
-        with reading(self._database) as all:
+        with self._reading(actor) as all:
             return all.projects.page(after=after, limit=limit, archived=archived)
 
     def project(self, actor: Actor, id: str) -> Project:
         """The project of this id."""
-        require_admin(actor)
-        with reading(self._database) as all:
+        with self._reading(actor) as all:
             return _project(all, id)
 
     def find_project(self, actor: Actor, id_or_name: str) -> Project:
@@ -112,8 +109,7 @@ class Acts:
         self, actor: Actor, id: str, changes: Changes, *, unique: bool = False
     ) -> Project:
         """Changes a project that is not archived; a new name is its alone if `unique`."""
-        require_admin(actor)
-        with self._changing(actor) as (all, journal):
+        with self._changing(actor, admin=True) as (all, journal):
             before = _active(_project(all, id))
             after = rules.project(_changed(before, changes, OF_PROJECTS))
             if unique and after.name != before.name:
@@ -125,8 +121,7 @@ class Acts:
 
     def archive_project(self, actor: Actor, id: str) -> Project:
         """Archives a project for good: its keys stop working. Its usage is kept."""
-        require_admin(actor)
-        with self._changing(actor) as (all, journal):
+        with self._changing(actor, admin=True) as (all, journal):
             project = _project(all, id)
             if project.id == DEFAULT_PROJECT:
                 raise InvalidRequest(
@@ -211,8 +206,7 @@ class Acts:
 
     def every_key(self, actor: Actor, *, after: str | None, limit: int) -> Page[Key]:
         """All keys that there are or were, oldest first."""
-        require_admin(actor)
-        with reading(self._database) as all:
+        with self._reading(actor) as all:
             return all.keys.page(Which(), after=after, limit=limit)
 
     def key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
@@ -222,8 +216,7 @@ class Acts:
 
     def find_key(self, actor: Actor, id: str) -> Key:
         """A key, whosever it is."""
-        require_admin(actor)
-        with reading(self._database) as all:
+        with self._reading(actor) as all:
             key = all.keys.get(id) if rules.is_id(id) else None
         if key is None:
             raise NotFound(f"There is no key {quoted(id)}.", remedy="list keys")
@@ -231,8 +224,7 @@ class Acts:
 
     def update_key(self, actor: Actor, id: str, *, project_id: str | None, changes: Changes) -> Key:
         """Changes a key that works; one that was issued stays within what its issuer has."""
-        require_admin(actor)
-        with self._changing(actor) as (all, journal):
+        with self._changing(actor, admin=True) as (all, journal):
             before = _working(self._key(all, actor, id, project_id), journal.at_ms)
             after = rules.key(_changed(before, changes, OF_KEYS))
             if after.issued_by and not _RIGHTS.isdisjoint(changes):
@@ -279,15 +271,13 @@ class Acts:
         self, actor: Actor, project_id: str, *, after: str | None, limit: int
     ) -> Page[EndUser]:
         """The end users of a project that have a record, by their ids."""
-        require_admin(actor)
-        with reading(self._database) as all:
+        with self._reading(actor) as all:
             _project(all, project_id)
             return all.end_users.page(project_id, after=after, limit=limit)
 
     def end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
         """The record of an end user; of one without, what it would be if it were made."""
-        require_admin(actor)
-        with reading(self._database) as all:
+        with self._reading(actor) as all:
             _project(all, project_id)
             found = all.end_users.get(project_id, rules.end_user_id(id))
         return found or EndUser(project_id=project_id, id=id, created_ms=None)
@@ -316,8 +306,7 @@ class Acts:
 
     def remove_end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
         """Removes the record: the end user is as all others of the project. Usage is kept."""
-        require_admin(actor)
-        with self._changing(actor) as (all, journal):
+        with self._changing(actor, admin=True) as (all, journal):
             user = _end_user(all, project_id, id)
             all.end_users.remove(user)
             journal.done("end_user.deleted", user)
@@ -341,28 +330,28 @@ class Acts:
 
     def on_ledger(self, actor: Actor, action: Action, details: Changes) -> None:
         """Records what is about to be done to the ledger itself."""
-        require_admin(actor)
-        with self._changing(actor) as (all, journal):
-            all.audit.add(
-                Act(
-                    at_ms=journal.at_ms,
-                    actor=actor.id,
-                    action=action,
-                    project_id=None,
-                    target="ledger",
-                    details=details,
-                    request_id=actor.request_id,
-                )
-            )
+        with self._changing(actor, admin=True) as (_, journal):
+            journal.done(action, None, details)
 
     def audit(self, actor: Actor, wanted: Wanted, *, after: str | None, limit: int) -> Page[Act]:
         """The acts that were done, latest first."""
-        require_admin(actor)
-        with reading(self._database) as all:
+        with self._reading(actor) as all:
             return all.audit.page(wanted, after=after, limit=limit)
 
     @contextmanager
-    def _changing(self, actor: Actor) -> Generator[tuple[Organisation, Journal]]:
+    def _reading(self, actor: Actor) -> Generator[Organisation]:
+        """Everything, for an administrator."""
+        require_admin(actor)
+        with reading(self._database) as all:
+            yield all
+
+    @contextmanager
+    def _changing(
+        self, actor: Actor, *, admin: bool = False
+    ) -> Generator[tuple[Organisation, Journal]]:
+        """Everything and its journal, in one transaction; for an administrator alone if `admin`."""
+        if admin:
+            require_admin(actor)
         keys = actor.caller.keys if actor.caller else ()
         # What it could make, such as a key, would outlive its grace.
         if any(key.previous_digest == key.digest for key in keys):
@@ -379,9 +368,8 @@ class Acts:
     def _key(self, all: Organisation, actor: Actor, id: str, project_id: str | None) -> Key:
         issuer = self._issuer(all, actor, project_id)
         key = all.keys.get(id) if rules.is_id(id) else None
-        if key is None or key.project_id != project_id:
-            raise not_found("key", id)
-        if issuer and key.issued_by != issuer.id:
+        issued_by = issuer and issuer.id
+        if not key or key.project_id != project_id or issued_by not in {None, key.issued_by}:
             raise not_found("key", id)
         return key
 

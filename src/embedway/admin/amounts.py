@@ -4,7 +4,7 @@ Knows which types fields are of; what values may be together is `admin.rules`.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from embedway.admin.budget_changes import BudgetChange
 from embedway.admin.rules import MAX_ALERTS, MAX_BUDGETS, MAX_LIMITS, MAX_NAMES
-from embedway.core.budgets import MAX_NANO_USD, Budget, BudgetPer, BudgetState
+from embedway.core.budgets import MAX_NANO_USD, BudgetPer, BudgetState
 from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
 from embedway.core.money import as_usd
 
@@ -47,6 +47,7 @@ Usd = Annotated[
 ]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Names = Annotated[list[Name], Field(min_length=1, max_length=MAX_NAMES)]
+EMPTY_FOR_NULL = BeforeValidator(lambda value: [] if value is None else value)
 
 
 def _form(example: str) -> BeforeValidator:
@@ -120,23 +121,6 @@ class SpendingCard(BaseModel):
     """When the budget begins anew, in Unix seconds; null for never."""
 
 
-def limit_cards(limits: Iterable[Limit]) -> list[LimitCard]:
-    """These limits as they are answered."""
-    return [LimitCard(of=each.of, amount=each.amount, per=each.per) for each in limits]
-
-
-def budget_cards(budgets: Iterable[Budget]) -> list[BudgetCard]:
-    """These budgets as they are answered."""
-    return [
-        BudgetCard(
-            amount_usd=float(as_usd(each.amount_nano_usd)),
-            per=each.per,
-            alerts=list(each.alerts),
-        )
-        for each in budgets
-    ]
-
-
 def spending_cards(states: Iterable[BudgetState]) -> list[SpendingCard]:
     """What is spent and left of budgets, as it is answered."""
     return [
@@ -149,18 +133,6 @@ def spending_cards(states: Iterable[BudgetState]) -> list[SpendingCard]:
         )
         for each in states
     ]
-
-
-def names(allowed: tuple[str, ...] | None) -> list[str] | None:
-    """A list of names as it is answered; None for any."""
-    return None if allowed is None else list(allowed)
-
-
-def or_none(fields: Mapping[str, Any], *lists: str) -> dict[str, Any]:
-    """`fields`, in which null for one of `lists` is an empty one."""
-    return {
-        name: () if value is None and name in lists else value for name, value in fields.items()
-    }
 
 
 def _inside(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """The route of the audit log, in OpenAI's shape."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -83,12 +82,16 @@ def card(act: Act) -> ActCard:
         about["changes_requested"] = {name: each["to"] for name, each in act.details.items()}
     elif act.details:
         about["data"] = dict(act.details)
+    who = act.actor
+    by: dict[str, Any] = {"type": "api_key", "api_key": {"id": who, "service_account": {"id": who}}}
+    if who.startswith("cli:"):
+        by = {"type": "session", "session": {"user": {"id": who}}}
     return ActCard.model_validate(
         {
             "id": act.id,
             "type": act.action,
             "effective_at": act.at_ms // 1000,
-            "actor": _actor(act.actor),
+            "actor": by,
             "project": None if act.project_id is None else {"id": act.project_id},
             "request_id": act.request_id,
             "changes": dict(act.details) if updated else None,
@@ -97,19 +100,8 @@ def card(act: Act) -> ActCard:
     )
 
 
-def _actor(id: str) -> dict[str, Any]:
-    if id.startswith("cli:"):
-        return {"type": "session", "session": {"user": {"id": id}}}
-    return {"type": "api_key", "api_key": {"id": id, "service_account": {"id": id}}}
-
-
 def router(acts: Acts, *, actor: Actor) -> APIRouter:
-    """The route.
-
-    Args:
-        acts: What reads it.
-        actor: The dependency that says who asks.
-    """
+    """The route; `actor` is the dependency that says who asks."""
     routes = APIRouter(prefix="/v1/organization", tags=["audit"])
 
     @routes.get("/audit_logs")
@@ -129,22 +121,18 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
         actor: Actor = actor,
     ) -> ListOf[ActCard]:
         """Who did what to projects, keys and end users, latest first. Needs an admin key."""
+        since = [(at_s + past) * 1000 for at_s, past in ((at_least, 0), (more_than, 1))
+                 if at_s is not None]  # fmt: skip
+        until = [(at_s + past) * 1000 for at_s, past in ((less_than, 0), (at_most, 1))
+                 if at_s is not None]  # fmt: skip
         wanted = Wanted(
             actions=event_types,
             project_ids=project_ids,
             actors=actor_ids,
             targets=resource_ids,
-            since_ms=_latest([at_least, None if more_than is None else more_than + 1]),
-            until_ms=_earliest([less_than, None if at_most is None else at_most + 1]),
+            since_ms=max(since, default=None),
+            until_ms=min(until, default=None),
         )
         return listed(acts.audit(actor, wanted, after=after, limit=limit), card)
 
     return routes
-
-
-def _latest(seconds: Sequence[int | None]) -> int | None:
-    return max((each * 1000 for each in seconds if each is not None), default=None)
-
-
-def _earliest(seconds: Sequence[int | None]) -> int | None:
-    return min((each * 1000 for each in seconds if each is not None), default=None)

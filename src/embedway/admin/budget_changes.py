@@ -1,6 +1,6 @@
 """Changes to budgets: what a change leaves out stays as it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -33,26 +33,16 @@ def completed(changes: Mapping[str, Any], before: msgspec.Struct | None) -> dict
     Raises:
         InvalidRequest: A new budget has no amount.
     """
-    return {
-        name: _completed(name, value, getattr(before, name, None) or ())
-        if name in FIELDS and value
-        else value
-        for name, value in changes.items()
-    }
+    whole = dict(changes)
+    for name in FIELDS:
+        kept = {each.per: each for each in getattr(before, name, None) or ()}
+        if budgets := changes.get(name):
+            whole[name] = tuple(_budget(name, each, kept.get(each.per)) for each in budgets)
+    return whole
 
 
-def _completed(
-    field: str, changes: Sequence[Budget | BudgetChange], before: Sequence[Budget]
-) -> tuple[Budget, ...]:
-    kept = {each.per: each for each in before}
-    return tuple(
-        each if isinstance(each, Budget) else _budget(field, each, kept.get(each.per))
-        for each in changes
-    )
-
-
-def _budget(field: str, change: BudgetChange, before: Budget | None) -> Budget:
-    amount = change.amount_nano_usd
+def _budget(field: str, change: Budget | BudgetChange, before: Budget | None) -> Budget:
+    amount, alerts = change.amount_nano_usd, change.alerts
     if amount is None:
         if before is None:
             raise InvalidRequest(
@@ -61,7 +51,6 @@ def _budget(field: str, change: BudgetChange, before: Budget | None) -> Budget:
                 param=field,
             )
         amount = before.amount_nano_usd
-    alerts = change.alerts
     if alerts is None:
         alerts = before.alerts if before else ()
     return Budget(amount_nano_usd=amount, per=change.per, alerts=alerts)

@@ -281,50 +281,37 @@ class Cards:
         limits = self._limits(served)
         member = self._spaces.membership(served, None)
         home = self._spaces.home(model.id) if model.declared else member.revision
-        return DeploymentCard(
-            id=served.id,
-            provider=served.provider,
-            model=model.id,
-            upstream_model=served.clients_name,
-            declared=model.declared,
-            aliases=aliases,
-            description=model.description,
-            licence=model.licence,
-            limits=EmbeddingLimits(
-                max_batch_size=MAX_ITEMS,
-                max_input_tokens=model.max_item_tokens,
-                max_input_length=MAX_CHARACTERS,
-            ),
-            call_limits=CallLimits(
-                max_items=limits.max_items,
-                max_tokens=limits.max_tokens,
-                max_parallel=limits.max_parallel,
-            ),
-            dimensions=model.dimensions,
-            native_dimensions=model.native_dimensions or model.dimensions,
-            allowed_dimensions=model.trained_dimensions,
-            tokenizer=model.tokenizer,
-            pooling=model.pooling,
-            normalised=model.normalised,
-            prompts={str(purpose): text for purpose, text in model.prompts.items()},
-            space=str(self._spaces.space(served, None, revision=member.revision)),
-            home_space=str(self._spaces.space(served, None, revision=home)),
-            shared_space=self._shared_space(served, caller),
-            proof=member.state,
-            proof_reason=member.reason,
-            price_per_mtok_usd=_usd(deployment.price_per_mtok_usd),
-            price_date=deployment.price_date,
-            region=deployment.region,
-            hq_country=deployment.hq_country,
-            eu_native=deployment.eu_native,
-            quantisation=deployment.quantisation,
-            zero_data_retention=deployment.zero_data_retention,
-            released=deployment.released,
-            deprecated=deployment.deprecated,
-            retires=deployment.retires,
-            successor=deployment.successor,
-            dates_source=deployment.source,
-            health=self._health(served),
+        fields = {
+            name: getattr(of, name)
+            for of in (model, deployment)
+            for name in of.__struct_fields__
+            if name in DeploymentCard.model_fields
+        }
+        return DeploymentCard.model_validate(
+            fields
+            | {
+                "id": served.id,
+                "provider": served.provider,
+                "model": model.id,
+                "upstream_model": served.clients_name,
+                "aliases": aliases,
+                "limits": {
+                    "max_batch_size": MAX_ITEMS,
+                    "max_input_tokens": model.max_item_tokens,
+                    "max_input_length": MAX_CHARACTERS,
+                },
+                "call_limits": {name: getattr(limits, name) for name in CallLimits.model_fields},
+                "native_dimensions": model.native_dimensions or model.dimensions,
+                "allowed_dimensions": model.trained_dimensions,
+                "prompts": {str(purpose): text for purpose, text in model.prompts.items()},
+                "space": str(self._spaces.space(served, None, revision=member.revision)),
+                "home_space": str(self._spaces.space(served, None, revision=home)),
+                "shared_space": self._shared_space(served, caller),
+                "proof": member.state,
+                "proof_reason": member.reason,
+                "dates_source": deployment.source,
+                "health": self._health(served),
+            }
         )
 
     def _health(self, served: Served) -> Standing | Literal["down", "retired"]:

@@ -19,13 +19,13 @@ from embedway.admin import organization as routes_of
 from embedway.admin.acts import Acts
 from embedway.admin.cards import Cards
 from embedway.admin.sent_once import sent_once
-from embedway.admin.usage import Sums
 from embedway.auth import rights
 from embedway.auth.authenticate import Authenticator
 from embedway.auth.tokens import Tokens
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Caller
 from embedway.observe.metrics import Metrics
+from embedway.storage.usage import SqlUsage
 
 
 class Organization(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,9 +33,7 @@ class Organization(msgspec.Struct, frozen=True, kw_only=True):
 
     acts: Acts
     tokens: Tokens
-    sums: Sums
-    page_key: bytes
-    """What cursors of pages are sealed with."""
+    sums: SqlUsage
     now_ms: Callable[[], int]
 
 
@@ -81,9 +79,7 @@ def create(
         health.router(check_ready=check_ready, metrics=metrics),
         tokens.router(authenticator, tokens=organization.tokens, now_ms=now_ms, caller=anyone),
         routes_of.router(organization.acts, caller=anyone, now_ms=now_ms),
-        usage.router(
-            organization.sums, caller=anyone, page_key=organization.page_key, now_ms=now_ms
-        ),
+        usage.router(organization.sums, caller=anyone, now_ms=now_ms),
     ):
         app.include_router(routes)
     _add_docs(app, sorted(doors))

@@ -4,8 +4,7 @@ An id may hold any character, a slash too, so a path is written with it percent-
 client or proxy rewrites such paths (`..`), `POST` takes the id in the body and `GET` in the query.
 """
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -19,15 +18,14 @@ from embedway.admin.amounts import (
     LimitCard,
     Limits,
     SpendingCard,
-    budget_cards,
-    limit_cards,
     spending_cards,
 )
 from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
-from embedway.core.budgets import BudgetState
+from embedway.admin.public_fields import public
 from embedway.core.pages import Page
 from embedway.core.projects import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
+from embedway.storage import records
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTION_CHARACTERS)]
 
@@ -60,10 +58,6 @@ class EndUserChanges(Body):
         Field(description="Budgets of its own; null for those that the project has for each."),
     ] = None
 
-    def changes(self) -> dict[str, Any]:
-        """What it asks to be set."""
-        return {name: value for name, value in self.sent().items() if name != "id"}
-
 
 class NewEndUser(EndUserChanges):
     """The record of an end user, to be made or changed."""
@@ -71,33 +65,18 @@ class NewEndUser(EndUserChanges):
     id: Id
 
 
-def card(user: EndUser, states: Iterable[BudgetState]) -> EndUserCard:
-    """An end user as it is answered, with the states of the budgets that it is under."""
-    return EndUserCard(
-        id=user.id,
-        project_id=user.project_id,
-        created_at=None if user.created_ms is None else user.created_ms // 1000,
-        blocked=user.blocked_ms is not None,
-        blocked_at=None if user.blocked_ms is None else user.blocked_ms // 1000,
-        limits=None if user.limits is None else limit_cards(user.limits),
-        budgets=None if user.budgets is None else budget_cards(user.budgets),
-        spending=spending_cards(states),
-    )
-
-
 def router(acts: Acts, *, actor: Actor) -> APIRouter:
-    """The routes.
-
-    Args:
-        acts: What they do.
-        actor: The dependency that says who asks.
-    """
+    """The routes; `actor` is the dependency that says who asks."""
     routes = APIRouter(
         prefix="/v1/organization/projects/{project_id}/end_users", tags=["end users"]
     )
 
     def told(user: EndUser) -> EndUserCard:
-        return card(user, acts.spending(user))
+        more = {
+            "blocked": user.blocked_ms is not None,
+            "spending": spending_cards(acts.spending(user)),
+        }
+        return EndUserCard.model_validate(public(records.row(user)) | more)
 
     @routes.get("")
     def list_end_users(
@@ -120,7 +99,8 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
     @routes.post("")
     def set_end_user(project_id: str, body: NewEndUser, actor: Actor = actor) -> EndUserCard:
         """Block an end user, or give it limits and budgets of its own; others have no record."""
-        return told(acts.set_end_user(actor, project_id, body.id, body.changes()))
+        changes = body.sent()
+        return told(acts.set_end_user(actor, project_id, changes.pop("id"), changes))
 
     @routes.get("/{end_user_id:path}")
     def retrieve_end_user(project_id: str, end_user_id: str, actor: Actor = actor) -> EndUserCard:
@@ -132,7 +112,7 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
         project_id: str, end_user_id: str, body: EndUserChanges, actor: Actor = actor
     ) -> EndUserCard:
         """Likewise, with the id in the path."""
-        return told(acts.set_end_user(actor, project_id, end_user_id, body.changes()))
+        return told(acts.set_end_user(actor, project_id, end_user_id, body.sent()))
 
     @routes.delete("/{end_user_id:path}")
     def remove_end_user(project_id: str, end_user_id: str, actor: Actor = actor) -> Deleted:

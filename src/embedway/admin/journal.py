@@ -51,18 +51,18 @@ class Journal(msgspec.Struct, frozen=True):
         }
         self.done(action, after, changed)
 
-    def done(
-        self, action: Action, target: Target, details: Mapping[str, Any] = {}
-    ) -> None:  # never changed
-        """Something was done to something."""
+    def done(self, action: Action, target: Target | None, details: Mapping[str, Any] = {}) -> None:
+        """Something was done to something, or to the ledger."""
         self.everything.audit.add(
             Act(
                 at_ms=self.at_ms,
                 actor=self.actor.id,
                 action=action,
-                project_id=target.id if isinstance(target, Project) else target.project_id,
-                target=target.id,
-                details=details or {},
+                project_id=target.id
+                if isinstance(target, Project)
+                else target and target.project_id,
+                target=target.id if target else "ledger",
+                details=details,
                 request_id=self.actor.request_id,
             )
         )

@@ -4,7 +4,7 @@ OpenAI has no route that makes a project's key; ours answers as the one that mak
 does, with the secret in `value`, this once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
 from embedway.admin.amounts import (
+    EMPTY_FOR_NULL,
     Body,
     BudgetCard,
     Budgets,
@@ -21,17 +22,14 @@ from embedway.admin.amounts import (
     Name,
     Names,
     SpendingCard,
-    budget_cards,
-    limit_cards,
-    names,
-    or_none,
     spending_cards,
 )
 from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
+from embedway.admin.public_fields import public
 from embedway.admin.rules import MAX_GRACE_S
-from embedway.core.budgets import BudgetState
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Key, Scope
+from embedway.storage import records
 
 MAX_LIFE_S = 36_500 * 86_400
 MAX_TIME_S = 10**11
@@ -130,18 +128,16 @@ class _Expiring(Body):
 
     def changes(self, now_ms: int) -> dict[str, Any]:
         """What it asks to be set."""
-        sent = or_none(self.sent(), "limits", "budgets")
+        sent = self.sent()
         if {"expires_in_seconds", "expires_at"} <= sent.keys():
             raise InvalidRequest(
                 "'expires_at' and 'expires_in_seconds' say the same. Send one of them.",
                 param="expires_at",
             )
-        if "expires_in_seconds" in sent:
-            lasts_s = sent.pop("expires_in_seconds")
-            sent["expires_ms"] = None if lasts_s is None else now_ms + lasts_s * 1000
-        if "expires_at" in sent:
-            at_s = sent.pop("expires_at")
-            sent["expires_ms"] = None if at_s is None else at_s * 1000
+        for name, since_ms in (("expires_in_seconds", now_ms), ("expires_at", 0)):
+            if name in sent:
+                after_s = sent.pop(name)
+                sent["expires_ms"] = None if after_s is None else since_ms + after_s * 1000
         return sent
 
 
@@ -154,9 +150,12 @@ class _Fields(_Expiring):
     ] = None
     limits: Annotated[
         Limits | None,
+        EMPTY_FOR_NULL,
         Field(description="Limits on its requests and those of keys it issued, together."),
     ] = None
-    budgets: Annotated[Budgets | None, Field(description="Budgets of the same requests.")] = None
+    budgets: Annotated[
+        Budgets | None, EMPTY_FOR_NULL, Field(description="Budgets of the same requests.")
+    ] = None
 
 
 class NewKey(_Fields):
@@ -197,58 +196,14 @@ class NewAdminKey(_Expiring):
     name: Name
 
 
-def card(key: Key, states: Iterable[BudgetState], now_ms: int) -> KeyCard:
-    """A key of a project as it is answered, with the states of its budgets."""
-    at_s = key.created_ms // 1000
-    state = key.state(now_ms)
-    return KeyCard.model_validate(
-        {
-            "id": key.id,
-            "name": key.name,
-            "redacted_value": f"{key.hint}...",
-            "created_at": at_s,
-            "expires_at": _seconds(key.expires_ms),
-            "previous_expires_at": _seconds(key.previous_expires_ms),
-            "owner": {"service_account": {"id": key.id, "name": key.name, "created_at": at_s}},
-            "owner_project_access": "active" if state == "active" else "inactive",
-            "project_id": key.project_id,
-            "status": state,
-            "scopes": key.scopes,
-            "issued_by": key.issued_by,
-            "models": names(key.models),
-            "providers": names(key.providers),
-            "limits": limit_cards(key.limits),
-            "budgets": budget_cards(key.budgets),
-            "spending": spending_cards(states),
-        }
-    )
-
-
-def admin_card(key: Key, now_ms: int) -> AdminKeyCard:
-    """An admin key as it is answered."""
-    at_s = key.created_ms // 1000
-    return AdminKeyCard.model_validate(
-        {
-            "id": key.id,
-            "name": key.name,
-            "redacted_value": f"{key.hint}...",
-            "created_at": at_s,
-            "expires_at": _seconds(key.expires_ms),
-            "previous_expires_at": _seconds(key.previous_expires_ms),
-            "owner": {"id": key.id, "name": key.name, "created_at": at_s},
-            "status": key.state(now_ms),
-        }
-    )
+def _fields(key: Key, now_ms: int) -> dict[str, Any]:
+    fields = public(records.row(key))
+    owner = {name: fields[name] for name in ("id", "name", "created_at")}
+    return fields | {"owner": owner, "status": key.state(now_ms)}
 
 
 def router(acts: Acts, *, actor: Actor, now_ms: Callable[[], int]) -> APIRouter:
-    """The routes.
-
-    Args:
-        acts: What they do.
-        actor: The dependency that says who asks.
-        now_ms: The wall clock.
-    """
+    """The routes; `actor` is the dependency that says who asks."""
     routes = APIRouter(prefix="/v1/organization", tags=["keys"])
     _add_project_keys(routes, acts, actor, now_ms)
     _add_admin_keys(routes, acts, actor, now_ms)
@@ -258,8 +213,16 @@ def router(acts: Acts, *, actor: Actor, now_ms: Callable[[], int]) -> APIRouter:
 def _add_project_keys(
     routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callable[[], int]
 ) -> None:
+    def fields(key: Key) -> dict[str, Any]:
+        common = _fields(key, now_ms())
+        return common | {
+            "owner": {"service_account": common["owner"]},
+            "owner_project_access": "active" if common["status"] == "active" else "inactive",
+            "spending": spending_cards(acts.spending(key)),
+        }
+
     def told(key: Key) -> KeyCard:
-        return card(key, acts.spending(key), now_ms())
+        return KeyCard.model_validate(fields(key))
 
     @routes.get("/projects/{project_id}/api_keys")
     def list_keys(  # pyright: ignore[reportUnusedFunction]
@@ -286,7 +249,7 @@ def _add_project_keys(
         """
         changes = body.changes(now_ms())
         value, key = acts.create_key(actor, project_id=project_id, changes=changes)
-        return NewKeyCard(**told(key).model_dump(), value=value)
+        return NewKeyCard.model_validate(fields(key) | {"value": value})
 
     @routes.get("/projects/{project_id}/api_keys/{key_id}")
     def retrieve_key(  # pyright: ignore[reportUnusedFunction]
@@ -314,7 +277,7 @@ def _add_project_keys(
         value, key = acts.rotate_key(
             actor, key_id, project_id=project_id, grace_ms=body.grace_seconds * 1000
         )
-        return NewKeyCard(**told(key).model_dump(), value=value)
+        return NewKeyCard.model_validate(fields(key) | {"value": value})
 
     @routes.delete("/projects/{project_id}/api_keys/{key_id}")
     def revoke_key(  # pyright: ignore[reportUnusedFunction]
@@ -326,6 +289,9 @@ def _add_project_keys(
 
 
 def _add_admin_keys(routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callable[[], int]) -> None:
+    def told(key: Key) -> AdminKeyCard:
+        return AdminKeyCard.model_validate(_fields(key, now_ms()))
+
     @routes.get("/admin_api_keys")
     def list_admin_keys(  # pyright: ignore[reportUnusedFunction]
         *,
@@ -344,7 +310,7 @@ def _add_admin_keys(routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callabl
             revoked=include_revoked,
             descending=order == "desc",
         )
-        return listed(page, lambda each: admin_card(each, now_ms()))
+        return listed(page, told)
 
     @routes.post("/admin_api_keys")
     def create_admin_key(  # pyright: ignore[reportUnusedFunction]
@@ -353,14 +319,14 @@ def _add_admin_keys(routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callabl
         """Make an admin key, which may do all of this but not embed; its secret is in `value`."""
         changes = body.changes(now_ms())
         value, key = acts.create_key(actor, project_id=None, changes=changes)
-        return NewAdminKeyCard(**admin_card(key, now_ms()).model_dump(), value=value)
+        return NewAdminKeyCard.model_validate(_fields(key, now_ms()) | {"value": value})
 
     @routes.get("/admin_api_keys/{key_id}")
     def retrieve_admin_key(  # pyright: ignore[reportUnusedFunction]
         key_id: str, actor: Actor = actor
     ) -> AdminKeyCard:
         """One admin key, in whatever state it is."""
-        return admin_card(acts.key(actor, key_id, project_id=None), now_ms())
+        return told(acts.key(actor, key_id, project_id=None))
 
     @routes.post("/admin_api_keys/{key_id}/rotate")
     def rotate_admin_key(  # pyright: ignore[reportUnusedFunction]
@@ -370,7 +336,7 @@ def _add_admin_keys(routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callabl
         value, key = acts.rotate_key(
             actor, key_id, project_id=None, grace_ms=body.grace_seconds * 1000
         )
-        return NewAdminKeyCard(**admin_card(key, now_ms()).model_dump(), value=value)
+        return NewAdminKeyCard.model_validate(_fields(key, now_ms()) | {"value": value})
 
     @routes.delete("/admin_api_keys/{key_id}")
     def revoke_admin_key(  # pyright: ignore[reportUnusedFunction]
@@ -379,7 +345,3 @@ def _add_admin_keys(routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callabl
         """Revoke an admin key for good. The last one may be: the command line makes others."""
         acts.revoke_key(actor, key_id, project_id=None)
         return Deleted(id=key_id, object="organization.admin_api_key.deleted")
-
-
-def _seconds(at_ms: int | None) -> int | None:
-    return None if at_ms is None else at_ms // 1000

@@ -38,12 +38,7 @@ class HubCards(BaseModel):
 
 
 def router(cards: Cards, *, caller: Caller) -> APIRouter:
-    """The routes.
-
-    Args:
-        cards: What they answer.
-        caller: The dependency that asks for a key and says whose it is.
-    """
+    """The routes; `caller` is the dependency that asks for a key and says whose it is."""
     routes = APIRouter(tags=["models"])
 
     @routes.get("/v1/models")

@@ -1,6 +1,5 @@
 """All routes of the organisation: projects, keys, end users, the audit log."""
 
-import re
 from collections.abc import Callable
 from typing import Annotated
 
@@ -10,29 +9,18 @@ from embedway.admin import audit, end_users, keys, projects
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
 from embedway.core import ids
-from embedway.core.credentials import looks_secret
 from embedway.core.keys import Caller
-
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def router(acts: Acts, *, caller: Caller, now_ms: Callable[[], int]) -> APIRouter:
-    """The routes.
-
-    Args:
-        acts: What they do.
-        caller: The dependency that asks for a key and says whose it is.
-        now_ms: The wall clock.
-    """
+    """The routes; `caller` is the dependency that asks for a key and says whose it is."""
 
     def actor(
         response: Response,
         caller: Caller = caller,
         x_request_id: Annotated[str | None, Header(include_in_schema=False)] = None,
     ) -> Actor:
-        given = x_request_id or ""
-        plain = _REQUEST_ID.fullmatch(given) and not looks_secret(given)
-        request_id = given if plain else ids.new("req")
+        request_id = ids.for_request(x_request_id)
         response.headers["x-request-id"] = request_id
         return Actor.of_request(caller, request_id=request_id)
 

@@ -1,7 +1,6 @@
 """The routes of projects, in OpenAI's shape with fields of ours."""
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -9,6 +8,7 @@ from pydantic import Field
 from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
 from embedway.admin.amounts import (
+    EMPTY_FOR_NULL,
     Body,
     BudgetCard,
     Budgets,
@@ -17,17 +17,12 @@ from embedway.admin.amounts import (
     Name,
     Names,
     SpendingCard,
-    budget_cards,
-    limit_cards,
-    names,
-    or_none,
     spending_cards,
 )
 from embedway.admin.paging import After, Card, Limit, ListOf, listed
-from embedway.core.budgets import BudgetState
+from embedway.admin.public_fields import public
 from embedway.core.projects import Project
-
-_LISTS = ("limits", "budgets", "user_limits", "user_budgets")
+from embedway.storage import records
 
 
 class ProjectCard(Card):
@@ -68,20 +63,22 @@ class _Fields(Body):
     allow_quantization: Annotated[
         bool, Field(description="Whether quantised weights may serve them.")
     ] = True
-    limits: Annotated[Limits | None, Field(description="Limits on all its requests together.")] = (
-        None
-    )
-    budgets: Annotated[Budgets | None, Field(description="Budgets of all its requests.")] = None
+    limits: Annotated[
+        Limits | None, EMPTY_FOR_NULL, Field(description="Limits on all its requests together.")
+    ] = None
+    budgets: Annotated[
+        Budgets | None, EMPTY_FOR_NULL, Field(description="Budgets of all its requests.")
+    ] = None
     user_limits: Annotated[
-        Limits | None, Field(description="Limits on each end user that has none of its own.")
+        Limits | None,
+        EMPTY_FOR_NULL,
+        Field(description="Limits on each end user that has none of its own."),
     ] = None
     user_budgets: Annotated[
-        Budgets | None, Field(description="Budgets of each end user that has none of its own.")
+        Budgets | None,
+        EMPTY_FOR_NULL,
+        Field(description="Budgets of each end user that has none of its own."),
     ] = None
-
-    def changes(self) -> dict[str, Any]:
-        """What it asks to be set."""
-        return or_none(self.sent(), *_LISTS)
 
 
 class NewProject(_Fields):
@@ -96,38 +93,14 @@ class ProjectChanges(_Fields):
     name: Name = ""
 
 
-def card(project: Project, states: Iterable[BudgetState]) -> ProjectCard:
-    """A project as it is answered, with the states of its budgets."""
-    return ProjectCard(
-        id=project.id,
-        name=project.name,
-        created_at=project.created_ms // 1000,
-        archived_at=None if project.archived_ms is None else project.archived_ms // 1000,
-        status="active" if project.archived_ms is None else "archived",
-        models=names(project.models),
-        providers=names(project.providers),
-        eu_native=project.eu_native,
-        zero_data_retention=project.zero_data_retention,
-        allow_quantization=project.allow_quantization,
-        limits=limit_cards(project.limits),
-        budgets=budget_cards(project.budgets),
-        user_limits=limit_cards(project.user_limits),
-        user_budgets=budget_cards(project.user_budgets),
-        spending=spending_cards(states),
-    )
-
-
 def router(acts: Acts, *, actor: Actor) -> APIRouter:
-    """The routes.
-
-    Args:
-        acts: What they do.
-        actor: The dependency that says who asks.
-    """
+    """The routes; `actor` is the dependency that says who asks."""
     routes = APIRouter(prefix="/v1/organization/projects", tags=["projects"])
 
     def told(project: Project) -> ProjectCard:
-        return card(project, acts.spending(project))
+        status = "active" if project.archived_ms is None else "archived"
+        more = {"status": status, "spending": spending_cards(acts.spending(project))}
+        return ProjectCard.model_validate(public(records.row(project)) | more)
 
     @routes.get("")
     def list_projects(
@@ -144,7 +117,7 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
     @routes.post("")
     def create_project(body: NewProject, actor: Actor = actor) -> ProjectCard:
         """Make a project: a tenant with keys, end users, limits and budgets of its own."""
-        return told(acts.create_project(actor, body.changes()))
+        return told(acts.create_project(actor, body.sent()))
 
     @routes.get("/{project_id}")
     def retrieve_project(project_id: str, actor: Actor = actor) -> ProjectCard:
@@ -154,7 +127,7 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
     @routes.post("/{project_id}")
     def update_project(project_id: str, body: ProjectChanges, actor: Actor = actor) -> ProjectCard:
         """Change a project; running servers know within a second."""
-        return told(acts.update_project(actor, project_id, body.changes()))
+        return told(acts.update_project(actor, project_id, body.sent()))
 
     @routes.post("/{project_id}/archive")
     def archive_project(project_id: str, actor: Actor = actor) -> ProjectCard:

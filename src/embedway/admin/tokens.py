@@ -4,15 +4,18 @@ Owns how they are asked for on the wire. Who may have which is `embedway.auth.ex
 """
 
 import base64
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, unquote_plus
 
-import msgspec
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
-from embedway.admin.strict_json import decode
+from embedway.admin.amounts import Body
+from embedway.admin.errors import read_json
+from embedway.admin.sent_once import refuse_repeated
 from embedway.auth import exchange
 from embedway.auth.authenticate import Authenticator
 from embedway.auth.tokens import Tokens
@@ -26,17 +29,36 @@ _FORM = "application/x-www-form-urlencoded"
 _GRANT = "client_credentials"
 
 
-class _Exchange(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    audience: str
-    external_user_id: str
-    expires_in: int | None = None
-    permissions: list[str] | None = None
+class TokenExchange(Body):
+    """What MKA1's clients send for a token of one end user."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    audience: Annotated[str, Field(description="Such as 'embedway'.")]
+    external_user_id: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 150})]
+    expires_in: Annotated[
+        int | None,
+        Field(
+            description="Seconds.",
+            json_schema_extra={
+                "minimum": exchange.LIFETIMES_S.start,
+                "maximum": exchange.LIFETIMES_S.stop - 1,
+            },
+        ),
+    ] = exchange.USUAL_S
+    permissions: Annotated[
+        list[str] | None, Field(json_schema_extra={"items": {"enum": [*exchange.OF_END_USERS]}})
+    ] = ["embeddings"]  # noqa: RUF012  # pydantic copies it
 
 
-class _ClientCredentials(msgspec.Struct, kw_only=True):
-    grant_type: str | None = None
-    client_id: str | None = None
-    client_secret: str | None = None
+class ClientCredentials(BaseModel):
+    """What an OAuth client sends for a token."""
+
+    model_config = ConfigDict(strict=True, json_schema_extra={"required": ["grant_type"]})
+
+    grant_type: Annotated[str | None, Field(json_schema_extra={"const": _GRANT})] = None
+    client_id: Annotated[str | None, Field(description="A key's id, `key_...`.")] = None
+    client_secret: Annotated[str | None, Field(description="The key itself.")] = None
 
 
 class ExchangedToken(BaseModel):
@@ -59,18 +81,12 @@ class ClientToken(BaseModel):
 def router(
     authenticator: Authenticator, *, tokens: Tokens, now_ms: Callable[[], int], caller: Caller
 ) -> APIRouter:
-    """The routes.
-
-    Args:
-        authenticator: Checks a client's id and secret.
-        tokens: Signs them.
-        now_ms: The wall clock.
-        caller: The dependency that asks for a key and says whose it is.
-    """
+    """The routes; `caller` is the dependency that asks for a key and says whose it is."""
     routes = APIRouter(tags=["tokens"])
 
     @routes.post(
-        "/api/v1/authentication/api-key/exchange-token", openapi_extra=_described(_EXCHANGE)
+        "/api/v1/authentication/api-key/exchange-token",
+        openapi_extra=_described(TokenExchange, "application/json"),
     )
     async def exchange_token(
         request: Request, response: Response, caller: Caller = caller
@@ -79,7 +95,7 @@ def router(
 
         The key needs the scope `tokens`.
         """
-        asked = decode(await request.body(), _Exchange)
+        asked = read_json(await request.body(), TokenExchange)
         wanted = exchange.Wanted(
             audience=asked.audience,
             end_user=asked.external_user_id,
@@ -90,7 +106,7 @@ def router(
         response.headers["cache-control"] = "no-store"
         return ExchangedToken(token=issued.token, expiresAt=issued.expires_ms // 1000)
 
-    @routes.post(OAUTH_PATH, openapi_extra=_described(_CREDENTIALS, form=True))
+    @routes.post(OAUTH_PATH, openapi_extra=_described(ClientCredentials, "application/json", _FORM))
     async def client_credentials(request: Request, response: Response) -> ClientToken:
         """A token with the rights of a key, for its id and itself; as JSON, a form, or Basic."""
         asked = _credentials(await request.body(), request.headers.get("content-type", ""))
@@ -110,25 +126,21 @@ def router(
     return routes
 
 
-def _credentials(body: bytes, content_type: str) -> _ClientCredentials:
+def _credentials(body: bytes, content_type: str) -> ClientCredentials:
     kind = content_type.partition(";")[0].strip().lower()
     if kind != _FORM and (kind == "application/json" or body.lstrip()[:1] == b"{"):
-        return decode(body, _ClientCredentials)
+        return read_json(body, ClientCredentials)
     try:
         fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise InvalidRequest(
             f"The body is no form of at most {MAX_FIELDS} fields. Send one, or JSON."
         ) from None
-    known: dict[str, str] = {}
-    for name, value in fields:
-        if name in known:
-            raise InvalidRequest(f"{shown(name)} is there twice. Send it once.", param=name)
-        known[name] = value
-    return msgspec.convert(known, _ClientCredentials)
+    refuse_repeated(Counter(name for name, _ in fields))
+    return ClientCredentials.model_validate(dict(fields))
 
 
-def _client(asked: _ClientCredentials, authorization: str | None) -> tuple[str, str]:
+def _client(asked: ClientCredentials, authorization: str | None) -> tuple[str, str]:
     scheme, _, basic = (authorization or "").partition(" ")
     if scheme.lower() != "basic":
         if not asked.client_id or not asked.client_secret:
@@ -150,39 +162,6 @@ def _client(asked: _ClientCredentials, authorization: str | None) -> tuple[str, 
     return unquote_plus(key_id), unquote_plus(key)
 
 
-def _described(schema: dict[str, Any], *, form: bool = False) -> dict[str, Any]:
-    content = {"application/json": {"schema": schema}}
-    if form:
-        content[_FORM] = {"schema": schema}
+def _described(model: type[BaseModel], *kinds: str) -> dict[str, Any]:
+    content = {kind: {"schema": model.model_json_schema()} for kind in kinds}
     return {"requestBody": {"required": True, "content": content}}
-
-
-_EXCHANGE: dict[str, Any] = {
-    "type": "object",
-    "required": ["audience", "externalUserId"],
-    "properties": {
-        "audience": {"type": "string", "description": "Such as 'embedway'."},
-        "externalUserId": {"type": "string", "minLength": 1, "maxLength": 150},
-        "expiresIn": {
-            "type": "integer",
-            "description": "Seconds.",
-            "minimum": exchange.LIFETIMES_S.start,
-            "maximum": exchange.LIFETIMES_S.stop - 1,
-            "default": exchange.USUAL_S,
-        },
-        "permissions": {
-            "type": "array",
-            "items": {"type": "string", "enum": list(exchange.OF_END_USERS)},
-            "default": ["embeddings"],
-        },
-    },
-}
-_CREDENTIALS: dict[str, Any] = {
-    "type": "object",
-    "required": ["grant_type"],
-    "properties": {
-        "grant_type": {"const": _GRANT},
-        "client_id": {"type": "string", "description": "A key's id, `key_...`."},
-        "client_secret": {"type": "string", "description": "The key itself."},
-    },
-}

@@ -1,29 +1,29 @@
 """The usage and costs endpoints: pages of buckets of results, as OpenAI answers them."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from itertools import islice
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 
+from embedway.admin.sent_once import sent_once
 from embedway.admin.usage_parameters import (
-    COSTS,
-    EMBEDDINGS,
-    REFUSALS,
-    Asked,
-    Endpoint,
-    described,
-    read,
+    CostsRequest,
+    EmbeddingsUsageRequest,
+    RefusalsRequest,
+    UsageRequest,
 )
+from embedway.core import report
 from embedway.core.buckets import Span, buckets
 from embedway.core.errors import Forbidden, StorageUnavailable
 from embedway.core.keys import Caller
 from embedway.core.money import NanoUsd, as_usd
-from embedway.core.report import METADATA, Dimension, Filter, Names, Query, Refused, Usage
+from embedway.core.report import METADATA, Dimension, Filter, Names, Refused, Usage
+from embedway.storage.usage import SqlUsage
 
 MAX_RESULTS = 50_000
 """On one page."""
@@ -32,24 +32,6 @@ NAMELESS = Names(projects={}, keys={})
 
 # Decimals as numbers, with every digit.
 _json = msgspec.json.Encoder(decimal_format="number")
-
-
-class Sums(Protocol):
-    """Where usage is summed."""
-
-    def within(self, query: Query, spans: list[Span], *, most: int | None = None) -> list[Usage]:
-        """See `embedway.storage.usage.SqlUsage.within`."""
-        ...
-
-    def refused_within(
-        self, query: Query, spans: list[Span], *, most: int | None = None
-    ) -> list[Refused]:
-        """See `embedway.storage.usage.SqlUsage.refused_within`."""
-        ...
-
-    def names(self, *, projects: Collection[str], keys: Collection[str]) -> Names:
-        """See `embedway.storage.usage.SqlUsage.names`."""
-        ...
 
 
 class Who(BaseModel):
@@ -75,20 +57,20 @@ class UsageResult(Group):
     """What one group used in one bucket."""
 
     object: Literal["organization.usage.embeddings.result"] = "organization.usage.embeddings.result"
-    input_tokens: int
-    num_model_requests: int
+    input_tokens: int = Field(validation_alias="tokens")
+    num_model_requests: int = Field(validation_alias="requests")
     """That were answered with 200."""
-    input_cached_tokens: int
+    input_cached_tokens: int = Field(validation_alias="cached_tokens")
     estimated_tokens: int
     """Of the tokens, how many are an estimate."""
     unpriced_tokens: int
     """Of the tokens, how many have no known price, and so cost nothing."""
-    num_items: int
-    num_errors: int
+    num_items: int = Field(validation_alias="items")
+    num_errors: int = Field(validation_alias="errors")
     """Requests that were refused or failed."""
-    num_calls: int
+    num_calls: int = Field(validation_alias="calls")
     """To providers, retries included."""
-    num_failed_calls: int
+    num_failed_calls: int = Field(validation_alias="failed_calls")
 
 
 class Amount(BaseModel):
@@ -144,123 +126,98 @@ class Page(BaseModel, Generic[Result]):
     next_page: str | None
 
 
-def router(sums: Sums, *, caller: Caller, page_key: bytes, now_ms: Callable[[], int]) -> APIRouter:
-    """The routes.
+def router(sums: SqlUsage, *, caller: Caller, now_ms: Callable[[], int]) -> APIRouter:
+    """The routes; `caller` is the dependency that asks for a key and says whose it is."""
+    routes = APIRouter(tags=["usage"], dependencies=[Depends(sent_once)])
 
-    Args:
-        sums: Where usage is summed.
-        caller: The dependency that asks for a key and says whose it is.
-        page_key: A secret of the installation, which pages' cursors are sealed with.
-        now_ms: The clock, milliseconds since 1970-01-01 UTC.
-    """
-    routes = APIRouter(tags=["usage"])
+    @routes.get("/api/v1/llm/usage/embeddings", response_model=Page[UsageResult])
+    @routes.get("/v1/organization/usage/embeddings", response_model=Page[UsageResult])
+    def usage(  # pyright: ignore[reportUnusedFunction]
+        asked: Annotated[EmbeddingsUsageRequest, Query()], caller: Caller = caller
+    ) -> Response:
+        """Requests, items and tokens by time and group.
 
-    def page(request: Request, endpoint: Endpoint, caller: Caller) -> Response:
-        own = _own(caller)
-        if endpoint is REFUSALS and caller.on_behalf_of is not None:
-            raise Forbidden(
-                "Refused requests are not counted by end user, so a token of one may not read "
-                "them. Use a key with the scope usage or admin."
-            )
-        parameters = request.query_params.multi_items()
-        asked = read(parameters, endpoint, now_ms=now_ms(), page_key=page_key)
-        # An end user sees ids, as in its own answers, but not what its vendor calls things.
-        named = caller.on_behalf_of is None
-        return _page(sums, _restricted(asked, own), endpoint, page_key, named=named)
+        A key with the scope `admin` sees all usage, one with the scope `usage` that of its
+        project.
+        """
+        return _page(sums, asked, caller, now_ms())
 
-    for path in ("/v1/organization/usage/embeddings", "/api/v1/llm/usage/embeddings"):
-
-        @routes.get(path, response_model=Page[UsageResult], openapi_extra=described(EMBEDDINGS))
-        def usage(request: Request, caller: Caller = caller) -> Response:  # pyright: ignore[reportUnusedFunction]
-            """Requests, items and tokens by time and group.
-
-            A key with the scope `admin` sees all usage, one with the scope `usage` that of its
-            project.
-            """
-            return page(request, EMBEDDINGS, caller)
-
-    @routes.get(
-        "/v1/organization/costs", response_model=Page[CostsResult], openapi_extra=described(COSTS)
-    )
-    def costs(request: Request, caller: Caller = caller) -> Response:  # pyright: ignore[reportUnusedFunction]
+    @routes.get("/v1/organization/costs", response_model=Page[CostsResult])
+    def costs(  # pyright: ignore[reportUnusedFunction]
+        asked: Annotated[CostsRequest, Query()], caller: Caller = caller
+    ) -> Response:
         """What is charged, and what providers may charge, by time and group.
 
         A key with the scope `admin` sees all costs, one with the scope `usage` those of its
         project.
         """
-        return page(request, COSTS, caller)
+        return _page(sums, asked, caller, now_ms())
 
-    @routes.get(
-        "/v1/organization/usage/refusals",
-        response_model=Page[RefusalsResult],
-        openapi_extra=described(REFUSALS),
-    )
-    def refusals(request: Request, caller: Caller = caller) -> Response:  # pyright: ignore[reportUnusedFunction]
+    @routes.get("/v1/organization/usage/refusals", response_model=Page[RefusalsResult])
+    def refusals(  # pyright: ignore[reportUnusedFunction]
+        asked: Annotated[RefusalsRequest, Query()], caller: Caller = caller
+    ) -> Response:
         """Embeddings requests that were answered with an error, by time, key and reason.
 
         A key with the scope `admin` sees those of all, one with the scope `usage` those of its
         project.
         """
-        return page(request, REFUSALS, caller)
+        if caller.on_behalf_of is not None:
+            raise Forbidden(
+                "Refused requests are not counted by end user, so a token of one may not read "
+                "them. Use a key with the scope usage or admin."
+            )
+        return _page(sums, asked, caller, now_ms())
 
     return routes
 
 
-def _own(caller: Caller) -> tuple[Filter, ...]:
-    """All that `caller` may read, as filters; none for everything.
+def _allowed(query: report.Query, caller: Caller) -> report.Query:
+    """`query`, with filters for what `caller` may read.
 
     Raises:
-        Forbidden: It may read nothing.
+        Forbidden: It may read nothing, or the query names what is somebody else's.
     """
     # A token of an end user carries rights of a key, but is not in the key owner's hands.
-    user = () if caller.on_behalf_of is None else (Filter("end_user", (caller.on_behalf_of,)),)
-    if caller.may(("admin",)) and not user:
-        return ()
+    user = caller.on_behalf_of
+    if user is None and caller.may(("admin",)):
+        return query
     if caller.project is None or not caller.may(("usage", "admin")):
         raise Forbidden(
             "This credential may not read usage. Use a key with the scope usage, for its project, "
             "or admin, for all."
         )
-    return (Filter("project_id", (caller.project.id,)), *user)
-
-
-def _restricted(asked: Asked, own: tuple[Filter, ...]) -> Asked:
-    """What was asked for, as far as it is `own`.
-
-    Raises:
-        Forbidden: It names what is somebody else's.
-    """
-    allowed = {each.of: each.values for each in own}
-    for each in asked.query.where:
-        if not set(each.values) <= set(allowed.get(each.of, each.values)):
+    own = {"project_id": caller.project.id} | ({} if user is None else {"end_user": user})
+    for each in query.where:
+        if each.of in own and set(each.values) != {own[each.of]}:
             param = "project_ids" if each.of == "project_id" else "user_ids"
             raise Forbidden(
-                f"This credential may read the usage of {allowed[each.of][0]} only. Leave "
-                f"{param!r} out, or use a key with the scope admin.",
+                f"This credential may read the usage of {own[each.of]} only. Leave {param!r} out, "
+                "or use a key with the scope admin.",
                 param=param,
             )
-    query = msgspec.structs.replace(asked.query, where=(*asked.query.where, *own))
-    return msgspec.structs.replace(asked, query=query)
+    filters = (Filter(of, (value,)) for of, value in own.items())
+    return msgspec.structs.replace(query, where=(*query.where, *filters))
 
 
-def _page(
-    sums: Sums, asked: Asked, endpoint: Endpoint, page_key: bytes, *, named: bool
-) -> Response:
-    query = asked.query
-    spans = list(islice(buckets(asked.span, query.width, query.zone), asked.limit))
-    sum_up = sums.refused_within if endpoint is REFUSALS else sums.within
+def _page(sums: SqlUsage, asked: UsageRequest, caller: Caller, now_ms: int) -> Response:
+    query = _allowed(asked.query, caller)
+    whole = asked.span(now_ms=now_ms)
+    spans = list(islice(buckets(whole, query.width, query.zone), asked.page_size))
+    sum_up = sums.refused_within if isinstance(asked, RefusalsRequest) else sums.within
     try:
         found = sum_up(query, spans, most=MAX_RESULTS)
         groups = [dict(zip(query.by, each.group, strict=True)) for each in found]
-        names = _names(sums, groups) if named else NAMELESS
+        # An end user sees ids, as in its own answers, but not what its vendor calls things.
+        names = _names(sums, groups) if caller.on_behalf_of is None else NAMELESS
     except SQLAlchemyError as error:
         raise StorageUnavailable("Usage cannot be read right now. Try again.") from error
     results: dict[Span, list[BaseModel]] = {}
     for each, group in zip(found, groups, strict=True):
-        fields = _fields(group, names, asked, endpoint)
-        results.setdefault(each.bucket, []).append(_result(each, fields, endpoint))
-    last_ms = spans[-1].end_ms
-    more = last_ms < asked.span.end_ms
+        fields = _fields(group, names, asked)
+        results.setdefault(each.bucket, []).append(_result(each, fields, asked))
+    rest = Span(spans[-1].end_ms, whole.end_ms)
+    more = rest.start_ms < rest.end_ms
     told = Page(
         data=[
             Bucket(
@@ -271,23 +228,23 @@ def _page(
             for span in spans
         ],
         has_more=more,
-        next_page=asked.cursor(last_ms, page_key) if more else None,
+        next_page=asked.cursor(rest) if more else None,
     )
     return Response(_json.encode(told.model_dump()), media_type=JSON)
 
 
-def _names(sums: Sums, groups: Iterable[Mapping[Dimension, str | None]]) -> Names:
+def _names(sums: SqlUsage, groups: Iterable[Mapping[Dimension, str | None]]) -> Names:
     ids = {of: {id for each in groups if (id := each.get(of))} for of in ("project_id", "key_id")}
     return sums.names(projects=ids["project_id"], keys=ids["key_id"])
 
 
 def _fields(
-    group: Mapping[Dimension, str | None], names: Names, asked: Asked, endpoint: Endpoint
+    group: Mapping[Dimension, str | None], names: Names, asked: UsageRequest
 ) -> dict[str, Any]:
     """What a result is about, in the fields that the client knows."""
-    keys = [each.removeprefix(METADATA) for each in asked.names if each.startswith(METADATA)]
+    keys = [each.removeprefix(METADATA) for each in asked.group_by if each.startswith(METADATA)]
     fields: dict[str, Any] = {
-        each: group[endpoint.groups[each]] for each in asked.names if each in endpoint.groups
+        each: group[asked.groups[each]] for each in asked.group_by if each in asked.groups
     }
     if keys:
         fields["metadata"] = {key: group[METADATA + key] for key in keys}
@@ -295,26 +252,12 @@ def _fields(
     return fields | {called[of]: name for of, name in names.named(group).items()}
 
 
-def _result(each: Usage | Refused, fields: Mapping[str, Any], endpoint: Endpoint) -> BaseModel:
+def _result(each: Usage | Refused, fields: Mapping[str, Any], asked: UsageRequest) -> BaseModel:
     if isinstance(each, Refused):
         return RefusalsResult(**fields, num_requests=each.requests)
-    return (_costs if endpoint is COSTS else _usage)(each, fields)
-
-
-def _usage(usage: Usage, group: Mapping[str, Any]) -> UsageResult:
-    figures = usage.figures
-    return UsageResult(
-        **group,
-        input_tokens=figures.tokens,
-        num_model_requests=figures.requests,
-        input_cached_tokens=figures.cached_tokens,
-        estimated_tokens=figures.estimated_tokens,
-        unpriced_tokens=figures.unpriced_tokens,
-        num_items=figures.items,
-        num_errors=figures.errors,
-        num_calls=figures.calls,
-        num_failed_calls=figures.failed_calls,
-    )
+    if isinstance(asked, CostsRequest):
+        return _costs(each, fields)
+    return UsageResult.model_validate({**msgspec.structs.asdict(each.figures), **fields})
 
 
 def _costs(usage: Usage, group: Mapping[str, Any]) -> CostsResult:

@@ -1,34 +1,40 @@
-"""The parameters of the usage and costs endpoints: what may be asked, and the cursors of pages.
+"""The parameters of the usage and costs endpoints, and the cursors of their pages.
 
-Owns their names, bounds and errors. Knows nothing of who asks and of what is answered.
+Knows nothing of who asks and of what is answered.
 """
 
-import hashlib
-import hmac
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as NotBase64
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
-import msgspec
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from embedway.core import buckets
-from embedway.core.buckets import Span, Width
+from embedway.core.buckets import Span
 from embedway.core.errors import InvalidRequest, shown
 from embedway.core.report import METADATA, Dimension, Filter, Query
 
 MAX_TIME_S = 32_503_680_000
-"""The year 3000: a larger number is of milliseconds."""
+"""The year 3000. A larger number is a time in milliseconds."""
 MAX_GROUPS = 8
 MAX_VALUES = 500
-"""Of all filters together."""
+"""The most values of all filters together."""
 MAX_METADATA_KEY = 64
 
-_SEAL_BYTES = 16
 _POSITION = struct.Struct(">QQ")
-
+_CHECKSUM_BYTES = 8  # with the position, a multiple of three: base64 without padding
 _GROUPS: dict[str, Dimension] = {
     "project_id": "project_id",
     "user_id": "end_user",
@@ -36,294 +42,242 @@ _GROUPS: dict[str, Dimension] = {
     "model": "model",
     "provider": "provider",
 }
-_FILTERS: dict[str, Dimension] = {f"{name}s": of for name, of in _GROUPS.items()}
-_LIMITS: dict[Width, tuple[int, int]] = {"1d": (7, 31), "1h": (24, 168), "1m": (60, 1440)}
-_SINGLE = {
-    "start_time": "From this second on, in Unix time. Required.",
-    "end_time": "Up to but without this second; now if left out.",
-    "bucket_width": "`1m`, `1h` or `1d`; `1d` if left out.",
-    "limit": "How many buckets a page has.",
-    "page": "`next_page` of the page before, with all other parameters as they were.",
-    "time_zone": "Whose days and hours, such as `Europe/Berlin`; `UTC` if left out.",
-}
-
-
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs between the endpoints."""
-
-    name: str
-    groups: Mapping[str, Dimension]
-    filters: Mapping[str, Dimension]
-    limits: Mapping[Width, tuple[int, int]]
-    """How many buckets a page has if nobody says, and at most."""
-    metadata: bool = True
-    """Whether requests' metadata can be grouped and filtered by."""
-
-    def choices(self, names: Iterable[str]) -> str:
-        """These names and, where it is possible, metadata, for a message."""
-        return ", ".join(names) + (" and metadata.KEY" if self.metadata else "")
-
-
-EMBEDDINGS = Endpoint(
-    name="embeddings",
-    groups=_GROUPS,
-    filters=_FILTERS,
-    limits=_LIMITS,
-)
-COSTS = Endpoint(
-    name="costs",
-    groups=_GROUPS | {"line_item": "model"},
-    filters=_FILTERS | {"line_items": "model"},
-    limits={**_LIMITS, "1d": (7, 180)},
-)
-REFUSALS = Endpoint(
-    name="refusals",
-    groups={"project_id": "project_id", "api_key_id": "key_id", "reason": "reason"},
-    filters={"project_ids": "project_id", "api_key_ids": "key_id", "reasons": "reason"},
-    limits=_LIMITS,
-    metadata=False,
-)
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """One request, read."""
-
-    query: Query
-    names: tuple[str, ...]
-    """The groups as the client calls them."""
-    span: Span
-    """From the first bucket of this page to the end of the last page."""
-    limit: int
-    identity: bytes
-    """What must be the same on each page."""
-
-    def cursor(self, next_ms: int, page_key: bytes) -> str:
-        """The `page` of the page that begins at `next_ms`."""
-        position = _POSITION.pack(next_ms, self.span.end_ms)
-        sealed = position + _seal(position, self.identity, page_key)
-        return urlsafe_b64encode(sealed).rstrip(b"=").decode()
-
-
-def read(
-    parameters: Iterable[tuple[str, str]], endpoint: Endpoint, *, now_ms: int, page_key: bytes
-) -> Asked:
-    """What these parameters of `endpoint` ask for.
-
-    Args:
-        parameters: Names and values as they came; `name[]` is `name`.
-        endpoint: Whose they are.
-        now_ms: The end, if none is named; milliseconds since 1970-01-01 UTC.
-        page_key: A secret of the installation, which cursors are sealed with.
-
-    Raises:
-        InvalidRequest: One is missing, unknown, or not possible.
-    """
-    given = _by_name(parameters, endpoint)
-    start_ms, named_end_ms = _time_ms("start_time", given), _time_ms("end_time", given)
-    if start_ms is None:
-        raise InvalidRequest(
-            "'start_time' is missing. Send a Unix time in seconds.", param="start_time"
-        )
-    width = _width(given, endpoint)
-    names = _groups(given, endpoint)
-    query = Query(
-        by=tuple(dict.fromkeys(_dimension(each, endpoint) for each in names)),
-        where=tuple(_filters(given, endpoint)),
-        width=width,
-        zone=_zone(given),
-    )
-    identity = msgspec.msgpack.encode(
-        (endpoint.name, start_ms, named_end_ms, width, query.zone.key, names,
-         sorted((each.of, sorted(each.values)) for each in query.where))
-    )  # fmt: skip
-    # The second that has begun is part of it.
-    end_ms = (now_ms // 1000 + 1) * 1000 if named_end_ms is None else named_end_ms
-    if start_ms >= end_ms:
-        raise InvalidRequest(
-            f"'start_time' is {start_ms // 1000}, which is not before the end, {end_ms // 1000}. "
-            "Send an earlier one, or a later 'end_time'.",
-            param="start_time",
-        )
-    span = _from_page(given, identity, page_key) or Span(start_ms, end_ms)
-    limit = _limit(given, endpoint.limits[width], width)
-    return Asked(query=query, names=names, span=span, limit=limit, identity=identity)
-
-
-def described(endpoint: Endpoint) -> dict[str, Any]:
-    """The parameters in OpenAPI."""
-    listed = {
-        "group_by": f"One or more of {', '.join(endpoint.groups)}"
-        + (", and `metadata.` with a key of requests' metadata." if endpoint.metadata else "."),
-        **{
-            name: f"Only usage whose {name.removesuffix('s')} is one of these."
-            for name in endpoint.filters
-        },
-    }
-    integers = ("start_time", "end_time", "limit")
-    texts = {"type": "array", "items": {"type": "string"}}
-    return {
-        "parameters": [
-            *(
-                {
-                    "name": name,
-                    "in": "query",
-                    "required": name == "start_time",
-                    "description": text,
-                    "schema": {"type": "integer" if name in integers else "string"},
-                }
-                for name, text in _SINGLE.items()
-            ),
-            *(
-                {"name": name, "in": "query", "description": text, "schema": texts}
-                for name, text in listed.items()
-            ),
-        ]
-    }
-
-
-def _by_name(parameters: Iterable[tuple[str, str]], endpoint: Endpoint) -> dict[str, list[str]]:
-    given: dict[str, list[str]] = {}
-    for name, value in parameters:
-        plain = name.removesuffix("[]")
-        _check_name(plain, endpoint)
-        if "\0" in value:
-            raise InvalidRequest(f"{plain!r} holds a NUL. Leave it out.", param=plain)
-        values = given.setdefault(plain, [])
-        if values and plain in _SINGLE:
-            raise InvalidRequest(f"{plain!r} is there twice. Send one.", param=plain)
-        values.append(value)
-    count = sum(len(values) for name, values in given.items() if name != "group_by")
-    if count > MAX_VALUES:
-        raise InvalidRequest(
-            f"There are {count} values to filter by, at most {MAX_VALUES} are possible. Ask for "
-            "some of them at a time."
-        )
-    return given
-
-
-def _check_name(name: str, endpoint: Endpoint) -> None:
-    if name in _SINGLE or name == "group_by" or name in endpoint.filters:
-        return
-    if name.startswith(METADATA) and endpoint.metadata:
-        _dimension(name, endpoint)
-        return
-    known = endpoint.choices([*_SINGLE, "group_by", *endpoint.filters])
-    raise InvalidRequest(
-        f"{shown(name)} is no parameter of this. There are {known}.",
-        param=name,
-    )
-
-
-def _time_ms(name: str, given: Mapping[str, Sequence[str]]) -> int | None:
-    if name not in given:
-        return None
-    [value] = given[name]
-    seconds = _whole(value)
-    if seconds is None or seconds > MAX_TIME_S:
-        raise InvalidRequest(
-            f"{name!r} is {shown(value)}. Send a Unix time in seconds, a whole number from 0 to "
-            f"{MAX_TIME_S}.",
-            param=name,
-        )
-    return seconds * 1000
+_LIMITS = {"1d": (7, 31), "1h": (24, 168), "1m": (60, 1440)}
 
 
 def _whole(value: str) -> int | None:
-    # More digits than any number that is possible here; int() takes its time for very many.
-    usual = value.isascii() and value.isdigit() and len(value) <= len(str(MAX_TIME_S))
-    return int(value) if usual else None
+    # int() is slow for very many digits, and takes digits of other scripts.
+    plain = value.isascii() and value.isdigit() and len(value) <= len(str(MAX_TIME_S))
+    return int(value) if plain else None
 
 
-def _width(given: Mapping[str, Sequence[str]], endpoint: Endpoint) -> Width:
-    [value] = given.get("bucket_width", ["1d"])
-    if value not in endpoint.limits:
-        raise InvalidRequest(
-            f"'bucket_width' is {shown(value)}. Send one of {', '.join(endpoint.limits)}.",
-            param="bucket_width",
-        )
-    return cast("Width", value)
+def _seconds(value: str) -> int:
+    seconds = _whole(value)
+    if seconds is None or seconds > MAX_TIME_S:
+        raise ValueError(f"send a Unix time in seconds, a whole number from 0 to {MAX_TIME_S}")
+    return seconds
 
 
-def _limit(given: Mapping[str, Sequence[str]], limits: tuple[int, int], width: Width) -> int:
-    usual, most = limits
-    if "limit" not in given:
-        return usual
-    [value] = given["limit"]
-    limit = _whole(value)
-    if limit is None or not 1 <= limit <= most:
-        raise InvalidRequest(
-            f"'limit' is {shown(value)}. Send a whole number from 1 to {most}, which is the most "
-            f"for buckets of {width}.",
-            param="limit",
-        )
-    return limit
-
-
-def _zone(given: Mapping[str, Sequence[str]]) -> ZoneInfo:
-    [value] = given.get("time_zone", ["UTC"])
+def _zone(value: str) -> str:
     if value not in buckets.zones():
-        raise InvalidRequest(
-            f"'time_zone' is {shown(value)}. Send a name of the IANA database, such as "
-            "Europe/Berlin.",
-            param="time_zone",
+        raise ValueError("send a name of the IANA database, such as Europe/Berlin")
+    return value
+
+
+Seconds = Annotated[int, BeforeValidator(_seconds)]
+Zone = Annotated[str, AfterValidator(_zone)]
+
+
+def _filter(group: str) -> Any:
+    return Field(default=[], description=f"Only usage whose {group} is one of these.")
+
+
+def _group_by(groups: Mapping[str, Dimension], more: str = "") -> Any:
+    return Field(default=[], description=f"One or more of {', '.join(groups)}{more}.")
+
+
+_OR_METADATA = ", and `metadata.` with a key of requests' metadata"
+
+
+class UsageRequest(BaseModel):
+    """What a client asks of an endpoint: what they all take."""
+
+    groups: ClassVar[Mapping[str, Dimension]]
+    filters: ClassVar[Mapping[str, Dimension]]
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = _LIMITS
+    """How many buckets a page has by default, and at most, by their width."""
+
+    start_time: Annotated[
+        Seconds, Field(description="From this second on, in Unix time. Required.")
+    ]
+    end_time: Annotated[
+        Seconds | None, Field(description="Up to but without this second; now if left out.")
+    ] = None
+    bucket_width: Annotated[
+        Literal["1m", "1h", "1d"], Field(description="`1m`, `1h` or `1d`; `1d` if left out.")
+    ] = "1d"
+    limit: Annotated[int | None, Field(description="How many buckets a page has.")] = None
+    page: Annotated[
+        str | None,
+        Field(description="`next_page` of the page before, with all other parameters the same."),
+    ] = None
+    time_zone: Annotated[
+        Zone,
+        Field(description="Whose days and hours, such as `Europe/Berlin`; `UTC` if left out."),
+    ] = "UTC"
+    group_by: list[str]
+    project_ids: list[str] = _filter("project_id")
+    api_key_ids: list[str] = _filter("api_key_id")
+
+    @property
+    def query(self) -> Query:
+        """What is summed, and by what."""
+        given = {name: getattr(self, name) for name in self.filters} | (self.model_extra or {})
+        return Query(
+            by=tuple(dict.fromkeys(self.groups.get(each, each) for each in self.group_by)),
+            where=tuple(
+                Filter(self.filters.get(name, name), tuple(dict.fromkeys(values)))
+                for name, values in given.items()
+                if values
+            ),
+            width=self.bucket_width,
+            zone=ZoneInfo(self.time_zone),
         )
-    return ZoneInfo(value)
+
+    @property
+    def page_size(self) -> int:
+        """How many buckets a page has."""
+        return self.limit or self.limits[self.bucket_width][0]
+
+    def span(self, *, now_ms: int) -> Span:
+        """The time from the first bucket of this page to the end of the last page.
+
+        Raises:
+            InvalidRequest: It starts after its end, or `page` is not from this query.
+        """
+        # The second that has begun is part of it.
+        end_s = now_ms // 1000 + 1 if self.end_time is None else self.end_time
+        if self.start_time >= end_s:
+            raise InvalidRequest(
+                f"'start_time' is {self.start_time}, which is not before the end, {end_s}. "
+                "Send an earlier one, or a later 'end_time'.",
+                param="start_time",
+            )
+        if self.page is None:
+            return Span(self.start_time * 1000, end_s * 1000)
+        try:
+            position = urlsafe_b64decode(self.page)[: _POSITION.size]
+            span = Span(*_POSITION.unpack(position))
+        except (ValueError, struct.error):
+            span = Span(0, 0)
+        possible = self.start_time * 1000 <= span.start_ms < span.end_ms <= MAX_TIME_S * 1000
+        if not possible or self.page != self.cursor(span):
+            raise InvalidRequest(
+                f"'page' is {shown(self.page)}, which is no page of this query. Send 'next_page' "
+                "as it came and all other parameters as they were, or leave 'page' out to begin "
+                "again.",
+                param="page",
+            )
+        return span
+
+    def cursor(self, rest: Span) -> str:
+        """The `page` that goes on with `rest`.
+
+        Its checksum holds what must be the same on each page. It is no secret and needs none: who
+        makes up a cursor gets a part of what the query may read anyway.
+        """
+        query, position = self.query, _POSITION.pack(rest.start_ms, rest.end_ms)
+        filters = sorted((each.of, sorted(each.values)) for each in query.where)
+        same = (type(self).__name__, self.start_time, self.end_time, self.bucket_width,
+                self.time_zone, self.group_by, filters)  # fmt: skip
+        checksum = blake2b(position + repr(same).encode(), digest_size=_CHECKSUM_BYTES)
+        return urlsafe_b64encode(position + checksum.digest()).decode()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _join_lists(cls, given: Mapping[str, str | list[str]]) -> dict[str, Any]:
+        """Read `name[]` as `name`, and every filter by metadata as a list."""
+        read: dict[str, Any] = {}
+        for name, value in given.items():
+            plain, values = name.removesuffix("[]"), [value] if isinstance(value, str) else value
+            if any("\0" in each for each in values):
+                raise InvalidRequest(f"{plain!r} holds a NUL. Leave it out.", param=plain)
+            if plain not in cls.model_fields:
+                cls._check_group(plain)
+            one = name in cls.model_fields and isinstance(value, str)
+            read[plain] = value if one else [*read.get(plain, ()), *values]
+        filters = [name for name in read if name in cls.filters or name not in cls.model_fields]
+        count = sum(len(read[name]) for name in filters)
+        if count > MAX_VALUES:
+            raise InvalidRequest(
+                f"There are {count} values to filter by, at most {MAX_VALUES} are possible. Ask "
+                "for some of them at a time."
+            )
+        return read
+
+    @field_validator("bucket_width", mode="before")
+    @classmethod
+    def _check_width(cls, value: str) -> str:
+        if value not in cls.limits:
+            raise ValueError(f"send one of {', '.join(cls.limits)}")
+        return value
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _check_limit(cls, value: str, info: ValidationInfo) -> int:
+        width = info.data.get("bucket_width", "1d")
+        limit, most = _whole(value), cls.limits[width][1]
+        if limit is None or not 1 <= limit <= most:
+            raise ValueError(
+                f"send a whole number from 1 to {most}, which is the most for buckets of {width}"
+            )
+        return limit
+
+    @field_validator("group_by")
+    @classmethod
+    def _check_groups(cls, names: list[str]) -> list[str]:
+        names = list(dict.fromkeys(names))
+        if len(names) > MAX_GROUPS:
+            raise InvalidRequest(
+                f"'group_by' names {len(names)} groups, at most {MAX_GROUPS} are possible.",
+                param="group_by",
+            )
+        for each in names:
+            if each not in cls.groups:
+                cls._check_group(each)
+        return names
+
+    @classmethod
+    def _check_group(cls, name: str) -> None:
+        """Check the name of a group or filter that is no field: metadata, where that is allowed."""
+        metadata = cls.model_config.get("extra") == "allow"
+        if not metadata or not name.startswith(METADATA):
+            choices = ", ".join(cls.groups) + (" and metadata.KEY" if metadata else "")
+            raise InvalidRequest(
+                f"'group_by' is {shown(name)}. Send one of {choices}.", param="group_by"
+            )
+        if not 1 <= len(name.removeprefix(METADATA)) <= MAX_METADATA_KEY or "\0" in name:
+            raise InvalidRequest(
+                f"{shown(name)} names no key of metadata: those have 1 to {MAX_METADATA_KEY} "
+                "characters.",
+                param="group_by",
+            )
 
 
-def _groups(given: Mapping[str, Sequence[str]], endpoint: Endpoint) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(given.get("group_by", ())))
-    if len(names) > MAX_GROUPS:
-        raise InvalidRequest(
-            f"'group_by' names {len(names)} groups, at most {MAX_GROUPS} are possible.",
-            param="group_by",
-        )
-    for name in names:
-        _dimension(name, endpoint)
-    return names
+class EmbeddingsUsageRequest(UsageRequest):
+    """What a client asks of the usage of embeddings; `metadata.KEY` is a filter too."""
+
+    model_config = ConfigDict(extra="allow")
+
+    groups = _GROUPS
+    filters: ClassVar[Mapping[str, Dimension]] = {f"{name}s": of for name, of in _GROUPS.items()}
+
+    group_by: list[str] = _group_by(_GROUPS, _OR_METADATA)
+    user_ids: list[str] = _filter("user_id")
+    models: list[str] = _filter("model")
+    providers: list[str] = _filter("provider")
 
 
-def _dimension(name: str, endpoint: Endpoint) -> Dimension:
-    key = name.removeprefix(METADATA)
-    if name.startswith(METADATA) and endpoint.metadata:
-        if 1 <= len(key) <= MAX_METADATA_KEY and "\0" not in key:
-            return name
-        raise InvalidRequest(
-            f"{shown(name)} names no key of metadata: those have 1 to {MAX_METADATA_KEY} "
-            "characters.",
-            param="group_by",
-        )
-    if name not in endpoint.groups:
-        raise InvalidRequest(
-            f"'group_by' is {shown(name)}. Send one of {endpoint.choices(endpoint.groups)}.",
-            param="group_by",
-        )
-    return endpoint.groups[name]
+class CostsRequest(EmbeddingsUsageRequest):
+    """What a client asks of costs."""
+
+    groups: ClassVar[Mapping[str, Dimension]] = _GROUPS | {"line_item": "model"}
+    filters: ClassVar[Mapping[str, Dimension]] = {f"{name}s": of for name, of in groups.items()}
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = _LIMITS | {"1d": (7, 180)}
+
+    group_by: list[str] = _group_by(groups, _OR_METADATA)
+    line_items: list[str] = _filter("line_item")
 
 
-def _filters(given: Mapping[str, Sequence[str]], endpoint: Endpoint) -> Iterable[Filter]:
-    for name, values in given.items():
-        if name in endpoint.filters or name.startswith(METADATA):
-            yield Filter(endpoint.filters.get(name, name), tuple(dict.fromkeys(values)))
+class RefusalsRequest(UsageRequest):
+    """What a client asks of refused requests."""
 
+    groups: ClassVar[Mapping[str, Dimension]] = {
+        "project_id": "project_id",
+        "api_key_id": "key_id",
+        "reason": "reason",
+    }
+    filters: ClassVar[Mapping[str, Dimension]] = {f"{name}s": of for name, of in groups.items()}
 
-def _from_page(given: Mapping[str, Sequence[str]], identity: bytes, page_key: bytes) -> Span | None:
-    if "page" not in given:
-        return None
-    [value] = given["page"]
-    try:
-        sealed = urlsafe_b64decode(value + "=" * (-len(value) % 4))
-    except (NotBase64, ValueError):
-        sealed = b""
-    position, seal = sealed[: _POSITION.size], sealed[_POSITION.size :]
-    if not hmac.compare_digest(seal, _seal(position, identity, page_key)):
-        raise InvalidRequest(
-            f"'page' is {shown(value)}, which is no page of this query. Send 'next_page' as it "
-            "came and all other parameters as they were, or leave 'page' out to begin again.",
-            param="page",
-        )
-    return Span(*_POSITION.unpack(position))
-
-
-def _seal(position: bytes, identity: bytes, page_key: bytes) -> bytes:
-    digest = hmac.digest(page_key, b"embedway usage page" + position + identity, hashlib.sha256)
-    return digest[:_SEAL_BYTES]
+    group_by: list[str] = _group_by(groups)
+    reasons: list[str] = _filter("reason")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Engine, select, update
 
 from embedway.core.audit import Act
 from embedway.core.keys import Key
@@ -25,28 +25,15 @@ class Which(msgspec.Struct, frozen=True, kw_only=True):
     """By this key."""
 
 
-class Keys:
+class Keys(records.Records[Key]):
     """The keys, in one transaction."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def add(self, key: Key) -> None:
-        """Stores a new one."""
-        self._connection.execute(insert(keys).values(records.row(key)))
-
-    def get(self, id: str) -> Key | None:
-        """The one with this id, in whatever state it is."""
-        row = self._connection.execute(select(keys).where(keys.c.id == id)).mappings().first()
-        return records.read(row, Key) if row else None
+    table = keys
+    type = Key
 
     def any(self) -> bool:
         """Whether there has ever been one."""
         return self._connection.execute(select(keys.c.id).limit(1)).first() is not None
-
-    def replace(self, key: Key) -> None:
-        """Stores what has become of one."""
-        self._connection.execute(update(keys).where(keys.c.id == key.id).values(records.row(key)))
 
     def page(
         self,
@@ -58,16 +45,12 @@ class Keys:
         descending: bool = False,
     ) -> Page[Key]:
         """The next of them, oldest first unless `descending`; with `revoked` ones, or without."""
-        whole = select(keys)
-        if which.project_id is not None:
-            whole = whole.where(keys.c.project_id == which.project_id)
-        if which.admin:
-            whole = whole.where(keys.c.project_id.is_(None))
-        if which.issued_by is not None:
-            whole = whole.where(keys.c.issued_by == which.issued_by)
+        fields = {} if which.project_id is None else {"project_id": which.project_id}
+        fields |= {"project_id": None} if which.admin else {}
+        fields |= {} if which.issued_by is None else {"issued_by": which.issued_by}
         return pages.read(
             self._connection,
-            whole,
+            select(keys).filter_by(**fields),
             *(() if revoked else (keys.c.revoked_ms.is_(None),)),
             type=Key,
             by=(keys.c.created_ms, keys.c.id),

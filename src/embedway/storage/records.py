@@ -1,9 +1,10 @@
-"""Frozen structs to rows of the table with their fields, and back."""
+"""Frozen structs as rows of the table with their fields."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 import msgspec
+from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select, update
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
@@ -20,3 +21,41 @@ def read(row: Mapping[Any, Any], type: type[Record]) -> Record:
     """The record of a row, which may have more columns than it has fields."""
     fields = {name: row[name] for name in get_type_hints(type)}
     return msgspec.convert(fields, type, builtin_types=(bytes,))
+
+
+class Records(Generic[Record]):
+    """The records of one table, in one transaction; an id is the values of its primary key."""
+
+    table: ClassVar[Table]
+    type: ClassVar[Any]
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, record: Record) -> None:
+        """Store a new record."""
+        self._connection.execute(insert(self.table).values(row(record)))
+
+    def get(self, *id: str) -> Record | None:
+        """The record with this id, in whatever state it is."""
+        return self.find(*(column == value for column, value in zip(self._key, id, strict=True)))
+
+    def find(self, *where: ColumnElement[bool]) -> Record | None:
+        """The first record with all of these properties."""
+        found = self._connection.execute(select(self.table).where(*where)).mappings().first()
+        return read(found, self.type) if found else None
+
+    def replace(self, record: Record) -> None:
+        """Store what has become of a record."""
+        self._connection.execute(update(self.table).where(*self._is(record)).values(row(record)))
+
+    def remove(self, record: Record) -> None:
+        """Delete a record."""
+        self._connection.execute(delete(self.table).where(*self._is(record)))
+
+    @property
+    def _key(self) -> tuple[ColumnElement[Any], ...]:
+        return tuple(self.table.primary_key)
+
+    def _is(self, record: Record) -> tuple[ColumnElement[bool], ...]:
+        return tuple(each == getattr(record, each.key or "") for each in self._key)
