@@ -20,10 +20,10 @@ from granian.server.embed import Server
 
 from embedway import app
 from embedway.app import Gateway
-from embedway.cli.address import BACKLOG, listen
 from embedway.config.settings import Settings
 from embedway.observe import streams
 from embedway.providers.declared import Declared
+from embedway.serving.address import BACKLOG, listen
 
 MAX_CONNECTIONS = 16_384
 MAX_HEAD_BYTES = 16_384
