@@ -242,7 +242,7 @@ async def _prober(known: _Known, deployments: Sequence[Served]) -> AsyncGenerato
     tokenizers: dict[str, Any] = {}
     async with AsyncExitStack() as parts:
         for model in local.values():
-            from embedway.app import load_engine  # noqa: PLC0415  # the model: slow
+            from embedway.config.engines import load_engine  # noqa: PLC0415  # the model: slow
 
             fetch_weights(model, known.settings)
             engine = await asyncio.to_thread(load_engine, model, known.settings)

@@ -54,7 +54,7 @@ class _Server(Server):
     def _init_shared_socket(self) -> None:
         self._ssp = None
         fd = self._bound.detach()
-        self._shd = SocketHolder(fd, False, BACKLOG)  # pyright: ignore[reportCallIssue]
+        self._shd = SocketHolder(fd, False, BACKLOG)  # noqa: FBT003  # pyright: ignore[reportCallIssue]
 
 
 def run(
