@@ -1,6 +1,5 @@
 """Which providers are enabled: those of `embedway.toml`, and those whose usual key is found."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -14,8 +13,9 @@ from embedway.catalog.catalog import Offer
 from embedway.catalog.model import Deployment, Model
 from embedway.config import sections
 from embedway.config.catalogs import InUse, in_use
+from embedway.config.schema import ConfigError, did_you_mean, unknown
 from embedway.config.sections import ModelSettings, ProviderSettings
-from embedway.config.settings import ConfigError, Loaded
+from embedway.config.settings import Loaded
 from embedway.core.request import spelled
 from embedway.providers.adapter import DECIDED, Row
 from embedway.providers.declared import Declared
@@ -211,13 +211,12 @@ def _declared(
     kinds = rows()
     row = kinds.get(section.kind or name)
     if row is None:
-        near = difflib.get_close_matches(section.kind or name, kinds, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(kinds)}."
+        hint = did_you_mean(section.kind or name, kinds, quoted=True)
         raise ConfigError(f"{where}: there is no kind of provider {section.kind or name!r}. {hint}")
     extra = section.variables
     known = [*ProviderSettings.model_fields, *row.variables, *row.defaults]
     for setting in sorted(extra.keys() - set(known)):
-        raise ConfigError(f"{where}: {sections.unknown(setting, known)}")
+        raise ConfigError(f"{where}: {unknown(setting, known)}")
     variables = _taken(row, loaded.variables)
     variables |= {variable: _value(text, where, loaded) for variable, text in extra.items()}
     base_url = _base_url(section, row, loaded, variables, where=where)
