@@ -20,14 +20,15 @@ from embedway.config.schema import ConfigError, Schema, check_name, read_section
 from embedway.config.settings import DEFAULT_CONFIG, Settings
 from embedway.core.errors import shown
 
+_SCHEMES = {"https", "http"}
 _ADDRESS = re.compile(r"[\x21-\x7e]+")
 
 
 def _address(value: str) -> str:
     parts = split_url(value)
     host = parts and parts.hostname
-    whole = host and _ADDRESS.fullmatch(value) and not ("@" in parts.netloc or "#" in value)
-    if not parts or not host or not whole or parts.scheme not in {"https", "http"}:
+    plain = _ADDRESS.fullmatch(value) and "#" not in value
+    if not parts or not host or not plain or "@" in parts.netloc or parts.scheme not in _SCHEMES:
         raise ValueError("it must be an address such as https://login.example.com")
     if parts.scheme == "http" and not _of_this_machine(host):
         raise ValueError(

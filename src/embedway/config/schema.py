@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
 from annotated_types import Ge
@@ -74,8 +74,8 @@ def _explained(
     entry = ""
     if len(place) > 1 and place[0] in nested:
         schema, at = nested[str(place[0])], int(place[1])
-        table = section[str(place[0])][at]
-        named = table.get("id") if isinstance(table, dict) else None
+        table: Any = section[str(place[0])][at]
+        named: Any = cast("dict[str, Any]", table).get("id") if isinstance(table, dict) else None
         entry = f"model {named!r}: " if named else f"model {at + 1}: "
         place = place[2:]
     if not place:
