@@ -35,7 +35,7 @@ from embedway.config.issuers import hosts_of, issuers_of
 from embedway.config.models import catalog_of
 from embedway.config.providers import enabled
 from embedway.config.settings import Settings
-from embedway.config.spaces import lifetimes_of, spaces_of
+from embedway.config.spaces import spaces_of
 from embedway.config.stores import revealed, store_of
 from embedway.core import clock, ids
 from embedway.core.errors import EmbedwayError, Overloaded
@@ -142,8 +142,7 @@ async def running(
             **remote,
         }
         parts.callback(all_engines.clear)
-        spaces = spaces_of(settings, models, providers, now_ms=now_ms)
-        lifetimes = lifetimes_of(models, spaces)
+        spaces, lifetimes = spaces_of(settings, models, providers, now_ms=now_ms)
         healths = Healths(now_s=now_s, on_ejected=partial(events.log_ejection, metrics))
         holds = SqlHolds(
             store.database, process=process, now_ms=now_ms, availability=store.availability

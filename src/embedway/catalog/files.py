@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from embedway.catalog import catalog
+from embedway.catalog.catalog import Family
 from embedway.catalog.check import findings
 from embedway.catalog.model import LOCAL, Deployment, Model, Served
 from embedway.catalog.named import AUTO
@@ -52,15 +53,11 @@ class FileError(ValueError):
         super().__init__(printable[:MAX_MESSAGE_CHARACTERS])
 
 
-class CatalogFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a catalog file says."""
+class CatalogFile(Family, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a whole catalog in one file says. Of two, the one of the later day is used."""
 
     format: int
     day: date = msgspec.field(name="date")
-    """The day of the catalog; of two, the later one is used."""
-    models: list[Model]
-    prices: date | None = None
-    """When its prices were read, but for those with a date of their own."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

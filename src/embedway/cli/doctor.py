@@ -277,7 +277,7 @@ def _spaces(place: _Place) -> Finding:
         store = place.store
     except NoDatabase:
         return "ok", "nothing has been proven yet"
-    spaces = spaces_of(place.settings, place.catalog, place.declared)
+    spaces, _ = spaces_of(place.settings, place.catalog, place.declared)
     spaces.learn(*asyncio.run(store.spaces.load()))
     found = notices.drifted(spaces.drifted())
     return ("fail", found) if found else ("ok", "nothing has drifted")

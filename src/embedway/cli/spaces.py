@@ -195,7 +195,7 @@ def _known() -> _Known:
     declared = load_providers(loaded)
     models = catalog_of(settings, declared)
     store = load_store(settings)
-    spaces = spaces_of(settings, models, declared)
+    spaces, _ = spaces_of(settings, models, declared)
     spaces.learn(*asyncio.run(store.spaces.load()))
     if not settings.canaries:
         fail("'canaries' is false, so no space is proven. Set EMBEDWAY_CANARIES=true, or unset it.")

@@ -6,7 +6,8 @@ from typing import cast
 import structlog
 
 from embedway.catalog.model import Model, Weights
-from embedway.config.settings import ConfigError, Settings
+from embedway.config.schema import ConfigError
+from embedway.config.settings import Settings
 from embedway.local import weights
 from embedway.local.engine import LocalEngine
 from embedway.local.openvino import OpenVinoEncoder

@@ -25,7 +25,7 @@ _OF_DEPLOYMENT = frozenset(Deployment.__struct_fields__)
 
 
 def enabled(loaded: Loaded, *, used: InUse | None = None) -> list[Declared]:
-    """Every provider that can be asked, those of the file first, in its order.
+    """List every provider that can be asked, those of the file first, in its order.
 
     Args:
         loaded: The settings, and the variables that hold keys.
@@ -48,19 +48,13 @@ def enabled(loaded: Loaded, *, used: InUse | None = None) -> list[Declared]:
     if wrong:
         raise ConfigError("\n".join(wrong))
     found = (_found(row, loaded.variables) for row in _looked_for(loaded))
-    return [*declared, *filter(None, found)]
+    return [*declared, *(each for each in found if isinstance(each, Declared))]
 
 
 def incomplete(loaded: Loaded) -> list[str]:
-    """Of providers whose key is found, but not all that they need: what is missing."""
-    told: list[str] = []
-    for row in _looked_for(loaded):
-        if variable := _key_variable(row, loaded.variables):
-            if missing := _missing(row, _taken(row, loaded.variables)):
-                told.append(f"{row.name}: {variable} is set, but not {', '.join(missing)}.")
-            elif reason := _unusable(row, loaded.variables):
-                told.append(f"{row.name}: {reason}")
-    return told
+    """Say what is missing or wrong for each provider whose key is found but cannot be used."""
+    found = ((row, _found(row, loaded.variables)) for row in _looked_for(loaded))
+    return [f"{row.name}: {reason}" for row, reason in found if isinstance(reason, str)]
 
 
 def offers(declared: Sequence[Declared]) -> list[Offer]:
@@ -85,8 +79,8 @@ def _looked_for(loaded: Loaded) -> list[Row]:
     return [row for name, row in rows().items() if name not in sections and not row.own_server]
 
 
-def _key_variable(row: Row, variables: Mapping[str, str]) -> str | None:
-    return next((name for name in row.key_variables if name in variables), None)
+def _first(names: Sequence[str], variables: Mapping[str, str]) -> str | None:
+    return next((name for name in names if name in variables), None)
 
 
 def _taken(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
@@ -95,27 +89,25 @@ def _taken(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
     return {name: variables[each] for name, each in found.items() if each}
 
 
-def _first(names: Sequence[str], variables: Mapping[str, str]) -> str | None:
-    return next((name for name in names if name in variables), None)
-
-
-def _missing(row: Row, taken: Mapping[str, str]) -> list[str]:
-    """The environment variables that its address lacks."""
-    return sorted(
-        row.sources(name)[0] for name in row.variables.keys() - row.defaults.keys() - taken.keys()
-    )
-
-
-def _found(row: Row, variables: Mapping[str, str]) -> Declared | None:
-    """The provider of `row`, if the environment has all it needs."""
-    taken = _taken(row, variables)
-    if _key_variable(row, variables) is None or _missing(row, taken) or _unusable(row, variables):
+def _found(row: Row, variables: Mapping[str, str]) -> Declared | str | None:
+    """The provider of `row`, or why it cannot be used; None if the environment has no key of it."""
+    variable, taken = _first(row.key_variables, variables), _taken(row, variables)
+    if variable is None:
         return None
-    return _in_environment(row, variables)
+    lacks = row.variables.keys() - row.defaults.keys() - taken.keys()
+    if lacks:
+        missing = sorted(row.sources(name)[0] for name in lacks)
+        return f"{variable} is set, but not {', '.join(missing)}."
+    try:
+        return _in_environment(row, variable, taken, variables)
+    except (ConfigError, ValueError) as error:
+        return str(error)
 
 
-def _in_environment(row: Row, variables: Mapping[str, str]) -> Declared:
-    """The provider of `row` as the environment has it.
+def _in_environment(
+    row: Row, variable: str, taken: Mapping[str, str], variables: Mapping[str, str]
+) -> Declared:
+    """Declare the provider of `row` with the key in `variable`.
 
     Raises:
         ConfigError: Its key cannot be sent, or is for another service.
@@ -130,9 +122,7 @@ def _in_environment(row: Row, variables: Mapping[str, str]) -> Declared:
     for name in row.key_variables:
         if name not in row.key_files:
             _checked(variables.get(name, "-"), name)
-    variable = _key_variable(row, variables) or ""
     address = row.address and row.address.variable(variables)
-    taken = _taken(row, variables)
     found = Declared(
         name=row.name,
         row=row,
@@ -147,15 +137,6 @@ def _in_environment(row: Row, variables: Mapping[str, str]) -> Declared:
     except ValueError as error:
         raise ConfigError(f"{address}: {error}" if address else str(error)) from None
     return found
-
-
-def _unusable(row: Row, variables: Mapping[str, str]) -> str | None:
-    """Why what the environment has of `row` cannot be used, if so."""
-    try:
-        _in_environment(row, variables)
-    except (ConfigError, ValueError) as error:
-        return str(error)
-    return None
 
 
 def _address(row: Row, variables: Mapping[str, str], values: Mapping[str, str]) -> str | None:
@@ -183,11 +164,7 @@ def _headers(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _key(row: Row, variable: str, variables: Mapping[str, str]) -> str:
-    """The key in `variable`, with the parts of it that other variables hold.
-
-    Raises:
-        ConfigError: It is in a file that cannot be read.
-    """
+    """The key in `variable`, with the parts of it that other variables hold."""
     if variable in row.key_files:
         path = Path(variables[variable])
         try:
@@ -226,7 +203,7 @@ def _declared(
         for each in secrets
     ]
     headers: dict[str, str] = {}
-    if not keys and (variable := _key_variable(row, loaded.variables)):
+    if not keys and (variable := _first(row.key_variables, loaded.variables)):
         keys = [_checked(_key(row, variable, loaded.variables), variable)]
         headers = _headers(row, loaded.variables)
     optional = row.own_server or row.key_optional or base_url
@@ -260,17 +237,7 @@ def _declared(
         origin=loaded.origins["providers"],
         found=False,
     )
-    try:
-        url = declared.url
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}.") from None
-    try:
-        sections.address(url)
-    except ValueError as error:
-        # Without a password, and without what a query may hold.
-        shown = re.sub(r"//[^/]*@", "//***@", url).partition("?")[0]
-        raise ConfigError(f"{where}: its address is {shown!r}: {error}.") from None
-    _check_protocol(declared, where)
+    _check_address(declared, where)
     models = list(_models(section.models, declared, of_catalog, where=where))
     return msgspec.structs.replace(declared, models=models)
 
@@ -283,11 +250,7 @@ def _base_url(
     *,
     where: str,
 ) -> str | None:
-    """The address that the section or the environment says; None for the row's.
-
-    Raises:
-        ConfigError: Nobody says what the row's lacks.
-    """
+    """The address that the section or the environment says; None for the row's."""
     try:
         base_url = section.base_url or _address(row, loaded.variables, values)
     except ValueError as error:
@@ -332,29 +295,32 @@ def _value(text: str, where: str, loaded: Loaded) -> str:
     return value
 
 
-def _check_protocol(declared: Declared, where: str) -> None:
-    """Refuses an address of the provider at which it speaks another protocol than ours.
-
-    Raises:
-        ConfigError: It is one.
-    """
-    row, base_url = declared.row, declared.url.rstrip("/")
+def _check_address(declared: Declared, where: str) -> None:
+    """Refuse an address that cannot be, or at which the provider speaks another protocol."""
+    row = declared.row
+    try:
+        url = declared.url
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}.") from None
+    try:
+        sections.address(url)
+    except ValueError as error:
+        # Without a password, and without what a query may hold.
+        shown = re.sub(r"//[^/]*@", "//***@", url).partition("?")[0]
+        raise ConfigError(f"{where}: its address is {shown!r}: {error}.") from None
+    base_url = url.rstrip("/")
     if row.other_path and base_url.endswith(row.other_path):
         right = base_url.removesuffix(row.other_path) + urlsplit(row.base_url).path
         raise ConfigError(
-            f"{where}: base_url {declared.url!r} is for another protocol of {row.title}. Write it "
-            f"as {right!r}."
+            f"{where}: base_url {url!r} is for another protocol of {row.title}. Write it as "
+            f"{right!r}."
         )
 
 
 def _models(
     told_of: list[ModelSettings], declared: Declared, of_catalog: Sequence[Model], *, where: str
 ) -> Iterator[Model]:
-    """The models of a section, each on top of what the catalog knows of it.
-
-    Raises:
-        ConfigError: One has a parameter that is the gateway's to decide, or no prompts to apply.
-    """
+    """The models of a section, each on top of what the catalog knows of it."""
     known = {model.id: model for model in of_catalog}
     for section in told_of:
         told: dict[str, Any] = section.model_dump(exclude_none=True)
