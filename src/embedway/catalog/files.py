@@ -1,6 +1,6 @@
-"""A whole catalog in one TOML file: how it is written, read, checked, and compared with another.
+"""Writes, reads, checks and compares whole catalogs, each in one TOML file.
 
-Owns what such a file may say. Must not know where it comes from or where it is kept.
+Where a file comes from and where it is kept is not known here.
 """
 
 import json
@@ -14,7 +14,6 @@ from typing import Any, Literal, cast
 import msgspec
 
 from embedway.catalog import catalog
-from embedway.catalog.catalog import Family
 from embedway.catalog.check import findings
 from embedway.catalog.model import LOCAL, Deployment, Model, Served
 from embedway.catalog.named import AUTO
@@ -53,11 +52,14 @@ class FileError(ValueError):
         super().__init__(printable[:MAX_MESSAGE_CHARACTERS])
 
 
-class CatalogFile(Family, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class CatalogFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a whole catalog in one file says. Of two, the one of the later day is used."""
 
     format: int
     day: date = msgspec.field(name="date")
+    models: list[Model]
+    prices: date | None = None
+    """When its prices were read, unless they have a date of their own."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,11 +95,7 @@ def portable(models: Sequence[Model]) -> list[Model]:
 
 
 def read(content: bytes, *, today: date) -> CatalogFile:
-    """The catalog in `content`, if all that it says can be.
-
-    Raises:
-        FileError: It is no catalog file, or one that this release cannot use.
-    """
+    """Read and check a catalog file. Raises `FileError` if this release cannot use it."""
     file = _parsed(content)
     if file.day > today + timedelta(days=1):
         raise FileError(f"its date is {file.day}, which is to come. Correct its date")

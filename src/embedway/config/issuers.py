@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+import msgspec
 from annotated_types import Ge, Le, Len
 from pydantic import (
     AfterValidator,
@@ -69,11 +70,11 @@ class IssuerSettings(Schema):
 
     issuer: Address
     """The exact value of 'iss' in its tokens."""
-    audience: Annotated[tuple[Text, ...], BeforeValidator(_listed), Len(1)]
+    audience: Annotated[list[Text], BeforeValidator(_listed), Len(1)]
     """The value that 'aud' of its tokens must have, or a list of such."""
     jwks_url: Address | None = None
     """The address of its keys; if not set, its OpenID configuration names it."""
-    algorithms: Annotated[tuple[Algorithm, ...], Len(1)] = ("RS256", "ES256")
+    algorithms: Annotated[list[Algorithm], Len(1)] = Field(["RS256", "ES256"])
     """The algorithms that its tokens may be signed with."""
     project: Text | None = None
     """The project that its tokens belong to: 'proj_...'."""
@@ -81,7 +82,7 @@ class IssuerSettings(Schema):
     """Instead of project: the claim of its tokens that names it."""
     user_claim: Text = "sub"
     """The claim that names the end user."""
-    scopes: Annotated[tuple[OutsideScope, ...], Len(1)] = ("embeddings",)
+    scopes: Annotated[list[OutsideScope], Len(1)] = Field(["embeddings"])
     """What its tokens may do: some of embeddings, usage."""
     scopes_claim: Text | None = None
     """The claim that says which of these each token has."""
@@ -133,4 +134,5 @@ def hosts_of(issuers: list[Issuer]) -> frozenset[str]:
 def _issuer(name: str, section: Mapping[str, Any], *, where: str) -> Issuer:
     check_name(name, of="an issuer", where=where)
     read = read_section(IssuerSettings, section, where=where, show_values=True)
-    return Issuer(name=name, audiences=read.audience, **read.model_dump(exclude={"audience"}))
+    facts = read.model_dump(exclude={"audience"})
+    return msgspec.convert(facts | {"name": name, "audiences": read.audience}, Issuer)

@@ -29,12 +29,12 @@ MIN_CANARIES, MAX_CANARIES = 2, 64
 class PolicySettings(Schema):
     """What the operator says of a model; providers are by their names here."""
 
-    order: tuple[str, ...] = ()
+    order: list[str] = Field([])
     """Providers that are tried first, in this order."""
     weights: dict[str, Annotated[FiniteFloat, Ge(0)]] = Field({})
     """By provider, its share of first tries among those that rank alike; 1 if not set, 0 for
     one that is asked when nobody else is left."""
-    only: Annotated[tuple[str, ...], MinLen(1)] = ()
+    only: Annotated[list[str], MinLen(1)] = Field([])
     """The providers that may be asked, and no others."""
     reference: str | None = None
     """The provider whose vectors define the model's space."""
@@ -55,12 +55,12 @@ class CanaryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def catalog_of(
     settings: Settings, providers: Sequence[Declared], *, used: InUse | None = None
 ) -> Catalog:
-    """The models that run here and those of `providers`, with the names that stand for them.
+    """Make the catalog of the models that run here and those of the enabled `providers`.
 
     Args:
-        settings: In force.
-        providers: That are enabled.
-        used: The catalog to use; the one in use if left out.
+        settings: The settings in force.
+        providers: The providers that are enabled.
+        used: The catalog file to use; the one in use if left out.
 
     Raises:
         ConfigError: What the settings say of names and models cannot be.
@@ -91,9 +91,11 @@ def _policies(settings: Settings) -> dict[str, Policy]:
 
 def _policy(section: Mapping[str, Any], *, where: str, folder: Path) -> Policy:
     read = read_section(PolicySettings, section, where=where)
-    file = read.canaries
-    canaries = None if file is None else _canaries(folder / _expanded(file), where=where)
-    return Policy(**read.model_dump(exclude={"canaries"}), canaries=canaries)
+    policy = msgspec.convert(read.model_dump(exclude={"canaries"}), Policy)
+    if read.canaries is None:
+        return policy
+    canaries = _canaries(folder / _expanded(read.canaries), where=where)
+    return msgspec.structs.replace(policy, canaries=canaries)
 
 
 def _expanded(path: str) -> str:

@@ -188,7 +188,7 @@ def _declared(
     kinds = rows()
     row = kinds.get(section.kind or name)
     if row is None:
-        hint = did_you_mean(section.kind or name, kinds, quoted=True)
+        hint = did_you_mean(section.kind or name, kinds, written=repr)
         raise ConfigError(f"{where}: there is no kind of provider {section.kind or name!r}. {hint}")
     extra = section.variables
     known = [*ProviderSettings.model_fields, *row.variables, *row.defaults]

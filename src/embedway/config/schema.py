@@ -1,9 +1,13 @@
 """What everything that reads settings shares: strict models, and messages about what is wrong."""
 
+import ast
 import difflib
+import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -23,13 +27,20 @@ class ConfigError(Exception):
 class Schema(BaseModel):
     """The base of what can be set. The text below a field says what it means, in messages too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        """Puts the meaning of each field into one line."""
-        for field in cls.model_fields.values():
-            field.description = " ".join((field.description or "").split())
+    @cache
+    def meanings(cls) -> Mapping[str, str]:
+        """The text below each field, in one line. Pydantic can do this too, but at each start."""
+        [definition] = ast.parse(inspect.getsource(cls)).body
+        return {
+            field.target.id: " ".join(text.split())
+            for field, below in pairwise(cast("ast.ClassDef", definition).body)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if isinstance(text := below.value.value, str)
+        }
 
 
 AnySchema = TypeVar("AnySchema", bound=Schema)
@@ -83,7 +94,7 @@ def _explained(
     setting = str(place[0])
     if error["type"] == "extra_forbidden":
         return entry + unknown(setting, schema.model_fields)
-    meaning = schema.model_fields[setting].description
+    meaning = schema.meanings()[setting]
     if error["type"] == "missing":
         return f"{entry}{setting} is missing. {meaning}"
     shown = f" = {error['input']!r}" if show_values else ""
@@ -96,18 +107,19 @@ def reason(error: ErrorDetails) -> str:
     return text[0].lower() + text[1:]
 
 
-def unknown(setting: str, known: Iterable[str]) -> str:
-    """The message about a setting that there is not."""
-    return f"there is no setting {setting}. {did_you_mean(setting, known)}"
+def unknown(setting: str, known: Iterable[str], *, written: Callable[[str], str] = str) -> str:
+    """The message about a setting that there is not; `written` is how settings are written."""
+    return (
+        f"there is no setting {written(setting)}. {did_you_mean(setting, known, written=written)}"
+    )
 
 
-def did_you_mean(name: str, known: Iterable[str], *, quoted: bool = False) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, written: Callable[[str], str] = str) -> str:
     """The name in `known` that is nearest to a mistyped one, or all of them."""
     names = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"Did you mean {near[0]!r}?" if quoted else f"Did you mean {near[0]}?"
-    return f"There are: {', '.join(names)}."
+    if near := difflib.get_close_matches(name, names, n=1):
+        return f"Did you mean {written(near[0])}?"
+    return f"There are: {', '.join(map(written, names))}."
 
 
 def check_name(name: str, *, of: str, where: str) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -242,7 +243,9 @@ def load(**options: object) -> Loaded:
     ):
         for name, value in source.items():
             if name not in _NAMES:
-                raise ConfigError(_unknown(name, origin))
+                written = partial(_written, origin=origin)
+                told = unknown(name, Settings.model_fields, written=written)
+                raise ConfigError(f"{origin}: {told}")
             if value is not None and value != "":
                 values[name], origins[name] = value, origin
     try:
@@ -291,11 +294,6 @@ def _written(name: str, origin: str) -> str:
     if origin == COMMAND_LINE:
         return f"--{name.replace('_', '-')}"
     return PREFIX + name.upper() if origin in {ENVIRONMENT, DOTENV} else name
-
-
-def _unknown(name: str, origin: str) -> str:
-    known = (_written(each, origin) for each in Settings.model_fields)
-    return f"{origin}: {unknown(_written(name, origin), known)}"
 
 
 def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
