@@ -78,20 +78,13 @@ def portable(models: Sequence[Model]) -> list[Model]:
 
     What runs in this process belongs to the release: its weights and the code that runs them.
     """
-    replace = msgspec.structs.replace
-    served = [
-        (model, [each for each in model.deployments if each.provider != LOCAL]) for model in models
-    ]
-    return [
-        replace(
-            model,
-            deployments=deployments,
-            weights=None,
-            tokenizer="unknown" if model.tokenizer == "own" else model.tokenizer,
-        )
-        for model, deployments in served
-        if deployments
-    ]
+    kept: list[Model] = []
+    for model in models:
+        tokenizer = "unknown" if model.tokenizer == "own" else model.tokenizer
+        if deployments := [each for each in model.deployments if each.provider != LOCAL]:
+            facts = {"deployments": deployments, "weights": None, "tokenizer": tokenizer}
+            kept.append(msgspec.structs.replace(model, **facts))
+    return kept
 
 
 def read(content: bytes, *, today: date) -> CatalogFile:
@@ -155,12 +148,11 @@ def changes(old: Sequence[Model], new: Sequence[Model]) -> list[Change]:
     after = {model.id: model for model in new}
     found: list[Change] = []
     for id in before | after:
-        if id not in before:
-            found.append(Change(change="added", where=id, what=_places(after[id])))
-        elif id not in after:
-            found.append(Change(change="removed", where=id, what=_places(before[id])))
-        else:
+        if id in before and id in after:
             found += _of_model(before[id], after[id])
+        else:
+            change, model = ("added", after[id]) if id in after else ("removed", before[id])
+            found.append(Change(change=change, where=id, what=_places(model)))
     return found
 
 

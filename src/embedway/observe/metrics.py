@@ -94,7 +94,7 @@ class Metrics:
         )
 
     def retirements(self, dates: Mapping[str, date]) -> None:
-        """Sets when each deployment retires, of those of which that is known."""
+        """Set when each deployment retires."""
         for deployment, day in dates.items():
             midnight = datetime.combine(day, time.min, UTC)
             self._retires.labels(deployment).set(midnight.timestamp())
