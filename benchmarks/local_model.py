@@ -23,8 +23,8 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.load import Load, free_port, load, median, wait_until_listening
-from embedway.app import load_engine
 from embedway.catalog import catalog
+from embedway.config.engines import load_engine
 from embedway.config.settings import load as load_settings
 from embedway.core.batch import Batch
 from embedway.local.engine import LocalEngine

@@ -11,8 +11,8 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from embedway.app import load_parts
 from embedway.catalog import catalog
+from embedway.config.engines import load_parts
 from embedway.config.settings import load
 
 app = FastAPI()

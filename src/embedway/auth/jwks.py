@@ -1,7 +1,7 @@
-"""The keys of one outside issuer, fetched when they are needed and kept.
+"""Fetches the keys of one outside issuer when they are needed, and keeps them.
 
-Owns when they are fetched: whoever sends tokens cannot have it done more often than this allows.
-How a document is fetched, and from where one may be, is not known here.
+Whoever sends tokens cannot cause more fetches than the constants below allow. How a document is
+fetched, and from which addresses, is not known here.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,15 +16,15 @@ from embedway.concurrency.single_flight import SingleFlight
 from embedway.core.errors import StorageUnavailable
 
 REFRESH_S = 600.0
-"""So old they are fetched anew, while they go on being used."""
+"""Fetch keys anew at this age; meanwhile the old ones are used."""
 AGAIN_S = 30.0
-"""Between two fetches for keys that are not among those there are, and after one that failed."""
+"""Wait this long between fetches for unknown keys, and after a fetch that failed."""
 FIRST_AGAIN_S = 2.0
-"""After one that failed while there are none at all."""
+"""Wait this long after a fetch that failed while there are no keys at all."""
 KEPT_S = 24 * 3600.0
-"""How long they work while they cannot be fetched."""
+"""Use keys for this long while they cannot be fetched."""
 MAX_WAITING = 64
-"""Requests that wait for one fetch; more are told to come again."""
+"""The most requests that wait for one fetch; more are refused with a 503."""
 
 _DISCOVERY = "/.well-known/openid-configuration"
 _log = structlog.get_logger("embedway.auth")
@@ -52,15 +52,6 @@ class KeySet:
         fetch: Fetch,
         now_s: Callable[[], float],
     ) -> None:
-        """Fetches nothing yet.
-
-        Args:
-            name: Of its section in the settings.
-            issuer: As `iss` says, and where its configuration is to be found.
-            jwks_url: Where its keys are; None to look that up.
-            fetch: Gets a document.
-            now_s: A clock that only goes forward.
-        """
         self._name = name
         self._issuer = issuer
         self._jwks_url = jwks_url
@@ -72,7 +63,7 @@ class KeySet:
         self._waiting = 0
 
     async def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
-        """The key of this id and algorithm; without an id, the only one of the algorithm.
+        """Find the key of this id and algorithm; without an id, the only one of the algorithm.
 
         Raises:
             StorageUnavailable: There are no keys to look among.

@@ -1,7 +1,6 @@
-"""The keys that an outside issuer signs with, as it publishes them (RFC 7517).
+"""Reads the keys that an outside issuer publishes (RFC 7517), and leaves out weak ones.
 
-Owns which of them are good enough, and which algorithm each is for: as the key says, never as a
-token does.
+A key says which algorithm it is for; a token never does.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 MAX_KID_CHARACTERS = 256
 RSA_BITS = range(2048, 8193)
 
-# The kind of key and the curve of each. None of them has a secret that whoever checks must know.
+# The type of key and the curve of each. With none of them can whoever checks a token sign one.
 ALGORITHMS: dict[str, tuple[str, str | None]] = {
     **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), ("RSA", None)),
     "ES256": ("EC", "P-256"),
@@ -25,22 +24,22 @@ ALGORITHMS: dict[str, tuple[str, str | None]] = {
 
 
 class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
-    """One key that signatures can be checked with."""
+    """A key to check signatures with."""
 
     kid: str | None
     algorithm: str | None
-    """The only one it is for; None for any of its kind."""
+    """The only algorithm it is for; None for any of its kind."""
     kind: tuple[str, str | None]
-    """As in `ALGORITHMS`."""
+    """The key's type and curve, one of the values of `ALGORITHMS`."""
     key: Any
-    """As the library has it."""
+    """PyJWT's own key object."""
 
     def fits(self, algorithm: str) -> bool:
-        """Whether it is a key of this algorithm."""
+        """Whether it may be used with this algorithm."""
         return ALGORITHMS[algorithm] == self.kind and self.algorithm in {None, algorithm}
 
     def verify(self, signed: bytes, signature: bytes, *, algorithm: str) -> bool:
-        """Whether `signature` is of `signed`, by an algorithm that it `fits`."""
+        """Whether `signature` is right, by an algorithm that the key `fits`."""
         return jwt.get_algorithm_by_name(algorithm).verify(signed, self.key, signature)
 
 
@@ -49,7 +48,7 @@ class _Document(msgspec.Struct):
 
 
 class _Published(msgspec.Struct):
-    """A key as it is published; the members of private keys are not even read."""
+    """A key as it is published. Members of private keys are not read."""
 
     kty: str
     use: str = "sig"
@@ -64,11 +63,7 @@ class _Published(msgspec.Struct):
 
 
 def parse(document: bytes) -> Sequence[PublicKey]:
-    """The keys in `document` that can be used; the rest is left out.
-
-    Raises:
-        ValueError: It is no key set.
-    """
+    """Read the usable keys in `document`. Raises `ValueError` if it is no key set."""
     try:
         published = msgspec.json.decode(document, type=_Document).keys
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -78,7 +73,7 @@ def parse(document: bytes) -> Sequence[PublicKey]:
 
 
 def _key(raw: msgspec.Raw) -> PublicKey | None:
-    # Whatever is wrong with one key, for which neither library has one word: the others work.
+    # Whatever is wrong with one key, the others work.
     try:
         told = msgspec.json.decode(raw, type=_Published)
         kind = (told.kty, None if told.kty == "RSA" else told.crv)

@@ -1,7 +1,7 @@
-"""What a credential may do: what was written of its key, within what the issuer of that may now.
+"""Decides what a key may do: what is written of it, within what the key that issued it may now.
 
-Owns the one rule of what a key may issue, which is asked when a key is written and, but for what
-requests are held to one by one (models, providers, limits, budgets), when it is used.
+What a key may issue is checked when it is written. Scopes are checked again when it is used;
+models, providers, limits and budgets are checked by what enforces them.
 """
 
 from collections.abc import Collection
@@ -15,16 +15,11 @@ NEVER_ISSUED: frozenset[Scope] = frozenset({"keys", "admin"})
 
 
 def caller(held: Held, *, now_ms: int, cure: str) -> Caller:
-    """Who sends requests with this key, with the rights that it has now.
-
-    Args:
-        held: The key, and what it stays within.
-        now_ms: Milliseconds since 1970-01-01 UTC.
-        cure: What to do with a key that does not work.
+    """The caller that has this key, with the rights that it has now.
 
     Raises:
-        InvalidKey: It, or the key that issued it, is revoked or expired, or its project archived
-            or gone.
+        InvalidKey: It, or the key that issued it, is revoked or expired, or its project is
+            archived or gone. The message ends with `cure`.
     """
     key, issuer, project = held.key, held.issuer, held.project
     state = key.state(now_ms)
@@ -62,11 +57,7 @@ def _scopes(key: Key, issuer: Key | None) -> frozenset[Scope]:
 
 
 def require(caller: Caller, *scopes: Scope) -> None:
-    """Lets pass whoever has any one of `scopes`.
-
-    Raises:
-        Forbidden: It has none of them.
-    """
+    """Raise `Forbidden` unless the caller has any one of `scopes`."""
     if not caller.may(scopes):
         named = " or ".join(scopes)
         has = ", ".join(sorted(caller.scopes)) or "none that counts here"
@@ -77,15 +68,7 @@ def require(caller: Caller, *scopes: Scope) -> None:
 
 
 def check_issued(key: Key, issuer: Key) -> None:
-    """Refuses a key that would have more than `issuer`, which is to issue it.
-
-    Args:
-        key: As it is to be written.
-        issuer: With the scopes it has now.
-
-    Raises:
-        Forbidden: It would; the message names the field at fault.
-    """
+    """Raise `Forbidden`, with the field at fault, if a new key would have more than its issuer."""
     if "keys" not in issuer.scopes or issuer.issued_by or issuer.project_id is None:
         raise Forbidden(
             "This key may not issue keys. Use one with the scope keys that an administrator made, "

@@ -1,8 +1,7 @@
-"""The secret of a key: how it looks, how it is checked, and the digest it is stored as.
+"""Makes and checks the secrets of keys, and the digests they are stored as.
 
-`sk-gateway-`, 32 random characters, 6 of checksum. The checksum lets a mistyped key, or a string
-that only looks like one, be told apart without asking the database, and lets secret scanners be
-sure of a leaked one.
+A secret is `sk-gateway-`, 32 random characters and 6 of checksum. The checksum shows a mistyped key
+without asking the database, and lets secret scanners be sure of a leaked one.
 """
 
 import hashlib
@@ -29,7 +28,7 @@ _PATTERN = re.compile(
 
 
 def generate() -> str:
-    """A new secret."""
+    """Make a random secret."""
     random = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_CHARACTERS))
     return random + _checksum(random)
 
@@ -52,7 +51,7 @@ def digest(secret: str, *, pepper: bytes) -> bytes:
 
 
 def id_of(digest: bytes) -> str:
-    """Names a secret where it must not be known, by a part of its keyed digest."""
+    """A short id of a secret, from its keyed digest, which does not give the secret away."""
     return digest[:8].hex()
 
 
@@ -65,13 +64,9 @@ def _checksum(text: str) -> str:
 
 
 def issue(name: str, *, pepper: bytes, now_ms: int, **fields: Any) -> tuple[str, Key]:
-    """A new key: its secret, to be shown once, and the record to store.
+    """Make a key: its secret, to be shown once, and the record to store.
 
-    Args:
-        name: What it is for.
-        pepper: That digests are keyed with.
-        now_ms: Milliseconds since 1970-01-01 UTC.
-        fields: More of `Key`; without, it is of the default project and has the usual scopes.
+    Without more `fields` of `Key`, it belongs to the default project and has the usual scopes.
     """
     secret = generate()
     key = Key(
@@ -87,7 +82,7 @@ def issue(name: str, *, pepper: bytes, now_ms: int, **fields: Any) -> tuple[str,
 
 
 def rotate(key: Key, *, pepper: bytes, now_ms: int, grace_ms: int) -> tuple[str, Key]:
-    """A new secret for `key`, and the key with it; the old one works for `grace_ms` more."""
+    """Give `key` a new secret; the old one works for `grace_ms` more."""
     secret = generate()
     return secret, msgspec.structs.replace(
         key,

@@ -1,12 +1,10 @@
-"""Tokens that this gateway signs: short-lived, of one key, with no more rights than that key.
+"""Signs and checks the gateway's own tokens: short-lived, with no more rights than their key.
 
-Owns how they look and how they are signed. A token names its key, which is looked up again each
-time it is used; so whatever is taken from the key is taken from the token.
+A token names its key, which is looked up each time the token is used, so a right that is taken from
+the key is taken from its tokens too.
 """
 
-import base64
 import hashlib
-import json
 import secrets
 from collections.abc import Sequence
 from typing import Any, cast
@@ -23,7 +21,6 @@ from embedway.core.keys import SCOPES, Scope
 ISSUER = "embedway"
 AUDIENCE = "embedway"
 _ALGORITHM = "HS256"
-_HEADER = {"alg": _ALGORITHM, "typ": "JWT"}
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,20 +28,20 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
     key_id: str
     secret_id: str
-    """The secret of that key that it was made with."""
+    """The secret of the key that the token was made with."""
     scopes: frozenset[Scope]
     end_user: str | None
-    """That it was made for; None of a token for whoever holds the key."""
+    """The end user it was made for; None if it is for whoever holds the key."""
     lifetime: Lifetime
 
 
 class Tokens:
-    """Signs and checks."""
+    """Signs and checks tokens of this gateway."""
 
     def __init__(self, *, pepper: bytes, audiences: Sequence[str] = (AUDIENCE,)) -> None:
-        """Takes what keys are hashed with, and the audiences it makes and accepts tokens for."""
+        """Derive the signing key from the pepper, for tokens of these audiences."""
         self.audiences = tuple(audiences)
-        # Of the same secret as the digests of keys, and of no use for those, nor the other way.
+        # `person` keeps this key apart from digests of API keys, which use the same pepper.
         self._key = hashlib.blake2b(
             b"tokens", key=pepper, person=b"embedway-jwt", digest_size=32
         ).digest()
@@ -61,7 +58,7 @@ class Tokens:
         now_ms: int,
         expires_ms: int,
     ) -> str:
-        """A new token; of the times, in milliseconds since 1970-01-01 UTC, it has the seconds."""
+        """Sign a token. Times are milliseconds since 1970-01-01 UTC; the token holds seconds."""
         told = {
             "iss": ISSUER,
             "aud": [audience],
@@ -73,11 +70,10 @@ class Tokens:
             "secret": secret_id,
             "permissions": list(scopes),
         }
-        signed = b".".join(map(_encoded, (_json(_HEADER), _json(told))))
-        return b".".join((signed, _encoded(self._algorithm.sign(signed, self._key)))).decode()
+        return jwt.encode(told, self._key, algorithm=_ALGORITHM)
 
     def read(self, token: Token) -> Grant:
-        """What `token`, whose `iss` is ours, says.
+        """Check the signature and audience of a token whose `iss` is ours, and read it.
 
         Raises:
             InvalidKey: It was not signed here, or not for here.
@@ -97,11 +93,3 @@ class Tokens:
             end_user=claims.end_user(told, "sub") if "sub" in told else None,
             lifetime=claims.lifetime({"exp": told["exp"]}, leeway_s=0),
         )
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _encoded(part: bytes) -> bytes:
-    return base64.urlsafe_b64encode(part).rstrip(b"=")

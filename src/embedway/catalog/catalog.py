@@ -62,7 +62,7 @@ class Catalog:
         policies: Mapping[str, Policy] = {},
         known: Sequence[Model] = (),
     ) -> None:
-        """See `load`; `known` are all models of the catalog, whoever is enabled."""
+        """Index these deployments by name; `known` are all models of the catalog."""
         self._served = served
         self._known = known
         by_id: dict[str, list[Served]] = {}
@@ -112,11 +112,10 @@ class Catalog:
         return self._policies.get(model_id) or Policy()
 
     def find(self, name: str) -> Named | None:
-        """What this name stands for; None if nobody has it.
+        """Find what a name stands for; None if nobody has it.
 
-        Args:
-            name: `auto`, an alias, an id, or `provider:model` with the model's id here or its name
-                there.
+        A name is `auto`, an alias, an id, or `provider:model` with the model's id or the provider's
+        name for it.
         """
         if found := self._pinned.get(name):
             return found
@@ -143,7 +142,7 @@ class Catalog:
         return Named(served=(Served(unlisted, offer.unlisted),), explicit=True)
 
     def unknown(self, name: str, *, otherwise: str) -> str:
-        """The message for whoever asks for a name that nobody here has; see `hint`."""
+        """The message about a name that nobody here has; `otherwise` is as for `hint`."""
         wrong = (
             f"No provider enabled here serves the model {name!r}."
             if self._not_enabled(name)
@@ -152,12 +151,9 @@ class Catalog:
         return f"{wrong} {self.hint(name, otherwise=otherwise)}"
 
     def hint(self, name: str, *, otherwise: str, without: Collection[str] = ()) -> str:
-        """What may help whoever asked for a name that nobody has.
+        """Suggest a cure for a name that nobody has, or `otherwise` if no name is near.
 
-        Args:
-            name: Which.
-            otherwise: What to say if no name is near.
-            without: Names not to propose.
+        None of the names in `without` is suggested.
         """
         provider, separator, _ = name.partition(":")
         told: list[str] = []
@@ -211,17 +207,13 @@ def packaged() -> Sequence[Model]:
 
 
 def read(file: bytes) -> list[Model]:
-    """The models in a file of the catalog, each price with its date.
-
-    Raises:
-        msgspec.DecodeError: It is no TOML, or says what no model has.
-    """
+    """Read a file of the catalog, and date its prices. Raises `msgspec.DecodeError`."""
     family = msgspec.toml.decode(file, type=Family)
     return dated(family.models, family.prices)
 
 
 def dated(models: Sequence[Model], prices: date | None) -> list[Model]:
-    """`models`, each price with the day on which it was read: its own, or else that of `prices`."""
+    """Date the prices of `models` that have no date of their own."""
     replace = msgspec.structs.replace
     return [
         replace(
@@ -247,16 +239,15 @@ def load(
     policies: Mapping[str, Policy] = {},
     models: Sequence[Model] | None = None,
 ) -> Catalog:
-    """The models that can be asked for: those that run here, and those of `offers`, in order.
+    """Make the catalog of the models that run here, and then those of `offers`, in order.
 
     Args:
-        eu_native: Whether the operator declares this gateway's own models, which run where it
-            runs, to be based and regulated in the EU.
+        eu_native: Whether models that run here count as run in the EU by an organisation of the EU.
         offers: The providers that are enabled.
         auto: The name that `auto` stands for.
         aliases: The name, or the names in order, that each stands for.
-        policies: What the operator says of models, by id.
-        models: Those that providers are known to serve; the packaged ones if left out.
+        policies: The operator's policy for models, by id.
+        models: The models that providers are known to serve; the packaged ones if left out.
 
     Raises:
         CatalogError: `auto`, an alias or a policy names nobody, or an alias names models whose

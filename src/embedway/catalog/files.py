@@ -1,6 +1,6 @@
-"""A whole catalog in one TOML file: how it is written, read, checked, and compared with another.
+"""Writes, reads, checks and compares whole catalogs, each in one TOML file.
 
-Owns what such a file may say. Must not know where it comes from or where it is kept.
+Where a file comes from and where it is kept is not known here.
 """
 
 import json
@@ -53,14 +53,13 @@ class FileError(ValueError):
 
 
 class CatalogFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a catalog file says."""
+    """What a whole catalog in one file says. Of two, the one of the later day is used."""
 
     format: int
     day: date = msgspec.field(name="date")
-    """The day of the catalog; of two, the later one is used."""
     models: list[Model]
     prices: date | None = None
-    """When its prices were read, but for those with a date of their own."""
+    """When its prices were read, unless they have a date of their own."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,28 +78,17 @@ def portable(models: Sequence[Model]) -> list[Model]:
 
     What runs in this process belongs to the release: its weights and the code that runs them.
     """
-    replace = msgspec.structs.replace
-    served = [
-        (model, [each for each in model.deployments if each.provider != LOCAL]) for model in models
-    ]
-    return [
-        replace(
-            model,
-            deployments=deployments,
-            weights=None,
-            tokenizer="unknown" if model.tokenizer == "own" else model.tokenizer,
-        )
-        for model, deployments in served
-        if deployments
-    ]
+    kept: list[Model] = []
+    for model in models:
+        tokenizer = "unknown" if model.tokenizer == "own" else model.tokenizer
+        if deployments := [each for each in model.deployments if each.provider != LOCAL]:
+            facts = {"deployments": deployments, "weights": None, "tokenizer": tokenizer}
+            kept.append(msgspec.structs.replace(model, **facts))
+    return kept
 
 
 def read(content: bytes, *, today: date) -> CatalogFile:
-    """The catalog in `content`, if all that it says can be.
-
-    Raises:
-        FileError: It is no catalog file, or one that this release cannot use.
-    """
+    """Read and check a catalog file. Raises `FileError` if this release cannot use it."""
     file = _parsed(content)
     if file.day > today + timedelta(days=1):
         raise FileError(f"its date is {file.day}, which is to come. Correct its date")
@@ -160,12 +148,11 @@ def changes(old: Sequence[Model], new: Sequence[Model]) -> list[Change]:
     after = {model.id: model for model in new}
     found: list[Change] = []
     for id in before | after:
-        if id not in before:
-            found.append(Change(change="added", where=id, what=_places(after[id])))
-        elif id not in after:
-            found.append(Change(change="removed", where=id, what=_places(before[id])))
-        else:
+        if id in before and id in after:
             found += _of_model(before[id], after[id])
+        else:
+            change, model = ("added", after[id]) if id in after else ("removed", before[id])
+            found.append(Change(change=change, where=id, what=_places(model)))
     return found
 
 

@@ -60,12 +60,9 @@ class Lifetimes:
         now_ms: Callable[[], int],
         on_retired: Callable[[frozenset[str]], None] = lambda _: None,
     ) -> None:
-        """Takes what it needs.
+        """Keep the dates of all `deployments`.
 
-        Args:
-            deployments: All there are.
-            now_ms: The wall clock.
-            on_retired: Called with the ids of the retired deployments on each new day.
+        `on_retired` is called with the ids of the retired ones on each new day.
         """
         self._dated = {
             each.id: each.deployment

@@ -34,7 +34,7 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def flattened(aliases: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Each alias with the names it stands for in the end, of which none is an alias.
+    """Resolve each alias to the names it stands for in the end, none of them an alias.
 
     Raises:
         CatalogError: An alias stands for itself, or for nothing.
@@ -60,11 +60,7 @@ def flattened(aliases: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str
 
 
 def check_alias(alias: str, *, ids: Mapping[str, object]) -> None:
-    """Refuses an alias that is, or looks like, another kind of name.
-
-    Raises:
-        CatalogError: It cannot be so named.
-    """
+    """Raise `CatalogError` for an alias that is, or looks like, another kind of name."""
     if alias in ids:
         raise refusal(alias, "a model has this id. Name the alias otherwise.")
     if alias == AUTO:
@@ -113,7 +109,7 @@ def claim(served: Served) -> SpaceId:
 
 
 def refusal(alias: str, reason: str) -> CatalogError:
-    """What is said of an alias, or of `auto`."""
+    """The error for an alias, or for `auto`."""
     if alias == AUTO:
         return CatalogError(f"auto: {reason}", setting="auto")
     return CatalogError(f"alias {alias!r}: {reason}", setting="aliases")

@@ -49,12 +49,7 @@ def of_one_space(deployments: Sequence[Served], policy: Policy) -> tuple[Served,
 
 
 def check(id: str, policy: Policy, deployments: Sequence[Served]) -> None:
-    """Refuses what cannot be said of a model that these serve.
-
-    Raises:
-        CatalogError: It names a provider that does not serve it, or leaves nobody to be asked, or
-            its canaries are of another width.
-    """
+    """Raise `CatalogError` for a policy that cannot hold for a model with these deployments."""
     providers = [each.provider for each in deployments]
     reference = (policy.reference,) if policy.reference else ()
     for setting, named in (
@@ -87,5 +82,5 @@ def check(id: str, policy: Policy, deployments: Sequence[Served]) -> None:
 
 
 def refusal(id: str, reason: str) -> CatalogError:
-    """What is said of a section `[models.ID]`."""
+    """The error for a section `[models.ID]`."""
     return CatalogError(f'[models."{id}"]: {reason}', setting="models")

@@ -25,7 +25,7 @@ def show(as_json: AsJson = False) -> None:
             "setting": name,
             "value": _aliases(loaded.settings) if name == "aliases" else _shown(value),
             "from": loaded.origins.get(name, "default"),
-            "meaning": Settings.model_fields[name].description,
+            "meaning": Settings.meanings()[name],
         }
         for name, value in loaded.settings
     ]

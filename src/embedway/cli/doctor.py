@@ -18,7 +18,6 @@ from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.model import Served
 from embedway.cli import notices
-from embedway.cli.address import AddressError, answers, base_url, bind, read
 from embedway.cli.counted import counted
 from embedway.cli.terminal import AsJson, err, escape, load_providers, out, print_json, wheel_of
 from embedway.cli.trials import TOKENS, Trial, cost_usd, model_to_try, try_keys
@@ -32,6 +31,7 @@ from embedway.config.stores import revealed, store_of
 from embedway.core.clock import now_ms, today
 from embedway.local import weights
 from embedway.providers.declared import Declared
+from embedway.serving.address import AddressError, answers, base_url, bind, read
 from embedway.storage import database
 from embedway.storage.database import DatabaseError, NoDatabase
 from embedway.storage.store import Store
@@ -277,7 +277,7 @@ def _spaces(place: _Place) -> Finding:
         store = place.store
     except NoDatabase:
         return "ok", "nothing has been proven yet"
-    spaces = spaces_of(place.settings, place.catalog, place.declared)
+    spaces, _ = spaces_of(place.settings, place.catalog, place.declared)
     spaces.learn(*asyncio.run(store.spaces.load()))
     found = notices.drifted(spaces.drifted())
     return ("fail", found) if found else ("ok", "nothing has drifted")

@@ -87,7 +87,7 @@ def _embed_here(
     model: Model, settings: Settings, lines: list[str], truncate: Truncate, output: Path | None
 ) -> None:
     """Embeds `lines` with a model that runs in this process."""
-    from embedway.app import load_engine  # noqa: PLC0415  # other commands do without it
+    from embedway.config.engines import load_engine  # noqa: PLC0415  # other commands do without it
 
     fetch_weights(model, settings)
 

@@ -61,7 +61,8 @@ def _standard(
     first = named.served[0]
     if named.explicit or named.ordered or not settings.canaries:
         return first
-    maker = spaces_of(settings, catalog, declared).known.maker(first.model.id)
+    spaces, _ = spaces_of(settings, catalog, declared)
+    maker = spaces.known.maker(first.model.id)
     return maker if maker and maker in named.served else first
 
 

@@ -13,7 +13,6 @@ from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.named import AUTO
 from embedway.cli import notices, options
-from embedway.cli.address import AddressError, base_url, bind
 from embedway.cli.counted import counted
 from embedway.cli.terminal import escape, fail, fetch_weights, out
 from embedway.config import settings as config
@@ -24,6 +23,7 @@ from embedway.config.stores import store_of
 from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
 from embedway.routing.resolve import find
+from embedway.serving.address import AddressError, base_url, bind
 from embedway.storage import database
 from embedway.storage.store import Store
 
@@ -68,7 +68,7 @@ def serve(
         # Until the server handles signals there is nothing to tidy up, so Ctrl-C need not be
         # an exception in whatever is being imported.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        from embedway.cli import server  # noqa: PLC0415  # the engine: other commands do without
+        from embedway.serving import server  # noqa: PLC0415  # the engine: other commands do without
 
         server.run(
             settings,

@@ -17,7 +17,6 @@ import typer
 
 from embedway.admin.cards import DeploymentCard
 from embedway.catalog import catalog
-from embedway.cli.address import answers, base_url
 from embedway.cli.terminal import err, escape, fail, fetch_weights, load_store, reject
 from embedway.config import settings as config
 from embedway.config.providers import enabled
@@ -26,6 +25,7 @@ from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
 from embedway.observe import logs
 from embedway.pipeline.dry_run import DryRun
+from embedway.serving.address import answers, base_url
 from embedway.wire.decode import decode
 
 if TYPE_CHECKING:

@@ -195,7 +195,7 @@ def _known() -> _Known:
     declared = load_providers(loaded)
     models = catalog_of(settings, declared)
     store = load_store(settings)
-    spaces = spaces_of(settings, models, declared)
+    spaces, _ = spaces_of(settings, models, declared)
     spaces.learn(*asyncio.run(store.spaces.load()))
     if not settings.canaries:
         fail("'canaries' is false, so no space is proven. Set EMBEDWAY_CANARIES=true, or unset it.")
@@ -242,7 +242,7 @@ async def _prober(known: _Known, deployments: Sequence[Served]) -> AsyncGenerato
     tokenizers: dict[str, Any] = {}
     async with AsyncExitStack() as parts:
         for model in local.values():
-            from embedway.app import load_engine  # noqa: PLC0415  # the model: slow
+            from embedway.config.engines import load_engine  # noqa: PLC0415  # the model: slow
 
             fetch_weights(model, known.settings)
             engine = await asyncio.to_thread(load_engine, model, known.settings)

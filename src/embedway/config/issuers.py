@@ -6,35 +6,30 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+import msgspec
 from annotated_types import Ge, Le, Len
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
-from embedway.auth.issuers import SCOPES, Issuer
+from embedway.auth.issuers import Issuer
 from embedway.auth.public_keys import ALGORITHMS
-from embedway.config.sections import unknown
-from embedway.config.settings import DEFAULT_CONFIG, ConfigError, Settings
+from embedway.config.schema import ConfigError, Schema, check_name, read_section, split_url
+from embedway.config.settings import DEFAULT_CONFIG, Settings
 from embedway.core.errors import shown
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
+_SCHEMES = {"https", "http"}
 _ADDRESS = re.compile(r"[\x21-\x7e]+")
 
 
 def _address(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        host = parts.hostname if parts.port != 0 and _ADDRESS.fullmatch(value) else None
-    except ValueError:
-        raise ValueError("it must be an address such as https://login.example.com") from None
-    if not host or "@" in parts.netloc or "#" in value or parts.scheme not in {"https", "http"}:
+    parts = split_url(value)
+    host = parts and parts.hostname
+    plain = _ADDRESS.fullmatch(value) and "#" not in value
+    if not parts or not host or not plain or "@" in parts.netloc or parts.scheme not in _SCHEMES:
         raise ValueError("it must be an address such as https://login.example.com")
     if parts.scheme == "http" and not _of_this_machine(host):
         raise ValueError(
@@ -66,40 +61,33 @@ def _listed(value: Any) -> Any:
 
 Address = Annotated[str, AfterValidator(_address)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
+Algorithm = Annotated[str, AfterValidator(_algorithm)]
 OutsideScope = Literal["embeddings", "usage"]
 
 
-class IssuerSettings(BaseModel):
+class IssuerSettings(Schema):
     """One issuer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    issuer: Address = Field(description="The exact value of 'iss' in its tokens.")
-    audience: Annotated[list[Text], BeforeValidator(_listed), Len(1)] = Field(
-        description="The value that 'aud' of its tokens must have, or a list of such."
-    )
-    jwks_url: Address | None = Field(
-        None, description="The address of its keys; if not set, its OpenID configuration names it."
-    )
-    algorithms: Annotated[list[Annotated[str, AfterValidator(_algorithm)]], Len(1)] = Field(
-        ["RS256", "ES256"], description="The algorithms that its tokens may be signed with."
-    )
-    project: Text | None = Field(
-        None, description="The project that its tokens belong to: 'proj_...'."
-    )
-    project_claim: Text | None = Field(
-        None, description="Instead of project: the claim of its tokens that names it."
-    )
-    user_claim: Text = Field("sub", description="The claim that names the end user.")
-    scopes: Annotated[list[OutsideScope], Len(1)] = Field(
-        ["embeddings"], description=f"What its tokens may do: some of {', '.join(SCOPES)}."
-    )
-    scopes_claim: Text | None = Field(
-        None, description="The claim that says which of these each token has."
-    )
-    leeway_s: Annotated[float, Ge(0), Le(300)] = Field(
-        30, description="How far its clock may differ from this one, in seconds."
-    )
+    issuer: Address
+    """The exact value of 'iss' in its tokens."""
+    audience: Annotated[list[Text], BeforeValidator(_listed), Len(1)]
+    """The value that 'aud' of its tokens must have, or a list of such."""
+    jwks_url: Address | None = None
+    """The address of its keys; if not set, its OpenID configuration names it."""
+    algorithms: Annotated[list[Algorithm], Len(1)] = Field(["RS256", "ES256"])
+    """The algorithms that its tokens may be signed with."""
+    project: Text | None = None
+    """The project that its tokens belong to: 'proj_...'."""
+    project_claim: Text | None = None
+    """Instead of project: the claim of its tokens that names it."""
+    user_claim: Text = "sub"
+    """The claim that names the end user."""
+    scopes: Annotated[list[OutsideScope], Len(1)] = Field(["embeddings"])
+    """What its tokens may do: some of embeddings, usage."""
+    scopes_claim: Text | None = None
+    """The claim that says which of these each token has."""
+    leeway_s: Annotated[float, Ge(0), Le(300)] = 30
+    """How far its clock may differ from this one, in seconds."""
 
     @model_validator(mode="after")
     def _one_project(self) -> "IssuerSettings":
@@ -144,40 +132,7 @@ def hosts_of(issuers: list[Issuer]) -> frozenset[str]:
 
 
 def _issuer(name: str, section: Mapping[str, Any], *, where: str) -> Issuer:
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{where}: the name of an issuer is 1 to 64 of a-z, 0-9, dot, dash and underscore, "
-            "and begins with a letter or a digit."
-        )
-    try:
-        read = IssuerSettings.model_validate(section)
-    except ValidationError as error:
-        told = dict.fromkeys(map(_explained, error.errors()))
-        raise ConfigError("\n".join(f"{where}: {each}" for each in told)) from None
-    return Issuer(
-        name=name,
-        issuer=read.issuer,
-        audiences=tuple(read.audience),
-        jwks_url=read.jwks_url,
-        algorithms=tuple(read.algorithms),
-        project=read.project,
-        project_claim=read.project_claim,
-        user_claim=read.user_claim,
-        scopes=tuple(read.scopes),
-        scopes_claim=read.scopes_claim,
-        leeway_s=read.leeway_s,
-    )
-
-
-def _explained(error: ErrorDetails) -> str:
-    reason = error["msg"].removeprefix("Value error, ")
-    reason = f"{reason[0].lower()}{reason[1:]}"
-    if not error["loc"]:
-        return f"{reason}."
-    setting = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
-        return unknown(setting, IssuerSettings.model_fields)
-    meaning = IssuerSettings.model_fields[setting].description
-    if error["type"] == "missing":
-        return f"{setting} is missing. {meaning}"
-    return f"{setting} = {error['input']!r}: {reason}. {meaning}"
+    check_name(name, of="an issuer", where=where)
+    read = read_section(IssuerSettings, section, where=where, show_values=True)
+    facts = read.model_dump(exclude={"audience"})
+    return msgspec.convert(facts | {"name": name, "audiences": read.audience}, Issuer)

@@ -9,17 +9,16 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field, FiniteFloat
 
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.named import CatalogError
 from embedway.catalog.policy import Canaries, Policy
-from embedway.config import sections
 from embedway.config.catalogs import InUse, in_use
 from embedway.config.providers import offers
-from embedway.config.settings import ConfigError, Settings
+from embedway.config.schema import ConfigError, Schema, read_section
+from embedway.config.settings import Settings
 from embedway.core import vectors
 from embedway.core.provider_error import ProviderError
 from embedway.providers.declared import Declared
@@ -27,33 +26,23 @@ from embedway.providers.declared import Declared
 MIN_CANARIES, MAX_CANARIES = 2, 64
 
 
-class PolicySettings(BaseModel):
+class PolicySettings(Schema):
     """What the operator says of a model; providers are by their names here."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    order: list[str] = Field([], description="Providers that are tried first, in this order.")
-    weights: dict[str, Annotated[FiniteFloat, Ge(0)]] = Field(
-        {},
-        description="By provider, its share of first tries among those that rank alike; 1 if not "
-        "set, 0 for one that is asked when nobody else is left.",
-    )
-    only: Annotated[list[str], MinLen(1)] | None = Field(
-        None, description="The providers that may be asked, and no others."
-    )
-    reference: str | None = Field(
-        None, description="The provider whose vectors define the model's space."
-    )
-    canaries: str | None = Field(
-        None,
-        description="A JSON file of texts and vectors that define it instead; a relative path is "
-        "from this file's folder.",
-    )
-    min_cosine: Annotated[FiniteFloat, Gt(0), Le(1)] = Field(
-        0.999,
-        description="A provider's vectors agree with the reference if their cosine is at least "
-        "this.",
-    )
+    order: list[str] = Field([])
+    """Providers that are tried first, in this order."""
+    weights: dict[str, Annotated[FiniteFloat, Ge(0)]] = Field({})
+    """By provider, its share of first tries among those that rank alike; 1 if not set, 0 for
+    one that is asked when nobody else is left."""
+    only: Annotated[list[str], MinLen(1)] = Field([])
+    """The providers that may be asked, and no others."""
+    reference: str | None = None
+    """The provider whose vectors define the model's space."""
+    canaries: str | None = None
+    """A JSON file of texts and vectors that define it instead; a relative path is from this
+    file's folder."""
+    min_cosine: Annotated[FiniteFloat, Gt(0), Le(1)] = 0.999
+    """A provider's vectors agree with the reference if their cosine is at least this."""
 
 
 class CanaryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,12 +55,12 @@ class CanaryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def catalog_of(
     settings: Settings, providers: Sequence[Declared], *, used: InUse | None = None
 ) -> Catalog:
-    """The models that run here and those of `providers`, with the names that stand for them.
+    """Make the catalog of the models that run here and those of the enabled `providers`.
 
     Args:
-        settings: In force.
-        providers: That are enabled.
-        used: The catalog to use; the one in use if left out.
+        settings: The settings in force.
+        providers: The providers that are enabled.
+        used: The catalog file to use; the one in use if left out.
 
     Raises:
         ConfigError: What the settings say of names and models cannot be.
@@ -101,30 +90,12 @@ def _policies(settings: Settings) -> dict[str, Policy]:
 
 
 def _policy(section: Mapping[str, Any], *, where: str, folder: Path) -> Policy:
-    try:
-        said = PolicySettings.model_validate(section)
-    except ValidationError as error:
-        told = dict.fromkeys(_explained(each) for each in error.errors())
-        raise ConfigError("\n".join(f"{where}: {each}" for each in told)) from None
-    return Policy(
-        order=tuple(said.order),
-        weights=said.weights,
-        only=tuple(said.only or ()),
-        reference=said.reference,
-        canaries=None
-        if said.canaries is None
-        else _canaries(folder / _expanded(said.canaries), where=where),
-        min_cosine=said.min_cosine,
-    )
-
-
-def _explained(error: ErrorDetails) -> str:
-    setting = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
-        return sections.unknown(setting, PolicySettings.model_fields)
-    reason = error["msg"][0].lower() + error["msg"][1:]
-    place = ".".join(str(each) for each in error["loc"] if each != "[key]")
-    return f"{place}: {reason}. {PolicySettings.model_fields[setting].description}"
+    read = read_section(PolicySettings, section, where=where)
+    policy = msgspec.convert(read.model_dump(exclude={"canaries"}), Policy)
+    if read.canaries is None:
+        return policy
+    canaries = _canaries(folder / _expanded(read.canaries), where=where)
+    return msgspec.structs.replace(policy, canaries=canaries)
 
 
 def _expanded(path: str) -> str:

@@ -1,6 +1,5 @@
 """Which providers are enabled: those of `embedway.toml`, and those whose usual key is found."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -14,8 +13,9 @@ from embedway.catalog.catalog import Offer
 from embedway.catalog.model import Deployment, Model
 from embedway.config import sections
 from embedway.config.catalogs import InUse, in_use
+from embedway.config.schema import ConfigError, did_you_mean, unknown
 from embedway.config.sections import ModelSettings, ProviderSettings
-from embedway.config.settings import ConfigError, Loaded
+from embedway.config.settings import Loaded
 from embedway.core.request import spelled
 from embedway.providers.adapter import DECIDED, Row
 from embedway.providers.declared import Declared
@@ -25,7 +25,7 @@ _OF_DEPLOYMENT = frozenset(Deployment.__struct_fields__)
 
 
 def enabled(loaded: Loaded, *, used: InUse | None = None) -> list[Declared]:
-    """Every provider that can be asked, those of the file first, in its order.
+    """List every provider that can be asked, those of the file first, in its order.
 
     Args:
         loaded: The settings, and the variables that hold keys.
@@ -52,9 +52,9 @@ def enabled(loaded: Loaded, *, used: InUse | None = None) -> list[Declared]:
 
 
 def incomplete(loaded: Loaded) -> list[str]:
-    """What is missing or wrong, for each provider whose key is found but cannot be used."""
-    found = (_found(row, loaded.variables) for row in _looked_for(loaded))
-    return [each for each in found if isinstance(each, str)]
+    """Say what is missing or wrong for each provider whose key is found but cannot be used."""
+    found = ((row, _found(row, loaded.variables)) for row in _looked_for(loaded))
+    return [f"{row.name}: {reason}" for row, reason in found if isinstance(reason, str)]
 
 
 def offers(declared: Sequence[Declared]) -> list[Offer]:
@@ -79,8 +79,8 @@ def _looked_for(loaded: Loaded) -> list[Row]:
     return [row for name, row in rows().items() if name not in sections and not row.own_server]
 
 
-def _key_variable(row: Row, variables: Mapping[str, str]) -> str | None:
-    return _first(row.key_variables, variables)
+def _first(names: Sequence[str], variables: Mapping[str, str]) -> str | None:
+    return next((name for name in names if name in variables), None)
 
 
 def _taken(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
@@ -89,30 +89,25 @@ def _taken(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
     return {name: variables[each] for name, each in found.items() if each}
 
 
-def _first(names: Sequence[str], variables: Mapping[str, str]) -> str | None:
-    return next((name for name in names if name in variables), None)
-
-
 def _found(row: Row, variables: Mapping[str, str]) -> Declared | str | None:
-    """The provider of `row` in the environment, or why it cannot be used; None without a key."""
-    variable, taken = _key_variable(row, variables), _taken(row, variables)
+    """The provider of `row`, or why it cannot be used; None if the environment has no key of it."""
+    variable, taken = _first(row.key_variables, variables), _taken(row, variables)
     if variable is None:
         return None
-    missing = sorted(
-        row.sources(name)[0] for name in row.variables.keys() - row.defaults.keys() - taken.keys()
-    )
-    if missing:
-        return f"{row.name}: {variable} is set, but not {', '.join(missing)}."
+    lacks = row.variables.keys() - row.defaults.keys() - taken.keys()
+    if lacks:
+        missing = sorted(row.sources(name)[0] for name in lacks)
+        return f"{variable} is set, but not {', '.join(missing)}."
     try:
         return _in_environment(row, variable, taken, variables)
     except (ConfigError, ValueError) as error:
-        return f"{row.name}: {error}"
+        return str(error)
 
 
 def _in_environment(
     row: Row, variable: str, taken: Mapping[str, str], variables: Mapping[str, str]
 ) -> Declared:
-    """The provider of `row` with the key in `variable` and the variables `taken` for its address.
+    """Declare the provider of `row` with the key in `variable`.
 
     Raises:
         ConfigError: Its key cannot be sent, or is for another service.
@@ -169,11 +164,7 @@ def _headers(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _key(row: Row, variable: str, variables: Mapping[str, str]) -> str:
-    """The key in `variable`, with the parts of it that other variables hold.
-
-    Raises:
-        ConfigError: It is in a file that cannot be read.
-    """
+    """The key in `variable`, with the parts of it that other variables hold."""
     if variable in row.key_files:
         path = Path(variables[variable])
         try:
@@ -197,13 +188,12 @@ def _declared(
     kinds = rows()
     row = kinds.get(section.kind or name)
     if row is None:
-        near = difflib.get_close_matches(section.kind or name, kinds, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(kinds)}."
+        hint = did_you_mean(section.kind or name, kinds, written=repr)
         raise ConfigError(f"{where}: there is no kind of provider {section.kind or name!r}. {hint}")
     extra = section.variables
     known = [*ProviderSettings.model_fields, *row.variables, *row.defaults]
     for setting in sorted(extra.keys() - set(known)):
-        raise ConfigError(f"{where}: {sections.unknown(setting, known)}")
+        raise ConfigError(f"{where}: {unknown(setting, known)}")
     variables = _taken(row, loaded.variables)
     variables |= {variable: _value(text, where, loaded) for variable, text in extra.items()}
     base_url = _base_url(section, row, loaded, variables, where=where)
@@ -213,7 +203,7 @@ def _declared(
         for each in secrets
     ]
     headers: dict[str, str] = {}
-    if not keys and (variable := _key_variable(row, loaded.variables)):
+    if not keys and (variable := _first(row.key_variables, loaded.variables)):
         keys = [_checked(_key(row, variable, loaded.variables), variable)]
         headers = _headers(row, loaded.variables)
     optional = row.own_server or row.key_optional or base_url
@@ -247,17 +237,7 @@ def _declared(
         origin=loaded.origins["providers"],
         found=False,
     )
-    try:
-        url = declared.url
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}.") from None
-    try:
-        sections.address(url)
-    except ValueError as error:
-        # Without a password, and without what a query may hold.
-        shown = re.sub(r"//[^/]*@", "//***@", url).partition("?")[0]
-        raise ConfigError(f"{where}: its address is {shown!r}: {error}.") from None
-    _check_protocol(declared, where)
+    _check_address(declared, where)
     models = list(_models(section.models, declared, of_catalog, where=where))
     return msgspec.structs.replace(declared, models=models)
 
@@ -270,11 +250,7 @@ def _base_url(
     *,
     where: str,
 ) -> str | None:
-    """The address that the section or the environment says; None for the row's.
-
-    Raises:
-        ConfigError: Nobody says what the row's lacks.
-    """
+    """The address that the section or the environment says; None for the row's."""
     try:
         base_url = section.base_url or _address(row, loaded.variables, values)
     except ValueError as error:
@@ -319,29 +295,32 @@ def _value(text: str, where: str, loaded: Loaded) -> str:
     return value
 
 
-def _check_protocol(declared: Declared, where: str) -> None:
-    """Refuses an address of the provider at which it speaks another protocol than ours.
-
-    Raises:
-        ConfigError: It is one.
-    """
-    row, base_url = declared.row, declared.url.rstrip("/")
+def _check_address(declared: Declared, where: str) -> None:
+    """Refuse an address that cannot be, or at which the provider speaks another protocol."""
+    row = declared.row
+    try:
+        url = declared.url
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}.") from None
+    try:
+        sections.address(url)
+    except ValueError as error:
+        # Without a password, and without what a query may hold.
+        shown = re.sub(r"//[^/]*@", "//***@", url).partition("?")[0]
+        raise ConfigError(f"{where}: its address is {shown!r}: {error}.") from None
+    base_url = url.rstrip("/")
     if row.other_path and base_url.endswith(row.other_path):
         right = base_url.removesuffix(row.other_path) + urlsplit(row.base_url).path
         raise ConfigError(
-            f"{where}: base_url {declared.url!r} is for another protocol of {row.title}. Write it "
-            f"as {right!r}."
+            f"{where}: base_url {url!r} is for another protocol of {row.title}. Write it as "
+            f"{right!r}."
         )
 
 
 def _models(
     told_of: list[ModelSettings], declared: Declared, of_catalog: Sequence[Model], *, where: str
 ) -> Iterator[Model]:
-    """The models of a section, each on top of what the catalog knows of it.
-
-    Raises:
-        ConfigError: One has a parameter that is the gateway's to decide, or no prompts to apply.
-    """
+    """The models of a section, each on top of what the catalog knows of it."""
     known = {model.id: model for model in of_catalog}
     for section in told_of:
         told: dict[str, Any] = section.model_dump(exclude_none=True)

@@ -4,14 +4,13 @@ Strongest first: command-line options, `EMBEDWAY_*` variables, a `.env` file in 
 `embedway.toml` (or the file `EMBEDWAY_CONFIG` names), defaults. An empty value counts as none.
 """
 
-import difflib
 import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from annotated_types import Ge, Gt, Le, MinLen
@@ -19,9 +18,7 @@ from dotenv import dotenv_values
 from platformdirs import user_cache_path, user_data_path
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -30,6 +27,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from embedway.catalog.catalog import AUTO_MODEL, LOCAL
+from embedway.config.schema import ConfigError, Count, Schema, reason, split_url, unknown
 from embedway.observe.logs import LogFormat, LogLevel
 from embedway.storage import postgres
 
@@ -56,12 +54,9 @@ def _postgres(url: SecretStr) -> SecretStr:
 
 
 def _redis(url: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(url.get_secret_value())
-        whole = parts.scheme in {"redis", "rediss", "unix"} and parts.port != 0
-    except ValueError:
-        parts, whole = None, False
-    if parts is None or not whole or not (parts.hostname or parts.scheme == "unix"):
+    parts = split_url(url.get_secret_value())
+    network = parts and parts.scheme in {"redis", "rediss"} and parts.hostname
+    if not (parts and (network or parts.scheme == "unix")):
         raise ValueError(
             "it must be an address such as redis://:password@host:6379/0, or rediss:// for TLS, "
             "and what is special in a password is written with %: @ is %40, / is %2F"
@@ -79,173 +74,112 @@ def _pepper(secret: SecretStr) -> SecretStr:
 
 
 def _origin(origin: str) -> str:
-    inexact = ValueError(
-        f"{origin!r} is no exact origin: list each as a browser sends it, such as "
-        "https://app.example.com or http://localhost:3000"
-    )
-    try:
-        parts = urlsplit(origin)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise inexact from None
-    if not host or "*" in origin or "@" in origin or not origin.isascii():
-        raise inexact
+    parts = split_url(origin)
+    host = parts and parts.hostname
+    if not parts or not host or "*" in origin or "@" in origin or not origin.isascii():
+        raise ValueError(
+            f"{origin!r} is no exact origin: list each as a browser sends it, such as "
+            "https://app.example.com or http://localhost:3000"
+        )
     sent = f"{parts.scheme}://[{host}]" if ":" in host else f"{parts.scheme}://{host}"
-    if port is not None and port != {"http": 80, "https": 443}.get(parts.scheme):
-        sent += f":{port}"
+    if parts.port not in {None, {"http": 80, "https": 443}.get(parts.scheme)}:
+        sent += f":{parts.port}"
     if origin != sent:
         raise ValueError(f"browsers send {origin!r} as {sent}, so write it like that")
     return origin
 
 
+def _listed(value: object) -> object:
+    """A list, which a variable holds as text joined by commas."""
+    return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
+
+
 Folder = Annotated[Path, AfterValidator(_expanded)]
 
 
-class ConfigError(Exception):
-    """A setting is unknown or has a value it cannot have; the message says which and where."""
-
-
-class Settings(BaseModel):
+class Settings(Schema):
     """Everything that can be set."""
 
-    model_config = ConfigDict(frozen=True)
-
-    host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
-    port: Annotated[int, Ge(1), Le(65535)] = Field(8080, description="The port to listen on.")
-    data_dir: Folder = Field(
-        default_factory=lambda: user_data_path("embedway", appauthor=False),
-        description="Where keys, usage and the pepper are kept.",
-    )
-    database_url: Annotated[SecretStr, AfterValidator(_postgres)] | None = Field(
-        None,
-        description="A Postgres, as postgresql://user:password@host/database, to keep keys and "
-        "usage in; if not set, they are in a SQLite file in data_dir.",
-    )
-    redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = Field(
-        None,
-        description="A Redis, as redis://:password@host:6379/0, that several gateways count rate "
-        "limits in; if not set, each counts alone.",
-    )
-    pepper: Annotated[SecretStr, AfterValidator(_pepper)] | None = Field(
-        None,
-        description="The secret that keys are hashed with, as 64 hex digits; if not set, the file "
-        "`pepper` in data_dir, made on first use.",
-    )
-    cache_dir: Folder = Field(
-        default_factory=lambda: user_cache_path("embedway", appauthor=False),
-        description="Where the weights of models are kept; safe to delete.",
-    )
-    precision: Literal["auto", "bf16", "f32"] = Field(
-        "auto",
-        description="The precision of local models; auto is bf16 where the CPU has it, else f32.",
-    )
-    threads: Annotated[int, Ge(1), Le(1024)] | None = Field(
-        None, description="Threads for local models; as many as there are cores if not set."
-    )
-    eu_native: bool = Field(
-        default=False,
-        description="Declares that this gateway is run by an organisation based and regulated in "
-        "the EU; its local models then serve requests with eu_native.",
-    )
-    max_in_flight: Annotated[int, Ge(1)] = Field(
-        512,
-        description="Requests worked on at once; more get a 503. One project may have seven "
-        "eighths of them.",
-    )
-    max_in_flight_bytes: Annotated[int, Ge(1)] = Field(
-        256 * 2**20,
-        description="Bytes of request bodies and answers held at once; more bodies get a 503. "
-        "Shared as max_in_flight is.",
-    )
-    max_body_bytes: Annotated[int, Ge(1)] = Field(
-        16 * 2**20, description="The largest request body; a larger one gets a 413."
-    )
-    header_timeout_s: Annotated[float, Ge(0.1), Le(3600)] = Field(
-        30, description="The longest wait for a request's head, and for an idle connection."
-    )
-    body_timeout_s: Seconds = Field(
-        30,
-        description="The longest wait for a request's body, and for 256 KiB of an answer to be "
-        "taken.",
-    )
-    request_timeout_s: Seconds = Field(
-        60, description="The longest wait for an answer to be ready."
-    )
-    drain_s: Annotated[float, Ge(0), Le(3600)] = Field(
-        2,
-        description="After SIGTERM: how long to go on serving while /readyz says no, before the "
-        "port is closed and what is in flight is finished.",
-    )
-    durability: Literal["process", "power"] = Field(
-        "process",
-        description="What the bill survives: process is kill -9 and every crash; power is a power "
-        "cut too, for one wait for the disk at each commit.",
-    )
-    local_servers: bool = Field(
-        default=True,
-        description="Looks, at start, for Ollama, LM Studio, vLLM, TEI, Infinity and llama.cpp on "
-        "their default ports of this machine.",
-    )
-    providers_from_environment: bool = Field(
-        default=True,
-        description="Enables every provider whose usual key is found; if false, those of "
-        "embedway.toml alone.",
-    )
-    providers: dict[str, dict[str, Any]] = Field(
-        default={},
-        description="In embedway.toml: a section [providers.NAME] for each; see docs/providers.md.",
-    )
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 for all."""
+    port: Annotated[int, Ge(1), Le(65535)] = 8080
+    """The port to listen on."""
+    data_dir: Folder = Field(default_factory=lambda: user_data_path("embedway", appauthor=False))
+    """Where keys, usage and the pepper are kept."""
+    database_url: Annotated[SecretStr, AfterValidator(_postgres)] | None = None
+    """A Postgres, as postgresql://user:password@host/database, to keep keys and usage in; if
+    not set, they are in a SQLite file in data_dir."""
+    redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = None
+    """A Redis, as redis://:password@host:6379/0, that several gateways count rate limits in; if
+    not set, each counts alone."""
+    pepper: Annotated[SecretStr, AfterValidator(_pepper)] | None = None
+    """The secret that keys are hashed with, as 64 hex digits; if not set, the file `pepper` in
+    data_dir, made on first use."""
+    cache_dir: Folder = Field(default_factory=lambda: user_cache_path("embedway", appauthor=False))
+    """Where the weights of models are kept; safe to delete."""
+    precision: Literal["auto", "bf16", "f32"] = "auto"
+    """The precision of local models; auto is bf16 where the CPU has it, else f32."""
+    threads: Annotated[int, Ge(1), Le(1024)] | None = None
+    """Threads for local models; as many as there are cores if not set."""
+    eu_native: bool = False
+    """Declares that this gateway is run by an organisation based and regulated in the EU; its
+    local models then serve requests with eu_native."""
+    max_in_flight: Count = 512
+    """Requests worked on at once; more get a 503. One project may have seven eighths of them."""
+    max_in_flight_bytes: Count = 256 * 2**20
+    """Bytes of request bodies and answers held at once; more bodies get a 503. Shared as
+    max_in_flight is."""
+    max_body_bytes: Count = 16 * 2**20
+    """The largest request body; a larger one gets a 413."""
+    header_timeout_s: Annotated[float, Ge(0.1), Le(3600)] = 30
+    """The longest wait for a request's head, and for an idle connection."""
+    body_timeout_s: Seconds = 30
+    """The longest wait for a request's body, and for 256 KiB of an answer to be taken."""
+    request_timeout_s: Seconds = 60
+    """The longest wait for an answer to be ready."""
+    drain_s: Annotated[float, Ge(0), Le(3600)] = 2
+    """After SIGTERM: how long to go on serving while /readyz says no, before the port is closed
+    and what is in flight is finished."""
+    durability: Literal["process", "power"] = "process"
+    """What the bill survives: process is kill -9 and every crash; power is a power cut too, for
+    one wait for the disk at each commit."""
+    local_servers: bool = True
+    """Looks, at start, for Ollama, LM Studio, vLLM, TEI, Infinity and llama.cpp on their
+    default ports of this machine."""
+    providers_from_environment: bool = True
+    """Enables every provider whose usual key is found; if false, those of embedway.toml alone."""
+    providers: dict[str, dict[str, Any]] = Field({})
+    """In embedway.toml: a section [providers.NAME] for each; see docs/providers.md."""
     token_audiences: Annotated[
-        list[Annotated[str, MinLen(1)]],
-        BeforeValidator(lambda told: told.split(",") if isinstance(told, str) else told),
-        MinLen(1),
-    ] = Field(
-        ["embedway"],
-        description="Audiences that tokens of this gateway are made and accepted for; the first is "
-        "that of OAuth clients. In a variable, joined by commas.",
-    )
+        list[Annotated[str, MinLen(1)]], BeforeValidator(_listed), MinLen(1)
+    ] = Field(["embedway"])
+    """Audiences that tokens of this gateway are made and accepted for; the first is that of
+    OAuth clients. In a variable, joined by commas."""
     cors_origins: Annotated[
-        list[Annotated[str, AfterValidator(_origin)]],
-        BeforeValidator(
-            lambda told: (
-                [each.strip() for each in told.split(",")] if isinstance(told, str) else told
-            )
-        ),
-    ] = Field(
-        [],
-        description="Origins whose web pages may call this gateway from a browser, such as "
-        "https://app.example.com; exact ones, never `*`. In a variable, joined by commas.",
-    )
-    issuers: dict[str, dict[str, Any]] = Field(
-        default={},
-        description="In embedway.toml: a section [issuers.NAME] for each OpenID Connect issuer "
-        "whose tokens are taken; see docs/authentication.md.",
-    )
-    auto: Annotated[str, MinLen(1)] = Field(
-        f"{LOCAL}:{AUTO_MODEL}",
-        description="The model that `auto` names, by any of its names; a pinned choice, for "
-        "another one gives vectors that cannot be compared with those one has.",
-    )
-    aliases: dict[str, str | list[str]] = Field(
-        default={},
-        description="In embedway.toml: a section [aliases] with a line NAME = MODEL for each; see "
-        "docs/configuration.md.",
-    )
-    models: dict[str, dict[str, Any]] = Field(
-        default={},
-        description='In embedway.toml: a section [models."ID"] for each; see '
-        "docs/configuration.md.",
-    )
-    canaries: bool = Field(
-        default=True,
-        description="Proves, with a few texts, that providers of one model give the same vectors "
-        "before one stands in for another; if false, a bare id means its first provider alone.",
-    )
-    canary_interval_s: Annotated[float, Ge(1), Le(7 * 86_400)] = Field(
-        3600, description="How old a proof may be before the next use of it asks for another."
-    )
-    log_format: LogFormat = Field("auto", description="auto is pretty on a terminal, else json.")
-    log_level: LogLevel = Field("info", description="The lowest level that is logged.")
+        list[Annotated[str, AfterValidator(_origin)]], BeforeValidator(_listed)
+    ] = Field([])
+    """Origins whose web pages may call this gateway from a browser, such as
+    https://app.example.com; exact ones, never `*`. In a variable, joined by commas."""
+    issuers: dict[str, dict[str, Any]] = Field({})
+    """In embedway.toml: a section [issuers.NAME] for each OpenID Connect issuer whose tokens
+    are taken; see docs/authentication.md."""
+    auto: Annotated[str, MinLen(1)] = f"{LOCAL}:{AUTO_MODEL}"
+    """The model that `auto` names, by any of its names; a pinned choice, for another one gives
+    vectors that cannot be compared with those one has."""
+    aliases: dict[str, str | list[str]] = Field({})
+    """In embedway.toml: a section [aliases] with a line NAME = MODEL for each; see
+    docs/configuration.md."""
+    models: dict[str, dict[str, Any]] = Field({})
+    """In embedway.toml: a section [models."ID"] for each; see docs/configuration.md."""
+    canaries: bool = True
+    """Proves, with a few texts, that providers of one model give the same vectors before one
+    stands in for another; if false, a bare id means its first provider alone."""
+    canary_interval_s: Annotated[float, Ge(1), Le(7 * 86_400)] = 3600
+    """How old a proof may be before the next use of it asks for another."""
+    log_format: LogFormat = "auto"
+    """auto is pretty on a terminal, else json."""
+    log_level: LogLevel = "info"
+    """The lowest level that is logged."""
 
     _origins: Mapping[str, str] = PrivateAttr(default={})
 
@@ -298,7 +232,7 @@ def load(**options: object) -> Loaded:
     environment = _prefixed(os.environ)
     # Kubernetes puts variables of its own under this prefix for a service called embedway, so an
     # unknown one is reported but, unlike in a file, no error.
-    unknown = [PREFIX + name.upper() for name in environment.keys() - _NAMES]
+    unset = sorted(PREFIX + name.upper() for name in environment.keys() - _NAMES)
     dotenv = _dotenv()
     file, toml = _toml(dotenv)
     for origin, source in (
@@ -309,7 +243,9 @@ def load(**options: object) -> Loaded:
     ):
         for name, value in source.items():
             if name not in _NAMES:
-                raise ConfigError(_unknown(name, origin))
+                written = partial(_written, origin=origin)
+                told = unknown(name, Settings.model_fields, written=written)
+                raise ConfigError(f"{origin}: {told}")
             if value is not None and value != "":
                 values[name], origins[name] = value, origin
     try:
@@ -318,7 +254,7 @@ def load(**options: object) -> Loaded:
         told = dict.fromkeys(_explained(each, origins) for each in error.errors())
         raise ConfigError("\n".join(told)) from None
     variables = {name: each for name, each in {**dotenv, **os.environ}.items() if each}
-    return Loaded(settings, origins, sorted(unknown), variables, file, dotenv)
+    return Loaded(settings, origins, unset, variables, file, dotenv)
 
 
 def _toml(dotenv: Mapping[str, str | None]) -> tuple[str | None, Mapping[str, object]]:
@@ -341,8 +277,8 @@ def _read(file: str | Path, read: Callable[[], Content], hint: str = "") -> Cont
     try:
         return read()
     except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise ConfigError(f"{file} cannot be read: {reason}. {hint}".rstrip()) from None
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise ConfigError(f"{file} cannot be read: {why}. {hint}".rstrip()) from None
 
 
 def _prefixed(variables: Mapping[str, str | None]) -> dict[str, object]:
@@ -360,13 +296,6 @@ def _written(name: str, origin: str) -> str:
     return PREFIX + name.upper() if origin in {ENVIRONMENT, DOTENV} else name
 
 
-def _unknown(name: str, origin: str) -> str:
-    near = difflib.get_close_matches(name, _NAMES, n=1)
-    known = [_written(each, origin) for each in near or Settings.model_fields]
-    hint = f"Did you mean {known[0]}?" if near else f"There are: {', '.join(known)}."
-    return f"{origin}: there is no setting {_written(name, origin)}. {hint}"
-
-
 def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     name = str(error["loc"][0])
     origin, value = origins[name], error["input"]
@@ -382,12 +311,10 @@ def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
             "service called 'embedway'. Put `enableServiceLinks: false` into the pod's spec, or "
             "name the service otherwise."
         )
-    reason = error["msg"].removeprefix("Value error, ")
-    reason = reason[0].lower() + reason[1:]
     if name in SECRETS:
-        return f"{origin}: {_written(name, origin)}: {reason}. Correct it, or take it out."
+        return f"{origin}: {_written(name, origin)}: {reason(error)}. Correct it, or take it out."
     default = Settings.model_fields[name].get_default(call_default_factory=True)
     return (
-        f"{origin}: {_written(name, origin)} = {value!r}: {reason}. Correct it, or take it out "
-        f"for the default, {'none' if default in (None, []) else default}."
+        f"{origin}: {_written(name, origin)} = {value!r}: {reason(error)}. Correct it, or take "
+        f"it out for the default, {'none' if default in (None, []) else default}."
     )

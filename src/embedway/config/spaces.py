@@ -1,4 +1,4 @@
-"""What is proven of vector spaces, as the settings want it: the one way to make it."""
+"""Makes the spaces and lifetimes of all deployments, as the settings say."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,8 +16,11 @@ def spaces_of(
     providers: Sequence[Declared],
     *,
     now_ms: Callable[[], int] = clock.now_ms,
-) -> Spaces:
-    """What is known of the deployments of `models`: nothing but which are retired today."""
+) -> tuple[Spaces, Lifetimes]:
+    """Make the spaces and the lifetimes of the deployments of `models`.
+
+    The spaces know what is retired today; on later days, asking the lifetimes tells them.
+    """
     spaces = Spaces(
         policy=models.policy,
         deployments=models.deployments(),
@@ -26,12 +29,6 @@ def spaces_of(
         fingerprint=fingerprints(providers),
         now_ms=now_ms,
     )
-    lifetimes_of(models, spaces)
-    return spaces
-
-
-def lifetimes_of(models: Catalog, spaces: Spaces) -> Lifetimes:
-    """The lifetimes of all deployments; `spaces` is told what retires, today and on later days."""
-    lifetimes = Lifetimes(models.deployments(), now_ms=spaces.now_ms, on_retired=spaces.retire)
+    lifetimes = Lifetimes(models.deployments(), now_ms=now_ms, on_retired=spaces.retire)
     lifetimes.today()
-    return lifetimes
+    return spaces, lifetimes

@@ -9,11 +9,7 @@ from embedway.storage.store import FILE, Store, open_store
 
 
 def store_of(settings: Settings, *, create: bool) -> Store:
-    """Opens it; see `embedway.storage.store.open_store`.
-
-    Args:
-        settings: In force.
-        create: Whether to make it where there is none, as a gateway does when it starts.
+    """Open the store; with `create`, as for a gateway that starts, make one where there is none.
 
     Raises:
         NoDatabase: There is none, and it is not to be created.

@@ -5,6 +5,7 @@ Labels are bounded: routes, statuses and models of this gateway, never what a cl
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,24 +28,16 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # they double the page and nobody reads them
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "embedway_requests",
-            "Answers, by route and HTTP status.",
-            ["route", "status"],
-            registry=self.registry,
+        counter = partial(Counter, registry=self.registry)
+        seconds = partial(Histogram, registry=self.registry, buckets=SECONDS)
+        self.requests = counter(
+            "embedway_requests", "Answers, by route and HTTP status.", ["route", "status"]
         )
-        self.latency = Histogram(
-            "embedway_request_seconds",
-            "From the head of an embeddings request to its answer.",
-            buckets=SECONDS,
-            registry=self.registry,
+        self.latency = seconds(
+            "embedway_request_seconds", "From the head of an embeddings request to its answer."
         )
-        self.items = Counter(
-            "embedway_items", "Items embedded and answered.", ["model"], registry=self.registry
-        )
-        self.tokens = Counter(
-            "embedway_tokens", "Tokens embedded and answered.", ["model"], registry=self.registry
-        )
+        self.items = counter("embedway_items", "Items embedded and answered.", ["model"])
+        self.tokens = counter("embedway_tokens", "Tokens embedded and answered.", ["model"])
         self.batch_items = Histogram(
             "embedway_batch_items",
             "Items in one run of a local model.",
@@ -52,57 +45,47 @@ class Metrics:
             buckets=SIZES,
             registry=self.registry,
         )
-        self.provider_calls = Counter(
+        self.provider_calls = counter(
             "embedway_provider_calls",
             "Calls to providers, retries included, by what became of them.",
             ["provider", "outcome"],
-            registry=self.registry,
         )
-        self.provider_latency = Histogram(
+        self.provider_latency = seconds(
             "embedway_provider_seconds",
             "Of a call to a provider, until its vectors were checked or it failed.",
             ["provider"],
-            buckets=SECONDS,
-            registry=self.registry,
         )
-        self.overcounts = Counter(
+        self.overcounts = counter(
             "embedway_provider_overcounts",
             "Answers whose reported tokens are more than the input can have. The excess is not "
             "billed to the caller.",
             ["deployment"],
-            registry=self.registry,
         )
-        self.unreadable_usages = Counter(
+        self.unreadable_usages = counter(
             "embedway_provider_unreadable_usages",
             "Answers whose reported tokens are no whole number. They are billed by an estimate.",
             ["deployment"],
-            registry=self.registry,
         )
-        self.refusals = Counter(
+        self.refusals = counter(
             "embedway_refusals",
             "Embeddings requests that were answered with an error, by its reason.",
             ["reason"],
-            registry=self.registry,
         )
-        self.budget_alerts = Counter(
+        self.budget_alerts = counter(
             "embedway_budget_alerts",
             "Times that a budget reached a share at which its owner wants to know.",
             ["of", "percent"],
-            registry=self.registry,
         )
-        self.ejections = Counter(
+        self.ejections = counter(
             "embedway_ejections",
             "Times that a deployment was left alone after failures.",
             ["deployment"],
-            registry=self.registry,
         )
-        self.space_events = Counter(
+        self.space_events = counter(
             "embedway_space_events",
             "What canaries found out about a deployment's vectors.",
             ["deployment", "event"],
-            registry=self.registry,
         )
-
         self._retires = Gauge(
             "embedway_deployment_retires_timestamp_seconds",
             "When a deployment's provider retires it, in seconds since 1970-01-01 UTC.",
@@ -111,7 +94,7 @@ class Metrics:
         )
 
     def retirements(self, dates: Mapping[str, date]) -> None:
-        """Sets when each deployment retires, of those of which that is known."""
+        """Set when each deployment retires."""
         for deployment, day in dates.items():
             midnight = datetime.combine(day, time.min, UTC)
             self._retires.labels(deployment).set(midnight.timestamp())

@@ -26,10 +26,9 @@ _log = structlog.get_logger("embedway.streams")
 
 
 def write_in_background() -> Callable[[], int]:
-    """Replaces `sys.stdout` and `sys.stderr`; call it before anything keeps a reference to them.
+    """Replace `sys.stdout` and `sys.stderr`, before anything keeps a reference to them.
 
-    Returns:
-        A function that tells how many lines have been dropped so far.
+    The function that it returns counts the lines that have been dropped so far.
     """
     output, errors = BackgroundStream(_opened(sys.stdout)), BackgroundStream(_opened(sys.stderr))
     sys.stdout, sys.stderr = cast("TextIO", output), cast("TextIO", errors)
@@ -49,11 +48,7 @@ def _opened(stream: TextIO | None) -> TextIO:
 
 
 class BackgroundStream:
-    """A text stream whose `write` neither blocks nor fails.
-
-    Attributes:
-        dropped: Lines that could not be written, or did not fit into the queue.
-    """
+    """A text stream whose `write` neither blocks nor fails; it counts the lines it drops."""
 
     def __init__(self, stream: TextIO) -> None:
         self.dropped = 0

@@ -20,10 +20,10 @@ from granian.server.embed import Server
 
 from embedway import app
 from embedway.app import Gateway
-from embedway.cli.address import BACKLOG, listen
 from embedway.config.settings import Settings
 from embedway.observe import streams
 from embedway.providers.declared import Declared
+from embedway.serving.address import BACKLOG, listen
 
 MAX_CONNECTIONS = 16_384
 MAX_HEAD_BYTES = 16_384
@@ -54,7 +54,7 @@ class _Server(Server):
     def _init_shared_socket(self) -> None:
         self._ssp = None
         fd = self._bound.detach()
-        self._shd = SocketHolder(fd, False, BACKLOG)  # pyright: ignore[reportCallIssue]
+        self._shd = SocketHolder(fd, False, BACKLOG)  # noqa: FBT003  # pyright: ignore[reportCallIssue]
 
 
 def run(

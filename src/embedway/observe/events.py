@@ -1,0 +1,96 @@
+"""Counts and logs what happens: calls to providers, ejections, budget alerts, changes of spaces."""
+
+import structlog
+
+from embedway.catalog.model import Served
+from embedway.core.budgets import Budget
+from embedway.core.credentials import hidden
+from embedway.core.money import NanoUsd, as_usd
+from embedway.core.provider_error import ProviderError
+from embedway.core.subjects import Subject
+from embedway.observe.metrics import Metrics
+from embedway.routing.spaces import Membership
+
+_log = structlog.get_logger("embedway.events")
+
+
+def log_limits_sharing(reason: str | None) -> None:
+    """Log that replicas count rate limits together, or for what reason each counts alone."""
+    if reason is None:
+        _log.info("limits are counted together")
+    else:
+        _log.warning("Redis is away: limits are shared out", reason=reason)
+
+
+def log_budget_alert(
+    metrics: Metrics, subject: Subject, budget: Budget, percent: int, spent: NanoUsd
+) -> None:
+    """Count and log that a budget has reached a share at which its owner wants to know."""
+    metrics.budget_alerts.labels(subject.kind, str(percent)).inc()
+    _log.warning(
+        "budget alert",
+        of=subject.kind,
+        # An end user's id is logged, as with each answer, but no key that was sent as one.
+        id=hidden(subject.id),
+        project=subject.project_id,
+        percent=percent,
+        spent_usd=as_usd(spent),
+        budget=str(budget),
+    )
+
+
+def log_ejection(metrics: Metrics, served: Served, seconds: float) -> None:
+    """Count and log that a deployment gets no requests for a while."""
+    metrics.ejections.labels(served.label).inc()
+    _log.warning("deployment ejected", deployment=served.id, seconds=round(seconds, 1))
+
+
+def log_space_event(metrics: Metrics, event: str, served: Served, member: Membership) -> None:
+    """Count and log what canaries found out about a deployment's vectors."""
+    metrics.space_events.labels(served.id, event).inc()
+    log = {"drifted": _log.error, "differs": _log.warning}.get(event, _log.info)
+    log(
+        f"deployment {event}",
+        deployment=served.id,
+        space=str(served.space(revision=member.revision)),
+        reason=member.reason,
+    )
+
+
+def log_call(
+    metrics: Metrics, request_id: str, served: Served, error: ProviderError | None, seconds: float
+) -> None:
+    """Count a call to a provider, and log it if it failed."""
+    metrics.called(served.provider, seconds, error.kind if error else "ok")
+    if error:
+        # The reason is left out: a provider may repeat in it what it was sent.
+        _log.warning(
+            "provider failed",
+            request_id=request_id,
+            deployment=served.label,
+            kind=error.kind,
+            status=error.status,
+            billed=error.billed,
+            retry_after_s=error.retry_after_s,
+            cause=error.__cause__ and type(error.__cause__).__name__,
+        )
+
+
+def log_overcount(
+    metrics: Metrics, request_id: str, served: Served, reported: int, billed: int
+) -> None:
+    """Count and log an answer that reports more tokens than its input can have."""
+    metrics.overcounts.labels(served.label).inc()
+    _log.warning(
+        "provider overcounted",
+        request_id=request_id,
+        deployment=served.label,
+        reported_tokens=reported,
+        billed_tokens_at_most=billed,
+    )
+
+
+def log_unreadable_usage(metrics: Metrics, request_id: str, served: Served) -> None:
+    """Count and log an answer whose reported tokens are no whole number."""
+    metrics.unreadable_usages.labels(served.label).inc()
+    _log.warning("provider usage unreadable", request_id=request_id, deployment=served.label)

@@ -1,0 +1,1 @@
+"""Runs the application: its socket, its signals, its end."""
