@@ -2,7 +2,7 @@
 
 import getpass
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +14,7 @@ from embedway.admin.amounts import spending_cards
 from embedway.admin.public_fields import public
 from embedway.cli.amounts import shown_alerts, shown_budget
 from embedway.cli.fields import ANY
-from embedway.cli.terminal import escape, fail, load_store, out
+from embedway.cli.terminal import fail, load_store
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key
 from embedway.core.money import as_usd
@@ -70,15 +70,7 @@ def ask(question: str, *, yes: bool, again: str | None = None) -> None:
     if sys.stdin.isatty():
         typer.confirm(question, abort=True)
     elif again:
-        fail(f"Nothing is changed: nobody is there to ask. Run: {again}")
-
-
-def print_record(record: Mapping[str, object]) -> None:
-    """Prints a line for each field that has something to say."""
-    widest = max(map(len, record))
-    for name, value in record.items():
-        if value is not None:
-            out.print(f"[bold]{name.replace('_', ' '):{widest}}[/bold]  {escape(str(value))}")
+        fail(f"{question} Nothing is changed: nobody is there to answer. Run: {again}")
 
 
 def spending(acts: Acts, record: Project | Key | EndUser) -> str:

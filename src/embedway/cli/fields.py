@@ -156,12 +156,13 @@ KEY = {
     **_ACCESS,
     **_AMOUNTS,
 }
-KEY_UPDATE = KEY | {
+KEY_UPDATE = {
+    **KEY,
     "never_expires": Field(
         option="--never-expires",
         info=typer.Option("--never-expires", help="Let it work without an end."),
         type=bool,
-    )
+    ),
 }
 END_USER = {
     "limits": _or_project(_AMOUNTS["limits"]),
@@ -189,7 +190,7 @@ def with_fields(
             }
             if update and not changes:
                 reject(f"Nothing to change. Give an option, as this shows: {update} --help")
-            for budgets in fields.keys() & ALERTS.keys():
+            for budgets in filter(fields.__contains__, ALERTS):
                 _add_alerts(changes, fields, budgets, new=not update)
             if changes.get("models") or changes.get("providers"):
                 _check_names(changes.get("models") or (), changes.get("providers") or ())
@@ -218,23 +219,24 @@ def with_fields(
 
 
 def _add_alerts(changes: Changes, fields: Mapping[str, Field], field: str, *, new: bool) -> None:
-    """Move the alerts into the budgets that were typed; without any, a new record rejects them."""
+    """Move the typed alerts into the typed budgets; a new record has no others for them."""
     alerts = ALERTS[field]
     percents: tuple[int, ...] | None = changes.get(alerts)
-    typed = repeated(fields[alerts].option, percents or ())
-    option = fields[field].option
     if field not in changes:
         if new and percents is not None:
-            reject(f"There is no budget for {typed}. Add one, such as {option} 25/month")
+            reject(_no_budget(fields, field, percents))
         return
     budgets: tuple[Budget, ...] | None = changes[field]
-    if percents and not budgets:
-        which, of = (
-            (NONE, "takes all budgets away")
-            if budgets == ()
-            else (PROJECT_SAYS, "has the alerts of the project")
+    if budgets is None and percents is not None:
+        reject(
+            f"{fields[field].option} {PROJECT_SAYS!r} has the alerts of the project. Leave out "
+            f"{_typed(fields[alerts], percents)}."
         )
-        reject(f"{option} {which!r} {of}. Leave out {typed}.")
+    if percents and not budgets:
+        reject(
+            f"{fields[field].option} {NONE!r} takes all budgets away, so "
+            f"{_typed(fields[alerts], percents)} has none. Leave one of them out."
+        )
     changes.pop(alerts, None)
     if budgets:
         changes[field] = tuple(
@@ -249,17 +251,23 @@ def with_alerts(changes: Changes, fields: Mapping[str, Field], record: msgspec.S
     Exits with status 1 if it has none.
     """
     for field, alerts in ALERTS.items():
-        if alerts not in changes:
+        percents: tuple[int, ...] | None = changes.pop(alerts, None)
+        if percents is None:
             continue
-        percents = changes.pop(alerts)
-        budgets: Sequence[Budget] = getattr(record, field) or ()
+        budgets: Sequence[Budget] | None = getattr(record, field)
         if not budgets:
-            fail(
-                f"There is no budget for {repeated(fields[alerts].option, percents)}. Add one, "
-                f"such as {fields[field].option} 25/month"
-            )
+            fail(_no_budget(fields, field, percents))
         changes[field] = tuple(BudgetChange(per=each.per, alerts=percents) for each in budgets)
     return changes
+
+
+def _no_budget(fields: Mapping[str, Field], field: str, percents: Sequence[int]) -> str:
+    typed = _typed(fields[ALERTS[field]], percents)
+    return f"There is no budget for {typed}. Add one, such as {fields[field].option} 25/month"
+
+
+def _typed(field: Field, percents: Sequence[int]) -> str:
+    return repeated(field.option, percents or [NONE])
 
 
 def _check_names(models: Sequence[str], providers: Sequence[str]) -> None:

@@ -16,7 +16,6 @@ from embedway.cli.acting import (
     ask,
     every,
     joined,
-    print_record,
     record_json,
     spending,
     time,
@@ -24,7 +23,7 @@ from embedway.cli.acting import (
 from embedway.cli.amounts import shown
 from embedway.cli.counted import counted
 from embedway.cli.fields import KEY, KEY_UPDATE, Changes, with_alerts, with_fields
-from embedway.cli.terminal import AsJson, escape, out, print_json, print_table, reject
+from embedway.cli.terminal import AsJson, escape, out, print_json, print_record, print_table, reject
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key
 from embedway.core.projects import DEFAULT_PROJECT

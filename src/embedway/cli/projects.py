@@ -13,7 +13,6 @@ from embedway.cli.acting import (
     ask,
     every,
     joined,
-    print_record,
     record_json,
     spending,
     time,
@@ -21,7 +20,7 @@ from embedway.cli.acting import (
 from embedway.cli.amounts import shown, shown_alerts, shown_budget
 from embedway.cli.counted import counted
 from embedway.cli.fields import PROJECT, Changes, with_alerts, with_fields
-from embedway.cli.terminal import AsJson, out, print_json, print_table
+from embedway.cli.terminal import AsJson, out, print_json, print_record, print_table
 from embedway.core.clock import now_ms
 from embedway.core.projects import Project
 

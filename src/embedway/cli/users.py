@@ -7,10 +7,19 @@ import typer
 
 from embedway.admin.acts import Acts
 from embedway.admin.rules import end_user_id
-from embedway.cli.acting import OfProject, acting, every, print_record, record_json, spending, time
+from embedway.cli.acting import OfProject, acting, every, record_json, spending, time
 from embedway.cli.amounts import shown
 from embedway.cli.fields import END_USER, Changes, with_alerts, with_fields
-from embedway.cli.terminal import AsJson, escape, fail, out, print_json, print_table, reject
+from embedway.cli.terminal import (
+    AsJson,
+    escape,
+    fail,
+    out,
+    print_json,
+    print_record,
+    print_table,
+    reject,
+)
 from embedway.core.errors import InvalidRequest, NotFound
 from embedway.core.projects import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
