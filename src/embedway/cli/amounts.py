@@ -6,21 +6,18 @@ Owns the one form of each, both ways. Knows nothing of whose they are.
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, cast, get_args
+from typing import TypeVar, cast, get_args
 
-import typer
-
-from embedway.admin.budget_changes import BudgetChange
 from embedway.admin.rules import MAX_ALERTS
-from embedway.cli.terminal import fail, reject
+from embedway.cli.terminal import reject
 from embedway.core.budgets import MAX_NANO_USD, Budget, BudgetPer
 from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
 from embedway.core.money import as_usd
 
 NONE = "none"
 """Takes away what there is."""
-PROJECT = "project"
-"""Gives an end user the limits or budgets that its project has for each; only `users` takes it."""
+
+T = TypeVar("T")
 
 _NANO_DIGITS = 9
 _OF = "|".join(get_args(Of))
@@ -83,94 +80,41 @@ def shown_alerts(budget: Budget) -> str:
     return f", alerts at {percents}" if percents else ""
 
 
-def limits(typed: Sequence[str] | None, *, option: str = "--limit") -> tuple[Limit, ...] | None:
-    """What is typed for an option that is repeated; None if it is not there, () for `none`.
+def shown(amounts: Sequence[Limit | Budget] | None, *, empty: str = "none") -> str:
+    """Limits or budgets as they are typed; None stands for those that a project has for each."""
+    if amounts is None:
+        return "as the project says"
+    each = (
+        shown_limit(each) if isinstance(each, Limit) else shown_budget(each) for each in amounts
+    )
+    return ", ".join(each) or empty
+
+
+def parse_limits(option: str, typed: Sequence[str]) -> tuple[Limit, ...]:
+    """The limits that were typed for an option; () for `none`.
 
     Exits with status 2 for what is no limit, and for two limits of the same.
     """
-    if typed is None:
-        return None
-    try:
-        found = () if list(typed) == [NONE] else tuple(map(limit, typed))
-    except ValueError as error:
-        reject(f"{option} {error}")
+    found = _parse(limit, option, typed)
     _check_once(option, typed, [f"limits of {each.of} per {each.per}" for each in found])
     return found
 
 
-def budgets(
-    typed: Sequence[str] | None,
-    *,
-    alerts: Sequence[str] | None,
-    of_new: bool = True,
-    option: str = "--budget",
-    alert_option: str = "--alert",
-) -> tuple[BudgetChange, ...] | None:
-    """The typed budgets with the typed alerts; None if no budget is typed, () for `none`.
+def parse_budgets(option: str, typed: Sequence[str]) -> tuple[Budget, ...]:
+    """The budgets that were typed for an option, without alerts; () for `none`.
 
-    Exits with status 2 for what is no budget or no percentage, for two budgets of the same window,
-    and for alerts without a budget where the record is new, so that it has no other.
+    Exits with status 2 for what is no budget, and for two budgets of the same window.
     """
-    percents = None if alerts is None else _percents(alerts, option=alert_option)
-    if typed is None:
-        if alerts is not None and of_new:
-            reject(
-                f"There is no budget for {_repeated(alert_option, alerts)}. Add one, such as "
-                f"{option} 25/month"
-            )
-        return None
-    try:
-        whole = () if list(typed) == [NONE] else tuple(map(budget, typed))
-    except ValueError as error:
-        reject(f"{option} {error}")
-    _check_once(option, typed, [f"budgets per {each.per}" for each in whole])
-    if percents and not whole:
-        reject(
-            f"{option} {NONE!r} takes all budgets away, so {_repeated(alert_option, percents)} has "
-            "none. Leave one of them out."
-        )
-    return tuple(
-        BudgetChange(per=each.per, amount_nano_usd=each.amount_nano_usd, alerts=percents)
-        for each in whole
-    )
+    found = _parse(budget, option, typed)
+    _check_once(option, typed, [f"budgets per {each.per}" for each in found])
+    return found
 
 
-def realerted(
-    before: Sequence[Budget],
-    alerts: Sequence[str],
-    *,
-    option: str = "--budget",
-    alert_option: str = "--alert",
-) -> tuple[BudgetChange, ...]:
-    """The changes that give the typed alerts to each budget there is.
+def parse_alerts(option: str, typed: Sequence[str]) -> tuple[int, ...]:
+    """The percentages that were typed for an option; () for `none`.
 
-    Exits with status 1 if there is none.
+    Exits with status 2 for what is no percentage, and for too many.
     """
-    if not before:
-        fail(
-            f"There is no budget for {_repeated(alert_option, alerts)}. Add one, such as "
-            f"{option} 25/month"
-        )
-    percents = _percents(alerts, option=alert_option)
-    return tuple(BudgetChange(per=each.per, alerts=percents) for each in before)
-
-
-def _check_once(option: str, typed: Sequence[str], windows: Sequence[str]) -> None:
-    first: dict[str, str] = {}
-    for text, window in zip(typed, windows, strict=False):  # `none` has no window
-        if window in first:
-            reject(
-                f"{option} {first[window]!r} and {option} {text!r} are both {window}. Leave one of "
-                "them out."
-            )
-        first[window] = text
-
-
-def _repeated(option: str, values: Sequence[object]) -> str:
-    return " ".join(f"{option} {str(each)!r}" for each in values)
-
-
-def _percents(typed: Sequence[str], *, option: str) -> tuple[int, ...]:
     if list(typed) == [NONE]:
         return ()
     for each in typed:
@@ -182,63 +126,30 @@ def _percents(typed: Sequence[str], *, option: str) -> tuple[int, ...]:
     percents = tuple(sorted({int(each) for each in typed}))
     if len(percents) > MAX_ALERTS:
         reject(
-            f"{_repeated(option, percents)} are {len(percents)} alerts; a budget has at most "
+            f"{repeated(option, percents)} are {len(percents)} alerts; a budget has at most "
             f"{MAX_ALERTS}. Leave some out."
         )
     return percents
 
 
-def check_limits(param: typer.CallbackParam, typed: list[str] | None) -> list[str] | None:
-    """Check an option before the command opens the database: what it says is wrong anywhere."""
-    if typed != [PROJECT]:
-        limits(typed, option=param.opts[0])
-    return typed
+def repeated(option: str, values: Sequence[object]) -> str:
+    """An option with each of its values, as it is typed."""
+    return " ".join(f"{option} {str(each)!r}" for each in values)
 
 
-def check_budgets(param: typer.CallbackParam, typed: list[str] | None) -> list[str] | None:
-    """Check an option, as `check_limits` does."""
-    if typed != [PROJECT]:
-        budgets(typed, alerts=None, option=param.opts[0])
-    return typed
+def _parse(parse: Callable[[str], T], option: str, typed: Sequence[str]) -> tuple[T, ...]:
+    try:
+        return () if list(typed) == [NONE] else tuple(map(parse, typed))
+    except ValueError as error:
+        reject(f"{option} {error}")
 
 
-def check_alerts(param: typer.CallbackParam, typed: list[str] | None) -> list[str] | None:
-    """Check an option, as `check_limits` does."""
-    if typed:
-        _percents(typed, option=param.opts[0])
-    return typed
-
-
-def repeated(name: str, *, metavar: str, check: Callable[..., Any], help: str) -> Any:
-    """An option of limits, budgets or alerts, which may be typed several times."""
-    return typer.Option(name, metavar=metavar, callback=check, help=f"{help} Repeatable.")
-
-
-LimitOption = Annotated[
-    list[str] | None,
-    repeated(
-        "--limit",
-        metavar="OF=N/PER",
-        check=check_limits,
-        help="Such as requests=600/minute; 'none' for no limits.",
-    ),
-]
-BudgetOption = Annotated[
-    list[str] | None,
-    repeated(
-        "--budget",
-        metavar="USD/PER",
-        check=check_budgets,
-        help="Such as 25/month or 0.5/day; 'none' for no budgets.",
-    ),
-]
-AlertOption = Annotated[
-    list[str] | None,
-    repeated(
-        "--alert",
-        metavar="PERCENT",
-        check=check_alerts,
-        help="Tell an operator when PERCENT of each --budget is spent; in an update without "
-        "--budget, of each budget there is. 'none' for never.",
-    ),
-]
+def _check_once(option: str, typed: Sequence[str], windows: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for text, window in zip(typed, windows, strict=False):  # `none` has no window
+        if window in first:
+            reject(
+                f"{option} {first[window]!r} and {option} {text!r} are both {window}. Leave one of "
+                "them out."
+            )
+        first[window] = text

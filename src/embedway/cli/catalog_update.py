@@ -17,7 +17,7 @@ from embedway.catalog import catalog, files
 from embedway.catalog.files import CatalogFile, Change, FileError
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Served
-from embedway.cli.acting import Yes, ask, print_record
+from embedway.cli.acting import Yes, ask
 from embedway.cli.counted import counted
 from embedway.cli.terminal import (
     AsJson,
@@ -27,6 +27,7 @@ from embedway.cli.terminal import (
     load_providers,
     load_settings,
     print_json,
+    print_record,
     print_table,
     reject,
 )

@@ -4,11 +4,21 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from sqlalchemy import Engine
 
+from embedway.cli.acting import Yes
 from embedway.cli.counted import counted
-from embedway.cli.terminal import AsJson, err, escape, fail, load_settings, out, print_json, reject
+from embedway.cli.terminal import (
+    AsJson,
+    escape,
+    fail,
+    load_settings,
+    out,
+    print_json,
+    progress,
+    reject,
+)
 from embedway.config.settings import Settings
 from embedway.config.stores import database_of, revealed, store_of
 from embedway.core.clock import now_ms
@@ -158,9 +168,7 @@ def copy(
 
 
 @commands.command()
-def repepper(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
+def repepper(yes: Yes = False) -> None:
     """Begin with a new pepper, where the old one is lost or known to others: no key works any more.
 
     Usage, projects and settings stay. The pepper is what keys are hashed with; without it none can
@@ -188,15 +196,11 @@ def _target(to: str | None, settings: Settings) -> str:
 
 
 def _copy(source: Engine, target: Engine) -> copying.Copied:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal
-    ) as progress:
-        tasks = {table.name: progress.add_task(table.name, total=None) for table in copying.TABLES}
+    text = TextColumn("{task.description}")
+    with progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        tasks = {table.name: bar.add_task(table.name, total=None) for table in copying.TABLES}
         return copying.copy(
             source,
             target,
-            progress=lambda name, done, total: progress.update(
-                tasks[name], completed=done, total=total
-            ),
+            progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total),
         )

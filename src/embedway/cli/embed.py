@@ -1,7 +1,6 @@
 """`embedway embed`: embeds texts here and now, without a server or a key of one."""
 
 import asyncio
-import re
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, closing
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import MofNCompleteColumn, Progress
 
 from embedway.catalog.model import Model
+from embedway.cli.exports import refusal
 from embedway.cli.lengths import too_long
+from embedway.cli.options import is_unicode
 from embedway.cli.terminal import (
     LIST_MODELS,
     err,
@@ -22,9 +22,10 @@ from embedway.cli.terminal import (
     fetch_weights,
     load_providers,
     local_model,
+    progress,
     reject,
 )
-from embedway.cli.vector_files import Write, refusal, writer
+from embedway.cli.vector_files import SUFFIXES, Write, writer
 from embedway.config import settings as config
 from embedway.config.models import catalog_of
 from embedway.config.settings import Loaded, Settings
@@ -74,7 +75,7 @@ def embed(
     is asked there with the provider's own key, and billed by it; what runs here costs nothing.
     """
     loaded = config.load()
-    if output and (reason := refusal(output)):
+    if output and (reason := refusal(output, SUFFIXES)):
         reject(f"Cannot write --output {str(output)!r}: {reason}.")
     lines = read_texts(texts, file)
     if here := local_model(model, loaded.settings):
@@ -138,10 +139,8 @@ async def _written(
     embed: Callable[[list[str], int], Awaitable[Vectors]], lines: list[str], output: Path | None
 ) -> None:
     """Writes the vectors of `lines`; `embed` is given some of them and the number of the first."""
-    hidden = len(lines) <= CHUNK_TEXTS or not err.is_terminal
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with ExitStack() as opened, Progress(*columns, console=err, disable=hidden) as progress:
-        task = progress.add_task("Embedding", total=len(lines))
+    with ExitStack() as opened, progress(disable=len(lines) <= CHUNK_TEXTS) as bar:
+        task = bar.add_task("Embedding", total=len(lines))
         write: Write | None = None
         for start in range(0, len(lines), CHUNK_TEXTS):
             texts = lines[start : start + CHUNK_TEXTS]
@@ -150,7 +149,7 @@ async def _written(
                 to = writer(output, rows=len(lines), dimensions=vectors.shape[1])
                 write = opened.enter_context(to)
             write(start, texts, vectors)
-            progress.advance(task, len(texts))
+            bar.advance(task, len(texts))
 
 
 def read_texts(texts: list[str] | None, file: Path | None) -> list[str]:
@@ -164,18 +163,13 @@ def read_texts(texts: list[str] | None, file: Path | None) -> list[str]:
             "Nothing to embed. Give texts, --file, or pipe lines in, as in: "
             'embedway embed "The quick brown fox"'
         )
-    if any(not _is_unicode(text) for text in texts or ()):
+    if any(not is_unicode(text) for text in texts or ()):
         reject("The texts are not UTF-8. Set the terminal to UTF-8, or use --file.")
     lines = texts or _read(file)
     for number, line in enumerate(lines, 1):
         if not line:
             fail(f"Text {number} is empty. Take it out: every text gets a vector of its own.")
     return lines
-
-
-def _is_unicode(argument: str) -> bool:
-    # What is not, Python hands on as lone surrogates.
-    return not re.search("[\ud800-\udfff]", argument)
 
 
 def _read(file: Path | None) -> list[str]:

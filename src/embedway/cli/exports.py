@@ -22,15 +22,26 @@ Write = Callable[[Mapping[str, Sequence[Any]]], None]
 """Takes the next rows, column by column."""
 
 
-def refusal(output: Path) -> str | None:
+def refusal(output: Path, suffixes: Sequence[str] = SUFFIXES) -> str | None:
     """Why no file of this name can be written, before any work is done for it."""
-    if output.suffix not in SUFFIXES:
-        return f"its name must end in {' or '.join(SUFFIXES)}"
+    if output.suffix not in suffixes:
+        return f"its name must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}"
     if output.is_dir():
         return "it is a folder"
     if not output.parent.is_dir():
         return f"there is no folder {str(output.parent)!r}"
     return None
+
+
+@contextmanager
+def whole(output: Path) -> Generator[Path]:
+    """A path to write to, whose file becomes `output` once it is complete."""
+    part = output.with_name(f".{output.name}.part")
+    try:
+        yield part
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -52,7 +63,6 @@ def writer(output: Path, columns: Mapping[str, Kind]) -> Generator[Write]:
         "usd": pa.string() if as_csv else pa.decimal128(38, PLACES),
     }
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
-    part = output.with_name(f".{output.name}.part")
 
     def write(rows: Mapping[str, Sequence[Any]]) -> None:
         made = [
@@ -62,12 +72,8 @@ def writer(output: Path, columns: Mapping[str, Kind]) -> Generator[Write]:
         table = pa.Table.from_arrays(made, schema=schema)
         file.write_table(_defused(table) if as_csv else table)
 
-    try:
-        with _opened(part, schema, as_csv=as_csv) as file:
-            yield write
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(output) as part, _opened(part, schema, as_csv=as_csv) as file:
+        yield write
 
 
 def _opened(path: Path, schema: Any, *, as_csv: bool) -> Any:

@@ -1,18 +1,17 @@
 """`embedway ledger`: delete old lines, and prove that sums are those of the lines."""
 
-import sys
 from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from embedway.cli import options
-from embedway.cli.acting import acting
+from embedway.cli.acting import Yes, acting, ask
 from embedway.cli.counted import are, counted
 from embedway.cli.options import as_typed
-from embedway.cli.terminal import AsJson, err, escape, fail, load_store, out, print_json, reject
+from embedway.cli.terminal import AsJson, escape, load_store, out, print_json, progress, reject
 from embedway.core.clock import now_ms
 from embedway.storage import recount, retention
 from embedway.storage.recount import Difference
@@ -43,7 +42,7 @@ def prune(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them; delete nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Delete old lines of the ledger. What is summed by hour and day stays, and so do budgets.
 
@@ -61,24 +60,19 @@ def prune(
     if dry_run or not count:
         out.print(f"{_older(count, date)}.")
         return
-    if not yes:
-        if not sys.stdin.isatty():
-            fail(
-                f"{_older(count, date)}. To delete for good: "
-                f"embedway ledger prune --before {date} --yes"
-            )
-        typer.confirm(
-            f"Delete {counted(count, 'usage record')} older than {date} for good?", abort=True
-        )
+    ask(
+        f"Delete {counted(count, 'usage record')} older than {date} for good?",
+        yes=yes,
+        again=f"embedway ledger prune --before {date} --yes",
+    )
     acts, actor = acting()
     acts.on_ledger(actor, "ledger.pruned", {"before": date, "lines": count})
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     deleted = 0
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task("prune", total=count)
+    with progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("prune", total=count)
         for some in retention.prune(engine, before_ms):
             deleted += some
-            progress.advance(task, some)
+            bar.advance(task, some)
     out.print(f"Deleted {counted(deleted, 'usage record')} older than {date}.")
 
 

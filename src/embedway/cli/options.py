@@ -5,7 +5,6 @@ Each message repeats the option and the value, and gives one to type instead.
 
 import math
 import re
-from collections.abc import Callable
 from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Any
 
@@ -54,13 +53,13 @@ def days(name: str, *, least: float, most: int, example: int, help: str) -> Any:
 def time(name: str, *, help: str) -> Any:
     """An option that takes a day, or a time of one."""
     cure = f"Type a day, such as {name} 2026-11-01, or a time, such as {name} 2026-11-01T13:30"
-    return typer.Option(name, parser=_dated(name, TIME_FORMATS, cure), metavar="TIME", help=help)
+    return _dated(name, TIME_FORMATS, cure, metavar="TIME", help=help)
 
 
 def day(name: str, *, help: str) -> Any:
     """An option that takes a day."""
     cure = f"Type a day, such as {name} 2026-11-01"
-    return typer.Option(name, parser=_dated(name, TIME_FORMATS[:1], cure), metavar="DAY", help=help)
+    return _dated(name, TIME_FORMATS[:1], cure, metavar="DAY", help=help)
 
 
 def as_typed(at: datetime) -> str:
@@ -68,7 +67,12 @@ def as_typed(at: datetime) -> str:
     return at.isoformat().removesuffix(":00").removesuffix("T00:00")
 
 
-def _dated(name: str, formats: tuple[str, ...], cure: str) -> Callable[[str | datetime], datetime]:
+def is_unicode(text: str) -> bool:
+    """Whether an argument was UTF-8: Python hands on what was not as lone surrogates."""
+    return not re.search("[\ud800-\udfff]", text)
+
+
+def _dated(name: str, formats: tuple[str, ...], cure: str, **info: str) -> Any:
     def parse(text: str | datetime) -> datetime:
         if isinstance(text, datetime):
             return text
@@ -77,7 +81,7 @@ def _dated(name: str, formats: tuple[str, ...], cure: str) -> Callable[[str | da
             reject(f"{name} {text!r} is not possible. {cure}")
         return at
 
-    return parse
+    return typer.Option(name, parser=parse, **info)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def _read(text: str, format: str) -> datetime | None:

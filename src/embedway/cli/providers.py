@@ -16,7 +16,7 @@ from embedway.cli.terminal import (
     print_table,
     say_error,
 )
-from embedway.cli.trials import provider_and_model, try_keys
+from embedway.cli.trials import ModelName, ProviderName, provider_and_model, try_keys
 from embedway.cli.verify import verify
 from embedway.config import settings as config
 from embedway.config.catalogs import in_use
@@ -72,12 +72,8 @@ def list_providers(
 
 @commands.command("test")
 def try_provider(
-    name: Annotated[
-        str, typer.Argument(help="The provider, as `embedway providers list` shows it.")
-    ],
-    model: Annotated[
-        str | None, typer.Option(help="Any name of the model; the first known one if left out.")
-    ] = None,
+    name: ProviderName,
+    model: ModelName = None,
     as_json: AsJson = False,
 ) -> None:
     """Embed one short text at a provider, with each of its keys, and show the result.

@@ -106,8 +106,8 @@ class _Running:
 
     def deployments(self, name: str) -> list[DeploymentCard]:
         query = urlencode({"model": name})
-        listed = self._answer(f"/v1/embeddings/models?{query}", None, _Listed)
-        return [DeploymentCard.model_validate(each) for each in listed.data]
+        listed = self._answer(f"/v1/embeddings/models?{query}", None, dict[str, Any])
+        return [DeploymentCard.model_validate(each) for each in listed["data"]]
 
     def _answer(self, path: str, body: bytes | None, type: type[T]) -> T:
         request = Request(  # _at has looked at it
@@ -126,22 +126,10 @@ class _Running:
             ) from None
 
 
-class _Listed(msgspec.Struct, frozen=True):
-    data: list[dict[str, Any]]
-
-
-class _Error(msgspec.Struct, frozen=True):
-    message: str
-
-
-class _Refusal(msgspec.Struct, frozen=True):
-    error: _Error
-
-
 def _told(error: HTTPError) -> str:
     try:
-        return msgspec.json.decode(error.read(), type=_Refusal).error.message
-    except (OSError, HTTPException, ValueError):
+        return str(msgspec.json.decode(error.read())["error"]["message"])
+    except (OSError, HTTPException, ValueError, LookupError, TypeError):
         return f"{error.url} answers HTTP {error.code}."
 
 

@@ -4,15 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.progress import MofNCompleteColumn, Progress
 
 from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.model import Served
+from embedway.cli.acting import time as shown_time
 from embedway.cli.terminal import (
     AsJson,
     err,
@@ -23,8 +22,10 @@ from embedway.cli.terminal import (
     load_store,
     out,
     print_table,
+    progress,
     say_error,
 )
+from embedway.cli.trials import answer
 from embedway.config import settings as config
 from embedway.config.models import catalog_of
 from embedway.config.settings import Settings
@@ -205,17 +206,16 @@ def _known() -> _Known:
 async def _prove(known: _Known, wanted: Sequence[_Wanted]) -> list[tuple[Served, ProviderError]]:
     """Probe each deployment, and return those that failed with their errors."""
     failed: list[tuple[Served, ProviderError]] = []
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     async with _prober(known, [each for each, _ in wanted]) as prober:
-        with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-            task = progress.add_task("Probing", total=len(wanted))
+        with progress() as bar:
+            task = bar.add_task("Probing", total=len(wanted))
 
             async def one(served: Served, input_type: InputType | None) -> None:
                 try:
                     await prober.prove(served, input_type)
                 except ProviderError as error:
                     failed.append((served, error))
-                progress.advance(task)
+                bar.advance(task)
 
             await asyncio.gather(*(one(*each) for each in wanted))
     return failed
@@ -312,8 +312,8 @@ def _row(known: _Known, served: Served, input_type: InputType | None) -> dict[st
         "state": member.state,
         "lowest_cosine": proof and _rounded(proof.cosine),
         "norm_deviation": proof and _rounded(proof.norm_deviation),
-        "probed": proof and _time(proof.at_ms),
-        "since": proof and _time(proof.since_ms),
+        "probed": proof and shown_time(proof.at_ms),
+        "since": proof and shown_time(proof.since_ms),
         "why": member.reason or None,
         "shares_space_with": shared and _claim(shared),
     }
@@ -337,14 +337,8 @@ def _end(known: _Known, deployments: Sequence[Served], *, failed: bool = False) 
 
 
 def _cause(error: ProviderError) -> str:
-    status = f" (HTTP {error.status})" if error.status else ""
-    reason = f": {error.reason}" if error.reason else ""
-    return f"{error.kind.replace('_', ' ')}{status}{reason}"
+    return f"{error.kind.replace('_', ' ')}{answer(error)}"
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
-
-
-def _time(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

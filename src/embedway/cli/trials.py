@@ -3,8 +3,11 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Annotated
 
 import msgspec
+import typer
 
 from embedway.catalog import catalog
 from embedway.catalog.lifetimes import is_retired
@@ -14,7 +17,7 @@ from embedway.config.catalogs import in_use
 from embedway.config.providers import incomplete, offers
 from embedway.config.settings import Loaded
 from embedway.core import money, vectors
-from embedway.core.batch import Batch
+from embedway.core.batch import Batch, Result
 from embedway.core.clock import today
 from embedway.core.errors import EmbedwayError
 from embedway.core.provider_error import ProviderError
@@ -24,6 +27,14 @@ from embedway.routing.resolve import find
 TEXT = "The quick brown fox jumps over the lazy dog."
 TOKENS = 10
 """About how many tokens that is, for whoever is told the cost beforehand."""
+
+
+ProviderName = Annotated[
+    str, typer.Argument(help="The provider, as `embedway providers list` shows it.")
+]
+ModelName = Annotated[
+    str | None, typer.Option(help="Any name of the model; the first known one if left out.")
+]
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,17 +135,8 @@ async def _tried(declared: Declared, served: Served, key: str, timeout_s: float)
 
 async def _embedded(declared: Declared, served: Served, timeout_s: float) -> tuple[int, int]:
     """The width of the vector, and the tokens that the provider counts."""
-    from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: listing needs none
-
-    asked, model = provider.build(declared), served.model
-    batch = batch_to_try(served)
-    try:
-        async with asyncio.timeout(timeout_s):
-            result = await asked.embed(batch)
-    except TimeoutError:
-        raise ProviderError("timeout") from None
-    finally:
-        await asked.aclose()
+    model, batch = served.model, batch_to_try(served)
+    result = await call(declared, batch, timeout_s=timeout_s)
     width = result.vectors.shape[1]
     if model.dimensions not in {None, width}:
         raise ValueError(
@@ -145,20 +147,34 @@ async def _embedded(declared: Declared, served: Served, timeout_s: float) -> tup
     return width, result.tokens_up_to(batch.max_tokens) or 0
 
 
+async def call(declared: Declared, batch: Batch, *, timeout_s: float) -> Result:
+    """The answer of a provider to one call.
+
+    Raises:
+        ProviderError: It fails, or does not answer in time.
+    """
+    from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: listing needs none
+
+    async with aclosing(provider.build(declared)) as engine:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await engine.embed(batch)
+        except TimeoutError:
+            raise ProviderError("timeout") from None
+
+
 def explain(declared: Declared, model: str, error: Exception) -> str:
     """What went wrong at a provider, for who runs the gateway."""
     if not isinstance(error, ProviderError):
         return str(error)
-    status = f" (HTTP {error.status})" if error.status else ""
-    reason = f": {error.reason}" if error.reason else ""
+    said = answer(error)
     cause = f" ({_cause(error.__cause__)})" if error.__cause__ else ""
     match error.kind:
         case "credentials":
-            return f"it refuses the key{status}{reason}. The key is from {declared.origin}."
+            return f"it refuses the key{said}. The key is from {declared.origin}."
         case "model":
             return (
-                f"it has no model {model!r}{status}{reason}. If it should, check the base URL: "
-                f"{declared.url}"
+                f"it has no model {model!r}{said}. If it should, check the base URL: {declared.url}"
             )
         case "unreachable":
             return (
@@ -166,7 +182,13 @@ def explain(declared: Declared, model: str, error: Exception) -> str:
                 "as its base_url."
             )
         case kind:
-            return f"{kind.replace('_', ' ')}{status}{reason}{cause}. Asked: {declared.url}"
+            return f"{kind.replace('_', ' ')}{said}{cause}. Asked: {declared.url}"
+
+
+def answer(error: ProviderError) -> str:
+    """The status and reason of a provider's error, as the end of a sentence."""
+    status = f" (HTTP {error.status})" if error.status else ""
+    return f"{status}: {error.reason}" if error.reason else status
 
 
 def _cause(error: BaseException) -> str:

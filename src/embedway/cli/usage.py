@@ -14,9 +14,9 @@ from embedway.cli import exports, options, sums
 from embedway.cli.acting import acting
 from embedway.cli.counted import are
 from embedway.cli.exports import Kind
-from embedway.cli.options import as_typed
+from embedway.cli.options import as_typed, is_unicode
 from embedway.cli.sums import DIMENSIONS, MONEY, WIDTHS, ReportRequest
-from embedway.cli.terminal import AsJson, err, load_store, out, reject
+from embedway.cli.terminal import AsJson, load_store, out, progress, reject
 from embedway.core import report
 from embedway.core.buckets import epoch_ms, zones
 from embedway.core.report import METADATA, Dimension, Filter, Query
@@ -168,7 +168,7 @@ def _asked(
         reject(f"Refused requests are counted by project and key. Leave out {typed} or --refused.")
     filters = [(of, *values) for of, values in where if of != "project_id"]
     for each in (*names, *(text for texts in filters for text in texts)):
-        if not _is_unicode(each):
+        if not is_unicode(each):
             reject(f"{each!r} is not UTF-8, and so is not in the ledger.")
     since_ms, until_ms = (
         None if each is None else epoch_ms(each.replace(tzinfo=zone)) for each in (since, until)
@@ -207,14 +207,6 @@ def _names(by: str, *, refused: bool) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _is_metadata(name: str) -> bool:
     return name.startswith(METADATA) and name != METADATA
 
@@ -242,10 +234,10 @@ def _write_lines(asked: ReportRequest, output: Path) -> int:
     extent, count = source.extent(), 0
     with (
         exports.writer(output, columns) as write,
-        Progress(console=err, disable=not err.is_terminal) as progress,
+        progress(*Progress.get_default_columns()) as bar,
     ):
         start_ms, end_ms = asked.since_ms or extent.start_ms, asked.until_ms or extent.end_ms
-        task = progress.add_task(output.name, total=end_ms - start_ms)
+        task = bar.add_task(output.name, total=end_ms - start_ms)
         for rows in found:
             count += len(rows)
             batch: dict[str, Sequence[Any]] = dict(zip(names, zip(*rows, strict=True), strict=True))
@@ -253,7 +245,7 @@ def _write_lines(asked: ReportRequest, output: Path) -> int:
             batch["at"] = batch["at_ms"]
             batch |= {name: batch[nano] for name, nano in MONEY.items()}
             write(batch)
-            progress.update(task, completed=batch["at_ms"][-1] - start_ms)
+            bar.update(task, completed=batch["at_ms"][-1] - start_ms)
     return count
 
 

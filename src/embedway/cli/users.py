@@ -1,44 +1,28 @@
 """`embedway users`: the end users that a project treats unlike the others."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from embedway.admin.acts import Acts, Changes
-from embedway.admin.public_fields import public
+from embedway.admin.acts import Acts
 from embedway.admin.rules import end_user_id
-from embedway.cli.acting import (
-    PAGE,
-    OfProject,
-    acting,
-    every,
-    given,
-    joined,
+from embedway.cli.acting import OfProject, acting, every, record_json, spending, time
+from embedway.cli.amounts import shown
+from embedway.cli.fields import END_USER, Changes, with_alerts, with_fields
+from embedway.cli.terminal import (
+    AsJson,
+    escape,
+    fail,
+    out,
+    print_json,
     print_record,
-    spending,
-    spending_json,
-    time,
+    print_table,
+    reject,
 )
-from embedway.cli.amounts import (
-    PROJECT,
-    AlertOption,
-    BudgetOption,
-    LimitOption,
-    budgets,
-    limits,
-    realerted,
-    shown_budget,
-    shown_limit,
-)
-from embedway.cli.terminal import AsJson, escape, fail, out, print_json, print_table, reject
-from embedway.core.budgets import Budget
 from embedway.core.errors import InvalidRequest, NotFound
-from embedway.core.limits import Limit
 from embedway.core.projects import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
-from embedway.storage import records
-
-AS_PROJECT = "as the project says"
 
 
 def _check_id(id: str) -> str:
@@ -69,22 +53,12 @@ def list_users(project: OfProject, as_json: AsJson = False) -> None:
     """List the end users with a record in a project; its own rules hold for all others."""
     acts, actor = acting()
     of = acts.find_project(actor, project).id
-    found = every(
-        lambda after: acts.end_users(actor, of, after=after, limit=PAGE), lambda user: user.id
+    to_row = partial(_json, acts) if as_json else _row
+    print_table(
+        [to_row(each) for each in every(acts.end_users, actor, of)],
+        empty="No end user has a record.",
+        as_json=as_json,
     )
-    if as_json:
-        print_json([_json(acts, each) for each in found])
-        return
-    rows = [
-        {
-            "id": each.id,
-            "blocked": time(each.blocked_ms),
-            "limits": _limits(each.limits),
-            "budgets": _budgets(each.budgets),
-        }
-        for each in found
-    ]
-    print_table(rows, empty="No end user has a record.", as_json=False)
 
 
 @commands.command()
@@ -96,27 +70,22 @@ def show(end_user: EndUserId, project: OfProject, as_json: AsJson = False) -> No
     if as_json:
         print_json(_json(acts, found))
         return
-    whose = f"{AS_PROJECT}: " if found.budgets is None else ""
+    whose = f"{shown(None)}: " if found.budgets is None else ""
     print_record(
         {
             "id": found.id,
             "project": of,
             "created": time(found.created_ms) or "none: it is as all others",
             "blocked": time(found.blocked_ms) or "no",
-            "limits": _limits(found.limits),
+            "limits": shown(found.limits),
             "budgets": f"{whose}{spending(acts, found)}",
         }
     )
 
 
 @commands.command("set")
-def set_user(
-    end_user: EndUserId,
-    project: OfProject,
-    limit: LimitOption = None,
-    budget: BudgetOption = None,
-    alert: AlertOption = None,
-) -> None:
+@with_fields(END_USER, update="embedway users set")
+def set_user(end_user: EndUserId, project: OfProject, changes: Changes) -> None:
     """Give an end user limits and budgets of its own, instead of those that the project has.
 
     embedway users set alice --project web --limit requests=100/minute --budget 2/day
@@ -125,39 +94,21 @@ def set_user(
 
     `none` is no limit at all; `project` is what the project has for each end user.
     """
-    changes: dict[str, Any] = {}
-    if limit:
-        changes["limits"] = None if limit == [PROJECT] else limits(limit)
-    if budget == [PROJECT]:
-        if alert:
-            reject(
-                f"--budget {PROJECT!r} has the alerts of the project. Leave out --alert "
-                f"{', '.join(map(repr, alert))}."
-            )
-        changes["budgets"] = None
-    elif budget:
-        changes["budgets"] = budgets(budget, alerts=alert)
-    elif not (changes or alert):
-        reject("Give --limit, --budget or --alert, as this shows: embedway users set --help")
-    acts, actor = acting()
-    of = acts.find_project(actor, project).id
-    if alert and not budget:
-        changes["budgets"] = realerted(acts.end_user(actor, of, end_user).budgets or (), alert)
-    acts.set_end_user(actor, of, end_user, changes)
+    _set(end_user, project, changes)
     out.print(f"{escape(end_user)} is changed.")
 
 
 @commands.command()
 def block(end_user: EndUserId, project: OfProject) -> None:
     """Refuse all requests for an end user, within a second."""
-    _set(end_user, project, given(blocked=True))
+    _set(end_user, project, {"blocked": True})
     out.print(f"{escape(end_user)} is blocked.")
 
 
 @commands.command()
 def unblock(end_user: EndUserId, project: OfProject) -> None:
     """Answer requests for an end user again."""
-    _set(end_user, project, given(blocked=False))
+    _set(end_user, project, {"blocked": False})
     out.print(f"{escape(end_user)} is not blocked.")
 
 
@@ -175,21 +126,19 @@ def remove(end_user: EndUserId, project: OfProject) -> None:
 
 def _set(end_user: str, project: str, changes: Changes) -> None:
     acts, actor = acting()
-    acts.set_end_user(actor, acts.find_project(actor, project).id, end_user, changes)
+    of = acts.find_project(actor, project).id
+    changes = with_alerts(changes, END_USER, acts.end_user(actor, of, end_user))
+    acts.set_end_user(actor, of, end_user, changes)
 
 
 def _json(acts: Acts, user: EndUser) -> dict[str, Any]:
-    told = {"blocked": user.blocked_ms is not None, "spending": spending_json(acts, user)}
-    return public(records.row(user)) | told
+    return record_json(acts, user, blocked=user.blocked_ms is not None)
 
 
-def _limits(limits: tuple[Limit, ...] | None) -> str:
-    if limits is None:
-        return AS_PROJECT
-    return joined([shown_limit(each) for each in limits]) or "none"
-
-
-def _budgets(budgets: tuple[Budget, ...] | None) -> str:
-    if budgets is None:
-        return AS_PROJECT
-    return joined([shown_budget(each) for each in budgets]) or "none"
+def _row(user: EndUser) -> dict[str, str | None]:
+    return {
+        "id": user.id,
+        "blocked": time(user.blocked_ms),
+        "limits": shown(user.limits),
+        "budgets": shown(user.budgets),
+    }

@@ -10,23 +10,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
+from embedway.cli.exports import whole
 from embedway.core.vectors import Vectors
 
 SUFFIXES = (".npy", ".parquet", ".jsonl")
 
 Write = Callable[[int, list[str], Vectors], None]
 """Takes the index of the first text, the texts and their vectors."""
-
-
-def refusal(output: Path) -> str | None:
-    """Why no file of this name can be written, before any work is done for it."""
-    if output.suffix not in SUFFIXES:
-        return f"its name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-    if output.is_dir():
-        return "it is a folder"
-    if not output.parent.is_dir():
-        return f"there is no folder {str(output.parent)!r}"
-    return None
 
 
 @contextmanager
@@ -39,19 +29,14 @@ def writer(output: Path | None, *, rows: int, dimensions: int) -> Generator[Writ
     if output is None:
         yield _jsonl(sys.stdout.buffer)
         return
-    part = output.with_name(f".{output.name}.part")
-    try:
-        with ExitStack() as closing:
-            match output.suffix:
-                case ".npy":
-                    yield _npy(part, rows, dimensions)
-                case ".jsonl":
-                    yield _jsonl(closing.enter_context(part.open("wb")))
-                case _:
-                    yield _parquet(part, dimensions, closing)
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(output) as part, ExitStack() as closing:
+        match output.suffix:
+            case ".npy":
+                yield _npy(part, rows, dimensions)
+            case ".jsonl":
+                yield _jsonl(closing.enter_context(part.open("wb")))
+            case _:
+                yield _parquet(part, dimensions, closing)
 
 
 def _jsonl(file: BinaryIO) -> Write:

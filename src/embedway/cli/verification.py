@@ -1,8 +1,7 @@
 """Compares a provider with what its row and the catalog say, by a few short calls that it bills."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, closing
+from contextlib import closing
 from typing import Any, Literal
 
 import msgspec
@@ -10,7 +9,7 @@ import numpy as np
 
 from embedway.catalog.model import Served
 from embedway.catalog.policy import Policy
-from embedway.cli.trials import TEXT, TOKENS, batch_to_try, explain
+from embedway.cli.trials import TEXT, TOKENS, batch_to_try, call, explain
 from embedway.core import vectors
 from embedway.core.batch import Batch, Result
 from embedway.core.errors import InvalidRequest
@@ -277,12 +276,7 @@ class Verification:
     async def _embed(self, *, declared: Declared | None = None, **changes: Any) -> Result:
         batch = msgspec.structs.replace(self._batch, **changes)
         batch = msgspec.structs.replace(batch, tokens=[TOKENS] * len(batch.items))
-        async with aclosing(provider.build(declared or self._declared)) as engine:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    result = await engine.embed(batch)
-            except TimeoutError:
-                raise ProviderError("timeout") from None
+        result = await call(declared or self._declared, batch, timeout_s=self._timeout_s)
         vectors.check(result.vectors, items=len(batch.items), dimensions=None)
         return result
 

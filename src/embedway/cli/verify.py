@@ -1,24 +1,20 @@
 """`embedway providers verify`: find out where a provider's row is wrong."""
 
 import asyncio
-from typing import Annotated
 
+import msgspec
 import typer
 
 from embedway.cli.acting import Yes, ask
 from embedway.cli.terminal import AsJson, err, fail, print_table
-from embedway.cli.trials import cost_usd, explain, provider_and_model
+from embedway.cli.trials import ModelName, ProviderName, cost_usd, explain, provider_and_model
 from embedway.config import settings as config
 from embedway.core.provider_error import ProviderError
 
 
 def verify(
-    name: Annotated[
-        str, typer.Argument(help="The provider, as `embedway providers list` shows it.")
-    ],
-    model: Annotated[
-        str | None, typer.Option(help="Any name of the model; the first known one if left out.")
-    ] = None,
+    name: ProviderName,
+    model: ModelName = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -47,13 +43,6 @@ def verify(
             findings = asyncio.run(verification.run())
     except (ProviderError, ImportError, ValueError) as error:
         fail(f"{declared.name}: {explain(declared, served.name, error)}")
-    print_table(
-        [
-            {"check": each.check, "outcome": each.outcome, "detail": each.detail}
-            for each in findings
-        ],
-        empty="",
-        as_json=as_json,
-    )
+    print_table([msgspec.structs.asdict(each) for each in findings], empty="", as_json=as_json)
     if any(each.outcome == "differs" for each in findings):
         raise typer.Exit(1)
