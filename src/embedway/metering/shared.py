@@ -9,10 +9,11 @@ process had not heard of the others when it was cut off. Knows no Redis.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
+from embedway.concurrency.background import BackgroundTasks
 from embedway.core import clock
 from embedway.core.errors import RateLimited
 from embedway.core.limits import SLOT_MS, Meter, Of, Per
@@ -80,7 +81,7 @@ class SharedLimiter:
         """What this process counted and the shared count does not know of."""
         self._changes: dict[Meter, dict[int, int]] = {}
         self._telling = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
         self._beating: asyncio.Task[None] | None = None
 
     @property
@@ -96,14 +97,13 @@ class SharedLimiter:
             self._on_away(str(error))
         else:
             self._together()
-        self._beating = self._soon(self._beat())
+        self._beating = self._background.schedule(self._beat())
 
     async def aclose(self) -> None:
         """Tells what is still to be told, and takes leave."""
         if self._beating:
             self._beating.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._background.close()
         await self._counts.aclose()
 
     def check(self, meters: Sequence[Meter], *, tokens: int, at_most: int | None = None) -> None:
@@ -162,7 +162,7 @@ class SharedLimiter:
                 changes[slot] = changes.get(slot, 0) + more
         if self._changes and not self._telling:
             self._telling = True
-            self._soon(self._tell_changes())
+            self._background.schedule(self._tell_changes())
 
     async def pulse(self) -> None:
         """Lets the others hear of this process; tries whether the shared count is back."""
@@ -348,12 +348,6 @@ class SharedLimiter:
             at_ms=now_ms,
             standings=stands(request.meters, shares, now_ms=now_ms, replicas=self._replicas),
         )
-
-    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _each_once(meters: Sequence[Meter]) -> Sequence[Meter]:
