@@ -27,7 +27,7 @@ down_revision = "0001_initial"
 def upgrade():
     op.add_column("audit", sa.Column("weather", sa.Text, server_default="fair"))
 """
-ACT = {
+ACT: dict[str, object] = {
     "id": "audit_1", "at_ms": 1, "actor": "a", "action": "b", "target": "c", "details": {}
 }  # fmt: skip
 

@@ -6,10 +6,12 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, select
 
-from embedway.core.keys import Held, Key
+from embedway.core.keys import Held
 from embedway.core.projects import EndUser, Project
 from embedway.storage import records
 from embedway.storage.availability import Availability
+from embedway.storage.end_users import EndUsers
+from embedway.storage.keys import Keys
 from embedway.storage.tables import end_users, keys, projects
 from embedway.storage.threads import QueryThreads
 
@@ -53,13 +55,7 @@ class SqlDirectory:
 
     async def end_user(self, project_id: str, id: str) -> EndUser | None:
         """Return the record of an end user, if there is one."""
-        query = select(end_users).where(end_users.c.project_id == project_id, end_users.c.id == id)
-
-        def find(connection: Connection) -> EndUser | None:
-            row = connection.execute(query).mappings().first()
-            return records.read(row, EndUser) if row else None
-
-        return await self._read(find)
+        return await self._read(lambda connection: EndUsers(connection).get(project_id, id))
 
     async def _read(self, find: Callable[[Connection], Found]) -> Found:
         def read() -> Found:
@@ -70,20 +66,16 @@ class SqlDirectory:
 
 
 def _held(connection: Connection, which: ColumnElement[bool]) -> Held | None:
-    key = _key(connection, which)
+    known = Keys(connection)
+    key = known.find(which)
     if key is None:
         return None
-    issuer = _key(connection, keys.c.id == key.issued_by) if key.issued_by else None
+    issuer = known.get(key.issued_by) if key.issued_by else None
     project, has_end_users = (key.project_id and _project(connection, key.project_id)) or (
         None,
         False,
     )
     return Held(key=key, issuer=issuer, project=project, end_users=has_end_users)
-
-
-def _key(connection: Connection, which: ColumnElement[bool]) -> Key | None:
-    row = connection.execute(select(keys).where(which)).mappings().first()
-    return records.read(row, Key) if row else None
 
 
 def _project(connection: Connection, project_id: str) -> tuple[Project, bool] | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Engine, select
 
 from embedway.core.audit import Act
 from embedway.core.keys import Key
@@ -11,6 +11,7 @@ from embedway.core.pages import Page
 from embedway.storage import pages, records
 from embedway.storage.audit import LOCK, Audit
 from embedway.storage.database import writing
+from embedway.storage.records import Records
 from embedway.storage.tables import keys
 
 
@@ -25,28 +26,19 @@ class Which(msgspec.Struct, frozen=True, kw_only=True):
     """By this key."""
 
 
-class Keys:
+class Keys(Records[Key]):
     """The keys, in one transaction."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def add(self, key: Key) -> None:
-        """Stores a new one."""
-        self._connection.execute(insert(keys).values(records.row(key)))
+    table = keys
+    type = Key
 
     def get(self, id: str) -> Key | None:
-        """The one with this id, in whatever state it is."""
-        row = self._connection.execute(select(keys).where(keys.c.id == id)).mappings().first()
-        return records.read(row, Key) if row else None
+        """Return the key with this id, in whatever state it is."""
+        return self.find(keys.c.id == id)
 
     def any(self) -> bool:
         """Whether there has ever been one."""
-        return self._connection.execute(select(keys.c.id).limit(1)).first() is not None
-
-    def replace(self, key: Key) -> None:
-        """Stores what has become of one."""
-        self._connection.execute(update(keys).where(keys.c.id == key.id).values(records.row(key)))
+        return self._connection.scalar(select(keys.c.id).limit(1)) is not None
 
     def page(
         self,
@@ -111,13 +103,3 @@ class SqlKeys:
         with self._engine.connect() as connection:
             rows = connection.execute(select(keys).order_by(keys.c.created_ms, keys.c.id))
             return [records.read(row, Key) for row in rows.mappings()]
-
-    def revoke(self, key_id: str, *, at_ms: int) -> bool:
-        """Revokes a key for good; False if there is none of this id that is not revoked yet."""
-        with self._engine.begin() as connection:
-            revoked = connection.execute(
-                update(keys)
-                .where(keys.c.id == key_id, keys.c.revoked_ms.is_(None))
-                .values(revoked_ms=at_ms)
-            )
-            return revoked.rowcount == 1
