@@ -100,7 +100,9 @@ def cost_between(
     query = select(func.coalesce(func.sum(table.c.cost_nano_usd), 0)).where(
         *whose, table.c.at_ms >= start_ms
     )
-    return int(connection.scalar(query if end_ms is None else query.where(table.c.at_ms < end_ms)))
+    if end_ms is not None:
+        query = query.where(table.c.at_ms < end_ms)
+    return int(connection.execute(query).scalar_one())
 
 
 def usage_of(subject: Subject) -> tuple[Table, Sequence[ColumnElement[bool]]]:
