@@ -1,10 +1,8 @@
 """Which commands make a database, and what the others say where there is none."""
 
 import json
-import sqlite3
 import subprocess
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ from typer.testing import CliRunner, Result
 
 from embedway import cli
 from embedway.storage.database import DatabaseError
-from embedway.storage.store import open_store
 
 READING = [
     "keys list", "keys create --name k", "projects list", "users list --project default", "audit",
@@ -124,21 +121,6 @@ def test_an_empty_postgres(tmp_path: Path, postgres_url: str) -> None:
     assert done.returncode == 0
     assert "database: postgresql://embedway@127.0.0.1" in done.stderr
     assert not (tmp_path / "data").exists()
-
-
-def test_older_tables(folder: Path) -> None:
-    """Tables of an older version are changed by `serve` and `db upgrade` alone."""
-    open_store(folder).database.dispose()
-    set_revision(folder / "embedway.db", "0005")
-    said = refusal(folder, "keys list")
-    assert "is of revision 0005" in said
-    assert said.endswith("embedway db upgrade")
-
-
-def set_revision(path: Path, revision: str) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
-        connection.commit()
 
 
 def test_nobody_finds_it_half_made(folder: Path) -> None:

@@ -487,7 +487,7 @@ def test_commands(postgres_url: str, tmp_path: Path) -> None:
     store = open_store(tmp_path / "data")
     store.keys.create(secret.issue("a", pepper=store.pepper, now_ms=1)[1])
     store.database.dispose()
-    assert "pending   0001, 0002" in run("db", "status", DATABASE_URL=url)
+    assert "pending   0001_initial" in run("db", "status", DATABASE_URL=url)
     assert "those of the original" in run("db", "copy", "--to", "-", input=url)
     assert "There are rows in" in run("db", "copy", DATABASE_URL=url)
     status = json.loads(run("db", "status", "--json", DATABASE_URL=url))

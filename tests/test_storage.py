@@ -5,12 +5,10 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from random import Random
 
 import msgspec
 import pytest
@@ -28,11 +26,9 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Text,
-    column,
     func,
     insert,
     select,
-    table,
 )
 
 from embedway.auth import secret
@@ -40,16 +36,11 @@ from embedway.core.keys import Key
 from embedway.storage import database
 from embedway.storage.database import DatabaseError
 from embedway.storage.directory import SqlDirectory
-from embedway.storage.keys import SqlKeys
+from embedway.storage.keys import Keys, SqlKeys
 from embedway.storage.sqlite import Durability
 from embedway.storage.store import open_store
 from embedway.storage.tables import (
-    SUMS,
     metadata,
-    usage_days,
-    usage_hours,
-    usage_user_days,
-    usage_user_hours,
 )
 
 DAY_MS = 86_400_000
@@ -82,16 +73,6 @@ def rows(path: Path, query: str) -> list[tuple]:
 
 def new_key(name: str) -> Key:
     return secret.issue(name, pepper=b"p" * 32, now_ms=1)[1]
-
-
-def usage_row(number: int, **fields: object) -> dict[str, object]:
-    return {
-        "id": f"embd_{number}", "at_ms": 0, "request_id": "req", "key_id": "key_a",
-        "on_behalf_of": None, "user": None, "metadata": {}, "model": "m", "provider": "embedway",
-        "items": 1, "tokens": 10, "cost_nano_usd": 3, "latency_us": 5, "status": 200, "line": 0,
-        "project_id": "proj_default", "end_user": "", "cached_tokens": 0, "estimated": False,
-        "priced": True, "upstream_cost_nano_usd": 3, "calls": 1, "failed_calls": 0,
-    } | fields  # fmt: skip
 
 
 def test_migrations_make_the_tables(any_database: Engine) -> None:
@@ -160,87 +141,6 @@ def test_migrations_one_by_one(any_address: Path | str) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
-
-
-def test_what_was_used_before_is_summed_up(any_address: Path | str) -> None:
-    """The lines of before there were roll-ups are in them, each in its hour and day."""
-    before = database.open_engine(any_address)
-    migrate(before, "0005")
-    reflected = MetaData()
-    reflected.reflect(before, only=["usage"])
-    random = Random(5)
-    names = reflected.tables["usage"].columns.keys()
-    made = [
-        {name: value for name, value in usage_row(number, **fields).items() if name in names}
-        for number in range(300)
-        for fields in [
-            {
-                "at_ms": random.randrange(3 * DAY_MS),
-                "key_id": random.choice(["key_a", "key_b"]),
-                "model": random.choice(["m", "n"]),
-                "on_behalf_of": random.choice([None, "o"]),
-                "user": random.choice([None, "u", ""]),
-                "status": random.choice([200, 200, 404, 502]),
-                "tokens": random.randrange(2**40),
-                "cost_nano_usd": random.randrange(2**40),
-                "estimated": random.random() < 0.5,
-                "priced": random.random() < 0.5,
-            }
-        ]
-    ]
-    with before.begin() as connection:
-        connection.execute(insert(reflected.tables["usage"]), made)
-    before.dispose()
-    engine = database.connect(any_address)
-    with engine.connect() as connection:
-        for table, width_ms in (
-            (usage_hours, 3_600_000), (usage_days, DAY_MS),
-            (usage_user_hours, 3_600_000), (usage_user_days, DAY_MS),
-        ):  # fmt: skip
-            by = [column.name for column in table.primary_key]
-            expected: dict[tuple, Counter] = {}
-            for row in made:
-                line = row | {"project_id": "proj_default"}
-                line["end_user"] = row["on_behalf_of"] or row["user"] or ""
-                line["at_ms"] -= line["at_ms"] % width_ms
-                sums = expected.setdefault(tuple(line[name] for name in by), Counter())
-                sums.update(dict.fromkeys(SUMS, 0) | summed(line))
-            found = connection.execute(select(table)).mappings().all()
-            assert {
-                tuple(row[name] for name in by): {name: row[name] for name in SUMS} for row in found
-            } == expected
-    engine.dispose()
-
-
-def summed(line: dict) -> dict[str, int]:
-    if line["status"] != 200:
-        return {"errors": 1}
-    return {
-        "requests": 1,
-        "items": line["items"],
-        "tokens": line["tokens"],
-        "estimated_tokens": line["tokens"] * line["estimated"],
-        "unpriced_tokens": line["tokens"] * (not line["priced"]),
-        "cost_nano_usd": line["cost_nano_usd"],
-        "upstream_cost_nano_usd": line["cost_nano_usd"],
-        "calls": 1,
-    }
-
-
-def test_keys_made_before_restrictions(any_address: Path | str) -> None:
-    """A key from before models and providers could be restricted still may use any."""
-    before = database.open_engine(any_address)
-    migrate(before, "0002")
-    old = table("keys", *map(column, ("id", "name", "digest", "hint", "created_ms")))
-    with before.begin() as connection:
-        connection.execute(insert(old).values(("key_a", "old", b"\1", "sk-gateway-abcd", 1)))
-    before.dispose()
-    engine = database.connect(any_address)
-    kept = asyncio.run(SqlDirectory(engine).by_digest(b"\1"))
-    engine.dispose()
-    assert (kept.key.id, kept.key.models, kept.key.providers) == ("key_a", None, None)
-    assert kept.key.scopes == ("embeddings", "on_behalf_of")
-    assert kept.project.id == "proj_default"
 
 
 @pytest.mark.parametrize("models", [None, ("bge-m3", 'openai:ü, and "quoted"')])
@@ -349,8 +249,8 @@ def test_the_first_key_is_made_once(tmp_path: Path) -> None:
         made = list(threads.map(lambda each: SqlKeys(each).create_first(new_key("first")), engines))
     keys = SqlKeys(engines[0])
     assert made.count(True) == len(keys.all()) == 1
-    assert keys.revoke(keys.all()[0].id, at_ms=2)
-    assert not keys.revoke(keys.all()[0].id, at_ms=3)
+    with engines[0].begin() as connection:
+        Keys(connection).replace(msgspec.structs.replace(keys.all()[0], revoked_ms=2))
     assert keys.all()[0].revoked_ms == 2
     assert not keys.create_first(new_key("again"))
     for each in engines:

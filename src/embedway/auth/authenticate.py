@@ -18,7 +18,7 @@ from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRe
 from embedway.core.keys import Caller, Held
 from embedway.core.lookups import Lookups, UnknownNames
 from embedway.core.projects import Project
-from embedway.ports.storage import Directory
+from embedway.storage.directory import SqlDirectory
 
 _CURE = "Send 'Authorization: Bearer sk-gateway-...' with a key made by 'embedway keys create'."
 _PREFIX = secret.PREFIX.encode()
@@ -30,7 +30,7 @@ class Authenticator:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: SqlDirectory,
         *,
         pepper: bytes,
         now_ms: Callable[[], int],

@@ -1,1 +1,1 @@
-"""Work that is shared or runs in the background, whatever the work is."""
+"""Concurrency without a subject: work in groups, one flight for many, caches, background tasks."""

@@ -1,14 +1,13 @@
 """Tells an operator, once in a window, that a budget reached a percentage."""
 
-import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
+from embedway.concurrency.background import BackgroundTasks
 from embedway.core.budgets import Budget, window
 from embedway.core.errors import StorageUnavailable
 from embedway.core.money import NanoUsd
 from embedway.core.subjects import Subject
-from embedway.ports.storage import Holds
+from embedway.storage.holds import SqlHolds
 
 OnAlert = Callable[[Subject, Budget, int, NanoUsd], None]
 """Told a subject, its budget, the percent that it reached, and what is spent of it."""
@@ -21,13 +20,12 @@ _Name = tuple[Subject, Budget, int, int]
 class Alerts:
     """Of all budgets; whoever notes one first, of all processes, tells it."""
 
-    def __init__(self, holds: Holds, on_alert: OnAlert) -> None:
-        """Takes where they are noted, and who is told."""
+    def __init__(self, holds: SqlHolds, on_alert: OnAlert) -> None:
         self._holds = holds
         self._on_alert = on_alert
         # Those noted already, oldest first, so that the database is not asked each time.
         self._known: dict[_Name, None] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
 
     def look(self, subject: Subject, spent: Mapping[Budget, NanoUsd], *, at_ms: int) -> None:
         """Notes in the background what is due, in the windows that `at_ms` is in."""
@@ -36,17 +34,16 @@ class Alerts:
                 name = (subject, budget, window(budget.per, at_ms)[0], percent)
                 if name not in self._known:
                     self._know(name)
-                    self._soon(self._note(name, spent_nano_usd, at_ms))
+                    self._background.schedule(self._note(name, spent_nano_usd, at_ms))
 
     def look_up(self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int) -> None:
         """Likewise, after looking up what is spent."""
         if any(each.alerts for each in budgets):
-            self._soon(self._look_up(subject, budgets, at_ms))
+            self._background.schedule(self._look_up(subject, budgets, at_ms))
 
     async def aclose(self) -> None:
-        """Waits for what goes on in the background."""
-        while self._background:
-            await asyncio.wait(self._background)
+        """Wait for what goes on in the background."""
+        await self._background.close()
 
     async def _look_up(self, subject: Subject, budgets: Sequence[Budget], at_ms: int) -> None:
         try:
@@ -69,8 +66,3 @@ class Alerts:
         if len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[name] = None
-
-    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)

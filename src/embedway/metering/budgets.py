@@ -7,6 +7,7 @@ is leased of the database, once for all who wait for it. What nobody uses is giv
 import asyncio
 from collections.abc import Callable, Sequence
 
+from embedway.concurrency.background import BackgroundTasks
 from embedway.core.budgets import Budget
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.money import NanoUsd
@@ -14,7 +15,7 @@ from embedway.core.subjects import Subject
 from embedway.metering.alerts import Alerts, OnAlert
 from embedway.metering.purses import Purses, SharedPurse
 from embedway.metering.spent import end_ms, is_spent, refusal
-from embedway.ports.storage import Holds
+from embedway.storage.holds import SqlHolds
 
 Owed = Sequence[tuple[Subject, tuple[Budget, ...]]]
 """Whose budgets a request is to be within."""
@@ -32,17 +33,16 @@ class Budgets:
 
     def __init__(
         self,
-        holds: Holds,
+        holds: SqlHolds,
         *,
         now_ms: Callable[[], int],
         on_alert: OnAlert = lambda _subject, _budget, _percent, _spent: None,
     ) -> None:
-        """Takes what the database holds, the time, and who is told of alerts."""
         self._holds = holds
         self._now_ms = now_ms
         self._alerts = Alerts(holds, on_alert)
         self._purses = Purses(holds, alerts=self._alerts, now_ms=now_ms)
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
 
     def check(self, owed: Owed) -> None:
         """Refuses a request that costs anything, if it is known to be refused, without any I/O.
@@ -101,9 +101,8 @@ class Budgets:
         await self._purses.rest()
 
     async def aclose(self) -> None:
-        """Gives everything back, once nothing is under way."""
-        if self._background:
-            await asyncio.wait(self._background)
+        """Give everything back, once nothing is under way."""
+        await self._background.close()
         await self._purses.aclose()
         await self._alerts.aclose()
 
@@ -114,9 +113,7 @@ class Budgets:
             if not task.cancelled() and task.exception() is None:
                 self.settle(owed, reserved_nano_usd=cost_nano_usd, spent_nano_usd=0)
 
-        task = asyncio.ensure_future(self._take(owed, cost_nano_usd, at_ms))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task = self._background.schedule(self._take(owed, cost_nano_usd, at_ms))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from embedway.core.budgets import Budget, window
 from embedway.core.money import NanoUsd
-from embedway.ports.storage import Lease
+from embedway.storage.holds import Lease
 
 MARGIN_MS = 15_000
 """So long before the database lets go of a hold, this process does not rely on it any more."""

@@ -11,7 +11,7 @@ from embedway.core.money import NanoUsd
 from embedway.core.subjects import Subject
 from embedway.metering.alerts import Alerts
 from embedway.metering.purse import Purse
-from embedway.ports.storage import Holds, Lease
+from embedway.storage.holds import Lease, SqlHolds
 
 REST_S = 2.0
 """What nobody took anything out of for so long is given back."""
@@ -40,7 +40,7 @@ class SharedPurse(Purse):
 class Purses:
     """By their subjects."""
 
-    def __init__(self, holds: Holds, *, alerts: Alerts, now_ms: Callable[[], int]) -> None:
+    def __init__(self, holds: SqlHolds, *, alerts: Alerts, now_ms: Callable[[], int]) -> None:
         """Args name what it needs."""
         self._holds = holds
         self._alerts = alerts

@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 
 from embedway.core.errors import Overloaded, RateLimited, TokenRateLimited, shown
-from embedway.core.limits import Limit, Meter, Standing
+from embedway.core.limits import Limit, Meter, Of, Per, Standing
 from embedway.core.subjects import Subject
 from embedway.metering.slots import Window, Windows
+from embedway.ports.limiter import Reservation
 from embedway.wire.rate_headers import rate_headers
 
 Counted = Sequence[Window | None]
@@ -106,6 +107,29 @@ def stands(
             )
         )
     return standings
+
+
+def reservation(
+    request: Request, windows: Counted, *, now_ms: int, replicas: int = 1
+) -> Reservation:
+    """What is told of a request that is counted in `windows`."""
+    return Reservation(
+        meters=request.meters,
+        tokens=request.tokens,
+        at_ms=now_ms,
+        standings=stands(request.meters, windows, now_ms=now_ms, replicas=replicas),
+    )
+
+
+def strictest(meters: Sequence[Meter]) -> Sequence[Meter]:
+    """Keep the least of limits that differ only in their amount, for they share one count."""
+    least: dict[tuple[Subject, Of, Per], Meter] = {}
+    for meter in meters:
+        name = (meter.subject, meter.limit.of, meter.limit.per)
+        known = least.get(name)
+        if known is None or meter.limit.amount < known.limit.amount:
+            least[name] = meter
+    return list(least.values())
 
 
 def refusal(request: Request, windows: Counted, *, now_ms: int, replicas: int = 1) -> RateLimited:

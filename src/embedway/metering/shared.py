@@ -9,14 +9,14 @@ process had not heard of the others when it was cut off. Knows no Redis.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
+from embedway.concurrency.background import BackgroundTasks
 from embedway.core import clock
 from embedway.core.errors import RateLimited
-from embedway.core.limits import SLOT_MS, Meter, Of, Per
-from embedway.core.subjects import Subject
+from embedway.core.limits import SLOT_MS, Meter
 from embedway.metering.part import Part, window_of
 from embedway.metering.refusal import (
     Request,
@@ -24,7 +24,8 @@ from embedway.metering.refusal import (
     refuse_full,
     refuse_never,
     refuse_uncountable,
-    stands,
+    reservation,
+    strictest,
 )
 from embedway.metering.slots import MAX_METERS, Window, Windows
 from embedway.ports.limiter import Ask, Reservation, SharedCounts, SharedCountsAway, Told
@@ -53,7 +54,7 @@ class SharedLimiter:
         on_away: Callable[[str | None], None] = lambda _: None,
         max_meters: int = MAX_METERS,
     ) -> None:
-        """Args name what it needs.
+        """Count nothing until `start`.
 
         Args:
             counts: What all processes count together.
@@ -80,7 +81,7 @@ class SharedLimiter:
         """What this process counted and the shared count does not know of."""
         self._changes: dict[Meter, dict[int, int]] = {}
         self._telling = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
         self._beating: asyncio.Task[None] | None = None
 
     @property
@@ -96,14 +97,13 @@ class SharedLimiter:
             self._on_away(str(error))
         else:
             self._together()
-        self._beating = self._soon(self._beat())
+        self._beating = self._background.schedule(self._beat())
 
     async def aclose(self) -> None:
         """Tells what is still to be told, and takes leave."""
         if self._beating:
             self._beating.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._background.close()
         await self._counts.aclose()
 
     def check(self, meters: Sequence[Meter], *, tokens: int, at_most: int | None = None) -> None:
@@ -122,7 +122,7 @@ class SharedLimiter:
     async def reserve(self, meters: Sequence[Meter], *, tokens: int) -> Reservation:
         """See `embedway.ports.limiter.Limiter.reserve`."""
         refuse_never(meters, tokens)
-        request = Request(meters=_each_once(meters), tokens=tokens, at_most=tokens)
+        request = Request(meters=strictest(meters), tokens=tokens, at_most=tokens)
         now_ms = self._now_ms()
         refuse_uncountable(request.meters, self._parts, now_ms)
         taken = self._state != "together"
@@ -162,7 +162,7 @@ class SharedLimiter:
                 changes[slot] = changes.get(slot, 0) + more
         if self._changes and not self._telling:
             self._telling = True
-            self._soon(self._tell_changes())
+            self._background.schedule(self._tell_changes())
 
     async def pulse(self) -> None:
         """Lets the others hear of this process; tries whether the shared count is back."""
@@ -266,7 +266,6 @@ class SharedLimiter:
 
     def _counted(self, request: Request, told: Told, *, taken: bool) -> Reservation:
         """Notes what was counted together."""
-        windows: list[Window] = []
         for meter, total in zip(request.meters, told.totals, strict=True):
             asked = meter.limit.asked(request.tokens)
             part = self._parts.used(meter, told.now_ms)
@@ -275,19 +274,10 @@ class SharedLimiter:
             if self._state != "together" and not taken:
                 # It was left while this request was under way.
                 self._share(part).add(self._now_ms(), asked)
-            windows.append(window_of(meter.limit.per, total))
-        return Reservation(
-            meters=request.meters,
-            tokens=request.tokens,
-            at_ms=told.now_ms,
-            standings=stands(request.meters, windows, now_ms=told.now_ms),
-        )
+        return reservation(request, _windows(request, told), now_ms=told.now_ms)
 
     def _refused(self, request: Request, told: Told) -> RateLimited:
-        windows = [
-            window_of(meter.limit.per, total)
-            for meter, total in zip(request.meters, told.totals, strict=True)
-        ]
+        windows = _windows(request, told)
         for meter, total, window in zip(request.meters, told.totals, windows, strict=True):
             # Who never was let in is not kept: names of end users are easily made up.
             if total and self._parts.has_room(meter, told.now_ms):
@@ -342,29 +332,15 @@ class SharedLimiter:
             shares.append(self._share(part))
             part.add(now_ms, meter.limit.asked(request.tokens))
             self._untold[part] = meter
-        return Reservation(
-            meters=request.meters,
-            tokens=request.tokens,
-            at_ms=now_ms,
-            standings=stands(request.meters, shares, now_ms=now_ms, replicas=self._replicas),
-        )
-
-    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return reservation(request, shares, now_ms=now_ms, replicas=self._replicas)
 
 
-def _each_once(meters: Sequence[Meter]) -> Sequence[Meter]:
-    """Of limits that differ only in their amount the least, for what is counted is one."""
-    least: dict[tuple[Subject, Of, Per], Meter] = {}
-    for meter in meters:
-        name = (meter.subject, meter.limit.of, meter.limit.per)
-        known = least.get(name)
-        if known is None or meter.limit.amount < known.limit.amount:
-            least[name] = meter
-    return list(least.values())
+def _windows(request: Request, told: Told) -> list[Window]:
+    """What all processes counted of each meter of `request`."""
+    return [
+        window_of(meter.limit.per, total)
+        for meter, total in zip(request.meters, told.totals, strict=True)
+    ]
 
 
 def _all_of(part: Part, meter: Meter, *, amount: int = 0) -> Ask:

@@ -7,7 +7,7 @@ from embedway.core.budgets import Budget, window
 from embedway.core.errors import BudgetSpent
 from embedway.core.money import NanoUsd, as_usd
 from embedway.core.subjects import Subject
-from embedway.ports.storage import Lease
+from embedway.storage.holds import Lease
 
 
 def is_spent(lease: Lease, cost_nano_usd: NanoUsd) -> bool:

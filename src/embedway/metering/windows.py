@@ -10,7 +10,8 @@ from embedway.metering.refusal import (
     refuse_full,
     refuse_never,
     refuse_uncountable,
-    stands,
+    reservation,
+    strictest,
 )
 from embedway.metering.slots import MAX_METERS, Steady, Window, Windows
 from embedway.ports.limiter import Reservation
@@ -44,22 +45,13 @@ class MemoryLimiter:
     async def reserve(self, meters: Sequence[Meter], *, tokens: int) -> Reservation:
         """See `embedway.ports.limiter.Limiter.reserve`."""
         now_ms = self._now_ms()
-        kept = self._refuse(Request(meters=meters, tokens=tokens, at_most=tokens), now_ms)
-        if None in kept:
-            refuse_uncountable(meters, self._windows, now_ms)
-        windows: list[Window] = []
-        for meter in meters:
-            window = self._windows.used(meter, now_ms)
-            # Of two limits that differ only in their amount, what is counted is one.
-            if window not in windows:
-                window.add(now_ms, meter.limit.asked(tokens))
-            windows.append(window)
-        return Reservation(
-            meters=meters,
-            tokens=tokens,
-            at_ms=now_ms,
-            standings=stands(meters, windows, now_ms=now_ms),
-        )
+        request = Request(meters=strictest(meters), tokens=tokens, at_most=tokens)
+        if None in self._refuse(request, now_ms):
+            refuse_uncountable(request.meters, self._windows, now_ms)
+        windows = [self._windows.used(meter, now_ms) for meter in request.meters]
+        for meter, window in zip(request.meters, windows, strict=True):
+            window.add(now_ms, meter.limit.asked(tokens))
+        return reservation(request, windows, now_ms=now_ms)
 
     async def settle(self, reservation: Reservation, *, tokens: int) -> None:
         """See `embedway.ports.limiter.Limiter.settle`."""

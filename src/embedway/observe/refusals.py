@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.refusals import QUARTER_MS, Refusal
-from embedway.ports.storage import RefusalStore
+from embedway.storage.refusals import SqlRefusals
 
 WRITE_EVERY_S = 2.0
 """How often sums are written. A process that is killed loses the counts since the last time."""
@@ -23,7 +23,7 @@ class RefusalCounts:
 
     def __init__(
         self,
-        store: RefusalStore,
+        store: SqlRefusals,
         *,
         now_ms: Callable[[], int],
         write_every_s: float = WRITE_EVERY_S,

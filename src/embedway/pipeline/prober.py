@@ -20,9 +20,9 @@ from embedway.pipeline.calls import Calls
 from embedway.pipeline.probes import Probes, Record
 from embedway.pipeline.settling import OnEvent, Settling
 from embedway.ports.engine import Engine, Tokenizer
-from embedway.ports.storage import SpaceStore
 from embedway.routing.canaries import NORM_TOLERANCE
 from embedway.routing.spaces import Membership, Spaces
+from embedway.storage.spaces import SqlSpaces
 
 REST_S = 30
 """After a failed probe, doubled for each that follows, no background probe is begun."""
@@ -57,7 +57,7 @@ class Prober:
         self,
         *,
         spaces: Spaces,
-        store: SpaceStore,
+        store: SqlSpaces,
         calls: Calls,
         engines: Mapping[str, Engine],
         tokenizers: Mapping[str, Tokenizer],

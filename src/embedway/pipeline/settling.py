@@ -17,11 +17,11 @@ from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof, Reference
 from embedway.pipeline.probes import Probes
-from embedway.ports.storage import SpaceStore
 from embedway.routing import canaries
 from embedway.routing.canaries import CANARIES
 from embedway.routing.spaces import Membership, Spaces
 from embedway.routing.verdict import Probe, judged
+from embedway.storage.spaces import SqlSpaces
 
 Event = Literal["proven", "differs", "drifted", "released"]
 OnEvent = Callable[[Event, Served, Membership], None]
@@ -36,7 +36,7 @@ class Settling:
         self,
         *,
         spaces: Spaces,
-        store: SpaceStore,
+        store: SqlSpaces,
         probes: Probes,
         prove: Callable[[Served, InputType | None], Awaitable[Membership]],
         load: Callable[[], Awaitable[None]],

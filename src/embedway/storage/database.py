@@ -25,6 +25,9 @@ from embedway.storage.sqlite import Durability
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+DEVELOPMENT_REVISIONS = frozenset(f"{number:04}" for number in range(1, 9))
+"""The revisions that databases had before the first release."""
+
 _SQLITE = "sqlite"
 _ALEMBIC = Lock()  # while it upgrades, Alembic keeps the database in globals of its own
 
@@ -134,10 +137,10 @@ def unbounded(connection: Connection) -> None:
 
 
 def revisions(engine: Engine) -> tuple[str | None, list[str]]:
-    """The revision that the tables are of, if any, and those that come after it, in order.
+    """Return the revision of the tables, None without tables, and the later revisions in order.
 
     Raises:
-        DatabaseError: It cannot be reached, or was written by a newer Embedway.
+        DatabaseError: The database cannot be reached, or a newer or unreleased Embedway wrote it.
     """
     script = ScriptDirectory.from_config(_config())
     known = [each.revision for each in script.walk_revisions()][::-1]
@@ -145,6 +148,12 @@ def revisions(engine: Engine) -> tuple[str | None, list[str]]:
         current = MigrationContext.configure(connection).get_current_revision()
     if current is None:
         return None, known
+    if current in DEVELOPMENT_REVISIONS:
+        raise DatabaseError(
+            f"The database {shown(engine)} was made by an Embedway from before the first release: "
+            f"its revision is {current}, which cannot be upgraded. Name another database with "
+            "EMBEDWAY_DATA_DIR or EMBEDWAY_DATABASE_URL, and make it: embedway db init"
+        )
     if current not in known:
         raise DatabaseError(
             f"The database {shown(engine)} was written by a newer Embedway: its revision is "

@@ -21,7 +21,10 @@ UNREADABLE = "Keys cannot be checked right now. Try again."
 
 
 class SqlDirectory:
-    """The directory of `embedway.ports.storage.Directory` on a SQL database."""
+    """Looks up keys, projects and end users.
+
+    Methods raise `StorageUnavailable` if the database cannot be read.
+    """
 
     def __init__(self, engine: Engine, *, availability: Availability | None = None) -> None:
         self._engine = engine
@@ -30,24 +33,24 @@ class SqlDirectory:
         )
 
     async def by_digest(self, digest: bytes) -> Held | None:
-        """See `embedway.ports.storage.Directory.by_digest`."""
+        """Return the key that the secret of this digest opens, in whatever state it is."""
         either = (keys.c.digest == digest) | (keys.c.previous_digest == digest)
         held = await self._read(lambda connection: _held(connection, either))
         return held and msgspec.structs.replace(held, key=held.key.opened_by(digest))
 
     async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
-        """See `embedway.ports.storage.Directory.known`."""
+        """Return those of `digests` that belong to a key's secret, new or old."""
         now = select(keys.c.digest).where(keys.c.digest.in_(digests))
         before = select(keys.c.previous_digest).where(keys.c.previous_digest.in_(digests))
         query = now.union_all(before)
         return await self._read(lambda connection: set(connection.execute(query).scalars()))
 
     async def by_id(self, key_id: str) -> Held | None:
-        """See `embedway.ports.storage.Directory.by_id`."""
+        """Return the key with this id, in whatever state it is."""
         return await self._read(lambda connection: _held(connection, keys.c.id == key_id))
 
     async def project(self, project_id: str) -> tuple[Project, bool] | None:
-        """See `embedway.ports.storage.Directory.project`."""
+        """Return the project, archived or not, and whether any of its end users has a record."""
         return await self._read(lambda connection: _project(connection, project_id))
 
     async def end_user(self, project_id: str, id: str) -> EndUser | None:

@@ -1,19 +1,20 @@
-"""What processes hold of budgets at rest.
+"""Stores what processes hold of budgets, so that all together never spend more than there is.
 
-A hold that its process did not renew in time counts until somebody deletes it, which happens only
-under the lock of its subject. So whoever finds its own row has held it all along, whatever the
-clocks say. Knows nothing of requests.
+A hold belongs to one process and subject, and counts as spent for every other process. The ledger
+lessens it by what is charged. A hold that its process did not renew in time counts until somebody
+deletes it, which happens only under the lock of its subject. So a process that finds its own row
+has held it all along, whatever the clocks say. Amounts are nano-USD, times are ms since the epoch.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+import msgspec
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from embedway.core.budgets import Budget, window
 from embedway.core.money import NanoUsd
 from embedway.core.subjects import Subject
-from embedway.ports.storage import Lease
 from embedway.storage.availability import Availability
 from embedway.storage.database import writing
 from embedway.storage.past import PastSums
@@ -31,8 +32,29 @@ FORGOTTEN_MS = 3_600_000
 UNREADABLE = "Budgets cannot be checked right now. Try again."
 
 
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of asking to hold a part of budgets."""
+
+    granted_nano_usd: NanoUsd
+    """What this process now holds beside what is in use; 0 if not even what is needed is left."""
+    spent: Mapping[Budget, NanoUsd]
+    """What the ledger has for each budget in its window."""
+    held_nano_usd: NanoUsd
+    """What all processes hold for requests under way or to come, without what is granted."""
+    at_ms: int
+    """The time whose windows these are, and those that come after."""
+    expires_ms: int
+    """When the hold expires unless renewed."""
+    lapsed: bool
+    """Whether the database had released what this process held before."""
+
+
 class SqlHolds:
-    """The holds of `embedway.ports.storage.Holds` on a SQL database."""
+    """The holds of one process.
+
+    Methods raise `StorageUnavailable` if the database cannot be reached; `lease` and `give_back`
+    raise `CommitInDoubt` if they may have changed something nonetheless.
+    """
 
     def __init__(
         self,
@@ -61,7 +83,16 @@ class SqlHolds:
         wanted: NanoUsd,
         unused: NanoUsd | None,
     ) -> Lease:
-        """See `embedway.ports.storage.Holds.lease`."""
+        """Give back what is not in use, and hold at least `needed` of all `budgets`, or nothing.
+
+        Args:
+            subject: Whose budgets.
+            budgets: As they are now.
+            at_ms: When the request that needs it had been read.
+            needed: The cost of this request.
+            wanted: The cost of requests to come. A part of it is granted, less as less is left.
+            unused: What of the hold is not in use; None for all of it, whatever it is.
+        """
 
         def lease(about_to_commit: Callable[[], None]) -> Lease:
             at = min(at_ms, self._now_ms())
@@ -90,7 +121,7 @@ class SqlHolds:
         return await self._threads.write(lease)
 
     async def give_back(self, unused: Mapping[Subject, NanoUsd]) -> Mapping[Subject, int]:
-        """See `embedway.ports.storage.Holds.give_back`."""
+        """Hold so much less and renew the rest; return when each expires that had not lapsed."""
         changes = {str(subject): amount for subject, amount in unused.items()}
 
         def give_back(about_to_commit: Callable[[], None]) -> Mapping[Subject, int]:
@@ -114,7 +145,7 @@ class SqlHolds:
         return await self._threads.write(give_back)
 
     async def leave(self, subjects: Collection[Subject]) -> None:
-        """See `embedway.ports.storage.Holds.leave`."""
+        """Hold nothing of these any more."""
 
         def leave() -> None:
             with self._engine.begin() as connection:
@@ -133,7 +164,7 @@ class SqlHolds:
     async def spent(
         self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int
     ) -> Mapping[Budget, NanoUsd]:
-        """See `embedway.ports.storage.Holds.spent`."""
+        """Return what the ledger has for each budget in the window that `at_ms` is in."""
 
         def spent() -> Mapping[Budget, NanoUsd]:
             past = self._past.of(subject, budgets, at_ms=at_ms, now_ms=self._now_ms())
@@ -144,7 +175,7 @@ class SqlHolds:
         return await self._threads.run(spent)
 
     async def alerted(self, subject: Subject, budget: Budget, *, percent: int, at_ms: int) -> bool:
-        """See `embedway.ports.storage.Holds.alerted`."""
+        """Note that a budget reached `percent` in the window of `at_ms`; False if noted before."""
         row = {
             "subject": str(subject),
             "per": budget.per,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, select
 
 from embedway.core.audit import Act
 from embedway.core.keys import Key
@@ -94,13 +94,3 @@ class SqlKeys:
         with self._engine.connect() as connection:
             rows = connection.execute(select(keys).order_by(keys.c.created_ms, keys.c.id))
             return [records.read(row, Key) for row in rows.mappings()]
-
-    def revoke(self, key_id: str, *, at_ms: int) -> bool:
-        """Revokes a key for good; False if there is none of this id that is not revoked yet."""
-        with self._engine.begin() as connection:
-            revoked = connection.execute(
-                update(keys)
-                .where(keys.c.id == key_id, keys.c.revoked_ms.is_(None))
-                .values(revoked_ms=at_ms)
-            )
-            return revoked.rowcount == 1

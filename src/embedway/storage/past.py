@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine
 
 from embedway.core.budgets import Budget, window
 from embedway.core.money import NanoUsd
 from embedway.core.subjects import Subject
-from embedway.storage.standing import Past, usage_of
+from embedway.storage.standing import Past, cost_between
 
 DAY_MS = 86_400_000
 OPEN_DAYS = 2
@@ -45,12 +45,8 @@ class PastSums:
         name = (subject, start_ms, until_ms)
         summed_ms, spent = self._kept.get(name, (0, 0))
         if not 0 <= now_ms - summed_ms < KEPT_MS:
-            table, whose = usage_of(subject)
-            query = select(func.coalesce(func.sum(table.c.cost_nano_usd), 0)).where(
-                *whose, table.c.at_ms >= start_ms, table.c.at_ms < until_ms
-            )
             with self._engine.connect() as connection:
-                spent = int(connection.execute(query).scalar_one())
+                spent = cost_between(connection, subject, start_ms, until_ms)
             self._keep(name, now_ms, spent)
         return spent
 

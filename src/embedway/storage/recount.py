@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
-    BigInteger,
     Connection,
     Engine,
     Select,
-    cast,
+    case,
     delete,
     func,
     insert,
@@ -25,7 +24,7 @@ from sqlalchemy import (
 
 from embedway.storage import database
 from embedway.storage.retention import LOCK
-from embedway.storage.rollups import DAY_MS, ROLLUPS, Rollup, summed
+from embedway.storage.rollups import DAY_MS, ROLLUPS, Rollup, integer_sum, summed
 from embedway.storage.tables import SUMS, usage
 from embedway.storage.usage import kept_from_ms
 
@@ -100,29 +99,21 @@ def _next(engine: Engine, from_ms: int) -> int | None:
 
 def _compared(rollup: Rollup, day_ms: int) -> Select[Any]:
     """Rows of the primary key, what is kept and what the lines say, where these differ."""
-    at_ms, end_ms = rollup.table.c.at_ms, day_ms + DAY_MS
-    nothing = [literal(0, BigInteger)] * len(SUMS)
-    kept = select(
-        *(rollup.table.c[name] for name in rollup.by),
-        *(rollup.table.c[name].label(f"kept_{name}") for name in SUMS),
-        *(zero.label(f"lines_{name}") for name, zero in zip(SUMS, nothing, strict=True)),
-    ).where(at_ms >= day_ms, at_ms < end_ms)
-    of_lines = (
-        summed(rollup).where(usage.c.at_ms >= day_ms, usage.c.at_ms < end_ms).subquery("of_lines")
-    )
-    lines = select(
-        *(of_lines.c[name] for name in rollup.by),
-        *(zero.label(f"kept_{name}") for name, zero in zip(SUMS, nothing, strict=True)),
-        *(of_lines.c[name].label(f"lines_{name}") for name in SUMS),
-    )
-    both = union_all(kept, lines).subquery("both")
-    keys = [both.c[name] for name in rollup.by]
-    sums = [
-        [cast(func.sum(both.c[f"{side}_{name}"]), BigInteger) for name in SUMS]
-        for side in ("kept", "lines")
+    end_ms = day_ms + DAY_MS
+    kept = select(rollup.table).where(rollup.table.c.at_ms >= day_ms, rollup.table.c.at_ms < end_ms)
+    lines = summed(rollup).where(usage.c.at_ms >= day_ms, usage.c.at_ms < end_ms)
+    sides = [
+        select(*(rows.c[name] for name in (*rollup.by, *SUMS)), literal(side).label("side"))
+        for side, rows in enumerate((kept.subquery("kept"), lines.subquery("of_lines")))
     ]
-    differs = or_(*(one != other for one, other in zip(*sums, strict=True)))
-    return select(*keys, *sums[0], *sums[1]).group_by(*keys).having(differs).order_by(*keys)
+    both = union_all(*sides).subquery("both")
+    keys = [both.c[name] for name in rollup.by]
+    before, after = (
+        [integer_sum(case((both.c.side == side, both.c[name]), else_=0)) for name in SUMS]
+        for side in range(2)
+    )
+    differs = or_(*(one != other for one, other in zip(before, after, strict=True)))
+    return select(*keys, *before, *after).group_by(*keys).having(differs).order_by(*keys)
 
 
 def _told(rollup: Rollup, row: Sequence[int | str]) -> Iterator[Difference]:

@@ -20,7 +20,7 @@ _ADD = text(
 
 
 class SqlRefusals:
-    """The counts of `embedway.ports.storage.RefusalStore` in a SQL database."""
+    """The counts of refused requests in the database."""
 
     def __init__(self, engine: Engine, *, availability: Availability | None = None) -> None:
         self._engine = engine
@@ -32,7 +32,12 @@ class SqlRefusals:
         )
 
     async def add(self, counts: Mapping[Refusal, int]) -> None:
-        """See `embedway.ports.storage.RefusalStore.add`."""
+        """Add to the counts that are stored: all of these, or none.
+
+        Raises:
+            CommitInDoubt: They may be added already.
+            StorageUnavailable: They are not added.
+        """
         # In order, so that two processes never wait for each other's rows.
         rows: list[dict[str, Any]] = [
             msgspec.structs.asdict(refusal) | {"requests": requests}

@@ -1,15 +1,15 @@
 """What the ledger's lines are summed into: per hour and per day, with and without end users.
 
-Owns the rules of these sums, in Python for lines that come in and in SQL for those that are kept.
-Knows nothing of when either is used.
+Owns the rules of these sums, written once for lines that come in and for those in the database.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import add, attrgetter, neg
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, Table, case, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, Table, case, cast, func, select
 
 from embedway.core.usage import ANSWERED, UsageLine
 from embedway.storage.tables import (
@@ -67,9 +67,9 @@ def added(
     """
     hours: dict[Key, Sums] = {}
     for line in lines:
-        _add(hours, _hour(line), _sums(line))
+        _add(hours, _hour(line), _sums(line, _choose))
     for line in removed:
-        _add(hours, _hour(line), tuple(map(neg, _sums(line))))
+        _add(hours, _hour(line), tuple(map(neg, _sums(line, _choose))))
     return [sorted(_merged(hours, each).items()) for each in ROLLUPS]
 
 
@@ -82,8 +82,18 @@ def summed(rollup: Rollup) -> Select[Any]:
     """What the rows of `rollup` should be, from the lines; to be bounded by `usage.c.at_ms`."""
     begins = (usage.c.at_ms - usage.c.at_ms % rollup.width_ms).label("at_ms")
     groups = [begins, *(usage.c[name] for name in rollup.by[1:])]
-    sums = (func.sum(value).label(name) for name, value in zip(SUMS, _columns(), strict=True))
-    return select(*groups, *sums).group_by(*groups)
+    return select(*groups, *sums_of(usage)).group_by(*groups)
+
+
+def sums_of(table: Table) -> list[ColumnElement[int]]:
+    """The `SUMS` over rows of `usage` or of a roll-up, so that both say the same."""
+    values = _IN_SQL if table is usage else [table.c[name] for name in SUMS]
+    return [integer_sum(value).label(name) for name, value in zip(SUMS, values, strict=True)]
+
+
+def integer_sum(value: ColumnElement[int]) -> ColumnElement[int]:
+    """The sum of `value`, which Postgres alone would make a decimal."""
+    return cast(func.sum(value), BigInteger)
 
 
 def _merged(hours: dict[Key, Sums], rollup: Rollup) -> dict[Key, Sums]:
@@ -104,36 +114,40 @@ def _add(into: dict[Key, Sums], key: Key, sums: Sums) -> None:
     into[key] = tuple(map(add, before, sums)) if before else sums
 
 
-def _sums(line: UsageLine) -> Sums:
-    # A probe of a deployment, of no key, is nobody's request.
-    asked = line.line == 0 and line.key_id != ""
-    if line.status != ANSWERED:
-        return (
-            0, int(asked), 0, 0, 0, 0, 0, 0,
-            line.upstream_cost_nano_usd, line.calls, line.failed_calls,
-        )  # fmt: skip
-    tokens = line.tokens
+def _sums(line: Any, choose: Callable[[Any, Any, Any], Any]) -> tuple[Any, ...]:
+    """What a line adds to each of `SUMS`: numbers, or SQL for a line of columns.
+
+    Args:
+        line: The line.
+        choose: Returns its second argument if the first is true, else its third.
+    """
+
+    def if_answered(value: Any) -> Any:
+        return choose(line.status == ANSWERED, value, 0)
+
+    # A probe of a deployment has no key, and is nobody's request.
+    requests = choose((line.line == 0) & (line.key_id != ""), 1, 0)
     return (
-        int(asked), 0, line.items, tokens, line.cached_tokens,
-        tokens if line.estimated else 0, 0 if line.priced else tokens, line.cost_nano_usd,
-        line.upstream_cost_nano_usd, line.calls, line.failed_calls,
-    )  # fmt: skip
-
-
-def _columns() -> list[ColumnElement[int]]:
-    """As `_sums`, of the lines in the database."""
-    line = usage.c
-    answered = line.status == ANSWERED
-    asked = (line.line == 0) & (line.key_id != "")
-    where = (
-        (asked & answered, 1),
-        (asked & ~answered, 1),
-        (answered, line["items"]),
-        (answered, line.tokens),
-        (answered, line.cached_tokens),
-        (answered & line.estimated, line.tokens),
-        (answered & ~line.priced, line.tokens),
-        (answered, line.cost_nano_usd),
+        if_answered(requests),
+        choose(line.status == ANSWERED, 0, requests),
+        if_answered(line.items),
+        if_answered(line.tokens),
+        if_answered(line.cached_tokens),
+        if_answered(choose(line.estimated, line.tokens, 0)),
+        if_answered(choose(line.priced, 0, line.tokens)),
+        if_answered(line.cost_nano_usd),
+        line.upstream_cost_nano_usd,
+        line.calls,
+        line.failed_calls,
     )
-    counted = [case((which, value), else_=0) for which, value in where]
-    return [*counted, line.upstream_cost_nano_usd, line.calls, line.failed_calls]
+
+
+def _choose(condition: object, value: int, other: int) -> int:
+    return value if condition else other
+
+
+# A namespace, for `usage.c.items` is a method.
+_IN_SQL: Sequence[ColumnElement[int]] = _sums(
+    SimpleNamespace(**{column.name: column for column in usage.c}),
+    lambda condition, value, other: case((condition, value), else_=other),
+)

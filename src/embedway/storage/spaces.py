@@ -21,7 +21,10 @@ NO_INPUT_TYPE = "none"
 
 
 class SqlSpaces:
-    """The store of `embedway.ports.storage.SpaceStore` on a SQL database."""
+    """The references of vector spaces, and the results of probes.
+
+    Methods raise `StorageUnavailable` if the database cannot be read or written.
+    """
 
     def __init__(self, engine: Engine, *, availability: Availability | None = None) -> None:
         self._engine = engine
@@ -35,7 +38,7 @@ class SqlSpaces:
     async def load(
         self, *, known: Collection[ReferenceKey] = ()
     ) -> tuple[Sequence[Reference], Sequence[Proof]]:
-        """See `embedway.ports.storage.SpaceStore.load`."""
+        """Return all references but those that are `known`, which never change, and all proofs."""
 
         def load() -> tuple[Sequence[Reference], Sequence[Proof]]:
             with self._engine.connect() as connection:
@@ -49,7 +52,7 @@ class SqlSpaces:
         return await self._threads.run(load)
 
     async def keep_reference(self, reference: Reference) -> Reference:
-        """See `embedway.ports.storage.SpaceStore.keep_reference`."""
+        """Store `reference` unless the same texts have one; return the one that is stored."""
 
         def keep(connection: Connection) -> Reference:
             row = _reference_row(reference)
@@ -62,7 +65,7 @@ class SqlSpaces:
         return await self._transaction(keep)
 
     async def keep_proof(self, proof: Proof, *, release: bool = False) -> Proof:
-        """See `embedway.ports.storage.SpaceStore.keep_proof`."""
+        """Store `proof`, but keep one of drift until `release`; return the one that is stored."""
 
         def keep(connection: Connection) -> Proof:
             row = _proof_row(proof)

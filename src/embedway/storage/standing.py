@@ -92,6 +92,19 @@ def standing(
     )
 
 
+def cost_between(
+    connection: Connection, subject: Subject, start_ms: int, end_ms: int | None = None
+) -> NanoUsd:
+    """What a subject spent on the days from `start_ms` up to but without `end_ms`."""
+    table, whose = usage_of(subject)
+    query = select(func.coalesce(func.sum(table.c.cost_nano_usd), 0)).where(
+        *whose, table.c.at_ms >= start_ms
+    )
+    if end_ms is not None:
+        query = query.where(table.c.at_ms < end_ms)
+    return int(connection.execute(query).scalar_one())
+
+
 def usage_of(subject: Subject) -> tuple[Table, Sequence[ColumnElement[bool]]]:
     """Where the usage of a subject is, and which it is."""
     match subject.kind:

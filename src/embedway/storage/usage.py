@@ -10,7 +10,6 @@ from operator import add
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Connection,
     Engine,
@@ -40,9 +39,9 @@ from embedway.core.report import (
     Refused,
     Usage,
 )
-from embedway.storage import database, rollups, tables
+from embedway.storage import database, tables
+from embedway.storage.rollups import integer_sum, sums_of
 from embedway.storage.tables import (
-    SUMS,
     installation,
     refusals,
     usage,
@@ -307,26 +306,15 @@ def _select(
         (run.bucket + (at_ms - run.span.start_ms) // run.part_ms).label("bucket"),
         *(_value(connection, table, each) for each in query.by),
     ]
+    sums = [integer_sum(table.c.requests)] if table is refusals else sums_of(table)
     chosen = (
-        select(*groups, *_sums(table))
+        select(*groups, *sums)
         .where(at_ms >= run.span.start_ms, at_ms < run.span.end_ms)
         .where(*(_is_one(connection, table, each) for each in query.where))
         # By number: written twice, Postgres takes two values that are bound for two things.
         .group_by(*(literal_column(str(each + 1), Integer) for each in range(len(groups))))
     )
     return chosen if most is None else chosen.limit(most + 1)
-
-
-def _sums(table: Table) -> list[ColumnElement[int]]:
-    if table is usage:
-        # Those that make a roll-up, whichever: so that lines and roll-ups say the same.
-        made = rollups.summed(rollups.ROLLUPS[0]).selected_columns
-        sums = [made[name] for name in SUMS]
-    else:
-        names = ("requests",) if table is refusals else SUMS
-        sums = [func.sum(table.c[name]) for name in names]
-    # Postgres sums to a decimal.
-    return [cast(each, BigInteger) for each in sums]
 
 
 def _value(connection: Connection, table: Table, of: Dimension) -> ColumnElement[Any]:
