@@ -7,6 +7,7 @@ folder and standard streams that it is given, and nothing that another command l
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import select
@@ -124,8 +125,13 @@ def _forking() -> str:
 def _serve(path: str) -> None:
     """Forks for each connection until standard input ends, as it does when the tests end."""
     # Whoever only asks need not load these. The second is what `serve` alone loads.
+    import pydantic.v1  # noqa: F401, PLC0415
+
     from embedway.cli import app, server  # noqa: F401, PLC0415
 
+    # No child's garbage collector is to go through what is loaded, and so copy it.
+    gc.collect()
+    gc.freeze()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen(64)
