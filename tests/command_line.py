@@ -7,6 +7,7 @@ folder and standard streams that it is given, and nothing that another command l
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import json
 import os
@@ -18,6 +19,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -157,6 +159,10 @@ def _watch(connection: socket.socket, app: Callable[[], None]) -> None:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
+        if os.isatty(STDIN):  # which is its own, so that Ctrl-C there is for it
+            os.setsid()
+            fcntl.ioctl(STDIN, termios.TIOCSCTTY, 0)
+            sys.stdout.reconfigure(line_buffering=True)
         os.chdir(asked["cwd"])
         os.environ.clear()
         os.environ.update(asked["env"])
