@@ -7,6 +7,8 @@ folder and standard streams that it is given, and nothing that another command l
 
 import atexit
 import contextlib
+import fcntl
+import gc
 import json
 import os
 import select
@@ -17,6 +19,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -124,9 +127,14 @@ def _forking() -> str:
 def _serve(path: str) -> None:
     """Forks for each connection until standard input ends, as it does when the tests end."""
     # Whoever only asks need not load these. The second is what `serve` alone loads.
+    import pydantic.v1  # noqa: F401, PLC0415
+
     from embedway.cli import app  # noqa: PLC0415
     from embedway.serving import server  # noqa: F401, PLC0415
 
+    # No child's garbage collector is to go through what is loaded, and so copy it.
+    gc.collect()
+    gc.freeze()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen(64)
@@ -152,6 +160,10 @@ def _watch(connection: socket.socket, app: Callable[[], None]) -> None:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
+        if os.isatty(STDIN):  # which is its own, so that Ctrl-C there is for it
+            os.setsid()
+            fcntl.ioctl(STDIN, termios.TIOCSCTTY, 0)
+            sys.stdout.reconfigure(line_buffering=True)
         os.chdir(asked["cwd"])
         os.environ.clear()
         os.environ.update(asked["env"])

@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from command_line import Process
 from conftest import EMBEDWAY, Gateway, clean_environment, embedway, free_port, get
 from raw_http import until
 
@@ -31,7 +32,7 @@ COMMANDS = [
 TEACHING = ["", "serve", "embed", "keys create", "usage", "models pull", "config show"]
 SECRET = re.compile(r"sk-gateway-[0-9A-Za-z]{38}")
 NO_INDEX = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_FIND_LINKS": "", "PIP_RETRIES": "0"}
-MANY = 5_000
+MANY = 2_000
 
 
 @pytest.fixture
@@ -70,10 +71,10 @@ def at_terminal(
     columns: int = 80,
 ) -> str:
     """What a command prints on a terminal; `typed` once that has `until`: Ctrl-C."""
-    process, terminal = pty.fork()
-    if not process:
-        env = clean_environment() | env | {"COLUMNS": str(columns)}
-        os.execvpe(EMBEDWAY, [EMBEDWAY, *arguments], env)
+    terminal, its_end = pty.openpty()
+    env = clean_environment() | env | {"COLUMNS": str(columns)}
+    with os.fdopen(its_end, "r+b", buffering=0) as stream:
+        process = Process(arguments, env=env, cwd=Path.cwd(), streams=(stream, stream, stream))
     printed, deadline = b"", time.monotonic() + 120
     while time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.2)[0]:
@@ -88,7 +89,7 @@ def at_terminal(
             os.write(terminal, typed)
             until = None
     os.close(terminal)
-    os.waitpid(process, 0)
+    process.wait()
     return printed.decode()
 
 
@@ -599,7 +600,7 @@ def test_nothing_to_embed_at_a_terminal(listed: dict[str, str]) -> None:
 def test_interrupted(many: Path, gateway: Gateway, tmp_path: Path) -> None:
     """Ctrl-C leaves neither a half file nor a traceback."""
     output = tmp_path / "vectors.jsonl"
-    (tmp_path / "texts").write_bytes(many.read_bytes() * 20)
+    (tmp_path / "texts").write_bytes(many.read_bytes() * 50)
     process = subprocess.Popen(
         [EMBEDWAY, "embed", "-f", str(tmp_path / "texts"), "-o", str(output)],
         env=clean_environment() | gateway.env,

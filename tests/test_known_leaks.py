@@ -6,12 +6,10 @@ are in `test_known_attacks`.
 """
 
 import base64
-import gc
 import hashlib
 import os
 import re
 import signal
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,11 +22,9 @@ from conftest import Gateway, Minilm, embedway, free_port, get
 from outside_issuer import hs256, raw
 from raw_http import Wire, body
 from servers import Postgres
-from typer.testing import CliRunner
 
 from embedway.admin.acts import Acts
 from embedway.auth import secret
-from embedway.cli import commands
 from embedway.core import clock
 from embedway.core.projects import DEFAULT_PROJECT
 from embedway.storage.pepper import PEPPER_BYTES
@@ -273,17 +269,8 @@ def lived(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def command_output(gateway: Gateway, command: str, **env: str) -> str:
     """What a command prints there."""
-    before = Path.cwd()
-    os.chdir(gateway.folder)
-    try:
-        with warnings.catch_warnings():
-            # A command ends with its process, which closes what it leaves open.
-            warnings.simplefilter("ignore", ResourceWarning)
-            ran = CliRunner(env=gateway.env | env).invoke(commands, command.split())
-            gc.collect()
-    finally:
-        os.chdir(before)
-    return f"{ran.output}\n{ran.stderr}\n{ran.exception!r}"
+    ran = embedway(*command.split(), env=gateway.env | env, cwd=gateway.folder)
+    return f"{ran.stdout}\n{ran.stderr}"
 
 
 def telling(text: str) -> str:
@@ -403,11 +390,7 @@ def test_the_databases_password(lived: Lived, guarded: str) -> None:
     for address, these in asked.items():
         for command in these:
             env = {"EMBEDWAY_DATABASE_URL": address}
-            if command == "serve":  # sets up how its process logs
-                ran = embedway("serve", env=lived.gateway.env | env, cwd=lived.gateway.folder)
-                told = ran.stdout + ran.stderr
-            else:
-                told = command_output(lived.gateway, command, **env)
+            told = command_output(lived.gateway, command, **env)
             assert DATABASE_PASSWORD not in told, (command, told)
             assert REDIS_PASSWORD not in told
     told = command_output(lived.gateway, "db status", EMBEDWAY_DATABASE_URL=guarded)

@@ -7,6 +7,7 @@ import json
 import time
 import urllib.parse
 from collections.abc import Iterator
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 
@@ -153,7 +154,8 @@ def assert_of(got: list[np.ndarray], items: list[str], row: Row) -> None:
         assert likeness > (0.999 if row.name == "perplexity" else 1 - 1e-6), item
 
 
-def token_ids(texts: list[str]) -> list[list[int]]:
+@cache
+def token_ids(*texts: str) -> list[list[int]]:
     """The ids that OpenAI's models have for the texts."""
     with contextlib.closing(Cl100k()) as codec:
         return asyncio.run(codec.encode(texts))
@@ -211,13 +213,13 @@ def test_dimensions(gateway: Gateway, row: Row) -> None:
 def test_token_ids(gateway: Gateway, row: Row) -> None:
     """Token ids as LangChain sends them give the vectors of the text they are of."""
     texts = ["hello world, this is one", "and another \u00fc"]
-    ids = token_ids(texts)
+    ids = token_ids(*texts)
     assert_of(vectors(gateway.embed(model=model(row), input=ids)), texts, row)
 
 
 def test_token_ids_of_a_model_that_has_them(gateway: Gateway, upstream: Upstream) -> None:
     """Where the model's ids are those that were sent they go on as they are."""
-    ids = token_ids(["hello world", "and another"])
+    ids = token_ids("hello world", "and another")
     got = vectors(gateway.embed(model="openai:text-embedding-3-small", input=ids))
     assert [call.body["input"] for call in upstream.calls] == [ids]
     for item, vector in zip(ids, got, strict=True):
