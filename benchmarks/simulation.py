@@ -18,7 +18,6 @@ from benchmarks import virtual_time
 from benchmarks.simulated import TEXTS, TRIP, WELL, Condition, Trip, Vectorspace
 from benchmarks.simulated import deployments as simulated_deployments
 from benchmarks.simulated import served as served_by
-from embedway.batching.send import Sender
 from embedway.catalog.catalog import Catalog, Offer
 from embedway.catalog.lifetimes import Lifetimes
 from embedway.catalog.model import Deployment, Served
@@ -27,19 +26,20 @@ from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, Preference
 from embedway.core.spaces import Proof, Reference
 from embedway.core.usage import UsageLine
+from embedway.health.health import Healths
 from embedway.metering.account import Accounts
 from embedway.metering.budgets import Budgets
 from embedway.metering.meter import Meter
 from embedway.metering.windows import MemoryLimiter
 from embedway.pipeline.calls import Calls
 from embedway.pipeline.embed import Answer, Embedder
-from embedway.pipeline.engines import engine_of
-from embedway.pipeline.prepare import Preparation
 from embedway.pipeline.prober import Prober
-from embedway.routing.health import Healths
 from embedway.routing.rank import Ranked
 from embedway.routing.router import Plan, Router
 from embedway.routing.spaces import Spaces
+from embedway.sending.engine import engine_of
+from embedway.sending.prepare import Preparation
+from embedway.sending.sender import Sender
 
 PER_S = 4.0
 """Requests, on average."""

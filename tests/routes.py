@@ -2,10 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 
-from embedway.batching.send import Outcome
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import ProviderError
+from embedway.sending.sender import Outcome
 
 
 class FunctionRoute:

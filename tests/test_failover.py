@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routes import FunctionRoute
 
-from embedway.batching.send import Embedded, Sender
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.errors import ContextLengthExceeded, InvalidRequest, Overloaded
 from embedway.core.provider_error import OF_THE_PROVIDER, TRANSIENT, Kind, ProviderError
+from embedway.sending.sender import Embedded, Sender
 from embedway.testing import vector_of
 
 WIDTH = 8

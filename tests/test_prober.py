@@ -12,6 +12,7 @@ from embedway.catalog.model import Deployment, Model, Served
 from embedway.catalog.policy import Canaries, Policy
 from embedway.core.provider_error import ProviderError
 from embedway.core.spaces import Reference
+from embedway.health.health import Healths
 from embedway.pipeline.calls import Calls
 from embedway.pipeline.prober import Prober
 from embedway.pipeline.probes import AT_ONCE
@@ -19,7 +20,6 @@ from embedway.providers import provider
 from embedway.providers.declared import Declared, fingerprints
 from embedway.providers.registry import ROWS
 from embedway.routing.canaries import CANARIES
-from embedway.routing.health import Healths
 from embedway.routing.spaces import Membership, Spaces
 from embedway.storage import database
 from embedway.storage.spaces import SqlSpaces

@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routes import FunctionRoute
 
-from embedway.batching.send import Sender
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import Row
 from embedway.providers.registry import ROWS
+from embedway.sending.sender import Sender
 from embedway.testing import SPOKEN, Upstream, vector_of
 from embedway.tokenizing.cl100k import Cl100k
 

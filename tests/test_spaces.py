@@ -21,11 +21,11 @@ from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof, Reference
+from embedway.health.health import Healths
 from embedway.pipeline.calls import Calls
 from embedway.pipeline.prober import Prober
 from embedway.routing import canaries
 from embedway.routing.canaries import CANARIES, compared
-from embedway.routing.health import Healths
 from embedway.routing.spaces import Membership, Spaces
 from embedway.storage import database
 from embedway.storage.spaces import SqlSpaces

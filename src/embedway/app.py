@@ -26,7 +26,6 @@ from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
 from embedway.auth.authenticate import Authenticator
 from embedway.auth.issuers import Issuers
 from embedway.auth.tokens import Tokens
-from embedway.batching.send import Sender
 from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.lifetimes import Lifetimes
 from embedway.catalog.model import Model, Served, Weights
@@ -48,6 +47,7 @@ from embedway.core.money import NanoUsd, as_usd
 from embedway.core.provider_error import ProviderError
 from embedway.core.subjects import Subject
 from embedway.core.usage import UsageLine
+from embedway.health.health import Healths
 from embedway.local import weights
 from embedway.local.engine import LocalEngine
 from embedway.local.openvino import OpenVinoEncoder
@@ -62,8 +62,6 @@ from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
 from embedway.pipeline.calls import Calls
 from embedway.pipeline.embed import Embedder
-from embedway.pipeline.engines import engine_of, limits_of
-from embedway.pipeline.prepare import Preparation
 from embedway.pipeline.prober import Prober
 from embedway.ports.engine import Engine
 from embedway.ports.limiter import Limiter
@@ -71,9 +69,11 @@ from embedway.providers import local_servers, provider
 from embedway.providers.declared import Declared
 from embedway.providers.fetch import fetch
 from embedway.providers.provider import Provider
-from embedway.routing.health import Healths
 from embedway.routing.router import Router
 from embedway.routing.spaces import Membership, Spaces
+from embedway.sending.engine import engine_of, limits_of
+from embedway.sending.prepare import Preparation
+from embedway.sending.sender import Sender
 from embedway.storage.holds import SqlHolds
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.refusals import SqlRefusals

@@ -35,9 +35,9 @@ from embedway.core.request import EmbedRequest
 from embedway.core.usage import CLIENT_LEFT
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
-from embedway.pipeline.answer import Answer
 from embedway.pipeline.dry_run import DryRun
 from embedway.pipeline.embed import Embedder
+from embedway.pipeline.result import Answer
 from embedway.wire import error as wire_error
 from embedway.wire.decode import decode
 from embedway.wire.encode import Head, encode

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from embedway.batching.send import Sender
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Served
@@ -26,13 +25,14 @@ from embedway.core.errors import ContextLengthExceeded, EmbedwayError, TooManyTo
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import Truncate
 from embedway.core.vectors import Vectors
-from embedway.pipeline.engines import limits_of
-from embedway.pipeline.prepare import Preparation
 from embedway.providers import provider
 from embedway.providers.declared import Declared
 from embedway.providers.provider import Provider
 from embedway.routing.abilities import refusal
 from embedway.routing.resolve import retired
+from embedway.sending.engine import limits_of
+from embedway.sending.prepare import Preparation
+from embedway.sending.sender import Sender
 from embedway.tokenizing.cl100k import Cl100k
 from embedway.wire.decode import decode
 
@@ -141,7 +141,7 @@ class Remote:
 
 
 class _Route:
-    """The one way that all of it is sent; see `embedway.batching.send.Route`."""
+    """The one way that all of it is sent; see `embedway.sending.sender.Route`."""
 
     def __init__(self, engine: Provider, served: Served, batch: Batch) -> None:
         self._engine = engine

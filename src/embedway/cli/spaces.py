@@ -32,9 +32,9 @@ from embedway.config.spaces import spaces_of
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof
+from embedway.health.health import Healths
 from embedway.observe import logs
 from embedway.providers.declared import Declared
-from embedway.routing.health import Healths
 from embedway.routing.resolve import find
 from embedway.routing.shared import SharedSpace
 from embedway.routing.spaces import Spaces

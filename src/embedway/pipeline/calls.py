@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from embedway.batching.send import Outcome
 from embedway.catalog.model import Served
 from embedway.core.batch import Batch, Result
 from embedway.core.provider_error import ProviderError
-from embedway.metering.settle import Tally
-from embedway.routing.health import Healths
+from embedway.health.health import Healths
+from embedway.metering.billing import Tally
+from embedway.sending.sender import Outcome
 
 OnCall = Callable[[str, Served, ProviderError | None, float], None]
 """Told of each call: for which request, who was asked, the failure if any, and the seconds."""

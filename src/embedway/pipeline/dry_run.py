@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from embedway.batching.send import cuts
 from embedway.core import money
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import EmbedRequest
-from embedway.pipeline.route import Route
 from embedway.routing.router import Plan, Removed
+from embedway.sending.attempt import Route
+from embedway.sending.sender import cuts
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from embedway.batching.send import Embedded, Sender
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.model import Served
 from embedway.core import ids
@@ -28,19 +27,20 @@ from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import ANSWERED, CLIENT_LEFT, UsageLine
 from embedway.metering.account import FREE, Account
+from embedway.metering.billing import Bill, Tally
 from embedway.metering.meter import Meter, Reserved
-from embedway.metering.settle import Bill, Tally
-from embedway.pipeline.answer import Answer, answer
 from embedway.pipeline.calls import Calls
 from embedway.pipeline.dry_run import DryRun, dry_run
-from embedway.pipeline.engines import engine_of
-from embedway.pipeline.prepare import Counted, Preparation
 from embedway.pipeline.prober import Prober
-from embedway.pipeline.route import Route, count_tokens, max_cost
+from embedway.pipeline.result import Answer, answer
 from embedway.ports.engine import Engine
 from embedway.ports.storage import Ledger
 from embedway.routing.nobody import nobody
 from embedway.routing.router import Plan, Router
+from embedway.sending.attempt import Route, count_tokens, max_cost
+from embedway.sending.engine import engine_of
+from embedway.sending.prepare import Counted, Preparation
+from embedway.sending.sender import Embedded, Sender
 
 MAX_DEPLOYMENTS = 4
 """The most deployments one request may try."""

@@ -5,8 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import numpy as np
 
-from embedway.batching import plan
-from embedway.batching.send import Outcome, checked
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.model import Served
 from embedway.core.batch import Batch, Items, Result
@@ -15,11 +13,13 @@ from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.core.usage import UsageLine
 from embedway.core.vectors import Vectors
-from embedway.metering.settle import PROBE, Tally, probe_line
+from embedway.metering.billing import PROBE, Tally, probe_line
 from embedway.pipeline.calls import Calls
-from embedway.pipeline.engines import engine_of, limits_of
 from embedway.ports.engine import Engine, Tokenizer
 from embedway.routing.verdict import Probe
+from embedway.sending import cut as plan
+from embedway.sending.engine import engine_of, limits_of
+from embedway.sending.sender import Outcome, checked
 
 TIMEOUT_S = 10
 """Of each call."""

@@ -19,10 +19,10 @@ from embedway.core.errors import InvalidRequest, UnknownModel
 from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, InputType
 from embedway.core.spaces import SpaceId
+from embedway.health.health import Healths
 from embedway.routing import filters
 from embedway.routing.abilities import can_shorten, effective_input_type
 from embedway.routing.filters import Asking, Removed
-from embedway.routing.health import Healths
 from embedway.routing.nobody import QUARANTINE, SPACE
 from embedway.routing.rank import Ranked, ranked
 from embedway.routing.resolve import find

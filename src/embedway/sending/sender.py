@@ -13,12 +13,12 @@ from typing import Any, Literal, Protocol
 import msgspec
 import numpy as np
 
-from embedway.batching import plan
-from embedway.batching.retries import RetryBudget, wait_s
 from embedway.core import vectors
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.errors import InvalidRequest, Overloaded
 from embedway.core.provider_error import OF_AN_ITEM, ProviderError
+from embedway.sending import cut as plan
+from embedway.sending.retries import RetryBudget, wait_s
 
 ESTIMATE_SHARE = 0.7
 """Of a token limit that is filled where tokens are estimated: the estimate may be too low."""

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from embedway.batching.send import Embedded
 from embedway.catalog.model import Served
 from embedway.core.limits import Standing
 from embedway.core.money import NanoUsd
 from embedway.core.spaces import SpaceId
 from embedway.core.vectors import Vectors
-from embedway.metering.settle import Bill, Tally, charge
+from embedway.metering.billing import Bill, Tally, charge
+from embedway.sending.sender import Embedded
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

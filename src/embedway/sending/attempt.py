@@ -8,7 +8,6 @@ from typing import cast
 
 import msgspec
 
-from embedway.batching.send import Outcome
 from embedway.catalog.model import Served
 from embedway.core import money, vectors
 from embedway.core.batch import Batch, Limits, Result
@@ -18,20 +17,21 @@ from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest, InputType
 from embedway.core.spaces import SpaceId
 from embedway.core.vectors import Vectors
-from embedway.metering.settle import Tally
+from embedway.metering.billing import Tally
 from embedway.pipeline.calls import Calls
-from embedway.pipeline.engines import limits_of
-from embedway.pipeline.prepare import Counted, Preparation
 from embedway.pipeline.prober import Prober
 from embedway.ports.engine import Engine
 from embedway.routing.rank import Ranked
+from embedway.sending.engine import limits_of
+from embedway.sending.prepare import Counted, Preparation
+from embedway.sending.sender import Outcome
 
 PADDING = 16
 """Zeros at the end of all vectors that are no chance."""
 
 
 class Route:
-    """See `embedway.batching.send.Route`."""
+    """See `embedway.sending.sender.Route`."""
 
     def __init__(
         self,
@@ -77,11 +77,11 @@ class Route:
 
     @property
     def provider(self) -> str:
-        """See `embedway.batching.send.Route.provider`."""
+        """See `embedway.sending.sender.Route.provider`."""
         return self.served.provider
 
     async def prepared(self) -> Batch:
-        """See `embedway.batching.send.Route.prepared`."""
+        """See `embedway.sending.sender.Route.prepared`."""
         if self._batch is None:
             self._batch = await self._preparation.prepared(
                 self._request, self.served, self._engine.abilities, self._counted
@@ -89,11 +89,11 @@ class Route:
         return self._batch
 
     async def embed(self, batch: Batch) -> Result:
-        """See `embedway.batching.send.Route.embed`."""
+        """See `embedway.sending.sender.Route.embed`."""
         return await self._engine.embed(batch)
 
     async def finished(self, batch: Batch, result: Result) -> Result:
-        """See `embedway.batching.send.Route.finished`."""
+        """See `embedway.sending.sender.Route.finished`."""
         await self._check_space(batch, result)
         finished = _finished(result.vectors, batch, self._request, self.served)
         if finished is result.vectors:
@@ -101,12 +101,12 @@ class Route:
         return msgspec.structs.replace(result, vectors=finished)
 
     def began(self, *, others: bool) -> None:
-        """See `embedway.batching.send.Route.began`."""
+        """See `embedway.sending.sender.Route.began`."""
         # Who was ranked last for its failures is asked all the same, once that is its turn.
         self._calls.began(self.served, others=others and self._was_healthy)
 
     def ended(self, batch: Batch, outcome: Outcome, seconds: float) -> None:
-        """See `embedway.batching.send.Route.ended`."""
+        """See `embedway.sending.sender.Route.ended`."""
         self._calls.ended(self.tally, batch, outcome, seconds, request_id=self._request_id)
 
     async def _check_space(self, batch: Batch, result: Result) -> None:
