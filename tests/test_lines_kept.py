@@ -13,6 +13,7 @@ from conftest import Gateway
 from raw_http import until
 from sqlalchemy import create_engine
 from test_ledger import row
+from writing import write
 
 from embedway.storage import database
 from embedway.storage.ledger import SqlLedger
@@ -81,7 +82,7 @@ def test_somebody_else_writes_for_long(tmp_path: Path) -> None:
     ledger = SqlLedger(engine, process="p")
     with written_to(path) as other:
         threading.Timer(0.5, other.rollback).start()
-        asyncio.run(ledger.record([row("embd_1")]))
+        asyncio.run(write(ledger, [row("embd_1")]))
     ledger.close()
     engine.dispose()
     with contextlib.closing(sqlite3.connect(path)) as kept:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attempts import sender_to
 
 from embedway.catalog.model import Deployment, Model, Served
 from embedway.catalog.policy import Canaries, Policy
 from embedway.core.provider_error import ProviderError
 from embedway.core.spaces import Reference
-from embedway.health.health import Healths
-from embedway.pipeline.calls import Calls
 from embedway.pipeline.prober import Prober
 from embedway.pipeline.probes import AT_ONCE
 from embedway.providers import provider
@@ -77,9 +76,7 @@ class World:
                 now_ms=lambda: self.now_ms,
             ),
             store=SqlSpaces(self.engine),
-            calls=Calls(healths=Healths(now_s=lambda: self.now_ms / 1000)),
-            engines=engines,
-            tokenizers={},
+            sender=sender_to(engines, now_s=lambda: self.now_ms / 1000),
             on_event=lambda event, which, _: self.events.append((event, which.id)),
         )
         await prober.load()

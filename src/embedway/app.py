@@ -44,7 +44,6 @@ from embedway.core.errors import EmbedwayError, Overloaded
 from embedway.core.keys import Held
 from embedway.core.lookups import Lookups
 from embedway.core.money import NanoUsd, as_usd
-from embedway.core.provider_error import ProviderError
 from embedway.core.subjects import Subject
 from embedway.core.usage import UsageLine
 from embedway.health.health import Healths
@@ -60,7 +59,6 @@ from embedway.metering.windows import MemoryLimiter
 from embedway.observe import logs, streams
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
-from embedway.pipeline.calls import Calls
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.prober import Prober
 from embedway.ports.engine import Engine
@@ -71,8 +69,9 @@ from embedway.providers.fetch import fetch
 from embedway.providers.provider import Provider
 from embedway.routing.router import Router
 from embedway.routing.spaces import Membership, Spaces
-from embedway.sending.engine import engine_of, limits_of
-from embedway.sending.prepare import Preparation
+from embedway.sending.engine import EngineRegistry
+from embedway.sending.outcome import CallEvents, Failure, Outcome, Success
+from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
 from embedway.storage.holds import SqlHolds
 from embedway.storage.ledger import SqlLedger
@@ -195,18 +194,20 @@ async def running(
         parts.callback(holds.close)
         budgets = Budgets(holds, now_ms=now_ms, on_alert=partial(_on_budget_alert, metrics))
         parts.push_async_callback(budgets.aclose)
-        calls = Calls(
+        sender = Sender(
+            EngineRegistry(all_engines),
             healths=healths,
-            on_call=partial(_on_call, metrics),
-            on_overcount=partial(_on_overcount, metrics),
-            on_unreadable_usage=partial(_on_unreadable_usage, metrics),
+            preparer=InputPreparer(tokenizers=engines, cl100k=cl100k),
+            events=CallEvents(
+                on_outcome=partial(_on_outcome, metrics),
+                on_overcount=partial(_on_overcount, metrics),
+                on_unreadable_usage=partial(_on_unreadable_usage, metrics),
+            ),
         )
         prober = Prober(
             spaces=spaces,
-            calls=calls,
+            sender=sender,
             store=store.spaces,
-            engines=all_engines,
-            tokenizers=engines,
             on_event=partial(_on_space_event, metrics),
             record=partial(_record_probe, ledger),
         )
@@ -217,17 +218,14 @@ async def running(
             lifetimes=lifetimes,
             spaces=spaces,
             healths=healths,
-            abilities=lambda served: all_engines[engine_of(served)].abilities,
+            abilities=sender.engines.abilities,
             now_s=now_s,
             random=Random(),
         )
         embedder = Embedder(
             router=router,
-            calls=calls,
             prober=prober,
-            engines=all_engines,
-            preparation=Preparation(tokenizers=engines, cl100k=cl100k),
-            sender=Sender(now_s=now_s),
+            sender=sender,
             meter=Meter(
                 accounts=Accounts(store.directory),
                 limiter=await _limiter(settings, metrics, parts, now_s=now_s),
@@ -244,7 +242,7 @@ async def running(
             spaces=spaces,
             healths=healths,
             alive=lambda served: served.provider != LOCAL or engines[served.model.id].alive,
-            limits=lambda served: limits_of(served, all_engines[engine_of(served)].limits),
+            limits=sender.engines.limits,
         )
         declared = issuers_of(settings)
         issuers = Issuers(
@@ -443,14 +441,17 @@ def _on_space_event(metrics: Metrics, event: str, served: Served, member: Member
 async def _record_probe(ledger: SqlLedger, line: UsageLine) -> None:
     # What it found out stands, recorded or not.
     with suppress(EmbedwayError):
-        await ledger.record([line])
+        await ledger.append([line])
 
 
-def _on_call(
-    metrics: Metrics, request_id: str, served: Served, error: ProviderError | None, seconds: float
+def _on_outcome(
+    metrics: Metrics, request_id: str, served: Served, outcome: Outcome, seconds: float
 ) -> None:
-    metrics.called(served.provider, seconds, error.kind if error else "ok")
-    if error:
+    if isinstance(outcome, Success):
+        metrics.called(served.provider, seconds, "ok")
+    elif isinstance(outcome, Failure):
+        error = outcome.error
+        metrics.called(served.provider, seconds, error.kind)
         # Of the reason nothing: a provider may repeat in it what it was sent.
         _log.warning(
             "provider failed",

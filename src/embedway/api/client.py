@@ -12,7 +12,8 @@ import msgspec
 
 from embedway.api.admission import Ticket, displaced_error
 from embedway.api.asgi import Headers, Receive, Send
-from embedway.core.errors import BodyTooLarge, EncodedBody, SlowRequest
+from embedway.core.errors import BodyTooLarge, EmbedwayError, EncodedBody, SlowRequest
+from embedway.wire import error as wire_error
 
 DRAIN_S = 5.0
 """How long what is left of a refused body is read and dropped."""
@@ -21,6 +22,10 @@ PIECE_BYTES = 2**18
 """Of an answer, handed to the server at a time; a larger one waits for the client to take it."""
 
 _JSON = (b"content-type", b"application/json")
+
+
+Reply = tuple[int, bytes, Headers]
+"""The status, the body and the headers of an answer."""
 
 
 class BodyLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +167,12 @@ class Client:
             raise BrokenBody
         self._body_left = message.get("more_body", False)
         return message.get("body", b"")
+
+
+def refusal_of(error: EmbedwayError) -> Reply:
+    """Render an error as the answer to a request."""
+    headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    return error.status, wire_error.body(error), headers
 
 
 def _too_large(limits: BodyLimits) -> BodyTooLarge:

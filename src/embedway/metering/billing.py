@@ -1,132 +1,115 @@
-"""What a request is billed: from what was asked and answered to the lines of the ledger."""
+"""Turns a finished request into usage records."""
 
 import time
 from collections.abc import Sequence
-from decimal import Decimal
 
 import msgspec
 
 from embedway.catalog.model import Served
-from embedway.core import ids, money
+from embedway.core import ids
 from embedway.core.errors import UpstreamFailed
 from embedway.core.keys import Caller
-from embedway.core.money import NanoUsd
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import ANSWERED, UsageLine
+from embedway.sending.attempt import Attempt
 
 PROBE = "probe"
-"""In the log and the ledger, where a request is named."""
+"""Stands where a request is named, in the log and the ledger, for a probe."""
 
 
-class Tally(msgspec.Struct, kw_only=True):
-    """What one deployment was asked for a request, and what came of it."""
+class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What the usage records of one request share."""
 
-    served: Served
-    items: int = 0
-    """Answered."""
-    tokens: int = 0
-    """Answered, as they are charged."""
-    exact: bool = True
-    """Whether these are as counted, by us or by the provider, not estimated."""
-    calls: int = 0
-    failed_calls: int = 0
-    upstream_tokens: int = 0
-    """That the provider may charge."""
-
-    def called(self, *, upstream_tokens: int, failed: bool) -> None:
-        """Adds a call that came back."""
-        self.calls += 1
-        self.failed_calls += failed
-        self.upstream_tokens += upstream_tokens
-
-
-class Bill(msgspec.Struct, frozen=True, kw_only=True):
-    """Who and what the lines of one request have in common."""
-
+    id: str
+    """The answer's own id, `embd_...`."""
     request: EmbedRequest
     caller: Caller
-    id: str
     request_id: str
-    at_ms: int
+    received_ms: int
+    """When the request had been read, in ms since the epoch."""
     started_s: float
-    """On `time.perf_counter`'s clock."""
+    """When the request began, on the clock of `time.perf_counter`."""
 
-    def lines(self, tallies: Sequence[Tally], *, status: int) -> list[UsageLine]:
-        """A line for each deployment that was asked; one all the same where none was.
+    def records(self, attempts: Sequence[Attempt], *, status: int) -> list[UsageLine]:
+        """One record for each deployment that was called; one all the same where none was.
 
         Only with status 200 is anything charged. Costs are at the prices of now.
         """
-        asked = [each for each in tallies if each.calls]
-        # The line that counts as the request is that of who answered, if anybody did.
-        asked.sort(key=lambda each: not each.items)
         latency_us = round((time.perf_counter() - self.started_s) * 1_000_000)
-        if not asked:
-            return [self._line(0, None, status=status, latency_us=latency_us)]
+        called = [each for each in attempts if each.calls]
+        if len(called) > 1 and status == ANSWERED:
+            # The record that counts as the request is that of a deployment that answered.
+            called.sort(key=lambda each: not each.items)
+        if not called:
+            return [self._record(0, None, status=status, latency_us=latency_us)]
         return [
-            self._line(line, each, status=status, latency_us=latency_us)
-            for line, each in enumerate(asked)
+            self._record(line, each, status=status, latency_us=latency_us)
+            for line, each in enumerate(called)
         ]
 
-    def _line(self, line: int, asked: Tally | None, *, status: int, latency_us: int) -> UsageLine:
+    def _record(
+        self, line: int, attempt: Attempt | None, *, status: int, latency_us: int
+    ) -> UsageLine:
         request, caller = self.request, self.caller
-        answered = asked if status == ANSWERED else None
+        deployment = attempt and attempt.deployment
+        answer = attempt if status == ANSWERED else None
         whole = len(request.items) if line == 0 else 0
         return UsageLine(
             id=self.id,
             line=line,
-            at_ms=self.at_ms,
+            at_ms=self.received_ms,
             request_id=self.request_id,
             project_id=caller.project.id if caller.project else "",
             key_id=caller.key_id,
             on_behalf_of=caller.on_behalf_of,
             user=request.user,
             metadata=request.metadata,
-            model=_model(asked.served, answered=answered is not None) if asked else "",
+            model=_model(deployment, is_answer=answer is not None) if deployment else "",
             asked=request.model,
-            provider=asked.served.provider if asked else "",
-            items=answered.items if answered else whole,
-            tokens=answered.tokens if answered else 0,
-            estimated=answered is not None and not answered.exact,
-            priced=asked is None or asked.served.deployment.price_per_mtok_usd is not None,
-            cost_nano_usd=charge(answered.served, answered.tokens) if answered else 0,
-            upstream_cost_nano_usd=charge(asked.served, asked.upstream_tokens) if asked else 0,
-            calls=asked.calls if asked else 0,
-            failed_calls=asked.failed_calls if asked else 0,
+            provider=deployment.provider if deployment else "",
+            items=answer.items if answer else whole,
+            tokens=answer.tokens if answer else 0,
+            estimated=answer is not None and not answer.is_exact,
+            priced=deployment is None or deployment.deployment.price_per_mtok_usd is not None,
+            cost_nano_usd=answer.deployment.cost(answer.tokens) if answer else 0,
+            upstream_cost_nano_usd=(
+                attempt.deployment.cost(attempt.upstream_tokens) if attempt else 0
+            ),
+            calls=attempt.calls if attempt else 0,
+            failed_calls=attempt.failed_calls if attempt else 0,
             latency_us=latency_us,
             status=status,
         )
 
 
-def _model(served: Served, *, answered: bool) -> str:
-    known = answered or served.model.declared
-    return served.model.id if known else served.label
-
-
-def probe_line(tally: Tally, *, at_ms: int, latency_s: float, failed: bool) -> UsageLine:
-    """The line of one probe of a deployment: nobody is charged, but its provider may charge."""
+def probe_record(
+    attempt: Attempt, *, received_ms: int, latency_s: float, failed: bool
+) -> UsageLine:
+    """The record of one probe of a deployment: nobody is charged, but its provider may charge."""
+    deployment = attempt.deployment
     return UsageLine(
         id=ids.new(PROBE),
-        at_ms=at_ms,
+        at_ms=received_ms,
         request_id=PROBE,
         project_id="",
         key_id="",
         on_behalf_of=None,
         user=None,
         metadata={},
-        model=tally.served.model.id,
-        provider=tally.served.provider,
+        model=deployment.model.id,
+        provider=deployment.provider,
         items=0,
         tokens=0,
         cost_nano_usd=0,
-        upstream_cost_nano_usd=charge(tally.served, tally.upstream_tokens),
-        priced=tally.served.deployment.price_per_mtok_usd is not None,
-        calls=tally.calls,
-        failed_calls=tally.failed_calls,
+        upstream_cost_nano_usd=deployment.cost(attempt.upstream_tokens),
+        priced=deployment.deployment.price_per_mtok_usd is not None,
+        calls=attempt.calls,
+        failed_calls=attempt.failed_calls,
         latency_us=round(latency_s * 1_000_000),
         status=UpstreamFailed.status if failed else ANSWERED,
     )
 
 
-def charge(served: Served, tokens: int) -> NanoUsd:
-    """What so many tokens cost there now; 0 where no price is known."""
-    return money.cost(tokens, price_per_mtok=served.deployment.price_per_mtok_usd or Decimal(0))
+def _model(deployment: Served, *, is_answer: bool) -> str:
+    is_known = is_answer or deployment.model.declared
+    return deployment.model.id if is_known else deployment.label

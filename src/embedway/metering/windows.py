@@ -61,7 +61,7 @@ class MemoryLimiter:
             standings=stands(meters, windows, now_ms=now_ms),
         )
 
-    async def settle(self, reservation: Reservation, *, tokens: int) -> None:
+    def settle(self, reservation: Reservation, *, tokens: int) -> None:
         """See `embedway.ports.limiter.Limiter.settle`."""
         windows: list[Window] = []
         for meter in reservation.meters:

@@ -1,4 +1,4 @@
-"""What a request is answered with, before it is on the wire."""
+"""The answer to a request, before it is on the wire."""
 
 from collections.abc import Sequence
 
@@ -9,57 +9,57 @@ from embedway.core.limits import Standing
 from embedway.core.money import NanoUsd
 from embedway.core.spaces import SpaceId
 from embedway.core.vectors import Vectors
-from embedway.metering.billing import Bill, Tally, charge
-from embedway.sending.sender import Embedded
+from embedway.metering.billing import UsageContext
+from embedway.sending.attempt import Attempt
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request is answered with."""
+class EmbedResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a request."""
 
     id: str
     created_s: int
-    served: Sequence[Served]
-    """Who answered: for each part of the input, in order; none twice."""
+    deployments: Sequence[Served]
+    """The deployments that answered, in the order of the items; none is there twice."""
     space: SpaceId
     vectors: Vectors
     tokens: int
     cost_nano_usd: NanoUsd
-    """Of those with a known price."""
-    standings: Sequence[Standing]
-    """Of each limit that the request is subject to, itself counted."""
+    """The price of deployments whose price is known."""
+    limit_statuses: Sequence[Standing]
+    """The state of each rate limit after counting this request."""
     engine_s: float
-    """Of the latency, what was spent waiting for and running the model."""
+    """The part of the latency that was spent waiting for a model."""
 
     @property
     def providers(self) -> str:
-        """Who answered, joined by commas."""
-        return ",".join(each.provider for each in self.served)
+        """The providers that answered, joined by commas."""
+        return ",".join(each.provider for each in self.deployments)
 
 
-def answer(
-    embedded: Embedded,
-    tallies: Sequence[Tally],
+def build_result(
+    vectors: Vectors,
+    attempts: Sequence[Attempt],
+    context: UsageContext,
     *,
     space: SpaceId,
-    bill: Bill,
+    limit_statuses: Sequence[Standing],
     engine_s: float,
-    standings: Sequence[Standing],
-) -> Answer:
-    """The answer that `embedded` makes; notes in `tallies` what each deployment gave to it."""
-    for part in embedded.parts:
-        tally = tallies[part.at]
-        tally.items += part.items
-        tally.tokens += part.tokens
-        tally.exact = tally.exact and part.exact
-    by = [tallies[at] for at in dict.fromkeys(part.at for part in embedded.parts)]
-    return Answer(
-        id=bill.id,
-        created_s=bill.at_ms // 1000,
-        served=[each.served for each in by],
-        space=msgspec.structs.replace(space, dimensions=embedded.vectors.shape[1]),
-        vectors=embedded.vectors,
-        tokens=sum(each.tokens for each in by),
-        cost_nano_usd=sum(charge(each.served, each.tokens) for each in by),
-        standings=standings,
+) -> EmbedResult:
+    """Build the answer from the vectors and from what each deployment gave to it."""
+    answered = [each for each in attempts if each.items]
+    if len(answered) > 1:
+        answered.sort(key=lambda each: each.first_item or 0)
+    width = vectors.shape[1]
+    if space.dimensions != width:
+        space = msgspec.structs.replace(space, dimensions=width)
+    return EmbedResult(
+        id=context.id,
+        created_s=context.received_ms // 1000,
+        deployments=[each.deployment for each in answered],
+        space=space,
+        vectors=vectors,
+        tokens=sum(each.tokens for each in answered),
+        cost_nano_usd=sum(each.deployment.cost(each.tokens) for each in answered),
+        limit_statuses=limit_statuses,
         engine_s=engine_s,
     )

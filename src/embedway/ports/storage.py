@@ -1,7 +1,8 @@
 """What policies need of the database."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -39,20 +40,29 @@ class Directory(Protocol):
         ...
 
 
+RecordOutcome = Literal["committed", "refused", "in_doubt"]
+"""The fate of the records of one request: they would survive `kill -9`; they are not in the ledger
+and never will be; or they may be there, or may yet be. Follow up the last with `Ledger.replace`."""
+
+
 class Ledger(Protocol):
     """The usage ledger."""
 
-    async def record(self, lines: Sequence[UsageLine], *, held: Collection[Subject] = ()) -> None:
-        """Returns once the lines of one request are committed and would survive `kill -9`.
+    def append(
+        self, records: Sequence[UsageLine], *, holders: Collection[Subject] = ()
+    ) -> asyncio.Future[RecordOutcome]:
+        """Hand the records of one request to the writer; the future tells their fate.
+
+        Cancelling the future takes nothing back: the records are written all the same.
 
         Args:
-            lines: All of them, or none, are committed, with the roll-ups that they add to.
-            held: Whose holds were for this request; in the same commit each is less by what the
-                lines charge, which is spent from then on.
+            records: All of them, or none, are committed, with the roll-ups that they add to.
+            holders: The subjects whose budgets hold money for this request. In the same commit
+                each of their holds gets less by what the records charge, which is spent from then
+                on.
 
         Raises:
-            CommitInDoubt: They may be committed, or may yet be. Follow up with `replace`.
-            StorageUnavailable: They are not committed, and will not be.
+            Overloaded: Too much waits to be written.
         """
         ...
 
@@ -69,9 +79,9 @@ class Ledger(Protocol):
         certain that `lines` are not in the ledger and never will be.
 
         Args:
-            lines: As they were given to `record`.
+            lines: As they were given to `append`.
             by: Lines of the same request, with another status.
-            held: As it was given to `record`.
+            held: The holders that were given to `append`.
         """
         ...
 

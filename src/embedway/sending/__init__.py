@@ -1,1 +1,1 @@
-"""One request as several calls, and several answers as one."""
+"""Sends requests to deployments: prepares, cuts, retries, splits, fails over and joins."""
