@@ -36,6 +36,7 @@ from embedway.core.usage import CLIENT_LEFT
 from embedway.metering.account import Account
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
+from embedway.pipeline.dry_run import DryRun
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.result import EmbedResult
 from embedway.wire.decode import decode
@@ -115,7 +116,6 @@ class EmbeddingsEndpoint:
         refusals: RefusalCounts,
         body_limits: BodyLimits,
     ) -> None:
-        """Args name what it needs."""
         self._authenticator = authenticator
         self._embedder = embedder
         self._admission = admission
@@ -125,19 +125,18 @@ class EmbeddingsEndpoint:
         self._body_limits = body_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, from its head to the last byte of its result."""
+        """Answer one request, from its head to the last byte of its answer."""
         started_s = time.perf_counter()
         request_id = _request_id(scope)
         client, ticket, facts = Client(receive, send), Ticket(self._admission), _Facts()
         request = result = None
-        reply: Reply | None = None
+        is_refused = False
         try:
             try:
                 request, caller, account = await self._read(scope, client, ticket, facts)
                 with client.watched():
                     if _dry_run(scope):
                         result = await self._embedder.dry_run(request, caller, admitted=account)
-                        reply = 200, msgspec.json.encode(result), []
                     else:
                         result = await self._embedder.embed(
                             request,
@@ -146,18 +145,16 @@ class EmbeddingsEndpoint:
                             request_id=request_id,
                             started_s=started_s,
                         )
-                if reply is None:
-                    reply = await self._answer(scope["path"], request, result, ticket, started_s)
+                reply = await self._answer(scope["path"], request, result, ticket, started_s)
             except ClientLeft:
                 raise
             except Exception as error:  # noqa: BLE001  # the request edge: the client gets an answer
                 # Rendered here and not kept: with its traceback an error keeps the whole request.
-                refusal = self._refuse(error, facts, request_id)
+                reply, is_refused = self._refuse(error, facts, request_id), True
             finally:
                 # The texts and vectors may be megabytes, and the answer may be taken slowly.
                 request = result = None
-            if reply is None:
-                reply = refusal
+            if is_refused:
                 ticket.release()
                 await client.drain(self._body_limits)
             status = await self._send(client, reply, request_id)
@@ -208,11 +205,13 @@ class EmbeddingsEndpoint:
         self,
         path: str,
         request: EmbedRequest,
-        result: EmbedResult,
+        result: EmbedResult | DryRun,
         ticket: Ticket,
         started_s: float,
     ) -> Reply:
         """Render a result; its bytes take the place of the body's on `ticket`."""
+        if isinstance(result, DryRun):
+            return 200, msgspec.json.encode(result), []
         content = await _body(path, request, result)
         ticket.swap(len(content))
         self._metrics.embedded(
