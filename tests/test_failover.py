@@ -103,6 +103,7 @@ def test_a_full_model_here_goes_elsewhere() -> None:
     with pytest.raises(Overloaded):
         send([busy])
     assert busy.told == ["not sent", "not sent"]
+    assert (busy.attempt.calls, busy.attempt.failed_calls, busy.running) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("refusal", [InvalidRequest("not here"), Overloaded("busy")])

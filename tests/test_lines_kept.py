@@ -15,6 +15,7 @@ from sqlalchemy import create_engine
 from test_ledger import row
 from writing import write
 
+from embedway.ports.storage import RecordOutcome
 from embedway.storage import database
 from embedway.storage.ledger import SqlLedger
 from embedway.testing import Upstream
@@ -72,6 +73,27 @@ def test_who_leaves_uses_up_limits(start: Callable[[], Gateway], upstream: Upstr
     with gateway.client(headers={"authorization": f"Bearer {key}"}) as client:
         reply = client.post("/v1/embeddings", json={"model": "a:m", "input": "a b c d e f g h i j"})
     assert (reply.status_code, reply.json()["error"]["type"]) == (429, "tokens")
+
+
+def test_a_commit_that_stands_still_is_in_doubt(tmp_path: Path) -> None:
+    """Who waits too long for a commit is told that it is in doubt, one after another."""
+    path = tmp_path / "embedway.db"
+    database.connect(path).dispose()
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5})
+    ledger = SqlLedger(engine, process="p", retry_s=0, wait_s=0.1)
+
+    async def append() -> list[RecordOutcome]:
+        first = ledger.append([row("embd_1")])
+        await asyncio.sleep(0.05)
+        return await asyncio.gather(first, ledger.append([row("embd_2")]))
+
+    with written_to(path) as other:
+        assert asyncio.run(append()) == ["in_doubt", "in_doubt"]
+        other.rollback()
+    ledger.close()
+    engine.dispose()
+    with contextlib.closing(sqlite3.connect(path)) as kept:
+        assert kept.execute("SELECT count(*) FROM usage").fetchone() == (2,)
 
 
 def test_somebody_else_writes_for_long(tmp_path: Path) -> None:

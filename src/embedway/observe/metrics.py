@@ -5,7 +5,7 @@ Labels are bounded: routes, statuses and models of this gateway, never what a cl
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from prometheus_client import (
     CollectorRegistry,
@@ -140,7 +140,7 @@ class Metrics:
         child = self._children.get(key)
         if child is None:
             child = self._children[key] = metric.labels(*labels)
-        return child
+        return cast("M", child)
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """Adds a gauge whose value is what `read` returns at each scrape."""

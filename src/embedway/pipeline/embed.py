@@ -272,9 +272,18 @@ class Embedder:
                 reservation.release()
             raise
 
+        # Waited for in place of `recorded`, which whoever is cancelled would take along.
+        settled: asyncio.Future[RecordOutcome] = asyncio.get_running_loop().create_future()
+
         def settle(recorded: asyncio.Future[RecordOutcome]) -> None:
             self._records.discard(recorded)
             outcome = _outcome(recorded)
+            if settled.done():
+                pass  # nobody waits for it any more
+            elif not recorded.cancelled() and (broken := recorded.exception()):
+                settled.set_exception(broken)
+            else:
+                settled.set_result(outcome)
             if outcome == "in_doubt":
                 # Nobody is charged for an answer that is refused; until the ledger is sure of
                 # that, what was reserved for it counts as spent.
@@ -287,7 +296,7 @@ class Embedder:
 
         self._records.add(recorded)
         recorded.add_done_callback(settle)
-        outcome = await asyncio.shield(recorded)
+        outcome = await settled
         if outcome != "committed":
             raise (CommitInDoubt if outcome == "in_doubt" else StorageUnavailable)(UNRECORDED)
 
