@@ -134,17 +134,22 @@ class Sender:
     async def _deliver_all(self, delivery: _Delivery, parts: Sequence[_Part]) -> None:
         """Deliver several parts at once, and whatever they leave; the first failure ends all."""
 
-        async def deliver(part: _Part) -> None:
-            # Parts that fail over one by one meet at the next attempt: they share its gate.
-            async with delivery.gate(part.attempt):
-                left = await self._deliver(delivery, part)
-            for each in left:
-                group.create_task(deliver(each))
+        async def deliver(parts: Sequence[_Part]) -> None:
+            for part in parts:
+                # Parts that fail over one by one meet at the next attempt: they share its gate.
+                async with delivery.gate(part.attempt):
+                    left = await self._deliver(delivery, part)
+                if left and left[0].splits:
+                    await deliver(left)  # halves go one after another: each may be too large
+                    continue
+                for each in left:
+                    group.create_task(deliver([each]))
 
+        sequences = [parts] if parts[0].splits else [[part] for part in parts]
         try:
             async with asyncio.TaskGroup() as group:
-                for part in parts:
-                    group.create_task(deliver(part))
+                for sequence in sequences:
+                    group.create_task(deliver(sequence))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
