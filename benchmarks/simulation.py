@@ -6,7 +6,7 @@ spaces, prober and sender are the real ones. An oracle is asked beside it who wa
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from random import Random
 from typing import get_args
@@ -18,7 +18,6 @@ from benchmarks import virtual_time
 from benchmarks.simulated import TEXTS, TRIP, WELL, Condition, Trip, Vectorspace
 from benchmarks.simulated import deployments as simulated_deployments
 from benchmarks.simulated import served as served_by
-from embedway.batching.send import Sender
 from embedway.catalog.catalog import Catalog, Offer
 from embedway.catalog.lifetimes import Lifetimes
 from embedway.catalog.model import Deployment, Served
@@ -27,19 +26,21 @@ from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, Preference
 from embedway.core.spaces import Proof, Reference
 from embedway.core.usage import UsageLine
+from embedway.health.health import Health, Healths
 from embedway.metering.account import Accounts
 from embedway.metering.budgets import Budgets
 from embedway.metering.meter import Meter
 from embedway.metering.windows import MemoryLimiter
-from embedway.pipeline.calls import Calls
-from embedway.pipeline.embed import Answer, Embedder
-from embedway.pipeline.engines import engine_of
-from embedway.pipeline.prepare import Preparation
+from embedway.pipeline.embed import Embedder
 from embedway.pipeline.prober import Prober
-from embedway.routing.health import Healths
+from embedway.pipeline.result import EmbedResult
 from embedway.routing.rank import Ranked
 from embedway.routing.router import Plan, Router
 from embedway.routing.spaces import Spaces
+from embedway.sending.engine import EngineRegistry
+from embedway.sending.prepare import InputPreparer
+from embedway.sending.sender import Sender
+from embedway.storage.ledger import RecordOutcome
 
 PER_S = 4.0
 """Requests, on average."""
@@ -130,45 +131,45 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Memory:
     """The ledger, the store of spaces and the tokenizer, without a database or threads."""
 
-    async def record(self, lines: Sequence[UsageLine], **_: object) -> None:
-        """See `embedway.ports.storage.Ledger.record`."""
+    def append(self, records: Sequence[UsageLine], **_: object) -> asyncio.Future[RecordOutcome]:
+        """Commit at once."""
+        del records
+        committed: asyncio.Future[RecordOutcome] = asyncio.get_running_loop().create_future()
+        committed.set_result("committed")
+        return committed
 
     async def load(self, **_: int) -> tuple[Sequence[Reference], Sequence[Proof]]:
-        """See `embedway.ports.storage.SpaceStore.load`; nothing is ever released."""
+        """Load nothing: nothing is ever released."""
         return (), ()
 
     async def keep_reference(self, reference: Reference) -> Reference:
-        """See `embedway.ports.storage.SpaceStore.keep_reference`."""
+        """Keep every reference."""
         return reference
 
     async def keep_proof(self, proof: Proof, *, release: bool = False) -> Proof:
-        """See `embedway.ports.storage.SpaceStore.keep_proof`."""
+        """Keep every proof."""
         del release
         return proof
 
     async def end_user(self, project_id: str, id: str) -> None:
-        """See `embedway.ports.storage.Directory.end_user`."""
+        """Know no end user."""
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `embedway.ports.engine.Tokenizer.encode`."""
-        return [TEXTS[text] for text in texts]
+        # Canaries are not among the texts.
+        return [TEXTS.get(text) or list(range(len(text) // 3 + 1)) for text in texts]
 
     async def decode(self, items: Sequence[Sequence[int]]) -> list[str]:
         """See `embedway.ports.engine.Codec.decode`; nobody sends token ids here."""
         raise NotImplementedError
 
 
-class Unwatched:
-    """In place of the gateway's calls: lets everybody be asked at any time, and learns nothing."""
+class Unwatched(Healths):
+    """Lets every deployment be called at any time, and learns nothing."""
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
-        self.now_s = now_s
-
-    def began(self, _served: Served, *, others: bool = False) -> None:
-        """Nothing."""
-
-    def ended(self, *_: object, request_id: str) -> None:
-        """Nothing."""
+    def of(self, served: Served) -> Health:
+        """A health that nothing has happened to."""
+        return Health(served)
 
 
 class Blind:
@@ -223,7 +224,9 @@ class Simulation:
     def _gateway(self, seed: int) -> tuple[Embedder, Prober]:
         memory, now_s = Memory(), self._loop.time
         served = served_by(self.deployments)
-        engines = {engine_of(each): one for each, one in zip(served, self.deployments, strict=True)}
+        engines = {
+            each.engine_name: one for each, one in zip(served, self.deployments, strict=True)
+        }
         offers = [
             Offer(provider=name, kind=name, unlisted=Deployment(provider=name)) for name in engines
         ]
@@ -238,8 +241,12 @@ class Simulation:
             fingerprint=lambda each: each.id,
             now_ms=self._now_ms,
         )
-        calls = Unwatched(now_s) if self._policy in BLIND else Calls(healths=healths)
-        prober = Prober(spaces=spaces, store=memory, calls=calls, engines=engines, tokenizers={})
+        sender = Sender(
+            EngineRegistry(engines),
+            healths=Unwatched(now_s=now_s) if self._policy in BLIND else healths,
+            preparer=InputPreparer(tokenizers={}, cl100k=memory),
+        )
+        prober = Prober(spaces=spaces, store=memory, sender=sender)
         if self._policy in BLIND:
             prober.is_in = lambda *_: True  # they take anybody's vectors for the model's
         router = Router(
@@ -247,7 +254,7 @@ class Simulation:
             lifetimes=Lifetimes(served, now_ms=self._now_ms),
             spaces=spaces,
             healths=healths,
-            abilities=lambda each: engines[engine_of(each)].abilities,
+            abilities=lambda each: engines[each.engine_name].abilities,
             now_s=now_s,
             random=chance,
         )
@@ -255,11 +262,8 @@ class Simulation:
             router=Blind(served, turns=self._policy == "in turn")
             if self._policy in BLIND
             else router,
-            calls=calls,
             prober=prober,
-            engines=engines,
-            preparation=Preparation(tokenizers={}, cl100k=memory),
-            sender=Sender(now_s=now_s),
+            sender=sender,
             meter=Meter(
                 accounts=Accounts(memory),
                 limiter=MemoryLimiter(),
@@ -293,9 +297,9 @@ class Simulation:
         up = [each for each in self.deployments if each.available()]
         best_s = [each.seconds(items=len(texts), tokens=tokens, noise=noise) for each in up]
         request = EmbedRequest(input=texts, preference=self._preference)
-        answer: Answer | None = None
+        answer: EmbedResult | None = None
         try:
-            answer = await self._embedder.run(request, CALLER, request_id="", started_s=0.0)
+            answer = await self._embedder.embed(request, CALLER, request_id="", started_s=0.0)
             error = ""
         except EmbedwayError as failure:
             error = type(failure).__name__

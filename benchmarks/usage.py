@@ -208,7 +208,7 @@ async def _commit(engine: Engine, connections: int, *, count: int) -> tuple[floa
     async def client() -> None:
         for number in numbers:
             began = time.perf_counter()
-            await ledger.record([_line(number)])
+            await ledger.append([_line(number)])
             waits.append(time.perf_counter() - began)
 
     began = time.perf_counter()

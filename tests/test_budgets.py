@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 )
 from servers import broken_commits
 from sqlalchemy import Engine, event, func, insert, select
+from writing import write
 
 from embedway.core.budgets import Budget, window
 from embedway.core.errors import BudgetSpent, CommitInDoubt, StorageUnavailable
@@ -110,7 +111,7 @@ class Process:
     async def end(self, owed, cost: int, *, spent: int, at_ms: int) -> None:
         """The end of a request that was reserved."""
         subjects = [subject for subject, _ in owed]
-        await self.ledger.record([charged(owed, spent, at_ms)], held=subjects)
+        await write(self.ledger, [charged(owed, spent, at_ms)], held=subjects)
         self.budgets.settle(owed, reserved_nano_usd=cost, spent_nano_usd=spent)
 
     async def rest(self) -> None:
@@ -330,7 +331,7 @@ def test_keys_answer_for_those_they_issued(any_database: Engine):
                 connection.execute(insert(keys).values(**row, issued_by=issuer))
         async with processes(any_database, 1) as [process]:
             for name in ("key_B", "key_C"):
-                await process.ledger.record([line(40, NOON, key=name)])
+                await write(process.ledger, [line(40, NOON, key=name)])
             owed = [(KEY, (budget(100),))]
             await refused(process.ask(owed, 61))
             await process.ask(owed, 60)
@@ -345,7 +346,7 @@ def test_old_days_count(any_database: Engine):
         async with processes(any_database, 1) as [process]:
             for days in (0, 1, 2, 3, 16, 17, 18, 19, 900):
                 at_ms = NOON - days * DAY_MS  # the 18th of November, and so on
-                await process.ledger.record([line(10, at_ms), line(1, at_ms, key="key_B")])
+                await write(process.ledger, [line(10, at_ms), line(1, at_ms, key="key_B")])
             await refused(process.ask([(KEY, (budget(90, "total"),))], 1))
             owed = [(KEY, (budget(70, "month"), budget(200, "total")))]
             await refused(process.ask(owed, 11))

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attempts import FunctionAttempt, answered_by, send_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routes import FunctionRoute
 
-from embedway.batching.send import Embedded, Sender
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.errors import ContextLengthExceeded, InvalidRequest, Overloaded
 from embedway.core.provider_error import OF_THE_PROVIDER, TRANSIENT, Kind, ProviderError
+from embedway.core.vectors import Vectors
 from embedway.testing import vector_of
 
 WIDTH = 8
@@ -44,13 +44,13 @@ def failing(failure: Exception) -> Any:
     return call
 
 
-def send(routes: Sequence[FunctionRoute], items: int = 1, within_s: float = 30) -> Embedded:
-    """What is answered by way of these."""
+def send(functions: Sequence[FunctionAttempt], within_s: float = 30) -> Vectors:
+    """The vectors that these answer together."""
 
-    async def run() -> Embedded:
+    async def run() -> Vectors:
         deadline_s = time.monotonic() + within_s
         async with asyncio.timeout(within_s):
-            return await Sender().send(routes, items=items, deadline_s=deadline_s)
+            return await send_to(functions, deadline_s=deadline_s)
 
     return asyncio.run(run())
 
@@ -58,11 +58,11 @@ def send(routes: Sequence[FunctionRoute], items: int = 1, within_s: float = 30) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_who_is_asked_after_a_failure(kind: Kind) -> None:
     """The next is asked at once where it need not fail too, never where the caller is at fault."""
-    first = FunctionRoute(failing(ProviderError(kind)), batch_of(["a"]), provider="first")
-    second = FunctionRoute(well, batch_of(["a"]), provider="second")
+    first = FunctionAttempt(failing(ProviderError(kind)), batch_of(["a"]), provider="first")
+    second = FunctionAttempt(well, batch_of(["a"]), provider="second")
     if KINDS[kind] == "elsewhere":
-        embedded = send([first, second])
-        assert [part.at for part in embedded.parts] == [1]
+        send([first, second])
+        assert answered_by([first, second]) == [1]
         assert first.told == [kind]
         assert second.told == ["ok"]
     else:
@@ -75,8 +75,10 @@ def test_who_is_asked_after_a_failure(kind: Kind) -> None:
 def test_whoever_computes_an_item_is_asked_before_it_is_blamed() -> None:
     """No item is searched for as long as another deployment may compute all of them."""
     texts = ["a", "b", "c"]
-    first = FunctionRoute(failing(ProviderError("item_failed", billed="maybe")), batch_of(texts))
-    assert [part.at for part in send([first, FunctionRoute(well, batch_of(texts))], 3).parts] == [1]
+    first = FunctionAttempt(failing(ProviderError("item_failed", billed="maybe")), batch_of(texts))
+    second = FunctionAttempt(well, batch_of(texts))
+    send([first, second])
+    assert answered_by([first, second]) == [1]
     assert first.told == ["item_failed"]
 
 
@@ -86,28 +88,31 @@ def test_malformed_answers_go_elsewhere() -> None:
     async def zeros(batch: Batch) -> Result:
         return Result(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
 
-    first = FunctionRoute(zeros, batch_of(["a"]))
-    embedded = send([first, FunctionRoute(well, batch_of(["a"]))])
+    first = FunctionAttempt(zeros, batch_of(["a"]))
+    vectors = send([first, FunctionAttempt(well, batch_of(["a"]))])
     assert first.told == ["malformed"]
-    assert np.array_equal(embedded.vectors, [vector_of("a", WIDTH)])
+    assert np.array_equal(vectors, [vector_of("a", WIDTH)])
 
 
 def test_a_full_model_here_goes_elsewhere() -> None:
     """Where the model of this process is busy, another deployment of its space may not be."""
-    busy = FunctionRoute(failing(Overloaded("busy")), batch_of(["a"]))
-    assert send([busy, FunctionRoute(well, batch_of(["a"]))]).parts[0].at == 1
+    busy = FunctionAttempt(failing(Overloaded("busy")), batch_of(["a"]))
+    other = FunctionAttempt(well, batch_of(["a"]))
+    send([busy, other])
+    assert answered_by([busy, other]) == [1]
     with pytest.raises(Overloaded):
         send([busy])
     assert busy.told == ["not sent", "not sent"]
+    assert (busy.attempt.calls, busy.attempt.failed_calls, busy.running) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("refusal", [InvalidRequest("not here"), Overloaded("busy")])
 def test_what_is_refused_here_was_not_sent(refusal: Exception) -> None:
     """A call that this gateway refuses itself is told of as not sent, and not tried again."""
-    route = FunctionRoute(failing(refusal), batch_of(["a"]))
+    attempt = FunctionAttempt(failing(refusal), batch_of(["a"]))
     with pytest.raises(type(refusal)):
-        send([route])
-    assert route.told == ["not sent"]
+        send([attempt])
+    assert attempt.told == ["not sent"]
 
 
 @pytest.mark.parametrize("failing_at", [1, 2])
@@ -128,10 +133,10 @@ def test_parts_that_fail_over_share_one_gate(failing_at: int) -> None:
         return await well(batch)
 
     wide = Limits(max_items=2, max_parallel=8)
-    first = [FunctionRoute(broken, batch_of(texts), limits=wide) for _ in range(failing_at)]
-    last = FunctionRoute(counted, batch_of(texts), limits=Limits(max_items=1, max_parallel=2))
-    embedded = send([*first, last], items=len(texts))
-    assert np.array_equal(embedded.vectors, [vector_of(text, WIDTH) for text in texts])
+    first = [FunctionAttempt(broken, batch_of(texts), limits=wide) for _ in range(failing_at)]
+    last = FunctionAttempt(counted, batch_of(texts), limits=Limits(max_items=1, max_parallel=2))
+    vectors = send([*first, last])
+    assert np.array_equal(vectors, [vector_of(text, WIDTH) for text in texts])
     assert len(running) == len(texts)
     assert max(running) == 2
 
@@ -152,14 +157,15 @@ def test_a_part_that_fails_over_leaves_its_place() -> None:
         return await well(batch)
 
     one = Limits(max_items=1, max_parallel=1)
-    routes = [FunctionRoute(call, batch_of(texts), limits=one) for call in (refusing, waiting)]
-    assert [part.at for part in send(routes, items=2).parts] == [1, 0]
+    both_ways = [FunctionAttempt(call, batch_of(texts), limits=one) for call in (refusing, waiting)]
+    send(both_ways)
+    assert answered_by(both_ways) == [1, 0]
 
 
 def test_only_the_last_is_asked_again() -> None:
     """As long as somebody else is left, nobody is asked twice; the last is, within the budget."""
-    first = FunctionRoute(failing(ProviderError("overloaded")), batch_of(["a"]), provider="one")
-    last = FunctionRoute(failing(ProviderError("unreachable")), batch_of(["a"]), provider="two")
+    first = FunctionAttempt(failing(ProviderError("overloaded")), batch_of(["a"]), provider="one")
+    last = FunctionAttempt(failing(ProviderError("unreachable")), batch_of(["a"]), provider="two")
     with pytest.raises(ProviderError) as failed:
         send([first, last])
     assert first.told == ["overloaded"]
@@ -172,13 +178,13 @@ def test_only_the_last_is_asked_again() -> None:
 def test_rate_limits_of_all() -> None:
     """If all limit the rate the client waits for the first; any other failure says more."""
     limited = [
-        FunctionRoute(failing(ProviderError("rate_limit", retry_after_s=wait)), batch_of(["a"]))
+        FunctionAttempt(failing(ProviderError("rate_limit", retry_after_s=wait)), batch_of(["a"]))
         for wait in (40, 30)
     ]
     with pytest.raises(ProviderError) as failed:
         send(limited)
     assert (failed.value.kind, failed.value.retry_after_s) == ("rate_limit", 30)
-    broken = FunctionRoute(failing(ProviderError("malformed")), batch_of(["a"]))
+    broken = FunctionAttempt(failing(ProviderError("malformed")), batch_of(["a"]))
     with pytest.raises(ProviderError) as failed:
         send([broken, limited[0]])
     assert failed.value.kind == "malformed"
@@ -187,13 +193,14 @@ def test_rate_limits_of_all() -> None:
 def test_what_one_cannot_be_asked() -> None:
     """Who cannot be asked for this at all is passed over; the first reason is told if all are."""
     short = ContextLengthExceeded("too long for one")
-    routes = [FunctionRoute(well, short), FunctionRoute(well, batch_of(["a"]))]
-    assert send(routes).parts[0].at == 1
+    two = [FunctionAttempt(well, short), FunctionAttempt(well, batch_of(["a"]))]
+    send(two)
+    assert answered_by(two) == [1]
     with pytest.raises(InvalidRequest, match="too long for one"):
-        send([FunctionRoute(well, short), FunctionRoute(well, InvalidRequest("another"))])
-    down = FunctionRoute(failing(ProviderError("unreachable")), batch_of(["a"]))
+        send([FunctionAttempt(well, short), FunctionAttempt(well, InvalidRequest("another"))])
+    down = FunctionAttempt(failing(ProviderError("unreachable")), batch_of(["a"]))
     with pytest.raises(ProviderError) as failed:  # whose failure is the reason
-        send([down, FunctionRoute(well, short)])
+        send([down, FunctionAttempt(well, short)])
     assert failed.value.kind == "unreachable"
 
 
@@ -203,9 +210,10 @@ def test_who_hangs_leaves_time_for_the_next() -> None:
     async def hanging(_: Batch) -> Result:
         return await asyncio.Event().wait()  # never
 
-    first = FunctionRoute(hanging, batch_of(["a"]))
-    embedded = send([first, FunctionRoute(well, batch_of(["a"]))], within_s=0.5)
-    assert embedded.parts[0].at == 1
+    first = FunctionAttempt(hanging, batch_of(["a"]))
+    second = FunctionAttempt(well, batch_of(["a"]))
+    send([first, second], within_s=0.5)
+    assert answered_by([first, second]) == [1]
     assert first.told == ["timeout"]
 
 
@@ -215,11 +223,11 @@ def test_who_hangs_is_counted() -> None:
     async def hanging(_: Batch) -> Result:
         return await asyncio.Event().wait()  # never
 
-    route = FunctionRoute(hanging, batch_of(["a"]))
+    attempt = FunctionAttempt(hanging, batch_of(["a"]))
     with pytest.raises(TimeoutError):
-        send([route], within_s=0.05)
-    assert route.told == ["timeout"]
-    assert route.running == 0
+        send([attempt], within_s=0.05)
+    assert attempt.told == ["timeout"]
+    assert attempt.running == 0
 
 
 @settings(deadline=None, max_examples=150)
@@ -228,7 +236,7 @@ def test_any_faults(data: st.DataObject) -> None:
     """Any texts, limits and faults: each vector is its text's, or the request fails as a whole."""
     texts = data.draw(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=24))
     faults = st.sampled_from([None, None, None, "unreachable", "malformed", "rate_limit", "hang"])
-    routes = []
+    functions = []
     for name in "abc"[: data.draw(st.integers(1, 3))]:
         script = data.draw(st.lists(faults, max_size=8))
 
@@ -246,9 +254,9 @@ def test_any_faults(data: st.DataObject) -> None:
         limits = Limits(
             max_items=data.draw(st.integers(1, 9)), max_parallel=data.draw(st.integers(1, 3))
         )
-        routes.append(FunctionRoute(call, batch_of(texts), limits=limits, provider=name))
+        functions.append(FunctionAttempt(call, batch_of(texts), limits=limits, provider=name))
     with contextlib.suppress(ProviderError):
-        embedded = send(routes, items=len(texts))
-        assert np.array_equal(embedded.vectors, [vector_of(text, WIDTH) for text in texts])
-        assert sum(part.tokens for part in embedded.parts) == len(texts)
-    assert not any(route.running for route in routes)
+        vectors = send(functions)
+        assert np.array_equal(vectors, [vector_of(text, WIDTH) for text in texts])
+        assert sum(each.attempt.tokens for each in functions) == len(texts)
+    assert not any(each.running for each in functions)

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from embedway.catalog.model import Deployment, Model, Served
 from embedway.core.provider_error import TRANSIENT, Kind, ProviderError
-from embedway.routing.health import (
+from embedway.health.health import (
     FAILED_OF,
     FAILURES,
     FAILURES_IN_A_ROW,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.routing.latency import FASTEST_S, PRIOR, Latency
+from embedway.health.latency import FASTEST_S, PRIOR, Latency
 
 calls = st.tuples(
     st.integers(0, 2_000_000), st.floats(0, 1e6), st.floats(0, 1e5) | st.sampled_from([0.0, 1e12])

@@ -17,6 +17,7 @@ import pytest
 from conftest import Gateway
 from raw_http import gauge, load, until
 from sqlalchemy import event, func, select
+from writing import write
 
 from embedway.core.usage import UsageLine
 from embedway.storage import database
@@ -108,7 +109,7 @@ def test_waiting_rows_share_a_commit(tmp_path: Path):
     ledger = SqlLedger(engine)
 
     async def crowd() -> None:
-        await asyncio.gather(*(ledger.record([row(f"embd_{n}")]) for n in range(2_000)))
+        await asyncio.gather(*(write(ledger, [row(f"embd_{n}")]) for n in range(2_000)))
 
     asyncio.run(crowd())
     ledger.close()

@@ -13,9 +13,10 @@ from conftest import Gateway
 from raw_http import until
 from sqlalchemy import create_engine
 from test_ledger import row
+from writing import write
 
 from embedway.storage import database
-from embedway.storage.ledger import SqlLedger
+from embedway.storage.ledger import RecordOutcome, SqlLedger
 from embedway.testing import Upstream
 
 
@@ -73,6 +74,27 @@ def test_who_leaves_uses_up_limits(start: Callable[[], Gateway], upstream: Upstr
     assert (reply.status_code, reply.json()["error"]["type"]) == (429, "tokens")
 
 
+def test_a_commit_that_stands_still_is_in_doubt(tmp_path: Path) -> None:
+    """Who waits too long for a commit is told that it is in doubt, one after another."""
+    path = tmp_path / "embedway.db"
+    database.connect(path).dispose()
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5})
+    ledger = SqlLedger(engine, process="p", retry_s=0, wait_s=0.1)
+
+    async def append() -> list[RecordOutcome]:
+        first = ledger.append([row("embd_1")])
+        await asyncio.sleep(0.05)
+        return await asyncio.gather(first, ledger.append([row("embd_2")]))
+
+    with written_to(path) as other:
+        assert asyncio.run(append()) == ["in_doubt", "in_doubt"]
+        other.rollback()
+    ledger.close()
+    engine.dispose()
+    with contextlib.closing(sqlite3.connect(path)) as kept:
+        assert kept.execute("SELECT count(*) FROM usage").fetchone() == (2,)
+
+
 def test_somebody_else_writes_for_long(tmp_path: Path) -> None:
     """Lines wait for another writer for longer than one try does."""
     path = tmp_path / "embedway.db"
@@ -81,7 +103,7 @@ def test_somebody_else_writes_for_long(tmp_path: Path) -> None:
     ledger = SqlLedger(engine, process="p")
     with written_to(path) as other:
         threading.Timer(0.5, other.rollback).start()
-        asyncio.run(ledger.record([row("embd_1")]))
+        asyncio.run(write(ledger, [row("embd_1")]))
     ledger.close()
     engine.dispose()
     with contextlib.closing(sqlite3.connect(path)) as kept:

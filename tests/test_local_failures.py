@@ -17,9 +17,9 @@ from in_process import running, settled
 
 from embedway.catalog import catalog
 from embedway.core import clock
+from embedway.health.health import LONGEST_EJECTION_S
 from embedway.local.openvino import OpenVinoEncoder
 from embedway.local.tokenizer import Tokenizer
-from embedway.routing.health import LONGEST_EJECTION_S
 from embedway.testing import Item, Upstream
 
 ID = "all-minilm-l6-v2"

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from raw_http import until
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
+from writing import write
 
 from embedway.admin import errors, organization
 from embedway.admin.actors import Actor
@@ -296,7 +297,7 @@ def test_what_is_left(house: House) -> None:
                 (issued.id, "", NOW_MS), (issued.id, "bob", NOW_MS - 86_400_000),
             ))
         ]  # fmt: skip
-        await asyncio.gather(*(ledger.record([each]) for each in lines))
+        await asyncio.gather(*(write(ledger, [each]) for each in lines))
 
     asyncio.run(spend())
     ledger.close()

@@ -7,19 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attempts import sender_to
 
 from embedway.catalog.model import Deployment, Model, Served
 from embedway.catalog.policy import Canaries, Policy
 from embedway.core.provider_error import ProviderError
 from embedway.core.spaces import Reference
-from embedway.pipeline.calls import Calls
 from embedway.pipeline.prober import Prober
 from embedway.pipeline.probes import AT_ONCE
 from embedway.providers import provider
 from embedway.providers.declared import Declared, fingerprints
 from embedway.providers.registry import ROWS
 from embedway.routing.canaries import CANARIES
-from embedway.routing.health import Healths
 from embedway.routing.spaces import Membership, Spaces
 from embedway.storage import database
 from embedway.storage.spaces import SqlSpaces
@@ -77,9 +76,7 @@ class World:
                 now_ms=lambda: self.now_ms,
             ),
             store=SqlSpaces(self.engine),
-            calls=Calls(healths=Healths(now_s=lambda: self.now_ms / 1000)),
-            engines=engines,
-            tokenizers={},
+            sender=sender_to(engines, now_s=lambda: self.now_ms / 1000),
             on_event=lambda event, which, _: self.events.append((event, which.id)),
         )
         await prober.load()

@@ -14,14 +14,13 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from attempts import FunctionAttempt, send_to
 from conftest import Gateway, Minilm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routes import FunctionRoute
 
-from embedway.batching.send import Sender
 from embedway.core.batch import Batch, Limits, Result
 from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import Row
@@ -324,13 +323,10 @@ async def sent(
         return Result(vectors=np.stack([vector_of(item, 8) for item in batch.items]))
 
     batch = Batch(model="m", items=texts, tokens=tokens, exact=False, width=8)
-    embedded = await Sender().send(
-        [FunctionRoute(call, batch, limits=limits)],
-        items=len(texts),
-        deadline_s=time.monotonic() + 60,
-    )
-    assert sum(part.tokens for part in embedded.parts) == sum(tokens)
-    return embedded.vectors
+    function = FunctionAttempt(call, batch, limits=limits)
+    vectors = await send_to([function], deadline_s=time.monotonic() + 60)
+    assert function.attempt.tokens == sum(tokens)
+    return vectors
 
 
 @settings(deadline=None, max_examples=150)

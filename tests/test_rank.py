@@ -15,8 +15,8 @@ from embedway.catalog.model import Deployment, Model, Served
 from embedway.catalog.policy import Policy
 from embedway.core.provider_error import Kind, ProviderError
 from embedway.core.request import Preference
+from embedway.health.health import MAX_IN_FLIGHT, Healths
 from embedway.routing import health, latency, rank
-from embedway.routing.health import MAX_IN_FLIGHT, Healths
 from embedway.routing.rank import Ranked, ranked
 
 PREFERENCES: tuple[Preference, ...] = get_args(Preference)

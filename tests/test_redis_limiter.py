@@ -151,7 +151,7 @@ class Replicas:
         """Settles what was last let in, if that is less."""
         if self.last and tokens < self.last[1].tokens:
             limiter, reservation = self.last
-            await limiter.settle(reservation, tokens=tokens)
+            limiter.settle(reservation, tokens=tokens)
             self.let_in[-1] = (self.let_in[-1][0], tokens)
             self.last = None
 

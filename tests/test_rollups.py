@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from servers import Postgres
 from sqlalchemy import Engine, delete, insert, select, update
 from typer.testing import CliRunner
+from writing import write
 
 from embedway.cli import commands, ledger
 from embedway.core.subjects import Subject
@@ -59,7 +60,7 @@ def record(engine: Engine, *requests: Sequence[UsageLine], process: str = "p", *
 
     async def all() -> None:
         for lines in requests:
-            await ledger.record(lines, **given)
+            await write(ledger, lines, **given)
 
     asyncio.run(all())
     ledger.close()
@@ -255,9 +256,10 @@ from pathlib import Path
 from embedway.storage import database
 from embedway.storage.ledger import SqlLedger
 from test_rollups import line, DAY, HOUR_MS
+from writing import write
 
 async def one(ledger, id):
-    await ledger.record([line(id, at_ms=DAY + hash(id) % (3 * HOUR_MS), user=id[-1])])
+    await write(ledger, [line(id, at_ms=DAY + hash(id) % (3 * HOUR_MS), user=id[-1])])
     print(id, flush=True)
 
 async def main(where, name):
@@ -409,7 +411,7 @@ def test_lines_in_doubt_are_replaced(any_database: Engine, is_committed: bool):
 
     async def replace() -> None:
         if is_committed:
-            await ledger.record(answered, held=[KEY])
+            await write(ledger, answered, held=[KEY])
         for _ in range(2):  # as when the first try is in doubt too
             await ledger.replace(answered, by=refused, held=[KEY])
 

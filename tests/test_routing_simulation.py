@@ -14,7 +14,7 @@ from benchmarks.simulated import Condition
 from benchmarks.simulation import Phase, Simulation, simulated
 
 from embedway.core.request import Preference
-from embedway.routing.health import MAX_IN_FLIGHT
+from embedway.health.health import MAX_IN_FLIGHT
 
 PREFERENCES = get_args(Preference)
 SETTLED_S = 10.0

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from attempts import sender_to
 from conftest import embedway
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,11 +22,9 @@ from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof, Reference
-from embedway.pipeline.calls import Calls
 from embedway.pipeline.prober import Prober
 from embedway.routing import canaries
 from embedway.routing.canaries import CANARIES, compared
-from embedway.routing.health import Healths
 from embedway.routing.spaces import Membership, Spaces
 from embedway.storage import database
 from embedway.storage.spaces import SqlSpaces
@@ -148,9 +147,10 @@ class World:
             now_ms=lambda: self.now_ms,
         )
         return Prober(
-            spaces=spaces, store=self.store, engines=self.engines, tokenizers={},
-            calls=Calls(healths=Healths(now_s=lambda: self.now_ms / 1000)),
-        )  # fmt: skip
+            spaces=spaces,
+            store=self.store,
+            sender=sender_to(self.engines, now_s=lambda: self.now_ms / 1000),
+        )
 
     def check(self, prober: Prober, name: str, told: InputType | None, found: Membership) -> None:
         """What was just proven to be in a space gives the vectors of its reference."""
@@ -232,9 +232,10 @@ def test_local_model() -> None:
         interval_s=60, fingerprint=lambda _: "", now_ms=lambda: 0,
     )  # fmt: skip
     prober = Prober(
-        spaces=spaces, store=Memory(), engines=engines, tokenizers={"m": engines["embedway:m"]},
-        calls=Calls(healths=Healths(now_s=lambda: 0.0)),
-    )  # fmt: skip
+        spaces=spaces,
+        store=Memory(),
+        sender=sender_to(engines, tokenizers={"m": engines["embedway:m"]}),
+    )
 
     async def run() -> None:
         local = Membership(state="reference", revision="embedway")

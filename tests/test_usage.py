@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, event, insert
 from test_cli import at_terminal
 from typer.testing import CliRunner
+from writing import write
 
 from embedway.admin import errors
 from embedway.admin.usage import CostsResult, RefusalsResult, UsageResult, router
@@ -111,7 +112,7 @@ def record(engine: Engine, lines: Sequence[UsageLine]) -> None:
     """Commits lines as the gateway does."""
 
     async def all_of_them() -> None:
-        await asyncio.gather(*(ledger.record([each]) for each in lines))
+        await asyncio.gather(*(write(ledger, [each]) for each in lines))
 
     ledger = SqlLedger(engine)
     asyncio.run(all_of_them())

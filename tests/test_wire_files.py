@@ -27,7 +27,6 @@ from embedway.core.provider_error import Billed, Kind, ProviderError
 from embedway.core.request import InputType, Truncate
 from embedway.providers.adapter import Adapter, Reply
 from embedway.providers.registry import ROWS
-from embedway.routing.abilities import effective_input_type
 
 BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{16})*[A-Za-z0-9+/]{11}=")
 """Two numbers, as all vectors of these files have."""
@@ -195,7 +194,7 @@ def batch_of(path: Path, asked: Asked) -> Batch:
     served = served_of(path.parent.name, asked.model)
     words = ROWS[path.parent.name].fields.input_types
     abilities = Abilities(token_ids=True, input_types=frozenset(words))
-    told = effective_input_type(served, asked.input_type, abilities)
+    told = served.effective_input_type(asked.input_type, abilities)
     prompt = served.prompt(told)
     items = [prompt + each if isinstance(each, str) else each for each in asked.input]
     return Batch(

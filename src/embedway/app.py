@@ -25,7 +25,6 @@ from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
 from embedway.auth.authenticate import Authenticator
 from embedway.auth.issuers import Issuers
 from embedway.auth.tokens import Tokens
-from embedway.batching.send import Sender
 from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.lifetimes import Lifetimes
 from embedway.config import settings as config
@@ -42,6 +41,7 @@ from embedway.core.errors import EmbedwayError, Overloaded
 from embedway.core.keys import Held
 from embedway.core.lookups import Lookups
 from embedway.core.usage import UsageLine
+from embedway.health.health import Healths
 from embedway.local.engine import LocalEngine
 from embedway.metering.account import Accounts
 from embedway.metering.budgets import Budgets
@@ -51,19 +51,19 @@ from embedway.metering.windows import MemoryLimiter
 from embedway.observe import events, logs, streams
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
-from embedway.pipeline.calls import Calls
 from embedway.pipeline.embed import Embedder
-from embedway.pipeline.engines import engine_of, limits_of
-from embedway.pipeline.prepare import Preparation
 from embedway.pipeline.prober import Prober
 from embedway.ports.engine import Engine
 from embedway.ports.limiter import Limiter
 from embedway.providers import local_servers
 from embedway.providers.declared import Declared
 from embedway.providers.fetch import fetch
-from embedway.routing.health import Healths
 from embedway.routing.router import Router
 from embedway.routing.spaces import Spaces
+from embedway.sending.engine import EngineRegistry
+from embedway.sending.outcome import CallEvents
+from embedway.sending.prepare import InputPreparer
+from embedway.sending.sender import Sender
 from embedway.storage.holds import SqlHolds
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.refusals import SqlRefusals
@@ -150,18 +150,20 @@ async def running(
         parts.callback(holds.close)
         budgets = Budgets(holds, now_ms=now_ms, on_alert=partial(events.log_budget_alert, metrics))
         parts.push_async_callback(budgets.aclose)
-        calls = Calls(
+        sender = Sender(
+            EngineRegistry(all_engines),
             healths=healths,
-            on_call=partial(events.log_call, metrics),
-            on_overcount=partial(events.log_overcount, metrics),
-            on_unreadable_usage=partial(events.log_unreadable_usage, metrics),
+            preparer=InputPreparer(tokenizers=engines, cl100k=cl100k),
+            events=CallEvents(
+                on_outcome=partial(events.log_call, metrics),
+                on_overcount=partial(events.log_overcount, metrics),
+                on_unreadable_usage=partial(events.log_unreadable_usage, metrics),
+            ),
         )
         prober = Prober(
             spaces=spaces,
-            calls=calls,
+            sender=sender,
             store=store.spaces,
-            engines=all_engines,
-            tokenizers=engines,
             on_event=partial(events.log_space_event, metrics),
             record=partial(_record_probe, ledger),
         )
@@ -172,17 +174,14 @@ async def running(
             lifetimes=lifetimes,
             spaces=spaces,
             healths=healths,
-            abilities=lambda served: all_engines[engine_of(served)].abilities,
+            abilities=sender.engines.abilities,
             now_s=now_s,
             random=Random(),
         )
         embedder = Embedder(
             router=router,
-            calls=calls,
             prober=prober,
-            engines=all_engines,
-            preparation=Preparation(tokenizers=engines, cl100k=cl100k),
-            sender=Sender(now_s=now_s),
+            sender=sender,
             meter=Meter(
                 accounts=Accounts(store.directory),
                 limiter=await _limiter(settings, metrics, parts, now_s=now_s),
@@ -199,7 +198,7 @@ async def running(
             spaces=spaces,
             healths=healths,
             alive=lambda served: served.provider != LOCAL or engines[served.model.id].alive,
-            limits=lambda served: limits_of(served, all_engines[engine_of(served)].limits),
+            limits=sender.engines.limits,
         )
         declared = issuers_of(settings)
         issuers = Issuers(
@@ -349,7 +348,7 @@ def _refusals(store: Store, parts: AsyncExitStack, *, now_ms: Callable[[], int])
 async def _record_probe(ledger: SqlLedger, line: UsageLine) -> None:
     # What it found out stands, recorded or not.
     with suppress(EmbedwayError):
-        await ledger.record([line])
+        await ledger.append([line])
 
 
 def _add_gauges(

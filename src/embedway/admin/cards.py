@@ -19,7 +19,7 @@ from embedway.core.errors import ModelForbidden
 from embedway.core.keys import Caller
 from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS
 from embedway.core.spaces import State
-from embedway.routing.health import Healths, Standing
+from embedway.health.health import Healths, Standing
 from embedway.routing.resolve import find, retired
 from embedway.routing.restrictions import may_use
 from embedway.routing.spaces import Spaces

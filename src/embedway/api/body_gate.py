@@ -9,10 +9,9 @@ from collections.abc import Collection, Mapping
 
 from embedway.api.admission import Admission, Ticket
 from embedway.api.asgi import Application, Message, Receive, Scope, Send
-from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft
+from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft, refusal_of
 from embedway.auth.authenticate import Authenticator
 from embedway.core.errors import EmbedwayError, InvalidRequest
-from embedway.wire import error as wire_error
 
 MAX_BYTES = 2**20
 MAX_ANONYMOUS_BYTES = 2**14
@@ -98,6 +97,6 @@ class BodyGate:
         return await client.body(headers, self._limits, ticket)
 
     async def _refuse(self, error: EmbedwayError, client: Client) -> None:
-        headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+        status, content, headers = refusal_of(error)
         headers.append((b"connection", b"close"))
-        await client.answer(error.status, wire_error.body(error), headers, self._limits)
+        await client.answer(status, content, headers, self._limits)

@@ -4,15 +4,15 @@ And how slowly it takes its answer.
 """
 
 import asyncio
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import cast
 
 import msgspec
 
 from embedway.api.admission import Ticket, displaced_error
 from embedway.api.asgi import Headers, Receive, Send
-from embedway.core.errors import BodyTooLarge, EncodedBody, SlowRequest
+from embedway.core.errors import BodyTooLarge, EmbedwayError, EncodedBody, SlowRequest
+from embedway.wire import error as wire_error
 
 DRAIN_S = 5.0
 """How long what is left of a refused body is read and dropped."""
@@ -20,7 +20,15 @@ DRAIN_S = 5.0
 PIECE_BYTES = 2**18
 """Of an answer, handed to the server at a time; a larger one waits for the client to take it."""
 
+WATCH_AFTER_S = 0.05
+"""Watch for a client that leaves only after this long: most answers are there sooner, and a watch
+is a task of its own."""
+
 _JSON = (b"content-type", b"application/json")
+
+
+Reply = tuple[int, bytes, Headers]
+"""The status, the body and the headers of an answer."""
 
 
 class BodyLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +53,6 @@ class Client:
         self._receive = receive
         self._send = send
         self._body_left = True
-        self._left = False
 
     async def body(
         self, headers: Mapping[bytes, bytes], limits: BodyLimits, ticket: Ticket
@@ -104,24 +111,13 @@ class Client:
         except (TimeoutError, BrokenBody):
             return  # a body that is refused may as well be broken
 
-    @contextmanager
-    def watched(self) -> Generator[None]:
-        """Cancels what runs inside if the client leaves.
+    def watched(self) -> "_Watch":
+        """A context that cancels what runs inside if the client leaves.
 
         Raises:
-            ClientLeft: It left.
+            ClientLeft: The client left.
         """
-        task = cast("asyncio.Task[object]", asyncio.current_task())
-        watcher = asyncio.ensure_future(self._cancel_when_left(task))
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self._left:
-                raise
-            task.uncancel()
-            raise ClientLeft from None
-        finally:
-            watcher.cancel()
+        return _Watch(self._receive)
 
     async def answer(
         self, status: int, content: bytes, headers: Headers, limits: BodyLimits
@@ -142,19 +138,15 @@ class Client:
             end = start + PIECE_BYTES
             piece = content[start:end]
             more = end < len(content)
+            message = {"type": "http.response.body", "body": piece, "more_body": more}
+            if not (start or more):  # the server takes one piece as it is
+                await self._send(message)
+                return
             try:
-                async with asyncio.timeout(limits.timeout_s if start or more else None):
-                    await self._send(
-                        {"type": "http.response.body", "body": piece, "more_body": more}
-                    )
+                async with asyncio.timeout(limits.timeout_s):
+                    await self._send(message)
             except TimeoutError:
                 raise ClientLeft from None
-
-    async def _cancel_when_left(self, task: asyncio.Task[object]) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._left = True
-        task.cancel()
 
     async def _chunk(self) -> bytes:
         message = await self._receive()
@@ -162,6 +154,45 @@ class Client:
             raise BrokenBody
         self._body_left = message.get("more_body", False)
         return message.get("body", b"")
+
+
+class _Watch:
+    """Cancels the current task if the client leaves."""
+
+    __slots__ = ("_has_left", "_receive", "_task", "_timer", "_watcher")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._has_left = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._task = cast("asyncio.Task[object]", asyncio.current_task())
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(WATCH_AFTER_S, self._begin)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._has_left and kind is asyncio.CancelledError:
+            self._task.uncancel()
+            raise ClientLeft from None
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.ensure_future(self._cancel_when_left())
+
+    async def _cancel_when_left(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._has_left = True
+        self._task.cancel()
+
+
+def refusal_of(error: EmbedwayError) -> Reply:
+    """Render an error as the answer to a request."""
+    headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    return error.status, wire_error.body(error), headers
 
 
 def _too_large(limits: BodyLimits) -> BodyTooLarge:

@@ -1,7 +1,7 @@
 """The data plane: `POST` embeddings, on all its doors, as one raw ASGI callable.
 
 Owns what is HTTP about it: headers in and out, and the one edge where any failure becomes an
-answer. What an embedding request is and how it is answered is the pipeline's.
+result. What an embedding request is and how it is answered is the pipeline's.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import structlog
 
 from embedway.api.admission import Admission, Ticket
 from embedway.api.asgi import Headers, Receive, Scope, Send
-from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft
+from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft, Reply, refusal_of
 from embedway.auth import rights
 from embedway.auth.authenticate import Authenticator
 from embedway.catalog.lifetimes import Lifetimes, Today
@@ -33,12 +33,12 @@ from embedway.core.errors import (
 from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import CLIENT_LEFT
+from embedway.metering.account import Account
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
-from embedway.pipeline.answer import Answer
 from embedway.pipeline.dry_run import DryRun
 from embedway.pipeline.embed import Embedder
-from embedway.wire import error as wire_error
+from embedway.pipeline.result import EmbedResult
 from embedway.wire.decode import decode
 from embedway.wire.encode import Head, encode
 from embedway.wire.lifetime_headers import lifetime_headers
@@ -54,8 +54,6 @@ _HEADER_SAFE = "".join(map(chr, range(0x20, 0x7F)))
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _BROKEN_BODY = InvalidRequest("The body broke off or its chunks are malformed. Send it whole.")
 _log = structlog.get_logger("embedway.api")
-
-Reply = tuple[int, bytes, Headers]
 
 
 class _Facts:
@@ -118,7 +116,6 @@ class EmbeddingsEndpoint:
         refusals: RefusalCounts,
         body_limits: BodyLimits,
     ) -> None:
-        """Args name what it needs."""
         self._authenticator = authenticator
         self._embedder = embedder
         self._admission = admission
@@ -128,17 +125,42 @@ class EmbeddingsEndpoint:
         self._body_limits = body_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, from its head to its answer."""
+        """Answer one request, from its head to the last byte of its answer."""
         started_s = time.perf_counter()
         request_id = _request_id(scope)
         client, ticket, facts = Client(receive, send), Ticket(self._admission), _Facts()
+        request = result = None
+        is_refused = False
         try:
-            reply = await self._reply(scope, client, ticket, facts, request_id, started_s)
-            await self._send(client, reply, request_id)
-            status = reply[0]
+            try:
+                request, caller, account = await self._read(scope, client, ticket, facts)
+                with client.watched():
+                    if _dry_run(scope):
+                        result = await self._embedder.dry_run(request, caller, admitted=account)
+                    else:
+                        result = await self._embedder.embed(
+                            request,
+                            caller,
+                            admitted=account,
+                            request_id=request_id,
+                            started_s=started_s,
+                        )
+                reply = await self._answer(scope["path"], request, result, ticket, started_s)
+            except ClientLeft:
+                raise
+            except Exception as error:  # noqa: BLE001  # the request edge: the client gets an answer
+                # Rendered here and not kept: with its traceback an error keeps the whole request.
+                reply, is_refused = self._refuse(error, facts, request_id), True
+            finally:
+                # The texts and vectors may be megabytes, and the answer may be taken slowly.
+                request = result = None
+            if is_refused:
+                ticket.release()
+                await client.drain(self._body_limits)
+            status = await self._send(client, reply, request_id)
         except BrokenBody:
-            # Perhaps it is still there and only the framing of its body is broken.
-            await self._send(client, _refusal(_BROKEN_BODY), request_id)
+            # Perhaps the client is still there and only the framing of its body is broken.
+            await self._send(client, refusal_of(_BROKEN_BODY), request_id)
             status = CLIENT_LEFT
         except ClientLeft:
             status = CLIENT_LEFT
@@ -156,68 +178,10 @@ class EmbeddingsEndpoint:
             **facts.fields(),
         )
 
-    async def _send(self, client: Client, reply: Reply, request_id: str) -> None:
-        status, content, headers = reply
-        headers.append((b"x-request-id", request_id.encode()))
-        if self._admission.draining:
-            headers.append((b"connection", b"close"))
-        await client.answer(status, content, headers, self._body_limits)
-
-    async def _reply(
-        self,
-        scope: Scope,
-        client: Client,
-        ticket: Ticket,
-        facts: _Facts,
-        request_id: str,
-        started_s: float,
-    ) -> Reply:
-        try:
-            request, answer = await self._answer(
-                scope, client, ticket, facts, request_id, started_s
-            )
-            if isinstance(answer, DryRun):
-                return 200, msgspec.json.encode(answer), []
-            content = await _body(scope["path"], request, answer)
-            ticket.swap(len(content))
-            self._metrics.embedded(
-                _label(answer.served[0]), items=len(answer.vectors), tokens=answer.tokens
-            )
-            ending = _lifetime(answer, self._lifetimes.today())
-            return 200, content, _headers(answer, started_s) + ending
-        except EmbedwayError as error:
-            # The store logs once that the database is unavailable, not for each request.
-            if error.__cause__ is not None and not isinstance(error, StorageUnavailable):
-                _log.error("failed", request_id=request_id, cause=repr(error.__cause__))
-            # Rendered here and not kept: with its traceback an error keeps the whole request.
-            self._count(error, facts)
-            refusal = _refusal(error)
-        except ClientLeft:
-            raise
-        except Exception:  # noqa: BLE001  # the request edge: whatever it is, the client gets an answer
-            _log.exception("defect", request_id=request_id)
-            defect = InternalError(f"This is a defect of ours, logged under {request_id}.")
-            self._count(defect, facts)
-            refusal = _refusal(defect)
-        ticket.release()
-        await client.drain(self._body_limits)
-        return refusal
-
-    def _count(self, error: EmbedwayError, facts: _Facts) -> None:
-        """Count a request that is refused."""
-        facts.refuse(error)
-        self._metrics.refusals.labels(facts.reason).inc()
-        self._refusals.add(facts.reason, project_id=facts.project_id, key_id=facts.key_id)
-
-    async def _answer(
-        self,
-        scope: Scope,
-        client: Client,
-        ticket: Ticket,
-        facts: _Facts,
-        request_id: str,
-        started_s: float,
-    ) -> tuple[EmbedRequest, Answer | DryRun]:
+    async def _read(
+        self, scope: Scope, client: Client, ticket: Ticket, facts: _Facts
+    ) -> tuple[EmbedRequest, Caller, Account]:
+        """Read who sends what; a body is read only of a caller that may be answered."""
         if scope["method"] != "POST":
             raise MethodNotAllowed(
                 f"{scope['method']} is not possible here. Use POST.", headers={"allow": "POST"}
@@ -230,23 +194,52 @@ class EmbeddingsEndpoint:
         )
         facts.identify(caller)
         rights.require(caller, "embeddings")
-        dry_run = _dry_run(scope)
-        await self._embedder.check(caller, body_bytes=_declared_bytes(headers))
+        _dry_run(scope)  # refused before the body is read, if it is wrong
+        account = await self._embedder.admit(caller, body_bytes=_declared_bytes(headers))
         ticket.admit(caller)
         request = decode(await client.body(headers, self._body_limits, ticket))
         facts.read(request)
-        with client.watched():
-            if dry_run:
-                return request, await self._embedder.dry_run(request, caller)
-            answer = await self._embedder.run(
-                request, caller, request_id=request_id, started_s=started_s
-            )
-        return request, answer
+        return request, caller, account
 
+    async def _answer(
+        self,
+        path: str,
+        request: EmbedRequest,
+        result: EmbedResult | DryRun,
+        ticket: Ticket,
+        started_s: float,
+    ) -> Reply:
+        """Render a result; its bytes take the place of the body's on `ticket`."""
+        if isinstance(result, DryRun):
+            return 200, msgspec.json.encode(result), []
+        content = await _body(path, request, result)
+        ticket.swap(len(content))
+        self._metrics.embedded(
+            _label(result.deployments[0]), items=len(result.vectors), tokens=result.tokens
+        )
+        ending = _lifetime(result, self._lifetimes.today())
+        return 200, content, _headers(result, started_s) + ending
 
-def _refusal(error: EmbedwayError) -> Reply:
-    headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-    return error.status, wire_error.body(error), headers
+    def _refuse(self, error: Exception, facts: _Facts, request_id: str) -> Reply:
+        """Render an error, after logging and counting it."""
+        if not isinstance(error, EmbedwayError):
+            _log.exception("defect", request_id=request_id, exc_info=error)
+            error = InternalError(f"This is a defect of ours, logged under {request_id}.")
+        # The store logs once that the database is unavailable, not for each request.
+        elif error.__cause__ is not None and not isinstance(error, StorageUnavailable):
+            _log.error("failed", request_id=request_id, cause=repr(error.__cause__))
+        facts.refuse(error)
+        self._metrics.refusals.labels(facts.reason).inc()
+        self._refusals.add(facts.reason, project_id=facts.project_id, key_id=facts.key_id)
+        return refusal_of(error)
+
+    async def _send(self, client: Client, reply: Reply, request_id: str) -> int:
+        status, content, headers = reply
+        headers.append((b"x-request-id", request_id.encode()))
+        if self._admission.draining:
+            headers.append((b"connection", b"close"))
+        await client.answer(status, content, headers, self._body_limits)
+        return status
 
 
 def _check_sent_once(scope: Scope) -> None:
@@ -291,19 +284,19 @@ def _request_id(scope: Scope) -> str:
     return ids.new("req")
 
 
-async def _body(path: str, request: EmbedRequest, answer: Answer) -> bytes:
-    usage = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
+async def _body(path: str, request: EmbedRequest, result: EmbedResult) -> bytes:
+    usage = {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
     if path == CORTECS_DOOR:  # its clients read this one too
         usage["completion_tokens"] = 0
     head = Head(
         model=request.model,
         usage=usage,
-        id=answer.id,
-        created=answer.created_s,
-        provider=answer.providers,
+        id=result.id,
+        created=result.created_s,
+        provider=result.providers,
     )
     pieces: list[bytes] = []
-    for piece in encode(head, answer.vectors, encoding_format=request.encoding_format):
+    for piece in encode(head, result.vectors, encoding_format=request.encoding_format):
         pieces.append(piece)
         if len(piece) > YIELD_BYTES:
             await asyncio.sleep(0)
@@ -315,29 +308,29 @@ def _label(served: Served) -> str:
     return served.model.id if served.model.declared else f"{served.provider}:*"
 
 
-def _headers(answer: Answer, started_s: float) -> Headers:
+def _headers(result: EmbedResult, started_s: float) -> Headers:
     elapsed_s = time.perf_counter() - started_s
     values = (
         (b"openai-processing-ms", str(round(elapsed_s * 1000))),
-        (b"x-embedway-model", answer.served[0].model.id),
-        (b"x-embedway-provider", answer.providers),
-        (b"x-embedway-space", str(answer.space)),
-        (b"x-embedway-cost-usd", money.as_usd(answer.cost_nano_usd)),
-        (b"x-embedway-overhead-ms", f"{(elapsed_s - answer.engine_s) * 1000:.2f}"),
+        (b"x-embedway-model", result.deployments[0].model.id),
+        (b"x-embedway-provider", result.providers),
+        (b"x-embedway-space", str(result.space)),
+        (b"x-embedway-cost-usd", money.as_usd(result.cost_nano_usd)),
+        (b"x-embedway-overhead-ms", f"{(elapsed_s - result.engine_s) * 1000:.2f}"),
     )
     # A client may name a provider's model as it likes; a header holds no such text as it is.
     headers = [(name, _header(value)) for name, value in values]
-    if answer.standings:
-        limits = rate_headers(answer.standings)
+    if result.limit_statuses:
+        limits = rate_headers(result.limit_statuses)
         headers += [(name.encode(), value.encode()) for name, value in limits]
     return headers
 
 
-def _lifetime(answer: Answer, today: Today) -> Headers:
+def _lifetime(result: EmbedResult, today: Today) -> Headers:
     """What is told of deployments that will not be there for long."""
     if not today.ending:
         return []
-    ending = [today.ending[each.id] for each in answer.served if each.id in today.ending]
+    ending = [today.ending[each.id] for each in result.deployments if each.id in today.ending]
     headers = lifetime_headers(
         deprecated=[each.deprecated for each in ending if each.deprecated],
         retires=[each.retires for each in ending if each.retires],

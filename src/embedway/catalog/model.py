@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from embedway.core.batch import clients_name
+from embedway.core import money
+from embedway.core.batch import Abilities, clients_name
+from embedway.core.money import NanoUsd
 from embedway.core.request import InputType
 from embedway.core.spaces import SpaceId
 
@@ -17,6 +19,9 @@ LOCAL = "embedway"
 """The provider of models that run in this process."""
 Quantisation = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "binary", "unknown"]
 UNQUANTISED: frozenset[Quantisation] = frozenset({"fp32", "bf16", "fp16"})
+
+_RETRIEVAL: frozenset[InputType] = frozenset({"query", "document"})
+"""Input types whose vectors are compared with one another."""
 
 
 class PackedFile(msgspec.Struct, frozen=True, array_like=True):
@@ -156,6 +161,11 @@ class Model(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
             return self.dimensions is None or dimensions <= self.dimensions
         return self.trained_dimensions != "unknown" and dimensions in self.trained_dimensions
 
+    def can_shorten(self, dimensions: int) -> bool:
+        """Whether vectors cut to `dimensions` here still mean something; the model's own do."""
+        width = self.dimensions or 0
+        return dimensions == width or (self.trained_for(dimensions) and dimensions <= width)
+
     @cached_property
     def digest(self) -> str | None:
         """12 hex digits that stand for weights and tokenizer of a model that runs here."""
@@ -187,6 +197,16 @@ class Served(msgspec.Struct, frozen=True, dict=True):
         """What the provider calls the model."""
         return self.deployment.name or self.model.id
 
+    @cached_property
+    def engine_name(self) -> str:
+        """The name of the engine: the deployment's provider, or its id if the model runs here."""
+        return self.id if self.provider == LOCAL else self.provider
+
+    def cost(self, tokens: int) -> NanoUsd:
+        """The price of this many tokens now; 0 where no price is known."""
+        price = self.deployment.price_per_mtok_usd
+        return money.cost(tokens, price_per_mtok=price) if price else 0
+
     @property
     def clients_name(self) -> str:
         """The name as clients may read it: without the operator's account or project."""
@@ -202,6 +222,27 @@ class Served(msgspec.Struct, frozen=True, dict=True):
         if input_type is None or not self.deployment.apply_prompts:
             return ""
         return self.model.prompts.get(input_type, "")
+
+    def effective_input_type(
+        self, input_type: InputType | None, abilities: Abilities
+    ) -> InputType | None:
+        """The input type, if the vectors of this deployment depend on it; else None.
+
+        Args:
+            input_type: What the request says that its vectors are for.
+            abilities: What the engine behind this deployment can be asked for.
+        """
+        if input_type is None:
+            return None
+        if self.deployment.apply_prompts:
+            known = frozenset(self.model.prompts)
+            if not known.isdisjoint(_RETRIEVAL):  # a model may want a prompt for queries alone
+                known |= _RETRIEVAL
+        elif self.deployment.input_types is not None:
+            known = self.deployment.input_types
+        else:
+            known = abilities.input_types
+        return input_type if input_type in known else None
 
     def forwarded(self, input_type: InputType | None) -> InputType | None:
         """The input type that its provider is told: none, where a prompt in the text says it."""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from embedway.batching.send import Sender
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Served
@@ -20,19 +19,19 @@ from embedway.cli.lengths import too_long
 from embedway.cli.trials import explain
 from embedway.config.settings import Settings
 from embedway.config.spaces import spaces_of
-from embedway.core.batch import Batch, Limits, Result
 from embedway.core.clock import today
 from embedway.core.errors import ContextLengthExceeded, EmbedwayError, TooManyTokens
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import Truncate
 from embedway.core.vectors import Vectors
-from embedway.pipeline.engines import limits_of
-from embedway.pipeline.prepare import Preparation
+from embedway.health.health import Healths
 from embedway.providers import provider
 from embedway.providers.declared import Declared
-from embedway.providers.provider import Provider
 from embedway.routing.abilities import refusal
 from embedway.routing.resolve import retired
+from embedway.sending.engine import EngineRegistry
+from embedway.sending.prepare import InputPreparer
+from embedway.sending.sender import Sender
 from embedway.tokenizing.cl100k import Cl100k
 from embedway.wire.decode import decode
 
@@ -76,9 +75,11 @@ class Remote:
         self._timeout_s = timeout_s
         self._provider = provider.build(declared)
         self._cl100k = Cl100k()
-        self._preparation = Preparation(tokenizers={}, cl100k=self._cl100k)
-        self._sender = Sender()
-        self._width = served.model.dimensions
+        self._sender = Sender(
+            EngineRegistry({served.engine_name: self._provider}),
+            healths=Healths(now_s=time.monotonic),
+            preparer=InputPreparer(tokenizers={}, cl100k=self._cl100k),
+        )
 
     async def embed(self, truncate: Truncate, texts: list[str], first: int) -> Vectors:
         """The vectors of `texts`, of which `first` is the number of the first, from 1.
@@ -113,24 +114,23 @@ class Remote:
         request = decode(msgspec.json.encode(fields))
         if refused := refusal(request, self._served, self._provider.abilities):
             raise refused
+        attempt = self._sender.attempt(request, self._served, request_id="", counts={})
         try:
-            batch = await self._preparation.prepared(
-                request, self._served, self._provider.abilities, {}
-            )
+            await attempt.prepare()
         except TooManyTokens:
             if len(texts) == 1:
                 raise
             half = len(texts) // 2
             parts = [await self._embedded(part, truncate) for part in (texts[:half], texts[half:])]
             return np.concatenate(parts)
-        # Whoever has declared no width keeps to that of the first answer.
-        batch = msgspec.structs.replace(batch, width=self._width)
-        route = _Route(self._provider, self._served, batch)
         async with asyncio.timeout(self._timeout_s):
-            deadline_s = time.monotonic() + self._timeout_s
-            sent = await self._sender.send([route], items=len(texts), deadline_s=deadline_s)
-        self._width = sent.vectors.shape[1]
-        return sent.vectors
+            deadline_s = self._sender.now_s() + self._timeout_s
+            vectors = await self._sender.send([attempt], deadline_s=deadline_s)
+        if self._served.model.dimensions is None:
+            # A model without a declared width keeps to that of the first answer.
+            model = msgspec.structs.replace(self._served.model, dimensions=vectors.shape[1])
+            self._served = msgspec.structs.replace(self._served, model=model)
+        return vectors
 
     async def _too_long(self, texts: list[str], first: int) -> str | None:
         """Name the text that is too long, where its tokens are counted here."""
@@ -139,28 +139,3 @@ class Remote:
             if reason := too_long(len(ids), model, number=number):
                 return reason
         return None
-
-
-class _Route:
-    """The one way that all of it is sent; see `embedway.batching.send.Route`."""
-
-    def __init__(self, engine: Provider, served: Served, batch: Batch) -> None:
-        self._engine = engine
-        self._batch = batch
-        self.limits: Limits = limits_of(served, engine.limits)
-        self.provider = served.provider
-
-    async def prepared(self) -> Batch:
-        return self._batch
-
-    async def embed(self, batch: Batch) -> Result:
-        return await self._engine.embed(batch)
-
-    async def finished(self, batch: Batch, result: Result) -> Result:  # noqa: ARG002  # as they are
-        return result
-
-    def began(self, *, others: bool) -> None:
-        """Counts nothing, and knows of nobody else."""
-
-    def ended(self, batch: Batch, outcome: object, seconds: float) -> None:
-        """Counts nothing."""

@@ -33,9 +33,9 @@ from embedway.config.spaces import spaces_of
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof
+from embedway.health.health import Healths
 from embedway.observe import logs
 from embedway.providers.declared import Declared
-from embedway.routing.health import Healths
 from embedway.routing.resolve import find
 from embedway.routing.shared import SharedSpace
 from embedway.routing.spaces import Spaces
@@ -233,8 +233,11 @@ async def _release(
 @asynccontextmanager
 async def _prober(known: _Known, deployments: Sequence[Served]) -> AsyncGenerator["Prober"]:
     """A prober for these deployments and for those that make their references."""
-    from embedway.pipeline.calls import Calls  # noqa: PLC0415  # other commands do without it
-    from embedway.pipeline.prober import Prober  # noqa: PLC0415
+    from embedway.pipeline.prober import Prober  # noqa: PLC0415  # other commands do without it
+    from embedway.sending.engine import EngineRegistry  # noqa: PLC0415
+    from embedway.sending.prepare import InputPreparer  # noqa: PLC0415
+    from embedway.sending.sender import Sender  # noqa: PLC0415
+    from embedway.tokenizing.cl100k import Cl100k  # noqa: PLC0415
 
     makers = (known.spaces.known.maker(each.model.id) for each in deployments)
     local = {each.model.id: each.model for each in makers if each and each.provider == LOCAL}
@@ -251,13 +254,14 @@ async def _prober(known: _Known, deployments: Sequence[Served]) -> AsyncGenerato
         for name, engine in _providers(known.declared):
             parts.push_async_callback(engine.aclose)
             engines[name] = engine
-        prober = Prober(
-            spaces=known.spaces,
-            store=known.store.spaces,
-            calls=Calls(healths=Healths(now_s=time.monotonic)),
-            engines=engines,
-            tokenizers=tokenizers,
+        cl100k = Cl100k()
+        parts.callback(cl100k.close)
+        sender = Sender(
+            EngineRegistry(engines),
+            healths=Healths(now_s=time.monotonic),
+            preparer=InputPreparer(tokenizers=tokenizers, cl100k=cl100k),
         )
+        prober = Prober(spaces=known.spaces, store=known.store.spaces, sender=sender)
         parts.push_async_callback(prober.aclose)
         yield prober
 

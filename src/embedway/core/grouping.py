@@ -24,15 +24,19 @@ Work = Callable[[list[T]], Iterable[tuple[Sequence[int], Sequence[R]]]]
 class _Job(Generic[T, R]):
     __slots__ = ("future", "items", "missing", "results", "taken", "weights")
 
-    def __init__(
-        self, items: Sequence[T], weights: list[int], future: asyncio.Future[list[R]]
-    ) -> None:
+    def __init__(self, items: Sequence[T], weights: list[int]) -> None:
         self.items = items
         self.weights = weights
-        self.future = future
+        self.future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
         self.taken = 0
         self.missing = len(items)
         self.results: list[R | None] = [None] * len(items)
+
+
+class _SingleJob(_Job[T, R]):
+    """A job of one item, whose future has that item's result in place of a list."""
+
+    __slots__ = ()
 
 
 class GroupWorker(Generic[T, R]):
@@ -81,9 +85,28 @@ class GroupWorker(Generic[T, R]):
         """
         if not items:
             return []
-        weights = [self._weigh(item) for item in items]
-        total = sum(weights)
-        job = _Job[T, R](items, weights, asyncio.get_running_loop().create_future())
+        job = _Job[T, R](items, [self._weigh(item) for item in items])
+        self._enqueue(job)
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            self._drop(job)
+            raise
+
+    def put(self, item: T) -> asyncio.Future[R]:
+        """Hand over one item without waiting for it; the future has its result.
+
+        Cancelling the future does not take the item back.
+
+        Raises:
+            Overloaded: Too much is waiting, or the worker is closing.
+        """
+        job = _SingleJob[T, R]((item,), [self._weigh(item)])
+        self._enqueue(job)
+        return job.future  # pyright: ignore[reportReturnType]  # `_settle` gives it one result
+
+    def _enqueue(self, job: _Job[T, R]) -> None:
+        total = sum(job.weights)
         with self._changed:
             full = self.waiting_weight and self.waiting_weight + total > self._max_waiting_weight
             if full or self._closing:
@@ -91,11 +114,6 @@ class GroupWorker(Generic[T, R]):
             self._jobs.append(job)
             self.waiting_weight += total
             self._changed.notify()
-        try:
-            return await job.future
-        except asyncio.CancelledError:
-            self._drop(job)
-            raise
 
     @property
     def alive(self) -> bool:
@@ -183,6 +201,7 @@ def _settle(job: "_Job[T, R]", error: Exception | None = None) -> None:
     if job.future.done():
         return
     if error is None:
-        job.future.set_result(job.results)  # pyright: ignore[reportArgumentType]  # none missing
+        result = job.results[0] if isinstance(job, _SingleJob) else job.results
+        job.future.set_result(result)  # pyright: ignore[reportArgumentType]  # none missing
     else:
         job.future.set_exception(error)

@@ -11,7 +11,7 @@ from embedway.core.limits import Limit, Meter
 from embedway.core.lookups import Lookups
 from embedway.core.projects import EndUser
 from embedway.core.subjects import Subject
-from embedway.ports.storage import Directory
+from embedway.storage.directory import SqlDirectory
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ FREE = Account()
 class Accounts:
     """Finds the account of each request."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: SqlDirectory) -> None:
         """Takes where end users are looked up."""
         self._end_users = Lookups[tuple[str, str], EndUser | None](
             lambda name: directory.end_user(*name)

@@ -1,6 +1,6 @@
 """Reserves what a request will take of limits and budgets, and settles what it took."""
 
-import msgspec
+from collections.abc import Sequence
 
 from embedway.core.keys import Caller
 from embedway.core.limits import MAX_AMOUNT, Standing
@@ -8,7 +8,10 @@ from embedway.core.money import NanoUsd
 from embedway.core.request import EmbedRequest
 from embedway.metering.account import Account, Accounts
 from embedway.metering.budgets import Budgets
-from embedway.ports.limiter import Limiter, Reservation
+from embedway.metering.estimate import count_tokens, max_cost
+from embedway.ports.limiter import Limiter
+from embedway.ports.limiter import Reservation as LimitReservation
+from embedway.sending.attempt import Attempt
 
 MOST_MARKS = 8
 """Tokens that a model puts around a text."""
@@ -18,54 +21,93 @@ MOST_TOKENS_PER_BYTE = 5
 """The most tokens in a byte of a body, where each item takes three bytes beside its text."""
 
 
-class Reserved(msgspec.Struct, frozen=True, kw_only=True):
-    """What is reserved for one request."""
+class Reservation:
+    """Limits and budgets set aside for one request. Settling twice does nothing."""
 
-    account: Account
-    reservation: Reservation | None
-    cost_nano_usd: NanoUsd
+    __slots__ = ("_account", "_budgets", "_cost_nano_usd", "_counted", "_is_open", "_limiter")
+
+    def __init__(
+        self,
+        account: Account,
+        *,
+        limiter: Limiter,
+        budgets: Budgets,
+        counted: LimitReservation | None,
+        cost_nano_usd: NanoUsd,
+    ) -> None:
+        self._account = account
+        self._limiter = limiter
+        self._budgets = budgets
+        self._counted = counted
+        self._cost_nano_usd = cost_nano_usd
+        self._is_open = True
 
     @property
-    def standings(self) -> tuple[Standing, ...]:
-        """Of each limit, this request counted."""
-        return tuple(self.reservation.standings) if self.reservation else ()
+    def limit_statuses(self) -> Sequence[Standing]:
+        """The state of each rate limit after counting this request."""
+        return self._counted.standings if self._counted else ()
+
+    def settle(self, *, tokens: int, cost_nano_usd: NanoUsd) -> None:
+        """Charge what was used and give back the rest; what is charged is in the ledger by now."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        owed = self._account.budgets
+        if owed:
+            self._budgets.settle(
+                owed, reserved_nano_usd=self._cost_nano_usd, spent_nano_usd=cost_nano_usd
+            )
+        if self._counted and tokens != self._counted.tokens:
+            self._limiter.settle(self._counted, tokens=tokens)
+
+    def release(self) -> None:
+        """Give everything back."""
+        self.settle(tokens=0, cost_nano_usd=0)
 
 
 class Meter:
     """Counts requests against the limits and budgets that they are subject to."""
 
     def __init__(self, *, accounts: Accounts, limiter: Limiter, budgets: Budgets) -> None:
-        """Args name what it needs."""
         self._accounts = accounts
         self._limiter = limiter
         self._budgets = budgets
 
-    async def check_limits(self, caller: Caller, *, body_bytes: int | None) -> None:
-        """Refuse a request of `caller` before its body is read, if a limit has no room for any.
+    async def admit(self, caller: Caller, *, body_bytes: int | None) -> Account:
+        """Find what a caller's requests count against; refuse one before its body is read.
 
         Args:
-            caller: Who sends it.
+            caller: Who sends the request.
             body_bytes: The length of its body, if that is known.
 
         Raises:
             Forbidden: The end user is blocked.
-            RateLimited: A limit has no room.
+            RateLimited: A limit has no room for any request.
             StorageUnavailable: The limits cannot be looked up.
         """
         account = await self._accounts.of(caller, caller.on_behalf_of)
         if account.meters:
             at_most = MAX_AMOUNT if body_bytes is None else MOST_TOKENS_PER_BYTE * body_bytes
             self._limiter.check(account.meters, tokens=1, at_most=at_most)
+        return account
 
-    async def account(self, request: EmbedRequest, caller: Caller) -> Account:
-        """What `request` is counted against.
+    async def account(self, request: EmbedRequest, caller: Caller, admitted: Account) -> Account:
+        """Find what a request counts against; refuse it at once if a limit is known to be full.
+
+        Args:
+            request: The request.
+            caller: Who sent it.
+            admitted: What `admit` found. It is looked up anew only if the request names an end
+                user.
 
         Raises:
             Forbidden: The end user is blocked.
-            RateLimited: It would be refused, as is known before any work is done for it.
-            StorageUnavailable: It cannot be known.
+            RateLimited: A limit has no room, as is known before any work is done for it.
+            StorageUnavailable: The limits cannot be looked up.
         """
-        account = await self._accounts.of(caller, caller.on_behalf_of or request.user)
+        account = admitted
+        if request.user and not caller.on_behalf_of:
+            account = await self._accounts.of(caller, request.user)
         if account.meters:
             # Each item has a token at least.
             self._limiter.check(
@@ -82,50 +124,47 @@ class Meter:
         if account.meters:
             await self._limiter.reserve(account.meters, tokens=0)
 
-    def check(self, account: Account) -> None:
-        """Refuses a request that costs anything, if that is known before its tokens are counted.
-
-        Raises:
-            BudgetSpent: A budget has nothing left.
-        """
-        self._budgets.check(account.budgets)
-
     async def reserve(
-        self, account: Account, *, tokens: int, cost_nano_usd: NanoUsd, at_ms: int
-    ) -> Reserved:
-        """Takes a request that was read at `at_ms` out of all limits and budgets, or out of none.
+        self, account: Account, attempts: Sequence[Attempt], *, received_ms: int
+    ) -> Reservation:
+        """Take a request out of all limits and budgets, or out of none.
+
+        It is reserved with the tokens that the first deployment that accepts it counts, and with
+        the most that it can be charged.
+
+        Args:
+            account: What it counts against.
+            attempts: The deployments that it may be sent to.
+            received_ms: When it had been read.
 
         Raises:
             RateLimited: A limit has no room for it.
             BudgetSpent: A budget has not so much left.
+            InvalidRequest: No deployment accepts it.
+            Overloaded: Too much is waiting to be counted.
             StorageUnavailable: What is left of a budget cannot be known.
         """
-        if account.budgets:
-            await self._budgets.reserve(account.budgets, cost_nano_usd=cost_nano_usd, at_ms=at_ms)
-        reservation = None
+        owed, cost_nano_usd = account.budgets, 0
+        if any(each.deployment.deployment.price_per_mtok_usd for each in attempts):
+            self._budgets.check(owed)
+        tokens = await count_tokens(attempts)
+        if owed:
+            cost_nano_usd = await max_cost(attempts)
+            await self._budgets.reserve(owed, cost_nano_usd=cost_nano_usd, at_ms=received_ms)
+        counted = None
         if account.meters:
             try:
-                reservation = await self._limiter.reserve(account.meters, tokens=tokens)
+                counted = await self._limiter.reserve(account.meters, tokens=tokens)
             except BaseException:
-                self._budgets.settle(
-                    account.budgets, reserved_nano_usd=cost_nano_usd, spent_nano_usd=0
-                )
+                self._budgets.settle(owed, reserved_nano_usd=cost_nano_usd, spent_nano_usd=0)
                 raise
-        return Reserved(account=account, reservation=reservation, cost_nano_usd=cost_nano_usd)
-
-    async def settle(
-        self, reserved: Reserved, *, tokens: int = 0, cost_nano_usd: NanoUsd = 0
-    ) -> None:
-        """Puts back what was reserved and not taken; what is charged is in the ledger by now."""
-        account = reserved.account
-        if account.budgets:
-            self._budgets.settle(
-                account.budgets,
-                reserved_nano_usd=reserved.cost_nano_usd,
-                spent_nano_usd=cost_nano_usd,
-            )
-        if reserved.reservation and tokens != reserved.reservation.tokens:
-            await self._limiter.settle(reserved.reservation, tokens=tokens)
+        return Reservation(
+            account,
+            limiter=self._limiter,
+            budgets=self._budgets,
+            counted=counted,
+            cost_nano_usd=cost_nano_usd,
+        )
 
 
 def _at_most(request: EmbedRequest) -> int:

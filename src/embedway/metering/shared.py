@@ -145,7 +145,7 @@ class SharedLimiter:
                 self._take(request, now_ms)
         return self._counted_alone(request, now_ms)
 
-    async def settle(self, reservation: Reservation, *, tokens: int) -> None:
+    def settle(self, reservation: Reservation, *, tokens: int) -> None:
         """See `embedway.ports.limiter.Limiter.settle`. The others are told in the background."""
         more = tokens - reservation.tokens
         for meter in reservation.meters:

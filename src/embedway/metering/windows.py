@@ -53,7 +53,7 @@ class MemoryLimiter:
             window.add(now_ms, meter.limit.asked(tokens))
         return reservation(request, windows, now_ms=now_ms)
 
-    async def settle(self, reservation: Reservation, *, tokens: int) -> None:
+    def settle(self, reservation: Reservation, *, tokens: int) -> None:
         """See `embedway.ports.limiter.Limiter.settle`."""
         windows: list[Window] = []
         for meter in reservation.meters:

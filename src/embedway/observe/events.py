@@ -6,10 +6,10 @@ from embedway.catalog.model import Served
 from embedway.core.budgets import Budget
 from embedway.core.credentials import hidden
 from embedway.core.money import NanoUsd, as_usd
-from embedway.core.provider_error import ProviderError
 from embedway.core.subjects import Subject
 from embedway.observe.metrics import Metrics
 from embedway.routing.spaces import Membership
+from embedway.sending.outcome import Failure, Outcome, Success
 
 _log = structlog.get_logger("embedway.events")
 
@@ -58,11 +58,14 @@ def log_space_event(metrics: Metrics, event: str, served: Served, member: Member
 
 
 def log_call(
-    metrics: Metrics, request_id: str, served: Served, error: ProviderError | None, seconds: float
+    metrics: Metrics, request_id: str, served: Served, outcome: Outcome, seconds: float
 ) -> None:
     """Count a call to a provider, and log it if it failed."""
-    metrics.called(served.provider, seconds, error.kind if error else "ok")
-    if error:
+    if isinstance(outcome, Success):
+        metrics.called(served.provider, seconds, "ok")
+    elif isinstance(outcome, Failure):
+        error = outcome.error
+        metrics.called(served.provider, seconds, error.kind)
         # The reason is left out: a provider may repeat in it what it was sent.
         _log.warning(
             "provider failed",

@@ -6,6 +6,7 @@ Labels are bounded: routes, statuses and models of this gateway, never what a cl
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from functools import partial
+from typing import Any, TypeVar, cast
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,6 +19,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+M = TypeVar("M", Counter, Histogram)
+
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -28,6 +31,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # they double the page and nobody reads them
         self.registry = CollectorRegistry()
+        self._children: dict[tuple[object, tuple[str, ...]], Any] = {}
         counter = partial(Counter, registry=self.registry)
         seconds = partial(Histogram, registry=self.registry, buckets=SECONDS)
         self.requests = counter(
@@ -101,17 +105,25 @@ class Metrics:
 
     def answered(self, route: str, status: int) -> None:
         """Counts an answer."""
-        self.requests.labels(route, str(status)).inc()
+        self._child(self.requests, route, str(status)).inc()
 
     def embedded(self, model: str, *, items: int, tokens: int) -> None:
         """Counts what an answered request embedded."""
-        self.items.labels(model).inc(items)
-        self.tokens.labels(model).inc(tokens)
+        self._child(self.items, model).inc(items)
+        self._child(self.tokens, model).inc(tokens)
 
     def called(self, provider: str, seconds: float, outcome: str) -> None:
         """Counts a call to a provider; `outcome` is `ok` or the kind of its failure."""
-        self.provider_calls.labels(provider, outcome).inc()
-        self.provider_latency.labels(provider).observe(seconds)
+        self._child(self.provider_calls, provider, outcome).inc()
+        self._child(self.provider_latency, provider).observe(seconds)
+
+    def _child(self, metric: M, *labels: str) -> M:
+        """The metric with these labels. Looking it up in the metric itself takes a lock."""
+        key = (metric, labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return cast("M", child)
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """Adds a gauge whose value is what `read` returns at each scrape."""

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from embedway.batching.send import cuts
 from embedway.core import money
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import EmbedRequest
-from embedway.pipeline.route import Route
 from embedway.routing.router import Plan, Removed
+from embedway.sending.attempt import Attempt
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,25 +62,25 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     removed: Sequence[LeftOut]
 
 
-async def dry_run(request: EmbedRequest, plan: Plan, routes: Sequence[Route]) -> DryRun:
-    """Counts and cuts, and asks nobody.
+async def dry_run(request: EmbedRequest, plan: Plan, attempts: Sequence[Attempt]) -> DryRun:
+    """Count and cut a request, and send nothing.
 
     Args:
-        request: What would be asked for.
-        plan: Of it.
-        routes: To those that the plan ranks, in its order.
+        request: What the client asks for.
+        plan: The deployments that could serve it.
+        attempts: One for each deployment that the plan ranks, in its order.
 
     Raises:
-        InvalidRequest: None of the routes can be asked for that.
+        InvalidRequest: No deployment accepts the request.
         Overloaded: Too much is waiting.
     """
     candidates: list[Candidate] = []
     removed = _left_out(plan.removed)
     exact = False
     refusals: list[InvalidRequest] = []
-    for ranked, route in zip(plan.ranked, routes, strict=True):
+    for ranked, attempt in zip(plan.ranked, attempts, strict=True):
         try:
-            batch = await route.prepared()
+            batch = await attempt.prepare()
         except InvalidRequest as error:
             refusals.append(error)
             removed.append(LeftOut(id=ranked.served.id, filter="input", reason=error.message))
@@ -98,7 +97,7 @@ async def dry_run(request: EmbedRequest, plan: Plan, routes: Sequence[Route]) ->
                 model=served.model.id,
                 upstream_model=served.clients_name,
                 tokens=tokens,
-                calls=len(cuts(batch, route.limits)),
+                calls=len(attempt.cut(batch)),
                 price_per_mtok_usd=None if price is None else float(price),
                 cost_usd=None if cost is None else money.as_usd(cost),
                 latency_s=round(ranked.latency_s, 4),

@@ -1,17 +1,12 @@
-"""The one request path: from a decoded request to a recorded answer."""
+"""The order of work of one request, from decoded input to a recorded answer."""
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
-import msgspec
-
-from embedway.batching.send import Embedded, Sender
-from embedway.catalog.catalog import LOCAL
-from embedway.catalog.model import Served
+from embedway.catalog.model import LOCAL, Served
 from embedway.core import ids
 from embedway.core.errors import (
     BudgetSpent,
@@ -19,91 +14,61 @@ from embedway.core.errors import (
     EmbedwayError,
     Overloaded,
     RateLimited,
+    StorageUnavailable,
     UpstreamTimeout,
 )
 from embedway.core.keys import Caller
-from embedway.core.limits import Standing
-from embedway.core.money import NanoUsd
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import ANSWERED, CLIENT_LEFT, UsageLine
 from embedway.metering.account import FREE, Account
-from embedway.metering.meter import Meter, Reserved
-from embedway.metering.settle import Bill, Tally
-from embedway.pipeline.answer import Answer, answer
-from embedway.pipeline.calls import Calls
+from embedway.metering.billing import UsageContext
+from embedway.metering.meter import Meter, Reservation
 from embedway.pipeline.dry_run import DryRun, dry_run
-from embedway.pipeline.engines import engine_of
-from embedway.pipeline.prepare import Counted, Preparation
 from embedway.pipeline.prober import Prober
-from embedway.pipeline.route import Route, count_tokens, max_cost
-from embedway.ports.engine import Engine
-from embedway.ports.storage import Ledger
+from embedway.pipeline.result import EmbedResult, build_result
+from embedway.pipeline.space_check import SpaceCheck
 from embedway.routing.nobody import nobody
 from embedway.routing.router import Plan, Router
+from embedway.sending.attempt import Attempt
+from embedway.sending.prepare import TokenCounts
+from embedway.sending.sender import Sender
+from embedway.storage.ledger import RecordOutcome, SqlLedger
 
 MAX_DEPLOYMENTS = 4
 """The most deployments one request may try."""
 WITHDRAW_S = 5.0
 """Wait this long at shutdown for commits in doubt to become certain."""
-
-
-class _Run(msgspec.Struct, kw_only=True):
-    """One request under way."""
-
-    account: Account
-    at_ms: int
-    """As of `Bill`."""
-    routes: list[Route] = []
-    """That it may take, once these are known."""
-    reserved: Reserved | None = None
-    shed: bool = False
-    """Whether it is refused without a line, for that is to cost nothing."""
-
-    @property
-    def tallies(self) -> list[Tally]:
-        """What was asked on each of the routes."""
-        return [each.tally for each in self.routes]
-
-    @property
-    def standings(self) -> Sequence[Standing]:
-        """Of each limit that it is subject to."""
-        return self.reserved.standings if self.reserved else ()
+UNRECORDED = "Usage cannot be recorded right now. Try again."
 
 
 class Embedder:
-    """Runs requests: one instance, shared by all of them."""
+    """Embeds requests; one for the process."""
 
     def __init__(
         self,
         *,
         router: Router,
-        calls: Calls,
         prober: Prober,
-        engines: Mapping[str, Engine],
-        preparation: Preparation,
         sender: Sender,
         meter: Meter,
-        ledger: Ledger,
+        ledger: SqlLedger,
         deadline_s: float,
         now_ms: Callable[[], int],
     ) -> None:
-        """Args name what it needs; `engines` are by the names of `engine_of`."""
         self._router = router
-        self._calls = calls
         self._prober = prober
-        self._engines = engines
-        self._preparation = preparation
         self._sender = sender
         self._meter = meter
         self._ledger = ledger
         self._deadline_s = deadline_s
         self._now_ms = now_ms
-        self._background: set[asyncio.Task[None]] = set()
+        self._records: set[asyncio.Future[RecordOutcome]] = set()
+        """The records that are being written: `aclose` waits for them if nobody else does."""
         self._withdrawals: set[asyncio.Task[None]] = set()
 
-    async def check(self, caller: Caller, *, body_bytes: int | None) -> None:
-        """Refuse a request whose body is not read yet, if a limit of its caller has no room.
+    async def admit(self, caller: Caller, *, body_bytes: int | None) -> Account:
+        """Find what a caller's requests count against; refuse one before its body is read.
 
         Args:
             caller: Who sends it.
@@ -114,162 +79,91 @@ class Embedder:
             RateLimited: A limit has no room for any request.
             StorageUnavailable: The limits cannot be looked up.
         """
-        await self._meter.check_limits(caller, body_bytes=body_bytes)
+        return await self._meter.admit(caller, body_bytes=body_bytes)
 
-    async def run(
-        self, request: EmbedRequest, caller: Caller, *, request_id: str, started_s: float
-    ) -> Answer:
-        """Answers `request`; returns only once its usage is committed.
+    async def embed(
+        self,
+        request: EmbedRequest,
+        caller: Caller,
+        *,
+        admitted: Account = FREE,
+        request_id: str,
+        started_s: float,
+    ) -> EmbedResult:
+        """Embed all items of a request; returns only once its usage is committed.
 
         Args:
-            request: What is asked for.
+            request: What the client asks for.
             caller: Who asks.
-            request_id: For the usage record.
-            started_s: When the request began, on `time.perf_counter`'s clock.
+            admitted: What `admit` found.
+            request_id: The request's id, for logs and the usage records.
+            started_s: When the request began, on the clock of `time.perf_counter`.
 
         Raises:
-            EmbedwayError: It cannot be answered. That too is recorded, unless it was shed with 503
-                or refused by a limit or a budget: that costs nothing, not even a line.
+            EmbedwayError: It cannot be answered. A usage record says so too, unless a limit or a
+                budget refused it, or a 503 before anything was sent: these cost nothing.
         """
-        bill = Bill(
+        received_ms = self._now_ms()
+        context = UsageContext(
             request=request,
             caller=caller,
             id=ids.new("embd"),
             request_id=request_id,
-            at_ms=self._now_ms(),
+            received_ms=received_ms,
             started_s=started_s,
         )
-        run = _Run(account=await self._meter.account(request, caller), at_ms=bill.at_ms)
-        try:
-            began_s = time.perf_counter()
-            embedded = await self._embedded(request, caller, run, request_id=request_id)
-            engine_s = time.perf_counter() - began_s
-        except asyncio.CancelledError:
-            # Nobody waits for the answer, but a provider may have done the work.
-            self._soon(self._given_up(run, bill, status=CLIENT_LEFT))
-            raise
-        except EmbedwayError as error:
-            run.shed = run.shed or isinstance(error, Overloaded)
-            await self._finished(self._given_up(run, bill, status=error.status))
-            raise
-        except BaseException:
-            await self._settle(run)
-            raise
-        answered = answer(
-            embedded, run.tallies, space=run.routes[0].space, bill=bill,
-            engine_s=engine_s, standings=run.standings,
-        )  # fmt: skip
-        await self._finished(self._recorded(run, bill, answered))
-        return answered
-
-    async def _recorded(self, run: "_Run", bill: Bill, answered: Answer) -> None:
-        """Commits the lines of an answer and settles what was reserved for it."""
-        lines = bill.lines(run.tallies, status=ANSWERED)
-        try:
-            await self._ledger.record(lines, held=run.account.subjects)
-        except CommitInDoubt as error:
-            refused = bill.lines(run.tallies, status=error.status)
-            self._keep(self._withdraw(run, lines, by=refused), self._withdrawals)
-            raise
-        except BaseException:
-            await self._settle(run)
-            raise
-        await self._settle(run, tokens=answered.tokens, cost_nano_usd=answered.cost_nano_usd)
-
-    async def _withdraw(
-        self, run: "_Run", lines: Sequence[UsageLine], *, by: Sequence[UsageLine]
-    ) -> None:
-        """Charge nobody for an answer that was refused with its commit in doubt.
-
-        What was reserved for it counts as spent until the ledger is sure.
-        """
-        await self._ledger.replace(lines, by=by, held=run.account.subjects)
-        await self._settle(run)
-
-    async def _given_up(self, run: "_Run", bill: Bill, *, status: int) -> None:
-        """Settles and records a request that is not answered, if that is to be recorded."""
-        # Who leaves has used what providers did meanwhile, though nobody is charged for it.
-        left = status == CLIENT_LEFT
-        tokens = sum(each.upstream_tokens for each in run.tallies) if left else 0
-        await self._settle(run, tokens=tokens)
-        if (run.shed or left) and not any(each.calls for each in run.tallies):
-            return
-        # The refusal stands, recorded or not: it is not billed.
-        with suppress(EmbedwayError):
-            await self._ledger.record(bill.lines(run.tallies, status=status))
-
-    async def _settle(self, run: "_Run", *, tokens: int = 0, cost_nano_usd: NanoUsd = 0) -> None:
-        if run.reserved:
-            await self._meter.settle(run.reserved, tokens=tokens, cost_nano_usd=cost_nano_usd)
-
-    async def _finished(self, work: Coroutine[Any, Any, None]) -> None:
-        """Does it to its end, whether or not somebody still waits for it."""
-        await asyncio.shield(self._soon(work))
-
-    def _soon(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Does it in the background, to its end."""
-        return self._keep(work, self._background)
-
-    def _keep(
-        self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]
-    ) -> "asyncio.Task[None]":
-        task = asyncio.ensure_future(work)
-        tasks.add(task)
-        task.add_done_callback(partial(_forget, tasks))
-        return task
-
-    async def aclose(self) -> None:
-        """Waits for what goes on in the background, but not for a database that stays away."""
-        if self._background:
-            await asyncio.wait(self._background)
-        if self._withdrawals:
-            _, unfinished = await asyncio.wait(self._withdrawals, timeout=WITHDRAW_S)
-            for task in unfinished:
-                task.cancel()
-
-    async def _embedded(
-        self, request: EmbedRequest, caller: Caller, run: "_Run", *, request_id: str
-    ) -> Embedded:
-        """The vectors of all items; what is tried and reserved for them is noted in `run`."""
-        deadline_s = self._calls.now_s() + self._deadline_s
-        routes = run.routes
+        account = await self._meter.account(request, caller, admitted)
+        attempts: Sequence[Attempt] = ()
+        reservation: Reservation | None = None
+        is_recorded = True
+        sent_s = time.perf_counter()
+        deadline_s = self._sender.now_s() + self._deadline_s
         try:
             async with asyncio.timeout(self._deadline_s):
-                plan = await self._planned(request, caller, priced=bool(run.account.budgets))
-                routes += self._routes(request, plan, request_id=request_id)[:MAX_DEPLOYMENTS]
-                if run.account is not FREE:
-                    await self._reserve(run)
-                return await self._sender.send(
-                    routes, items=len(request.items), deadline_s=deadline_s
-                )
-        except TimeoutError:
-            raise self._late(routes) from None
-        except ProviderError as error:
-            # Each call that failed has its own line in the log.
-            model = routes[0].served.model.id if routes else request.model
-            raise error.answer(model=model) from None
-
-    async def _reserve(self, run: "_Run") -> None:
-        """Reserve the tokens of the request, and the most that it can be charged.
-
-        Raises:
-            EmbedwayError: There is no room, or nobody can be asked for it.
-        """
-        try:
-            if any(each.served.deployment.price_per_mtok_usd for each in run.routes):
-                self._meter.check(run.account)
-            run.reserved = await self._meter.reserve(
-                run.account,
-                tokens=await count_tokens(run.routes),
-                cost_nano_usd=await max_cost(run.routes) if run.account.budgets else 0,
-                at_ms=run.at_ms,
+                plan = await self._plan(request, caller, priced=bool(account.budgets))
+                attempts = self._attempts(request, plan, request_id, at_most=MAX_DEPLOYMENTS)
+                if account is not FREE:
+                    try:
+                        reservation = await self._meter.reserve(
+                            account, attempts, received_ms=received_ms
+                        )
+                    except (RateLimited, BudgetSpent):
+                        is_recorded = False
+                        raise
+                vectors = await self._sender.send(attempts, deadline_s=deadline_s)
+            result = build_result(
+                vectors,
+                attempts,
+                context,
+                space=plan.space,
+                limit_statuses=reservation.limit_statuses if reservation else (),
+                engine_s=time.perf_counter() - sent_s,
             )
-        except (RateLimited, BudgetSpent):
-            run.shed = True
+        except asyncio.CancelledError:
+            # Nobody waits for the answer, but a provider may have done the work.
+            self._abandon(context, attempts, reservation)
             raise
+        except (EmbedwayError, ProviderError, TimeoutError) as error:
+            refusal = self._client_error(error, request, attempts)
+            was_called = any(each.calls for each in attempts)
+            if reservation:
+                reservation.release()
+            if was_called or (is_recorded and not isinstance(refusal, Overloaded)):
+                await self._record_refusal(context, attempts, status=refusal.status)
+            if refusal is error:
+                raise
+            raise refusal from None  # each call that failed has its own line in the log
+        except BaseException:
+            if reservation:
+                reservation.release()
+            raise
+        await self._record(context, attempts, account, reservation, result)
+        return result
 
-    async def dry_run(self, request: EmbedRequest, caller: Caller) -> DryRun:
-        """What would become of `request`; nobody is asked and nothing is recorded.
+    async def dry_run(
+        self, request: EmbedRequest, caller: Caller, *, admitted: Account = FREE
+    ) -> DryRun:
+        """Describe what would become of a request; nothing is sent and nothing is recorded.
 
         It counts as a request, and uses no tokens and no money. What is left of budgets is not
         looked at.
@@ -278,22 +172,31 @@ class Embedder:
             EmbedwayError: It would be refused.
         """
         await self._prober.refresh()
-        account = await self._meter.account(request, caller)
+        account = await self._meter.account(request, caller, admitted)
         await self._meter.count(account)
         plan = self._router.plan(request, caller, any_age=True, priced=bool(account.budgets))
         if not plan.ranked and not plan.unproven:
             raise nobody(request, plan.removed, plan.unproven)
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await dry_run(request, plan, self._routes(request, plan, request_id=""))
+                return await dry_run(request, plan, self._attempts(request, plan, ""))
         except TimeoutError:
             raise self._late(()) from None
 
-    async def _planned(self, request: EmbedRequest, caller: Caller, *, priced: bool) -> Plan:
-        """Who is asked for `request`, at least one.
+    async def aclose(self) -> None:
+        """Wait for what is still to be written, but not for a database that stays away."""
+        if self._records:
+            await asyncio.wait(self._records)
+        if self._withdrawals:
+            _, unfinished = await asyncio.wait(self._withdrawals, timeout=WITHDRAW_S)
+            for task in unfinished:
+                task.cancel()
+
+    async def _plan(self, request: EmbedRequest, caller: Caller, *, priced: bool) -> Plan:
+        """Plan a request for at least one deployment.
 
         Raises:
-            EmbedwayError: Nobody can be.
+            EmbedwayError: There is none.
             ProviderError: The last one left cannot be asked whether it is of the space.
         """
         await self._prober.refresh()
@@ -303,59 +206,187 @@ class Embedder:
         while not plan.ranked:
             left = [each.served for each in plan.unproven if each.served.id not in given_up]
             if not left:
-                self._look_after(plan, request)  # what drifted may have been released
+                self._probe_due(plan, request)  # what drifted may have been released
                 raise failed or nobody(request, plan.removed, plan.unproven)
             given_up.add(left[0].id)
             try:
                 await self._prober.prove(left[0], self._router.told(left[0], request))
             except ProviderError as error:
-                failed = _of_canaries(error, left[0])
+                failed = _canary_failure(error, left[0])
             plan = self._router.plan(request, caller, given_up=frozenset(given_up), priced=priced)
-        self._look_after(plan, request)
+        self._probe_due(plan, request)
         return plan
 
-    def _look_after(self, plan: Plan, request: EmbedRequest) -> None:
-        """Begins in the background what the deployments of `plan` are due."""
+    def _probe_due(self, plan: Plan, request: EmbedRequest) -> None:
+        """Begin in the background the probes that are due."""
         for each in plan.due:
             self._prober.soon(each, self._router.told(each, request))
 
-    def _routes(self, request: EmbedRequest, plan: Plan, *, request_id: str) -> list[Route]:
-        counted: Counted = {}
-        return [
-            Route(
-                request,
-                each,
-                engine=self._engines[engine_of(each.served)],
-                told=self._router.told(each.served, request),
-                space=plan.space,
-                revision=plan.revisions[each.served.model.id],
-                preparation=self._preparation,
-                counted=counted,
-                prober=self._prober,
-                calls=self._calls,
-                request_id=request_id,
+    def _attempts(
+        self, request: EmbedRequest, plan: Plan, request_id: str, *, at_most: int | None = None
+    ) -> Sequence[Attempt]:
+        counts: TokenCounts = {}
+        attempts: list[Attempt] = []
+        for each in plan.ranked[:at_most]:
+            deployment, check = each.served, None
+            if self._prober.is_probed(deployment):
+                check = SpaceCheck(
+                    self._prober,
+                    deployment,
+                    self._router.told(deployment, request),
+                    revision=plan.revisions[deployment.model.id],
+                )
+            attempts.append(
+                self._sender.attempt(
+                    request,
+                    deployment,
+                    request_id=request_id,
+                    counts=counts,
+                    check=check,
+                    was_healthy=each.standing == "healthy",
+                )
             )
-            for each in plan.ranked
-        ]
+        return attempts
 
-    def _late(self, routes: Sequence[Route]) -> EmbedwayError:
+    async def _record(
+        self,
+        context: UsageContext,
+        attempts: Sequence[Attempt],
+        account: Account,
+        reservation: Reservation | None,
+        result: EmbedResult,
+    ) -> None:
+        """Commit the records of an answer and settle what was reserved for it.
+
+        Whoever stops waiting changes nothing: the ledger goes on, and the reservation is settled.
+
+        Raises:
+            StorageUnavailable: They are not committed, or that is in doubt.
+        """
+        holders = account.subjects
+        records = context.records(attempts, status=ANSWERED)
+        try:
+            recorded = self._ledger.append(records, holders=holders)
+        except BaseException:
+            if reservation:
+                reservation.release()
+            raise
+
+        # Waited for in place of `recorded`, which whoever is cancelled would take along.
+        settled: asyncio.Future[RecordOutcome] = asyncio.get_running_loop().create_future()
+
+        def settle(recorded: asyncio.Future[RecordOutcome]) -> None:
+            self._records.discard(recorded)
+            outcome = _outcome(recorded)
+            if settled.done():
+                pass  # nobody waits for it any more
+            elif not recorded.cancelled() and (broken := recorded.exception()):
+                settled.set_exception(broken)
+            else:
+                settled.set_result(outcome)
+            if outcome == "in_doubt":
+                # Nobody is charged for an answer that is refused; until the ledger is sure of
+                # that, what was reserved for it counts as spent.
+                refused = context.records(attempts, status=CommitInDoubt.status)
+                self._withdraw(records, refused, account, reservation)
+            elif reservation and outcome == "committed":
+                reservation.settle(tokens=result.tokens, cost_nano_usd=result.cost_nano_usd)
+            elif reservation:
+                reservation.release()
+
+        self._records.add(recorded)
+        recorded.add_done_callback(settle)
+        outcome = await settled
+        if outcome != "committed":
+            raise (CommitInDoubt if outcome == "in_doubt" else StorageUnavailable)(UNRECORDED)
+
+    def _withdraw(
+        self,
+        records: Sequence[UsageLine],
+        refused: Sequence[UsageLine],
+        account: Account,
+        reservation: Reservation | None,
+    ) -> None:
+        """Put other records in the place of ones whose commit is in doubt, in the background."""
+
+        async def withdraw() -> None:
+            await self._ledger.replace(records, by=refused, held=account.subjects)
+            if reservation:
+                reservation.release()
+
+        task = asyncio.ensure_future(withdraw())
+        self._withdrawals.add(task)
+        task.add_done_callback(self._withdrawals.discard)
+
+    async def _record_refusal(
+        self, context: UsageContext, attempts: Sequence[Attempt], *, status: int
+    ) -> None:
+        """Commit the records of a request that is refused. It is refused, recorded or not."""
+        with suppress(EmbedwayError):
+            await asyncio.shield(
+                self._keep(self._ledger.append(context.records(attempts, status=status)))
+            )
+
+    def _abandon(
+        self,
+        context: UsageContext,
+        attempts: Sequence[Attempt],
+        reservation: Reservation | None,
+    ) -> None:
+        """Settle and record a request whose client left. It pays nothing, but its tokens count."""
+        if reservation:
+            tokens = sum(each.upstream_tokens for each in attempts)
+            reservation.settle(tokens=tokens, cost_nano_usd=0)
+        if any(each.calls for each in attempts):
+            with suppress(EmbedwayError):
+                self._keep(self._ledger.append(context.records(attempts, status=CLIENT_LEFT)))
+
+    def _keep(self, recorded: asyncio.Future[RecordOutcome]) -> asyncio.Future[RecordOutcome]:
+        """Let `aclose` wait for records, in case that nobody else does."""
+        self._records.add(recorded)
+        recorded.add_done_callback(partial(_forget, self._records))
+        return recorded
+
+    def _client_error(
+        self,
+        error: EmbedwayError | ProviderError | TimeoutError,
+        request: EmbedRequest,
+        attempts: Sequence[Attempt],
+    ) -> EmbedwayError:
+        if isinstance(error, EmbedwayError):
+            return error
+        if isinstance(error, ProviderError):
+            model = attempts[0].deployment.model.id if attempts else request.model
+            return error.answer(model=model)
+        return self._late(attempts)
+
+    def _late(self, attempts: Sequence[Attempt]) -> EmbedwayError:
         message = (
             f"The answer was not ready within {self._deadline_s:g} s. Try again, with fewer items."
         )
-        if not routes or routes[-1].provider == LOCAL:
+        if not attempts or attempts[-1].deployment.provider == LOCAL:
             return Overloaded(message)
-        return UpstreamTimeout(f"{', '.join(each.provider for each in routes)}: {message}")
+        providers = ", ".join(each.deployment.provider for each in attempts)
+        return UpstreamTimeout(f"{providers}: {message}")
 
 
-def _forget(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
-    tasks.discard(task)
-    if not task.cancelled():
-        task.exception()  # whoever still waited has it
+def _outcome(recorded: asyncio.Future[RecordOutcome]) -> RecordOutcome:
+    """The fate of records; a writer that broke has not written them."""
+    if recorded.cancelled() or recorded.exception():
+        return "refused"
+    return recorded.result()
 
 
-def _of_canaries(error: ProviderError, served: Served) -> ProviderError:
-    """What a request is told that waited for a probe: of canaries, which it knows nothing of."""
+def _forget(
+    kept: set[asyncio.Future[RecordOutcome]], recorded: asyncio.Future[RecordOutcome]
+) -> None:
+    kept.discard(recorded)
+    _outcome(recorded)
+
+
+def _canary_failure(error: ProviderError, deployment: Served) -> ProviderError:
+    """What a request that waited for a probe is told, without a word of the canaries."""
     if not error.elsewhere or error.kind == "item_failed":
         error = ProviderError("malformed", "it refuses the canaries")
-    error.provider = served.provider
+    error.provider = deployment.provider
     return error

@@ -4,7 +4,6 @@ Owns when and how often they are asked. What an answer means is for `routing` to
 """
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -16,12 +15,11 @@ from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.core.usage import UsageLine
-from embedway.pipeline.calls import Calls
 from embedway.pipeline.probes import Probes, Record
 from embedway.pipeline.settling import OnEvent, Settling
-from embedway.ports.engine import Engine, Tokenizer
 from embedway.routing.canaries import NORM_TOLERANCE
 from embedway.routing.spaces import Membership, Spaces
+from embedway.sending.sender import Sender
 from embedway.storage.spaces import SqlSpaces
 
 REST_S = 30
@@ -58,9 +56,7 @@ class Prober:
         *,
         spaces: Spaces,
         store: SqlSpaces,
-        calls: Calls,
-        engines: Mapping[str, Engine],
-        tokenizers: Mapping[str, Tokenizer],
+        sender: Sender,
         on_event: OnEvent = lambda _event, _served, _membership: None,
         record: Record = _forget,
     ) -> None:
@@ -69,14 +65,13 @@ class Prober:
         Args:
             spaces: What is known; learns what is proven.
             store: Keeps it.
-            calls: Where calls are told of.
-            engines: By the names of `engine_of`.
-            tokenizers: Of models that run here, by model id.
+            sender: Sends the canaries.
             on_event: Told when a deployment is proven to be in another state than before.
             record: Keeps what a probe may cost.
         """
         self.membership = spaces.membership
         self.is_in = spaces.is_in
+        self.is_probed = spaces.is_probed
         self._spaces = spaces
         self._known = spaces.known
         self._store = store
@@ -84,9 +79,7 @@ class Prober:
             spaces=spaces,
             store=store,
             probes=Probes(
-                calls=calls,
-                engines=engines,
-                tokenizers=tokenizers,
+                sender=sender,
                 fingerprint=spaces.fingerprint,
                 now_ms=spaces.now_ms,
                 record=record,
@@ -96,11 +89,11 @@ class Prober:
             on_event=on_event,
         )
         self._on_event = on_event
-        self._now_s = calls.now_s
+        self._now_s = sender.now_s
         self._flights: dict[Key, asyncio.Task[Membership]] = {}
         self._failures: dict[Key, _Failure] = {}
         self._rereading: asyncio.Task[None] | None = None
-        self._reread_s = calls.now_s()
+        self._reread_s = sender.now_s()
 
     async def load(self) -> None:
         """Learns what is stored and not yet known.

@@ -44,7 +44,7 @@ class Limiter(Protocol):
         """
         ...
 
-    async def settle(self, reservation: Reservation, *, tokens: int) -> None:
+    def settle(self, reservation: Reservation, *, tokens: int) -> None:
         """Counts `tokens`, more or fewer, in place of those that were reserved."""
         ...
 

@@ -1,13 +1,10 @@
 """What a deployment cannot be asked for, whatever state it is in."""
 
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.model import Model, Served
+from embedway.catalog.model import Served
 from embedway.core.batch import Abilities
 from embedway.core.errors import InvalidRequest
-from embedway.core.request import EmbedRequest, InputType, spelled
-
-_RETRIEVAL: frozenset[InputType] = frozenset({"query", "document"})
-"""Input types whose vectors are compared with one another."""
+from embedway.core.request import EmbedRequest, spelled
 
 
 def refusal(request: EmbedRequest, served: Served, abilities: Abilities) -> InvalidRequest | None:
@@ -56,39 +53,6 @@ def refusal(request: EmbedRequest, served: Served, abilities: Abilities) -> Inva
     return None
 
 
-def effective_input_type(
-    served: Served, wanted: InputType | None, abilities: Abilities
-) -> InputType | None:
-    """The input type `wanted`, if the vectors of `served` depend on it.
-
-    Args:
-        served: Who would be asked.
-        wanted: What the request says that its vectors are for.
-        abilities: Of the engine that embeds there.
-    """
-    if wanted is None:
-        return None
-    deployment = served.deployment
-    if deployment.apply_prompts:
-        known = frozenset(served.model.prompts)
-        if not known.isdisjoint(_RETRIEVAL):  # a model may want a prompt for queries alone
-            known |= _RETRIEVAL
-    elif deployment.input_types is not None:
-        known = deployment.input_types
-    else:
-        known = abilities.input_types
-    return wanted if wanted in known else None
-
-
-def can_shorten(model: Model, to: int) -> bool:
-    """Whether vectors of the model can be cut to `to` numbers here and still mean something.
-
-    Its own width is cut from nothing.
-    """
-    width = model.dimensions or 0
-    return to == width or (model.trained_for(to) and to <= width)
-
-
 def _of_parameters(request: EmbedRequest, served: Served) -> InvalidRequest | None:
     """Refuse a field of the client's that would change what the deployment's own field says."""
     if not request.extra_body or not served.deployment.parameters:
@@ -126,7 +90,7 @@ def _of_prompt(request: EmbedRequest, served: Served) -> InvalidRequest | None:
 
 def _of_dimensions(dimensions: int, served: Served, abilities: Abilities) -> InvalidRequest | None:
     model = served.model
-    if can_shorten(model, dimensions):
+    if model.can_shorten(dimensions):
         return None
     if model.trained_for(dimensions) or model.trained_dimensions == "unknown":
         if abilities.dimensions:

@@ -15,7 +15,7 @@ import msgspec
 from embedway.catalog.model import Served
 from embedway.catalog.policy import Policy
 from embedway.core.request import Preference
-from embedway.routing.health import Health, Healths, Standing
+from embedway.health.health import Health, Healths, Standing
 
 ALIKE: dict[Preference, float] = {"cost": 1.0, "speed": 1.1, "balanced": 1.1}
 """Who is at most so many times worse than the best left is a tie with it."""

@@ -19,10 +19,9 @@ from embedway.core.errors import InvalidRequest, UnknownModel
 from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, InputType
 from embedway.core.spaces import SpaceId
+from embedway.health.health import Healths
 from embedway.routing import filters
-from embedway.routing.abilities import can_shorten, effective_input_type
 from embedway.routing.filters import Asking, Removed
-from embedway.routing.health import Healths
 from embedway.routing.nobody import QUARANTINE, SPACE
 from embedway.routing.rank import Ranked, ranked
 from embedway.routing.resolve import find
@@ -74,7 +73,7 @@ class Router:
     def told(self, served: Served, request: EmbedRequest) -> InputType | None:
         """What the vectors are for, if `served` makes a difference of it."""
         wanted = request.input_type
-        return wanted and effective_input_type(served, wanted, self._abilities(served))
+        return wanted and served.effective_input_type(wanted, self._abilities(served))
 
     def plan(
         self,
@@ -335,7 +334,7 @@ def _alone(request: EmbedRequest, asked: Served) -> str | None:
     """
     if request.extra_body:
         return "extra_body"
-    if request.dimensions is not None and not can_shorten(asked.model, request.dimensions):
+    if request.dimensions is not None and not asked.model.can_shorten(request.dimensions):
         return "dimensions"
     return None
 

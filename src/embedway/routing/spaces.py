@@ -14,7 +14,6 @@ from embedway.catalog.policy import Policy
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof, Reference, SpaceId, State
 from embedway.routing import canaries
-from embedway.routing.abilities import can_shorten
 from embedway.routing.known import INPUT_TYPES, Known
 from embedway.routing.shared import SharedSpace, shared
 
@@ -163,7 +162,7 @@ class Spaces:
         common = self.shared(served, input_type, revision=revision)
         if common and common.standard and common.state == "proven":
             other = common.standard
-            if width is None or can_shorten(other.model, width):
+            if width is None or other.model.can_shorten(width):
                 width = width or served.model.dimensions
                 return other.space(revision=common.revision, width=width, input_type=input_type)
         return served.space(revision=revision, width=width, input_type=input_type)

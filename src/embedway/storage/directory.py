@@ -54,7 +54,7 @@ class SqlDirectory:
         return await self._read(lambda connection: _project(connection, project_id))
 
     async def end_user(self, project_id: str, id: str) -> EndUser | None:
-        """See `embedway.ports.storage.Directory.end_user`."""
+        """Return the record of an end user, if there is one."""
         return await self._read(lambda connection: EndUsers(connection).get(project_id, id))
 
     async def _read(self, find: Callable[[Connection], Found]) -> Found:

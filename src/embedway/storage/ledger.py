@@ -1,14 +1,15 @@
-"""The usage ledger at rest: one writer that commits waiting lines in groups."""
+"""Writes usage records, the records of many requests to a commit."""
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Literal, Protocol
 
 from sqlalchemy import Engine, delete, insert
 
-from embedway.core.errors import CommitInDoubt, Overloaded, StorageUnavailable
+from embedway.core.errors import Overloaded
 from embedway.core.grouping import GroupWorker
 from embedway.core.subjects import Subject
 from embedway.core.usage import UsageLine
@@ -37,6 +38,10 @@ CHECK_BYTES = 2**18
 """More than a usual commit writes, so that a disk with a few bytes left fails the check."""
 
 UNRECORDED = "Usage cannot be recorded right now. Try again."
+
+RecordOutcome = Literal["committed", "refused", "in_doubt"]
+"""The fate of the records of one request: they would survive `kill -9`; they are not in the ledger
+and never will be; or they may be there, or may yet be. Follow up the last with `Ledger.replace`."""
 
 
 class SqlLedger:
@@ -71,8 +76,12 @@ class SqlLedger:
         )
         self._away: float | None = None
         """Since when the database is, in seconds; None while it is not."""
-        # Lines that wait while one commit runs make the next group: the busier, the larger.
-        self._writer = GroupWorker[Charge, CommitError | None](
+        self._pending: deque[tuple[float, asyncio.Future[RecordOutcome]]] = deque()
+        """The records not yet committed, each with the time at which that takes too long."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Ends the wait for the oldest of these; one for all."""
+        # Records that wait while one commit runs make the next group: the busier, the larger.
+        self._writer = GroupWorker[Charge, RecordOutcome](
             self._work,
             name="ledger",
             group_weight=MAX_GROUP_ROWS,
@@ -80,20 +89,34 @@ class SqlLedger:
             weigh=lambda charge: len(charge.lines),
         )
 
-    async def record(self, lines: Sequence[UsageLine], *, held: Collection[Subject] = ()) -> None:
-        """See `embedway.ports.storage.Ledger.record`."""
-        if not lines:
-            return
-        try:
-            async with asyncio.timeout(self._retry_s + self._wait_s):
-                [failure] = await self._writer.submit((Charge(lines, held),))
-        except TimeoutError as error:
-            self._availability.failed("commit", "a commit takes too long")
-            raise CommitInDoubt(UNRECORDED) from error
-        # Each of the group gets an error of its own, with its own time to come back.
-        if failure is not None:
-            kind = CommitInDoubt if failure.in_doubt else StorageUnavailable
-            raise kind(UNRECORDED) from failure
+    def append(
+        self, records: Sequence[UsageLine], *, holders: Collection[Subject] = ()
+    ) -> asyncio.Future[RecordOutcome]:
+        """Hand the records of one request to the writer; the future tells their fate.
+
+        Cancelling the future takes nothing back: the records are written all the same.
+
+        Args:
+            records: All of them, or none, are committed, with the roll-ups that they add to.
+            holders: The subjects whose budgets hold money for this request. In the same commit
+                each of their holds gets less by what the records charge, which is spent from then
+                on.
+
+        Raises:
+            Overloaded: Too much waits to be written.
+        """
+        future = self._writer.put(Charge(records, holders))
+        pending = self._pending
+        while pending and pending[0][1].done():
+            pending.popleft()
+        loop = future.get_loop()
+        late_s = loop.time() + self._retry_s + self._wait_s
+        if not pending:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(late_s, self._end_wait, loop)
+        pending.append((late_s, future))
+        return future
 
     async def replace(
         self,
@@ -102,14 +125,34 @@ class SqlLedger:
         by: Sequence[UsageLine],
         held: Collection[Subject] = (),
     ) -> None:
-        """See `embedway.ports.storage.Ledger.replace`."""
+        """Put lines that charge nothing in the place of ones whose commit is in doubt.
+
+        Returns once that is committed, however long the database is away: from then on it is
+        certain that `lines` are not in the ledger and never will be.
+
+        Args:
+            lines: As they were given to `append`.
+            by: Lines of the same request, with another status.
+            held: The holders that were given to `append`.
+        """
         charge = Charge(by, held, replaces=lines)
         while True:
             with suppress(Overloaded):
-                [failure] = await self._writer.submit((charge,))
-                if failure is None:
+                if await self._writer.put(charge) == "committed":
                     return
             await asyncio.sleep(self._retry_s)
+
+    def _end_wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell those that waited too long that their commit is in doubt."""
+        self._timer = None
+        pending, now_s = self._pending, loop.time()
+        while pending and (pending[0][1].done() or pending[0][0] <= now_s):
+            _, future = pending.popleft()
+            if not future.done():
+                self._availability.failed("commit", "a commit takes too long")
+                future.set_result("in_doubt")
+        if pending:
+            self._timer = loop.call_at(pending[0][0], self._end_wait, loop)
 
     @property
     def failing(self) -> bool:
@@ -153,17 +196,17 @@ class SqlLedger:
 
     def _work(
         self, charges: list[Charge]
-    ) -> Iterator[tuple[Sequence[int], Sequence[CommitError | None]]]:
+    ) -> Iterator[tuple[Sequence[int], Sequence[RecordOutcome]]]:
         new = [at for at, charge in enumerate(charges) if not charge.replaces]
         if new:
-            yield new, self._committed([charges[at] for at in new])
+            yield new, [_outcome(each) for each in self._committed([charges[at] for at in new])]
         failure: CommitError | None = None
         for at, charge in enumerate(charges):
             if charge.replaces:
                 # While the database is away, the first to find out spares the others the wait.
                 if not isinstance(failure, Lost):
                     failure = self._replaced(charge)
-                yield [at], [failure]
+                yield [at], [_outcome(failure)]
 
     def _committed(self, charges: list[Charge]) -> list[CommitError | None]:
         """Commits `charges`; says of each why it is not."""
@@ -235,6 +278,12 @@ class SqlLedger:
                 self._away = None
                 self._availability.worked("commit")
                 return None
+
+
+def _outcome(failure: CommitError | None) -> RecordOutcome:
+    if failure is None:
+        return "committed"
+    return "in_doubt" if failure.in_doubt else "refused"
 
 
 class Write(Protocol):

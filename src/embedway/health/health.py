@@ -12,7 +12,7 @@ from typing import Literal
 
 from embedway.catalog.model import Served
 from embedway.core.provider_error import Kind, ProviderError
-from embedway.routing.latency import Latency
+from embedway.health.latency import Latency
 
 Standing = Literal["healthy", "ejected", "limited", "full"]
 

@@ -1,4 +1,4 @@
-"""What is sent for a request: its items counted, decoded, fitted, and in the words of a batch."""
+"""Makes a batch of a request: its items decoded, counted and fitted to the model's limits."""
 
 from collections.abc import Iterator, Mapping
 from typing import cast
@@ -8,35 +8,39 @@ from embedway.core.batch import Abilities, Batch, Items
 from embedway.core.request import EmbedRequest
 from embedway.limits import tokens as token_limits
 from embedway.ports.engine import Codec, Tokenizer
-from embedway.routing.abilities import can_shorten, effective_input_type
 
 PART_CHARACTERS = 2**20
-"""Tokenised at a time: what is over a limit is refused before there is more of it."""
+"""Tokenise this much at a time: what is over a limit is refused before there is more of it."""
 
 
-Counted = dict[tuple[object, ...], tuple[Items, list[int], bool]]
-"""Of one request, by what the counts depend on: what is sent of each item, its tokens, and whether
-these are exact."""
+TokenCounts = dict[tuple[object, ...], tuple[Items, list[int], bool]]
+"""The counts of one request, by what they depend on: what is sent of each item, its tokens, and
+whether these are exact."""
 
 
-class Preparation:
+class InputPreparer:
     """Prepares requests; one for all of them."""
 
     def __init__(self, *, tokenizers: Mapping[str, Tokenizer], cl100k: Codec) -> None:
-        """Args name what it needs; `tokenizers` of models that run here, by model id."""
+        """Take the tokenizers.
+
+        Args:
+            tokenizers: Those of models that run here, by model id.
+            cl100k: Counts for all other models, exactly or as an estimate.
+        """
         self._tokenizers = tokenizers
         self._cl100k = cl100k
 
-    async def prepared(
-        self, request: EmbedRequest, served: Served, abilities: Abilities, counted: Counted
+    async def prepare(
+        self, request: EmbedRequest, served: Served, abilities: Abilities, counts: TokenCounts
     ) -> Batch:
-        """The batch that asks `served` for what `request` asks for.
+        """Make the batch that asks a deployment for all items of a request.
 
         Args:
-            request: What is asked for.
-            served: Who is asked; can be asked for that.
-            abilities: Of the engine that embeds there.
-            counted: What was counted for others who are asked for the same; is added to.
+            request: What the client asks for.
+            served: The deployment; it can be asked for that.
+            abilities: What its engine can be asked for.
+            counts: What was counted for other deployments of the same request; is added to.
 
         Raises:
             InvalidRequest: Token ids that are of no text, or an item or a request with too many
@@ -46,13 +50,13 @@ class Preparation:
         model, dimensions = served.model, request.dimensions
         own = model.id if model.tokenizer == "own" else ""
         limits = (model.max_item_tokens, model.max_request_tokens)
-        input_type = effective_input_type(served, request.input_type, abilities)
+        input_type = served.effective_input_type(request.input_type, abilities)
         prompt = served.prompt(input_type)
         key = (model.tokenizer, own, model.token_ids, abilities.token_ids, prompt, *limits)
-        if key not in counted:
-            counted[key] = await self._items(request, served, abilities, prompt)
-        items, tokens, exact = counted[key]
-        if dimensions is not None and can_shorten(model, dimensions):
+        if key not in counts:
+            counts[key] = await self._items(request, served, abilities, prompt)
+        items, tokens, exact = counts[key]
+        if dimensions is not None and model.can_shorten(dimensions):
             dimensions = None  # all of a space are shortened here, and so alike
         # Who ignores `dimensions` that nobody knows the model to have did not fail: the client
         # asked for what is not to be had, and is told so once the answer is there.

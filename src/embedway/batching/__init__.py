@@ -1,1 +1,0 @@
-"""One request as several calls, and several answers as one."""

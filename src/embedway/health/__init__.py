@@ -1,0 +1,1 @@
+"""Whether each deployment can be asked now, and how long it takes."""

@@ -1,0 +1,115 @@
+"""Turns a finished request into usage records."""
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from embedway.catalog.model import Served
+from embedway.core import ids
+from embedway.core.errors import UpstreamFailed
+from embedway.core.keys import Caller
+from embedway.core.request import EmbedRequest
+from embedway.core.usage import ANSWERED, UsageLine
+from embedway.sending.attempt import Attempt
+
+PROBE = "probe"
+"""Stands where a request is named, in the log and the ledger, for a probe."""
+
+
+class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What the usage records of one request share."""
+
+    id: str
+    """The answer's own id, `embd_...`."""
+    request: EmbedRequest
+    caller: Caller
+    request_id: str
+    received_ms: int
+    """When the request had been read, in ms since the epoch."""
+    started_s: float
+    """When the request began, on the clock of `time.perf_counter`."""
+
+    def records(self, attempts: Sequence[Attempt], *, status: int) -> list[UsageLine]:
+        """One record for each deployment that was called; one all the same where none was.
+
+        Only with status 200 is anything charged. Costs are at the prices of now.
+        """
+        latency_us = round((time.perf_counter() - self.started_s) * 1_000_000)
+        called = [each for each in attempts if each.calls]
+        if len(called) > 1 and status == ANSWERED:
+            # The record that counts as the request is that of a deployment that answered.
+            called.sort(key=lambda each: not each.items)
+        if not called:
+            return [self._record(0, None, status=status, latency_us=latency_us)]
+        return [
+            self._record(line, each, status=status, latency_us=latency_us)
+            for line, each in enumerate(called)
+        ]
+
+    def _record(
+        self, line: int, attempt: Attempt | None, *, status: int, latency_us: int
+    ) -> UsageLine:
+        request, caller = self.request, self.caller
+        deployment = attempt and attempt.deployment
+        answer = attempt if status == ANSWERED else None
+        whole = len(request.items) if line == 0 else 0
+        return UsageLine(
+            id=self.id,
+            line=line,
+            at_ms=self.received_ms,
+            request_id=self.request_id,
+            project_id=caller.project.id if caller.project else "",
+            key_id=caller.key_id,
+            on_behalf_of=caller.on_behalf_of,
+            user=request.user,
+            metadata=request.metadata,
+            model=_model(deployment, is_answer=answer is not None) if deployment else "",
+            asked=request.model,
+            provider=deployment.provider if deployment else "",
+            items=answer.items if answer else whole,
+            tokens=answer.tokens if answer else 0,
+            estimated=answer is not None and not answer.is_exact,
+            priced=deployment is None or deployment.deployment.price_per_mtok_usd is not None,
+            cost_nano_usd=answer.deployment.cost(answer.tokens) if answer else 0,
+            upstream_cost_nano_usd=(
+                attempt.deployment.cost(attempt.upstream_tokens) if attempt else 0
+            ),
+            calls=attempt.calls if attempt else 0,
+            failed_calls=attempt.failed_calls if attempt else 0,
+            latency_us=latency_us,
+            status=status,
+        )
+
+
+def probe_record(
+    attempt: Attempt, *, received_ms: int, latency_s: float, failed: bool
+) -> UsageLine:
+    """The record of one probe of a deployment: nobody is charged, but its provider may charge."""
+    deployment = attempt.deployment
+    return UsageLine(
+        id=ids.new(PROBE),
+        at_ms=received_ms,
+        request_id=PROBE,
+        project_id="",
+        key_id="",
+        on_behalf_of=None,
+        user=None,
+        metadata={},
+        model=deployment.model.id,
+        provider=deployment.provider,
+        items=0,
+        tokens=0,
+        cost_nano_usd=0,
+        upstream_cost_nano_usd=deployment.cost(attempt.upstream_tokens),
+        priced=deployment.deployment.price_per_mtok_usd is not None,
+        calls=attempt.calls,
+        failed_calls=attempt.failed_calls,
+        latency_us=round(latency_s * 1_000_000),
+        status=UpstreamFailed.status if failed else ANSWERED,
+    )
+
+
+def _model(deployment: Served, *, is_answer: bool) -> str:
+    is_known = is_answer or deployment.model.declared
+    return deployment.model.id if is_known else deployment.label

@@ -1,0 +1,43 @@
+"""Estimates what a request takes of limits and budgets before it is sent."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from decimal import Decimal
+from typing import cast
+
+from embedway.core import money
+from embedway.core.errors import InvalidRequest
+from embedway.core.money import NanoUsd
+from embedway.sending.attempt import Attempt
+
+
+async def count_tokens(attempts: Sequence[Attempt]) -> int:
+    """Count a request's tokens as the first deployment that accepts it does.
+
+    Raises:
+        InvalidRequest: No deployment accepts it.
+        Overloaded: Too much is waiting to be counted.
+    """
+    refusal: InvalidRequest | None = None
+    for attempt in attempts:
+        try:
+            return sum((await attempt.prepare()).tokens)
+        except InvalidRequest as error:
+            refusal = refusal or error
+    raise cast("InvalidRequest", refusal)
+
+
+async def max_cost(attempts: Sequence[Attempt]) -> NanoUsd:
+    """The most that a request can be charged, whichever deployments answer which of its items.
+
+    Raises:
+        Overloaded: Too much is waiting to be counted.
+    """
+    price = max(each.deployment.deployment.price_per_mtok_usd or Decimal(0) for each in attempts)
+    if not price:
+        return 0
+    most_tokens = 0
+    for attempt in attempts:
+        with suppress(InvalidRequest):  # the request is not sent there
+            most_tokens = max(most_tokens, (await attempt.prepare()).max_billed_tokens)
+    return money.cost(most_tokens, price_per_mtok=price)

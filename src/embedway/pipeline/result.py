@@ -1,0 +1,65 @@
+"""The answer to a request, before it is on the wire."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from embedway.catalog.model import Served
+from embedway.core.limits import Standing
+from embedway.core.money import NanoUsd
+from embedway.core.spaces import SpaceId
+from embedway.core.vectors import Vectors
+from embedway.metering.billing import UsageContext
+from embedway.sending.attempt import Attempt
+
+
+class EmbedResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a request."""
+
+    id: str
+    created_s: int
+    deployments: Sequence[Served]
+    """The deployments that answered, in the order of the items; none is there twice."""
+    space: SpaceId
+    vectors: Vectors
+    tokens: int
+    cost_nano_usd: NanoUsd
+    """The price of deployments whose price is known."""
+    limit_statuses: Sequence[Standing]
+    """The state of each rate limit after counting this request."""
+    engine_s: float
+    """The part of the latency that was spent waiting for a model."""
+
+    @property
+    def providers(self) -> str:
+        """The providers that answered, joined by commas."""
+        return ",".join(each.provider for each in self.deployments)
+
+
+def build_result(
+    vectors: Vectors,
+    attempts: Sequence[Attempt],
+    context: UsageContext,
+    *,
+    space: SpaceId,
+    limit_statuses: Sequence[Standing],
+    engine_s: float,
+) -> EmbedResult:
+    """Build the answer from the vectors and from what each deployment gave to it."""
+    answered = [each for each in attempts if each.items]
+    if len(answered) > 1:
+        answered.sort(key=lambda each: each.first_item or 0)
+    width = vectors.shape[1]
+    if space.dimensions != width:
+        space = msgspec.structs.replace(space, dimensions=width)
+    return EmbedResult(
+        id=context.id,
+        created_s=context.received_ms // 1000,
+        deployments=[each.deployment for each in answered],
+        space=space,
+        vectors=vectors,
+        tokens=sum(each.tokens for each in answered),
+        cost_nano_usd=sum(each.deployment.cost(each.tokens) for each in answered),
+        limit_statuses=limit_statuses,
+        engine_s=engine_s,
+    )

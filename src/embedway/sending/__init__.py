@@ -1,0 +1,1 @@
+"""Sends requests to deployments: prepares, cuts, retries, splits, fails over and joins."""

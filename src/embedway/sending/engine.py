@@ -1,0 +1,35 @@
+"""Knows the engine behind each deployment, and what one call to it may hold."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from embedway.catalog.model import Served
+from embedway.core.batch import Abilities, Limits
+from embedway.ports.engine import Engine
+
+
+class EngineRegistry:
+    """The engines of this process, by `Served.engine_name`."""
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self._engines = engines
+
+    def engine(self, deployment: Served) -> Engine:
+        """The engine that embeds for the deployment."""
+        return self._engines[deployment.engine_name]
+
+    def abilities(self, deployment: Served) -> Abilities:
+        """What the deployment can be asked for beyond the vectors of texts."""
+        return self._engines[deployment.engine_name].abilities
+
+    def limits(self, deployment: Served) -> Limits:
+        """What one call may hold: the deployment's own limits, or else its engine's."""
+        limits, own = self._engines[deployment.engine_name].limits, deployment.deployment
+        if own.max_items is None and own.max_batch_tokens is None:
+            return limits
+        return msgspec.structs.replace(
+            limits,
+            max_items=own.max_items or limits.max_items,
+            max_tokens=own.max_batch_tokens or limits.max_tokens,
+        )

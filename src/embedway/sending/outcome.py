@@ -1,0 +1,49 @@
+"""The four ways in which one call to a deployment ends."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from embedway.catalog.model import Served
+from embedway.core.batch import Result
+from embedway.core.errors import EmbedwayError
+from embedway.core.provider_error import ProviderError
+
+
+class Success(msgspec.Struct, frozen=True):
+    """The deployment answered with the vectors it was asked for."""
+
+    result: Result
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The deployment failed; it may bill for the call."""
+
+    error: ProviderError
+
+
+class NotSent(msgspec.Struct, frozen=True):
+    """Nothing went out: never billed, and no failure of the deployment."""
+
+    error: ProviderError | EmbedwayError
+
+
+class Cancellation(msgspec.Struct, frozen=True):
+    """Nobody waits for the call any more; neither success nor failure."""
+
+
+Outcome = Success | Failure | NotSent | Cancellation
+OnOutcome = Callable[[str, Served, Outcome, float], None]
+"""Receives the request id, the deployment, how the call ended, and how many seconds it took."""
+OnOvercount = Callable[[str, Served, int, int], None]
+"""Receives the request id, the deployment, the tokens it reported and the most that are billed."""
+OnUnreadableUsage = Callable[[str, Served], None]
+"""Receives the request id and the deployment whose reported tokens are no count."""
+
+
+class CallEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """What to call when something happens to a call."""
+
+    on_outcome: OnOutcome = lambda _request_id, _deployment, _outcome, _seconds: None
+    on_overcount: OnOvercount = lambda _request_id, _deployment, _reported, _billed: None
+    on_unreadable_usage: OnUnreadableUsage = lambda _request_id, _deployment: None

@@ -1,0 +1,333 @@
+"""Sends one request's items as calls within each deployment's limits, and joins the answers.
+
+Owns retries, splitting, failover and the search for an item that is refused. Which deployments
+there are, and in which order, is the caller's; what one call is belongs to `Attempt`.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from embedway.catalog.model import Served
+from embedway.core.batch import Batch
+from embedway.core.errors import EmbedwayError, InvalidRequest
+from embedway.core.provider_error import OF_AN_ITEM, ProviderError
+from embedway.core.request import EmbedRequest
+from embedway.core.vectors import Vectors
+from embedway.health.health import Healths
+from embedway.sending.attempt import Attempt, ResultCheck
+from embedway.sending.bisect import find_refused_item
+from embedway.sending.engine import EngineRegistry
+from embedway.sending.outcome import CallEvents, Success
+from embedway.sending.prepare import InputPreparer, TokenCounts
+from embedway.sending.retries import RetryBudget, retry_wait_s
+
+MAX_SPLITS = 3
+"""How often a batch that is too large is halved. After that the declared limit is too wrong."""
+
+CallError = ProviderError | EmbedwayError
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """Items that go out as one call."""
+
+    attempt: int
+    """The index of the attempt that sends them."""
+    batch: Batch
+    first: int
+    """The index of the first of these items in the request."""
+    splits: int = 0
+    """How often they were halved."""
+    failures: tuple[CallError, ...] = ()
+    """How the attempts before this one failed to deliver them."""
+
+
+class _Delivery(msgspec.Struct):
+    """One request on its way."""
+
+    attempts: Sequence[Attempt]
+    deadline_s: float
+    items: int = 0
+    """How many items the request has."""
+    vectors: dict[int, Vectors] = {}
+    """The vectors of each part that was delivered, by the index of its first item."""
+    gates: dict[int, asyncio.Semaphore] = {}
+    """What bounds how many calls each attempt gets at a time, by its index."""
+
+    def gate(self, attempt: int) -> asyncio.Semaphore:
+        """What bounds how many calls the attempt gets at a time, wherever parts come from."""
+        gate = self.gates.get(attempt)
+        if gate is None:
+            gate = asyncio.Semaphore(self.attempts[attempt].max_parallel)
+            self.gates[attempt] = gate
+        return gate
+
+
+class Sender:
+    """Sends requests; one for the process, because it holds the retry budget."""
+
+    def __init__(
+        self,
+        engines: EngineRegistry,
+        *,
+        healths: Healths,
+        preparer: InputPreparer,
+        events: CallEvents | None = None,
+    ) -> None:
+        self.engines = engines
+        self.now_s = healths.now_s
+        """The clock of all deadlines."""
+        self._healths = healths
+        self._preparer = preparer
+        self._events = events or CallEvents()
+        self._budget = RetryBudget()
+
+    def attempt(
+        self,
+        request: EmbedRequest,
+        deployment: Served,
+        *,
+        request_id: str,
+        counts: TokenCounts,
+        check: ResultCheck | None = None,
+        was_healthy: bool = True,
+    ) -> Attempt:
+        """Bind a request to one deployment. Sends nothing; `Attempt` explains the arguments."""
+        return Attempt(
+            request,
+            deployment,
+            request_id=request_id,
+            counts=counts,
+            check=check,
+            was_healthy=was_healthy,
+            engines=self.engines,
+            healths=self._healths,
+            preparer=self._preparer,
+            events=self._events,
+        )
+
+    async def send(self, attempts: Sequence[Attempt], *, deadline_s: float) -> Vectors:
+        """Embed all items of a request; the vectors are in their order, and checked.
+
+        Each call goes to the first attempt. If it fails there for a reason that another deployment
+        need not have, its items go on to the next.
+
+        Args:
+            attempts: One for each deployment, all of one vector space, the preferred first.
+            deadline_s: The end of the time for all of it, on the clock `now_s`.
+
+        Raises:
+            ProviderError: A call failed for good; its `item` is an index in the request.
+            InvalidRequest: No deployment accepts the request.
+            Overloaded: The last deployment is a model in this process, and busy.
+        """
+        delivery = _Delivery(attempts, deadline_s)
+        parts = await _prepare(delivery, 0)
+        while len(parts) == 1:
+            parts = await self._deliver(delivery, parts[0])
+        if parts:
+            await self._deliver_all(delivery, parts)
+        return _join(delivery.vectors)
+
+    async def _deliver_all(self, delivery: _Delivery, parts: Sequence[_Part]) -> None:
+        """Deliver several parts at once, and whatever they leave; the first failure ends all."""
+
+        async def deliver(parts: Sequence[_Part]) -> None:
+            for part in parts:
+                # Parts that fail over one by one meet at the next attempt: they share its gate.
+                async with delivery.gate(part.attempt):
+                    left = await self._deliver(delivery, part)
+                if left and left[0].splits:
+                    await deliver(left)  # halves go one after another: each may be too large
+                    continue
+                for each in left:
+                    group.create_task(deliver([each]))
+
+        sequences = [parts] if parts[0].splits else [[part] for part in parts]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for sequence in sequences:
+                    group.create_task(deliver(sequence))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    async def _deliver(self, delivery: _Delivery, part: _Part) -> Sequence[_Part]:
+        """Deliver one part, with retries.
+
+        Returns:
+            The parts that are left to deliver: none, its halves, or those of the next attempt.
+        """
+        attempt, budget = delivery.attempts[part.attempt], self._budget
+        others = len(delivery.attempts) - part.attempt - 1
+        tries, retries = 0, 0
+        try:
+            while True:
+                budget.calls += 1
+                try:
+                    outcome = await attempt.run(
+                        part.batch, deadline_s=delivery.deadline_s, others=others
+                    )
+                finally:
+                    budget.calls -= 1
+                if isinstance(outcome, Success):
+                    attempt.count_answer(part.batch, outcome.result, first_item=part.first)
+                    delivery.vectors[part.first] = outcome.result.vectors
+                    return ()
+                error = outcome.error
+                tries += 1
+                wait_s = self._wait_s(error, tries, others, delivery)
+                if wait_s is None:
+                    break
+                if not retries:
+                    retries = 1
+                    budget.retries += 1
+                await asyncio.sleep(wait_s)
+        except InvalidRequest as refusal:  # an answer came, of vectors that the model has not
+            error = refusal
+        finally:
+            budget.retries -= retries
+        return await self._recover(delivery, part, error)
+
+    def _wait_s(
+        self, error: CallError, tries: int, others: int, delivery: _Delivery
+    ) -> float | None:
+        """How long to wait before the same attempt is tried again; None for not at all."""
+        if not isinstance(error, ProviderError):
+            return None
+        if others and error.elsewhere and not error.again_now:
+            return None  # the next attempt goes out at once
+        if tries == 1 and not self._budget.has_room:
+            return None
+        return retry_wait_s(error, tries=tries, left_s=delivery.deadline_s - self.now_s())
+
+    async def _recover(self, delivery: _Delivery, part: _Part, error: CallError) -> Sequence[_Part]:
+        """The parts to deliver in place of one that failed for good.
+
+        Raises:
+            ProviderError: None are left.
+            EmbedwayError: None are left, and nothing went out.
+        """
+        others = len(delivery.attempts) - part.attempt - 1
+        if isinstance(error, ProviderError):
+            size = len(part.batch.items)
+            is_too_large = error.kind == "batch_too_large" and error.item is None
+            if is_too_large and size > 1 and part.splits < MAX_SPLITS:
+                # Limits are not always as documented. The halves count as no retries: they are
+                # instead of a call that was refused.
+                middle = size // 2
+                halves = (part.batch.part(0, middle), part.batch.part(middle, size))
+                return [
+                    msgspec.structs.replace(
+                        part, batch=half, first=part.first + at, splits=part.splits + 1
+                    )
+                    for half, at in zip(halves, (0, middle), strict=True)
+                ]
+            await self._blame(delivery, part, error, others)
+            error.provider = delivery.attempts[part.attempt].deployment.provider
+            error.tried = [(error.provider, error.kind)] if error.was_sent else []
+        elif isinstance(error, InvalidRequest):
+            raise _combine(part.failures) if part.failures else error
+        failures = (*part.failures, error)
+        if not others or (isinstance(error, ProviderError) and not error.elsewhere):
+            raise _combine(failures)
+        try:
+            return await _prepare(
+                delivery, part.attempt + 1, first=part.first, size=len(part.batch.items),
+                failures=failures,
+            )  # fmt: skip
+        except InvalidRequest:
+            raise _combine(failures) from None  # no other deployment accepts these items
+
+    async def _blame(
+        self, delivery: _Delivery, part: _Part, error: ProviderError, others: int
+    ) -> None:
+        """Note in `error` which item of the request is at fault, if one is."""
+        if error.item is not None:
+            error.item += part.first
+            return
+        is_of_several = error.kind == "item_failed"
+        if error.kind not in OF_AN_ITEM or error.param not in {None, "input"}:
+            return
+        if is_of_several and others:
+            return  # the next deployment may well compute it
+        if delivery.items == 1:
+            return
+        if len(part.batch.items) == 1:
+            error.item = part.first
+            return
+        found = await find_refused_item(
+            delivery.attempts[part.attempt],
+            part.batch,
+            budget=self._budget,
+            is_of_several=is_of_several,
+            deadline_s=delivery.deadline_s,
+            left_s=delivery.deadline_s - self.now_s(),
+            others=others,
+        )
+        if found is not None:
+            error.item = part.first + found
+        elif is_of_several:
+            error.kind = "failed"  # no one item is at fault: the server is broken
+
+
+async def _prepare(
+    delivery: _Delivery,
+    at: int,
+    *,
+    first: int = 0,
+    size: int | None = None,
+    failures: tuple[CallError, ...] = (),
+) -> list[_Part]:
+    """Prepare and cut items for the first attempt, from index `at`, that accepts the request.
+
+    Args:
+        delivery: The request.
+        at: The index of the first attempt to try.
+        first: The index of the first item.
+        size: How many items; None for all.
+        failures: How the attempts before failed.
+
+    Raises:
+        InvalidRequest: No attempt accepts it; the reason is the first one's.
+        Overloaded: Too much is waiting to be counted.
+    """
+    refusal: InvalidRequest | None = None
+    for index in range(at, len(delivery.attempts)):
+        attempt = delivery.attempts[index]
+        try:
+            batch = await attempt.prepare()
+        except InvalidRequest as error:
+            refusal = refusal or error  # what is too long for one, another may take
+            continue
+        delivery.items = len(batch.items)
+        if size is not None and size < len(batch.items):
+            batch = batch.part(first, first + size)
+        parts: list[_Part] = []
+        for each in attempt.cut(batch):
+            parts.append(_Part(index, each, first, failures=failures))
+            first += len(each.items)
+        return parts
+    raise refusal or InvalidRequest("There is no deployment to ask.")
+
+
+def _combine(failures: Sequence[CallError]) -> CallError:
+    """What to tell of attempts that failed one after the other."""
+    last = failures[-1]
+    if not isinstance(last, ProviderError):
+        return last
+    combined: ProviderError | None = None
+    for error in failures:
+        if isinstance(error, ProviderError):
+            combined = error.after(combined) if combined else error
+    return combined or last
+
+
+def _join(vectors: dict[int, Vectors]) -> Vectors:
+    if len(vectors) == 1:
+        return next(iter(vectors.values()))
+    parts = [vectors[first] for first in sorted(vectors)]
+    if len({part.shape[1] for part in parts}) > 1:
+        raise ProviderError("malformed", "vectors of different widths", billed="yes")
+    return np.concatenate(parts)

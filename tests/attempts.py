@@ -1,0 +1,124 @@
+"""Attempts for tests of the sender: real ones, on a function in place of an engine."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from embedway.catalog.model import Deployment, Model, Served
+from embedway.core.batch import Abilities, Batch, Limits, Result
+from embedway.core.errors import InvalidRequest
+from embedway.core.request import EmbedRequest
+from embedway.core.vectors import Vectors
+from embedway.health.health import Healths
+from embedway.ports.engine import Engine, Tokenizer
+from embedway.sending.attempt import Attempt
+from embedway.sending.engine import EngineRegistry
+from embedway.sending.outcome import CallEvents, Cancellation, Failure, NotSent, Outcome, Success
+from embedway.sending.prepare import InputPreparer
+from embedway.sending.sender import Sender
+
+
+class FunctionEngine:
+    """An engine that calls a function."""
+
+    abilities = Abilities()
+
+    def __init__(self, call: Callable[[Batch], Awaitable[Result]], limits: Limits) -> None:
+        self.limits = limits
+        self._call = call
+
+    async def embed(self, batch: Batch) -> Result:
+        return await self._call(batch)
+
+
+class GivenBatch:
+    """Prepares the same batch for every request, or refuses it."""
+
+    def __init__(self, batch: Batch | InvalidRequest) -> None:
+        self._batch = batch
+
+    async def prepare(self, *_: object) -> Batch:
+        if isinstance(self._batch, InvalidRequest):
+            raise self._batch
+        return self._batch
+
+
+class FunctionAttempt:
+    """An attempt on a function, which keeps how each call ended."""
+
+    def __init__(
+        self,
+        call: Callable[[Batch], Awaitable[Result]],
+        batch: Batch | InvalidRequest,
+        *,
+        limits: Limits | None = None,
+        provider: str = "p",
+    ) -> None:
+        self.told: list[str] = []
+        self._deployment = Served(Model(id="m"), Deployment(provider=provider))
+        self._healths = Healths(now_s=time.monotonic)
+        sender = Sender(
+            EngineRegistry({provider: FunctionEngine(call, limits or Limits())}),
+            healths=self._healths,
+            preparer=GivenBatch(batch),
+            events=CallEvents(on_outcome=self._on_outcome),
+        )
+        request = EmbedRequest(input="", model="m")
+        self.attempt: Attempt = sender.attempt(
+            request, self._deployment, request_id="req", counts={}
+        )
+
+    @property
+    def running(self) -> int:
+        return self._healths.of(self._deployment).in_flight
+
+    def _on_outcome(self, _id: str, _served: Served, outcome: Outcome, seconds: float) -> None:
+        assert seconds >= 0
+        match outcome:
+            case NotSent():
+                self.told.append("not sent")
+            case Cancellation():
+                self.told.append("cancelled")
+            case Failure():
+                self.told.append(outcome.error.kind)
+            case Success():
+                self.told.append("ok")
+
+
+async def send_to(functions: Sequence[FunctionAttempt], *, deadline_s: float) -> Vectors:
+    """Send a request to these, the first preferred."""
+    sender = Sender(
+        EngineRegistry({}),
+        healths=Healths(now_s=time.monotonic),
+        preparer=GivenBatch(InvalidRequest("unused")),
+    )
+    return await sender.send([each.attempt for each in functions], deadline_s=deadline_s)
+
+
+def answered_by(functions: Sequence[FunctionAttempt]) -> list[int]:
+    """The indices of those that answered, in the order of the items."""
+    answered = [at for at, each in enumerate(functions) if each.attempt.items]
+    return sorted(answered, key=lambda at: functions[at].attempt.first_item or 0)
+
+
+class ByCharacters:
+    """Counts a token for each three characters; in place of a tokenizer."""
+
+    async def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(range(len(text) // 3 + 1)) for text in texts]
+
+    async def decode(self, items: Sequence[Sequence[int]]) -> list[str]:
+        raise NotImplementedError
+
+
+def sender_to(
+    engines: Mapping[str, Engine],
+    *,
+    tokenizers: Mapping[str, Tokenizer] | None = None,
+    now_s: Callable[[], float] = lambda: 0.0,
+) -> Sender:
+    """A sender to these engines, by their names."""
+    return Sender(
+        EngineRegistry(engines),
+        healths=Healths(now_s=now_s),
+        preparer=InputPreparer(tokenizers=tokenizers or {}, cl100k=ByCharacters()),
+    )

@@ -1,0 +1,17 @@
+"""Writes usage records and waits for their commit, as the pipeline does."""
+
+from collections.abc import Collection, Sequence
+
+from embedway.core.errors import CommitInDoubt, StorageUnavailable
+from embedway.core.subjects import Subject
+from embedway.core.usage import UsageLine
+from embedway.storage.ledger import SqlLedger
+
+
+async def write(
+    ledger: SqlLedger, records: Sequence[UsageLine], *, held: Collection[Subject] = ()
+) -> None:
+    """Return once they are committed; raise what a client would be answered otherwise."""
+    outcome = await ledger.append(records, holders=held)
+    if outcome != "committed":
+        raise (CommitInDoubt if outcome == "in_doubt" else StorageUnavailable)(outcome)
