@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_http import gauge, until
 
+from embedway.concurrency.group_worker import GroupWorker
 from embedway.core.errors import Overloaded
-from embedway.core.grouping import GroupWorker
 
 Part = tuple[Sequence[int], Sequence[Any]]
 

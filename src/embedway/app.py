@@ -27,6 +27,7 @@ from embedway.auth.issuers import Issuers
 from embedway.auth.tokens import Tokens
 from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.lifetimes import Lifetimes
+from embedway.concurrency.ttl_cache import Lookups
 from embedway.config import settings as config
 from embedway.config.catalogs import in_use
 from embedway.config.engines import load_engine, open_providers
@@ -39,7 +40,6 @@ from embedway.config.stores import revealed, store_of
 from embedway.core import clock, ids
 from embedway.core.errors import EmbedwayError, Overloaded
 from embedway.core.keys import Held
-from embedway.core.lookups import Lookups
 from embedway.core.usage import UsageLine
 from embedway.health.health import Healths
 from embedway.local.engine import LocalEngine

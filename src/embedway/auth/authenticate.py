@@ -1,7 +1,7 @@
 """Finds out who sent a request: from its headers to a `Caller`.
 
 A key that any process revokes stops working here, as do its tokens, within
-`embedway.core.lookups.FRESH_S`. A token is remembered by a keyed digest of all of it, so none is
+`embedway.concurrency.ttl_cache.FRESH_S`. A token is remembered by a keyed digest of all of it, so none is
 ever taken for another.
 """
 
@@ -14,9 +14,9 @@ from embedway.auth import compact, rights, secret, tokens
 from embedway.auth.claims import END_USER
 from embedway.auth.issuers import Identity, Issuers
 from embedway.auth.tokens import Grant, Tokens
+from embedway.concurrency.ttl_cache import Lookups, UnknownNames
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRequest
 from embedway.core.keys import Caller, Held
-from embedway.core.lookups import Lookups, UnknownNames
 from embedway.core.projects import Project
 from embedway.storage.directory import SqlDirectory
 

@@ -10,9 +10,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from embedway.concurrency.group_worker import GroupWorker
 from embedway.core.batch import Abilities, Batch, Limits, Result
 from embedway.core.errors import EmbedwayError
-from embedway.core.grouping import GroupWorker
 from embedway.core.provider_error import ProviderError
 from embedway.local.openvino import OpenVinoEncoder
 from embedway.local.tokenizer import Tokenizer

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from embedway.concurrency.ttl_cache import Lookups
 from embedway.core.budgets import Budget
 from embedway.core.errors import Forbidden
 from embedway.core.keys import Caller
 from embedway.core.limits import Limit, Meter
-from embedway.core.lookups import Lookups
 from embedway.core.projects import EndUser
 from embedway.core.subjects import Subject
 from embedway.storage.directory import SqlDirectory

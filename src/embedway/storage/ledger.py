@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 
 from sqlalchemy import Engine, delete, insert
 
+from embedway.concurrency.group_worker import GroupWorker
 from embedway.core.errors import Overloaded
-from embedway.core.grouping import GroupWorker
 from embedway.core.subjects import Subject
 from embedway.core.usage import UsageLine
 from embedway.storage.availability import Availability

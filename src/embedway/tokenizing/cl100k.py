@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from embedway.concurrency.group_worker import GroupWorker
 from embedway.core.errors import InvalidRequest, Overloaded
-from embedway.core.grouping import GroupWorker
 
 if TYPE_CHECKING:
     import tiktoken
