@@ -27,11 +27,11 @@ from cryptography.hazmat.primitives.serialization import (
 from google.auth import jwt
 
 from embedway.core.provider_error import ProviderError
-from embedway.providers.adapter import HttpCall, Reply
+from embedway.http.call import HttpCall, Reply
+from embedway.http.client import Http
 from embedway.providers.aws import SigV4
 from embedway.providers.declared import Declared
 from embedway.providers.google import GoogleToken
-from embedway.providers.http import Http
 from embedway.providers.registry import ROWS
 
 ID = "AKIAIOSFODNN7EXAMPLE"

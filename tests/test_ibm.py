@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from embedway.core.provider_error import ProviderError
-from embedway.providers.adapter import HttpCall
+from embedway.http.call import HttpCall
 from embedway.providers.declared import Declared
 from embedway.providers.ibm import IamToken
 from embedway.providers.registry import ROWS

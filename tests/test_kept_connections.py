@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from embedway.core.provider_error import ProviderError
-from embedway.providers.adapter import HttpCall
-from embedway.providers.http import MAX_UNASKED, Http
+from embedway.http.call import HttpCall
+from embedway.http.client import MAX_UNASKED, Http
 
 MAX_BYTES = 10_000
 UNASKED = b"an answer that nobody asked for"

@@ -14,11 +14,11 @@ from embedway.core import vectors
 from embedway.core.batch import Batch, Result
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import ProviderError
+from embedway.http.call import HttpCall, Reply
+from embedway.http.client import Transport
 from embedway.providers import provider
-from embedway.providers.adapter import HttpCall, Reply
 from embedway.providers.credentials import Credentials, Keys
 from embedway.providers.declared import Declared
-from embedway.providers.http import Transport
 from embedway.providers.provider import Provider
 from embedway.providers.registry import ROWS
 

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedway.core.provider_error import MESSAGES, ProviderError
+from embedway.http.addresses import AddressRefused, check_public
+from embedway.http.call import HttpCall, Reply
+from embedway.http.client import FAILURES, Http
 from embedway.providers import failures, waits
-from embedway.providers.adapter import HttpCall, Reply
-from embedway.providers.http import FAILURES, AddressRefused, Http, check_public
 
 PRIVATE = [
     "127.0.0.1", "127.9.9.9", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255",

@@ -25,7 +25,8 @@ from embedway.core.batch import Abilities, Batch, Items
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import Billed, Kind, ProviderError
 from embedway.core.request import InputType, Truncate
-from embedway.providers.adapter import Adapter, Reply
+from embedway.http.call import Reply
+from embedway.providers.adapter import Adapter
 from embedway.providers.registry import ROWS
 
 BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{16})*[A-Za-z0-9+/]{11}=")

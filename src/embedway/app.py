@@ -42,6 +42,7 @@ from embedway.core.errors import EmbedwayError, Overloaded
 from embedway.core.keys import Held
 from embedway.core.usage import UsageLine
 from embedway.health.health import Healths
+from embedway.http.fetch import fetch
 from embedway.local.engine import LocalEngine
 from embedway.metering.account import Accounts
 from embedway.metering.budgets import Budgets
@@ -57,7 +58,6 @@ from embedway.ports.engine import Engine
 from embedway.ports.limiter import Limiter
 from embedway.providers import local_servers
 from embedway.providers.declared import Declared
-from embedway.providers.fetch import fetch
 from embedway.routing.router import Router
 from embedway.routing.spaces import Spaces
 from embedway.sending.engine import EngineRegistry

@@ -159,7 +159,7 @@ def _content(source: str) -> bytes:
     except ValueError as error:
         reject(f"{source!r} is neither a file nor an address: {error}.")
     if address.scheme == "https":
-        from embedway.providers.fetch import fetch  # noqa: PLC0415  # the HTTP client: slow
+        from embedway.http.fetch import fetch  # noqa: PLC0415  # the HTTP client: slow
 
         # Whoever types an address may name a private one.
         hosts = [address.hostname or ""]

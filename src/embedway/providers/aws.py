@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from embedway.core.provider_error import ProviderError
-from embedway.providers.adapter import HttpCall, joined
+from embedway.http.call import HttpCall, joined
 from embedway.providers.credentials import Keys
 from embedway.providers.declared import Declared
 from embedway.providers.refreshing import RefreshingCredential, Validity

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from embedway.core.provider_error import ProviderError
-from embedway.providers.adapter import HttpCall
+from embedway.http.call import HttpCall
 
 REST_S = 60.0
 """How long a key that was refused is left alone, if there is another."""

@@ -12,8 +12,8 @@ from typing import Any, cast
 import msgspec
 
 from embedway.core.provider_error import Billed, Kind, ProviderError
+from embedway.http.call import Reply
 from embedway.providers import waits
-from embedway.providers.adapter import Reply
 
 MAX_REASON_CHARACTERS = 240
 MAX_READ_CHARACTERS = 4096

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from embedway.core.provider_error import ProviderError
 from embedway.core.vectors import Vectors
-from embedway.providers.adapter import Reply
+from embedway.http.call import Reply
 
 Shape = TypeVar("Shape")
 

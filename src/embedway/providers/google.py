@@ -11,9 +11,9 @@ from typing import Any
 from yarl import URL
 
 from embedway.core.provider_error import ProviderError
-from embedway.providers.adapter import HttpCall, Reply
+from embedway.http.call import HttpCall, Reply
+from embedway.http.client import Http
 from embedway.providers.declared import Declared
-from embedway.providers.http import Http
 from embedway.providers.refreshing import RefreshingCredential, Validity
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)

@@ -13,12 +13,13 @@ from yarl import URL
 from embedway.catalog.model import Deployment, Model
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import Name
+from embedway.http.call import HttpCall
+from embedway.http.client import Http, Transport
 from embedway.providers import failures
-from embedway.providers.adapter import HttpCall, Row
+from embedway.providers.adapter import Row
 from embedway.providers.credentials import Keys
 from embedway.providers.declared import Declared
 from embedway.providers.floats import malformed, parse
-from embedway.providers.http import Http, Transport
 from embedway.providers.registry import ROWS
 
 WITHIN_S = 0.5

@@ -10,11 +10,12 @@ import structlog
 
 from embedway.core.batch import Abilities, Batch, Limits, Result
 from embedway.core.provider_error import ProviderError
+from embedway.http.call import Reply
+from embedway.http.client import Http, Transport
 from embedway.providers import credentials, waits
-from embedway.providers.adapter import Adapter, Reply
+from embedway.providers.adapter import Adapter
 from embedway.providers.credentials import Credentials
 from embedway.providers.declared import Declared
-from embedway.providers.http import Http, Transport
 from embedway.providers.secrets import Secrets
 
 _log = structlog.get_logger("embedway.providers")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from embedway.concurrency.single_flight import SingleFlight
 from embedway.core.provider_error import ProviderError
-from embedway.providers.adapter import HttpCall
+from embedway.http.call import HttpCall
 
 NEW_S = 60.0
 """A refusal of a credential younger than this has other reasons than its age."""

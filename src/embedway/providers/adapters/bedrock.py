@@ -14,8 +14,9 @@ import msgspec
 from embedway.core.batch import Batch, Result, clients_name
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import ProviderError
+from embedway.http.call import HttpCall, Reply
 from embedway.providers import failures, usage
-from embedway.providers.adapter import HttpCall, Reply, Row, merge
+from embedway.providers.adapter import Row, merge
 from embedway.providers.adapters.cohere import Cohere
 from embedway.providers.adapters.openai import Answer, OpenAi
 from embedway.providers.floats import malformed

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch
+from embedway.http.call import HttpCall
 from embedway.providers import usage
-from embedway.providers.adapter import HttpCall, merge
+from embedway.providers.adapter import merge
 from embedway.providers.adapters.openai import Answer, OpenAi
 from embedway.providers.floats import Value
 

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch
-from embedway.providers.adapter import HttpCall, merge
+from embedway.http.call import HttpCall
+from embedway.providers.adapter import merge
 from embedway.providers.adapters.openai import CountedAnswer, OpenAi
 from embedway.providers.floats import Value, in_order
 

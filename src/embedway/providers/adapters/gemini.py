@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch
+from embedway.http.call import HttpCall
 from embedway.providers import usage
-from embedway.providers.adapter import HttpCall, in_path, merge
+from embedway.providers.adapter import in_path, merge
 from embedway.providers.adapters.openai import Answer, OpenAi
 
 _PREFIX = "models/"

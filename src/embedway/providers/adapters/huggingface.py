@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch, Result
-from embedway.providers.adapter import Reply, in_path
+from embedway.http.call import Reply
+from embedway.providers.adapter import in_path
 from embedway.providers.adapters.tei import Tei
 from embedway.providers.floats import parse, stack
 

@@ -11,8 +11,9 @@ import msgspec
 from embedway.core.batch import Batch, Result
 from embedway.core.provider_error import ProviderError
 from embedway.core.vectors import Vectors
+from embedway.http.call import HttpCall, Reply
 from embedway.providers import failures, usage
-from embedway.providers.adapter import HttpCall, Reply, Row, merge
+from embedway.providers.adapter import Row, merge
 from embedway.providers.floats import Value, in_order, malformed, parse, stack
 
 

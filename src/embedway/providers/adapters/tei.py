@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch, Result
-from embedway.providers.adapter import Reply
+from embedway.http.call import Reply
 from embedway.providers.adapters.openai import OpenAi
 from embedway.providers.floats import parse, stack
 

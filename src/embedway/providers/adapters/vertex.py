@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch, Result
+from embedway.http.call import HttpCall, Reply
 from embedway.providers import usage
-from embedway.providers.adapter import HttpCall, Reply, in_path, merge
+from embedway.providers.adapter import in_path, merge
 from embedway.providers.adapters.gemini import GeminiAnswer
 from embedway.providers.adapters.openai import Answer, OpenAi
 from embedway.providers.floats import malformed

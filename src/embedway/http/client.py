@@ -4,8 +4,6 @@ Owns how a call goes out and how much may come back: connections, time limits, t
 and which addresses may be called. Knows nothing of embeddings.
 """
 
-import ipaddress
-import socket
 import ssl
 import sys
 import zlib
@@ -21,7 +19,8 @@ from yarl import URL
 
 import embedway
 from embedway.core.provider_error import Billed, Kind, ProviderError
-from embedway.providers.adapter import HttpCall, Reply, joined
+from embedway.http.addresses import AddressRefused, public_socket
+from embedway.http.call import HttpCall, Reply, joined
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
@@ -43,10 +42,6 @@ MAX_PACKED_ERROR_BYTES = 2**16
 """The most bytes of a compressed error that are read, decompressed."""
 MAX_UNASKED = 3
 """The most connections that one call gives up because something came on them unasked."""
-
-
-class AddressRefused(OSError):
-    """A name leads to an address that no public provider has."""
 
 
 class UnaskedAnswer(aiohttp.ClientError):
@@ -146,7 +141,7 @@ class Http:
             keepalive_timeout=KEEPALIVE_S,
             ssl=_tls() if self.base_url.startswith("https:") else True,
             # Called with every address, also where the URL holds it literally.
-            socket_factory=cast("Any", None if self._allow_private else _public_socket),
+            socket_factory=cast("Any", None if self._allow_private else public_socket),
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -232,40 +227,3 @@ def _tls() -> ssl.SSLContext:
     if sys.platform == "linux":
         return ssl.create_default_context()
     return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def _public_socket(address: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol, _, place = address
-    check_public(place[0])
-    return socket.socket(family, kind, protocol)
-
-
-def check_public(host: str) -> None:
-    """Refuses an address that no public provider has.
-
-    Raises:
-        AddressRefused: It is private, link-local (where clouds keep credentials), loopback,
-            multicast or reserved, also if written as an IPv6 address.
-    """
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        address = address.ipv4_mapped or address.sixtofour or address
-        # NAT64 (RFC 6052): the last 32 bits are an IPv4 address.
-        if isinstance(address, ipaddress.IPv6Address) and address in _NAT64:
-            address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    refused = any(address in each for each in _NEVER if each.version == address.version)
-    if not address.is_global or address.is_multicast or refused:
-        raise AddressRefused(
-            f"{host} is not a public address. If it is yours, declare it as this provider's "
-            "base_url."
-        )
-
-
-# Mostly private, but newer versions of Python call parts of it global; Oracle's cloud keeps
-# credentials at 192.0.0.192.
-_NEVER = [
-    *map(ipaddress.IPv4Network, ("192.0.0.0/24", "168.63.129.16/32")),  # the latter is Azure's
-    # IPv4 addresses in other clothes, and site-local addresses of old.
-    *map(ipaddress.IPv6Network, ("64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96", "fec0::/10")),
-]
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")

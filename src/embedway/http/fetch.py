@@ -10,8 +10,8 @@ from http import HTTPStatus
 from yarl import URL
 
 from embedway.core.provider_error import ProviderError
-from embedway.providers.adapter import HttpCall
-from embedway.providers.http import Http
+from embedway.http.call import HttpCall
+from embedway.http.client import Http
 
 MAX_BYTES = 256 * 1024
 TIMEOUT_S = 5.0
