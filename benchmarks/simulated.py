@@ -136,7 +136,7 @@ class Simulated:
         return self._took(tokens / calls, noise=noise, load=load)
 
     async def embed(self, batch: Batch) -> Result:
-        """See `embedway.ports.engine.Engine.embed`."""
+        """See `embedway.sending.engine.Engine.embed`."""
         trip, now_s = TRIP.get(), self._now_s
         if batch.items[0] in TEXTS:
             trip.calls += 1

@@ -155,12 +155,12 @@ class Memory:
         """Know no end user."""
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `embedway.ports.engine.Tokenizer.encode`."""
+        """See `embedway.tokenizing.tokenizer.Tokenizer.encode`."""
         # Canaries are not among the texts.
         return [TEXTS.get(text) or list(range(len(text) // 3 + 1)) for text in texts]
 
     async def decode(self, items: Sequence[Sequence[int]]) -> list[str]:
-        """See `embedway.ports.engine.Codec.decode`; nobody sends token ids here."""
+        """See `embedway.tokenizing.tokenizer.Codec.decode`; nobody sends token ids here."""
         raise NotImplementedError
 
 

@@ -9,12 +9,12 @@ from embedway.core.errors import InvalidRequest
 from embedway.core.request import EmbedRequest
 from embedway.core.vectors import Vectors
 from embedway.health.health import Healths
-from embedway.ports.engine import Engine, Tokenizer
 from embedway.sending.attempt import Attempt
-from embedway.sending.engine import EngineRegistry
+from embedway.sending.engine import Engine, EngineRegistry
 from embedway.sending.outcome import CallEvents, Cancellation, Failure, NotSent, Outcome, Success
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
+from embedway.tokenizing.tokenizer import Tokenizer
 
 
 class FunctionEngine:

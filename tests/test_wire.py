@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from embedway.core import money
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, spelled
-from embedway.limits.tokens import cut
 from embedway.local.engine import batches
+from embedway.tokenizing.truncate import cut
 from embedway.wire import error as wire_error
 from embedway.wire.decode import PROTECTED, decode
 from embedway.wire.encode import SLICE_VALUES, Head, encode

@@ -54,13 +54,12 @@ from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.prober import Prober
-from embedway.ports.engine import Engine
 from embedway.ports.limiter import Limiter
 from embedway.providers import local_servers
 from embedway.providers.declared import Declared
 from embedway.routing.router import Router
 from embedway.routing.spaces import Spaces
-from embedway.sending.engine import EngineRegistry
+from embedway.sending.engine import Engine, EngineRegistry
 from embedway.sending.outcome import CallEvents
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender

@@ -32,7 +32,7 @@ from embedway.config.settings import Loaded, Settings
 from embedway.core.batch import Batch
 from embedway.core.request import Truncate
 from embedway.core.vectors import Vectors
-from embedway.limits.tokens import fit
+from embedway.tokenizing.truncate import fit
 
 STDIN = "-"
 CHUNK_TEXTS = 512

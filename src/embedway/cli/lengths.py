@@ -1,7 +1,7 @@
 """Says which of many texts has more tokens than a model takes."""
 
 from embedway.catalog.model import Model
-from embedway.limits.tokens import DEFAULT_ITEM_TOKENS
+from embedway.tokenizing.truncate import DEFAULT_ITEM_TOKENS
 
 
 def too_long(tokens: int, model: Model, *, number: int) -> str | None:

@@ -75,11 +75,11 @@ class LocalEngine:
         return Abilities(token_ids=True)
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `embedway.ports.engine.Tokenizer.encode`."""
+        """See `embedway.tokenizing.tokenizer.Tokenizer.encode`."""
         return await self._tokenising.submit(texts)
 
     async def embed(self, batch: Batch) -> Result:
-        """See `embedway.ports.engine.Engine.embed`; items are token ids."""
+        """See `embedway.sending.engine.Engine.embed`; items are token ids."""
         items = cast("list[list[int]]", batch.items)
         try:
             rows = await self._embedding.submit(items)

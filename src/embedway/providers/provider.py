@@ -77,11 +77,11 @@ class Provider:
 
     @property
     def abilities(self) -> Abilities:
-        """See `embedway.ports.engine.Engine.abilities`."""
+        """See `embedway.sending.engine.Engine.abilities`."""
         return self._abilities
 
     async def embed(self, batch: Batch) -> Result:
-        """See `embedway.ports.engine.Engine.embed`.
+        """See `embedway.sending.engine.Engine.embed`.
 
         A server that refuses the field which asks for base64 is asked once more without it, and
         from then on always: a refusal is not billed.

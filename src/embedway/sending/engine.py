@@ -1,12 +1,36 @@
 """Knows the engine behind each deployment, and what one call to it may hold."""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
 from embedway.catalog.model import Served
-from embedway.core.batch import Abilities, Limits
-from embedway.ports.engine import Engine
+from embedway.core.batch import Abilities, Batch, Limits, Result
+
+
+class Engine(Protocol):
+    """Turns batches into vectors, shared by all requests."""
+
+    @property
+    def limits(self) -> Limits:
+        """Of a batch."""
+        ...
+
+    @property
+    def abilities(self) -> Abilities:
+        """What a batch may ask for."""
+        ...
+
+    async def embed(self, batch: Batch) -> Result:
+        """The vectors of the items of `batch`, in order.
+
+        Raises:
+            ProviderError: It failed.
+            InvalidRequest: The batch asks for something that it cannot be asked.
+            Overloaded: Too much is waiting already.
+        """
+        ...
 
 
 class EngineRegistry:

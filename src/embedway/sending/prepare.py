@@ -6,8 +6,8 @@ from typing import cast
 from embedway.catalog.model import Served
 from embedway.core.batch import Abilities, Batch, Items
 from embedway.core.request import EmbedRequest
-from embedway.limits import tokens as token_limits
-from embedway.ports.engine import Codec, Tokenizer
+from embedway.tokenizing import truncate as token_limits
+from embedway.tokenizing.tokenizer import Codec, Tokenizer
 
 PART_CHARACTERS = 2**20
 """Tokenise this much at a time: what is over a limit is refused before there is more of it."""

@@ -1,33 +1,7 @@
-"""What the pipeline needs of whoever embeds: a model that runs here, or a provider."""
+"""Defines what a tokenizer does, for models in this process and for providers alike."""
 
 from collections.abc import Sequence
 from typing import Protocol
-
-from embedway.core.batch import Abilities, Batch, Limits, Result
-
-
-class Engine(Protocol):
-    """Turns batches into vectors, shared by all requests."""
-
-    @property
-    def limits(self) -> Limits:
-        """Of a batch."""
-        ...
-
-    @property
-    def abilities(self) -> Abilities:
-        """What a batch may ask for."""
-        ...
-
-    async def embed(self, batch: Batch) -> Result:
-        """The vectors of the items of `batch`, in order.
-
-        Raises:
-            ProviderError: It failed.
-            InvalidRequest: The batch asks for something that it cannot be asked.
-            Overloaded: Too much is waiting already.
-        """
-        ...
 
 
 class Tokenizer(Protocol):
