@@ -15,7 +15,8 @@ from random import Random
 import msgspec
 import numpy as np
 
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.core.batch import Abilities, Batch, Limits, Result
 from embedway.core.provider_error import Kind, ProviderError
 from embedway.core.vectors import Vectors

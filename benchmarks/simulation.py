@@ -19,8 +19,9 @@ from benchmarks.simulated import TEXTS, TRIP, WELL, Condition, Trip, Vectorspace
 from benchmarks.simulated import deployments as simulated_deployments
 from benchmarks.simulated import served as served_by
 from embedway.catalog.catalog import Catalog, Offer
+from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import Lifetimes
-from embedway.catalog.model import Deployment, Served
+from embedway.catalog.model import Deployment
 from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, Preference

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.core.batch import Abilities, Batch, Limits, Result
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import EmbedRequest

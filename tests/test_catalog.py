@@ -12,7 +12,8 @@ import pytest
 
 from embedway.catalog import catalog, check
 from embedway.catalog.catalog import LOCAL, Catalog, Family
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.config import providers
 from embedway.core.errors import UnknownModel
 from embedway.providers.declared import Declared

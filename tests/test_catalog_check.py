@@ -11,7 +11,8 @@ from conftest import embedway
 from embedway.catalog import catalog
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.check import Finding, findings
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.config import providers
 from embedway.providers.declared import Declared
 from embedway.providers.registry import ROWS

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.core.provider_error import TRANSIENT, Kind, ProviderError
 from embedway.health.health import (
     FAILED_OF,

@@ -22,7 +22,8 @@ from raw_http import Wire, until
 
 from embedway.auth import rights, secret
 from embedway.auth.authenticate import Authenticator
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.core.errors import Forbidden, InvalidKey
 from embedway.core.keys import SCOPES, Caller, Held, Key
 from embedway.core.projects import Project

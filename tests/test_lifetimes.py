@@ -13,8 +13,9 @@ from test_routing_holes import WIDTH, Clock, World, in_a_loop, space_of, upstrea
 
 from embedway.catalog import catalog
 from embedway.catalog.check import findings
+from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import Lifetimes, is_retired
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.model import Deployment, Model
 from embedway.config import providers
 from embedway.core import clock as wall
 from embedway.providers.declared import Declared

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from attempts import sender_to
 
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.catalog.policy import Canaries, Policy
 from embedway.core.provider_error import ProviderError
 from embedway.core.spaces import Reference

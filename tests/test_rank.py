@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.catalog.policy import Policy
 from embedway.core.provider_error import Kind, ProviderError
 from embedway.core.request import Preference

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from conftest import Gateway, Minilm
 
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.config.providers import enabled
 from embedway.config.settings import ConfigError, Loaded, Settings
 from embedway.core import vectors

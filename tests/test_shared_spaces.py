@@ -18,7 +18,8 @@ from conftest import Minilm, embedway
 from in_process import settled
 from test_routing_holes import Asked, Clock, World, in_a_loop, space_of
 
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.catalog.policy import Policy
 from embedway.routing.canaries import CANARIES, against_sharing
 from embedway.routing.spaces import Spaces

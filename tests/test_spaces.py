@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine as Database
 
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.catalog.policy import Policy
 from embedway.core.batch import Abilities, Batch, Limits, Result
 from embedway.core.errors import StorageUnavailable

@@ -11,7 +11,8 @@ from conftest import embedway
 from test_cli import at_terminal
 from test_protocols import MODELS, VARIABLES, account, base_url
 
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.cli.verification import Finding, Verification
 from embedway.providers.declared import Declared
 from embedway.providers.registry import ROWS

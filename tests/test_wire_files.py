@@ -20,7 +20,8 @@ import pytest
 from msgspec import UNSET, UnsetType
 
 from embedway.catalog.catalog import packaged
-from embedway.catalog.model import Deployment, Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment, Model
 from embedway.core.batch import Abilities, Batch, Items
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import Billed, Kind, ProviderError

@@ -12,8 +12,9 @@ from typing import Literal
 from pydantic import BaseModel
 
 from embedway.catalog.catalog import LOCAL, Catalog, Named
+from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import Lifetimes
-from embedway.catalog.model import Model, Quantisation, Served
+from embedway.catalog.model import Model, Quantisation
 from embedway.core.batch import Limits
 from embedway.core.errors import ModelForbidden
 from embedway.core.keys import Caller

@@ -18,8 +18,8 @@ from embedway.api.asgi import Headers, Receive, Scope, Send
 from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft, Reply, refusal_of
 from embedway.auth import rights
 from embedway.auth.authenticate import Authenticator
+from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import Lifetimes, Today
-from embedway.catalog.model import Served
 from embedway.core import ids, money
 from embedway.core.credentials import hidden, looks_secret
 from embedway.core.errors import (

@@ -8,11 +8,12 @@ from importlib import resources
 
 import msgspec
 
-from embedway.catalog import named, policy
-from embedway.catalog.model import LOCAL, Deployment, Model, Served
-from embedway.catalog.named import AUTO, Named
-from embedway.catalog.near import NearNames
+from embedway.catalog import policy, resolved_name
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import LOCAL, Deployment, Model
 from embedway.catalog.policy import Policy
+from embedway.catalog.resolved_name import AUTO, Named
+from embedway.catalog.suggest import NearNames
 
 DATE = date(2026, 11, 28)
 """The day of the packaged catalog. No price in it was read later."""
@@ -93,9 +94,11 @@ class Catalog:
                 raise policy.refusal(id, f"nobody here has this model. {self._hint(id)}")
             policy.check(id, said, by_id[id])
         for alias in aliases:
-            named.check_alias(alias, ids=by_id)
+            resolved_name.check_alias(alias, ids=by_id)
         self._pinned: dict[str, Named] = {}
-        self.aliases: Mapping[str, tuple[str, ...]] = named.flattened({AUTO: auto, **aliases})
+        self.aliases: Mapping[str, tuple[str, ...]] = resolved_name.flattened(
+            {AUTO: auto, **aliases}
+        )
         """The names that `auto` and each alias stand for in the end."""
         self._pinned = {alias: self._stands_for(alias) for alias in self.aliases}
 
@@ -193,9 +196,9 @@ class Catalog:
                 # An alias of a name that nobody has is no cure for it.
                 useless = [each for each, names in self.aliases.items() if name in names]
                 hint = self._hint(name, without=useless)
-                raise named.refusal(alias, f"nobody here has {name!r}. {hint}")
+                raise resolved_name.refusal(alias, f"nobody here has {name!r}. {hint}")
             found[name] = meant
-        return named.joined(alias, found)
+        return resolved_name.joined(alias, found)
 
 
 @cache

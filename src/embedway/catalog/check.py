@@ -12,8 +12,9 @@ from typing import Literal
 
 import msgspec
 
+from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import is_retired, retires_soon
-from embedway.catalog.model import Model, Served
+from embedway.catalog.model import Model
 
 Level = Literal["error", "warning", "info"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "info")

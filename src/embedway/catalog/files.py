@@ -15,8 +15,9 @@ import msgspec
 
 from embedway.catalog import catalog
 from embedway.catalog.check import findings
-from embedway.catalog.model import LOCAL, Deployment, Model, Served
-from embedway.catalog.named import AUTO
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import LOCAL, Deployment, Model
+from embedway.catalog.resolved_name import AUTO
 
 FORMAT = 1
 """The format of catalog files that this release writes and reads."""

@@ -8,7 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 
-from embedway.catalog.model import Deployment, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Deployment
 
 NOTICE = timedelta(days=90)
 """How long before it retires that a deployment is spoken of."""

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from embedway.catalog.model import LOCAL, Served
-from embedway.catalog.named import CatalogError, claim
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import LOCAL
+from embedway.catalog.resolved_name import CatalogError, claim
 from embedway.core.vectors import Vectors
 
 

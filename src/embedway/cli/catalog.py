@@ -10,7 +10,7 @@ import typer
 from embedway.catalog import catalog
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.check import LEVELS, findings
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.cli import catalog_update
 from embedway.cli.counted import counted
 from embedway.cli.terminal import AsJson, err, fail, print_table

@@ -14,9 +14,9 @@ import msgspec
 import typer
 
 from embedway.catalog import catalog, files
+from embedway.catalog.deployment import Served
 from embedway.catalog.files import CatalogFile, Change, FileError
 from embedway.catalog.lifetimes import is_retired
-from embedway.catalog.model import Served
 from embedway.cli.acting import Yes, ask
 from embedway.cli.counted import counted
 from embedway.cli.terminal import (

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.cli import notices
 from embedway.cli.counted import counted
 from embedway.cli.terminal import AsJson, err, escape, load_providers, out, print_json, wheel_of

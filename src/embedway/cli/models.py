@@ -6,7 +6,7 @@ import typer
 
 from embedway.catalog import catalog
 from embedway.catalog.model import Deployment, Model
-from embedway.catalog.named import AUTO
+from embedway.catalog.resolved_name import AUTO
 from embedway.cli import model_show
 from embedway.cli.terminal import (
     AsJson,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import date
 
 from embedway.catalog.catalog import Catalog
+from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import is_retired, retires_soon
-from embedway.catalog.model import Served
 from embedway.config.exposed import exposed
 from embedway.config.settings import Loaded
 

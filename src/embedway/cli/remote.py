@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 
 from embedway.catalog.catalog import Catalog
+from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import is_retired
-from embedway.catalog.model import Served
-from embedway.catalog.named import Named
+from embedway.catalog.resolved_name import Named
 from embedway.cli.lengths import too_long
 from embedway.cli.trials import explain
 from embedway.config.settings import Settings

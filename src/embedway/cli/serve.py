@@ -11,7 +11,7 @@ import typer
 from embedway.auth import secret
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
-from embedway.catalog.named import AUTO
+from embedway.catalog.resolved_name import AUTO
 from embedway.cli import notices, options
 from embedway.cli.counted import counted
 from embedway.cli.terminal import escape, fail, fetch_weights, out

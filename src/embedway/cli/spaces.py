@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from embedway.catalog.catalog import LOCAL, Catalog
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.cli.acting import time as shown_time
 from embedway.cli.terminal import (
     AsJson,

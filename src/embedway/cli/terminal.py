@@ -25,7 +25,7 @@ from rich.table import Table
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.model import Model, Weights, Wheel
-from embedway.catalog.named import AUTO, CatalogError, flattened
+from embedway.catalog.resolved_name import AUTO, CatalogError, flattened
 from embedway.config import settings as config
 from embedway.config.catalogs import InUse
 from embedway.config.models import catalog_of

@@ -10,8 +10,9 @@ import msgspec
 import typer
 
 from embedway.catalog import catalog
+from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import is_retired
-from embedway.catalog.model import Model, Served
+from embedway.catalog.model import Model
 from embedway.cli.terminal import fail, load_providers
 from embedway.config.catalogs import in_use
 from embedway.config.providers import incomplete, offers

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.catalog.policy import Policy
 from embedway.cli.trials import TEXT, TOKENS, batch_to_try, call, explain
 from embedway.core import vectors

@@ -13,8 +13,8 @@ from pydantic import Field, FiniteFloat
 
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
-from embedway.catalog.named import CatalogError
 from embedway.catalog.policy import Canaries, Policy
+from embedway.catalog.resolved_name import CatalogError
 from embedway.config.catalogs import InUse, in_use
 from embedway.config.providers import offers
 from embedway.config.schema import ConfigError, Schema, read_section

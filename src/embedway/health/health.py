@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.provider_error import Kind, ProviderError
 from embedway.health.latency import Latency
 

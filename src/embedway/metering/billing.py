@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core import ids
 from embedway.core.errors import UpstreamFailed
 from embedway.core.keys import Caller

@@ -2,7 +2,7 @@
 
 import structlog
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.budgets import Budget
 from embedway.core.credentials import hidden
 from embedway.core.money import NanoUsd, as_usd

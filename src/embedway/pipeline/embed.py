@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from embedway.catalog.model import LOCAL, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import LOCAL
 from embedway.core import ids
 from embedway.core.errors import (
     BudgetSpent,

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType

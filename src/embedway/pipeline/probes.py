@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
-from embedway.catalog.model import LOCAL, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import LOCAL
 from embedway.core.batch import Result
 from embedway.core.errors import EmbedwayError, Overloaded
 from embedway.core.provider_error import ProviderError

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.limits import Standing
 from embedway.core.money import NanoUsd
 from embedway.core.spaces import SpaceId

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Awaitable
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.batch import Batch, Result
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from embedway.catalog.model import Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Model
 from embedway.core.batch import Limits
 from embedway.providers.adapter import Row, without_end
 

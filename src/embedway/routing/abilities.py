@@ -1,7 +1,7 @@
 """What a deployment cannot be asked for, whatever state it is in."""
 
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.batch import Abilities
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import EmbedRequest, spelled

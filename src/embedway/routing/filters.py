@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
-from embedway.catalog.model import UNQUANTISED, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import UNQUANTISED
 from embedway.core.batch import Abilities
 from embedway.core.errors import EmbedwayError, shown
 from embedway.core.keys import Caller

@@ -8,7 +8,7 @@ from typing import get_args
 
 from embedway.catalog import policy as policies
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.catalog.policy import Policy
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof, Reference, ReferenceKey

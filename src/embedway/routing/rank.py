@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.catalog.policy import Policy
 from embedway.core.request import Preference
 from embedway.health.health import Health, Healths, Standing

@@ -1,7 +1,7 @@
 """From a name to what it stands for, or to what the client is told that it may have meant."""
 
 from embedway.catalog.catalog import Catalog, Named
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.errors import MODELS_LISTED, ModelRetired, UnknownModel
 
 

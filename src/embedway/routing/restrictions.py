@@ -5,7 +5,7 @@ Knows nothing of how a name is resolved or of who is asked; the router asks it o
 
 from collections.abc import Iterator
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.errors import ModelForbidden
 from embedway.core.keys import Caller, Key
 from embedway.core.projects import Project

@@ -11,9 +11,9 @@ from typing import Literal
 import msgspec
 
 from embedway.catalog.catalog import Catalog, Named
+from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import Lifetimes
-from embedway.catalog.model import Served
-from embedway.catalog.named import claim
+from embedway.catalog.resolved_name import claim
 from embedway.core.batch import Abilities
 from embedway.core.errors import InvalidRequest, UnknownModel
 from embedway.core.keys import Caller

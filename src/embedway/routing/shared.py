@@ -8,7 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from embedway.catalog.model import Model, Served
+from embedway.catalog.deployment import Served
+from embedway.catalog.model import Model
 from embedway.core.request import InputType
 from embedway.routing import canaries
 from embedway.routing.known import Known

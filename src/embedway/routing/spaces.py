@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.catalog.policy import Policy
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof, Reference, SpaceId, State

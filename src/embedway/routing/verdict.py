@@ -2,7 +2,7 @@
 
 import msgspec
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.request import InputType
 from embedway.core.spaces import Proof, State
 from embedway.core.vectors import Vectors, unit

@@ -7,7 +7,7 @@ asked of a callable that is handed in.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.batch import Batch, Result
 from embedway.core.errors import EmbedwayError
 from embedway.core.provider_error import ProviderError

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.batch import Abilities, Batch, Limits, Result
 
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core import vectors
 from embedway.core.batch import Batch, Result
 from embedway.core.errors import InvalidRequest

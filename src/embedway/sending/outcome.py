@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.batch import Result
 from embedway.core.errors import EmbedwayError
 from embedway.core.provider_error import ProviderError

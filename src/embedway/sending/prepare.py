@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.batch import Abilities, Batch, Items
 from embedway.core.request import EmbedRequest
 from embedway.tokenizing import truncate as token_limits

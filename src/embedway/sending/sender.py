@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.batch import Batch
 from embedway.core.errors import EmbedwayError, InvalidRequest
 from embedway.core.provider_error import OF_AN_ITEM, ProviderError

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from embedway.catalog.model import Served
+from embedway.catalog.deployment import Served
 from embedway.core.spaces import SpaceId
 
 AUTO = "auto"
