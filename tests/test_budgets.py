@@ -25,9 +25,9 @@ from servers import broken_commits
 from sqlalchemy import Engine, event, func, insert, select
 from writing import write
 
-from embedway.core.budgets import Budget, window
+from embedway.core.budget import Budget, window
 from embedway.core.errors import BudgetSpent, CommitInDoubt, StorageUnavailable
-from embedway.core.subjects import Subject
+from embedway.core.subject import Subject
 from embedway.core.usage import UsageLine
 from embedway.metering.budgets import Budgets
 from embedway.storage import database

@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 
 from embedway.auth import secret
 from embedway.cli import commands
-from embedway.core.budgets import Budget
+from embedway.core.budget import Budget
 from embedway.core.errors import StorageUnavailable
-from embedway.core.limits import Limit
-from embedway.core.projects import DEFAULT_PROJECT, EndUser, Project
+from embedway.core.limit import Limit
+from embedway.core.project import DEFAULT_PROJECT, EndUser, Project
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
 from embedway.core.spaces import Proof, Reference
 from embedway.storage import copying, database, pepper, records

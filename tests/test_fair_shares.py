@@ -24,8 +24,8 @@ from embedway.auth.authenticate import Authenticator
 from embedway.core import clock
 from embedway.core.errors import InvalidKey, Overloaded
 from embedway.core.keys import Caller
-from embedway.core.limits import Limit
-from embedway.core.projects import Project
+from embedway.core.limit import Limit
+from embedway.core.project import Project
 from embedway.observe.metrics import Metrics
 from embedway.storage.directory import SqlDirectory
 from embedway.storage.store import Store, open_store

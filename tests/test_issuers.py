@@ -22,7 +22,7 @@ from embedway.config.issuers import hosts_of, issuers_of
 from embedway.config.settings import ConfigError, Settings
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, StorageUnavailable
 from embedway.core.keys import Caller
-from embedway.core.projects import DEFAULT_PROJECT
+from embedway.core.project import DEFAULT_PROJECT
 from embedway.http.fetch import fetch
 from embedway.storage import tables
 from embedway.storage.store import Store, open_store

@@ -13,10 +13,10 @@ from embedway.auth import exchange
 from embedway.auth.authenticate import Authenticator
 from embedway.auth.exchange import Wanted
 from embedway.auth.tokens import AUDIENCE, Tokens
-from embedway.core.budgets import Budget
+from embedway.core.budget import Budget
 from embedway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound
 from embedway.core.keys import Key
-from embedway.core.limits import Limit
+from embedway.core.limit import Limit
 from embedway.storage.directory import SqlDirectory
 
 HOUR_MS = 3_600_000

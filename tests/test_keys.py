@@ -26,7 +26,7 @@ from embedway.catalog.deployment import Served
 from embedway.catalog.model import Deployment, Model
 from embedway.core.errors import Forbidden, InvalidKey
 from embedway.core.keys import SCOPES, Caller, Held, Key
-from embedway.core.projects import Project
+from embedway.core.project import Project
 from embedway.routing.restrictions import may_use
 from embedway.storage.store import open_store
 

@@ -26,7 +26,7 @@ from servers import Postgres
 from embedway.admin.acts import Acts
 from embedway.auth import secret
 from embedway.core import clock
-from embedway.core.projects import DEFAULT_PROJECT
+from embedway.core.project import DEFAULT_PROJECT
 from embedway.storage.pepper import PEPPER_BYTES
 from embedway.storage.store import open_store
 from embedway.testing import Upstream

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedway.core.errors import Overloaded, RateLimited, TokenRateLimited
-from embedway.core.limits import SECONDS, SLOT_MS, Limit, Meter, Of, Per, Standing
-from embedway.core.subjects import Subject
+from embedway.core.limit import SECONDS, SLOT_MS, Limit, Of, Per
+from embedway.core.limits import Meter, Standing
+from embedway.core.subject import Subject
 from embedway.metering.shared import SharedLimiter
 from embedway.metering.slots import Window
 from embedway.metering.windows import MemoryLimiter

@@ -34,11 +34,11 @@ from embedway.api.body_gate import BodyGate
 from embedway.auth import secret as secrets
 from embedway.auth.authenticate import Authenticator
 from embedway.cli import amounts
-from embedway.core.budgets import MAX_NANO_USD, Budget, BudgetPer
+from embedway.core.budget import MAX_NANO_USD, Budget, BudgetPer
 from embedway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound
 from embedway.core.keys import SCOPES, USUAL_SCOPES, Caller, Key, Scope
-from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
-from embedway.core.projects import DEFAULT_PROJECT
+from embedway.core.limit import MAX_AMOUNT, Limit, Of, Per
+from embedway.core.project import DEFAULT_PROJECT
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS as LONGEST
 from embedway.core.usage import UsageLine
 from embedway.storage import database

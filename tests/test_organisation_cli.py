@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from embedway import cli
 from embedway.core.clock import now_ms
 from embedway.core.errors import EmbedwayError
-from embedway.core.projects import Project
+from embedway.core.project import Project
 from embedway.storage import database
 from embedway.storage.organisation import changing
 from embedway.storage.store import open_store

@@ -13,8 +13,9 @@ from servers import Redis
 from test_limits import meter, most
 
 from embedway.core.errors import RateLimited
-from embedway.core.limits import SECONDS, SLOT_MS, Meter, Per
-from embedway.core.subjects import Subject
+from embedway.core.limit import SECONDS, SLOT_MS, Per
+from embedway.core.limits import Meter
+from embedway.core.subject import Subject
 from embedway.metering.shared import SharedLimiter
 from embedway.ports.limiter import Ask, Count, Reservation, SharedCountsAway, Told
 from embedway.storage.redis_limiter import RedisCounts

@@ -17,7 +17,7 @@ from embedway.admin.actors import Actor
 from embedway.admin.acts import Acts
 from embedway.cli import commands
 from embedway.core.clock import now_ms
-from embedway.core.limits import Limit
+from embedway.core.limit import Limit
 from embedway.core.report import Filter, Query
 from embedway.observe.refusals import RefusalCounts
 from embedway.storage import database

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from writing import write
 
 from embedway.cli import commands, ledger
-from embedway.core.subjects import Subject
+from embedway.core.subject import Subject
 from embedway.core.usage import UsageLine
 from embedway.storage import database, recount, retention
 from embedway.storage.commits import Charge, Refused

@@ -21,7 +21,7 @@ from embedway.auth.tokens import Tokens
 from embedway.core import clock
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRequest
 from embedway.core.keys import Caller
-from embedway.core.projects import DEFAULT_PROJECT
+from embedway.core.project import DEFAULT_PROJECT
 from embedway.storage import records, tables
 from embedway.storage.store import Store, open_store
 

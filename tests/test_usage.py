@@ -37,7 +37,7 @@ from embedway.cli import commands
 from embedway.core.buckets import DAY_MS, HOUR_MS, Span, Width, buckets, epoch_ms, runs
 from embedway.core.errors import InvalidRequest, NotFound
 from embedway.core.keys import Caller, Key
-from embedway.core.projects import Project
+from embedway.core.project import Project
 from embedway.core.report import Filter, Query, Usage
 from embedway.core.usage import UsageLine
 from embedway.storage import database

@@ -19,12 +19,12 @@ from embedway.admin.journal import Journal
 from embedway.admin.public_fields import public
 from embedway.auth import rights, secret
 from embedway.core.audit import Act, Action
-from embedway.core.budgets import BudgetState
+from embedway.core.budget import BudgetState
 from embedway.core.errors import Forbidden, InvalidRequest, NotFound, quoted
 from embedway.core.keys import USUAL_SCOPES, Key, Scope
-from embedway.core.pages import Page
-from embedway.core.projects import DEFAULT_PROJECT, EndUser, Project
-from embedway.core.subjects import Subject
+from embedway.core.page import Page
+from embedway.core.project import DEFAULT_PROJECT, EndUser, Project
+from embedway.core.subject import Subject
 from embedway.storage.audit import Wanted
 from embedway.storage.keys import Which
 from embedway.storage.organisation import Organisation, changing, reading

@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from embedway.admin.budget_changes import BudgetChange
 from embedway.admin.rules import MAX_ALERTS, MAX_BUDGETS, MAX_LIMITS, MAX_NAMES
-from embedway.core.budgets import MAX_NANO_USD, BudgetPer, BudgetState
-from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
+from embedway.core.budget import MAX_NANO_USD, BudgetPer, BudgetState
+from embedway.core.limit import MAX_AMOUNT, Limit, Of, Per
 from embedway.core.money import as_usd
 
 MAX_USD = MAX_NANO_USD // 10**9

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from embedway.core.budgets import Budget, BudgetPer, Percent
+from embedway.core.budget import Budget, BudgetPer, Percent
 from embedway.core.errors import InvalidRequest
 from embedway.core.money import NanoUsd
 

@@ -22,8 +22,8 @@ from embedway.admin.amounts import (
 )
 from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
 from embedway.admin.public_fields import public
-from embedway.core.pages import Page
-from embedway.core.projects import EndUser
+from embedway.core.page import Page
+from embedway.core.project import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
 from embedway.storage import records
 

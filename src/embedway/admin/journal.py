@@ -9,7 +9,7 @@ from embedway.admin.actors import Actor
 from embedway.admin.public_fields import public
 from embedway.core.audit import Act, Action
 from embedway.core.keys import Key
-from embedway.core.projects import EndUser, Project
+from embedway.core.project import EndUser, Project
 from embedway.storage import records
 from embedway.storage.organisation import Organisation
 

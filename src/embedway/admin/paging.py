@@ -6,7 +6,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from fastapi import Query
 from pydantic import BaseModel
 
-from embedway.core.pages import Page
+from embedway.core.page import Page
 
 MAX_PAGE = 100
 

@@ -21,7 +21,7 @@ from embedway.admin.amounts import (
 )
 from embedway.admin.paging import After, Card, Limit, ListOf, listed
 from embedway.admin.public_fields import public
-from embedway.core.projects import Project
+from embedway.core.project import Project
 from embedway.storage import records
 
 

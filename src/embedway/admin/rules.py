@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import msgspec
 
-from embedway.core.budgets import Budget
+from embedway.core.budget import Budget
 from embedway.core.errors import InvalidRequest, shown
 from embedway.core.keys import Key
-from embedway.core.limits import Limit
-from embedway.core.projects import EndUser, Project
+from embedway.core.limit import Limit
+from embedway.core.project import EndUser, Project
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
 from embedway.storage import records
 

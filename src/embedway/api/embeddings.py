@@ -21,7 +21,6 @@ from embedway.auth.authenticate import Authenticator
 from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import Lifetimes, Today
 from embedway.core import ids, money
-from embedway.core.credentials import hidden, looks_secret
 from embedway.core.errors import (
     EmbedwayError,
     InternalError,
@@ -31,6 +30,7 @@ from embedway.core.errors import (
     shown,
 )
 from embedway.core.keys import Caller
+from embedway.core.redaction import hidden, looks_secret
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import CLIENT_LEFT
 from embedway.metering.account import Account

@@ -17,7 +17,7 @@ from embedway.auth.tokens import Grant, Tokens
 from embedway.concurrency.ttl_cache import Lookups, UnknownNames
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRequest
 from embedway.core.keys import Caller, Held
-from embedway.core.projects import Project
+from embedway.core.project import Project
 from embedway.storage.directory import SqlDirectory
 
 _CURE = "Send 'Authorization: Bearer sk-gateway-...' with a key made by 'embedway keys create'."

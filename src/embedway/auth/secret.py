@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from embedway.core.keys import USUAL_SCOPES, Key
-from embedway.core.projects import DEFAULT_PROJECT
+from embedway.core.project import DEFAULT_PROJECT
 
 PREFIX = "sk-gateway-"
 RANDOM_CHARACTERS = 32  # of 62: 190 bits

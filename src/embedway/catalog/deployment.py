@@ -11,7 +11,7 @@ from embedway.core import money
 from embedway.core.batch import Abilities, clients_name
 from embedway.core.money import NanoUsd
 from embedway.core.request import InputType
-from embedway.core.spaces import SpaceId
+from embedway.core.space_id import SpaceId
 
 
 class Served(msgspec.Struct, frozen=True, dict=True):

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from embedway.catalog.deployment import Served
-from embedway.core.spaces import SpaceId
+from embedway.core.space_id import SpaceId
 
 AUTO = "auto"
 MAX_ALIAS = 256

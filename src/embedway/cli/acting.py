@@ -18,8 +18,8 @@ from embedway.cli.terminal import fail, load_store
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key
 from embedway.core.money import as_usd
-from embedway.core.pages import Page
-from embedway.core.projects import EndUser, Project
+from embedway.core.page import Page
+from embedway.core.project import EndUser, Project
 from embedway.storage import records
 
 PAGE = 100

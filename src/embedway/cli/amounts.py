@@ -10,8 +10,8 @@ from typing import TypeVar, cast, get_args
 
 from embedway.admin.rules import MAX_ALERTS
 from embedway.cli.terminal import reject
-from embedway.core.budgets import MAX_NANO_USD, Budget, BudgetPer
-from embedway.core.limits import MAX_AMOUNT, Limit, Of, Per
+from embedway.core.budget import MAX_NANO_USD, Budget, BudgetPer
+from embedway.core.limit import MAX_AMOUNT, Limit, Of, Per
 from embedway.core.money import as_usd
 
 NONE = "none"

@@ -19,7 +19,7 @@ from embedway.cli import options
 from embedway.cli.amounts import NONE, parse_alerts, parse_budgets, parse_limits, repeated
 from embedway.cli.terminal import explain, fail, load_catalog, reject
 from embedway.config import settings as config
-from embedway.core.budgets import Budget
+from embedway.core.budget import Budget
 from embedway.core.errors import UnknownModel
 from embedway.core.keys import SCOPES
 from embedway.routing.resolve import find

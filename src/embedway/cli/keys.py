@@ -26,7 +26,7 @@ from embedway.cli.fields import KEY, KEY_UPDATE, Changes, with_alerts, with_fiel
 from embedway.cli.terminal import AsJson, escape, out, print_json, print_record, print_table, reject
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key
-from embedway.core.projects import DEFAULT_PROJECT
+from embedway.core.project import DEFAULT_PROJECT
 from embedway.storage.rollups import DAY_MS
 
 ADMIN_FIELDS = {"name", "expires_days"}

@@ -22,7 +22,7 @@ from embedway.cli.counted import counted
 from embedway.cli.fields import PROJECT, Changes, with_alerts, with_fields
 from embedway.cli.terminal import AsJson, out, print_json, print_record, print_table
 from embedway.core.clock import now_ms
-from embedway.core.projects import Project
+from embedway.core.project import Project
 
 Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="The project, by its id or name.")]
 

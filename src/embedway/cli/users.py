@@ -21,7 +21,7 @@ from embedway.cli.terminal import (
     reject,
 )
 from embedway.core.errors import InvalidRequest, NotFound
-from embedway.core.projects import EndUser
+from embedway.core.project import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
 
 

@@ -4,7 +4,7 @@ import os
 import re
 from random import Random
 
-from embedway.core.credentials import looks_secret
+from embedway.core.redaction import looks_secret
 
 _BITS = 96
 _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")

@@ -5,9 +5,9 @@ from typing import Literal, get_args
 
 import msgspec
 
-from embedway.core.budgets import Budget
-from embedway.core.limits import Limit
-from embedway.core.projects import Project
+from embedway.core.budget import Budget
+from embedway.core.limit import Limit
+from embedway.core.project import Project
 
 Scope = Literal["embeddings", "on_behalf_of", "tokens", "usage", "keys", "admin"]
 """What a credential may do.

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from embedway.concurrency.ttl_cache import Lookups
-from embedway.core.budgets import Budget
+from embedway.core.budget import Budget
 from embedway.core.errors import Forbidden
 from embedway.core.keys import Caller
-from embedway.core.limits import Limit, Meter
-from embedway.core.projects import EndUser
-from embedway.core.subjects import Subject
+from embedway.core.limit import Limit
+from embedway.core.limits import Meter
+from embedway.core.project import EndUser
+from embedway.core.subject import Subject
 from embedway.storage.directory import SqlDirectory
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from embedway.concurrency.background import BackgroundTasks
-from embedway.core.budgets import Budget, window
+from embedway.core.budget import Budget, window
 from embedway.core.errors import StorageUnavailable
 from embedway.core.money import NanoUsd
-from embedway.core.subjects import Subject
+from embedway.core.subject import Subject
 from embedway.storage.holds import SqlHolds
 
 OnAlert = Callable[[Subject, Budget, int, NanoUsd], None]

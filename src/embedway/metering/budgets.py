@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from embedway.concurrency.background import BackgroundTasks
-from embedway.core.budgets import Budget
+from embedway.core.budget import Budget
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.money import NanoUsd
-from embedway.core.subjects import Subject
+from embedway.core.subject import Subject
 from embedway.metering.alerts import Alerts, OnAlert
 from embedway.metering.purses import Purses, SharedPurse
 from embedway.metering.spent import end_ms, is_spent, refusal

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from embedway.core.keys import Caller
-from embedway.core.limits import MAX_AMOUNT, Standing
+from embedway.core.limit import MAX_AMOUNT
+from embedway.core.limits import Standing
 from embedway.core.money import NanoUsd
 from embedway.core.request import EmbedRequest
 from embedway.metering.account import Account, Accounts

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from embedway.core.limits import Per
+from embedway.core.limit import Per
 from embedway.metering.slots import Window
 from embedway.ports.limiter import Count
 

@@ -7,7 +7,7 @@ nothing is spent that another process may spend too. Knows neither the database 
 
 from collections.abc import Sequence
 
-from embedway.core.budgets import Budget, window
+from embedway.core.budget import Budget, window
 from embedway.core.money import NanoUsd
 from embedway.storage.holds import Lease
 

@@ -8,7 +8,7 @@ import structlog
 
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.money import NanoUsd
-from embedway.core.subjects import Subject
+from embedway.core.subject import Subject
 from embedway.metering.alerts import Alerts
 from embedway.metering.purse import Purse
 from embedway.storage.holds import Lease, SqlHolds

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from embedway.core.errors import Overloaded, RateLimited, TokenRateLimited, shown
-from embedway.core.limits import Limit, Meter, Of, Per, Standing
-from embedway.core.subjects import Subject
+from embedway.core.limit import Limit, Of, Per
+from embedway.core.limits import Meter, Standing
+from embedway.core.subject import Subject
 from embedway.metering.slots import Window, Windows
 from embedway.ports.limiter import Reservation
 from embedway.wire.rate_headers import rate_headers

@@ -16,7 +16,8 @@ from typing import Literal
 from embedway.concurrency.background import BackgroundTasks
 from embedway.core import clock
 from embedway.core.errors import RateLimited
-from embedway.core.limits import SLOT_MS, Meter
+from embedway.core.limit import SLOT_MS
+from embedway.core.limits import Meter
 from embedway.metering.part import Part, window_of
 from embedway.metering.refusal import (
     Request,

@@ -9,8 +9,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar, get_args
 
-from embedway.core.limits import SLOT_MS, SLOTS, Limit, Meter, Of, Per
-from embedway.core.subjects import Subject
+from embedway.core.limit import SLOT_MS, SLOTS, Limit, Of, Per
+from embedway.core.limits import Meter
+from embedway.core.subject import Subject
 
 MAX_METERS = 100_000
 """The most windows of end users that one process keeps, unless projects share them unevenly."""

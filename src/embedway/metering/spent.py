@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from embedway.core.budgets import Budget, window
+from embedway.core.budget import Budget, window
 from embedway.core.errors import BudgetSpent
 from embedway.core.money import NanoUsd, as_usd
-from embedway.core.subjects import Subject
+from embedway.core.subject import Subject
 from embedway.storage.holds import Lease
 
 

@@ -3,10 +3,10 @@
 import structlog
 
 from embedway.catalog.deployment import Served
-from embedway.core.budgets import Budget
-from embedway.core.credentials import hidden
+from embedway.core.budget import Budget
 from embedway.core.money import NanoUsd, as_usd
-from embedway.core.subjects import Subject
+from embedway.core.redaction import hidden
+from embedway.core.subject import Subject
 from embedway.observe.metrics import Metrics
 from embedway.routing.spaces import Membership
 from embedway.sending.outcome import Failure, Outcome, Success

@@ -7,7 +7,7 @@ import msgspec
 from embedway.catalog.deployment import Served
 from embedway.core.limits import Standing
 from embedway.core.money import NanoUsd
-from embedway.core.spaces import SpaceId
+from embedway.core.space_id import SpaceId
 from embedway.core.vectors import Vectors
 from embedway.metering.billing import UsageContext
 from embedway.sending.attempt import Attempt

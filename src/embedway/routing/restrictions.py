@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from embedway.catalog.deployment import Served
 from embedway.core.errors import ModelForbidden
 from embedway.core.keys import Caller, Key
-from embedway.core.projects import Project
+from embedway.core.project import Project
 
 
 def may_use(caller: Caller, *, asked: str, served: Served) -> bool:

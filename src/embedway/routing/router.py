@@ -18,7 +18,7 @@ from embedway.core.batch import Abilities
 from embedway.core.errors import InvalidRequest, UnknownModel
 from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, InputType
-from embedway.core.spaces import SpaceId
+from embedway.core.space_id import SpaceId
 from embedway.health.health import Healths
 from embedway.routing import filters
 from embedway.routing.filters import Asking, Removed

@@ -12,7 +12,8 @@ from embedway.catalog.catalog import LOCAL
 from embedway.catalog.deployment import Served
 from embedway.catalog.policy import Policy
 from embedway.core.request import InputType
-from embedway.core.spaces import Proof, Reference, SpaceId, State
+from embedway.core.space_id import SpaceId
+from embedway.core.spaces import Proof, Reference, State
 from embedway.routing import canaries
 from embedway.routing.known import INPUT_TYPES, Known
 from embedway.routing.shared import SharedSpace, shared

@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, func, insert, select
 
 from embedway.core.audit import Act
-from embedway.core.pages import Page
+from embedway.core.page import Page
 from embedway.storage import pages, records
 from embedway.storage.tables import audit
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from embedway.core.subjects import Subject
+from embedway.core.subject import Subject
 from embedway.core.usage import UsageLine
 from embedway.storage import rollups
 from embedway.storage.rollups import Key, Rollup, Sums

@@ -19,7 +19,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from embedway.core.projects import DEFAULT_PROJECT
+from embedway.core.project import DEFAULT_PROJECT
 from embedway.storage import database
 from embedway.storage.tables import metadata, projects, usage
 

@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, select
 
 from embedway.core.keys import Held
-from embedway.core.projects import EndUser, Project
+from embedway.core.project import EndUser, Project
 from embedway.storage import records
 from embedway.storage.availability import Availability
 from embedway.storage.end_users import EndUsers

@@ -2,8 +2,8 @@
 
 from sqlalchemy import select
 
-from embedway.core.pages import Page
-from embedway.core.projects import EndUser
+from embedway.core.page import Page
+from embedway.core.project import EndUser
 from embedway.storage import pages
 from embedway.storage.records import Records
 from embedway.storage.tables import end_users

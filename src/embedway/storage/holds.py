@@ -12,9 +12,9 @@ import msgspec
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from embedway.core.budgets import Budget, window
+from embedway.core.budget import Budget, window
 from embedway.core.money import NanoUsd
-from embedway.core.subjects import Subject
+from embedway.core.subject import Subject
 from embedway.storage.availability import Availability
 from embedway.storage.database import writing
 from embedway.storage.past import PastSums

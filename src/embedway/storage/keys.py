@@ -7,7 +7,7 @@ from sqlalchemy import Engine, select
 
 from embedway.core.audit import Act
 from embedway.core.keys import Key
-from embedway.core.pages import Page
+from embedway.core.page import Page
 from embedway.storage import pages, records
 from embedway.storage.audit import LOCK, Audit
 from embedway.storage.database import writing

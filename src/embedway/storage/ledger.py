@@ -11,7 +11,7 @@ from sqlalchemy import Engine, delete, insert
 
 from embedway.concurrency.group_worker import GroupWorker
 from embedway.core.errors import Overloaded
-from embedway.core.subjects import Subject
+from embedway.core.subject import Subject
 from embedway.core.usage import UsageLine
 from embedway.storage.availability import Availability
 from embedway.storage.commits import (

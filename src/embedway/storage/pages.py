@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select, tuple_
 
 from embedway.core.errors import InvalidRequest, shown
-from embedway.core.pages import Page
+from embedway.core.page import Page
 from embedway.storage import records
 
 Record = TypeVar("Record", bound=msgspec.Struct)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
-from embedway.core.budgets import Budget, window
+from embedway.core.budget import Budget, window
 from embedway.core.money import NanoUsd
-from embedway.core.subjects import Subject
+from embedway.core.subject import Subject
 from embedway.storage.standing import Past, cost_between
 
 DAY_MS = 86_400_000

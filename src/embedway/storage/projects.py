@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import select
 
-from embedway.core.pages import Page
-from embedway.core.projects import Project
+from embedway.core.page import Page
+from embedway.core.project import Project
 from embedway.storage import pages, records
 from embedway.storage.tables import projects
 

@@ -16,7 +16,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from embedway.core.limits import SLOT_MS, SLOTS, Meter
+from embedway.core.limit import SLOT_MS, SLOTS
+from embedway.core.limits import Meter
 from embedway.ports.limiter import Ask, SharedCountsAway, Told
 
 TIMEOUT_S = 0.1

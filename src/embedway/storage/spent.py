@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from embedway.core.budgets import Budget, BudgetState, window
-from embedway.core.subjects import Subject
+from embedway.core.budget import Budget, BudgetState, window
+from embedway.core.subject import Subject
 from embedway.storage.standing import cost_between
 
 

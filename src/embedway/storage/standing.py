@@ -18,9 +18,9 @@ from sqlalchemy import (
     union_all,
 )
 
-from embedway.core.budgets import Budget, window
+from embedway.core.budget import Budget, window
 from embedway.core.money import NanoUsd
-from embedway.core.subjects import Subject
+from embedway.core.subject import Subject
 from embedway.storage.tables import holds, keys, usage_days, usage_user_days
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 import msgspec
 
-from embedway.core.credentials import looks_secret
 from embedway.core.errors import SHOWN_CHARACTERS, EmbedwayError, InvalidRequest, shown
+from embedway.core.redaction import looks_secret
 from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, spelled
 from embedway.wire.near_fields import meant
 

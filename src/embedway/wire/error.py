@@ -2,8 +2,8 @@
 
 import orjson
 
-from embedway.core.credentials import hidden
 from embedway.core.errors import EmbedwayError
+from embedway.core.redaction import hidden
 
 
 def body(error: EmbedwayError) -> bytes:

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from embedway.core.limits import Of, Standing
+from embedway.core.limit import Of
+from embedway.core.limits import Standing
 
 KINDS: tuple[Of, ...] = ("requests", "tokens")
 

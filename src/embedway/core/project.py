@@ -2,8 +2,8 @@
 
 import msgspec
 
-from embedway.core.budgets import Budget
-from embedway.core.limits import Limit
+from embedway.core.budget import Budget
+from embedway.core.limit import Limit
 
 DEFAULT_PROJECT = "proj_default"
 """That which is there from the start."""
