@@ -25,7 +25,6 @@ from embedway.catalog.model import Deployment
 from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, Preference
-from embedway.core.spaces import Proof, Reference
 from embedway.core.usage import UsageLine
 from embedway.health.health import Health, Healths
 from embedway.metering.account import Accounts
@@ -33,14 +32,15 @@ from embedway.metering.budgets import Budgets
 from embedway.metering.meter import Meter
 from embedway.metering.windows import MemoryLimiter
 from embedway.pipeline.embed import Embedder
-from embedway.pipeline.prober import Prober
 from embedway.pipeline.result import EmbedResult
 from embedway.routing.rank import Ranked
 from embedway.routing.router import Plan, Router
-from embedway.routing.spaces import Spaces
 from embedway.sending.engine import EngineRegistry
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
+from embedway.spaces.membership import Spaces
+from embedway.spaces.prober import Prober
+from embedway.spaces.proof import Proof, Reference
 from embedway.storage.ledger import RecordOutcome
 
 PER_S = 4.0

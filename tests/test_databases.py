@@ -26,12 +26,12 @@ from embedway.core.errors import StorageUnavailable
 from embedway.core.limit import Limit
 from embedway.core.project import DEFAULT_PROJECT, EndUser, Project
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
-from embedway.core.spaces import Proof, Reference
+from embedway.spaces.proof import Proof, Reference
+from embedway.spaces.store import SqlSpaces
 from embedway.storage import copying, database, pepper, records
 from embedway.storage.copying import CannotCopy
 from embedway.storage.database import DatabaseError
 from embedway.storage.directory import SqlDirectory
-from embedway.storage.spaces import SqlSpaces
 from embedway.storage.store import open_store
 from embedway.storage.tables import (
     end_users,

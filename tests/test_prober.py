@@ -13,16 +13,16 @@ from embedway.catalog.deployment import Served
 from embedway.catalog.model import Deployment, Model
 from embedway.catalog.policy import Canaries, Policy
 from embedway.core.provider_error import ProviderError
-from embedway.core.spaces import Reference
-from embedway.pipeline.prober import Prober
-from embedway.pipeline.probes import AT_ONCE
 from embedway.providers import provider
 from embedway.providers.declared import Declared, fingerprints
 from embedway.providers.registry import ROWS
-from embedway.routing.canaries import CANARIES
-from embedway.routing.spaces import Membership, Spaces
+from embedway.spaces.canaries import CANARIES
+from embedway.spaces.membership import Membership, Spaces
+from embedway.spaces.probe import AT_ONCE
+from embedway.spaces.prober import Prober
+from embedway.spaces.proof import Reference
+from embedway.spaces.store import SqlSpaces
 from embedway.storage import database
-from embedway.storage.spaces import SqlSpaces
 from embedway.testing import Upstream, noisy, other_pooling, scaled, space
 from embedway.testing.upstream import Step
 from embedway.testing.vectors import Vectors

@@ -21,7 +21,7 @@ from embedway.config.settings import ConfigError, Loaded, Settings
 from embedway.core import vectors
 from embedway.core.provider_error import ProviderError
 from embedway.providers.declared import fingerprints
-from embedway.routing.canaries import CANARIES
+from embedway.spaces.canaries import CANARIES
 from embedway.testing import (
     Call,
     Misbehaviour,

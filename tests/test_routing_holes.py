@@ -26,7 +26,7 @@ from embedway.auth import secret
 from embedway.config.settings import ConfigError
 from embedway.core import clock
 from embedway.core.request import EmbedRequest
-from embedway.routing.canaries import CANARIES
+from embedway.spaces.canaries import CANARIES
 from embedway.storage.store import open_store
 from embedway.testing import Call, Item, Misbehaviour, Reply, Upstream, shortened, space
 from embedway.tokenizing.cl100k import Cl100k

@@ -21,8 +21,8 @@ from test_routing_holes import Asked, Clock, World, in_a_loop, space_of
 from embedway.catalog.deployment import Served
 from embedway.catalog.model import Deployment, Model
 from embedway.catalog.policy import Policy
-from embedway.routing.canaries import CANARIES, against_sharing
-from embedway.routing.spaces import Spaces
+from embedway.spaces.canaries import CANARIES, against_sharing
+from embedway.spaces.membership import Spaces
 from embedway.testing import Upstream, Vectors, noisy, rotated, scaled, sibling, space
 
 LARGE = space("large")

@@ -22,13 +22,13 @@ from embedway.core.batch import Abilities, Batch, Limits, Result
 from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
-from embedway.core.spaces import Proof, Reference
-from embedway.pipeline.prober import Prober
-from embedway.routing import canaries
-from embedway.routing.canaries import CANARIES, compared
-from embedway.routing.spaces import Membership, Spaces
+from embedway.spaces import canaries
+from embedway.spaces.canaries import CANARIES, compared
+from embedway.spaces.membership import Membership, Spaces
+from embedway.spaces.prober import Prober
+from embedway.spaces.proof import Proof, Reference
+from embedway.spaces.store import SqlSpaces
 from embedway.storage import database
-from embedway.storage.spaces import SqlSpaces
 from embedway.storage.store import open_store
 from embedway.testing import Upstream, noisy, other_pooling, scaled, space
 from embedway.testing.vectors import Vectors

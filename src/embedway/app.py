@@ -53,16 +53,16 @@ from embedway.observe import events, logs, streams
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
 from embedway.pipeline.embed import Embedder
-from embedway.pipeline.prober import Prober
 from embedway.ports.limiter import Limiter
 from embedway.providers import local_servers
 from embedway.providers.declared import Declared
 from embedway.routing.router import Router
-from embedway.routing.spaces import Spaces
 from embedway.sending.engine import Engine, EngineRegistry
 from embedway.sending.outcome import CallEvents
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
+from embedway.spaces.membership import Spaces
+from embedway.spaces.prober import Prober
 from embedway.storage.holds import SqlHolds
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.refusals import SqlRefusals

@@ -19,11 +19,11 @@ from embedway.core.batch import Limits
 from embedway.core.errors import ModelForbidden
 from embedway.core.keys import Caller
 from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS
-from embedway.core.spaces import State
 from embedway.health.health import Healths, Standing
 from embedway.routing.resolve import find, retired
 from embedway.routing.restrictions import may_use
-from embedway.routing.spaces import Spaces
+from embedway.spaces.membership import Spaces
+from embedway.spaces.proof import State
 
 
 class Pricing(BaseModel):

@@ -32,17 +32,17 @@ from embedway.config.settings import Settings
 from embedway.config.spaces import spaces_of
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
-from embedway.core.spaces import Proof
 from embedway.health.health import Healths
 from embedway.observe import logs
 from embedway.providers.declared import Declared
 from embedway.routing.resolve import find
-from embedway.routing.shared import SharedSpace
-from embedway.routing.spaces import Spaces
+from embedway.spaces.membership import Spaces
+from embedway.spaces.proof import Proof
+from embedway.spaces.shared_space import SharedSpace
 from embedway.storage.store import Store
 
 if TYPE_CHECKING:
-    from embedway.pipeline.prober import Prober
+    from embedway.spaces.prober import Prober
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -233,10 +233,10 @@ async def _release(
 @asynccontextmanager
 async def _prober(known: _Known, deployments: Sequence[Served]) -> AsyncGenerator["Prober"]:
     """A prober for these deployments and for those that make their references."""
-    from embedway.pipeline.prober import Prober  # noqa: PLC0415  # other commands do without it
     from embedway.sending.engine import EngineRegistry  # noqa: PLC0415
     from embedway.sending.prepare import InputPreparer  # noqa: PLC0415
     from embedway.sending.sender import Sender  # noqa: PLC0415
+    from embedway.spaces.prober import Prober  # noqa: PLC0415  # other commands do without it
     from embedway.tokenizing.cl100k import Cl100k  # noqa: PLC0415
 
     makers = (known.spaces.known.maker(each.model.id) for each in deployments)

@@ -18,7 +18,7 @@ from embedway.core.request import InputType
 from embedway.core.vectors import Vectors
 from embedway.providers import provider
 from embedway.providers.declared import Declared
-from embedway.routing import canaries
+from embedway.spaces import canaries
 from embedway.tokenizing.cl100k import Cl100k
 
 TEXTS = [TEXT, "The keeper wrote the weather of the day into a large book."]

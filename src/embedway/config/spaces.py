@@ -7,7 +7,7 @@ from embedway.catalog.lifetimes import Lifetimes
 from embedway.config.settings import Settings
 from embedway.core import clock
 from embedway.providers.declared import Declared, fingerprints
-from embedway.routing.spaces import Spaces
+from embedway.spaces.membership import Spaces
 
 
 def spaces_of(

@@ -8,8 +8,8 @@ from embedway.core.money import NanoUsd, as_usd
 from embedway.core.redaction import hidden
 from embedway.core.subject import Subject
 from embedway.observe.metrics import Metrics
-from embedway.routing.spaces import Membership
 from embedway.sending.outcome import Failure, Outcome, Success
+from embedway.spaces.membership import Membership
 
 _log = structlog.get_logger("embedway.events")
 

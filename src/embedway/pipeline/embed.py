@@ -26,14 +26,14 @@ from embedway.metering.account import FREE, Account
 from embedway.metering.billing import UsageContext
 from embedway.metering.meter import Meter, Reservation
 from embedway.pipeline.dry_run import DryRun, dry_run
-from embedway.pipeline.prober import Prober
 from embedway.pipeline.result import EmbedResult, build_result
-from embedway.pipeline.space_check import SpaceCheck
 from embedway.routing.nobody import nobody
 from embedway.routing.router import Plan, Router
 from embedway.sending.attempt import Attempt
 from embedway.sending.prepare import TokenCounts
 from embedway.sending.sender import Sender
+from embedway.spaces.check import SpaceCheck
+from embedway.spaces.prober import Prober
 from embedway.storage.ledger import RecordOutcome, SqlLedger
 
 MAX_DEPLOYMENTS = 4

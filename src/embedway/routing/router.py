@@ -25,7 +25,7 @@ from embedway.routing.filters import Asking, Removed
 from embedway.routing.nobody import QUARANTINE, SPACE
 from embedway.routing.rank import Ranked, ranked
 from embedway.routing.resolve import find
-from embedway.routing.spaces import Spaces
+from embedway.spaces.membership import Spaces
 
 CHARACTERS_PER_TOKEN = 4
 """To tell a large batch from a small one before it is counted."""

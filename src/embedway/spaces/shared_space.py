@@ -11,8 +11,8 @@ import msgspec
 from embedway.catalog.deployment import Served
 from embedway.catalog.model import Model
 from embedway.core.request import InputType
-from embedway.routing import canaries
-from embedway.routing.known import Known
+from embedway.spaces import canaries
+from embedway.spaces.registry import Known
 
 
 class SharedSpace(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,13 +15,13 @@ from embedway.catalog.deployment import Served
 from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
-from embedway.core.spaces import Proof, Reference
-from embedway.pipeline.probes import Probes
-from embedway.routing import canaries
-from embedway.routing.canaries import CANARIES
-from embedway.routing.spaces import Membership, Spaces
-from embedway.routing.verdict import Probe, judged
-from embedway.storage.spaces import SqlSpaces
+from embedway.spaces import canaries
+from embedway.spaces.canaries import CANARIES
+from embedway.spaces.membership import Membership, Spaces
+from embedway.spaces.probe import Probes
+from embedway.spaces.proof import Proof, Reference
+from embedway.spaces.store import SqlSpaces
+from embedway.spaces.verdict import Probe, judged
 
 Event = Literal["proven", "differs", "drifted", "released"]
 OnEvent = Callable[[Event, Served, Membership], None]
@@ -42,7 +42,7 @@ class Settling:
         load: Callable[[], Awaitable[None]],
         on_event: OnEvent,
     ) -> None:
-        """See `embedway.pipeline.prober.Prober`, whose methods `prove` and `load` are."""
+        """See `embedway.spaces.prober.Prober`, whose methods `prove` and `load` are."""
         self._spaces = spaces
         self._known = spaces.known
         self._membership = spaces.membership

@@ -7,7 +7,7 @@ from embedway.catalog.deployment import Served
 from embedway.core.batch import Batch, Result
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
-from embedway.pipeline.prober import Prober
+from embedway.spaces.prober import Prober
 
 
 class SpaceCheck:

@@ -11,9 +11,9 @@ from embedway.catalog.catalog import LOCAL
 from embedway.catalog.deployment import Served
 from embedway.catalog.policy import Policy
 from embedway.core.request import InputType
-from embedway.core.spaces import Proof, Reference, ReferenceKey
-from embedway.routing import canaries
-from embedway.routing.canaries import CANARIES
+from embedway.spaces import canaries
+from embedway.spaces.canaries import CANARIES
+from embedway.spaces.proof import Proof, Reference, ReferenceKey
 
 INPUT_TYPES: tuple[InputType | None, ...] = (None, *get_args(InputType))
 _CANARIES = canaries.digest(CANARIES)
@@ -27,7 +27,7 @@ class Known:
     def __init__(
         self, *, policy: Callable[[str], Policy], deployments: Sequence[Served], enabled: bool
     ) -> None:
-        """See `embedway.routing.spaces.Spaces`."""
+        """See `embedway.spaces.membership.Spaces`."""
         self.policy = policy
         self._enabled = enabled
         self._deployments: dict[str, list[Served]] = {}

@@ -13,10 +13,10 @@ from embedway.catalog.deployment import Served
 from embedway.catalog.policy import Policy
 from embedway.core.request import InputType
 from embedway.core.space_id import SpaceId
-from embedway.core.spaces import Proof, Reference, State
-from embedway.routing import canaries
-from embedway.routing.known import INPUT_TYPES, Known
-from embedway.routing.shared import SharedSpace, shared
+from embedway.spaces import canaries
+from embedway.spaces.proof import Proof, Reference, State
+from embedway.spaces.registry import INPUT_TYPES, Known
+from embedway.spaces.shared_space import SharedSpace, shared
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, insert, select
 
 from embedway.core.request import InputType
-from embedway.core.spaces import Proof, Reference, ReferenceKey
+from embedway.spaces.proof import Proof, Reference, ReferenceKey
 from embedway.storage import database
 from embedway.storage.availability import Availability
 from embedway.storage.tables import space_proofs, space_references

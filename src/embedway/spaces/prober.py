@@ -15,12 +15,12 @@ from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.core.usage import UsageLine
-from embedway.pipeline.probes import Probes, Record
-from embedway.pipeline.settling import OnEvent, Settling
-from embedway.routing.canaries import NORM_TOLERANCE
-from embedway.routing.spaces import Membership, Spaces
 from embedway.sending.sender import Sender
-from embedway.storage.spaces import SqlSpaces
+from embedway.spaces.canaries import NORM_TOLERANCE
+from embedway.spaces.membership import Membership, Spaces
+from embedway.spaces.probe import Probes, Record
+from embedway.spaces.settling import OnEvent, Settling
+from embedway.spaces.store import SqlSpaces
 
 REST_S = 30
 """After a failed probe, doubled for each that follows, no background probe is begun."""

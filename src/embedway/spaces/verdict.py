@@ -4,11 +4,11 @@ import msgspec
 
 from embedway.catalog.deployment import Served
 from embedway.core.request import InputType
-from embedway.core.spaces import Proof, State
 from embedway.core.vectors import Vectors, unit
-from embedway.routing import canaries
-from embedway.routing.canaries import Agreement
-from embedway.routing.known import Known
+from embedway.spaces import canaries
+from embedway.spaces.canaries import Agreement
+from embedway.spaces.proof import Proof, State
+from embedway.spaces.registry import Known
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):

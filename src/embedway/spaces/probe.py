@@ -14,10 +14,10 @@ from embedway.core.request import EmbedRequest, InputType
 from embedway.core.usage import UsageLine
 from embedway.core.vectors import Vectors
 from embedway.metering.billing import PROBE, probe_record
-from embedway.routing.verdict import Probe
 from embedway.sending.attempt import Attempt
 from embedway.sending.outcome import Success
 from embedway.sending.sender import Sender
+from embedway.spaces.verdict import Probe
 
 TIMEOUT_S = 10
 """Give up a call of a probe after this long."""
