@@ -30,9 +30,9 @@ from embedway.health.health import Health, Healths
 from embedway.metering.account import Accounts
 from embedway.metering.budgets import Budgets
 from embedway.metering.meter import Meter
-from embedway.metering.windows import MemoryLimiter
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.result import EmbedResult
+from embedway.ratelimits.memory import MemoryLimiter
 from embedway.routing.rank import Ranked
 from embedway.routing.router import Plan, Router
 from embedway.sending.engine import EngineRegistry

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from embedway.core.errors import Overloaded, RateLimited, TokenRateLimited
 from embedway.core.limit import SECONDS, SLOT_MS, Limit, Of, Per
-from embedway.core.limits import Meter, Standing
 from embedway.core.subject import Subject
-from embedway.metering.shared import SharedLimiter
-from embedway.metering.slots import Window
-from embedway.metering.windows import MemoryLimiter
-from embedway.ports.limiter import Limiter, Reservation
-from embedway.storage.redis_limiter import RedisCounts
-from embedway.wire.rate_headers import duration, rate_headers
+from embedway.ratelimits.headers import duration, rate_headers
+from embedway.ratelimits.key import Meter
+from embedway.ratelimits.limiter import Limiter, Reservation
+from embedway.ratelimits.memory import MemoryLimiter
+from embedway.ratelimits.redis_counts import RedisCounts
+from embedway.ratelimits.shared import SharedLimiter
+from embedway.ratelimits.status import Standing
+from embedway.ratelimits.window import Window
 
 PERS: Sequence[Per] = get_args(Per)
 KEY = Subject(kind="key", id="key_x", project_id="proj_x")

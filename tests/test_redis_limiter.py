@@ -14,11 +14,12 @@ from test_limits import meter, most
 
 from embedway.core.errors import RateLimited
 from embedway.core.limit import SECONDS, SLOT_MS, Per
-from embedway.core.limits import Meter
 from embedway.core.subject import Subject
-from embedway.metering.shared import SharedLimiter
-from embedway.ports.limiter import Ask, Count, Reservation, SharedCountsAway, Told
-from embedway.storage.redis_limiter import RedisCounts
+from embedway.ratelimits.key import Meter
+from embedway.ratelimits.limiter import Reservation
+from embedway.ratelimits.redis_counts import RedisCounts
+from embedway.ratelimits.shared import SharedLimiter
+from embedway.ratelimits.shared_counts import Ask, Count, SharedCountsAway, Told
 
 
 class Counts:

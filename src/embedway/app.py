@@ -47,15 +47,15 @@ from embedway.local.engine import LocalEngine
 from embedway.metering.account import Accounts
 from embedway.metering.budgets import Budgets
 from embedway.metering.meter import Meter
-from embedway.metering.shared import SharedLimiter
-from embedway.metering.windows import MemoryLimiter
 from embedway.observe import events, logs, streams
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
 from embedway.pipeline.embed import Embedder
-from embedway.ports.limiter import Limiter
 from embedway.providers import local_servers
 from embedway.providers.declared import Declared
+from embedway.ratelimits.limiter import Limiter
+from embedway.ratelimits.memory import MemoryLimiter
+from embedway.ratelimits.shared import SharedLimiter
 from embedway.routing.router import Router
 from embedway.sending.engine import Engine, EngineRegistry
 from embedway.sending.outcome import CallEvents
@@ -322,7 +322,7 @@ async def _limiter(
     url = revealed(settings.redis_url)
     if url is None:
         return MemoryLimiter(now_ms=lambda: int(now_s() * 1000))
-    from embedway.storage.redis_limiter import RedisCounts  # noqa: PLC0415  # slow to import
+    from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
 
     limiter = SharedLimiter(RedisCounts(url), now_s=now_s, on_away=events.log_limits_sharing)
     parts.push_async_callback(limiter.aclose)

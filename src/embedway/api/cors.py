@@ -7,7 +7,7 @@ cookies: a page sends its token as Authorization, as any other client does.
 from collections.abc import Iterable
 
 from embedway.api.asgi import Application, Headers, Message, Receive, Scope, Send
-from embedway.wire.rate_headers import KINDS
+from embedway.ratelimits.headers import KINDS
 
 EXPOSED = (
     *("x-request-id", "openai-processing-ms", "www-authenticate"),

@@ -39,10 +39,10 @@ from embedway.observe.refusals import RefusalCounts
 from embedway.pipeline.dry_run import DryRun
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.result import EmbedResult
+from embedway.ratelimits.headers import rate_headers
 from embedway.wire.decode import decode
 from embedway.wire.encode import Head, encode
 from embedway.wire.lifetime_headers import lifetime_headers
-from embedway.wire.rate_headers import rate_headers
 
 CORTECS_DOOR = "/api/v1/models/serverless/embeddings"
 DOORS = frozenset({"/v1/embeddings", "/api/v1/llm/embeddings", CORTECS_DOOR})

@@ -9,9 +9,9 @@ from embedway.core.budget import Budget
 from embedway.core.errors import Forbidden
 from embedway.core.keys import Caller
 from embedway.core.limit import Limit
-from embedway.core.limits import Meter
 from embedway.core.project import EndUser
 from embedway.core.subject import Subject
+from embedway.ratelimits.key import Meter
 from embedway.storage.directory import SqlDirectory
 
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from embedway.core.keys import Caller
 from embedway.core.limit import MAX_AMOUNT
-from embedway.core.limits import Standing
 from embedway.core.money import NanoUsd
 from embedway.core.request import EmbedRequest
 from embedway.metering.account import Account, Accounts
 from embedway.metering.budgets import Budgets
 from embedway.metering.estimate import count_tokens, max_cost
-from embedway.ports.limiter import Limiter
-from embedway.ports.limiter import Reservation as LimitReservation
+from embedway.ratelimits.limiter import Limiter
+from embedway.ratelimits.limiter import Reservation as LimitReservation
+from embedway.ratelimits.status import Standing
 from embedway.sending.attempt import Attempt
 
 MOST_MARKS = 8

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import msgspec
 
 from embedway.catalog.deployment import Served
-from embedway.core.limits import Standing
 from embedway.core.money import NanoUsd
 from embedway.core.space_id import SpaceId
 from embedway.core.vectors import Vectors
 from embedway.metering.billing import UsageContext
+from embedway.ratelimits.status import Standing
 from embedway.sending.attempt import Attempt
 
 

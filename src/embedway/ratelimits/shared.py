@@ -17,9 +17,10 @@ from embedway.concurrency.background import BackgroundTasks
 from embedway.core import clock
 from embedway.core.errors import RateLimited
 from embedway.core.limit import SLOT_MS
-from embedway.core.limits import Meter
-from embedway.metering.part import Part, window_of
-from embedway.metering.refusal import (
+from embedway.ratelimits.key import Meter
+from embedway.ratelimits.limiter import Reservation
+from embedway.ratelimits.local_counter import Part, window_of
+from embedway.ratelimits.refusal import (
     Request,
     refusal,
     refuse_full,
@@ -28,8 +29,8 @@ from embedway.metering.refusal import (
     reservation,
     strictest,
 )
-from embedway.metering.slots import MAX_METERS, Window, Windows
-from embedway.ports.limiter import Ask, Reservation, SharedCounts, SharedCountsAway, Told
+from embedway.ratelimits.shared_counts import Ask, SharedCounts, SharedCountsAway, Told
+from embedway.ratelimits.window import MAX_METERS, Window, Windows
 
 PULSE_S = 1.0
 """A process is heard of so often; while the shared count is away, it is tried again so often."""
@@ -44,7 +45,7 @@ State = Literal["away", "returning", "together"]
 
 
 class SharedLimiter:
-    """The limiter of `embedway.ports.limiter.Limiter` for several processes."""
+    """The limiter of `embedway.ratelimits.limiter.Limiter` for several processes."""
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class SharedLimiter:
         await self._counts.aclose()
 
     def check(self, meters: Sequence[Meter], *, tokens: int, at_most: int | None = None) -> None:
-        """See `embedway.ports.limiter.Limiter.check`."""
+        """See `embedway.ratelimits.limiter.Limiter.check`."""
         refuse_never(meters, tokens)
         request = Request(meters=meters, tokens=tokens, at_most=max(at_most or 0, tokens))
         now_ms = self._now_ms()
@@ -121,7 +122,7 @@ class SharedLimiter:
             refuse_full(request, windows, now_ms=now_ms, replicas=self._replicas)
 
     async def reserve(self, meters: Sequence[Meter], *, tokens: int) -> Reservation:
-        """See `embedway.ports.limiter.Limiter.reserve`."""
+        """See `embedway.ratelimits.limiter.Limiter.reserve`."""
         refuse_never(meters, tokens)
         request = Request(meters=strictest(meters), tokens=tokens, at_most=tokens)
         now_ms = self._now_ms()
@@ -147,7 +148,7 @@ class SharedLimiter:
         return self._counted_alone(request, now_ms)
 
     def settle(self, reservation: Reservation, *, tokens: int) -> None:
-        """See `embedway.ports.limiter.Limiter.settle`. The others are told in the background."""
+        """See `embedway.ratelimits.limiter.Limiter.settle`. The others are told in the background."""
         more = tokens - reservation.tokens
         for meter in reservation.meters:
             part = self._parts.get(meter)

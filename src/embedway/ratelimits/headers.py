@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from embedway.core.limit import Of
-from embedway.core.limits import Standing
+from embedway.ratelimits.status import Standing
 
 KINDS: tuple[Of, ...] = ("requests", "tokens")
 

@@ -17,8 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from embedway.core.limit import SLOT_MS, SLOTS
-from embedway.core.limits import Meter
-from embedway.ports.limiter import Ask, SharedCountsAway, Told
+from embedway.ratelimits.key import Meter
+from embedway.ratelimits.shared_counts import Ask, SharedCountsAway, Told
 
 TIMEOUT_S = 0.1
 """A Redis that takes longer counts as away."""
@@ -36,7 +36,7 @@ _SCRIPT = Path(__file__).with_suffix(".lua").read_text(encoding="utf-8")
 
 
 class RedisCounts:
-    """The count of `embedway.ports.limiter.SharedCounts`, in Redis."""
+    """The count of `embedway.ratelimits.shared_counts.SharedCounts`, in Redis."""
 
     def __init__(self, url: str) -> None:
         """Takes where Redis is: `redis://`, `rediss://` or `unix://`. Connects when it is asked.
@@ -62,7 +62,7 @@ class RedisCounts:
         self._failures = 0
 
     async def count(self, asks: Sequence[Ask], *, epoch: str, now_ms: int) -> Told:
-        """See `embedway.ports.limiter.SharedCounts.count`."""
+        """See `embedway.ratelimits.shared_counts.SharedCounts.count`."""
         keys = [CLOCK, PROCESSES]
         arguments: list[str | int] = [
             *(self._process, epoch, secrets.token_hex(8)),
@@ -101,7 +101,7 @@ class RedisCounts:
                 raise
 
     async def aclose(self) -> None:
-        """See `embedway.ports.limiter.SharedCounts.aclose`."""
+        """See `embedway.ratelimits.shared_counts.SharedCounts.aclose`."""
         with suppress(SharedCountsAway):
             await _in_time(cast("Awaitable[Any]", self._redis.zrem(PROCESSES, self._process)))
         await self._redis.aclose(close_connection_pool=True)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from embedway.core.limit import Per
-from embedway.metering.slots import Window
-from embedway.ports.limiter import Count
+from embedway.ratelimits.shared_counts import Count
+from embedway.ratelimits.window import Window
 
 
 class Part(Window):
@@ -34,7 +34,7 @@ class Part(Window):
         return {slot: (count, self.lasts[slot]) for slot, count in self.counts.items()}
 
     def others(self) -> list[tuple[int, str, Count]]:
-        """What it heard that each process counted, as `embedway.ports.limiter.Ask` has it."""
+        """What it heard that each process counted, as `embedway.ratelimits.shared_counts.Ask` has it."""
         return list(_parsed(self.heard))
 
     def begin_share(self, replicas: int) -> Window:
@@ -66,7 +66,7 @@ class Part(Window):
 
 
 def window_of(per: Per, total: bytes) -> Window:
-    """What all processes counted, of how `embedway.ports.limiter.Told` has it."""
+    """What all processes counted, of how `embedway.ratelimits.shared_counts.Told` has it."""
     window = Window(per)
     for slot, _, (count, last_ms) in sorted(_parsed(total)):
         window.put(slot, count, last_ms)

@@ -8,11 +8,12 @@ import msgspec
 
 from embedway.core.errors import Overloaded, RateLimited, TokenRateLimited, shown
 from embedway.core.limit import Limit, Of, Per
-from embedway.core.limits import Meter, Standing
 from embedway.core.subject import Subject
-from embedway.metering.slots import Window, Windows
-from embedway.ports.limiter import Reservation
-from embedway.wire.rate_headers import rate_headers
+from embedway.ratelimits.headers import rate_headers
+from embedway.ratelimits.key import Meter
+from embedway.ratelimits.limiter import Reservation
+from embedway.ratelimits.status import Standing
+from embedway.ratelimits.window import Window, Windows
 
 Counted = Sequence[Window | None]
 """The windows of meters; None of those that counted nothing."""

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Sequence
 
-from embedway.core.limits import Meter
-from embedway.metering.refusal import (
+from embedway.ratelimits.key import Meter
+from embedway.ratelimits.limiter import Reservation
+from embedway.ratelimits.refusal import (
     Counted,
     Request,
     refuse_full,
@@ -13,8 +14,7 @@ from embedway.metering.refusal import (
     reservation,
     strictest,
 )
-from embedway.metering.slots import MAX_METERS, Steady, Window, Windows
-from embedway.ports.limiter import Reservation
+from embedway.ratelimits.window import MAX_METERS, Steady, Window, Windows
 
 
 def monotonic_ms() -> int:
@@ -23,7 +23,7 @@ def monotonic_ms() -> int:
 
 
 class MemoryLimiter:
-    """The limiter of `embedway.ports.limiter.Limiter` for one process."""
+    """The limiter of `embedway.ratelimits.limiter.Limiter` for one process."""
 
     def __init__(
         self, *, now_ms: Callable[[], int] = monotonic_ms, max_meters: int = MAX_METERS
@@ -38,12 +38,12 @@ class MemoryLimiter:
         return len(self._windows)
 
     def check(self, meters: Sequence[Meter], *, tokens: int, at_most: int | None = None) -> None:
-        """See `embedway.ports.limiter.Limiter.check`."""
+        """See `embedway.ratelimits.limiter.Limiter.check`."""
         request = Request(meters=meters, tokens=tokens, at_most=max(at_most or 0, tokens))
         self._refuse(request, self._now_ms())
 
     async def reserve(self, meters: Sequence[Meter], *, tokens: int) -> Reservation:
-        """See `embedway.ports.limiter.Limiter.reserve`."""
+        """See `embedway.ratelimits.limiter.Limiter.reserve`."""
         now_ms = self._now_ms()
         request = Request(meters=strictest(meters), tokens=tokens, at_most=tokens)
         if None in self._refuse(request, now_ms):
@@ -54,7 +54,7 @@ class MemoryLimiter:
         return reservation(request, windows, now_ms=now_ms)
 
     def settle(self, reservation: Reservation, *, tokens: int) -> None:
-        """See `embedway.ports.limiter.Limiter.settle`."""
+        """See `embedway.ratelimits.limiter.Limiter.settle`."""
         windows: list[Window] = []
         for meter in reservation.meters:
             window = self._windows.get(meter) if meter.limit.of == "tokens" else None

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar, get_args
 
 from embedway.core.limit import SLOT_MS, SLOTS, Limit, Of, Per
-from embedway.core.limits import Meter
 from embedway.core.subject import Subject
+from embedway.ratelimits.key import Meter
 
 MAX_METERS = 100_000
 """The most windows of end users that one process keeps, unless projects share them unevenly."""
