@@ -18,6 +18,7 @@ from benchmarks import virtual_time
 from benchmarks.simulated import TEXTS, TRIP, WELL, Condition, Trip, Vectorspace
 from benchmarks.simulated import deployments as simulated_deployments
 from benchmarks.simulated import served as served_by
+from embedway.budgets.enforcer import Budgets
 from embedway.catalog.catalog import Catalog, Offer
 from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import Lifetimes
@@ -28,7 +29,6 @@ from embedway.core.request import EmbedRequest, Preference
 from embedway.core.usage import UsageLine
 from embedway.health.health import Health, Healths
 from embedway.metering.account import Accounts
-from embedway.metering.budgets import Budgets
 from embedway.metering.meter import Meter
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.result import EmbedResult

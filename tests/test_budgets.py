@@ -25,13 +25,13 @@ from servers import broken_commits
 from sqlalchemy import Engine, event, func, insert, select
 from writing import write
 
+from embedway.budgets.enforcer import Budgets
+from embedway.budgets.hold_store import HOLD_MS, SqlHolds
 from embedway.core.budget import Budget, window
 from embedway.core.errors import BudgetSpent, CommitInDoubt, StorageUnavailable
 from embedway.core.subject import Subject
 from embedway.core.usage import UsageLine
-from embedway.metering.budgets import Budgets
 from embedway.storage import database
-from embedway.storage.holds import HOLD_MS, SqlHolds
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.tables import holds, keys, usage_days
 

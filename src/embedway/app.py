@@ -25,6 +25,8 @@ from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
 from embedway.auth.authenticate import Authenticator
 from embedway.auth.issuers import Issuers
 from embedway.auth.tokens import Tokens
+from embedway.budgets.enforcer import Budgets
+from embedway.budgets.hold_store import SqlHolds
 from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.lifetimes import Lifetimes
 from embedway.concurrency.ttl_cache import Lookups
@@ -45,7 +47,6 @@ from embedway.health.health import Healths
 from embedway.http.fetch import fetch
 from embedway.local.engine import LocalEngine
 from embedway.metering.account import Accounts
-from embedway.metering.budgets import Budgets
 from embedway.metering.meter import Meter
 from embedway.observe import events, logs, streams
 from embedway.observe.metrics import Metrics
@@ -63,7 +64,6 @@ from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
 from embedway.spaces.membership import Spaces
 from embedway.spaces.prober import Prober
-from embedway.storage.holds import SqlHolds
 from embedway.storage.ledger import SqlLedger
 from embedway.storage.refusals import SqlRefusals
 from embedway.storage.store import Store

@@ -18,6 +18,7 @@ from embedway.admin.budget_changes import completed
 from embedway.admin.journal import Journal
 from embedway.admin.public_fields import public
 from embedway.auth import rights, secret
+from embedway.budgets.status import states
 from embedway.core.audit import Act, Action
 from embedway.core.budget import BudgetState
 from embedway.core.errors import Forbidden, InvalidRequest, NotFound, quoted
@@ -28,7 +29,6 @@ from embedway.core.subject import Subject
 from embedway.storage.audit import Wanted
 from embedway.storage.keys import Which
 from embedway.storage.organisation import Organisation, changing, reading
-from embedway.storage.spent import states
 
 Changes = Mapping[str, Any]
 """Fields of a `Project`, `Key` or `EndUser`, with the values they are to have."""

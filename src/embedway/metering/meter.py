@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from embedway.budgets.enforcer import Budgets
 from embedway.core.keys import Caller
 from embedway.core.limit import MAX_AMOUNT
 from embedway.core.money import NanoUsd
 from embedway.core.request import EmbedRequest
 from embedway.metering.account import Account, Accounts
-from embedway.metering.budgets import Budgets
 from embedway.metering.estimate import count_tokens, max_cost
 from embedway.ratelimits.limiter import Limiter
 from embedway.ratelimits.limiter import Reservation as LimitReservation

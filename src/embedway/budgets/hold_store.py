@@ -12,13 +12,13 @@ import msgspec
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from embedway.budgets.closed_days import PastSums
+from embedway.budgets.status import Past, Standing, standing
 from embedway.core.budget import Budget, window
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
 from embedway.storage.availability import Availability
 from embedway.storage.database import writing
-from embedway.storage.past import PastSums
-from embedway.storage.standing import Past, Standing, standing
 from embedway.storage.tables import budget_alerts, holds
 from embedway.storage.threads import QueryThreads
 

@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import structlog
 
+from embedway.budgets.alerts import Alerts
+from embedway.budgets.hold import Purse
+from embedway.budgets.hold_store import Lease, SqlHolds
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
-from embedway.metering.alerts import Alerts
-from embedway.metering.purse import Purse
-from embedway.storage.holds import Lease, SqlHolds
 
 REST_S = 2.0
 """What nobody took anything out of for so long is given back."""

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from embedway.budgets.hold_store import Lease
 from embedway.core.budget import Budget, window
 from embedway.core.errors import BudgetSpent
 from embedway.core.money import NanoUsd, as_usd
 from embedway.core.subject import Subject
-from embedway.storage.holds import Lease
 
 
 def is_spent(lease: Lease, cost_nano_usd: NanoUsd) -> bool:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
+from embedway.budgets.status import Past, cost_between
 from embedway.core.budget import Budget, window
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
-from embedway.storage.standing import Past, cost_between
 
 DAY_MS = 86_400_000
 OPEN_DAYS = 2

@@ -7,9 +7,9 @@ nothing is spent that another process may spend too. Knows neither the database 
 
 from collections.abc import Sequence
 
+from embedway.budgets.hold_store import Lease
 from embedway.core.budget import Budget, window
 from embedway.core.money import NanoUsd
-from embedway.storage.holds import Lease
 
 MARGIN_MS = 15_000
 """So long before the database lets go of a hold, this process does not rely on it any more."""

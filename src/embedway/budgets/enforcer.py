@@ -7,15 +7,15 @@ is leased of the database, once for all who wait for it. What nobody uses is giv
 import asyncio
 from collections.abc import Callable, Sequence
 
+from embedway.budgets.alerts import Alerts, OnAlert
+from embedway.budgets.hold_cache import Purses, SharedPurse
+from embedway.budgets.hold_store import SqlHolds
+from embedway.budgets.refusal import end_ms, is_spent, refusal
 from embedway.concurrency.background import BackgroundTasks
 from embedway.core.budget import Budget
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
-from embedway.metering.alerts import Alerts, OnAlert
-from embedway.metering.purses import Purses, SharedPurse
-from embedway.metering.spent import end_ms, is_spent, refusal
-from embedway.storage.holds import SqlHolds
 
 Owed = Sequence[tuple[Subject, tuple[Budget, ...]]]
 """Whose budgets a request is to be within."""
@@ -97,7 +97,7 @@ class Budgets:
                 purse.settle(reserved_nano_usd=reserved_nano_usd, spent_nano_usd=spent_nano_usd)
 
     async def rest(self) -> None:
-        """See `embedway.metering.purses.Purses.rest`, which is done all the time."""
+        """See `embedway.budgets.hold_cache.Purses.rest`, which is done all the time."""
         await self._purses.rest()
 
     async def aclose(self) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from embedway.budgets.hold_store import SqlHolds
 from embedway.concurrency.background import BackgroundTasks
 from embedway.core.budget import Budget, window
 from embedway.core.errors import StorageUnavailable
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
-from embedway.storage.holds import SqlHolds
 
 OnAlert = Callable[[Subject, Budget, int, NanoUsd], None]
 """Told a subject, its budget, the percent that it reached, and what is spent of it."""

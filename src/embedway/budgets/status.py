@@ -18,7 +18,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from embedway.core.budget import Budget, window
+from embedway.core.budget import Budget, BudgetState, window
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
 from embedway.storage.tables import holds, keys, usage_days, usage_user_days
@@ -120,3 +120,18 @@ def usage_of(subject: Subject) -> tuple[Table, Sequence[ColumnElement[bool]]]:
                 days.project_id == subject.project_id,
                 days.end_user == subject.id,
             ]
+
+
+def states(
+    connection: Connection, subject: Subject, budgets: Sequence[Budget], *, at_ms: int
+) -> tuple[BudgetState, ...]:
+    """The state of each of `budgets`, in the window that `at_ms` is in."""
+    windows = [(each, *window(each.per, at_ms)) for each in budgets]
+    return tuple(
+        BudgetState(
+            budget=budget,
+            spent_nano_usd=cost_between(connection, subject, start_ms),
+            ends_ms=end_ms,
+        )
+        for budget, start_ms, end_ms in windows
+    )

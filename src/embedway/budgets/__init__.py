@@ -1,0 +1,1 @@
+"""Budgets: holds, alerts, refusals and their SQL."""
