@@ -28,6 +28,7 @@ from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, Preference
 from embedway.core.usage import UsageLine
 from embedway.health.health import Health, Healths
+from embedway.ledger.ledger import RecordOutcome
 from embedway.metering.account import Accounts
 from embedway.metering.meter import Meter
 from embedway.pipeline.embed import Embedder
@@ -41,7 +42,6 @@ from embedway.sending.sender import Sender
 from embedway.spaces.membership import Spaces
 from embedway.spaces.prober import Prober
 from embedway.spaces.proof import Proof, Reference
-from embedway.storage.ledger import RecordOutcome
 
 PER_S = 4.0
 """Requests, on average."""

@@ -30,13 +30,14 @@ from tests.servers import Postgres, running
 
 from benchmarks.ledger_lines import COLUMNS, made
 from embedway.core import ids
-from embedway.core.report import Query
 from embedway.core.usage import UsageLine
-from embedway.storage import database, recount, rollups
-from embedway.storage.ledger import SqlLedger
-from embedway.storage.rollups import DAY_MS, ROLLUPS, Rollup
+from embedway.ledger import recount, rollups
+from embedway.ledger.ledger import SqlLedger
+from embedway.ledger.query import Query
+from embedway.ledger.reports import SqlUsage
+from embedway.ledger.rollups import DAY_MS, ROLLUPS, Rollup
+from embedway.storage import database
 from embedway.storage.tables import SUMS, usage
-from embedway.storage.usage import SqlUsage
 
 HOURS, DAYS, USER_HOURS, USER_DAYS = ROLLUPS
 NAMES = ", ".join(f'"{each}"' for each in COLUMNS)

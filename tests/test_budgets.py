@@ -31,8 +31,8 @@ from embedway.core.budget import Budget, window
 from embedway.core.errors import BudgetSpent, CommitInDoubt, StorageUnavailable
 from embedway.core.subject import Subject
 from embedway.core.usage import UsageLine
+from embedway.ledger.ledger import SqlLedger
 from embedway.storage import database
-from embedway.storage.ledger import SqlLedger
 from embedway.storage.tables import holds, keys, usage_days
 
 DAY_MS = 86_400_000

@@ -20,8 +20,8 @@ from sqlalchemy import event, func, select
 from writing import write
 
 from embedway.core.usage import UsageLine
+from embedway.ledger.ledger import SqlLedger
 from embedway.storage import database
-from embedway.storage.ledger import SqlLedger
 from embedway.storage.tables import usage_days
 
 TOKENS = {"one": 3, "one two": 4, "one two three": 5}

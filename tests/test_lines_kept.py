@@ -15,8 +15,8 @@ from sqlalchemy import create_engine
 from test_ledger import row
 from writing import write
 
+from embedway.ledger.ledger import RecordOutcome, SqlLedger
 from embedway.storage import database
-from embedway.storage.ledger import RecordOutcome, SqlLedger
 from embedway.testing import Upstream
 
 

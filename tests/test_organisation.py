@@ -41,11 +41,11 @@ from embedway.core.limit import MAX_AMOUNT, Limit, Of, Per
 from embedway.core.project import DEFAULT_PROJECT
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS as LONGEST
 from embedway.core.usage import UsageLine
+from embedway.ledger.ledger import SqlLedger
 from embedway.storage import database
 from embedway.storage.audit import Wanted
 from embedway.storage.directory import SqlDirectory
 from embedway.storage.keys import SqlKeys
-from embedway.storage.ledger import SqlLedger
 
 PEPPER = b"p" * 32
 NOW_MS = 1_790_000_000_000

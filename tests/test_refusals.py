@@ -18,12 +18,12 @@ from embedway.admin.acts import Acts
 from embedway.cli import commands
 from embedway.core.clock import now_ms
 from embedway.core.limit import Limit
-from embedway.core.report import Filter, Query
+from embedway.ledger.query import Filter, Query
+from embedway.ledger.refusals import SqlRefusals
+from embedway.ledger.reports import SqlUsage
 from embedway.observe.refusals import RefusalCounts
 from embedway.storage import database
-from embedway.storage.refusals import SqlRefusals
 from embedway.storage.store import open_store
-from embedway.storage.usage import SqlUsage
 
 ADMIN = Actor.at_command_line("tests")
 DAY_MS = 86_400_000

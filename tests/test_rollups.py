@@ -24,10 +24,11 @@ from writing import write
 from embedway.cli import commands, ledger
 from embedway.core.subject import Subject
 from embedway.core.usage import UsageLine
-from embedway.storage import database, recount, retention
-from embedway.storage.commits import Charge, Refused
-from embedway.storage.ledger import SqlLedger
-from embedway.storage.rollups import DAY_MS, HOUR_MS, ROLLUPS
+from embedway.ledger import recount, retention
+from embedway.ledger.commits import Charge, Refused
+from embedway.ledger.ledger import SqlLedger
+from embedway.ledger.rollups import DAY_MS, HOUR_MS, ROLLUPS
+from embedway.storage import database
 from embedway.storage.tables import (
     holds,
     installation,
@@ -254,7 +255,7 @@ RECORDS = """
 import asyncio, sys, json
 from pathlib import Path
 from embedway.storage import database
-from embedway.storage.ledger import SqlLedger
+from embedway.ledger.ledger import SqlLedger
 from test_rollups import line, DAY, HOUR_MS
 from writing import write
 

@@ -29,11 +29,11 @@ from hypothesis import strategies as st
 from embedway.auth import secret
 from embedway.core.clock import now_ms
 from embedway.core.money import as_usd
-from embedway.core.report import Query
+from embedway.ledger.query import Query
+from embedway.ledger.reports import SqlUsage
 from embedway.spaces.canaries import CANARIES
 from embedway.spaces.proof import Proof, Reference
 from embedway.storage.store import Store, open_store
-from embedway.storage.usage import SqlUsage
 from embedway.testing import Item, Upstream, Vectors, noisy, other_pooling, scaled, shortened, space
 
 WIDTH = 64

@@ -34,18 +34,18 @@ from embedway.admin import errors
 from embedway.admin.usage import CostsResult, RefusalsResult, UsageResult, router
 from embedway.admin.usage_parameters import CostsRequest, EmbeddingsUsageRequest, RefusalsRequest
 from embedway.cli import commands
-from embedway.core.buckets import DAY_MS, HOUR_MS, Span, Width, buckets, epoch_ms, runs
 from embedway.core.errors import InvalidRequest, NotFound
 from embedway.core.keys import Caller, Key
 from embedway.core.project import Project
-from embedway.core.report import Filter, Query, Usage
 from embedway.core.usage import UsageLine
+from embedway.ledger.buckets import DAY_MS, HOUR_MS, Span, Width, buckets, epoch_ms, runs
+from embedway.ledger.ledger import SqlLedger
+from embedway.ledger.query import Filter, Query, Usage
+from embedway.ledger.reports import LINES_AT_ONCE, LINES_FROM, SqlUsage
 from embedway.storage import database
-from embedway.storage.ledger import SqlLedger
 from embedway.storage.organisation import changing
 from embedway.storage.tables import SUMS, installation, refusals, usage_days
 from embedway.storage.tables import usage as usage_lines
-from embedway.storage.usage import LINES_AT_ONCE, LINES_FROM, SqlUsage
 
 ZONES = (
     *("UTC", "Europe/Berlin", "Asia/Kolkata", "Asia/Kathmandu", "America/St_Johns"),

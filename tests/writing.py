@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.subject import Subject
 from embedway.core.usage import UsageLine
-from embedway.storage.ledger import SqlLedger
+from embedway.ledger.ledger import SqlLedger
 
 
 async def write(

@@ -45,6 +45,9 @@ from embedway.core.keys import Held
 from embedway.core.usage import UsageLine
 from embedway.health.health import Healths
 from embedway.http.fetch import fetch
+from embedway.ledger.ledger import SqlLedger
+from embedway.ledger.refusals import SqlRefusals
+from embedway.ledger.reports import SqlUsage
 from embedway.local.engine import LocalEngine
 from embedway.metering.account import Accounts
 from embedway.metering.meter import Meter
@@ -64,10 +67,7 @@ from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
 from embedway.spaces.membership import Spaces
 from embedway.spaces.prober import Prober
-from embedway.storage.ledger import SqlLedger
-from embedway.storage.refusals import SqlRefusals
 from embedway.storage.store import Store
-from embedway.storage.usage import SqlUsage
 from embedway.tokenizing.cl100k import Cl100k
 
 _log = structlog.get_logger("embedway.app")

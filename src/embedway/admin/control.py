@@ -24,8 +24,8 @@ from embedway.auth.authenticate import Authenticator
 from embedway.auth.tokens import Tokens
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Caller
+from embedway.ledger.reports import SqlUsage
 from embedway.observe.metrics import Metrics
-from embedway.storage.usage import SqlUsage
 
 
 class Organization(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from fastapi.dependencies.models import Dependant
 from pydantic import BaseModel
 
 from embedway.core.errors import InvalidRequest, shown
-from embedway.core.report import METADATA
+from embedway.ledger.query import METADATA
 
 OURS = ("/v1/organization/", "/api/v1/llm/usage/")
 """The start of paths that no client of another API calls with parameters of its own."""

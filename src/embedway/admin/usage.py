@@ -17,13 +17,13 @@ from embedway.admin.usage_parameters import (
     RefusalsRequest,
     UsageRequest,
 )
-from embedway.core import report
-from embedway.core.buckets import Span, buckets
 from embedway.core.errors import Forbidden, StorageUnavailable
 from embedway.core.keys import Caller
 from embedway.core.money import NanoUsd, as_usd
-from embedway.core.report import METADATA, Dimension, Filter, Names, Refused, Usage
-from embedway.storage.usage import SqlUsage
+from embedway.ledger import query as report
+from embedway.ledger.buckets import Span, buckets
+from embedway.ledger.query import METADATA, Dimension, Filter, Names, Refused, Usage
+from embedway.ledger.reports import SqlUsage
 
 MAX_RESULTS = 50_000
 """On one page."""

@@ -21,10 +21,10 @@ from pydantic import (
     model_validator,
 )
 
-from embedway.core import buckets
-from embedway.core.buckets import Span
 from embedway.core.errors import InvalidRequest, shown
-from embedway.core.report import METADATA, Dimension, Filter, Query
+from embedway.ledger import buckets
+from embedway.ledger.buckets import Span
+from embedway.ledger.query import METADATA, Dimension, Filter, Query
 
 MAX_TIME_S = 32_503_680_000
 """The year 3000. A larger number is a time in milliseconds."""

@@ -27,7 +27,7 @@ from embedway.cli.terminal import AsJson, escape, out, print_json, print_record,
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key
 from embedway.core.project import DEFAULT_PROJECT
-from embedway.storage.rollups import DAY_MS
+from embedway.ledger.rollups import DAY_MS
 
 ADMIN_FIELDS = {"name", "expires_days"}
 """The fields that an admin key may have."""

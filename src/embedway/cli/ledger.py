@@ -13,9 +13,9 @@ from embedway.cli.counted import are, counted
 from embedway.cli.options import as_typed
 from embedway.cli.terminal import AsJson, escape, load_store, out, print_json, progress, reject
 from embedway.core.clock import now_ms
-from embedway.storage import recount, retention
-from embedway.storage.recount import Difference
-from embedway.storage.rollups import DAY_MS
+from embedway.ledger import recount, retention
+from embedway.ledger.recount import Difference
+from embedway.ledger.rollups import DAY_MS
 
 SHOWN = 20
 MAX_DAYS = 36_500

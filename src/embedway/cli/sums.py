@@ -12,10 +12,18 @@ import msgspec
 from embedway.cli import exports
 from embedway.cli.exports import Kind
 from embedway.cli.terminal import named, out, print_json, print_table
-from embedway.core.buckets import Width, local
 from embedway.core.money import as_usd
-from embedway.core.report import OF_REFUSALS, Dimension, Figures, Names, Query, Refused, Usage
-from embedway.storage.usage import SqlUsage
+from embedway.ledger.buckets import Width, local
+from embedway.ledger.query import (
+    OF_REFUSALS,
+    Dimension,
+    Figures,
+    Names,
+    Query,
+    Refused,
+    Usage,
+)
+from embedway.ledger.reports import SqlUsage
 
 WIDTHS: dict[str, Width] = {"day": "1d", "hour": "1h", "month": "1mo"}
 DIMENSIONS: dict[str, Dimension] = {

@@ -17,11 +17,11 @@ from embedway.cli.exports import Kind
 from embedway.cli.options import as_typed, is_unicode
 from embedway.cli.sums import DIMENSIONS, MONEY, WIDTHS, ReportRequest
 from embedway.cli.terminal import AsJson, load_store, out, progress, reject
-from embedway.core import report
-from embedway.core.buckets import epoch_ms, zones
-from embedway.core.report import METADATA, Dimension, Filter, Query
+from embedway.ledger import query as report
+from embedway.ledger.buckets import epoch_ms, zones
+from embedway.ledger.query import METADATA, Dimension, Filter, Query
+from embedway.ledger.reports import SqlUsage
 from embedway.storage.tables import usage as ledger
-from embedway.storage.usage import SqlUsage
 
 OF_REFUSALS = ("project", "key", "reason")
 """What refused requests are counted by, beside the time."""

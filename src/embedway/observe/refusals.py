@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.refusals import QUARTER_MS, Refusal
-from embedway.storage.refusals import SqlRefusals
+from embedway.ledger.refusals import SqlRefusals
 
 WRITE_EVERY_S = 2.0
 """How often sums are written. A process that is killed loses the counts since the last time."""

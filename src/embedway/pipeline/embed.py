@@ -22,6 +22,7 @@ from embedway.core.keys import Caller
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import ANSWERED, CLIENT_LEFT, UsageLine
+from embedway.ledger.ledger import RecordOutcome, SqlLedger
 from embedway.metering.account import FREE, Account
 from embedway.metering.billing import UsageContext
 from embedway.metering.meter import Meter, Reservation
@@ -34,7 +35,6 @@ from embedway.sending.prepare import TokenCounts
 from embedway.sending.sender import Sender
 from embedway.spaces.check import SpaceCheck
 from embedway.spaces.prober import Prober
-from embedway.storage.ledger import RecordOutcome, SqlLedger
 
 MAX_DEPLOYMENTS = 4
 """The most deployments one request may try."""

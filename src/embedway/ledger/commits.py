@@ -12,8 +12,8 @@ import msgspec
 
 from embedway.core.subject import Subject
 from embedway.core.usage import UsageLine
-from embedway.storage import rollups
-from embedway.storage.rollups import Key, Rollup, Sums
+from embedway.ledger import rollups
+from embedway.ledger.rollups import Key, Rollup, Sums
 from embedway.storage.tables import SUMS
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from sqlalchemy import Engine, delete, func, insert, select, tuple_, update
 
+from embedway.ledger.reports import LINES_FROM
+from embedway.ledger.rollups import DAY_MS
 from embedway.storage import database
-from embedway.storage.rollups import DAY_MS
 from embedway.storage.tables import installation, usage
-from embedway.storage.usage import LINES_FROM
 
 LINES_AT_ONCE = 2_000
 LOCK = "ledger lines"

@@ -13,8 +13,7 @@ from embedway.concurrency.group_worker import GroupWorker
 from embedway.core.errors import Overloaded
 from embedway.core.subject import Subject
 from embedway.core.usage import UsageLine
-from embedway.storage.availability import Availability
-from embedway.storage.commits import (
+from embedway.ledger.commits import (
     Charge,
     CommitError,
     Commits,
@@ -23,7 +22,8 @@ from embedway.storage.commits import (
     correction,
     grouped,
 )
-from embedway.storage.sqlite_commits import SqliteCommits
+from embedway.ledger.sqlite_writer import SqliteCommits
+from embedway.storage.availability import Availability
 from embedway.storage.tables import installation
 from embedway.storage.threads import WAIT_S, QueryThreads
 
@@ -298,6 +298,6 @@ def _commits(engine: Engine, *, process: str) -> Commits:
     if engine.dialect.name == "sqlite":
         return SqliteCommits(engine, process=process)
     # Its driver is slow to import.
-    from embedway.storage.postgres_commits import PostgresCommits  # noqa: PLC0415
+    from embedway.ledger.postgres_writer import PostgresCommits  # noqa: PLC0415
 
     return PostgresCommits(engine, process=process)

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.core.usage import UsageLine
-from embedway.storage.commits import (
+from embedway.ledger.commits import (
     DELETE,
     LESSEN,
     STATUS,
@@ -26,7 +26,7 @@ from embedway.storage.commits import (
     adding,
     names,
 )
-from embedway.storage.rollups import ROLLUPS
+from embedway.ledger.rollups import ROLLUPS
 from embedway.storage.tables import SUMS, usage
 
 _FIELDS = UsageLine.__struct_fields__
@@ -61,7 +61,7 @@ _UNFIT = ("22", "23", "54")
 
 
 class PostgresCommits:
-    """See `embedway.storage.commits.Commits`."""
+    """See `embedway.ledger.commits.Commits`."""
 
     def __init__(self, engine: Engine, *, process: str) -> None:
         """Takes the database, and whose holds are made less."""
@@ -71,7 +71,7 @@ class PostgresCommits:
         self._pooled: PoolProxiedConnection | None = None
 
     def commit(self, group: Group) -> None:
-        """See `embedway.storage.commits.Commits.commit`."""
+        """See `embedway.ledger.commits.Commits.commit`."""
         with self._session() as session:
             lines = msgspec.json.encode(group.lines).decode()
             with session.pipeline():
@@ -86,14 +86,14 @@ class PostgresCommits:
                 session.commit()
 
     def status(self, id: str) -> int | None:
-        """See `embedway.storage.commits.Commits.status`."""
+        """See `embedway.ledger.commits.Commits.status`."""
         with self._session() as session:
             found = session.execute(_STATUS, (id,)).fetchone()
             session.rollback()
             return found and found[0]
 
     def close(self) -> None:
-        """See `embedway.storage.commits.Commits.close`."""
+        """See `embedway.ledger.commits.Commits.close`."""
         if self._pooled is not None:
             self._pooled.close()
             self._pooled = None

@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from embedway.core.buckets import Source, Span, Width
 from embedway.core.money import NanoUsd
+from embedway.ledger.buckets import Source, Span, Width
 
 UTC = ZoneInfo("UTC")
 OF_REFUSALS = frozenset(("project_id", "key_id", "reason"))

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.core.usage import UsageLine
-from embedway.storage.commits import (
+from embedway.ledger.commits import (
     DELETE,
     LESSEN,
     STATUS,
@@ -26,7 +26,7 @@ from embedway.storage.commits import (
     adding,
     names,
 )
-from embedway.storage.rollups import ROLLUPS, Key, Sums
+from embedway.ledger.rollups import ROLLUPS, Key, Sums
 from embedway.storage.tables import SUMS
 
 _FIELDS = UsageLine.__struct_fields__
@@ -56,7 +56,7 @@ _REFUSED = (
 
 
 class SqliteCommits:
-    """See `embedway.storage.commits.Commits`."""
+    """See `embedway.ledger.commits.Commits`."""
 
     def __init__(self, engine: Engine, *, process: str) -> None:
         """Takes the database, and whose holds are made less."""
@@ -64,7 +64,7 @@ class SqliteCommits:
         self._process = process
 
     def commit(self, group: Group) -> None:
-        """See `embedway.storage.commits.Commits.commit`."""
+        """See `embedway.ledger.commits.Commits.commit`."""
         with self._session() as session:
             if group.removed:
                 session.execute(_DELETE, (group.removed,))
@@ -77,13 +77,13 @@ class SqliteCommits:
             session.commit()
 
     def status(self, id: str) -> int | None:
-        """See `embedway.storage.commits.Commits.status`."""
+        """See `embedway.ledger.commits.Commits.status`."""
         with self._session() as session:
             found = session.execute(_STATUS, (id,)).fetchone()
             return found and found[0]
 
     def close(self) -> None:
-        """See `embedway.storage.commits.Commits.close`."""
+        """See `embedway.ledger.commits.Commits.close`."""
 
     @contextmanager
     def _session(self) -> Generator[sqlite3.Connection]:

@@ -22,11 +22,11 @@ from sqlalchemy import (
     union_all,
 )
 
+from embedway.ledger.reports import kept_from_ms
+from embedway.ledger.retention import LOCK
+from embedway.ledger.rollups import DAY_MS, ROLLUPS, Rollup, integer_sum, summed
 from embedway.storage import database
-from embedway.storage.retention import LOCK
-from embedway.storage.rollups import DAY_MS, ROLLUPS, Rollup, integer_sum, summed
 from embedway.storage.tables import SUMS, usage
-from embedway.storage.usage import kept_from_ms
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,10 +25,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import OperationalError
 
-from embedway.core.buckets import DAY_MS, Run, Source, Span, buckets, local, runs
 from embedway.core.errors import InvalidRequest
 from embedway.core.refusals import QUARTER_MS
-from embedway.core.report import (
+from embedway.ledger.buckets import DAY_MS, Run, Source, Span, buckets, local, runs
+from embedway.ledger.query import (
     METADATA,
     UTC,
     Dimension,
@@ -39,8 +39,8 @@ from embedway.core.report import (
     Refused,
     Usage,
 )
+from embedway.ledger.rollups import integer_sum, sums_of
 from embedway.storage import database, tables
-from embedway.storage.rollups import integer_sum, sums_of
 from embedway.storage.tables import (
     installation,
     refusals,
