@@ -15,10 +15,10 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from in_process import running
 from sqlalchemy import select
 
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
-from embedway.auth import secret as secrets
 from embedway.core import clock
+from embedway.organization import key_secret as secrets
+from embedway.organization.actors import Actor
+from embedway.organization.service import Acts
 from embedway.storage.store import Store, open_store
 from embedway.storage.tables import metadata, refusals
 from embedway.testing import Upstream

@@ -20,12 +20,12 @@ import httpx
 import pytest
 import structlog
 
-from embedway.auth import secret
 from embedway.catalog import catalog
 from embedway.cli.terminal import wheel_of
 from embedway.config.settings import Settings
 from embedway.core.clock import now_ms
 from embedway.local import weights
+from embedway.organization import key_secret
 from embedway.providers.registry import ROWS
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
@@ -119,7 +119,7 @@ def first_key(env: dict[str, str]) -> str:
         database_url=env.get("EMBEDWAY_DATABASE_URL"),
         pepper=env.get("EMBEDWAY_PEPPER"),
     )
-    shown, key = secret.issue("tests", pepper=store.pepper, now_ms=now_ms())
+    shown, key = key_secret.issue("tests", pepper=store.pepper, now_ms=now_ms())
     store.keys.create(key)
     store.database.dispose()
     return shown

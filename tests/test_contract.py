@@ -12,8 +12,8 @@ import pytest
 from conftest import Gateway
 from raw_http import until
 
-from embedway.auth import secret
 from embedway.core.request import EmbedRequest
+from embedway.organization import key_secret
 
 MKA1, CORTECS = "/api/v1/llm/embeddings", "/api/v1/models/serverless/embeddings"
 DOORS = ("/v1/embeddings", MKA1, CORTECS)
@@ -477,7 +477,7 @@ def test_no_valid_key(gateway: Gateway, stranger: httpx.Client, door: str) -> No
         f"Bearer {gateway.key} {gateway.key}": "mistyped",
         "Bearer sk-proj-0123": "neither",
         "Bearer \xe9\xff": "neither",
-        f"Bearer {secret.generate()}": "does not exist",
+        f"Bearer {key_secret.generate()}": "does not exist",
         expired: "is expired",
         f"Bearer {revoked['key']}": "is revoked",
     }

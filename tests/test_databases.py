@@ -19,19 +19,19 @@ from sqlalchemy import Engine, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from typer.testing import CliRunner
 
-from embedway.auth import secret
 from embedway.cli import commands
 from embedway.core.budget import Budget
 from embedway.core.errors import StorageUnavailable
 from embedway.core.limit import Limit
 from embedway.core.project import DEFAULT_PROJECT, EndUser, Project
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
+from embedway.organization import key_secret
+from embedway.organization.directory import SqlDirectory
 from embedway.spaces.proof import Proof, Reference
 from embedway.spaces.store import SqlSpaces
 from embedway.storage import copying, database, pepper, records
 from embedway.storage.copying import CannotCopy
 from embedway.storage.database import DatabaseError
-from embedway.storage.directory import SqlDirectory
 from embedway.storage.store import open_store
 from embedway.storage.tables import (
     end_users,
@@ -147,12 +147,14 @@ def test_records_are_read_as_written(any_database: Engine) -> None:
         id="proj_a", name='ü "and" \\ more', created_ms=2**41, models=("a", "b"), eu_native=True,
         allow_quantization=False, limits=(limit,), user_budgets=(budget,),
     )  # fmt: skip
-    issuer = secret.issue("issuer", pepper=b"p" * 32, now_ms=1, project_id="proj_a")[1]
-    key = secret.issue(
+    issuer = key_secret.issue("issuer", pepper=b"p" * 32, now_ms=1, project_id="proj_a")[1]
+    key = key_secret.issue(
         "key", pepper=b"p" * 32, now_ms=2, project_id="proj_a", issued_by=issuer.id,
         providers=("openai",), limits=(limit,), budgets=(budget,),
     )[1]  # fmt: skip
-    admin = secret.issue("admin", pepper=b"p" * 32, now_ms=3, project_id=None, scopes=("admin",))[1]
+    admin = key_secret.issue(
+        "admin", pepper=b"p" * 32, now_ms=3, project_id=None, scopes=("admin",)
+    )[1]
     blocked = EndUser(project_id="proj_a", id="ü", created_ms=3, blocked_ms=4, limits=())
     with any_database.begin() as connection:
         for table, record in (
@@ -295,7 +297,7 @@ def test_a_lost_pepper(any_database: Engine, tmp_path: Path) -> None:
     """Only who says so begins with a new pepper, and no key works from then on."""
     file = tmp_path / "pepper"
     lost = pepper.settle(any_database, file, given=None)
-    key = secret.issue("a", pepper=lost, now_ms=1)[1]
+    key = key_secret.issue("a", pepper=lost, now_ms=1)[1]
     with any_database.begin() as connection:
         connection.execute(insert(keys).values(records.row(key)))
     file.unlink()
@@ -485,7 +487,7 @@ def test_commands(postgres_url: str, tmp_path: Path) -> None:
     assert "is made" in run("db", "init")
     assert "up to date" in run("db", "upgrade")
     store = open_store(tmp_path / "data")
-    store.keys.create(secret.issue("a", pepper=store.pepper, now_ms=1)[1])
+    store.keys.create(key_secret.issue("a", pepper=store.pepper, now_ms=1)[1])
     store.database.dispose()
     assert "pending   0001_initial" in run("db", "status", DATABASE_URL=url)
     assert "those of the original" in run("db", "copy", "--to", "-", input=url)

@@ -15,11 +15,8 @@ from hypothesis import strategies as st
 from raw_http import CLOSES_WITHIN_S, Wire, body, gauge, until
 
 from embedway.admin import control
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
 from embedway.admin.tokens import OAUTH_PATH
 from embedway.api.admission import MAX_ANONYMOUS, Admission, Ticket
-from embedway.auth import secret
 from embedway.auth.authenticate import Authenticator
 from embedway.core import clock
 from embedway.core.errors import InvalidKey, Overloaded
@@ -27,7 +24,10 @@ from embedway.core.keys import Caller
 from embedway.core.limit import Limit
 from embedway.core.project import Project
 from embedway.observe.metrics import Metrics
-from embedway.storage.directory import SqlDirectory
+from embedway.organization import key_secret
+from embedway.organization.actors import Actor
+from embedway.organization.directory import SqlDirectory
+from embedway.organization.service import Acts
 from embedway.storage.store import Store, open_store
 
 ADMIN = Actor.at_command_line("tests")
@@ -362,14 +362,14 @@ def test_invented_keys_are_asked_for_together(house: House) -> None:
     async def ask() -> None:
         assert await is_one(house.key)
         assert len(directory.questions) == 1
-        invented = [secret.generate() for _ in range(400)]
+        invented = [key_secret.generate() for _ in range(400)]
         asked = asyncio.gather(*map(is_one, invented * 2))
         for _ in range(50):
             assert await is_one(house.key)
         assert not any(await asked)
         assert [len(each) for each in directory.questions] == [1, 400]
         # Nothing is remembered of a key that there is not: it works as soon as it is made.
-        shown, made = secret.issue("k", pepper=house.store.pepper, now_ms=clock.now_ms())
+        shown, made = key_secret.issue("k", pepper=house.store.pepper, now_ms=clock.now_ms())
         assert not await is_one(shown)
         house.store.keys.create(made)
         assert await is_one(shown)

@@ -17,7 +17,7 @@ from embedway.core.budget import Budget
 from embedway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound
 from embedway.core.keys import Key
 from embedway.core.limit import Limit
-from embedway.storage.directory import SqlDirectory
+from embedway.organization.directory import SqlDirectory
 
 HOUR_MS = 3_600_000
 

@@ -20,13 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raw_http import Wire, until
 
-from embedway.auth import rights, secret
+from embedway.auth import rights
 from embedway.auth.authenticate import Authenticator
 from embedway.catalog.deployment import Served
 from embedway.catalog.model import Deployment, Model
 from embedway.core.errors import Forbidden, InvalidKey
 from embedway.core.keys import SCOPES, Caller, Held, Key
 from embedway.core.project import Project
+from embedway.organization import issuing, key_secret
 from embedway.routing.restrictions import may_use
 from embedway.storage.store import open_store
 
@@ -157,31 +158,33 @@ def test_what_a_restricted_key_may_use(
 
     What a provider has under a name that nobody declared is no deployment of the model of that id.
     """
-    key = msgspec.structs.replace(secret.issue("k", pepper=b"p" * 32, now_ms=1)[1], models=models)
+    key = msgspec.structs.replace(
+        key_secret.issue("k", pepper=b"p" * 32, now_ms=1)[1], models=models
+    )
     caller = Caller(key_id=key.id, project=None, keys=(key,), scopes=frozenset())
     assert may_use(caller, asked=asked, served=served) is allowed
 
 
 def test_generated_secrets_are_well_formed_and_differ():
     """Every generated secret has the documented form; none comes twice."""
-    made = {secret.generate() for _ in range(1_000)}
+    made = {key_secret.generate() for _ in range(1_000)}
     assert len(made) == 1_000
-    assert all(SECRET.fullmatch(each) and secret.well_formed(each) for each in made)
+    assert all(SECRET.fullmatch(each) and key_secret.well_formed(each) for each in made)
 
 
 @given(st.integers(0, 48), st.sampled_from("0aZ-_é\0\n"))
 def test_checksum_catches_a_typo(position: int, character: str):
     """A secret with one character changed is told apart without asking the database."""
-    made = secret.generate()
+    made = key_secret.generate()
     typo = made[:position] + character + made[position + 1 :]
-    assert secret.well_formed(typo) is (typo == made)
+    assert key_secret.well_formed(typo) is (typo == made)
 
 
 @given(st.text())
 def test_no_text_breaks_the_check(text: str):
     """Whatever a client sends as a key is judged, not crashed on."""
-    assert not secret.well_formed(text)
-    assert not secret.well_formed(f"sk-gateway-{text}")
+    assert not key_secret.well_formed(text)
+    assert not key_secret.well_formed(f"sk-gateway-{text}")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +212,7 @@ def test_secrets_are_nowhere_in_the_clear(new_gateway: Callable[..., Gateway]):
     assert gateway.embed(input="hello").status_code == 200
     revoked = gateway.new_key("revoked")
     gateway.cli("keys", "revoke", revoked["id"])
-    unknown = secret.generate()
+    unknown = key_secret.generate()
     assert status_of(gateway, unknown) == 401
     mistyped = gateway.key[:-1] + ("A" if gateway.key[-1] != "A" else "B")
     assert status_of(gateway, mistyped) == 401
@@ -307,7 +310,7 @@ def test_many_unknown_keys_do_no_harm(gateway: Gateway):
     """A client that tries one key after another is refused each time; others work on."""
     with gateway.client() as client:
         for _ in range(300):
-            key = secret.generate()
+            key = key_secret.generate()
             reply = client.post(
                 "/v1/embeddings", json={"input": "a"}, headers={"authorization": f"Bearer {key}"}
             )
@@ -376,10 +379,10 @@ def test_issued_rights_are_a_subset(child: Key, issuer: Key):
         and (child.expires_ms or 10**9) <= (issuer.expires_ms or 10**9)
     )
     if subset:
-        rights.check_issued(child, issuer)
+        issuing.check_issued(child, issuer)
     else:
         with pytest.raises(Forbidden, match=r"\.$"):
-            rights.check_issued(child, issuer)
+            issuing.check_issued(child, issuer)
 
 
 @given(KEYS, KEYS)

@@ -22,11 +22,11 @@ from conftest import Minilm
 from outside_issuer import b64, hs256, raw
 
 from embedway.api.embeddings import DOORS
-from embedway.auth import secret
 from embedway.auth.authenticate import Authenticator
 from embedway.core import clock
 from embedway.core.errors import InvalidKey
-from embedway.storage.directory import SqlDirectory
+from embedway.organization import key_secret
+from embedway.organization.directory import SqlDirectory
 from embedway.testing import Upstream
 
 SQL = (
@@ -135,7 +135,7 @@ def credentials(house: House) -> Iterator[str]:
     yield f"Bearer {b64(SQL[0].encode())}.{b64(SQL[0].encode())}.{b64(b'x')}"
     yield f"Bearer {house.mine.secret}'--"
     yield f"Bearer {house.mine.key_id}"
-    yield f"Bearer {secret.generate()}"
+    yield f"Bearer {key_secret.generate()}"
 
 
 def test_sql_in_the_credential(any_house: House) -> None:
@@ -179,8 +179,8 @@ def test_malformed_keys_meet_no_database(house: House) -> None:
         with pytest.raises(InvalidKey):
             await authenticator.caller(f"Bearer {key}".encode(), None)
 
-    whole = secret.generate()
-    others = [whole[:-1] + each for each in secret._ALPHABET if each != whole[-1]]
+    whole = key_secret.generate()
+    others = [whole[:-1] + each for each in key_secret._ALPHABET if each != whole[-1]]
     for key in (*others, whole[:-1], whole + "0", whole.upper(), whole + " x"):
         house.run(guess, key)
     assert asked == []

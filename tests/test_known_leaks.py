@@ -23,10 +23,10 @@ from outside_issuer import hs256, raw
 from raw_http import Wire, body
 from servers import Postgres
 
-from embedway.admin.acts import Acts
-from embedway.auth import secret
 from embedway.core import clock
 from embedway.core.project import DEFAULT_PROJECT
+from embedway.organization import key_secret
+from embedway.organization.service import Acts
 from embedway.storage.pepper import PEPPER_BYTES
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
@@ -150,9 +150,9 @@ class Life:
         admin, key = self.secrets["an admin key"], self.secrets["a key"]
         wrong = {
             "a revoked key": revoked,
-            "an unknown key": secret.generate(),
-            "a mistyped key": secret.generate()[:-1] + "!",
-            "a key cut off": secret.generate()[:-9],
+            "an unknown key": key_secret.generate(),
+            "a mistyped key": key_secret.generate()[:-1] + "!",
+            "a key cut off": key_secret.generate()[:-9],
             "a provider's key of a client": "sk-proj-Zz81KQv0aWm3Rt7Yp2Lc9Xd4",
             "a token of nobody": outside,
             "a token that was changed": self.secrets["an exchanged token"][:-6] + "AAAAAA",
@@ -277,7 +277,11 @@ def telling(text: str) -> str:
     """The part of a credential that is its own: not what all of them begin with."""
     if text.count(".") == 2:  # of a token its signature
         return text.rpartition(".")[2][:24]
-    return text.removeprefix(secret.PREFIX)[8:30] if text.startswith(secret.PREFIX) else text[-20:]
+    return (
+        text.removeprefix(key_secret.PREFIX)[8:30]
+        if text.startswith(key_secret.PREFIX)
+        else text[-20:]
+    )
 
 
 def forms(text: str) -> set[bytes]:
@@ -318,7 +322,7 @@ def test_hashes_of_keys_cannot_be_guessed(lived: Lived) -> None:
     """
     stored = b"\0".join(lived.everywhere().values())
     database = (lived.gateway.folder / "data" / "embedway.db").read_bytes()
-    keys = [each for each in lived.secrets.values() if secret.well_formed(each)]
+    keys = [each for each in lived.secrets.values() if key_secret.well_formed(each)]
     assert len(keys) >= 4
     for key in keys:
         for name in ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "blake2s"):
@@ -328,8 +332,8 @@ def test_hashes_of_keys_cannot_be_guessed(lived: Lived) -> None:
                 assert digest.hex()[:32].encode() not in stored
         assert hashlib.blake2b(key.encode(), digest_size=32).digest() not in stored
     pepper = bytes.fromhex(lived.gateway.env["EMBEDWAY_PEPPER"])
-    assert secret.digest(lived.gateway.key, pepper=pepper) in database
-    assert secret.digest(lived.gateway.key, pepper=b"x" * 32) not in database
+    assert key_secret.digest(lived.gateway.key, pepper=pepper) in database
+    assert key_secret.digest(lived.gateway.key, pepper=b"x" * 32) not in database
     assert not (lived.gateway.folder / "data" / "pepper").exists()
 
 
@@ -424,7 +428,11 @@ def test_credentials_that_are_there_twice(gateway: Gateway, path: str) -> None:
     good = f"authorization: Bearer {gateway.key}"
     method = "POST" if path == "/v1/embeddings" else "GET"
     assert sent(gateway, good, path=path, method=method) == 200
-    for other in (f"authorization: Bearer {secret.generate()}", "Authorization: Bearer x", good):
+    for other in (
+        f"authorization: Bearer {key_secret.generate()}",
+        "Authorization: Bearer x",
+        good,
+    ):
         for pair in ((good, other), (other, good)):
             assert sent(gateway, *pair, path=path, method=method) in {400, 401}, pair
 

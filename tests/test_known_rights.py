@@ -13,8 +13,8 @@ from attacked import ADMIN, EXCHANGE, OAUTH, House, check, open_house, until
 from conftest import Minilm
 
 from embedway.api.embeddings import DOORS
-from embedway.auth import secret
 from embedway.core import clock
+from embedway.organization import key_secret
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def escalations(house: House) -> list[dict[str, Any]]:
         "allowed_routes": ["/*"], "user_role": "proxy_admin", "role": "owner", "is_admin": True,
         "admin": True, "permissions": ["*"], "issued_by": None, "id": house.theirs.key_id,
         "project_id": house.theirs.project, "digest": "00", "hint": "x", "revoked_ms": None,
-        "value": secret.generate(), "key": secret.generate(), "team_id": house.theirs.project,
+        "value": key_secret.generate(), "key": key_secret.generate(), "team_id": house.theirs.project,
         "expires_ms": 1, "created_ms": 1, "metadata": {}, "owner": {"role": "owner"},
     }  # fmt: skip
     lists = (None, [], ["*"], ["auto", "*"], "auto", "*", [".*"], ["auto", "gemini:m"], {}, True)
@@ -241,8 +241,8 @@ def test_keys_with_one_prefix(house: House) -> None:
 
 def with_one_prefix() -> str:
     """A new secret that differs from others of these in what comes last."""
-    random = secret.PREFIX + "Z" * 29 + secret.generate()[-9:-6]
-    return random + secret._checksum(random)
+    random = key_secret.PREFIX + "Z" * 29 + key_secret.generate()[-9:-6]
+    return random + key_secret._checksum(random)
 
 
 def test_tokens_with_one_prefix(house: House) -> None:
@@ -262,7 +262,7 @@ def test_tokens_with_one_prefix(house: House) -> None:
 
 def test_a_refusal_is_soon_forgotten(house: House) -> None:
     """A key refused while it was none (denial by a negative cache): made later, it works."""
-    key = secret.generate()
+    key = key_secret.generate()
     for _ in range(3):
         assert house.embed(key).status_code == 401
     id = house.add(key)
@@ -360,14 +360,14 @@ def test_another_end_users_usage(house: House) -> None:
 
 def test_stolen_digests(house: House) -> None:
     """Unsalted hashes of keys (as of LiteLLM's stored tokens): a digest is keyed with a pepper."""
-    key, other = secret.generate(), b"another pepper".ljust(32)
-    mine = secret.digest(key, pepper=house.store.pepper)
-    assert mine != secret.digest(key, pepper=other) != secret.digest(key, pepper=b"")
+    key, other = key_secret.generate(), b"another pepper".ljust(32)
+    mine = key_secret.digest(key, pepper=house.store.pepper)
+    assert mine != key_secret.digest(key, pepper=other) != key_secret.digest(key, pepper=b"")
     house.add(key)
     stored = "".join(house.rows()["keys"])
     assert repr(mine) in stored
     for name in sorted(hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}):
-        for guess in (key, key.removeprefix(secret.PREFIX)):
+        for guess in (key, key.removeprefix(key_secret.PREFIX)):
             digest = hashlib.new(name, guess.encode())
             assert repr(digest.digest()) not in stored
             assert digest.hexdigest() not in stored

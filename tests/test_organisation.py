@@ -26,12 +26,9 @@ from starlette.testclient import TestClient
 from writing import write
 
 from embedway.admin import errors, organization
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
 from embedway.admin.amounts import WireBudget
 from embedway.api.admission import Admission
 from embedway.api.body_gate import BodyGate
-from embedway.auth import secret as secrets
 from embedway.auth.authenticate import Authenticator
 from embedway.cli import amounts
 from embedway.core.budget import MAX_NANO_USD, Budget, BudgetPer
@@ -42,10 +39,13 @@ from embedway.core.project import DEFAULT_PROJECT
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS as LONGEST
 from embedway.core.usage import UsageLine
 from embedway.ledger.ledger import SqlLedger
+from embedway.organization import key_secret as secrets
+from embedway.organization.actors import Actor
+from embedway.organization.audit_store import Wanted
+from embedway.organization.directory import SqlDirectory
+from embedway.organization.keys import SqlKeys
+from embedway.organization.service import Acts
 from embedway.storage import database
-from embedway.storage.audit import Wanted
-from embedway.storage.directory import SqlDirectory
-from embedway.storage.keys import SqlKeys
 
 PEPPER = b"p" * 32
 NOW_MS = 1_790_000_000_000

@@ -13,8 +13,8 @@ from embedway import cli
 from embedway.core.clock import now_ms
 from embedway.core.errors import EmbedwayError
 from embedway.core.project import Project
+from embedway.organization.transaction import changing
 from embedway.storage import database
-from embedway.storage.organisation import changing
 from embedway.storage.store import open_store
 from embedway.storage.tables import projects
 

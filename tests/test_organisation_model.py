@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from embedway.app import Gateway
-from embedway.auth import secret
+from embedway.organization import key_secret
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
 
@@ -398,7 +398,7 @@ class World:
         self.at_ms = 0
         """On the clock that only goes forward."""
         store = open_store(folder / "data")
-        self.admin, key = secret.issue(
+        self.admin, key = key_secret.issue(
             "admin", pepper=store.pepper, now_ms=START_MS, project_id=None, scopes=("admin",)
         )
         store.keys.create(key)

@@ -13,8 +13,6 @@ from servers import broken_commits
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
 from embedway.cli import commands
 from embedway.core.clock import now_ms
 from embedway.core.limit import Limit
@@ -22,6 +20,8 @@ from embedway.ledger.query import Filter, Query
 from embedway.ledger.refusals import SqlRefusals
 from embedway.ledger.reports import SqlUsage
 from embedway.observe.refusals import RefusalCounts
+from embedway.organization.actors import Actor
+from embedway.organization.service import Acts
 from embedway.storage import database
 from embedway.storage.store import open_store
 

@@ -22,10 +22,10 @@ from conftest import Minilm, embedway
 from in_process import running, settled
 
 from embedway import app
-from embedway.auth import secret
 from embedway.config.settings import ConfigError
 from embedway.core import clock
 from embedway.core.request import EmbedRequest
+from embedway.organization import key_secret
 from embedway.spaces.canaries import CANARIES
 from embedway.storage.store import open_store
 from embedway.testing import Call, Item, Misbehaviour, Reply, Upstream, shortened, space
@@ -127,7 +127,7 @@ class World:
     def key(self, *, models: Names = None, providers: Names = None) -> str:
         """A key for these alone."""
         if (models, providers) not in self._keys:
-            shown, key = secret.issue(
+            shown, key = key_secret.issue(
                 "tests",
                 pepper=self.store.pepper,
                 now_ms=clock.now_ms(),

@@ -26,11 +26,11 @@ from conftest import Minilm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedway.auth import secret
 from embedway.core.clock import now_ms
 from embedway.core.money import as_usd
 from embedway.ledger.query import Query
 from embedway.ledger.reports import SqlUsage
+from embedway.organization import key_secret
 from embedway.spaces.canaries import CANARIES
 from embedway.spaces.proof import Proof, Reference
 from embedway.storage.store import Store, open_store
@@ -502,7 +502,7 @@ def drawn(data: st.DataObject, upstreams: list[Upstream], folder: Path) -> World
         for provider, each in deployments.items()
     }
     store = open_store(folder / "data")
-    shown, key = secret.issue("tests", pepper=store.pepper, now_ms=now_ms())
+    shown, key = key_secret.issue("tests", pepper=store.pepper, now_ms=now_ms())
     store.keys.create(key)
     least = {each: values["models"].get(each, {}).get("min_cosine", 0.999) for each in MODELS}
     return World(folder, deployments, values, clock, store, shown, least, declared)

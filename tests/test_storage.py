@@ -31,12 +31,12 @@ from sqlalchemy import (
     select,
 )
 
-from embedway.auth import secret
 from embedway.core.keys import Key
+from embedway.organization import key_secret
+from embedway.organization.directory import SqlDirectory
+from embedway.organization.keys import Keys, SqlKeys
 from embedway.storage import database
 from embedway.storage.database import DatabaseError
-from embedway.storage.directory import SqlDirectory
-from embedway.storage.keys import Keys, SqlKeys
 from embedway.storage.sqlite import Durability
 from embedway.storage.store import open_store
 from embedway.storage.tables import (
@@ -72,7 +72,7 @@ def rows(path: Path, query: str) -> list[tuple]:
 
 
 def new_key(name: str) -> Key:
-    return secret.issue(name, pepper=b"p" * 32, now_ms=1)[1]
+    return key_secret.issue(name, pepper=b"p" * 32, now_ms=1)[1]
 
 
 def test_migrations_make_the_tables(any_database: Engine) -> None:

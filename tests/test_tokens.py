@@ -14,7 +14,7 @@ from outside_issuer import AUDIENCE, OutsideIssuer, Signer, b64, hs256, raw
 from raw_http import until
 from sqlalchemy import insert, update
 
-from embedway.auth import exchange, secret
+from embedway.auth import exchange
 from embedway.auth.authenticate import Authenticator
 from embedway.auth.exchange import Wanted
 from embedway.auth.tokens import Tokens
@@ -22,6 +22,7 @@ from embedway.core import clock
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRequest
 from embedway.core.keys import Caller
 from embedway.core.project import DEFAULT_PROJECT
+from embedway.organization import key_secret
 from embedway.storage import records, tables
 from embedway.storage.store import Store, open_store
 
@@ -77,7 +78,7 @@ class Rig:
 
 
 def add_key(store: Store, *scopes: str, **more) -> tuple[str, str]:
-    made, key = secret.issue("k", pepper=store.pepper, now_ms=1, scopes=scopes, **more)
+    made, key = key_secret.issue("k", pepper=store.pepper, now_ms=1, scopes=scopes, **more)
     with store.database.begin() as connection:
         connection.execute(insert(tables.keys).values(records.row(key)))
     return key.id, made
@@ -271,7 +272,7 @@ def test_forged_tokens(rig: Rig):
     more = claims | {"permissions": ["embeddings", "usage", "admin"]}
     forged = [
         stranger.issue(
-            id, secret_id=secret.id_of(secret.digest(key, pepper=rig.store.pepper)),
+            id, secret_id=key_secret.id_of(key_secret.digest(key, pepper=rig.store.pepper)),
             scopes=["embeddings"], end_user=None, audience=AUDIENCE, now_ms=NOW_MS,
             expires_ms=NOW_MS + 1000,
         ),
@@ -421,7 +422,7 @@ def test_wrong_clients_hear_the_same(served: Served):
     told = {"grant_type": "client_credentials"}
     wrong = [
         (id, other),
-        (id, secret.generate()),
+        (id, key_secret.generate()),
         ("key_none", key),
         ("é", key),
         (id, "x"),

@@ -42,8 +42,8 @@ from embedway.ledger.buckets import DAY_MS, HOUR_MS, Span, Width, buckets, epoch
 from embedway.ledger.ledger import SqlLedger
 from embedway.ledger.query import Filter, Query, Usage
 from embedway.ledger.reports import LINES_AT_ONCE, LINES_FROM, SqlUsage
+from embedway.organization.transaction import changing
 from embedway.storage import database
-from embedway.storage.organisation import changing
 from embedway.storage.tables import SUMS, installation, refusals, usage_days
 from embedway.storage.tables import usage as usage_lines
 

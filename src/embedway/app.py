@@ -13,7 +13,6 @@ from starlette.applications import Starlette
 
 from embedway.admin import control
 from embedway.admin import tokens as token_routes
-from embedway.admin.acts import Acts
 from embedway.admin.cards import Cards
 from embedway.admin.control import Organization
 from embedway.api.admission import Admission
@@ -54,6 +53,7 @@ from embedway.metering.meter import Meter
 from embedway.observe import events, logs, streams
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
+from embedway.organization.service import Acts
 from embedway.pipeline.embed import Embedder
 from embedway.providers import local_servers
 from embedway.providers.declared import Declared

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from embedway.admin.budget_changes import BudgetChange
-from embedway.admin.rules import MAX_ALERTS, MAX_BUDGETS, MAX_LIMITS, MAX_NAMES
 from embedway.core.budget import MAX_NANO_USD, BudgetPer, BudgetState
 from embedway.core.limit import MAX_AMOUNT, Limit, Of, Per
 from embedway.core.money import as_usd
+from embedway.organization.budget_changes import BudgetChange
+from embedway.organization.rules import MAX_ALERTS, MAX_BUDGETS, MAX_LIMITS, MAX_NAMES
 
 MAX_USD = MAX_NANO_USD // 10**9
 _USD = re.compile(r"[0-9]{1,10}(\.[0-9]{1,9})?")

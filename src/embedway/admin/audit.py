@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
 from embedway.admin.paging import After, Card, Limit, ListOf, listed
-from embedway.core.audit import Act, Action
-from embedway.storage.audit import Wanted
+from embedway.organization.actors import Actor
+from embedway.organization.audit_event import Act, Action
+from embedway.organization.audit_store import Wanted
+from embedway.organization.service import Acts
 
 MAX_FILTERED = 100
 MAX_TIME_S = 10**11

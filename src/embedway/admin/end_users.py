@@ -9,8 +9,6 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
 from embedway.admin.amounts import (
     Body,
     BudgetCard,
@@ -21,10 +19,12 @@ from embedway.admin.amounts import (
     spending_cards,
 )
 from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
-from embedway.admin.public_fields import public
 from embedway.core.page import Page
 from embedway.core.project import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
+from embedway.organization.actors import Actor
+from embedway.organization.public_fields import public
+from embedway.organization.service import Acts
 from embedway.storage import records
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTION_CHARACTERS)]

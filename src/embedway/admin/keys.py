@@ -10,8 +10,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
 from embedway.admin.amounts import (
     EMPTY_FOR_NULL,
     Body,
@@ -25,10 +23,12 @@ from embedway.admin.amounts import (
     spending_cards,
 )
 from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
-from embedway.admin.public_fields import public
-from embedway.admin.rules import MAX_GRACE_S
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Key, Scope
+from embedway.organization.actors import Actor
+from embedway.organization.public_fields import public
+from embedway.organization.rules import MAX_GRACE_S
+from embedway.organization.service import Acts
 from embedway.storage import records
 
 MAX_LIFE_S = 36_500 * 86_400

@@ -6,10 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Response
 
 from embedway.admin import audit, end_users, keys, projects
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
 from embedway.core import ids
 from embedway.core.keys import Caller
+from embedway.organization.actors import Actor
+from embedway.organization.service import Acts
 
 
 def router(acts: Acts, *, caller: Caller, now_ms: Callable[[], int]) -> APIRouter:

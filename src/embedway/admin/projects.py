@@ -5,8 +5,6 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import Field
 
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
 from embedway.admin.amounts import (
     EMPTY_FOR_NULL,
     Body,
@@ -20,8 +18,10 @@ from embedway.admin.amounts import (
     spending_cards,
 )
 from embedway.admin.paging import After, Card, Limit, ListOf, listed
-from embedway.admin.public_fields import public
 from embedway.core.project import Project
+from embedway.organization.actors import Actor
+from embedway.organization.public_fields import public
+from embedway.organization.service import Acts
 from embedway.storage import records
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from embedway.auth import compact, rights, secret, tokens
+from embedway.auth import compact, rights, tokens
 from embedway.auth.claims import END_USER
 from embedway.auth.issuers import Identity, Issuers
 from embedway.auth.tokens import Grant, Tokens
@@ -18,10 +18,11 @@ from embedway.concurrency.ttl_cache import Lookups, UnknownNames
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRequest
 from embedway.core.keys import Caller, Held
 from embedway.core.project import Project
-from embedway.storage.directory import SqlDirectory
+from embedway.organization import key_secret
+from embedway.organization.directory import SqlDirectory
 
 _CURE = "Send 'Authorization: Bearer sk-gateway-...' with a key made by 'embedway keys create'."
-_PREFIX = secret.PREFIX.encode()
+_PREFIX = key_secret.PREFIX.encode()
 MAX_AUTHORIZATION_BYTES = len("Bearer ") + compact.MAX_BYTES
 
 
@@ -79,7 +80,7 @@ class Authenticator:
             InvalidKey: They do not, or it is no key that works now.
             StorageUnavailable: The key store cannot be read.
         """
-        held = await self._held(key) if secret.well_formed(key) else None
+        held = await self._held(key) if key_secret.well_formed(key) else None
         # Compared whether or not there is such a key, and as long in either case.
         known = held.key.id if held else ""
         same = hmac.compare_digest(known.encode(), key_id.encode("utf-8", "replace"))
@@ -91,7 +92,7 @@ class Authenticator:
         return rights.caller(held, now_ms=self._now_ms(), cure=_CURE)
 
     async def _held(self, key: str) -> Held | None:
-        digest = secret.digest(key, pepper=self._pepper)
+        digest = key_secret.digest(key, pepper=self._pepper)
         # Lookups of invented keys wait in a queue of their own and are not remembered.
         if digest not in self._keys and not await self._unknown_keys.exists(digest):
             return None
@@ -99,7 +100,7 @@ class Authenticator:
 
     async def _of_key(self, token: bytes) -> Caller:
         key = token.decode("latin-1")
-        if not secret.well_formed(key):
+        if not key_secret.well_formed(key):
             raise InvalidKey(f"This API key is incomplete or mistyped. {_CURE}")
         held = await self._held(key)
         if held is None:
@@ -114,7 +115,7 @@ class Authenticator:
             raise
 
     async def _of_token(self, token: bytes) -> Caller:
-        digest = secret.digest(token.decode("ascii"), pepper=self._pepper)
+        digest = key_secret.digest(token.decode("ascii"), pepper=self._pepper)
         read = await self._read.get(_Arrived(digest, token))
         if isinstance(read, EmbedwayError):
             raise read.again()
@@ -171,7 +172,7 @@ class Authenticator:
 def _opened(held: Held, grant: Grant) -> Held:
     """The key, opened by the secret that the token was made with."""
     for digest in (held.key.digest, held.key.previous_digest):
-        if digest and secret.id_of(digest) == grant.secret_id:
+        if digest and key_secret.id_of(digest) == grant.secret_id:
             return msgspec.structs.replace(held, key=held.key.opened_by(digest))
     raise InvalidKey(
         f"This token was made with an old secret of the API key {held.key.id}. {compact.CURE}"

@@ -8,11 +8,12 @@ from typing import cast
 
 import msgspec
 
-from embedway.auth import rights, secret
+from embedway.auth import rights
 from embedway.auth.claims import END_USER
 from embedway.auth.tokens import Tokens
 from embedway.core.errors import Forbidden, InvalidRequest, shown
 from embedway.core.keys import Caller, Scope
+from embedway.organization import key_secret
 
 OF_END_USERS: tuple[Scope, ...] = ("embeddings", "usage")
 """What a token of an end user may carry."""
@@ -126,7 +127,7 @@ def _issue(
     expires_ms = min([now_ms + lifetime_s * 1000, *ends])
     token = tokens.issue(
         caller.key_id,
-        secret_id=secret.id_of(caller.keys[0].digest),
+        secret_id=key_secret.id_of(caller.keys[0].digest),
         scopes=scopes,
         end_user=end_user,
         audience=audience,

@@ -8,10 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
 from embedway.admin.amounts import spending_cards
-from embedway.admin.public_fields import public
 from embedway.cli.amounts import shown_alerts, shown_budget
 from embedway.cli.fields import ANY
 from embedway.cli.terminal import fail, load_store
@@ -20,6 +17,9 @@ from embedway.core.keys import Key
 from embedway.core.money import as_usd
 from embedway.core.page import Page
 from embedway.core.project import EndUser, Project
+from embedway.organization.actors import Actor
+from embedway.organization.public_fields import public
+from embedway.organization.service import Acts
 from embedway.storage import records
 
 PAGE = 100

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import TypeVar, cast, get_args
 
-from embedway.admin.rules import MAX_ALERTS
 from embedway.cli.terminal import reject
 from embedway.core.budget import MAX_NANO_USD, Budget, BudgetPer
 from embedway.core.limit import MAX_AMOUNT, Limit, Of, Per
 from embedway.core.money import as_usd
+from embedway.organization.rules import MAX_ALERTS
 
 NONE = "none"
 """Takes away what there is."""

@@ -9,8 +9,8 @@ import typer
 from embedway.cli import options
 from embedway.cli.acting import acting, time
 from embedway.cli.terminal import AsJson, print_table, reject
-from embedway.core.audit import ACTIONS
-from embedway.storage.audit import Wanted
+from embedway.organization.audit_event import ACTIONS
+from embedway.organization.audit_store import Wanted
 
 MAX_SHOWN = 1000
 

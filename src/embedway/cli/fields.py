@@ -12,8 +12,6 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from embedway.admin.budget_changes import BudgetChange
-from embedway.admin.rules import MAX_NAME_CHARACTERS, visible
 from embedway.catalog.catalog import LOCAL
 from embedway.cli import options
 from embedway.cli.amounts import NONE, parse_alerts, parse_budgets, parse_limits, repeated
@@ -22,6 +20,8 @@ from embedway.config import settings as config
 from embedway.core.budget import Budget
 from embedway.core.errors import UnknownModel
 from embedway.core.keys import SCOPES
+from embedway.organization.budget_changes import BudgetChange
+from embedway.organization.rules import MAX_NAME_CHARACTERS, visible
 from embedway.routing.resolve import find
 
 ANY = "any"

@@ -6,10 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
-from embedway.admin.public_fields import public
-from embedway.admin.rules import MAX_GRACE_S
 from embedway.cli.acting import (
     Yes,
     acting,
@@ -28,6 +24,10 @@ from embedway.core.clock import now_ms
 from embedway.core.keys import Key
 from embedway.core.project import DEFAULT_PROJECT
 from embedway.ledger.rollups import DAY_MS
+from embedway.organization.actors import Actor
+from embedway.organization.public_fields import public
+from embedway.organization.rules import MAX_GRACE_S
+from embedway.organization.service import Acts
 
 ADMIN_FIELDS = {"name", "expires_days"}
 """The fields that an admin key may have."""

@@ -5,8 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from embedway.admin.actors import Actor
-from embedway.admin.acts import Acts
 from embedway.cli.acting import (
     Yes,
     acting,
@@ -23,6 +21,8 @@ from embedway.cli.fields import PROJECT, Changes, with_alerts, with_fields
 from embedway.cli.terminal import AsJson, out, print_json, print_record, print_table
 from embedway.core.clock import now_ms
 from embedway.core.project import Project
+from embedway.organization.actors import Actor
+from embedway.organization.service import Acts
 
 Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="The project, by its id or name.")]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 
-from embedway.auth import secret
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.resolved_name import AUTO
@@ -22,6 +21,7 @@ from embedway.config.settings import Loaded
 from embedway.config.stores import store_of
 from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
+from embedway.organization import key_secret
 from embedway.routing.resolve import find
 from embedway.serving.address import AddressError, base_url, bind
 from embedway.storage import database
@@ -83,7 +83,7 @@ def serve(
 
 def _first_key(store: Store) -> str | None:
     """The secret of a first key, if there has never been one."""
-    shown, key = secret.issue("first", pepper=store.pepper, now_ms=now_ms())
+    shown, key = key_secret.issue("first", pepper=store.pepper, now_ms=now_ms())
     return shown if store.keys.create_first(key) else None
 
 

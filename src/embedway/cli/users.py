@@ -5,8 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from embedway.admin.acts import Acts
-from embedway.admin.rules import end_user_id
 from embedway.cli.acting import OfProject, acting, every, record_json, spending, time
 from embedway.cli.amounts import shown
 from embedway.cli.fields import END_USER, Changes, with_alerts, with_fields
@@ -23,6 +21,8 @@ from embedway.cli.terminal import (
 from embedway.core.errors import InvalidRequest, NotFound
 from embedway.core.project import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
+from embedway.organization.rules import end_user_id
+from embedway.organization.service import Acts
 
 
 def _check_id(id: str) -> str:

@@ -11,8 +11,8 @@ from embedway.core.keys import Caller
 from embedway.core.limit import Limit
 from embedway.core.project import EndUser
 from embedway.core.subject import Subject
+from embedway.organization.directory import SqlDirectory
 from embedway.ratelimits.key import Meter
-from embedway.storage.directory import SqlDirectory
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):

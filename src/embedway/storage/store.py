@@ -8,13 +8,13 @@ import msgspec
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
+from embedway.organization.directory import SqlDirectory
+from embedway.organization.keys import SqlKeys
 from embedway.spaces.store import SqlSpaces
 from embedway.storage import database
 from embedway.storage import pepper as peppers
 from embedway.storage.availability import Availability
 from embedway.storage.database import DatabaseError
-from embedway.storage.directory import SqlDirectory
-from embedway.storage.keys import SqlKeys
 from embedway.storage.sqlite import Durability
 
 FILE = "embedway.db"

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Engine, select
 
-from embedway.core.audit import Act
 from embedway.core.keys import Key
 from embedway.core.page import Page
+from embedway.organization.audit_event import Act
+from embedway.organization.audit_store import LOCK, Audit
 from embedway.storage import pages, records
-from embedway.storage.audit import LOCK, Audit
 from embedway.storage.database import writing
 from embedway.storage.tables import keys
 

@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, Connection, Engine, select
 
 from embedway.core.keys import Held
 from embedway.core.project import EndUser, Project
+from embedway.organization.end_users import EndUsers
+from embedway.organization.keys import Keys
 from embedway.storage import records
 from embedway.storage.availability import Availability
-from embedway.storage.end_users import EndUsers
-from embedway.storage.keys import Keys
 from embedway.storage.tables import end_users, keys, projects
 from embedway.storage.threads import QueryThreads
 

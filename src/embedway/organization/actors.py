@@ -11,7 +11,7 @@ import structlog
 
 from embedway.core.errors import Forbidden, NotFound, quoted
 from embedway.core.keys import Caller, Key
-from embedway.storage.organisation import Organisation
+from embedway.organization.transaction import Organisation
 
 _log = structlog.get_logger("embedway.admin")
 

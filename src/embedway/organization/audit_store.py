@@ -5,8 +5,8 @@ from collections.abc import Collection
 import msgspec
 from sqlalchemy import ColumnElement, Connection, func, insert, select
 
-from embedway.core.audit import Act
 from embedway.core.page import Page
+from embedway.organization.audit_event import Act
 from embedway.storage import pages, records
 from embedway.storage.tables import audit
 

@@ -7,11 +7,11 @@ from typing import Self
 import msgspec
 from sqlalchemy import Connection, Engine
 
-from embedway.storage.audit import LOCK, Audit
+from embedway.organization.audit_store import LOCK, Audit
+from embedway.organization.end_users import EndUsers
+from embedway.organization.keys import Keys
+from embedway.organization.projects import Projects
 from embedway.storage.database import writing
-from embedway.storage.end_users import EndUsers
-from embedway.storage.keys import Keys
-from embedway.storage.projects import Projects
 
 
 class Organisation(msgspec.Struct, frozen=True):

@@ -12,23 +12,22 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Engine
 
-from embedway.admin import actors, rules
-from embedway.admin.actors import Actor, not_found, require_admin
-from embedway.admin.budget_changes import completed
-from embedway.admin.journal import Journal
-from embedway.admin.public_fields import public
-from embedway.auth import rights, secret
 from embedway.budgets.status import states
-from embedway.core.audit import Act, Action
 from embedway.core.budget import BudgetState
 from embedway.core.errors import Forbidden, InvalidRequest, NotFound, quoted
 from embedway.core.keys import USUAL_SCOPES, Key, Scope
 from embedway.core.page import Page
 from embedway.core.project import DEFAULT_PROJECT, EndUser, Project
 from embedway.core.subject import Subject
-from embedway.storage.audit import Wanted
-from embedway.storage.keys import Which
-from embedway.storage.organisation import Organisation, changing, reading
+from embedway.organization import actors, issuing, key_secret, rules
+from embedway.organization.actors import Actor, not_found, require_admin
+from embedway.organization.audit_event import Act, Action
+from embedway.organization.audit_log import Journal
+from embedway.organization.audit_store import Wanted
+from embedway.organization.budget_changes import completed
+from embedway.organization.keys import Which
+from embedway.organization.public_fields import public
+from embedway.organization.transaction import Organisation, changing, reading
 
 Changes = Mapping[str, Any]
 """Fields of a `Project`, `Key` or `EndUser`, with the values they are to have."""
@@ -154,7 +153,7 @@ class Acts:
                 fields["scopes"] = _usual_scopes(issuer)
             if project_id is not None:
                 _active(_project(all, project_id))
-            shown_once, key = secret.issue(
+            shown_once, key = key_secret.issue(
                 fields.pop("name"),
                 pepper=self._pepper,
                 now_ms=journal.at_ms,
@@ -169,7 +168,7 @@ class Acts:
                     param="expires_at",
                 )
             if issuer:
-                rights.check_issued(key, issuer)
+                issuing.check_issued(key, issuer)
             all.keys.add(rules.key(key))
             journal.created("api_key.created", key)
         return shown_once, key
@@ -231,7 +230,7 @@ class Acts:
                 issuer = all.keys.get(after.issued_by)
                 if issuer is None:
                     raise not_found("key", after.issued_by)
-                rights.check_issued(after, issuer)
+                issuing.check_issued(after, issuer)
             if after != before:
                 all.keys.replace(after)
                 journal.updated("api_key.updated", before, after)
@@ -246,7 +245,7 @@ class Acts:
         """
         with self._changing(actor) as (all, journal):
             key = _working(self._key(all, actor, id, project_id), journal.at_ms)
-            shown_once, rotated = secret.rotate(
+            shown_once, rotated = key_secret.rotate(
                 key, pepper=self._pepper, now_ms=journal.at_ms, grace_ms=grace_ms
             )
             all.keys.replace(rotated)

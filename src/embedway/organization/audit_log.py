@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 
-from embedway.admin.actors import Actor
-from embedway.admin.public_fields import public
-from embedway.core.audit import Act, Action
 from embedway.core.keys import Key
 from embedway.core.project import EndUser, Project
+from embedway.organization.actors import Actor
+from embedway.organization.audit_event import Act, Action
+from embedway.organization.public_fields import public
+from embedway.organization.transaction import Organisation
 from embedway.storage import records
-from embedway.storage.organisation import Organisation
 
 _UNSAID = frozenset(("id", "project_id", "digest", "hint", "created_ms"))
 """Of what is created: it is said already, or must not be."""
