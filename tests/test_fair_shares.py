@@ -17,7 +17,7 @@ from raw_http import CLOSES_WITHIN_S, Wire, body, gauge, until
 from embedway.admin import control
 from embedway.admin.tokens import OAUTH_PATH
 from embedway.api.admission import MAX_ANONYMOUS, Admission, Ticket
-from embedway.auth.authenticate import Authenticator
+from embedway.auth.authenticator import Authenticator
 from embedway.core import clock
 from embedway.core.errors import InvalidKey, Overloaded
 from embedway.core.keys import Caller

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from outside_issuer import AUDIENCE, NOW_S, OutsideIssuer, Signer, b64, hs256, raw
 from sqlalchemy import update
 
-from embedway.auth import compact, jwks
-from embedway.auth.authenticate import Authenticator
+from embedway.auth import compact, issuer_keys
+from embedway.auth.authenticator import Authenticator
 from embedway.auth.issuers import Issuer, Issuers
 from embedway.auth.tokens import Tokens
 from embedway.config.issuers import hosts_of, issuers_of
@@ -411,14 +411,14 @@ def test_keys_are_rotated(rig: Rig):
 
     async def each() -> None:
         await rig.get(RSA.token(rig.outside.claims(jti="1")))
-        rig.time_s = jwks.AGAIN_S
+        rig.time_s = issuer_keys.AGAIN_S
         rig.outside.signers = [new]
         await rig.get(new.token(rig.outside.claims()))
         with pytest.raises(InvalidKey, match="does not have"):
             await rig.get(RSA.token(rig.outside.claims(jti="2")))
         # As it was, by age alone: the first who comes starts the refresh, and does not wait for it.
         rig.outside.signers = [RSA]
-        rig.time_s += jwks.REFRESH_S
+        rig.time_s += issuer_keys.REFRESH_S
         await rig.get(new.token(rig.outside.claims(jti="3")))
         while len(rig.outside.asked) < 6 or len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(0.01)
@@ -433,7 +433,7 @@ def test_unknown_keys_do_not_hammer_the_issuer(rig: Rig):
 
     async def each() -> None:
         await rig.get(RSA.token(rig.outside.claims()))
-        for moment in (0.0, 1.0, jwks.AGAIN_S, jwks.AGAIN_S + 1):
+        for moment in (0.0, 1.0, issuer_keys.AGAIN_S, issuer_keys.AGAIN_S + 1):
             rig.time_s = moment
             made_up = [RSA.token(rig.outside.claims(), kid=f"{moment}-{n}") for n in range(20)]
             found = await asyncio.gather(*map(rig.get, made_up), return_exceptions=True)
@@ -448,11 +448,13 @@ def test_many_wait_for_one_fetch(rig: Rig):
     """Tokens that come before there are keys share one fetch; too many at once are told to wait."""
 
     async def each() -> list:
-        tokens = [RSA.token(rig.outside.claims(jti=str(n))) for n in range(jwks.MAX_WAITING + 5)]
+        tokens = [
+            RSA.token(rig.outside.claims(jti=str(n))) for n in range(issuer_keys.MAX_WAITING + 5)
+        ]
         return await asyncio.gather(*map(rig.get, tokens), return_exceptions=True)
 
     found = asyncio.run(each())
-    assert sum(isinstance(each, Caller) for each in found) == jwks.MAX_WAITING
+    assert sum(isinstance(each, Caller) for each in found) == issuer_keys.MAX_WAITING
     assert sum(isinstance(each, StorageUnavailable) for each in found) == 5
     assert rig.outside.asked.count("/keys") == 1
 
@@ -471,16 +473,16 @@ def test_an_issuer_that_is_away(rig: Rig):
             await rig.get(RSA.token(rig.outside.claims(jti="2")))
         assert len(rig.outside.asked) == asked
         rig.outside.answers = {}
-        rig.time_s = jwks.FIRST_AGAIN_S
+        rig.time_s = issuer_keys.FIRST_AGAIN_S
         await rig.get(RSA.token(rig.outside.claims(jti="3")))
         rig.outside.answers = down
-        rig.time_s = jwks.KEPT_S
+        rig.time_s = issuer_keys.KEPT_S
         with structlog.testing.capture_logs() as logs:
             await rig.get(RSA.token(rig.outside.claims(jti="4")))
             while len(asyncio.all_tasks()) > 1:
                 await asyncio.sleep(0.01)
         assert [each["event"] for each in logs] == ["issuer's keys not fetched"]
-        rig.time_s += jwks.FIRST_AGAIN_S + 1
+        rig.time_s += issuer_keys.FIRST_AGAIN_S + 1
         with pytest.raises(StorageUnavailable):
             await rig.get(RSA.token(rig.outside.claims(jti="5")))
 

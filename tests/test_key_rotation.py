@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from test_organisation import ADMIN, NOW_MS, PEPPER, House
 
 from embedway.auth import exchange
-from embedway.auth.authenticate import Authenticator
+from embedway.auth.authenticator import Authenticator
 from embedway.auth.exchange import Wanted
 from embedway.auth.tokens import AUDIENCE, Tokens
 from embedway.core.budget import Budget

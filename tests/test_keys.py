@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from raw_http import Wire, until
 
 from embedway.auth import rights
-from embedway.auth.authenticate import Authenticator
+from embedway.auth.authenticator import Authenticator
 from embedway.catalog.deployment import Served
 from embedway.catalog.model import Deployment, Model
 from embedway.core.errors import Forbidden, InvalidKey

@@ -22,7 +22,7 @@ from conftest import Minilm
 from outside_issuer import b64, hs256, raw
 
 from embedway.api.embeddings import DOORS
-from embedway.auth.authenticate import Authenticator
+from embedway.auth.authenticator import Authenticator
 from embedway.core import clock
 from embedway.core.errors import InvalidKey
 from embedway.organization import key_secret

@@ -29,7 +29,7 @@ from embedway.admin import errors, organization
 from embedway.admin.amounts import WireBudget
 from embedway.api.admission import Admission
 from embedway.api.body_gate import BodyGate
-from embedway.auth.authenticate import Authenticator
+from embedway.auth.authenticator import Authenticator
 from embedway.cli import amounts
 from embedway.core.budget import MAX_NANO_USD, Budget, BudgetPer
 from embedway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound

@@ -15,7 +15,7 @@ from raw_http import until
 from sqlalchemy import insert, update
 
 from embedway.auth import exchange
-from embedway.auth.authenticate import Authenticator
+from embedway.auth.authenticator import Authenticator
 from embedway.auth.exchange import Wanted
 from embedway.auth.tokens import Tokens
 from embedway.core import clock

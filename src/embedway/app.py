@@ -21,7 +21,7 @@ from embedway.api.body_gate import BodyGate
 from embedway.api.client import BodyLimits
 from embedway.api.cors import Cors
 from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
-from embedway.auth.authenticate import Authenticator
+from embedway.auth.authenticator import Authenticator
 from embedway.auth.issuers import Issuers
 from embedway.auth.tokens import Tokens
 from embedway.budgets.enforcer import Budgets

@@ -19,7 +19,7 @@ from embedway.admin import organization as routes_of
 from embedway.admin.cards import Cards
 from embedway.admin.sent_once import sent_once
 from embedway.auth import rights
-from embedway.auth.authenticate import Authenticator
+from embedway.auth.authenticator import Authenticator
 from embedway.auth.tokens import Tokens
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Caller

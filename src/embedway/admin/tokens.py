@@ -17,7 +17,7 @@ from embedway.admin.amounts import Body
 from embedway.admin.errors import read_json
 from embedway.admin.sent_once import refuse_repeated
 from embedway.auth import exchange
-from embedway.auth.authenticate import Authenticator
+from embedway.auth.authenticator import Authenticator
 from embedway.auth.tokens import Tokens
 from embedway.core.errors import InvalidKey, InvalidRequest, shown
 from embedway.core.keys import Caller

@@ -17,7 +17,7 @@ from embedway.api.admission import Admission, Ticket
 from embedway.api.asgi import Headers, Receive, Scope, Send
 from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft, Reply, refusal_of
 from embedway.auth import rights
-from embedway.auth.authenticate import Authenticator
+from embedway.auth.authenticator import Authenticator
 from embedway.catalog.deployment import Served
 from embedway.catalog.lifetimes import Lifetimes, Today
 from embedway.core import ids, money

@@ -12,7 +12,7 @@ import msgspec
 from embedway.auth import claims
 from embedway.auth.claims import Lifetime
 from embedway.auth.compact import CURE, Token
-from embedway.auth.jwks import Fetch, KeySet
+from embedway.auth.issuer_keys import Fetch, KeySet
 from embedway.auth.public_keys import MAX_KID_CHARACTERS
 from embedway.core.errors import Forbidden, InvalidKey
 from embedway.core.keys import Scope
