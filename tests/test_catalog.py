@@ -16,7 +16,7 @@ from embedway.catalog.deployment import Served
 from embedway.catalog.model import Deployment, Model
 from embedway.config import providers
 from embedway.core.errors import UnknownModel
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import ROWS
 from embedway.routing import resolve
 

@@ -14,7 +14,7 @@ from embedway.catalog.check import Finding, findings
 from embedway.catalog.deployment import Served
 from embedway.catalog.model import Deployment, Model
 from embedway.config import providers
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import ROWS
 
 TODAY = date(2026, 9, 1)

@@ -30,8 +30,8 @@ from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall, Reply
 from embedway.http.client import Http
 from embedway.providers.aws import SigV4
-from embedway.providers.declared import Declared
 from embedway.providers.google import GoogleToken
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import ROWS
 
 ID = "AKIAIOSFODNN7EXAMPLE"

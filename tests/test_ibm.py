@@ -11,8 +11,8 @@ from aiohttp.test_utils import TestServer
 
 from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall
-from embedway.providers.declared import Declared
 from embedway.providers.ibm import IamToken
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import ROWS
 
 KEY = "very-secret-key"

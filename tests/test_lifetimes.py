@@ -18,7 +18,7 @@ from embedway.catalog.lifetimes import Lifetimes, is_retired
 from embedway.catalog.model import Deployment, Model
 from embedway.config import providers
 from embedway.core import clock as wall
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import ROWS
 from embedway.wire.lifetime_headers import lifetime_headers
 

@@ -15,7 +15,7 @@ from conftest import Gateway
 from embedway.core.provider_error import ProviderError
 from embedway.http.client import Http
 from embedway.providers import local_servers
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import ROWS
 
 OWN = [row for row in ROWS.values() if row.own_server]

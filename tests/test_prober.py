@@ -14,7 +14,7 @@ from embedway.catalog.model import Deployment, Model
 from embedway.catalog.policy import Canaries, Policy
 from embedway.core.provider_error import ProviderError
 from embedway.providers import provider
-from embedway.providers.declared import Declared, fingerprints
+from embedway.providers.provider_config import Declared, fingerprints
 from embedway.providers.registry import ROWS
 from embedway.spaces.canaries import CANARIES
 from embedway.spaces.membership import Membership, Spaces

@@ -15,7 +15,7 @@ from embedway.config import providers
 from embedway.config.exposed import exposed
 from embedway.config.settings import ConfigError, Loaded, Settings
 from embedway.providers.adapter import Address, Row
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import ROWS
 from embedway.testing import Upstream
 

@@ -18,8 +18,8 @@ from embedway.http.call import HttpCall, Reply
 from embedway.http.client import Transport
 from embedway.providers import provider
 from embedway.providers.credentials import Credentials, Keys
-from embedway.providers.declared import Declared
 from embedway.providers.provider import Provider
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import ROWS
 
 VARIABLES = {"project_id": "p", "account_id": "a", "project": "p", "region": "eu-west-1"}

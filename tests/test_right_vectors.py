@@ -20,7 +20,7 @@ from embedway.config.providers import enabled
 from embedway.config.settings import ConfigError, Loaded, Settings
 from embedway.core import vectors
 from embedway.core.provider_error import ProviderError
-from embedway.providers.declared import fingerprints
+from embedway.providers.provider_config import fingerprints
 from embedway.spaces.canaries import CANARIES
 from embedway.testing import (
     Call,

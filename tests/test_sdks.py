@@ -28,8 +28,8 @@ from recording import Answer, Recorded, recording
 
 from embedway.core.batch import Batch, Result
 from embedway.providers.adapter import Row
-from embedway.providers.declared import Declared
 from embedway.providers.provider import build
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import ROWS
 
 KEY = "key-of-the-gateway"

@@ -14,7 +14,7 @@ from test_protocols import MODELS, VARIABLES, account, base_url
 from embedway.catalog.deployment import Served
 from embedway.catalog.model import Deployment, Model
 from embedway.cli.verification import Finding, Verification
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import ROWS
 from embedway.testing import Reply, Upstream, space
 from embedway.testing.misbehaviour import Misbehaviour

@@ -56,7 +56,7 @@ from embedway.observe.refusals import RefusalCounts
 from embedway.organization.service import Acts
 from embedway.pipeline.embed import Embedder
 from embedway.providers import local_servers
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.ratelimits.limiter import Limiter
 from embedway.ratelimits.memory import MemoryLimiter
 from embedway.ratelimits.shared import SharedLimiter

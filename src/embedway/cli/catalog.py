@@ -18,7 +18,7 @@ from embedway.config import settings as config
 from embedway.config.catalogs import in_use
 from embedway.config.providers import enabled, offers
 from embedway.core import clock
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import rows
 
 commands = typer.Typer(no_args_is_help=True, help="Check and update what is known of models.")

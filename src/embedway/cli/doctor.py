@@ -30,7 +30,7 @@ from embedway.config.spaces import spaces_of
 from embedway.config.stores import revealed, store_of
 from embedway.core.clock import now_ms, today
 from embedway.local import weights
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.serving.address import AddressError, answers, base_url, bind, read
 from embedway.storage import database
 from embedway.storage.database import DatabaseError, NoDatabase

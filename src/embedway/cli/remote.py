@@ -26,7 +26,7 @@ from embedway.core.request import Truncate
 from embedway.core.vectors import Vectors
 from embedway.health.health import Healths
 from embedway.providers import provider
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.routing.abilities import refusal
 from embedway.routing.resolve import retired
 from embedway.sending.engine import EngineRegistry

@@ -34,7 +34,7 @@ from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.health.health import Healths
 from embedway.observe import logs
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.routing.resolve import find
 from embedway.spaces.membership import Spaces
 from embedway.spaces.proof import Proof

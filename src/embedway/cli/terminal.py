@@ -34,7 +34,7 @@ from embedway.config.settings import Loaded, Settings
 from embedway.config.stores import store_of
 from embedway.core.errors import MODELS_LISTED, EmbedwayError, Remedy
 from embedway.local import weights
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.storage import database
 from embedway.storage.store import Store
 

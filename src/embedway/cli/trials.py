@@ -22,7 +22,7 @@ from embedway.core.batch import Batch, Result
 from embedway.core.clock import today
 from embedway.core.errors import EmbedwayError
 from embedway.core.provider_error import ProviderError
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.routing.resolve import find
 
 TEXT = "The quick brown fox jumps over the lazy dog."

@@ -17,7 +17,7 @@ from embedway.core.provider_error import TRANSIENT, Kind, ProviderError
 from embedway.core.request import InputType
 from embedway.core.vectors import Vectors
 from embedway.providers import provider
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.spaces import canaries
 from embedway.tokenizing.cl100k import Cl100k
 

@@ -13,8 +13,8 @@ from embedway.local.engine import LocalEngine
 from embedway.local.openvino import OpenVinoEncoder
 from embedway.local.tokenizer import Tokenizer
 from embedway.providers import provider
-from embedway.providers.declared import Declared
 from embedway.providers.provider import Provider
+from embedway.providers.provider_config import Declared
 
 _log = structlog.get_logger("embedway.engines")
 

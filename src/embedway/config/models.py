@@ -21,7 +21,7 @@ from embedway.config.schema import ConfigError, Schema, read_section
 from embedway.config.settings import Settings
 from embedway.core import vectors
 from embedway.core.provider_error import ProviderError
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 
 MIN_CANARIES, MAX_CANARIES = 2, 64
 

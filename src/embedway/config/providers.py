@@ -18,7 +18,7 @@ from embedway.config.sections import ModelSettings, ProviderSettings
 from embedway.config.settings import Loaded
 from embedway.core.request import spelled
 from embedway.providers.adapter import DECIDED, Row
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import rows
 
 _OF_DEPLOYMENT = frozenset(Deployment.__struct_fields__)

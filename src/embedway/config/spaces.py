@@ -6,7 +6,7 @@ from embedway.catalog.catalog import Catalog
 from embedway.catalog.lifetimes import Lifetimes
 from embedway.config.settings import Settings
 from embedway.core import clock
-from embedway.providers.declared import Declared, fingerprints
+from embedway.providers.provider_config import Declared, fingerprints
 from embedway.spaces.membership import Spaces
 
 

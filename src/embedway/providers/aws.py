@@ -12,7 +12,7 @@ from typing import Any
 from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall, joined
 from embedway.providers.credentials import Keys
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.providers.refreshing import RefreshingCredential, Validity
 
 _SERVICE = "bedrock"

@@ -13,7 +13,7 @@ from yarl import URL
 from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall, Reply
 from embedway.http.client import Http
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.providers.refreshing import RefreshingCredential, Validity
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)

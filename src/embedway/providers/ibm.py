@@ -11,8 +11,8 @@ from embedway.core.provider_error import TRANSIENT, ProviderError
 from embedway.http.call import HttpCall
 from embedway.http.client import Http
 from embedway.providers import failures
-from embedway.providers.declared import Declared
 from embedway.providers.floats import parse
+from embedway.providers.provider_config import Declared
 from embedway.providers.refreshing import RefreshingCredential, Validity
 
 _GRANT = "urn:ibm:params:oauth:grant-type:apikey"

@@ -18,8 +18,8 @@ from embedway.http.client import Http, Transport
 from embedway.providers import failures
 from embedway.providers.adapter import Row
 from embedway.providers.credentials import Keys
-from embedway.providers.declared import Declared
 from embedway.providers.floats import malformed, parse
+from embedway.providers.provider_config import Declared
 from embedway.providers.registry import ROWS
 
 WITHIN_S = 0.5

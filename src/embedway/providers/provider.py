@@ -15,7 +15,7 @@ from embedway.http.client import Http, Transport
 from embedway.providers import credentials, waits
 from embedway.providers.adapter import Adapter
 from embedway.providers.credentials import Credentials
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.providers.secrets import Secrets
 
 _log = structlog.get_logger("embedway.providers")

@@ -22,7 +22,7 @@ from embedway import app
 from embedway.app import Gateway
 from embedway.config.settings import Settings
 from embedway.observe import streams
-from embedway.providers.declared import Declared
+from embedway.providers.provider_config import Declared
 from embedway.serving.address import BACKLOG, listen
 
 MAX_CONNECTIONS = 16_384
