@@ -34,8 +34,8 @@ from embedway.metering.meter import Meter
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.result import EmbedResult
 from embedway.ratelimits.memory import MemoryLimiter
-from embedway.routing.rank import Ranked
-from embedway.routing.router import Plan, Router
+from embedway.routing.plan import Plan, Ranked
+from embedway.routing.router import Router
 from embedway.sending.engine import EngineRegistry
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender

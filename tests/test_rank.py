@@ -18,7 +18,8 @@ from embedway.core.provider_error import Kind, ProviderError
 from embedway.core.request import Preference
 from embedway.health.health import MAX_IN_FLIGHT, Healths
 from embedway.routing import health, latency, rank
-from embedway.routing.rank import Ranked, ranked
+from embedway.routing.plan import Ranked
+from embedway.routing.rank import ranked
 
 PREFERENCES: tuple[Preference, ...] = get_args(Preference)
 MODEL = Model(id="m")

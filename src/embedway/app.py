@@ -13,7 +13,6 @@ from starlette.applications import Starlette
 
 from embedway.admin import control
 from embedway.admin import tokens as token_routes
-from embedway.admin.cards import Cards
 from embedway.admin.control import Organization
 from embedway.api.admission import Admission
 from embedway.api.asgi import Application, Receive, Scope, Send
@@ -60,6 +59,7 @@ from embedway.providers.provider_config import Declared
 from embedway.ratelimits.limiter import Limiter
 from embedway.ratelimits.memory import MemoryLimiter
 from embedway.ratelimits.shared import SharedLimiter
+from embedway.routing.model_listing import Cards
 from embedway.routing.router import Router
 from embedway.sending.engine import Engine, EngineRegistry
 from embedway.sending.outcome import CallEvents

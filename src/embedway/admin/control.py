@@ -16,7 +16,6 @@ from swagger_ui_bundle import swagger_ui_path
 import embedway
 from embedway.admin import errors, health, models, openapi, tokens, usage
 from embedway.admin import organization as routes_of
-from embedway.admin.cards import Cards
 from embedway.admin.sent_once import sent_once
 from embedway.auth import rights
 from embedway.auth.authenticator import Authenticator
@@ -26,6 +25,7 @@ from embedway.core.keys import Caller
 from embedway.ledger.reports import SqlUsage
 from embedway.observe.metrics import Metrics
 from embedway.organization.service import Acts
+from embedway.routing.model_listing import Cards
 
 
 class Organization(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,9 +5,9 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from embedway.admin.cards import Cards, DeploymentCard, HubCard, ModelCard
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Caller
+from embedway.routing.model_listing import Cards, DeploymentCard, HubCard, ModelCard
 
 PUBLIC_CACHE_S = 300
 

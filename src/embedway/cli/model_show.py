@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from embedway.admin.cards import DeploymentCard
 from embedway.cli.counted import counted
 from embedway.cli.source import SAMPLE, Source, Url, source
 from embedway.cli.terminal import AsJson, err, escape, fail, out, print_json, print_table
 from embedway.core.errors import EmbedwayError
 from embedway.core.request import Preference
+from embedway.routing.model_listing import DeploymentCard
 
 Places = dict[str, tuple[int | None, str]]
 """By deployment: when it would be asked, counted from 1, or None for not at all; and why."""

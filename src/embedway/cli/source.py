@@ -15,7 +15,6 @@ from urllib.request import ProxyHandler, Request, build_opener
 import msgspec
 import typer
 
-from embedway.admin.cards import DeploymentCard
 from embedway.catalog import catalog
 from embedway.cli.terminal import err, escape, fail, fetch_weights, load_store, reject
 from embedway.config import settings as config
@@ -25,6 +24,7 @@ from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
 from embedway.observe import logs
 from embedway.pipeline.dry_run import DryRun
+from embedway.routing.model_listing import DeploymentCard
 from embedway.serving.address import answers, base_url
 from embedway.wire.decode import decode
 

@@ -7,7 +7,8 @@ import msgspec
 from embedway.core import money
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import EmbedRequest
-from embedway.routing.router import Plan, Removed
+from embedway.routing.plan import Plan
+from embedway.routing.router import Removed
 from embedway.sending.attempt import Attempt
 
 

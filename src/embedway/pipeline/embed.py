@@ -28,8 +28,9 @@ from embedway.metering.billing import UsageContext
 from embedway.metering.meter import Meter, Reservation
 from embedway.pipeline.dry_run import DryRun, dry_run
 from embedway.pipeline.result import EmbedResult, build_result
-from embedway.routing.nobody import nobody
-from embedway.routing.router import Plan, Router
+from embedway.routing.no_candidates import nobody
+from embedway.routing.plan import Plan
+from embedway.routing.router import Router
 from embedway.sending.attempt import Attempt
 from embedway.sending.prepare import TokenCounts
 from embedway.sending.sender import Sender

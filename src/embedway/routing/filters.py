@@ -12,23 +12,11 @@ from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, InputType
 from embedway.routing import restrictions
 from embedway.routing.abilities import refusal
+from embedway.routing.plan import Removed
 from embedway.routing.resolve import retired
 
 Why = Callable[[Served], str | EmbedwayError | None]
 """Why a deployment is left out; None if it is not."""
-
-
-class Removed(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment that is not asked."""
-
-    served: Served
-    filter: str
-    """The field of the request, or the word, for what removed it."""
-    reason: str
-    error: EmbedwayError | None = None
-    """What the client is told if it was the only one."""
-    wait_s: float | None = None
-    """Until it may be asked, if that is all that is the matter."""
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):

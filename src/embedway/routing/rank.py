@@ -8,14 +8,12 @@ and whether to wait for somebody, is decided elsewhere.
 import math
 from collections.abc import Iterable, Sequence
 from random import Random
-from typing import Literal
-
-import msgspec
 
 from embedway.catalog.deployment import Served
 from embedway.catalog.policy import Policy
 from embedway.core.request import Preference
 from embedway.health.health import Health, Healths, Standing
+from embedway.routing.plan import Ranked
 
 ALIKE: dict[Preference, float] = {"cost": 1.0, "speed": 1.1, "balanced": 1.1}
 """Who is at most so many times worse than the best left is a tie with it."""
@@ -29,59 +27,6 @@ UNKNOWN_PRICE = 2.0
 """Times the dearest price known among the candidates."""
 
 _LAST: dict[Standing, int] = {"healthy": 0, "ejected": 1, "full": 1, "limited": 2}
-
-
-class Ranked(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate at its place, with the numbers that put it there."""
-
-    served: Served
-    latency_s: float
-    """Estimated for this batch."""
-    standing: Standing = "healthy"
-    wait_s: float = 0.0
-    """Until it may be asked."""
-    by: Preference | Literal["alone", "order", "weight", "explored", "named"] = "alone"
-    """What decided its place, if it may be asked now."""
-    price_ratio: float = 1.0
-    time_ratio: float = 1.0
-    """To the best of the candidates."""
-
-    @property
-    def reason(self) -> str:
-        """Why it has its place, for people."""
-        match self.standing:
-            case "ejected":
-                return f"ejected after failures, for {self.wait_s:.1f} s more"
-            case "limited":
-                return f"rate-limited, for {self.wait_s:.1f} s more"
-            case "full":
-                return f"no room, for about {self.wait_s:.1f} s more"
-            case "healthy":
-                return self._preferred()
-
-    def _preferred(self) -> str:
-        best = self.price_ratio == 1 if self.by == "cost" else self.time_ratio == 1
-        match self.by:
-            case "cost":
-                price = self.served.deployment.price_per_mtok_usd
-                said = "price unknown" if price is None else f"{price:f} USD per million tokens"
-                said = f"cheapest: {said}" if best and price is not None else said
-            case "speed":
-                said = f"about {self.latency_s * 1000:.0f} ms for this batch"
-                said = f"fastest: {said}" if best else said
-            case "balanced":
-                said = f"balanced: {self.price_ratio:.1f} x price, {self.time_ratio:.1f} x time"
-            case "alone":
-                said = "the only candidate"
-            case "order":
-                said = "order of embedway.toml"
-            case "weight":
-                said = "weight 0 in embedway.toml: after everybody else"
-            case "named":
-                return "in the order in which the alias names them"
-            case "explored":
-                said = "asked first now and then, to learn how fast it is"
-        return said
 
 
 class _Candidate:

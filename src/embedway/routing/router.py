@@ -21,30 +21,15 @@ from embedway.core.request import EmbedRequest, InputType
 from embedway.core.space_id import SpaceId
 from embedway.health.health import Healths
 from embedway.routing import filters
-from embedway.routing.filters import Asking, Removed
-from embedway.routing.nobody import QUARANTINE, SPACE
-from embedway.routing.rank import Ranked, ranked
+from embedway.routing.filters import Asking
+from embedway.routing.no_candidates import QUARANTINE, SPACE
+from embedway.routing.plan import Plan, Ranked, Removed
+from embedway.routing.rank import ranked
 from embedway.routing.resolve import find
 from embedway.spaces.membership import Spaces
 
 CHARACTERS_PER_TOKEN = 4
 """To tell a large batch from a small one before it is counted."""
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is asked for a request."""
-
-    space: SpaceId
-    """That the name means."""
-    revisions: Mapping[str, str]
-    """By model id, the revision of that space for this model's deployments."""
-    ranked: Sequence[Ranked]
-    """The best first, all of that space."""
-    unproven: Sequence[Removed]
-    """They would be among them, if it were proven that they are of that space."""
-    due: Sequence[Served]
-    """Of all there are, those whose proof should be renewed or looked for."""
-    removed: Sequence[Removed]
 
 
 class Router:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from embedway.core.errors import EmbedwayError, InvalidRequest, RateLimited, UpstreamFailed
 from embedway.core.request import EmbedRequest
-from embedway.routing.filters import Removed
+from embedway.routing.plan import Removed
 
 SPACE = "space"
 """What removes a deployment whose vectors are of another space."""
