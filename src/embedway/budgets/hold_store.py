@@ -19,8 +19,8 @@ from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
 from embedway.storage.availability import Availability
 from embedway.storage.database import writing
+from embedway.storage.query_threads import QueryThreads
 from embedway.storage.tables import budget_alerts, holds
-from embedway.storage.threads import QueryThreads
 
 HOLD_MS = 60_000
 """For how long a hold counts that is not renewed."""

@@ -24,8 +24,8 @@ from embedway.ledger.commits import (
 )
 from embedway.ledger.sqlite_writer import SqliteCommits
 from embedway.storage.availability import Availability
+from embedway.storage.query_threads import WAIT_S, QueryThreads
 from embedway.storage.tables import installation
-from embedway.storage.threads import WAIT_S, QueryThreads
 
 MAX_GROUP_ROWS = 1_000
 MAX_WAITING_ROWS = 20_000

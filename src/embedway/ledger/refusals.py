@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from embedway.core.refusals import Refusal
 from embedway.storage.availability import Availability
-from embedway.storage.threads import QueryThreads
+from embedway.storage.query_threads import QueryThreads
 
 # Understood by SQLite and Postgres alike.
 _ADD = text(

@@ -12,8 +12,8 @@ from embedway.organization.end_users import EndUsers
 from embedway.organization.keys import Keys
 from embedway.storage import records
 from embedway.storage.availability import Availability
+from embedway.storage.query_threads import QueryThreads
 from embedway.storage.tables import end_users, keys, projects
-from embedway.storage.threads import QueryThreads
 
 Found = TypeVar("Found")
 

@@ -11,8 +11,8 @@ from embedway.core.request import InputType
 from embedway.spaces.proof import Proof, Reference, ReferenceKey
 from embedway.storage import database
 from embedway.storage.availability import Availability
+from embedway.storage.query_threads import QueryThreads
 from embedway.storage.tables import space_proofs, space_references
-from embedway.storage.threads import QueryThreads
 
 Told = TypeVar("Told")
 
