@@ -17,7 +17,7 @@ from embedway.admin.control import Organization
 from embedway.api.admission import Admission
 from embedway.api.asgi import Application, Receive, Scope, Send
 from embedway.api.body_gate import BodyGate
-from embedway.api.client import BodyLimits
+from embedway.api.connection import BodyLimits
 from embedway.api.cors import Cors
 from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
 from embedway.auth.authenticator import Authenticator

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from embedway.api.admission import Admission, Ticket
 from embedway.api.asgi import Application, Message, Receive, Scope, Send
-from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft, refusal_of
+from embedway.api.connection import BodyLimits, BrokenBody, Client, ClientLeft, refusal_of
 from embedway.auth.authenticator import Authenticator
 from embedway.core.errors import EmbedwayError, InvalidRequest
 

@@ -15,7 +15,14 @@ import structlog
 
 from embedway.api.admission import Admission, Ticket
 from embedway.api.asgi import Headers, Receive, Scope, Send
-from embedway.api.client import BodyLimits, BrokenBody, Client, ClientLeft, Reply, refusal_of
+from embedway.api.connection import (
+    BodyLimits,
+    BrokenBody,
+    Client,
+    ClientLeft,
+    Reply,
+    refusal_of,
+)
 from embedway.auth import rights
 from embedway.auth.authenticator import Authenticator
 from embedway.catalog.deployment import Served

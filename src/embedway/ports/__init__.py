@@ -1,1 +1,0 @@
-"""The Protocols between policies and the world."""
