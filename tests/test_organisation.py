@@ -30,7 +30,7 @@ from embedway.admin.amounts import WireBudget
 from embedway.api.admission import Admission
 from embedway.api.body_gate import BodyGate
 from embedway.auth.authenticator import Authenticator
-from embedway.cli import amounts
+from embedway.cli import limits_and_budgets
 from embedway.core.budget import MAX_NANO_USD, Budget, BudgetPer
 from embedway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound
 from embedway.core.keys import SCOPES, USUAL_SCOPES, Caller, Key, Scope
@@ -1059,14 +1059,14 @@ budgets = st.builds(
 @given(limits)
 def test_limits_are_typed_as_they_are_shown(limit: Limit) -> None:
     """What is shown of a limit, typed again, is that limit."""
-    assert amounts.limit(amounts.shown_limit(limit)) == limit
+    assert limits_and_budgets.limit(limits_and_budgets.shown_limit(limit)) == limit
 
 
 @given(budgets)
 def test_budgets_are_typed_as_they_are_shown(budget: Budget) -> None:
     """What is shown of a budget, typed or sent again, is that budget, to the nano-dollar."""
-    shown = amounts.shown_budget(budget)
-    assert amounts.budget(shown) == budget
+    shown = limits_and_budgets.shown_budget(budget)
+    assert limits_and_budgets.budget(shown) == budget
     sent = WireBudget.model_validate({"amount_usd": shown.partition("/")[0], "per": budget.per})
     assert sent.amount_usd == Decimal(budget.amount_nano_usd).scaleb(-9)
 
@@ -1082,8 +1082,8 @@ def test_budgets_as_numbers(nano: int) -> None:
 def test_other_text_is_no_amount(text: str) -> None:
     """Whatever else is typed is refused with the form to type, or is an amount in its own form."""
     for parse, shown, form in (
-        (amounts.limit, amounts.shown_limit, "requests=600/minute"),
-        (amounts.budget, amounts.shown_budget, "25/month"),
+        (limits_and_budgets.limit, limits_and_budgets.shown_limit, "requests=600/minute"),
+        (limits_and_budgets.budget, limits_and_budgets.shown_budget, "25/month"),
     ):
         parsed, told = None, ""
         try:

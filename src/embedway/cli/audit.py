@@ -7,7 +7,7 @@ import orjson
 import typer
 
 from embedway.cli import options
-from embedway.cli.acting import acting, time
+from embedway.cli.administration import acting, time
 from embedway.cli.terminal import AsJson, print_table, reject
 from embedway.organization.audit_event import ACTIONS
 from embedway.organization.audit_store import Wanted

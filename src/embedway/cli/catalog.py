@@ -12,7 +12,7 @@ from embedway.catalog.catalog import LOCAL
 from embedway.catalog.check import LEVELS, findings
 from embedway.catalog.deployment import Served
 from embedway.cli import catalog_update
-from embedway.cli.counted import counted
+from embedway.cli.plural import counted
 from embedway.cli.terminal import AsJson, err, fail, print_table
 from embedway.config import settings as config
 from embedway.config.catalogs import in_use

@@ -17,8 +17,8 @@ from embedway.catalog import catalog, files
 from embedway.catalog.deployment import Served
 from embedway.catalog.files import CatalogFile, Change, FileError
 from embedway.catalog.lifetimes import is_retired
-from embedway.cli.acting import Yes, ask
-from embedway.cli.counted import counted
+from embedway.cli.administration import Yes, ask
+from embedway.cli.plural import counted
 from embedway.cli.terminal import (
     AsJson,
     err,

@@ -7,8 +7,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from sqlalchemy import Engine
 
-from embedway.cli.acting import Yes
-from embedway.cli.counted import counted
+from embedway.cli.administration import Yes
+from embedway.cli.plural import counted
 from embedway.cli.terminal import (
     AsJson,
     escape,

@@ -18,7 +18,7 @@ from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.deployment import Served
 from embedway.cli import notices
-from embedway.cli.counted import counted
+from embedway.cli.plural import counted
 from embedway.cli.terminal import AsJson, err, escape, load_providers, out, print_json, wheel_of
 from embedway.cli.trials import TOKENS, Trial, cost_usd, model_to_try, try_keys
 from embedway.config import catalogs

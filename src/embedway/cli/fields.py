@@ -14,7 +14,13 @@ import typer
 
 from embedway.catalog.catalog import LOCAL
 from embedway.cli import options
-from embedway.cli.amounts import NONE, parse_alerts, parse_budgets, parse_limits, repeated
+from embedway.cli.limits_and_budgets import (
+    NONE,
+    parse_alerts,
+    parse_budgets,
+    parse_limits,
+    repeated,
+)
 from embedway.cli.terminal import explain, fail, load_catalog, reject
 from embedway.config import settings as config
 from embedway.core.budget import Budget

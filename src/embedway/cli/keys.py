@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from embedway.cli.acting import (
+from embedway.cli.administration import (
     Yes,
     acting,
     ask,
@@ -16,9 +16,9 @@ from embedway.cli.acting import (
     spending,
     time,
 )
-from embedway.cli.amounts import shown
-from embedway.cli.counted import counted
 from embedway.cli.fields import KEY, KEY_UPDATE, Changes, with_alerts, with_fields
+from embedway.cli.limits_and_budgets import shown
+from embedway.cli.plural import counted
 from embedway.cli.terminal import AsJson, escape, out, print_json, print_record, print_table, reject
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key

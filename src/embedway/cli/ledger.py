@@ -8,9 +8,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from embedway.cli import options
-from embedway.cli.acting import Yes, acting, ask
-from embedway.cli.counted import are, counted
+from embedway.cli.administration import Yes, acting, ask
 from embedway.cli.options import as_typed
+from embedway.cli.plural import are, counted
 from embedway.cli.terminal import AsJson, escape, load_store, out, print_json, progress, reject
 from embedway.core.clock import now_ms
 from embedway.ledger import recount, retention

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from embedway.cli.counted import counted
-from embedway.cli.source import SAMPLE, Source, Url, source
+from embedway.cli.gateway_client import SAMPLE, Source, Url, source
+from embedway.cli.plural import counted
 from embedway.cli.terminal import AsJson, err, escape, fail, out, print_json, print_table
 from embedway.core.errors import EmbedwayError
 from embedway.core.request import Preference

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from embedway.cli.acting import (
+from embedway.cli.administration import (
     Yes,
     acting,
     ask,
@@ -15,9 +15,9 @@ from embedway.cli.acting import (
     spending,
     time,
 )
-from embedway.cli.amounts import shown, shown_alerts, shown_budget
-from embedway.cli.counted import counted
 from embedway.cli.fields import PROJECT, Changes, with_alerts, with_fields
+from embedway.cli.limits_and_budgets import shown, shown_alerts, shown_budget
+from embedway.cli.plural import counted
 from embedway.cli.terminal import AsJson, out, print_json, print_record, print_table
 from embedway.core.clock import now_ms
 from embedway.core.project import Project

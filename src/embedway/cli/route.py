@@ -8,9 +8,9 @@ import msgspec
 import typer
 
 from embedway.cli import options
-from embedway.cli.counted import counted
 from embedway.cli.embed import read_texts
-from embedway.cli.source import SAMPLE, Url, source
+from embedway.cli.gateway_client import SAMPLE, Url, source
+from embedway.cli.plural import counted
 from embedway.cli.terminal import AsJson, escape, fail, out, print_table
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import InputType, Preference

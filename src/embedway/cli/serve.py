@@ -12,7 +12,7 @@ from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.resolved_name import AUTO
 from embedway.cli import notices, options
-from embedway.cli.counted import counted
+from embedway.cli.plural import counted
 from embedway.cli.terminal import escape, fail, fetch_weights, out
 from embedway.config import settings as config
 from embedway.config.catalogs import InUse, in_use

@@ -11,7 +11,7 @@ import typer
 
 from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.deployment import Served
-from embedway.cli.acting import time as shown_time
+from embedway.cli.administration import time as shown_time
 from embedway.cli.terminal import (
     AsJson,
     err,

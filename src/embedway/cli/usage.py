@@ -11,10 +11,10 @@ import typer
 from rich.progress import Progress
 
 from embedway.cli import exports, options, sums
-from embedway.cli.acting import acting
-from embedway.cli.counted import are
+from embedway.cli.administration import acting
 from embedway.cli.exports import Kind
 from embedway.cli.options import as_typed, is_unicode
+from embedway.cli.plural import are
 from embedway.cli.sums import DIMENSIONS, MONEY, WIDTHS, ReportRequest
 from embedway.cli.terminal import AsJson, load_store, out, progress, reject
 from embedway.ledger import query as report

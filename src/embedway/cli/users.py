@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from embedway.cli.acting import OfProject, acting, every, record_json, spending, time
-from embedway.cli.amounts import shown
+from embedway.cli.administration import OfProject, acting, every, record_json, spending, time
 from embedway.cli.fields import END_USER, Changes, with_alerts, with_fields
+from embedway.cli.limits_and_budgets import shown
 from embedway.cli.terminal import (
     AsJson,
     escape,

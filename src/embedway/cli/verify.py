@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import typer
 
-from embedway.cli.acting import Yes, ask
+from embedway.cli.administration import Yes, ask
 from embedway.cli.terminal import AsJson, err, fail, print_table
 from embedway.cli.trials import ModelName, ProviderName, cost_usd, explain, provider_and_model
 from embedway.config import settings as config

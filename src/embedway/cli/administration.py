@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from embedway.admin.amounts import spending_cards
-from embedway.cli.amounts import shown_alerts, shown_budget
 from embedway.cli.fields import ANY
+from embedway.cli.limits_and_budgets import shown_alerts, shown_budget
 from embedway.cli.terminal import fail, load_store
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key
