@@ -6,12 +6,15 @@ from typing import Any
 
 import msgspec
 
-from embedway.catalog.model import _RETRIEVAL, LOCAL, Deployment, Model, digest
+from embedway.catalog.model import LOCAL, Deployment, Model, digest
 from embedway.core import money
 from embedway.core.batch import Abilities, clients_name
 from embedway.core.money import NanoUsd
 from embedway.core.request import InputType
 from embedway.core.space_id import SpaceId
+
+_RETRIEVAL: frozenset[InputType] = frozenset({"query", "document"})
+"""Input types whose vectors are compared with one another."""
 
 
 class Served(msgspec.Struct, frozen=True, dict=True):

@@ -15,9 +15,6 @@ LOCAL = "embedway"
 Quantisation = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "binary", "unknown"]
 UNQUANTISED: frozenset[Quantisation] = frozenset({"fp32", "bf16", "fp16"})
 
-_RETRIEVAL: frozenset[InputType] = frozenset({"query", "document"})
-"""Input types whose vectors are compared with one another."""
-
 
 class PackedFile(msgspec.Struct, frozen=True, array_like=True):
     """A file inside a wheel."""
