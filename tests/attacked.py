@@ -18,6 +18,7 @@ from sqlalchemy import select
 from embedway.core import clock
 from embedway.organization import key_secret as secrets
 from embedway.organization.actors import Actor
+from embedway.organization.keys import SqlKeys
 from embedway.organization.service import Acts
 from embedway.storage.store import Store, open_store
 from embedway.storage.tables import metadata, refusals
@@ -107,7 +108,7 @@ class House:
             project_id=self.mine.project,
             digest=secrets.digest(secret, pepper=self.store.pepper),
         )
-        self.store.keys.create(key)
+        SqlKeys(self.store.database).create(key)
         return key.id
 
     def embed(self, key: str | None, *, headers: Mapping[str, str] | None = None, **fields: Any):

@@ -26,6 +26,7 @@ from embedway.config.settings import Settings
 from embedway.core.clock import now_ms
 from embedway.local import weights
 from embedway.organization import key_secret
+from embedway.organization.keys import SqlKeys
 from embedway.providers.registry import ROWS
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
@@ -120,7 +121,7 @@ def first_key(env: dict[str, str]) -> str:
         pepper=env.get("EMBEDWAY_PEPPER"),
     )
     shown, key = key_secret.issue("tests", pepper=store.pepper, now_ms=now_ms())
-    store.keys.create(key)
+    SqlKeys(store.database).create(key)
     store.database.dispose()
     return shown
 

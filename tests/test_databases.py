@@ -27,6 +27,7 @@ from embedway.core.project import DEFAULT_PROJECT, EndUser, Project
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
 from embedway.organization import key_secret
 from embedway.organization.directory import SqlDirectory
+from embedway.organization.keys import SqlKeys
 from embedway.spaces.proof import Proof, Reference
 from embedway.spaces.store import SqlSpaces
 from embedway.storage import copying, database, pepper, records
@@ -487,7 +488,7 @@ def test_commands(postgres_url: str, tmp_path: Path) -> None:
     assert "is made" in run("db", "init")
     assert "up to date" in run("db", "upgrade")
     store = open_store(tmp_path / "data")
-    store.keys.create(key_secret.issue("a", pepper=store.pepper, now_ms=1)[1])
+    SqlKeys(store.database).create(key_secret.issue("a", pepper=store.pepper, now_ms=1)[1])
     store.database.dispose()
     assert "pending   0001_initial" in run("db", "status", DATABASE_URL=url)
     assert "those of the original" in run("db", "copy", "--to", "-", input=url)
@@ -496,7 +497,7 @@ def test_commands(postgres_url: str, tmp_path: Path) -> None:
     assert (status["pending"], status["rows"]["keys"]) == ([], 1)
     assert status["database"].startswith("postgresql://embedway:***@127.0.0.1:")
     moved = open_store(tmp_path / "data", database_url=url)
-    assert moved.keys.all() == store.keys.all()
+    assert SqlKeys(moved.database).all() == SqlKeys(store.database).all()
     for each in (moved, store):
         each.database.dispose()
     assert "Forgotten" in run("db", "repepper", "--yes", DATABASE_URL=url)

@@ -27,6 +27,7 @@ from embedway.observe.metrics import Metrics
 from embedway.organization import key_secret
 from embedway.organization.actors import Actor
 from embedway.organization.directory import SqlDirectory
+from embedway.organization.keys import SqlKeys
 from embedway.organization.service import Acts
 from embedway.storage.store import Store, open_store
 
@@ -371,7 +372,7 @@ def test_invented_keys_are_asked_for_together(house: House) -> None:
         # Nothing is remembered of a key that there is not: it works as soon as it is made.
         shown, made = key_secret.issue("k", pepper=house.store.pepper, now_ms=clock.now_ms())
         assert not await is_one(shown)
-        house.store.keys.create(made)
+        SqlKeys(house.store.database).create(made)
         assert await is_one(shown)
 
     asyncio.run(ask())

@@ -24,6 +24,7 @@ from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, StorageUn
 from embedway.core.keys import Caller
 from embedway.core.project import DEFAULT_PROJECT
 from embedway.http.fetch import fetch
+from embedway.organization.directory import SqlDirectory
 from embedway.storage import tables
 from embedway.storage.store import Store, open_store
 
@@ -53,7 +54,7 @@ class Rig:
             now_s=lambda: self.time_s,
         )
         self.authenticator = Authenticator(
-            store.directory,
+            SqlDirectory(store.database, availability=store.availability),
             pepper=PEPPER,
             now_ms=lambda: self.time_ms,
             tokens=Tokens(pepper=PEPPER),

@@ -28,6 +28,7 @@ from embedway.core.errors import Forbidden, InvalidKey
 from embedway.core.keys import SCOPES, Caller, Held, Key
 from embedway.core.project import Project
 from embedway.organization import issuing, key_secret
+from embedway.organization.directory import SqlDirectory
 from embedway.routing.restrictions import may_use
 from embedway.storage.store import open_store
 
@@ -95,7 +96,11 @@ def test_restricted_keys(tmp_path: Path):
     assert re.split(" {2,}", shown[1].strip())[-2:] == [", ".join(models), "openai, embedway"]
     assert shown[2].split()[-2:] == ["any", "any"]
     store = open_store(tmp_path / "data")
-    authenticator = Authenticator(store.directory, pepper=store.pepper, now_ms=lambda: 1)
+    authenticator = Authenticator(
+        SqlDirectory(store.database, availability=store.availability),
+        pepper=store.pepper,
+        now_ms=lambda: 1,
+    )
     bearer = f"Bearer {json.loads(made.stdout)['key']}".encode()
     caller = asyncio.run(authenticator.caller(bearer, None))
     (key,) = caller.keys

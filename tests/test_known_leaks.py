@@ -26,6 +26,7 @@ from servers import Postgres
 from embedway.core import clock
 from embedway.core.project import DEFAULT_PROJECT
 from embedway.organization import key_secret
+from embedway.organization.keys import SqlKeys
 from embedway.organization.service import Acts
 from embedway.storage.pepper import PEPPER_BYTES
 from embedway.storage.store import open_store
@@ -144,7 +145,7 @@ class Life:
     def fail(self) -> None:
         """Uses them otherwise, and whatever looks like one."""
         _, revoked = self.key()
-        [id] = [each.id for each in self.store.keys.all()][-1:]
+        [id] = [each.id for each in SqlKeys(self.store.database).all()][-1:]
         self.acts.revoke_key(ADMIN, id, project_id=DEFAULT_PROJECT)
         outside = raw({"alg": "HS256"}, {"iss": "x", "sub": "a", "exp": 4e9}, hs256(b"guess"))
         admin, key = self.secrets["an admin key"], self.secrets["a key"]

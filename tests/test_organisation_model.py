@@ -27,6 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from embedway.app import Gateway
 from embedway.organization import key_secret
+from embedway.organization.keys import SqlKeys
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
 
@@ -401,7 +402,7 @@ class World:
         self.admin, key = key_secret.issue(
             "admin", pepper=store.pepper, now_ms=START_MS, project_id=None, scopes=("admin",)
         )
-        store.keys.create(key)
+        SqlKeys(store.database).create(key)
         store.database.dispose()
         self.gateway: Gateway
         self.client: httpx.AsyncClient

@@ -26,6 +26,7 @@ from embedway.config.settings import ConfigError
 from embedway.core import clock
 from embedway.core.request import EmbedRequest
 from embedway.organization import key_secret
+from embedway.organization.keys import SqlKeys
 from embedway.spaces.canaries import CANARIES
 from embedway.storage.store import open_store
 from embedway.testing import Call, Item, Misbehaviour, Reply, Upstream, shortened, space
@@ -134,7 +135,7 @@ class World:
                 models=models,
                 providers=providers,
             )
-            self.store.keys.create(key)
+            SqlKeys(self.store.database).create(key)
             self._keys[models, providers] = shown
         return self._keys[models, providers]
 

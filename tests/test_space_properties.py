@@ -31,8 +31,10 @@ from embedway.core.money import as_usd
 from embedway.ledger.query import Query
 from embedway.ledger.reports import SqlUsage
 from embedway.organization import key_secret
+from embedway.organization.keys import SqlKeys
 from embedway.spaces.canaries import CANARIES
 from embedway.spaces.proof import Proof, Reference
+from embedway.spaces.store import SqlSpaces
 from embedway.storage.store import Store, open_store
 from embedway.testing import Item, Upstream, Vectors, noisy, other_pooling, scaled, shortened, space
 
@@ -210,7 +212,7 @@ class World:
 
     async def known(self) -> tuple[Sequence[Reference], Sequence[Proof]]:
         """What the gateway keeps of spaces."""
-        return await self.store.spaces.load()
+        return await SqlSpaces(self.store.database, availability=self.store.availability).load()
 
     async def ask(self, asked: Mapping[str, Any]) -> httpx.Response:
         """One request, and all that must be true of its answer."""
@@ -503,7 +505,7 @@ def drawn(data: st.DataObject, upstreams: list[Upstream], folder: Path) -> World
     }
     store = open_store(folder / "data")
     shown, key = key_secret.issue("tests", pepper=store.pepper, now_ms=now_ms())
-    store.keys.create(key)
+    SqlKeys(store.database).create(key)
     least = {each: values["models"].get(each, {}).get("min_cosine", 0.999) for each in MODELS}
     return World(folder, deployments, values, clock, store, shown, least, declared)
 

@@ -23,6 +23,7 @@ from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRe
 from embedway.core.keys import Caller
 from embedway.core.project import DEFAULT_PROJECT
 from embedway.organization import key_secret
+from embedway.organization.directory import SqlDirectory
 from embedway.storage import records, tables
 from embedway.storage.store import Store, open_store
 
@@ -44,7 +45,7 @@ class Rig:
     def forget(self) -> None:
         """Nothing is remembered, as after a moment."""
         self.authenticator = Authenticator(
-            self.store.directory,
+            SqlDirectory(self.store.database, availability=self.store.availability),
             pepper=self.store.pepper,
             now_ms=lambda: self.time_ms,
             tokens=self.tokens,

@@ -52,6 +52,7 @@ from embedway.metering.meter import Meter
 from embedway.observe import events, logs, streams
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
+from embedway.organization.directory import SqlDirectory
 from embedway.organization.service import Acts
 from embedway.pipeline.embed import Embedder
 from embedway.providers import local_servers
@@ -67,6 +68,7 @@ from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
 from embedway.spaces.membership import Spaces
 from embedway.spaces.prober import Prober
+from embedway.spaces.store import SqlSpaces
 from embedway.storage.store import Store
 from embedway.tokenizing.cl100k import Cl100k
 
@@ -162,7 +164,7 @@ async def running(
         prober = Prober(
             spaces=spaces,
             sender=sender,
-            store=store.spaces,
+            store=SqlSpaces(store.database, availability=store.availability),
             on_event=partial(events.log_space_event, metrics),
             record=partial(_record_probe, ledger),
         )
@@ -182,7 +184,7 @@ async def running(
             prober=prober,
             sender=sender,
             meter=Meter(
-                accounts=Accounts(store.directory),
+                accounts=Accounts(SqlDirectory(store.database, availability=store.availability)),
                 limiter=await _limiter(settings, metrics, parts, now_s=now_s),
                 budgets=budgets,
             ),
@@ -206,7 +208,11 @@ async def running(
         parts.push_async_callback(issuers.aclose)
         tokens = Tokens(pepper=store.pepper, audiences=settings.token_audiences)
         authenticator = Authenticator(
-            store.directory, pepper=store.pepper, now_ms=now_ms, tokens=tokens, issuers=issuers
+            SqlDirectory(store.database, availability=store.availability),
+            pepper=store.pepper,
+            now_ms=now_ms,
+            tokens=tokens,
+            issuers=issuers,
         )
         organization = Organization(
             acts=Acts(store.database, pepper=store.pepper, now_ms=now_ms),
@@ -239,7 +245,9 @@ async def running(
                 admission,
                 ledger,
                 engines,
-                keys=Lookups(store.directory.by_digest),
+                keys=Lookups(
+                    SqlDirectory(store.database, availability=store.availability).by_digest
+                ),
                 commits=Lookups(lambda _: ledger.try_commit()),
             ),
             doors=DOORS,

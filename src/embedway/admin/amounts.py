@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from embedway.core.budget import MAX_NANO_USD, BudgetPer, BudgetState
 from embedway.core.limit import MAX_AMOUNT, Limit, Of, Per
-from embedway.core.money import as_usd
 from embedway.organization.budget_changes import BudgetChange
+from embedway.organization.public_fields import public_spending
 from embedway.organization.rules import MAX_ALERTS, MAX_BUDGETS, MAX_LIMITS, MAX_NAMES
 
 MAX_USD = MAX_NANO_USD // 10**9
@@ -123,16 +123,7 @@ class SpendingCard(BaseModel):
 
 def spending_cards(states: Iterable[BudgetState]) -> list[SpendingCard]:
     """What is spent and left of budgets, as it is answered."""
-    return [
-        SpendingCard(
-            per=each.budget.per,
-            amount_usd=float(as_usd(each.budget.amount_nano_usd)),
-            spent_usd=float(as_usd(each.spent_nano_usd)),
-            left_usd=float(as_usd(each.left_nano_usd)),
-            resets_at=None if each.ends_ms is None else each.ends_ms // 1000,
-        )
-        for each in states
-    ]
+    return [SpendingCard(**each) for each in public_spending(states)]
 
 
 def _inside(value: Any) -> Any:

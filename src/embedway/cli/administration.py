@@ -8,7 +8,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from embedway.admin.amounts import spending_cards
 from embedway.cli.fields import ANY
 from embedway.cli.limits_and_budgets import shown_alerts, shown_budget
 from embedway.cli.terminal import fail, load_store
@@ -18,7 +17,7 @@ from embedway.core.money import as_usd
 from embedway.core.page import Page
 from embedway.core.project import EndUser, Project
 from embedway.organization.actors import Actor
-from embedway.organization.public_fields import public
+from embedway.organization.public_fields import public, public_spending
 from embedway.organization.service import Acts
 from embedway.storage import records
 
@@ -86,8 +85,8 @@ def spending(acts: Acts, record: Project | Key | EndUser) -> str:
 
 def record_json(acts: Acts, record: Project | Key | EndUser, **more: object) -> dict[str, Any]:
     """A record as the admin API answers it, with what is spent and left of its budgets."""
-    cards = [each.model_dump() for each in spending_cards(acts.spending(record))]
-    return public(records.row(record)) | more | {"spending": cards}
+    spent = public_spending(acts.spending(record))
+    return public(records.row(record)) | more | {"spending": spent}
 
 
 def joined(values: Sequence[str] | None) -> str:

@@ -30,8 +30,10 @@ from embedway.config.spaces import spaces_of
 from embedway.config.stores import revealed, store_of
 from embedway.core.clock import now_ms, today
 from embedway.local import weights
+from embedway.organization.keys import SqlKeys
 from embedway.providers.provider_config import Declared
 from embedway.serving.address import AddressError, answers, base_url, bind, read
+from embedway.spaces.store import SqlSpaces
 from embedway.storage import database
 from embedway.storage.database import DatabaseError, NoDatabase
 from embedway.storage.store import Store
@@ -183,7 +185,7 @@ def _data(place: _Place) -> Finding:
             f"{error.what} `embedway serve` makes it, or `embedway db init`. If a gateway has one "
             "already, run this in its folder, or with its settings."
         )
-    working = [key for key in store.keys.all() if key.state(now_ms()) == "active"]
+    working = [key for key in SqlKeys(store.database).all() if key.state(now_ms()) == "active"]
     return "ok", f"{database.shown(store.database)} opens; working keys: {len(working)}"
 
 
@@ -278,7 +280,7 @@ def _spaces(place: _Place) -> Finding:
     except NoDatabase:
         return "ok", "nothing has been proven yet"
     spaces, _ = spaces_of(place.settings, place.catalog, place.declared)
-    spaces.learn(*asyncio.run(store.spaces.load()))
+    spaces.learn(*asyncio.run(SqlSpaces(store.database, availability=store.availability).load()))
     found = notices.drifted(spaces.drifted())
     return ("fail", found) if found else ("ok", "nothing has drifted")
 

@@ -22,6 +22,7 @@ from embedway.config.stores import store_of
 from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
 from embedway.organization import key_secret
+from embedway.organization.keys import SqlKeys
 from embedway.routing.resolve import find
 from embedway.serving.address import AddressError, base_url, bind
 from embedway.storage import database
@@ -84,7 +85,7 @@ def serve(
 def _first_key(store: Store) -> str | None:
     """The secret of a first key, if there has never been one."""
     shown, key = key_secret.issue("first", pepper=store.pepper, now_ms=now_ms())
-    return shown if store.keys.create_first(key) else None
+    return shown if SqlKeys(store.database).create_first(key) else None
 
 
 def _providers(gateway: "Gateway") -> str:

@@ -39,6 +39,7 @@ from embedway.routing.resolve import find
 from embedway.spaces.membership import Spaces
 from embedway.spaces.proof import Proof
 from embedway.spaces.shared_space import SharedSpace
+from embedway.spaces.store import SqlSpaces
 from embedway.storage.store import Store
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _known() -> _Known:
     models = catalog_of(settings, declared)
     store = load_store(settings)
     spaces, _ = spaces_of(settings, models, declared)
-    spaces.learn(*asyncio.run(store.spaces.load()))
+    spaces.learn(*asyncio.run(SqlSpaces(store.database, availability=store.availability).load()))
     if not settings.canaries:
         fail("'canaries' is false, so no space is proven. Set EMBEDWAY_CANARIES=true, or unset it.")
     return _Known(settings=settings, declared=declared, models=models, store=store, spaces=spaces)
@@ -261,7 +262,11 @@ async def _prober(known: _Known, deployments: Sequence[Served]) -> AsyncGenerato
             healths=Healths(now_s=time.monotonic),
             preparer=InputPreparer(tokenizers=tokenizers, cl100k=cl100k),
         )
-        prober = Prober(spaces=known.spaces, store=known.store.spaces, sender=sender)
+        prober = Prober(
+            spaces=known.spaces,
+            store=SqlSpaces(known.store.database, availability=known.store.availability),
+            sender=sender,
+        )
         parts.push_async_callback(prober.aclose)
         yield prober
 

@@ -64,3 +64,7 @@ class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
     def end_user(self) -> str | None:
         """For whom it was, as usage is summed."""
         return self.on_behalf_of or self.user or None
+
+
+PROBE = "probe"
+"""Stands where a request is named, in the log and the ledger, for a probe."""

@@ -6,15 +6,10 @@ from collections.abc import Sequence
 import msgspec
 
 from embedway.catalog.deployment import Served
-from embedway.core import ids
-from embedway.core.errors import UpstreamFailed
 from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import ANSWERED, UsageLine
 from embedway.sending.attempt import Attempt
-
-PROBE = "probe"
-"""Stands where a request is named, in the log and the ledger, for a probe."""
 
 
 class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,34 +75,6 @@ class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
             latency_us=latency_us,
             status=status,
         )
-
-
-def probe_record(
-    attempt: Attempt, *, received_ms: int, latency_s: float, failed: bool
-) -> UsageLine:
-    """The record of one probe of a deployment: nobody is charged, but its provider may charge."""
-    deployment = attempt.deployment
-    return UsageLine(
-        id=ids.new(PROBE),
-        at_ms=received_ms,
-        request_id=PROBE,
-        project_id="",
-        key_id="",
-        on_behalf_of=None,
-        user=None,
-        metadata={},
-        model=deployment.model.id,
-        provider=deployment.provider,
-        items=0,
-        tokens=0,
-        cost_nano_usd=0,
-        upstream_cost_nano_usd=deployment.cost(attempt.upstream_tokens),
-        priced=deployment.deployment.price_per_mtok_usd is not None,
-        calls=attempt.calls,
-        failed_calls=attempt.failed_calls,
-        latency_us=round(latency_s * 1_000_000),
-        status=UpstreamFailed.status if failed else ANSWERED,
-    )
 
 
 def _model(deployment: Served, *, is_answer: bool) -> str:

@@ -7,13 +7,13 @@ import numpy as np
 
 from embedway.catalog.deployment import Served
 from embedway.catalog.model import LOCAL
+from embedway.core import ids
 from embedway.core.batch import Result
-from embedway.core.errors import EmbedwayError, Overloaded
+from embedway.core.errors import EmbedwayError, Overloaded, UpstreamFailed
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest, InputType
-from embedway.core.usage import UsageLine
+from embedway.core.usage import ANSWERED, PROBE, UsageLine
 from embedway.core.vectors import Vectors
-from embedway.metering.billing import PROBE, probe_record
 from embedway.sending.attempt import Attempt
 from embedway.sending.outcome import Success
 from embedway.sending.sender import Sender
@@ -108,3 +108,31 @@ def _failure(error: ProviderError | EmbedwayError) -> ProviderError:
         return error
     kind = "overloaded" if isinstance(error, Overloaded) else "failed"
     return ProviderError(kind, str(error), billed="not sent")
+
+
+def probe_record(
+    attempt: Attempt, *, received_ms: int, latency_s: float, failed: bool
+) -> UsageLine:
+    """The record of one probe of a deployment: nobody is charged, but its provider may charge."""
+    deployment = attempt.deployment
+    return UsageLine(
+        id=ids.new(PROBE),
+        at_ms=received_ms,
+        request_id=PROBE,
+        project_id="",
+        key_id="",
+        on_behalf_of=None,
+        user=None,
+        metadata={},
+        model=deployment.model.id,
+        provider=deployment.provider,
+        items=0,
+        tokens=0,
+        cost_nano_usd=0,
+        upstream_cost_nano_usd=deployment.cost(attempt.upstream_tokens),
+        priced=deployment.deployment.price_per_mtok_usd is not None,
+        calls=attempt.calls,
+        failed_calls=attempt.failed_calls,
+        latency_us=round(latency_s * 1_000_000),
+        status=UpstreamFailed.status if failed else ANSWERED,
+    )

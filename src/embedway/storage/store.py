@@ -8,9 +8,6 @@ import msgspec
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.organization.directory import SqlDirectory
-from embedway.organization.keys import SqlKeys
-from embedway.spaces.store import SqlSpaces
 from embedway.storage import database
 from embedway.storage import pepper as peppers
 from embedway.storage.availability import Availability
@@ -27,10 +24,7 @@ class Store(msgspec.Struct, frozen=True):
     """What is kept, open."""
 
     database: Database
-    directory: SqlDirectory
-    keys: SqlKeys
     pepper: bytes
-    spaces: SqlSpaces
     availability: Availability
 
 
@@ -66,15 +60,7 @@ def open_store(
     except BaseException:
         engine.dispose()
         raise
-    availability = Availability()
-    return Store(
-        engine,
-        SqlDirectory(engine, availability=availability),
-        SqlKeys(engine),
-        secret,
-        SqlSpaces(engine, availability=availability),
-        availability,
-    )
+    return Store(engine, secret, Availability())
 
 
 @contextmanager
