@@ -13,8 +13,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CREATE = re.compile(r"Create `(\S+)`:\s*$")
-END_OF_ROWS = re.compile(r"end of `ROWS` in\s+`(\S+)`:\s*$")
-NOT_FOUND = re.compile(r"to `NOT_FOUND` in\s+`(\S+)`:\s*$")
+ADD = re.compile(r"Add this (at the end of|above|to) `(\w+)` in\s+`(\S+)`:\s*$")
 
 
 def follow(text: str, block: str, folder: Path) -> bool:
@@ -23,16 +22,20 @@ def follow(text: str, block: str, folder: Path) -> bool:
         path = folder / found[1]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block)
-    elif found := END_OF_ROWS.search(text):
-        path = folder / found[1]
-        assert path.read_text().endswith("    ),\n)\n")
-        path.write_text(path.read_text().removesuffix(")\n") + block + ")\n")
-    elif found := NOT_FOUND.search(text):
-        path = folder / found[1]
-        path.write_text(path.read_text().replace("NOT_FOUND = {\n", f"NOT_FOUND = {{\n{block}"))
-    else:
-        return False
-    return True
+        return True
+    if found := ADD.search(text):
+        where, name, path = found[1], found[2], folder / found[3]
+        source = path.read_text()
+        [start] = re.findall(rf"^{name}\b.* = [{{(]\n", source, re.MULTILINE)
+        before, after = source.split(start)
+        if where == "at the end of":
+            items, end = re.split(r"^(?=[)}])", after, maxsplit=1, flags=re.MULTILINE)
+            added = f"{before}{start}{items}{block}{end}"
+        else:
+            added = before + (block + start if where == "above" else start + block) + after
+        path.write_text(added)
+        return True
+    return False
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
