@@ -32,7 +32,7 @@ def follow(text: str, block: str, folder: Path) -> bool:
             items, end = re.split(r"^(?=[)}])", after, maxsplit=1, flags=re.MULTILINE)
             added = f"{before}{start}{items}{block}{end}"
         else:
-            added = before + (block + start if where == "above" else start + block) + after
+            added = before + (f"{block}\n\n{start}" if where == "above" else start + block) + after
         path.write_text(added)
         return True
     return False
