@@ -156,8 +156,8 @@ ROWS: tuple[Row, ...] = (
         limits=_ON_A_DESK,
         own_server=True,
         source="docs.docker.com/ai/model-runner, 2026",
-        notes="Is not found by itself: its list of models does not say which make embeddings. A "
-        "gateway in a container declares base_url as "
+        notes="The gateway does not find it automatically: its list of models does not say which "
+        "embed. A gateway in a container declares base_url as "
         "http://model-runner.docker.internal/engines/v1.",
     ),
 )
