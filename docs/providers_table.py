@@ -1,4 +1,4 @@
-"""Writes what `providers.md` says of each kind of provider, from the rows themselves.
+"""Generates the table and the notes of `providers.md` from the providers' rows.
 
 python docs/providers_table.py
 """
@@ -17,16 +17,16 @@ HEAD = """| kind | provider | based in | enabled by | shortens | base64 | token 
 
 
 def made() -> str:
-    """The table and the notes, as Markdown."""
+    """Return the table and the notes as Markdown."""
     rows = list(ROWS.values())
     table = HEAD + "".join(f"| {' | '.join(_cells(row))} |\n" for row in rows)
     notes = "".join(_note(row) for row in rows)
-    folded = f"<details>\n<summary>What to know of each</summary>\n\n{notes}\n</details>\n"
+    folded = f"<details>\n<summary>Notes on each kind</summary>\n\n{notes}\n</details>\n"
     return f"{BEGIN}{table}\n{folded}{END}"
 
 
 def page(old: str) -> str:
-    """`old` with what is made put in its place."""
+    """Return the page `old` with its generated part replaced."""
     before, _, rest = old.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + made() + after
@@ -61,13 +61,13 @@ def _enabled_by(row: Row) -> str:
 def _note(row: Row) -> str:
     told = [row.notes]
     if row.address:
-        told.append(f"Asked at {' or '.join(row.address.variables)}, if that is set.")
+        told.append(f"Takes its address from {' or '.join(row.address.variables)}, if set.")
     if row.eu_native:
         told.append("Based and regulated in the EU.")
     if row.region:
         told.append(f"Its address is in {row.region}.")
     if row.zero_data_retention:
-        told.append("Keeps none of the data.")
+        told.append("Keeps no data.")
     return f"- **`{row.name}`**: {' '.join(filter(None, [*told, f'Source: {row.source}.']))}\n"
 
 

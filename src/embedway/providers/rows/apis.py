@@ -32,7 +32,7 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=96),
         hq_country="CA",
         source="github.com/cohere-ai/cohere-developer-experience; the cohere package",
-        notes="Vectors are of documents unless input_type says otherwise.",
+        notes="Embeds texts as documents unless input_type says otherwise.",
     ),
     Row(
         name="voyage",
@@ -53,8 +53,8 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=1000, max_tokens=120_000),
         hq_country="US",
         source="docs.voyageai.com/reference/embeddings-api; the voyageai package, 0.5.0",
-        notes="Keys that begin with al- are of MongoDB Atlas and go to https://ai.mongodb.com/v1, "
-        "unless base_url is declared.",
+        notes="Keys that begin with al- belong to MongoDB Atlas and go to "
+        "https://ai.mongodb.com/v1, unless you declare base_url.",
     ),
     Row(
         name="jina",
@@ -78,10 +78,10 @@ ROWS: tuple[Row, ...] = (
         hq_country="DE",
         source="Jina's OpenAPI description",
         notes="The tasks are those of v5 models. The catalog gives other models their own: v3 "
-        "calls clustering separation, v4 has retrieval only, code models get nl2code.query and "
-        "nl2code.passage; v2 and CLIP models have none. For a model that the catalog does not "
-        "know, declare its input_types. "
-        "Jina AI has belonged to Elastic since October 2025.",
+        "calls clustering separation, v4 has only retrieval, and code models use "
+        "nl2code.query and nl2code.passage; v2 and CLIP models have none. For a model "
+        "that the catalog does not know, declare its input_types. Jina AI has belonged "
+        "to Elastic since October 2025.",
     ),
     Row(
         name="nomic",
@@ -106,10 +106,10 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=10),
         hq_country="US",
         source="docs.nomic.ai; the nomic package",
-        notes="Refuses no text for its length: unless truncate is end, the vector of one that is "
-        "too long is the mean of those of its parts. Vectors are of documents unless input_type "
-        "says otherwise. How many items a call may hold is not stated; calls are kept to 10, as "
-        "Nomic's own client does.",
+        notes="Never refuses a text for its length: unless truncate is end, it returns the "
+        "mean of the vectors of the text's parts. Embeds texts as documents unless "
+        "input_type says otherwise. It is not stated how many items a call may hold; "
+        "calls are limited to 10, as in Nomic's own client.",
     ),
     Row(
         name="huggingface",
@@ -130,11 +130,12 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=32),
         hq_country="US",
         source="the huggingface_hub package",
-        notes="The token file of a login, and HF_TOKEN_PATH, are not read: they are of the person "
-        "who logged in. HF_ENDPOINT and HF_INFERENCE_ENDPOINT are not of this API. "
-        "input_type asks for the prompt of that name, which the model must have. Counts no "
-        "tokens. Models not served by Text Embeddings Inference may cut what is too long all the "
-        "same. How many items a call may hold is not stated; calls are kept to 32.",
+        notes="The token file of a login, and HF_TOKEN_PATH, are not read: they belong to the "
+        "person who logged in. HF_ENDPOINT and HF_INFERENCE_ENDPOINT belong to other "
+        "APIs. input_type selects the prompt of that name, which the model must have. "
+        "Reports no token counts. Models that are not served by Text Embeddings "
+        "Inference may truncate texts regardless. It is not stated how many items a call "
+        "may hold; calls are limited to 32.",
     ),
     Row(
         name="cloudflare",
@@ -153,10 +154,11 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=100),
         hq_country="US",
         source="developers.cloudflare.com/workers-ai; github.com/cloudflare/cloudflare-docs, 11316",
-        notes="CLOUDFLARE_API_KEY and CLOUDFLARE_EMAIL are not read: such a key may do everything "
-        "in the account. Pools the English bge models by mean unless it is told pooling = cls, as "
-        "the catalog has it told. Counts no tokens. That it refuses what is too long is documented "
-        "for bge-m3 only. The limit of 100 items is from reports of users.",
+        notes="CLOUDFLARE_API_KEY and CLOUDFLARE_EMAIL are not read: such a key has every "
+        "right in the account. Pools the English bge models by mean unless each call "
+        "says pooling = cls, which the catalog sees to. Reports no token counts. Only "
+        "for bge-m3 is it documented that items that are too long are refused. The limit "
+        "of 100 items comes from users' reports.",
     ),
     Row(
         name="watsonx",
@@ -176,10 +178,10 @@ ROWS: tuple[Row, ...] = (
         hq_country="US",
         source="ibm.com/watsonx/developer; the ibm-watsonx-ai package",
         notes="PROJECT_ID, SPACE_ID and USER_ACCESS_TOKEN, which IBM's package reads in its "
-        "notebooks, are not read: other programs use these names. "
-        "url is that of a region, such as https://us-south.ml.cloud.ibm.com. Needs "
-        "project_id or space_id; of both, space_id is used. Refuses items that are too long, and "
-        "cannot be told which side to cut. Uses one key only.",
+        "notebooks, are not read: other programs use these names. url is that of a "
+        "region, such as https://us-south.ml.cloud.ibm.com. Needs project_id or "
+        "space_id; if both are set, space_id is used. Refuses items that are too long, "
+        "and cannot be told which side to cut. Uses only one key.",
     ),
     Row(
         name="pinecone",
@@ -202,8 +204,8 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=96),
         hq_country="US",
         source="docs.pinecone.io, models, 2026-04; the pinecone package, API 2026-07",
-        notes="Vectors are of passages unless input_type is query. dimensions are for "
-        "llama-text-embed-v2 only. PINECONE_ADDITIONAL_HEADERS is not read: headers cannot be "
+        notes="Embeds texts as passages unless input_type is query. Takes dimensions only for "
+        "llama-text-embed-v2. PINECONE_ADDITIONAL_HEADERS is not read: headers cannot be "
         "declared here.",
     ),
 )

@@ -34,9 +34,9 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=2048, max_tokens=300_000),
         hq_country="US",
         source="Azure OpenAI's OpenAPI description, 2024-10-21; the openai package",
-        notes="AZURE_OPENAI_AD_TOKEN is not read: such a token ends after an hour or so. The model "
-        "is the name of the deployment. For the addresses that end in /openai/v1, "
-        "also those of Foundry, declare a provider of kind openai with that base_url.",
+        notes="AZURE_OPENAI_AD_TOKEN is not read: such a token expires after about an hour. "
+        "The model is the deployment's name. For addresses that end in /openai/v1, "
+        "including Foundry's, declare a provider of kind openai with that base_url.",
     ),
     Row(
         name="gemini",
@@ -59,9 +59,10 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=100),
         hq_country="US",
         source="ai.google.dev/api/embeddings; the google-genai package",
-        notes="Whether it cuts items that are too long is not documented, and Google's own library "
-        "says that it cannot be told; Vertex AI can. gemini-embedding-2 ignores taskType: for it "
-        "the gateway puts Google's prompt for the input_type before each text.",
+        notes="Whether it truncates items that are too long is not documented, and Google's "
+        "own library says that it cannot be told; Vertex AI can. gemini-embedding-2 "
+        "ignores taskType, so the gateway puts Google's prompt for the input_type before "
+        "each text.",
     ),
     Row(
         name="vertex",
@@ -93,11 +94,11 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=250, max_tokens=20_000),
         hq_country="US",
         source="cloud.google.com/vertex-ai/generative-ai/docs; the google-genai package",
-        notes="Needs pip install 'embedway[vertex]'. The key is the path of a credentials file. "
-        "No region is assumed: Google's own package takes global where none is set. Keys in "
-        "GOOGLE_API_KEY are of the Gemini API here. Several items of Gemini's models go by "
-        "batchEmbedContents, as Google's package 3.6.1 sends them; how many it takes is not "
-        "stated, and calls are kept to 100.",
+        notes="Needs pip install 'embedway[vertex]'. The key is the path of a credentials "
+        "file. You must set a region, though Google's own package falls back to global. "
+        "Keys in GOOGLE_API_KEY are used for the Gemini API here. Several items of "
+        "Gemini's models go through batchEmbedContents, as Google's package 3.6.1 sends "
+        "them; it is not stated how many a call may hold, and calls are limited to 100.",
     ),
     Row(
         name="bedrock",
@@ -119,12 +120,12 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=1, max_parallel=16),
         hq_country="US",
         source="docs.aws.amazon.com/bedrock, model parameters; the botocore package",
-        notes="Needs pip install 'embedway[bedrock]', unless the key is a Bedrock API key. The key "
-        "may also be ID:SECRET, or ID:SECRET:TOKEN. For an application inference "
-        "profile, declare a model with its ARN as name; base_model says which model it is of, if "
-        "id does not. Titan and Nova take one item a call, Cohere's "
-        "models 96; Titan knows no input_type and cannot be told to cut. Endpoints in AWS' "
-        "configuration file are not read.",
+        notes="Needs pip install 'embedway[bedrock]', unless the key is a Bedrock API key. The "
+        "key may also be ID:SECRET or ID:SECRET:TOKEN. For an application inference "
+        "profile, declare a model with its ARN as name; if id does not say which model "
+        "it is, base_model does. Titan and Nova take one item per call, and Cohere's "
+        "models 96. Titan has no input_type and cannot be told to truncate. Endpoints in "
+        "AWS's configuration file are not read.",
     ),
     Row(
         name="foundry",
@@ -161,8 +162,9 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=128),
         hq_country="US",
         source="docs.snowflake.com, vector embedding REST API, 2026; litellm 1.109.1",
-        notes="The key is a programmatic access token; a JWT ends within the hour. Write hyphens "
-        "for underscores of the account's name. It has no input types and cuts nothing on request. "
-        "How many items a call may hold is not stated; calls are kept to 128.",
+        notes="The key is a programmatic access token; a JWT expires within the hour. In the "
+        "account's name, write hyphens for underscores. It has no input types and does "
+        "not truncate on request. It is not stated how many items a call may hold; calls "
+        "are limited to 128.",
     ),
 )

@@ -19,7 +19,7 @@ NVIDIA_FIELDS = Fields(
 """The fields of NVIDIA's protocol, in its API catalog and in NIM."""
 # For hosts that do not say how many items a call may hold.
 _UNSTATED = Limits(max_items=128)
-_UNSTATED_NOTE = "How many items a call may hold is not stated; calls are kept to 128."
+_UNSTATED_NOTE = "It is not stated how many items a call may hold; calls are limited to 128."
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -35,8 +35,8 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=2048, max_tokens=300_000),
         hq_country="US",
         source="github.com/openai/openai-openapi; the openai package, 3.57.0",
-        notes="OPENAI_CUSTOM_HEADERS and OPENAI_ADMIN_KEY are not read: headers cannot be declared "
-        "here, and an admin key makes no embeddings.",
+        notes="OPENAI_CUSTOM_HEADERS and OPENAI_ADMIN_KEY are not read: headers cannot be "
+        "declared here, and an admin key cannot embed.",
     ),
     Row(
         name="mistral",
@@ -48,7 +48,7 @@ ROWS: tuple[Row, ...] = (
         eu_native=True,
         hq_country="FR",
         source="docs.mistral.ai; limits: github.com/langchain-ai/langchain, 20523",
-        notes="The limits of a call, 512 items and 16,384 tokens, are from reports of users.",
+        notes="The limits of a call, 512 items and 16,384 tokens, come from users' reports.",
     ),
     Row(
         name="together",
@@ -59,7 +59,7 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=100),
         hq_country="US",
         source="docs.together.ai; the together package",
-        notes="Takes a model and texts, nothing else. The limit of 100 items is not confirmed.",
+        notes="Takes only a model and texts. The limit of 100 items is not confirmed.",
     ),
     Row(
         name="fireworks",
@@ -71,10 +71,10 @@ ROWS: tuple[Row, ...] = (
         limits=_NUMBERS,
         hq_country="US",
         source="docs.fireworks.ai; the fireworks-ai package, 1.2.30",
-        notes="FIREWORKS_CREDENTIAL_CMD is not read: no command is run for a key. "
-        "Takes 2,048 items; as it gives numbers only, calls are kept to 256. Gives vectors at the "
-        "length that the model makes them; the gateway brings those of normalised models to length "
-        "one.",
+        notes="FIREWORKS_CREDENTIAL_CMD is not read: the gateway runs no command to get a key. "
+        "Takes 2,048 items but returns only numbers, so calls are limited to 256. "
+        "Returns vectors at the length that the model gives them; the gateway scales "
+        "those of normalised models to length one.",
     ),
     Row(
         name="deepinfra",
@@ -86,8 +86,8 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=1024),
         hq_country="US",
         source="DeepInfra's OpenAPI description, 2026-11",
-        notes="Fills vectors up with zeros where more dimensions are asked for than the model has. "
-        "Has no field for input_type: its vectors are of the texts as they are sent.",
+        notes="Pads vectors with zeros if more dimensions are requested than the model has. "
+        "Has no field for input_type, so it embeds texts as they are sent.",
     ),
     Row(
         name="nebius",
@@ -100,7 +100,7 @@ ROWS: tuple[Row, ...] = (
         hq_country="NL",
         region="eu-north1 (Finland)",
         source="docs.tokenfactory.nebius.com",
-        notes=f"Addresses of other regions are declared as base_url. {_UNSTATED_NOTE}",
+        notes=f"For another region, declare its address as base_url. {_UNSTATED_NOTE}",
     ),
     Row(
         name="scaleway",
@@ -126,8 +126,8 @@ ROWS: tuple[Row, ...] = (
         region="Gravelines, France",
         zero_data_retention=True,
         source="github.com/ovh/docs; endpoints.ai.cloud.ovh.net",
-        notes="400 requests a minute for each model. How many items a call may hold depends on the "
-        "model; calls are kept to 128.",
+        notes="Allows 400 requests per minute for each model. How many items a call may hold "
+        "depends on the model; calls are limited to 128.",
     ),
     Row(
         name="siliconflow",
@@ -138,8 +138,8 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=32),
         hq_country="CN",
         source="docs.siliconflow.cn",
-        notes="Takes dimensions for Qwen3 models only. With an account of siliconflow.com, declare "
-        "base_url as https://api.siliconflow.com/v1.",
+        notes="Takes dimensions only for Qwen3 models. For an account at siliconflow.com, "
+        "declare base_url as https://api.siliconflow.com/v1.",
     ),
     Row(
         name="dashscope",
@@ -177,12 +177,13 @@ ROWS: tuple[Row, ...] = (
         region="Singapore",
         source="alibabacloud.com/help/en/model-studio, text embedding, 2026-03; the dashscope "
         "package 2.0.2",
-        notes="Its native protocol, for the compatible one drops input_type. Keys are of one "
-        "region, here Singapore, while Alibaba's own package asks China: for China declare "
-        "base_url as https://dashscope.aliyuncs.com/api/v1, for another region its own. "
-        "DASHSCOPE_API_VERSION and DASHSCOPE_WORKSPACE_ID, which make up the addresses of other "
-        "regions, are not read. Vectors are of documents unless input_type is query; send instruct "
-        "in extra_body with it to say what queries are for.",
+        notes="The gateway uses its native protocol, because the compatible one drops "
+        "input_type. A key belongs to one region: here Singapore, while Alibaba's own "
+        "package calls China. For China, declare base_url as "
+        "https://dashscope.aliyuncs.com/api/v1; for another region, its own address. "
+        "DASHSCOPE_API_VERSION and DASHSCOPE_WORKSPACE_ID, which make up the addresses "
+        "of other regions, are not read. Embeds texts as documents unless input_type is "
+        "query; with a query, send instruct in extra_body to say what it is for.",
     ),
     Row(
         name="databricks",
@@ -208,8 +209,8 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=512, max_tokens=120_000),
         hq_country="US",
         source="Perplexity's OpenAPI description",
-        notes="Gives int8 only: its vectors have 8 bits a number, whatever format they are sent "
-        "in.",
+        notes="Returns int8 only: its vectors have 8 bits per number, whatever format they are "
+        "sent in.",
     ),
     Row(
         name="nvidia",
@@ -222,8 +223,8 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=50),
         hq_country="US",
         source="docs.nvidia.com/nim/nemo-retriever/text-embedding",
-        notes="Vectors are of passages unless input_type is query. How many items a call may hold "
-        "is not stated; calls are kept to 50, as NVIDIA's own client does.",
+        notes="Embeds texts as passages unless input_type is query. It is not stated how many "
+        "items a call may hold; calls are limited to 50, as in NVIDIA's own client.",
     ),
     Row(
         name="openrouter",
@@ -234,10 +235,10 @@ ROWS: tuple[Row, ...] = (
         limits=_UNSTATED,
         hq_country="US",
         source="openrouter.ai/docs, embeddings; the openrouter package; 2026-11",
-        notes="Hands texts to one of several hosts of a model, which may serve it at different "
-        "precisions: send provider in extra_body to name one. Its input_type is in the words of "
-        "the host and so is not sent. For hosts in Europe declare base_url as "
-        f"https://eu.openrouter.ai/api/v1. {_UNSTATED_NOTE}",
+        notes="Passes texts to one of several hosts of a model, which may serve it at "
+        "different precisions: send provider in extra_body to name one. Its input_type "
+        "uses the host's words and is therefore not sent. For hosts in Europe, declare "
+        f"base_url as https://eu.openrouter.ai/api/v1. {_UNSTATED_NOTE}",
     ),
     Row(
         name="vercel",
@@ -248,8 +249,8 @@ ROWS: tuple[Row, ...] = (
         limits=_UNSTATED,
         hq_country="US",
         source="vercel.com/docs/ai-gateway, OpenAI-compatible embeddings, 2026-09",
-        notes="VERCEL_OIDC_TOKEN is not read: such a token ends after hours. Hands texts to the "
-        f"maker of the model or to a host of it. {_UNSTATED_NOTE}",
+        notes="VERCEL_OIDC_TOKEN is not read: such a token expires after hours. Passes texts "
+        f"to the model's maker or to a host. {_UNSTATED_NOTE}",
     ),
     Row(
         name="novita",
@@ -260,7 +261,7 @@ ROWS: tuple[Row, ...] = (
         limits=_UNSTATED,
         hq_country="US",
         source="novita.ai/docs/api-reference/model-apis-llm-create-embeddings, 2026",
-        notes=f"Takes a model, texts and a format, nothing else. {_UNSTATED_NOTE}",
+        notes=f"Takes only a model, texts and a format. {_UNSTATED_NOTE}",
     ),
     Row(
         name="venice",
@@ -273,8 +274,9 @@ ROWS: tuple[Row, ...] = (
         hq_country="US",
         source="docs.venice.ai, embeddings; github.com/veniceai/skills, venice-embeddings; 2026",
         notes="Refuses items that it estimates at over 8,192 tokens, whatever the model takes. "
-        "Keeps nothing for models that it calls private; others it hands to their makers. Takes "
-        "2,048 items; as it gives numbers only, calls are kept to 256.",
+        "Keeps no data for models that it calls private, and passes other models' texts "
+        "to their makers. Takes 2,048 items but returns only numbers, so calls are "
+        "limited to 256.",
     ),
     Row(
         name="mixedbread",
@@ -286,7 +288,8 @@ ROWS: tuple[Row, ...] = (
         limits=Limits(max_items=256),
         hq_country="US",
         source="the mixedbread package, 2026-11; @langchain/mixedbread-ai, for the limit",
-        notes="Puts no prompt before texts by itself: send prompt in extra_body, or put the "
-        "model's before queries. What it does with items that are too long is not documented.",
+        notes="Adds no prompt to texts: send prompt in extra_body, or put the model's prompt "
+        "before queries yourself. What it does with items that are too long is not "
+        "documented.",
     ),
 )

@@ -25,8 +25,9 @@ ROWS: tuple[Row, ...] = (
         own_server=True,
         port=11434,
         source="github.com/ollama/ollama, docs/api.md",
-        notes="Its native protocol: give base_url without /v1. OLLAMA_HOST is not read, which may "
-        "be where a server listens; neither is OLLAMA_API_KEY, a key of ollama.com.",
+        notes="The gateway uses its native protocol: give base_url without /v1. OLLAMA_HOST is "
+        "not read, because it may be where a server listens; neither is OLLAMA_API_KEY, "
+        "a key for ollama.com.",
     ),
     Row(
         name="lmstudio",
@@ -37,8 +38,8 @@ ROWS: tuple[Row, ...] = (
         own_server=True,
         port=1234,
         source="lmstudio.ai/docs; github.com/lmstudio-ai/lmstudio-bug-tracker, 756",
-        notes="Ignores dimensions and base64, so neither is sent. Whether it cuts items that are "
-        "too long is not documented, and it cannot be told.",
+        notes="Ignores dimensions and base64, so neither is sent. Whether it truncates items "
+        "that are too long is not documented, and it cannot be told.",
     ),
     Row(
         name="nim",
@@ -63,10 +64,10 @@ ROWS: tuple[Row, ...] = (
         own_server=True,
         port=8000,
         source="docs.vllm.ai, entrypoints/pooling",
-        notes="Refuses items that are too long. To have them cut, send truncate_prompt_tokens and "
-        "truncation_side in extra_body; versions before mid-2026 ignore the latter and may cut the "
-        "other side, so truncate is not offered. Refuses dimensions for models that are not "
-        "Matryoshka.",
+        notes="Refuses items that are too long. To truncate them, send truncate_prompt_tokens "
+        "and truncation_side in extra_body. Versions before mid-2026 ignore the latter "
+        "and may cut the wrong side, so truncate is not offered. Refuses dimensions for "
+        "models that are not Matryoshka.",
     ),
     Row(
         name="tei",
@@ -87,8 +88,9 @@ ROWS: tuple[Row, ...] = (
         own_server=True,
         port=8080,
         source="github.com/huggingface/text-embeddings-inference",
-        notes="Its native protocol: give base_url without /v1. It serves one model, whatever name "
-        "is asked for. input_type asks for the prompt of that name, which the model must have.",
+        notes="The gateway uses its native protocol: give base_url without /v1. A server has "
+        "one model and serves it under any name. input_type selects the prompt of that "
+        "name, which the model must have.",
     ),
     Row(
         name="infinity",
@@ -100,8 +102,8 @@ ROWS: tuple[Row, ...] = (
         own_server=True,
         port=7997,
         source="github.com/michaelfeil/infinity",
-        notes="Cuts items that are too long and cannot be told otherwise. If it was started with "
-        "a url_prefix, that belongs into base_url.",
+        notes="Truncates items that are too long and cannot be told otherwise. If it was "
+        "started with a url_prefix, include that in base_url.",
     ),
     Row(
         name="llamacpp",
@@ -136,9 +138,9 @@ ROWS: tuple[Row, ...] = (
         limits=_ON_A_DESK,
         own_server=True,
         source="localai.io/features/embeddings, 2026",
-        notes="Is not found by itself: its list of models is that of any server, and does not say "
-        "which make embeddings. What its backends take beyond texts differs, so nothing else is "
-        "sent.",
+        notes="The gateway does not find it automatically: its list of models looks like any "
+        "server's and does not say which models embed. Its backends differ in what they "
+        "take besides texts, so nothing else is sent.",
     ),
     Row(
         name="dockermodelrunner",
@@ -147,8 +149,8 @@ ROWS: tuple[Row, ...] = (
         limits=_ON_A_DESK,
         own_server=True,
         source="docs.docker.com/ai/model-runner, 2026",
-        notes="Is not found by itself: its list of models does not say which make embeddings. A "
-        "gateway in a container declares base_url as "
+        notes="The gateway does not find it automatically: its list of models does not say which "
+        "embed. A gateway in a container declares base_url as "
         "http://model-runner.docker.internal/engines/v1.",
     ),
 )
