@@ -25,7 +25,7 @@ import uvloop
 from benchmarks.load import Load, free_port, load, median, wait_until_listening
 from embedway.catalog import catalog
 from embedway.config.engines import load_engine
-from embedway.config.settings import load as load_settings
+from embedway.config.settings import load_settings
 from embedway.core.batch import Batch
 from embedway.local.engine import LocalEngine
 
@@ -104,7 +104,7 @@ def servers(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
 async def measure(cases: list[Case], seconds: float, rounds: int, folder: Path) -> None:
     """Runs every case on all three and prints a table."""
     settings = load_settings().settings
-    engine = load_engine(catalog.load(eu_native=False).local()[0], settings)
+    engine = load_engine(catalog.load_catalog(eu_native=False).local_models()[0], settings)
     with servers(folder) as (key, ports):
         for case in cases:
             tokens = sum(map(len, await engine.encode(case.texts)))

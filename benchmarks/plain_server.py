@@ -13,12 +13,12 @@ from pydantic import BaseModel
 
 from embedway.catalog import catalog
 from embedway.config.engines import load_parts
-from embedway.config.settings import load
+from embedway.config.settings import load_settings
 
 app = FastAPI()
 model = threading.Lock()
-settings = load().settings
-tokenizer, encoder = load_parts(catalog.load(eu_native=False).local()[0], settings)
+settings = load_settings().settings
+tokenizer, encoder = load_parts(catalog.load_catalog(eu_native=False).local_models()[0], settings)
 
 
 class Body(BaseModel):

@@ -15,10 +15,10 @@ from random import Random
 import msgspec
 import numpy as np
 
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
-from embedway.core.batch import Abilities, Batch, Limits, Result
-from embedway.core.provider_error import Kind, ProviderError
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
+from embedway.core.batch import Batch, BatchLimits, BatchResult, EngineAbilities
+from embedway.core.provider_error import FailureKind, ProviderError
 from embedway.core.vectors import Vectors
 
 WIDTH = 16
@@ -30,7 +30,7 @@ ERROR_S = 0.05
 """Until an error comes, but for the noise."""
 UNRELIABLE = 0.1
 """Who fails a larger share of its calls is not one that an oracle would count on."""
-FAILURES: tuple[Kind, ...] = ("failed", "overloaded", "malformed", "unreachable", "timeout")
+FAILURES: tuple[FailureKind, ...] = ("failed", "overloaded", "malformed", "unreachable", "timeout")
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,9 +100,9 @@ class Simulated:
     """Calls at a time; with more each takes longer."""
     per_s: float
     """Calls that it takes, on the long run."""
-    limits: Limits = field(default_factory=lambda: Limits(max_items=64))
+    limits: BatchLimits = field(default_factory=lambda: BatchLimits(max_items=64))
     condition: Condition = WELL
-    abilities: Abilities = field(default_factory=Abilities)
+    abilities: EngineAbilities = field(default_factory=EngineAbilities)
 
     def join(self, space: Vectorspace, random: Random) -> None:
         """Begins its day."""
@@ -120,9 +120,9 @@ class Simulated:
         self.probes = 0
 
     @property
-    def served(self) -> Deployment:
+    def served(self) -> DeploymentSpec:
         """As the catalog knows it."""
-        return Deployment(provider=self.name, price_per_mtok_usd=Decimal(str(self.price)))
+        return DeploymentSpec(provider=self.name, price_per_mtok_usd=Decimal(str(self.price)))
 
     def available(self) -> bool:
         """Whether it would answer a call now, but for bad luck."""
@@ -136,7 +136,7 @@ class Simulated:
         load = max(1.0, (self._running + calls) / self.slots)
         return self._took(tokens / calls, noise=noise, load=load)
 
-    async def embed(self, batch: Batch) -> Result:
+    async def embed(self, batch: Batch) -> BatchResult:
         """See `embedway.sending.engine.Engine.embed`."""
         trip, now_s = TRIP.get(), self._now_s
         if batch.items[0] in TEXTS:
@@ -152,7 +152,7 @@ class Simulated:
         finally:
             self._running -= 1
 
-    async def _answered(self, batch: Batch, noise: float) -> Result:
+    async def _answered(self, batch: Batch, noise: float) -> BatchResult:
         now = self.condition
         if now.hangs:
             await asyncio.get_running_loop().create_future()
@@ -171,7 +171,7 @@ class Simulated:
             return await self._failed(batch, noise)
         load = max(1.0, self._running / self.slots)
         await asyncio.sleep(self._took(sum(batch.tokens), noise=noise, load=load))
-        return Result(
+        return BatchResult(
             vectors=self._space.of(batch.items, foreign=now.foreign),
             tokens=sum(batch.tokens),
             model="another" if now.foreign else MODEL,
@@ -182,11 +182,11 @@ class Simulated:
         self._told_until_s = max(self._told_until_s, self._now_s + wait_s)
         return ProviderError("rate_limit", retry_after_s=wait_s)
 
-    async def _failed(self, batch: Batch, noise: float) -> Result:
+    async def _failed(self, batch: Batch, noise: float) -> BatchResult:
         kind = self._random.choice(FAILURES)
         await asyncio.sleep(ERROR_S * noise)
         if kind == "malformed":  # as the gateway's own check finds it
-            return Result(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
+            return BatchResult(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
         raise ProviderError(kind, billed="no" if kind == "unreachable" else "maybe")
 
     def _took(self, tokens: float, *, noise: float, load: float) -> float:
@@ -219,11 +219,11 @@ def deployments() -> list[Simulated]:
         Simulated("swift", 0.13, 0.04, 15e-6, slots=24, per_s=40),
         Simulated("second", 0.02, 0.15, 60e-6, slots=24, per_s=40),
         Simulated("twin", 0.02, 0.17, 60e-6, slots=24, per_s=40),
-        Simulated("far", 0.08, 0.40, 50e-6, slots=24, per_s=60, limits=Limits(max_items=32)),
+        Simulated("far", 0.08, 0.40, 50e-6, slots=24, per_s=60, limits=BatchLimits(max_items=32)),
     ]
 
 
-def served(all_: Sequence[Simulated]) -> list[Served]:
+def served(all_: Sequence[Simulated]) -> list[Deployment]:
     """As the catalog knows them."""
     model = Model(
         id=MODEL,
@@ -232,7 +232,7 @@ def served(all_: Sequence[Simulated]) -> list[Served]:
         pooling="cls",
         deployments=[each.served for each in all_],
     )
-    return [Served(model, each) for each in model.deployments]
+    return [Deployment(model, each) for each in model.deployments]
 
 
 def _texts() -> Mapping[str, list[int]]:

@@ -18,28 +18,28 @@ from benchmarks import virtual_time
 from benchmarks.simulated import TEXTS, TRIP, WELL, Condition, Trip, Vectorspace
 from benchmarks.simulated import deployments as simulated_deployments
 from benchmarks.simulated import served as served_by
-from embedway.budgets.enforcer import Budgets
-from embedway.catalog.catalog import Catalog, Offer
-from embedway.catalog.deployment import Served
-from embedway.catalog.lifetimes import Lifetimes
-from embedway.catalog.model import Deployment
+from embedway.budgets.enforcer import BudgetEnforcer
+from embedway.catalog.catalog import Catalog, ProviderOffer
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.lifetimes import ModelLifetimes
+from embedway.catalog.model import DeploymentSpec
 from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest, Preference
-from embedway.core.usage import UsageLine
-from embedway.health.health import Health, Healths
+from embedway.core.usage import UsageRecord
+from embedway.health.health import DeploymentHealth, HealthRegistry
 from embedway.ledger.ledger import RecordOutcome
-from embedway.metering.account import Accounts
+from embedway.metering.account import AccountFinder
 from embedway.metering.meter import Meter
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.result import EmbedResult
-from embedway.ratelimits.memory import MemoryLimiter
-from embedway.routing.plan import Plan, Ranked
+from embedway.ratelimits.memory import MemoryRateLimiter
+from embedway.routing.plan import Candidate, Plan
 from embedway.routing.router import Router
 from embedway.sending.engine import EngineRegistry
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
-from embedway.spaces.membership import Spaces
+from embedway.spaces.membership import SpaceMemberships
 from embedway.spaces.prober import Prober
 from embedway.spaces.proof import Proof, Reference
 
@@ -132,7 +132,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Memory:
     """The ledger, the store of spaces and the tokenizer, without a database or threads."""
 
-    def append(self, records: Sequence[UsageLine], **_: object) -> asyncio.Future[RecordOutcome]:
+    def append(self, records: Sequence[UsageRecord], **_: object) -> asyncio.Future[RecordOutcome]:
         """Commit at once."""
         del records
         committed: asyncio.Future[RecordOutcome] = asyncio.get_running_loop().create_future()
@@ -156,31 +156,31 @@ class Memory:
         """Know no end user."""
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `embedway.tokenizing.tokenizer.Tokenizer.encode`."""
+        """See `embedway.tokenizing.tokenizer.ModelTokenizer.encode`."""
         # Canaries are not among the texts.
         return [TEXTS.get(text) or list(range(len(text) // 3 + 1)) for text in texts]
 
     async def decode(self, items: Sequence[Sequence[int]]) -> list[str]:
-        """See `embedway.tokenizing.tokenizer.Codec.decode`; nobody sends token ids here."""
+        """See `embedway.tokenizing.tokenizer.TokenCodec.decode`; nobody sends token ids here."""
         raise NotImplementedError
 
 
-class Unwatched(Healths):
+class Unwatched(HealthRegistry):
     """Lets every deployment be called at any time, and learns nothing."""
 
-    def of(self, served: Served) -> Health:
+    def of(self, served: Deployment) -> DeploymentHealth:
         """A health that nothing has happened to."""
-        return Health(served)
+        return DeploymentHealth(served)
 
 
 class Blind:
     """In place of the router: asks in declared order, always or from one further on each time."""
 
-    def __init__(self, served: Sequence[Served], *, turns: bool) -> None:
+    def __init__(self, served: Sequence[Deployment], *, turns: bool) -> None:
         self._served = list(served)
         self._turns = turns
 
-    def told(self, _served: Served, _request: EmbedRequest) -> None:
+    def told(self, _served: Deployment, _request: EmbedRequest) -> None:
         """Nothing."""
 
     def plan(self, _request: EmbedRequest, _caller: Caller, **_: object) -> Plan:
@@ -191,10 +191,10 @@ class Blind:
         return Plan(
             space=first.space(),
             revisions={first.model.id: first.revision},
-            ranked=[Ranked(served=each, latency_s=0.0) for each in self._served],
+            candidates=[Candidate(deployment=each, latency_s=0.0) for each in self._served],
             unproven=(),
             due=(),
-            removed=(),
+            excluded=(),
         )
 
 
@@ -229,12 +229,13 @@ class Simulation:
             each.engine_name: one for each, one in zip(served, self.deployments, strict=True)
         }
         offers = [
-            Offer(provider=name, kind=name, unlisted=Deployment(provider=name)) for name in engines
+            ProviderOffer(provider=name, kind=name, unlisted=DeploymentSpec(provider=name))
+            for name in engines
         ]
         catalog = Catalog(served, offers=offers, auto=served[0].model.id)
         chance = Random(f"gateway {seed}")
-        healths = Healths(now_s=now_s, on_ejected=self._on_ejected, uniform=chance.uniform)
-        spaces = Spaces(
+        healths = HealthRegistry(now_s=now_s, on_ejected=self._on_ejected, uniform=chance.uniform)
+        spaces = SpaceMemberships(
             policy=catalog.policy,
             deployments=served,
             enabled=self._policy not in BLIND,
@@ -252,7 +253,7 @@ class Simulation:
             prober.is_in = lambda *_: True  # they take anybody's vectors for the model's
         router = Router(
             catalog=catalog,
-            lifetimes=Lifetimes(served, now_ms=self._now_ms),
+            lifetimes=ModelLifetimes(served, now_ms=self._now_ms),
             spaces=spaces,
             healths=healths,
             abilities=lambda each: engines[each.engine_name].abilities,
@@ -266,9 +267,9 @@ class Simulation:
             prober=prober,
             sender=sender,
             meter=Meter(
-                accounts=Accounts(memory),
-                limiter=MemoryLimiter(),
-                budgets=Budgets(memory, now_ms=self._now_ms),
+                accounts=AccountFinder(memory),
+                limiter=MemoryRateLimiter(),
+                budgets=BudgetEnforcer(memory, now_ms=self._now_ms),
             ),
             ledger=memory,
             deadline_s=DEADLINE_S,
@@ -329,7 +330,7 @@ class Simulation:
         for each in self.deployments:
             each.condition = phase.conditions.get(each.name, WELL)
 
-    def _on_ejected(self, served: Served, _seconds: float) -> None:
+    def _on_ejected(self, served: Deployment, _seconds: float) -> None:
         self.ejected.append((self._at_s, served.provider))
 
     @property

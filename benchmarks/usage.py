@@ -30,11 +30,11 @@ from tests.servers import Postgres, running
 
 from benchmarks.ledger_lines import COLUMNS, made
 from embedway.core import ids
-from embedway.core.usage import UsageLine
+from embedway.core.usage import UsageRecord
 from embedway.ledger import recount, rollups
-from embedway.ledger.ledger import SqlLedger
-from embedway.ledger.query import Query
-from embedway.ledger.reports import SqlUsage
+from embedway.ledger.ledger import Ledger
+from embedway.ledger.query import UsageQuery
+from embedway.ledger.reports import UsageReports
 from embedway.ledger.rollups import DAY_MS, ROLLUPS, Rollup
 from embedway.storage import database
 from embedway.storage.tables import SUMS, usage
@@ -134,9 +134,9 @@ def postgres_filled(rows: int) -> Iterator[Engine]:
 def _sum_up(engine: Engine, prepare: str) -> None:
     for start_ms, end_ms in itertools.pairwise(STARTS_MS):
         with engine.begin() as connection:
-            database.unbounded(connection)
+            database.lift_time_limits(connection)
             connection.exec_driver_sql(prepare)
-            recount.make(connection, USER_HOURS, start_ms, end_ms)
+            recount.rebuild(connection, USER_HOURS, start_ms, end_ms)
             # From sums of shorter times, or of each end user: fewer rows than lines.
             for finer, coarser in ((USER_HOURS, HOURS), (USER_HOURS, USER_DAYS), (HOURS, DAYS)):
                 _sum_again(connection, finer, coarser, start_ms, end_ms)
@@ -157,10 +157,10 @@ def _sum_again(connection: Any, finer: Rollup, coarser: Rollup, start_ms: int, e
 
 def _questions(engine: Engine) -> dict[str, Callable[[], Sequence[Any]]]:
     month, end = STARTS_MS[-2:]
-    asked = SqlUsage(engine)
+    asked = UsageReports(engine)
 
     def ask(*by: str, width: Any, since_ms: int) -> Callable[[], Sequence[Any]]:
-        query = Query(by=by, width=width)
+        query = UsageQuery(by=by, width=width)
         return lambda: asked.report(query, since_ms=since_ms, until_ms=end)
 
     return {
@@ -177,7 +177,7 @@ def _questions(engine: Engine) -> dict[str, Callable[[], Sequence[Any]]]:
 
 
 def _from_lines(engine: Engine, start_ms: int, end_ms: int) -> Sequence[Any]:
-    made = rollups.summed(DAYS).selected_columns
+    made = rollups.rollup_query(DAYS).selected_columns
     day = (usage.c.at_ms - usage.c.at_ms % DAY_MS).label("day")
     query = (
         select(day, usage.c.model, *(made[name] for name in SUMS))
@@ -185,14 +185,14 @@ def _from_lines(engine: Engine, start_ms: int, end_ms: int) -> Sequence[Any]:
         .group_by(day, usage.c.model)
     )
     with engine.connect() as connection:
-        database.unbounded(connection)
+        database.lift_time_limits(connection)
         return connection.execute(query).all()
 
 
-def _line(number: int) -> UsageLine:
+def _line(number: int) -> UsageRecord:
     cost = 2_000
-    return UsageLine(
-        id=ids.new("embd"), at_ms=STARTS_MS[-1] - 1 - number, request_id=ids.new("req"),
+    return UsageRecord(
+        id=ids.new_id("embd"), at_ms=STARTS_MS[-1] - 1 - number, request_id=ids.new_id("req"),
         project_id=f"proj_{number % 8:016x}", key_id=f"key_{number % 40:016x}", on_behalf_of=None,
         user=f"user_{number % 1000:05d}", metadata={}, model=f"text-embedding-{number % 12}",
         provider=f"provider-{number % 5}", items=1, tokens=100, cost_nano_usd=cost,
@@ -202,7 +202,7 @@ def _line(number: int) -> UsageLine:
 
 async def _commit(engine: Engine, connections: int, *, count: int) -> tuple[float, float]:
     """Lines a second, and the median wait of one in milliseconds."""
-    ledger = SqlLedger(engine, process="benchmark")
+    ledger = Ledger(engine, process="benchmark")
     numbers = iter(range(count))
     waits: list[float] = []
 

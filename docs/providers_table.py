@@ -5,7 +5,7 @@ python docs/providers_table.py
 
 from pathlib import Path
 
-from embedway.providers.adapter import Row
+from embedway.providers.adapter import ProviderRow
 from embedway.providers.registry import ROWS
 
 PAGE = Path(__file__).with_name("providers.md")
@@ -32,7 +32,7 @@ def page(old: str) -> str:
     return before + made() + after
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: ProviderRow) -> tuple[str, ...]:
     fields, limits = row.fields, row.limits
     tokens = f", {limits.max_tokens:,} tokens" if limits.max_tokens else ""
     return (
@@ -49,7 +49,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _enabled_by(row: Row) -> str:
+def _enabled_by(row: ProviderRow) -> str:
     keys = " or ".join(f"`{name}`" for name in row.key_variables)
     needed = [f"`{row.sources(name)[0]}`" for name in row.variables if name not in row.defaults]
     if row.own_server:
@@ -58,7 +58,7 @@ def _enabled_by(row: Row) -> str:
     return " + ".join(filter(None, (keys, *needed)))
 
 
-def _note(row: Row) -> str:
+def _note(row: ProviderRow) -> str:
     told = [row.notes]
     if row.address:
         told.append(f"Takes its address from {' or '.join(row.address.variables)}, if set.")

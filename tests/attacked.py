@@ -18,8 +18,8 @@ from sqlalchemy import select
 from embedway.core import clock
 from embedway.organization import key_secret as secrets
 from embedway.organization.actors import Actor
-from embedway.organization.keys import SqlKeys
-from embedway.organization.service import Acts
+from embedway.organization.keys import KeyBootstrap
+from embedway.organization.service import AdminService
 from embedway.storage.store import Store, open_store
 from embedway.storage.tables import metadata, refusals
 from embedway.testing import Upstream
@@ -57,7 +57,7 @@ class House:
         self.upstream = upstream
         self.ahead_ms = 0
         """By how much the clock of the gateway is ahead."""
-        self.acts = Acts(store.database, pepper=store.pepper, now_ms=clock.now_ms)
+        self.acts = AdminService(store.database, pepper=store.pepper, now_ms=clock.now_ms)
         self._portal = portal
         self._client = client
 
@@ -102,13 +102,13 @@ class House:
 
     def add(self, secret: str) -> str:
         """Stores a key of "mine" whose secret is this one; its id."""
-        _, key = secrets.issue("k", pepper=self.store.pepper, now_ms=clock.now_ms())
+        _, key = secrets.issue_key("k", pepper=self.store.pepper, now_ms=clock.now_ms())
         key = msgspec.structs.replace(
             key,
             project_id=self.mine.project,
             digest=secrets.digest(secret, pepper=self.store.pepper),
         )
-        SqlKeys(self.store.database).create(key)
+        KeyBootstrap(self.store.database).create(key)
         return key.id
 
     def embed(self, key: str | None, *, headers: Mapping[str, str] | None = None, **fields: Any):

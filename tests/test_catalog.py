@@ -11,16 +11,16 @@ import msgspec
 import pytest
 
 from embedway.catalog import catalog, check
-from embedway.catalog.catalog import LOCAL, Catalog, Family
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.catalog import LOCAL, Catalog, ModelFamily
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
 from embedway.config import providers
 from embedway.core.errors import UnknownModel
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
 from embedway.routing import resolve
 
-MODELS = catalog.packaged()
+MODELS = catalog.read_packaged()
 SERVED = [(model, each) for model in MODELS for each in model.deployments]
 FILES = sorted(Path(str(resources.files("embedway.catalog") / "models")).iterdir())
 # Of these nobody says any more how wide they are.
@@ -53,33 +53,33 @@ WELL_KNOWN = {
 }
 
 
-def declared(name: str, kind: str | None = None, **more: object) -> Declared:
+def declared(name: str, kind: str | None = None, **more: object) -> ProviderConfig:
     """A provider as one enables it."""
-    return msgspec.structs.replace(Declared(name=name, row=ROWS[kind or name]), **more)
+    return msgspec.structs.replace(ProviderConfig(name=name, row=ROWS[kind or name]), **more)
 
 
-def offered(*enabled: Declared) -> Catalog:
+def offered(*enabled: ProviderConfig) -> Catalog:
     """The catalog of a gateway that may ask these."""
-    return catalog.load(eu_native=False, offers=providers.offers(enabled))
+    return catalog.load_catalog(eu_native=False, offers=providers.provider_offers(enabled))
 
 
-def served(name: str, among: Catalog) -> Sequence[Served]:
+def served(name: str, among: Catalog) -> Sequence[Deployment]:
     """Who is asked for it."""
-    return resolve.find(name, among, param="model").served
+    return resolve.resolve(name, among, param="model").deployments
 
 
 def found(name: str, among: Catalog) -> tuple[str, list[tuple[str, str]]]:
     """The id of the model, and who is asked for it by which name."""
     candidates = served(name, among)
     (id,) = {each.model.id for each in candidates}
-    asked = [each.deployment for each in candidates]
+    asked = [each.spec for each in candidates]
     return id, [(each.provider, each.name or id) for each in asked]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_files(file: Path) -> None:
     """A file holds what the structs know and nothing else, and says when its prices were read."""
-    models = catalog.read(file.read_bytes())
+    models = catalog.read_family(file.read_bytes())
     head = file.read_text().partition("[[models]]")[0]
     prices = [d.price_per_mtok_usd for model in models for d in model.deployments]
     assert models
@@ -96,7 +96,7 @@ def test_files(file: Path) -> None:
 def test_files_are_read_strictly(wrong: str) -> None:
     """What is misspelt or of the wrong type is no catalog."""
     with pytest.raises(msgspec.ValidationError):
-        msgspec.toml.decode(f"[[models]]\nid = 'x'\n{wrong}\n", type=Family)
+        msgspec.toml.decode(f"[[models]]\nid = 'x'\n{wrong}\n", type=ModelFamily)
 
 
 def test_ids() -> None:
@@ -279,7 +279,7 @@ def test_what_nobody_declared(provider: str, name: str) -> None:
     among = offered(declared("openai"), declared(provider))
     assert found(f"{provider}:{name}", among) == (name, [(provider, name)])
     [candidate] = served(f"{provider}:{name}", among)
-    deployment = candidate.deployment
+    deployment = candidate.spec
     assert not candidate.model.declared
     own = ROWS[provider].own_server
     assert deployment.price_per_mtok_usd == (Decimal(0) if own else None)
@@ -288,7 +288,7 @@ def test_what_nobody_declared(provider: str, name: str) -> None:
 
 def test_servers_of_ones_own_have_nothing_known() -> None:
     """A server one runs oneself adds no models but those declared for it."""
-    mine = Model(id="mine", deployments=[Deployment(provider="vllm")])
+    mine = Model(id="mine", deployments=[DeploymentSpec(provider="vllm")])
     ollama, vllm = declared("ollama", catalog=False), declared("vllm", models=[mine], catalog=False)
     among = offered(ollama, vllm)
     assert list(among.models) == [catalog.AUTO_MODEL, "mine"]
@@ -297,7 +297,9 @@ def test_servers_of_ones_own_have_nothing_known() -> None:
 def test_a_declared_model_replaces_the_known_one() -> None:
     """What is declared for a provider stands in place of what the catalog knows of it there."""
     small = next(model for model in MODELS if model.id == "text-embedding-3-small")
-    at_azure = Deployment(provider="west", name="our-small", price_per_mtok_usd=Decimal("0.019"))
+    at_azure = DeploymentSpec(
+        provider="west", name="our-small", price_per_mtok_usd=Decimal("0.019")
+    )
     own = msgspec.structs.replace(small, deployments=[at_azure])
     among = offered(declared("west", "azure", models=[own]), declared("openai"))
     asked = [("west", "our-small"), ("openai", small.id)]
@@ -312,7 +314,7 @@ def test_the_providers_place_is_told_of_each_model() -> None:
         declared("nebius"), declared("scaleway", eu_native=False), declared("fireworks")
     )
     candidates = served("qwen3-embedding-8b", among)
-    assert [each.deployment.eu_native for each in candidates] == [True, False, False]
+    assert [each.spec.eu_native for each in candidates] == [True, False, False]
 
 
 def test_where_a_deployment_is() -> None:
@@ -355,7 +357,7 @@ def test_names_of_nothing(name: str) -> None:
 def test_facts_are_each_providers_own() -> None:
     """What one section says of a model is not said of another's, though they share its id."""
     here = Model(
-        id="text-embedding-3-small", dimensions=384, deployments=[Deployment(provider="rack")]
+        id="text-embedding-3-small", dimensions=384, deployments=[DeploymentSpec(provider="rack")]
     )
     among = offered(declared("rack", "vllm", models=[here], catalog=False), declared("openai"))
     [rack], [openai] = (
@@ -370,7 +372,7 @@ def test_facts_are_each_providers_own() -> None:
 def test_the_built_in_model_stays_its_own() -> None:
     """Another server with a model of the same id is of another space, and never `auto`."""
     known = next(model for model in MODELS if model.id == catalog.AUTO_MODEL)
-    other = msgspec.structs.replace(known, weights=None, deployments=[Deployment("ollama")])
+    other = msgspec.structs.replace(known, weights=None, deployments=[DeploymentSpec("ollama")])
     among = offered(declared("ollama", models=[other], catalog=False))
     here, there = served(catalog.AUTO_MODEL, among)
     assert here.space() != there.space()
@@ -379,7 +381,9 @@ def test_the_built_in_model_stays_its_own() -> None:
 
 def test_a_providers_name_comes_first() -> None:
     """A server whose model is called as another provider's is not asked for that one."""
-    thief = Model(id="openai:text-embedding-3-small", deployments=[Deployment(provider="ollama")])
+    thief = Model(
+        id="openai:text-embedding-3-small", deployments=[DeploymentSpec(provider="ollama")]
+    )
     among = offered(declared("ollama", models=[thief], catalog=False), declared("openai"))
     assert found("openai:text-embedding-3-small", among)[1][0][0] == "openai"
     assert found("embedway:all-minilm-l6-v2", among)[1][0][0] == LOCAL

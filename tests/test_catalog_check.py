@@ -10,17 +10,19 @@ from conftest import embedway
 
 from embedway.catalog import catalog
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.check import Finding, findings
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.check import CatalogFinding, check_catalog
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
 from embedway.config import providers
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
 
 TODAY = date(2026, 9, 1)
 READ = date(2026, 8, 1)
-KINDS = [Declared(name=row.name, row=row) for row in ROWS.values() if not row.own_server]
-PACKAGED = catalog.load(eu_native=False, offers=providers.offers(KINDS)).deployments()
+KINDS = [ProviderConfig(name=row.name, row=row) for row in ROWS.values() if not row.own_server]
+PACKAGED = catalog.load_catalog(
+    eu_native=False, offers=providers.provider_offers(KINDS)
+).deployments()
 OWN = {LOCAL, "rack"}
 
 
@@ -30,17 +32,17 @@ def model(id: str = "m", **facts: object) -> Model:
     return Model(id=id, **(known | facts))
 
 
-def served(provider: str = "acme", *, of: Model | None = None, **facts: object) -> Served:
+def served(provider: str = "acme", *, of: Model | None = None, **facts: object) -> Deployment:
     """A deployment of which all is known."""
     known = {"price_per_mtok_usd": Decimal("0.1"), "price_date": READ}
-    return Served(of or model(), Deployment(provider, **(known | facts)))
+    return Deployment(of or model(), DeploymentSpec(provider, **(known | facts)))
 
 
-def found(*all: Served) -> list[Finding]:
-    return findings(all, own=OWN, today=TODAY)
+def found(*all: Deployment) -> list[CatalogFinding]:
+    return check_catalog(all, own=OWN, today=TODAY)
 
 
-def told(*all: Served) -> list[tuple[str, str]]:
+def told(*all: Deployment) -> list[tuple[str, str]]:
     """Level and place of each finding."""
     return [(each.level, each.where) for each in found(*all)]
 
@@ -53,8 +55,8 @@ def test_a_good_catalog() -> None:
 
 def test_the_packaged_catalog() -> None:
     """What comes with the gateway had no errors on the day of its latest price."""
-    latest = max(each.deployment.price_date or READ for each in PACKAGED)
-    all = findings(PACKAGED, own={LOCAL}, today=latest)
+    latest = max(each.spec.price_date or READ for each in PACKAGED)
+    all = check_catalog(PACKAGED, own={LOCAL}, today=latest)
     assert [each for each in all if each.level == "error"] == []
     assert {each.where for each in all if each.level == "warning"} == {
         "voyage:voyage-lite-01",
@@ -73,7 +75,7 @@ def test_the_known_bad_price() -> None:
 @pytest.mark.parametrize("factor", [Decimal(1000), Decimal("0.001")])
 def test_a_slip_of_units_is_always_found(factor: Decimal) -> None:
     """Any price of the packaged catalog is found if it is off by a thousand, either way."""
-    prices = {each.deployment.price_per_mtok_usd for each in PACKAGED} - {None, Decimal(0)}
+    prices = {each.spec.price_per_mtok_usd for each in PACKAGED} - {None, Decimal(0)}
     assert len(prices) > 10
     for price in prices:
         assert told(served(price_per_mtok_usd=price * factor)) == [("error", "acme:m")], price

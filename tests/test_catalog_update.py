@@ -23,14 +23,14 @@ from cryptography.x509.oid import NameOID
 
 from embedway.catalog import catalog, files
 from embedway.catalog.catalog import DATE
-from embedway.catalog.files import FileError
+from embedway.catalog.files import CatalogFileError
 from embedway.config import catalogs
 from embedway.config.catalogs import digest
 from embedway.config.settings import Settings
 from embedway.core.clock import today
 from embedway.testing import Upstream
 
-PACKAGED = files.write(catalog.packaged(), day=DATE)
+PACKAGED = files.write(catalog.read_packaged(), day=DATE)
 WAYS_TO_BREAK: dict[str, tuple[Callable[[str], str | bytes], str]] = {
     "empty": (lambda _: "", "required field"),
     "no TOML": (lambda _: "<html>", "no catalog file"),
@@ -118,7 +118,7 @@ def test_an_export_is_the_catalog(folder: Folder) -> None:
     exported = folder.run("export")
     assert exported.stdout == PACKAGED
     again = files.read(exported.stdout.encode(), today=DATE)
-    assert again.models == files.portable(catalog.packaged())
+    assert again.models == files.portable(catalog.read_packaged())
     assert again.day == DATE
     assert files.write(again.models, day=DATE) == PACKAGED
     assert {each.provider for model in again.models for each in model.deployments} >= {"openai"}
@@ -127,7 +127,7 @@ def test_an_export_is_the_catalog(folder: Folder) -> None:
 
 def test_the_date_of_the_packaged_catalog() -> None:
     """No price of the packaged catalog was read after the day that it says it is of."""
-    read = [each.price_date for model in catalog.packaged() for each in model.deployments]
+    read = [each.price_date for model in catalog.read_packaged() for each in model.deployments]
     assert max(day for day in read if day) <= DATE
 
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_right(how: str) -> None:
     """A broken, huge or hostile file is refused with its reason, and shows no terminal escapes."""
     broken, reason = WAYS_TO_BREAK[how]
     content = broken(PACKAGED)
-    with pytest.raises(FileError, match=re.escape(reason)) as refused:
+    with pytest.raises(CatalogFileError, match=re.escape(reason)) as refused:
         files.read(content if isinstance(content, bytes) else content.encode(), today=DATE)
     assert "\x1b" not in str(refused.value)
 
@@ -287,7 +287,7 @@ def test_what_breaks_later(folder: Folder, change: Callable[[bytes], bytes], rea
     file.write_bytes(change(file.read_bytes()))
     used = catalogs.in_use(settings)
     assert (used.file, used.date) == (None, DATE)
-    assert used.models == catalog.packaged()
+    assert used.models == catalog.read_packaged()
     assert str(file) in used.problem
     assert reason in used.problem
     assert "embedway catalog reset" in used.problem
@@ -415,7 +415,7 @@ def test_vectors_are_marked_unless_they_cannot_change() -> None:
     """Every fact but those known to be harmless is marked: also one that is added later."""
     facts = {
         field
-        for struct in (catalog.Model, catalog.Deployment)
+        for struct in (catalog.Model, catalog.DeploymentSpec)
         for field in struct.__struct_fields__
     }
     assert facts >= files.HARMLESS

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiktoken_ext import openai_public
 
-from embedway.core.errors import InvalidRequest, Overloaded
+from embedway.core.errors import InvalidRequest, ServiceOverloaded
 from embedway.tokenizing import cl100k
-from embedway.tokenizing.cl100k import Cl100k
+from embedway.tokenizing.cl100k import Cl100kTokenizer
 
 THREADS = {"cl100k-encode", "cl100k-decode"}
 BEYOND_INLINE = "x " * cl100k.INLINE_CHARACTERS
@@ -38,23 +38,23 @@ def threads() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def loaded() -> Iterator[Cl100k]:
+def loaded() -> Iterator[Cl100kTokenizer]:
     """One that has read its vocabulary."""
-    made = Cl100k()
+    made = Cl100kTokenizer()
     run(lambda: made.encode(["a"]))
     yield made
     made.close()
 
 
-def encode(codec: Cl100k, *texts: str) -> list[list[int]]:
+def encode(codec: Cl100kTokenizer, *texts: str) -> list[list[int]]:
     return run(lambda: codec.encode(texts))
 
 
-def decode(codec: Cl100k, *items: list[int]) -> list[str]:
+def decode(codec: Cl100kTokenizer, *items: list[int]) -> list[str]:
     return run(lambda: codec.decode(items))
 
 
-def refusal(codec: Cl100k, *items: list[int]) -> str:
+def refusal(codec: Cl100kTokenizer, *items: list[int]) -> str:
     """What the client is told about items that do not decode."""
     with pytest.raises(InvalidRequest) as refused:
         decode(codec, *items)
@@ -94,13 +94,13 @@ def test_pattern_is_openais(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("", []),
     ],
 )
-def test_known_ids(loaded: Cl100k, text: str, ids: list[int]):
+def test_known_ids(loaded: Cl100kTokenizer, text: str, ids: list[int]):
     """Texts get the ids that OpenAI publishes, and the ids the texts."""
     assert encode(loaded, text) == [ids]
     assert decode(loaded, ids) == [text]
 
 
-def test_special_tokens_in_a_text_are_text(loaded: Cl100k):
+def test_special_tokens_in_a_text_are_text(loaded: Cl100kTokenizer):
     """What is written like a special token is encoded as the characters it has."""
     text = "<|endoftext|><|fim_prefix|><|endofprompt|>"
     [ids] = encode(loaded, text)
@@ -110,14 +110,14 @@ def test_special_tokens_in_a_text_are_text(loaded: Cl100k):
 
 @settings(deadline=None)
 @given(texts=st.lists(TEXTS, max_size=5))
-def test_nothing_is_lost(loaded: Cl100k, texts: list[str]):
+def test_nothing_is_lost(loaded: Cl100kTokenizer, texts: list[str]):
     """Any text comes back from its ids as it was."""
     assert decode(loaded, *encode(loaded, *texts)) == texts
 
 
 @settings(deadline=None, max_examples=30)
 @given(texts=st.lists(TEXTS, max_size=5))
-def test_thread_and_event_loop_agree(loaded: Cl100k, texts: list[str]):
+def test_thread_and_event_loop_agree(loaded: Cl100kTokenizer, texts: list[str]):
     """A text has the same ids, and ids the same text, however much else is in the request."""
     ids = encode(loaded, *texts)
     *among_much, much = encode(loaded, *texts, BEYOND_INLINE)
@@ -127,7 +127,7 @@ def test_thread_and_event_loop_agree(loaded: Cl100k, texts: list[str]):
 
 @settings(deadline=None)
 @given(ids=st.lists(st.integers(0, cl100k.VOCABULARY - 1), min_size=1, max_size=4))
-def test_a_text_is_what_its_ids_stand_for(loaded: Cl100k, ids: list[int]):
+def test_a_text_is_what_its_ids_stand_for(loaded: Cl100kTokenizer, ids: list[int]):
     """Ordinary ids give a text, or are refused if their bytes give none: nothing is guessed."""
     stands_for = b"".join(TOKENS[id] for id in ids)
     try:
@@ -141,7 +141,7 @@ def test_a_text_is_what_its_ids_stand_for(loaded: Cl100k, ids: list[int]):
 
 @pytest.mark.parametrize("beyond_inline", [False, True])
 @pytest.mark.parametrize("unknown", [100_256, 100_257, 100_276, 2**31 - 1, 2**40, -1])
-def test_unknown_ids_are_refused(loaded: Cl100k, unknown: int, beyond_inline: bool):
+def test_unknown_ids_are_refused(loaded: Cl100kTokenizer, unknown: int, beyond_inline: bool):
     """An id that is special or nobody's is named, with its item and what to send instead."""
     more = [0] * cl100k.INLINE_TOKENS if beyond_inline else [0]
     message = refusal(loaded, [15339], [*more, unknown], more)
@@ -151,7 +151,7 @@ def test_unknown_ids_are_refused(loaded: Cl100k, unknown: int, beyond_inline: bo
 
 @pytest.mark.parametrize("beyond_inline", [False, True])
 @pytest.mark.parametrize("cut", [slice(0, -1), slice(1, None)])
-def test_half_characters_are_refused(loaded: Cl100k, cut: slice, beyond_inline: bool):
+def test_half_characters_are_refused(loaded: Cl100kTokenizer, cut: slice, beyond_inline: bool):
     """An item that begins or ends amid a character is named, with what to send instead."""
     [bear] = encode(loaded, "🐻")
     more = [0] * cl100k.INLINE_TOKENS if beyond_inline else [0]
@@ -161,7 +161,7 @@ def test_half_characters_are_refused(loaded: Cl100k, cut: slice, beyond_inline: 
     assert decode(loaded, bear) == ["🐻"]
 
 
-def test_one_refusal_leaves_others_alone(loaded: Cl100k):
+def test_one_refusal_leaves_others_alone(loaded: Cl100kTokenizer):
     """Requests that share a group with one that is refused get their answers."""
     ids = [15339] * (cl100k.INLINE_TOKENS + 1)
 
@@ -173,7 +173,7 @@ def test_one_refusal_leaves_others_alone(loaded: Cl100k):
     assert [isinstance(outcome, InvalidRequest) for outcome in outcomes] == [False, True] * 3
 
 
-def test_a_panic_is_a_refusal(loaded: Cl100k):
+def test_a_panic_is_a_refusal(loaded: Cl100kTokenizer):
     """A text that tiktoken gives up on is named, and does not end the thread."""
     with pytest.raises(InvalidRequest, match=r"'input\[1\]' cannot be tokenised"):
         encode(loaded, "a", " " * 1_000_000 + "a")
@@ -184,7 +184,7 @@ def test_a_panic_is_a_refusal(loaded: Cl100k):
 @pytest.mark.parametrize(
     "unit", ["a", " ", "\n", " \n", "1", "!", "\u0300", "中", "\0", "\U0010fffd", "👩\u200d"]
 )
-def test_repetition_is_tokenised(loaded: Cl100k, unit: str):
+def test_repetition_is_tokenised(loaded: Cl100kTokenizer, unit: str):
     """The longest text of one thing over and over is tokenised like any other."""
     text = (unit * 100_000)[:99_999] + "a"
     assert decode(loaded, *encode(loaded, text)) == [text]
@@ -225,7 +225,7 @@ def test_use_downloads_nothing(tmp_path: Path):
 
 def test_first_use_may_be_shared():
     """Requests that come together before the vocabulary is read are all answered."""
-    codec = Cl100k()
+    codec = Cl100kTokenizer()
 
     async def scenario() -> list[Any]:
         return await asyncio.gather(
@@ -241,13 +241,13 @@ def test_first_use_may_be_shared():
 def test_closed():
     """Closing ends its threads; what comes later is shed and starts none."""
     before = threading.active_count()
-    codec = Cl100k()
+    codec = Cl100kTokenizer()
     assert encode(codec, BEYOND_INLINE)
     assert threading.active_count() == before + 1
     codec.close()
     assert not codec.alive
     for late in (lambda: codec.encode(["a"]), lambda: codec.decode([[64]])):
-        with pytest.raises(Overloaded):
+        with pytest.raises(ServiceOverloaded):
             run(late)
     assert threading.active_count() == before
 
@@ -257,7 +257,7 @@ def test_altered_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     altered = tmp_path / "ranks"
     altered.write_bytes(cl100k.RANKS.read_bytes()[:-1])
     monkeypatch.setattr(cl100k, "RANKS", altered)
-    codec = Cl100k()
+    codec = Cl100kTokenizer()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="altered"):
             encode(codec, "a")

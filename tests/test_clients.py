@@ -17,7 +17,7 @@ from langchain_openai import OpenAIEmbeddings
 from mistralai.client import Mistral
 from recording import Recorded, Recorder, recording
 
-from embedway.testing import shortened
+from embedway.testing import shorten_vector
 from embedway.tokenizing import cl100k
 
 LOCAL = "auto"
@@ -156,7 +156,7 @@ def test_langchain_upstream(
         "input": [encoding.encode_ordinary(text) for text in TEXTS],
         "encoding_format": "base64",
     }
-    assert_same(vectors, np.array([shortened(vector(text, 1536), 64) for text in TEXTS]))
+    assert_same(vectors, np.array([shorten_vector(vector(text, 1536), 64) for text in TEXTS]))
 
 
 @pytest.mark.parametrize("model", [LOCAL, PROVIDER])
@@ -235,7 +235,7 @@ def test_openai_upstream(
     vectors = [each.embedding for each in answer.data]
     expected = [vector(text, 1536) for text in TEXTS]
     if "dimensions" in asked:
-        expected = [shortened(each, 64) for each in expected]
+        expected = [shorten_vector(each, 64) for each in expected]
     if asked.get("encoding_format") == "base64":
         assert vectors == [packed(each) for each in expected]
     else:

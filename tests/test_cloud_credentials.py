@@ -27,11 +27,11 @@ from cryptography.hazmat.primitives.serialization import (
 from google.auth import jwt
 
 from embedway.core.provider_error import ProviderError
-from embedway.http.call import HttpCall, Reply
-from embedway.http.client import Http
+from embedway.http.call import HttpCall, HttpReply
+from embedway.http.client import HttpClient
 from embedway.providers.aws import SigV4
 from embedway.providers.google import GoogleToken
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
 
 ID = "AKIAIOSFODNN7EXAMPLE"
@@ -119,13 +119,13 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def bedrock(*keys: str) -> Declared:
+def bedrock(*keys: str) -> ProviderConfig:
     variables = {"region": "eu-central-1"}
-    return Declared(name="bedrock", row=ROWS["bedrock"], keys=keys, variables=variables)
+    return ProviderConfig(name="bedrock", row=ROWS["bedrock"], keys=keys, variables=variables)
 
 
-async def sent(signer: SigV4, server: Server) -> Reply:
-    http = Http(server.url, allow_private=True, max_in_flight=1)
+async def sent(signer: SigV4, server: Server) -> HttpReply:
+    http = HttpClient(server.url, allow_private=True, max_in_flight=1)
     try:
         headers = await signer.headers(CALL, base_url=http.base_url)
         return await http.send(CALL, headers=headers, max_bytes=1000)
@@ -201,11 +201,11 @@ def test_new_login(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
         login("old")
         asyncio.run(sent(signer, server))
         login("new")
-        assert not signer.refused(REFUSED, {})
+        assert not signer.report_failure(REFUSED, {})
         clock.now_s += 61
-        assert not signer.refused(ProviderError("rate_limit"), {})
+        assert not signer.report_failure(ProviderError("rate_limit"), {})
         asyncio.run(sent(signer, server))
-        assert signer.refused(REFUSED, {})
+        assert signer.report_failure(REFUSED, {})
         asyncio.run(sent(signer, server))
         for call, secret in zip(server.calls, ("old", "old", "new"), strict=True):
             assert_signed(call, key=ID, secret=secret)
@@ -282,16 +282,16 @@ def test_nothing_found(aws: pytest.MonkeyPatch, profile: str | None) -> None:
 def test_bedrock_key_needs_no_signature(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Bedrock API key goes as it is, also without the extra and without a region."""
     monkeypatch.setitem(sys.modules, "botocore.auth", None)
-    signer = SigV4(Declared(name="bedrock", row=ROWS["bedrock"], keys=[key]))
+    signer = SigV4(ProviderConfig(name="bedrock", row=ROWS["bedrock"], keys=[key]))
     headers = asyncio.run(signer.headers(CALL, base_url="http://127.0.0.1"))
     assert headers == {"Authorization": f"Bearer {key}"}
-    assert not signer.refused(REFUSED, headers)
+    assert not signer.report_failure(REFUSED, headers)
 
 
 def test_region_is_needed() -> None:
     """Without a region there is nothing to sign for."""
     with pytest.raises(ValueError, match="AWS_REGION"):
-        SigV4(Declared(name="bedrock", row=ROWS["bedrock"], keys=[ID]))
+        SigV4(ProviderConfig(name="bedrock", row=ROWS["bedrock"], keys=[ID]))
 
 
 # Google Vertex AI.
@@ -303,11 +303,11 @@ def key() -> rsa.RSAPrivateKey:
 
 
 @pytest.fixture
-def account(key: rsa.RSAPrivateKey, tmp_path: Path) -> Callable[[str], Declared]:
+def account(key: rsa.RSAPrivateKey, tmp_path: Path) -> Callable[[str], ProviderConfig]:
     """Makes a provider with a service account whose tokens are at the given URL."""
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
-    def declared(token_uri: str) -> Declared:
+    def declared(token_uri: str) -> ProviderConfig:
         path = tmp_path / "account.json"
         facts = {
             "type": "service_account",
@@ -324,8 +324,8 @@ def account(key: rsa.RSAPrivateKey, tmp_path: Path) -> Callable[[str], Declared]
     return declared
 
 
-def vertex(path: Path) -> Declared:
-    return Declared(name="vertex", row=ROWS["vertex"], keys=[str(path)])
+def vertex(path: Path) -> ProviderConfig:
+    return ProviderConfig(name="vertex", row=ROWS["vertex"], keys=[str(path)])
 
 
 def token(*expires_in: int) -> Callable[[int], tuple[int, Any]]:
@@ -344,7 +344,9 @@ async def bearer(signer: GoogleToken) -> str:
 
 
 @contextmanager
-def signing(declared: Declared, now_s: Callable[[], float]) -> Iterator[tuple[Any, GoogleToken]]:
+def signing(
+    declared: ProviderConfig, now_s: Callable[[], float]
+) -> Iterator[tuple[Any, GoogleToken]]:
     """A signer, and what runs coroutines on its loop."""
     signer = GoogleToken(declared, now_s=now_s)
     with asyncio.Runner() as runner:
@@ -354,7 +356,7 @@ def signing(declared: Declared, now_s: Callable[[], float]) -> Iterator[tuple[An
             runner.run(signer.aclose())
 
 
-Account = Callable[[str], Declared]
+Account = Callable[[str], ProviderConfig]
 
 
 def test_service_account(account: Account, key: rsa.RSAPrivateKey) -> None:
@@ -413,12 +415,12 @@ def test_refused_token(account: Account) -> None:
     clock = Clock()
     with serving(token(3600)) as server, signing(account(server.url), clock) as (run, signer):
         first = {"authorization": run(bearer(signer))}
-        assert not signer.refused(REFUSED, first)
+        assert not signer.report_failure(REFUSED, first)
         clock.now_s += 61
-        assert not signer.refused(ProviderError("rate_limit"), first)
-        assert signer.refused(REFUSED, first)
+        assert not signer.report_failure(ProviderError("rate_limit"), first)
+        assert signer.report_failure(REFUSED, first)
         assert run(bearer(signer)) == "Bearer token-2"
-        assert signer.refused(REFUSED, first)
+        assert signer.report_failure(REFUSED, first)
         assert run(bearer(signer)) == "Bearer token-2"
 
 

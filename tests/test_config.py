@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Gateway, clean_environment, embedway, free_port
 
-from embedway.config.settings import ConfigError, Settings, load
+from embedway.config.settings import ConfigError, Settings, load_settings
 from embedway.storage import postgres
 
 KUBERNETES = "tcp://10.0.0.1:8080"
@@ -240,7 +240,7 @@ def test_wrong_secrets(tmp_path: Path, name: str, value: str, told: str, source:
         for variable, each in given.items():
             patch.setenv(variable, each)
         with pytest.raises(ConfigError) as error:
-            load()
+            load_settings()
     said = str(error.value)
     assert told in said
     assert name in said.lower()
@@ -256,7 +256,7 @@ def test_every_form_of_a_database_url(scheme: str) -> None:
         assert "5ec7" not in shown
     url = postgres.address(settings.database_url.get_secret_value())
     assert (url.password, url.drivername) == ("s3@cret", "postgresql+psycopg")
-    assert postgres.shown(url) == "postgresql://me:***@h/d"
+    assert postgres.describe(url) == "postgresql://me:***@h/d"
 
 
 def test_the_port_that_kubernetes_sets(tmp_path: Path) -> None:

@@ -477,7 +477,7 @@ def test_no_valid_key(gateway: Gateway, stranger: httpx.Client, door: str) -> No
         f"Bearer {gateway.key} {gateway.key}": "mistyped",
         "Bearer sk-proj-0123": "neither",
         "Bearer \xe9\xff": "neither",
-        f"Bearer {key_secret.generate()}": "does not exist",
+        f"Bearer {key_secret.generate_secret()}": "does not exist",
         expired: "is expired",
         f"Bearer {revoked['key']}": "is revoked",
     }

@@ -7,7 +7,7 @@ import pytest
 from conftest import Gateway, Minilm
 
 from embedway.api.cors import EXPOSED
-from embedway.config.settings import ConfigError, load
+from embedway.config.settings import ConfigError, load_settings
 
 PAGE = "https://app.example.com"
 OTHER = "http://localhost:3000"
@@ -120,5 +120,5 @@ def test_unset(gateway: Gateway) -> None:
 def test_refused_settings(origins: str, said: str) -> None:
     """What no browser sends as an origin is refused at start, with what to write instead."""
     with pytest.raises(ConfigError) as refused:
-        load(cors_origins=origins)
+        load_settings(cors_origins=origins)
     assert said in str(refused.value)

@@ -26,12 +26,12 @@ from embedway.core.limit import Limit
 from embedway.core.project import DEFAULT_PROJECT, EndUser, Project
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
 from embedway.organization import key_secret
-from embedway.organization.directory import SqlDirectory
-from embedway.organization.keys import SqlKeys
+from embedway.organization.directory import Directory
+from embedway.organization.keys import KeyBootstrap
 from embedway.spaces.proof import Proof, Reference
-from embedway.spaces.store import SqlSpaces
+from embedway.spaces.store import SpaceStore
 from embedway.storage import copying, database, pepper, records
-from embedway.storage.copying import CannotCopy
+from embedway.storage.copying import CopyError
 from embedway.storage.database import DatabaseError
 from embedway.storage.store import open_store
 from embedway.storage.tables import (
@@ -82,7 +82,7 @@ def test_writing_is_alone(opened: Callable, any_address: Path | str) -> None:
 
     def count(engine: Engine) -> None:
         for _ in range(10):
-            with database.writing(engine, lock="counter") as connection:
+            with database.locked_transaction(engine, lock="counter") as connection:
                 value = int(connection.scalar(select(installation.c.value)))
                 connection.execute(update(installation).values(value=str(value + 1)))
 
@@ -95,7 +95,7 @@ def test_writing_is_undone_on_an_error(any_database: Engine) -> None:
     """What was written before an error is not there, and the lock is free again."""
 
     def fail() -> None:
-        with database.writing(any_database, lock="counter") as connection:
+        with database.locked_transaction(any_database, lock="counter") as connection:
             connection.execute(insert(installation).values(name="counter", value="0"))
             raise ZeroDivisionError
 
@@ -108,7 +108,10 @@ def test_writing_is_undone_on_an_error(any_database: Engine) -> None:
 def test_other_locks_are_not_waited_for(postgres_url: str, opened: Callable) -> None:
     """On Postgres, who holds one lock does not keep those out who want another."""
     engine = opened(postgres_url)
-    with database.writing(engine, lock="one"), database.writing(engine, lock="another"):
+    with (
+        database.locked_transaction(engine, lock="one"),
+        database.locked_transaction(engine, lock="another"),
+    ):
         pass
 
 
@@ -122,7 +125,7 @@ def test_every_wait_is_bounded(postgres_url: str, opened: Callable) -> None:
             return [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names]
 
         assert settings() == ["5s", "5s", "10s"]
-        database.unbounded(connection)
+        database.lift_time_limits(connection)
         assert settings() == ["0", "0", "0"]
         connection.rollback()
         assert settings() == ["5s", "5s", "10s"]
@@ -148,12 +151,12 @@ def test_records_are_read_as_written(any_database: Engine) -> None:
         id="proj_a", name='ü "and" \\ more', created_ms=2**41, models=("a", "b"), eu_native=True,
         allow_quantization=False, limits=(limit,), user_budgets=(budget,),
     )  # fmt: skip
-    issuer = key_secret.issue("issuer", pepper=b"p" * 32, now_ms=1, project_id="proj_a")[1]
-    key = key_secret.issue(
+    issuer = key_secret.issue_key("issuer", pepper=b"p" * 32, now_ms=1, project_id="proj_a")[1]
+    key = key_secret.issue_key(
         "key", pepper=b"p" * 32, now_ms=2, project_id="proj_a", issued_by=issuer.id,
         providers=("openai",), limits=(limit,), budgets=(budget,),
     )[1]  # fmt: skip
-    admin = key_secret.issue(
+    admin = key_secret.issue_key(
         "admin", pepper=b"p" * 32, now_ms=3, project_id=None, scopes=("admin",)
     )[1]
     blocked = EndUser(project_id="proj_a", id="ü", created_ms=3, blocked_ms=4, limits=())
@@ -161,10 +164,10 @@ def test_records_are_read_as_written(any_database: Engine) -> None:
         for table, record in (
             (projects, project), (keys, issuer), (keys, key), (keys, admin), (end_users, blocked)
         ):  # fmt: skip
-            connection.execute(insert(table).values(records.row(record)))
+            connection.execute(insert(table).values(records.to_row(record)))
 
     async def look() -> None:
-        directory = SqlDirectory(any_database)
+        directory = Directory(any_database)
         held = await directory.by_digest(key.digest)
         assert (held.key, held.issuer, held.project, held.end_users) == (key, issuer, project, True)
         held = await directory.by_id(issuer.id)
@@ -183,7 +186,7 @@ def test_records_are_read_as_written(any_database: Engine) -> None:
 
 def test_spaces_are_kept(any_database: Engine) -> None:
     """The first reference of a space stays, and so does what is known to have drifted."""
-    store = SqlSpaces(any_database)
+    store = SpaceStore(any_database)
     vectors = np.arange(6, dtype=np.float32).reshape(2, 3)
     first = Reference(
         model="m", revision="r", input_type=None, texts="t", vectors=vectors, made_by="a", made_ms=1
@@ -276,7 +279,7 @@ def test_the_first_pepper_is_the_one(
 
     def settle(number: int) -> bool:
         try:
-            pepper.settle(engines[number], tmp_path / "none", given=f"{number:064x}")
+            pepper.load_pepper(engines[number], tmp_path / "none", given=f"{number:064x}")
         except DatabaseError:
             return False
         return True
@@ -289,30 +292,30 @@ def test_a_pepper_from_before_fingerprints(any_database: Engine, tmp_path: Path)
     """A database that does not know its pepper yet takes that of the first who opens it."""
     file = tmp_path / "pepper"
     file.write_bytes(b"x" * 32)
-    assert pepper.settle(any_database, file, given=None) == b"x" * 32
+    assert pepper.load_pepper(any_database, file, given=None) == b"x" * 32
     with pytest.raises(DatabaseError):
-        pepper.settle(any_database, file, given=PEPPER)
+        pepper.load_pepper(any_database, file, given=PEPPER)
 
 
 def test_a_lost_pepper(any_database: Engine, tmp_path: Path) -> None:
     """Only who says so begins with a new pepper, and no key works from then on."""
     file = tmp_path / "pepper"
-    lost = pepper.settle(any_database, file, given=None)
-    key = key_secret.issue("a", pepper=lost, now_ms=1)[1]
+    lost = pepper.load_pepper(any_database, file, given=None)
+    key = key_secret.issue_key("a", pepper=lost, now_ms=1)[1]
     with any_database.begin() as connection:
-        connection.execute(insert(keys).values(records.row(key)))
+        connection.execute(insert(keys).values(records.to_row(key)))
     file.unlink()
     with pytest.raises(DatabaseError, match="repepper"):
-        pepper.settle(any_database, file, given=None)
-    pepper.forget(any_database, file, given=None, now_ms=5)
-    new = pepper.settle(any_database, file, given=None)
+        pepper.load_pepper(any_database, file, given=None)
+    pepper.forget_fingerprint(any_database, file, given=None, now_ms=5)
+    new = pepper.load_pepper(any_database, file, given=None)
     assert new not in {lost, None}
     # Nor does what is known to others stay.
-    pepper.forget(any_database, file, given=None, now_ms=6)
-    newest = pepper.settle(any_database, file, given=None)
+    pepper.forget_fingerprint(any_database, file, given=None, now_ms=6)
+    newest = pepper.load_pepper(any_database, file, given=None)
     assert newest != new
     with pytest.raises(DatabaseError, match="still is"):
-        pepper.forget(any_database, file, given=newest.hex(), now_ms=7)
+        pepper.forget_fingerprint(any_database, file, given=newest.hex(), now_ms=7)
     with any_database.connect() as connection:
         assert connection.scalar(select(keys.c.revoked_ms)) == 5
 
@@ -324,7 +327,7 @@ def test_restarts_of_postgres(postgres: Postgres, opened: Callable) -> None:
     for connection in held:
         connection.exec_driver_sql("SELECT 1")
         connection.close()
-    directory, spaces = SqlDirectory(engine), SqlSpaces(engine)
+    directory, spaces = Directory(engine), SpaceStore(engine)
 
     async def fails() -> None:
         for asked in (directory.by_digest(b""), directory.project("p"), spaces.load()):
@@ -350,7 +353,7 @@ def test_a_transaction_that_postgres_ends(postgres: Postgres, opened: Callable) 
     engine = opened(postgres.url)
 
     def cut_short() -> None:
-        with database.writing(engine, lock="counter") as connection:
+        with database.locked_transaction(engine, lock="counter") as connection:
             connection.execute(insert(installation).values(name="counter", value="0"))
             postgres.stop()
             postgres.start()
@@ -431,13 +434,13 @@ def test_copies_are_the_same(opened: Callable, postgres_url: str, tmp_path: Path
         seen[name] = (done, total)
 
     before = rows(source)
-    copied = copying.copy(source, target, progress=progress)
+    copied = copying.copy_database(source, target, progress=progress)
     assert rows(target) == before
     assert copied.rows == {name: len(each) for name, each in before.items()}
     assert copied.later == 0
     assert {done == total for done, total in seen.values()} == {True}
-    with pytest.raises(CannotCopy, match="There are rows in audit, budget_alerts"):
-        copying.copy(source, target, progress=progress)
+    with pytest.raises(CopyError, match="There are rows in audit, budget_alerts"):
+        copying.copy_database(source, target, progress=progress)
     assert rows(target) == before
     source.dispose()
 
@@ -452,7 +455,7 @@ def test_copies_are_whole_or_not_there(opened: Callable, postgres_url: str, tmp_
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        copying.copy(source, target, progress=interrupt)
+        copying.copy_database(source, target, progress=interrupt)
     assert rows(target) == empty
     begun = threading.Event()
 
@@ -463,7 +466,7 @@ def test_copies_are_whole_or_not_there(opened: Callable, postgres_url: str, tmp_
                 row = dict(connection.execute(select(usage)).mappings().first())
                 connection.execute(insert(usage).values(row | {"id": "embd_late"}))
 
-    assert copying.copy(source, target, progress=write).later == 1
+    assert copying.copy_database(source, target, progress=write).later == 1
     with target.connect() as connection:
         assert connection.scalar(select(func.count()).select_from(usage)) == 60
     source.dispose()
@@ -488,7 +491,7 @@ def test_commands(postgres_url: str, tmp_path: Path) -> None:
     assert "is made" in run("db", "init")
     assert "up to date" in run("db", "upgrade")
     store = open_store(tmp_path / "data")
-    SqlKeys(store.database).create(key_secret.issue("a", pepper=store.pepper, now_ms=1)[1])
+    KeyBootstrap(store.database).create(key_secret.issue_key("a", pepper=store.pepper, now_ms=1)[1])
     store.database.dispose()
     assert "pending   0001_initial" in run("db", "status", DATABASE_URL=url)
     assert "those of the original" in run("db", "copy", "--to", "-", input=url)
@@ -497,7 +500,7 @@ def test_commands(postgres_url: str, tmp_path: Path) -> None:
     assert (status["pending"], status["rows"]["keys"]) == ([], 1)
     assert status["database"].startswith("postgresql://embedway:***@127.0.0.1:")
     moved = open_store(tmp_path / "data", database_url=url)
-    assert SqlKeys(moved.database).all() == SqlKeys(store.database).all()
+    assert KeyBootstrap(moved.database).all() == KeyBootstrap(store.database).all()
     for each in (moved, store):
         each.database.dispose()
     assert "Forgotten" in run("db", "repepper", "--yes", DATABASE_URL=url)

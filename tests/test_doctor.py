@@ -131,9 +131,9 @@ def test_files_with_secrets(
     file = tmp_path / name
     file.write_text(text)
     file.chmod(0o604)
-    assert exposed(config.load()) == ([file] if told else [])
+    assert exposed(config.load_settings()) == ([file] if told else [])
     file.chmod(0o640)
-    assert exposed(config.load()) == []
+    assert exposed(config.load_settings()) == []
 
 
 def test_prices_in_the_catalog_check(

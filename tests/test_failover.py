@@ -12,15 +12,15 @@ from attempts import FunctionAttempt, answered_by, send_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedway.core.batch import Batch, Limits, Result
-from embedway.core.errors import ContextLengthExceeded, InvalidRequest, Overloaded
-from embedway.core.provider_error import OF_THE_PROVIDER, TRANSIENT, Kind, ProviderError
+from embedway.core.batch import Batch, BatchLimits, BatchResult
+from embedway.core.errors import ContextLengthExceeded, InvalidRequest, ServiceOverloaded
+from embedway.core.provider_error import PROVIDER_KINDS, TRANSIENT, FailureKind, ProviderError
 from embedway.core.vectors import Vectors
 from embedway.testing import vector_of
 
 WIDTH = 8
-KINDS: dict[Kind, str] = {
-    **dict.fromkeys((*sorted(TRANSIENT | OF_THE_PROVIDER), "item_failed"), "elsewhere"),
+KINDS: dict[FailureKind, str] = {
+    **dict.fromkeys((*sorted(TRANSIENT | PROVIDER_KINDS), "item_failed"), "elsewhere"),
     **dict.fromkeys(("request", "item_too_long", "batch_too_large", "dimensions"), "the caller's"),
 }
 
@@ -30,15 +30,17 @@ def batch_of(texts: Sequence[str]) -> Batch:
     return Batch(model="m", items=list(texts), tokens=[1] * len(texts), width=WIDTH)
 
 
-async def well(batch: Batch) -> Result:
+async def well(batch: Batch) -> BatchResult:
     """Answers."""
-    return Result(vectors=np.stack([vector_of(item, WIDTH) for item in batch.items]), tokens=None)
+    return BatchResult(
+        vectors=np.stack([vector_of(item, WIDTH) for item in batch.items]), tokens=None
+    )
 
 
 def failing(failure: Exception) -> Any:
     """A function that fails so."""
 
-    async def call(_: Batch) -> Result:
+    async def call(_: Batch) -> BatchResult:
         raise failure
 
     return call
@@ -56,7 +58,7 @@ def send(functions: Sequence[FunctionAttempt], within_s: float = 30) -> Vectors:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_is_asked_after_a_failure(kind: Kind) -> None:
+def test_who_is_asked_after_a_failure(kind: FailureKind) -> None:
     """The next is asked at once where it need not fail too, never where the caller is at fault."""
     first = FunctionAttempt(failing(ProviderError(kind)), batch_of(["a"]), provider="first")
     second = FunctionAttempt(well, batch_of(["a"]), provider="second")
@@ -85,8 +87,8 @@ def test_whoever_computes_an_item_is_asked_before_it_is_blamed() -> None:
 def test_malformed_answers_go_elsewhere() -> None:
     """Vectors that are not what was asked for count as a failure of whoever sent them."""
 
-    async def zeros(batch: Batch) -> Result:
-        return Result(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
+    async def zeros(batch: Batch) -> BatchResult:
+        return BatchResult(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
 
     first = FunctionAttempt(zeros, batch_of(["a"]))
     vectors = send([first, FunctionAttempt(well, batch_of(["a"]))])
@@ -96,17 +98,17 @@ def test_malformed_answers_go_elsewhere() -> None:
 
 def test_a_full_model_here_goes_elsewhere() -> None:
     """Where the model of this process is busy, another deployment of its space may not be."""
-    busy = FunctionAttempt(failing(Overloaded("busy")), batch_of(["a"]))
+    busy = FunctionAttempt(failing(ServiceOverloaded("busy")), batch_of(["a"]))
     other = FunctionAttempt(well, batch_of(["a"]))
     send([busy, other])
     assert answered_by([busy, other]) == [1]
-    with pytest.raises(Overloaded):
+    with pytest.raises(ServiceOverloaded):
         send([busy])
     assert busy.told == ["not sent", "not sent"]
     assert (busy.attempt.calls, busy.attempt.failed_calls, busy.running) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("refusal", [InvalidRequest("not here"), Overloaded("busy")])
+@pytest.mark.parametrize("refusal", [InvalidRequest("not here"), ServiceOverloaded("busy")])
 def test_what_is_refused_here_was_not_sent(refusal: Exception) -> None:
     """A call that this gateway refuses itself is told of as not sent, and not tried again."""
     attempt = FunctionAttempt(failing(refusal), batch_of(["a"]))
@@ -120,21 +122,23 @@ def test_parts_that_fail_over_share_one_gate(failing_at: int) -> None:
     """However many parts fail over, each deployment gets no more calls at a time than it takes."""
     texts = [str(n) for n in range(32)]
 
-    async def broken(_: Batch) -> Result:
+    async def broken(_: Batch) -> BatchResult:
         await asyncio.sleep(0)
         raise ProviderError("failed")
 
     running: list[int] = []
 
-    async def counted(batch: Batch) -> Result:
+    async def counted(batch: Batch) -> BatchResult:
         running.append(last.running)
         for _ in range(3):  # so that others come in between
             await asyncio.sleep(0)
         return await well(batch)
 
-    wide = Limits(max_items=2, max_parallel=8)
+    wide = BatchLimits(max_items=2, max_parallel=8)
     first = [FunctionAttempt(broken, batch_of(texts), limits=wide) for _ in range(failing_at)]
-    last = FunctionAttempt(counted, batch_of(texts), limits=Limits(max_items=1, max_parallel=2))
+    last = FunctionAttempt(
+        counted, batch_of(texts), limits=BatchLimits(max_items=1, max_parallel=2)
+    )
     vectors = send([*first, last])
     assert np.array_equal(vectors, [vector_of(text, WIDTH) for text in texts])
     assert len(running) == len(texts)
@@ -146,17 +150,17 @@ def test_a_part_that_fails_over_leaves_its_place() -> None:
     texts = ["slow", "fast"]
     both = asyncio.Event()
 
-    async def refusing(batch: Batch) -> Result:
+    async def refusing(batch: Batch) -> BatchResult:
         if batch.items == ["fast"]:
             both.set()
             return await well(batch)
         raise ProviderError("failed")
 
-    async def waiting(batch: Batch) -> Result:
+    async def waiting(batch: Batch) -> BatchResult:
         await both.wait()
         return await well(batch)
 
-    one = Limits(max_items=1, max_parallel=1)
+    one = BatchLimits(max_items=1, max_parallel=1)
     both_ways = [FunctionAttempt(call, batch_of(texts), limits=one) for call in (refusing, waiting)]
     send(both_ways)
     assert answered_by(both_ways) == [1, 0]
@@ -170,7 +174,7 @@ def test_only_the_last_is_asked_again() -> None:
         send([first, last])
     assert first.told == ["overloaded"]
     assert last.told == ["unreachable"] * 3
-    message = failed.value.answer(model="m").message
+    message = failed.value.client_error(model="m").message
     assert "two cannot be reached" in message
     assert "one (overloaded), two (unreachable)" in message
 
@@ -207,7 +211,7 @@ def test_what_one_cannot_be_asked() -> None:
 def test_who_hangs_leaves_time_for_the_next() -> None:
     """A share of the deadline is all that the first of two may take."""
 
-    async def hanging(_: Batch) -> Result:
+    async def hanging(_: Batch) -> BatchResult:
         return await asyncio.Event().wait()  # never
 
     first = FunctionAttempt(hanging, batch_of(["a"]))
@@ -220,7 +224,7 @@ def test_who_hangs_leaves_time_for_the_next() -> None:
 def test_who_hangs_is_counted() -> None:
     """A call that the deadline ends is told of as one that timed out."""
 
-    async def hanging(_: Batch) -> Result:
+    async def hanging(_: Batch) -> BatchResult:
         return await asyncio.Event().wait()  # never
 
     attempt = FunctionAttempt(hanging, batch_of(["a"]))
@@ -240,18 +244,18 @@ def test_any_faults(data: st.DataObject) -> None:
     for name in "abc"[: data.draw(st.integers(1, 3))]:
         script = data.draw(st.lists(faults, max_size=8))
 
-        async def call(batch: Batch, script: list[str | None] = script) -> Result:
+        async def call(batch: Batch, script: list[str | None] = script) -> BatchResult:
             await asyncio.sleep(0)
             fault = script.pop() if script else None
             if fault == "hang":
                 raise ProviderError("timeout", billed="maybe")
             if fault == "malformed":
-                return Result(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
+                return BatchResult(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
             if fault:
                 raise ProviderError(fault, retry_after_s=100)  # too long to wait for
             return await well(batch)
 
-        limits = Limits(
+        limits = BatchLimits(
             max_items=data.draw(st.integers(1, 9)), max_parallel=data.draw(st.integers(1, 3))
         )
         functions.append(FunctionAttempt(call, batch_of(texts), limits=limits, provider=name))

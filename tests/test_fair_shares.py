@@ -16,19 +16,19 @@ from raw_http import CLOSES_WITHIN_S, Wire, body, gauge, until
 
 from embedway.admin import control
 from embedway.admin.tokens import OAUTH_PATH
-from embedway.api.admission import MAX_ANONYMOUS, Admission, Ticket
+from embedway.api.admission import MAX_ANONYMOUS, Admission, RequestSlot
 from embedway.auth.authenticator import Authenticator
 from embedway.core import clock
-from embedway.core.errors import InvalidKey, Overloaded
+from embedway.core.errors import InvalidKey, ServiceOverloaded
 from embedway.core.keys import Caller
 from embedway.core.limit import Limit
 from embedway.core.project import Project
 from embedway.observe.metrics import Metrics
 from embedway.organization import key_secret
 from embedway.organization.actors import Actor
-from embedway.organization.directory import SqlDirectory
-from embedway.organization.keys import SqlKeys
-from embedway.organization.service import Acts
+from embedway.organization.directory import Directory
+from embedway.organization.keys import KeyBootstrap
+from embedway.organization.service import AdminService
 from embedway.storage.store import Store, open_store
 
 ADMIN = Actor.at_command_line("tests")
@@ -51,7 +51,7 @@ class House:
 
     def new_key(self, project: str | None = None, **more: object) -> tuple[str, str]:
         """The id and the secret of a new key, of a new project unless one is named."""
-        acts = Acts(self.store.database, pepper=self.store.pepper, now_ms=clock.now_ms)
+        acts = AdminService(self.store.database, pepper=self.store.pepper, now_ms=clock.now_ms)
         project = project or acts.create_project(ADMIN, {"name": "p"}).id
         shown, key = acts.create_key(ADMIN, project_id=project, changes={"name": "k", **more})
         return key.id, shown
@@ -91,7 +91,7 @@ def house(minilm: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     gateway = Gateway(tmp_path_factory.mktemp("fair"), **settings)
     store = open_store(Path(gateway.env["EMBEDWAY_DATA_DIR"]))
     house = House(gateway, store, key="", sibling="", other="")
-    acts = Acts(store.database, pepper=store.pepper, now_ms=clock.now_ms)
+    acts = AdminService(store.database, pepper=store.pepper, now_ms=clock.now_ms)
     project = acts.create_project(ADMIN, {"name": "busy"}).id
     house.key, house.sibling = house.new_key(project)[1], house.new_key(project)[1]
     house.other = house.new_key()[1]
@@ -194,7 +194,7 @@ class Tenant:
     def __init__(self, project: str | None, key: str) -> None:
         of = Project(id=project, name=project, created_ms=0) if project else None
         self.caller = Caller(key_id=key, project=of, scopes=frozenset())
-        self.tickets: list[Ticket] = []
+        self.tickets: list[RequestSlot] = []
 
 
 @given(
@@ -210,13 +210,13 @@ def test_who_holds_nothing_gets_in(steps: list[tuple[int, int]], most: int) -> N
         if action < 5 and tenant.tickets:
             tenant.tickets.pop().release()
             continue
-        ticket = Ticket(admission)
-        with contextlib.suppress(Overloaded):
+        ticket = RequestSlot(admission)
+        with contextlib.suppress(ServiceOverloaded):
             ticket.admit(tenant.caller)
             tenant.tickets.append(ticket)
             ticket.hold(action % 3)
         assert admission.requests <= most and admission.bytes <= most
-    newcomer = Ticket(admission)
+    newcomer = RequestSlot(admission)
     newcomer.admit(Tenant("other", "key_other").caller)
     newcomer.release()
     for tenant in tenants:
@@ -228,10 +228,10 @@ def test_who_holds_nothing_gets_in(steps: list[tuple[int, int]], most: int) -> N
 def test_one_large_body_fits(house: House) -> None:
     """The only request of a project may hold all bytes there are."""
     admission = Admission(max_requests=8, max_bytes=100)
-    ticket = Ticket(admission)
+    ticket = RequestSlot(admission)
     ticket.admit(Tenant(None, "key_admin").caller)
     ticket.hold(100)
-    with pytest.raises(Overloaded):
+    with pytest.raises(ServiceOverloaded):
         ticket.hold(1)
     ticket.release()
     assert admission.bytes == 0
@@ -311,8 +311,8 @@ def test_slow_bodies_for_tokens(house: House) -> None:
 
 def test_the_schema_is_built_once() -> None:
     """Whoever asks for /openapi.json while it is built waits for that, and builds nothing."""
-    nothing = control.Organization(acts=None, tokens=None, sums=None, now_ms=int)
-    app = control.create(
+    nothing = control.ControlPlaneServices(acts=None, tokens=None, sums=None, now_ms=int)
+    app = control.create_control_plane(
         cards=None, organization=nothing, authenticator=None, metrics=Metrics(),
         check_ready=None, doors=("/v1/embeddings",),
     )  # fmt: skip
@@ -336,7 +336,7 @@ def test_the_schema_is_built_once() -> None:
     assert len(built) == 1
 
 
-class Asked(SqlDirectory):
+class Asked(Directory):
     """A directory that keeps what it was asked for."""
 
     def __init__(self, store: Store) -> None:
@@ -363,16 +363,16 @@ def test_invented_keys_are_asked_for_together(house: House) -> None:
     async def ask() -> None:
         assert await is_one(house.key)
         assert len(directory.questions) == 1
-        invented = [key_secret.generate() for _ in range(400)]
+        invented = [key_secret.generate_secret() for _ in range(400)]
         asked = asyncio.gather(*map(is_one, invented * 2))
         for _ in range(50):
             assert await is_one(house.key)
         assert not any(await asked)
         assert [len(each) for each in directory.questions] == [1, 400]
         # Nothing is remembered of a key that there is not: it works as soon as it is made.
-        shown, made = key_secret.issue("k", pepper=house.store.pepper, now_ms=clock.now_ms())
+        shown, made = key_secret.issue_key("k", pepper=house.store.pepper, now_ms=clock.now_ms())
         assert not await is_one(shown)
-        SqlKeys(house.store.database).create(made)
+        KeyBootstrap(house.store.database).create(made)
         assert await is_one(shown)
 
     asyncio.run(ask())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from embedway.catalog.model import BertShape
 from embedway.local import bert
 from embedway.local.openvino import OpenVinoEncoder, padded_shape, resolve_precision
-from embedway.local.tokenizer import Tokenizer
+from embedway.local.tokenizer import ModelTokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 TEXTS: list[str] = json.loads((GOLDEN / "texts.json").read_text(encoding="utf-8"))
@@ -23,7 +23,7 @@ SHAPE = BertShape(layers=6, heads=12, layer_norm_eps=1e-12)
 @pytest.fixture(scope="module")
 def tokens(minilm) -> list[list[int]]:
     """The golden texts' ids."""
-    return Tokenizer(minilm.tokenizer).encode(TEXTS)
+    return ModelTokenizer(minilm.tokenizer).encode(TEXTS)
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,13 @@ def test_whole_batches_have_no_dummy_rows(f32):
 
 def test_ids_are_never_cut(minilm):
     """A text longer than the model takes keeps all its tokens."""
-    (ids,) = Tokenizer(minilm.tokenizer).encode(["word " * 1000])
+    (ids,) = ModelTokenizer(minilm.tokenizer).encode(["word " * 1000])
     assert len(ids) == 1002
 
 
 def test_one_endless_word_is_one_token(minilm):
     """A word of 100,000 characters is one unknown token, soon found."""
-    (ids,) = Tokenizer(minilm.tokenizer).encode(["a" * 100_000])
+    (ids,) = ModelTokenizer(minilm.tokenizer).encode(["a" * 100_000])
     assert len(ids) == 3
 
 
@@ -198,7 +198,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
     wrong = tmp_path / "model.safetensors"
     wrong.write_bytes(b"<html>not found</html>")
     with pytest.raises(ValueError, match=r"model\.safetensors"):
-        bert.Weights(wrong)
+        bert.WeightsFile(wrong)
 
 
 def test_auto_is_a_precision():

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from raw_http import gauge, until
 
 from embedway.concurrency.group_worker import GroupWorker
-from embedway.core.errors import Overloaded
+from embedway.core.errors import ServiceOverloaded
 
 Part = tuple[Sequence[int], Sequence[Any]]
 
@@ -285,7 +285,7 @@ def test_close_finishes_what_waits_and_refuses_the_rest():
         closing = asyncio.ensure_future(asyncio.to_thread(shared.close))
         while not shared._closing:
             await asyncio.sleep(0.001)
-        with pytest.raises(Overloaded):
+        with pytest.raises(ServiceOverloaded):
             await shared.submit(["late"])
         gate.open.set()
         await closing
@@ -304,14 +304,14 @@ def test_the_queue_is_bounded():
     async def scenario() -> None:
         tasks = [asyncio.ensure_future(shared.submit(["a"] * 100))]
         await gate.busy()
-        with pytest.raises(Overloaded) as refused:
+        with pytest.raises(ServiceOverloaded) as refused:
             await shared.submit(["b"])
         assert int(refused.value.headers["retry-after"]) >= 1
         tasks[0].cancel()
         await asyncio.wait(tasks)
         tasks.append(asyncio.ensure_future(shared.submit(["c"] * 30)))
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded):
+        with pytest.raises(ServiceOverloaded):
             await shared.submit(["d"])
         gate.open.set()
         assert len(await tasks[1]) == 30

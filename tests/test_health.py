@@ -9,9 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
-from embedway.core.provider_error import TRANSIENT, Kind, ProviderError
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
+from embedway.core.provider_error import TRANSIENT, FailureKind, ProviderError
 from embedway.health.health import (
     FAILED_OF,
     FAILURES,
@@ -26,16 +26,16 @@ from embedway.health.health import (
     MAX_IN_FLIGHT,
     MAX_UNDECLARED,
     SILENT_S,
-    Health,
-    Healths,
+    DeploymentHealth,
+    HealthRegistry,
 )
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 THE_CLIENTS = set(KINDS) - FAILURES - FOR_THE_OPERATOR - {"rate_limit"}
 
 
-def served(id: str = "m", *, declared: bool = True) -> Served:
-    return Served(Model(id=id, declared=declared), Deployment(provider="p"))
+def served(id: str = "m", *, declared: bool = True) -> Deployment:
+    return Deployment(Model(id=id, declared=declared), DeploymentSpec(provider="p"))
 
 
 class Calls:
@@ -44,7 +44,7 @@ class Calls:
     def __init__(self, *, declared: bool = True, seed: int = 1) -> None:
         self.now_s = 1000.0
         self.ejections: list[float] = []
-        self.health = Health(
+        self.health = DeploymentHealth(
             served(declared=declared),
             on_ejected=lambda _, seconds: self.ejections.append(seconds),
             uniform=random.Random(seed).uniform,
@@ -52,11 +52,11 @@ class Calls:
 
     @property
     def standing(self) -> str:
-        return self.health.standing(self.now_s)
+        return self.health.state(self.now_s)
 
     def end(
         self,
-        kind: Kind | None = None,
+        kind: FailureKind | None = None,
         *,
         took_s: float = 0.0,
         rest_s: float | None = None,
@@ -64,11 +64,11 @@ class Calls:
     ) -> None:
         """Ends a call that is in flight."""
         error = None if kind is None else ProviderError(kind, **said)
-        self.health.ended(error, tokens=10, seconds=took_s, now_s=self.now_s, rest_s=rest_s)
+        self.health.end_call(error, tokens=10, seconds=took_s, now_s=self.now_s, rest_s=rest_s)
 
-    def call(self, kind: Kind | None = None, **end: Any) -> None:
+    def call(self, kind: FailureKind | None = None, **end: Any) -> None:
         """Makes a call that ends at once."""
-        self.health.began(self.now_s)
+        self.health.start_call(self.now_s)
         self.end(kind, **end)
 
     def eject(self) -> float:
@@ -93,7 +93,7 @@ def test_kinds() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(FAILURES))
-def test_row(kind: Kind) -> None:
+def test_row(kind: FailureKind) -> None:
     """Failures in a row eject, and a success between them starts the row anew."""
     calls = Calls()
     for _ in range(3):
@@ -148,7 +148,7 @@ def test_starts_anew() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(THE_CLIENTS | {"rate_limit"}))
-def test_not_its_fault(kind: Kind) -> None:
+def test_not_its_fault(kind: FailureKind) -> None:
     """What is the client's own fault, or that it is busy, never ejects."""
     calls = Calls()
     for _ in range(100):
@@ -158,7 +158,7 @@ def test_not_its_fault(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(FOR_THE_OPERATOR))
-def test_for_the_operator(kind: Kind) -> None:
+def test_for_the_operator(kind: FailureKind) -> None:
     """What only the operator can cure ejects at once, for the longest time."""
     calls = Calls()
     calls.call(kind)
@@ -177,9 +177,9 @@ def test_another_key() -> None:
     calls = Calls()
     for kind in ("credentials", "rate_limit"):
         error = ProviderError(kind, retry_after_s=30.0)
-        error.again_now = True
-        calls.health.began(calls.now_s)
-        calls.health.ended(error, tokens=10, seconds=0.1, now_s=calls.now_s)
+        error.retry_immediately = True
+        calls.health.start_call(calls.now_s)
+        calls.health.end_call(error, tokens=10, seconds=0.1, now_s=calls.now_s)
     assert calls.standing == "healthy"
 
 
@@ -206,12 +206,12 @@ def test_one_trial() -> None:
     calls = Calls()
     calls.eject()
     calls.wait()
-    calls.health.began(calls.now_s)
+    calls.health.start_call(calls.now_s)
     assert calls.standing == "ejected"
     assert calls.health.wait_s(calls.now_s) > 0
     calls.end()
     assert calls.standing == "healthy"
-    calls.health.began(calls.now_s)
+    calls.health.start_call(calls.now_s)
     assert calls.standing == "healthy"
 
 
@@ -221,14 +221,14 @@ def test_undecided_trial(end: Any) -> None:
     calls = Calls()
     calls.eject()
     calls.wait()
-    calls.health.began(calls.now_s)
+    calls.health.start_call(calls.now_s)
     if end == "cancelled":
-        calls.health.cancelled()
+        calls.health.cancel_call()
     else:
         calls.end(end, retry_after_s=1.0)
         calls.now_s += 1.1
     assert calls.standing == "healthy"
-    calls.health.began(calls.now_s)
+    calls.health.start_call(calls.now_s)
     assert calls.standing == "ejected"
 
 
@@ -237,17 +237,17 @@ def test_older_calls(end: Any) -> None:
     """Calls from before an ejection neither end, prolong nor take the trial after it."""
     calls = Calls()
     for _ in range(3):
-        calls.health.began(calls.now_s)
+        calls.health.start_call(calls.now_s)
     calls.eject()
     calls.now_s += 2
     if end == "cancelled":
-        calls.health.cancelled()
+        calls.health.cancel_call()
     else:
         calls.end(end, took_s=10.0)
     assert calls.standing == "ejected"
     calls.wait()
     assert calls.standing == "healthy"
-    calls.health.began(calls.now_s)
+    calls.health.start_call(calls.now_s)
     calls.end("timeout", took_s=20.0)
     assert len(calls.ejections) == 1
     assert calls.standing == "ejected"
@@ -269,10 +269,10 @@ def test_asked_nonetheless() -> None:
 
 
 @pytest.mark.parametrize("kind", ["rate_limit", "overloaded"])
-def test_retry_after(kind: Kind) -> None:
+def test_retry_after(kind: FailureKind) -> None:
     """It is not asked before it said, even if calls that were under way succeed or say less."""
     calls = Calls()
-    calls.health.began(calls.now_s)
+    calls.health.start_call(calls.now_s)
     calls.call(kind, retry_after_s=60.0)
     calls.end()
     calls.call(kind, retry_after_s=1.0)
@@ -320,7 +320,7 @@ def test_full() -> None:
     calls = Calls()
     for _ in range(MAX_IN_FLIGHT):
         assert calls.standing == "healthy"
-        calls.health.began(calls.now_s)
+        calls.health.start_call(calls.now_s)
     assert calls.standing == "full"
     assert calls.health.wait_s(calls.now_s) > 0
     calls.end()
@@ -343,14 +343,14 @@ def test_forgets_how_fast_it_was() -> None:
     """After an ejection nothing is known of its speed, whatever calls from before it still tell."""
     calls = Calls()
     prior = calls.health.latency.estimate(10, now_s=calls.now_s)
-    calls.health.began(calls.now_s)
+    calls.health.start_call(calls.now_s)
     for _ in range(FAILURES_IN_A_ROW):
         calls.call("timeout", took_s=30.0)
         calls.now_s += 60.0
     assert calls.ejections
     calls.end("timeout", took_s=1000.0)
     assert calls.health.latency.estimate(10, now_s=calls.now_s) == prior
-    assert calls.health.latency.is_doubtful(calls.now_s)
+    assert calls.health.latency.is_stale(calls.now_s)
 
 
 def test_hangs() -> None:
@@ -359,14 +359,14 @@ def test_hangs() -> None:
     for _ in range(HANGING_CALLS):
         calls.now_s += SILENT_S
         assert calls.standing == "healthy"
-        calls.health.began(calls.now_s)
+        calls.health.start_call(calls.now_s)
     calls.end()
-    calls.health.began(calls.now_s)
+    calls.health.start_call(calls.now_s)
     calls.now_s += SILENT_S * 0.9
     assert calls.standing == "healthy"
     calls.now_s += SILENT_S * 0.2
     assert calls.standing == "full"
-    calls.health.began(calls.now_s)
+    calls.health.start_call(calls.now_s)
     calls.end("timeout", took_s=SILENT_S)
     assert calls.standing == "full"
     calls.end()
@@ -375,21 +375,21 @@ def test_hangs() -> None:
 
 def test_bounded() -> None:
     """Names that clients make up are forgotten, the one asked for longest ago first, if idle."""
-    healths = Healths(now_s=lambda: 0.0)
-    declared = healths.of(served("declared"))
-    busy = healths.of(served("busy", declared=False))
-    busy.began(0.0)
-    kept, lost = (healths.of(served(name, declared=False)) for name in ("kept", "lost"))
+    healths = HealthRegistry(now_s=lambda: 0.0)
+    declared = healths.get(served("declared"))
+    busy = healths.get(served("busy", declared=False))
+    busy.start_call(0.0)
+    kept, lost = (healths.get(served(name, declared=False)) for name in ("kept", "lost"))
     for number in range(MAX_UNDECLARED - 3):
-        healths.of(served(str(number), declared=False))
-    assert healths.of(served("kept", declared=False)) is kept
-    healths.of(served("one more", declared=False))
-    assert healths.of(served("kept", declared=False)) is kept
-    assert healths.of(served("lost", declared=False)) is not lost
+        healths.get(served(str(number), declared=False))
+    assert healths.get(served("kept", declared=False)) is kept
+    healths.get(served("one more", declared=False))
+    assert healths.get(served("kept", declared=False)) is kept
+    assert healths.get(served("lost", declared=False)) is not lost
     for number in range(2 * MAX_UNDECLARED):
-        healths.of(served(f"more {number}", declared=False))
-    assert healths.of(served("busy", declared=False)) is busy
-    assert healths.of(served("declared")) is declared
+        healths.get(served(f"more {number}", declared=False))
+    assert healths.get(served("busy", declared=False)) is busy
+    assert healths.get(served("declared")) is declared
     assert len(healths._undeclared) <= MAX_UNDECLARED
 
 
@@ -428,7 +428,7 @@ class HealthMachine(RuleBasedStateMachine):
             if self.ejected:
                 assert not self.trials & self.in_flight.keys(), "a second trial"
             number = next(self.numbers)
-            self.calls.health.began(self.calls.now_s)
+            self.calls.health.start_call(self.calls.now_s)
             self.in_flight[number] = now_s
             self.trials.add(number)
 
@@ -438,7 +438,7 @@ class HealthMachine(RuleBasedStateMachine):
         kind=st.none() | st.sampled_from(KINDS) | st.just("failed"),
         said_s=st.none() | st.floats(0, 100),
     )
-    def end(self, data: st.DataObject, kind: Kind | None, said_s: float | None) -> None:
+    def end(self, data: st.DataObject, kind: FailureKind | None, said_s: float | None) -> None:
         number = data.draw(st.sampled_from(sorted(self.in_flight)))
         now_s, began_s = self.calls.now_s, self.in_flight.pop(number)
         before = len(self.calls.ejections)
@@ -466,7 +466,7 @@ class HealthMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         del self.in_flight[data.draw(st.sampled_from(sorted(self.in_flight)))]
-        self.calls.health.cancelled()
+        self.calls.health.cancel_call()
 
     @invariant()
     def agrees(self) -> None:
@@ -480,12 +480,12 @@ class HealthMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Once its calls are over it comes back in time, and stays if the next succeeds."""
         for _ in self.in_flight:
-            self.calls.health.cancelled()
+            self.calls.health.cancel_call()
         longest_s = max(LONGEST_EJECTION_S, LONGEST_REST_S, 100)
         assert self.calls.wait() <= longest_s
         assert self.calls.standing == "healthy"
         self.calls.call()
-        self.calls.health.began(self.calls.now_s)
+        self.calls.health.start_call(self.calls.now_s)
         assert self.calls.standing == "healthy"
 
 

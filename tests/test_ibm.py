@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall
 from embedway.providers.ibm import IamToken
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
 
 KEY = "very-secret-key"
@@ -55,7 +55,7 @@ async def running() -> AsyncIterator[tuple[Iam, IamToken, Clock]]:
     app.router.add_post("/identity/token", iam.answer)
     async with TestServer(app) as server:
         url = str(server.make_url("")).rstrip("/")
-        declared = Declared(
+        declared = ProviderConfig(
             name="watsonx", row=ROWS["watsonx"], keys=[KEY], variables={"iam_url": url}
         )
         token = IamToken(declared, now_s=clock)
@@ -140,13 +140,13 @@ def test_a_refused_token_is_replaced() -> None:
         async with running() as (_, token, clock):
             sent = await token.headers(CALL, base_url="http://x")
             refused = ProviderError("credentials")
-            assert not token.refused(refused, sent)
+            assert not token.report_failure(refused, sent)
             clock.now_s += 120
-            assert not token.refused(ProviderError("overloaded"), sent)
+            assert not token.report_failure(ProviderError("overloaded"), sent)
             assert await headers(token) == "Bearer token-1"
-            assert token.refused(refused, sent)
+            assert token.report_failure(refused, sent)
             assert await headers(token) == "Bearer token-2"
-            assert token.refused(refused, sent)
+            assert token.report_failure(refused, sent)
             assert await headers(token) == "Bearer token-2"
 
     asyncio.run(scenario())
@@ -156,7 +156,7 @@ def test_no_key() -> None:
     """Without a key nothing is exchanged and nothing is sent: something in between may add it."""
 
     async def scenario() -> None:
-        token = IamToken(Declared(name="watsonx", row=ROWS["watsonx"]))
+        token = IamToken(ProviderConfig(name="watsonx", row=ROWS["watsonx"]))
         assert await token.headers(CALL, base_url="http://x") == {}
         await token.aclose()
 

@@ -16,15 +16,15 @@ from sqlalchemy import update
 
 from embedway.auth import compact, issuer_keys
 from embedway.auth.authenticator import Authenticator
-from embedway.auth.issuers import Issuer, Issuers
-from embedway.auth.tokens import Tokens
-from embedway.config.issuers import hosts_of, issuers_of
+from embedway.auth.issuers import Issuer, IssuerRegistry
+from embedway.auth.tokens import GatewayTokens
+from embedway.config.issuers import private_issuer_hosts, read_issuers
 from embedway.config.settings import ConfigError, Settings
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, StorageUnavailable
 from embedway.core.keys import Caller
 from embedway.core.project import DEFAULT_PROJECT
-from embedway.http.fetch import fetch
-from embedway.organization.directory import SqlDirectory
+from embedway.http.fetch import fetch_document
+from embedway.organization.directory import Directory
 from embedway.storage import tables
 from embedway.storage.store import Store, open_store
 
@@ -48,16 +48,16 @@ class Rig:
             "project": DEFAULT_PROJECT,
         }
         issuer = Issuer(**(declared | more))
-        self.issuers = Issuers(
+        self.issuers = IssuerRegistry(
             [issuer],
-            fetch=partial(fetch, private_hosts=hosts_of([issuer])),
+            fetch=partial(fetch_document, private_hosts=private_issuer_hosts([issuer])),
             now_s=lambda: self.time_s,
         )
         self.authenticator = Authenticator(
-            SqlDirectory(store.database, availability=store.availability),
+            Directory(store.database, availability=store.availability),
             pepper=PEPPER,
             now_ms=lambda: self.time_ms,
-            tokens=Tokens(pepper=PEPPER),
+            tokens=GatewayTokens(pepper=PEPPER),
             issuers=self.issuers,
         )
 
@@ -321,9 +321,9 @@ def test_no_bytes_break_the_check(data: bytes):
         b".".join([data, data, data]),
         f"{b64(data)}.{b64(data)}.{b64(data)}".encode(),
     ):
-        if compact.is_one(token):
+        if compact.is_compact_token(token):
             with pytest.raises(InvalidKey):
-                compact.parse(token)
+                compact.parse_token(token)
 
 
 def test_tokens_that_begin_alike_are_not_taken_for_each_other(rig: Rig):
@@ -535,8 +535,8 @@ def test_token_of_another_issuer(store: Store, rig: Rig):
             Issuer(name=name, issuer=each.url, audiences=(AUDIENCE,), project=DEFAULT_PROJECT)
             for name, each in (("a", rig.outside), ("b", other))
         ]
-        rig.authenticator._issuers = Issuers(
-            declared, fetch=partial(fetch, private_hosts=["127.0.0.1"]), now_s=lambda: 0
+        rig.authenticator._issuers = IssuerRegistry(
+            declared, fetch=partial(fetch_document, private_hosts=["127.0.0.1"]), now_s=lambda: 0
         )
         assert rig.caller(theirs.token(other.claims())).key_id == "issuer:b"
         assert rig.caller(RSA.token(rig.outside.claims())).key_id == "issuer:a"
@@ -599,7 +599,7 @@ def configured(**more) -> list[Issuer]:
     settings = Settings.model_validate(
         {"issuers": {"corp": section}}, context={"issuers": "embedway.toml"}
     )
-    return issuers_of(settings)
+    return read_issuers(settings)
 
 
 def test_issuer_settings():
@@ -607,7 +607,7 @@ def test_issuer_settings():
     (issuer,) = configured(audience=["a", "b"], jwks_url="http://localhost:1/keys", leeway_s=0)
     assert (issuer.audiences, issuer.algorithms) == (("a", "b"), ("RS256", "ES256"))
     assert (issuer.user_claim, issuer.scopes, issuer.leeway_s) == ("sub", ("embeddings",), 0)
-    assert hosts_of([issuer]) == {"login.example.com", "localhost"}
+    assert private_issuer_hosts([issuer]) == {"login.example.com", "localhost"}
 
 
 @pytest.mark.parametrize(
@@ -644,4 +644,4 @@ def test_two_sections_of_one_issuer():
     """An issuer is told of once, else which section holds would be chance."""
     settings = Settings.model_validate({"issuers": {"a": SECTION, "b": SECTION}})
     with pytest.raises(ConfigError, match="another section has the issuer"):
-        issuers_of(settings)
+        read_issuers(settings)

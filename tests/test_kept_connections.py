@@ -9,7 +9,7 @@ import pytest
 
 from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall
-from embedway.http.client import MAX_UNASKED, Http
+from embedway.http.client import MAX_UNASKED, HttpClient
 
 MAX_BYTES = 10_000
 UNASKED = b"an answer that nobody asked for"
@@ -58,10 +58,10 @@ class Server:
 
 
 @asynccontextmanager
-async def running(server: Server) -> AsyncIterator[Http]:
+async def running(server: Server) -> AsyncIterator[HttpClient]:
     listening = await asyncio.start_server(server.connected, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    http = Http(f"http://127.0.0.1:{port}", allow_private=True, max_in_flight=1)
+    http = HttpClient(f"http://127.0.0.1:{port}", allow_private=True, max_in_flight=1)
     async with listening:
         try:
             yield http
@@ -70,7 +70,7 @@ async def running(server: Server) -> AsyncIterator[Http]:
             await asyncio.wait(server.tasks)
 
 
-async def call(http: Http, body: bytes) -> bytes:
+async def call(http: HttpClient, body: bytes) -> bytes:
     """The body of the reply; empty if the call fails."""
     try:
         sent = http.send(HttpCall(path="/x", body=body), headers={}, max_bytes=MAX_BYTES)
@@ -240,7 +240,7 @@ def test_an_answer_before_the_whole_call_is_sent() -> None:
 
         listening = await asyncio.start_server(connected, "127.0.0.1", 0)
         port = listening.sockets[0].getsockname()[1]
-        http = Http(f"http://127.0.0.1:{port}", allow_private=True, max_in_flight=1)
+        http = HttpClient(f"http://127.0.0.1:{port}", allow_private=True, max_in_flight=1)
         async with listening:
             # More than the system keeps for a server that does not read.
             assert await call(http, b"one" * 2**23) == b"too large"

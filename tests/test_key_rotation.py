@@ -11,13 +11,13 @@ from test_organisation import ADMIN, NOW_MS, PEPPER, House
 
 from embedway.auth import exchange
 from embedway.auth.authenticator import Authenticator
-from embedway.auth.exchange import Wanted
-from embedway.auth.tokens import AUDIENCE, Tokens
+from embedway.auth.exchange import TokenRequest
+from embedway.auth.tokens import AUDIENCE, GatewayTokens
 from embedway.core.budget import Budget
 from embedway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound
 from embedway.core.keys import Key
 from embedway.core.limit import Limit
-from embedway.organization.directory import SqlDirectory
+from embedway.organization.directory import Directory
 
 HOUR_MS = 3_600_000
 
@@ -125,17 +125,17 @@ def test_an_old_secret_changes_nothing(house: House) -> None:
 
 def test_tokens_end_with_the_secret_they_were_made_with(house: House) -> None:
     """A token works as long as the secret that it was made with, however long it was to last."""
-    tokens = Tokens(pepper=PEPPER)
+    tokens = GatewayTokens(pepper=PEPPER)
 
     def caller(credential: str):
         authenticator = Authenticator(
-            SqlDirectory(house.engine), pepper=PEPPER, now_ms=house.clock, tokens=tokens
+            Directory(house.engine), pepper=PEPPER, now_ms=house.clock, tokens=tokens
         )
         return asyncio.run(authenticator.caller(f"Bearer {credential}".encode(), None))
 
     def token(secret: str) -> str:
-        wanted = Wanted(audience=AUDIENCE, end_user="ada", lifetime_s=86_400)
-        return exchange.for_end_user(
+        wanted = TokenRequest(audience=AUDIENCE, end_user="ada", lifetime_s=86_400)
+        return exchange.issue_for_end_user(
             caller(secret), wanted, tokens=tokens, now_ms=house.clock.now_ms
         ).token
 

@@ -22,13 +22,13 @@ from raw_http import Wire, until
 
 from embedway.auth import rights
 from embedway.auth.authenticator import Authenticator
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
 from embedway.core.errors import Forbidden, InvalidKey
-from embedway.core.keys import SCOPES, Caller, Held, Key
+from embedway.core.keys import SCOPES, Caller, Key, KeyContext
 from embedway.core.project import Project
 from embedway.organization import issuing, key_secret
-from embedway.organization.directory import SqlDirectory
+from embedway.organization.directory import Directory
 from embedway.routing.restrictions import may_use
 from embedway.storage.store import open_store
 
@@ -97,7 +97,7 @@ def test_restricted_keys(tmp_path: Path):
     assert shown[2].split()[-2:] == ["any", "any"]
     store = open_store(tmp_path / "data")
     authenticator = Authenticator(
-        SqlDirectory(store.database, availability=store.availability),
+        Directory(store.database, availability=store.availability),
         pepper=store.pepper,
         now_ms=lambda: 1,
     )
@@ -129,9 +129,9 @@ def test_restrictions_to_nothing(tmp_path: Path, arguments: list[str], told: str
     assert json.loads(embedway("keys", "list", "--json", env=env).stdout) == []
 
 
-def served(id: str, provider: str, *, declared: bool = True) -> Served:
-    deployment = Deployment(provider=provider)
-    return Served(
+def served(id: str, provider: str, *, declared: bool = True) -> Deployment:
+    deployment = DeploymentSpec(provider=provider)
+    return Deployment(
         Model(id=id, owned_by="x", deployments=[deployment], declared=declared), deployment
     )
 
@@ -157,14 +157,14 @@ def served(id: str, provider: str, *, declared: bool = True) -> Served:
     ],
 )
 def test_what_a_restricted_key_may_use(
-    models: tuple[str, ...] | None, asked: str, served: Served, allowed: bool
+    models: tuple[str, ...] | None, asked: str, served: Deployment, allowed: bool
 ):
     """An id allows all its deployments, a deployment itself alone, another name under that name.
 
     What a provider has under a name that nobody declared is no deployment of the model of that id.
     """
     key = msgspec.structs.replace(
-        key_secret.issue("k", pepper=b"p" * 32, now_ms=1)[1], models=models
+        key_secret.issue_key("k", pepper=b"p" * 32, now_ms=1)[1], models=models
     )
     caller = Caller(key_id=key.id, project=None, keys=(key,), scopes=frozenset())
     assert may_use(caller, asked=asked, served=served) is allowed
@@ -172,24 +172,24 @@ def test_what_a_restricted_key_may_use(
 
 def test_generated_secrets_are_well_formed_and_differ():
     """Every generated secret has the documented form; none comes twice."""
-    made = {key_secret.generate() for _ in range(1_000)}
+    made = {key_secret.generate_secret() for _ in range(1_000)}
     assert len(made) == 1_000
-    assert all(SECRET.fullmatch(each) and key_secret.well_formed(each) for each in made)
+    assert all(SECRET.fullmatch(each) and key_secret.is_well_formed(each) for each in made)
 
 
 @given(st.integers(0, 48), st.sampled_from("0aZ-_é\0\n"))
 def test_checksum_catches_a_typo(position: int, character: str):
     """A secret with one character changed is told apart without asking the database."""
-    made = key_secret.generate()
+    made = key_secret.generate_secret()
     typo = made[:position] + character + made[position + 1 :]
-    assert key_secret.well_formed(typo) is (typo == made)
+    assert key_secret.is_well_formed(typo) is (typo == made)
 
 
 @given(st.text())
 def test_no_text_breaks_the_check(text: str):
     """Whatever a client sends as a key is judged, not crashed on."""
-    assert not key_secret.well_formed(text)
-    assert not key_secret.well_formed(f"sk-gateway-{text}")
+    assert not key_secret.is_well_formed(text)
+    assert not key_secret.is_well_formed(f"sk-gateway-{text}")
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_secrets_are_nowhere_in_the_clear(new_gateway: Callable[..., Gateway]):
     assert gateway.embed(input="hello").status_code == 200
     revoked = gateway.new_key("revoked")
     gateway.cli("keys", "revoke", revoked["id"])
-    unknown = key_secret.generate()
+    unknown = key_secret.generate_secret()
     assert status_of(gateway, unknown) == 401
     mistyped = gateway.key[:-1] + ("A" if gateway.key[-1] != "A" else "B")
     assert status_of(gateway, mistyped) == 401
@@ -315,7 +315,7 @@ def test_many_unknown_keys_do_no_harm(gateway: Gateway):
     """A client that tries one key after another is refused each time; others work on."""
     with gateway.client() as client:
         for _ in range(300):
-            key = key_secret.generate()
+            key = key_secret.generate_secret()
             reply = client.post(
                 "/v1/embeddings", json={"input": "a"}, headers={"authorization": f"Bearer {key}"}
             )
@@ -344,8 +344,8 @@ def key_of(id: str, *scopes: str, **more) -> Key:
 
 
 def caller_of(key: Key, issuer: Key | None = None, project: Project | None = PROJECT) -> Caller:
-    held = Held(key=key, issuer=issuer, project=project, end_users=False)
-    return rights.caller(held, now_ms=100, cure="")
+    held = KeyContext(key=key, issuer=issuer, project=project, end_users=False)
+    return rights.caller_of_key(held, now_ms=100, cure="")
 
 
 LISTS = st.none() | st.lists(st.sampled_from(["a", "b", "*", "a:b", ""]), max_size=3).map(tuple)
@@ -384,10 +384,10 @@ def test_issued_rights_are_a_subset(child: Key, issuer: Key):
         and (child.expires_ms or 10**9) <= (issuer.expires_ms or 10**9)
     )
     if subset:
-        issuing.check_issued(child, issuer)
+        issuing.check_issuable(child, issuer)
     else:
         with pytest.raises(Forbidden, match=r"\.$"):
-            issuing.check_issued(child, issuer)
+            issuing.check_issuable(child, issuer)
 
 
 @given(KEYS, KEYS)
@@ -432,8 +432,8 @@ def test_admin_is_of_no_project():
 def test_required_scopes():
     """Any one of the scopes is enough; without, the refusal names them and what there is."""
     caller = caller_of(key_of("k", "usage"))
-    rights.require(caller, "embeddings", "usage")
+    rights.require_scope(caller, "embeddings", "usage")
     with pytest.raises(
         Forbidden, match=r"the scope embeddings or admin; this credential has usage"
     ):
-        rights.require(caller, "embeddings", "admin")
+        rights.require_scope(caller, "embeddings", "admin")

@@ -21,12 +21,12 @@ from attacked import (
 from conftest import Minilm
 from outside_issuer import b64, hs256, raw
 
-from embedway.api.embeddings import DOORS
+from embedway.api.embeddings import PATHS
 from embedway.auth.authenticator import Authenticator
 from embedway.core import clock
 from embedway.core.errors import InvalidKey
 from embedway.organization import key_secret
-from embedway.organization.directory import SqlDirectory
+from embedway.organization.directory import Directory
 from embedway.testing import Upstream
 
 SQL = (
@@ -60,7 +60,7 @@ def any_house(
 
 def credential(house: House, operation: Operation) -> str:
     """Of somebody who may use it: what is refused for want of rights never meets the database."""
-    of_projects = operation.path in {EXCHANGE, *DOORS}
+    of_projects = operation.path in {EXCHANGE, *PATHS}
     return house.mine.secret if of_projects else house.admin
 
 
@@ -79,7 +79,7 @@ def attacks(operation: Operation, ids: dict[str, str]) -> Iterator[tuple[dict[st
     for name in operation.names("header"):
         yield operation.request(ids, at=("header", name), put=NO_SPACES), NO_SPACES
     # All doors are one operation: one of them is asked everything.
-    if operation.path not in DOORS - {DOOR}:
+    if operation.path not in PATHS - {DOOR}:
         for place in operation.places():
             for put in IN_JSON:
                 yield operation.request(ids, at=("body", place), put=put), put
@@ -135,7 +135,7 @@ def credentials(house: House) -> Iterator[str]:
     yield f"Bearer {b64(SQL[0].encode())}.{b64(SQL[0].encode())}.{b64(b'x')}"
     yield f"Bearer {house.mine.secret}'--"
     yield f"Bearer {house.mine.key_id}"
-    yield f"Bearer {key_secret.generate()}"
+    yield f"Bearer {key_secret.generate_secret()}"
 
 
 def test_sql_in_the_credential(any_house: House) -> None:
@@ -167,7 +167,7 @@ def test_malformed_keys_meet_no_database(house: House) -> None:
     """Brute force by the key check (CWE-307): what cannot be a key is refused by its checksum."""
     asked: list[bytes] = []
 
-    class Directory(SqlDirectory):
+    class Directory(Directory):
         async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
             asked.extend(digests)
             return await super().known(digests)
@@ -179,7 +179,7 @@ def test_malformed_keys_meet_no_database(house: House) -> None:
         with pytest.raises(InvalidKey):
             await authenticator.caller(f"Bearer {key}".encode(), None)
 
-    whole = key_secret.generate()
+    whole = key_secret.generate_secret()
     others = [whole[:-1] + each for each in key_secret._ALPHABET if each != whole[-1]]
     for key in (*others, whole[:-1], whole + "0", whole.upper(), whole + " x"):
         house.run(guess, key)
@@ -292,7 +292,7 @@ def test_bodies_that_cost_much(house: House) -> None:
             request = operation.request(ids)
             del request["json"]
             request["headers"] = {"content-type": "application/json"}
-            if operation.path in DOORS and what == "large":
+            if operation.path in PATHS and what == "large":
                 continue
             answer = house.ask(key=key, content=body, **request)
             assert 400 <= answer.status_code < 500, (operation.path, what, answer.text[:300])

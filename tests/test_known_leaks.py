@@ -26,8 +26,8 @@ from servers import Postgres
 from embedway.core import clock
 from embedway.core.project import DEFAULT_PROJECT
 from embedway.organization import key_secret
-from embedway.organization.keys import SqlKeys
-from embedway.organization.service import Acts
+from embedway.organization.keys import KeyBootstrap
+from embedway.organization.service import AdminService
 from embedway.storage.pepper import PEPPER_BYTES
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
@@ -77,7 +77,7 @@ class Life:
         self.upstream = upstream
         self.pepper = gateway.env["EMBEDWAY_PEPPER"]
         self.store = open_store(gateway.folder / "data", pepper=self.pepper)
-        self.acts = Acts(self.store.database, pepper=self.store.pepper, now_ms=clock.now_ms)
+        self.acts = AdminService(self.store.database, pepper=self.store.pepper, now_ms=clock.now_ms)
         self.secrets = {
             "the pepper": self.pepper,
             "the pepper's bytes": base64.b64encode(bytes.fromhex(self.pepper)).decode(),
@@ -145,15 +145,15 @@ class Life:
     def fail(self) -> None:
         """Uses them otherwise, and whatever looks like one."""
         _, revoked = self.key()
-        [id] = [each.id for each in SqlKeys(self.store.database).all()][-1:]
+        [id] = [each.id for each in KeyBootstrap(self.store.database).all()][-1:]
         self.acts.revoke_key(ADMIN, id, project_id=DEFAULT_PROJECT)
         outside = raw({"alg": "HS256"}, {"iss": "x", "sub": "a", "exp": 4e9}, hs256(b"guess"))
         admin, key = self.secrets["an admin key"], self.secrets["a key"]
         wrong = {
             "a revoked key": revoked,
-            "an unknown key": key_secret.generate(),
-            "a mistyped key": key_secret.generate()[:-1] + "!",
-            "a key cut off": key_secret.generate()[:-9],
+            "an unknown key": key_secret.generate_secret(),
+            "a mistyped key": key_secret.generate_secret()[:-1] + "!",
+            "a key cut off": key_secret.generate_secret()[:-9],
             "a provider's key of a client": "sk-proj-Zz81KQv0aWm3Rt7Yp2Lc9Xd4",
             "a token of nobody": outside,
             "a token that was changed": self.secrets["an exchanged token"][:-6] + "AAAAAA",
@@ -323,7 +323,7 @@ def test_hashes_of_keys_cannot_be_guessed(lived: Lived) -> None:
     """
     stored = b"\0".join(lived.everywhere().values())
     database = (lived.gateway.folder / "data" / "embedway.db").read_bytes()
-    keys = [each for each in lived.secrets.values() if key_secret.well_formed(each)]
+    keys = [each for each in lived.secrets.values() if key_secret.is_well_formed(each)]
     assert len(keys) >= 4
     for key in keys:
         for name in ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "blake2s"):
@@ -430,7 +430,7 @@ def test_credentials_that_are_there_twice(gateway: Gateway, path: str) -> None:
     method = "POST" if path == "/v1/embeddings" else "GET"
     assert sent(gateway, good, path=path, method=method) == 200
     for other in (
-        f"authorization: Bearer {key_secret.generate()}",
+        f"authorization: Bearer {key_secret.generate_secret()}",
         "Authorization: Bearer x",
         good,
     ):

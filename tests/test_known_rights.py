@@ -12,7 +12,7 @@ import pytest
 from attacked import ADMIN, EXCHANGE, OAUTH, House, check, open_house, until
 from conftest import Minilm
 
-from embedway.api.embeddings import DOORS
+from embedway.api.embeddings import PATHS
 from embedway.core import clock
 from embedway.organization import key_secret
 
@@ -38,7 +38,8 @@ def escalations(house: House) -> list[dict[str, Any]]:
         "allowed_routes": ["/*"], "user_role": "proxy_admin", "role": "owner", "is_admin": True,
         "admin": True, "permissions": ["*"], "issued_by": None, "id": house.theirs.key_id,
         "project_id": house.theirs.project, "digest": "00", "hint": "x", "revoked_ms": None,
-        "value": key_secret.generate(), "key": key_secret.generate(), "team_id": house.theirs.project,
+        "value": key_secret.generate_secret(), "key": key_secret.generate_secret(),
+        "team_id": house.theirs.project,
         "expires_ms": 1, "created_ms": 1, "metadata": {}, "owner": {"role": "owner"},
     }  # fmt: skip
     lists = (None, [], ["*"], ["auto", "*"], "auto", "*", [".*"], ["auto", "gemini:m"], {}, True)
@@ -241,7 +242,7 @@ def test_keys_with_one_prefix(house: House) -> None:
 
 def with_one_prefix() -> str:
     """A new secret that differs from others of these in what comes last."""
-    random = key_secret.PREFIX + "Z" * 29 + key_secret.generate()[-9:-6]
+    random = key_secret.PREFIX + "Z" * 29 + key_secret.generate_secret()[-9:-6]
     return random + key_secret._checksum(random)
 
 
@@ -262,7 +263,7 @@ def test_tokens_with_one_prefix(house: House) -> None:
 
 def test_a_refusal_is_soon_forgotten(house: House) -> None:
     """A key refused while it was none (denial by a negative cache): made later, it works."""
-    key = key_secret.generate()
+    key = key_secret.generate_secret()
     for _ in range(3):
         assert house.embed(key).status_code == 401
     id = house.add(key)
@@ -285,7 +286,7 @@ def test_another_tenant(house: House) -> None:
     other = {"project_id": theirs.project, "key_id": theirs.key_id, "end_user_id": "ann-of-theirs"}
     before = house.rows()
     for operation in house.operations():
-        if operation.path in {OAUTH, EXCHANGE, "/metrics", *DOORS}:
+        if operation.path in {OAUTH, EXCHANGE, "/metrics", *PATHS}:
             continue
         names = operation.names("path")
         # Theirs in their project, and theirs as if it were in ours.
@@ -360,7 +361,7 @@ def test_another_end_users_usage(house: House) -> None:
 
 def test_stolen_digests(house: House) -> None:
     """Unsalted hashes of keys (as of LiteLLM's stored tokens): a digest is keyed with a pepper."""
-    key, other = key_secret.generate(), b"another pepper".ljust(32)
+    key, other = key_secret.generate_secret(), b"another pepper".ljust(32)
     mine = key_secret.digest(key, pepper=house.store.pepper)
     assert mine != key_secret.digest(key, pepper=other) != key_secret.digest(key, pepper=b"")
     house.add(key)

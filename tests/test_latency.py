@@ -7,16 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.health.latency import FASTEST_S, PRIOR, Latency
+from embedway.health.latency import FASTEST_S, PRIOR, LatencyEstimator
 
 calls = st.tuples(
     st.integers(0, 2_000_000), st.floats(0, 1e6), st.floats(0, 1e5) | st.sampled_from([0.0, 1e12])
 )
 
 
-def after(history: list[tuple[int, float]], *, every_s: float = 1.0) -> tuple[Latency, float]:
+def after(
+    history: list[tuple[int, float]], *, every_s: float = 1.0
+) -> tuple[LatencyEstimator, float]:
     """The estimate after calls of (tokens, seconds), and the time then."""
-    latency, now_s = Latency(), 0.0
+    latency, now_s = LatencyEstimator(), 0.0
     for tokens, seconds in history:
         now_s += every_s
         latency.observe(tokens=tokens, seconds=seconds, now_s=now_s)
@@ -32,7 +34,7 @@ def test_any_history(
     history: list[tuple[int, float, float]], sizes: list[int], later_s: float
 ) -> None:
     """Whatever was seen, an estimate is positive, finite and not less for more tokens."""
-    latency, now_s = Latency(), 0.0
+    latency, now_s = LatencyEstimator(), 0.0
     for tokens, seconds, pause_s in history:
         now_s += pause_s
         latency.observe(tokens=tokens, seconds=seconds, now_s=now_s)
@@ -44,7 +46,7 @@ def test_any_history(
 def test_prior() -> None:
     """A deployment that was never called is estimated by the documented prior."""
     for tokens, seconds in PRIOR:
-        assert Latency().estimate(int(tokens), now_s=5.0) == pytest.approx(seconds)
+        assert LatencyEstimator().estimate(int(tokens), now_s=5.0) == pytest.approx(seconds)
 
 
 def test_line() -> None:

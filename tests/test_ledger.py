@@ -19,8 +19,8 @@ from raw_http import gauge, load, until
 from sqlalchemy import event, func, select
 from writing import write
 
-from embedway.core.usage import UsageLine
-from embedway.ledger.ledger import SqlLedger
+from embedway.core.usage import UsageRecord
+from embedway.ledger.ledger import Ledger
 from embedway.storage import database
 from embedway.storage.tables import usage_days
 
@@ -106,7 +106,7 @@ def test_waiting_rows_share_a_commit(tmp_path: Path):
     commits: list[object] = []
     # Each takes a connection once.
     event.listen(engine, "checkout", lambda *_: commits.append(None))
-    ledger = SqlLedger(engine)
+    ledger = Ledger(engine)
 
     async def crowd() -> None:
         await asyncio.gather(*(write(ledger, [row(f"embd_{n}")]) for n in range(2_000)))
@@ -210,7 +210,7 @@ def test_refused_requests_are_recorded_unbilled(new_gateway: Callable[..., Gatew
             for name, each in sums.items()} == {"u": (1, 1, 3, 1), None: (0, 1, 0, 0)}  # fmt: skip
 
 
-def row(id: str, **fields: object) -> UsageLine:
+def row(id: str, **fields: object) -> UsageRecord:
     """A row with some fields of its own."""
     values = {
         "at_ms": 0, "request_id": "req", "key_id": "key", "on_behalf_of": None, "user": None,
@@ -218,4 +218,4 @@ def row(id: str, **fields: object) -> UsageLine:
         "cost_nano_usd": 3, "latency_us": 4, "status": 200, "project_id": "proj_default",
         "upstream_cost_nano_usd": 3, "calls": 1, "failed_calls": 0,
     }  # fmt: skip
-    return UsageLine(id=id, **(values | fields))
+    return UsageRecord(id=id, **(values | fields))

@@ -12,13 +12,13 @@ from in_process import settled
 from test_routing_holes import WIDTH, Clock, World, in_a_loop, space_of, upstreams, world
 
 from embedway.catalog import catalog
-from embedway.catalog.check import findings
-from embedway.catalog.deployment import Served
-from embedway.catalog.lifetimes import Lifetimes, is_retired
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.check import check_catalog
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.lifetimes import ModelLifetimes, is_retired
+from embedway.catalog.model import DeploymentSpec, Model
 from embedway.config import providers
 from embedway.core import clock as wall
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
 from embedway.wire.lifetime_headers import lifetime_headers
 
@@ -249,15 +249,15 @@ retires = {gone}
     assert "rack:gone did not answer" not in proven.stderr
 
 
-def served(**facts: object) -> Served:
-    return Served(Model(id="m", dimensions=64), Deployment("a", **facts))
+def served(**facts: object) -> Deployment:
+    return Deployment(Model(id="m", dimensions=64), DeploymentSpec("a", **facts))
 
 
 @pytest.mark.parametrize("name", ["released", "deprecated"])
 def test_dates_that_cannot_be(name: str) -> None:
     """Nothing is released or deprecated after it retires."""
     wrong = served(retires=date(2030, 1, 1), **{name: date(2030, 1, 2)})
-    found = findings([wrong], own=(), today=date(2026, 1, 1))
+    found = check_catalog([wrong], own=(), today=date(2026, 1, 1))
     assert [each.what for each in found if each.level == "error"] == [
         f"{name} on 2030-01-02, after it retires on 2030-01-01"
     ]
@@ -265,19 +265,21 @@ def test_dates_that_cannot_be(name: str) -> None:
 
 def test_what_is_known() -> None:
     """Each date of the packaged catalog has its source; what the providers ended is retired."""
-    kinds = [Declared(name=row.name, row=row) for row in ROWS.values() if not row.own_server]
-    known = catalog.load(eu_native=False, offers=providers.offers(kinds)).deployments()
+    kinds = [ProviderConfig(name=row.name, row=row) for row in ROWS.values() if not row.own_server]
+    known = catalog.load_catalog(
+        eu_native=False, offers=providers.provider_offers(kinds)
+    ).deployments()
     for each in known:
-        dated = each.deployment
+        dated = each.spec
         if dated.released or dated.deprecated or dated.retires or dated.successor:
             assert dated.source, each.id
-    gone = {each.id for each in known if is_retired(each.deployment, date(2026, 11, 28))}
+    gone = {each.id for each in known if is_retired(each.spec, date(2026, 11, 28))}
     assert {
         "together:bge-large-en-v1.5", "gemini:gemini-embedding-2-preview",
         "nvidia:nv-embedqa-e5-v5", "nvidia:llama-nemotron-embed-1b-v2", "nebius:bge-en-icl",
     } <= gone  # fmt: skip
     assert not gone & {"nebius:qwen3-embedding-8b", "vertex:text-embedding-005"}
-    by_id = {each.id: each.deployment for each in known}
+    by_id = {each.id: each.spec for each in known}
     assert by_id["vertex:text-embedding-005"].retires == date(2027, 4, 1)
     slate = by_id["watsonx:slate-30m-english-rtrvr"]
     assert slate.successor == "granite-embedding-278m-multilingual"
@@ -305,7 +307,9 @@ def test_a_day_is_computed_once() -> None:
     """Whoever asks within a day gets the very same answer; nothing is computed anew."""
     clock = at(RETIRES, before_ms=2)
     days: list[frozenset[str]] = []
-    lifetimes = Lifetimes([served(retires=RETIRES)], now_ms=clock.now_ms, on_retired=days.append)
+    lifetimes = ModelLifetimes(
+        [served(retires=RETIRES)], now_ms=clock.now_ms, on_retired=days.append
+    )
     first = lifetimes.today()
     clock.ms += 1
     assert lifetimes.today() is first

@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.core.errors import Overloaded, RateLimited, TokenRateLimited
-from embedway.core.limit import SECONDS, SLOT_MS, Limit, Of, Per
+from embedway.core.errors import RateLimitExceeded, ServiceOverloaded, TokenRateLimitExceeded
+from embedway.core.limit import SECONDS, SLOT_MS, Limit, LimitPeriod, LimitUnit
 from embedway.core.subject import Subject
-from embedway.ratelimits.headers import duration, rate_headers
-from embedway.ratelimits.key import Meter
-from embedway.ratelimits.limiter import Limiter, Reservation
-from embedway.ratelimits.memory import MemoryLimiter
+from embedway.ratelimits.headers import format_duration, rate_limit_headers
+from embedway.ratelimits.key import LimitKey
+from embedway.ratelimits.limiter import LimitReservation, RateLimiter
+from embedway.ratelimits.memory import MemoryRateLimiter
 from embedway.ratelimits.redis_counts import RedisCounts
-from embedway.ratelimits.shared import SharedLimiter
-from embedway.ratelimits.status import Standing
-from embedway.ratelimits.window import Window
+from embedway.ratelimits.shared import SharedRateLimiter
+from embedway.ratelimits.status import LimitStatus
+from embedway.ratelimits.window import SlidingWindow
 
-PERS: Sequence[Per] = get_args(Per)
+PERS: Sequence[LimitPeriod] = get_args(LimitPeriod)
 KEY = Subject(kind="key", id="key_x", project_id="proj_x")
 PROJECT = Subject(kind="project", id="proj_x", project_id="proj_x")
 START_MS = 1_700_000_000_000
@@ -37,8 +37,10 @@ class Hands:
         return self.now_ms
 
 
-def meter(amount: int, *, of: Of = "requests", per: Per = "minute", whose: Subject = KEY) -> Meter:
-    return Meter(subject=whose, limit=Limit(of=of, amount=amount, per=per))
+def meter(
+    amount: int, *, of: LimitUnit = "requests", per: LimitPeriod = "minute", whose: Subject = KEY
+) -> LimitKey:
+    return LimitKey(subject=whose, limit=Limit(of=of, amount=amount, per=per))
 
 
 class Alone:
@@ -46,15 +48,15 @@ class Alone:
 
     def __init__(self, **options: Any) -> None:
         self.clock = Hands()
-        self.limiter = MemoryLimiter(now_ms=self.clock, **options)
+        self.limiter = MemoryRateLimiter(now_ms=self.clock, **options)
 
-    def reserve(self, *meters: Meter, tokens: int = 1) -> Reservation:
+    def reserve(self, *meters: LimitKey, tokens: int = 1) -> LimitReservation:
         return at_once(self.limiter.reserve(meters, tokens=tokens))
 
-    def lets_in(self, *meters: Meter, tokens: int = 1) -> bool:
+    def lets_in(self, *meters: LimitKey, tokens: int = 1) -> bool:
         try:
             self.reserve(*meters, tokens=tokens)
-        except RateLimited:
+        except RateLimitExceeded:
             return False
         return True
 
@@ -93,7 +95,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, amount=st.integers(1, 30), per=st.sampled_from(("second", "minute")))
-def test_any_stretch(steps: Sequence[tuple[int, int]], amount: int, per: Per) -> None:
+def test_any_stretch(steps: Sequence[tuple[int, int]], amount: int, per: LimitPeriod) -> None:
     """Whatever is asked for and whenever, no stretch of the length has more than the limit."""
     alone, let_in = Alone(), []
     for step_ms, tokens in steps:
@@ -118,7 +120,7 @@ def test_room_comes_back_a_slot_late_at_most(steps: Sequence[tuple[int, int]], a
 
 
 @pytest.mark.parametrize("per", PERS)
-def test_full_use(per: Per) -> None:
+def test_full_use(per: LimitPeriod) -> None:
     """Who always takes what there is gets at least 95% of the limit over time."""
     alone, step_ms, taken = Alone(), SLOT_MS[per] // 5, 0
     for _ in range(20 * 5 * 21):
@@ -173,7 +175,7 @@ METERS = st.lists(
     st.builds(
         meter,
         st.integers(1, 20),
-        of=st.sampled_from(get_args(Of)),
+        of=st.sampled_from(get_args(LimitUnit)),
         per=st.sampled_from(PERS),
         whose=st.sampled_from((KEY, PROJECT)),
     ),
@@ -183,7 +185,9 @@ METERS = st.lists(
 
 
 @given(meters=METERS, steps=STEPS, last=st.integers(1, 20))
-def test_wait_is_as_told(meters: list[Meter], steps: Sequence[tuple[int, int]], last: int) -> None:
+def test_wait_is_as_told(
+    meters: list[LimitKey], steps: Sequence[tuple[int, int]], last: int
+) -> None:
     """A client that waits as told succeeds, and one that waits less is refused again."""
     alone = Alone()
     for step_ms, tokens in steps:
@@ -192,7 +196,7 @@ def test_wait_is_as_told(meters: list[Meter], steps: Sequence[tuple[int, int]], 
     tokens = min([last, *(each.limit.amount for each in meters if each.limit.of == "tokens")])
     if alone.lets_in(*meters, tokens=tokens):
         return
-    with pytest.raises(RateLimited) as refused:
+    with pytest.raises(RateLimitExceeded) as refused:
         alone.reserve(*meters, tokens=tokens)
     told_ms = int(refused.value.headers["retry-after-ms"])
     assert int(refused.value.headers["retry-after"]) * 1000 >= told_ms
@@ -212,7 +216,7 @@ def test_wait_of_whoever_counts_late() -> None:
     for tokens in (50, 50):
         alone.reserve(limited, tokens=tokens)
         alone.clock.now_ms += 6000
-    with pytest.raises(TokenRateLimited) as refused:
+    with pytest.raises(TokenRateLimitExceeded) as refused:
         alone.limiter.check([limited], tokens=1, at_most=80)
     alone.clock.now_ms += int(refused.value.headers["retry-after-ms"])
     assert alone.lets_in(limited, tokens=80)
@@ -232,7 +236,7 @@ def test_settled(steps: Sequence[tuple[int, int, int]]) -> None:
         alone.clock.now_ms += step_ms
         try:
             reservation = alone.reserve(limited, tokens=reserved)
-        except RateLimited:
+        except RateLimitExceeded:
             continue
         slot = alone.clock.now_ms // SLOT_MS["minute"]
         last_ms[slot] = alone.clock.now_ms
@@ -243,7 +247,7 @@ def test_settled(steps: Sequence[tuple[int, int, int]]) -> None:
         left = 40 - sum(used for slot, used in settled if now_ms - last_ms[slot] < 60_000)
         probe = alone.reserve(limited, tokens=0)
         last_ms[now_ms // SLOT_MS["minute"]] = now_ms
-        assert probe.standings[0].remaining == max(left, 0)
+        assert probe.statuses[0].remaining == max(left, 0)
 
 
 def test_settled_long_after() -> None:
@@ -253,7 +257,7 @@ def test_settled_long_after() -> None:
     alone.clock.now_ms += 63_000
     alone.reserve(limited, tokens=4)
     alone.limiter.settle(reservation, tokens=0)
-    assert alone.reserve(limited, tokens=6).standings[0].remaining == 0
+    assert alone.reserve(limited, tokens=6).statuses[0].remaining == 0
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -261,10 +265,10 @@ def small(request: pytest.FixtureRequest) -> Iterator["Runner"]:
     """A limiter of either kind that keeps 50 windows of end users."""
     url = request.getfixturevalue("redis_url") if request.param == "redis" else None
     with asyncio.Runner() as loop:
-        shared = SharedLimiter(RedisCounts(url), max_meters=50) if url else None
+        shared = SharedRateLimiter(RedisCounts(url), max_meters=50) if url else None
         if shared:
             loop.run(shared.start())
-        yield Runner(shared or MemoryLimiter(max_meters=50), loop)
+        yield Runner(shared or MemoryRateLimiter(max_meters=50), loop)
         if shared:
             loop.run(shared.aclose())
 
@@ -279,9 +283,11 @@ def test_nothing_in_force_is_forgotten(small: "Runner") -> None:
     small.reserve(key, ann)
     for number in range(49):
         small.reserve(meter(3, per="day", whose=user(number)))
-    with pytest.raises(Overloaded, match="project proj_x has sent so many different end users"):
+    with pytest.raises(
+        ServiceOverloaded, match="project proj_x has sent so many different end users"
+    ):
         small.reserve(meter(3, per="day", whose=user(50)))
-    assert small.reserve(key, ann).standings[0].remaining == 1
+    assert small.reserve(key, ann).statuses[0].remaining == 1
     small.reserve(key)
     small.refusal(key)
     small.reserve(ann)
@@ -295,7 +301,7 @@ def test_a_crowd_is_its_projects_own(small: "Runner") -> None:
     for number in range(25):
         small.reserve(meter(3, per="day", whose=user(number, "proj_y")))
     for project_id in ("proj_x", "proj_y"):
-        with pytest.raises(Overloaded):
+        with pytest.raises(ServiceOverloaded):
             small.reserve(meter(3, per="day", whose=user(100, project_id)))
 
 
@@ -305,7 +311,7 @@ def test_room_comes_back() -> None:
     for number in range(500):
         alone.clock.now_ms += 3000
         alone.reserve(meter(2, whose=user(number)), meter(10**6))
-        assert alone.limiter.meters <= 51
+        assert alone.limiter.key_count <= 51
 
 
 def test_idle_meters_are_forgotten() -> None:
@@ -318,8 +324,8 @@ def test_idle_meters_are_forgotten() -> None:
     for _ in range(120):
         alone.clock.now_ms += 63_000
         alone.reserve(meter(1, whose=Subject(kind="key", id=str(_), project_id="proj_x")))
-    assert alone.limiter.meters <= 3
-    assert alone.reserve(meter(101, per="day")).standings[0].remaining == 0
+    assert alone.limiter.key_count <= 3
+    assert alone.reserve(meter(101, per="day")).statuses[0].remaining == 0
 
 
 def test_refused_end_users_are_not_kept() -> None:
@@ -329,7 +335,7 @@ def test_refused_end_users_are_not_kept() -> None:
     for number in range(100):
         user = Subject(kind="end user", id=str(number), project_id="proj_x")
         assert not alone.lets_in(meter(5, whose=user), meter(1))
-    assert alone.limiter.meters == 1
+    assert alone.limiter.key_count == 1
 
 
 def test_another_amount() -> None:
@@ -349,11 +355,11 @@ def limits(request: pytest.FixtureRequest) -> Iterator["Runner"]:
     """A limiter of either kind, with nothing counted."""
     url = request.getfixturevalue("redis_url") if request.param == "redis" else None
     with asyncio.Runner() as loop:
-        shared = SharedLimiter(RedisCounts(url)) if url else None
+        shared = SharedRateLimiter(RedisCounts(url)) if url else None
         if shared:
             loop.run(shared.start())
             assert shared.shared
-        yield Runner(shared or MemoryLimiter(), loop)
+        yield Runner(shared or MemoryRateLimiter(), loop)
         if shared:
             assert shared.shared, "limits were not counted together all the time"
             loop.run(shared.aclose())
@@ -362,19 +368,19 @@ def limits(request: pytest.FixtureRequest) -> Iterator["Runner"]:
 class Runner:
     """Calls a limiter."""
 
-    def __init__(self, limiter: Limiter, loop: asyncio.Runner) -> None:
+    def __init__(self, limiter: RateLimiter, loop: asyncio.Runner) -> None:
         self.limiter = limiter
         self.run = loop.run
 
-    def reserve(self, *meters: Meter, tokens: int = 1) -> Reservation:
+    def reserve(self, *meters: LimitKey, tokens: int = 1) -> LimitReservation:
         return self.run(self.limiter.reserve(meters, tokens=tokens))
 
-    def refusal(self, *meters: Meter, tokens: int = 1) -> RateLimited:
-        with pytest.raises(RateLimited) as refused:
+    def refusal(self, *meters: LimitKey, tokens: int = 1) -> RateLimitExceeded:
+        with pytest.raises(RateLimitExceeded) as refused:
             self.reserve(*meters, tokens=tokens)
         return refused.value
 
-    def settled(self, limited: Meter, left: int) -> None:
+    def settled(self, limited: LimitKey, left: int) -> None:
         """Waits until it is known everywhere what was settled, for it is told in the background."""
         for _ in range(1000):
             if self.remaining(limited) == [left]:
@@ -382,9 +388,9 @@ class Runner:
             self.run(asyncio.sleep(0.001))
         assert self.remaining(limited) == [left]
 
-    def remaining(self, *meters: Meter) -> list[int]:
+    def remaining(self, *meters: LimitKey) -> list[int]:
         """What is left of limits of tokens."""
-        return [each.remaining for each in self.reserve(*meters, tokens=0).standings]
+        return [each.remaining for each in self.reserve(*meters, tokens=0).statuses]
 
 
 def test_all_or_none(limits: Runner) -> None:
@@ -400,7 +406,7 @@ def test_standings(limits: Runner) -> None:
     """A reservation says how each limit stands, itself counted."""
     meters = (meter(5), meter(100, of="tokens", per="day"))
     limits.reserve(*meters, tokens=30)
-    standings = limits.reserve(*meters, tokens=7).standings
+    standings = limits.reserve(*meters, tokens=7).statuses
     assert [each.remaining for each in standings] == [3, 63]
     assert [each.limit for each in standings] == [each.limit for each in meters]
     assert [each.reset_s for each in standings] == [60, 86_400]
@@ -438,7 +444,7 @@ def test_refused_for_requests(limits: Runner, whose: Subject, name: str) -> None
 
 def test_nobody_waits_longer_than_a_window_lasts():
     """A use that the clock of another replica puts in the future makes nobody wait for longer."""
-    window = Window("minute")
+    window = SlidingWindow("minute")
     window.put(20, 1, last_ms=60_900)
     assert window.wait_ms(1, amount=1, now_ms=60_000) == 60_000
 
@@ -464,8 +470,8 @@ def test_never(limits: Runner) -> None:
         assert "retry-after" not in refused.headers
 
 
-def check(limits: Runner, *, tokens: int) -> RateLimited:
-    with pytest.raises(RateLimited) as refused:
+def check(limits: Runner, *, tokens: int) -> RateLimitExceeded:
+    with pytest.raises(RateLimitExceeded) as refused:
         limits.limiter.check([meter(10, of="tokens")], tokens=tokens)
     return refused.value
 
@@ -481,7 +487,7 @@ def test_check(limits: Runner) -> None:
     assert limits.remaining(limited) == [2]
 
 
-async def settle(limiter: Limiter, reservation: Reservation, *, tokens: int) -> None:
+async def settle(limiter: RateLimiter, reservation: LimitReservation, *, tokens: int) -> None:
     """Settles on the event loop, which the shared limiter needs."""
     limiter.settle(reservation, tokens=tokens)
 
@@ -497,7 +503,7 @@ def test_settle(limits: Runner) -> None:
     used_more = limits.reserve(limited, meter(5), tokens=2)
     limits.run(settle(limits.limiter, used_more, tokens=5))
     limits.settled(limited, 1)
-    assert limits.reserve(meter(5)).standings[0].remaining == 2
+    assert limits.reserve(meter(5)).statuses[0].remaining == 2
 
 
 def test_same_limit_twice(limits: Runner) -> None:
@@ -506,7 +512,7 @@ def test_same_limit_twice(limits: Runner) -> None:
     limits.reserve(*twice)
     limits.reserve(*twice)
     limits.refusal(*twice)
-    assert limits.reserve(meter(3)).standings[0].remaining == 0
+    assert limits.reserve(meter(3)).statuses[0].remaining == 0
 
 
 @pytest.mark.parametrize(
@@ -526,7 +532,7 @@ def test_large_amounts(limits: Runner) -> None:
     """The largest limit that can be set is counted to the last token."""
     limited = meter(10**15, of="tokens", per="day")
     limits.reserve(limited, tokens=10**15 - 1)
-    assert limits.reserve(limited, tokens=1).standings[0].remaining == 0
+    assert limits.reserve(limited, tokens=1).statuses[0].remaining == 0
     limits.refusal(limited, tokens=1)
 
 
@@ -548,8 +554,8 @@ def test_many_at_once(limits: Runner) -> None:
         return await asyncio.gather(*asked, return_exceptions=True)
 
     answers = limits.run(all_at_once())
-    assert sum(isinstance(each, Reservation) for each in answers) == 20
-    assert sum(isinstance(each, RateLimited) for each in answers) == 40
+    assert sum(isinstance(each, LimitReservation) for each in answers) == 20
+    assert sum(isinstance(each, RateLimitExceeded) for each in answers) == 40
 
 
 # The headers.
@@ -565,14 +571,14 @@ def test_many_at_once(limits: Runner) -> None:
 )  # fmt: skip
 def test_duration(seconds: float, text: str) -> None:
     """Times are written as Go writes them, rounded up to milliseconds."""
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @given(seconds=st.floats(0, 100_000))
 def test_duration_is_never_too_short(seconds: float) -> None:
     """Whoever waits as long as is written has waited long enough."""
     units = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
-    found = re.findall(r"([\d.]+)(ms|h|m|s)", duration(seconds))
+    found = re.findall(r"([\d.]+)(ms|h|m|s)", format_duration(seconds))
     read = sum(float(number) * units[unit] for number, unit in found)
     assert seconds - 1e-6 <= read <= seconds + 0.0011
 
@@ -580,11 +586,13 @@ def test_duration_is_never_too_short(seconds: float) -> None:
 def test_tightest() -> None:
     """Headers are of the limit that the smallest share is left of, of requests and of tokens."""
     standings = [
-        Standing(limit=Limit(of="requests", amount=10, per="minute"), remaining=5, reset_s=60),
-        Standing(limit=Limit(of="requests", amount=1000, per="day"), remaining=400, reset_s=90_000),
-        Standing(limit=Limit(of="tokens", amount=50, per="second"), remaining=50, reset_s=0),
+        LimitStatus(limit=Limit(of="requests", amount=10, per="minute"), remaining=5, reset_s=60),
+        LimitStatus(
+            limit=Limit(of="requests", amount=1000, per="day"), remaining=400, reset_s=90_000
+        ),
+        LimitStatus(limit=Limit(of="tokens", amount=50, per="second"), remaining=50, reset_s=0),
     ]
-    assert dict(rate_headers(standings)) == {
+    assert dict(rate_limit_headers(standings)) == {
         "x-ratelimit-limit-requests": "1000",
         "x-ratelimit-remaining-requests": "400",
         "x-ratelimit-reset-requests": "25h0m0s",
@@ -592,4 +600,4 @@ def test_tightest() -> None:
         "x-ratelimit-remaining-tokens": "50",
         "x-ratelimit-reset-tokens": "0s",
     }
-    assert dict(rate_headers(())) == {}
+    assert dict(rate_limit_headers(())) == {}

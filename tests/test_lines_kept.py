@@ -15,7 +15,7 @@ from sqlalchemy import create_engine
 from test_ledger import row
 from writing import write
 
-from embedway.ledger.ledger import RecordOutcome, SqlLedger
+from embedway.ledger.ledger import Ledger, RecordOutcome
 from embedway.storage import database
 from embedway.testing import Upstream
 
@@ -79,7 +79,7 @@ def test_a_commit_that_stands_still_is_in_doubt(tmp_path: Path) -> None:
     path = tmp_path / "embedway.db"
     database.connect(path).dispose()
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5})
-    ledger = SqlLedger(engine, process="p", retry_s=0, wait_s=0.1)
+    ledger = Ledger(engine, process="p", retry_s=0, wait_s=0.1)
 
     async def append() -> list[RecordOutcome]:
         first = ledger.append([row("embd_1")])
@@ -100,7 +100,7 @@ def test_somebody_else_writes_for_long(tmp_path: Path) -> None:
     path = tmp_path / "embedway.db"
     database.connect(path).dispose()
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 0.05})
-    ledger = SqlLedger(engine, process="p")
+    ledger = Ledger(engine, process="p")
     with written_to(path) as other:
         threading.Timer(0.5, other.rollback).start()
         asyncio.run(write(ledger, [row("embd_1")]))

@@ -19,20 +19,20 @@ from embedway.catalog import catalog
 from embedway.core import clock
 from embedway.health.health import LONGEST_EJECTION_S
 from embedway.local.openvino import OpenVinoEncoder
-from embedway.local.tokenizer import Tokenizer
+from embedway.local.tokenizer import ModelTokenizer
 from embedway.testing import Item, Upstream
 
 ID = "all-minilm-l6-v2"
 BROKEN = "zebra"
 """A word whose token this model has no vector of: it fails at it."""
-MODEL = catalog.load(eu_native=False).local()[0]
+MODEL = catalog.load_catalog(eu_native=False).local_models()[0]
 
 
 @pytest.fixture(scope="module")
 def twin(minilm: Minilm) -> Iterator[Upstream]:
     """A server that has the model too, and is well."""
     encoder = OpenVinoEncoder(minilm.weights, shape=MODEL.weights.bert, precision="f32", threads=1)
-    tokenizer = Tokenizer(minilm.tokenizer)
+    tokenizer = ModelTokenizer(minilm.tokenizer)
 
     def embed(item: Item, width: int) -> Any:
         return encoder.encode(tokenizer.encode([item]))[0]

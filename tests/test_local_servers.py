@@ -13,9 +13,9 @@ import pytest
 from conftest import Gateway
 
 from embedway.core.provider_error import ProviderError
-from embedway.http.client import Http
+from embedway.http.client import HttpClient
 from embedway.providers import local_servers
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
 
 OWN = [row for row in ROWS.values() if row.own_server]
@@ -82,10 +82,10 @@ def server(send: Answer, port: int = 0) -> Iterator[int]:
             thread.join()
 
 
-def find(*ports: int, within_s: float = PATIENT_S, **options) -> list[Declared]:
+def find(*ports: int, within_s: float = PATIENT_S, **options) -> list[ProviderConfig]:
     """What is found if every kind's default port is each of `ports`."""
     rows = [msgspec.structs.replace(row, port=port) for port in ports for row in OWN]
-    return asyncio.run(local_servers.find(rows, within_s=within_s, **options))
+    return asyncio.run(local_servers.find_servers(rows, within_s=within_s, **options))
 
 
 def openai_list(*entries: dict[str, object]) -> Routes:
@@ -333,7 +333,7 @@ def test_one_that_is_silent_hides_no_other() -> None:
             msgspec.structs.replace(ROWS["vllm"], port=quiet),
             msgspec.structs.replace(ROWS["tei"], port=port),
         ]
-        found = asyncio.run(local_servers.find(rows, within_s=3))
+        found = asyncio.run(local_servers.find_servers(rows, within_s=3))
     assert [each.row.name for each in found] == ["tei"]
 
 
@@ -382,9 +382,9 @@ def test_models_at_says_what_failed() -> None:
     """Asked for its models alone, a server that refuses or is another kind is an error."""
 
     async def ask(kind: str, port: int) -> None:
-        http = Http(f"http://127.0.0.1:{port}", allow_private=True, max_in_flight=1)
+        http = HttpClient(f"http://127.0.0.1:{port}", allow_private=True, max_in_flight=1)
         try:
-            await local_servers.models_at(ROWS[kind], http)
+            await local_servers.list_models(ROWS[kind], http)
         finally:
             await http.aclose()
 

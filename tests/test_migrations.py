@@ -13,7 +13,7 @@ from sqlalchemy import Engine, insert
 import embedway
 from embedway.storage import database
 from embedway.storage.database import DatabaseError
-from embedway.storage.store import FILE
+from embedway.storage.store import SQLITE_FILE
 from embedway.storage.tables import audit
 
 NEXT = """
@@ -35,7 +35,7 @@ ACT: dict[str, object] = {
 @pytest.fixture
 def address(any_address: Path | str) -> Path | str:
     """Where a new database is to be, with the name that a data folder gives its file."""
-    return any_address.with_name(FILE) if isinstance(any_address, Path) else any_address
+    return any_address.with_name(SQLITE_FILE) if isinstance(any_address, Path) else any_address
 
 
 @pytest.fixture

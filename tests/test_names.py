@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from conftest import Gateway, embedway
 
-from embedway.catalog.catalog import Catalog, Named
-from embedway.catalog.policy import Policy
+from embedway.catalog.catalog import Catalog, ResolvedName
+from embedway.catalog.policy import ModelPolicy
 from embedway.config import settings as config
-from embedway.config.models import catalog_of
-from embedway.config.providers import enabled
+from embedway.config.models import build_catalog
+from embedway.config.providers import enabled_providers
 from embedway.config.settings import ConfigError
 from embedway.core.errors import UnknownModel
-from embedway.routing.resolve import find
+from embedway.routing.resolve import resolve
 
 SMALL = "text-embedding-3-small"
 LOCAL = "embedway:all-minilm-l6-v2"
@@ -79,21 +79,21 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         monkeypatch.setenv("EMBEDWAY_CONFIG", str(file))
         for name, value in variables.items():
             monkeypatch.setenv(f"EMBEDWAY_{name}", value)
-        settings = config.load()
-        return catalog_of(settings.settings, enabled(settings))
+        settings = config.load_settings()
+        return build_catalog(settings.settings, enabled_providers(settings))
 
     return loaded
 
 
-def asked(named: Named) -> list[str]:
+def asked(named: ResolvedName) -> list[str]:
     """The deployments, in order."""
-    return [each.id for each in named.served]
+    return [each.id for each in named.deployments]
 
 
 def meant(name: str, among: Catalog) -> tuple[list[str], bool, bool]:
     """The deployments, whether the provider was named, and whether their order was."""
-    named = find(name, among, param="model")
-    return asked(named), named.explicit, named.ordered
+    named = resolve(name, among, param="model")
+    return asked(named), named.is_pinned, named.is_ordered
 
 
 def test_auto_is_pinned(load: Load) -> None:
@@ -173,9 +173,9 @@ def test_whose_facts_a_bare_id_stands_for(load: Load, pinned: str) -> None:
 )
 def test_a_providers_own_words(load: Load, name: str, served: str, declared: bool) -> None:
     """A provider's model is found as the provider lists it; any other name is handed on."""
-    named = find(name, load(), param="model")
-    assert (asked(named), named.explicit) == ([served], True)
-    assert named.served[0].model.declared == declared
+    named = resolve(name, load(), param="model")
+    assert (asked(named), named.is_pinned) == ([served], True)
+    assert named.deployments[0].model.declared == declared
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_near_names(load: Load, name: str, near: str) -> None:
     """A name that nobody has is refused with the nearest: an id, a deployment, an alias."""
     among = load(f'[aliases]\nour-docs = "{SMALL}"\n')
     with pytest.raises(UnknownModel) as refused:
-        find(name, among, param="model")
+        resolve(name, among, param="model")
     assert f"Did you mean {near!r}" in refused.value.message
 
 
@@ -205,7 +205,7 @@ def test_a_long_name_among_many(load: Load) -> None:
     among = load("[aliases]\n" + "".join(f'{name} = "{SMALL}"\n' for name in names))
     for name in ("ab" * 128, "-" * 256, "ﬃ" * 256, "\n" * 3):
         with pytest.raises(UnknownModel) as refused:
-            find(name, among, param="model")
+            resolve(name, among, param="model")
         assert refused.value.message.count("'") <= 8
 
 
@@ -358,7 +358,7 @@ def test_what_is_said_of_a_model(load: Load, tmp_path: Path) -> None:
     other = again.policy("docs-model").canaries
     assert other
     assert other.digest != digest
-    assert among.policy(SMALL) == Policy()
+    assert among.policy(SMALL) == ModelPolicy()
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_refused_at_start(tmp_path: Path, command: str) -> None:
 def test_known_but_nobody_serves_it(load: Load) -> None:
     """A known model that no enabled provider serves is refused with the providers that do."""
     with pytest.raises(UnknownModel) as refused:
-        find("voyage-3-large", load(""), param="model")
+        resolve("voyage-3-large", load(""), param="model")
     assert refused.value.message == (
         "No provider enabled here serves the model 'voyage-3-large'. Known providers of "
         "'voyage-3-large': voyage. To see how to enable one: embedway providers list --all"

@@ -10,7 +10,7 @@ from conftest import Gateway, get
 from fastapi.routing import iter_route_contexts
 
 from embedway.admin import control
-from embedway.api.embeddings import DOORS
+from embedway.api.embeddings import PATHS
 from embedway.core.request import EmbedRequest
 from embedway.observe.metrics import Metrics
 
@@ -37,17 +37,17 @@ def schema(gateway: Gateway) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def paths() -> set[str]:
     """The path of every route the application has, as OpenAPI writes it."""
-    nothing = control.Organization(acts=None, tokens=None, sums=None, now_ms=int)
-    app = control.create(
+    nothing = control.ControlPlaneServices(acts=None, tokens=None, sums=None, now_ms=int)
+    app = control.create_control_plane(
         cards=None,
         organization=nothing,
         authenticator=None,
         metrics=Metrics(),
         check_ready=None,
-        doors=DOORS,
+        doors=PATHS,
     )
     found = {re.sub(r":\w+}", "}", route.path) for route in iter_route_contexts(app.routes)}
-    return found - {"/docs/assets"} | DOORS
+    return found - {"/docs/assets"} | PATHS
 
 
 def values(node: Any, name: str) -> Iterator[Any]:
@@ -110,17 +110,17 @@ def test_embeddings(schema: dict[str, Any]) -> None:
         assert len(field["description"]) > 20
         assert ({"type": "null"} in field.get("anyOf", [])) == (name != "input")
         assert ("default" in field) == (name != "input")
-    for door in DOORS:
+    for door in PATHS:
         operation = schema["paths"][door]["post"]
         body = operation["requestBody"]["content"]["application/json"]
         assert body["schema"] == {"$ref": "#/components/schemas/EmbedRequest"}
         assert set(operation["responses"]) == RESPONSES
-    assert len({schema["paths"][door]["post"]["operationId"] for door in DOORS}) == len(DOORS)
+    assert len({schema["paths"][door]["post"]["operationId"] for door in PATHS}) == len(PATHS)
 
 
 def test_examples(schema: dict[str, Any], client: httpx.Client) -> None:
     """Each example is answered, with exactly the described body and headers."""
-    for door in DOORS:
+    for door in PATHS:
         operation = schema["paths"][door]["post"]
         example = operation["requestBody"]["content"]["application/json"]["example"]
         answer = client.post(door, json=example)

@@ -26,7 +26,7 @@ from starlette.testclient import TestClient
 from writing import write
 
 from embedway.admin import errors, organization
-from embedway.admin.amounts import WireBudget
+from embedway.admin.amounts import BudgetBody
 from embedway.api.admission import Admission
 from embedway.api.body_gate import BodyGate
 from embedway.auth.authenticator import Authenticator
@@ -34,17 +34,17 @@ from embedway.cli import limits_and_budgets
 from embedway.core.budget import MAX_NANO_USD, Budget, BudgetPer
 from embedway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound
 from embedway.core.keys import SCOPES, USUAL_SCOPES, Caller, Key, Scope
-from embedway.core.limit import MAX_AMOUNT, Limit, Of, Per
+from embedway.core.limit import MAX_AMOUNT, Limit, LimitPeriod, LimitUnit
 from embedway.core.project import DEFAULT_PROJECT
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS as LONGEST
-from embedway.core.usage import UsageLine
-from embedway.ledger.ledger import SqlLedger
+from embedway.core.usage import UsageRecord
+from embedway.ledger.ledger import Ledger
 from embedway.organization import key_secret as secrets
 from embedway.organization.actors import Actor
-from embedway.organization.audit_store import Wanted
-from embedway.organization.directory import SqlDirectory
-from embedway.organization.keys import SqlKeys
-from embedway.organization.service import Acts
+from embedway.organization.audit_store import AuditFilter
+from embedway.organization.directory import Directory
+from embedway.organization.keys import KeyBootstrap
+from embedway.organization.service import AdminService
 from embedway.storage import database
 
 PEPPER = b"p" * 32
@@ -69,7 +69,7 @@ class House:
     def __init__(self, engine: Engine) -> None:
         self.clock = Clock()
         self.engine = engine
-        self.acts = Acts(engine, pepper=PEPPER, now_ms=self.clock)
+        self.acts = AdminService(engine, pepper=PEPPER, now_ms=self.clock)
         self.app = FastAPI()
         errors.install(self.app)
 
@@ -77,7 +77,7 @@ class House:
             return await self.caller(authorization)
 
         self.app.include_router(
-            organization.router(self.acts, caller=Depends(caller), now_ms=self.clock)
+            organization.organization_router(self.acts, caller=Depends(caller), now_ms=self.clock)
         )
         admission = Admission(max_requests=64, max_bytes=2**24)
         self.app.add_middleware(
@@ -92,7 +92,7 @@ class House:
 
     def authenticator(self) -> Authenticator:
         """A new one, which remembers nothing."""
-        return Authenticator(SqlDirectory(self.engine), pepper=PEPPER, now_ms=self.clock)
+        return Authenticator(Directory(self.engine), pepper=PEPPER, now_ms=self.clock)
 
     def actor(self, secret: str) -> Actor:
         """Who uses this key."""
@@ -114,7 +114,7 @@ class House:
 
     def done(self, **wanted: Any) -> list[tuple[str, str, str]]:
         """Actor, action and target of each act, first to last."""
-        acts = self.acts.audit(ADMIN, Wanted(**wanted), after=None, limit=1000).items
+        acts = self.acts.audit(ADMIN, AuditFilter(**wanted), after=None, limit=1000).items
         return [(each.actor, each.action, each.target) for each in reversed(acts)]
 
 
@@ -287,7 +287,7 @@ def test_what_is_left(house: House) -> None:
     issuer, issuing = house.key(project, scopes=("keys", "embeddings"), budgets=total)
     _, issued = house.key(project, by=house.actor(issuer), scopes=("embeddings",))
     house.acts.set_end_user(ADMIN, project, "ann", {"budgets": total})
-    ledger = SqlLedger(house.engine)
+    ledger = Ledger(house.engine)
 
     async def spend() -> None:
         lines = [
@@ -330,9 +330,9 @@ def test_what_is_left(house: House) -> None:
         assert (own["id"], own["spending"]) == (issued.id, [])
 
 
-def usage_line(number: int, project: str, key: str, user: str, at_ms: int) -> UsageLine:
+def usage_line(number: int, project: str, key: str, user: str, at_ms: int) -> UsageRecord:
     """A line of a request that cost a dollar."""
-    return UsageLine(
+    return UsageRecord(
         id=f"embd_{number}", at_ms=at_ms, request_id="req", project_id=project, key_id=key,
         on_behalf_of=None, user=user, metadata={}, model="m", provider="p", items=1, tokens=1,
         cost_nano_usd=10**9, upstream_cost_nano_usd=0, calls=1, failed_calls=0, latency_us=1,
@@ -760,7 +760,7 @@ def test_many_at_once(house: House) -> None:
     page = house.acts.keys(ADMIN, project_id=DEFAULT_PROJECT, after=None, limit=100)
     assert {each.name for each in page.items} == {f"k{n}" for n in range(12)}
     assert len(house.acts.end_users(ADMIN, DEFAULT_PROJECT, after=None, limit=9).items) == 3
-    acts = house.acts.audit(ADMIN, Wanted(), after=None, limit=100).items
+    acts = house.acts.audit(ADMIN, AuditFilter(), after=None, limit=100).items
     numbers = [int(each.id.removeprefix("audit_"), 16) for each in acts]
     assert numbers == list(range(len(acts), 0, -1))
     assert sum(each.action == "api_key.created" for each in acts) == 12
@@ -782,7 +782,7 @@ def test_acts_are_recorded(house: House) -> None:
         with pytest.raises(InvalidRequest):
             house.acts.update_project(actor, project.id, wrong)
     updated, created = house.acts.audit(
-        ADMIN, Wanted(project_ids=[project.id]), after=None, limit=10
+        ADMIN, AuditFilter(project_ids=[project.id]), after=None, limit=10
     ).items
     assert created.details == {"name": "web", "eu_native": True}
     assert updated.details == {
@@ -809,10 +809,10 @@ def test_an_act_that_fails_leaves_nothing(house: House) -> None:
 
 def house_admin_secret(house: House) -> str:
     """An admin key that is stored without an act."""
-    shown, key = secrets.issue(
+    shown, key = secrets.issue_key(
         "a", pepper=PEPPER, now_ms=NOW_MS, project_id=None, scopes=("admin",)
     )
-    SqlKeys(house.engine).create(key)
+    KeyBootstrap(house.engine).create(key)
     return shown
 
 
@@ -826,7 +826,7 @@ def test_no_secret_is_recorded(house: House) -> None:
             client.get(path).text
             for path in (keys, f"{keys}/{made['id']}", "/v1/organization/audit_logs")
         )
-    acts = house.acts.audit(ADMIN, Wanted(), after=None, limit=100).items
+    acts = house.acts.audit(ADMIN, AuditFilter(), after=None, limit=100).items
     told += str(acts)
     assert made["id"] in told
     for private in (made["value"], made["value"][20:], "digest"):
@@ -835,8 +835,8 @@ def test_no_secret_is_recorded(house: House) -> None:
 
 def test_the_first_key_is_recorded(house: House) -> None:
     """The key that the first start makes is in the record too."""
-    _, key = secrets.issue("first", pepper=PEPPER, now_ms=NOW_MS)
-    assert SqlKeys(house.engine).create_first(key)
+    _, key = secrets.issue_key("first", pepper=PEPPER, now_ms=NOW_MS)
+    assert KeyBootstrap(house.engine).create_first(key)
     assert house.done() == [("cli:serve", "api_key.created", key.id)]
 
 
@@ -1045,9 +1045,9 @@ def test_secrets_are_not_repeated(sqlite_house: House) -> None:
 
 limits = st.builds(
     Limit,
-    of=st.sampled_from(Of.__args__),
+    of=st.sampled_from(LimitUnit.__args__),
     amount=st.integers(1, MAX_AMOUNT),
-    per=st.sampled_from(Per.__args__),
+    per=st.sampled_from(LimitPeriod.__args__),
 )
 budgets = st.builds(
     Budget,
@@ -1059,22 +1059,22 @@ budgets = st.builds(
 @given(limits)
 def test_limits_are_typed_as_they_are_shown(limit: Limit) -> None:
     """What is shown of a limit, typed again, is that limit."""
-    assert limits_and_budgets.limit(limits_and_budgets.shown_limit(limit)) == limit
+    assert limits_and_budgets.parse_limit(limits_and_budgets.format_limit(limit)) == limit
 
 
 @given(budgets)
 def test_budgets_are_typed_as_they_are_shown(budget: Budget) -> None:
     """What is shown of a budget, typed or sent again, is that budget, to the nano-dollar."""
-    shown = limits_and_budgets.shown_budget(budget)
-    assert limits_and_budgets.budget(shown) == budget
-    sent = WireBudget.model_validate({"amount_usd": shown.partition("/")[0], "per": budget.per})
+    shown = limits_and_budgets.format_budget(budget)
+    assert limits_and_budgets.parse_budget(shown) == budget
+    sent = BudgetBody.model_validate({"amount_usd": shown.partition("/")[0], "per": budget.per})
     assert sent.amount_usd == Decimal(budget.amount_nano_usd).scaleb(-9)
 
 
 @given(st.integers(0, 10**15))
 def test_budgets_as_numbers(nano: int) -> None:
     """A budget that a JSON number can say exactly is that one, though numbers are binary."""
-    sent = WireBudget.model_validate({"amount_usd": nano / 10**9, "per": "day"})
+    sent = BudgetBody.model_validate({"amount_usd": nano / 10**9, "per": "day"})
     assert sent.amount_usd.scaleb(9) == nano
 
 
@@ -1082,8 +1082,8 @@ def test_budgets_as_numbers(nano: int) -> None:
 def test_other_text_is_no_amount(text: str) -> None:
     """Whatever else is typed is refused with the form to type, or is an amount in its own form."""
     for parse, shown, form in (
-        (limits_and_budgets.limit, limits_and_budgets.shown_limit, "requests=600/minute"),
-        (limits_and_budgets.budget, limits_and_budgets.shown_budget, "25/month"),
+        (limits_and_budgets.parse_limit, limits_and_budgets.format_limit, "requests=600/minute"),
+        (limits_and_budgets.parse_budget, limits_and_budgets.format_budget, "25/month"),
     ):
         parsed, told = None, ""
         try:

@@ -13,7 +13,7 @@ from embedway import cli
 from embedway.core.clock import now_ms
 from embedway.core.errors import EmbedwayError
 from embedway.core.project import Project
-from embedway.organization.transaction import changing
+from embedway.organization.transaction import write_organization
 from embedway.storage import database
 from embedway.storage.store import open_store
 from embedway.storage.tables import projects
@@ -94,7 +94,7 @@ def test_names_that_are_not_one(home: dict[str, str], run: Run, refused: Run) ->
     """A name that two projects have, as HTTP allows, is refused; one says which by its id."""
     run("projects", "create", "--name", "twin")
     engine = database.connect(Path(home["EMBEDWAY_DATA_DIR"]) / "embedway.db")
-    with changing(engine) as organisation:
+    with write_organization(engine) as organisation:
         organisation.projects.add(Project(id="proj_second", name="twin", created_ms=1))
     engine.dispose()
     assert "by its id" in refused("projects", "show", "twin")

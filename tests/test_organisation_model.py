@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from embedway.app import Gateway
 from embedway.organization import key_secret
-from embedway.organization.keys import SqlKeys
+from embedway.organization.keys import KeyBootstrap
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
 
@@ -399,10 +399,10 @@ class World:
         self.at_ms = 0
         """On the clock that only goes forward."""
         store = open_store(folder / "data")
-        self.admin, key = key_secret.issue(
+        self.admin, key = key_secret.issue_key(
             "admin", pepper=store.pepper, now_ms=START_MS, project_id=None, scopes=("admin",)
         )
-        SqlKeys(store.database).create(key)
+        KeyBootstrap(store.database).create(key)
         store.database.dispose()
         self.gateway: Gateway
         self.client: httpx.AsyncClient

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from attempts import sender_to
 
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
-from embedway.catalog.policy import Canaries, Policy
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
+from embedway.catalog.policy import ModelPolicy, SuppliedCanaries
 from embedway.core.provider_error import ProviderError
 from embedway.providers import provider
-from embedway.providers.provider_config import Declared, fingerprints
+from embedway.providers.provider_config import ProviderConfig, fingerprinter
 from embedway.providers.registry import ROWS
 from embedway.spaces.canaries import CANARIES
-from embedway.spaces.membership import Membership, Spaces
+from embedway.spaces.membership import Membership, SpaceMemberships
 from embedway.spaces.probe import AT_ONCE
 from embedway.spaces.prober import Prober
 from embedway.spaces.proof import Reference
-from embedway.spaces.store import SqlSpaces
+from embedway.spaces.store import SpaceStore
 from embedway.storage import database
 from embedway.testing import Upstream, noisy, other_pooling, scaled, space
 from embedway.testing.upstream import Step
@@ -34,8 +34,8 @@ MODEL = Model(id="m", dimensions=64)
 NAMES = ("one", "two", "three")
 
 
-def served(name: str, model: Model = MODEL) -> Served:
-    return Served(model, Deployment(provider=name))
+def served(name: str, model: Model = MODEL) -> Deployment:
+    return Deployment(model, DeploymentSpec(provider=name))
 
 
 class World:
@@ -45,7 +45,7 @@ class World:
         self.folder = folder
         self.upstreams = upstreams
         self.now_ms = HOUR_MS
-        self.policy = Policy()
+        self.policy = ModelPolicy()
         self.order = NAMES
         self.kind = "openai"
         self.model = MODEL
@@ -53,7 +53,7 @@ class World:
         self.events: list[tuple[str, str]] = []
         self.engine = database.connect(folder / "test.db")
 
-    def one(self, name: str) -> Served:
+    def one(self, name: str) -> Deployment:
         return served(name, self.model)
 
     @asynccontextmanager
@@ -61,22 +61,22 @@ class World:
         """As a gateway has it that starts now."""
         row = ROWS[self.kind]
         declared = [
-            Declared(
+            ProviderConfig(
                 name=name, row=row, keys=["k"], base_url=self.upstreams[name].url + "/openai/v1"
             )
             for name in self.order
         ]
-        engines = {each.name: provider.build(each) for each in declared}
+        engines = {each.name: provider.build_provider(each) for each in declared}
         prober = Prober(
-            spaces=Spaces(
+            spaces=SpaceMemberships(
                 policy=lambda _: self.policy,
                 deployments=[self.one(name) for name in self.order],
                 enabled=True,
                 interval_s=self.interval_s,
-                fingerprint=fingerprints(declared),
+                fingerprint=fingerprinter(declared),
                 now_ms=lambda: self.now_ms,
             ),
-            store=SqlSpaces(self.engine),
+            store=SpaceStore(self.engine),
             sender=sender_to(engines, now_s=lambda: self.now_ms / 1000),
             on_event=lambda event, which, _: self.events.append((event, which.id)),
         )
@@ -167,7 +167,7 @@ def test_within_tolerance(world: World) -> None:
     """What the operator calls near enough is: a lower min_cosine, and half a percent of length."""
     world.upstreams["two"].vectors = noisy(RIGHT)
     world.upstreams["three"].vectors = scaled(RIGHT, 1.005)
-    world.policy = Policy(min_cosine=0.98)
+    world.policy = ModelPolicy(min_cosine=0.98)
 
     async def test(prober: Prober) -> None:
         found = await world.prove(prober, "two", "three")
@@ -179,7 +179,7 @@ def test_within_tolerance(world: World) -> None:
 def test_stricter(world: World) -> None:
     """Who agreed only by what the operator said before differs now; it has not drifted."""
     world.upstreams["two"].vectors = noisy(RIGHT)
-    world.policy = Policy(min_cosine=0.98)
+    world.policy = ModelPolicy(min_cosine=0.98)
 
     async def before(prober: Prober) -> None:
         assert await world.prove(prober, "two") == {"two": ("proven", "one")}
@@ -191,7 +191,7 @@ def test_stricter(world: World) -> None:
         assert await world.prove(prober, "two") == {"two": ("differs", "two")}
 
     world.run(before)
-    world.policy = Policy()
+    world.policy = ModelPolicy()
     world.run(after)
 
 
@@ -316,7 +316,7 @@ def test_reference_is_chosen(world: World) -> None:
 
     world.upstreams["three"].vectors = space("three")
     world.run(first)
-    world.policy = Policy(reference="three")
+    world.policy = ModelPolicy(reference="three")
     world.run(chosen)
 
 
@@ -324,7 +324,9 @@ def test_supplied_canaries(world: World) -> None:
     """Supplied vectors define the home; even the first declared is in it only once it agrees."""
     texts = ("a", "b b", "c c c")
     vectors = np.stack([RIGHT(text, 64) for text in texts])
-    world.policy = Policy(canaries=Canaries(texts=texts, vectors=vectors, digest="0123456789ab"))
+    world.policy = ModelPolicy(
+        canaries=SuppliedCanaries(texts=texts, vectors=vectors, digest="0123456789ab")
+    )
     world.upstreams["one"].vectors = space("wrong")
 
     async def test(prober: Prober) -> None:
@@ -350,7 +352,7 @@ def test_supplied_canaries(world: World) -> None:
 
 def load(world: World) -> list[Reference]:
     """The stored references."""
-    return list(asyncio.run(SqlSpaces(world.engine).load())[0])
+    return list(asyncio.run(SpaceStore(world.engine).load())[0])
 
 
 def test_another_input_type(world: World) -> None:
@@ -405,7 +407,7 @@ def test_failed_probe(world: World, step: Step) -> None:
         for wait_ms, asked in ((29_000, False), (1_000, True), (30_000, False), (30_000, True)):
             calls = world.calls("two")
             world.now_ms += wait_ms
-            prober.soon(world.one("two"), None)
+            prober.schedule(world.one("two"), None)
             await idle(prober)
             assert (world.calls("two") > calls) == asked
         world.now_ms += HOUR_MS
@@ -425,12 +427,12 @@ def test_soon(world: World) -> None:
     """In the background what is due is proven, its reference first; what is fresh is left alone."""
 
     async def test(prober: Prober) -> None:
-        prober.soon(world.one("two"), None)
+        prober.schedule(world.one("two"), None)
         await idle(prober)
         assert prober.membership(world.one("two"), None).state == "proven"
         assert prober.membership(world.one("one"), None).state == "reference"
         for name in ("one", "two"):
-            prober.soon(world.one(name), None)
+            prober.schedule(world.one(name), None)
         await idle(prober)
 
     world.run(test)
@@ -459,12 +461,12 @@ def test_few_at_once(world: World) -> None:
 
     async def test(prober: Prober) -> None:
         many = [
-            Served(Model(id=f"m{at}", dimensions=64), Deployment(provider=name))
+            Deployment(Model(id=f"m{at}", dimensions=64), DeploymentSpec(provider=name))
             for at in range(20)
             for name in ("one", "two")
         ]
-        prober._known.__init__(policy=lambda _: Policy(), deployments=many, enabled=True)
-        prober._spaces.learn()
+        prober._known.__init__(policy=lambda _: ModelPolicy(), deployments=many, enabled=True)
+        prober._spaces.load()
         found = await asyncio.gather(*(prober.prove(each, None) for each in many[1::2]))
         assert {each.state for each in found} == {"proven"}
 
@@ -478,7 +480,7 @@ def test_few_at_once(world: World) -> None:
 
 def test_limits(world: World) -> None:
     """Canaries are cut to what one call may hold."""
-    one = Served(MODEL, Deployment(provider="one", max_items=3))
+    one = Deployment(MODEL, DeploymentSpec(provider="one", max_items=3))
 
     async def test(prober: Prober) -> None:
         assert (await prober.prove(one, None)).state == "reference"
@@ -541,10 +543,10 @@ def test_not_probed(world: World) -> None:
     """Models that nobody declared are asked as they are: nothing claims that they are another's."""
 
     async def test(prober: Prober) -> None:
-        own = Served(Model(id="any", declared=False), Deployment(provider="one"))
+        own = Deployment(Model(id="any", declared=False), DeploymentSpec(provider="one"))
         assert prober.membership(own, None) == Membership(state="reference", revision="one")
         assert await prober.prove(own, None) == Membership(state="reference", revision="one")
-        prober.soon(own, None)
+        prober.schedule(own, None)
         assert not prober.changed(own, None, width=1, norm=2.0, model="x")
 
     world.run(test)
@@ -563,7 +565,7 @@ def test_released(world: World) -> None:
             world.upstreams["two"].vectors = RIGHT
             world.now_ms += 1000
             assert (await operator.release(world.one("two"), None)).state == "proven"
-        prober.soon(world.one("two"), None)
+        prober.schedule(world.one("two"), None)
         await prober._reread()
         assert prober.membership(world.one("two"), None).state == "proven"
 

@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedway.core.batch import Batch, Limits, Result
+from embedway.core.batch import Batch, BatchLimits, BatchResult
 from embedway.core.provider_error import ProviderError
-from embedway.providers.adapter import Row
+from embedway.providers.adapter import ProviderRow
 from embedway.providers.registry import ROWS
 from embedway.testing import SPOKEN, Upstream, vector_of
-from embedway.tokenizing.cl100k import Cl100k
+from embedway.tokenizing.cl100k import Cl100kTokenizer
 
 KEY = "sk-upstream-SECRET-7f3a9c51d2e84b60a1c4e7f2"
 SIGNING_KEY = f"AKIATESTTESTTEST1234:{KEY}"
@@ -56,7 +56,7 @@ name = "{PROFILE}/team3"
 """
 
 
-def base_url(row: Row, upstream: Upstream) -> str:
+def base_url(row: ProviderRow, upstream: Upstream) -> str:
     """Where the upstream is this provider: at the path that the provider's own address has."""
     usual = row.base_url.format_map({name: f"{{{name}}}" for name in row.variables} | row.defaults)
     path = urllib.parse.urlsplit(usual).path if "//" in usual else usual.partition("}")[2]
@@ -65,7 +65,7 @@ def base_url(row: Row, upstream: Upstream) -> str:
     return f"{upstream.url}/{row.name}{path}"
 
 
-def section(row: Row, upstream: Upstream, folder: Path) -> str:
+def section(row: ProviderRow, upstream: Upstream, folder: Path) -> str:
     lines = [f"[providers.{row.name}]", f'base_url = "{base_url(row, upstream)}"']
     told = {
         name: value
@@ -143,7 +143,7 @@ def vectors(reply: httpx.Response) -> list[np.ndarray]:
     ]
 
 
-def assert_of(got: list[np.ndarray], items: list[str], row: Row) -> None:
+def assert_of(got: list[np.ndarray], items: list[str], row: ProviderRow) -> None:
     """Holds that each vector is that of its item, as exactly as the protocol can say it."""
     assert len(got) == len(items)
     for item, vector in zip(items, got, strict=True):
@@ -156,11 +156,11 @@ def assert_of(got: list[np.ndarray], items: list[str], row: Row) -> None:
 @cache
 def token_ids(*texts: str) -> list[list[int]]:
     """The ids that OpenAI's models have for the texts."""
-    with contextlib.closing(Cl100k()) as codec:
+    with contextlib.closing(Cl100kTokenizer()) as codec:
         return asyncio.run(codec.encode(texts))
 
 
-def model(row: Row) -> str:
+def model(row: ProviderRow) -> str:
     return f"{row.name}:{MODELS.get(row.name, 'some-model')}"
 
 
@@ -168,7 +168,7 @@ each_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 
 
 @each_row
-def test_texts(gateway: Gateway, upstream: Upstream, row: Row) -> None:
+def test_texts(gateway: Gateway, upstream: Upstream, row: ProviderRow) -> None:
     """One text, a few, and more than a call takes: each gets its own vector, in order."""
     assert row.name in SPOKEN, "the upstream does not speak it yet"
     for count in (1, 3, 45):
@@ -183,7 +183,7 @@ def test_texts(gateway: Gateway, upstream: Upstream, row: Row) -> None:
 
 
 @each_row
-def test_encodings(gateway: Gateway, row: Row) -> None:
+def test_encodings(gateway: Gateway, row: ProviderRow) -> None:
     """In base64 and as floats the vectors are the same, to the bit."""
     texts = ["a first text", "and a second", '\N{GRINNING FACE} caf\u00e9 \u4f60\u597d \u2028 \\ "']
     answers = [
@@ -195,7 +195,7 @@ def test_encodings(gateway: Gateway, row: Row) -> None:
 
 
 @each_row
-def test_dimensions(gateway: Gateway, row: Row) -> None:
+def test_dimensions(gateway: Gateway, row: ProviderRow) -> None:
     """A width is asked for by the word the provider has for it, or refused where it has none."""
     wanted = TRAINED.get(row.name, DIMENSIONS)
     reply = gateway.embed(model=model(row), input=["a", "b"], dimensions=wanted)
@@ -209,7 +209,7 @@ def test_dimensions(gateway: Gateway, row: Row) -> None:
 
 
 @each_row
-def test_token_ids(gateway: Gateway, row: Row) -> None:
+def test_token_ids(gateway: Gateway, row: ProviderRow) -> None:
     """Token ids as LangChain sends them give the vectors of the text they are of."""
     texts = ["hello world, this is one", "and another \u00fc"]
     ids = token_ids(*texts)
@@ -226,7 +226,7 @@ def test_token_ids_of_a_model_that_has_them(gateway: Gateway, upstream: Upstream
 
 
 @each_row
-def test_purposes(gateway: Gateway, row: Row) -> None:
+def test_purposes(gateway: Gateway, row: ProviderRow) -> None:
     """Each purpose is told in a word that the provider knows, or not at all."""
     for purpose in ("query", "document", "classification", "clustering"):
         reply = gateway.embed(model=model(row), input=["a"], input_type=purpose)
@@ -234,13 +234,13 @@ def test_purposes(gateway: Gateway, row: Row) -> None:
 
 
 @each_row
-def test_users(gateway: Gateway, row: Row) -> None:
+def test_users(gateway: Gateway, row: ProviderRow) -> None:
     """The end user's id reaches only providers that take one, and disturbs no other."""
     assert_of(vectors(gateway.embed(model=model(row), input=["a"], user="u-1")), ["a"], row)
 
 
 @each_row
-def test_refusals(gateway: Gateway, upstream: Upstream, row: Row) -> None:
+def test_refusals(gateway: Gateway, upstream: Upstream, row: ProviderRow) -> None:
     """A text that is refused is named, whatever the shape of the provider's refusal."""
     texts = ["good", "bad", "good too"]
     upstream.refuse("bad")
@@ -250,7 +250,7 @@ def test_refusals(gateway: Gateway, upstream: Upstream, row: Row) -> None:
 
 
 @each_row
-def test_no_secret_is_asked_for(gateway: Gateway, upstream: Upstream, row: Row) -> None:
+def test_no_secret_is_asked_for(gateway: Gateway, upstream: Upstream, row: ProviderRow) -> None:
     """The key goes where the protocol has it and nowhere else: not in the address or body."""
     assert gateway.embed(model=model(row), input=["a"]).status_code == 200
     for call in upstream.calls:
@@ -308,19 +308,23 @@ def test_a_profile_that_does_not_say_its_model(gateway: Gateway, upstream: Upstr
 
 
 async def sent(
-    texts: list[str], tokens: list[int], limits: Limits, order: list[int], refused_over: int | None
+    texts: list[str],
+    tokens: list[int],
+    limits: BatchLimits,
+    order: list[int],
+    refused_over: int | None,
 ) -> np.ndarray:
     """What a sender makes of calls that are answered in the order of `order`, as far as it can."""
     turns = cycle(order)
 
-    async def call(batch: Batch) -> Result:
+    async def call(batch: Batch) -> BatchResult:
         for _ in range(next(turns)):
             await asyncio.sleep(0)
         if refused_over is not None and len(batch.items) > refused_over:
             raise ProviderError("batch_too_large")
         assert len(batch.items) == len(batch.tokens)
         assert all(isinstance(item, str) for item in batch.items)
-        return Result(vectors=np.stack([vector_of(item, 8) for item in batch.items]))
+        return BatchResult(vectors=np.stack([vector_of(item, 8) for item in batch.items]))
 
     batch = Batch(model="m", items=texts, tokens=tokens, exact=False, width=8)
     function = FunctionAttempt(call, batch, limits=limits)
@@ -336,7 +340,7 @@ def test_parts_join_in_order(data: st.DataObject) -> None:
     texts = data.draw(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=40))
     size = st.integers(1, 50)
     tokens = data.draw(st.lists(size, min_size=len(texts), max_size=len(texts)))
-    limits = Limits(
+    limits = BatchLimits(
         max_items=data.draw(st.integers(1, 45)),
         max_tokens=data.draw(st.none() | st.integers(1, 120)),
         max_parallel=data.draw(st.integers(1, 9)),

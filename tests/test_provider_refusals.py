@@ -13,7 +13,7 @@ import pytest
 from conftest import Gateway, Minilm, get
 from raw_http import until
 
-from embedway.testing import Call, Misbehaviour, Reply, Upstream, vector_of
+from embedway.testing import Misbehaviour, Upstream, UpstreamCall, UpstreamReply, vector_of
 
 NUMBERS = itertools.count()
 PATHS = {
@@ -64,10 +64,12 @@ def fresh(upstream: Upstream) -> None:
     upstream.reset()
 
 
-def reply(status: int, body: Any, **headers: str) -> Reply:
+def reply(status: int, body: Any, **headers: str) -> UpstreamReply:
     """A reply in JSON."""
     content = {"content-type": "application/json"}
-    return Reply(status=status, body=json.dumps(body).encode(), headers={**content, **headers})
+    return UpstreamReply(
+        status=status, body=json.dumps(body).encode(), headers={**content, **headers}
+    )
 
 
 def openai_error(message: str, **fields: Any) -> dict[str, Any]:
@@ -201,7 +203,7 @@ def test_somebody_else_is_asked(new_gateway: Callable[..., Gateway], upstream: U
     for name in ("first", "second"):  # so that both are of the model's space
         assert gateway.embed(model=f"{name}:shared", input="a").status_code == 200
 
-    def suspended(call: Call, right: Reply) -> Reply:
+    def suspended(call: UpstreamCall, right: UpstreamReply) -> UpstreamReply:
         of_first = call.headers["authorization"] == "Bearer first"
         return reply(412, openai_error(SUSPENDED)) if of_first else right
 
@@ -302,10 +304,10 @@ def test_an_item_too_long_is_named(gateway: Gateway, upstream: Upstream, provide
     assert "'input[5]' is at fault" in error["message"]
 
 
-def refusing(text: str, refusal: Reply) -> Misbehaviour:
+def refusing(text: str, refusal: UpstreamReply) -> Misbehaviour:
     """Answers calls with this text so, and all others well."""
 
-    def answer(call: Call, right: Reply) -> Reply:
+    def answer(call: UpstreamCall, right: UpstreamReply) -> UpstreamReply:
         return refusal if text in call.content.decode() else right
 
     return Misbehaviour(reply=answer)
@@ -344,7 +346,7 @@ def test_several_texts_without_numbers(
     texts = some_texts(100)
     refusal = reply(500, {"error": f"failed to encode response: json: unsupported value: {number}"})
 
-    def answer(call: Call, right: Reply) -> Reply:
+    def answer(call: UpstreamCall, right: UpstreamReply) -> UpstreamReply:
         return refusal if {texts[each] for each in bad} & {*call.body["input"]} else right
 
     upstream.always(Misbehaviour(reply=answer))
@@ -360,7 +362,7 @@ def test_a_server_without_numbers(gateway: Gateway, upstream: Upstream) -> None:
     assert error_of(answer, 502)["type"] == "upstream_error"
 
 
-def without_base64(call: Call, right: Reply) -> Reply:
+def without_base64(call: UpstreamCall, right: UpstreamReply) -> UpstreamReply:
     """A server that does not know `encoding_format`."""
     if "encoding_format" not in call.body:
         return right
@@ -390,7 +392,7 @@ def test_base64_is_refused_in_plain_words(
     gateway: Gateway, upstream: Upstream, number: int
 ) -> None:
     """The field is found in whatever words a server refuses it."""
-    refusal = Reply(status=400, headers={}, body=IN_PLAIN_WORDS[number])
+    refusal = UpstreamReply(status=400, headers={}, body=IN_PLAIN_WORDS[number])
     upstream.always(refusing('"encoding_format"', refusal))
     texts = some_texts(2)
     assert_right(gateway.embed(model=f"{PLAIN[number]}:any", input=texts), texts)
@@ -451,7 +453,7 @@ def test_dimensions_that_are_ignored(gateway: Gateway, upstream: Upstream) -> No
     """A provider that ignores `dimensions` stays in use; the client is told what it may not ask."""
     model = "priced:wide"
 
-    def all_of_it(call: Call, right: Reply) -> Reply:
+    def all_of_it(call: UpstreamCall, right: UpstreamReply) -> UpstreamReply:
         data = [
             {"index": index, "embedding": vector_of(text, 64).tolist()}
             for index, text in enumerate(call.body["input"])
@@ -514,7 +516,7 @@ def test_a_compressed_refusal(gateway: Gateway, upstream: Upstream, encoding: st
     """A refusal that comes compressed is read all the same."""
     body = json.dumps(openai_error("The model `x` does not exist", code="model_not_found")).encode()
     packed = {"gzip": gzip, "deflate": zlib}[encoding].compress(body)
-    upstream.always(Reply(status=400, body=packed, headers={"content-encoding": encoding}))
+    upstream.always(UpstreamReply(status=400, body=packed, headers={"content-encoding": encoding}))
     answer = gateway.embed(model=new_model("openai"), input="a")
     assert error_of(answer, 404)["code"] == "model_not_found"
 
@@ -522,7 +524,7 @@ def test_a_compressed_refusal(gateway: Gateway, upstream: Upstream, encoding: st
 def test_a_compressed_refusal_without_end(gateway: Gateway, upstream: Upstream) -> None:
     """Of a refusal that is too large when it is unpacked, the status is what counts."""
     body = gzip.compress(b" " * 2**22)
-    upstream.always(Reply(status=400, body=body, headers={"content-encoding": "gzip"}))
+    upstream.always(UpstreamReply(status=400, body=body, headers={"content-encoding": "gzip"}))
     error_of(gateway.embed(model=new_model("openai"), input="a"), 400)
 
 

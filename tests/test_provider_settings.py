@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from conftest import embedway
 
-from embedway.catalog.catalog import load
+from embedway.catalog.catalog import load_catalog
 from embedway.config import providers
 from embedway.config.exposed import exposed
-from embedway.config.settings import ConfigError, Loaded, Settings
-from embedway.providers.adapter import Address, Row
-from embedway.providers.provider_config import Declared
+from embedway.config.settings import ConfigError, LoadedSettings, Settings
+from embedway.providers.adapter import AddressTemplate, ProviderRow
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
 from embedway.testing import Upstream
 
@@ -170,8 +170,12 @@ def test_every_fact_can_be_said_otherwise() -> None:
         "hq_country": "DE",
         "models": [{"id": "qwen3-embedding-8b", **told, **place}, {"id": "own"}],
     }
-    loaded = Loaded(Settings(providers={"nebius": section}), {"providers": "a file"}, [], {})
-    catalog = load(eu_native=False, offers=providers.offers(providers.enabled(loaded)))
+    loaded = LoadedSettings(
+        Settings(providers={"nebius": section}), {"providers": "a file"}, [], {}
+    )
+    catalog = load_catalog(
+        eu_native=False, offers=providers.provider_offers(providers.enabled_providers(loaded))
+    )
     model, own = catalog.models["qwen3-embedding-8b"], catalog.models["own"]
     [deployment], [other] = model.deployments, own.deployments
     assert {name: getattr(model, name) for name in told} == told
@@ -184,10 +188,14 @@ def test_a_price_of_ones_own_has_its_own_date() -> None:
     """The date of a known price is not that of another one."""
     models = [{"id": "text-embedding-3-small", "price_per_mtok_usd": "0.01"}]
     section = {"api_key": SECRET, "models": models}
-    loaded = Loaded(Settings(providers={"openai": section}), {"providers": "a file"}, [], {})
-    catalog = load(eu_native=False, offers=providers.offers(providers.enabled(loaded)))
+    loaded = LoadedSettings(
+        Settings(providers={"openai": section}), {"providers": "a file"}, [], {}
+    )
+    catalog = load_catalog(
+        eu_native=False, offers=providers.provider_offers(providers.enabled_providers(loaded))
+    )
     dates = {
-        each.model.id: each.deployment.price_date
+        each.model.id: each.spec.price_date
         for each in catalog.deployments()
         if each.provider == "openai"
     }
@@ -202,9 +210,11 @@ def test_a_region_is_asked_where_it_is_part_of_the_address() -> None:
         ({}, {"AWS_REGION": "eu-west-3"}),
     ):
         settings = Settings(providers={"bedrock": {"api_key": SECRET, **section}})
-        enabled = providers.enabled(Loaded(settings, {"providers": "a file"}, [], variables))
+        enabled = providers.enabled_providers(
+            LoadedSettings(settings, {"providers": "a file"}, [], variables)
+        )
         assert enabled[0].url == "https://bedrock-runtime.eu-west-3.amazonaws.com"
-        assert providers.offers(enabled)[0].unlisted.region == "eu-west-3"
+        assert providers.provider_offers(enabled)[0].unlisted.region == "eu-west-3"
 
 
 def test_keys_are_shown_nowhere(tmp_path: Path) -> None:
@@ -281,8 +291,8 @@ def test_a_key_in_parts() -> None:
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_REGION": "eu-central-1",
     }
-    loaded = Loaded(Settings(), {}, [], variables)
-    [found] = providers.enabled(loaded)
+    loaded = LoadedSettings(Settings(), {}, [], variables)
+    [found] = providers.enabled_providers(loaded)
     assert (found.name, found.keys) == ("bedrock", [f"AKIA{'A' * 16}:{SECRET}"])
 
 
@@ -402,19 +412,19 @@ USUAL = {
 each_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 
 
-def found(**variables: str) -> dict[str, Declared]:
-    loaded = Loaded(Settings(), {}, [], variables)
-    return {each.name: each for each in providers.enabled(loaded)}
+def found(**variables: str) -> dict[str, ProviderConfig]:
+    loaded = LoadedSettings(Settings(), {}, [], variables)
+    return {each.name: each for each in providers.enabled_providers(loaded)}
 
 
 def left_out(**variables: str) -> str:
-    loaded = Loaded(Settings(), {}, [], variables)
-    assert providers.enabled(loaded) == []
-    return "\n".join(providers.incomplete(loaded))
+    loaded = LoadedSettings(Settings(), {}, [], variables)
+    assert providers.enabled_providers(loaded) == []
+    return "\n".join(providers.incomplete_providers(loaded))
 
 
 @each_row
-def test_what_its_own_package_reads(row: Row) -> None:
+def test_what_its_own_package_reads(row: ProviderRow) -> None:
     """A kind reads all that its own package reads for keys and addresses, or says why not."""
     unread = READ_BY_SDKS[row.name] - row.environment()
     assert unread == {name for name in unread if re.search(rf"\b{name}\b", row.notes)}
@@ -429,7 +439,7 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize(("row", "address", "name"), ADDRESSES)
-def test_the_environments_address(row: Row, address: Address, name: str) -> None:
+def test_the_environments_address(row: ProviderRow, address: AddressTemplate, name: str) -> None:
     """Where the environment names an address, keys and texts go there, and never elsewhere."""
     key = next(each for each in row.key_variables if each not in row.key_files)
     env = {**USUAL, key: SECRET}
@@ -456,24 +466,26 @@ def test_a_section_and_the_environments_address() -> None:
         ({"api_key": "sk-another"}, "http://10.0.0.5:4000/v1"),
         ({"base_url": "https://api.openai.com/v1"}, "https://api.openai.com/v1"),
     ):
-        loaded = Loaded(Settings(providers={"openai": section}), {"providers": "a file"}, [], env)
-        [declared] = providers.enabled(loaded)
+        loaded = LoadedSettings(
+            Settings(providers={"openai": section}), {"providers": "a file"}, [], env
+        )
+        [declared] = providers.enabled_providers(loaded)
         assert declared.url == url
-    loaded = Loaded(
+    loaded = LoadedSettings(
         Settings(providers={"openai": {}}),
         {"providers": "a file"},
         [],
         env | {"OPENAI_BASE_URL": "10.0.0.5"},
     )
     with pytest.raises(ConfigError, match=r"its address is '10\.0\.0\.5'"):
-        providers.enabled(loaded)
+        providers.enabled_providers(loaded)
 
 
 def test_an_address_of_the_environment_is_not_the_providers() -> None:
     """Nothing that is known of OpenAI's place is said of a proxy at an address of one's own."""
     env = {"SCW_SECRET_KEY": SECRET, "NVIDIA_API_KEY": SECRET}
     there, here = (
-        providers.offers(list(found(**env, **more).values()))
+        providers.provider_offers(list(found(**env, **more).values()))
         for more in ({}, {"NVIDIA_BASE_URL": "http://10.0.0.5:8000"})
     )
     assert [each.unlisted.hq_country for each in there] == ["FR", "US"]
@@ -523,7 +535,7 @@ def test_keys_in_files(tmp_path: Path) -> None:
         ("DASHSCOPE_API_KEY_FILE_PATH", "dashscope"),
     ):
         assert found(**{name: str(path)})[kind].keys == [SECRET]
-        assert exposed(Loaded(Settings(), {}, [], {name: str(path)})) == [path]
+        assert exposed(LoadedSettings(Settings(), {}, [], {name: str(path)})) == [path]
         told = left_out(**{name: str(tmp_path / "nothing")})
         assert f"{kind}: {name}: the file {tmp_path / 'nothing'} cannot be read" in told
     both = {"VOYAGE_API_KEY_PATH": str(path), "VOYAGE_API_KEY": "pa-other"}
@@ -537,7 +549,9 @@ def test_keys_of_two_addresses() -> None:
 
     def url(**section: object) -> str:
         settings = Settings(providers={"voyage": section})
-        return providers.enabled(Loaded(settings, {"providers": "a file"}, [], {}))[0].url
+        return providers.enabled_providers(
+            LoadedSettings(settings, {"providers": "a file"}, [], {})
+        )[0].url
 
     assert url(api_keys=["al-1", "al-2"]) == "https://ai.mongodb.com/v1"
     assert url(api_key="al-1", base_url="https://proxy.example/v1") == "https://proxy.example/v1"
@@ -594,9 +608,11 @@ def test_a_password_in_an_address_is_not_printed(tmp_path: Path) -> None:
 def test_a_key_in_the_query_of_an_address_is_refused(query: str) -> None:
     """A key in the query of an address would be shown with it, so it is refused, unseen."""
     section = {"base_url": f"https://x.example/v1?{query}", "api_key": "k"}
-    loaded = Loaded(Settings(providers={"openai": section}), {"providers": "a file"}, [], {})
+    loaded = LoadedSettings(
+        Settings(providers={"openai": section}), {"providers": "a file"}, [], {}
+    )
     with pytest.raises(ConfigError, match="shows the key: use api_key") as caught:
-        providers.enabled(loaded)
+        providers.enabled_providers(loaded)
     assert "hidden" not in str(caught.value)
 
 
@@ -608,5 +624,7 @@ def test_the_address_of_foundry(end: str) -> None:
     env = {"AZURE_AI_API_KEY": SECRET, "AZURE_AI_API_BASE": place}
     assert found(**env)["foundry"].url == right
     section = {"api_key": "k", "endpoint": place}
-    loaded = Loaded(Settings(providers={"foundry": section}), {"providers": "a file"}, [], {})
-    assert [each.url for each in providers.enabled(loaded)] == [right]
+    loaded = LoadedSettings(
+        Settings(providers={"foundry": section}), {"providers": "a file"}, [], {}
+    )
+    assert [each.url for each in providers.enabled_providers(loaded)] == [right]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import Gateway, Minilm, embedway, free_port
 
-from embedway.testing import Reply, Upstream, vector_of
+from embedway.testing import Upstream, UpstreamReply, vector_of
 
 SECTIONS = """
 [providers.openai]
@@ -283,7 +283,7 @@ def test_shortened_to_nothing(gateway: Gateway, upstream: Upstream) -> None:
     """A vector of which nothing is left once shortened is refused, and the refusal recorded."""
     vector = [0.0] * 4 + [1.0] * 60
     body = {"data": [{"index": 0, "embedding": vector}], "usage": {"prompt_tokens": 1}}
-    upstream.always(Reply(body=json.dumps(body).encode()))
+    upstream.always(UpstreamReply(body=json.dumps(body).encode()))
     answer = gateway.embed(model="together:shortenable", input="a", dimensions=4, user="nothing")
     assert refusal(answer, 502)["type"] == "upstream_error"
     [row] = [each for each in gateway.usage("user,model,provider") if each["user"] == "nothing"]
@@ -366,6 +366,6 @@ def test_too_large_for_many_at_once(gateway: Gateway, upstream: Upstream) -> Non
 
 def test_an_answer_that_says_nothing(gateway: Gateway, upstream: Upstream) -> None:
     """A 200 without vectors was paid for: nobody is asked again."""
-    upstream.always(Reply(body=b"{}"))
+    upstream.always(UpstreamReply(body=b"{}"))
     assert refusal(gateway.embed(model="openai:any", input="a"), 502)["type"] == "upstream_error"
     assert len(upstream.calls) == 1

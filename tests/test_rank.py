@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
-from embedway.catalog.policy import Policy
-from embedway.core.provider_error import Kind, ProviderError
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
+from embedway.catalog.policy import ModelPolicy
+from embedway.core.provider_error import FailureKind, ProviderError
 from embedway.core.request import Preference
-from embedway.health.health import MAX_IN_FLIGHT, Healths
-from embedway.routing import health, latency, rank
-from embedway.routing.plan import Ranked
-from embedway.routing.rank import ranked
+from embedway.health import health, latency
+from embedway.health.health import MAX_IN_FLIGHT, HealthRegistry
+from embedway.routing import rank as ranking
+from embedway.routing.plan import Candidate
+from embedway.routing.rank import rank
 
 PREFERENCES: tuple[Preference, ...] = get_args(Preference)
 MODEL = Model(id="m")
@@ -30,11 +31,11 @@ class Place:
 
     def __init__(self, prices: Mapping[str, float | None], *, seed: int = 1) -> None:
         self.random = random.Random(seed)
-        self.healths = Healths(now_s=lambda: 1000.0, uniform=self.random.uniform)
+        self.healths = HealthRegistry(now_s=lambda: 1000.0, uniform=self.random.uniform)
         self.served = {
-            name: Served(
+            name: Deployment(
                 MODEL,
-                Deployment(
+                DeploymentSpec(
                     provider=name,
                     price_per_mtok_usd=None if price is None else Decimal(str(price)),
                 ),
@@ -47,7 +48,9 @@ class Place:
         for _ in range(200):
             self.health(name).latency.observe(tokens=100, seconds=seconds, now_s=1000.0)
 
-    def fails(self, name: str, kind: Kind, *, times: int = 5, wait_s: float | None = None) -> None:
+    def fails(
+        self, name: str, kind: FailureKind, *, times: int = 5, wait_s: float | None = None
+    ) -> None:
         for _ in range(times):
             self.health(name).began(1000.0)
             error = ProviderError(kind, retry_after_s=wait_s)
@@ -58,21 +61,21 @@ class Place:
             self.health(name).began(1000.0)
 
     def health(self, name: str) -> Any:
-        return self.healths.of(self.served[name])
+        return self.healths.get(self.served[name])
 
-    def ranked(self, preference: Preference, **policy: Any) -> list[Ranked]:
-        return ranked(
+    def ranked(self, preference: Preference, **policy: Any) -> list[Candidate]:
+        return rank(
             list(self.served.values()),
             preference=preference,
             tokens=100,
             healths=self.healths,
-            policy=Policy(**policy),
+            policy=ModelPolicy(**policy),
             now_s=1000.0,
             random=self.random,
         )
 
     def names(self, preference: Preference, **policy: Any) -> list[str]:
-        return [each.served.provider for each in self.ranked(preference, **policy)]
+        return [each.deployment.provider for each in self.ranked(preference, **policy)]
 
     def firsts(
         self, preference: Preference, *, times: int = 4000, **policy: Any
@@ -124,17 +127,17 @@ policies = st.fixed_dictionaries(
 def test_any(place: Place, preference: Preference, policy: dict[str, Any]) -> None:
     """Everybody is ranked once: who may be asked, then who may be soon, then who must not be."""
     result = place.ranked(preference, **policy)
-    assert sorted(each.served.id for each in result) == sorted(
+    assert sorted(each.deployment.id for each in result) == sorted(
         each.id for each in place.served.values()
     )
-    turns = [{"healthy": 0, "ejected": 1, "full": 1, "limited": 2}[one.standing] for one in result]
+    turns = [{"healthy": 0, "ejected": 1, "full": 1, "limited": 2}[one.health] for one in result]
     assert turns == sorted(turns)
     for turn in (1, 2):
         waits = [each.wait_s for each, its in zip(result, turns, strict=True) if its == turn]
         assert waits == sorted(waits)
     for each in result:
-        health = place.healths.of(each.served)
-        assert each.standing == health.standing(1000.0)
+        health = place.healths.get(each.deployment)
+        assert each.health == health.state(1000.0)
         assert each.wait_s == health.wait_s(1000.0)
         assert each.latency_s == health.latency.estimate(100, now_s=1000.0)
         assert each.reason
@@ -152,15 +155,15 @@ def test_wishes(place: Place, policy: dict[str, Any]) -> None:
 
     for preference in PREFERENCES:
         healthy = [each for each in place.ranked(preference, **policy) if not each.wait_s]
-        turns = [turn(each.served.provider) for each in healthy]
+        turns = [turn(each.deployment.provider) for each in healthy]
         assert turns == sorted(turns)
 
 
 @given(places())
 def test_cost(place: Place) -> None:
     """With `cost` nobody goes before a cheaper one that may be asked; unknown prices go last."""
-    healthy = [each for each in place.ranked("cost") if each.standing == "healthy"]
-    prices = [each.served.deployment.price_per_mtok_usd for each in healthy]
+    healthy = [each for each in place.ranked("cost") if each.health == "healthy"]
+    prices = [each.deployment.spec.price_per_mtok_usd for each in healthy]
     assert prices == sorted(prices, key=lambda each: (each is None, each))
 
 
@@ -178,7 +181,7 @@ def test_balanced() -> None:
     for name, seconds in (("cheap", 1.0), ("good", 0.2), ("dear", 0.1), ("unknown", 0.1)):
         place.takes(name, seconds)
     assert usual(place, "balanced") == ("good", "dear", "cheap", "unknown")
-    ratios = {each.served.provider: each for each in place.ranked("balanced")}
+    ratios = {each.deployment.provider: each for each in place.ranked("balanced")}
     assert ratios["good"].time_ratio == pytest.approx(2, rel=0.05)
     assert ratios["good"].price_ratio == pytest.approx(0.021 / 0.011)
     assert ratios["unknown"].price_ratio == pytest.approx(2 * 0.101 / 0.011)
@@ -261,7 +264,7 @@ def test_alone() -> None:
     assert one.reason == "the only candidate"
     place.fails("only", "rate_limit", wait_s=12.0)
     (one,) = place.ranked("balanced")
-    assert (one.standing, one.wait_s) == ("limited", 12.0)
+    assert (one.health, one.wait_s) == ("limited", 12.0)
     assert one.reason == "rate-limited, for 12.0 s more"
 
 
@@ -270,10 +273,10 @@ def test_documented() -> None:
     page = " ".join((Path(__file__).parent.parent / "docs" / "routing.md").read_text().split())
     (few, quick_s), (many, slow_s) = latency.PRIOR
     for said in (
-        f"(price + {rank.PRICE_FLOOR}) / (lowest price + {rank.PRICE_FLOOR})",
-        f"within {rank.ALIKE['speed'] - 1:.0%} of the best",
-        f"For up to {rank.EXPLORED['speed'] * 100:g} of 100 requests with `speed`",
-        f"and {rank.EXPLORED['balanced'] * 100:g} of 100 with `balanced`",
+        f"(price + {ranking.PRICE_FLOOR}) / (lowest price + {ranking.PRICE_FLOOR})",
+        f"within {ranking.ALIKE['speed'] - 1:.0%} of the best",
+        f"For up to {ranking.EXPLORED['speed'] * 100:g} of 100 requests with `speed`",
+        f"and {ranking.EXPLORED['balanced'] * 100:g} of 100 with `balanced`",
         f"not been asked for {latency.STALE_S / 60:g} minutes",
         f"A call counts half after {latency.HALF_LIFE_S:g} s",
         f"no more than the last {latency.MEMORY} or so",

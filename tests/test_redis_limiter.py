@@ -12,14 +12,19 @@ from hypothesis import strategies as st
 from servers import Redis
 from test_limits import meter, most
 
-from embedway.core.errors import RateLimited
-from embedway.core.limit import SECONDS, SLOT_MS, Per
+from embedway.core.errors import RateLimitExceeded
+from embedway.core.limit import SECONDS, SLOT_MS, LimitPeriod
 from embedway.core.subject import Subject
-from embedway.ratelimits.key import Meter
-from embedway.ratelimits.limiter import Reservation
+from embedway.ratelimits.key import LimitKey
+from embedway.ratelimits.limiter import LimitReservation
 from embedway.ratelimits.redis_counts import RedisCounts
-from embedway.ratelimits.shared import SharedLimiter
-from embedway.ratelimits.shared_counts import Ask, Count, SharedCountsAway, Told
+from embedway.ratelimits.shared import SharedRateLimiter
+from embedway.ratelimits.shared_counts import (
+    Count,
+    CountReply,
+    CountRequest,
+    SharedCountsUnavailable,
+)
 
 
 class Counts:
@@ -50,18 +55,18 @@ class View:
         self.counts = counts
         self.process = process
 
-    async def count(self, asks: Sequence[Ask], *, epoch: str, now_ms: int) -> Told:
+    async def count(self, asks: Sequence[CountRequest], *, epoch: str, now_ms: int) -> CountReply:
         shared = self.counts
         shared.asked += 1
         if shared.away:
-            raise SharedCountsAway("it is away")
+            raise SharedCountsUnavailable("it is away")
         shared.alive[self.process] = shared.now_ms
         replicas = sum(shared.now_ms - at < 10_000 for at in shared.alive.values())
         if epoch != str(shared.epoch):
-            return Told(
+            return CountReply(
                 now_ms=shared.now_ms, epoch=str(shared.epoch), replicas=replicas, counted=False
             )
-        found: list[tuple[Ask, int, dict[tuple[int, str], Count]]] = []
+        found: list[tuple[CountRequest, int, dict[tuple[int, str], Count]]] = []
         for ask in asks:
             limit = ask.meter.limit
             slot = shared.now_ms // SLOT_MS[limit.per]
@@ -90,7 +95,7 @@ class View:
                 fields[slot, self.process] = before + ask.amount, shared.now_ms
             known = (f"{at}:{who}={n}@{last}" for (at, who), (n, last) in fields.items())
             totals.append(",".join(known).encode())
-        return Told(
+        return CountReply(
             now_ms=shared.now_ms, epoch=epoch, replicas=replicas, counted=counted, totals=totals
         )
 
@@ -101,13 +106,13 @@ class View:
 class Replicas:
     """Replicas over one shared count, on a clock set by hand."""
 
-    def __init__(self, number: int, *, per: Per = "second") -> None:
+    def __init__(self, number: int, *, per: LimitPeriod = "second") -> None:
         self.counts = Counts()
         self.per = per
         self.let_in: list[tuple[int, int]] = []
-        self.last: tuple[SharedLimiter, Reservation] | None = None
+        self.last: tuple[SharedRateLimiter, LimitReservation] | None = None
         self.limiters = [
-            SharedLimiter(
+            SharedRateLimiter(
                 self.counts.of(str(each)),
                 now_s=lambda: self.counts.now_ms / 1000,
                 now_ms=lambda: self.counts.now_ms,
@@ -131,19 +136,19 @@ class Replicas:
         for limiter in self.limiters:
             await limiter.aclose()
 
-    async def let_in_of(self, replica: int, limited: Meter, times: int = 30) -> int:
+    async def let_in_of(self, replica: int, limited: LimitKey, times: int = 30) -> int:
         """How many of so many requests are let in."""
         return sum([await self.ask(replica, limited) for _ in range(times)])
 
     async def pulse(self) -> None:
         for limiter in self.limiters:
-            await limiter.pulse()
+            await limiter.heartbeat()
 
-    async def ask(self, replica: int, limited: Meter, tokens: int = 1) -> bool:
+    async def ask(self, replica: int, limited: LimitKey, tokens: int = 1) -> bool:
         limiter = self.limiters[replica]
         try:
             reservation = await limiter.reserve([limited], tokens=tokens)
-        except RateLimited:
+        except RateLimitExceeded:
             return False
         self.last = limiter, reservation
         self.let_in.append((self.counts.now_ms, tokens))
@@ -169,7 +174,7 @@ def test_what_is_known_of_replicas_that_are_no_more() -> None:
         second = Replicas(2, per="minute")
         second.counts = first.counts
         second.limiters = [
-            SharedLimiter(
+            SharedRateLimiter(
                 first.counts.of(name),
                 now_s=lambda: first.counts.now_ms / 1000,
                 now_ms=lambda: first.counts.now_ms,
@@ -202,7 +207,7 @@ EVENTS = st.lists(
 
 @given(events=EVENTS, amount=st.integers(3, 40), per=st.sampled_from(("second", "minute")))
 def test_never_more_than_the_limit(
-    events: Sequence[tuple[str, int, int]], amount: int, per: Per
+    events: Sequence[tuple[str, int, int]], amount: int, per: LimitPeriod
 ) -> None:
     """Whatever happens to the shared count, replicas that use it never let in more in a stretch."""
 
@@ -235,7 +240,7 @@ def test_never_more_than_the_limit(
     assert most(replicas.let_in, SECONDS[per] * 1000) <= amount
 
 
-async def listen(replicas: Replicas, limited: Meter) -> None:
+async def listen(replicas: Replicas, limited: LimitKey) -> None:
     """Lets each replica hear of what the others counted, as one does that is asked all the time."""
     for limiter in replicas.limiters:
         if not replicas.counts.away and limiter.shared:
@@ -347,7 +352,7 @@ def test_larger_than_a_share() -> None:
         replicas, limited = Replicas(2), meter(10, of="tokens")
         await replicas.start()
         replicas.counts.away = True
-        with pytest.raises(RateLimited) as refused:
+        with pytest.raises(RateLimitExceeded) as refused:
             await replicas.limiters[0].reserve([limited], tokens=6)
         assert 1 <= int(refused.value.headers["retry-after"]) <= 2
         replicas.counts.away = False
@@ -368,7 +373,9 @@ class Pressure:
 
     def __init__(self, url: str) -> None:
         self.told: list[list[str | None]] = [[], []]
-        self.limiters = [SharedLimiter(RedisCounts(url), on_away=told.append) for told in self.told]
+        self.limiters = [
+            SharedRateLimiter(RedisCounts(url), on_away=told.append) for told in self.told
+        ]
         self.let_in: list[tuple[int, int]] = []
         self.alone = Counter[int]()
         self._pressing: list[asyncio.Task[None]] = []
@@ -377,7 +384,7 @@ class Pressure:
         for limiter in self.limiters:
             await limiter.start()
         for limiter in self.limiters:
-            await limiter.pulse()
+            await limiter.heartbeat()
         self._pressing = [asyncio.create_task(self._press(each)) for each in (0, 1) * 3]
         return self
 
@@ -393,7 +400,7 @@ class Pressure:
         while True:
             try:
                 reservation = await limiter.reserve([limited], tokens=1)
-            except RateLimited:
+            except RateLimitExceeded:
                 await asyncio.sleep(0.005)
                 continue
             self.let_in.append((reservation.at_ms, 1))
@@ -461,11 +468,11 @@ def test_redis_is_not_there() -> None:
 
     async def run() -> None:
         told: list[str | None] = []
-        limiter = SharedLimiter(RedisCounts("redis://127.0.0.1:9/0"), on_away=told.append)
+        limiter = SharedRateLimiter(RedisCounts("redis://127.0.0.1:9/0"), on_away=told.append)
         await limiter.start()
         for _ in range(3):
             await limiter.reserve([meter(3)], tokens=1)
-        with pytest.raises(RateLimited):
+        with pytest.raises(RateLimitExceeded):
             await limiter.reserve([meter(3)], tokens=1)
         await limiter.aclose()
         assert len(told) == 1 and told[0] and "ConnectionError" in told[0]
@@ -477,13 +484,13 @@ def test_redis_refuses(redis: Redis) -> None:
     """A Redis that has no memory left is as one that is away."""
 
     async def run() -> None:
-        limiter = SharedLimiter(RedisCounts(redis.url))
+        limiter = SharedRateLimiter(RedisCounts(redis.url))
         await limiter.start()
         await limiter.reserve([meter(2)], tokens=1)
         redis.say(b"CONFIG SET maxmemory 1\r\n")
         await limiter.reserve([meter(2)], tokens=1)
         assert not limiter.shared
-        with pytest.raises(RateLimited):
+        with pytest.raises(RateLimitExceeded):
             await limiter.reserve([meter(2)], tokens=1)
         await limiter.aclose()
 
@@ -494,7 +501,7 @@ def test_keys(redis: Redis) -> None:
     """All that is in Redis is under one prefix, in one hash slot, expires, and names nobody."""
 
     async def run() -> None:
-        limiter = SharedLimiter(RedisCounts(redis.url))
+        limiter = SharedRateLimiter(RedisCounts(redis.url))
         await limiter.start()
         user = Subject(kind="end user", id="ann@example.com", project_id="proj_x")
         await limiter.reserve([meter(2), meter(2, of="tokens", per="day", whose=user)], tokens=1)
@@ -515,7 +522,7 @@ def test_clock_of_redis_is_set_back(redis: Redis) -> None:
     """Time goes on from where it was, and limits with it, when the clock of Redis is set back."""
 
     async def run() -> None:
-        limiter, limited = SharedLimiter(RedisCounts(redis.url)), meter(2, per="second")
+        limiter, limited = SharedRateLimiter(RedisCounts(redis.url)), meter(2, per="second")
         await limiter.start()
         before = await limiter.reserve([limited], tokens=1)
         # What Redis takes for the last time is an hour from now: as if it had been set back since.
@@ -524,7 +531,7 @@ def test_clock_of_redis_is_set_back(redis: Redis) -> None:
         after = await limiter.reserve([limited, meter(9)], tokens=1)
         assert after.at_ms == later_ms
         await limiter.reserve([limited], tokens=1)
-        with pytest.raises(RateLimited) as refused:
+        with pytest.raises(RateLimitExceeded) as refused:
             await limiter.reserve([limited], tokens=1)
         await asyncio.sleep(int(refused.value.headers["retry-after-ms"]) / 1000)
         assert (await limiter.reserve([limited], tokens=1)).at_ms > later_ms
@@ -538,14 +545,14 @@ def test_cancelled(redis_url: str) -> None:
     """A request that is given up while it is counted disturbs no other."""
 
     async def run() -> None:
-        limiter = SharedLimiter(RedisCounts(redis_url))
+        limiter = SharedRateLimiter(RedisCounts(redis_url))
         await limiter.start()
         for wait_s in (0, 0, 0.0001, 0.0003, 0.0005, 0.001):
             asking = asyncio.create_task(limiter.reserve([meter(1000)], tokens=1))
             await asyncio.sleep(wait_s)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
-            standing = (await limiter.reserve([meter(1000)], tokens=1)).standings[0]
+            standing = (await limiter.reserve([meter(1000)], tokens=1)).statuses[0]
             assert 980 < standing.remaining < 1000
         assert limiter.shared
         await limiter.aclose()
@@ -557,7 +564,7 @@ def test_busy_process(redis_url: str) -> None:
     """A process that is late itself, or has a crowd at once, does not take Redis for away."""
 
     async def run() -> None:
-        limiter = SharedLimiter(RedisCounts(redis_url))
+        limiter = SharedRateLimiter(RedisCounts(redis_url))
         await limiter.start()
         asking = asyncio.create_task(limiter.reserve([meter(2000)], tokens=1))
         await asyncio.sleep(0.0002)

@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from embedway.cli import commands
 from embedway.core.clock import now_ms
 from embedway.core.limit import Limit
-from embedway.ledger.query import Filter, Query
-from embedway.ledger.refusals import SqlRefusals
-from embedway.ledger.reports import SqlUsage
+from embedway.ledger.query import UsageFilter, UsageQuery
+from embedway.ledger.refusals import RefusalStore
+from embedway.ledger.reports import UsageReports
 from embedway.observe.refusals import RefusalCounts
 from embedway.organization.actors import Actor
-from embedway.organization.service import Acts
+from embedway.organization.service import AdminService
 from embedway.storage import database
 from embedway.storage.store import open_store
 
@@ -33,14 +33,14 @@ NOW_MS = 20_000 * DAY_MS + 18 * 3_600_000 + 29 * 60_000
 
 def counted(engine: Engine, *by: str, **query: object) -> dict:
     """How many requests of each group were refused."""
-    found = SqlUsage(engine).refused(Query(by=by, **query))
+    found = UsageReports(engine).refused(UsageQuery(by=by, **query))
     return {each.group: each.requests for each in found}
 
 
 def test_who_is_refused(gateway: Gateway) -> None:
     """The log names whose request was refused and why; metrics, reports and HTTP count it."""
     store = open_store(Path(gateway.env["EMBEDWAY_DATA_DIR"]))
-    acts = Acts(store.database, pepper=store.pepper, now_ms=now_ms)
+    acts = AdminService(store.database, pepper=store.pepper, now_ms=now_ms)
     project = acts.create_project(ADMIN, {"name": "refused"})
     limit = Limit(of="requests", amount=1, per="day")
     changes = {"name": "one a day", "limits": (limit,)}
@@ -95,7 +95,7 @@ def test_who_is_refused(gateway: Gateway) -> None:
     assert lines["revoked"]["key"] == revoked[1].id
     assert not {"project", "key", "model"} & lines["mistyped"].keys()
 
-    of_project = (Filter("project_id", (project.id,)),)
+    of_project = (UsageFilter("project_id", (project.id,)),)
     until(lambda: sum(counted(store.database, where=of_project).values()) == 5)
     assert counted(store.database, "reason", where=of_project) == {
         ("rate_limit_exceeded",): 2, ("model_not_found",): 1, ("insufficient_permissions",): 1,
@@ -142,7 +142,7 @@ def test_counts_of_several_processes(any_database: Engine) -> None:
     times = [NOW_MS]
 
     async def count() -> None:
-        with closing(SqlRefusals(any_database)) as store:
+        with closing(RefusalStore(any_database)) as store:
             processes = [RefusalCounts(store, now_ms=lambda: times[-1]) for _ in range(2)]
             for at_ms in (NOW_MS, NOW_MS + 60_000):
                 times.append(at_ms)
@@ -157,12 +157,12 @@ def test_counts_of_several_processes(any_database: Engine) -> None:
         ("proj_a", "key_a", "budget"): 8, ("proj_a", "key_b", "budget"): 4,
         (None, None, "invalid_api_key"): 4,
     }  # fmt: skip
-    kolkata = Query(width="1d", zone=ZoneInfo("Asia/Kolkata"))
-    assert [each.requests for each in SqlUsage(any_database).refused(kolkata)] == [8, 8]
-    late = SqlUsage(any_database).refused(Query(), since_ms=NOW_MS + 60_000)
+    kolkata = UsageQuery(width="1d", zone=ZoneInfo("Asia/Kolkata"))
+    assert [each.requests for each in UsageReports(any_database).refused(kolkata)] == [8, 8]
+    late = UsageReports(any_database).refused(UsageQuery(), since_ms=NOW_MS + 60_000)
     assert [each.requests for each in late] == [8]
-    nobody = Query(where=(Filter("key_id", ("",)),))
-    assert [each.requests for each in SqlUsage(any_database).refused(nobody)] == [4]
+    nobody = UsageQuery(where=(UsageFilter("key_id", ("",)),))
+    assert [each.requests for each in UsageReports(any_database).refused(nobody)] == [4]
 
 
 def test_counts_in_doubt_are_not_added_twice(postgres_url: str) -> None:
@@ -170,7 +170,7 @@ def test_counts_in_doubt_are_not_added_twice(postgres_url: str) -> None:
     engine = database.connect(postgres_url)
 
     async def count() -> None:
-        with closing(SqlRefusals(engine)) as store:
+        with closing(RefusalStore(engine)) as store:
             counts = RefusalCounts(store, now_ms=lambda: NOW_MS)
             counts.add("in doubt")
             with broken_commits(engine, "refusals"):
@@ -188,7 +188,7 @@ def test_counts_wait_for_a_database_that_is_away(tmp_path: Path) -> None:
     engine = database.connect(tmp_path / "test.db")
     tried = Counter[str]()
 
-    class Store(SqlRefusals):
+    class Store(RefusalStore):
         async def add(self, counts) -> None:
             tried["to write"] += 1
             await super().add(counts)

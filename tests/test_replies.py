@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway.core import vectors
-from embedway.core.batch import Batch, Result
+from embedway.core.batch import Batch, BatchResult
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import ProviderError
-from embedway.http.call import HttpCall, Reply
+from embedway.http.call import HttpCall, HttpReply
 from embedway.http.client import Transport
 from embedway.providers import provider
-from embedway.providers.credentials import Credentials, Keys
+from embedway.providers.credentials import Credentials, StaticKeys
 from embedway.providers.provider import Provider
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
 
 VARIABLES = {"project_id": "p", "account_id": "a", "project": "p", "region": "eu-west-1"}
@@ -56,17 +56,19 @@ HEADERS = st.dictionaries(
     ),
     VALUES,
 )
-REPLIES = st.builds(Reply, status=st.integers(200, 599), headers=HEADERS, body=BODIES)
+REPLIES = st.builds(HttpReply, status=st.integers(200, 599), headers=HEADERS, body=BODIES)
 
 
 class Replying:
     """A transport that has one reply to everything."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: HttpReply) -> None:
         self.reply = reply
         self.calls = 0
 
-    async def send(self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int) -> Reply:
+    async def send(
+        self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int
+    ) -> HttpReply:
         self.calls += 1
         return self.reply
 
@@ -94,19 +96,21 @@ def speaking(name: str, transport: Transport, signer: Credentials | None = None)
     """The provider as it is built, with another transport."""
     row = ROWS[name]
     variables = {each: VARIABLES[each] for each in row.variables if each in VARIABLES}
-    declared = Declared(name=name, row=row, keys=["k"], base_url="http://x", variables=variables)
+    declared = ProviderConfig(
+        name=name, row=row, keys=["k"], base_url="http://x", variables=variables
+    )
     return Provider(
         declared,
-        adapter=provider.load(row.adapter)(row, declared.values),
-        signer=signer or Keys(["k"]),
+        adapter=provider.load_object(row.adapter)(row, declared.values),
+        signer=signer or StaticKeys(["k"]),
         transport=transport,
     )
 
 
-def asked(engine: Provider, batch: Batch = BATCH) -> Result | ProviderError:
+def asked(engine: Provider, batch: Batch = BATCH) -> BatchResult | ProviderError:
     try:
         result = asyncio.run(engine.embed(batch))
-        vectors.check(result.vectors, items=len(batch.items), dimensions=batch.width)
+        vectors.check_vectors(result.vectors, items=len(batch.items), dimensions=batch.width)
     except ProviderError as error:
         return error
     return result
@@ -114,14 +118,14 @@ def asked(engine: Provider, batch: Batch = BATCH) -> Result | ProviderError:
 
 @settings(max_examples=300, deadline=None)
 @given(name=st.sampled_from(sorted(ROWS)), reply=REPLIES)
-def test_replies_of_anything(name: str, reply: Reply) -> None:
+def test_replies_of_anything(name: str, reply: HttpReply) -> None:
     """Any status, headers and body end in vectors as asked for, or in a failure that says so."""
     batch = msgspec.structs.replace(BATCH, model=MODELS.get(name, "m"))
     outcome = asked(speaking(name, Replying(reply)), batch)
     if isinstance(outcome, ProviderError):
         assert outcome.was_sent
         assert outcome.status == reply.status
-        assert outcome.answer(model="m").status in range(400, 600)
+        assert outcome.client_error(model="m").status in range(400, 600)
 
 
 class Odd:
@@ -133,10 +137,10 @@ class Odd:
     def encode(self, batch: Batch) -> HttpCall:
         return HttpCall(path="/x")
 
-    def decode(self, reply: Reply, batch: Batch) -> Any:
+    def decode(self, reply: HttpReply, batch: Batch) -> Any:
         raise self.failure
 
-    def error(self, reply: Reply) -> Any:
+    def error(self, reply: HttpReply) -> Any:
         raise self.failure
 
 
@@ -150,12 +154,14 @@ FAILURES = [
 @pytest.mark.parametrize(("status", "billed"), [(200, "yes"), (429, "maybe"), (500, "maybe")])
 def test_an_adapter_that_breaks(failure: Exception, status: int, billed: str) -> None:
     """Whatever a reply makes of an adapter, it counts as a malformed one, and others are asked."""
-    reply = Reply(status=status, headers={}, body=b"{}")
-    declared = Declared(name="openai", row=ROWS["openai"], base_url="http://x")
-    engine = Provider(declared, adapter=Odd(failure), signer=Keys(["k"]), transport=Replying(reply))
+    reply = HttpReply(status=status, headers={}, body=b"{}")
+    declared = ProviderConfig(name="openai", row=ROWS["openai"], base_url="http://x")
+    engine = Provider(
+        declared, adapter=Odd(failure), signer=StaticKeys(["k"]), transport=Replying(reply)
+    )
     outcome = asked(engine)
     assert isinstance(outcome, ProviderError)
-    assert (outcome.kind, outcome.billed, outcome.elsewhere) == ("malformed", billed, True)
+    assert (outcome.kind, outcome.billed, outcome.can_fail_over) == ("malformed", billed, True)
     assert outcome.__cause__ is failure
 
 
@@ -164,17 +170,17 @@ def test_an_adapter_that_breaks(failure: Exception, status: int, billed: str) ->
 )
 def test_credentials_that_cannot_be_had(failure: Exception) -> None:
     """Without credentials nothing is sent, and another deployment may be asked."""
-    transport = Replying(Reply(status=200, headers={}, body=b"{}"))
+    transport = Replying(HttpReply(status=200, headers={}, body=b"{}"))
     outcome = asked(speaking("openai", transport, Broken(failure)))
     assert isinstance(outcome, ProviderError)
-    assert (outcome.was_sent, outcome.elsewhere) == (False, True)
+    assert (outcome.was_sent, outcome.can_fail_over) == (False, True)
     assert transport.calls == 0
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_what_cannot_be_said(name: str) -> None:
     """What is this gateway's to decide is refused before anything is sent."""
-    transport = Replying(Reply(status=200, headers={}, body=b"{}"))
+    transport = Replying(HttpReply(status=200, headers={}, body=b"{}"))
     batch = msgspec.structs.replace(BATCH, model=MODELS.get(name, "m"), extra={"stream": True})
     with pytest.raises(InvalidRequest, match="'stream'"):
         asked(speaking(name, transport), batch)
@@ -186,7 +192,7 @@ def test_what_is_nested_too_deeply() -> None:
     deep: list[Any] = []
     for _ in range(2000):
         deep = [deep]
-    transport = Replying(Reply(status=200, headers={}, body=b"{}"))
+    transport = Replying(HttpReply(status=200, headers={}, body=b"{}"))
     batch = msgspec.structs.replace(BATCH, extra={"a": deep})
     with pytest.raises(InvalidRequest, match="nested too deeply"):
         asked(speaking("openai", transport), batch)

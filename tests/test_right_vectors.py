@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 from conftest import Gateway, Minilm
 
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
-from embedway.config.providers import enabled
-from embedway.config.settings import ConfigError, Loaded, Settings
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
+from embedway.config.providers import enabled_providers
+from embedway.config.settings import ConfigError, LoadedSettings, Settings
 from embedway.core import vectors
 from embedway.core.provider_error import ProviderError
-from embedway.providers.provider_config import fingerprints
+from embedway.providers.provider_config import fingerprinter
 from embedway.spaces.canaries import CANARIES
 from embedway.testing import (
-    Call,
     Misbehaviour,
-    Reply,
     Upstream,
+    UpstreamCall,
+    UpstreamReply,
     other_pooling,
     scaled,
     space,
@@ -121,7 +121,7 @@ def vectors_of(reply: httpx.Response) -> list[np.ndarray]:
     return [np.array(each["embedding"], np.float32) for each in reply.json()["data"]]
 
 
-def calls_with(upstream: Upstream, words: str) -> list[Call]:
+def calls_with(upstream: Upstream, words: str) -> list[UpstreamCall]:
     """The calls that hold these words; canaries, which go out when they may, hold others."""
     return [call for call in upstream.calls if words.encode() in call.content]
 
@@ -153,15 +153,15 @@ def test_length_one(length: float) -> None:
     """Vectors that must have length one get it, from whatever length that is not zero."""
     right = np.stack([vector_of("a"), vector_of("b")])
     given = (right.astype(np.float64) * length).astype(np.float32)
-    assert np.allclose(vectors.check(given, items=2, dimensions=64, normalised=True), right)
-    assert vectors.check(given, items=2, dimensions=64) is given
+    assert np.allclose(vectors.check_vectors(given, items=2, dimensions=64, normalised=True), right)
+    assert vectors.check_vectors(given, items=2, dimensions=64) is given
 
 
 def test_length_one_already() -> None:
     """Vectors of length one, up to what half precision makes of it, are left to the bit."""
     right = np.stack([vector_of("a"), vector_of("b")])
     for given in (right, right.astype(np.float16).astype(np.float32)):
-        assert vectors.check(given, items=2, dimensions=64, normalised=True) is given
+        assert vectors.check_vectors(given, items=2, dimensions=64, normalised=True) is given
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_no_length(value: float, reason: str) -> None:
     """A vector without a length stays an error, though vectors are brought to length one."""
     given = np.stack([vector_of("a"), np.full(64, value, np.float32)])
     with pytest.raises(ProviderError) as caught:
-        vectors.check(given, items=2, dimensions=64, normalised=True)
+        vectors.check_vectors(given, items=2, dimensions=64, normalised=True)
     assert reason in caught.value.reason
 
 
@@ -213,7 +213,7 @@ def test_what_a_deployment_fixes_cannot_be_changed(
 def test_a_refusal_of_what_a_deployment_fixes(gateway: Gateway, upstream: Upstream) -> None:
     """A provider that refuses such a field failed: no client is told to mend what it never sent."""
 
-    def refused(_: Call, right: Reply) -> Reply:
+    def refused(_: UpstreamCall, right: UpstreamReply) -> UpstreamReply:
         body = b'{"error": {"message": "Unrecognized request argument supplied: pooling"}}'
         return msgspec.structs.replace(right, status=400, body=body)
 
@@ -390,17 +390,17 @@ def test_settings_that_cannot_be(section: dict, said: str) -> None:
     origins = {"providers": "embedway.toml"}
     settings = Settings.model_validate({"providers": section}, context=origins)
     with pytest.raises(ConfigError, match=re.escape(said)):
-        enabled(Loaded(settings, origins, [], {}))
+        enabled_providers(LoadedSettings(settings, origins, [], {}))
 
 
 def test_what_a_deployment_is_told_is_part_of_its_proof() -> None:
     """A proof is void once a deployment is told something else that its vectors depend on."""
     model = Model(id="m", prompts={"query": "query: "})
     deployments = [
-        Deployment(provider="p"),
-        Deployment(provider="p", parameters={"pooling": "cls"}),
-        Deployment(provider="p", input_types={"query": "q"}),
-        Deployment(provider="p", apply_prompts=True),
+        DeploymentSpec(provider="p"),
+        DeploymentSpec(provider="p", parameters={"pooling": "cls"}),
+        DeploymentSpec(provider="p", input_types={"query": "q"}),
+        DeploymentSpec(provider="p", apply_prompts=True),
     ]
-    of = fingerprints([])
-    assert len({of(Served(model, each)) for each in deployments}) == len(deployments)
+    of = fingerprinter([])
+    assert len({of(Deployment(model, each)) for each in deployments}) == len(deployments)

@@ -23,10 +23,10 @@ from writing import write
 
 from embedway.cli import commands, ledger
 from embedway.core.subject import Subject
-from embedway.core.usage import UsageLine
+from embedway.core.usage import UsageRecord
 from embedway.ledger import recount, retention
-from embedway.ledger.commits import Charge, Refused
-from embedway.ledger.ledger import SqlLedger
+from embedway.ledger.commits import CommitRejected, LedgerEntry
+from embedway.ledger.ledger import Ledger
 from embedway.ledger.rollups import DAY_MS, HOUR_MS, ROLLUPS
 from embedway.storage import database
 from embedway.storage.tables import (
@@ -44,7 +44,7 @@ PROJECT = Subject(kind="project", id="proj_a", project_id="proj_a")
 END_USER = Subject(kind="end user", id="a/b", project_id="proj_a")
 
 
-def line(id: str, **fields: object) -> UsageLine:
+def line(id: str, **fields: object) -> UsageRecord:
     """A line with some fields of its own."""
     values = {
         "at_ms": DAY, "request_id": "req", "project_id": "proj_a", "key_id": "key_a",
@@ -52,12 +52,12 @@ def line(id: str, **fields: object) -> UsageLine:
         "items": 1, "tokens": 2, "cost_nano_usd": 3, "upstream_cost_nano_usd": 4, "calls": 1,
         "failed_calls": 0, "latency_us": 5, "status": 200,
     }  # fmt: skip
-    return UsageLine(id=id, **(values | fields))
+    return UsageRecord(id=id, **(values | fields))
 
 
-def record(engine: Engine, *requests: Sequence[UsageLine], process: str = "p", **given) -> None:
+def record(engine: Engine, *requests: Sequence[UsageRecord], process: str = "p", **given) -> None:
     """Records each request, one after another."""
-    ledger = SqlLedger(engine, process=process)
+    ledger = Ledger(engine, process=process)
 
     async def all() -> None:
         for lines in requests:
@@ -69,10 +69,14 @@ def record(engine: Engine, *requests: Sequence[UsageLine], process: str = "p", *
 
 def check(engine: Engine) -> list:
     """Where sums and lines differ, by the product's own means."""
-    return [each for day in recount.days(engine) for each in recount.differences(engine, day)]
+    return [
+        each
+        for day in recount.recorded_days(engine)
+        for each in recount.find_differences(engine, day)
+    ]
 
 
-def by_hand(lines: Sequence[UsageLine], *, width_ms: int, end_users: bool) -> dict:
+def by_hand(lines: Sequence[UsageRecord], *, width_ms: int, end_users: bool) -> dict:
     """The sums of `lines`, made in the plainest way."""
     sums: dict = {}
     for each in lines:
@@ -103,11 +107,13 @@ def kept(engine: Engine, rollup: int) -> dict:
         return {tuple(row[:width]): tuple(row[width:]) for row in connection.execute(select(table))}
 
 
-def committed(engine: Engine) -> list[UsageLine]:
+def committed(engine: Engine) -> list[UsageRecord]:
     """Every line that is kept."""
     with engine.connect() as connection:
         rows = connection.execute(select(usage)).mappings().all()
-    return [UsageLine(**{name: row[name] for name in UsageLine.__struct_fields__}) for row in rows]
+    return [
+        UsageRecord(**{name: row[name] for name in UsageRecord.__struct_fields__}) for row in rows
+    ]
 
 
 names = st.sampled_from(["", "a", "b", "é/ü ", "'; DROP TABLE usage; --"])
@@ -149,11 +155,13 @@ def test_sums_are_those_of_the_lines(shared: Engine, groups: list):
     with shared.begin() as connection:
         for table in (usage, *(each.table for each in ROLLUPS)):
             connection.execute(delete(table))
-    ledger = SqlLedger(shared)
+    ledger = Ledger(shared)
     lines = []
     for number, group in enumerate(groups):
         charges = [
-            Charge([line(f"embd_{number}_{at}", line=part, **one) for part, one in enumerate(each)])
+            LedgerEntry(
+                [line(f"embd_{number}_{at}", line=part, **one) for part, one in enumerate(each)]
+            )
             for at, each in enumerate(group)
         ]
         assert ledger._committed(charges) == [None] * len(charges)
@@ -225,11 +233,11 @@ POISON = {
 @pytest.mark.parametrize("what", POISON)
 def test_only_what_is_at_fault_fails(any_database: Engine, what: str):
     """A request that the database does not take fails by itself; those beside it are recorded."""
-    ledger = SqlLedger(any_database)
+    ledger = Ledger(any_database)
     charges = [
-        Charge([line(f"embd_{number}"), line(f"embd_{number}", line=1)]) for number in range(9)
+        LedgerEntry([line(f"embd_{number}"), line(f"embd_{number}", line=1)]) for number in range(9)
     ]
-    charges[5] = Charge([line("embd_5"), line("embd_5", **({"line": 1} | POISON[what]))])
+    charges[5] = LedgerEntry([line("embd_5"), line("embd_5", **({"line": 1} | POISON[what]))])
     failures = ledger._committed(charges)
     ledger.close()
     takes = what == "a NUL" and any_database.dialect.name == "sqlite"
@@ -241,9 +249,11 @@ def test_only_what_is_at_fault_fails(any_database: Engine, what: str):
 
 def test_an_id_is_billed_once(any_database: Engine):
     """What was recorded cannot be recorded again, nor is anything summed twice."""
-    ledger = SqlLedger(any_database)
-    assert ledger._committed([Charge([line("a")])]) == [None]
-    refused, taken = ledger._committed([Charge([line("a", tokens=7)]), Charge([line("b")])])
+    ledger = Ledger(any_database)
+    assert ledger._committed([LedgerEntry([line("a")])]) == [None]
+    refused, taken = ledger._committed(
+        [LedgerEntry([line("a", tokens=7)]), LedgerEntry([line("b")])]
+    )
     ledger.close()
     assert refused is not None
     assert taken is None
@@ -360,14 +370,14 @@ def test_postgres_restarts_unnoticed(postgres: Postgres, end: Callable[[Postgres
 def test_gone_for_long(postgres: Postgres):
     """While Postgres stays away requests fail, and not each after a wait of its own."""
     engine = database.connect(f"{postgres.url}?options=-csynchronous_commit%3Don")
-    ledger = SqlLedger(engine, retry_s=0.3)
-    assert ledger._committed([Charge([line("a")])]) == [None]
+    ledger = Ledger(engine, retry_s=0.3)
+    assert ledger._committed([LedgerEntry([line("a")])]) == [None]
     postgres.stop()
-    assert [str(each) for each in ledger._committed([Charge([line("b")])])] != ["None"]
-    tries = [ledger._committed([Charge([line("c")])]) for _ in range(20)]
+    assert [str(each) for each in ledger._committed([LedgerEntry([line("b")])])] != ["None"]
+    tries = [ledger._committed([LedgerEntry([line("c")])]) for _ in range(20)]
     assert all(failure for [failure] in tries)
     postgres.start()
-    assert ledger._committed([Charge([line("b")]), Charge([line("c")])]) == [None, None]
+    assert ledger._committed([LedgerEntry([line("b")]), LedgerEntry([line("c")])]) == [None, None]
     ledger.close()
     assert sorted(each.id for each in committed(engine)) == ["a", "b", "c"]
     assert check(engine) == []
@@ -379,10 +389,12 @@ def test_replicas_add_to_the_same_sums(postgres_url: str):
     engines = [database.connect(postgres_url) for _ in range(2)]
 
     def write(engine: Engine, name: str) -> None:
-        ledger = SqlLedger(engine, retry_s=0)
+        ledger = Ledger(engine, retry_s=0)
         for turn in range(60):
             users = range(20) if name == "a" else reversed(range(20))
-            charges = [Charge([line(f"{name}_{turn}_{user}", user=str(user))]) for user in users]
+            charges = [
+                LedgerEntry([line(f"{name}_{turn}_{user}", user=str(user))]) for user in users
+            ]
             assert ledger._committed(charges) == [None] * 20
         ledger.close()
 
@@ -394,7 +406,7 @@ def test_replicas_add_to_the_same_sums(postgres_url: str):
         engine.dispose()
 
 
-def in_doubt() -> tuple[list[UsageLine], list[UsageLine]]:
+def in_doubt() -> tuple[list[UsageRecord], list[UsageRecord]]:
     """Lines of an answer, and those of the same request as one that was refused."""
     fields = {"user": "u", "cost_nano_usd": 3, "tokens": 2}
     answered = [line("a", **fields), line("a", line=1, provider="q", **fields)]
@@ -408,7 +420,7 @@ def test_lines_in_doubt_are_replaced(any_database: Engine, is_committed: bool):
     with any_database.begin() as connection:
         row = {"subject": str(KEY), "process": "p", "amount_nano_usd": 10, "expires_ms": 1}
         connection.execute(insert(holds).values(row))
-    ledger = SqlLedger(any_database, process="p")
+    ledger = Ledger(any_database, process="p")
 
     async def replace() -> None:
         if is_committed:
@@ -428,10 +440,10 @@ def test_lines_that_arrive_after_their_replacement_are_refused(any_database: Eng
     """A commit that was still on its way when its lines were replaced changes nothing."""
     answered, refused = in_doubt()
     record(any_database, refused)
-    ledger = SqlLedger(any_database, process="p")
-    [failure] = ledger._committed([Charge(answered, [KEY])])
+    ledger = Ledger(any_database, process="p")
+    [failure] = ledger._committed([LedgerEntry(answered, [KEY])])
     ledger.close()
-    assert isinstance(failure, Refused)
+    assert isinstance(failure, CommitRejected)
     assert committed(any_database) == refused
     assert check(any_database) == []
 
@@ -459,7 +471,7 @@ def test_differences_are_found_and_repaired(any_database: Engine):
     }  # fmt: skip
     [tokens] = [each for each in found if each.table == "usage_days" and each.of["at_ms"] == DAY]
     assert (tokens.sum, tokens.kept, tokens.lines) == ("tokens", 3, 2)
-    for day in recount.days(any_database):
+    for day in recount.recorded_days(any_database):
         recount.repair(any_database, day)
     assert check(any_database) == []
     assert [kept(any_database, at) for at in range(4)] == right
@@ -467,13 +479,13 @@ def test_differences_are_found_and_repaired(any_database: Engine):
 
 def test_repair_while_others_record(any_database: Engine):
     """Sums that are made anew while lines come in miss none of them and have none twice."""
-    ledger = SqlLedger(any_database)
+    ledger = Ledger(any_database)
     stop = threading.Event()
 
     def write() -> int:
         turn = 0
         while not stop.is_set():
-            assert ledger._committed([Charge([line(f"a_{turn}")])]) == [None]
+            assert ledger._committed([LedgerEntry([line(f"a_{turn}")])]) == [None]
             turn += 1
         return turn
 
@@ -491,12 +503,12 @@ def test_repair_while_others_record(any_database: Engine):
 def test_pruned_lines_leave_sums(any_database: Engine):
     """Lines of before a day go, in parts; sums stay, and are no longer compared with them."""
     count = retention.LINES_AT_ONCE + 10
-    ledger = SqlLedger(any_database)
-    ledger._committed([Charge([line(f"old_{at}", at_ms=DAY - 1 - at)]) for at in range(count)])
-    ledger._committed([Charge([line("new")])])
+    ledger = Ledger(any_database)
+    ledger._committed([LedgerEntry([line(f"old_{at}", at_ms=DAY - 1 - at)]) for at in range(count)])
+    ledger._committed([LedgerEntry([line("new")])])
     ledger.close()
     sums = [kept(any_database, at) for at in range(4)]
-    assert retention.older(any_database, DAY) == count
+    assert retention.count_older(any_database, DAY) == count
     assert list(retention.prune(any_database, DAY)) == [retention.LINES_AT_ONCE, 10]
     assert [each.id for each in committed(any_database)] == ["new"]
     assert [kept(any_database, at) for at in range(4)] == sums

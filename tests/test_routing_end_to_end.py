@@ -17,7 +17,7 @@ from conftest import Gateway, Minilm
 from raw_http import until
 from test_drift import new_text
 
-from embedway.testing import Item, Reply, Upstream, Vectors, space
+from embedway.testing import Item, Upstream, UpstreamReply, Vectors, space
 
 TRUE = space("m")
 WIDTH = 64
@@ -275,7 +275,7 @@ def test_chunks_of_one_request_by_two_deployments(world: World) -> None:
 def test_a_rate_limit_is_obeyed(world: World) -> None:
     """Who asks to be left alone is not asked again before, whoever else is there or not."""
     world.proven("limited")
-    limit = Reply(status=429, headers={"retry-after": "2"})
+    limit = UpstreamReply(status=429, headers={"retry-after": "2"})
     world.upstreams["a"].script(limit)
     reply, received = world.ask("limited")
     assert (reply.headers["x-embedway-provider"], received) == ("b", ["a", "b"])
@@ -289,7 +289,7 @@ def test_who_waits_as_told_succeeds(world: World) -> None:
     """If all limit the rate the client is told for how long, and nobody is asked meanwhile."""
     world.proven("exhausted", ["a", "b"])
     for name in "ab":
-        world.upstreams[name].script(Reply(status=429, headers={"retry-after": "6"}))
+        world.upstreams[name].script(UpstreamReply(status=429, headers={"retry-after": "6"}))
     reply, received = world.ask("exhausted")
     assert (reply.status_code, sorted(received)) == (429, ["a", "b"])
     for _ in range(3):

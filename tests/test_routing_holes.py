@@ -26,11 +26,19 @@ from embedway.config.settings import ConfigError
 from embedway.core import clock
 from embedway.core.request import EmbedRequest
 from embedway.organization import key_secret
-from embedway.organization.keys import SqlKeys
+from embedway.organization.keys import KeyBootstrap
 from embedway.spaces.canaries import CANARIES
 from embedway.storage.store import open_store
-from embedway.testing import Call, Item, Misbehaviour, Reply, Upstream, shortened, space
-from embedway.tokenizing.cl100k import Cl100k
+from embedway.testing import (
+    Item,
+    Misbehaviour,
+    Upstream,
+    UpstreamCall,
+    UpstreamReply,
+    shorten_vector,
+    space,
+)
+from embedway.tokenizing.cl100k import Cl100kTokenizer
 
 TRUE = space("m")
 OTHER = space("another model")
@@ -128,14 +136,14 @@ class World:
     def key(self, *, models: Names = None, providers: Names = None) -> str:
         """A key for these alone."""
         if (models, providers) not in self._keys:
-            shown, key = key_secret.issue(
+            shown, key = key_secret.issue_key(
                 "tests",
                 pepper=self.store.pepper,
                 now_ms=clock.now_ms(),
                 models=models,
                 providers=providers,
             )
-            SqlKeys(self.store.database).create(key)
+            KeyBootstrap(self.store.database).create(key)
             self._keys[models, providers] = shown
         return self._keys[models, providers]
 
@@ -262,7 +270,7 @@ async def test_a_fallback_must_be_allowed_too(world: World, models: tuple[str, .
         assert world.received("for both")["b"] == 1
 
 
-def cut_oddly(call: Call, reply: Reply) -> Reply:
+def cut_oddly(call: UpstreamCall, reply: UpstreamReply) -> UpstreamReply:
     """What a provider answers that shortens otherwise than by taking the start."""
     if "dimensions" not in call.body:
         return reply
@@ -280,12 +288,12 @@ async def test_widths_that_are_cut_here(world: World) -> None:
     said = (f"dimensions = {WIDTH}", "trained_dimensions = [16, 32]")
     async with world.gateway(world.provider("a", *said), world.provider("b", *said)) as ask:
         first = await ask(dimensions=32)
-        assert is_of(first, shortened(TRUE("hello", WIDTH), 32))
+        assert is_of(first, shorten_vector(TRUE("hello", WIDTH), 32))
         await ask.proven("b:m")
         for provider in "ab":
             for width in (16, 32):
                 reply = await ask(dimensions=width, allowed_providers=[provider])
-                assert is_of(reply, shortened(TRUE("hello", WIDTH), width))
+                assert is_of(reply, shorten_vector(TRUE("hello", WIDTH), width))
                 assert space_of(reply).startswith("m@a/")
                 assert space_of(reply).endswith(f"/{width}")
 
@@ -489,7 +497,7 @@ async def test_who_was_not_asked_did_not_fail(world: World) -> None:
         waiting = asyncio.create_task(ask(text="waits"))
         while not world.received("waits"):
             await asyncio.sleep(0.01)
-        world.b.script(Reply(status=429, headers={"retry-after": "60"}))
+        world.b.script(UpstreamReply(status=429, headers={"retry-after": "60"}))
         assert (await ask("b:m")).status_code == 429
         let_go.set()
         reply = await waiting
@@ -550,7 +558,7 @@ async def test_an_echo_that_changes_for_some(world: World) -> None:
     """Where one probe missed the new name, another follows, however many ask meanwhile."""
     missed = iter(["m"])
 
-    def renamed(call: Call, reply: Reply) -> Reply:
+    def renamed(call: UpstreamCall, reply: UpstreamReply) -> UpstreamReply:
         body = json.loads(reply.body)
         probe = CANARIES[0] in each_of(call.body["input"])
         body["model"] = next(missed, "m-2") if probe else "m-2"
@@ -566,13 +574,13 @@ async def test_an_echo_that_changes_for_some(world: World) -> None:
         assert answered == [502, 502, 200, 200, 200, 200]
 
 
-class Counting(Cl100k):
+class Counting(Cl100kTokenizer):
     """Keeps what it was asked for."""
 
     encoded: ClassVar[list[str]] = []
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Cl100k.encode`."""
+        """See `Cl100kTokenizer.encode`."""
         self.encoded.extend(texts)
         return await super().encode(texts)
 

@@ -26,10 +26,10 @@ from huggingface_hub.inference._providers.hf_inference import HFInferenceFeature
 from mistralai.client import Mistral
 from recording import Answer, Recorded, recording
 
-from embedway.core.batch import Batch, Result
-from embedway.providers.adapter import Row
-from embedway.providers.provider import build
-from embedway.providers.provider_config import Declared
+from embedway.core.batch import Batch, BatchResult
+from embedway.providers.adapter import ProviderRow
+from embedway.providers.provider import build_provider
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
 
 KEY = "key-of-the-gateway"
@@ -332,15 +332,17 @@ SDKS = (
 )
 
 
-def embedded(url: str, row: Row, key: str, batch: Batch, variables: Mapping[str, str]) -> Result:
+def embedded(
+    url: str, row: ProviderRow, key: str, batch: Batch, variables: Mapping[str, str]
+) -> BatchResult:
     """What a provider of kind `row`, as a gateway runs it, makes of `batch` at `url`."""
     base = urlsplit(row.base_url.format_map({**row.defaults, **variables})).path
-    declared = Declared(
+    declared = ProviderConfig(
         name=row.name, row=row, keys=[key], base_url=url + base, variables=variables
     )
 
-    async def run() -> Result:
-        provider = build(declared)
+    async def run() -> BatchResult:
+        provider = build_provider(declared)
         try:
             return await provider.embed(batch)
         finally:
@@ -365,7 +367,7 @@ def said(body: dict[str, Any]) -> dict[str, Any]:
 )
 def test_same(sdk: Sdk, batch: Batch) -> None:
     """Both send the same to the same place with the same key, and read the same in its answer."""
-    batch = msgspec.structs.replace(batch.part(0, sdk.max_items), model=sdk.model)
+    batch = msgspec.structs.replace(batch.slice(0, sdk.max_items), model=sdk.model)
     row = ROWS[sdk.row]
     if sdk.row == "vertex":
         # How it comes by a token is another matter than how it sends one.

@@ -18,11 +18,11 @@ from conftest import Minilm, embedway
 from in_process import settled
 from test_routing_holes import Asked, Clock, World, in_a_loop, space_of
 
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
-from embedway.catalog.policy import Policy
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
+from embedway.catalog.policy import ModelPolicy
 from embedway.spaces.canaries import CANARIES, against_sharing
-from embedway.spaces.membership import Spaces
+from embedway.spaces.membership import SpaceMemberships
 from embedway.testing import Upstream, Vectors, noisy, rotated, scaled, sibling, space
 
 LARGE = space("large")
@@ -88,10 +88,10 @@ def test_sharing_needs_one_width() -> None:
 )
 def test_claims_that_cannot_be_proven(enabled: bool, others: list[Model], reason: str) -> None:
     """A claim that nothing can prove is unproven and says why; the space keeps its own name."""
-    lite = Served(Model(id="lite", same_space_as="large"), Deployment(provider="b"))
-    spaces = Spaces(
-        policy=lambda _: Policy(),
-        deployments=[lite, *(Served(each, Deployment(provider="a")) for each in others)],
+    lite = Deployment(Model(id="lite", same_space_as="large"), DeploymentSpec(provider="b"))
+    spaces = SpaceMemberships(
+        policy=lambda _: ModelPolicy(),
+        deployments=[lite, *(Deployment(each, DeploymentSpec(provider="a")) for each in others)],
         enabled=enabled,
         interval_s=60,
         fingerprint=lambda _: "",

@@ -27,16 +27,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedway.core.clock import now_ms
-from embedway.core.money import as_usd
-from embedway.ledger.query import Query
-from embedway.ledger.reports import SqlUsage
+from embedway.core.money import format_usd
+from embedway.ledger.query import UsageQuery
+from embedway.ledger.reports import UsageReports
 from embedway.organization import key_secret
-from embedway.organization.keys import SqlKeys
+from embedway.organization.keys import KeyBootstrap
 from embedway.spaces.canaries import CANARIES
 from embedway.spaces.proof import Proof, Reference
-from embedway.spaces.store import SqlSpaces
+from embedway.spaces.store import SpaceStore
 from embedway.storage.store import Store, open_store
-from embedway.testing import Item, Upstream, Vectors, noisy, other_pooling, scaled, shortened, space
+from embedway.testing import (
+    Item,
+    Upstream,
+    Vectors,
+    noisy,
+    other_pooling,
+    scaled,
+    shorten_vector,
+    space,
+)
 
 WIDTH = 64
 MODELS = ("alpha", "beta")
@@ -212,7 +221,7 @@ class World:
 
     async def known(self) -> tuple[Sequence[Reference], Sequence[Proof]]:
         """What the gateway keeps of spaces."""
-        return await SqlSpaces(self.store.database, availability=self.store.availability).load()
+        return await SpaceStore(self.store.database, availability=self.store.availability).load()
 
     async def ask(self, asked: Mapping[str, Any]) -> httpx.Response:
         """One request, and all that must be true of its answer."""
@@ -291,7 +300,7 @@ class World:
     def expected(self, model: str, said: Said, asked: Mapping[str, Any]) -> Any:
         whole = function(model, said.variant, said.purpose)(said.item, WIDTH)
         width = asked.get("dimensions", WIDTH)
-        return shortened(whole, width) if width < WIDTH else whole
+        return shorten_vector(whole, width) if width < WIDTH else whole
 
     async def truth(self, model: str, revision: str, purpose: str) -> str | None:
         """The variant that the space of this name is; None before there is a reference."""
@@ -342,7 +351,7 @@ class World:
 
     async def check_bill(self) -> None:
         """Each answer is in the ledger, once, and the sums are those of the answers."""
-        sums = SqlUsage(self.store.database).report(Query(by=("provider",)))
+        sums = UsageReports(self.store.database).report(UsageQuery(by=("provider",)))
         assert sum(each.figures.requests for each in sums) == len(self.answered)
         for each in sums:
             (provider,), each = each.group, each.figures  # noqa: PLW2901
@@ -356,7 +365,7 @@ class World:
             used = sum(reply.json()["usage"]["prompt_tokens"] for reply in replies)
             assert each.tokens == used
             costs = [float(reply.headers["x-embedway-cost-usd"]) for reply in replies]
-            assert float(as_usd(each.cost_nano_usd)) == pytest.approx(sum(costs), abs=1e-12)
+            assert float(format_usd(each.cost_nano_usd)) == pytest.approx(sum(costs), abs=1e-12)
 
 
 def decoded(embedding: Any) -> Any:
@@ -504,8 +513,8 @@ def drawn(data: st.DataObject, upstreams: list[Upstream], folder: Path) -> World
         for provider, each in deployments.items()
     }
     store = open_store(folder / "data")
-    shown, key = key_secret.issue("tests", pepper=store.pepper, now_ms=now_ms())
-    SqlKeys(store.database).create(key)
+    shown, key = key_secret.issue_key("tests", pepper=store.pepper, now_ms=now_ms())
+    KeyBootstrap(store.database).create(key)
     least = {each: values["models"].get(each, {}).get("min_cosine", 0.999) for each in MODELS}
     return World(folder, deployments, values, clock, store, shown, least, declared)
 

@@ -15,19 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine as Database
 
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
-from embedway.catalog.policy import Policy
-from embedway.core.batch import Abilities, Batch, Limits, Result
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
+from embedway.catalog.policy import ModelPolicy
+from embedway.core.batch import Batch, BatchLimits, BatchResult, EngineAbilities
 from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.spaces import canaries
-from embedway.spaces.canaries import CANARIES, compared
-from embedway.spaces.membership import Membership, Spaces
+from embedway.spaces.canaries import CANARIES, compare
+from embedway.spaces.membership import Membership, SpaceMemberships
 from embedway.spaces.prober import Prober
 from embedway.spaces.proof import Proof, Reference
-from embedway.spaces.store import SqlSpaces
+from embedway.spaces.store import SpaceStore
 from embedway.storage import database
 from embedway.storage.store import open_store
 from embedway.testing import Upstream, noisy, other_pooling, scaled, space
@@ -59,7 +59,7 @@ def made(function: Vectors, told: InputType | None = None) -> np.ndarray:
 )
 def test_compared(other: Vectors, agrees: bool) -> None:
     """Vectors agree if the lowest cosine is 0.999 and no length differs by more than a percent."""
-    found = compared(made(other), made(RIGHT), min_cosine=0.999)
+    found = compare(made(other), made(RIGHT), min_cosine=0.999)
     assert (found.against == "") == agrees
 
 
@@ -67,7 +67,7 @@ def test_one_text_decides() -> None:
     """One text on which two deployments differ is enough: the rest does not outweigh it."""
     vectors = made(RIGHT)
     vectors[3] = WRONG("x", 64)
-    assert compared(vectors, made(RIGHT), min_cosine=0.999).against.startswith("cosine")
+    assert compare(vectors, made(RIGHT), min_cosine=0.999).against.startswith("cosine")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -76,22 +76,22 @@ def test_nonsense_agrees_with_nothing(value: float) -> None:
     vectors = made(RIGHT)
     vectors[0, 0] = value
     with np.errstate(invalid="ignore"):
-        assert compared(vectors, made(RIGHT), min_cosine=0.999).against
-        assert compared(vectors, vectors, min_cosine=0.999).against
-    found = compared(made(RIGHT)[:, :32], made(RIGHT), min_cosine=0.999)
+        assert compare(vectors, made(RIGHT), min_cosine=0.999).against
+        assert compare(vectors, vectors, min_cosine=0.999).against
+    found = compare(made(RIGHT)[:, :32], made(RIGHT), min_cosine=0.999)
     assert found.against == "32 dimensions, not 64"
 
 
 def test_canaries_are_fixed() -> None:
     """The texts are what they always were: with others every stored reference is worth nothing."""
-    assert canaries.digest(CANARIES) == "91b85b4581a4"
+    assert canaries.digest_texts(CANARIES) == "91b85b4581a4"
 
 
 class Fake:
     """An engine whose vectors are those of a function that a test changes."""
 
-    limits = Limits()
-    abilities = Abilities(input_types=frozenset({"query"}))
+    limits = BatchLimits()
+    abilities = EngineAbilities(input_types=frozenset({"query"}))
 
     def __init__(self) -> None:
         self.function = RIGHT
@@ -99,12 +99,12 @@ class Fake:
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(each) for each in text] for text in texts]
 
-    async def embed(self, batch: Batch) -> Result:
+    async def embed(self, batch: Batch) -> BatchResult:
         texts = [
             f"{batch.input_type or ''}{item if isinstance(item, str) else ''.join(map(chr, item))}"
             for item in batch.items
         ]
-        return Result(vectors=np.stack([self.function(text, 64) for text in texts]))
+        return BatchResult(vectors=np.stack([self.function(text, 64) for text in texts]))
 
 
 class Memory:
@@ -139,9 +139,9 @@ class World:
         self.seen: dict[tuple[str, InputType | None], bytes] = {}
 
     def start(self, order: tuple[str, ...], reference: str | None) -> Prober:
-        spaces = Spaces(
-            policy=lambda _: Policy(reference=reference),
-            deployments=[Served(MODEL, Deployment(provider=name)) for name in order],
+        spaces = SpaceMemberships(
+            policy=lambda _: ModelPolicy(reference=reference),
+            deployments=[Deployment(MODEL, DeploymentSpec(provider=name)) for name in order],
             enabled=True,
             interval_s=60,
             fingerprint=lambda _: "",
@@ -162,7 +162,7 @@ class World:
             return
         reference = self.store.references[found.revision, told]
         vectors = made(self.engines[name].function, told)
-        assert not compared(vectors, reference.vectors, min_cosine=0.999).against
+        assert not compare(vectors, reference.vectors, min_cosine=0.999).against
         in_home = found.revision == prober._spaces.home("m")
         assert in_home == (found.state in {"reference", "proven"})
 
@@ -207,7 +207,7 @@ def test_nobody_is_in_a_space_whose_vectors_it_does_not_give(
 
 
 async def proven(prober: Prober, world: World, step: str, name: str, what: Any) -> None:
-    served = Served(MODEL, Deployment(provider=name))
+    served = Deployment(MODEL, DeploymentSpec(provider=name))
     known = prober._known
     was_drifted = served.id in known.drifted
     if step == "prove":
@@ -226,10 +226,10 @@ async def proven(prober: Prober, world: World, step: str, name: str, what: Any) 
 
 def test_local_model() -> None:
     """The model that runs here is the reference of its model, and is never probed."""
-    here, there = (Served(MODEL, Deployment(provider=name)) for name in ("embedway", "one"))
+    here, there = (Deployment(MODEL, DeploymentSpec(provider=name)) for name in ("embedway", "one"))
     engines = {"embedway:m": Fake(), "one": Fake()}
-    spaces = Spaces(
-        policy=lambda _: Policy(reference="one"), deployments=[there, here], enabled=True,
+    spaces = SpaceMemberships(
+        policy=lambda _: ModelPolicy(reference="one"), deployments=[there, here], enabled=True,
         interval_s=60, fingerprint=lambda _: "", now_ms=lambda: 0,
     )  # fmt: skip
     prober = Prober(
@@ -253,9 +253,9 @@ def test_local_model() -> None:
 
 def test_switched_off() -> None:
     """With canaries = false each deployment stays in its own space; a bare id means the first."""
-    deployments = [Served(MODEL, Deployment(provider=name)) for name in NAMES]
-    spaces = Spaces(
-        policy=lambda _: Policy(), deployments=deployments, enabled=False, interval_s=60,
+    deployments = [Deployment(MODEL, DeploymentSpec(provider=name)) for name in NAMES]
+    spaces = SpaceMemberships(
+        policy=lambda _: ModelPolicy(), deployments=deployments, enabled=False, interval_s=60,
         fingerprint=lambda _: "", now_ms=lambda: 0,
     )  # fmt: skip
     found = [spaces.membership(each, None) for each in deployments]
@@ -282,7 +282,7 @@ def proof(**fields: Any) -> Proof:
 
 def test_store(engine: Database) -> None:
     """What is kept comes back bit by bit, one for each space or deployment and input type."""
-    store = SqlSpaces(engine)
+    store = SpaceStore(engine)
     reference = Reference(
         model="m", revision="one", input_type=None, texts="t", vectors=made(RIGHT),
         made_by="one:m", made_ms=3,
@@ -313,7 +313,7 @@ def test_store(engine: Database) -> None:
 
 def test_store_keeps_drift(engine: Database) -> None:
     """That something drifted is forgotten by nobody but who releases it."""
-    store = SqlSpaces(engine)
+    store = SpaceStore(engine)
 
     async def run() -> None:
         drifted = proof(state="drifted")
@@ -331,14 +331,14 @@ def test_store_gone(engine: Database, tmp_path: Path) -> None:
     """A database that is gone is told as that."""
     (tmp_path / "test.db").unlink()
     with pytest.raises(StorageUnavailable):
-        asyncio.run(SqlSpaces(engine).keep_proof(proof()))
+        asyncio.run(SpaceStore(engine).keep_proof(proof()))
 
 
 def test_failed_engine_is_told() -> None:
     """Whatever an engine raises, who waits for a proof is told of a provider's failure."""
 
     class Broken(Fake):
-        async def embed(self, batch: Batch) -> Result:
+        async def embed(self, batch: Batch) -> BatchResult:
             raise ZeroDivisionError
 
     world = World()
@@ -347,7 +347,7 @@ def test_failed_engine_is_told() -> None:
     async def run() -> None:
         prober = world.start(NAMES, None)
         with pytest.raises(ProviderError):
-            await prober.prove(Served(MODEL, Deployment(provider="one")), None)
+            await prober.prove(Deployment(MODEL, DeploymentSpec(provider="one")), None)
 
     asyncio.run(run())
 

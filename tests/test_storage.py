@@ -33,8 +33,8 @@ from sqlalchemy import (
 
 from embedway.core.keys import Key
 from embedway.organization import key_secret
-from embedway.organization.directory import SqlDirectory
-from embedway.organization.keys import Keys, SqlKeys
+from embedway.organization.directory import Directory
+from embedway.organization.keys import KeyBootstrap, KeyStore
 from embedway.storage import database
 from embedway.storage.database import DatabaseError
 from embedway.storage.sqlite import Durability
@@ -72,7 +72,7 @@ def rows(path: Path, query: str) -> list[tuple]:
 
 
 def new_key(name: str) -> Key:
-    return key_secret.issue(name, pepper=b"p" * 32, now_ms=1)[1]
+    return key_secret.issue_key(name, pepper=b"p" * 32, now_ms=1)[1]
 
 
 def test_migrations_make_the_tables(any_database: Engine) -> None:
@@ -150,10 +150,10 @@ def test_restrictions_are_kept(
 ) -> None:
     """A key is read as it was stored, by its digest as in the list; no restriction is NULL."""
     made = msgspec.structs.replace(new_key("a"), models=models, providers=providers)
-    keys = SqlKeys(engine)
+    keys = KeyBootstrap(engine)
     keys.create(made)
     assert keys.all() == [made]
-    assert asyncio.run(SqlDirectory(engine).by_digest(made.digest)).key == made
+    assert asyncio.run(Directory(engine).by_digest(made.digest)).key == made
     with engine.connect() as connection:
         query = "SELECT models IS NULL, providers IS NULL FROM keys"
         stored = connection.exec_driver_sql(query).one()
@@ -246,11 +246,13 @@ def test_the_first_key_is_made_once(tmp_path: Path) -> None:
     """However many start at once, one of them makes the first key, and none after a revocation."""
     engines = [database.connect(tmp_path / "test.db") for _ in range(8)]
     with ThreadPoolExecutor(8) as threads:
-        made = list(threads.map(lambda each: SqlKeys(each).create_first(new_key("first")), engines))
-    keys = SqlKeys(engines[0])
+        made = list(
+            threads.map(lambda each: KeyBootstrap(each).create_first(new_key("first")), engines)
+        )
+    keys = KeyBootstrap(engines[0])
     assert made.count(True) == len(keys.all()) == 1
     with engines[0].begin() as connection:
-        Keys(connection).replace(msgspec.structs.replace(keys.all()[0], revoked_ms=2))
+        KeyStore(connection).replace(msgspec.structs.replace(keys.all()[0], revoked_ms=2))
     assert keys.all()[0].revoked_ms == 2
     assert not keys.create_first(new_key("again"))
     for each in engines:

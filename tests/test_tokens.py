@@ -16,14 +16,14 @@ from sqlalchemy import insert, update
 
 from embedway.auth import exchange
 from embedway.auth.authenticator import Authenticator
-from embedway.auth.exchange import Wanted
-from embedway.auth.tokens import Tokens
+from embedway.auth.exchange import TokenRequest
+from embedway.auth.tokens import GatewayTokens
 from embedway.core import clock
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRequest
 from embedway.core.keys import Caller
 from embedway.core.project import DEFAULT_PROJECT
 from embedway.organization import key_secret
-from embedway.organization.directory import SqlDirectory
+from embedway.organization.directory import Directory
 from embedway.storage import records, tables
 from embedway.storage.store import Store, open_store
 
@@ -39,13 +39,13 @@ class Rig:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.time_ms = NOW_MS
-        self.tokens = Tokens(pepper=store.pepper)
+        self.tokens = GatewayTokens(pepper=store.pepper)
         self.forget()
 
     def forget(self) -> None:
         """Nothing is remembered, as after a moment."""
         self.authenticator = Authenticator(
-            SqlDirectory(self.store.database, availability=self.store.availability),
+            Directory(self.store.database, availability=self.store.availability),
             pepper=self.store.pepper,
             now_ms=lambda: self.time_ms,
             tokens=self.tokens,
@@ -67,9 +67,9 @@ class Rig:
         return asyncio.run(self.authenticator.caller(bearer, on_behalf_of))
 
     def exchanged(self, credential: str, end_user: str = "ada", **more) -> str:
-        wanted = Wanted(audience=AUDIENCE, end_user=end_user, **more)
+        wanted = TokenRequest(audience=AUDIENCE, end_user=end_user, **more)
         caller = self.caller(credential)
-        made = exchange.for_end_user(caller, wanted, tokens=self.tokens, now_ms=self.time_ms)
+        made = exchange.issue_for_end_user(caller, wanted, tokens=self.tokens, now_ms=self.time_ms)
         return made.token
 
     def refusal(self, credential: str, on_behalf_of: bytes | None = None) -> EmbedwayError:
@@ -79,9 +79,9 @@ class Rig:
 
 
 def add_key(store: Store, *scopes: str, **more) -> tuple[str, str]:
-    made, key = key_secret.issue("k", pepper=store.pepper, now_ms=1, scopes=scopes, **more)
+    made, key = key_secret.issue_key("k", pepper=store.pepper, now_ms=1, scopes=scopes, **more)
     with store.database.begin() as connection:
-        connection.execute(insert(tables.keys).values(records.row(key)))
+        connection.execute(insert(tables.keys).values(records.to_row(key)))
     return key.id, made
 
 
@@ -166,13 +166,13 @@ def test_wrong_exchanges(rig: Rig, more: dict, param: str):
 def test_audience(rig: Rig):
     """Tokens are made and accepted for the audiences of the settings alone."""
     _, key = rig.key("embeddings", "tokens")
-    wanted = Wanted(audience="elsewhere", end_user="ada")
+    wanted = TokenRequest(audience="elsewhere", end_user="ada")
     with pytest.raises(InvalidRequest, match='"embedway"'):
-        exchange.for_end_user(rig.caller(key), wanted, tokens=rig.tokens, now_ms=NOW_MS)
-    elsewhere = Tokens(pepper=rig.store.pepper, audiences=["elsewhere"])
-    made = exchange.for_end_user(rig.caller(key), wanted, tokens=elsewhere, now_ms=NOW_MS)
+        exchange.issue_for_end_user(rig.caller(key), wanted, tokens=rig.tokens, now_ms=NOW_MS)
+    elsewhere = GatewayTokens(pepper=rig.store.pepper, audiences=["elsewhere"])
+    made = exchange.issue_for_end_user(rig.caller(key), wanted, tokens=elsewhere, now_ms=NOW_MS)
     assert isinstance(rig.refusal(made.token), InvalidKey)
-    rig.tokens = Tokens(pepper=rig.store.pepper, audiences=["embedway", "elsewhere"])
+    rig.tokens = GatewayTokens(pepper=rig.store.pepper, audiences=["embedway", "elsewhere"])
     rig.forget()
     assert rig.caller(made.token).on_behalf_of == "ada"
 
@@ -182,11 +182,13 @@ def test_who_may_exchange(rig: Rig):
     _, without = rig.key("embeddings", "on_behalf_of", "usage", "keys")
     _, admin = rig.key("admin", project_id=None)
     _, key = rig.key("embeddings", "tokens")
-    wanted = Wanted(audience=AUDIENCE, end_user="ada")
-    client = exchange.for_client(rig.caller(key), tokens=rig.tokens, now_ms=NOW_MS).token
+    wanted = TokenRequest(audience=AUDIENCE, end_user="ada")
+    client = exchange.issue_for_client(rig.caller(key), tokens=rig.tokens, now_ms=NOW_MS).token
     for credential in (without, admin, rig.exchanged(key), client):
         with pytest.raises(Forbidden, match="tokens"):
-            exchange.for_end_user(rig.caller(credential), wanted, tokens=rig.tokens, now_ms=NOW_MS)
+            exchange.issue_for_end_user(
+                rig.caller(credential), wanted, tokens=rig.tokens, now_ms=NOW_MS
+            )
 
 
 def test_token_ends(rig: Rig):
@@ -253,14 +255,14 @@ def test_end_user_is_the_tokens(rig: Rig):
 def test_client_credentials(rig: Rig):
     """Such a token is the key without what makes keys and tokens, and names end users as it may."""
     _, key = rig.key("embeddings", "tokens", "keys", "usage", "on_behalf_of")
-    made = exchange.for_client(rig.caller(key), tokens=rig.tokens, now_ms=NOW_MS)
+    made = exchange.issue_for_client(rig.caller(key), tokens=rig.tokens, now_ms=NOW_MS)
     caller = rig.caller(made.token, b"bob")
     assert caller.scopes == {"embeddings", "usage", "on_behalf_of"}
     assert caller.on_behalf_of == "bob"
     for scopes in (["admin"], ["tokens", "keys"]):
         _, useless = rig.key(*scopes, project_id=None if scopes == ["admin"] else DEFAULT_PROJECT)
         with pytest.raises(Forbidden):
-            exchange.for_client(rig.caller(useless), tokens=rig.tokens, now_ms=NOW_MS)
+            exchange.issue_for_client(rig.caller(useless), tokens=rig.tokens, now_ms=NOW_MS)
 
 
 def test_forged_tokens(rig: Rig):
@@ -269,7 +271,7 @@ def test_forged_tokens(rig: Rig):
     good = rig.exchanged(key)
     head, body, signature = good.split(".")
     header, claims = parts(good)
-    stranger = Tokens(pepper=b"q" * 32)
+    stranger = GatewayTokens(pepper=b"q" * 32)
     more = claims | {"permissions": ["embeddings", "usage", "admin"]}
     forged = [
         stranger.issue(
@@ -423,7 +425,7 @@ def test_wrong_clients_hear_the_same(served: Served):
     told = {"grant_type": "client_credentials"}
     wrong = [
         (id, other),
-        (id, key_secret.generate()),
+        (id, key_secret.generate_secret()),
         ("key_none", key),
         ("é", key),
         (id, "x"),

@@ -15,7 +15,7 @@ from embedway.testing import (
     noisy,
     other_pooling,
     scaled,
-    shortened,
+    shorten_vector,
     space,
     vector_of,
 )
@@ -101,7 +101,7 @@ def test_short_vectors_are_the_start(own: Upstream, change: Change) -> None:
     """Fewer dimensions give the start of the whole vector, brought to length one."""
     own.vectors = change(own.vectors)
     whole, short = embed(own), embed(own, dimensions=256)
-    assert np.array_equal(short, shortened(whole, 256))
+    assert np.array_equal(short, shorten_vector(whole, 256))
     assert np.linalg.norm(short) == pytest.approx(1)
     assert np.array_equal(embed(own, dimensions=WIDTH), whole)
 

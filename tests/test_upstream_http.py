@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedway.core.provider_error import MESSAGES, ProviderError
-from embedway.http.addresses import AddressRefused, check_public
-from embedway.http.call import HttpCall, Reply
-from embedway.http.client import FAILURES, Http
+from embedway.http.addresses import PrivateAddressError, require_public
+from embedway.http.call import HttpCall, HttpReply
+from embedway.http.client import FAILURES, HttpClient
 from embedway.providers import failures, waits
 
 PRIVATE = [
@@ -33,19 +33,19 @@ PUBLIC = ["1.1.1.1", "104.18.7.192", "2606:4700::6812:7c0", "::ffff:1.1.1.1", "6
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses(address: str) -> None:
     """No address of a network of one's own, of a cloud's metadata or of no one is public."""
-    with pytest.raises(AddressRefused, match="not a public address"):
-        check_public(address)
+    with pytest.raises(PrivateAddressError, match="not a public address"):
+        require_public(address)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses(address: str) -> None:
     """Addresses of the internet are, also those written as IPv6."""
-    check_public(address)
+    require_public(address)
 
 
-def send(base_url: str, *, allow_private: bool) -> Reply:
-    async def sent() -> Reply:
-        http = Http(base_url, allow_private=allow_private, max_in_flight=1)
+def send(base_url: str, *, allow_private: bool) -> HttpReply:
+    async def sent() -> HttpReply:
+        http = HttpClient(base_url, allow_private=allow_private, max_in_flight=1)
         try:
             return await http.send(HttpCall(path="/x", body=b"{}"), headers={}, max_bytes=100)
         finally:
@@ -166,8 +166,8 @@ def test_waits_of_anything(after: str, reset: str, message: str) -> None:
 @given(st.integers(300, 599), st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_errors_of_anything(status: int, body: bytes) -> None:
     """Whatever an error reply holds, it becomes a failure that a client can be told."""
-    error = failures.read(Reply(status=status, headers={}, body=body))
-    answer = error.answer(model="m")
+    error = failures.read_error(HttpReply(status=status, headers={}, body=body))
+    answer = error.client_error(model="m")
     assert 400 <= answer.status < 600
     assert answer.status != 500
     assert len(answer.message) < 600
@@ -194,13 +194,13 @@ PLAIN = [
 @pytest.mark.parametrize("message", PLAIN)
 def test_what_looks_like_none(message: str) -> None:
     """Words and figures are quoted as they are."""
-    assert failures.clean(message) == message
+    assert failures.clean_reason(message) == message
 
 
 @pytest.mark.parametrize("message", SECRETS)
 def test_what_looks_like_a_secret(message: str) -> None:
     """What a provider says is quoted without anything that looks like a key, token or account."""
-    quoted = failures.clean(message)
+    quoted = failures.clean_reason(message)
     words = [word.strip(".,;") for word in message.split()]
     secret = [word for word in words if any(map(str.isdigit, word)) or "_" in word or "*" in word]
     assert secret

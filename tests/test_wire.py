@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from embedway.core import money
 from embedway.core.errors import InvalidRequest
-from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, spelled
-from embedway.local.engine import batches
-from embedway.tokenizing.truncate import cut
+from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, normalise_name
+from embedway.local.engine import group_by_length
+from embedway.tokenizing.truncate import truncate_ids
 from embedway.wire import error as wire_error
 from embedway.wire.decode import PROTECTED, decode
-from embedway.wire.encode import SLICE_VALUES, Head, encode
+from embedway.wire.encode import SLICE_VALUES, ResponseHead, encode
 
 steady = settings(derandomize=True, deadline=None, max_examples=200)
 few = settings(
@@ -136,7 +136,7 @@ def test_decode(body: bytes) -> None:
     try:
         request = decode(body)
     except InvalidRequest as error:
-        assert_error(wire_error.body(error))
+        assert_error(wire_error.encode_error(error))
         return
     assert 1 <= len(request.items) <= MAX_ITEMS
     assert len({type(item) for item in request.items}) == 1
@@ -238,7 +238,7 @@ def test_near_names(name: str, ours: str) -> None:
     assert refused.value.param == name
     assert f"Did you mean {ours!r}? " in refused.value.message
     assert "send it inside 'extra_body'" in refused.value.message
-    if spelled(name) not in PROTECTED:
+    if normalise_name(name) not in PROTECTED:
         sent = decode(json.dumps({"input": "a", "extra_body": {name: 1}}).encode())
         assert name in sent.extra_body
 
@@ -326,7 +326,9 @@ def vectors(draw: st.DrawFn) -> np.ndarray:
 @given(vectors())
 def test_encode(sent: np.ndarray) -> None:
     """Both formats carry every bit of every vector, in order, whatever their number."""
-    head = Head(id="embd_1", created=1, model="auto", provider="p", usage={"prompt_tokens": 1})
+    head = ResponseHead(
+        id="embd_1", created=1, model="auto", provider="p", usage={"prompt_tokens": 1}
+    )
     for encoding_format in ("float", "base64"):
         body = json.loads(b"".join(encode(head, sent, encoding_format=encoding_format)))
         data = body.pop("data")
@@ -350,7 +352,7 @@ def test_encode(sent: np.ndarray) -> None:
 def test_cut(limit: int, over: int, drop: str) -> None:
     """A cut item has exactly as many ids as may be: its marks, and one unbroken side between."""
     ids = list(range(limit + over))
-    kept = cut(ids, limit=limit, drop=drop, marked=True)
+    kept = truncate_ids(ids, limit=limit, drop=drop, marked=True)
     assert len(kept) == limit
     assert (kept[0], kept[-1]) == (ids[0], ids[-1])
     inner = ids[1:-1]
@@ -365,7 +367,7 @@ def test_batches(lengths: list[int], max_tokens: int, step: int) -> None:
     def whole(rows: int) -> int:
         return rows // step * step or rows
 
-    made = list(batches(lengths, max_tokens=max_tokens, whole=whole))
+    made = list(group_by_length(lengths, max_tokens=max_tokens, whole=whole))
     positions = [position for batch in made for position in batch]
     assert sorted(positions) == list(range(len(lengths)))
     ordered = [lengths[position] for position in positions]
@@ -397,7 +399,7 @@ def test_cost(few: int, many: int, low: Decimal, high: Decimal) -> None:
 @given(amounts, amounts)
 def test_dollars(one: int, other: int) -> None:
     """Dollars are printed in full, without an exponent, and their sums are exact."""
-    assert set(money.as_usd(one)) <= set("0123456789.")
-    assert Fraction(money.as_usd(one)) == Fraction(one, 10**9)
-    total = Fraction(money.as_usd(one)) + Fraction(money.as_usd(other))
-    assert Fraction(money.as_usd(one + other)) == total
+    assert set(money.format_usd(one)) <= set("0123456789.")
+    assert Fraction(money.format_usd(one)) == Fraction(one, 10**9)
+    total = Fraction(money.format_usd(one)) + Fraction(money.format_usd(other))
+    assert Fraction(money.format_usd(one + other)) == total

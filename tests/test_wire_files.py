@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 from msgspec import UNSET, UnsetType
 
-from embedway.catalog.catalog import packaged
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import Deployment, Model
-from embedway.core.batch import Abilities, Batch, Items
+from embedway.catalog.catalog import read_packaged
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import DeploymentSpec, Model
+from embedway.core.batch import Batch, EngineAbilities, Items
 from embedway.core.errors import InvalidRequest
-from embedway.core.provider_error import Billed, Kind, ProviderError
+from embedway.core.provider_error import Billable, FailureKind, ProviderError
 from embedway.core.request import InputType, Truncate
-from embedway.http.call import Reply
+from embedway.http.call import HttpReply
 from embedway.providers.adapter import Adapter
 from embedway.providers.registry import ROWS
 
@@ -35,7 +35,7 @@ BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{16})*[A-Za-z0-9+/]{11}=")
 FOLDER = Path(__file__).parent / "wire"
 FILES = sorted(FOLDER.glob("*/*.json"))
 
-REFUSALS: dict[str, set[Kind]] = {
+REFUSALS: dict[str, set[FailureKind]] = {
     "too_long": {"item_too_long"},
     "too_many_items": {"batch_too_large"},
     "bad_key": {"credentials"},
@@ -142,8 +142,8 @@ class Result(Strict):
 class Failure(Strict):
     """Likewise, of a failure; only what is given is compared."""
 
-    kind: Kind | UnsetType = UNSET
-    billed: Billed | UnsetType = UNSET
+    kind: FailureKind | UnsetType = UNSET
+    billed: Billable | UnsetType = UNSET
     retry_after_s: float | UnsetType | None = UNSET
     item: int | UnsetType | None = UNSET
     of_tokens: bool | UnsetType = UNSET
@@ -179,23 +179,23 @@ def adapter_of(path: Path, case: Case) -> Adapter:
     return made(row, {**row.defaults, **case.variables})
 
 
-def served_of(kind: str, name: str) -> Served:
+def served_of(kind: str, name: str) -> Deployment:
     """The deployment that the catalog has of this name at this kind of provider, or a new one."""
     known = (
-        Served(model, each)
-        for model in packaged()
+        Deployment(model, each)
+        for model in read_packaged()
         for each in model.deployments
         if each.provider == kind
     )
-    plain = Served(Model(id=name), Deployment(provider=kind))
-    return next((each for each in known if each.name == name), plain)
+    plain = Deployment(Model(id=name), DeploymentSpec(provider=kind))
+    return next((each for each in known if each.upstream_name == name), plain)
 
 
 def batch_of(path: Path, asked: Asked) -> Batch:
     """What the gateway makes of a request for this deployment."""
     served = served_of(path.parent.name, asked.model)
     words = ROWS[path.parent.name].fields.input_types
-    abilities = Abilities(token_ids=True, input_types=frozenset(words))
+    abilities = EngineAbilities(token_ids=True, input_types=frozenset(words))
     told = served.effective_input_type(asked.input_type, abilities)
     prompt = served.prompt(told)
     items = [prompt + each if isinstance(each, str) else each for each in asked.input]
@@ -206,14 +206,14 @@ def batch_of(path: Path, asked: Asked) -> Batch:
         tokens=[1] * len(asked.input),
         dimensions=asked.dimensions,
         input_type=served.forwarded(told),
-        input_types=served.deployment.input_types,
+        input_types=served.spec.input_types,
         truncate=asked.truncate,
         user=asked.user,
-        extra={**served.deployment.parameters, **asked.extra_body},
+        extra={**served.spec.parameters, **asked.extra_body},
     )
 
 
-def failure(adapter: Adapter, reply: Reply, batch: Batch) -> ProviderError:
+def failure(adapter: Adapter, reply: HttpReply, batch: Batch) -> ProviderError:
     if not reply.ok:
         return adapter.error(reply)
     with pytest.raises(ProviderError) as caught:
@@ -245,7 +245,7 @@ def test_file(path: Path) -> None:
     text = case.reply.text
     body = msgspec.json.encode(case.reply.body) if text is UNSET else text.encode()
     headers = {name.lower(): value for name, value in case.reply.headers.items()}
-    reply = Reply(status=case.reply.status, headers=headers, body=body)
+    reply = HttpReply(status=case.reply.status, headers=headers, body=body)
     if case.error is not None:
         error = failure(adapter, reply, batch)
         expected = msgspec.structs.asdict(case.error)
@@ -326,7 +326,7 @@ def test_base64_and_numbers(name: str) -> None:
     for adapter, batch, reply, result in files:
         body = msgspec.json.encode(numbers(reply.body))
         headers = {each.lower(): value for each, value in reply.headers.items()}
-        answer = adapter.decode(Reply(status=200, headers=headers, body=body), batch)
+        answer = adapter.decode(HttpReply(status=200, headers=headers, body=body), batch)
         assert answer.vectors.tolist() == result.vectors
 
 
@@ -336,7 +336,7 @@ def test_a_broken_body(name: str) -> None:
     adapter, batch, reply, _ = batches(name)[0]
     body = msgspec.json.encode(reply.body)
     for end in range(len(body)):
-        error = failure(adapter, Reply(status=200, headers={}, body=body[:end]), batch)
+        error = failure(adapter, HttpReply(status=200, headers={}, body=body[:end]), batch)
         assert (error.kind, error.billed) == ("malformed", "yes")
 
 

@@ -4,12 +4,12 @@ from collections.abc import Collection, Sequence
 
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.subject import Subject
-from embedway.core.usage import UsageLine
-from embedway.ledger.ledger import SqlLedger
+from embedway.core.usage import UsageRecord
+from embedway.ledger.ledger import Ledger
 
 
 async def write(
-    ledger: SqlLedger, records: Sequence[UsageLine], *, held: Collection[Subject] = ()
+    ledger: Ledger, records: Sequence[UsageRecord], *, held: Collection[Subject] = ()
 ) -> None:
     """Return once they are committed; raise what a client would be answered otherwise."""
     outcome = await ledger.append(records, holders=held)

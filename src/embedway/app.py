@@ -13,64 +13,64 @@ from starlette.applications import Starlette
 
 from embedway.admin import control
 from embedway.admin import tokens as token_routes
-from embedway.admin.control import Organization
+from embedway.admin.control import ControlPlaneServices
 from embedway.api.admission import Admission
 from embedway.api.asgi import Application, Receive, Scope, Send
 from embedway.api.body_gate import BodyGate
 from embedway.api.connection import BodyLimits
 from embedway.api.cors import Cors
-from embedway.api.embeddings import DOORS, EmbeddingsEndpoint
+from embedway.api.embeddings import PATHS, EmbeddingsEndpoint
 from embedway.auth.authenticator import Authenticator
-from embedway.auth.issuers import Issuers
-from embedway.auth.tokens import Tokens
-from embedway.budgets.enforcer import Budgets
-from embedway.budgets.hold_store import SqlHolds
+from embedway.auth.issuers import IssuerRegistry
+from embedway.auth.tokens import GatewayTokens
+from embedway.budgets.enforcer import BudgetEnforcer
+from embedway.budgets.hold_store import HoldStore
 from embedway.catalog.catalog import LOCAL, Catalog
-from embedway.catalog.lifetimes import Lifetimes
-from embedway.concurrency.ttl_cache import Lookups
+from embedway.catalog.lifetimes import ModelLifetimes
+from embedway.concurrency.ttl_cache import TTLCache
 from embedway.config import settings as config
 from embedway.config.catalogs import in_use
 from embedway.config.engines import load_engine, open_providers
-from embedway.config.issuers import hosts_of, issuers_of
-from embedway.config.models import catalog_of
-from embedway.config.providers import enabled
+from embedway.config.issuers import private_issuer_hosts, read_issuers
+from embedway.config.models import build_catalog
+from embedway.config.providers import enabled_providers
 from embedway.config.settings import Settings
-from embedway.config.spaces import spaces_of
-from embedway.config.stores import revealed, store_of
+from embedway.config.spaces import build_memberships
+from embedway.config.stores import open_configured_store, reveal
 from embedway.core import clock, ids
-from embedway.core.errors import EmbedwayError, Overloaded
-from embedway.core.keys import Held
-from embedway.core.usage import UsageLine
-from embedway.health.health import Healths
-from embedway.http.fetch import fetch
-from embedway.ledger.ledger import SqlLedger
-from embedway.ledger.refusals import SqlRefusals
-from embedway.ledger.reports import SqlUsage
+from embedway.core.errors import EmbedwayError, ServiceOverloaded
+from embedway.core.keys import KeyContext
+from embedway.core.usage import UsageRecord
+from embedway.health.health import HealthRegistry
+from embedway.http.fetch import fetch_document
+from embedway.ledger.ledger import Ledger
+from embedway.ledger.refusals import RefusalStore
+from embedway.ledger.reports import UsageReports
 from embedway.local.engine import LocalEngine
-from embedway.metering.account import Accounts
+from embedway.metering.account import AccountFinder
 from embedway.metering.meter import Meter
 from embedway.observe import events, logs, streams
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
-from embedway.organization.directory import SqlDirectory
-from embedway.organization.service import Acts
+from embedway.organization.directory import Directory
+from embedway.organization.service import AdminService
 from embedway.pipeline.embed import Embedder
 from embedway.providers import local_servers
-from embedway.providers.provider_config import Declared
-from embedway.ratelimits.limiter import Limiter
-from embedway.ratelimits.memory import MemoryLimiter
-from embedway.ratelimits.shared import SharedLimiter
-from embedway.routing.model_listing import Cards
+from embedway.providers.provider_config import ProviderConfig
+from embedway.ratelimits.limiter import RateLimiter
+from embedway.ratelimits.memory import MemoryRateLimiter
+from embedway.ratelimits.shared import SharedRateLimiter
+from embedway.routing.model_listing import ModelListing
 from embedway.routing.router import Router
 from embedway.sending.engine import Engine, EngineRegistry
 from embedway.sending.outcome import CallEvents
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
-from embedway.spaces.membership import Spaces
+from embedway.spaces.membership import SpaceMemberships
 from embedway.spaces.prober import Prober
-from embedway.spaces.store import SqlSpaces
+from embedway.spaces.store import SpaceStore
 from embedway.storage.store import Store
-from embedway.tokenizing.cl100k import Cl100k
+from embedway.tokenizing.cl100k import Cl100kTokenizer
 
 _log = structlog.get_logger("embedway.app")
 
@@ -83,21 +83,21 @@ class Gateway(msgspec.Struct, frozen=True):
     admission: Admission
     catalog: Catalog
     """What can be asked for, and of whom."""
-    providers: Sequence[Declared]
+    providers: Sequence[ProviderConfig]
     embedder: Embedder
-    cards: Cards
-    spaces: Spaces
+    cards: ModelListing
+    spaces: SpaceMemberships
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        plane = self.data_plane if scope["path"] in DOORS else self.control_plane
+        plane = self.data_plane if scope["path"] in PATHS else self.control_plane
         await plane(scope, receive, send)
 
 
 @asynccontextmanager
-async def running(
+async def open_gateway(
     settings: Settings,
-    providers: Sequence[Declared] = (),
+    providers: Sequence[ProviderConfig] = (),
     *,
     now_ms: Callable[[], int] = clock.now_ms,
     now_s: Callable[[], float] = time.monotonic,
@@ -113,25 +113,25 @@ async def running(
         dropped_lines: Tells how many log lines could not be written so far.
     """
     metrics = Metrics()
-    providers = await local_servers.with_models(
+    providers = await local_servers.add_local_models(
         providers, settings.port, known=settings.providers, find_others=settings.local_servers
     )
     remote = dict(open_providers(providers))
     providers = [each for each in providers if each.name in remote]
-    models = catalog_of(settings, providers)
+    models = build_catalog(settings, providers)
     async with AsyncExitStack() as parts:
         for each in remote.values():
             parts.push_async_callback(each.aclose)
-        store = await asyncio.to_thread(store_of, settings, create=True)
+        store = await asyncio.to_thread(open_configured_store, settings, create=True)
         parts.callback(store.database.dispose)
-        process = ids.new("proc")
-        ledger = SqlLedger(store.database, process=process, availability=store.availability)
+        process = ids.new_id("proc")
+        ledger = Ledger(store.database, process=process, availability=store.availability)
         parts.callback(ledger.close)
         refusals = _refusals(store, parts, now_ms=now_ms)
-        cl100k = Cl100k()
+        cl100k = Cl100kTokenizer()
         parts.callback(cl100k.close)
         engines: dict[str, LocalEngine] = {}
-        for model in models.local():
+        for model in models.local_models():
             on_batch = metrics.batch_items.labels(model.id).observe
             engine = await asyncio.to_thread(load_engine, model, settings, on_batch=on_batch)
             parts.callback(engine.close)
@@ -143,13 +143,15 @@ async def running(
             **remote,
         }
         parts.callback(all_engines.clear)
-        spaces, lifetimes = spaces_of(settings, models, providers, now_ms=now_ms)
-        healths = Healths(now_s=now_s, on_ejected=partial(events.log_ejection, metrics))
-        holds = SqlHolds(
+        spaces, lifetimes = build_memberships(settings, models, providers, now_ms=now_ms)
+        healths = HealthRegistry(now_s=now_s, on_ejected=partial(events.log_ejection, metrics))
+        holds = HoldStore(
             store.database, process=process, now_ms=now_ms, availability=store.availability
         )
         parts.callback(holds.close)
-        budgets = Budgets(holds, now_ms=now_ms, on_alert=partial(events.log_budget_alert, metrics))
+        budgets = BudgetEnforcer(
+            holds, now_ms=now_ms, on_alert=partial(events.log_budget_alert, metrics)
+        )
         parts.push_async_callback(budgets.aclose)
         sender = Sender(
             EngineRegistry(all_engines),
@@ -164,7 +166,7 @@ async def running(
         prober = Prober(
             spaces=spaces,
             sender=sender,
-            store=SqlSpaces(store.database, availability=store.availability),
+            store=SpaceStore(store.database, availability=store.availability),
             on_event=partial(events.log_space_event, metrics),
             record=partial(_record_probe, ledger),
         )
@@ -184,7 +186,7 @@ async def running(
             prober=prober,
             sender=sender,
             meter=Meter(
-                accounts=Accounts(SqlDirectory(store.database, availability=store.availability)),
+                accounts=AccountFinder(Directory(store.database, availability=store.availability)),
                 limiter=await _limiter(settings, metrics, parts, now_s=now_s),
                 budgets=budgets,
             ),
@@ -193,7 +195,7 @@ async def running(
             now_ms=now_ms,
         )
         parts.push_async_callback(embedder.aclose)
-        cards = Cards(
+        cards = ModelListing(
             catalog=models,
             lifetimes=lifetimes,
             spaces=spaces,
@@ -201,23 +203,25 @@ async def running(
             alive=lambda served: served.provider != LOCAL or engines[served.model.id].alive,
             limits=sender.engines.limits,
         )
-        declared = issuers_of(settings)
-        issuers = Issuers(
-            declared, fetch=partial(fetch, private_hosts=hosts_of(declared)), now_s=now_s
+        declared = read_issuers(settings)
+        issuers = IssuerRegistry(
+            declared,
+            fetch=partial(fetch_document, private_hosts=private_issuer_hosts(declared)),
+            now_s=now_s,
         )
         parts.push_async_callback(issuers.aclose)
-        tokens = Tokens(pepper=store.pepper, audiences=settings.token_audiences)
+        tokens = GatewayTokens(pepper=store.pepper, audiences=settings.token_audiences)
         authenticator = Authenticator(
-            SqlDirectory(store.database, availability=store.availability),
+            Directory(store.database, availability=store.availability),
             pepper=store.pepper,
             now_ms=now_ms,
             tokens=tokens,
             issuers=issuers,
         )
-        organization = Organization(
-            acts=Acts(store.database, pepper=store.pepper, now_ms=now_ms),
+        organization = ControlPlaneServices(
+            acts=AdminService(store.database, pepper=store.pepper, now_ms=now_ms),
             tokens=tokens,
-            sums=SqlUsage(store.database),
+            sums=UsageReports(store.database),
             now_ms=now_ms,
         )
         admission = Admission(
@@ -235,7 +239,7 @@ async def running(
                 max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
             ),
         )
-        control_plane = control.create(
+        control_plane = control.create_control_plane(
             cards=cards,
             organization=organization,
             authenticator=authenticator,
@@ -245,12 +249,10 @@ async def running(
                 admission,
                 ledger,
                 engines,
-                keys=Lookups(
-                    SqlDirectory(store.database, availability=store.availability).by_digest
-                ),
-                commits=Lookups(lambda _: ledger.try_commit()),
+                keys=TTLCache(Directory(store.database, availability=store.availability).by_digest),
+                commits=TTLCache(lambda _: ledger.try_commit()),
             ),
-            doors=DOORS,
+            doors=PATHS,
         )
         yield Gateway(
             _for_browsers(embeddings, settings),
@@ -284,15 +286,15 @@ def create() -> Application:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        loaded = config.load()
+        loaded = config.load_settings()
         settings = loaded.settings
         used = in_use(settings)
         dropped_lines = streams.write_in_background()
-        logs.configure(format=settings.log_format, level=settings.log_level, for_good=True)
+        logs.configure_logs(format=settings.log_format, level=settings.log_level, for_good=True)
         if used.problem:
             _log.warning("catalog not used", reason=used.problem)
-        async with running(
-            settings, enabled(loaded, used=used), dropped_lines=dropped_lines
+        async with open_gateway(
+            settings, enabled_providers(loaded, used=used), dropped_lines=dropped_lines
         ) as gateway:
             gateways.append(gateway)
             yield
@@ -308,16 +310,16 @@ def create() -> Application:
 
 async def _check_ready(
     admission: Admission,
-    ledger: SqlLedger,
+    ledger: Ledger,
     engines: dict[str, LocalEngine],
     *,
-    keys: Lookups[bytes, Held | None],
-    commits: Lookups[bytes, None],
+    keys: TTLCache[bytes, KeyContext | None],
+    commits: TTLCache[bytes, None],
 ) -> None:
     if admission.draining:
-        raise Overloaded("This gateway is stopping. Send requests elsewhere.")
+        raise ServiceOverloaded("This gateway is stopping. Send requests elsewhere.")
     if not (ledger.alive and all(engine.alive for engine in engines.values())):
-        raise Overloaded("A worker has died. Restart this gateway.")
+        raise ServiceOverloaded("A worker has died. Restart this gateway.")
     await keys.get(b"")
     if ledger.failing:  # with no requests, nothing else shows that the database is back
         await commits.get(b"")
@@ -325,14 +327,14 @@ async def _check_ready(
 
 async def _limiter(
     settings: Settings, metrics: Metrics, parts: AsyncExitStack, *, now_s: Callable[[], float]
-) -> Limiter:
+) -> RateLimiter:
     """Counts with the other replicas where Redis is set, else alone."""
-    url = revealed(settings.redis_url)
+    url = reveal(settings.redis_url)
     if url is None:
-        return MemoryLimiter(now_ms=lambda: int(now_s() * 1000))
+        return MemoryRateLimiter(now_ms=lambda: int(now_s() * 1000))
     from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
 
-    limiter = SharedLimiter(RedisCounts(url), now_s=now_s, on_away=events.log_limits_sharing)
+    limiter = SharedRateLimiter(RedisCounts(url), now_s=now_s, on_away=events.log_limits_sharing)
     parts.push_async_callback(limiter.aclose)
     metrics.gauge(
         "embedway_limits_shared",
@@ -345,14 +347,14 @@ async def _limiter(
 
 
 def _refusals(store: Store, parts: AsyncExitStack, *, now_ms: Callable[[], int]) -> RefusalCounts:
-    sums = SqlRefusals(store.database, availability=store.availability)
+    sums = RefusalStore(store.database, availability=store.availability)
     parts.callback(sums.close)
     counts = RefusalCounts(sums, now_ms=now_ms)
     parts.push_async_callback(counts.aclose)
     return counts
 
 
-async def _record_probe(ledger: SqlLedger, line: UsageLine) -> None:
+async def _record_probe(ledger: Ledger, line: UsageRecord) -> None:
     # What it found out stands, recorded or not.
     with suppress(EmbedwayError):
         await ledger.append([line])
@@ -361,10 +363,10 @@ async def _record_probe(ledger: SqlLedger, line: UsageLine) -> None:
 def _add_gauges(
     metrics: Metrics,
     admission: Admission,
-    ledger: SqlLedger,
+    ledger: Ledger,
     engines: dict[str, LocalEngine],
-    spaces: Spaces,
-    lifetimes: Lifetimes,
+    spaces: SpaceMemberships,
+    lifetimes: ModelLifetimes,
     dropped_lines: Callable[[], int],
 ) -> None:
     metrics.count(

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from embedway.core.budget import MAX_NANO_USD, BudgetPer, BudgetState
-from embedway.core.limit import MAX_AMOUNT, Limit, Of, Per
+from embedway.core.budget import MAX_NANO_USD, BudgetPer, BudgetSpending
+from embedway.core.limit import MAX_AMOUNT, Limit, LimitPeriod, LimitUnit
 from embedway.organization.budget_changes import BudgetChange
 from embedway.organization.public_fields import public_spending
 from embedway.organization.rules import MAX_ALERTS, MAX_BUDGETS, MAX_LIMITS, MAX_NAMES
@@ -20,7 +20,7 @@ MAX_USD = MAX_NANO_USD // 10**9
 _USD = re.compile(r"[0-9]{1,10}(\.[0-9]{1,9})?")
 
 
-class Body(BaseModel):
+class StrictBody(BaseModel):
     """What a request sends: exactly these fields, of exactly these types."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -60,15 +60,15 @@ def _form(example: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-class WireLimit(Body):
+class LimitBody(StrictBody):
     """At most so many in any stretch of that length."""
 
-    of: Of
+    of: LimitUnit
     amount: Annotated[int, Field(ge=1, le=MAX_AMOUNT)]
-    per: Per
+    per: LimitPeriod
 
 
-class WireBudget(Body):
+class BudgetBody(StrictBody):
     """At most so much in a calendar window, in UTC; weeks begin on Monday, `total` never ends."""
 
     amount_usd: Usd = Field(
@@ -89,16 +89,16 @@ class WireBudget(Body):
 
 _LIMIT_FORM = _form('{"of": "requests", "amount": 600, "per": "minute"}')
 _BUDGET_FORM = _form('{"amount_usd": 25.5, "per": "month", "alerts": [80]}')
-Limits = Annotated[list[Annotated[WireLimit, _LIMIT_FORM]], Field(max_length=MAX_LIMITS)]
-Budgets = Annotated[list[Annotated[WireBudget, _BUDGET_FORM]], Field(max_length=MAX_BUDGETS)]
+Limits = Annotated[list[Annotated[LimitBody, _LIMIT_FORM]], Field(max_length=MAX_LIMITS)]
+Budgets = Annotated[list[Annotated[BudgetBody, _BUDGET_FORM]], Field(max_length=MAX_BUDGETS)]
 
 
 class LimitCard(BaseModel):
     """A limit, as it is answered."""
 
-    of: Of
+    of: LimitUnit
     amount: int
-    per: Per
+    per: LimitPeriod
 
 
 class BudgetCard(BaseModel):
@@ -121,16 +121,16 @@ class SpendingCard(BaseModel):
     """When the budget begins anew, in Unix seconds; null for never."""
 
 
-def spending_cards(states: Iterable[BudgetState]) -> list[SpendingCard]:
+def spending_cards(states: Iterable[BudgetSpending]) -> list[SpendingCard]:
     """What is spent and left of budgets, as it is answered."""
     return [SpendingCard(**each) for each in public_spending(states)]
 
 
 def _inside(value: Any) -> Any:
     match value:
-        case WireLimit():
+        case LimitBody():
             return Limit(of=value.of, amount=value.amount, per=value.per)
-        case WireBudget():
+        case BudgetBody():
             sent = value.model_fields_set
             return BudgetChange(
                 per=value.per,

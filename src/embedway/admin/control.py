@@ -19,28 +19,28 @@ from embedway.admin import organization as routes_of
 from embedway.admin.sent_once import sent_once
 from embedway.auth import rights
 from embedway.auth.authenticator import Authenticator
-from embedway.auth.tokens import Tokens
+from embedway.auth.tokens import GatewayTokens
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Caller
-from embedway.ledger.reports import SqlUsage
+from embedway.ledger.reports import UsageReports
 from embedway.observe.metrics import Metrics
-from embedway.organization.service import Acts
-from embedway.routing.model_listing import Cards
+from embedway.organization.service import AdminService
+from embedway.routing.model_listing import ModelListing
 
 
-class Organization(msgspec.Struct, frozen=True, kw_only=True):
+class ControlPlaneServices(msgspec.Struct, frozen=True, kw_only=True):
     """What the routes of keys, tokens and usage work on."""
 
-    acts: Acts
-    tokens: Tokens
-    sums: SqlUsage
+    acts: AdminService
+    tokens: GatewayTokens
+    sums: UsageReports
     now_ms: Callable[[], int]
 
 
-def create(
+def create_control_plane(
     *,
-    cards: Cards,
-    organization: Organization,
+    cards: ModelListing,
+    organization: ControlPlaneServices,
     authenticator: Authenticator,
     metrics: Metrics,
     check_ready: Callable[[], Awaitable[None]],
@@ -59,7 +59,7 @@ def create(
         )
 
     def reader(caller: Annotated[Caller, Depends(caller)]) -> Caller:
-        rights.require(caller, "embeddings", "usage", "keys", "admin")
+        rights.require_scope(caller, "embeddings", "usage", "keys", "admin")
         return caller
 
     app = FastAPI(
@@ -78,7 +78,7 @@ def create(
         models.router(cards, caller=Depends(reader)),
         health.router(check_ready=check_ready, metrics=metrics),
         tokens.router(authenticator, tokens=organization.tokens, now_ms=now_ms, caller=anyone),
-        routes_of.router(organization.acts, caller=anyone, now_ms=now_ms),
+        routes_of.organization_router(organization.acts, caller=anyone, now_ms=now_ms),
         usage.router(organization.sums, caller=anyone, now_ms=now_ms),
     ):
         app.include_router(routes)

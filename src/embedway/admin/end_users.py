@@ -10,27 +10,27 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from embedway.admin.amounts import (
-    Body,
     BudgetCard,
     Budgets,
     LimitCard,
     Limits,
     SpendingCard,
+    StrictBody,
     spending_cards,
 )
-from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
+from embedway.admin.paging import After, DeletionReceipt, Limit, ListEntry, ListPage, list_page
 from embedway.core.page import Page
 from embedway.core.project import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
 from embedway.organization.actors import Actor
 from embedway.organization.public_fields import public
-from embedway.organization.service import Acts
+from embedway.organization.service import AdminService
 from embedway.storage import records
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTION_CHARACTERS)]
 
 
-class EndUserCard(Card):
+class EndUserCard(ListEntry):
     """An end user; null for limits or budgets means those of the project."""
 
     object: Literal["organization.project.end_user"] = "organization.project.end_user"
@@ -45,7 +45,7 @@ class EndUserCard(Card):
     """What is spent and left of its budgets, or of those that the project has for each."""
 
 
-class EndUserChanges(Body):
+class EndUserChanges(StrictBody):
     """What is to change; what is left out stays."""
 
     blocked: Annotated[bool, Field(description="Whether its requests are refused.")] = False
@@ -65,7 +65,7 @@ class NewEndUser(EndUserChanges):
     id: Id
 
 
-def router(acts: Acts, *, actor: Actor) -> APIRouter:
+def router(acts: AdminService, *, actor: Actor) -> APIRouter:
     """The routes; `actor` is the dependency that says who asks."""
     routes = APIRouter(
         prefix="/v1/organization/projects/{project_id}/end_users", tags=["end users"]
@@ -74,9 +74,9 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
     def told(user: EndUser) -> EndUserCard:
         more = {
             "blocked": user.blocked_ms is not None,
-            "spending": spending_cards(acts.spending(user)),
+            "spending": spending_cards(acts.budget_spending(user)),
         }
-        return EndUserCard.model_validate(public(records.row(user)) | more)
+        return EndUserCard.model_validate(public(records.to_row(user)) | more)
 
     @routes.get("")
     def list_end_users(
@@ -85,7 +85,7 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
         after: After = None,
         id: Annotated[str | None, Query(description="This one alone.")] = None,
         actor: Actor = actor,
-    ) -> ListOf[EndUserCard]:
+    ) -> ListPage[EndUserCard]:
         """The end users of a project that have a record, by their ids. Needs an admin key.
 
         With `id` it is that one, whether it has a record or not.
@@ -94,7 +94,7 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
             page = acts.end_users(actor, project_id, after=after, limit=limit)
         else:
             page = Page((acts.end_user(actor, project_id, id),), more=False)
-        return listed(page, told)
+        return list_page(page, told)
 
     @routes.post("")
     def set_end_user(project_id: str, body: NewEndUser, actor: Actor = actor) -> EndUserCard:
@@ -115,9 +115,9 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
         return told(acts.set_end_user(actor, project_id, end_user_id, body.sent()))
 
     @routes.delete("/{end_user_id:path}")
-    def remove_end_user(project_id: str, end_user_id: str, actor: Actor = actor) -> Deleted:
+    def remove_end_user(project_id: str, end_user_id: str, actor: Actor = actor) -> DeletionReceipt:
         """Remove the record: the end user is as all others. Its usage is kept."""
         acts.remove_end_user(actor, project_id, end_user_id)
-        return Deleted(id=end_user_id, object="organization.project.end_user.deleted")
+        return DeletionReceipt(id=end_user_id, object="organization.project.end_user.deleted")
 
     return routes

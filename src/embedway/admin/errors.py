@@ -20,7 +20,7 @@ from embedway.core.errors import (
     MethodNotAllowed,
     NotFound,
     StorageUnavailable,
-    shown,
+    quote_value,
 )
 from embedway.wire import error as wire_error
 
@@ -47,7 +47,7 @@ def install(app: FastAPI) -> None:
 
 def _response(error: EmbedwayError) -> Response:
     return Response(
-        wire_error.body(error),
+        wire_error.encode_error(error),
         status_code=error.status,
         headers=dict(error.headers),
         media_type="application/json",
@@ -59,7 +59,7 @@ def _ours(_: Request, error: Any) -> Response:
 
 
 def _invalid(_: Request, error: Any) -> Response:
-    return _response(refusal(error.errors()[0]))
+    return _response(validation_error(error.errors()[0]))
 
 
 def read_json(body: bytes, model: type[Model]) -> Model:
@@ -74,7 +74,7 @@ def read_json(body: bytes, model: type[Model]) -> Model:
         raise RequestValidationError(error.errors()) from None
 
 
-def refusal(wrong: Mapping[str, Any]) -> InvalidRequest:
+def validation_error(wrong: Mapping[str, Any]) -> InvalidRequest:
     """What the client is told of one thing that is wrong with a request.
 
     A value is repeated only if it is short, plain, and neither is a secret nor could be one.
@@ -119,7 +119,7 @@ def _value(name: str, value: object) -> str:
             return "not possible"
         # An answer is UTF-8, which lone surrogates are not.
         value = value.encode(errors="replace").decode()
-    return shown(value) if isinstance(value, str | int | float | None) else "not possible"
+    return quote_value(value) if isinstance(value, str | int | float | None) else "not possible"
 
 
 def _routing(request: Request, error: Any) -> Response:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from embedway.observe.metrics import Metrics
 
 
-class Status(BaseModel):
+class LivenessStatus(BaseModel):
     """The answer of a health check that passes."""
 
     status: str
@@ -20,16 +20,16 @@ def router(*, check_ready: Callable[[], Awaitable[None]], metrics: Metrics) -> A
 
     @routes.head("/livez", include_in_schema=False)
     @routes.get("/livez")
-    async def live() -> Status:
+    async def live() -> LivenessStatus:
         """200 as long as the event loop turns."""
-        return Status(status="alive")
+        return LivenessStatus(status="alive")
 
     @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz")
-    async def ready() -> Status:
+    async def ready() -> LivenessStatus:
         """200 if requests can be answered; 503 while starting, draining or without a database."""
         await check_ready()
-        return Status(status="ready")
+        return LivenessStatus(status="ready")
 
     @routes.get("/metrics", response_class=Response)
     async def exposition() -> Response:

@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 
 from embedway.admin.amounts import (
     EMPTY_FOR_NULL,
-    Body,
     BudgetCard,
     Budgets,
     LimitCard,
@@ -20,15 +19,16 @@ from embedway.admin.amounts import (
     Name,
     Names,
     SpendingCard,
+    StrictBody,
     spending_cards,
 )
-from embedway.admin.paging import After, Card, Deleted, Limit, ListOf, listed
+from embedway.admin.paging import After, DeletionReceipt, Limit, ListEntry, ListPage, list_page
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Key, Scope
 from embedway.organization.actors import Actor
 from embedway.organization.public_fields import public
 from embedway.organization.rules import MAX_GRACE_S
-from embedway.organization.service import Acts
+from embedway.organization.service import AdminService
 from embedway.storage import records
 
 MAX_LIFE_S = 36_500 * 86_400
@@ -36,7 +36,7 @@ MAX_TIME_S = 10**11
 USUAL_GRACE_S = 86_400
 
 
-class ServiceAccount(BaseModel):
+class KeyServiceAccount(BaseModel):
     """Whose a key is: every key is a service account of its own."""
 
     id: str
@@ -49,10 +49,10 @@ class ProjectOwner(BaseModel):
     """Whose a project's key is."""
 
     type: Literal["service_account"] = "service_account"
-    service_account: ServiceAccount
+    service_account: KeyServiceAccount
 
 
-class KeyCard(Card):
+class KeyCard(ListEntry):
     """A key of a project."""
 
     object: Literal["organization.project.api_key"] = "organization.project.api_key"
@@ -91,7 +91,7 @@ class AdminOwner(BaseModel):
     role: Literal["owner"] = "owner"
 
 
-class AdminKeyCard(Card):
+class AdminKeyCard(ListEntry):
     """An admin key."""
 
     object: Literal["organization.admin_api_key"] = "organization.admin_api_key"
@@ -122,7 +122,7 @@ ExpiresAt = Annotated[
 ]
 
 
-class _Expiring(Body):
+class _Expiring(StrictBody):
     expires_in_seconds: ExpiresIn = None
     expires_at: ExpiresAt = None
 
@@ -141,7 +141,7 @@ class _Expiring(Body):
         return sent
 
 
-class _Fields(_Expiring):
+class _KeyFields(_Expiring):
     models: Annotated[
         Names | None, Field(description="The only names of models it may use; null for any.")
     ] = None
@@ -158,7 +158,7 @@ class _Fields(_Expiring):
     ] = None
 
 
-class NewKey(_Fields):
+class NewKey(_KeyFields):
     """A key to be made."""
 
     name: Name
@@ -170,14 +170,14 @@ class NewKey(_Fields):
     )
 
 
-class KeyChanges(_Fields):
+class KeyChanges(_KeyFields):
     """What is to change; what is left out stays."""
 
     name: Name = ""
     scopes: list[Scope] = Field(default_factory=list[Scope], min_length=1)
 
 
-class Rotation(Body):
+class Rotation(StrictBody):
     """How a key is to be rotated."""
 
     grace_seconds: Annotated[
@@ -197,12 +197,12 @@ class NewAdminKey(_Expiring):
 
 
 def _fields(key: Key, now_ms: int) -> dict[str, Any]:
-    fields = public(records.row(key))
+    fields = public(records.to_row(key))
     owner = {name: fields[name] for name in ("id", "name", "created_at")}
     return fields | {"owner": owner, "status": key.state(now_ms)}
 
 
-def router(acts: Acts, *, actor: Actor, now_ms: Callable[[], int]) -> APIRouter:
+def router(acts: AdminService, *, actor: Actor, now_ms: Callable[[], int]) -> APIRouter:
     """The routes; `actor` is the dependency that says who asks."""
     routes = APIRouter(prefix="/v1/organization", tags=["keys"])
     _add_project_keys(routes, acts, actor, now_ms)
@@ -211,14 +211,14 @@ def router(acts: Acts, *, actor: Actor, now_ms: Callable[[], int]) -> APIRouter:
 
 
 def _add_project_keys(
-    routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callable[[], int]
+    routes: APIRouter, acts: AdminService, actor: Actor, now_ms: Callable[[], int]
 ) -> None:
     def fields(key: Key) -> dict[str, Any]:
         common = _fields(key, now_ms())
         return common | {
             "owner": {"service_account": common["owner"]},
             "owner_project_access": "active" if common["status"] == "active" else "inactive",
-            "spending": spending_cards(acts.spending(key)),
+            "spending": spending_cards(acts.budget_spending(key)),
         }
 
     def told(key: Key) -> KeyCard:
@@ -232,12 +232,12 @@ def _add_project_keys(
         after: After = None,
         include_revoked: bool = False,
         actor: Actor = actor,
-    ) -> ListOf[KeyCard]:
+    ) -> ListPage[KeyCard]:
         """The keys of a project, oldest first: with a key that issues keys, those it issued."""
         page = acts.keys(
             actor, project_id=project_id, after=after, limit=limit, revoked=include_revoked
         )
-        return listed(page, told)
+        return list_page(page, told)
 
     @routes.post("/projects/{project_id}/api_keys")
     def create_key(  # pyright: ignore[reportUnusedFunction]
@@ -282,13 +282,15 @@ def _add_project_keys(
     @routes.delete("/projects/{project_id}/api_keys/{key_id}")
     def revoke_key(  # pyright: ignore[reportUnusedFunction]
         project_id: str, key_id: str, actor: Actor = actor
-    ) -> Deleted:
+    ) -> DeletionReceipt:
         """Revoke a key for good, and with it all that it issued."""
         acts.revoke_key(actor, key_id, project_id=project_id)
-        return Deleted(id=key_id, object="organization.project.api_key.deleted")
+        return DeletionReceipt(id=key_id, object="organization.project.api_key.deleted")
 
 
-def _add_admin_keys(routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callable[[], int]) -> None:
+def _add_admin_keys(
+    routes: APIRouter, acts: AdminService, actor: Actor, now_ms: Callable[[], int]
+) -> None:
     def told(key: Key) -> AdminKeyCard:
         return AdminKeyCard.model_validate(_fields(key, now_ms()))
 
@@ -300,7 +302,7 @@ def _add_admin_keys(routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callabl
         order: Literal["asc", "desc"] = "asc",
         include_revoked: bool = False,
         actor: Actor = actor,
-    ) -> ListOf[AdminKeyCard]:
+    ) -> ListPage[AdminKeyCard]:
         """The admin keys. Needs one, as do all of these."""
         page = acts.keys(
             actor,
@@ -310,7 +312,7 @@ def _add_admin_keys(routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callabl
             revoked=include_revoked,
             descending=order == "desc",
         )
-        return listed(page, told)
+        return list_page(page, told)
 
     @routes.post("/admin_api_keys")
     def create_admin_key(  # pyright: ignore[reportUnusedFunction]
@@ -341,7 +343,7 @@ def _add_admin_keys(routes: APIRouter, acts: Acts, actor: Actor, now_ms: Callabl
     @routes.delete("/admin_api_keys/{key_id}")
     def revoke_admin_key(  # pyright: ignore[reportUnusedFunction]
         key_id: str, actor: Actor = actor
-    ) -> Deleted:
+    ) -> DeletionReceipt:
         """Revoke an admin key for good. The last one may be: the command line makes others."""
         acts.revoke_key(actor, key_id, project_id=None)
-        return Deleted(id=key_id, object="organization.admin_api_key.deleted")
+        return DeletionReceipt(id=key_id, object="organization.admin_api_key.deleted")

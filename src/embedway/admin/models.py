@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Caller
-from embedway.routing.model_listing import Cards, DeploymentCard, HubCard, ModelCard
+from embedway.routing.model_listing import DeploymentCard, HubCard, ModelCard, ModelListing
 
 PUBLIC_CACHE_S = 300
 
@@ -37,7 +37,7 @@ class HubCards(BaseModel):
     data: list[HubCard]
 
 
-def router(cards: Cards, *, caller: Caller) -> APIRouter:
+def router(cards: ModelListing, *, caller: Caller) -> APIRouter:
     """The routes; `caller` is the dependency that asks for a key and says whose it is."""
     routes = APIRouter(tags=["models"])
 

@@ -9,10 +9,12 @@ from embedway.admin import audit, end_users, keys, projects
 from embedway.core import ids
 from embedway.core.keys import Caller
 from embedway.organization.actors import Actor
-from embedway.organization.service import Acts
+from embedway.organization.service import AdminService
 
 
-def router(acts: Acts, *, caller: Caller, now_ms: Callable[[], int]) -> APIRouter:
+def organization_router(
+    acts: AdminService, *, caller: Caller, now_ms: Callable[[], int]
+) -> APIRouter:
     """The routes; `caller` is the dependency that asks for a key and says whose it is."""
 
     def actor(

@@ -22,17 +22,17 @@ After = Annotated[
 ]
 
 
-class Card(BaseModel):
+class ListEntry(BaseModel):
     """One of a list, as it is answered."""
 
     id: str
 
 
-AnyCard = TypeVar("AnyCard", bound=Card)
+AnyCard = TypeVar("AnyCard", bound=ListEntry)
 Item = TypeVar("Item")
 
 
-class ListOf(BaseModel, Generic[AnyCard]):
+class ListPage(BaseModel, Generic[AnyCard]):
     """One page of a list."""
 
     object: Literal["list"] = "list"
@@ -42,7 +42,7 @@ class ListOf(BaseModel, Generic[AnyCard]):
     has_more: bool
 
 
-class Deleted(BaseModel):
+class DeletionReceipt(BaseModel):
     """What is gone."""
 
     id: str
@@ -50,10 +50,10 @@ class Deleted(BaseModel):
     deleted: Literal[True] = True
 
 
-def listed(page: Page[Item], card: Callable[[Item], AnyCard]) -> ListOf[AnyCard]:
+def list_page(page: Page[Item], card: Callable[[Item], AnyCard]) -> ListPage[AnyCard]:
     """A page as it is answered, each item as its `card`."""
     data = [card(each) for each in page.items]
-    return ListOf(
+    return ListPage(
         data=data,
         first_id=data[0].id if data else None,
         last_id=data[-1].id if data else None,

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from embedway.admin.amounts import (
     EMPTY_FOR_NULL,
-    Body,
     BudgetCard,
     Budgets,
     LimitCard,
@@ -15,17 +14,18 @@ from embedway.admin.amounts import (
     Name,
     Names,
     SpendingCard,
+    StrictBody,
     spending_cards,
 )
-from embedway.admin.paging import After, Card, Limit, ListOf, listed
+from embedway.admin.paging import After, Limit, ListEntry, ListPage, list_page
 from embedway.core.project import Project
 from embedway.organization.actors import Actor
 from embedway.organization.public_fields import public
-from embedway.organization.service import Acts
+from embedway.organization.service import AdminService
 from embedway.storage import records
 
 
-class ProjectCard(Card):
+class ProjectCard(ListEntry):
     """A project."""
 
     object: Literal["organization.project"] = "organization.project"
@@ -46,7 +46,7 @@ class ProjectCard(Card):
     """What is spent and left of `budgets`."""
 
 
-class _Fields(Body):
+class _Fields(StrictBody):
     models: Annotated[
         Names | None,
         Field(description="The only names of models that its requests may use; null for any."),
@@ -93,14 +93,14 @@ class ProjectChanges(_Fields):
     name: Name = ""
 
 
-def router(acts: Acts, *, actor: Actor) -> APIRouter:
+def router(acts: AdminService, *, actor: Actor) -> APIRouter:
     """The routes; `actor` is the dependency that says who asks."""
     routes = APIRouter(prefix="/v1/organization/projects", tags=["projects"])
 
     def told(project: Project) -> ProjectCard:
         status = "active" if project.archived_ms is None else "archived"
-        more = {"status": status, "spending": spending_cards(acts.spending(project))}
-        return ProjectCard.model_validate(public(records.row(project)) | more)
+        more = {"status": status, "spending": spending_cards(acts.budget_spending(project))}
+        return ProjectCard.model_validate(public(records.to_row(project)) | more)
 
     @routes.get("")
     def list_projects(
@@ -109,10 +109,10 @@ def router(acts: Acts, *, actor: Actor) -> APIRouter:
         after: After = None,
         include_archived: bool = False,
         actor: Actor = actor,
-    ) -> ListOf[ProjectCard]:
+    ) -> ListPage[ProjectCard]:
         """All projects, oldest first. Needs an admin key."""
         page = acts.projects(actor, after=after, limit=limit, archived=include_archived)
-        return listed(page, told)
+        return list_page(page, told)
 
     @routes.post("")
     def create_project(body: NewProject, actor: Actor = actor) -> ProjectCard:

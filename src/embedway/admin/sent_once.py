@@ -16,7 +16,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from pydantic import BaseModel
 
-from embedway.core.errors import InvalidRequest, shown
+from embedway.core.errors import InvalidRequest, quote_value
 from embedway.ledger.query import METADATA
 
 OURS = ("/v1/organization/", "/api/v1/llm/usage/")
@@ -36,8 +36,10 @@ async def sent_once(request: Request) -> None:
         prefix = METADATA if name.startswith(METADATA) else name
         if prefix not in known and request.url.path.startswith(OURS):
             near = difflib.get_close_matches(name, known, n=1)
-            cure = f"Did you mean {shown(near[0])}?" if near else "Leave it out."
-            raise InvalidRequest(f"There is no parameter {shown(name)} here. {cure}", param=name)
+            cure = f"Did you mean {quote_value(near[0])}?" if near else "Leave it out."
+            raise InvalidRequest(
+                f"There is no parameter {quote_value(name)} here. {cure}", param=name
+            )
         counts[name] *= not known.get(prefix, name.endswith("[]"))
     refuse_repeated(counts)
     if body := await request.body():
@@ -70,4 +72,4 @@ def refuse_repeated(counts: Counter[str]) -> None:
     """Refuse a name that is there more than once."""
     for name, count in counts.items():
         if count > 1:
-            raise InvalidRequest(f"{shown(name)} is there twice. Send it once.", param=name)
+            raise InvalidRequest(f"{quote_value(name)} is there twice. Send it once.", param=name)

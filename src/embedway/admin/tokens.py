@@ -13,13 +13,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from embedway.admin.amounts import Body
+from embedway.admin.amounts import StrictBody
 from embedway.admin.errors import read_json
 from embedway.admin.sent_once import refuse_repeated
 from embedway.auth import exchange
 from embedway.auth.authenticator import Authenticator
-from embedway.auth.tokens import Tokens
-from embedway.core.errors import InvalidKey, InvalidRequest, shown
+from embedway.auth.tokens import GatewayTokens
+from embedway.core.errors import InvalidKey, InvalidRequest, quote_value
 from embedway.core.keys import Caller
 
 OAUTH_PATH = "/api/v1/oauth2/token"
@@ -29,7 +29,7 @@ _FORM = "application/x-www-form-urlencoded"
 _GRANT = "client_credentials"
 
 
-class TokenExchange(Body):
+class TokenExchangeBody(StrictBody):
     """What MKA1's clients send for a token of one end user."""
 
     model_config = ConfigDict(alias_generator=to_camel)
@@ -51,7 +51,7 @@ class TokenExchange(Body):
     ] = ["embeddings"]  # noqa: RUF012  # pydantic copies it
 
 
-class ClientCredentials(BaseModel):
+class ClientCredentialsBody(BaseModel):
     """What an OAuth client sends for a token."""
 
     model_config = ConfigDict(strict=True, json_schema_extra={"required": ["grant_type"]})
@@ -79,14 +79,18 @@ class ClientToken(BaseModel):
 
 
 def router(
-    authenticator: Authenticator, *, tokens: Tokens, now_ms: Callable[[], int], caller: Caller
+    authenticator: Authenticator,
+    *,
+    tokens: GatewayTokens,
+    now_ms: Callable[[], int],
+    caller: Caller,
 ) -> APIRouter:
     """The routes; `caller` is the dependency that asks for a key and says whose it is."""
     routes = APIRouter(tags=["tokens"])
 
     @routes.post(
         "/api/v1/authentication/api-key/exchange-token",
-        openapi_extra=_described(TokenExchange, "application/json"),
+        openapi_extra=_described(TokenExchangeBody, "application/json"),
     )
     async def exchange_token(
         request: Request, response: Response, caller: Caller = caller
@@ -95,29 +99,32 @@ def router(
 
         The key needs the scope `tokens`.
         """
-        asked = read_json(await request.body(), TokenExchange)
-        wanted = exchange.Wanted(
+        asked = read_json(await request.body(), TokenExchangeBody)
+        wanted = exchange.TokenRequest(
             audience=asked.audience,
             end_user=asked.external_user_id,
             lifetime_s=exchange.USUAL_S if asked.expires_in is None else asked.expires_in,
             permissions=["embeddings"] if asked.permissions is None else asked.permissions,
         )
-        issued = exchange.for_end_user(caller, wanted, tokens=tokens, now_ms=now_ms())
+        issued = exchange.issue_for_end_user(caller, wanted, tokens=tokens, now_ms=now_ms())
         response.headers["cache-control"] = "no-store"
         return ExchangedToken(token=issued.token, expiresAt=issued.expires_ms // 1000)
 
-    @routes.post(OAUTH_PATH, openapi_extra=_described(ClientCredentials, "application/json", _FORM))
+    @routes.post(
+        OAUTH_PATH, openapi_extra=_described(ClientCredentialsBody, "application/json", _FORM)
+    )
     async def client_credentials(request: Request, response: Response) -> ClientToken:
         """A token with the rights of a key, for its id and itself; as JSON, a form, or Basic."""
         asked = _credentials(await request.body(), request.headers.get("content-type", ""))
         if asked.grant_type != _GRANT:
             raise InvalidRequest(
-                f"'grant_type' is {shown(asked.grant_type)}. Use {_GRANT!r}.", param="grant_type"
+                f"'grant_type' is {quote_value(asked.grant_type)}. Use {_GRANT!r}.",
+                param="grant_type",
             )
         key_id, key = _client(asked, request.headers.get("authorization"))
         moment_ms = now_ms()
         client = await authenticator.client(key_id, key)
-        issued = exchange.for_client(client, tokens=tokens, now_ms=moment_ms)
+        issued = exchange.issue_for_client(client, tokens=tokens, now_ms=moment_ms)
         response.headers["cache-control"] = "no-store"
         return ClientToken(
             access_token=issued.token, expires_in=max(0, (issued.expires_ms - moment_ms) // 1000)
@@ -126,10 +133,10 @@ def router(
     return routes
 
 
-def _credentials(body: bytes, content_type: str) -> ClientCredentials:
+def _credentials(body: bytes, content_type: str) -> ClientCredentialsBody:
     kind = content_type.partition(";")[0].strip().lower()
     if kind != _FORM and (kind == "application/json" or body.lstrip()[:1] == b"{"):
-        return read_json(body, ClientCredentials)
+        return read_json(body, ClientCredentialsBody)
     try:
         fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
@@ -137,10 +144,10 @@ def _credentials(body: bytes, content_type: str) -> ClientCredentials:
             f"The body is no form of at most {MAX_FIELDS} fields. Send one, or JSON."
         ) from None
     refuse_repeated(Counter(name for name, _ in fields))
-    return ClientCredentials.model_validate(dict(fields))
+    return ClientCredentialsBody.model_validate(dict(fields))
 
 
-def _client(asked: ClientCredentials, authorization: str | None) -> tuple[str, str]:
+def _client(asked: ClientCredentialsBody, authorization: str | None) -> tuple[str, str]:
     scheme, _, basic = (authorization or "").partition(" ")
     if scheme.lower() != "basic":
         if not asked.client_id or not asked.client_secret:

@@ -19,22 +19,29 @@ from embedway.admin.usage_parameters import (
 )
 from embedway.core.errors import Forbidden, StorageUnavailable
 from embedway.core.keys import Caller
-from embedway.core.money import NanoUsd, as_usd
+from embedway.core.money import NanoUsd, format_usd
 from embedway.ledger import query as report
-from embedway.ledger.buckets import Span, buckets
-from embedway.ledger.query import METADATA, Dimension, Filter, Names, Refused, Usage
-from embedway.ledger.reports import SqlUsage
+from embedway.ledger.buckets import TimeSpan, split_span
+from embedway.ledger.query import (
+    METADATA,
+    Dimension,
+    EntityNames,
+    RefusalGroup,
+    UsageFilter,
+    UsageGroup,
+)
+from embedway.ledger.reports import UsageReports
 
 MAX_RESULTS = 50_000
 """On one page."""
 JSON = "application/json"
-NAMELESS = Names(projects={}, keys={})
+NAMELESS = EntityNames(projects={}, keys={})
 
 # Decimals as numbers, with every digit.
 _json = msgspec.json.Encoder(decimal_format="number")
 
 
-class Who(BaseModel):
+class UsageScope(BaseModel):
     """The project and key that a result is about; what `group_by` does not name is null."""
 
     project_id: str | None = None
@@ -43,7 +50,7 @@ class Who(BaseModel):
     api_key_name: str | None = None
 
 
-class Group(Who):
+class UsageGroupCard(UsageScope):
     """What a result is of: null but for what `group_by` names."""
 
     user_id: str | None = None
@@ -53,7 +60,7 @@ class Group(Who):
     metadata: dict[str, str | None] | None = None
 
 
-class UsageResult(Group):
+class UsageResult(UsageGroupCard):
     """What one group used in one bucket."""
 
     object: Literal["organization.usage.embeddings.result"] = "organization.usage.embeddings.result"
@@ -80,7 +87,7 @@ class Amount(BaseModel):
     currency: Literal["usd"] = "usd"
 
 
-class CostsResult(Group):
+class CostsResult(UsageGroupCard):
     """What one group was charged in one bucket."""
 
     object: Literal["organization.costs.result"] = "organization.costs.result"
@@ -96,7 +103,7 @@ class CostsResult(Group):
     quantity_unit: Literal["tokens"] | None = None
 
 
-class RefusalsResult(Who):
+class RefusalsResult(UsageScope):
     """How many requests of one group were refused in one bucket."""
 
     object: Literal["organization.usage.refusals.result"] = "organization.usage.refusals.result"
@@ -108,7 +115,7 @@ class RefusalsResult(Who):
 Result = TypeVar("Result")
 
 
-class Bucket(BaseModel, Generic[Result]):
+class UsageBucket(BaseModel, Generic[Result]):
     """A stretch of time, in Unix seconds; the end is not part of it."""
 
     object: Literal["bucket"] = "bucket"
@@ -117,21 +124,21 @@ class Bucket(BaseModel, Generic[Result]):
     results: list[Result]
 
 
-class Page(BaseModel, Generic[Result]):
+class BucketPage(BaseModel, Generic[Result]):
     """Some buckets, in order; `next_page` is the `page` of the next ones."""
 
     object: Literal["page"] = "page"
-    data: list[Bucket[Result]]
+    data: list[UsageBucket[Result]]
     has_more: bool
     next_page: str | None
 
 
-def router(sums: SqlUsage, *, caller: Caller, now_ms: Callable[[], int]) -> APIRouter:
+def router(sums: UsageReports, *, caller: Caller, now_ms: Callable[[], int]) -> APIRouter:
     """The routes; `caller` is the dependency that asks for a key and says whose it is."""
     routes = APIRouter(tags=["usage"], dependencies=[Depends(sent_once)])
 
-    @routes.get("/api/v1/llm/usage/embeddings", response_model=Page[UsageResult])
-    @routes.get("/v1/organization/usage/embeddings", response_model=Page[UsageResult])
+    @routes.get("/api/v1/llm/usage/embeddings", response_model=BucketPage[UsageResult])
+    @routes.get("/v1/organization/usage/embeddings", response_model=BucketPage[UsageResult])
     def usage(  # pyright: ignore[reportUnusedFunction]
         asked: Annotated[EmbeddingsUsageRequest, Query()], caller: Caller = caller
     ) -> Response:
@@ -142,7 +149,7 @@ def router(sums: SqlUsage, *, caller: Caller, now_ms: Callable[[], int]) -> APIR
         """
         return _page(sums, asked, caller, now_ms())
 
-    @routes.get("/v1/organization/costs", response_model=Page[CostsResult])
+    @routes.get("/v1/organization/costs", response_model=BucketPage[CostsResult])
     def costs(  # pyright: ignore[reportUnusedFunction]
         asked: Annotated[CostsRequest, Query()], caller: Caller = caller
     ) -> Response:
@@ -153,7 +160,7 @@ def router(sums: SqlUsage, *, caller: Caller, now_ms: Callable[[], int]) -> APIR
         """
         return _page(sums, asked, caller, now_ms())
 
-    @routes.get("/v1/organization/usage/refusals", response_model=Page[RefusalsResult])
+    @routes.get("/v1/organization/usage/refusals", response_model=BucketPage[RefusalsResult])
     def refusals(  # pyright: ignore[reportUnusedFunction]
         asked: Annotated[RefusalsRequest, Query()], caller: Caller = caller
     ) -> Response:
@@ -172,7 +179,7 @@ def router(sums: SqlUsage, *, caller: Caller, now_ms: Callable[[], int]) -> APIR
     return routes
 
 
-def _allowed(query: report.Query, caller: Caller) -> report.Query:
+def _allowed(query: report.UsageQuery, caller: Caller) -> report.UsageQuery:
     """`query`, with filters for what `caller` may read.
 
     Raises:
@@ -180,9 +187,9 @@ def _allowed(query: report.Query, caller: Caller) -> report.Query:
     """
     # A token of an end user carries rights of a key, but is not in the key owner's hands.
     user = caller.on_behalf_of
-    if user is None and caller.may(("admin",)):
+    if user is None and caller.has_any_scope(("admin",)):
         return query
-    if caller.project is None or not caller.may(("usage", "admin")):
+    if caller.project is None or not caller.has_any_scope(("usage", "admin")):
         raise Forbidden(
             "This credential may not read usage. Use a key with the scope usage, for its project, "
             "or admin, for all."
@@ -196,14 +203,14 @@ def _allowed(query: report.Query, caller: Caller) -> report.Query:
                 "or use a key with the scope admin.",
                 param=param,
             )
-    filters = (Filter(of, (value,)) for of, value in own.items())
+    filters = (UsageFilter(of, (value,)) for of, value in own.items())
     return msgspec.structs.replace(query, where=(*query.where, *filters))
 
 
-def _page(sums: SqlUsage, asked: UsageRequest, caller: Caller, now_ms: int) -> Response:
+def _page(sums: UsageReports, asked: UsageRequest, caller: Caller, now_ms: int) -> Response:
     query = _allowed(asked.query, caller)
     whole = asked.span(now_ms=now_ms)
-    spans = list(islice(buckets(whole, query.width, query.zone), asked.page_size))
+    spans = list(islice(split_span(whole, query.width, query.zone), asked.page_size))
     sum_up = sums.refused_within if isinstance(asked, RefusalsRequest) else sums.within
     try:
         found = sum_up(query, spans, most=MAX_RESULTS)
@@ -212,15 +219,15 @@ def _page(sums: SqlUsage, asked: UsageRequest, caller: Caller, now_ms: int) -> R
         names = _names(sums, groups) if caller.on_behalf_of is None else NAMELESS
     except SQLAlchemyError as error:
         raise StorageUnavailable("Usage cannot be read right now. Try again.") from error
-    results: dict[Span, list[BaseModel]] = {}
+    results: dict[TimeSpan, list[BaseModel]] = {}
     for each, group in zip(found, groups, strict=True):
         fields = _fields(group, names, asked)
         results.setdefault(each.bucket, []).append(_result(each, fields, asked))
-    rest = Span(spans[-1].end_ms, whole.end_ms)
+    rest = TimeSpan(spans[-1].end_ms, whole.end_ms)
     more = rest.start_ms < rest.end_ms
-    told = Page(
+    told = BucketPage(
         data=[
-            Bucket(
+            UsageBucket(
                 start_time=span.start_ms // 1000,
                 end_time=span.end_ms // 1000,
                 results=results.get(span, []),
@@ -233,13 +240,13 @@ def _page(sums: SqlUsage, asked: UsageRequest, caller: Caller, now_ms: int) -> R
     return Response(_json.encode(told.model_dump()), media_type=JSON)
 
 
-def _names(sums: SqlUsage, groups: Iterable[Mapping[Dimension, str | None]]) -> Names:
+def _names(sums: UsageReports, groups: Iterable[Mapping[Dimension, str | None]]) -> EntityNames:
     ids = {of: {id for each in groups if (id := each.get(of))} for of in ("project_id", "key_id")}
     return sums.names(projects=ids["project_id"], keys=ids["key_id"])
 
 
 def _fields(
-    group: Mapping[Dimension, str | None], names: Names, asked: UsageRequest
+    group: Mapping[Dimension, str | None], names: EntityNames, asked: UsageRequest
 ) -> dict[str, Any]:
     """What a result is about, in the fields that the client knows."""
     keys = [each.removeprefix(METADATA) for each in asked.group_by if each.startswith(METADATA)]
@@ -249,18 +256,20 @@ def _fields(
     if keys:
         fields["metadata"] = {key: group[METADATA + key] for key in keys}
     called = {"project_id": "project_name", "key_id": "api_key_name"}
-    return fields | {called[of]: name for of, name in names.named(group).items()}
+    return fields | {called[of]: name for of, name in names.label(group).items()}
 
 
-def _result(each: Usage | Refused, fields: Mapping[str, Any], asked: UsageRequest) -> BaseModel:
-    if isinstance(each, Refused):
+def _result(
+    each: UsageGroup | RefusalGroup, fields: Mapping[str, Any], asked: UsageRequest
+) -> BaseModel:
+    if isinstance(each, RefusalGroup):
         return RefusalsResult(**fields, num_requests=each.requests)
     if isinstance(asked, CostsRequest):
         return _costs(each, fields)
     return UsageResult.model_validate({**msgspec.structs.asdict(each.figures), **fields})
 
 
-def _costs(usage: Usage, group: Mapping[str, Any]) -> CostsResult:
+def _costs(usage: UsageGroup, group: Mapping[str, Any]) -> CostsResult:
     figures = usage.figures
     by_item = "line_item" in group
     return CostsResult(
@@ -275,4 +284,4 @@ def _costs(usage: Usage, group: Mapping[str, Any]) -> CostsResult:
 
 
 def _amount(nano_usd: NanoUsd) -> Amount:
-    return Amount(value=Decimal(as_usd(nano_usd)))
+    return Amount(value=Decimal(format_usd(nano_usd)))

@@ -21,10 +21,10 @@ from pydantic import (
     model_validator,
 )
 
-from embedway.core.errors import InvalidRequest, shown
+from embedway.core.errors import InvalidRequest, quote_value
 from embedway.ledger import buckets
-from embedway.ledger.buckets import Span
-from embedway.ledger.query import METADATA, Dimension, Filter, Query
+from embedway.ledger.buckets import TimeSpan
+from embedway.ledger.query import METADATA, Dimension, UsageFilter, UsageQuery
 
 MAX_TIME_S = 32_503_680_000
 """The year 3000. A larger number is a time in milliseconds."""
@@ -59,7 +59,7 @@ def _seconds(value: str) -> int:
 
 
 def _zone(value: str) -> str:
-    if value not in buckets.zones():
+    if value not in buckets.time_zones():
         raise ValueError("send a name of the IANA database, such as Europe/Berlin")
     return value
 
@@ -110,13 +110,13 @@ class UsageRequest(BaseModel):
     api_key_ids: list[str] = _filter("api_key_id")
 
     @property
-    def query(self) -> Query:
+    def query(self) -> UsageQuery:
         """What is summed, and by what."""
         given = {name: getattr(self, name) for name in self.filters} | (self.model_extra or {})
-        return Query(
+        return UsageQuery(
             by=tuple(dict.fromkeys(self.groups.get(each, each) for each in self.group_by)),
             where=tuple(
-                Filter(self.filters.get(name, name), tuple(dict.fromkeys(values)))
+                UsageFilter(self.filters.get(name, name), tuple(dict.fromkeys(values)))
                 for name, values in given.items()
                 if values
             ),
@@ -129,7 +129,7 @@ class UsageRequest(BaseModel):
         """How many buckets a page has."""
         return self.limit or self.limits[self.bucket_width][0]
 
-    def span(self, *, now_ms: int) -> Span:
+    def span(self, *, now_ms: int) -> TimeSpan:
         """The time from the first bucket of this page to the end of the last page.
 
         Raises:
@@ -144,23 +144,24 @@ class UsageRequest(BaseModel):
                 param="start_time",
             )
         if self.page is None:
-            return Span(self.start_time * 1000, end_s * 1000)
+            return TimeSpan(self.start_time * 1000, end_s * 1000)
         try:
             position = urlsafe_b64decode(self.page)[: _POSITION.size]
-            span = Span(*_POSITION.unpack(position))
+            span = TimeSpan(*_POSITION.unpack(position))
         except (ValueError, struct.error):
-            span = Span(0, 0)
+            span = TimeSpan(0, 0)
         possible = self.start_time * 1000 <= span.start_ms < span.end_ms <= MAX_TIME_S * 1000
         if not possible or self.page != self.cursor(span):
             raise InvalidRequest(
-                f"'page' is {shown(self.page)}, which is no page of this query. Send 'next_page' "
+                f"'page' is {quote_value(self.page)}, which is no page of this query. Send "
+                "'next_page' "
                 "as it came and all other parameters as they were, or leave 'page' out to begin "
                 "again.",
                 param="page",
             )
         return span
 
-    def cursor(self, rest: Span) -> str:
+    def cursor(self, rest: TimeSpan) -> str:
         """The `page` that goes on with `rest`.
 
         Its checksum holds what must be the same on each page. It is no secret and needs none: who
@@ -234,11 +235,11 @@ class UsageRequest(BaseModel):
         if not metadata or not name.startswith(METADATA):
             choices = ", ".join(cls.groups) + (" and metadata.KEY" if metadata else "")
             raise InvalidRequest(
-                f"'group_by' is {shown(name)}. Send one of {choices}.", param="group_by"
+                f"'group_by' is {quote_value(name)}. Send one of {choices}.", param="group_by"
             )
         if not 1 <= len(name.removeprefix(METADATA)) <= MAX_METADATA_KEY or "\0" in name:
             raise InvalidRequest(
-                f"{shown(name)} names no key of metadata: those have 1 to {MAX_METADATA_KEY} "
+                f"{quote_value(name)} names no key of metadata: those have 1 to {MAX_METADATA_KEY} "
                 "characters.",
                 param="group_by",
             )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from operator import attrgetter
 
-from embedway.core.errors import Overloaded
+from embedway.core.errors import ServiceOverloaded
 from embedway.core.keys import Caller
 
 SHARE = 7
@@ -41,13 +41,13 @@ class _Key:
     def __init__(self, id: str, project: _Project) -> None:
         self.id = id
         self.project = project
-        self.arriving: dict[Ticket, None] = {}
+        self.arriving: dict[RequestSlot, None] = {}
         """The requests whose body has not arrived whole, oldest first."""
         self.requests = 0
         self.bytes = 0
 
 
-_Held = Callable[["_Project | _Key | Ticket"], int]
+_Held = Callable[["_Project | _Key | RequestSlot"], int]
 _requests: _Held = attrgetter("requests")
 _bytes: _Held = attrgetter("bytes")
 
@@ -59,53 +59,55 @@ class Admission:
         self._max_requests = max_requests
         self._max_bytes = max_bytes
         self._projects: dict[str | None, _Project] = {}
-        self._anonymous: dict[Ticket, None] = {}
+        self._anonymous: dict[RequestSlot, None] = {}
         self.requests = 0
         self.bytes = 0
         self.draining = False
         """Set once the process is about to stop: answers then close their connection."""
 
-    def admit(self, ticket: "Ticket", caller: Caller) -> None:
+    def admit(self, ticket: "RequestSlot", caller: Caller) -> None:
         """Count one more request of `caller`.
 
         Raises:
-            Overloaded: All requests that the gateway, or this project or key, may have are there.
+            ServiceOverloaded: The gateway, the project or the key has all the requests it may have.
         """
         key = self._key(caller)
         try:
             while not self._has_place(key):
                 self._make_room(key, 1, _requests)
-        except Overloaded:
+        except ServiceOverloaded:
             self._forget(key)
             raise
         ticket.key = key
         self._count(ticket, key, 1)
 
-    def admit_anonymous(self, ticket: "Ticket") -> None:
+    def admit_anonymous(self, ticket: "RequestSlot") -> None:
         """Count a request that only its body says who sent.
 
         Raises:
-            Overloaded: Too many such requests are being answered.
+            ServiceOverloaded: Too many such requests are being answered.
         """
         if len(self._anonymous) >= MAX_ANONYMOUS:
             slowest = next((each for each in self._anonymous if each.arriving), None)
             if slowest is None:
-                raise Overloaded("Too many clients ask for tokens at once. Try again shortly.")
+                raise ServiceOverloaded(
+                    "Too many clients ask for tokens at once. Try again shortly."
+                )
             slowest.displace()
         self._anonymous[ticket] = None
 
-    def hold(self, ticket: "Ticket", size: int) -> None:
+    def hold(self, ticket: "RequestSlot", size: int) -> None:
         """Count `size` more bytes of a body.
 
         Raises:
-            Overloaded: All bytes that the gateway, or this project or key, may hold are held.
+            ServiceOverloaded: The gateway, the project or the key holds all the bytes it may hold.
         """
         key = ticket.key
         while key is not None and not self._has_bytes(key, size):
             self._make_room(key, size, _bytes)
         self.change(ticket, size)
 
-    def change(self, ticket: "Ticket", size: int) -> None:
+    def change(self, ticket: "RequestSlot", size: int) -> None:
         """Count `size` more bytes, or fewer, whether or not there is room."""
         ticket.bytes += size
         self.bytes += size
@@ -114,7 +116,7 @@ class Admission:
             key.bytes += size
             key.project.bytes += size
 
-    def release(self, ticket: "Ticket") -> None:
+    def release(self, ticket: "RequestSlot") -> None:
         """Take back all that `ticket` holds."""
         self.change(ticket, -ticket.bytes)
         key = ticket.key
@@ -125,7 +127,7 @@ class Admission:
         self._count(ticket, key, -1)
         self._forget(key)
 
-    async def idle(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Return once no request is in flight."""
         while self.requests:  # noqa: ASYNC110  # once, at the end; an event would cost each request
             await asyncio.sleep(0.01)
@@ -144,7 +146,7 @@ class Admission:
         """Give up one body that is arriving, of whoever holds most, for a request of `key`.
 
         Raises:
-            Overloaded: Nobody with such a body holds more than the key, or its project, would.
+            ServiceOverloaded: Nobody with such a body holds more than the key or its project would.
         """
         mine = held(key.project) + amount
         larger = [
@@ -163,7 +165,7 @@ class Admission:
             default=None,
         )
         if most is None:
-            raise Overloaded(
+            raise ServiceOverloaded(
                 f"This gateway is full, or your project has its share of it: {self.requests} "
                 f"requests are in flight, {key.project.requests} of them yours. Try again shortly."
             )
@@ -179,7 +181,7 @@ class Admission:
             key = project.keys[caller.key_id] = _Key(caller.key_id, project)
         return key
 
-    def _count(self, ticket: "Ticket", key: _Key, number: int) -> None:
+    def _count(self, ticket: "RequestSlot", key: _Key, number: int) -> None:
         ticket.requests += number
         self.requests += number
         key.requests += number
@@ -193,7 +195,7 @@ class Admission:
                 del self._projects[project.id]
 
 
-class Ticket:
+class RequestSlot:
     """One request's share of what is in flight, from its admission to the end of its answer."""
 
     __slots__ = ("_admission", "_arriving", "bytes", "displaced", "key", "requests")
@@ -258,9 +260,9 @@ class Ticket:
         self._admission.release(self)
 
 
-def displaced_error() -> Overloaded:
+def displaced_error() -> ServiceOverloaded:
     """The answer to a request that was given up while its body was arriving."""
-    return Overloaded(
+    return ServiceOverloaded(
         "This gateway is full, and gave up this request for one that holds less, for its body had "
         "not arrived whole. Send the body without pause, or fewer requests at a time."
     )

@@ -7,9 +7,15 @@ leaves it to the application to refuse the request.
 
 from collections.abc import Collection, Mapping
 
-from embedway.api.admission import Admission, Ticket
+from embedway.api.admission import Admission, RequestSlot
 from embedway.api.asgi import Application, Message, Receive, Scope, Send
-from embedway.api.connection import BodyLimits, BrokenBody, Client, ClientLeft, refusal_of
+from embedway.api.connection import (
+    BodyLimits,
+    ClientConnection,
+    ClientDisconnect,
+    IncompleteBody,
+    error_response,
+)
 from embedway.auth.authenticator import Authenticator
 from embedway.core.errors import EmbedwayError, InvalidRequest
 
@@ -54,7 +60,7 @@ class BodyGate:
         if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
             await self._app(scope, receive, send)
             return
-        client, ticket = Client(receive, send), Ticket(self._admission)
+        client, ticket = ClientConnection(receive, send), RequestSlot(self._admission)
         try:
             try:
                 body = await self._body(scope, headers, client, ticket)
@@ -69,34 +75,38 @@ class BodyGate:
                 return left.pop() if left else await receive()
 
             await self._app(scope, replay, send)
-        except BrokenBody:
+        except IncompleteBody:
             await self._refuse(_BROKEN, client)
-        except ClientLeft:
+        except ClientDisconnect:
             pass
         finally:
             ticket.release()
 
     async def _body(
-        self, scope: Scope, headers: Mapping[bytes, bytes], client: Client, ticket: Ticket
+        self,
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        client: ClientConnection,
+        ticket: RequestSlot,
     ) -> bytes:
         """The body; empty if the caller is not known.
 
         Raises:
             EmbedwayError: It cannot be read, or there is no room for it.
-            ClientLeft: The client closed the connection.
+            ClientDisconnect: The client closed the connection.
         """
         if scope["path"] in self._open_paths:
             ticket.admit_anonymous()
-            return await client.body(headers, self._anonymous_limits, ticket)
+            return await client.read_body(headers, self._anonymous_limits, ticket)
         try:
             caller = await self._authenticator.caller(headers.get(b"authorization"), None)
         except EmbedwayError:
             await client.drain(self._limits)
             return b""
         ticket.admit(caller)
-        return await client.body(headers, self._limits, ticket)
+        return await client.read_body(headers, self._limits, ticket)
 
-    async def _refuse(self, error: EmbedwayError, client: Client) -> None:
-        status, content, headers = refusal_of(error)
+    async def _refuse(self, error: EmbedwayError, client: ClientConnection) -> None:
+        status, content, headers = error_response(error)
         headers.append((b"connection", b"close"))
-        await client.answer(status, content, headers, self._limits)
+        await client.send_response(status, content, headers, self._limits)

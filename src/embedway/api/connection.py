@@ -9,9 +9,9 @@ from typing import cast
 
 import msgspec
 
-from embedway.api.admission import Ticket, displaced_error
+from embedway.api.admission import RequestSlot, displaced_error
 from embedway.api.asgi import Headers, Receive, Send
-from embedway.core.errors import BodyTooLarge, EmbedwayError, EncodedBody, SlowRequest
+from embedway.core.errors import BodyTooLarge, EmbedwayError, SlowRequest, UnsupportedEncoding
 from embedway.wire import error as wire_error
 
 DRAIN_S = 5.0
@@ -38,15 +38,15 @@ class BodyLimits(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
 
 
-class ClientLeft(Exception):
+class ClientDisconnect(Exception):
     """There is nobody left to answer."""
 
 
-class BrokenBody(ClientLeft):
+class IncompleteBody(ClientDisconnect):
     """The body ended before it was complete: the client left, or framed it wrongly."""
 
 
-class Client:
+class ClientConnection:
     """Reads one request's body and watches its connection."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
@@ -54,21 +54,21 @@ class Client:
         self._send = send
         self._body_left = True
 
-    async def body(
-        self, headers: Mapping[bytes, bytes], limits: BodyLimits, ticket: Ticket
+    async def read_body(
+        self, headers: Mapping[bytes, bytes], limits: BodyLimits, ticket: RequestSlot
     ) -> bytes:
         """The whole body; its bytes are held on `ticket`.
 
         Raises:
             BodyTooLarge: Over the cap, as declared or as sent.
-            EncodedBody: It has a Content-Encoding.
+            UnsupportedEncoding: It has a Content-Encoding.
             SlowRequest: It was not complete in time.
-            Overloaded: The bodies in flight are too many bytes together, or this one had to make
+            ServiceOverloaded: The bodies in flight have too many bytes together, or this one made
                 room for another request.
-            ClientLeft: The client closed the connection.
+            ClientDisconnect: The client closed the connection.
         """
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise EncodedBody("The body has a Content-Encoding. Send it as plain JSON.")
+            raise UnsupportedEncoding("The body has a Content-Encoding. Send it as plain JSON.")
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > limits.max_bytes:
             raise _too_large(limits)
@@ -108,24 +108,24 @@ class Client:
             async with asyncio.timeout(min(DRAIN_S, limits.timeout_s)):
                 while self._body_left and size <= 4 * limits.max_bytes:
                     size += len(await self._chunk())
-        except (TimeoutError, BrokenBody):
+        except (TimeoutError, IncompleteBody):
             return  # a body that is refused may as well be broken
 
-    def watched(self) -> "_Watch":
+    def cancel_on_disconnect(self) -> "_Watch":
         """A context that cancels what runs inside if the client leaves.
 
         Raises:
-            ClientLeft: The client left.
+            ClientDisconnect: The client left.
         """
         return _Watch(self._receive)
 
-    async def answer(
+    async def send_response(
         self, status: int, content: bytes, headers: Headers, limits: BodyLimits
     ) -> None:
         """Sends a complete JSON response, as fast as the client takes it.
 
         Raises:
-            ClientLeft: It took nothing for as long as its body might have taken to arrive.
+            ClientDisconnect: It took nothing for as long as its body might have taken to arrive.
         """
         length = (b"content-length", b"%d" % len(content))
         sent = {
@@ -146,12 +146,12 @@ class Client:
                 async with asyncio.timeout(limits.timeout_s):
                     await self._send(message)
             except TimeoutError:
-                raise ClientLeft from None
+                raise ClientDisconnect from None
 
     async def _chunk(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise BrokenBody
+            raise IncompleteBody
         self._body_left = message.get("more_body", False)
         return message.get("body", b"")
 
@@ -177,7 +177,7 @@ class _Watch:
             self._watcher.cancel()
         if self._has_left and kind is asyncio.CancelledError:
             self._task.uncancel()
-            raise ClientLeft from None
+            raise ClientDisconnect from None
 
     def _begin(self) -> None:
         self._watcher = asyncio.ensure_future(self._cancel_when_left())
@@ -189,10 +189,10 @@ class _Watch:
         self._task.cancel()
 
 
-def refusal_of(error: EmbedwayError) -> Reply:
+def error_response(error: EmbedwayError) -> Reply:
     """Render an error as the answer to a request."""
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-    return error.status, wire_error.body(error), headers
+    return error.status, wire_error.encode_error(error), headers
 
 
 def _too_large(limits: BodyLimits) -> BodyTooLarge:

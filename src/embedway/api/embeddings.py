@@ -13,20 +13,20 @@ from urllib.parse import parse_qsl, quote
 import msgspec
 import structlog
 
-from embedway.api.admission import Admission, Ticket
+from embedway.api.admission import Admission, RequestSlot
 from embedway.api.asgi import Headers, Receive, Scope, Send
 from embedway.api.connection import (
     BodyLimits,
-    BrokenBody,
-    Client,
-    ClientLeft,
+    ClientConnection,
+    ClientDisconnect,
+    IncompleteBody,
     Reply,
-    refusal_of,
+    error_response,
 )
 from embedway.auth import rights
 from embedway.auth.authenticator import Authenticator
-from embedway.catalog.deployment import Served
-from embedway.catalog.lifetimes import Lifetimes, Today
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.lifetimes import CatalogToday, ModelLifetimes
 from embedway.core import ids, money
 from embedway.core.errors import (
     EmbedwayError,
@@ -34,10 +34,10 @@ from embedway.core.errors import (
     InvalidRequest,
     MethodNotAllowed,
     StorageUnavailable,
-    shown,
+    quote_value,
 )
 from embedway.core.keys import Caller
-from embedway.core.redaction import hidden, looks_secret
+from embedway.core.redaction import contains_secret, redact
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import CLIENT_LEFT
 from embedway.metering.account import Account
@@ -46,13 +46,13 @@ from embedway.observe.refusals import RefusalCounts
 from embedway.pipeline.dry_run import DryRun
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.result import EmbedResult
-from embedway.ratelimits.headers import rate_headers
+from embedway.ratelimits.headers import rate_limit_headers
 from embedway.wire.decode import decode
-from embedway.wire.encode import Head, encode
+from embedway.wire.encode import ResponseHead, encode
 from embedway.wire.lifetime_headers import lifetime_headers
 
-CORTECS_DOOR = "/api/v1/models/serverless/embeddings"
-DOORS = frozenset({"/v1/embeddings", "/api/v1/llm/embeddings", CORTECS_DOOR})
+CORTECS_PATH = "/api/v1/models/serverless/embeddings"
+PATHS = frozenset({"/v1/embeddings", "/api/v1/llm/embeddings", CORTECS_PATH})
 
 YIELD_BYTES = 65_536
 """After rendering a piece of this size the event loop gets a turn."""
@@ -102,7 +102,7 @@ class _Facts:
             "project": self.project_id,
             "key": self.key_id,
             # A key that a client sends where none belongs is not logged.
-            "end_user": end_user and hidden(end_user),
+            "end_user": end_user and redact(end_user),
             "model": self.model,
             "reason": self.reason,
         }
@@ -118,7 +118,7 @@ class EmbeddingsEndpoint:
         authenticator: Authenticator,
         embedder: Embedder,
         admission: Admission,
-        lifetimes: Lifetimes,
+        lifetimes: ModelLifetimes,
         metrics: Metrics,
         refusals: RefusalCounts,
         body_limits: BodyLimits,
@@ -135,13 +135,17 @@ class EmbeddingsEndpoint:
         """Answer one request, from its head to the last byte of its answer."""
         started_s = time.perf_counter()
         request_id = _request_id(scope)
-        client, ticket, facts = Client(receive, send), Ticket(self._admission), _Facts()
+        client, ticket, facts = (
+            ClientConnection(receive, send),
+            RequestSlot(self._admission),
+            _Facts(),
+        )
         request = result = None
         is_refused = False
         try:
             try:
                 request, caller, account = await self._read(scope, client, ticket, facts)
-                with client.watched():
+                with client.cancel_on_disconnect():
                     if _dry_run(scope):
                         result = await self._embedder.dry_run(request, caller, admitted=account)
                     else:
@@ -153,7 +157,7 @@ class EmbeddingsEndpoint:
                             started_s=started_s,
                         )
                 reply = await self._answer(scope["path"], request, result, ticket, started_s)
-            except ClientLeft:
+            except ClientDisconnect:
                 raise
             except Exception as error:  # noqa: BLE001  # the request edge: the client gets an answer
                 # Rendered here and not kept: with its traceback an error keeps the whole request.
@@ -165,16 +169,16 @@ class EmbeddingsEndpoint:
                 ticket.release()
                 await client.drain(self._body_limits)
             status = await self._send(client, reply, request_id)
-        except BrokenBody:
+        except IncompleteBody:
             # Perhaps the client is still there and only the framing of its body is broken.
-            await self._send(client, refusal_of(_BROKEN_BODY), request_id)
+            await self._send(client, error_response(_BROKEN_BODY), request_id)
             status = CLIENT_LEFT
-        except ClientLeft:
+        except ClientDisconnect:
             status = CLIENT_LEFT
         finally:
             ticket.release()
         elapsed_s = time.perf_counter() - started_s
-        self._metrics.answered(scope["path"], status)
+        self._metrics.count_request(scope["path"], status)
         self._metrics.latency.observe(elapsed_s)
         _log.info(
             "answered",
@@ -186,7 +190,7 @@ class EmbeddingsEndpoint:
         )
 
     async def _read(
-        self, scope: Scope, client: Client, ticket: Ticket, facts: _Facts
+        self, scope: Scope, client: ClientConnection, ticket: RequestSlot, facts: _Facts
     ) -> tuple[EmbedRequest, Caller, Account]:
         """Read who sends what; a body is read only of a caller that may be answered."""
         if scope["method"] != "POST":
@@ -200,11 +204,11 @@ class EmbeddingsEndpoint:
             headers.get(b"authorization"), headers.get(b"x-on-behalf-of")
         )
         facts.identify(caller)
-        rights.require(caller, "embeddings")
+        rights.require_scope(caller, "embeddings")
         _dry_run(scope)  # refused before the body is read, if it is wrong
         account = await self._embedder.admit(caller, body_bytes=_declared_bytes(headers))
         ticket.admit(caller)
-        request = decode(await client.body(headers, self._body_limits, ticket))
+        request = decode(await client.read_body(headers, self._body_limits, ticket))
         facts.read(request)
         return request, caller, account
 
@@ -213,7 +217,7 @@ class EmbeddingsEndpoint:
         path: str,
         request: EmbedRequest,
         result: EmbedResult | DryRun,
-        ticket: Ticket,
+        ticket: RequestSlot,
         started_s: float,
     ) -> Reply:
         """Render a result; its bytes take the place of the body's on `ticket`."""
@@ -221,7 +225,7 @@ class EmbeddingsEndpoint:
             return 200, msgspec.json.encode(result), []
         content = await _body(path, request, result)
         ticket.swap(len(content))
-        self._metrics.embedded(
+        self._metrics.count_embeddings(
             _label(result.deployments[0]), items=len(result.vectors), tokens=result.tokens
         )
         ending = _lifetime(result, self._lifetimes.today())
@@ -238,14 +242,14 @@ class EmbeddingsEndpoint:
         facts.refuse(error)
         self._metrics.refusals.labels(facts.reason).inc()
         self._refusals.add(facts.reason, project_id=facts.project_id, key_id=facts.key_id)
-        return refusal_of(error)
+        return error_response(error)
 
-    async def _send(self, client: Client, reply: Reply, request_id: str) -> int:
+    async def _send(self, client: ClientConnection, reply: Reply, request_id: str) -> int:
         status, content, headers = reply
         headers.append((b"x-request-id", request_id.encode()))
         if self._admission.draining:
             headers.append((b"connection", b"close"))
-        await client.answer(status, content, headers, self._body_limits)
+        await client.send_response(status, content, headers, self._body_limits)
         return status
 
 
@@ -278,7 +282,8 @@ def _dry_run(scope: Scope) -> bool:
     value = asked.get("dry_run", "false")
     if value not in {"true", "false"}:
         raise InvalidRequest(
-            f"'dry_run' is {shown(value)}. Use 'true' or 'false', or leave it out.", param="dry_run"
+            f"'dry_run' is {quote_value(value)}. Use 'true' or 'false', or leave it out.",
+            param="dry_run",
         )
     return value == "true"
 
@@ -287,15 +292,15 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             given = value.decode("ascii")
-            return ids.new("req") if looks_secret(given) else given
-    return ids.new("req")
+            return ids.new_id("req") if contains_secret(given) else given
+    return ids.new_id("req")
 
 
 async def _body(path: str, request: EmbedRequest, result: EmbedResult) -> bytes:
     usage = {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
-    if path == CORTECS_DOOR:  # its clients read this one too
+    if path == CORTECS_PATH:  # its clients read this one too
         usage["completion_tokens"] = 0
-    head = Head(
+    head = ResponseHead(
         model=request.model,
         usage=usage,
         id=result.id,
@@ -310,7 +315,7 @@ async def _body(path: str, request: EmbedRequest, result: EmbedResult) -> bytes:
     return b"".join(pieces)
 
 
-def _label(served: Served) -> str:
+def _label(served: Deployment) -> str:
     """The model as metrics know it: names that clients make up are not told apart."""
     return served.model.id if served.model.declared else f"{served.provider}:*"
 
@@ -322,18 +327,18 @@ def _headers(result: EmbedResult, started_s: float) -> Headers:
         (b"x-embedway-model", result.deployments[0].model.id),
         (b"x-embedway-provider", result.providers),
         (b"x-embedway-space", str(result.space)),
-        (b"x-embedway-cost-usd", money.as_usd(result.cost_nano_usd)),
+        (b"x-embedway-cost-usd", money.format_usd(result.cost_nano_usd)),
         (b"x-embedway-overhead-ms", f"{(elapsed_s - result.engine_s) * 1000:.2f}"),
     )
     # A client may name a provider's model as it likes; a header holds no such text as it is.
     headers = [(name, _header(value)) for name, value in values]
     if result.limit_statuses:
-        limits = rate_headers(result.limit_statuses)
+        limits = rate_limit_headers(result.limit_statuses)
         headers += [(name.encode(), value.encode()) for name, value in limits]
     return headers
 
 
-def _lifetime(result: EmbedResult, today: Today) -> Headers:
+def _lifetime(result: EmbedResult, today: CatalogToday) -> Headers:
     """What is told of deployments that will not be there for long."""
     if not today.ending:
         return []

@@ -1,8 +1,8 @@
 """Finds out who sent a request: from its headers to a `Caller`.
 
 A key that any process revokes stops working here, as do its tokens, within
-`embedway.concurrency.ttl_cache.FRESH_S`. A token is remembered by a keyed digest of all of it, so none is
-ever taken for another.
+`embedway.concurrency.ttl_cache.FRESH_S`. A token is remembered by a keyed digest of all of it, so
+none is ever taken for another.
 """
 
 import hmac
@@ -12,14 +12,14 @@ import msgspec
 
 from embedway.auth import compact, rights, tokens
 from embedway.auth.claims import END_USER
-from embedway.auth.issuers import Identity, Issuers
-from embedway.auth.tokens import Grant, Tokens
-from embedway.concurrency.ttl_cache import Lookups, UnknownNames
+from embedway.auth.issuers import IssuerIdentity, IssuerRegistry
+from embedway.auth.tokens import GatewayTokens, TokenGrant
+from embedway.concurrency.ttl_cache import TTLCache, UnknownNames
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRequest
-from embedway.core.keys import Caller, Held
+from embedway.core.keys import Caller, KeyContext
 from embedway.core.project import Project
 from embedway.organization import key_secret
-from embedway.organization.directory import SqlDirectory
+from embedway.organization.directory import Directory
 
 _CURE = "Send 'Authorization: Bearer sk-gateway-...' with a key made by 'embedway keys create'."
 _PREFIX = key_secret.PREFIX.encode()
@@ -31,23 +31,25 @@ class Authenticator:
 
     def __init__(
         self,
-        directory: SqlDirectory,
+        directory: Directory,
         *,
         pepper: bytes,
         now_ms: Callable[[], int],
-        tokens: Tokens | None = None,
-        issuers: Issuers | None = None,
+        tokens: GatewayTokens | None = None,
+        issuers: IssuerRegistry | None = None,
     ) -> None:
         """Accept keys in `directory`, and tokens of this gateway and of issuers, if given."""
         self._pepper = pepper
         self._now_ms = now_ms
         self._tokens = tokens
         self._issuers = issuers
-        self._keys = Lookups[bytes, Held | None](directory.by_digest)
+        self._keys = TTLCache[bytes, KeyContext | None](directory.by_digest)
         self._unknown_keys = UnknownNames[bytes](directory.known)
-        self._keys_by_id = Lookups[str, Held | None](directory.by_id)
-        self._projects = Lookups[str, tuple[Project, bool] | None](directory.project)
-        self._read = Lookups[_Arrived, Grant | Identity | EmbedwayError](self._read_once)
+        self._keys_by_id = TTLCache[str, KeyContext | None](directory.by_id)
+        self._projects = TTLCache[str, tuple[Project, bool] | None](directory.project)
+        self._read = TTLCache[_Arrived, TokenGrant | IssuerIdentity | EmbedwayError](
+            self._read_once
+        )
 
     async def caller(self, authorization: bytes | None, on_behalf_of: bytes | None) -> Caller:
         """Find the caller by the values of `Authorization` and `X-On-Behalf-Of`.
@@ -62,7 +64,7 @@ class Authenticator:
         token = _bearer(authorization)
         if token.startswith(_PREFIX):
             caller = await self._of_key(token)
-        elif compact.is_one(token):
+        elif compact.is_compact_token(token):
             caller = await self._of_token(token)
         else:
             raise InvalidKey(f"This is neither an API key nor a token. {_CURE}")
@@ -80,7 +82,7 @@ class Authenticator:
             InvalidKey: They do not, or it is no key that works now.
             StorageUnavailable: The key store cannot be read.
         """
-        held = await self._held(key) if key_secret.well_formed(key) else None
+        held = await self._held(key) if key_secret.is_well_formed(key) else None
         # Compared whether or not there is such a key, and as long in either case.
         known = held.key.id if held else ""
         same = hmac.compare_digest(known.encode(), key_id.encode("utf-8", "replace"))
@@ -89,9 +91,9 @@ class Authenticator:
                 "The client's id and secret are not those of one key. Send a key's id ('embedway "
                 "keys list') as client_id and the key itself as client_secret."
             )
-        return rights.caller(held, now_ms=self._now_ms(), cure=_CURE)
+        return rights.caller_of_key(held, now_ms=self._now_ms(), cure=_CURE)
 
-    async def _held(self, key: str) -> Held | None:
+    async def _held(self, key: str) -> KeyContext | None:
         digest = key_secret.digest(key, pepper=self._pepper)
         # Lookups of invented keys wait in a queue of their own and are not remembered.
         if digest not in self._keys and not await self._unknown_keys.exists(digest):
@@ -100,16 +102,16 @@ class Authenticator:
 
     async def _of_key(self, token: bytes) -> Caller:
         key = token.decode("latin-1")
-        if not key_secret.well_formed(key):
+        if not key_secret.is_well_formed(key):
             raise InvalidKey(f"This API key is incomplete or mistyped. {_CURE}")
         held = await self._held(key)
         if held is None:
             raise InvalidKey(f"This API key does not exist. {_CURE}")
         return self._of_held(held, cure=_CURE)
 
-    def _of_held(self, held: Held, *, cure: str) -> Caller:
+    def _of_held(self, held: KeyContext, *, cure: str) -> Caller:
         try:
-            return rights.caller(held, now_ms=self._now_ms(), cure=cure)
+            return rights.caller_of_key(held, now_ms=self._now_ms(), cure=cure)
         except InvalidKey as error:
             error.attribute(key_id=held.key.id, project_id=held.key.project_id)
             raise
@@ -118,18 +120,18 @@ class Authenticator:
         digest = key_secret.digest(token.decode("ascii"), pepper=self._pepper)
         read = await self._read.get(_Arrived(digest, token))
         if isinstance(read, EmbedwayError):
-            raise read.again()
+            raise read.copy()
         read.lifetime.check(self._now_ms())
-        if isinstance(read, Grant):
+        if isinstance(read, TokenGrant):
             return await self._of_grant(read)
         return await self._of_identity(read)
 
-    async def _of_grant(self, grant: Grant) -> Caller:
+    async def _of_grant(self, grant: TokenGrant) -> Caller:
         held = await self._keys_by_id.get(grant.key_id)
         if held is None:
             raise InvalidKey(f"The API key of this token does not exist. {compact.CURE}")
         caller = self._of_held(_opened(held, grant), cure=compact.CURE)
-        if grant.end_user is not None and not caller.may(("tokens",)):
+        if grant.end_user is not None and not caller.has_any_scope(("tokens",)):
             raise InvalidKey(
                 f"The API key {caller.key_id} may no longer have tokens of end users. "
                 f"{compact.CURE}"
@@ -138,7 +140,7 @@ class Authenticator:
             caller, scopes=caller.scopes & grant.scopes, on_behalf_of=grant.end_user
         )
 
-    async def _of_identity(self, identity: Identity) -> Caller:
+    async def _of_identity(self, identity: IssuerIdentity) -> Caller:
         found = await self._projects.get(identity.project_id)
         if found is None or found[0].archived_ms is not None:
             gone = "is archived" if found else "does not exist"
@@ -154,10 +156,10 @@ class Authenticator:
             end_users=found[1],
         )
 
-    async def _read_once(self, arrived: "_Arrived") -> Grant | Identity | EmbedwayError:
+    async def _read_once(self, arrived: "_Arrived") -> TokenGrant | IssuerIdentity | EmbedwayError:
         token, arrived.token = arrived.token, b""
         try:
-            parsed = compact.parse(token)
+            parsed = compact.parse_token(token)
             if self._tokens and parsed.claims.get("iss") == tokens.ISSUER:
                 return self._tokens.read(parsed)
             if self._issuers:
@@ -169,7 +171,7 @@ class Authenticator:
             return error
 
 
-def _opened(held: Held, grant: Grant) -> Held:
+def _opened(held: KeyContext, grant: TokenGrant) -> KeyContext:
     """The key, opened by the secret that the token was made with."""
     for digest in (held.key.digest, held.key.previous_digest):
         if digest and key_secret.id_of(digest) == grant.secret_id:
@@ -223,7 +225,7 @@ def _on_behalf_of(caller: Caller, end_user: bytes | None) -> Caller:
             "This token is of another end user. Leave the header X-On-Behalf-Of out.",
             param="X-On-Behalf-Of",
         )
-    if not caller.may(("on_behalf_of",)):
+    if not caller.has_any_scope(("on_behalf_of",)):
         raise Forbidden(
             "This credential may not name end users. Leave the header X-On-Behalf-Of out, or use "
             "a key with the scope on_behalf_of.",

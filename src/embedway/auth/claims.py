@@ -16,7 +16,7 @@ _LATEST_S = 253_402_300_800
 """The year 10,000."""
 
 
-class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
+class TokenLifetime(msgspec.Struct, frozen=True, kw_only=True):
     """When a token is valid, in milliseconds since 1970-01-01 UTC."""
 
     from_ms: float
@@ -30,7 +30,7 @@ class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidKey("This token is not valid yet. Try again later, or correct the clocks.")
 
 
-def lifetime(claims: Mapping[str, Any], *, leeway_s: float) -> Lifetime:
+def read_lifetime(claims: Mapping[str, Any], *, leeway_s: float) -> TokenLifetime:
     """Read `exp`, which must be there, `nbf` and `iat`; clocks may differ by `leeway_s`.
 
     Raises:
@@ -40,7 +40,9 @@ def lifetime(claims: Mapping[str, Any], *, leeway_s: float) -> Lifetime:
         raise InvalidKey(f"This token never expires: 'exp' is missing. {CURE}")
     times = {name: _time_s(claims, name) for name in ("exp", "nbf", "iat") if name in claims}
     begins_s = max(times.get("nbf", 0), times.get("iat", 0))
-    return Lifetime(from_ms=(begins_s - leeway_s) * 1000, until_ms=(times["exp"] + leeway_s) * 1000)
+    return TokenLifetime(
+        from_ms=(begins_s - leeway_s) * 1000, until_ms=(times["exp"] + leeway_s) * 1000
+    )
 
 
 def _time_s(claims: Mapping[str, Any], name: str) -> float:
@@ -59,7 +61,7 @@ def check_audience(claims: Mapping[str, Any], accepted: Collection[str]) -> None
         raise InvalidKey(f"This token is for another audience. Accepted: {', '.join(accepted)}.")
 
 
-def end_user(claims: Mapping[str, Any], name: str) -> str:
+def read_end_user(claims: Mapping[str, Any], name: str) -> str:
     """Read the end user's id in the claim `name`. Raises `InvalidKey` if there is none."""
     value = claims.get(name)
     if not isinstance(value, str) or not END_USER.fullmatch(value):

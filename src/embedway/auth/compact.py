@@ -23,7 +23,7 @@ _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 CURE = "Get a new token from whoever issues them."
 
 
-class Token(msgspec.Struct, frozen=True, kw_only=True):
+class CompactToken(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a token whose signature is not checked."""
 
     header: Mapping[str, Any]
@@ -38,16 +38,16 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
         return cast("str", self.header["alg"])
 
 
-def is_one(token: bytes) -> bool:
+def is_compact_token(token: bytes) -> bool:
     """Whether these bytes look like a token. Cheap, whatever they are."""
     return len(token) <= MAX_BYTES and _FORM.fullmatch(token) is not None
 
 
-def parse(token: bytes) -> Token:
+def parse_token(token: bytes) -> CompactToken:
     """Parse a token that `is_one` accepts. Raises `InvalidKey` if it cannot be for this gateway."""
     signed, _, signature = token.rpartition(b".")
     header, _, claims = signed.partition(b".")
-    parsed = Token(
+    parsed = CompactToken(
         header=_json_object(header, "header"),
         claims=_json_object(claims, "claims"),
         signed=signed,

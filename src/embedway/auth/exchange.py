@@ -10,8 +10,8 @@ import msgspec
 
 from embedway.auth import rights
 from embedway.auth.claims import END_USER
-from embedway.auth.tokens import Tokens
-from embedway.core.errors import Forbidden, InvalidRequest, shown
+from embedway.auth.tokens import GatewayTokens
+from embedway.core.errors import Forbidden, InvalidRequest, quote_value
 from embedway.core.keys import Caller, Scope
 from embedway.organization import key_secret
 
@@ -23,7 +23,7 @@ USUAL_S = 3600
 LIFETIMES_S = range(300, 2_592_001)
 
 
-class Issued(msgspec.Struct, frozen=True):
+class IssuedToken(msgspec.Struct, frozen=True):
     """A new token."""
 
     token: str
@@ -31,7 +31,7 @@ class Issued(msgspec.Struct, frozen=True):
     """When it expires: no later than its key."""
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request for a token."""
 
     audience: str
@@ -40,18 +40,21 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     permissions: Sequence[str] = ("embeddings",)
 
 
-def for_end_user(caller: Caller, wanted: Wanted, *, tokens: Tokens, now_ms: int) -> Issued:
+def issue_for_end_user(
+    caller: Caller, wanted: TokenRequest, *, tokens: GatewayTokens, now_ms: int
+) -> IssuedToken:
     """Issue a token for one end user of the caller, who must have sent a key.
 
     Raises:
         Forbidden: The key may not have such tokens, or not with these permissions.
         InvalidRequest: A field is out of range.
     """
-    rights.require(caller, "tokens")
+    rights.require_scope(caller, "tokens")
     if wanted.audience not in tokens.audiences:
         raise InvalidRequest(
-            f"'audience' is {shown(wanted.audience)}; tokens are made for "
-            f"{', '.join(map(shown, tokens.audiences))}. Use one of these, or have the setting "
+            f"'audience' is {quote_value(wanted.audience)}; tokens are made for "
+            f"{', '.join(map(quote_value, tokens.audiences))}. Use one of these, or "
+            "have the setting "
             "token_audiences name yours.",
             param="audience",
         )
@@ -63,7 +66,7 @@ def for_end_user(caller: Caller, wanted: Wanted, *, tokens: Tokens, now_ms: int)
         )
     if wanted.lifetime_s not in LIFETIMES_S:
         raise InvalidRequest(
-            f"'expiresIn' is {shown(wanted.lifetime_s)}; it must be {LIFETIMES_S.start} to "
+            f"'expiresIn' is {quote_value(wanted.lifetime_s)}; it must be {LIFETIMES_S.start} to "
             f"{LIFETIMES_S.stop - 1} seconds.",
             param="expiresIn",
         )
@@ -78,13 +81,13 @@ def for_end_user(caller: Caller, wanted: Wanted, *, tokens: Tokens, now_ms: int)
     )
 
 
-def for_client(caller: Caller, *, tokens: Tokens, now_ms: int) -> Issued:
+def issue_for_client(caller: Caller, *, tokens: GatewayTokens, now_ms: int) -> IssuedToken:
     """Issue a token with the rights of the caller's key.
 
     Raises:
         Forbidden: It has none that a token may carry.
     """
-    rights.require(caller, *OF_END_USERS)
+    rights.require_scope(caller, *OF_END_USERS)
     return _issue(
         caller,
         [each for each in OF_CLIENTS if each in caller.scopes],
@@ -106,7 +109,8 @@ def _permitted(caller: Caller, permissions: Sequence[str]) -> list[Scope]:
     for each in permissions:
         if each not in may:
             raise Forbidden(
-                f"'permissions' has {shown(each)}, which a token of this key cannot carry. It can "
+                f"'permissions' has {quote_value(each)}, which a token of this key "
+                "cannot carry. It can "
                 f"carry {', '.join(may) or 'none'}.",
                 param="permissions",
             )
@@ -120,9 +124,9 @@ def _issue(
     end_user: str | None,
     audience: str,
     lifetime_s: int,
-    tokens: Tokens,
+    tokens: GatewayTokens,
     now_ms: int,
-) -> Issued:
+) -> IssuedToken:
     ends = [key.expires_ms for key in caller.keys if key.expires_ms is not None]
     expires_ms = min([now_ms + lifetime_s * 1000, *ends])
     token = tokens.issue(
@@ -134,4 +138,4 @@ def _issue(
         now_ms=now_ms,
         expires_ms=expires_ms,
     )
-    return Issued(token, expires_ms)
+    return IssuedToken(token, expires_ms)

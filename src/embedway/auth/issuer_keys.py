@@ -40,7 +40,7 @@ class _Configuration(msgspec.Struct):
     jwks_uri: str
 
 
-class KeySet:
+class IssuerKeys:
     """What one issuer publishes."""
 
     def __init__(
@@ -117,7 +117,9 @@ class KeySet:
 
     async def _refresh(self) -> None:
         try:
-            keys = public_keys.parse(await self._fetch(self._jwks_url or await self._discovered()))
+            keys = public_keys.parse_public_keys(
+                await self._fetch(self._jwks_url or await self._discovered())
+            )
         except (OSError, ValueError) as error:
             _log.warning("issuer's keys not fetched", issuer=self._name, reason=str(error))
         else:

@@ -10,9 +10,9 @@ from typing import Any, cast
 import msgspec
 
 from embedway.auth import claims
-from embedway.auth.claims import Lifetime
-from embedway.auth.compact import CURE, Token
-from embedway.auth.issuer_keys import Fetch, KeySet
+from embedway.auth.claims import TokenLifetime
+from embedway.auth.compact import CURE, CompactToken
+from embedway.auth.issuer_keys import Fetch, IssuerKeys
 from embedway.auth.public_keys import MAX_KID_CHARACTERS
 from embedway.core.errors import Forbidden, InvalidKey
 from embedway.core.keys import Scope
@@ -44,7 +44,7 @@ class Issuer(msgspec.Struct, frozen=True, kw_only=True):
     leeway_s: float = 30
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class IssuerIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Whom a token of an outside issuer stands for."""
 
     issuer: str
@@ -52,22 +52,24 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str
     end_user: str
     scopes: frozenset[Scope]
-    lifetime: Lifetime
+    lifetime: TokenLifetime
 
 
-class Issuers:
+class IssuerRegistry:
     """Every configured issuer, with its keys."""
 
     def __init__(
         self, issuers: Iterable[Issuer], *, fetch: Fetch, now_s: Callable[[], float]
     ) -> None:
-        def keys_of(issuer: Issuer) -> KeySet:
+        def keys_of(issuer: Issuer) -> IssuerKeys:
             url = issuer.jwks_url
-            return KeySet(issuer.name, issuer=issuer.issuer, jwks_url=url, fetch=fetch, now_s=now_s)
+            return IssuerKeys(
+                issuer.name, issuer=issuer.issuer, jwks_url=url, fetch=fetch, now_s=now_s
+            )
 
         self._known = {each.issuer: (each, keys_of(each)) for each in issuers}
 
-    async def read(self, token: Token) -> Identity:
+    async def read(self, token: CompactToken) -> IssuerIdentity:
         """Check who issued `token`, and read whom it stands for. Its lifetime is not checked.
 
         Raises:
@@ -83,12 +85,12 @@ class Issuers:
         await _check_signature(token, issuer, keys)
         told = token.claims
         claims.check_audience(told, issuer.audiences)
-        return Identity(
+        return IssuerIdentity(
             issuer=issuer.name,
             project_id=_project(told, issuer),
-            end_user=claims.end_user(told, issuer.user_claim),
+            end_user=claims.read_end_user(told, issuer.user_claim),
             scopes=_scopes(told, issuer),
-            lifetime=claims.lifetime(told, leeway_s=issuer.leeway_s),
+            lifetime=claims.read_lifetime(told, leeway_s=issuer.leeway_s),
         )
 
     async def aclose(self) -> None:
@@ -97,7 +99,7 @@ class Issuers:
             await keys.aclose()
 
 
-async def _check_signature(token: Token, issuer: Issuer, keys: KeySet) -> None:
+async def _check_signature(token: CompactToken, issuer: Issuer, keys: IssuerKeys) -> None:
     algorithm = token.algorithm
     if algorithm not in issuer.algorithms:
         raise InvalidKey(

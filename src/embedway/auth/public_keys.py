@@ -62,7 +62,7 @@ class _Published(msgspec.Struct):
     y: str | None = None
 
 
-def parse(document: bytes) -> Sequence[PublicKey]:
+def parse_public_keys(document: bytes) -> Sequence[PublicKey]:
     """Read the usable keys in `document`. Raises `ValueError` if it is no key set."""
     try:
         published = msgspec.json.decode(document, type=_Document).keys

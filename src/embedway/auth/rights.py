@@ -5,11 +5,11 @@ models, providers, limits and budgets are checked by what enforces them.
 """
 
 from embedway.core.errors import Forbidden, InvalidKey
-from embedway.core.keys import Caller, Held, Key, Scope
+from embedway.core.keys import Caller, Key, KeyContext, Scope
 from embedway.organization.issuing import NEVER_ISSUED
 
 
-def caller(held: Held, *, now_ms: int, cure: str) -> Caller:
+def caller_of_key(held: KeyContext, *, now_ms: int, cure: str) -> Caller:
     """The caller that has this key, with the rights that it has now.
 
     Raises:
@@ -51,9 +51,9 @@ def _scopes(key: Key, issuer: Key | None) -> frozenset[Scope]:
     return scopes - admin if key.project_id else scopes & admin
 
 
-def require(caller: Caller, *scopes: Scope) -> None:
+def require_scope(caller: Caller, *scopes: Scope) -> None:
     """Raise `Forbidden` unless the caller has any one of `scopes`."""
-    if not caller.may(scopes):
+    if not caller.has_any_scope(scopes):
         named = " or ".join(scopes)
         has = ", ".join(sorted(caller.scopes)) or "none that counts here"
         raise Forbidden(

@@ -13,8 +13,8 @@ import jwt
 import msgspec
 
 from embedway.auth import claims
-from embedway.auth.claims import Lifetime
-from embedway.auth.compact import CURE, Token
+from embedway.auth.claims import TokenLifetime
+from embedway.auth.compact import CURE, CompactToken
 from embedway.core.errors import InvalidKey
 from embedway.core.keys import SCOPES, Scope
 
@@ -23,7 +23,7 @@ AUDIENCE = "embedway"
 _ALGORITHM = "HS256"
 
 
-class Grant(msgspec.Struct, frozen=True, kw_only=True):
+class TokenGrant(msgspec.Struct, frozen=True, kw_only=True):
     """What a token of ours says, once its signature is checked."""
 
     key_id: str
@@ -32,10 +32,10 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[Scope]
     end_user: str | None
     """The end user it was made for; None if it is for whoever holds the key."""
-    lifetime: Lifetime
+    lifetime: TokenLifetime
 
 
-class Tokens:
+class GatewayTokens:
     """Signs and checks tokens of this gateway."""
 
     def __init__(self, *, pepper: bytes, audiences: Sequence[str] = (AUDIENCE,)) -> None:
@@ -72,7 +72,7 @@ class Tokens:
         }
         return jwt.encode(told, self._key, algorithm=_ALGORITHM)
 
-    def read(self, token: Token) -> Grant:
+    def read(self, token: CompactToken) -> TokenGrant:
         """Check the signature and audience of a token whose `iss` is ours, and read it.
 
         Raises:
@@ -86,10 +86,10 @@ class Tokens:
         told = token.claims
         claims.check_audience(told, self.audiences)
         permissions = cast("list[Any]", told["permissions"])
-        return Grant(
+        return TokenGrant(
             key_id=told["key"],
             secret_id=told.get("secret", ""),
             scopes=frozenset(each for each in SCOPES if each in permissions),
-            end_user=claims.end_user(told, "sub") if "sub" in told else None,
-            lifetime=claims.lifetime({"exp": told["exp"]}, leeway_s=0),
+            end_user=claims.read_end_user(told, "sub") if "sub" in told else None,
+            lifetime=claims.read_lifetime({"exp": told["exp"]}, leeway_s=0),
         )

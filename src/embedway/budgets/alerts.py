@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from embedway.budgets.hold_store import SqlHolds
+from embedway.budgets.hold_store import HoldStore
 from embedway.concurrency.background import BackgroundTasks
-from embedway.core.budget import Budget, window
+from embedway.core.budget import Budget, budget_window
 from embedway.core.errors import StorageUnavailable
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
@@ -17,26 +17,26 @@ MAX_KNOWN = 10_000
 _Name = tuple[Subject, Budget, int, int]
 
 
-class Alerts:
+class BudgetAlerts:
     """Of all budgets; whoever notes one first, of all processes, tells it."""
 
-    def __init__(self, holds: SqlHolds, on_alert: OnAlert) -> None:
+    def __init__(self, holds: HoldStore, on_alert: OnAlert) -> None:
         self._holds = holds
         self._on_alert = on_alert
         # Those noted already, oldest first, so that the database is not asked each time.
         self._known: dict[_Name, None] = {}
         self._background = BackgroundTasks()
 
-    def look(self, subject: Subject, spent: Mapping[Budget, NanoUsd], *, at_ms: int) -> None:
+    def check(self, subject: Subject, spent: Mapping[Budget, NanoUsd], *, at_ms: int) -> None:
         """Notes in the background what is due, in the windows that `at_ms` is in."""
         for budget, spent_nano_usd in spent.items():
-            for percent in budget.reached(spent_nano_usd):
-                name = (subject, budget, window(budget.per, at_ms)[0], percent)
+            for percent in budget.alerts_due(spent_nano_usd):
+                name = (subject, budget, budget_window(budget.per, at_ms)[0], percent)
                 if name not in self._known:
                     self._know(name)
                     self._background.schedule(self._note(name, spent_nano_usd, at_ms))
 
-    def look_up(self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int) -> None:
+    def check_later(self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int) -> None:
         """Likewise, after looking up what is spent."""
         if any(each.alerts for each in budgets):
             self._background.schedule(self._look_up(subject, budgets, at_ms))
@@ -47,15 +47,15 @@ class Alerts:
 
     async def _look_up(self, subject: Subject, budgets: Sequence[Budget], at_ms: int) -> None:
         try:
-            spent = await self._holds.spent(subject, budgets, at_ms=at_ms)
+            spent = await self._holds.read_spending(subject, budgets, at_ms=at_ms)
         except StorageUnavailable:
             return  # the next lease tells it
-        self.look(subject, spent, at_ms=at_ms)
+        self.check(subject, spent, at_ms=at_ms)
 
     async def _note(self, name: _Name, spent_nano_usd: NanoUsd, at_ms: int) -> None:
         subject, budget, _, percent = name
         try:
-            first = await self._holds.alerted(subject, budget, percent=percent, at_ms=at_ms)
+            first = await self._holds.record_alert(subject, budget, percent=percent, at_ms=at_ms)
         except StorageUnavailable:
             self._known.pop(name, None)
             return

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
-from embedway.budgets.status import Past, cost_between
-from embedway.core.budget import Budget, window
+from embedway.budgets.status import ClosedDays, cost_between
+from embedway.core.budget import Budget, budget_window
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
 
@@ -17,7 +17,7 @@ KEPT_MS = 60_000
 MAX_KEPT = 10_000
 
 
-class PastSums:
+class ClosedDayTotals:
     """Sums, kept for a while."""
 
     def __init__(self, engine: Engine) -> None:
@@ -25,15 +25,17 @@ class PastSums:
         # By subject, and from when until when; with the time of the sum. Oldest first.
         self._kept: dict[tuple[Subject, int, int], tuple[int, NanoUsd]] = {}
 
-    def of(self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int, now_ms: int) -> Past:
+    def of(
+        self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int, now_ms: int
+    ) -> ClosedDays:
         """What was spent in the windows that `at_ms` is in.
 
         Raises:
             SQLAlchemyError: The database cannot be read.
         """
         until_ms = (now_ms // DAY_MS - OPEN_DAYS) * DAY_MS
-        starts = {budget: window(budget.per, at_ms)[0] for budget in budgets}
-        return Past(
+        starts = {budget: budget_window(budget.per, at_ms)[0] for budget in budgets}
+        return ClosedDays(
             until_ms=until_ms,
             spent={
                 budget: self._sum(subject, start, until_ms, now_ms) if start < until_ms else 0

@@ -7,8 +7,8 @@ nothing is spent that another process may spend too. Knows neither the database 
 
 from collections.abc import Sequence
 
-from embedway.budgets.hold_store import Lease
-from embedway.core.budget import Budget, window
+from embedway.budgets.hold_store import HoldLease
+from embedway.core.budget import Budget, budget_window
 from embedway.core.money import NanoUsd
 
 MARGIN_MS = 15_000
@@ -17,7 +17,7 @@ RENEW_MS = 40_000
 """So long before that it is renewed."""
 
 
-class Purse:
+class BudgetHold:
     """Of one subject. Amounts are in nano-dollars, times in milliseconds since 1970-01-01 UTC."""
 
     __slots__ = (
@@ -54,7 +54,7 @@ class Purse:
         self._taken: NanoUsd = 0
         self._before: NanoUsd = 0
 
-    def has(
+    def covers(
         self, cost_nano_usd: NanoUsd, budgets: Sequence[Budget], *, at_ms: int, now_ms: int
     ) -> bool:
         """Whether a request that had been read at `at_ms` can be paid out of it.
@@ -73,7 +73,7 @@ class Purse:
         """Whether a request is from before the windows that this was leased in."""
         return at_ms < self._since_ms
 
-    def take(self, cost_nano_usd: NanoUsd) -> None:
+    def reserve(self, cost_nano_usd: NanoUsd) -> None:
         """For one request."""
         self.free -= cost_nano_usd
         self.in_use += cost_nano_usd
@@ -96,7 +96,7 @@ class Purse:
         """What was taken out in the last stretch, or in this one if that is more."""
         return max(self._taken, self._before)
 
-    def emptied(self) -> NanoUsd | None:
+    def drain(self) -> NanoUsd | None:
         """Takes out all that is free, for it to be given back; None if nothing is in use at all.
 
         Nothing can be taken until it is leased again.
@@ -104,7 +104,7 @@ class Purse:
         free, self.free, self._expires_ms = self.free, 0, 0
         return free if self.requests else None
 
-    def not_given_back(self, unused: NanoUsd | None, *, in_doubt: bool) -> None:
+    def restore(self, unused: NanoUsd | None, *, in_doubt: bool) -> None:
         """Puts back what was taken out, after the database failed to take it.
 
         Args:
@@ -113,7 +113,9 @@ class Purse:
         """
         self.free += min(0, unused or 0) if in_doubt else unused or 0
 
-    def leased(self, lease: Lease, *, budgets: Sequence[Budget], in_use_before: NanoUsd) -> None:
+    def refill(
+        self, lease: HoldLease, *, budgets: Sequence[Budget], in_use_before: NanoUsd
+    ) -> None:
         """Puts in what was granted, after `emptied`."""
         self.free += lease.granted_nano_usd
         if lease.lapsed:
@@ -122,24 +124,24 @@ class Purse:
             self._unbacked = self.in_use
         self.budgets = budgets
         self._expires_ms = lease.expires_ms
-        starts = (window(budget.per, lease.at_ms)[0] for budget in budgets)
+        starts = (budget_window(budget.per, lease.at_ms)[0] for budget in budgets)
         self._since_ms = max(self._since_ms, *starts)
         self.unseen = False
 
-    def renewed(self, *, expires_ms: int) -> None:
+    def extend(self, *, expires_ms: int) -> None:
         """The database holds it until then."""
         self._expires_ms = expires_ms
 
-    def lapsed(self) -> None:
+    def expire(self) -> None:
         """The database let go of it."""
         self.free, self._expires_ms = 0, 0
         self._unbacked = self.in_use
 
-    def is_due(self, now_ms: int) -> bool:
+    def needs_renewal(self, now_ms: int) -> bool:
         """Whether it is to be renewed."""
         return self._expires_ms - now_ms < RENEW_MS
 
-    def rest(self) -> None:
+    def end_interval(self) -> None:
         """Begins another stretch."""
         self.is_quiet = not self._taken
         self._before, self._taken = self._taken, 0

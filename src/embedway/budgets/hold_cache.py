@@ -6,9 +6,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import structlog
 
-from embedway.budgets.alerts import Alerts
-from embedway.budgets.hold import Purse
-from embedway.budgets.hold_store import Lease, SqlHolds
+from embedway.budgets.alerts import BudgetAlerts
+from embedway.budgets.hold import BudgetHold
+from embedway.budgets.hold_store import HoldLease, HoldStore
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
@@ -19,7 +19,7 @@ REST_S = 2.0
 _log = structlog.get_logger("embedway.budgets")
 
 
-class SharedPurse(Purse):
+class SharedHold(BudgetHold):
     """A purse that requests wait for together."""
 
     __slots__ = ("lock", "refused", "refused_ms", "waiting", "waiting_nano_usd")
@@ -32,49 +32,51 @@ class SharedPurse(Purse):
         """Requests, for the lock."""
         self.waiting_nano_usd: NanoUsd = 0
         """What they cost."""
-        self.refused: Lease | None = None
+        self.refused: HoldLease | None = None
         """The last lease, if nothing was granted."""
         self.refused_ms = 0
 
 
-class Purses:
+class HoldCache:
     """By their subjects."""
 
-    def __init__(self, holds: SqlHolds, *, alerts: Alerts, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, holds: HoldStore, *, alerts: BudgetAlerts, now_ms: Callable[[], int]
+    ) -> None:
         """Args name what it needs."""
         self._holds = holds
         self._alerts = alerts
         self._now_ms = now_ms
-        self._purses: dict[Subject, SharedPurse] = {}
+        self._purses: dict[Subject, SharedHold] = {}
         self._resting: asyncio.Task[None] | None = None
         self.get = self._purses.get
         """The purse of a subject, if it has one. There is one as long as anything is in use."""
 
-    def made(self, subject: Subject) -> SharedPurse:
+    def get_or_create(self, subject: Subject) -> SharedHold:
         """The purse of a subject, an empty one if it has none."""
         purse = self._purses.get(subject)
         if purse is None:
-            purse = self._purses[subject] = SharedPurse()
+            purse = self._purses[subject] = SharedHold()
         if self._resting is None or self._resting.done():
             self._resting = asyncio.ensure_future(self._rest_now_and_then())
         return purse
 
-    async def rest(self) -> None:
+    async def end_interval(self) -> None:
         """Gives back what nobody took anything out of since the last time, and renews the rest.
 
         Raises:
             StorageUnavailable: It cannot be done now; nothing is relied on that may be lost.
         """
         now_ms = self._now_ms()
-        idle: dict[Subject, SharedPurse] = {}
-        used: dict[Subject, SharedPurse] = {}
+        idle: dict[Subject, SharedHold] = {}
+        used: dict[Subject, SharedHold] = {}
         for subject, purse in self._purses.items():
-            purse.rest()
+            purse.end_interval()
             if purse.lock.locked():
                 continue
             if purse.is_quiet and not purse.requests:
                 idle[subject] = purse
-            elif purse.is_due(now_ms) or (purse.is_quiet and purse.free):
+            elif purse.needs_renewal(now_ms) or (purse.is_quiet and purse.free):
                 used[subject] = purse
         if used:
             async with _locked(used.values()):
@@ -97,45 +99,45 @@ class Purses:
             await self._leave(self._purses)
         self._purses.clear()
 
-    async def _renew(self, purses: Mapping[Subject, SharedPurse]) -> None:
+    async def _renew(self, purses: Mapping[Subject, SharedHold]) -> None:
         unused: dict[Subject, NanoUsd] = {}
         for subject, purse in purses.items():
             unused[subject] = purse.free if purse.is_quiet else 0
             purse.free -= unused[subject]
         try:
-            renewed = await self._holds.give_back(unused)
+            renewed = await self._holds.renew(unused)
         except StorageUnavailable as error:
             for subject, purse in purses.items():
-                purse.not_given_back(unused[subject], in_doubt=isinstance(error, CommitInDoubt))
+                purse.restore(unused[subject], in_doubt=isinstance(error, CommitInDoubt))
             raise
         for subject, purse in purses.items():
             if subject in renewed:
-                purse.renewed(expires_ms=renewed[subject])
+                purse.extend(expires_ms=renewed[subject])
             else:
-                purse.lapsed()
+                purse.expire()
 
-    async def _leave(self, purses: Mapping[Subject, SharedPurse]) -> None:
+    async def _leave(self, purses: Mapping[Subject, SharedHold]) -> None:
         for purse in purses.values():
-            purse.emptied()
+            purse.drain()
         if purses:
-            await self._holds.leave(purses.keys())
+            await self._holds.release(purses.keys())
         for subject, purse in purses.items():
             if purse.unseen:
                 purse.unseen = False
-                self._alerts.look_up(subject, purse.budgets, at_ms=self._now_ms())
+                self._alerts.check_later(subject, purse.budgets, at_ms=self._now_ms())
 
     async def _rest_now_and_then(self) -> None:
         while self._purses:
             await asyncio.sleep(REST_S)
             try:
                 with suppress(StorageUnavailable):  # they are given back next time, or lapse
-                    await self.rest()
+                    await self.end_interval()
             except Exception:  # noqa: BLE001  # a background task's top
                 _log.exception("budgets not given back")
 
 
 @asynccontextmanager
-async def _locked(purses: Collection[SharedPurse]) -> AsyncGenerator[None]:
+async def _locked(purses: Collection[SharedHold]) -> AsyncGenerator[None]:
     # Whoever has one of these locks waits for no other, so the order does not matter.
     async with AsyncExitStack() as stack:
         for purse in purses:

@@ -12,13 +12,13 @@ import msgspec
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from embedway.budgets.closed_days import PastSums
-from embedway.budgets.status import Past, Standing, standing
-from embedway.core.budget import Budget, window
+from embedway.budgets.closed_days import ClosedDayTotals
+from embedway.budgets.status import BudgetStatus, ClosedDays, read_status
+from embedway.core.budget import Budget, budget_window
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
-from embedway.storage.availability import Availability
-from embedway.storage.database import writing
+from embedway.storage.availability import DatabaseAvailability
+from embedway.storage.database import locked_transaction
 from embedway.storage.query_threads import QueryThreads
 from embedway.storage.tables import budget_alerts, holds
 
@@ -32,7 +32,7 @@ FORGOTTEN_MS = 3_600_000
 UNREADABLE = "Budgets cannot be checked right now. Try again."
 
 
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
+class HoldLease(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of asking to hold a part of budgets."""
 
     granted_nano_usd: NanoUsd
@@ -49,7 +49,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the database had released what this process held before."""
 
 
-class SqlHolds:
+class HoldStore:
     """The holds of one process.
 
     Methods raise `StorageUnavailable` if the database cannot be reached; `lease` and `give_back`
@@ -62,13 +62,13 @@ class SqlHolds:
         *,
         process: str,
         now_ms: Callable[[], int],
-        availability: Availability | None = None,
+        availability: DatabaseAvailability | None = None,
     ) -> None:
         """Takes the name of this process, which no other has or had, and the time."""
         self._engine = engine
         self._process = process
         self._now_ms = now_ms
-        self._past = PastSums(engine)
+        self._past = ClosedDayTotals(engine)
         self._threads = QueryThreads(
             "holds", use="commit", availability=availability, unavailable=UNREADABLE
         )
@@ -82,7 +82,7 @@ class SqlHolds:
         needed: NanoUsd,
         wanted: NanoUsd,
         unused: NanoUsd | None,
-    ) -> Lease:
+    ) -> HoldLease:
         """Give back what is not in use, and hold at least `needed` of all `budgets`, or nothing.
 
         Args:
@@ -94,10 +94,10 @@ class SqlHolds:
             unused: What of the hold is not in use; None for all of it, whatever it is.
         """
 
-        def lease(about_to_commit: Callable[[], None]) -> Lease:
+        def lease(about_to_commit: Callable[[], None]) -> HoldLease:
             at = min(at_ms, self._now_ms())
             past = self._past.of(subject, budgets, at_ms=at, now_ms=self._now_ms())
-            with writing(self._engine, lock=f"budgets of {subject}") as connection:
+            with locked_transaction(self._engine, lock=f"budgets of {subject}") as connection:
                 now_ms = self._now_ms()
                 found = self._standing(connection, subject, past, at_ms=at, now_ms=now_ms)
                 before, anew = found.own or 0, found.own is None
@@ -109,7 +109,7 @@ class SqlHolds:
                 change = kept + granted - before
                 self._hold(connection, subject, change, anew=anew, now_ms=now_ms)
                 about_to_commit()
-                return Lease(
+                return HoldLease(
                     granted_nano_usd=granted,
                     spent=found.spent,
                     held_nano_usd=found.others + kept,
@@ -120,7 +120,7 @@ class SqlHolds:
 
         return await self._threads.write(lease)
 
-    async def give_back(self, unused: Mapping[Subject, NanoUsd]) -> Mapping[Subject, int]:
+    async def renew(self, unused: Mapping[Subject, NanoUsd]) -> Mapping[Subject, int]:
         """Hold so much less and renew the rest; return when each expires that had not lapsed."""
         changes = {str(subject): amount for subject, amount in unused.items()}
 
@@ -144,7 +144,7 @@ class SqlHolds:
 
         return await self._threads.write(give_back)
 
-    async def leave(self, subjects: Collection[Subject]) -> None:
+    async def release(self, subjects: Collection[Subject]) -> None:
         """Hold nothing of these any more."""
 
         def leave() -> None:
@@ -161,7 +161,7 @@ class SqlHolds:
 
         await self._threads.run(leave)
 
-    async def spent(
+    async def read_spending(
         self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int
     ) -> Mapping[Budget, NanoUsd]:
         """Return what the ledger has for each budget in the window that `at_ms` is in."""
@@ -169,17 +169,19 @@ class SqlHolds:
         def spent() -> Mapping[Budget, NanoUsd]:
             past = self._past.of(subject, budgets, at_ms=at_ms, now_ms=self._now_ms())
             with self._engine.connect() as connection:
-                found = standing(connection, subject, past, process=self._process, at_ms=at_ms)
+                found = read_status(connection, subject, past, process=self._process, at_ms=at_ms)
             return found.spent
 
         return await self._threads.run(spent)
 
-    async def alerted(self, subject: Subject, budget: Budget, *, percent: int, at_ms: int) -> bool:
+    async def record_alert(
+        self, subject: Subject, budget: Budget, *, percent: int, at_ms: int
+    ) -> bool:
         """Note that a budget reached `percent` in the window of `at_ms`; False if noted before."""
         row = {
             "subject": str(subject),
             "per": budget.per,
-            "window_ms": window(budget.per, at_ms)[0],
+            "window_ms": budget_window(budget.per, at_ms)[0],
             "amount_nano_usd": budget.amount_nano_usd,
             "percent": percent,
             "at_ms": self._now_ms(),
@@ -203,13 +205,13 @@ class SqlHolds:
         self,
         connection: Connection,
         subject: Subject,
-        past: Past,
+        past: ClosedDays,
         *,
         at_ms: int,
         now_ms: int,
-    ) -> Standing:
+    ) -> BudgetStatus:
         """How they stand, after what expired was deleted."""
-        found = standing(connection, subject, past, process=self._process, at_ms=at_ms)
+        found = read_status(connection, subject, past, process=self._process, at_ms=at_ms)
         if found.expires_ms is None or found.expires_ms > now_ms:
             return found
         connection.execute(
@@ -220,7 +222,7 @@ class SqlHolds:
             )
         )
         # Anew, for one of them may have been renewed just before.
-        return standing(connection, subject, past, process=self._process, at_ms=at_ms)
+        return read_status(connection, subject, past, process=self._process, at_ms=at_ms)
 
     def _hold(
         self,

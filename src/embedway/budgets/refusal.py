@@ -3,19 +3,19 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from embedway.budgets.hold_store import Lease
-from embedway.core.budget import Budget, window
-from embedway.core.errors import BudgetSpent
-from embedway.core.money import NanoUsd, as_usd
+from embedway.budgets.hold_store import HoldLease
+from embedway.core.budget import Budget, budget_window
+from embedway.core.errors import BudgetExceeded
+from embedway.core.money import NanoUsd, format_usd
 from embedway.core.subject import Subject
 
 
-def is_spent(lease: Lease, cost_nano_usd: NanoUsd) -> bool:
+def is_exhausted(lease: HoldLease, cost_nano_usd: NanoUsd) -> bool:
     """Whether a request is too dear for what is not spent, whatever becomes of what is held."""
     return any(_left(each) < cost_nano_usd for each in lease.spent.items())
 
 
-def refusal(subject: Subject, lease: Lease, *, cost_nano_usd: NanoUsd) -> BudgetSpent:
+def budget_error(subject: Subject, lease: HoldLease, *, cost_nano_usd: NanoUsd) -> BudgetExceeded:
     """Why a request that may cost so much is refused, as the refused `lease` showed."""
     least = min(map(_left, lease.spent.items()))
     # Of several that refuse it, that which does so for longest.
@@ -26,25 +26,25 @@ def refusal(subject: Subject, lease: Lease, *, cost_nano_usd: NanoUsd) -> Budget
     return _refusal(subject, *binding, lease=lease, cost_nano_usd=cost_nano_usd)
 
 
-def end_ms(budgets: Mapping[Budget, NanoUsd], at_ms: int) -> float:
+def first_reset_ms(budgets: Mapping[Budget, NanoUsd], at_ms: int) -> float:
     """When the first of their windows ends; milliseconds since 1970-01-01 UTC."""
     return min(_end_ms(budget, at_ms) for budget in budgets)
 
 
 def _refusal(
-    subject: Subject, budget: Budget, spent: NanoUsd, *, lease: Lease, cost_nano_usd: NanoUsd
-) -> BudgetSpent:
+    subject: Subject, budget: Budget, spent: NanoUsd, *, lease: HoldLease, cost_nano_usd: NanoUsd
+) -> BudgetExceeded:
     left = _left((budget, spent))
-    stands = f"{as_usd(spent)} USD of {budget} are spent"
-    costs = f"this request may cost {as_usd(cost_nano_usd)} USD"
+    stands = f"{format_usd(spent)} USD of {budget} are spent"
+    costs = f"this request may cost {format_usd(cost_nano_usd)} USD"
     if left >= cost_nano_usd:
-        return BudgetSpent(
-            f"What is left of the budget of {subject.named} is reserved for requests under way: "
-            f"{stands}, {as_usd(lease.held_nano_usd)} USD are reserved, and {costs}. "
+        return BudgetExceeded(
+            f"What is left of the budget of {subject.label} is reserved for requests under way: "
+            f"{stands}, {format_usd(lease.held_nano_usd)} USD are reserved, and {costs}. "
             "Try again shortly.",
             soon=True,
         )
-    _, ends = window(budget.per, lease.at_ms)
+    _, ends = budget_window(budget.per, lease.at_ms)
     if ends is None:
         anew, wait = "It does not begin anew.", ""
     else:
@@ -52,11 +52,11 @@ def _refusal(
         anew, wait = f"It begins anew at {begins:%Y-%m-%dT%H:%M:%SZ}.", "wait until then, or "
     if left <= 0:
         cure = f"{wait}ask its administrator to raise it."
-        return BudgetSpent(
-            f"The budget of {subject.named} is spent: {stands}. {anew} {cure[0].upper()}{cure[1:]}"
+        return BudgetExceeded(
+            f"The budget of {subject.label} is spent: {stands}. {anew} {cure[0].upper()}{cure[1:]}"
         )
-    return BudgetSpent(
-        f"Too little is left of the budget of {subject.named}: {stands}, and {costs}. {anew} "
+    return BudgetExceeded(
+        f"Too little is left of the budget of {subject.label}: {stands}, and {costs}. {anew} "
         f"Send less, {wait or 'or '}ask its administrator to raise it."
     )
 
@@ -67,5 +67,5 @@ def _left(each: tuple[Budget, NanoUsd]) -> NanoUsd:
 
 
 def _end_ms(budget: Budget, at_ms: int) -> float:
-    end = window(budget.per, at_ms)[1]
+    end = budget_window(budget.per, at_ms)[1]
     return float("inf") if end is None else end

@@ -18,13 +18,13 @@ from sqlalchemy import (
     union_all,
 )
 
-from embedway.core.budget import Budget, BudgetState, window
+from embedway.core.budget import Budget, BudgetSpending, budget_window
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
 from embedway.storage.tables import holds, keys, usage_days, usage_user_days
 
 
-class Past(msgspec.Struct, frozen=True, kw_only=True):
+class ClosedDays(msgspec.Struct, frozen=True, kw_only=True):
     """What was spent of somebody's budgets before the days that are summed up each time."""
 
     until_ms: int
@@ -32,7 +32,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     spent: Mapping[Budget, NanoUsd]
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What is spent and held of a subject's budgets, all as of one instant."""
 
     spent: Mapping[Budget, NanoUsd]
@@ -49,14 +49,14 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return least - self.others - own
 
 
-def standing(
+def read_status(
     connection: Connection,
     subject: Subject,
-    past: Past,
+    past: ClosedDays,
     *,
     process: str,
     at_ms: int,
-) -> Standing:
+) -> BudgetStatus:
     """How budgets stand for `process`, in the windows that `at_ms` is in, of which `past` is over.
 
     What is spent after these windows counts too. So nothing can be had of a window that is over
@@ -70,8 +70,8 @@ def standing(
         select(each).where(holds.c.subject == str(subject), which)
         for each, which in ((amount, own), (held, ~own), (func.min(holds.c.expires_ms), ~own))
     )
-    table, whose = usage_of(subject)
-    starts = [max(window(budget.per, at_ms)[0], past.until_ms) for budget in past.spent]
+    table, whose = usage_rows(subject)
+    starts = [max(budget_window(budget.per, at_ms)[0], past.until_ms) for budget in past.spent]
     sums = (
         func.coalesce(func.sum(case((table.c.at_ms >= start, table.c.cost_nano_usd), else_=0)), 0)
         for start in starts
@@ -81,7 +81,7 @@ def standing(
     row: tuple[Any, ...] = tuple(
         connection.execute(query.where(*whose, table.c.at_ms >= min(starts))).one()
     )
-    return Standing(
+    return BudgetStatus(
         spent={
             budget: before + int(spent)
             for (budget, before), spent in zip(past.spent.items(), row[3:], strict=True)
@@ -96,7 +96,7 @@ def cost_between(
     connection: Connection, subject: Subject, start_ms: int, end_ms: int | None = None
 ) -> NanoUsd:
     """What a subject spent on the days from `start_ms` up to but without `end_ms`."""
-    table, whose = usage_of(subject)
+    table, whose = usage_rows(subject)
     query = select(func.coalesce(func.sum(table.c.cost_nano_usd), 0)).where(
         *whose, table.c.at_ms >= start_ms
     )
@@ -105,7 +105,7 @@ def cost_between(
     return int(connection.execute(query).scalar_one())
 
 
-def usage_of(subject: Subject) -> tuple[Table, Sequence[ColumnElement[bool]]]:
+def usage_rows(subject: Subject) -> tuple[Table, Sequence[ColumnElement[bool]]]:
     """Where the usage of a subject is, and which it is."""
     match subject.kind:
         case "project":
@@ -122,13 +122,13 @@ def usage_of(subject: Subject) -> tuple[Table, Sequence[ColumnElement[bool]]]:
             ]
 
 
-def states(
+def read_states(
     connection: Connection, subject: Subject, budgets: Sequence[Budget], *, at_ms: int
-) -> tuple[BudgetState, ...]:
+) -> tuple[BudgetSpending, ...]:
     """The state of each of `budgets`, in the window that `at_ms` is in."""
-    windows = [(each, *window(each.per, at_ms)) for each in budgets]
+    windows = [(each, *budget_window(each.per, at_ms)) for each in budgets]
     return tuple(
-        BudgetState(
+        BudgetSpending(
             budget=budget,
             spent_nano_usd=cost_between(connection, subject, start_ms),
             ends_ms=end_ms,

@@ -9,11 +9,11 @@ from importlib import resources
 import msgspec
 
 from embedway.catalog import policy, resolved_name
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import LOCAL, Deployment, Model
-from embedway.catalog.policy import Policy
-from embedway.catalog.resolved_name import AUTO, Named
-from embedway.catalog.suggest import NearNames
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import LOCAL, DeploymentSpec, Model
+from embedway.catalog.policy import ModelPolicy
+from embedway.catalog.resolved_name import AUTO, ResolvedName
+from embedway.catalog.suggest import NameSuggester
 
 DATE = date(2026, 11, 28)
 """The day of the packaged catalog. No price in it was read later."""
@@ -23,7 +23,7 @@ AUTO_MODEL = "all-minilm-l6-v2"
 """Runs in this process, and is behind `auto` unless the operator pins another."""
 
 
-class Offer(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderOffer(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider that this gateway may ask offers."""
 
     provider: str
@@ -32,13 +32,13 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """What it is, such as `openai`: the models known of that kind are to be had from it."""
     models: Sequence[Model] = ()
     """Models declared for it alone, each with one deployment."""
-    unlisted: Deployment
+    unlisted: DeploymentSpec
     """How a model that nobody declared is served there."""
     known: bool = True
     """Whether it has the models known of its kind; a server of one's own has what one put there."""
 
 
-class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of the catalog."""
 
     models: list[Model]
@@ -55,66 +55,66 @@ class Catalog:
 
     def __init__(
         self,
-        served: Sequence[Served],
+        served: Sequence[Deployment],
         *,
-        offers: Sequence[Offer] = (),
+        offers: Sequence[ProviderOffer] = (),
         auto: str = f"{LOCAL}:{AUTO_MODEL}",
         aliases: Mapping[str, str | Sequence[str]] = {},
-        policies: Mapping[str, Policy] = {},
+        policies: Mapping[str, ModelPolicy] = {},
         known: Sequence[Model] = (),
     ) -> None:
         """Index these deployments by name; `known` are all models of the catalog."""
         self._served = served
         self._known = known
-        by_id: dict[str, list[Served]] = {}
+        by_id: dict[str, list[Deployment]] = {}
         for each in self._served:
             by_id.setdefault(each.model.id, []).append(each)
         self.models = {
-            id: msgspec.structs.replace(all[0].model, deployments=[each.deployment for each in all])
+            id: msgspec.structs.replace(all[0].model, deployments=[each.spec for each in all])
             for id, all in by_id.items()
         }
         """What is listed of each id: the facts of the first who serves it."""
-        self.offers: Mapping[str, Offer] = {offer.provider: offer for offer in offers}
+        self.offers: Mapping[str, ProviderOffer] = {offer.provider: offer for offer in offers}
         self._policies = policies
         self._bare = {
-            id: Named(served=policy.of_one_space(all, self.policy(id)), explicit=False)
+            id: ResolvedName(deployments=policy.same_space(all, self.policy(id)), is_pinned=False)
             for id, all in by_id.items()
         }
         # By the provider's own name for a model too, where that is no other model's id.
-        theirs = {f"{each.provider}:{each.name}": each for each in self._served}
+        theirs = {f"{each.provider}:{each.upstream_name}": each for each in self._served}
         self._qualified = {
-            name: Named(served=(each,), explicit=True)
+            name: ResolvedName(deployments=(each,), is_pinned=True)
             for name, each in (theirs | {each.id: each for each in self._served}).items()
         }
         names = [AUTO, *aliases, *by_id, *(each.id for each in self._served)]
-        own_names = [(each.name, each.id) for each in self._served]
-        self._near = NearNames([*((name, name) for name in names), *own_names])
+        own_names = [(each.upstream_name, each.id) for each in self._served]
+        self._near = NameSuggester([*((name, name) for name in names), *own_names])
         for id, said in policies.items():
             if id not in by_id:
-                raise policy.refusal(id, f"nobody here has this model. {self._hint(id)}")
-            policy.check(id, said, by_id[id])
+                raise policy.policy_error(id, f"nobody here has this model. {self._hint(id)}")
+            policy.check_policy(id, said, by_id[id])
         for alias in aliases:
             resolved_name.check_alias(alias, ids=by_id)
-        self._pinned: dict[str, Named] = {}
-        self.aliases: Mapping[str, tuple[str, ...]] = resolved_name.flattened(
+        self._pinned: dict[str, ResolvedName] = {}
+        self.aliases: Mapping[str, tuple[str, ...]] = resolved_name.flatten_aliases(
             {AUTO: auto, **aliases}
         )
         """The names that `auto` and each alias stand for in the end."""
         self._pinned = {alias: self._stands_for(alias) for alias in self.aliases}
 
-    def deployments(self) -> Sequence[Served]:
+    def deployments(self) -> Sequence[Deployment]:
         """Every deployment with its model, in order of preference."""
         return self._served
 
-    def local(self) -> list[Model]:
+    def local_models(self) -> list[Model]:
         """Those that run in this process."""
         return [each.model for each in self._served if each.provider == LOCAL]
 
-    def policy(self, model_id: str) -> Policy:
+    def policy(self, model_id: str) -> ModelPolicy:
         """What the operator says of a model."""
-        return self._policies.get(model_id) or Policy()
+        return self._policies.get(model_id) or ModelPolicy()
 
-    def find(self, name: str) -> Named | None:
+    def find(self, name: str) -> ResolvedName | None:
         """Find what a name stands for; None if nobody has it.
 
         A name is `auto`, an alias, an id, or `provider:model` with the model's id or the provider's
@@ -142,7 +142,7 @@ class Catalog:
             deployments=[offer.unlisted],
             declared=False,
         )
-        return Named(served=(Served(unlisted, offer.unlisted),), explicit=True)
+        return ResolvedName(deployments=(Deployment(unlisted, offer.unlisted),), is_pinned=True)
 
     def unknown(self, name: str, *, otherwise: str) -> str:
         """The message about a name that nobody here has; `otherwise` is as for `hint`."""
@@ -174,7 +174,7 @@ class Catalog:
                 "embedway providers list --all"
             )
             return " ".join(told)
-        near = " or ".join(map(repr, self._near.to(name, without=without)))
+        near = " or ".join(map(repr, self._near.suggest(name, without=without)))
         return " ".join([*told, f"Did you mean {near}?" if near else otherwise])
 
     def _not_enabled(self, name: str) -> Model | None:
@@ -188,30 +188,30 @@ class Catalog:
         otherwise = "To see all models: embedway models list"
         return self.hint(name, otherwise=otherwise, without=without)
 
-    def _stands_for(self, alias: str) -> Named:
-        found: dict[str, Named] = {}
+    def _stands_for(self, alias: str) -> ResolvedName:
+        found: dict[str, ResolvedName] = {}
         for name in self.aliases[alias]:
             meant = self.find(name)
             if meant is None:
                 # An alias of a name that nobody has is no cure for it.
                 useless = [each for each, names in self.aliases.items() if name in names]
                 hint = self._hint(name, without=useless)
-                raise resolved_name.refusal(alias, f"nobody here has {name!r}. {hint}")
+                raise resolved_name.alias_error(alias, f"nobody here has {name!r}. {hint}")
             found[name] = meant
-        return resolved_name.joined(alias, found)
+        return resolved_name.join_names(alias, found)
 
 
 @cache
-def packaged() -> Sequence[Model]:
+def read_packaged() -> Sequence[Model]:
     """Every model of the packaged catalog; the providers of its deployments are kinds."""
     folder = resources.files("embedway.catalog") / "models"
     files = sorted(folder.iterdir(), key=lambda file: file.name)
-    return tuple(model for file in files for model in read(file.read_bytes()))
+    return tuple(model for file in files for model in read_family(file.read_bytes()))
 
 
-def read(file: bytes) -> list[Model]:
+def read_family(file: bytes) -> list[Model]:
     """Read a file of the catalog, and date its prices. Raises `msgspec.DecodeError`."""
-    family = msgspec.toml.decode(file, type=Family)
+    family = msgspec.toml.decode(file, type=ModelFamily)
     return dated(family.models, family.prices)
 
 
@@ -233,13 +233,13 @@ def dated(models: Sequence[Model], prices: date | None) -> list[Model]:
     ]
 
 
-def load(
+def load_catalog(
     *,
     eu_native: bool,
-    offers: Sequence[Offer] = (),
+    offers: Sequence[ProviderOffer] = (),
     auto: str = f"{LOCAL}:{AUTO_MODEL}",
     aliases: Mapping[str, str | Sequence[str]] = {},
-    policies: Mapping[str, Policy] = {},
+    policies: Mapping[str, ModelPolicy] = {},
     models: Sequence[Model] | None = None,
 ) -> Catalog:
     """Make the catalog of the models that run here, and then those of `offers`, in order.
@@ -256,22 +256,22 @@ def load(
         CatalogError: `auto`, an alias or a policy names nobody, or an alias names models whose
             vectors cannot be compared.
     """
-    known = packaged() if models is None else models
-    served: list[Served] = [
-        Served(model, msgspec.structs.replace(each, eu_native=eu_native))
-        for model in packaged()
+    known = read_packaged() if models is None else models
+    served: list[Deployment] = [
+        Deployment(model, msgspec.structs.replace(each, eu_native=eu_native))
+        for model in read_packaged()
         for each in model.deployments
         if each.provider == LOCAL
     ]
     for offer in offers:
         declared = {model.id for model in offer.models}
         served += [
-            Served(model, each.at(offer.unlisted))
+            Deployment(model, each.at_provider(offer.unlisted))
             for model in offer.models
             for each in model.deployments
         ]
         served += [
-            Served(model, each.at(offer.unlisted))
+            Deployment(model, each.at_provider(offer.unlisted))
             for model in (known if offer.known else ())
             for each in model.deployments
             if each.provider == offer.kind and model.id not in declared

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired, retires_soon
 from embedway.catalog.model import Model
 
@@ -35,7 +35,7 @@ EU = frozenset(
 )
 
 
-class Finding(msgspec.Struct, frozen=True):
+class CatalogFinding(msgspec.Struct, frozen=True):
     """Something that is wrong, or that nobody said."""
 
     level: Level
@@ -49,13 +49,13 @@ Faults = Iterator[tuple[Level, str, str]]
 """The level of each fault, what is wrong, and the cure."""
 
 
-def findings(
-    served: Sequence[Served],
+def check_catalog(
+    served: Sequence[Deployment],
     *,
     own: Container[str],
     today: date,
     enabled: Container[str] = (),
-) -> list[Finding]:
+) -> list[CatalogFinding]:
     """Find what is wrong with `served`, the worst first.
 
     Args:
@@ -66,7 +66,7 @@ def findings(
     """
     hosted = [each for each in served if each.provider not in own]
     distinct = list(_distinct(served))
-    checks: list[tuple[Sequence[Served], Callable[[Served], Faults]]] = [
+    checks: list[tuple[Sequence[Deployment], Callable[[Deployment], Faults]]] = [
         (hosted, partial(_price, plausible=_plausible_prices(hosted))),
         (hosted, partial(_unpriced, enabled=enabled)),
         (hosted, partial(_price_date, today=today)),
@@ -80,7 +80,7 @@ def findings(
         (distinct, _licence),
     ]
     found = [
-        Finding(level, each.id, what, cure)
+        CatalogFinding(level, each.id, what, cure)
         for group, check in checks
         for each in group
         for level, what, cure in check(each)
@@ -88,22 +88,22 @@ def findings(
     return sorted(found, key=lambda each: LEVELS.index(each.level))
 
 
-def _plausible_prices(hosted: Iterable[Served]) -> dict[str, list[Decimal]]:
+def _plausible_prices(hosted: Iterable[Deployment]) -> dict[str, list[Decimal]]:
     plausible: dict[str, list[Decimal]] = {}
     for each in hosted:
-        price = each.deployment.price_per_mtok_usd
+        price = each.spec.price_per_mtok_usd
         if price is not None and LEAST_USD <= price <= MOST_USD:
             plausible.setdefault(each.model.id, []).append(price)
     return plausible
 
 
-def _price(each: Served, plausible: Mapping[str, list[Decimal]]) -> Faults:
-    price, others = each.deployment.price_per_mtok_usd, plausible.get(each.model.id, [])
+def _price(each: Deployment, plausible: Mapping[str, list[Decimal]]) -> Faults:
+    price, others = each.spec.price_per_mtok_usd, plausible.get(each.model.id, [])
     unit = "Prices are in USD per million tokens: check the unit."
     if price is None:
         return
     if price == 0:
-        if each.deployment.price_date is None:
+        if each.spec.price_date is None:
             cure = "Give its price, or take it out; if it is free indeed, give price_date."
             yield "error", "it costs nothing, though somebody else runs it", cure
     elif price not in others:
@@ -114,8 +114,8 @@ def _price(each: Served, plausible: Mapping[str, list[Decimal]]) -> Faults:
         yield "error", f"{price} USD per million tokens; {usual}", unit
 
 
-def _unpriced(each: Served, enabled: Container[str]) -> Faults:
-    if each.deployment.price_per_mtok_usd is None and each.provider in enabled:
+def _unpriced(each: Deployment, enabled: Container[str]) -> Faults:
+    if each.spec.price_per_mtok_usd is None and each.provider in enabled:
         cure = (
             "Give price_per_mtok_usd; until then it is billed at 0 USD, and requests within a "
             "budget do not go there."
@@ -123,9 +123,9 @@ def _unpriced(each: Served, enabled: Container[str]) -> Faults:
         yield "warning", "nobody says what it costs", cure
 
 
-def _price_date(each: Served, today: date) -> Faults:
-    read = each.deployment.price_date
-    if not each.deployment.price_per_mtok_usd:
+def _price_date(each: Deployment, today: date) -> Faults:
+    read = each.spec.price_date
+    if not each.spec.price_per_mtok_usd:
         return
     if read is None:
         yield "warning", "nobody says when its price was read", f"Give price_date, such as {today}."
@@ -136,8 +136,8 @@ def _price_date(each: Served, today: date) -> Faults:
         yield "warning", what, "Read it again, and give price_date."
 
 
-def _end(each: Served, today: date, enabled: Container[str]) -> Faults:
-    deployment, retires = each.deployment, each.deployment.retires
+def _end(each: Deployment, today: date, enabled: Container[str]) -> Faults:
+    deployment, retires = each.spec, each.spec.retires
     for name, day in (("released", deployment.released), ("deprecated", deployment.deprecated)):
         if day and retires and day > retires:
             yield "error", f"{name} on {day}, after it retires on {retires}", "Correct either."
@@ -149,9 +149,9 @@ def _end(each: Served, today: date, enabled: Container[str]) -> Faults:
         yield level, f"its provider retires it on {retires}", cure
 
 
-def _place(each: Served) -> Faults:
-    country = each.deployment.hq_country
-    if each.deployment.eu_native and country not in EU:
+def _place(each: Deployment) -> Faults:
+    country = each.spec.hq_country
+    if each.spec.eu_native and country not in EU:
         cure = "Correct eu_native or hq_country of its provider."
         if country:
             yield "error", f"eu_native, with headquarters in {country}", cure
@@ -159,7 +159,7 @@ def _place(each: Served) -> Faults:
             yield "warning", "eu_native, and nobody says where its headquarters are", cure
 
 
-def _widths(each: Served) -> Faults:
+def _widths(each: Deployment) -> Faults:
     model, trained = each.model, each.model.trained_dimensions
     widest = model.native_dimensions or model.dimensions
     if model.dimensions is None:
@@ -181,7 +181,7 @@ def _widths(each: Served) -> Faults:
         yield "error", f"trained for {max(trained)} dimensions, of only {widest}", cure
 
 
-def _length(each: Served) -> Faults:
+def _length(each: Deployment) -> Faults:
     length = each.model.max_item_tokens
     if length is None:
         cure = "Give max_item_tokens; until then every text is sent to it."
@@ -191,7 +191,7 @@ def _length(each: Served) -> Faults:
         yield "error", what, "Correct it: it is of one text, in tokens."
 
 
-def _space(each: Served, first: dict[str, Served]) -> Faults:
+def _space(each: Deployment, first: dict[str, Deployment]) -> Faults:
     other = first.setdefault(each.model.id, each)
     for name in ("dimensions", "pooling", "normalised"):
         here, there = getattr(each.model, name), getattr(other.model, name)
@@ -201,11 +201,11 @@ def _space(each: Served, first: dict[str, Served]) -> Faults:
             yield "error", what, "Correct either, or give one of them another id."
 
 
-def _claims(served: Iterable[Served]) -> dict[str, str]:
+def _claims(served: Iterable[Deployment]) -> dict[str, str]:
     return {each.model.id: each.model.same_space_as for each in served}
 
 
-def _shared_space(each: Served, claims: Mapping[str, str]) -> Faults:
+def _shared_space(each: Deployment, claims: Mapping[str, str]) -> Faults:
     other = each.model.same_space_as
     if other and other not in claims:
         what = f"same_space_as is {other!r}, and no provider has that model"
@@ -218,19 +218,19 @@ def _shared_space(each: Served, claims: Mapping[str, str]) -> Faults:
 class _Names:
     """Finds names that mean two things; call it once for each deployment, in order."""
 
-    def __init__(self, served: Sequence[Served]) -> None:
+    def __init__(self, served: Sequence[Deployment]) -> None:
         self._providers = {each.provider for each in served}
         self._here = {each.model.id: each for each in served if each.model.weights}
-        self._ids: dict[str, Served] = {}
-        self._meant: dict[tuple[str, str], Served] = {}
+        self._ids: dict[str, Deployment] = {}
+        self._meant: dict[tuple[str, str], Deployment] = {}
 
-    def __call__(self, each: Served) -> Faults:
+    def __call__(self, each: Deployment) -> Faults:
         """The faults of its names."""
         id = each.model.id
         if self._ids.setdefault(each.id, each) is not each:
             yield "error", "it is there twice", "Take one out."
             return
-        for name in dict.fromkeys((id, each.name)):
+        for name in dict.fromkeys((id, each.upstream_name)):
             other = self._meant.setdefault((each.provider, name), each)
             if other is not each:
                 what = f"{name!r} also means {other.model.id!r} at {each.provider}"
@@ -244,13 +244,13 @@ class _Names:
             yield "warning", "it has the id of a model that runs here", cure
 
 
-def _licence(each: Served) -> Faults:
+def _licence(each: Deployment) -> Faults:
     if each.model.licence == "unknown":
         cure = "Give licence, such as Apache-2.0, or proprietary."
         yield "info", "nobody says what its licence is", cure
 
 
-def _distinct(served: Iterable[Served]) -> Iterator[Served]:
+def _distinct(served: Iterable[Deployment]) -> Iterator[Deployment]:
     """The first of all that share the facts of a model, because a fact is wrong once."""
     seen: dict[str, list[Model]] = {}
     for each in served:

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from embedway.catalog.model import LOCAL, Deployment, Model, digest
+from embedway.catalog.model import LOCAL, DeploymentSpec, Model, digest
 from embedway.core import money
-from embedway.core.batch import Abilities, clients_name
+from embedway.core.batch import EngineAbilities, clients_name
 from embedway.core.money import NanoUsd
 from embedway.core.request import InputType
 from embedway.core.space_id import SpaceId
@@ -17,26 +17,26 @@ _RETRIEVAL: frozenset[InputType] = frozenset({"query", "document"})
 """Input types whose vectors are compared with one another."""
 
 
-class Served(msgspec.Struct, frozen=True, dict=True):
+class Deployment(msgspec.Struct, frozen=True, dict=True):
     """A model as one provider serves it. Two that share the model's id may differ in its facts."""
 
     model: Model
-    deployment: Deployment
+    spec: DeploymentSpec
 
     @property
     def provider(self) -> str:
         """Whose deployment it is."""
-        return self.deployment.provider
+        return self.spec.provider
 
     @cached_property
     def id(self) -> str:
         """Of the deployment: `provider:model`."""
-        return f"{self.deployment.provider}:{self.model.id}"
+        return f"{self.spec.provider}:{self.model.id}"
 
     @cached_property
-    def name(self) -> str:
+    def upstream_name(self) -> str:
         """What the provider calls the model."""
-        return self.deployment.name or self.model.id
+        return self.spec.name or self.model.id
 
     @cached_property
     def engine_name(self) -> str:
@@ -45,13 +45,13 @@ class Served(msgspec.Struct, frozen=True, dict=True):
 
     def cost(self, tokens: int) -> NanoUsd:
         """The price of this many tokens now; 0 where no price is known."""
-        price = self.deployment.price_per_mtok_usd
+        price = self.spec.price_per_mtok_usd
         return money.cost(tokens, price_per_mtok=price) if price else 0
 
     @property
     def clients_name(self) -> str:
         """The name as clients may read it: without the operator's account or project."""
-        return clients_name(self.name)
+        return clients_name(self.upstream_name)
 
     @property
     def label(self) -> str:
@@ -60,12 +60,12 @@ class Served(msgspec.Struct, frozen=True, dict=True):
 
     def prompt(self, input_type: InputType | None) -> str:
         """What this gateway puts before each text that is for `input_type`."""
-        if input_type is None or not self.deployment.apply_prompts:
+        if input_type is None or not self.spec.apply_prompts:
             return ""
         return self.model.prompts.get(input_type, "")
 
     def effective_input_type(
-        self, input_type: InputType | None, abilities: Abilities
+        self, input_type: InputType | None, abilities: EngineAbilities
     ) -> InputType | None:
         """The input type, if the vectors of this deployment depend on it; else None.
 
@@ -75,19 +75,19 @@ class Served(msgspec.Struct, frozen=True, dict=True):
         """
         if input_type is None:
             return None
-        if self.deployment.apply_prompts:
+        if self.spec.apply_prompts:
             known = frozenset(self.model.prompts)
             if not known.isdisjoint(_RETRIEVAL):  # a model may want a prompt for queries alone
                 known |= _RETRIEVAL
-        elif self.deployment.input_types is not None:
-            known = self.deployment.input_types
+        elif self.spec.input_types is not None:
+            known = self.spec.input_types
         else:
             known = abilities.input_types
         return input_type if input_type in known else None
 
     def forwarded(self, input_type: InputType | None) -> InputType | None:
         """The input type that its provider is told: none, where a prompt in the text says it."""
-        return None if self.deployment.apply_prompts else input_type
+        return None if self.spec.apply_prompts else input_type
 
     @property
     def revision(self) -> str:

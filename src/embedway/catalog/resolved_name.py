@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.core.space_id import SpaceId
 
 AUTO = "auto"
@@ -22,18 +22,18 @@ class CatalogError(ValueError):
         """What says so."""
 
 
-class Named(msgspec.Struct, frozen=True, kw_only=True):
+class ResolvedName(msgspec.Struct, frozen=True, kw_only=True):
     """What a name stands for."""
 
-    served: Sequence[Served]
+    deployments: Sequence[Deployment]
     """Who may be asked, at least one."""
-    explicit: bool
+    is_pinned: bool
     """Whether the provider was named: its own space counts, not the model's home."""
-    ordered: bool = False
+    is_ordered: bool = False
     """Whether they are asked in this order, not ranked: the alias of several names."""
 
 
-def flattened(aliases: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
+def flatten_aliases(aliases: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Resolve each alias to the names it stands for in the end, none of them an alias.
 
     Raises:
@@ -46,12 +46,12 @@ def flattened(aliases: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str
             return (name,)
         if name in asked_by:
             chain = " -> ".join(map(repr, (*asked_by, name)))
-            raise refusal(asked_by[0], f"it ends where it began, {chain}. Name a model.")
+            raise alias_error(asked_by[0], f"it ends where it began, {chain}. Name a model.")
         if name not in flat:
             told = aliases[name]
             each_of = (told,) if isinstance(told, str) else told
             if not each_of:
-                raise refusal(name, "it stands for nothing. Name a model.")
+                raise alias_error(name, "it stands for nothing. Name a model.")
             nested = (names(each, (*asked_by, name)) for each in each_of)
             flat[name] = tuple(dict.fromkeys(each for all in nested for each in all))
         return flat[name]
@@ -62,18 +62,18 @@ def flattened(aliases: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str
 def check_alias(alias: str, *, ids: Mapping[str, object]) -> None:
     """Raise `CatalogError` for an alias that is, or looks like, another kind of name."""
     if alias in ids:
-        raise refusal(alias, "a model has this id. Name the alias otherwise.")
+        raise alias_error(alias, "a model has this id. Name the alias otherwise.")
     if alias == AUTO:
         raise CatalogError("auto is a setting of its own: auto = NAME.", setting="aliases")
     if not 1 <= len(alias) <= MAX_ALIAS or ":" in alias or not alias.isprintable():
-        raise refusal(
+        raise alias_error(
             alias,
             f"an alias is 1 to {MAX_ALIAS} printable characters without a colon, which comes "
             "after the name of a provider.",
         )
 
 
-def joined(alias: str, found: Mapping[str, Named]) -> Named:
+def join_names(alias: str, found: Mapping[str, ResolvedName]) -> ResolvedName:
     """What an alias of these names, in this order, stands for.
 
     Raises:
@@ -82,33 +82,35 @@ def joined(alias: str, found: Mapping[str, Named]) -> Named:
     (first, named), *others = found.items()
     if not others:
         return named
-    begin = named.served[0]
+    begin = named.deployments[0]
     for name, other in others:
-        for each in other.served:
+        for each in other.deployments:
             if not (begin.model.declared and each.model.declared):
                 unknown = name if begin.model.declared else first
-                raise refusal(
+                raise alias_error(
                     alias,
                     f"nobody declared {unknown!r}, so nothing says that the vectors of {first!r} "
                     f"and {name!r} can be compared. Declare it as a model of its provider, or name "
                     "one of them alone.",
                 )
-            if claim(begin) != claim(each):
-                raise refusal(
+            if claimed_space(begin) != claimed_space(each):
+                raise alias_error(
                     alias,
                     f"{first!r} and {name!r} are of different vector spaces; their vectors cannot "
                     "be compared. Name one of them, or deployments of one model.",
                 )
-    served = {each.id: each for each_of in found.values() for each in each_of.served}
-    return Named(served=tuple(served.values()), explicit=named.explicit, ordered=True)
+    served = {each.id: each for each_of in found.values() for each in each_of.deployments}
+    return ResolvedName(
+        deployments=tuple(served.values()), is_pinned=named.is_pinned, is_ordered=True
+    )
 
 
-def claim(served: Served) -> SpaceId:
+def claimed_space(served: Deployment) -> SpaceId:
     """The space a deployment claims to be of, whoever's: equal if its facts are."""
     return served.space(revision="-")
 
 
-def refusal(alias: str, reason: str) -> CatalogError:
+def alias_error(alias: str, reason: str) -> CatalogError:
     """The error for an alias, or for `auto`."""
     if alias == AUTO:
         return CatalogError(f"auto: {reason}", setting="auto")

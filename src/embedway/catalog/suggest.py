@@ -9,7 +9,7 @@ CLOSELY_READ = 12
 """Names that are compared letter by letter, which is slow, and clients choose what with."""
 
 
-class NearNames:
+class NameSuggester:
     """What could have been meant, for names up to hundreds of letters among as many others."""
 
     def __init__(self, meant: Iterable[tuple[str, str]]) -> None:
@@ -19,7 +19,7 @@ class NearNames:
             self._meant.setdefault(written.casefold(), name)
         self._pairs = {written: _pairs(written) for written in self._meant}
 
-    def to(self, name: str, *, without: Collection[str] = ()) -> list[str]:
+    def suggest(self, name: str, *, without: Collection[str] = ()) -> list[str]:
         """Up to three names that are near to `name`, the nearest first; none is in `without`."""
         folded = name.casefold()
         pairs = _pairs(folded)

@@ -29,7 +29,7 @@ from embedway.cli.terminal import say_error
 from embedway.config.settings import ConfigError
 from embedway.core.errors import EmbedwayError
 from embedway.local.weights import WeightsError
-from embedway.providers.registry import BrokenPlugin
+from embedway.providers.registry import PluginError
 from embedway.storage import database
 from embedway.storage.database import DatabaseError
 
@@ -94,7 +94,7 @@ def app() -> None:
         ConfigError,
         DatabaseError,
         WeightsError,
-        BrokenPlugin,
+        PluginError,
         EmbedwayError,
         OSError,
     ) as error:

@@ -7,10 +7,10 @@ import orjson
 import typer
 
 from embedway.cli import options
-from embedway.cli.administration import acting, time
+from embedway.cli.administration import open_service, time
 from embedway.cli.terminal import AsJson, print_table, reject
 from embedway.organization.audit_event import ACTIONS
-from embedway.organization.audit_store import Wanted
+from embedway.organization.audit_store import AuditFilter
 
 MAX_SHOWN = 1000
 
@@ -47,8 +47,8 @@ def audit(
     for each in action or ():
         if each not in ACTIONS:
             reject(f"--action {each!r} is not possible. Choose from: {', '.join(ACTIONS)}.")
-    acts, me = acting()
-    wanted = Wanted(
+    acts, me = open_service()
+    wanted = AuditFilter(
         actions=action or (),
         project_ids=(acts.find_project(me, project).id,) if project else (),
         actors=(actor,) if actor else (),
@@ -65,5 +65,5 @@ def audit(
         }
         for each in acts.audit(me, wanted, after=None, limit=limit).items
     ]
-    empty = "Nothing was done yet." if wanted == Wanted() else "Nothing of that was done."
+    empty = "Nothing was done yet." if wanted == AuditFilter() else "Nothing of that was done."
     print_table(rows, empty=empty, as_json=as_json)

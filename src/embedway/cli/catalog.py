@@ -9,17 +9,17 @@ import typer
 
 from embedway.catalog import catalog
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.check import LEVELS, findings
-from embedway.catalog.deployment import Served
+from embedway.catalog.check import LEVELS, check_catalog
+from embedway.catalog.deployment import Deployment
 from embedway.cli import catalog_update
-from embedway.cli.plural import counted
+from embedway.cli.plural import count_of
 from embedway.cli.terminal import AsJson, err, fail, print_table
 from embedway.config import settings as config
 from embedway.config.catalogs import in_use
-from embedway.config.providers import enabled, offers
+from embedway.config.providers import enabled_providers, provider_offers
 from embedway.core import clock
-from embedway.providers.provider_config import Declared
-from embedway.providers.registry import rows
+from embedway.providers.provider_config import ProviderConfig
+from embedway.providers.registry import load_rows
 
 commands = typer.Typer(no_args_is_help=True, help="Check and update what is known of models.")
 commands.command()(catalog_update.show)
@@ -52,44 +52,46 @@ def check(
 
         embedway catalog check --json | jq '.[] | select(.level == "error")'
     """
-    kinds = [Declared(name=row.name, row=row) for row in rows().values() if not row.own_server]
+    kinds = [
+        ProviderConfig(name=row.name, row=row) for row in load_rows().values() if not row.own_server
+    ]
     if files:
         served = [each for file in files for each in _of(file, kinds)]
         own, asked = {LOCAL}, set[str]()
     else:
-        loaded = config.load()
-        declared = enabled(loaded)
+        loaded = config.load_settings()
+        declared = enabled_providers(loaded)
         names = {each.name for each in declared}
         # What is packaged comes first: where a section differs from it, the section is told of.
         known = [*(kind for kind in kinds if kind.name not in names), *declared]
         eu_native = loaded.settings.eu_native
         models = in_use(loaded.settings).models
-        served = catalog.load(
-            eu_native=eu_native, offers=offers(known), models=models
+        served = catalog.load_catalog(
+            eu_native=eu_native, offers=provider_offers(known), models=models
         ).deployments()
         own = {LOCAL, *(each.name for each in declared if each.row.own_server)}
         asked = names
-    found = findings(served, own=own, today=clock.today(), enabled=asked)
+    found = check_catalog(served, own=own, today=clock.today(), enabled=asked)
     print_table(
         [msgspec.structs.asdict(each) for each in found], empty="Nothing is wrong.", as_json=as_json
     )
     count = Counter(each.level for each in found)
     told = ", ".join(f"{level} {count[level]}" for level in LEVELS)
-    err.print(f"Checked {counted(len(served), 'deployment')}: {told}.")
+    err.print(f"Checked {count_of(len(served), 'deployment')}: {told}.")
     if count["error"]:
         raise typer.Exit(1)
 
 
-def _of(file: Path, kinds: list[Declared]) -> list[Served]:
+def _of(file: Path, kinds: list[ProviderConfig]) -> list[Deployment]:
     """What `file` says is served, with what holds of the kinds of provider that it names."""
-    places = {offer.kind: offer.unlisted for offer in offers(kinds)}
+    places = {offer.kind: offer.unlisted for offer in provider_offers(kinds)}
     try:
-        models = catalog.read(file.read_bytes())
+        models = catalog.read_family(file.read_bytes())
     except OSError as error:
         fail(f"{str(file)!r} cannot be read: {error.strerror}.")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         fail(f"{file}: {error}.")
-    served: list[Served] = []
+    served: list[Deployment] = []
     for model in models:
         for each in model.deployments:
             place = each if each.provider == LOCAL else places.get(each.provider)
@@ -98,5 +100,5 @@ def _of(file: Path, kinds: list[Declared]) -> list[Served]:
                     f"{file}: {model.id} is said to be at {each.provider!r}, which is no kind of "
                     "provider. To see them: embedway providers list --all"
                 )
-            served.append(Served(model, each.at(place)))
+            served.append(Deployment(model, each.at_provider(place)))
     return served

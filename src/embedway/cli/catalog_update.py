@@ -14,11 +14,11 @@ import msgspec
 import typer
 
 from embedway.catalog import catalog, files
-from embedway.catalog.deployment import Served
-from embedway.catalog.files import CatalogFile, Change, FileError
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.files import CatalogChange, CatalogFile, CatalogFileError
 from embedway.catalog.lifetimes import is_retired
-from embedway.cli.administration import Yes, ask
-from embedway.cli.plural import counted
+from embedway.cli.administration import Yes, confirm
+from embedway.cli.plural import count_of
 from embedway.cli.terminal import (
     AsJson,
     err,
@@ -33,12 +33,12 @@ from embedway.cli.terminal import (
 )
 from embedway.config import catalogs
 from embedway.config import settings as config
-from embedway.config.catalogs import InUse
-from embedway.config.models import catalog_of
+from embedway.config.catalogs import CatalogInUse
+from embedway.config.models import build_catalog
 from embedway.config.providers import why_not
-from embedway.config.settings import ConfigError, Loaded
+from embedway.config.settings import ConfigError, LoadedSettings
 from embedway.core.clock import today
-from embedway.providers.registry import rows
+from embedway.providers.registry import load_rows
 
 TIMEOUT_S = 60.0
 
@@ -90,7 +90,7 @@ def update(
         reject(
             f"--sha256 {sha256!r} is no SHA-256: it has 64 hex digits, as sha256sum prints them."
         )
-    loaded = config.load()
+    loaded = config.load_settings()
     content = _content(source)
     if len(content) > files.MAX_BYTES:  # not all of it was read
         fail(f"{source}: {files.TOO_LARGE}. Nothing is changed.")
@@ -101,7 +101,7 @@ def update(
         )
     try:
         new = files.read(content, today=today())
-    except FileError as error:
+    except CatalogFileError as error:
         fail(f"{source}: {error}. Nothing is changed.")
     used = catalogs.in_use(loaded.settings)
     if used.sha256 == found:
@@ -115,12 +115,14 @@ def update(
     _check_start(loaded, new, source)
     changes = files.changes(files.portable(used.models), new.models)
     _print_changes(changes, as_json=as_json)
-    kinds = {each.provider for model in new.models for each in model.deployments} - rows().keys()
+    kinds = {
+        each.provider for model in new.models for each in model.deployments
+    } - load_rows().keys()
     if kinds:
         names = escape(", ".join(sorted(kinds)))
         err.print(f"Not known to this release, and so never asked: {names}.")
     again = f"embedway catalog update {shlex.quote(source)} --sha256 {sha256} --yes"
-    ask(f"Use the catalog of {new.day} from the next start on?", yes=yes, again=again)
+    confirm(f"Use the catalog of {new.day} from the next start on?", yes=yes, again=again)
     file = catalogs.take(loaded.settings, content)
     err.print(f"Kept in {escape(str(file))}. Gateways use it from their next start.")
 
@@ -135,9 +137,11 @@ def reset(yes: Yes = False, as_json: AsJson = False) -> None:
     if used.file is None and not used.problem:
         err.print("The catalog of this release is in use already.")
         return
-    packaged = files.portable(catalog.packaged())
+    packaged = files.portable(catalog.read_packaged())
     _print_changes(files.changes(files.portable(used.models), packaged), as_json=as_json)
-    ask(f"Go back to the catalog of {catalog.DATE}?", yes=yes, again="embedway catalog reset --yes")
+    confirm(
+        f"Go back to the catalog of {catalog.DATE}?", yes=yes, again="embedway catalog reset --yes"
+    )
     catalogs.remove(settings)
     err.print(f"The catalog of this release, of {catalog.DATE}, is used from the next start on.")
 
@@ -149,7 +153,7 @@ def export() -> None:
 
         embedway catalog export > catalog.toml
     """
-    sys.stdout.write(files.write(catalog.packaged(), day=catalog.DATE))
+    sys.stdout.write(files.write(catalog.read_packaged(), day=catalog.DATE))
 
 
 def _content(source: str) -> bytes:
@@ -159,12 +163,14 @@ def _content(source: str) -> bytes:
     except ValueError as error:
         reject(f"{source!r} is neither a file nor an address: {error}.")
     if address.scheme == "https":
-        from embedway.http.fetch import fetch  # noqa: PLC0415  # the HTTP client: slow
+        from embedway.http.fetch import fetch_document  # noqa: PLC0415  # the HTTP client: slow
 
         # Whoever types an address may name a private one.
         hosts = [address.hostname or ""]
         return asyncio.run(
-            fetch(source, private_hosts=hosts, max_bytes=files.MAX_BYTES, timeout_s=TIMEOUT_S)
+            fetch_document(
+                source, private_hosts=hosts, max_bytes=files.MAX_BYTES, timeout_s=TIMEOUT_S
+            )
         )
     if "://" in source:
         reject(f"{source!r} is neither a file nor an https address.")
@@ -172,27 +178,27 @@ def _content(source: str) -> bytes:
         return file.read(files.MAX_BYTES + 1)
 
 
-def _check_start(loaded: Loaded, new: CatalogFile, source: str) -> None:
+def _check_start(loaded: LoadedSettings, new: CatalogFile, source: str) -> None:
     """Refuses a catalog with which the settings name what there is not."""
-    kinds = rows()
-    for served in (Served(model, each) for model in new.models for each in model.deployments):
+    kinds = load_rows()
+    for served in (Deployment(model, each) for model in new.models for each in model.deployments):
         row = kinds.get(served.provider)
-        if row and (reason := why_not(served.model, served.deployment, row)):
+        if row and (reason := why_not(served.model, served.spec, row)):
             fail(f"{source}: {served.id}: {reason} Nothing is changed.")
-    used = InUse(models=catalogs.with_local(new.models), date=new.day)
+    used = CatalogInUse(models=catalogs.with_local(new.models), date=new.day)
     try:
-        catalog_of(loaded.settings, load_providers(loaded, used=used), used=used)
+        build_catalog(loaded.settings, load_providers(loaded, used=used), used=used)
     except ConfigError as error:
         fail(f"No gateway could start with {source}: {error} Nothing is changed.")
 
 
-def _print_changes(changes: Sequence[Change], *, as_json: bool) -> None:
+def _print_changes(changes: Sequence[CatalogChange], *, as_json: bool) -> None:
     print_table(
         [msgspec.structs.asdict(each) for each in changes], empty="No changes.", as_json=as_json
     )
     count = Counter(each.change for each in changes)
     told = ", ".join(f"{count[each]} {each}" for each in ("added", "removed", "changed"))
-    err.print(f"{counted(len(changes), 'change')}: {told}.")
+    err.print(f"{count_of(len(changes), 'change')}: {told}.")
     if models := dict.fromkeys(each.where.rpartition(":")[2] for each in changes if each.vectors):
         err.print(
             f"[yellow]warning[/yellow]: vectors of {escape(', '.join(models))} may be others than "

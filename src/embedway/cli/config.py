@@ -19,7 +19,7 @@ def show(as_json: AsJson = False) -> None:
 
         port = 9000           in embedway.toml
     """
-    loaded = config.load()
+    loaded = config.load_settings()
     rows = [
         {
             "setting": name,

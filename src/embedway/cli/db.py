@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from sqlalchemy import Engine
 
 from embedway.cli.administration import Yes
-from embedway.cli.plural import counted
+from embedway.cli.plural import count_of
 from embedway.cli.terminal import (
     AsJson,
     escape,
@@ -20,11 +20,11 @@ from embedway.cli.terminal import (
     reject,
 )
 from embedway.config.settings import Settings
-from embedway.config.stores import database_of, revealed, store_of
+from embedway.config.stores import database_of, open_configured_store, reveal
 from embedway.core.clock import now_ms
 from embedway.storage import copying, database, inventory, pepper
-from embedway.storage.copying import CannotCopy
-from embedway.storage.database import NoDatabase
+from embedway.storage.copying import CopyError
+from embedway.storage.database import DatabaseMissing
 from embedway.storage.store import PEPPER, open_store
 
 STDIN = "-"
@@ -48,14 +48,17 @@ def init() -> None:
     """
     settings = load_settings()
     try:
-        store, said = store_of(settings, create=False), "is there already. Nothing has changed."
-    except NoDatabase:
         store, said = (
-            store_of(settings, create=True),
+            open_configured_store(settings, create=False),
+            "is there already. Nothing has changed.",
+        )
+    except DatabaseMissing:
+        store, said = (
+            open_configured_store(settings, create=True),
             "is made. Next: embedway keys create --name NAME",
         )
     store.database.dispose()
-    out.print(f"{escape(database.shown(store.database))} {said}")
+    out.print(f"{escape(database.describe(store.database))} {said}")
 
 
 @commands.command()
@@ -68,11 +71,11 @@ def status(as_json: AsJson = False) -> None:
     engine = database.open_existing(database_of(load_settings()))
     try:
         current, pending = database.revisions(engine)
-        found = inventory.take(engine)
+        found = inventory.take_inventory(engine)
     finally:
         engine.dispose()
     facts = {
-        "database": database.shown(engine),
+        "database": database.describe(engine),
         "revision": current,
         "newest_revision": pending[-1] if pending else current,
         "pending": pending,
@@ -83,7 +86,7 @@ def status(as_json: AsJson = False) -> None:
         print_json(facts)
         return
     cure = f"(embedway db {'upgrade' if current else 'init'}; a gateway does it when it starts)"
-    out.print(f"database  {escape(database.shown(engine))}")
+    out.print(f"database  {escape(database.describe(engine))}")
     out.print(f"revision  {current or 'none'} of {facts['newest_revision']}")
     out.print(f"pending   {', '.join(pending)} {cure}" if pending else "pending   none")
     out.print(f"size      {found.size_bytes / 2**20:,.1f} MiB")
@@ -102,13 +105,15 @@ def upgrade() -> None:
     try:
         before, pending = database.revisions(engine)
         if before is None:
-            raise NoDatabase(f"There are no tables of Embedway in {database.shown(engine)}.")
+            raise DatabaseMissing(
+                f"There are no tables of Embedway in {database.describe(engine)}."
+            )
         database.upgrade(engine)
         after, _ = database.revisions(engine)
     finally:
         engine.dispose()
     said = f"upgraded from {before} to {after}" if pending else f"up to date ({after})"
-    out.print(f"{escape(database.shown(engine))} is {said}.")
+    out.print(f"{escape(database.describe(engine))} is {said}.")
 
 
 @commands.command()
@@ -141,19 +146,19 @@ def copy(
     settings = load_settings()
     url = _target(to, settings)
     # With its pepper: if that is not here, this is not the folder to move.
-    source = open_store(settings.data_dir, pepper=revealed(settings.pepper), create=False).database
+    source = open_store(settings.data_dir, pepper=reveal(settings.pepper), create=False).database
     target = database.connect(url)
     try:
         copied = _copy(source, target)
-    except CannotCopy as error:
+    except CopyError as error:
         fail(error)
     finally:
         source.dispose()
         target.dispose()
     out.print(
-        f"Copied {counted(sum(copied.rows.values()), 'row')}, of which usage "
+        f"Copied {count_of(sum(copied.rows.values()), 'row')}, of which usage "
         f"{copied.rows['usage']:,}, into "
-        f"{escape(database.shown(target))}. Counts and sums are those of the original."
+        f"{escape(database.describe(target))}. Counts and sums are those of the original."
     )
     pepper_at = "EMBEDWAY_PEPPER" if settings.pepper else escape(str(settings.data_dir / "pepper"))
     out.print(
@@ -162,7 +167,7 @@ def copy(
     )
     if copied.later:
         fail(
-            f"A gateway wrote {counted(copied.later, 'usage record')} meanwhile, not in the copy. "
+            f"A gateway wrote {count_of(copied.later, 'usage record')} meanwhile, not in the copy. "
             "Stop it, and copy again into a database that is empty."
         )
 
@@ -179,27 +184,27 @@ def repepper(yes: Yes = False) -> None:
     try:
         if not yes:
             typer.confirm("Every key stops working, for ever. Go on?", abort=True)
-        pepper.forget(
-            engine, settings.data_dir / PEPPER, given=revealed(settings.pepper), now_ms=now_ms()
+        pepper.forget_fingerprint(
+            engine, settings.data_dir / PEPPER, given=reveal(settings.pepper), now_ms=now_ms()
         )
     finally:
         engine.dispose()
-    store_of(settings, create=True).database.dispose()
+    open_configured_store(settings, create=True).database.dispose()
     out.print("Forgotten. Make new keys with `embedway keys create`.")
 
 
 def _target(to: str | None, settings: Settings) -> str:
-    url = sys.stdin.readline().strip() if to == STDIN else to or revealed(settings.database_url)
+    url = sys.stdin.readline().strip() if to == STDIN else to or reveal(settings.database_url)
     if not url:
         reject("Copy to where? embedway db copy --to postgresql://user:password@host/database")
     return url
 
 
-def _copy(source: Engine, target: Engine) -> copying.Copied:
+def _copy(source: Engine, target: Engine) -> copying.CopyReport:
     text = TextColumn("{task.description}")
     with progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         tasks = {table.name: bar.add_task(table.name, total=None) for table in copying.TABLES}
-        return copying.copy(
+        return copying.copy_database(
             source,
             target,
             progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total),

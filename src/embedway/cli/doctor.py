@@ -16,26 +16,26 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.cli import notices
-from embedway.cli.plural import counted
+from embedway.cli.plural import count_of
 from embedway.cli.terminal import AsJson, err, escape, load_providers, out, print_json, wheel_of
 from embedway.cli.trials import TOKENS, Trial, cost_usd, model_to_try, try_keys
 from embedway.config import catalogs
 from embedway.config import settings as config
-from embedway.config.models import catalog_of
-from embedway.config.providers import incomplete
-from embedway.config.settings import ConfigError, Loaded
-from embedway.config.spaces import spaces_of
-from embedway.config.stores import revealed, store_of
+from embedway.config.models import build_catalog
+from embedway.config.providers import incomplete_providers
+from embedway.config.settings import ConfigError, LoadedSettings
+from embedway.config.spaces import build_memberships
+from embedway.config.stores import open_configured_store, reveal
 from embedway.core.clock import now_ms, today
 from embedway.local import weights
-from embedway.organization.keys import SqlKeys
-from embedway.providers.provider_config import Declared
-from embedway.serving.address import AddressError, answers, base_url, bind, read
-from embedway.spaces.store import SqlSpaces
+from embedway.organization.keys import KeyBootstrap
+from embedway.providers.provider_config import ProviderConfig
+from embedway.serving.address import AddressError, base_url, bind, is_answering, read
+from embedway.spaces.store import SpaceStore
 from embedway.storage import database
-from embedway.storage.database import DatabaseError, NoDatabase
+from embedway.storage.database import DatabaseError, DatabaseMissing
 from embedway.storage.store import Store
 
 PROVIDER_CALLS = "embedway_provider_calls_total"
@@ -43,7 +43,7 @@ FREE_BYTES = 500 * 2**20
 REDIS_WAIT_S = 2
 
 Level = Literal["ok", "warn", "fail"]
-Finding = tuple[Level, str]
+DoctorFinding = tuple[Level, str]
 """How grave it is, and what was found or how to cure it. Only what fails makes `doctor` fail."""
 _COLOURS: dict[Level, str] = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -54,24 +54,24 @@ class _Place:
     Making it raises a `ConfigError` or `DatabaseError` where it cannot be made.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedSettings) -> None:
         self.loaded = loaded
         self.settings = loaded.settings
 
     @cached_property
-    def declared(self) -> list[Declared]:
+    def declared(self) -> list[ProviderConfig]:
         """The providers that are enabled."""
         return load_providers(self.loaded)
 
     @cached_property
     def catalog(self) -> Catalog:
         """Their models, and those that run here."""
-        return catalog_of(self.settings, self.declared)
+        return build_catalog(self.settings, self.declared)
 
     @cached_property
     def store(self) -> Store:
         """What is kept, open."""
-        return store_of(self.settings, create=False)
+        return open_configured_store(self.settings, create=False)
 
 
 def doctor(
@@ -92,8 +92,8 @@ def doctor(
 
         embedway doctor --providers
     """
-    place = _Place(config.load())
-    findings: dict[str, Finding] = {}
+    place = _Place(config.load_settings())
+    findings: dict[str, DoctorFinding] = {}
     for name, check in CHECKS.items():
         found = _checked(check, place)
         earlier = next((each for each, other in findings.items() if other == found), None)
@@ -118,7 +118,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _checked(check: Callable[[_Place], Finding], place: _Place) -> Finding:
+def _checked(check: Callable[[_Place], DoctorFinding], place: _Place) -> DoctorFinding:
     try:
         return check(place)
     except (ConfigError, DatabaseError) as error:
@@ -127,7 +127,7 @@ def _checked(check: Callable[[_Place], Finding], place: _Place) -> Finding:
         return "fail", f"The database failed: {database.explain(error)}"
 
 
-def _tried(place: _Place) -> dict[str, Finding]:
+def _tried(place: _Place) -> dict[str, DoctorFinding]:
     """What comes of a short text with each key of each provider."""
     try:
         served = [
@@ -141,11 +141,11 @@ def _tried(place: _Place) -> dict[str, Finding]:
         return {"keys": ("ok", "no provider is enabled, so there is no key to try")}
     each_cost = [cost_usd(model, TOKENS) for each, model in asked for _ in each.keys or [None]]
     err.print(
-        f"Sending a text of about {TOKENS} tokens with {counted(len(each_cost), 'key')} of "
+        f"Sending a text of about {TOKENS} tokens with {count_of(len(each_cost), 'key')} of "
         f"{escape(', '.join(each.name for each, _ in asked)) or 'nobody'}. USD that are billed "
         f"for it: {' + '.join(each_cost) or '0'}."
     )
-    found: dict[str, Finding] = {
+    found: dict[str, DoctorFinding] = {
         f"provider {each.name}": (
             "fail",
             "not tried, for no model of it is known. Run: "
@@ -161,36 +161,39 @@ def _tried(place: _Place) -> dict[str, Finding]:
     return found
 
 
-async def _try_all(place: _Place, asked: Sequence[tuple[Declared, Served]]) -> list[list[Trial]]:
+async def _try_all(
+    place: _Place, asked: Sequence[tuple[ProviderConfig, Deployment]]
+) -> list[list[Trial]]:
     timeout_s = place.settings.request_timeout_s
     tries = (try_keys(each, model, timeout_s=timeout_s) for each, model in asked)
     return await asyncio.gather(*tries)
 
 
-def _outcome(trial: Trial, served: Served) -> Finding:
+def _outcome(trial: Trial, served: Deployment) -> DoctorFinding:
     if trial.failure:
         return "fail", trial.failure
     tokens = trial.tokens or TOKENS
     return "ok", (
-        f"{served.name}: {trial.dimensions} dimensions, {trial.milliseconds} ms, {tokens} tokens, "
+        f"{served.upstream_name}: {trial.dimensions} dimensions, {trial.milliseconds} "
+        f"ms, {tokens} tokens, "
         f"{cost_usd(served, tokens)} USD"
     )
 
 
-def _data(place: _Place) -> Finding:
+def _data(place: _Place) -> DoctorFinding:
     try:
         store = place.store
-    except NoDatabase as error:
+    except DatabaseMissing as error:
         return "warn", (
             f"{error.what} `embedway serve` makes it, or `embedway db init`. If a gateway has one "
             "already, run this in its folder, or with its settings."
         )
-    working = [key for key in SqlKeys(store.database).all() if key.state(now_ms()) == "active"]
-    return "ok", f"{database.shown(store.database)} opens; working keys: {len(working)}"
+    working = [key for key in KeyBootstrap(store.database).all() if key.state(now_ms()) == "active"]
+    return "ok", f"{database.describe(store.database)} opens; working keys: {len(working)}"
 
 
-def _redis(place: _Place) -> Finding:
-    url = revealed(place.settings.redis_url)
+def _redis(place: _Place) -> DoctorFinding:
+    url = reveal(place.settings.redis_url)
     if url is None:
         return "ok", "not set: this gateway counts rate limits alone"
     from redis import Redis, RedisError  # noqa: PLC0415  # slow
@@ -212,7 +215,7 @@ def _redis(place: _Place) -> Finding:
     return "ok", f"{shown} answers"
 
 
-def _disk(place: _Place) -> Finding:
+def _disk(place: _Place) -> DoctorFinding:
     settings = place.settings
     folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.exists())
     free = shutil.disk_usage(folder).free
@@ -225,12 +228,12 @@ def _disk(place: _Place) -> Finding:
     return "ok", found
 
 
-def _weights(place: _Place) -> Finding:
+def _weights(place: _Place) -> DoctorFinding:
     settings = place.settings
     missing = [
         model.id
-        for model in catalog.load(eu_native=settings.eu_native).local()
-        if not weights.installed(wheel_of(model), settings.cache_dir)
+        for model in catalog.load_catalog(eu_native=settings.eu_native).local_models()
+        if not weights.has_weights(wheel_of(model), settings.cache_dir)
     ]
     if missing:
         return (
@@ -240,9 +243,9 @@ def _weights(place: _Place) -> Finding:
     return "ok", f"in {settings.cache_dir}"
 
 
-def _providers(place: _Place) -> Finding:
+def _providers(place: _Place) -> DoctorFinding:
     declared = place.declared
-    if missing := incomplete(place.loaded):
+    if missing := incomplete_providers(place.loaded):
         return "fail", " ".join(missing)
     names = ", ".join(f"{each.name} ({each.origin})" for each in declared)
     if not names:
@@ -252,18 +255,18 @@ def _providers(place: _Place) -> Finding:
     if refused := [each.name for each in declared if calls[each.name]]:
         return "warn", (
             f"Since the gateway on {url} started, {', '.join(refused)} refused a key in "
-            f"{counted(sum(calls[name] for name in refused), 'call')}. Find out which: "
+            f"{count_of(sum(calls[name] for name in refused), 'call')}. Find out which: "
             "embedway doctor --providers"
         )
     return "ok", f"{names}; whether they take their keys: embedway doctor --providers"
 
 
-def _catalog(place: _Place) -> Finding:
+def _catalog(place: _Place) -> DoctorFinding:
     used = catalogs.in_use(place.settings)
     return ("warn", used.problem) if used.problem else ("ok", used.described)
 
 
-def _models(place: _Place) -> Finding:
+def _models(place: _Place) -> DoctorFinding:
     if gone := notices.retired(place.catalog, today()):
         return "fail", gone
     found = [
@@ -274,40 +277,40 @@ def _models(place: _Place) -> Finding:
     return ("warn", " ".join(found)) if found else ("ok", "each has a price, or runs here")
 
 
-def _spaces(place: _Place) -> Finding:
+def _spaces(place: _Place) -> DoctorFinding:
     try:
         store = place.store
-    except NoDatabase:
+    except DatabaseMissing:
         return "ok", "nothing has been proven yet"
-    spaces, _ = spaces_of(place.settings, place.catalog, place.declared)
-    spaces.learn(*asyncio.run(SqlSpaces(store.database, availability=store.availability).load()))
+    spaces, _ = build_memberships(place.settings, place.catalog, place.declared)
+    spaces.load(*asyncio.run(SpaceStore(store.database, availability=store.availability).load()))
     found = notices.drifted(spaces.drifted())
     return ("fail", found) if found else ("ok", "nothing has drifted")
 
 
-def _files(place: _Place) -> Finding:
+def _files(place: _Place) -> DoctorFinding:
     found = notices.readable(place.loaded)
     return ("warn", found) if found else ("ok", "no secret is in a file that everybody can read")
 
 
-def _precision(place: _Place) -> Finding:
+def _precision(place: _Place) -> DoctorFinding:
     settings = place.settings
     from embedway.local.openvino import resolve_precision  # noqa: PLC0415  # the engine: slow
 
     try:
-        cores = counted(os.cpu_count() or 1, "core")
+        cores = count_of(os.cpu_count() or 1, "core")
         return "ok", f"{resolve_precision(settings.precision)} on {cores}"
     except ValueError as error:
         return "fail", str(error)
 
 
-def _port(place: _Place) -> Finding:
+def _port(place: _Place) -> DoctorFinding:
     settings = place.settings
     try:
         bind(settings).close()
     except AddressError as error:
         url = base_url(settings)
-        if answers(url):
+        if is_answering(url):
             return "ok", f"a gateway is ready on {url}"
         if _lives(url):
             return "fail", (
@@ -340,7 +343,7 @@ def _refused_calls(url: str) -> Counter[str]:
     return calls
 
 
-CHECKS: dict[str, Callable[[_Place], Finding]] = {
+CHECKS: dict[str, Callable[[_Place], DoctorFinding]] = {
     "data": _data,
     "redis": _redis,
     "disk": _disk,

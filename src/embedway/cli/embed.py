@@ -27,12 +27,12 @@ from embedway.cli.terminal import (
 )
 from embedway.cli.vector_files import SUFFIXES, Write, writer
 from embedway.config import settings as config
-from embedway.config.models import catalog_of
-from embedway.config.settings import Loaded, Settings
+from embedway.config.models import build_catalog
+from embedway.config.settings import LoadedSettings, Settings
 from embedway.core.batch import Batch
 from embedway.core.request import Truncate
 from embedway.core.vectors import Vectors
-from embedway.tokenizing.truncate import fit
+from embedway.tokenizing.truncate import fit_to_limits
 
 STDIN = "-"
 CHUNK_TEXTS = 512
@@ -74,7 +74,7 @@ def embed(
     Order is kept: the first vector is the first text's. No server is needed. A model of a provider
     is asked there with the provider's own key, and billed by it; what runs here costs nothing.
     """
-    loaded = config.load()
+    loaded = config.load_settings()
     if output and (reason := refusal(output, SUFFIXES)):
         reject(f"Cannot write --output {str(output)!r}: {reason}.")
     lines = read_texts(texts, file)
@@ -96,7 +96,7 @@ def _embed_here(
         ids = await engine.encode(texts)
         if truncate == "none":
             _check_lengths(ids, model, first=first)
-        fitting = fit(ids, model=model, truncate=truncate)
+        fitting = fit_to_limits(ids, model=model, truncate=truncate)
         batch = Batch(model=model.id, items=fitting, tokens=[len(item) for item in fitting])
         return (await engine.embed(batch)).vectors
 
@@ -106,13 +106,13 @@ def _embed_here(
 
 
 def _embed_there(
-    name: str, loaded: Loaded, lines: list[str], truncate: Truncate, output: Path | None
+    name: str, loaded: LoadedSettings, lines: list[str], truncate: Truncate, output: Path | None
 ) -> None:
     """Embeds `lines` with a model that a provider runs."""
     from embedway.cli import remote  # noqa: PLC0415  # the HTTP client: slow
 
     declared = load_providers(loaded)
-    catalog = catalog_of(loaded.settings, declared)
+    catalog = build_catalog(loaded.settings, declared)
     named = catalog.find(name)
     if named is None:
         fail(catalog.unknown(name, otherwise=LIST_MODELS))

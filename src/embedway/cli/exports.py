@@ -34,7 +34,7 @@ def refusal(output: Path, suffixes: Sequence[str] = SUFFIXES) -> str | None:
 
 
 @contextmanager
-def whole(output: Path) -> Generator[Path]:
+def write_whole(output: Path) -> Generator[Path]:
     """A path to write to, whose file becomes `output` once it is complete."""
     part = output.with_name(f".{output.name}.part")
     try:
@@ -72,7 +72,7 @@ def writer(output: Path, columns: Mapping[str, Kind]) -> Generator[Write]:
         table = pa.Table.from_arrays(made, schema=schema)
         file.write_table(_defused(table) if as_csv else table)
 
-    with whole(output) as part, _opened(part, schema, as_csv=as_csv) as file:
+    with write_whole(output) as part, _opened(part, schema, as_csv=as_csv) as file:
         yield write
 
 

@@ -27,8 +27,8 @@ from embedway.core.budget import Budget
 from embedway.core.errors import UnknownModel
 from embedway.core.keys import SCOPES
 from embedway.organization.budget_changes import BudgetChange
-from embedway.organization.rules import MAX_NAME_CHARACTERS, visible
-from embedway.routing.resolve import find
+from embedway.organization.rules import MAX_NAME_CHARACTERS, is_visible
+from embedway.routing.resolve import resolve
 
 ANY = "any"
 """Allows all models or providers."""
@@ -42,7 +42,7 @@ Changes = dict[str, Any]
 """New values by the name of the field."""
 
 
-class Field(msgspec.Struct, frozen=True, kw_only=True):
+class OptionField(msgspec.Struct, frozen=True, kw_only=True):
     """A field that an option sets."""
 
     option: str
@@ -54,7 +54,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _name(option: str, name: str) -> str:
-    if not visible(name):
+    if not is_visible(name):
         reject(
             f"{option} {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters."
         )
@@ -75,26 +75,26 @@ def _scopes(option: str, typed: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(typed))
 
 
-def _or_project(field: Field) -> Field:
+def _or_project(field: OptionField) -> OptionField:
     def parse(option: str, typed: Sequence[str]) -> Any:
         return None if list(typed) == [PROJECT_SAYS] else field.parse(option, typed)
 
     return msgspec.structs.replace(field, parse=parse)
 
 
-def _text(help: str) -> Field:
-    return Field(option="--name", info=typer.Option(help=help), type=str, parse=_name)
+def _text(help: str) -> OptionField:
+    return OptionField(option="--name", info=typer.Option(help=help), type=str, parse=_name)
 
 
 def _list(
     option: str, parse: Callable[[str, Any], Any], help: str, form: str | None = None
-) -> Field:
+) -> OptionField:
     info = typer.Option(option, metavar=form, help=f"{help} Repeatable.")
-    return Field(option=option, info=info, parse=parse)
+    return OptionField(option=option, info=info, parse=parse)
 
 
-def _flag(name: str, help: str) -> Field:
-    return Field(
+def _flag(name: str, help: str) -> OptionField:
+    return OptionField(
         option=f"--{name}", info=typer.Option(f"--{name}/--no-{name}", help=help), type=bool
     )
 
@@ -148,7 +148,7 @@ PROJECT = {
 KEY = {
     "name": _text("What it is for, to find it again."),
     "scopes": _list("--scope", _scopes, f"What it may do: {', '.join(SCOPES[:-1])}."),
-    "expires_days": Field(
+    "expires_days": OptionField(
         option="--expires-days",
         info=options.days(
             "--expires-days",
@@ -164,7 +164,7 @@ KEY = {
 }
 KEY_UPDATE = {
     **KEY,
-    "never_expires": Field(
+    "never_expires": OptionField(
         option="--never-expires",
         info=typer.Option("--never-expires", help="Let it work without an end."),
         type=bool,
@@ -178,7 +178,7 @@ END_USER = {
 
 
 def with_fields(
-    fields: Mapping[str, Field], *, update: str | None = None
+    fields: Mapping[str, OptionField], *, update: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each field, in the place of its parameter `changes`.
 
@@ -224,7 +224,9 @@ def with_fields(
     return decorate
 
 
-def _add_alerts(changes: Changes, fields: Mapping[str, Field], field: str, *, new: bool) -> None:
+def _add_alerts(
+    changes: Changes, fields: Mapping[str, OptionField], field: str, *, new: bool
+) -> None:
     """Move the typed alerts into the typed budgets; a new record has no others for them."""
     alerts = ALERTS[field]
     percents: tuple[int, ...] | None = changes.get(alerts)
@@ -251,7 +253,9 @@ def _add_alerts(changes: Changes, fields: Mapping[str, Field], field: str, *, ne
         )
 
 
-def with_alerts(changes: Changes, fields: Mapping[str, Field], record: msgspec.Struct) -> Changes:
+def with_alerts(
+    changes: Changes, fields: Mapping[str, OptionField], record: msgspec.Struct
+) -> Changes:
     """Give alerts that were typed without budgets to each budget that `record` has.
 
     Exits with status 1 if it has none.
@@ -267,18 +271,18 @@ def with_alerts(changes: Changes, fields: Mapping[str, Field], record: msgspec.S
     return changes
 
 
-def _no_budget(fields: Mapping[str, Field], field: str, percents: Sequence[int]) -> str:
+def _no_budget(fields: Mapping[str, OptionField], field: str, percents: Sequence[int]) -> str:
     typed = _typed(fields[ALERTS[field]], percents)
     return f"There is no budget for {typed}. Add one, such as {fields[field].option} 25/month"
 
 
-def _typed(field: Field, percents: Sequence[int]) -> str:
+def _typed(field: OptionField, percents: Sequence[int]) -> str:
     return repeated(field.option, percents or [NONE])
 
 
 def _check_names(models: Sequence[str], providers: Sequence[str]) -> None:
     """Exit with status 1 for what no request could name: it would allow nothing."""
-    catalog = load_catalog(config.load())
+    catalog = load_catalog(config.load_settings())
     enabled = [LOCAL, *catalog.offers]
     for name in providers:
         if name not in enabled:
@@ -288,6 +292,6 @@ def _check_names(models: Sequence[str], providers: Sequence[str]) -> None:
             )
     for name in models:
         try:
-            find(name, catalog, param="model")
+            resolve(name, catalog, param="model")
         except UnknownModel as error:
             fail(f"--model {name!r} is not possible. {explain(error)}")

@@ -18,14 +18,14 @@ import typer
 from embedway.catalog import catalog
 from embedway.cli.terminal import err, escape, fail, fetch_weights, load_store, reject
 from embedway.config import settings as config
-from embedway.config.providers import enabled
-from embedway.config.settings import Loaded
+from embedway.config.providers import enabled_providers
+from embedway.config.settings import LoadedSettings
 from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
 from embedway.observe import logs
 from embedway.pipeline.dry_run import DryRun
 from embedway.routing.model_listing import DeploymentCard
-from embedway.serving.address import answers, base_url
+from embedway.serving.address import base_url, is_answering
 from embedway.wire.decode import decode
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ Url = Annotated[
 T = TypeVar("T")
 
 
-class Source(Protocol):
+class GatewayClient(Protocol):
     """Who is asked. Both raise an `EmbedwayError` with the reason for what is refused."""
 
     def dry_run(self, fields: Mapping[str, object]) -> DryRun:
@@ -58,12 +58,12 @@ class Source(Protocol):
 
 
 @contextmanager
-def source(url: str | None) -> Generator[Source]:
+def open_client(url: str | None) -> Generator[GatewayClient]:
     """The gateway at `url` or on this machine, or, if there is none to ask, one made here.
 
     Says which on standard error: only one that runs knows how fast providers are and who fails.
     """
-    loaded = config.load()
+    loaded = config.load_settings()
     key = loaded.variables.get(KEY_VARIABLE)
     running = _at(url or base_url(loaded.settings))
     if url and not key:
@@ -71,7 +71,7 @@ def source(url: str | None) -> Generator[Source]:
             f"The gateway at {running} wants a key. Give it one: "
             f"export {KEY_VARIABLE}=sk-gateway-..."
         )
-    if key and answers(running):
+    if key and is_answering(running):
         err.print(f"Asked: the gateway at {escape(running)}.")
         yield _Running(running, key)
         return
@@ -150,17 +150,19 @@ class _Made:
 
 
 @contextmanager
-def _made_here(loaded: Loaded) -> Generator[Source]:
-    from embedway.app import running  # noqa: PLC0415  # other commands do without it
+def _made_here(loaded: LoadedSettings) -> Generator[GatewayClient]:
+    from embedway.app import open_gateway  # noqa: PLC0415  # other commands do without it
 
     settings = loaded.settings
-    logs.configure(format=settings.log_format, level="warning")
+    logs.configure_logs(format=settings.log_format, level="warning")
     load_store(settings).database.dispose()  # a gateway would make one where there is none
-    for model in catalog.load(eu_native=settings.eu_native).local():
+    for model in catalog.load_catalog(eu_native=settings.eu_native).local_models():
         fetch_weights(model, settings)
     with asyncio.Runner() as runner:
         parts = AsyncExitStack()
-        gateway = runner.run(parts.enter_async_context(running(settings, enabled(loaded))))
+        gateway = runner.run(
+            parts.enter_async_context(open_gateway(settings, enabled_providers(loaded)))
+        )
         try:
             yield _Made(gateway, runner)
         finally:

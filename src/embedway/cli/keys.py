@@ -8,17 +8,17 @@ import typer
 
 from embedway.cli.administration import (
     Yes,
-    acting,
-    ask,
-    every,
-    joined,
+    all_pages,
+    confirm,
+    join_names,
+    open_service,
     record_json,
     spending,
     time,
 )
 from embedway.cli.fields import KEY, KEY_UPDATE, Changes, with_alerts, with_fields
-from embedway.cli.limits_and_budgets import shown
-from embedway.cli.plural import counted
+from embedway.cli.limits_and_budgets import format_amounts
+from embedway.cli.plural import count_of
 from embedway.cli.terminal import AsJson, escape, out, print_json, print_record, print_table, reject
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key
@@ -27,7 +27,7 @@ from embedway.ledger.rollups import DAY_MS
 from embedway.organization.actors import Actor
 from embedway.organization.public_fields import public
 from embedway.organization.rules import MAX_GRACE_S
-from embedway.organization.service import Acts
+from embedway.organization.service import AdminService
 
 ADMIN_FIELDS = {"name", "expires_days"}
 """The fields that an admin key may have."""
@@ -76,7 +76,7 @@ def create(
             f"--admin makes a key of no project that cannot embed, so it has no {typed}. Leave one "
             "of them out."
         )
-    acts, actor = acting()
+    acts, actor = open_service()
     of = acts.find_project(actor, project).id if project else DEFAULT_PROJECT
     secret, key = acts.create_key(
         actor, project_id=None if admin else of, changes=_with_expiry(changes)
@@ -95,15 +95,15 @@ def list_keys(
     as_json: AsJson = False,
 ) -> None:
     """List all keys and their projects, oldest first; admin keys have `admin` for a project."""
-    acts, actor = acting()
+    acts, actor = open_service()
     of = acts.find_project(actor, project).id if project else None
 
     keys = (
-        every(acts.every_key, actor)
+        all_pages(acts.all_keys, actor)
         if of is None
-        else every(acts.keys, actor, project_id=of, revoked=True)
+        else all_pages(acts.keys, actor, project_id=of, revoked=True)
     )
-    names = {each.id: each.name for each in every(acts.projects, actor, archived=True)}
+    names = {each.id: each.name for each in all_pages(acts.projects, actor, archived=True)}
     to_row = partial(_json, acts) if as_json else partial(_row, names)
     print_table(
         [to_row(key) for key in keys],
@@ -115,7 +115,7 @@ def list_keys(
 @commands.command()
 def show(key_id: KeyId, as_json: AsJson = False) -> None:
     """Show a key: whose it is, what it may do, and what is spent and left of its budgets."""
-    acts, actor = acting()
+    acts, actor = open_service()
     key = acts.find_key(actor, key_id)
     if as_json:
         print_json(_json(acts, key))
@@ -132,10 +132,10 @@ def show(key_id: KeyId, as_json: AsJson = False) -> None:
             "revoked": time(key.revoked_ms),
             "old secret expires": time(key.previous_expires_ms),
             "issued by": key.issued_by,
-            "scopes": joined(key.scopes),
-            "models": joined(key.models),
-            "providers": joined(key.providers),
-            "limits": shown(key.limits),
+            "scopes": join_names(key.scopes),
+            "models": join_names(key.models),
+            "providers": join_names(key.providers),
+            "limits": format_amounts(key.limits),
             "budgets": spending(acts, key),
         }
     )
@@ -156,7 +156,7 @@ def update(key_id: KeyId, changes: Changes) -> None:
     if "never_expires" in changes and "expires_days" in changes:
         days = f"{changes['expires_days']:g}"
         reject(f"--never-expires excludes --expires-days {days!r}. Leave one out.")
-    acts, actor = acting()
+    acts, actor = open_service()
     key = acts.find_key(actor, key_id)
     changes = _with_expiry(with_alerts(changes, KEY, key))
     acts.update_key(actor, key.id, project_id=key.project_id, changes=changes)
@@ -185,7 +185,7 @@ def rotate(
     embedway keys rotate key_dd348f3b1ed2fbc5 --grace 7d
     """
     grace_s = _seconds(grace)
-    acts, actor = acting()
+    acts, actor = open_service()
     key = acts.find_key(actor, key_id)
     secret, key = acts.rotate_key(actor, key.id, project_id=key.project_id, grace_ms=grace_s * 1000)
     if as_json:
@@ -214,10 +214,10 @@ def revoke(key_id: KeyId, yes: Yes = False) -> None:
 
     At a terminal it asks first.
     """
-    acts, actor = acting()
+    acts, actor = open_service()
     key = acts.find_key(actor, key_id)
     if key.revoked_ms is None:
-        ask(f"Revoke {key.name} ({key.id}) for good? {_stops(acts, actor, key)}", yes=yes)
+        confirm(f"Revoke {key.name} ({key.id}) for good? {_stops(acts, actor, key)}", yes=yes)
     acts.revoke_key(actor, key.id, project_id=key.project_id)
     out.print(f"{key_id} is revoked.")
 
@@ -230,7 +230,7 @@ def _with_expiry(changes: Changes) -> Changes:
     return changes
 
 
-def _json(acts: Acts, key: Key) -> dict[str, Any]:
+def _json(acts: AdminService, key: Key) -> dict[str, Any]:
     return record_json(acts, key, status=key.state(now_ms()))
 
 
@@ -244,14 +244,14 @@ def _row(projects: dict[str, str], key: Key) -> dict[str, str | None]:
         "status": key.state(now_ms()),
         "created": time(key.created_ms),
         "expires": time(key.expires_ms),
-        "models": joined(key.models),
-        "providers": joined(key.providers),
+        "models": join_names(key.models),
+        "providers": join_names(key.providers),
     }
 
 
-def _stops(acts: Acts, actor: Actor, key: Key) -> str:
+def _stops(acts: AdminService, actor: Actor, key: Key) -> str:
     """What revoking a key would stop."""
-    project = every(acts.keys, actor, project_id=key.project_id)
+    project = all_pages(acts.keys, actor, project_id=key.project_id)
     issued = sum(each.issued_by == key.id and each.state(now_ms()) == "active" for each in project)
-    too = f", and {counted(issued, 'key')} that it issued" if issued else ""
+    too = f", and {count_of(issued, 'key')} that it issued" if issued else ""
     return f"It and its tokens would stop working{too}."

@@ -8,13 +8,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from embedway.cli import options
-from embedway.cli.administration import Yes, acting, ask
+from embedway.cli.administration import Yes, confirm, open_service
 from embedway.cli.options import as_typed
-from embedway.cli.plural import are, counted
+from embedway.cli.plural import count_are, count_of
 from embedway.cli.terminal import AsJson, escape, load_store, out, print_json, progress, reject
 from embedway.core.clock import now_ms
 from embedway.ledger import recount, retention
-from embedway.ledger.recount import Difference
+from embedway.ledger.recount import RollupDifference
 from embedway.ledger.rollups import DAY_MS
 
 SHOWN = 20
@@ -56,24 +56,24 @@ def prune(
     """
     before_ms = _before_ms(before, keep_days)
     engine = load_store().database
-    count, date = retention.older(engine, before_ms), _date(before_ms)
+    count, date = retention.count_older(engine, before_ms), _date(before_ms)
     if dry_run or not count:
         out.print(f"{_older(count, date)}.")
         return
-    ask(
-        f"Delete {counted(count, 'usage record')} older than {date} for good?",
+    confirm(
+        f"Delete {count_of(count, 'usage record')} older than {date} for good?",
         yes=yes,
         again=f"embedway ledger prune --before {date} --yes",
     )
-    acts, actor = acting()
-    acts.on_ledger(actor, "ledger.pruned", {"before": date, "lines": count})
+    acts, actor = open_service()
+    acts.record_ledger_action(actor, "ledger.pruned", {"before": date, "lines": count})
     deleted = 0
     with progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("prune", total=count)
         for some in retention.prune(engine, before_ms):
             deleted += some
             bar.advance(task, some)
-    out.print(f"Deleted {counted(deleted, 'usage record')} older than {date}.")
+    out.print(f"Deleted {count_of(deleted, 'usage record')} older than {date}.")
 
 
 @commands.command()
@@ -90,18 +90,18 @@ def check(
     whose lines are kept can be checked. The exit status is 1 if sums differ and are not repaired.
     """
     engine = load_store().database
-    found: list[Difference] = []
+    found: list[RollupDifference] = []
     checked = differing = repaired = 0
-    for day_ms in recount.days(engine):
+    for day_ms in recount.recorded_days(engine):
         checked += 1
-        here = recount.differences(engine, day_ms)
+        here = recount.find_differences(engine, day_ms)
         if not here:
             continue
         differing += 1
         found = list(islice(chain(found, here), SHOWN))
         if repair:
-            acts, actor = acting()
-            acts.on_ledger(actor, "ledger.repaired", {"day": _date(day_ms)})
+            acts, actor = open_service()
+            acts.record_ledger_action(actor, "ledger.repaired", {"day": _date(day_ms)})
             recount.repair(engine, day_ms)
             repaired += 1
     if as_json:
@@ -122,7 +122,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _tell(found: list[Difference], *, checked: int, differing: int, repaired: int) -> None:
+def _tell(found: list[RollupDifference], *, checked: int, differing: int, repaired: int) -> None:
     for each in found:
         of = ", ".join(f"{name} {_shown(name, value)!r}" for name, value in each.of.items())
         out.print(
@@ -130,14 +130,14 @@ def _tell(found: list[Difference], *, checked: int, differing: int, repaired: in
                 f"{each.table}: {each.sum} is {each.kept}, but {each.lines} by the records ({of})"
             )
         )
-    days = counted(checked, "day")
+    days = count_of(checked, "day")
     if not differing:
         out.print(f"The sums agree with the usage records: {days} checked.")
     elif repaired:
-        out.print(f"Repaired the sums of {counted(differing, 'day')}; {days} checked.")
+        out.print(f"Repaired the sums of {count_of(differing, 'day')}; {days} checked.")
     else:
         out.print(
-            f"The sums of {counted(differing, 'day')} differ from the usage records; {days} "
+            f"The sums of {count_of(differing, 'day')} differ from the usage records; {days} "
             "checked. The first differences are above. `embedway ledger check --repair` computes "
             "these sums again from the records."
         )
@@ -165,7 +165,7 @@ def _shown(name: str, value: int | str) -> int | str:
 
 
 def _older(count: int, date: str) -> str:
-    return f"{are(count, 'usage record').capitalize()} older than {date}"
+    return f"{count_are(count, 'usage record').capitalize()} older than {date}"
 
 
 def _date(at_ms: int) -> str:

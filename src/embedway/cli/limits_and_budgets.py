@@ -10,8 +10,8 @@ from typing import TypeVar, cast, get_args
 
 from embedway.cli.terminal import reject
 from embedway.core.budget import MAX_NANO_USD, Budget, BudgetPer
-from embedway.core.limit import MAX_AMOUNT, Limit, Of, Per
-from embedway.core.money import as_usd
+from embedway.core.limit import MAX_AMOUNT, Limit, LimitPeriod, LimitUnit
+from embedway.core.money import format_usd
 from embedway.organization.rules import MAX_ALERTS
 
 NONE = "none"
@@ -20,8 +20,8 @@ NONE = "none"
 T = TypeVar("T")
 
 _NANO_DIGITS = 9
-_OF = "|".join(get_args(Of))
-_PER = "|".join(get_args(Per))
+_OF = "|".join(get_args(LimitUnit))
+_PER = "|".join(get_args(LimitPeriod))
 _BUDGET_PER = "|".join(get_args(BudgetPer))
 _LIMIT = re.compile(rf"({_OF})=([0-9]{{1,16}})/({_PER})")
 _BUDGET = re.compile(rf"([0-9]{{1,10}}(?:\.[0-9]{{1,{_NANO_DIGITS}}})?)/({_BUDGET_PER})")
@@ -29,7 +29,7 @@ _PERCENT = re.compile(r"[0-9]{1,3}")
 _MAX_PERCENT = 100
 
 
-def limit(text: str) -> Limit:
+def parse_limit(text: str) -> Limit:
     """The limit that is typed so.
 
     Raises:
@@ -42,11 +42,11 @@ def limit(text: str) -> Limit:
             f"{_OF.replace('|', ' or ')}, a whole number from 1 on, per "
             f"{_PER.replace('|', ', ')}."
         )
-    of, per = cast("Of", found[1]), cast("Per", found[3])
+    of, per = cast("LimitUnit", found[1]), cast("LimitPeriod", found[3])
     return Limit(of=of, amount=int(found[2]), per=per)
 
 
-def budget(text: str) -> Budget:
+def parse_budget(text: str) -> Budget:
     """The budget that is typed so, without alerts.
 
     Raises:
@@ -64,28 +64,28 @@ def budget(text: str) -> Budget:
     return Budget(amount_nano_usd=amount, per=per)
 
 
-def shown_limit(limit: Limit) -> str:
+def format_limit(limit: Limit) -> str:
     """The limit as it is typed."""
     return f"{limit.of}={limit.amount}/{limit.per}"
 
 
-def shown_budget(budget: Budget) -> str:
+def format_budget(budget: Budget) -> str:
     """The budget as it is typed, without its alerts."""
-    return f"{as_usd(budget.amount_nano_usd)}/{budget.per}"
+    return f"{format_usd(budget.amount_nano_usd)}/{budget.per}"
 
 
-def shown_alerts(budget: Budget) -> str:
+def format_alerts(budget: Budget) -> str:
     """The alerts of the budget, to be read after it; empty if it has none."""
     percents = ", ".join(f"{each}%" for each in budget.alerts)
     return f", alerts at {percents}" if percents else ""
 
 
-def shown(amounts: Sequence[Limit | Budget] | None, *, empty: str = "none") -> str:
+def format_amounts(amounts: Sequence[Limit | Budget] | None, *, empty: str = "none") -> str:
     """Limits or budgets as they are typed; None stands for those that a project has for each."""
     if amounts is None:
         return "as the project says"
     each = (
-        shown_limit(each) if isinstance(each, Limit) else shown_budget(each) for each in amounts
+        format_limit(each) if isinstance(each, Limit) else format_budget(each) for each in amounts
     )
     return ", ".join(each) or empty
 
@@ -95,7 +95,7 @@ def parse_limits(option: str, typed: Sequence[str]) -> tuple[Limit, ...]:
 
     Exits with status 2 for what is no limit, and for two limits of the same.
     """
-    found = _parse(limit, option, typed)
+    found = _parse(parse_limit, option, typed)
     _check_once(option, typed, [f"limits of {each.of} per {each.per}" for each in found])
     return found
 
@@ -105,7 +105,7 @@ def parse_budgets(option: str, typed: Sequence[str]) -> tuple[Budget, ...]:
 
     Exits with status 2 for what is no budget, and for two budgets of the same window.
     """
-    found = _parse(budget, option, typed)
+    found = _parse(parse_budget, option, typed)
     _check_once(option, typed, [f"budgets per {each.per}" for each in found])
     return found
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from embedway.cli.gateway_client import SAMPLE, Source, Url, source
-from embedway.cli.plural import counted
+from embedway.cli.gateway_client import SAMPLE, GatewayClient, Url, open_client
+from embedway.cli.plural import count_of
 from embedway.cli.terminal import AsJson, err, escape, fail, out, print_json, print_table
 from embedway.core.errors import EmbedwayError
 from embedway.core.request import Preference
@@ -35,7 +35,7 @@ def show(
 
         embedway models show auto --json | jq '.deployments[].proof'
     """
-    with source(url) as asked:
+    with open_client(url) as asked:
         cards = asked.deployments(name)
         if not cards:
             fail(f"The key in use may not use {name!r}.")
@@ -58,7 +58,7 @@ def show(
         err.print(f"\n[yellow]refused now:[/yellow] {escape(refusal)}")
 
 
-def _places(asked: Source, name: str, preference: Preference) -> tuple[Places, str]:
+def _places(asked: GatewayClient, name: str, preference: Preference) -> tuple[Places, str]:
     """Who has which place, and why a request would be refused, if it would be."""
     try:
         told = asked.dry_run({"model": name, "input": SAMPLE, "preference": preference})
@@ -131,7 +131,7 @@ def _dimensions(card: DeploymentCard) -> str:
 def _row(card: DeploymentCard, order: int | None, reason: str) -> dict[str, object]:
     price, call = card.price_per_mtok_usd, card.call_limits
     dated = f" ({card.price_date})" if card.price_date else ""
-    tokens = f", {counted(call.max_tokens, 'token')}" if call.max_tokens else ""
+    tokens = f", {count_of(call.max_tokens, 'token')}" if call.max_tokens else ""
     proof = f"{card.proof}: {card.proof_reason}" if card.proof_reason else card.proof
     return {
         "order": "-" if order is None else str(order),
@@ -143,7 +143,7 @@ def _row(card: DeploymentCard, order: int | None, reason: str) -> dict[str, obje
         "eu": card.eu_native,
         "quantisation": card.quantisation,
         "zero_data_retention": card.zero_data_retention,
-        "a_call": f"{counted(call.max_items, 'item')}{tokens}",
+        "a_call": f"{count_of(call.max_items, 'item')}{tokens}",
         "retires": _end(card),
         "proof": proof if card.declared else "",
         "health": card.health,

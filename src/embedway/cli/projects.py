@@ -7,22 +7,22 @@ import typer
 
 from embedway.cli.administration import (
     Yes,
-    acting,
-    ask,
-    every,
-    joined,
+    all_pages,
+    confirm,
+    join_names,
+    open_service,
     record_json,
     spending,
     time,
 )
 from embedway.cli.fields import PROJECT, Changes, with_alerts, with_fields
-from embedway.cli.limits_and_budgets import shown, shown_alerts, shown_budget
-from embedway.cli.plural import counted
+from embedway.cli.limits_and_budgets import format_alerts, format_amounts, format_budget
+from embedway.cli.plural import count_of
 from embedway.cli.terminal import AsJson, out, print_json, print_record, print_table
 from embedway.core.clock import now_ms
 from embedway.core.project import Project
 from embedway.organization.actors import Actor
-from embedway.organization.service import Acts
+from embedway.organization.service import AdminService
 
 Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="The project, by its id or name.")]
 
@@ -50,7 +50,7 @@ def create(
 
     embedway projects create --name web --user-limit requests=10/second --user-budget 0.5/day
     """
-    acts, actor = acting()
+    acts, actor = open_service()
     project = acts.create_project(actor, changes, unique=True)
     if as_json:
         print_json({"id": project.id})
@@ -66,10 +66,10 @@ def list_projects(
     as_json: AsJson = False,
 ) -> None:
     """List projects, oldest first."""
-    acts, actor = acting()
+    acts, actor = open_service()
     to_row = partial(_json, acts) if as_json else _row
     print_table(
-        [to_row(each) for each in every(acts.projects, actor, archived=archived)],
+        [to_row(each) for each in all_pages(acts.projects, actor, archived=archived)],
         empty="No projects: embedway projects create --name NAME",
         as_json=as_json,
     )
@@ -78,22 +78,22 @@ def list_projects(
 @commands.command()
 def show(project: Which, as_json: AsJson = False) -> None:
     """Show a project: its rules, its limits, and what is spent and left of its budgets."""
-    acts, actor = acting()
+    acts, actor = open_service()
     found = acts.find_project(actor, project)
     if as_json:
         print_json(_json(acts, found))
         return
-    user_budgets = (f"{shown_budget(each)}{shown_alerts(each)}" for each in found.user_budgets)
+    user_budgets = (f"{format_budget(each)}{format_alerts(each)}" for each in found.user_budgets)
     print_record(
         _facts(found)
         | {
             "archived": time(found.archived_ms),
-            "models": joined(found.models),
-            "providers": joined(found.providers),
-            "rules": joined(_rules(found)) or "none",
-            "limits": shown(found.limits),
+            "models": join_names(found.models),
+            "providers": join_names(found.providers),
+            "rules": join_names(_rules(found)) or "none",
+            "limits": format_amounts(found.limits),
             "budgets": spending(acts, found),
-            "limits of each end user": shown(found.user_limits),
+            "limits of each end user": format_amounts(found.user_limits),
             "budgets of each end user": ", ".join(user_budgets) or "none",
         }
     )
@@ -113,7 +113,7 @@ def update(project: Which, changes: Changes) -> None:
 
     embedway projects update web --limit none --model any
     """
-    acts, actor = acting()
+    acts, actor = open_service()
     found = acts.find_project(actor, project)
     acts.update_project(actor, found.id, with_alerts(changes, PROJECT, found), unique=True)
     out.print(f"{found.id} is changed.")
@@ -125,29 +125,32 @@ def archive(project: Which, yes: Yes = False) -> None:
 
     At a terminal it asks first.
     """
-    acts, actor = acting()
+    acts, actor = open_service()
     found = acts.find_project(actor, project)
     if found.archived_ms is None:
-        keys = counted(_working(acts, actor, found), "working key")
-        ask(f"Archive {found.name} ({found.id}) for good? This ends {keys}.", yes=yes)
+        keys = count_of(_working(acts, actor, found), "working key")
+        confirm(f"Archive {found.name} ({found.id}) for good? This ends {keys}.", yes=yes)
     acts.archive_project(actor, found.id)
     out.print(f"{found.id} is archived.")
 
 
-def _working(acts: Acts, actor: Actor, project: Project) -> int:
+def _working(acts: AdminService, actor: Actor, project: Project) -> int:
     """How many of its keys work now: an issued one does with its issuer."""
-    keys = every(acts.keys, actor, project_id=project.id)
+    keys = all_pages(acts.keys, actor, project_id=project.id)
     active = {key.id: key.issued_by for key in keys if key.state(now_ms()) == "active"}
     return sum(issuer is None or issuer in active for issuer in active.values())
 
 
-def _json(acts: Acts, project: Project) -> dict[str, Any]:
+def _json(acts: AdminService, project: Project) -> dict[str, Any]:
     unknown = {"created_at": None} if project.created_ms == UNKNOWN else {}
     return record_json(acts, project, **unknown, status=_status(project))
 
 
 def _row(project: Project) -> dict[str, str | None]:
-    limits, budgets = shown(project.limits, empty=""), shown(project.budgets, empty="")
+    limits, budgets = (
+        format_amounts(project.limits, empty=""),
+        format_amounts(project.budgets, empty=""),
+    )
     return _facts(project) | {"limits": limits, "budgets": budgets}
 
 

@@ -20,9 +20,9 @@ from embedway.cli.trials import ModelName, ProviderName, provider_and_model, try
 from embedway.cli.verify import verify
 from embedway.config import settings as config
 from embedway.config.catalogs import in_use
-from embedway.config.providers import incomplete, offers
-from embedway.providers.adapter import Row
-from embedway.providers.registry import rows
+from embedway.config.providers import incomplete_providers, provider_offers
+from embedway.providers.adapter import ProviderRow
+from embedway.providers.registry import load_rows
 
 commands = typer.Typer(no_args_is_help=True, help="List providers and test them.")
 
@@ -42,13 +42,13 @@ def list_providers(
         embedway providers list --all
     """
     if all_kinds:
-        kinds = [_kind(row, notes=as_json) for row in rows().values()]
+        kinds = [_kind(row, notes=as_json) for row in load_rows().values()]
         print_table(kinds, empty="", as_json=as_json)
         return
-    loaded = config.load()
+    loaded = config.load_settings()
     declared = load_providers(loaded)
     models = in_use(loaded.settings).models
-    known = catalog.load(eu_native=False, offers=offers(declared), models=models)
+    known = catalog.load_catalog(eu_native=False, offers=provider_offers(declared), models=models)
     enabled = [
         {
             "name": each.name,
@@ -66,7 +66,7 @@ def list_providers(
         "enables one: embedway providers list --all",
         as_json=as_json,
     )
-    for missing in incomplete(loaded):
+    for missing in incomplete_providers(loaded):
         err.print(f"[yellow]left out:[/yellow] {escape(missing)}")
 
 
@@ -84,7 +84,7 @@ def try_provider(
 
         embedway providers test ollama --model nomic-embed-text
     """
-    loaded = config.load()
+    loaded = config.load_settings()
     chosen, served = provider_and_model(loaded, name, model, command="test")
     with err.status(f"Asking {chosen.url}"):
         trials = asyncio.run(try_keys(chosen, served, timeout_s=loaded.settings.request_timeout_s))
@@ -96,7 +96,7 @@ def try_provider(
             print_json(
                 {
                     "provider": name,
-                    "model": served.name,
+                    "model": served.upstream_name,
                     "dimensions": trial.dimensions,
                     "tokens": trial.tokens,
                     "milliseconds": trial.milliseconds,
@@ -106,7 +106,7 @@ def try_provider(
             unknown = "" if served.model.declared else ", a model that is not in the catalog"
             out.print(
                 f"[green]{escape(name)}[/green] answers{which}: "
-                f"{escape(served.name)}{unknown}, {trial.dimensions} dimensions, "
+                f"{escape(served.upstream_name)}{unknown}, {trial.dimensions} dimensions, "
                 f"{trial.milliseconds} ms."
             )
     if any(trial.failure for trial in trials):
@@ -116,7 +116,7 @@ def try_provider(
 commands.command("verify")(verify)
 
 
-def _kind(row: Row, *, notes: bool) -> dict[str, object]:
+def _kind(row: ProviderRow, *, notes: bool) -> dict[str, object]:
     needed = [row.sources(name)[0] for name in row.variables if name not in row.defaults]
     keys = " or ".join(row.key_variables)
     found = " + ".join(filter(None, (keys, *needed)))

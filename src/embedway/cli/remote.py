@@ -12,27 +12,27 @@ import msgspec
 import numpy as np
 
 from embedway.catalog.catalog import Catalog
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired
-from embedway.catalog.resolved_name import Named
+from embedway.catalog.resolved_name import ResolvedName
 from embedway.cli.lengths import too_long
 from embedway.cli.trials import explain
 from embedway.config.settings import Settings
-from embedway.config.spaces import spaces_of
+from embedway.config.spaces import build_memberships
 from embedway.core.clock import today
 from embedway.core.errors import ContextLengthExceeded, EmbedwayError, TooManyTokens
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import Truncate
 from embedway.core.vectors import Vectors
-from embedway.health.health import Healths
+from embedway.health.health import HealthRegistry
 from embedway.providers import provider
-from embedway.providers.provider_config import Declared
-from embedway.routing.abilities import refusal
-from embedway.routing.resolve import retired
+from embedway.providers.provider_config import ProviderConfig
+from embedway.routing.abilities import ability_error
+from embedway.routing.resolve import retired_error
 from embedway.sending.engine import EngineRegistry
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
-from embedway.tokenizing.cl100k import Cl100k
+from embedway.tokenizing.cl100k import Cl100kTokenizer
 from embedway.wire.decode import decode
 
 
@@ -41,43 +41,47 @@ class CannotEmbed(Exception):
 
 
 def deployment(
-    name: str, named: Named, catalog: Catalog, declared: Sequence[Declared], settings: Settings
-) -> Served:
+    name: str,
+    named: ResolvedName,
+    catalog: Catalog,
+    declared: Sequence[ProviderConfig],
+    settings: Settings,
+) -> Deployment:
     """The deployment whose vectors a name stands for, whoever else has the same model.
 
     Raises:
         ModelRetired: Its provider no longer serves it.
     """
     served = _standard(named, catalog, declared, settings)
-    if is_retired(served.deployment, today()):
-        raise retired(name, served)
+    if is_retired(served.spec, today()):
+        raise retired_error(name, served)
     return served
 
 
 def _standard(
-    named: Named, catalog: Catalog, declared: Sequence[Declared], settings: Settings
-) -> Served:
-    first = named.served[0]
-    if named.explicit or named.ordered or not settings.canaries:
+    named: ResolvedName, catalog: Catalog, declared: Sequence[ProviderConfig], settings: Settings
+) -> Deployment:
+    first = named.deployments[0]
+    if named.is_pinned or named.is_ordered or not settings.canaries:
         return first
-    spaces, _ = spaces_of(settings, catalog, declared)
-    maker = spaces.known.maker(first.model.id)
-    return maker if maker and maker in named.served else first
+    spaces, _ = build_memberships(settings, catalog, declared)
+    maker = spaces.known.reference_deployment(first.model.id)
+    return maker if maker and maker in named.deployments else first
 
 
 class Remote:
     """A model at a provider."""
 
-    def __init__(self, declared: Declared, served: Served, *, timeout_s: float) -> None:
+    def __init__(self, declared: ProviderConfig, served: Deployment, *, timeout_s: float) -> None:
         """Takes who is asked, and how long for at most 512 texts or so."""
         self._declared = declared
         self._served = served
         self._timeout_s = timeout_s
-        self._provider = provider.build(declared)
-        self._cl100k = Cl100k()
+        self._provider = provider.build_provider(declared)
+        self._cl100k = Cl100kTokenizer()
         self._sender = Sender(
             EngineRegistry({served.engine_name: self._provider}),
-            healths=Healths(now_s=time.monotonic),
+            healths=HealthRegistry(now_s=time.monotonic),
             preparer=InputPreparer(tokenizers={}, cl100k=self._cl100k),
         )
 
@@ -92,7 +96,7 @@ class Remote:
             return await self._embedded(texts, truncate)
         except ProviderError as error:
             text = "" if error.item is None else f", text {first + error.item}"
-            reason = explain(self._declared, served.name, error)
+            reason = explain(self._declared, served.upstream_name, error)
             raise CannotEmbed(f"{served.provider}{text}: {reason}") from error
         except ContextLengthExceeded as error:
             raise CannotEmbed(await self._too_long(texts, first) or error.message) from error
@@ -112,7 +116,7 @@ class Remote:
     async def _embedded(self, texts: list[str], truncate: Truncate) -> Vectors:
         fields = {"model": self._served.id, "input": texts, "truncate": truncate}
         request = decode(msgspec.json.encode(fields))
-        if refused := refusal(request, self._served, self._provider.abilities):
+        if refused := ability_error(request, self._served, self._provider.abilities):
             raise refused
         attempt = self._sender.attempt(request, self._served, request_id="", counts={})
         try:

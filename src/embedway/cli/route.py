@@ -9,12 +9,12 @@ import typer
 
 from embedway.cli import options
 from embedway.cli.embed import read_texts
-from embedway.cli.gateway_client import SAMPLE, Url, source
-from embedway.cli.plural import counted
+from embedway.cli.gateway_client import SAMPLE, Url, open_client
+from embedway.cli.plural import count_of
 from embedway.cli.terminal import AsJson, escape, fail, out, print_table
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import InputType, Preference
-from embedway.pipeline.dry_run import Candidate, DryRun, LeftOut
+from embedway.pipeline.dry_run import DryRun, DryRunCandidate, DryRunExclusion
 
 MAX_DIMENSIONS = 1_000_000
 """More than any model has."""
@@ -93,7 +93,7 @@ def route(
         "input_type": input_type,
         "fallbacks": fallbacks,
     }
-    with source(url) as asked:
+    with open_client(url) as asked:
         try:
             told = asked.dry_run(fields)
         except InvalidRequest as refusal:
@@ -105,9 +105,9 @@ def route(
 
 
 def _print(told: DryRun) -> None:
-    count = counted(told.items, "text")
+    count = count_of(told.items, "text")
     if told.tokens is not None:
-        tokens = counted(told.tokens, "token")
+        tokens = count_of(told.tokens, "token")
         count += f", {tokens}{' (an estimate)' if told.tokens_estimated else ''}"
     out.print(
         f"{escape(told.model)}: {count}, preference {told.preference}\nspace {escape(told.space)}\n"
@@ -122,7 +122,7 @@ def _print(told: DryRun) -> None:
         print_table([*unproven, *removed], empty="", as_json=False)
 
 
-def _row(number: int, candidate: Candidate) -> dict[str, object]:
+def _row(number: int, candidate: DryRunCandidate) -> dict[str, object]:
     price = candidate.price_per_mtok_usd
     return {
         "order": number,
@@ -137,5 +137,5 @@ def _row(number: int, candidate: Candidate) -> dict[str, object]:
     }
 
 
-def _left_out(each: LeftOut, filter: str) -> dict[str, object]:
+def _left_out(each: DryRunExclusion, filter: str) -> dict[str, object]:
     return {"left_out": each.id, "by": filter, "why": each.reason}

@@ -12,18 +12,18 @@ from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.resolved_name import AUTO
 from embedway.cli import notices, options
-from embedway.cli.plural import counted
+from embedway.cli.plural import count_of
 from embedway.cli.terminal import escape, fail, fetch_weights, out
 from embedway.config import settings as config
-from embedway.config.catalogs import InUse, in_use
-from embedway.config.providers import enabled, incomplete
-from embedway.config.settings import Loaded
-from embedway.config.stores import store_of
+from embedway.config.catalogs import CatalogInUse, in_use
+from embedway.config.providers import enabled_providers, incomplete_providers
+from embedway.config.settings import LoadedSettings
+from embedway.config.stores import open_configured_store
 from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
 from embedway.organization import key_secret
-from embedway.organization.keys import SqlKeys
-from embedway.routing.resolve import find
+from embedway.organization.keys import KeyBootstrap
+from embedway.routing.resolve import resolve
 from embedway.serving.address import AddressError, base_url, bind
 from embedway.storage import database
 from embedway.storage.store import Store
@@ -52,26 +52,26 @@ def serve(
 
         EMBEDWAY_PORT=9000 embedway serve
     """
-    loaded = config.load(host=host, port=port)
+    loaded = config.load_settings(host=host, port=port)
     settings = loaded.settings
     dropped_lines = streams.write_in_background()
-    logs.configure(format=settings.log_format, level=settings.log_level, for_good=True)
+    logs.configure_logs(format=settings.log_format, level=settings.log_level, for_good=True)
     if loaded.unknown:
         _log.warning("unknown variables", names=loaded.unknown)
     try:
         bound = bind(settings)
         used = in_use(settings)
-        providers = enabled(loaded, used=used)
-        for missing in incomplete(loaded):
+        providers = enabled_providers(loaded, used=used)
+        for missing in incomplete_providers(loaded):
             _log.warning("provider left out", reason=missing)
-        for model in catalog.load(eu_native=settings.eu_native).local():
+        for model in catalog.load_catalog(eu_native=settings.eu_native).local_models():
             fetch_weights(model, settings)
         # Until the server handles signals there is nothing to tidy up, so Ctrl-C need not be
         # an exception in whatever is being imported.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         from embedway.serving import server  # noqa: PLC0415  # the engine: other commands do without
 
-        server.run(
+        server.run_server(
             settings,
             providers,
             bound,
@@ -84,8 +84,8 @@ def serve(
 
 def _first_key(store: Store) -> str | None:
     """The secret of a first key, if there has never been one."""
-    shown, key = key_secret.issue("first", pepper=store.pepper, now_ms=now_ms())
-    return shown if SqlKeys(store.database).create_first(key) else None
+    shown, key = key_secret.issue_key("first", pepper=store.pepper, now_ms=now_ms())
+    return shown if KeyBootstrap(store.database).create_first(key) else None
 
 
 def _providers(gateway: "Gateway") -> str:
@@ -94,7 +94,7 @@ def _providers(gateway: "Gateway") -> str:
         return "this gateway alone; `embedway providers list --all` shows who else could be"
     counts = Counter(each.provider for each in gateway.catalog.deployments())
     return f"\n{' ' * 13}".join(
-        f"{each.name} ({each.origin}), {counted(counts[each.name], 'model')} known"
+        f"{each.name} ({each.origin}), {count_of(counts[each.name], 'model')} known"
         for each in gateway.providers
     )
 
@@ -112,15 +112,15 @@ def _aliases(catalog: Catalog) -> str:
 
 def _stands_for(alias: str, catalog: Catalog) -> str:
     """The names, and whom that means."""
-    named = find(alias, catalog, param="model")
+    named = resolve(alias, catalog, param="model")
     of = ", ".join(
         each.provider if each.model.declared else f"{each.provider}, a model that nobody declared"
-        for each in named.served
+        for each in named.deployments
     )
     return f"{', then '.join(catalog.aliases[alias])} ({of})"
 
 
-def _warnings(loaded: Loaded, used: InUse, gateway: "Gateway") -> str:
+def _warnings(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> str:
     told = (
         used.problem,
         notices.retired(gateway.catalog, today()),
@@ -132,10 +132,10 @@ def _warnings(loaded: Loaded, used: InUse, gateway: "Gateway") -> str:
     return "".join(f"\n[yellow]warning[/yellow]: {escape(each)}\n" for each in told if each)
 
 
-def _greet(loaded: Loaded, used: InUse, gateway: "Gateway") -> None:
+def _greet(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> None:
     settings = loaded.settings
-    store = store_of(settings, create=False)  # the gateway has made it
-    first_key, kept_in = _first_key(store), database.shown(store.database)
+    store = open_configured_store(settings, create=False)  # the gateway has made it
+    first_key, kept_in = _first_key(store), database.describe(store.database)
     store.database.dispose()
     base = f"{base_url(settings)}/v1"
     key = first_key or "$EMBEDWAY_API_KEY"

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from embedway.catalog.catalog import LOCAL, Catalog
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.cli.administration import time as shown_time
 from embedway.cli.terminal import (
     AsJson,
@@ -27,19 +27,19 @@ from embedway.cli.terminal import (
 )
 from embedway.cli.trials import answer
 from embedway.config import settings as config
-from embedway.config.models import catalog_of
+from embedway.config.models import build_catalog
 from embedway.config.settings import Settings
-from embedway.config.spaces import spaces_of
+from embedway.config.spaces import build_memberships
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
-from embedway.health.health import Healths
+from embedway.health.health import HealthRegistry
 from embedway.observe import logs
-from embedway.providers.provider_config import Declared
-from embedway.routing.resolve import find
-from embedway.spaces.membership import Spaces
+from embedway.providers.provider_config import ProviderConfig
+from embedway.routing.resolve import resolve
+from embedway.spaces.membership import SpaceMemberships
 from embedway.spaces.proof import Proof
 from embedway.spaces.shared_space import SharedSpace
-from embedway.spaces.store import SqlSpaces
+from embedway.spaces.store import SpaceStore
 from embedway.storage.store import Store
 
 if TYPE_CHECKING:
@@ -54,19 +54,19 @@ Model = Annotated[
     typer.Argument(help="Any name of the model; all models if left out.", metavar="MODEL"),
 ]
 
-_Wanted = tuple[Served, InputType | None]
+_Wanted = tuple[Deployment, InputType | None]
 
 
 class _Known(msgspec.Struct, frozen=True, kw_only=True):
     """The settings, with the models, providers and proofs that they lead to."""
 
     settings: Settings
-    declared: list[Declared]
+    declared: list[ProviderConfig]
     models: Catalog
     store: Store
-    spaces: Spaces
+    spaces: SpaceMemberships
 
-    def deployments(self, name: str | None) -> list[Served]:
+    def deployments(self, name: str | None) -> list[Deployment]:
         """The deployments that the gateway probes, of one model or of all.
 
         Raises:
@@ -75,7 +75,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
         chosen = [each for each in self.models.deployments() if self.spaces.is_probed(each)]
         if name is None:
             return chosen
-        ids = {each.model.id for each in find(name, self.models, param="model").served}
+        ids = {each.model.id for each in resolve(name, self.models, param="model").deployments}
         return [each for each in chosen if each.model.id in ids]
 
 
@@ -153,12 +153,12 @@ def release(
     """
     known = _known()
     found = known.models.find(deployment)
-    if found is None or not found.explicit:
+    if found is None or not found.is_pinned:
         fail(
             f"There is no deployment {deployment!r}. Name it as provider:model. To see all: "
             "embedway spaces status"
         )
-    served = found.served[0]
+    served = found.deployments[0]
     proofs = known.spaces.known.proofs(served.id)
     drifted = [each for each in proofs if each.state == "drifted"]
     if not drifted:
@@ -191,27 +191,29 @@ def release(
 
 
 def _known() -> _Known:
-    loaded = config.load()
+    loaded = config.load_settings()
     settings = loaded.settings
-    logs.configure(format=settings.log_format, level="error")
+    logs.configure_logs(format=settings.log_format, level="error")
     declared = load_providers(loaded)
-    models = catalog_of(settings, declared)
+    models = build_catalog(settings, declared)
     store = load_store(settings)
-    spaces, _ = spaces_of(settings, models, declared)
-    spaces.learn(*asyncio.run(SqlSpaces(store.database, availability=store.availability).load()))
+    spaces, _ = build_memberships(settings, models, declared)
+    spaces.load(*asyncio.run(SpaceStore(store.database, availability=store.availability).load()))
     if not settings.canaries:
         fail("'canaries' is false, so no space is proven. Set EMBEDWAY_CANARIES=true, or unset it.")
     return _Known(settings=settings, declared=declared, models=models, store=store, spaces=spaces)
 
 
-async def _prove(known: _Known, wanted: Sequence[_Wanted]) -> list[tuple[Served, ProviderError]]:
+async def _prove(
+    known: _Known, wanted: Sequence[_Wanted]
+) -> list[tuple[Deployment, ProviderError]]:
     """Probe each deployment, and return those that failed with their errors."""
-    failed: list[tuple[Served, ProviderError]] = []
+    failed: list[tuple[Deployment, ProviderError]] = []
     async with _prober(known, [each for each, _ in wanted]) as prober:
         with progress() as bar:
             task = bar.add_task("Probing", total=len(wanted))
 
-            async def one(served: Served, input_type: InputType | None) -> None:
+            async def one(served: Deployment, input_type: InputType | None) -> None:
                 try:
                     await prober.prove(served, input_type)
                 except ProviderError as error:
@@ -223,7 +225,7 @@ async def _prove(known: _Known, wanted: Sequence[_Wanted]) -> list[tuple[Served,
 
 
 async def _release(
-    known: _Known, served: Served, drifted: Sequence[Proof], *, accept: bool
+    known: _Known, served: Deployment, drifted: Sequence[Proof], *, accept: bool
 ) -> None:
     revision = known.spaces.known.next_revision(served) if accept else None
     async with _prober(known, [served]) as prober:
@@ -232,15 +234,15 @@ async def _release(
 
 
 @asynccontextmanager
-async def _prober(known: _Known, deployments: Sequence[Served]) -> AsyncGenerator["Prober"]:
+async def _prober(known: _Known, deployments: Sequence[Deployment]) -> AsyncGenerator["Prober"]:
     """A prober for these deployments and for those that make their references."""
     from embedway.sending.engine import EngineRegistry  # noqa: PLC0415
     from embedway.sending.prepare import InputPreparer  # noqa: PLC0415
     from embedway.sending.sender import Sender  # noqa: PLC0415
     from embedway.spaces.prober import Prober  # noqa: PLC0415  # other commands do without it
-    from embedway.tokenizing.cl100k import Cl100k  # noqa: PLC0415
+    from embedway.tokenizing.cl100k import Cl100kTokenizer  # noqa: PLC0415
 
-    makers = (known.spaces.known.maker(each.model.id) for each in deployments)
+    makers = (known.spaces.known.reference_deployment(each.model.id) for each in deployments)
     local = {each.model.id: each.model for each in makers if each and each.provider == LOCAL}
     engines: dict[str, Any] = {}
     tokenizers: dict[str, Any] = {}
@@ -255,33 +257,33 @@ async def _prober(known: _Known, deployments: Sequence[Served]) -> AsyncGenerato
         for name, engine in _providers(known.declared):
             parts.push_async_callback(engine.aclose)
             engines[name] = engine
-        cl100k = Cl100k()
+        cl100k = Cl100kTokenizer()
         parts.callback(cl100k.close)
         sender = Sender(
             EngineRegistry(engines),
-            healths=Healths(now_s=time.monotonic),
+            healths=HealthRegistry(now_s=time.monotonic),
             preparer=InputPreparer(tokenizers=tokenizers, cl100k=cl100k),
         )
         prober = Prober(
             spaces=known.spaces,
-            store=SqlSpaces(known.store.database, availability=known.store.availability),
+            store=SpaceStore(known.store.database, availability=known.store.availability),
             sender=sender,
         )
         parts.push_async_callback(prober.aclose)
         yield prober
 
 
-def _providers(declared: Sequence[Declared]) -> Iterator[tuple[str, Any]]:
+def _providers(declared: Sequence[ProviderConfig]) -> Iterator[tuple[str, Any]]:
     from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: slow
 
     for each in declared:
         try:
-            yield each.name, provider.build(each)
+            yield each.name, provider.build_provider(each)
         except (ImportError, ValueError) as error:
             fail(f"Provider {each.name!r} cannot be used: {error}")
 
 
-def _input_types(known: _Known, served: Served) -> list[InputType | None]:
+def _input_types(known: _Known, served: Deployment) -> list[InputType | None]:
     """The input types that the deployment was probed with; None alone if it never was."""
     return [each.input_type for each in known.spaces.known.proofs(served.id)] or [None]
 
@@ -290,13 +292,13 @@ def _to_compare_with(known: _Known, probed: Sequence[_Wanted]) -> Iterator[_Want
     """The deployments whose vectors tell whether models share a space as their makers say."""
     asked = {(each.id, input_type) for each, input_type in probed}
     for served, input_type in probed:
-        maker = known.spaces.known.maker(served.model.same_space_as)
+        maker = known.spaces.known.reference_deployment(served.model.same_space_as)
         if maker and known.spaces.is_probed(maker) and (maker.id, input_type) not in asked:
             asked.add((maker.id, input_type))
             yield maker, input_type
 
 
-def _print(known: _Known, deployments: Sequence[Served], *, as_json: bool) -> None:
+def _print(known: _Known, deployments: Sequence[Deployment], *, as_json: bool) -> None:
     rows = [_row(known, each, told) for each in deployments for told in _input_types(known, each)]
     if not as_json and not any(row["shares_space_with"] for row in rows):
         for row in rows:
@@ -308,7 +310,7 @@ def _print(known: _Known, deployments: Sequence[Served], *, as_json: bool) -> No
     )
 
 
-def _row(known: _Known, served: Served, input_type: InputType | None) -> dict[str, object]:
+def _row(known: _Known, served: Deployment, input_type: InputType | None) -> dict[str, object]:
     proof = known.spaces.known.proof(served.id, input_type)
     member = known.spaces.membership(served, input_type)
     space = known.spaces.space(served, input_type, revision=member.revision)
@@ -333,7 +335,7 @@ def _claim(shared: SharedSpace) -> str:
     return f"{shared.model}: {shared.state}{reason}"
 
 
-def _end(known: _Known, deployments: Sequence[Served], *, failed: bool = False) -> None:
+def _end(known: _Known, deployments: Sequence[Deployment], *, failed: bool = False) -> None:
     """Report the deployments that drifted, and exit with status 1 if any did or `failed`."""
     drifted = [each.id for each in deployments if each.id in known.spaces.known.drifted]
     for each in drifted:

@@ -12,18 +12,18 @@ import msgspec
 from embedway.cli import exports
 from embedway.cli.exports import Kind
 from embedway.cli.terminal import named, out, print_json, print_table
-from embedway.core.money import as_usd
-from embedway.ledger.buckets import Width, local
+from embedway.core.money import format_usd
+from embedway.ledger.buckets import Width, to_local
 from embedway.ledger.query import (
     OF_REFUSALS,
     Dimension,
-    Figures,
-    Names,
-    Query,
-    Refused,
-    Usage,
+    EntityNames,
+    RefusalGroup,
+    UsageGroup,
+    UsageQuery,
+    UsageTotals,
 )
-from embedway.ledger.reports import SqlUsage
+from embedway.ledger.reports import UsageReports
 
 WIDTHS: dict[str, Width] = {"day": "1d", "hour": "1h", "month": "1mo"}
 DIMENSIONS: dict[str, Dimension] = {
@@ -37,7 +37,7 @@ DIMENSIONS: dict[str, Dimension] = {
 }
 MONEY = {"cost_usd": "cost_nano_usd", "upstream_cost_usd": "upstream_cost_nano_usd"}
 
-_FIGURES = Figures.__struct_fields__
+_FIGURES = UsageTotals.__struct_fields__
 _COUNTS = tuple(name for name in _FIGURES if name not in {*MONEY.values(), "calls"})
 _NAMED = ("project", "key")
 """What has a name beside its id."""
@@ -50,14 +50,14 @@ class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     names: tuple[str, ...]
     """What to sum by, as it was typed."""
-    query: Query
+    query: UsageQuery
     since_ms: int | None
     until_ms: int | None
     refused: bool = False
     """Whether refused requests are counted, instead of usage."""
 
 
-def show(asked: ReportRequest, source: SqlUsage, *, as_json: bool) -> None:
+def show(asked: ReportRequest, source: UsageReports, *, as_json: bool) -> None:
     """Print the sums; below usage, a table for people has the refused requests of that time."""
     if as_json:
         print_json([group | _figures(each, exact=False) for each, group in _found(asked, source)])
@@ -70,7 +70,7 @@ def show(asked: ReportRequest, source: SqlUsage, *, as_json: bool) -> None:
         print_table(refused, empty="", as_json=False)
 
 
-def write(asked: ReportRequest, source: SqlUsage, output: Path) -> int:
+def write(asked: ReportRequest, source: UsageReports, output: Path) -> int:
     """Write the sums to a file, with exact costs, and say how many there are."""
     figures: dict[str, Kind] = {"requests": "integer"}
     if not asked.refused:
@@ -87,7 +87,7 @@ def write(asked: ReportRequest, source: SqlUsage, output: Path) -> int:
     return len(rows)
 
 
-def _for_people(asked: ReportRequest, source: SqlUsage) -> list[Row]:
+def _for_people(asked: ReportRequest, source: UsageReports) -> list[Row]:
     """The rows of a table: names and ids in one column, and no column of zeros."""
     rows = [_joined(group) | _figures(each, exact=True) for each, group in _found(asked, source)]
     figures = {*_COUNTS, *MONEY} - {"requests"}
@@ -106,7 +106,9 @@ def _refusals(asked: ReportRequest) -> ReportRequest | None:
     return msgspec.structs.replace(asked, names=names, query=query, refused=True)
 
 
-def _found(asked: ReportRequest, source: SqlUsage) -> list[tuple[Usage | Refused, Row]]:
+def _found(
+    asked: ReportRequest, source: UsageReports
+) -> list[tuple[UsageGroup | RefusalGroup, Row]]:
     """All sums with what they are of, in the order that was asked for."""
     sum_up = source.refused if asked.refused else source.report
     found = sum_up(asked.query, since_ms=asked.since_ms, until_ms=asked.until_ms)
@@ -117,7 +119,9 @@ def _found(asked: ReportRequest, source: SqlUsage) -> list[tuple[Usage | Refused
         keys={id for each in groups if (id := each.get("key_id"))},
     )
 
-    def order(pair: tuple[Usage | Refused, dict[Dimension, str | None]]) -> list[tuple[bool, Any]]:
+    def order(
+        pair: tuple[UsageGroup | RefusalGroup, dict[Dimension, str | None]],
+    ) -> list[tuple[bool, Any]]:
         each, values = pair
         # By the time, not its name: an hour of autumn is there twice.
         at = (True, each.bucket.start_ms)
@@ -130,15 +134,15 @@ def _found(asked: ReportRequest, source: SqlUsage) -> list[tuple[Usage | Refused
 
 
 def _group(
-    start_ms: int, values: dict[Dimension, str | None], names: Names, asked: ReportRequest
+    start_ms: int, values: dict[Dimension, str | None], names: EntityNames, asked: ReportRequest
 ) -> Iterator[tuple[str, str | None]]:
-    begins = local(start_ms, asked.query.zone)
+    begins = to_local(start_ms, asked.query.zone)
     times = {
         "day": begins.date().isoformat(),
         "month": f"{begins:%Y-%m}",
         "hour": begins.replace(minute=0, second=0, microsecond=0).isoformat(timespec="minutes"),
     }
-    called = names.named(values)
+    called = names.label(values)
     for name in asked.names:
         of = DIMENSIONS.get(name, name)
         yield name, times[name] if name in times else values[of]
@@ -164,16 +168,16 @@ def _joined(group: Row) -> Row:
     return joined
 
 
-def _sums(each: Usage | Refused) -> Figures | Refused:
-    return each if isinstance(each, Refused) else each.figures
+def _sums(each: UsageGroup | RefusalGroup) -> UsageTotals | RefusalGroup:
+    return each if isinstance(each, RefusalGroup) else each.figures
 
 
-def _figures(each: Usage | Refused, *, exact: bool) -> Row:
+def _figures(each: UsageGroup | RefusalGroup, *, exact: bool) -> Row:
     """The figures of a row; costs are text if they are to be `exact`."""
-    if isinstance(each, Refused):
+    if isinstance(each, RefusalGroup):
         return {"requests": each.requests}
     counts = {name: getattr(each.figures, name) for name in _COUNTS}
-    costs = {name: as_usd(getattr(each.figures, nano)) for name, nano in MONEY.items()}
+    costs = {name: format_usd(getattr(each.figures, nano)) for name, nano in MONEY.items()}
     return counts | (costs if exact else {name: float(value) for name, value in costs.items()})
 
 

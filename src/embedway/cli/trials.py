@@ -10,20 +10,20 @@ import msgspec
 import typer
 
 from embedway.catalog import catalog
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Model
 from embedway.cli.terminal import fail, load_providers
 from embedway.config.catalogs import in_use
-from embedway.config.providers import incomplete, offers
-from embedway.config.settings import Loaded
+from embedway.config.providers import incomplete_providers, provider_offers
+from embedway.config.settings import LoadedSettings
 from embedway.core import money, vectors
-from embedway.core.batch import Batch, Result
+from embedway.core.batch import Batch, BatchResult
 from embedway.core.clock import today
 from embedway.core.errors import EmbedwayError
 from embedway.core.provider_error import ProviderError
-from embedway.providers.provider_config import Declared
-from embedway.routing.resolve import find
+from embedway.providers.provider_config import ProviderConfig
+from embedway.routing.resolve import resolve
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 TOKENS = 10
@@ -51,8 +51,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def provider_and_model(
-    loaded: Loaded, name: str, model: str | None, *, command: str
-) -> tuple[Declared, Served]:
+    loaded: LoadedSettings, name: str, model: str | None, *, command: str
+) -> tuple[ProviderConfig, Deployment]:
     """The enabled provider of this name, and its model to try.
 
     Exits with status 1 and the cure if there is no such provider, or if no model of it is known.
@@ -60,7 +60,7 @@ def provider_and_model(
     declared = load_providers(loaded)
     chosen = next((each for each in declared if each.name == name), None)
     if chosen is None:
-        missing = [each for each in incomplete(loaded) if each.startswith(f"{name}: ")]
+        missing = [each for each in incomplete_providers(loaded) if each.startswith(f"{name}: ")]
         names = ", ".join(each.name for each in declared) or "none"
         fail(
             missing[0] if missing
@@ -77,25 +77,25 @@ def provider_and_model(
 
 
 def model_to_try(
-    declared: Declared, name: str | None = None, *, models: Sequence[Model]
-) -> Served | None:
+    declared: ProviderConfig, name: str | None = None, *, models: Sequence[Model]
+) -> Deployment | None:
     """The model of this name as the catalog knows it there, or the first that it still serves."""
-    known = catalog.load(eu_native=False, offers=offers([declared]), models=models)
+    known = catalog.load_catalog(eu_native=False, offers=provider_offers([declared]), models=models)
     if name:
-        return find(f"{declared.name}:{name}", known, param="model").served[0]
+        return resolve(f"{declared.name}:{name}", known, param="model").deployments[0]
     served = (
         each
         for each in known.deployments()
-        if each.provider == declared.name and not is_retired(each.deployment, today())
+        if each.provider == declared.name and not is_retired(each.spec, today())
     )
     return next(served, None)
 
 
-def batch_to_try(served: Served) -> Batch:
+def batch_to_try(served: Deployment) -> Batch:
     """A call for one short text, without the width, so that another one can be told of."""
-    deployment = served.deployment
+    deployment = served.spec
     return Batch(
-        model=served.name,
+        model=served.upstream_name,
         base_model=deployment.base_model,
         items=[TEXT],
         tokens=[TOKENS],
@@ -105,13 +105,17 @@ def batch_to_try(served: Served) -> Batch:
     )
 
 
-def cost_usd(served: Served, tokens: int) -> str:
+def cost_usd(served: Deployment, tokens: int) -> str:
     """What the provider asks for so many tokens, in USD."""
-    price = served.deployment.price_per_mtok_usd
-    return "unknown" if price is None else money.as_usd(money.cost(tokens, price_per_mtok=price))
+    price = served.spec.price_per_mtok_usd
+    return (
+        "unknown" if price is None else money.format_usd(money.cost(tokens, price_per_mtok=price))
+    )
 
 
-async def try_keys(declared: Declared, served: Served, *, timeout_s: float) -> list[Trial]:
+async def try_keys(
+    declared: ProviderConfig, served: Deployment, *, timeout_s: float
+) -> list[Trial]:
     """What comes of each key of a provider, or of asking without one if it has none."""
     keys = declared.keys or [None]
     names = [
@@ -124,17 +128,19 @@ async def try_keys(declared: Declared, served: Served, *, timeout_s: float) -> l
     )
 
 
-async def _tried(declared: Declared, served: Served, key: str, timeout_s: float) -> Trial:
+async def _tried(declared: ProviderConfig, served: Deployment, key: str, timeout_s: float) -> Trial:
     began_s = time.perf_counter()
     try:
         width, tokens = await _embedded(declared, served, timeout_s)
     except (ProviderError, EmbedwayError, ImportError, ValueError) as error:
-        return Trial(key=key, failure=explain(declared, served.name, error))
+        return Trial(key=key, failure=explain(declared, served.upstream_name, error))
     milliseconds = round((time.perf_counter() - began_s) * 1000)
     return Trial(key=key, dimensions=width, tokens=tokens, milliseconds=milliseconds)
 
 
-async def _embedded(declared: Declared, served: Served, timeout_s: float) -> tuple[int, int]:
+async def _embedded(
+    declared: ProviderConfig, served: Deployment, timeout_s: float
+) -> tuple[int, int]:
     """The width of the vector, and the tokens that the provider counts."""
     model, batch = served.model, batch_to_try(served)
     result = await call(declared, batch, timeout_s=timeout_s)
@@ -144,11 +150,11 @@ async def _embedded(declared: Declared, served: Served, timeout_s: float) -> tup
             f"it answers with {width} dimensions, but {model.dimensions} are declared for "
             f"{model.id}. Correct its dimensions in embedway.toml."
         )
-    vectors.check(result.vectors, items=1, dimensions=None)
+    vectors.check_vectors(result.vectors, items=1, dimensions=None)
     return width, result.tokens_up_to(batch.max_tokens) or 0
 
 
-async def call(declared: Declared, batch: Batch, *, timeout_s: float) -> Result:
+async def call(declared: ProviderConfig, batch: Batch, *, timeout_s: float) -> BatchResult:
     """The answer of a provider to one call.
 
     Raises:
@@ -156,7 +162,7 @@ async def call(declared: Declared, batch: Batch, *, timeout_s: float) -> Result:
     """
     from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: listing needs none
 
-    async with aclosing(provider.build(declared)) as engine:
+    async with aclosing(provider.build_provider(declared)) as engine:
         try:
             async with asyncio.timeout(timeout_s):
                 return await engine.embed(batch)
@@ -164,7 +170,7 @@ async def call(declared: Declared, batch: Batch, *, timeout_s: float) -> Result:
             raise ProviderError("timeout") from None
 
 
-def explain(declared: Declared, model: str, error: Exception) -> str:
+def explain(declared: ProviderConfig, model: str, error: Exception) -> str:
     """What went wrong at a provider, for who runs the gateway."""
     if not isinstance(error, ProviderError):
         return str(error)

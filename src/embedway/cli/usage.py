@@ -11,16 +11,16 @@ import typer
 from rich.progress import Progress
 
 from embedway.cli import exports, options, sums
-from embedway.cli.administration import acting
+from embedway.cli.administration import open_service
 from embedway.cli.exports import Kind
 from embedway.cli.options import as_typed, is_unicode
-from embedway.cli.plural import are
+from embedway.cli.plural import count_are
 from embedway.cli.sums import DIMENSIONS, MONEY, WIDTHS, ReportRequest
 from embedway.cli.terminal import AsJson, load_store, out, progress, reject
 from embedway.ledger import query as report
-from embedway.ledger.buckets import epoch_ms, zones
-from embedway.ledger.query import METADATA, Dimension, Filter, Query
-from embedway.ledger.reports import SqlUsage
+from embedway.ledger.buckets import epoch_ms, time_zones
+from embedway.ledger.query import METADATA, Dimension, UsageFilter, UsageQuery
+from embedway.ledger.reports import UsageReports
 from embedway.storage.tables import usage as ledger
 
 OF_REFUSALS = ("project", "key", "reason")
@@ -121,18 +121,18 @@ def usage(
         sums.show(asked, _source(), as_json=as_json)
         return
     count = _write_lines(asked, output) if lines else sums.write(asked, _source(), output)
-    out.print(f"{are(count, 'line' if lines else 'sum')} in {output}.")
+    out.print(f"{count_are(count, 'line' if lines else 'sum')} in {output}.")
 
 
-def _source() -> SqlUsage:
-    return SqlUsage(load_store().database)
+def _source() -> UsageReports:
+    return UsageReports(load_store().database)
 
 
 def _known(where: Filters) -> Filters:
     """The filters with ids in place of the names of projects; each project and key exists."""
     if not {of for of, _ in where} & {"project_id", "key_id"}:
         return where
-    acts, actor = acting()
+    acts, actor = open_service()
     known: list[tuple[Dimension, Sequence[str]]] = []
     for of, values in where:
         if of == "project_id":
@@ -155,7 +155,7 @@ def _asked(
     *,
     refused: bool,
 ) -> ReportRequest:
-    if time_zone not in zones():
+    if time_zone not in time_zones():
         reject(
             f"There is no time zone {time_zone!r}. Use a name such as --time-zone Europe/Berlin, "
             "or UTC."
@@ -178,9 +178,9 @@ def _asked(
             f"--since {as_typed(since)!r} is not before --until {as_typed(until)!r}. Swap them, or "
             "leave one out."
         )
-    query = Query(
+    query = UsageQuery(
         by=tuple(DIMENSIONS.get(name, name) for name in names if name not in WIDTHS),
-        where=tuple(Filter(of, tuple(values)) for of, values in _known(where)),
+        where=tuple(UsageFilter(of, tuple(values)) for of, values in _known(where)),
         width=next((WIDTHS[name] for name in names if name in WIDTHS), None),
         zone=zone,
     )
@@ -230,7 +230,7 @@ def _write_lines(asked: ReportRequest, output: Path) -> int:
         **dict.fromkeys(MONEY, "usd"),
     }
     source = _source()
-    found = source.lines(asked.query.where, since_ms=asked.since_ms, until_ms=asked.until_ms)
+    found = source.records(asked.query.where, since_ms=asked.since_ms, until_ms=asked.until_ms)
     extent, count = source.extent(), 0
     with (
         exports.writer(output, columns) as write,

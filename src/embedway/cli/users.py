@@ -5,9 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from embedway.cli.administration import OfProject, acting, every, record_json, spending, time
+from embedway.cli.administration import (
+    OfProject,
+    all_pages,
+    open_service,
+    record_json,
+    spending,
+    time,
+)
 from embedway.cli.fields import END_USER, Changes, with_alerts, with_fields
-from embedway.cli.limits_and_budgets import shown
+from embedway.cli.limits_and_budgets import format_amounts
 from embedway.cli.terminal import (
     AsJson,
     escape,
@@ -21,13 +28,13 @@ from embedway.cli.terminal import (
 from embedway.core.errors import InvalidRequest, NotFound
 from embedway.core.project import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
-from embedway.organization.rules import end_user_id
-from embedway.organization.service import Acts
+from embedway.organization.rules import check_end_user_id
+from embedway.organization.service import AdminService
 
 
 def _check_id(id: str) -> str:
     try:
-        return end_user_id(id)
+        return check_end_user_id(id)
     except InvalidRequest:
         reject(
             f"ID {id!r} is not possible: use 1 to {MAX_ATTRIBUTION_CHARACTERS} characters of UTF-8."
@@ -51,11 +58,11 @@ commands = typer.Typer(
 @commands.command("list")
 def list_users(project: OfProject, as_json: AsJson = False) -> None:
     """List the end users with a record in a project; its own rules hold for all others."""
-    acts, actor = acting()
+    acts, actor = open_service()
     of = acts.find_project(actor, project).id
     to_row = partial(_json, acts) if as_json else _row
     print_table(
-        [to_row(each) for each in every(acts.end_users, actor, of)],
+        [to_row(each) for each in all_pages(acts.end_users, actor, of)],
         empty="No end user has a record.",
         as_json=as_json,
     )
@@ -64,20 +71,20 @@ def list_users(project: OfProject, as_json: AsJson = False) -> None:
 @commands.command()
 def show(end_user: EndUserId, project: OfProject, as_json: AsJson = False) -> None:
     """Show an end user, with or without a record: what is spent and left of its budgets."""
-    acts, actor = acting()
+    acts, actor = open_service()
     of = acts.find_project(actor, project).id
     found = acts.end_user(actor, of, end_user)
     if as_json:
         print_json(_json(acts, found))
         return
-    whose = f"{shown(None)}: " if found.budgets is None else ""
+    whose = f"{format_amounts(None)}: " if found.budgets is None else ""
     print_record(
         {
             "id": found.id,
             "project": of,
             "created": time(found.created_ms) or "none: it is as all others",
             "blocked": time(found.blocked_ms) or "no",
-            "limits": shown(found.limits),
+            "limits": format_amounts(found.limits),
             "budgets": f"{whose}{spending(acts, found)}",
         }
     )
@@ -115,7 +122,7 @@ def unblock(end_user: EndUserId, project: OfProject) -> None:
 @commands.command()
 def remove(end_user: EndUserId, project: OfProject) -> None:
     """Remove the record: the end user is as all others of the project. Its usage is kept."""
-    acts, actor = acting()
+    acts, actor = open_service()
     of = acts.find_project(actor, project).id
     try:
         acts.remove_end_user(actor, of, end_user)
@@ -125,13 +132,13 @@ def remove(end_user: EndUserId, project: OfProject) -> None:
 
 
 def _set(end_user: str, project: str, changes: Changes) -> None:
-    acts, actor = acting()
+    acts, actor = open_service()
     of = acts.find_project(actor, project).id
     changes = with_alerts(changes, END_USER, acts.end_user(actor, of, end_user))
     acts.set_end_user(actor, of, end_user, changes)
 
 
-def _json(acts: Acts, user: EndUser) -> dict[str, Any]:
+def _json(acts: AdminService, user: EndUser) -> dict[str, Any]:
     return record_json(acts, user, blocked=user.blocked_ms is not None)
 
 
@@ -139,6 +146,6 @@ def _row(user: EndUser) -> dict[str, str | None]:
     return {
         "id": user.id,
         "blocked": time(user.blocked_ms),
-        "limits": shown(user.limits),
-        "budgets": shown(user.budgets),
+        "limits": format_amounts(user.limits),
+        "budgets": format_amounts(user.budgets),
     }

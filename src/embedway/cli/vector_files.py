@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
-from embedway.cli.exports import whole
+from embedway.cli.exports import write_whole
 from embedway.core.vectors import Vectors
 
 SUFFIXES = (".npy", ".parquet", ".jsonl")
@@ -29,7 +29,7 @@ def writer(output: Path | None, *, rows: int, dimensions: int) -> Generator[Writ
     if output is None:
         yield _jsonl(sys.stdout.buffer)
         return
-    with whole(output) as part, ExitStack() as closing:
+    with write_whole(output) as part, ExitStack() as closing:
         match output.suffix:
             case ".npy":
                 yield _npy(part, rows, dimensions)

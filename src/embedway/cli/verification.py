@@ -7,19 +7,19 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from embedway.catalog.deployment import Served
-from embedway.catalog.policy import Policy
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.policy import ModelPolicy
 from embedway.cli.trials import TEXT, TOKENS, batch_to_try, call, explain
 from embedway.core import vectors
-from embedway.core.batch import Batch, Result
+from embedway.core.batch import Batch, BatchResult
 from embedway.core.errors import InvalidRequest
-from embedway.core.provider_error import TRANSIENT, Kind, ProviderError
+from embedway.core.provider_error import TRANSIENT, FailureKind, ProviderError
 from embedway.core.request import InputType
 from embedway.core.vectors import Vectors
 from embedway.providers import provider
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 from embedway.spaces import canaries
-from embedway.tokenizing.cl100k import Cl100k
+from embedway.tokenizing.cl100k import Cl100kTokenizer
 
 TEXTS = [TEXT, "The keeper wrote the weather of the day into a large book."]
 """Two texts of about `TOKENS` tokens each, with different vectors."""
@@ -30,15 +30,15 @@ MARGIN_TOKENS = 100
 MADE_UP_KEY = "embedway-made-up-key"
 MADE_UP = "-made-up"
 """The end of a model's name that names no model, and still says which protocol it is spoken in."""
-MIN_COSINE = Policy().min_cosine
+MIN_COSINE = ModelPolicy().min_cosine
 """Two vectors of one text that differ by more are different vectors."""
 
 Outcome = Literal["ok", "differs", "not tried"]
-Found = tuple[Outcome, str]
+Verdict = tuple[Outcome, str]
 """What a check found, and the measured values or the reason."""
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class VerificationFinding(msgspec.Struct, frozen=True, kw_only=True):
     """What one check found."""
 
     check: str
@@ -50,7 +50,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a row or the catalog says."""
 
     name: str
-    run: Callable[[], Awaitable[Found]]
+    run: Callable[[], Awaitable[Verdict]]
     tokens: int = 0
     """About how many tokens its calls send."""
     skipped: str = ""
@@ -60,13 +60,13 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 class Verification:
     """Compares one provider with its row, by one of its models."""
 
-    def __init__(self, declared: Declared, served: Served, *, timeout_s: float) -> None:
+    def __init__(self, declared: ProviderConfig, served: Deployment, *, timeout_s: float) -> None:
         self._declared = declared
         self._served = served
         self._timeout_s = timeout_s
         self._batch = batch_to_try(served)
         self._call = _call(declared, self._batch)
-        self._alone: list[Result] = []
+        self._alone: list[BatchResult] = []
         self._checks = [
             Check(name="width", run=self._width),
             Check(name="norm", run=self._norm),
@@ -85,7 +85,7 @@ class Verification:
         """About how many tokens all calls send together."""
         return len(TEXTS) * TOKENS + sum(each.tokens for each in self._checks if not each.skipped)
 
-    async def run(self) -> list[Finding]:
+    async def run(self) -> list[VerificationFinding]:
         """Make the calls one after the other, and compare.
 
         Raises:
@@ -94,7 +94,7 @@ class Verification:
         self._alone = [await self._embed(items=[text]) for text in TEXTS]
         return [await self._finding(check) for check in self._checks]
 
-    async def _finding(self, check: Check) -> Finding:
+    async def _finding(self, check: Check) -> VerificationFinding:
         outcome: Outcome = "not tried"
         detail = check.skipped
         try:
@@ -105,11 +105,11 @@ class Verification:
         except ProviderError as error:
             outcome = "not tried" if error.kind in (*TRANSIENT, "quota") else "differs"
             detail = self._explained(error)
-        return Finding(check=check.name, outcome=outcome, detail=detail)
+        return VerificationFinding(check=check.name, outcome=outcome, detail=detail)
 
     # What the two short texts alone show.
 
-    async def _width(self) -> Found:
+    async def _width(self) -> Verdict:
         width, declared = self._full.shape[1], self._served.model.dimensions
         if declared is None:
             return "not tried", f"no width is declared for this model; it gives {width} dimensions"
@@ -117,18 +117,18 @@ class Verification:
             return "differs", f"{width} dimensions, not {declared}"
         return "ok", f"{width} dimensions"
 
-    async def _norm(self) -> Found:
+    async def _norm(self) -> Verdict:
         normalised = self._served.model.normalised
         length = f"vectors of length {np.linalg.norm(self._full[0]):.4g}"
         if normalised is None:
             return "not tried", f"nobody says whether they have length 1; it gives {length}"
-        if normalised and not canaries.of_length_one(self._full):
+        if normalised and not canaries.are_unit_length(self._full):
             return "differs", f"{length}, not 1"
         return "ok", length
 
-    async def _tokens(self) -> Found:
+    async def _tokens(self) -> Verdict:
         counted = self._alone[0].tokens
-        with closing(Cl100k()) as codec:
+        with closing(Cl100kTokenizer()) as codec:
             [ids] = await codec.encode([TEXT])
         if counted is None:
             return "not tried", f"it counts no tokens; this gateway estimates {len(ids)}"
@@ -144,9 +144,9 @@ class Verification:
 
     def _order(self) -> Check:
         limits = self._declared.limits or self._declared.row.limits
-        most = self._served.deployment.max_items or limits.max_items
+        most = self._served.spec.max_items or limits.max_items
 
-        async def run() -> Found:
+        async def run() -> Verdict:
             both = await self._embed(items=TEXTS)
             against = _against(both.vectors, self._full)
             if against and not _against(both.vectors[::-1], self._full):
@@ -163,7 +163,7 @@ class Verification:
     def _base64(self) -> Check:
         numbers = msgspec.structs.replace(self._declared, row=self._declared.row.without_base64())
 
-        async def run() -> Found:
+        async def run() -> Verdict:
             given = await self._embed(declared=numbers)
             if against := _against(given.vectors, self._full[:1]):
                 return "differs", f"the numbers are other vectors than the base64: {against}"
@@ -179,11 +179,11 @@ class Verification:
         widths = [full // 2] if trained == "any" else [] if trained == "unknown" else trained
         width = min((each for each in widths if 0 < each < full), default=0)
 
-        async def run() -> Found:
+        async def run() -> Verdict:
             given = (await self._embed(dimensions=width)).vectors
             if given.shape[1] != width:
                 return "differs", f"{given.shape[1]} dimensions, where {width} are asked for"
-            start = vectors.shortened(self._full[:1], dimensions=width)
+            start = vectors.shorten(self._full[:1], dimensions=width)
             if against := _against(vectors.unit(given), start):
                 return "differs", f"{width} dimensions are not the start of all {full}: {against}"
             length = np.linalg.norm(given[0])
@@ -204,7 +204,7 @@ class Verification:
         if "query" in types and "document" in known and "document" not in types:
             types.append("document")
 
-        async def run() -> Found:
+        async def run() -> Verdict:
             given: dict[InputType, Vectors] = {}
             for each in types:
                 given[each] = (await self._embed(input_type=each)).vectors
@@ -222,10 +222,10 @@ class Verification:
         limit = self._served.model.max_item_tokens
         tokens = (limit or 0) + MARGIN_TOKENS
 
-        async def run() -> Found:
+        async def run() -> Verdict:
             # A token in every vocabulary.
             refused = await self._refusal("item_too_long", items=["a " * tokens])
-            if not isinstance(refused, Result):
+            if not isinstance(refused, BatchResult):
                 return refused
             counts = "" if refused.tokens is None else f" and counts {refused.tokens}"
             answers = f"it answers a text of {tokens} tokens{counts}"
@@ -247,7 +247,7 @@ class Verification:
         start = next((each for each in declared.row.by_key if known.startswith(each)), "")
         made_up = msgspec.structs.replace(declared, keys=[start + MADE_UP_KEY])
 
-        async def run() -> Found:
+        async def run() -> Verdict:
             return self._ignored(
                 await self._refusal("credentials", declared=made_up), "it answers a made-up key"
             )
@@ -256,9 +256,9 @@ class Verification:
         return Check(name="wrong key", run=run, tokens=TOKENS, skipped=skipped)
 
     def _unknown_model(self) -> Check:
-        name = self._served.name + MADE_UP
+        name = self._served.upstream_name + MADE_UP
 
-        async def run() -> Found:
+        async def run() -> Verdict:
             return self._ignored(
                 await self._refusal("model", model=name), f"it answers for a model {name!r}"
             )
@@ -273,14 +273,16 @@ class Verification:
         """The vectors of `TEXTS`, each from a call of its own."""
         return np.concatenate([each.vectors for each in self._alone])
 
-    async def _embed(self, *, declared: Declared | None = None, **changes: Any) -> Result:
+    async def _embed(
+        self, *, declared: ProviderConfig | None = None, **changes: Any
+    ) -> BatchResult:
         batch = msgspec.structs.replace(self._batch, **changes)
         batch = msgspec.structs.replace(batch, tokens=[TOKENS] * len(batch.items))
         result = await call(declared or self._declared, batch, timeout_s=self._timeout_s)
-        vectors.check(result.vectors, items=len(batch.items), dimensions=None)
+        vectors.check_vectors(result.vectors, items=len(batch.items), dimensions=None)
         return result
 
-    async def _refusal(self, kind: Kind, **asked: Any) -> Found | Result:
+    async def _refusal(self, kind: FailureKind, **asked: Any) -> Verdict | BatchResult:
         """What a call that must be refused as `kind` shows, or its answer if it is not refused."""
         try:
             return await self._embed(**asked)
@@ -293,9 +295,9 @@ class Verification:
                 return "not tried", self._explained(error)
             return "differs", f"refused as {error.kind}, not {kind}: {self._explained(error)}"
 
-    def _ignored(self, found: Found | Result, answers: str) -> Found:
+    def _ignored(self, found: Verdict | BatchResult, answers: str) -> Verdict:
         """What it means that a call was answered for which servers of one's own need not care."""
-        if not isinstance(found, Result):
+        if not isinstance(found, BatchResult):
             return found
         if self._declared.row.own_server:
             return "ok", f"{answers}, as a server of one's own may"
@@ -311,15 +313,15 @@ class Verification:
             return True
 
     def _explained(self, error: ProviderError) -> str:
-        return explain(self._declared, self._served.name, error)
+        return explain(self._declared, self._served.upstream_name, error)
 
 
-def _call(declared: Declared, batch: Batch) -> object:
+def _call(declared: ProviderConfig, batch: Batch) -> object:
     """The call that asks for `batch`."""
     row = declared.row
-    return provider.load(row.adapter)(row, declared.values).encode(batch)
+    return provider.load_object(row.adapter)(row, declared.values).encode(batch)
 
 
 def _against(given: Vectors, wanted: Vectors) -> str:
     """Why two matrices are not the same vectors; empty if they are."""
-    return canaries.compared(given, wanted, min_cosine=MIN_COSINE).against
+    return canaries.compare(given, wanted, min_cosine=MIN_COSINE).against

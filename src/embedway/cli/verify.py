@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import typer
 
-from embedway.cli.administration import Yes, ask
+from embedway.cli.administration import Yes, confirm
 from embedway.cli.terminal import AsJson, err, fail, print_table
 from embedway.cli.trials import ModelName, ProviderName, cost_usd, explain, provider_and_model
 from embedway.config import settings as config
@@ -26,23 +26,23 @@ def verify(
 
         embedway providers verify deepinfra --model bge-m3 --yes
     """
-    loaded = config.load()
+    loaded = config.load_settings()
     declared, served = provider_and_model(loaded, name, model, command="verify")
     from embedway.cli.verification import Verification  # noqa: PLC0415  # the HTTP client: slow
 
     verification = Verification(declared, served, timeout_s=loaded.settings.request_timeout_s)
     tokens = verification.tokens
     err.print(
-        f"{declared.name} will bill at most about {tokens} tokens of {served.name}: "
+        f"{declared.name} will bill at most about {tokens} tokens of {served.upstream_name}: "
         f"{cost_usd(served, tokens)} USD.",
         markup=False,
     )
-    ask("Verify it?", yes=yes)
+    confirm("Verify it?", yes=yes)
     try:
         with err.status(f"Asking {declared.url}"):
             findings = asyncio.run(verification.run())
     except (ProviderError, ImportError, ValueError) as error:
-        fail(f"{declared.name}: {explain(declared, served.name, error)}")
+        fail(f"{declared.name}: {explain(declared, served.upstream_name, error)}")
     print_table([msgspec.structs.asdict(each) for each in findings], empty="", as_json=as_json)
     if any(each.outcome == "differs" for each in findings):
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from embedway.core.errors import Overloaded
+from embedway.core.errors import ServiceOverloaded
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,7 +81,7 @@ class GroupWorker(Generic[T, R]):
         """The results of `items`, in order. Cancelling the wait drops what was not yet begun.
 
         Raises:
-            Overloaded: Too much is waiting, or the worker is closing.
+            ServiceOverloaded: Too much is waiting, or the worker is closing.
         """
         if not items:
             return []
@@ -99,7 +99,7 @@ class GroupWorker(Generic[T, R]):
         Cancelling the future does not take the item back.
 
         Raises:
-            Overloaded: Too much is waiting, or the worker is closing.
+            ServiceOverloaded: Too much is waiting, or the worker is closing.
         """
         job = _SingleJob[T, R]((item,), [self._weigh(item)])
         self._enqueue(job)
@@ -110,7 +110,9 @@ class GroupWorker(Generic[T, R]):
         with self._changed:
             full = self.waiting_weight and self.waiting_weight + total > self._max_waiting_weight
             if full or self._closing:
-                raise Overloaded(f"Too much work is waiting ({self._name}). Try again shortly.")
+                raise ServiceOverloaded(
+                    f"Too much work is waiting ({self._name}). Try again shortly."
+                )
             self._jobs.append(job)
             self.waiting_weight += total
             self._changed.notify()

@@ -4,28 +4,28 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-Outcome = TypeVar("Outcome")
+FlightResult = TypeVar("FlightResult")
 
 
-class SingleFlight(Generic[Outcome]):
+class SingleFlight(Generic[FlightResult]):
     """Runs `work` at most once at a time."""
 
-    def __init__(self, work: Callable[[], Coroutine[Any, Any, Outcome]]) -> None:
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, FlightResult]]) -> None:
         self._work = work
-        self._task: asyncio.Task[Outcome] | None = None
+        self._task: asyncio.Task[FlightResult] | None = None
 
     @property
     def running(self) -> bool:
         """Whether a call is under way."""
         return self._task is not None and not self._task.done()
 
-    def start(self) -> "asyncio.Task[Outcome]":
+    def start(self) -> "asyncio.Task[FlightResult]":
         """Start a call, unless one is under way; return the one that is."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
         return self._task
 
-    async def wait(self) -> Outcome:
+    async def wait(self) -> FlightResult:
         """Wait for the call under way, or for a new one."""
         # Shielded, because whoever stops waiting must not end the call of the others.
         return await asyncio.shield(self.start())

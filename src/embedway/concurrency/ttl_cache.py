@@ -19,7 +19,7 @@ Name = TypeVar("Name", bound=Hashable)
 Found = TypeVar("Found")
 
 
-class Lookups(Generic[Name, Found]):
+class TTLCache(Generic[Name, Found]):
     """Looks up, each name once in a while."""
 
     def __init__(self, find: Callable[[Name], Awaitable[Found]]) -> None:
@@ -47,7 +47,7 @@ class Lookups(Generic[Name, Found]):
             return lookup.result() if lookup.done() else await asyncio.shield(lookup)
         except EmbedwayError as error:
             # Each asker gets an error of its own, with its own time to come back.
-            raise error.again() from error.__cause__
+            raise error.copy() from error.__cause__
 
     def _keep(self, name: Name, stale_s: float, lookup: asyncio.Future[Found]) -> None:
         self._kept.pop(name, None)
@@ -83,7 +83,7 @@ class UnknownNames(Generic[Name]):
         # Shielded: others may wait for the same answer when this request is cancelled.
         told = await asyncio.shield(answer)
         if isinstance(told, EmbedwayError):
-            raise told.again() from told.__cause__
+            raise told.copy() from told.__cause__
         if isinstance(told, Exception):
             raise told
         return told

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from embedway.catalog import catalog, files
-from embedway.catalog.files import CatalogFile, FileError
+from embedway.catalog.files import CatalogFile, CatalogFileError
 from embedway.catalog.model import Model
 from embedway.config.settings import Settings
 from embedway.core.clock import today
@@ -24,7 +24,7 @@ DIGEST = b"# sha256 of what follows: "
 """Begins the first line of the kept file, so that damage to the rest is noticed."""
 
 
-class InUse(msgspec.Struct, frozen=True, kw_only=True):
+class CatalogInUse(msgspec.Struct, frozen=True, kw_only=True):
     """The catalog in use."""
 
     models: Sequence[Model]
@@ -45,10 +45,10 @@ class InUse(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.file}, of {self.date}, sha256 {self.sha256}"
 
 
-def in_use(settings: Settings) -> InUse:
+def in_use(settings: Settings) -> CatalogInUse:
     """The catalog in use."""
     file = settings.data_dir / FILE
-    packaged = InUse(models=catalog.packaged(), date=catalog.DATE)
+    packaged = CatalogInUse(models=catalog.read_packaged(), date=catalog.DATE)
     replace = msgspec.structs.replace
     try:
         # One byte more than there can be: a longer file is told from one that just fits.
@@ -57,7 +57,7 @@ def in_use(settings: Settings) -> InUse:
         sha256, models, day = _kept(kept)
     except FileNotFoundError:
         return packaged
-    except (OSError, FileError) as error:
+    except (OSError, CatalogFileError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         return replace(
             packaged,
@@ -71,13 +71,16 @@ def in_use(settings: Settings) -> InUse:
             problem=f"The catalog in {file} is of {day}, and this release has a newer one, of "
             f"{packaged.date}, which is used. Remove the file with `embedway catalog reset`.",
         )
-    return InUse(models=with_local(models), date=day, file=file, sha256=sha256)
+    return CatalogInUse(models=with_local(models), date=day, file=file, sha256=sha256)
 
 
 def with_local(models: Sequence[Model]) -> Sequence[Model]:
     """The models of a catalog file, and those that run in this process, which no file has."""
     ids = {model.id for model in models}
-    return (*models, *(each for each in catalog.packaged() if each.weights and each.id not in ids))
+    return (
+        *models,
+        *(each for each in catalog.read_packaged() if each.weights and each.id not in ids),
+    )
 
 
 def take(settings: Settings, content: bytes) -> Path:
@@ -118,6 +121,6 @@ def _kept(kept: bytes) -> tuple[str, Sequence[Model], date]:
     first, _, content = kept.partition(b"\n")
     expected = first.removeprefix(DIGEST).decode(errors="replace")
     if not first.startswith(DIGEST) or digest(content) != expected:
-        raise FileError("it is not as it was taken")
+        raise CatalogFileError("it is not as it was taken")
     file: CatalogFile = files.read(content, today=today())
     return expected, file.models, file.day

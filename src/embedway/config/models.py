@@ -13,20 +13,20 @@ from pydantic import Field, FiniteFloat
 
 from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
-from embedway.catalog.policy import Canaries, Policy
+from embedway.catalog.policy import ModelPolicy, SuppliedCanaries
 from embedway.catalog.resolved_name import CatalogError
-from embedway.config.catalogs import InUse, in_use
-from embedway.config.providers import offers
-from embedway.config.schema import ConfigError, Schema, read_section
+from embedway.config.catalogs import CatalogInUse, in_use
+from embedway.config.providers import provider_offers
+from embedway.config.schema import ConfigError, SettingsSection, read_section
 from embedway.config.settings import Settings
 from embedway.core import vectors
 from embedway.core.provider_error import ProviderError
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 
 MIN_CANARIES, MAX_CANARIES = 2, 64
 
 
-class PolicySettings(Schema):
+class PolicySettings(SettingsSection):
     """What the operator says of a model; providers are by their names here."""
 
     order: list[str] = Field([])
@@ -52,8 +52,8 @@ class CanaryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vectors: list[list[float]]
 
 
-def catalog_of(
-    settings: Settings, providers: Sequence[Declared], *, used: InUse | None = None
+def build_catalog(
+    settings: Settings, providers: Sequence[ProviderConfig], *, used: CatalogInUse | None = None
 ) -> Catalog:
     """Make the catalog of the models that run here and those of the enabled `providers`.
 
@@ -67,9 +67,9 @@ def catalog_of(
     """
     used = used or in_use(settings)
     try:
-        return catalog.load(
+        return catalog.load_catalog(
             eu_native=settings.eu_native,
-            offers=offers(providers),
+            offers=provider_offers(providers),
             auto=settings.auto,
             aliases=settings.aliases,
             policies=_policies(settings),
@@ -81,7 +81,7 @@ def catalog_of(
         raise ConfigError(reasons) from None
 
 
-def _policies(settings: Settings) -> dict[str, Policy]:
+def _policies(settings: Settings) -> dict[str, ModelPolicy]:
     file = settings.origin("models")
     return {
         id: _policy(section, where=f'{file}: [models."{id}"]', folder=Path(file).parent)
@@ -89,9 +89,9 @@ def _policies(settings: Settings) -> dict[str, Policy]:
     }
 
 
-def _policy(section: Mapping[str, Any], *, where: str, folder: Path) -> Policy:
+def _policy(section: Mapping[str, Any], *, where: str, folder: Path) -> ModelPolicy:
     read = read_section(PolicySettings, section, where=where)
-    policy = msgspec.convert(read.model_dump(exclude={"canaries"}), Policy)
+    policy = msgspec.convert(read.model_dump(exclude={"canaries"}), ModelPolicy)
     if read.canaries is None:
         return policy
     canaries = _canaries(folder / _expanded(read.canaries), where=where)
@@ -102,7 +102,7 @@ def _expanded(path: str) -> str:
     return os.path.expanduser(path)  # noqa: PTH111  # Path's fails for ~unknown
 
 
-def _canaries(path: Path, *, where: str) -> Canaries:
+def _canaries(path: Path, *, where: str) -> SuppliedCanaries:
     """The file at `path`.
 
     Raises:
@@ -130,9 +130,9 @@ def _canaries(path: Path, *, where: str) -> Canaries:
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is told
         values = np.array(file.vectors, np.float64).astype(np.float32)
     try:
-        vectors.check(values, items=len(file.texts), dimensions=None)
+        vectors.check_vectors(values, items=len(file.texts), dimensions=None)
     except ProviderError as error:
         raise wrong(f"it has {error.reason}") from None
-    return Canaries(
+    return SuppliedCanaries(
         texts=tuple(file.texts), vectors=values, digest=hashlib.sha256(content).hexdigest()[:12]
     )

@@ -9,22 +9,24 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from embedway.catalog.catalog import Offer
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.catalog import ProviderOffer
+from embedway.catalog.model import DeploymentSpec, Model
 from embedway.config import sections
-from embedway.config.catalogs import InUse, in_use
-from embedway.config.schema import ConfigError, did_you_mean, unknown
+from embedway.config.catalogs import CatalogInUse, in_use
+from embedway.config.schema import ConfigError, did_you_mean, unknown_setting
 from embedway.config.sections import ModelSettings, ProviderSettings
-from embedway.config.settings import Loaded
-from embedway.core.request import spelled
-from embedway.providers.adapter import DECIDED, Row
-from embedway.providers.provider_config import Declared
-from embedway.providers.registry import rows
+from embedway.config.settings import LoadedSettings
+from embedway.core.request import normalise_name
+from embedway.providers.adapter import DECIDED, ProviderRow
+from embedway.providers.provider_config import ProviderConfig
+from embedway.providers.registry import load_rows
 
-_OF_DEPLOYMENT = frozenset(Deployment.__struct_fields__)
+_OF_DEPLOYMENT = frozenset(DeploymentSpec.__struct_fields__)
 
 
-def enabled(loaded: Loaded, *, used: InUse | None = None) -> list[Declared]:
+def enabled_providers(
+    loaded: LoadedSettings, *, used: CatalogInUse | None = None
+) -> list[ProviderConfig]:
     """List every provider that can be asked, those of the file first, in its order.
 
     Args:
@@ -34,13 +36,13 @@ def enabled(loaded: Loaded, *, used: InUse | None = None) -> list[Declared]:
     Raises:
         ConfigError: A section names no kind of provider, or lacks something that it needs.
     """
-    declared: list[Declared] = []
+    declared: list[ProviderConfig] = []
     wrong: list[str] = []
     models = (used or in_use(loaded.settings)).models
     for name, section in loaded.settings.providers.items():
         where = f"{loaded.origins['providers']}: [providers.{name}]"
         try:
-            settings = sections.read(name, section, where=where)
+            settings = sections.read_provider_section(name, section, where=where)
             if settings.enabled:
                 declared.append(_declared(name, settings, loaded, models, where=where))
         except ConfigError as error:
@@ -48,19 +50,19 @@ def enabled(loaded: Loaded, *, used: InUse | None = None) -> list[Declared]:
     if wrong:
         raise ConfigError("\n".join(wrong))
     found = (_found(row, loaded.variables) for row in _looked_for(loaded))
-    return [*declared, *(each for each in found if isinstance(each, Declared))]
+    return [*declared, *(each for each in found if isinstance(each, ProviderConfig))]
 
 
-def incomplete(loaded: Loaded) -> list[str]:
+def incomplete_providers(loaded: LoadedSettings) -> list[str]:
     """Say what is missing or wrong for each provider whose key is found but cannot be used."""
     found = ((row, _found(row, loaded.variables)) for row in _looked_for(loaded))
     return [f"{row.name}: {reason}" for row, reason in found if isinstance(reason, str)]
 
 
-def offers(declared: Sequence[Declared]) -> list[Offer]:
+def provider_offers(declared: Sequence[ProviderConfig]) -> list[ProviderOffer]:
     """What the catalog is to know of them."""
     return [
-        Offer(
+        ProviderOffer(
             provider=each.name,
             kind=each.row.name,
             models=each.models,
@@ -71,25 +73,25 @@ def offers(declared: Sequence[Declared]) -> list[Offer]:
     ]
 
 
-def _looked_for(loaded: Loaded) -> list[Row]:
+def _looked_for(loaded: LoadedSettings) -> list[ProviderRow]:
     """The kinds of provider that a key in the environment enables."""
     if not loaded.settings.providers_from_environment:
         return []
     sections = loaded.settings.providers
-    return [row for name, row in rows().items() if name not in sections and not row.own_server]
+    return [row for name, row in load_rows().items() if name not in sections and not row.own_server]
 
 
 def _first(names: Sequence[str], variables: Mapping[str, str]) -> str | None:
     return next((name for name in names if name in variables), None)
 
 
-def _taken(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
+def _taken(row: ProviderRow, variables: Mapping[str, str]) -> dict[str, str]:
     """The variables of its address that the environment has."""
     found = {name: _first(row.sources(name), variables) for name in row.variables}
     return {name: variables[each] for name, each in found.items() if each}
 
 
-def _found(row: Row, variables: Mapping[str, str]) -> Declared | str | None:
+def _found(row: ProviderRow, variables: Mapping[str, str]) -> ProviderConfig | str | None:
     """The provider of `row`, or why it cannot be used; None if the environment has no key of it."""
     variable, taken = _first(row.key_variables, variables), _taken(row, variables)
     if variable is None:
@@ -105,8 +107,8 @@ def _found(row: Row, variables: Mapping[str, str]) -> Declared | str | None:
 
 
 def _in_environment(
-    row: Row, variable: str, taken: Mapping[str, str], variables: Mapping[str, str]
-) -> Declared:
+    row: ProviderRow, variable: str, taken: Mapping[str, str], variables: Mapping[str, str]
+) -> ProviderConfig:
     """Declare the provider of `row` with the key in `variable`.
 
     Raises:
@@ -123,7 +125,7 @@ def _in_environment(
         if name not in row.key_files:
             _checked(variables.get(name, "-"), name)
     address = row.address and row.address.variable(variables)
-    found = Declared(
+    found = ProviderConfig(
         name=row.name,
         row=row,
         keys=[_checked(_key(row, variable, variables), variable)],
@@ -139,7 +141,9 @@ def _in_environment(
     return found
 
 
-def _address(row: Row, variables: Mapping[str, str], values: Mapping[str, str]) -> str | None:
+def _address(
+    row: ProviderRow, variables: Mapping[str, str], values: Mapping[str, str]
+) -> str | None:
     """The base URL that the environment names for the provider's own SDK, if any.
 
     Raises:
@@ -154,7 +158,7 @@ def _address(row: Row, variables: Mapping[str, str], values: Mapping[str, str]) 
         raise ValueError(f"{name} is set, but not {needed}") from None
 
 
-def _headers(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
+def _headers(row: ProviderRow, variables: Mapping[str, str]) -> dict[str, str]:
     """What is sent beside a key of the environment."""
     return {
         header: _checked(variables[name], name)
@@ -163,7 +167,7 @@ def _headers(row: Row, variables: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _key(row: Row, variable: str, variables: Mapping[str, str]) -> str:
+def _key(row: ProviderRow, variable: str, variables: Mapping[str, str]) -> str:
     """The key in `variable`, with the parts of it that other variables hold."""
     if variable in row.key_files:
         path = Path(variables[variable])
@@ -180,12 +184,12 @@ def _key(row: Row, variable: str, variables: Mapping[str, str]) -> str:
 def _declared(
     name: str,
     section: ProviderSettings,
-    loaded: Loaded,
+    loaded: LoadedSettings,
     of_catalog: Sequence[Model],
     *,
     where: str,
-) -> Declared:
-    kinds = rows()
+) -> ProviderConfig:
+    kinds = load_rows()
     row = kinds.get(section.kind or name)
     if row is None:
         hint = did_you_mean(section.kind or name, kinds, written=repr)
@@ -193,7 +197,7 @@ def _declared(
     extra = section.variables
     known = [*ProviderSettings.model_fields, *row.variables, *row.defaults]
     for setting in sorted(extra.keys() - set(known)):
-        raise ConfigError(f"{where}: {unknown(setting, known)}")
+        raise ConfigError(f"{where}: {unknown_setting(setting, known)}")
     variables = _taken(row, loaded.variables)
     variables |= {variable: _value(text, where, loaded) for variable, text in extra.items()}
     base_url = _base_url(section, row, loaded, variables, where=where)
@@ -217,7 +221,7 @@ def _declared(
             f"{where}: base64 = true is not possible: nothing asks a provider of kind {row.name!r} "
             "for base64. Leave it out."
         )
-    declared = Declared(
+    declared = ProviderConfig(
         name=name,
         row=row.without_base64() if section.base64 is False else row,
         keys=keys,
@@ -244,8 +248,8 @@ def _declared(
 
 def _base_url(
     section: ProviderSettings,
-    row: Row,
-    loaded: Loaded,
+    row: ProviderRow,
+    loaded: LoadedSettings,
     values: Mapping[str, str],
     *,
     where: str,
@@ -268,7 +272,9 @@ def _base_url(
     return None
 
 
-def _has_known_models(name: str, section: ProviderSettings, row: Row, url: str | None) -> bool:
+def _has_known_models(
+    name: str, section: ProviderSettings, row: ProviderRow, url: str | None
+) -> bool:
     """Whether the catalog's models of this kind are to be had there.
 
     A section of another name with a foreign address is a server that only speaks as they do.
@@ -286,7 +292,7 @@ def _checked(key: str, what: str) -> str:
     return key
 
 
-def _value(text: str, where: str, loaded: Loaded) -> str:
+def _value(text: str, where: str, loaded: LoadedSettings) -> str:
     if not text.startswith("$"):
         return text
     value = loaded.variables.get(text[1:].strip("{}"))
@@ -295,7 +301,7 @@ def _value(text: str, where: str, loaded: Loaded) -> str:
     return value
 
 
-def _check_address(declared: Declared, where: str) -> None:
+def _check_address(declared: ProviderConfig, where: str) -> None:
     """Refuse an address that cannot be, or at which the provider speaks another protocol."""
     row = declared.row
     try:
@@ -318,7 +324,11 @@ def _check_address(declared: Declared, where: str) -> None:
 
 
 def _models(
-    told_of: list[ModelSettings], declared: Declared, of_catalog: Sequence[Model], *, where: str
+    told_of: list[ModelSettings],
+    declared: ProviderConfig,
+    of_catalog: Sequence[Model],
+    *,
+    where: str,
 ) -> Iterator[Model]:
     """The models of a section, each on top of what the catalog knows of it."""
     known = {model.id: model for model in of_catalog}
@@ -341,7 +351,7 @@ def _models(
         if section.price_per_mtok_usd is not None:  # which was not read when the other one was
             told.setdefault("price_date", None)
         deployment = msgspec.structs.replace(
-            there.at(here), **{name: told[name] for name in told.keys() & _OF_DEPLOYMENT}
+            there.at_provider(here), **{name: told[name] for name in told.keys() & _OF_DEPLOYMENT}
         )
         facts = {name: told[name] for name in told.keys() - _OF_DEPLOYMENT}
         if model.tokenizer == "own":  # which runs here, and there another
@@ -352,7 +362,7 @@ def _models(
         yield made
 
 
-def _behind(section: ModelSettings, row: Row, of_catalog: Sequence[Model]) -> Model | None:
+def _behind(section: ModelSettings, row: ProviderRow, of_catalog: Sequence[Model]) -> Model | None:
     """The model of the catalog that is behind a name of the operator's own, under its id."""
     for model in of_catalog:
         names = [each.name or model.id for each in model.deployments if each.provider == row.name]
@@ -361,7 +371,7 @@ def _behind(section: ModelSettings, row: Row, of_catalog: Sequence[Model]) -> Mo
     return None
 
 
-def why_not(model: Model, deployment: Deployment, row: Row) -> str | None:
+def why_not(model: Model, deployment: DeploymentSpec, row: ProviderRow) -> str | None:
     """Why a deployment of a model cannot be asked as it is described, if so."""
     fields = row.fields
     if deployment.apply_prompts and not model.prompts:
@@ -373,9 +383,9 @@ def why_not(model: Model, deployment: Deployment, row: Row) -> str | None:
         )
     encoding = fields.base64[0] if fields.base64 else ""
     sent = (fields.dimensions, encoding, fields.user, fields.input_type, fields.truncate)
-    decided = DECIDED.union(spelled(name) for name in sent if name)
+    decided = DECIDED.union(normalise_name(name) for name in sent if name)
     for name in deployment.parameters:
-        if spelled(name) in decided:
+        if normalise_name(name) in decided:
             return (
                 f"parameters cannot set {name}, which the gateway sends by itself where it is "
                 "needed. Take it out."
@@ -383,13 +393,13 @@ def why_not(model: Model, deployment: Deployment, row: Row) -> str | None:
     return None
 
 
-def _deployment(declared: Declared) -> Deployment:
+def _deployment(declared: ProviderConfig) -> DeploymentSpec:
     """How a model of which nothing is known is served there."""
     row, eu, zdr = declared.row, declared.eu_native, declared.zero_data_retention
     hq = declared.hq_country
     # What is known of a provider does not hold for whoever else is at an address of one's own.
     theirs = declared.base_url is None or _same_domain(declared.base_url, row.base_url)
-    return Deployment(
+    return DeploymentSpec(
         provider=declared.name,
         price_per_mtok_usd=Decimal(0) if row.own_server else None,
         eu_native=row.eu_native and theirs if eu is None else eu,

@@ -24,7 +24,7 @@ class ConfigError(Exception):
     """A setting is unknown or has a value it cannot have; the message says which and where."""
 
 
-class Schema(BaseModel):
+class SettingsSection(BaseModel):
     """The base of what can be set. The text below a field says what it means, in messages too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +43,7 @@ class Schema(BaseModel):
         }
 
 
-AnySchema = TypeVar("AnySchema", bound=Schema)
+AnySchema = TypeVar("AnySchema", bound=SettingsSection)
 
 
 def read_section(
@@ -51,7 +51,7 @@ def read_section(
     section: Mapping[str, Any],
     *,
     where: str,
-    nested: Mapping[str, type[Schema]] = {},
+    nested: Mapping[str, type[SettingsSection]] = {},
     show_values: bool = False,
 ) -> AnySchema:
     """Check what a section of the settings file says.
@@ -75,9 +75,9 @@ def read_section(
 
 def _explained(
     error: ErrorDetails,
-    schema: type[Schema],
+    schema: type[SettingsSection],
     section: Mapping[str, Any],
-    nested: Mapping[str, type[Schema]],
+    nested: Mapping[str, type[SettingsSection]],
     show_values: bool,  # noqa: FBT001
 ) -> str:
     # Without the parts by which pydantic tells the branches of a union apart.
@@ -90,24 +90,26 @@ def _explained(
         entry = f"model {named!r}: " if named else f"model {at + 1}: "
         place = place[2:]
     if not place:
-        return f"{entry}{reason(error)}."
+        return f"{entry}{explain_reason(error)}."
     setting = str(place[0])
     if error["type"] == "extra_forbidden":
-        return entry + unknown(setting, schema.model_fields)
+        return entry + unknown_setting(setting, schema.model_fields)
     meaning = schema.meanings()[setting]
     if error["type"] == "missing":
         return f"{entry}{setting} is missing. {meaning}"
     shown = f" = {error['input']!r}" if show_values else ""
-    return f"{entry}{'.'.join(map(str, place))}{shown}: {reason(error)}. {meaning}"
+    return f"{entry}{'.'.join(map(str, place))}{shown}: {explain_reason(error)}. {meaning}"
 
 
-def reason(error: ErrorDetails) -> str:
+def explain_reason(error: ErrorDetails) -> str:
     """What is wrong with a value, to go on with after a colon."""
     text = error["msg"].removeprefix("Value error, ")
     return text[0].lower() + text[1:]
 
 
-def unknown(setting: str, known: Iterable[str], *, written: Callable[[str], str] = str) -> str:
+def unknown_setting(
+    setting: str, known: Iterable[str], *, written: Callable[[str], str] = str
+) -> str:
     """The message about a setting that there is not; `written` is how settings are written."""
     return (
         f"there is no setting {written(setting)}. {did_you_mean(setting, known, written=written)}"

@@ -11,7 +11,14 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
 from embedway.catalog.catalog import AUTO, LOCAL
 from embedway.catalog.model import Quantisation
-from embedway.config.schema import ConfigError, Count, Schema, check_name, read_section, split_url
+from embedway.config.schema import (
+    ConfigError,
+    Count,
+    SettingsSection,
+    check_name,
+    read_section,
+    split_url,
+)
 from embedway.core.request import InputType
 
 _KEY_IN_QUERY = re.compile(
@@ -39,7 +46,7 @@ def address(value: str) -> str:
     return value
 
 
-class ModelSettings(Schema):
+class ModelSettings(SettingsSection):
     """A model at a provider. What is left out is taken from the catalog, if it knows the id."""
 
     id: str = Field(min_length=1, max_length=256)
@@ -101,7 +108,7 @@ class ModelSettings(Schema):
     """Whether the gateway puts its prompts before texts. Set it where the provider does not."""
 
 
-class ProviderSettings(Schema):
+class ProviderSettings(SettingsSection):
     """A provider. What its row calls a variable, such as `region`, is set here by that name."""
 
     model_config = ConfigDict(extra="allow")
@@ -147,7 +154,7 @@ class ProviderSettings(Schema):
         return {name: str(value) for name, value in ((self.model_extra or {}) | region).items()}
 
 
-def read(name: str, section: Mapping[str, Any], *, where: str) -> ProviderSettings:
+def read_provider_section(name: str, section: Mapping[str, Any], *, where: str) -> ProviderSettings:
     """Read the section of the provider `name`, which `where` names in messages.
 
     Raises:

@@ -27,7 +27,14 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from embedway.catalog.catalog import AUTO_MODEL, LOCAL
-from embedway.config.schema import ConfigError, Count, Schema, reason, split_url, unknown
+from embedway.config.schema import (
+    ConfigError,
+    Count,
+    SettingsSection,
+    explain_reason,
+    split_url,
+    unknown_setting,
+)
 from embedway.observe.logs import LogFormat, LogLevel
 from embedway.storage import postgres
 
@@ -97,7 +104,7 @@ def _listed(value: object) -> object:
 Folder = Annotated[Path, AfterValidator(_expanded)]
 
 
-class Settings(Schema):
+class Settings(SettingsSection):
     """Everything that can be set."""
 
     host: str = "127.0.0.1"
@@ -206,7 +213,7 @@ _SECTIONS = {
 }
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class LoadedSettings(msgspec.Struct, frozen=True):
     """The settings in force and, for each that was set, where its value came from."""
 
     settings: Settings
@@ -221,7 +228,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """Everything in `.env`."""
 
 
-def load(**options: object) -> Loaded:
+def load_settings(**options: object) -> LoadedSettings:
     """Reads all sources; `options` that are not None beat them.
 
     Raises:
@@ -244,7 +251,7 @@ def load(**options: object) -> Loaded:
         for name, value in source.items():
             if name not in _NAMES:
                 written = partial(_written, origin=origin)
-                told = unknown(name, Settings.model_fields, written=written)
+                told = unknown_setting(name, Settings.model_fields, written=written)
                 raise ConfigError(f"{origin}: {told}")
             if value is not None and value != "":
                 values[name], origins[name] = value, origin
@@ -254,7 +261,7 @@ def load(**options: object) -> Loaded:
         told = dict.fromkeys(_explained(each, origins) for each in error.errors())
         raise ConfigError("\n".join(told)) from None
     variables = {name: each for name, each in {**dotenv, **os.environ}.items() if each}
-    return Loaded(settings, origins, unset, variables, file, dotenv)
+    return LoadedSettings(settings, origins, unset, variables, file, dotenv)
 
 
 def _toml(dotenv: Mapping[str, str | None]) -> tuple[str | None, Mapping[str, object]]:
@@ -312,9 +319,11 @@ def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
             "name the service otherwise."
         )
     if name in SECRETS:
-        return f"{origin}: {_written(name, origin)}: {reason(error)}. Correct it, or take it out."
+        written = _written(name, origin)
+        return f"{origin}: {written}: {explain_reason(error)}. Correct it, or take it out."
     default = Settings.model_fields[name].get_default(call_default_factory=True)
     return (
-        f"{origin}: {_written(name, origin)} = {value!r}: {reason(error)}. Correct it, or take "
+        f"{origin}: {_written(name, origin)} = {value!r}: {explain_reason(error)}. "
+        "Correct it, or take "
         f"it out for the default, {'none' if default in (None, []) else default}."
     )

@@ -3,32 +3,32 @@
 from collections.abc import Callable, Sequence
 
 from embedway.catalog.catalog import Catalog
-from embedway.catalog.lifetimes import Lifetimes
+from embedway.catalog.lifetimes import ModelLifetimes
 from embedway.config.settings import Settings
 from embedway.core import clock
-from embedway.providers.provider_config import Declared, fingerprints
-from embedway.spaces.membership import Spaces
+from embedway.providers.provider_config import ProviderConfig, fingerprinter
+from embedway.spaces.membership import SpaceMemberships
 
 
-def spaces_of(
+def build_memberships(
     settings: Settings,
     models: Catalog,
-    providers: Sequence[Declared],
+    providers: Sequence[ProviderConfig],
     *,
     now_ms: Callable[[], int] = clock.now_ms,
-) -> tuple[Spaces, Lifetimes]:
+) -> tuple[SpaceMemberships, ModelLifetimes]:
     """Make the spaces and the lifetimes of the deployments of `models`.
 
     The spaces know what is retired today; on later days, asking the lifetimes tells them.
     """
-    spaces = Spaces(
+    spaces = SpaceMemberships(
         policy=models.policy,
         deployments=models.deployments(),
         enabled=settings.canaries,
         interval_s=settings.canary_interval_s,
-        fingerprint=fingerprints(providers),
+        fingerprint=fingerprinter(providers),
         now_ms=now_ms,
     )
-    lifetimes = Lifetimes(models.deployments(), now_ms=now_ms, on_retired=spaces.retire)
+    lifetimes = ModelLifetimes(models.deployments(), now_ms=now_ms, on_retired=spaces.retire)
     lifetimes.today()
     return spaces, lifetimes

@@ -5,20 +5,20 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from embedway.config.settings import Settings
-from embedway.storage.store import FILE, Store, open_store
+from embedway.storage.store import SQLITE_FILE, Store, open_store
 
 
-def store_of(settings: Settings, *, create: bool) -> Store:
+def open_configured_store(settings: Settings, *, create: bool) -> Store:
     """Open the store; with `create`, as for a gateway that starts, make one where there is none.
 
     Raises:
-        NoDatabase: There is none, and it is not to be created.
+        DatabaseMissing: There is none, and it is not to be created.
         DatabaseError: It cannot be made or opened, or its keys were made with another pepper.
     """
     return open_store(
         settings.data_dir,
-        database_url=revealed(settings.database_url),
-        pepper=revealed(settings.pepper),
+        database_url=reveal(settings.database_url),
+        pepper=reveal(settings.pepper),
         create=create,
         durability=settings.durability,
     )
@@ -26,9 +26,9 @@ def store_of(settings: Settings, *, create: bool) -> Store:
 
 def database_of(settings: Settings) -> Path | str:
     """The file or the URL of the database, as `embedway.storage.database` takes them."""
-    return revealed(settings.database_url) or settings.data_dir / FILE
+    return reveal(settings.database_url) or settings.data_dir / SQLITE_FILE
 
 
-def revealed(secret: SecretStr | None) -> str | None:
+def reveal(secret: SecretStr | None) -> str | None:
     """The value of a secret setting, to be handed on and never shown."""
     return secret.get_secret_value() if secret else None

@@ -18,7 +18,7 @@ MAX_TOKENS_PER_TOKEN = 4
 """The most tokens of one vocabulary that a token of another becomes."""
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class BatchLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What one call may hold, and how many calls may run."""
 
     max_items: int = 2048
@@ -28,7 +28,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Calls of one request at a time."""
 
 
-class Abilities(msgspec.Struct, frozen=True, kw_only=True):
+class EngineAbilities(msgspec.Struct, frozen=True, kw_only=True):
     """What whoever embeds can be asked for beyond the vectors of texts."""
 
     token_ids: bool = False
@@ -87,14 +87,14 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
         """The most tokens that are billed for it, whatever the provider reports."""
         return sum(self.tokens) if self.exact else self.max_tokens
 
-    def part(self, start: int, end: int) -> "Batch":
+    def slice(self, start: int, end: int) -> "Batch":
         """Items `start` up to but without `end`."""
         return msgspec.structs.replace(
             self, items=self.items[start:end], tokens=self.tokens[start:end]
         )
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     """What one call answered."""
 
     vectors: Vectors
@@ -104,7 +104,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     no count."""
     model: str | None = None
     """What whoever embedded them says that its model is."""
-    rest_s: float | None = None
+    rate_limit_rest_s: float | None = None
     """How long nothing is left of a rate limit, if the answer says so."""
 
     def tokens_up_to(self, most: int) -> int | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from embedway.core.money import NanoUsd, as_usd
+from embedway.core.money import NanoUsd, format_usd
 
 BudgetPer = Literal["day", "week", "month", "total"]
 
@@ -26,9 +26,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         per = "in total" if self.per == "total" else f"per {self.per}"
-        return f"{as_usd(self.amount_nano_usd)} USD {per}"
+        return f"{format_usd(self.amount_nano_usd)} USD {per}"
 
-    def reached(self, spent_nano_usd: NanoUsd) -> tuple[Percent, ...]:
+    def alerts_due(self, spent_nano_usd: NanoUsd) -> tuple[Percent, ...]:
         """Which of `alerts` are due when so much of it is spent."""
         return tuple(
             percent
@@ -37,7 +37,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
+class BudgetSpending(msgspec.Struct, frozen=True, kw_only=True):
     """How much of a budget is spent in the window that is under way."""
 
     budget: Budget
@@ -51,7 +51,7 @@ class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
         return max(0, self.budget.amount_nano_usd - self.spent_nano_usd)
 
 
-def window(per: BudgetPer, now_ms: int) -> tuple[int, int | None]:
+def budget_window(per: BudgetPer, now_ms: int) -> tuple[int, int | None]:
     """The window that `now_ms` is in: its first millisecond and that after its last.
 
     Weeks begin on Monday. `total` begins at 0 and has no end. Milliseconds since 1970-01-01 UTC.

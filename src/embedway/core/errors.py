@@ -48,7 +48,7 @@ LONGEST_WAIT_S = 60.0
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-def shown(value: object) -> str:
+def quote_value(value: object) -> str:
     """A field's value for a message, as the client wrote it: JSON, and the start of it if long."""
     try:
         # Piece by piece: a value may be megabytes, of which the start is enough.
@@ -58,7 +58,7 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
-def quoted(text: str) -> str:
+def quote_text(text: str) -> str:
     """A name or an id for a message: in single quotes, and the start of it if long."""
     cut = f"{text[:SHOWN_CHARACTERS]}..." if len(text) > SHOWN_CHARACTERS else text
     return repr(cut)
@@ -107,7 +107,7 @@ class EmbedwayError(Exception):
         if "reason" not in cls.__dict__:
             cls.reason = cls.code or cls.type
 
-    def again(self) -> Self:
+    def copy(self) -> Self:
         """The same, to be raised to somebody else."""
         return copy(self)
 
@@ -209,7 +209,7 @@ class BodyTooLarge(EmbedwayError):
     reason = "body_too_large"
 
 
-class EncodedBody(EmbedwayError):
+class UnsupportedEncoding(EmbedwayError):
     """The body is compressed or otherwise encoded."""
 
     status = 415
@@ -223,7 +223,7 @@ class InternalError(EmbedwayError):
     reason = "internal_error"
 
 
-class UpstreamFailed(EmbedwayError):
+class UpstreamError(EmbedwayError):
     """An engine or provider failed or answered something that is not the vectors asked for."""
 
     status = 502
@@ -232,14 +232,14 @@ class UpstreamFailed(EmbedwayError):
     reason = "upstream_failed"
 
 
-class UpstreamRefused(UpstreamFailed):
+class UpstreamAccountError(UpstreamError):
     """A provider refuses the gateway's key, or the gateway's account there is spent."""
 
     code = "client_error"
     reason = "upstream_refused"
 
 
-class UpstreamTimeout(UpstreamFailed):
+class UpstreamTimeout(UpstreamError):
     """A provider did not answer in time."""
 
     status = 504
@@ -247,7 +247,7 @@ class UpstreamTimeout(UpstreamFailed):
     reason = "upstream_timeout"
 
 
-class RateLimited(EmbedwayError):
+class RateLimitExceeded(EmbedwayError):
     """More requests than are allowed in a time; `Retry-After` says when there is room again.
 
     Args:
@@ -273,14 +273,14 @@ class RateLimited(EmbedwayError):
         super().__init__(message, headers={**(headers or {}), **told})
 
 
-class TokenRateLimited(RateLimited):
+class TokenRateLimitExceeded(RateLimitExceeded):
     """More tokens than are allowed in a time."""
 
     type = "tokens"
     reason = "token_limit_exceeded"
 
 
-class BudgetSpent(EmbedwayError):
+class BudgetExceeded(EmbedwayError):
     """What may be spent in a window is spent, or reserved for requests under way."""
 
     status = 429
@@ -293,7 +293,7 @@ class BudgetSpent(EmbedwayError):
         super().__init__(message, headers=headers)
 
 
-class Overloaded(EmbedwayError):
+class ServiceOverloaded(EmbedwayError):
     """More work than this process accepts, or than it could finish before the deadline."""
 
     status = 503
@@ -314,7 +314,7 @@ class StorageUnavailable(EmbedwayError):
     def __init__(self, message: str) -> None:
         super().__init__(message, headers=_retry())
 
-    def again(self) -> Self:
+    def copy(self) -> Self:
         """See `EmbedwayError.again`; at a time of its own."""
         return type(self)(self.message)
 

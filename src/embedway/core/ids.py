@@ -4,7 +4,7 @@ import os
 import re
 from random import Random
 
-from embedway.core.redaction import looks_secret
+from embedway.core.redaction import contains_secret
 
 _BITS = 96
 _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
@@ -14,13 +14,13 @@ _random = Random()
 os.register_at_fork(after_in_child=_random.seed)
 
 
-def new(prefix: str) -> str:
+def new_id(prefix: str) -> str:
     """A new id, `prefix_` and 24 hexadecimal digits."""
     return f"{prefix}_{_random.getrandbits(_BITS):024x}"
 
 
 def for_request(given: str | None) -> str:
     """The id of a request: the one its client gave it, if that is plain and no secret."""
-    if given and _PLAIN.fullmatch(given) and not looks_secret(given):
+    if given and _PLAIN.fullmatch(given) and not contains_secret(given):
         return given
-    return new("req")
+    return new_id("req")

@@ -68,7 +68,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
         return "active"
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class KeyContext(msgspec.Struct, frozen=True, kw_only=True):
     """A key with what it stays within, as it is read from the store in one go."""
 
     key: Key
@@ -93,8 +93,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """What all of them and the token allow."""
     on_behalf_of: str | None = None
     end_users: bool = False
-    """As of `Held`."""
+    """As of `KeyContext`."""
 
-    def may(self, scopes: Collection[Scope]) -> bool:
+    def has_any_scope(self, scopes: Collection[Scope]) -> bool:
         """Whether any one of `scopes` is among its own."""
         return not self.scopes.isdisjoint(scopes)

@@ -11,6 +11,6 @@ def cost(tokens: int, *, price_per_mtok: Decimal) -> NanoUsd:
     return int(nano.to_integral_value(rounding="ROUND_CEILING"))
 
 
-def as_usd(amount: NanoUsd) -> str:
+def format_usd(amount: NanoUsd) -> str:
     """`amount` as a plain decimal number of dollars, exact: 1500 -> '0.0000015'."""
     return f"{Decimal(amount).scaleb(-9).normalize():f}"

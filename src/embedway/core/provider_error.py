@@ -11,15 +11,15 @@ from embedway.core.errors import (
     ContextLengthExceeded,
     EmbedwayError,
     InvalidRequest,
-    RateLimited,
-    TokenRateLimited,
+    RateLimitExceeded,
+    TokenRateLimitExceeded,
     UnknownModel,
-    UpstreamFailed,
-    UpstreamRefused,
+    UpstreamAccountError,
+    UpstreamError,
     UpstreamTimeout,
 )
 
-Kind = Literal[
+FailureKind = Literal[
     "request",  # it refuses what the client asked for
     "item_too_long",
     "item_failed",  # its model computes nothing for one item; others of the batch are well
@@ -36,21 +36,21 @@ Kind = Literal[
     "malformed",  # it answered 200, but not with the vectors asked for
 ]
 
-Billed = Literal["not sent", "no", "maybe", "yes"]
+Billable = Literal["not sent", "no", "maybe", "yes"]
 """Whether the provider may charge for the call: it was never called, it refused or was not reached,
 nobody knows, it answered."""
 
-TRANSIENT: frozenset[Kind] = frozenset(
+TRANSIENT: frozenset[FailureKind] = frozenset(
     {"rate_limit", "overloaded", "timeout", "unreachable", "failed"}
 )
 """Worth trying again."""
-OF_THE_PROVIDER: frozenset[Kind] = frozenset({"malformed", "credentials", "quota", "model"})
+PROVIDER_KINDS: frozenset[FailureKind] = frozenset({"malformed", "credentials", "quota", "model"})
 """Not worth trying again there, but another deployment need not have it."""
-OF_AN_ITEM: frozenset[Kind] = frozenset({"request", "item_too_long", "item_failed"})
+ITEM_KINDS: frozenset[FailureKind] = frozenset({"request", "item_too_long", "item_failed"})
 """One item of a batch may be the cause."""
 
 
-MESSAGES: dict[Kind, str] = {
+MESSAGES: dict[FailureKind, str] = {
     "request": "{provider} refuses the request{said}.{at_fault} Change it.",
     "item_too_long": "The input is too long for {model} at {provider}{said}.{at_fault} Shorten or "
     "split it, or set 'truncate'.",
@@ -70,9 +70,9 @@ MESSAGES: dict[Kind, str] = {
     "failed": "{provider} failed. Try again.",
     "malformed": "{provider} answered something other than what it was asked for{said}.",
 }
-UPSTREAM: dict[Kind, type[UpstreamFailed]] = {
-    "credentials": UpstreamRefused,
-    "quota": UpstreamRefused,
+UPSTREAM: dict[FailureKind, type[UpstreamError]] = {
+    "credentials": UpstreamAccountError,
+    "quota": UpstreamAccountError,
     "timeout": UpstreamTimeout,
 }
 
@@ -82,10 +82,10 @@ class ProviderError(Exception):
 
     def __init__(
         self,
-        kind: Kind,
+        kind: FailureKind,
         reason: str = "",
         *,
-        billed: Billed = "no",
+        billed: Billable = "no",
         retry_after_s: float | None = None,
         of_tokens: bool = False,
         item: int | None = None,
@@ -103,9 +103,9 @@ class ProviderError(Exception):
             field: The field of the call at fault, by the provider's name; empty if it names none.
         """
         super().__init__(kind)  # not the reason: it may be emptied, for what it gives away
-        self.kind: Kind = kind
+        self.kind: FailureKind = kind
         self.reason = reason
-        self.billed: Billed = billed
+        self.billed: Billable = billed
         self.retry_after_s = retry_after_s
         self.of_tokens = of_tokens
         self.item = item
@@ -114,11 +114,11 @@ class ProviderError(Exception):
         """The field of the client's request at fault, if the provider names one."""
         self.status: int | None = None
         """Of the reply, if there was one."""
-        self.again_now = False
+        self.retry_immediately = False
         """Whether the next try may go out at once: with another key, which rests from nothing."""
         self.provider = ""
         """Whose failure it is, once that is known."""
-        self.tried: list[tuple[str, Kind]] = []
+        self.tried: list[tuple[str, FailureKind]] = []
         """The providers that failed one after the other, and how."""
 
     @property
@@ -127,11 +127,11 @@ class ProviderError(Exception):
         return self.billed != "not sent"
 
     @property
-    def elsewhere(self) -> bool:
+    def can_fail_over(self) -> bool:
         """Whether another deployment may be asked instead."""
-        return self.kind in TRANSIENT or self.kind in OF_THE_PROVIDER or self.kind == "item_failed"
+        return self.kind in TRANSIENT or self.kind in PROVIDER_KINDS or self.kind == "item_failed"
 
-    def after(self, earlier: "ProviderError") -> "ProviderError":
+    def combine(self, earlier: "ProviderError") -> "ProviderError":
         """What to tell of two deployments that failed one after the other, this one the last."""
         # That there is no more room says less than anything else.
         told = earlier if self.kind == "rate_limit" else self
@@ -141,7 +141,7 @@ class ProviderError(Exception):
         told.tried = earlier.tried + self.tried
         return told
 
-    def answer(self, *, model: str) -> EmbedwayError:
+    def client_error(self, *, model: str) -> EmbedwayError:
         """What the client is told, when nothing is left to try."""
         said = f": {self.reason.rstrip('.')}" if self.reason else ""
         param = self.param if self.item is None else f"input[{self.item}]"
@@ -163,10 +163,10 @@ class ProviderError(Exception):
             case "model":
                 return UnknownModel(message, param="model")
             case "rate_limit":
-                limited = TokenRateLimited if self.of_tokens else RateLimited
+                limited = TokenRateLimitExceeded if self.of_tokens else RateLimitExceeded
                 return limited(message, retry_after_s=self.retry_after_s)
             case _:
-                return UPSTREAM.get(self.kind, UpstreamFailed)(message, headers=self._headers())
+                return UPSTREAM.get(self.kind, UpstreamError)(message, headers=self._headers())
 
     def _headers(self) -> dict[str, str]:
         wait_s = self.retry_after_s

@@ -6,7 +6,7 @@ QUARTER_MS = 900_000
 """Refusals are counted by quarter hour, because some time zones begin their days at a quarter."""
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True, order=True):
+class RefusalCount(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """What refused requests have in common that are counted together."""
 
     at_ms: int

@@ -28,7 +28,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=256)]
 _SEPARATORS = re.compile(r"[-_. ]")
 
 
-def spelled(name: str) -> str:
+def normalise_name(name: str) -> str:
     """A field's name as names are compared: `apiKey`, `api-key` and `api_key` are one."""
     return _SEPARATORS.sub("", name).casefold()
 

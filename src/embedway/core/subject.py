@@ -4,19 +4,19 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["project", "key", "end user"]
+SubjectKind = Literal["project", "key", "end user"]
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """A project, a key, or an end user of a project."""
 
-    kind: Kind
+    kind: SubjectKind
     id: str
     """Of a key: its usage and that of all keys it issued."""
     project_id: str
 
     @property
-    def named(self) -> str:
+    def label(self) -> str:
         """As messages name it."""
         return f"{self.kind} {self.id!r}"
 

@@ -15,7 +15,7 @@ CLIENT_LEFT = 499
 """In the ledger, logs and metrics, for a request whose client did not wait for the answer."""
 
 
-class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
+class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One line."""
 
     id: str

@@ -15,7 +15,7 @@ Vectors that were normalised at half precision stay within it.
 """
 
 
-def check(
+def check_vectors(
     vectors: Vectors, *, items: int, dimensions: int | None, normalised: bool = False
 ) -> Vectors:
     """Return `vectors` if they are what was asked for, at length one if they must have it.
@@ -44,7 +44,7 @@ def check(
     return unit(vectors) if normalised else vectors
 
 
-def shortened(vectors: Vectors, *, dimensions: int) -> Vectors:
+def shorten(vectors: Vectors, *, dimensions: int) -> Vectors:
     """The first `dimensions` of each vector, normalised anew, as Matryoshka models are trained.
 
     Raises:

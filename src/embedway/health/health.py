@@ -10,11 +10,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal
 
-from embedway.catalog.deployment import Served
-from embedway.core.provider_error import Kind, ProviderError
-from embedway.health.latency import Latency
+from embedway.catalog.deployment import Deployment
+from embedway.core.provider_error import FailureKind, ProviderError
+from embedway.health.latency import LatencyEstimator
 
-Standing = Literal["healthy", "ejected", "limited", "full"]
+HealthState = Literal["healthy", "ejected", "limited", "full"]
 
 MAX_IN_FLIGHT = 256
 """Calls to one deployment; the provider's pool of connections queues some of them."""
@@ -44,19 +44,19 @@ SLACK_S = 0.1
 MAX_UNDECLARED = 1024
 """Deployments of names that clients made up."""
 
-FAILURES: frozenset[Kind] = frozenset(
+FAILURES: frozenset[FailureKind] = frozenset(
     {"overloaded", "timeout", "unreachable", "failed", "malformed"}
 )
 """What counts against a deployment; that it is busy, or the client's own fault, does not."""
-FOR_THE_OPERATOR: frozenset[Kind] = frozenset({"credentials", "quota", "model"})
+FOR_THE_OPERATOR: frozenset[FailureKind] = frozenset({"credentials", "quota", "model"})
 """What no retry cures: ejected at once, for the longest time."""
 
 
-def _nobody(_served: Served, _seconds: float) -> None:
+def _nobody(_served: Deployment, _seconds: float) -> None:
     pass
 
 
-class Health:
+class DeploymentHealth:
     """One deployment's.
 
     After an ejection it is half open: one call at a time may try it, and everybody else sees it as
@@ -65,9 +65,9 @@ class Health:
 
     def __init__(
         self,
-        served: Served,
+        served: Deployment,
         *,
-        on_ejected: Callable[[Served, float], None] = _nobody,
+        on_ejected: Callable[[Deployment, float], None] = _nobody,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Makes one that is healthy.
@@ -80,7 +80,7 @@ class Health:
         self.in_flight = 0
         self._silent_s = 0.0
         """When it last answered, or began to be asked."""
-        self.latency = Latency()
+        self.latency = LatencyEstimator()
         self._served = served
         self._on_ejected = on_ejected
         self._uniform = uniform
@@ -101,7 +101,7 @@ class Health:
         self._rests = 0
         """Rests in a row whose length it did not say."""
 
-    def standing(self, now_s: float) -> Standing:
+    def state(self, now_s: float) -> HealthState:
         """Whether it may be asked; a rate limit goes before all else: it is never overridden."""
         if now_s < self._limited_until_s:
             return "limited"
@@ -121,15 +121,15 @@ class Health:
             wait_s = max(wait_s, self._ejected_until_s - now_s)
         if wait_s > 0:
             return wait_s
-        return 0.0 if self.standing(now_s) == "healthy" else SOON_S
+        return 0.0 if self.state(now_s) == "healthy" else SOON_S
 
-    def began(self, now_s: float) -> None:
+    def start_call(self, now_s: float) -> None:
         """Counts a call that goes out."""
         if not self.in_flight:
             self._silent_s = now_s
         self.in_flight += 1
 
-    def ended(
+    def end_call(
         self,
         error: ProviderError | None,
         *,
@@ -167,7 +167,7 @@ class Health:
         if not old:
             self._judge(error, now_s=now_s)
 
-    def cancelled(self) -> None:
+    def cancel_call(self) -> None:
         """Records a call that was given up or never sent. It is neither success nor failure."""
         # It may have been the try. While older calls are in flight nobody knows, and it counts as
         # one of them: the next try then waits for their end, but there are never two.
@@ -184,7 +184,7 @@ class Health:
 
     def _learn_limits(self, error: ProviderError, *, now_s: float) -> None:
         said_s = error.retry_after_s
-        if error.again_now:
+        if error.retry_immediately:
             return  # another key is not limited
         if error.kind in {"rate_limit", "overloaded"} and said_s is not None:
             self._rest(said_s, now_s=now_s)
@@ -204,7 +204,7 @@ class Health:
             if self._ejected:
                 self._ejected = False
                 self._ejections //= 2
-        elif error.again_now or (self._ejected and now_s < self._ejected_until_s):
+        elif error.retry_immediately or (self._ejected and now_s < self._ejected_until_s):
             pass  # another key may do; or it was asked although ejected, and this is no news
         elif error.kind in FOR_THE_OPERATOR:
             # Who makes a name up learns nothing about the deployment if there is no such model.
@@ -230,21 +230,21 @@ class Health:
         self._ejected, self._ejected_s, self._ejected_until_s = True, now_s, now_s + seconds
         self._older = self.in_flight
         self._calls = self._failed = 0.0
-        self.latency = Latency()  # how fast it was says nothing of how fast it will be
+        self.latency = LatencyEstimator()  # how fast it was says nothing of how fast it will be
         self._on_ejected(self._served, seconds)
 
     def _doubled(self, first_s: float, times: int, longest_s: float) -> float:
         return min(first_s * 2 ** (times - 1), longest_s) * self._uniform(1 - JITTER, 1.0)
 
 
-class Healths:
+class HealthRegistry:
     """Of every deployment; one for the process."""
 
     def __init__(
         self,
         *,
         now_s: Callable[[], float],
-        on_ejected: Callable[[Served, float], None] = _nobody,
+        on_ejected: Callable[[Deployment, float], None] = _nobody,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Starts with everybody healthy.
@@ -257,11 +257,11 @@ class Healths:
         self.now_s = now_s
         self._on_ejected = on_ejected
         self._uniform = uniform
-        self._declared: dict[str, Health] = {}
-        self._undeclared: OrderedDict[str, Health] = OrderedDict()
+        self._declared: dict[str, DeploymentHealth] = {}
+        self._undeclared: OrderedDict[str, DeploymentHealth] = OrderedDict()
         """The one asked for last is last."""
 
-    def of(self, served: Served) -> Health:
+    def get(self, served: Deployment) -> DeploymentHealth:
         """The deployment's; healthy if it is not known yet."""
         if served.model.declared:
             health = self._declared.get(served.id)
@@ -276,8 +276,8 @@ class Healths:
             self._undeclared.move_to_end(served.id)
         return health
 
-    def _new(self, served: Served) -> Health:
-        return Health(served, on_ejected=self._on_ejected, uniform=self._uniform)
+    def _new(self, served: Deployment) -> DeploymentHealth:
+        return DeploymentHealth(served, on_ejected=self._on_ejected, uniform=self._uniform)
 
     def _drop(self) -> None:
         if len(self._undeclared) < MAX_UNDECLARED:

@@ -33,7 +33,7 @@ _XX0 = sum(weight * x * x for weight, x, _ in _WEIGHED)
 _XY0 = sum(weight * x * y for weight, x, y in _WEIGHED)
 
 
-class Latency:
+class LatencyEstimator:
     """The estimate for one deployment."""
 
     __slots__ = ("_at_s", "_far", "_n", "_x", "_xx", "_xy", "_y")
@@ -75,7 +75,7 @@ class Latency:
             slope, start = xy / xx, 0.0
         return max(start + slope * tokens, FASTEST_S)
 
-    def is_doubtful(self, now_s: float) -> bool:
+    def is_stale(self, now_s: float) -> bool:
         """Whether one more call would tell much: the last is long ago, or was a surprise."""
         return self._far or now_s - self._at_s >= STALE_S
 

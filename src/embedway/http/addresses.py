@@ -5,21 +5,26 @@ import socket
 from typing import Any
 
 
-class AddressRefused(OSError):
+class PrivateAddressError(OSError):
     """A name leads to an address that no public provider has."""
 
 
 def public_socket(address: tuple[Any, ...]) -> socket.socket:
+    """Open a socket for an address that is public.
+
+    Raises:
+        PrivateAddressError: It is not.
+    """
     family, kind, protocol, _, place = address
-    check_public(place[0])
+    require_public(place[0])
     return socket.socket(family, kind, protocol)
 
 
-def check_public(host: str) -> None:
+def require_public(host: str) -> None:
     """Refuses an address that no public provider has.
 
     Raises:
-        AddressRefused: It is private, link-local (where clouds keep credentials), loopback,
+        PrivateAddressError: It is private, link-local (where clouds keep credentials), loopback,
             multicast or reserved, also if written as an IPv6 address.
     """
     address = ipaddress.ip_address(host.partition("%")[0])
@@ -30,7 +35,7 @@ def check_public(host: str) -> None:
             address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     refused = any(address in each for each in _NEVER if each.version == address.version)
     if not address.is_global or address.is_multicast or refused:
-        raise AddressRefused(
+        raise PrivateAddressError(
             f"{host} is not a public address. If it is yours, declare it as this provider's "
             "base_url."
         )

@@ -16,7 +16,7 @@ class HttpCall(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class HttpReply(msgspec.Struct, frozen=True, kw_only=True):
     """What came back, decompressed."""
 
     status: int
@@ -37,7 +37,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         return HTTPStatus.MULTIPLE_CHOICES <= self.status < HTTPStatus.BAD_REQUEST
 
 
-def joined(base_url: str, path: str) -> str:
+def join_url(base_url: str, path: str) -> str:
     """The address of a call: `path` after the path of `base_url`, the queries of both behind it."""
     place, _, query = base_url.partition("?")
     url = place.rstrip("/") + path

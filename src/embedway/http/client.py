@@ -18,9 +18,9 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 import embedway
-from embedway.core.provider_error import Billed, Kind, ProviderError
-from embedway.http.addresses import AddressRefused, public_socket
-from embedway.http.call import HttpCall, Reply, joined
+from embedway.core.provider_error import Billable, FailureKind, ProviderError
+from embedway.http.addresses import PrivateAddressError, public_socket
+from embedway.http.call import HttpCall, HttpReply, join_url
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
@@ -44,15 +44,15 @@ MAX_UNASKED = 3
 """The most connections that one call gives up because something came on them unasked."""
 
 
-class UnaskedAnswer(aiohttp.ClientError):
+class UnsolicitedResponse(aiohttp.ClientError):
     """A connection holds an answer to something else: it came before the call was sent."""
 
 
 # Every way a call can fail below HTTP: what it means, and whether the call may have been billed.
 # The first that matches wins.
-FAILURES: tuple[tuple[type[BaseException], Kind, Billed], ...] = (
-    (AddressRefused, "unreachable", "not sent"),
-    (UnaskedAnswer, "unreachable", "not sent"),
+FAILURES: tuple[tuple[type[BaseException], FailureKind, Billable], ...] = (
+    (PrivateAddressError, "unreachable", "not sent"),
+    (UnsolicitedResponse, "unreachable", "not sent"),
     (aiohttp.ConnectionTimeoutError, "unreachable", "no"),
     (aiohttp.ClientConnectorError, "unreachable", "no"),  # DNS, refused, TLS
     (aiohttp.InvalidURL, "unreachable", "not sent"),
@@ -70,7 +70,9 @@ FAILURES: tuple[tuple[type[BaseException], Kind, Billed], ...] = (
 class Transport(Protocol):
     """Sends calls to one provider."""
 
-    async def send(self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int) -> Reply:
+    async def send(
+        self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int
+    ) -> HttpReply:
         """The reply to `call`, whatever its status.
 
         Args:
@@ -88,7 +90,7 @@ class Transport(Protocol):
         ...
 
 
-class Http:
+class HttpClient:
     """Calls one base URL."""
 
     def __init__(self, base_url: str, *, allow_private: bool, max_in_flight: int) -> None:
@@ -107,7 +109,9 @@ class Http:
         self._session: aiohttp.ClientSession | None = None
         self._urls: dict[str, URL] = {}
 
-    async def send(self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int) -> Reply:
+    async def send(
+        self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int
+    ) -> HttpReply:
         """See `Transport.send`."""
         session = self._session or self._open()
         given_up = 0
@@ -121,12 +125,12 @@ class Http:
                     allow_redirects=False,
                 ) as response:
                     body = await _body(response, max_bytes)
-                    return Reply(status=response.status, headers=response.headers, body=body)
+                    return HttpReply(status=response.status, headers=response.headers, body=body)
             except ProviderError:
                 raise
             except Exception as error:
-                given_up += isinstance(error, UnaskedAnswer)
-                if not isinstance(error, UnaskedAnswer) or given_up == MAX_UNASKED:
+                given_up += isinstance(error, UnsolicitedResponse)
+                if not isinstance(error, UnsolicitedResponse) or given_up == MAX_UNASKED:
                     raise _failure(error) from error
 
     async def aclose(self) -> None:
@@ -158,7 +162,7 @@ class Http:
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)
         if url is None:
-            url = URL(joined(self.base_url, path), encoded=True)
+            url = URL(join_url(self.base_url, path), encoded=True)
             if len(self._urls) < MAX_PATHS:
                 self._urls[path] = url
         return url
@@ -174,16 +178,16 @@ class _Request(aiohttp.ClientRequest):
         """Sends it.
 
         Raises:
-            UnaskedAnswer: Something came already. The session closes the connection.
+            UnsolicitedResponse: Something came already. The session closes the connection.
         """
         if conn.protocol is None or conn.protocol.should_close:
-            raise UnaskedAnswer
+            raise UnsolicitedResponse
         return await super().send(conn)
 
 
 def _failure(error: Exception) -> ProviderError:
     refused = isinstance(error, aiohttp.ClientConnectorError) and error.os_error
-    cause = refused if isinstance(refused, AddressRefused) else error
+    cause = refused if isinstance(refused, PrivateAddressError) else error
     kind, billed = next(each[1:] for each in FAILURES if isinstance(cause, each[0]))
     return ProviderError(kind, billed=billed)
 

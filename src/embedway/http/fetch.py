@@ -11,13 +11,13 @@ from yarl import URL
 
 from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall
-from embedway.http.client import Http
+from embedway.http.client import HttpClient
 
 MAX_BYTES = 256 * 1024
 TIMEOUT_S = 5.0
 
 
-async def fetch(
+async def fetch_document(
     url: str,
     *,
     private_hosts: Collection[str] = (),
@@ -40,7 +40,7 @@ async def fetch(
         origin, path = str(target.origin()), target.raw_path_qs
     except ValueError:
         raise OSError(f"{url!r} is no address") from None
-    server = Http(origin, allow_private=target.host in private_hosts, max_in_flight=1)
+    server = HttpClient(origin, allow_private=target.host in private_hosts, max_in_flight=1)
     try:
         async with asyncio.timeout(timeout_s):
             call = HttpCall(path=path, method="GET")

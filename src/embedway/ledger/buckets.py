@@ -25,19 +25,19 @@ GRID_MS: dict[Source, int] = {"days": DAY_MS, "hours": HOUR_MS, "lines": 1}
 _CLOCK_MS: dict[Width, int] = {"1m": MINUTE_MS, "1h": HOUR_MS}
 
 
-class Span(msgspec.Struct, frozen=True):
+class TimeSpan(msgspec.Struct, frozen=True):
     """From `start_ms` up to but without `end_ms`, in milliseconds since 1970-01-01 UTC."""
 
     start_ms: int
     end_ms: int
 
-    def within(self, other: "Span") -> "Span":
+    def within(self, other: "TimeSpan") -> "TimeSpan":
         """The part of it that lies in `other`; one without length if there is none."""
         start_ms = max(self.start_ms, other.start_ms)
-        return Span(start_ms, max(start_ms, min(self.end_ms, other.end_ms)))
+        return TimeSpan(start_ms, max(start_ms, min(self.end_ms, other.end_ms)))
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class BucketRun(msgspec.Struct, frozen=True, kw_only=True):
     """What one query reads: one or more parts of buckets, equally long and without gaps."""
 
     source: Source
@@ -45,16 +45,16 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """That of the first part; the next part is the next bucket's."""
     part_ms: int
     """How long each part is."""
-    span: Span
+    span: TimeSpan
 
 
 @cache
-def zones() -> frozenset[str]:
+def time_zones() -> frozenset[str]:
     """The names of all time zones."""
     return frozenset(available_timezones())
 
 
-def buckets(span: Span, width: Width | None, zone: ZoneInfo) -> Iterator[Span]:
+def split_span(span: TimeSpan, width: Width | None, zone: ZoneInfo) -> Iterator[TimeSpan]:
     """`span` cut at every minute, hour, midnight or first of a month that clocks in `zone` show.
 
     The first and the last may be shorter, for they are clipped to `span`. Without `width` there is
@@ -63,35 +63,35 @@ def buckets(span: Span, width: Width | None, zone: ZoneInfo) -> Iterator[Span]:
     start_ms = span.start_ms
     while start_ms < span.end_ms:
         end_ms = span.end_ms if width is None else _edge(start_ms, width, zone)
-        bucket = Span(start_ms, min(end_ms, span.end_ms))
+        bucket = TimeSpan(start_ms, min(end_ms, span.end_ms))
         yield bucket
         start_ms = bucket.end_ms
 
 
-def runs(parts: Iterable[Span], sources: Sequence[Source]) -> list[Run]:
+def plan_reads(parts: Iterable[TimeSpan], sources: Sequence[Source]) -> list[BucketRun]:
     """How to read buckets with as few rows, and then as few queries, as the sources allow.
 
     Args:
         parts: What is to be read of each bucket, in order.
         sources: Which there are, coarsest first; the last one is `lines`.
     """
-    pieces: list[tuple[Source, int, Span]] = [
+    pieces: list[tuple[Source, int, TimeSpan]] = [
         (source, bucket, piece)
         for bucket, part in enumerate(parts)
         for source, piece in _pieces(part, sources)
     ]
     pieces.sort(key=lambda each: (each[0], each[2].start_ms))
-    found: list[Run] = []
+    found: list[BucketRun] = []
     for source, bucket, piece in pieces:
         if found and (longer := _longer(found[-1], source, bucket, piece)):
             found[-1] = longer
         else:
             part_ms = piece.end_ms - piece.start_ms
-            found.append(Run(source=source, bucket=bucket, part_ms=part_ms, span=piece))
+            found.append(BucketRun(source=source, bucket=bucket, part_ms=part_ms, span=piece))
     return found
 
 
-def local(at_ms: int, zone: ZoneInfo) -> datetime:
+def to_local(at_ms: int, zone: ZoneInfo) -> datetime:
     """What calendars and clocks in `zone` show at `at_ms`."""
     return (EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone)
 
@@ -106,7 +106,7 @@ def _edge(at_ms: int, width: Width, zone: ZoneInfo) -> int:
     width_ms = _CLOCK_MS.get(width)
     if width_ms is not None:
         return _clock_edge(at_ms, width_ms, zone)
-    day = local(at_ms, zone).date()
+    day = to_local(at_ms, zone).date()
     while True:
         day = _next_date(day, width)
         edge_ms = epoch_ms(datetime.combine(day, time(), zone))
@@ -127,7 +127,7 @@ def _clock_edge(at_ms: int, width_ms: int, zone: ZoneInfo) -> int:
 
 def _into(at_ms: int, width_ms: int, zone: ZoneInfo) -> int:
     """How much of the hour or minute the clock shows is over, in milliseconds."""
-    offset = local(at_ms, zone).utcoffset() or timedelta()
+    offset = to_local(at_ms, zone).utcoffset() or timedelta()
     return (at_ms + offset // timedelta(milliseconds=1)) % width_ms
 
 
@@ -137,7 +137,7 @@ def _next_date(day: date, width: Width) -> date:
     return (day.replace(day=1) + timedelta(days=31)).replace(day=1)
 
 
-def _pieces(span: Span, sources: Sequence[Source]) -> Iterator[tuple[Source, Span]]:
+def _pieces(span: TimeSpan, sources: Sequence[Source]) -> Iterator[tuple[Source, TimeSpan]]:
     """The rows of the coarsest source that are wholly inside, and the finer ones around them."""
     if span.start_ms >= span.end_ms:
         return
@@ -148,15 +148,15 @@ def _pieces(span: Span, sources: Sequence[Source]) -> Iterator[tuple[Source, Spa
     if first_ms >= last_ms:
         yield from _pieces(span, finer)
         return
-    yield from _pieces(Span(span.start_ms, first_ms), finer)
-    yield source, Span(first_ms, last_ms)
-    yield from _pieces(Span(last_ms, span.end_ms), finer)
+    yield from _pieces(TimeSpan(span.start_ms, first_ms), finer)
+    yield source, TimeSpan(first_ms, last_ms)
+    yield from _pieces(TimeSpan(last_ms, span.end_ms), finer)
 
 
-def _longer(run: Run, source: Source, bucket: int, piece: Span) -> Run | None:
+def _longer(run: BucketRun, source: Source, bucket: int, piece: TimeSpan) -> BucketRun | None:
     """`run` with `piece` as its next part, if it is."""
     parts = (run.span.end_ms - run.span.start_ms) // run.part_ms
     next_one = (run.source, run.bucket + parts, run.span.end_ms, run.part_ms)
     if next_one != (source, bucket, piece.start_ms, piece.end_ms - piece.start_ms):
         return None
-    return msgspec.structs.replace(run, span=Span(run.span.start_ms, piece.end_ms))
+    return msgspec.structs.replace(run, span=TimeSpan(run.span.start_ms, piece.end_ms))

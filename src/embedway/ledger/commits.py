@@ -11,26 +11,26 @@ from typing import Protocol
 import msgspec
 
 from embedway.core.subject import Subject
-from embedway.core.usage import UsageLine
+from embedway.core.usage import UsageRecord
 from embedway.ledger import rollups
-from embedway.ledger.rollups import Key, Rollup, Sums
+from embedway.ledger.rollups import Key, Rollup, RollupSums
 from embedway.storage.tables import SUMS
 
 
-class Charge(msgspec.Struct, frozen=True, gc=False):
+class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
     """What one request leaves in the ledger."""
 
-    lines: Sequence[UsageLine]
+    lines: Sequence[UsageRecord]
     held: Collection[Subject] = ()
-    replaces: Sequence[UsageLine] = ()
+    replaces: Sequence[UsageRecord] = ()
     """Lines of the same request whose commit is in doubt, and that `lines` take the place of."""
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True):
+class CommitGroup(msgspec.Struct, frozen=True, kw_only=True):
     """What is committed at once."""
 
-    lines: Sequence[UsageLine]
-    sums: Sequence[Sequence[tuple[Key, Sums]]]
+    lines: Sequence[UsageRecord]
+    sums: Sequence[Sequence[tuple[Key, RollupSums]]]
     """For each of `ROLLUPS`."""
     held: Sequence[tuple[str, int]]
     """Subjects, and by how much their holds get less; in order."""
@@ -51,18 +51,18 @@ class CommitError(Exception):
         self.in_doubt = in_doubt
 
 
-class Lost(CommitError):
+class ConnectionLost(CommitError):
     """The database is away, or told this transaction to try again."""
 
 
-class Refused(CommitError):
+class CommitRejected(CommitError):
     """The database does not take what is in it."""
 
 
-class Commits(Protocol):
+class LedgerWriter(Protocol):
     """How one kind of database is written to; for one thread."""
 
-    def commit(self, group: Group) -> None:
+    def commit(self, group: CommitGroup) -> None:
         """Commits all of `group` or nothing.
 
         Raises:
@@ -83,44 +83,44 @@ class Commits(Protocol):
         ...
 
 
-def grouped(charges: Sequence[Charge]) -> Group:
+def group_entries(charges: Sequence[LedgerEntry]) -> CommitGroup:
     """The charges as one commit."""
     lines = [line for each in charges for line in each.lines]
     held = Counter[str]()
     for each in charges:
-        if each.held and (cost := rollups.charged(each.lines)):
+        if each.held and (cost := rollups.total_cost(each.lines)):
             for subject in each.held:
                 held[str(subject)] += cost
-    return Group(lines=lines, sums=rollups.added(lines), held=sorted(held.items()))
+    return CommitGroup(lines=lines, sums=rollups.rollup_rows(lines), held=sorted(held.items()))
 
 
-def correction(charge: Charge) -> Group:
+def correction(charge: LedgerEntry) -> CommitGroup:
     """The commit that puts a charge's lines in the place of the committed ones it replaces."""
-    before = grouped([Charge(charge.replaces, charge.held)])
-    return Group(
+    before = group_entries([LedgerEntry(charge.replaces, charge.held)])
+    return CommitGroup(
         lines=charge.lines,
-        sums=rollups.added(charge.lines, removed=charge.replaces),
+        sums=rollups.rollup_rows(charge.lines, removed=charge.replaces),
         held=[(subject, -amount) for subject, amount in before.held],
         removed=charge.lines[0].id,
     )
 
 
-def names(columns: Sequence[str]) -> str:
+def column_names(columns: Sequence[str]) -> str:
     """Columns, as SQL has them."""
     return ", ".join(f'"{each}"' for each in columns)
 
 
-def adding(rollup: Rollup, rows: str) -> str:
+def upsert_sql(rollup: Rollup, rows: str) -> str:
     """The statement that adds `rows` to a roll-up."""
     table = rollup.table.name
     sums = ", ".join(f'"{each}" = {table}."{each}" + excluded."{each}"' for each in SUMS)
     return (
-        f"INSERT INTO {table} ({names([*rollup.by, *SUMS])}) {rows} "
-        f"ON CONFLICT ({names(rollup.by)}) DO UPDATE SET {sums}"
+        f"INSERT INTO {table} ({column_names([*rollup.by, *SUMS])}) {rows} "
+        f"ON CONFLICT ({column_names(rollup.by)}) DO UPDATE SET {sums}"
     )
 
 
-LESSEN = (
+DECREMENT_HOLD = (
     "UPDATE holds SET amount_nano_usd = amount_nano_usd - {0} WHERE subject = {0} AND process = {0}"
 )
 """With the driver's mark for a parameter: by how much, of whom, of which process."""

@@ -10,20 +10,20 @@ from typing import Literal, Protocol
 from sqlalchemy import Engine, delete, insert
 
 from embedway.concurrency.group_worker import GroupWorker
-from embedway.core.errors import Overloaded
+from embedway.core.errors import ServiceOverloaded
 from embedway.core.subject import Subject
-from embedway.core.usage import UsageLine
+from embedway.core.usage import UsageRecord
 from embedway.ledger.commits import (
-    Charge,
     CommitError,
-    Commits,
-    Lost,
-    Refused,
+    CommitRejected,
+    ConnectionLost,
+    LedgerEntry,
+    LedgerWriter,
     correction,
-    grouped,
+    group_entries,
 )
-from embedway.ledger.sqlite_writer import SqliteCommits
-from embedway.storage.availability import Availability
+from embedway.ledger.sqlite_writer import SqliteLedgerWriter
+from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.query_threads import WAIT_S, QueryThreads
 from embedway.storage.tables import installation
 
@@ -44,7 +44,7 @@ RecordOutcome = Literal["committed", "refused", "in_doubt"]
 and never will be; or they may be there, or may yet be. Follow up the last with `Ledger.replace`."""
 
 
-class SqlLedger:
+class Ledger:
     """The usage ledger on a SQL database."""
 
     def __init__(
@@ -54,7 +54,7 @@ class SqlLedger:
         process: str = "",
         retry_s: float = RETRY_S,
         wait_s: float = WAIT_S,
-        availability: Availability | None = None,
+        availability: DatabaseAvailability | None = None,
     ) -> None:
         """Starts the writer.
 
@@ -69,7 +69,7 @@ class SqlLedger:
         self._commits = _commits(engine, process=process)
         self._retry_s = retry_s
         self._wait_s = wait_s
-        self._availability = availability or Availability()
+        self._availability = availability or DatabaseAvailability()
         self._engine = engine
         self._checks = QueryThreads(
             "ledger-check", use="commit", availability=availability, unavailable=UNRECORDED
@@ -81,7 +81,7 @@ class SqlLedger:
         self._timer: asyncio.TimerHandle | None = None
         """Ends the wait for the oldest of these; one for all."""
         # Records that wait while one commit runs make the next group: the busier, the larger.
-        self._writer = GroupWorker[Charge, RecordOutcome](
+        self._writer = GroupWorker[LedgerEntry, RecordOutcome](
             self._work,
             name="ledger",
             group_weight=MAX_GROUP_ROWS,
@@ -90,7 +90,7 @@ class SqlLedger:
         )
 
     def append(
-        self, records: Sequence[UsageLine], *, holders: Collection[Subject] = ()
+        self, records: Sequence[UsageRecord], *, holders: Collection[Subject] = ()
     ) -> asyncio.Future[RecordOutcome]:
         """Hand the records of one request to the writer; the future tells their fate.
 
@@ -103,9 +103,9 @@ class SqlLedger:
                 on.
 
         Raises:
-            Overloaded: Too much waits to be written.
+            ServiceOverloaded: Too much waits to be written.
         """
-        future = self._writer.put(Charge(records, holders))
+        future = self._writer.put(LedgerEntry(records, holders))
         pending = self._pending
         while pending and pending[0][1].done():
             pending.popleft()
@@ -120,9 +120,9 @@ class SqlLedger:
 
     async def replace(
         self,
-        lines: Sequence[UsageLine],
+        lines: Sequence[UsageRecord],
         *,
-        by: Sequence[UsageLine],
+        by: Sequence[UsageRecord],
         held: Collection[Subject] = (),
     ) -> None:
         """Put lines that charge nothing in the place of ones whose commit is in doubt.
@@ -135,9 +135,9 @@ class SqlLedger:
             by: Lines of the same request, with another status.
             held: The holders that were given to `append`.
         """
-        charge = Charge(by, held, replaces=lines)
+        charge = LedgerEntry(by, held, replaces=lines)
         while True:
-            with suppress(Overloaded):
+            with suppress(ServiceOverloaded):
                 if await self._writer.put(charge) == "committed":
                     return
             await asyncio.sleep(self._retry_s)
@@ -149,7 +149,7 @@ class SqlLedger:
         while pending and (pending[0][1].done() or pending[0][0] <= now_s):
             _, future = pending.popleft()
             if not future.done():
-                self._availability.failed("commit", "a commit takes too long")
+                self._availability.record_failure("commit", "a commit takes too long")
                 future.set_result("in_doubt")
         if pending:
             self._timer = loop.call_at(pending[0][0], self._end_wait, loop)
@@ -166,7 +166,7 @@ class SqlLedger:
             StorageUnavailable: It is not.
         """
         await self._checks.run(self._commit_trial)
-        self._availability.worked("commit")
+        self._availability.record_success("commit")
 
     @property
     def alive(self) -> bool:
@@ -195,7 +195,7 @@ class SqlLedger:
             connection.execute(remove)
 
     def _work(
-        self, charges: list[Charge]
+        self, charges: list[LedgerEntry]
     ) -> Iterator[tuple[Sequence[int], Sequence[RecordOutcome]]]:
         new = [at for at, charge in enumerate(charges) if not charge.replaces]
         if new:
@@ -204,32 +204,32 @@ class SqlLedger:
         for at, charge in enumerate(charges):
             if charge.replaces:
                 # While the database is away, the first to find out spares the others the wait.
-                if not isinstance(failure, Lost):
+                if not isinstance(failure, ConnectionLost):
                     failure = self._replaced(charge)
                 yield [at], [_outcome(failure)]
 
-    def _committed(self, charges: list[Charge]) -> list[CommitError | None]:
+    def _committed(self, charges: list[LedgerEntry]) -> list[CommitError | None]:
         """Commits `charges`; says of each why it is not."""
-        group = grouped(charges)
+        group = group_entries(charges)
 
         def commit(*, in_doubt: bool) -> None:
             if in_doubt and self._commits.status(group.lines[0].id) is not None:
                 return
             try:
                 self._commits.commit(group)
-            except Refused:
+            except CommitRejected:
                 # A first try that was still under way is why the second is refused.
                 if not in_doubt or self._commits.status(group.lines[0].id) is None:
                     raise
 
         failure = self._attempt(commit)
-        if isinstance(failure, Refused) and len(charges) > 1:
+        if isinstance(failure, CommitRejected) and len(charges) > 1:
             # Only those are to fail that are at fault.
             half = len(charges) // 2
             return self._committed(charges[:half]) + self._committed(charges[half:])
         return [failure] * len(charges)
 
-    def _replaced(self, charge: Charge) -> CommitError | None:
+    def _replaced(self, charge: LedgerEntry) -> CommitError | None:
         """Puts lines in the place of others, whether or not those are committed."""
         new = charge.lines[0]
 
@@ -238,7 +238,7 @@ class SqlLedger:
             match self._commits.status(new.id):
                 case None:
                     # If the other lines are still on their way, they are now refused.
-                    self._commits.commit(grouped([Charge(charge.lines)]))
+                    self._commits.commit(group_entries([LedgerEntry(charge.lines)]))
                 case new.status:
                     pass
                 case _:
@@ -246,7 +246,7 @@ class SqlLedger:
 
         failure = self._attempt(replace)
         # Refused where the other lines arrived in between; now they are there.
-        return self._attempt(replace) if isinstance(failure, Refused) else failure
+        return self._attempt(replace) if isinstance(failure, CommitRejected) else failure
 
     def _attempt(self, write: "Write") -> CommitError | None:
         """Writes once, however often the database goes away meanwhile; says why it did not."""
@@ -254,7 +254,7 @@ class SqlLedger:
         while True:
             try:
                 write(in_doubt=in_doubt)
-            except Lost as error:
+            except ConnectionLost as error:
                 now_s = time.monotonic()
                 # Who comes while it is away does not wait for it anew, one after another; but who
                 # may have been committed gets the whole time to find out.
@@ -263,20 +263,20 @@ class SqlLedger:
                 self._away = away
                 in_doubt = in_doubt or error.in_doubt
                 if now_s - away >= self._retry_s:
-                    self._availability.failed("commit", str(error))
+                    self._availability.record_failure("commit", str(error))
                     error.in_doubt = in_doubt
                     return error
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s + FIRST_PAUSE_S, LONGEST_PAUSE_S)
             except CommitError as error:
                 self._away = None
-                if not isinstance(error, Refused):
-                    self._availability.failed("commit", str(error))
+                if not isinstance(error, CommitRejected):
+                    self._availability.record_failure("commit", str(error))
                     error.in_doubt = in_doubt
                 return error
             else:
                 self._away = None
-                self._availability.worked("commit")
+                self._availability.record_success("commit")
                 return None
 
 
@@ -294,10 +294,10 @@ class Write(Protocol):
         ...
 
 
-def _commits(engine: Engine, *, process: str) -> Commits:
+def _commits(engine: Engine, *, process: str) -> LedgerWriter:
     if engine.dialect.name == "sqlite":
-        return SqliteCommits(engine, process=process)
+        return SqliteLedgerWriter(engine, process=process)
     # Its driver is slow to import.
-    from embedway.ledger.postgres_writer import PostgresCommits  # noqa: PLC0415
+    from embedway.ledger.postgres_writer import PostgresLedgerWriter  # noqa: PLC0415
 
-    return PostgresCommits(engine, process=process)
+    return PostgresLedgerWriter(engine, process=process)

@@ -14,22 +14,22 @@ from sqlalchemy import Engine, PoolProxiedConnection, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.core.usage import UsageLine
+from embedway.core.usage import UsageRecord
 from embedway.ledger.commits import (
+    DECREMENT_HOLD,
     DELETE,
-    LESSEN,
     STATUS,
     CommitError,
-    Group,
-    Lost,
-    Refused,
-    adding,
-    names,
+    CommitGroup,
+    CommitRejected,
+    ConnectionLost,
+    column_names,
+    upsert_sql,
 )
 from embedway.ledger.rollups import ROLLUPS
 from embedway.storage.tables import SUMS, usage
 
-_FIELDS = UsageLine.__struct_fields__
+_FIELDS = UsageRecord.__struct_fields__
 _TYPES = postgresql.dialect()  # pyright: ignore[reportNoUntypedCall]  # SQLAlchemy's own
 
 
@@ -39,17 +39,19 @@ def _rows(table: Table, columns: Sequence[str]) -> str:
 
 
 _END_USER = """coalesce(nullif("on_behalf_of", ''), nullif("user", ''), '')"""
-"""As `UsageLine.end_user`."""
+"""As `UsageRecord.end_user`."""
 _INSERT = (
-    f'INSERT INTO "usage" ({names(_FIELDS)}, "end_user") '  # names of ours
-    f"SELECT {names(_FIELDS)}, {_END_USER} {_rows(usage, _FIELDS)}"
+    f'INSERT INTO "usage" ({column_names(_FIELDS)}, "end_user") '  # names of ours
+    f"SELECT {column_names(_FIELDS)}, {_END_USER} {_rows(usage, _FIELDS)}"
 ).encode()
 _COLUMNS = [[*each.by, *SUMS] for each in ROLLUPS]
 _ADD = [
-    adding(each, f"SELECT {names(columns)} {_rows(each.table, columns)}").encode()  # likewise
+    upsert_sql(
+        each, f"SELECT {column_names(columns)} {_rows(each.table, columns)}"
+    ).encode()  # likewise
     for each, columns in zip(ROLLUPS, _COLUMNS, strict=True)
 ]
-_LESSEN = LESSEN.format("%s").encode()
+_LESSEN = DECREMENT_HOLD.format("%s").encode()
 _DELETE = DELETE.format("%s").encode()
 _STATUS = STATUS.format("%s").encode()
 
@@ -60,8 +62,8 @@ _UNFIT = ("22", "23", "54")
 """Codes of values that are refused, and of ones too large for an index."""
 
 
-class PostgresCommits:
-    """See `embedway.ledger.commits.Commits`."""
+class PostgresLedgerWriter:
+    """See `embedway.ledger.commits.LedgerWriter`."""
 
     def __init__(self, engine: Engine, *, process: str) -> None:
         """Takes the database, and whose holds are made less."""
@@ -70,8 +72,8 @@ class PostgresCommits:
         # Kept, for the pool would ask at each commit whether it still works.
         self._pooled: PoolProxiedConnection | None = None
 
-    def commit(self, group: Group) -> None:
-        """See `embedway.ledger.commits.Commits.commit`."""
+    def commit(self, group: CommitGroup) -> None:
+        """See `embedway.ledger.commits.LedgerWriter.commit`."""
         with self._session() as session:
             lines = msgspec.json.encode(group.lines).decode()
             with session.pipeline():
@@ -86,14 +88,14 @@ class PostgresCommits:
                 session.commit()
 
     def status(self, id: str) -> int | None:
-        """See `embedway.ledger.commits.Commits.status`."""
+        """See `embedway.ledger.commits.LedgerWriter.status`."""
         with self._session() as session:
             found = session.execute(_STATUS, (id,)).fetchone()
             session.rollback()
             return found and found[0]
 
     def close(self) -> None:
-        """See `embedway.ledger.commits.Commits.close`."""
+        """See `embedway.ledger.commits.LedgerWriter.close`."""
         if self._pooled is not None:
             self._pooled.close()
             self._pooled = None
@@ -124,14 +126,14 @@ class PostgresCommits:
 def _failure(error: Exception, *, in_doubt: bool) -> CommitError:
     cause = getattr(error, "orig", None) or error
     if not isinstance(cause, psycopg.Error):
-        kind = CommitError if isinstance(error, SQLAlchemyError) else Refused
+        kind = CommitError if isinstance(error, SQLAlchemyError) else CommitRejected
         return kind(f"{type(cause).__name__}: {cause}")
     # Its details would tell the row.
     told = f"{type(cause).__name__}: {cause.diag.message_primary or cause}"
     code = cause.sqlstate
     if code is None:
         gone = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
-        return Lost(told, in_doubt=in_doubt) if gone else Refused(told)
+        return ConnectionLost(told, in_doubt=in_doubt) if gone else CommitRejected(told)
     if code.startswith(_AGAIN):
-        return Lost(told, in_doubt=in_doubt)
-    return Refused(told) if code.startswith(_UNFIT) else CommitError(told)
+        return ConnectionLost(told, in_doubt=in_doubt)
+    return CommitRejected(told) if code.startswith(_UNFIT) else CommitError(told)

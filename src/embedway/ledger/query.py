@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from embedway.core.money import NanoUsd
-from embedway.ledger.buckets import Source, Span, Width
+from embedway.ledger.buckets import Source, TimeSpan, Width
 
 UTC = ZoneInfo("UTC")
 OF_REFUSALS = frozenset(("project_id", "key_id", "reason"))
@@ -23,19 +23,19 @@ _ROLLED_UP: tuple[Source, ...] = ("days", "hours", "lines")
 _LINES: tuple[Source, ...] = ("lines",)
 
 
-class Filter(msgspec.Struct, frozen=True):
+class UsageFilter(msgspec.Struct, frozen=True):
     """Only usage where `of` is one of `values`; an empty value stands for none."""
 
     of: Dimension
     values: tuple[str, ...]
 
 
-class Query(msgspec.Struct, frozen=True, kw_only=True):
+class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What to sum, but for the time."""
 
     by: tuple[Dimension, ...] = ()
     """What each group has in common, beside the bucket."""
-    where: tuple[Filter, ...] = ()
+    where: tuple[UsageFilter, ...] = ()
     width: Width | None = None
     """Of the buckets; None for one bucket."""
     zone: ZoneInfo = UTC
@@ -53,7 +53,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         return _LINES if lines or _OF_LINES_ONLY in self.dimensions else _ROLLED_UP
 
 
-class Figures(msgspec.Struct, frozen=True):
+class UsageTotals(msgspec.Struct, frozen=True):
     """Sums over ledger lines; `embedway.core.usage` says what each is of a line."""
 
     requests: int
@@ -74,31 +74,31 @@ class Figures(msgspec.Struct, frozen=True):
     failed_calls: int
 
 
-class Usage(msgspec.Struct, frozen=True):
+class UsageGroup(msgspec.Struct, frozen=True):
     """What one group used in one bucket."""
 
-    bucket: Span
+    bucket: TimeSpan
     group: tuple[str | None, ...]
-    """Its value of each of `Query.by`; None where there is none."""
-    figures: Figures
+    """Its value of each of `UsageQuery.by`; None where there is none."""
+    figures: UsageTotals
 
 
-class Refused(msgspec.Struct, frozen=True):
+class RefusalGroup(msgspec.Struct, frozen=True):
     """How many requests of one group were refused in one bucket."""
 
-    bucket: Span
+    bucket: TimeSpan
     group: tuple[str | None, ...]
     """As in `Usage`."""
     requests: int
 
 
-class Names(msgspec.Struct, frozen=True, kw_only=True):
+class EntityNames(msgspec.Struct, frozen=True, kw_only=True):
     """The names of projects and keys, by their ids."""
 
     projects: Mapping[str, str]
     keys: Mapping[str, str]
 
-    def named(self, group: Mapping[Dimension, str | None]) -> dict[Dimension, str | None]:
+    def label(self, group: Mapping[Dimension, str | None]) -> dict[Dimension, str | None]:
         """The names of the project and the key in `group`; None for what has none."""
         by = {"project_id": self.projects, "key_id": self.keys}
         return {of: by[of].get(id or "") for of, id in group.items() if of in by}

@@ -24,12 +24,12 @@ from sqlalchemy import (
 
 from embedway.ledger.reports import kept_from_ms
 from embedway.ledger.retention import LOCK
-from embedway.ledger.rollups import DAY_MS, ROLLUPS, Rollup, integer_sum, summed
+from embedway.ledger.rollups import DAY_MS, ROLLUPS, Rollup, integer_sum, rollup_query
 from embedway.storage import database
 from embedway.storage.tables import SUMS, usage
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class RollupDifference(msgspec.Struct, frozen=True, kw_only=True):
     """A sum that is not what its lines say."""
 
     table: str
@@ -42,7 +42,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """What the lines say; 0 without any."""
 
 
-def days(engine: Engine) -> Iterator[int]:
+def recorded_days(engine: Engine) -> Iterator[int]:
     """When each day begins that anything is kept of and whose lines are all there, oldest first."""
     with engine.connect() as connection:
         first_ms = -(-kept_from_ms(connection) // DAY_MS) * DAY_MS
@@ -51,10 +51,10 @@ def days(engine: Engine) -> Iterator[int]:
         first_ms = day + DAY_MS
 
 
-def differences(engine: Engine, day_ms: int) -> list[Difference]:
+def find_differences(engine: Engine, day_ms: int) -> list[RollupDifference]:
     """The sums of that day that differ from its lines."""
     with engine.connect() as connection:
-        database.unbounded(connection)
+        database.lift_time_limits(connection)
         # Each is one statement, and so sees lines and sums of the same commits.
         return [
             difference
@@ -66,22 +66,22 @@ def differences(engine: Engine, day_ms: int) -> list[Difference]:
 
 def repair(engine: Engine, day_ms: int) -> None:
     """Makes the sums of that day anew from its lines; nothing is recorded meanwhile."""
-    with database.writing(engine, lock=LOCK) as connection:
-        database.unbounded(connection)
+    with database.locked_transaction(engine, lock=LOCK) as connection:
+        database.lift_time_limits(connection)
         if kept_from_ms(connection) > day_ms:
             return  # pruned since
         if connection.dialect.name != "sqlite":
             # Waits for commits under way, and lets no other begin; reading goes on.
             connection.execute(text('LOCK TABLE "usage" IN SHARE ROW EXCLUSIVE MODE'))
         for rollup in ROLLUPS:
-            make(connection, rollup, day_ms, day_ms + DAY_MS)
+            rebuild(connection, rollup, day_ms, day_ms + DAY_MS)
 
 
-def make(connection: Connection, rollup: Rollup, start_ms: int, end_ms: int) -> None:
+def rebuild(connection: Connection, rollup: Rollup, start_ms: int, end_ms: int) -> None:
     """Makes the sums from `start_ms` up to but without `end_ms`, where days begin, from lines."""
     at_ms = rollup.table.c.at_ms
     connection.execute(delete(rollup.table).where(at_ms >= start_ms, at_ms < end_ms))
-    of_lines = summed(rollup).where(usage.c.at_ms >= start_ms, usage.c.at_ms < end_ms)
+    of_lines = rollup_query(rollup).where(usage.c.at_ms >= start_ms, usage.c.at_ms < end_ms)
     connection.execute(insert(rollup.table).from_select([*rollup.by, *SUMS], of_lines))
 
 
@@ -101,7 +101,7 @@ def _compared(rollup: Rollup, day_ms: int) -> Select[Any]:
     """Rows of the primary key, what is kept and what the lines say, where these differ."""
     end_ms = day_ms + DAY_MS
     kept = select(rollup.table).where(rollup.table.c.at_ms >= day_ms, rollup.table.c.at_ms < end_ms)
-    lines = summed(rollup).where(usage.c.at_ms >= day_ms, usage.c.at_ms < end_ms)
+    lines = rollup_query(rollup).where(usage.c.at_ms >= day_ms, usage.c.at_ms < end_ms)
     sides = [
         select(*(rows.c[name] for name in (*rollup.by, *SUMS)), literal(side).label("side"))
         for side, rows in enumerate((kept.subquery("kept"), lines.subquery("of_lines")))
@@ -116,10 +116,10 @@ def _compared(rollup: Rollup, day_ms: int) -> Select[Any]:
     return select(*keys, *before, *after).group_by(*keys).having(differs).order_by(*keys)
 
 
-def _told(rollup: Rollup, row: Sequence[int | str]) -> Iterator[Difference]:
+def _told(rollup: Rollup, row: Sequence[int | str]) -> Iterator[RollupDifference]:
     width = len(rollup.by)
     of = dict(zip(rollup.by, row[:width], strict=True))
     sums = [int(each) for each in row[width:]]
     for name, kept, lines in zip(SUMS, sums[: len(SUMS)], sums[len(SUMS) :], strict=True):
         if kept != lines:
-            yield Difference(table=rollup.table.name, of=of, sum=name, kept=kept, lines=lines)
+            yield RollupDifference(table=rollup.table.name, of=of, sum=name, kept=kept, lines=lines)

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Engine, text
 
-from embedway.core.refusals import Refusal
-from embedway.storage.availability import Availability
+from embedway.core.refusals import RefusalCount
+from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.query_threads import QueryThreads
 
 # Understood by SQLite and Postgres alike.
@@ -19,10 +19,10 @@ _ADD = text(
 )
 
 
-class SqlRefusals:
+class RefusalStore:
     """The counts of refused requests in the database."""
 
-    def __init__(self, engine: Engine, *, availability: Availability | None = None) -> None:
+    def __init__(self, engine: Engine, *, availability: DatabaseAvailability | None = None) -> None:
         self._engine = engine
         self._threads = QueryThreads(
             "refusals",
@@ -31,7 +31,7 @@ class SqlRefusals:
             unavailable="Refused requests cannot be counted right now.",
         )
 
-    async def add(self, counts: Mapping[Refusal, int]) -> None:
+    async def add(self, counts: Mapping[RefusalCount, int]) -> None:
         """Add to the counts that are stored: all of these, or none.
 
         Raises:

@@ -27,17 +27,25 @@ from sqlalchemy.exc import OperationalError
 
 from embedway.core.errors import InvalidRequest
 from embedway.core.refusals import QUARTER_MS
-from embedway.ledger.buckets import DAY_MS, Run, Source, Span, buckets, local, runs
+from embedway.ledger.buckets import (
+    DAY_MS,
+    BucketRun,
+    Source,
+    TimeSpan,
+    plan_reads,
+    split_span,
+    to_local,
+)
 from embedway.ledger.query import (
     METADATA,
     UTC,
     Dimension,
-    Figures,
-    Filter,
-    Names,
-    Query,
-    Refused,
-    Usage,
+    EntityNames,
+    RefusalGroup,
+    UsageFilter,
+    UsageGroup,
+    UsageQuery,
+    UsageTotals,
 )
 from embedway.ledger.rollups import integer_sum, sums_of
 from embedway.storage import database, tables
@@ -73,7 +81,7 @@ _SQLITE_STEPS = 10_000
 Group = tuple[str | None, ...]
 
 
-class SqlUsage:
+class UsageReports:
     """Usage as it is committed in a SQL database."""
 
     def __init__(self, engine: Engine, *, patience_s: float = PATIENCE_S) -> None:
@@ -82,8 +90,8 @@ class SqlUsage:
         self._patience_s = patience_s
 
     def within(
-        self, query: Query, spans: Sequence[Span], *, most: int | None = None
-    ) -> list[Usage]:
+        self, query: UsageQuery, spans: Sequence[TimeSpan], *, most: int | None = None
+    ) -> list[UsageGroup]:
         """What each group used in each of `spans`, in their order and then in that of the groups.
 
         Where nothing was used there is nothing.
@@ -102,8 +110,8 @@ class SqlUsage:
             return _within(connection, query, spans, most)
 
     def report(
-        self, query: Query, *, since_ms: int | None = None, until_ms: int | None = None
-    ) -> list[Usage]:
+        self, query: UsageQuery, *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> list[UsageGroup]:
         """As `within`, of all buckets of a time; without bounds of all that was ever used.
 
         Raises:
@@ -112,12 +120,12 @@ class SqlUsage:
         """
         with self._reading(bounded=False) as connection:
             span = _asked(_extent(connection), since_ms, until_ms)
-            spans = list(buckets(span, query.width, query.zone))
+            spans = list(split_span(span, query.width, query.zone))
             return _within(connection, query, spans, None)
 
-    def lines(
+    def records(
         self,
-        where: Sequence[Filter] = (),
+        where: Sequence[UsageFilter] = (),
         *,
         since_ms: int | None = None,
         until_ms: int | None = None,
@@ -146,26 +154,26 @@ class SqlUsage:
             for part in rows.partitions():
                 yield [tuple(row) for row in part]
 
-    def names(self, *, projects: Collection[str], keys: Collection[str]) -> Names:
+    def names(self, *, projects: Collection[str], keys: Collection[str]) -> EntityNames:
         """The names of the projects and keys with these ids, as far as there are such.
 
         Raises:
             SQLAlchemyError: The database cannot be read.
         """
         with self._engine.connect() as connection:
-            return Names(
+            return EntityNames(
                 projects=_names(connection, tables.projects, projects),
                 keys=_names(connection, tables.keys, keys),
             )
 
-    def extent(self) -> Span:
+    def extent(self) -> TimeSpan:
         """The UTC days from the first to the last that anything was used on."""
         with self._reading(bounded=True) as connection:
             return _extent(connection)
 
     def refused_within(
-        self, query: Query, spans: Sequence[Span], *, most: int | None = None
-    ) -> list[Refused]:
+        self, query: UsageQuery, spans: Sequence[TimeSpan], *, most: int | None = None
+    ) -> list[RefusalGroup]:
         """Count the refused requests of each group in each of `spans`, ordered as by `within`.
 
         They are counted by quarter hour, which counts in the span that it begins in.
@@ -183,8 +191,8 @@ class SqlUsage:
             return _refused_within(connection, query, spans, most)
 
     def refused(
-        self, query: Query, *, since_ms: int | None = None, until_ms: int | None = None
-    ) -> list[Refused]:
+        self, query: UsageQuery, *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> list[RefusalGroup]:
         """Like `refused_within`, for all buckets of a time; without bounds for all that is counted.
 
         Raises:
@@ -192,7 +200,7 @@ class SqlUsage:
         """
         with self._reading(bounded=False) as connection:
             span = _asked(_refusals_extent(connection), since_ms, until_ms)
-            spans = list(buckets(span, query.width, query.zone))
+            spans = list(split_span(span, query.width, query.zone))
             return _refused_within(connection, query, spans, None)
 
     @contextmanager
@@ -204,7 +212,7 @@ class SqlUsage:
             else:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             if not bounded:
-                database.unbounded(connection)
+                database.lift_time_limits(connection)
                 yield connection
                 return
             with _bounded(connection, self._patience_s):
@@ -248,33 +256,38 @@ def kept_from_ms(connection: Connection) -> int:
 
 
 def _within(
-    connection: Connection, query: Query, spans: Sequence[Span], most: int | None
-) -> list[Usage]:
+    connection: Connection, query: UsageQuery, spans: Sequence[TimeSpan], most: int | None
+) -> list[UsageGroup]:
     extent = _extent(connection)
-    to_do = runs((each.within(extent) for each in spans), query.sources)
+    to_do = plan_reads((each.within(extent) for each in spans), query.sources)
     if lines := [each.span.start_ms for each in to_do if each.source == "lines"]:
         _refuse_pruned(connection, min(lines))
     sources = _USER_TABLES if "end_user" in query.dimensions else _TABLES
     parts = [(sources[run.source], run) for run in to_do]
     return [
-        Usage(spans[bucket], group, Figures(*sums))
+        UsageGroup(spans[bucket], group, UsageTotals(*sums))
         for bucket, group, sums in _summed(connection, query, parts, most)
     ]
 
 
 def _refused_within(
-    connection: Connection, query: Query, spans: Sequence[Span], most: int | None
-) -> list[Refused]:
+    connection: Connection, query: UsageQuery, spans: Sequence[TimeSpan], most: int | None
+) -> list[RefusalGroup]:
     extent = _refusals_extent(connection)
-    parts = [(refusals, run) for run in runs((each.within(extent) for each in spans), ("lines",))]
+    parts = [
+        (refusals, run) for run in plan_reads((each.within(extent) for each in spans), ("lines",))
+    ]
     return [
-        Refused(spans[bucket], group, *sums)
+        RefusalGroup(spans[bucket], group, *sums)
         for bucket, group, sums in _summed(connection, query, parts, most)
     ]
 
 
 def _summed(
-    connection: Connection, query: Query, parts: Sequence[tuple[Table, Run]], most: int | None
+    connection: Connection,
+    query: UsageQuery,
+    parts: Sequence[tuple[Table, BucketRun]],
+    most: int | None,
 ) -> list[tuple[int, Group, tuple[int, ...]]]:
     """The sums of each bucket and group, in order, from the rows of `parts`."""
     found: dict[tuple[int, Group], tuple[int, ...]] = {}
@@ -299,7 +312,7 @@ def _order(key: tuple[int, Group]) -> tuple[int, list[tuple[bool, str | None]]]:
 
 
 def _select(
-    connection: Connection, query: Query, table: Table, run: Run, most: int | None
+    connection: Connection, query: UsageQuery, table: Table, run: BucketRun, most: int | None
 ) -> Select[Any]:
     at_ms = table.c.at_ms
     groups = [
@@ -329,7 +342,7 @@ def _value(connection: Connection, table: Table, of: Dimension) -> ColumnElement
     return table.c.metadata.op("->>", return_type=Text())(key)
 
 
-def _is_one(connection: Connection, table: Table, filter: Filter) -> ColumnElement[bool]:
+def _is_one(connection: Connection, table: Table, filter: UsageFilter) -> ColumnElement[bool]:
     if filter.of.startswith(METADATA):
         value = _value(connection, table, filter.of)
         chosen = value.in_([each for each in filter.values if each])
@@ -339,22 +352,22 @@ def _is_one(connection: Connection, table: Table, filter: Filter) -> ColumnEleme
     return chosen | (column == null()) if "" in filter.values else chosen
 
 
-def _extent(connection: Connection) -> Span:
+def _extent(connection: Connection) -> TimeSpan:
     return _extent_of(connection, usage_days, DAY_MS)
 
 
-def _refusals_extent(connection: Connection) -> Span:
+def _refusals_extent(connection: Connection) -> TimeSpan:
     return _extent_of(connection, refusals, QUARTER_MS)
 
 
-def _extent_of(connection: Connection, table: Table, width_ms: int) -> Span:
+def _extent_of(connection: Connection, table: Table, width_ms: int) -> TimeSpan:
     first, last = (select(each(table.c.at_ms)).scalar_subquery() for each in (func.min, func.max))
     start_ms, last_ms = connection.execute(select(first, last)).one()
-    return Span(0, 0) if start_ms is None else Span(start_ms, last_ms + width_ms)
+    return TimeSpan(0, 0) if start_ms is None else TimeSpan(start_ms, last_ms + width_ms)
 
 
-def _asked(extent: Span, since_ms: int | None, until_ms: int | None) -> Span:
-    return Span(
+def _asked(extent: TimeSpan, since_ms: int | None, until_ms: int | None) -> TimeSpan:
+    return TimeSpan(
         extent.start_ms if since_ms is None else since_ms,
         extent.end_ms if until_ms is None else until_ms,
     ).within(extent)
@@ -375,7 +388,7 @@ def _refuse_pruned(connection: Connection, from_ms: int) -> None:
     kept_ms = kept_from_ms(connection)
     if from_ms >= kept_ms:
         return
-    needed, since = (local(each, UTC).isoformat() for each in (from_ms, kept_ms))
+    needed, since = (to_local(each, UTC).isoformat() for each in (from_ms, kept_ms))
     raise InvalidRequest(
         f"This needs ledger lines from {needed} on, and lines are kept since {since}: older ones "
         "were pruned. Begin then or later. Sums of older usage are there for hours and days: ask "

@@ -19,10 +19,10 @@ LOCK = "ledger lines"
 MOST_REST_S = 1.0
 
 
-def older(engine: Engine, before_ms: int) -> int:
+def count_older(engine: Engine, before_ms: int) -> int:
     """How many lines there are of before that time."""
     with engine.connect() as connection:
-        database.unbounded(connection)
+        database.lift_time_limits(connection)
         query = select(func.count()).select_from(usage).where(usage.c.at_ms < before_ms)
         return connection.scalar(query) or 0
 
@@ -61,7 +61,7 @@ def prune(engine: Engine, before_ms: int) -> Iterator[int]:
 
 
 def _note(engine: Engine, before_ms: int) -> None:
-    with database.writing(engine, lock=LOCK) as connection:
+    with database.locked_transaction(engine, lock=LOCK) as connection:
         before = connection.scalar(
             select(installation.c.value).where(installation.c.name == LINES_FROM)
         )

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import BigInteger, ColumnElement, Select, Table, case, cast, func, select
 
-from embedway.core.usage import ANSWERED, UsageLine
+from embedway.core.usage import ANSWERED, UsageRecord
 from embedway.storage.tables import (
     SUMS,
     usage,
@@ -26,7 +26,7 @@ DAY_MS = 24 * HOUR_MS
 
 Key = tuple[int | str, ...]
 """The primary key of a row: when its time begins, and what it is of."""
-Sums = tuple[int, ...]
+RollupSums = tuple[int, ...]
 """In the order of `SUMS`."""
 
 
@@ -53,9 +53,9 @@ ROLLUPS = (
 _of = attrgetter("project_id", "key_id", "model", "provider")
 
 
-def added(
-    lines: Iterable[UsageLine], *, removed: Iterable[UsageLine] = ()
-) -> list[list[tuple[Key, Sums]]]:
+def rollup_rows(
+    lines: Iterable[UsageRecord], *, removed: Iterable[UsageRecord] = ()
+) -> list[list[tuple[Key, RollupSums]]]:
     """What `lines` add to each of `ROLLUPS`, in the order of their primary keys.
 
     That two processes add to the same rows in the same order is why neither waits for the other
@@ -65,7 +65,7 @@ def added(
         lines: New lines.
         removed: Lines that were summed before and are deleted in the same commit.
     """
-    hours: dict[Key, Sums] = {}
+    hours: dict[Key, RollupSums] = {}
     for line in lines:
         _add(hours, _hour(line), _sums(line, _choose))
     for line in removed:
@@ -73,12 +73,12 @@ def added(
     return [sorted(_merged(hours, each).items()) for each in ROLLUPS]
 
 
-def charged(lines: Iterable[UsageLine]) -> int:
+def total_cost(lines: Iterable[UsageRecord]) -> int:
     """What `lines` charge, in nano-dollars."""
     return sum(line.cost_nano_usd for line in lines if line.status == ANSWERED)
 
 
-def summed(rollup: Rollup) -> Select[Any]:
+def rollup_query(rollup: Rollup) -> Select[Any]:
     """What the rows of `rollup` should be, from the lines; to be bounded by `usage.c.at_ms`."""
     begins = (usage.c.at_ms - usage.c.at_ms % rollup.width_ms).label("at_ms")
     groups = [begins, *(usage.c[name] for name in rollup.by[1:])]
@@ -96,20 +96,20 @@ def integer_sum(value: ColumnElement[int]) -> ColumnElement[int]:
     return cast(func.sum(value), BigInteger)
 
 
-def _merged(hours: dict[Key, Sums], rollup: Rollup) -> dict[Key, Sums]:
-    merged: dict[Key, Sums] = {}
+def _merged(hours: dict[Key, RollupSums], rollup: Rollup) -> dict[Key, RollupSums]:
+    merged: dict[Key, RollupSums] = {}
     for (hour, *of, end_user), sums in hours.items():
         begins = int(hour) - int(hour) % rollup.width_ms
         _add(merged, (begins, *of, end_user) if rollup.end_users else (begins, *of), sums)
     return merged
 
 
-def _hour(line: UsageLine) -> Key:
+def _hour(line: UsageRecord) -> Key:
     hour = line.at_ms - line.at_ms % HOUR_MS
     return (hour, *_of(line), line.end_user or "")
 
 
-def _add(into: dict[Key, Sums], key: Key, sums: Sums) -> None:
+def _add(into: dict[Key, RollupSums], key: Key, sums: RollupSums) -> None:
     before = into.get(key)
     into[key] = tuple(map(add, before, sums)) if before else sums
 

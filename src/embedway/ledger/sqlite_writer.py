@@ -14,22 +14,22 @@ import msgspec
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.core.usage import UsageLine
+from embedway.core.usage import UsageRecord
 from embedway.ledger.commits import (
+    DECREMENT_HOLD,
     DELETE,
-    LESSEN,
     STATUS,
     CommitError,
-    Group,
-    Lost,
-    Refused,
-    adding,
-    names,
+    CommitGroup,
+    CommitRejected,
+    ConnectionLost,
+    column_names,
+    upsert_sql,
 )
-from embedway.ledger.rollups import ROLLUPS, Key, Sums
+from embedway.ledger.rollups import ROLLUPS, Key, RollupSums
 from embedway.storage.tables import SUMS
 
-_FIELDS = UsageLine.__struct_fields__
+_FIELDS = UsageRecord.__struct_fields__
 _METADATA = _FIELDS.index("metadata")
 
 
@@ -37,9 +37,9 @@ def _marks(count: int) -> str:
     return f"VALUES ({', '.join('?' * count)})"
 
 
-_INSERT = f'INSERT INTO "usage" ({names([*_FIELDS, "end_user"])}) {_marks(len(_FIELDS) + 1)}'
-_ADD = [adding(each, _marks(len(each.by) + len(SUMS))) for each in ROLLUPS]
-_LESSEN = LESSEN.format("?")
+_INSERT = f'INSERT INTO "usage" ({column_names([*_FIELDS, "end_user"])}) {_marks(len(_FIELDS) + 1)}'
+_ADD = [upsert_sql(each, _marks(len(each.by) + len(SUMS))) for each in ROLLUPS]
+_LESSEN = DECREMENT_HOLD.format("?")
 _DELETE = DELETE.format("?")
 _STATUS = STATUS.format("?")
 
@@ -55,16 +55,16 @@ _REFUSED = (
 )
 
 
-class SqliteCommits:
-    """See `embedway.ledger.commits.Commits`."""
+class SqliteLedgerWriter:
+    """See `embedway.ledger.commits.LedgerWriter`."""
 
     def __init__(self, engine: Engine, *, process: str) -> None:
         """Takes the database, and whose holds are made less."""
         self._engine = engine
         self._process = process
 
-    def commit(self, group: Group) -> None:
-        """See `embedway.ledger.commits.Commits.commit`."""
+    def commit(self, group: CommitGroup) -> None:
+        """See `embedway.ledger.commits.LedgerWriter.commit`."""
         with self._session() as session:
             if group.removed:
                 session.execute(_DELETE, (group.removed,))
@@ -77,13 +77,13 @@ class SqliteCommits:
             session.commit()
 
     def status(self, id: str) -> int | None:
-        """See `embedway.ledger.commits.Commits.status`."""
+        """See `embedway.ledger.commits.LedgerWriter.status`."""
         with self._session() as session:
             found = session.execute(_STATUS, (id,)).fetchone()
             return found and found[0]
 
     def close(self) -> None:
-        """See `embedway.ledger.commits.Commits.close`."""
+        """See `embedway.ledger.commits.LedgerWriter.close`."""
 
     @contextmanager
     def _session(self) -> Generator[sqlite3.Connection]:
@@ -94,21 +94,21 @@ class SqliteCommits:
             finally:
                 pooled.close()  # rolls back what is not committed
         except _REFUSED as error:
-            raise Refused(f"{type(error).__name__}: {error}") from None
+            raise CommitRejected(f"{type(error).__name__}: {error}") from None
         except sqlite3.OperationalError as error:
             told = f"{type(error).__name__}: {error}"
             # Somebody else writes for longer than this waits; nothing of it is committed.
             busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
-            raise (Lost(told, in_doubt=False) if busy else CommitError(told)) from None
+            raise (ConnectionLost(told, in_doubt=False) if busy else CommitError(told)) from None
         except (sqlite3.Error, SQLAlchemyError) as error:
             raise CommitError(f"{type(error).__name__}: {error}") from None
 
 
-def _joined(key: Key, sums: Sums) -> tuple[int | str, ...]:
+def _joined(key: Key, sums: RollupSums) -> tuple[int | str, ...]:
     return key + sums
 
 
-def _row(line: UsageLine) -> tuple[Any, ...]:
+def _row(line: UsageRecord) -> tuple[Any, ...]:
     fields = msgspec.structs.astuple(line)
     metadata = msgspec.json.encode(fields[_METADATA]).decode()
     end_user = line.end_user or ""

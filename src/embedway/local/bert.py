@@ -27,7 +27,7 @@ Node = Any
 _MASKED = np.float32(-1e4)
 
 
-class Weights:
+class WeightsFile:
     """A safetensors file of float32 tensors, mapped into memory rather than read.
 
     The arrays it hands out are the file's own pages: they cost no copy, and the kernel may drop
@@ -77,7 +77,7 @@ class Weights:
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
-def build(weights: Weights, *, shape: BertShape) -> ov.Model:
+def build_graph(weights: WeightsFile, *, shape: BertShape) -> ov.Model:
     """The encoder as a graph whose large constants are the mapped file itself.
 
     Inputs: `ids`, int32 [batch, length], and `lengths`, int32 [batch], the ids of each row that
@@ -105,17 +105,17 @@ def build(weights: Weights, *, shape: BertShape) -> ov.Model:
     return ov.Model(results, [ids, lengths], "bert")  # pyright: ignore[reportGeneralTypeIssues]
 
 
-def vocabulary(weights: Weights) -> int:
+def vocabulary(weights: WeightsFile) -> int:
     """How many token ids there are."""
     return weights["embeddings.word_embeddings.weight"].shape[0]
 
 
-def max_tokens(weights: Weights) -> int:
+def max_tokens(weights: WeightsFile) -> int:
     """The longest row there are positions for; what the model was trained for may be less."""
     return weights["embeddings.position_embeddings.weight"].shape[0]
 
 
-def dimensions(weights: Weights) -> int:
+def dimensions(weights: WeightsFile) -> int:
     """The width of the vectors."""
     return weights["embeddings.word_embeddings.weight"].shape[1]
 
@@ -127,7 +127,7 @@ def _mask(length: Node, lengths: Node) -> Node:
     return ops.convert(inside, "f32")
 
 
-def _embeddings(weights: Weights, ids: Node, length: Node, shape: BertShape) -> Node:
+def _embeddings(weights: WeightsFile, ids: Node, length: Node, shape: BertShape) -> Node:
     words = ops.gather(_shared(weights["embeddings.word_embeddings.weight"]), ids, _integer(0))
     # A single text is of type 0 throughout, so that is added to every position here, once.
     positions = (
@@ -144,7 +144,7 @@ def _embeddings(weights: Weights, ids: Node, length: Node, shape: BertShape) -> 
     return _layer_norm(weights, "embeddings.LayerNorm", ops.add(words, first), shape)
 
 
-def _layer(weights: Weights, name: str, states: Node, scores: Node, shape: BertShape) -> Node:
+def _layer(weights: WeightsFile, name: str, states: Node, scores: Node, shape: BertShape) -> Node:
     attended = _linear(
         weights,
         f"{name}.attention.output.dense",
@@ -158,7 +158,9 @@ def _layer(weights: Weights, name: str, states: Node, scores: Node, shape: BertS
     return _layer_norm(weights, f"{name}.output.LayerNorm", ops.add(narrow, states), shape)
 
 
-def _attention(weights: Weights, name: str, states: Node, scores: Node, shape: BertShape) -> Node:
+def _attention(
+    weights: WeightsFile, name: str, states: Node, scores: Node, shape: BertShape
+) -> Node:
     # Spelled out rather than `scaled_dot_product_attention`: OpenVINO fuses this form, its
     # transposes included, into one kernel, and the operation into a slower one (by a tenth at 200
     # tokens, two cores, bf16). Joining the three projections into one bought nothing.
@@ -187,14 +189,14 @@ def _pooled(states: Node, mask: Node) -> Node:
     return ops.normalize_l2(ops.squeeze(total, _integers(1)), _integers(1), 1e-12, "max")
 
 
-def _linear(weights: Weights, name: str, states: Node) -> Node:
+def _linear(weights: WeightsFile, name: str, states: Node) -> Node:
     product = ops.matmul(
         states, _shared(weights[f"{name}.weight"]), transpose_a=False, transpose_b=True
     )
     return ops.add(product, _shared(weights[f"{name}.bias"]))
 
 
-def _layer_norm(weights: Weights, name: str, states: Node, shape: BertShape) -> Node:
+def _layer_norm(weights: WeightsFile, name: str, states: Node, shape: BertShape) -> Node:
     normed = ops.mvn(
         states,
         _integers(-1),

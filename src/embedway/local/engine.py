@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedway.concurrency.group_worker import GroupWorker
-from embedway.core.batch import Abilities, Batch, Limits, Result
+from embedway.core.batch import Batch, BatchLimits, BatchResult, EngineAbilities
 from embedway.core.errors import EmbedwayError
 from embedway.core.provider_error import ProviderError
 from embedway.local.openvino import OpenVinoEncoder
-from embedway.local.tokenizer import Tokenizer
+from embedway.local.tokenizer import ModelTokenizer
 
 # A group is what one turn of the queue works on: long enough to sort into full batches, short
 # enough that a small request behind a large one waits a fraction of a second.
@@ -34,7 +34,7 @@ class LocalEngine:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: ModelTokenizer,
         encoder: OpenVinoEncoder,
         *,
         on_batch: Callable[[int], None] = lambda _: None,
@@ -65,25 +65,25 @@ class LocalEngine:
         )
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> BatchLimits:
         """None: the model's thread cuts its own batches, across requests."""
-        return Limits()
+        return BatchLimits()
 
     @property
-    def abilities(self) -> Abilities:
+    def abilities(self) -> EngineAbilities:
         """It takes the ids that `encode` gives."""
-        return Abilities(token_ids=True)
+        return EngineAbilities(token_ids=True)
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `embedway.tokenizing.tokenizer.Tokenizer.encode`."""
+        """See `embedway.tokenizing.tokenizer.ModelTokenizer.encode`."""
         return await self._tokenising.submit(texts)
 
-    async def embed(self, batch: Batch) -> Result:
+    async def embed(self, batch: Batch) -> BatchResult:
         """See `embedway.sending.engine.Engine.embed`; items are token ids."""
         items = cast("list[list[int]]", batch.items)
         try:
             rows = await self._embedding.submit(items)
-            return Result(vectors=np.stack(rows), tokens=sum(batch.tokens))
+            return BatchResult(vectors=np.stack(rows), tokens=sum(batch.tokens))
         except EmbedwayError:  # a full queue
             raise
         except Exception as error:  # what the model's libraries raise is theirs to say
@@ -113,12 +113,12 @@ class LocalEngine:
         self, items: list[Sequence[int]]
     ) -> Iterator[tuple[Sequence[int], Sequence[NDArray[np.float32]]]]:
         lengths = [len(item) for item in items]
-        for batch in batches(lengths, max_tokens=BATCH_TOKENS, whole=self._encoder.whole):
+        for batch in group_by_length(lengths, max_tokens=BATCH_TOKENS, whole=self._encoder.whole):
             self._on_batch(len(batch))
             yield batch, list(self._encoder.encode([items[position] for position in batch]))
 
 
-def batches(
+def group_by_length(
     lengths: Sequence[int], *, max_tokens: int, whole: Callable[[int], int]
 ) -> Iterator[list[int]]:
     """Positions in `lengths` cut into batches of like length, shortest first.

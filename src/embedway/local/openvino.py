@@ -64,12 +64,12 @@ class OpenVinoEncoder:
             OSError: The weights cannot be read.
             ValueError: They are not a float32 BERT, or the CPU lacks the precision.
         """
-        self._weights = bert.Weights(weights)
+        self._weights = bert.WeightsFile(weights)
         self.dimensions = bert.dimensions(self._weights)
         self.max_tokens = bert.max_tokens(self._weights)
         self._vocabulary = bert.vocabulary(self._weights)
         self.precision = resolve_precision(precision)
-        graph = bert.build(self._weights, shape=shape)
+        graph = bert.build_graph(self._weights, shape=shape)
         threads = threads or _usable_cpus()
         lanes = min(threads, _MAX_LANES)
         self._together = _requests(graph, self.precision, threads=threads, streams=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import tokenizers
 
 
-class Tokenizer:
+class ModelTokenizer:
     """A model's tokenizer. For one thread: make each thread its own.
 
     Large batches are tokenised on several cores, as `tokenizers` does by itself: 100 short texts

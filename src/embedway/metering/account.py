@@ -4,21 +4,21 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from embedway.concurrency.ttl_cache import Lookups
+from embedway.concurrency.ttl_cache import TTLCache
 from embedway.core.budget import Budget
 from embedway.core.errors import Forbidden
 from embedway.core.keys import Caller
 from embedway.core.limit import Limit
 from embedway.core.project import EndUser
 from embedway.core.subject import Subject
-from embedway.organization.directory import SqlDirectory
-from embedway.ratelimits.key import Meter
+from embedway.organization.directory import Directory
+from embedway.ratelimits.key import LimitKey
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """What one request is counted against."""
 
-    meters: tuple[Meter, ...] = ()
+    limit_keys: tuple[LimitKey, ...] = ()
     budgets: tuple[tuple[Subject, tuple[Budget, ...]], ...] = ()
 
     @property
@@ -27,19 +27,19 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(subject for subject, _ in self.budgets)
 
 
-FREE = Account()
+UNMETERED = Account()
 
 
-class Accounts:
+class AccountFinder:
     """Finds the account of each request."""
 
-    def __init__(self, directory: SqlDirectory) -> None:
+    def __init__(self, directory: Directory) -> None:
         """Takes where end users are looked up."""
-        self._end_users = Lookups[tuple[str, str], EndUser | None](
+        self._end_users = TTLCache[tuple[str, str], EndUser | None](
             lambda name: directory.end_user(*name)
         )
 
-    async def of(self, caller: Caller, end_user: str | None) -> Account:
+    async def find(self, caller: Caller, end_user: str | None) -> Account:
         """What a request of `caller` for `end_user` is counted against.
 
         Raises:
@@ -52,10 +52,10 @@ class Accounts:
             if share:
                 shares.append(share)
         if not shares:
-            return FREE
+            return UNMETERED
         return Account(
-            meters=tuple(
-                Meter(subject=subject, limit=limit)
+            limit_keys=tuple(
+                LimitKey(subject=subject, limit=limit)
                 for subject, limits, _ in shares
                 for limit in limits
             ),

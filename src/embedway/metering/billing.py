@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.core.keys import Caller
 from embedway.core.request import EmbedRequest
-from embedway.core.usage import ANSWERED, UsageLine
+from embedway.core.usage import ANSWERED, UsageRecord
 from embedway.sending.attempt import Attempt
 
 
@@ -25,7 +25,7 @@ class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
     started_s: float
     """When the request began, on the clock of `time.perf_counter`."""
 
-    def records(self, attempts: Sequence[Attempt], *, status: int) -> list[UsageLine]:
+    def records(self, attempts: Sequence[Attempt], *, status: int) -> list[UsageRecord]:
         """One record for each deployment that was called; one all the same where none was.
 
         Only with status 200 is anything charged. Costs are at the prices of now.
@@ -44,12 +44,12 @@ class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
 
     def _record(
         self, line: int, attempt: Attempt | None, *, status: int, latency_us: int
-    ) -> UsageLine:
+    ) -> UsageRecord:
         request, caller = self.request, self.caller
         deployment = attempt and attempt.deployment
         answer = attempt if status == ANSWERED else None
         whole = len(request.items) if line == 0 else 0
-        return UsageLine(
+        return UsageRecord(
             id=self.id,
             line=line,
             at_ms=self.received_ms,
@@ -65,7 +65,7 @@ class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
             items=answer.items if answer else whole,
             tokens=answer.tokens if answer else 0,
             estimated=answer is not None and not answer.is_exact,
-            priced=deployment is None or deployment.deployment.price_per_mtok_usd is not None,
+            priced=deployment is None or deployment.spec.price_per_mtok_usd is not None,
             cost_nano_usd=answer.deployment.cost(answer.tokens) if answer else 0,
             upstream_cost_nano_usd=(
                 attempt.deployment.cost(attempt.upstream_tokens) if attempt else 0
@@ -77,6 +77,6 @@ class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _model(deployment: Served, *, is_answer: bool) -> str:
+def _model(deployment: Deployment, *, is_answer: bool) -> str:
     is_known = is_answer or deployment.model.declared
     return deployment.model.id if is_known else deployment.label

@@ -16,7 +16,7 @@ async def count_tokens(attempts: Sequence[Attempt]) -> int:
 
     Raises:
         InvalidRequest: No deployment accepts it.
-        Overloaded: Too much is waiting to be counted.
+        ServiceOverloaded: Too much is waiting to be counted.
     """
     refusal: InvalidRequest | None = None
     for attempt in attempts:
@@ -31,9 +31,9 @@ async def max_cost(attempts: Sequence[Attempt]) -> NanoUsd:
     """The most that a request can be charged, whichever deployments answer which of its items.
 
     Raises:
-        Overloaded: Too much is waiting to be counted.
+        ServiceOverloaded: Too much is waiting to be counted.
     """
-    price = max(each.deployment.deployment.price_per_mtok_usd or Decimal(0) for each in attempts)
+    price = max(each.deployment.spec.price_per_mtok_usd or Decimal(0) for each in attempts)
     if not price:
         return 0
     most_tokens = 0

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
-from embedway.budgets.enforcer import Budgets
+from embedway.budgets.enforcer import BudgetEnforcer
 from embedway.core.keys import Caller
 from embedway.core.limit import MAX_AMOUNT
 from embedway.core.money import NanoUsd
 from embedway.core.request import EmbedRequest
-from embedway.metering.account import Account, Accounts
+from embedway.metering.account import Account, AccountFinder
 from embedway.metering.estimate import count_tokens, max_cost
-from embedway.ratelimits.limiter import Limiter
-from embedway.ratelimits.limiter import Reservation as LimitReservation
-from embedway.ratelimits.status import Standing
+from embedway.ratelimits.limiter import LimitReservation, RateLimiter
+from embedway.ratelimits.status import LimitStatus
 from embedway.sending.attempt import Attempt
 
 MOST_MARKS = 8
@@ -31,8 +30,8 @@ class Reservation:
         self,
         account: Account,
         *,
-        limiter: Limiter,
-        budgets: Budgets,
+        limiter: RateLimiter,
+        budgets: BudgetEnforcer,
         counted: LimitReservation | None,
         cost_nano_usd: NanoUsd,
     ) -> None:
@@ -44,9 +43,9 @@ class Reservation:
         self._is_open = True
 
     @property
-    def limit_statuses(self) -> Sequence[Standing]:
+    def limit_statuses(self) -> Sequence[LimitStatus]:
         """The state of each rate limit after counting this request."""
-        return self._counted.standings if self._counted else ()
+        return self._counted.statuses if self._counted else ()
 
     def settle(self, *, tokens: int, cost_nano_usd: NanoUsd) -> None:
         """Charge what was used and give back the rest; what is charged is in the ledger by now."""
@@ -69,7 +68,9 @@ class Reservation:
 class Meter:
     """Counts requests against the limits and budgets that they are subject to."""
 
-    def __init__(self, *, accounts: Accounts, limiter: Limiter, budgets: Budgets) -> None:
+    def __init__(
+        self, *, accounts: AccountFinder, limiter: RateLimiter, budgets: BudgetEnforcer
+    ) -> None:
         self._accounts = accounts
         self._limiter = limiter
         self._budgets = budgets
@@ -83,13 +84,13 @@ class Meter:
 
         Raises:
             Forbidden: The end user is blocked.
-            RateLimited: A limit has no room for any request.
+            RateLimitExceeded: A limit has no room for any request.
             StorageUnavailable: The limits cannot be looked up.
         """
-        account = await self._accounts.of(caller, caller.on_behalf_of)
-        if account.meters:
+        account = await self._accounts.find(caller, caller.on_behalf_of)
+        if account.limit_keys:
             at_most = MAX_AMOUNT if body_bytes is None else MOST_TOKENS_PER_BYTE * body_bytes
-            self._limiter.check(account.meters, tokens=1, at_most=at_most)
+            self._limiter.check(account.limit_keys, tokens=1, at_most=at_most)
         return account
 
     async def account(self, request: EmbedRequest, caller: Caller, admitted: Account) -> Account:
@@ -103,16 +104,16 @@ class Meter:
 
         Raises:
             Forbidden: The end user is blocked.
-            RateLimited: A limit has no room, as is known before any work is done for it.
+            RateLimitExceeded: A limit has no room, as is known before any work is done for it.
             StorageUnavailable: The limits cannot be looked up.
         """
         account = admitted
         if request.user and not caller.on_behalf_of:
-            account = await self._accounts.of(caller, request.user)
-        if account.meters:
+            account = await self._accounts.find(caller, request.user)
+        if account.limit_keys:
             # Each item has a token at least.
             self._limiter.check(
-                account.meters, tokens=len(request.items), at_most=_at_most(request)
+                account.limit_keys, tokens=len(request.items), at_most=_at_most(request)
             )
         return account
 
@@ -120,10 +121,10 @@ class Meter:
         """Count one request that uses no tokens and no money.
 
         Raises:
-            RateLimited: A limit of requests has no room for it.
+            RateLimitExceeded: A limit of requests has no room for it.
         """
-        if account.meters:
-            await self._limiter.reserve(account.meters, tokens=0)
+        if account.limit_keys:
+            await self._limiter.reserve(account.limit_keys, tokens=0)
 
     async def reserve(
         self, account: Account, attempts: Sequence[Attempt], *, received_ms: int
@@ -139,23 +140,23 @@ class Meter:
             received_ms: When it had been read.
 
         Raises:
-            RateLimited: A limit has no room for it.
-            BudgetSpent: A budget has not so much left.
+            RateLimitExceeded: A limit has no room for it.
+            BudgetExceeded: A budget has not so much left.
             InvalidRequest: No deployment accepts it.
-            Overloaded: Too much is waiting to be counted.
+            ServiceOverloaded: Too much is waiting to be counted.
             StorageUnavailable: What is left of a budget cannot be known.
         """
         owed, cost_nano_usd = account.budgets, 0
-        if any(each.deployment.deployment.price_per_mtok_usd for each in attempts):
+        if any(each.deployment.spec.price_per_mtok_usd for each in attempts):
             self._budgets.check(owed)
         tokens = await count_tokens(attempts)
         if owed:
             cost_nano_usd = await max_cost(attempts)
             await self._budgets.reserve(owed, cost_nano_usd=cost_nano_usd, at_ms=received_ms)
         counted = None
-        if account.meters:
+        if account.limit_keys:
             try:
-                counted = await self._limiter.reserve(account.meters, tokens=tokens)
+                counted = await self._limiter.reserve(account.limit_keys, tokens=tokens)
             except BaseException:
                 self._budgets.settle(owed, reserved_nano_usd=cost_nano_usd, spent_nano_usd=0)
                 raise

@@ -2,10 +2,10 @@
 
 import structlog
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.core.budget import Budget
-from embedway.core.money import NanoUsd, as_usd
-from embedway.core.redaction import hidden
+from embedway.core.money import NanoUsd, format_usd
+from embedway.core.redaction import redact
 from embedway.core.subject import Subject
 from embedway.observe.metrics import Metrics
 from embedway.sending.outcome import Failure, Outcome, Success
@@ -31,21 +31,21 @@ def log_budget_alert(
         "budget alert",
         of=subject.kind,
         # An end user's id is logged, as with each answer, but no key that was sent as one.
-        id=hidden(subject.id),
+        id=redact(subject.id),
         project=subject.project_id,
         percent=percent,
-        spent_usd=as_usd(spent),
+        spent_usd=format_usd(spent),
         budget=str(budget),
     )
 
 
-def log_ejection(metrics: Metrics, served: Served, seconds: float) -> None:
+def log_ejection(metrics: Metrics, served: Deployment, seconds: float) -> None:
     """Count and log that a deployment gets no requests for a while."""
     metrics.ejections.labels(served.label).inc()
     _log.warning("deployment ejected", deployment=served.id, seconds=round(seconds, 1))
 
 
-def log_space_event(metrics: Metrics, event: str, served: Served, member: Membership) -> None:
+def log_space_event(metrics: Metrics, event: str, served: Deployment, member: Membership) -> None:
     """Count and log what canaries found out about a deployment's vectors."""
     metrics.space_events.labels(served.id, event).inc()
     log = {"drifted": _log.error, "differs": _log.warning}.get(event, _log.info)
@@ -58,14 +58,14 @@ def log_space_event(metrics: Metrics, event: str, served: Served, member: Member
 
 
 def log_call(
-    metrics: Metrics, request_id: str, served: Served, outcome: Outcome, seconds: float
+    metrics: Metrics, request_id: str, served: Deployment, outcome: Outcome, seconds: float
 ) -> None:
     """Count a call to a provider, and log it if it failed."""
     if isinstance(outcome, Success):
-        metrics.called(served.provider, seconds, "ok")
+        metrics.count_call(served.provider, seconds, "ok")
     elif isinstance(outcome, Failure):
         error = outcome.error
-        metrics.called(served.provider, seconds, error.kind)
+        metrics.count_call(served.provider, seconds, error.kind)
         # The reason is left out: a provider may repeat in it what it was sent.
         _log.warning(
             "provider failed",
@@ -80,7 +80,7 @@ def log_call(
 
 
 def log_overcount(
-    metrics: Metrics, request_id: str, served: Served, reported: int, billed: int
+    metrics: Metrics, request_id: str, served: Deployment, reported: int, billed: int
 ) -> None:
     """Count and log an answer that reports more tokens than its input can have."""
     metrics.overcounts.labels(served.label).inc()
@@ -93,7 +93,7 @@ def log_overcount(
     )
 
 
-def log_unreadable_usage(metrics: Metrics, request_id: str, served: Served) -> None:
+def log_unreadable_usage(metrics: Metrics, request_id: str, served: Deployment) -> None:
     """Count and log an answer whose reported tokens are no whole number."""
     metrics.unreadable_usages.labels(served.label).inc()
     _log.warning("provider usage unreadable", request_id=request_id, deployment=served.label)

@@ -15,7 +15,7 @@ LogFormat = Literal["auto", "json", "pretty"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def configure(*, format: LogFormat, level: LogLevel, for_good: bool = False) -> None:
+def configure_logs(*, format: LogFormat, level: LogLevel, for_good: bool = False) -> None:
     """Set up logging for the process.
 
     Args:

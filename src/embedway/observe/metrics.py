@@ -103,16 +103,16 @@ class Metrics:
             midnight = datetime.combine(day, time.min, UTC)
             self._retires.labels(deployment).set(midnight.timestamp())
 
-    def answered(self, route: str, status: int) -> None:
+    def count_request(self, route: str, status: int) -> None:
         """Counts an answer."""
         self._child(self.requests, route, str(status)).inc()
 
-    def embedded(self, model: str, *, items: int, tokens: int) -> None:
+    def count_embeddings(self, model: str, *, items: int, tokens: int) -> None:
         """Counts what an answered request embedded."""
         self._child(self.items, model).inc(items)
         self._child(self.tokens, model).inc(tokens)
 
-    def called(self, provider: str, seconds: float, outcome: str) -> None:
+    def count_call(self, provider: str, seconds: float, outcome: str) -> None:
         """Counts a call to a provider; `outcome` is `ok` or the kind of its failure."""
         self._child(self.provider_calls, provider, outcome).inc()
         self._child(self.provider_latency, provider).observe(seconds)

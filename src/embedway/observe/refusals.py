@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
-from embedway.core.refusals import QUARTER_MS, Refusal
-from embedway.ledger.refusals import SqlRefusals
+from embedway.core.refusals import QUARTER_MS, RefusalCount
+from embedway.ledger.refusals import RefusalStore
 
 WRITE_EVERY_S = 2.0
 """How often sums are written. A process that is killed loses the counts since the last time."""
@@ -23,7 +23,7 @@ class RefusalCounts:
 
     def __init__(
         self,
-        store: SqlRefusals,
+        store: RefusalStore,
         *,
         now_ms: Callable[[], int],
         write_every_s: float = WRITE_EVERY_S,
@@ -33,14 +33,14 @@ class RefusalCounts:
         self._now_ms = now_ms
         self._write_every_s = write_every_s
         self._max_waiting = max_waiting
-        self._counts = Counter[Refusal]()
+        self._counts = Counter[RefusalCount]()
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
 
     def add(self, reason: str, *, project_id: str = "", key_id: str = "") -> None:
         """Count one refused request; its ids are empty if its key was not recognised."""
         now_ms = self._now_ms()
-        refusal = Refusal(
+        refusal = RefusalCount(
             at_ms=now_ms - now_ms % QUARTER_MS, project_id=project_id, key_id=key_id, reason=reason
         )
         if refusal in self._counts or len(self._counts) < self._max_waiting:
@@ -70,7 +70,7 @@ class RefusalCounts:
             self._schedule()
 
     async def _write(self) -> None:
-        counts, self._counts = self._counts, Counter[Refusal]()
+        counts, self._counts = self._counts, Counter[RefusalCount]()
         if not counts:
             return
         try:

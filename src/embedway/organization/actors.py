@@ -9,9 +9,9 @@ from typing import Self
 import msgspec
 import structlog
 
-from embedway.core.errors import Forbidden, NotFound, quoted
+from embedway.core.errors import Forbidden, NotFound, quote_text
 from embedway.core.keys import Caller, Key
-from embedway.organization.transaction import Organisation
+from embedway.organization.transaction import OrganizationStores
 
 _log = structlog.get_logger("embedway.admin")
 
@@ -20,7 +20,7 @@ class Actor(msgspec.Struct, frozen=True):
     """Who does something."""
 
     id: str
-    """As in `Act.actor`."""
+    """As in `AuditEvent.actor`."""
     caller: Caller | None
     """With the rights it has; None of whoever may read and write the database anyway."""
     request_id: str | None = None
@@ -40,7 +40,7 @@ def is_admin(actor: Actor) -> bool:
     """Whether the actor may do all."""
     caller = actor.caller
     # A token of an end user carries rights of a key, but is not in the key owner's hands.
-    return caller is None or (caller.on_behalf_of is None and caller.may(("admin",)))
+    return caller is None or (caller.on_behalf_of is None and caller.has_any_scope(("admin",)))
 
 
 def require_admin(actor: Actor) -> None:
@@ -53,8 +53,8 @@ def require_admin(actor: Actor) -> None:
         raise _forbidden(actor)
 
 
-def issuer(
-    everything: Organisation, actor: Actor, project_id: str | None, *, now_ms: int
+def issuing_key(
+    everything: OrganizationStores, actor: Actor, project_id: str | None, *, now_ms: int
 ) -> Key | None:
     """The key that the actor issues keys of this project with; None of an administrator.
 
@@ -71,12 +71,12 @@ def issuer(
         caller is None
         or caller.on_behalf_of is not None
         or [each.id for each in caller.keys] != [caller.key_id]
-        or not caller.may(("keys",))
+        or not caller.has_any_scope(("keys",))
         or project_id is None
     ):
         raise _forbidden(actor)
     if caller.project is None or caller.project.id != project_id:
-        raise not_found("project", project_id)
+        raise not_found_error("project", project_id)
     key = everything.keys.get(caller.key_id)
     if key is None or key.state(now_ms) != "active" or "keys" not in key.scopes:
         raise _forbidden(actor)
@@ -84,9 +84,9 @@ def issuer(
     return msgspec.structs.replace(key, scopes=scopes)
 
 
-def not_found(what: str, id: str) -> NotFound:
+def not_found_error(what: str, id: str) -> NotFound:
     """The answer for what does not exist, and for what is somebody else's alike."""
-    return NotFound(f"There is no {what} {quoted(id)}, or it is not yours to see.")
+    return NotFound(f"There is no {what} {quote_text(id)}, or it is not yours to see.")
 
 
 def _forbidden(actor: Actor) -> Forbidden:

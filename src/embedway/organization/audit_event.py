@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-Action = Literal[
+AuditAction = Literal[
     "project.created",
     "project.updated",
     "project.archived",
@@ -20,10 +20,10 @@ Action = Literal[
     "ledger.repaired",
 ]
 """As OpenAI names them, where it has the same; a key that is `deleted` is revoked for good."""
-ACTIONS: tuple[Action, ...] = get_args(Action)
+ACTIONS: tuple[AuditAction, ...] = get_args(AuditAction)
 
 
-class Act(msgspec.Struct, frozen=True, kw_only=True):
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One act. Acts are only ever added; ids sort in the order in which they were done."""
 
     id: str = ""
@@ -31,7 +31,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
     actor: str
     """The id of a key, `issuer:NAME` for a token of an outside issuer, or `cli:USER`."""
-    action: Action
+    action: AuditAction
     project_id: str | None
     """In whose affairs; None of admin keys."""
     target: str

@@ -8,9 +8,9 @@ import msgspec
 from embedway.core.keys import Key
 from embedway.core.project import EndUser, Project
 from embedway.organization.actors import Actor
-from embedway.organization.audit_event import Act, Action
+from embedway.organization.audit_event import AuditAction, AuditEvent
 from embedway.organization.public_fields import public
-from embedway.organization.transaction import Organisation
+from embedway.organization.transaction import OrganizationStores
 from embedway.storage import records
 
 _UNSAID = frozenset(("id", "project_id", "digest", "hint", "created_ms"))
@@ -19,42 +19,44 @@ _UNSAID = frozenset(("id", "project_id", "digest", "hint", "created_ms"))
 Target = Project | Key | EndUser
 
 
-class Journal(msgspec.Struct, frozen=True):
+class AuditLog(msgspec.Struct, frozen=True):
     """The record, for the acts of one transaction."""
 
-    everything: Organisation
+    everything: OrganizationStores
     actor: Actor
     at_ms: int
 
-    def created(self, action: Action, made: Target) -> None:
+    def log_created(self, action: AuditAction, made: Target) -> None:
         """Something was made, with what was chosen for it."""
         defaults = {each.name: each.default for each in msgspec.structs.fields(made)}
-        self.done(
+        self.log(
             action,
             made,
             public(
                 {
                     name: value
-                    for name, value in records.row(made).items()
+                    for name, value in records.to_row(made).items()
                     if name not in _UNSAID and getattr(made, name) != defaults[name]
                 }
             ),
         )
 
-    def updated(self, action: Action, before: Target, after: Target) -> None:
+    def log_updated(self, action: AuditAction, before: Target, after: Target) -> None:
         """Fields of something were changed."""
-        old, new = public(records.row(before)), public(records.row(after))
+        old, new = public(records.to_row(before)), public(records.to_row(after))
         changed = {
             name: {"from": old[name], "to": value}
             for name, value in new.items()
             if value != old[name]
         }
-        self.done(action, after, changed)
+        self.log(action, after, changed)
 
-    def done(self, action: Action, target: Target | None, details: Mapping[str, Any] = {}) -> None:
+    def log(
+        self, action: AuditAction, target: Target | None, details: Mapping[str, Any] = {}
+    ) -> None:
         """Something was done to something, or to the ledger."""
         self.everything.audit.add(
-            Act(
+            AuditEvent(
                 at_ms=self.at_ms,
                 actor=self.actor.id,
                 action=action,

@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, func, insert, select
 
 from embedway.core.page import Page
-from embedway.organization.audit_event import Act
+from embedway.organization.audit_event import AuditEvent
 from embedway.storage import pages, records
 from embedway.storage.tables import audit
 
@@ -16,7 +16,7 @@ LOCK = "organisation"
 _PREFIX = "audit_"
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which acts: all, but for what is said."""
 
     actions: Collection[str] = ()
@@ -30,20 +30,20 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Up to but without this time."""
 
 
-class Audit:
+class AuditStore:
     """The record, in one transaction; to add to it is to hold `LOCK`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add(self, act: Act) -> None:
+    def add(self, act: AuditEvent) -> None:
         """Adds an act, after all others."""
         last = self._connection.scalar(select(func.max(audit.c.id)))
         number = int(last.removeprefix(_PREFIX), 16) + 1 if last else 1
         numbered = msgspec.structs.replace(act, id=f"{_PREFIX}{number:016x}")
-        self._connection.execute(insert(audit).values(records.row(numbered)))
+        self._connection.execute(insert(audit).values(records.to_row(numbered)))
 
-    def page(self, wanted: Wanted, *, after: str | None, limit: int) -> Page[Act]:
+    def page(self, wanted: AuditFilter, *, after: str | None, limit: int) -> Page[AuditEvent]:
         """The next of them, latest first."""
         among = (
             (audit.c.action, wanted.actions),
@@ -60,11 +60,11 @@ class Audit:
             filters.append(audit.c.at_ms >= wanted.since_ms)
         if wanted.until_ms is not None:
             filters.append(audit.c.at_ms < wanted.until_ms)
-        return pages.read(
+        return pages.read_page(
             self._connection,
             select(audit),
             *filters,
-            type=Act,
+            type=AuditEvent,
             by=(audit.c.id,),
             after=after,
             limit=limit,

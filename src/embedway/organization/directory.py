@@ -6,12 +6,12 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, select
 
-from embedway.core.keys import Held
+from embedway.core.keys import KeyContext
 from embedway.core.project import EndUser, Project
-from embedway.organization.end_users import EndUsers
-from embedway.organization.keys import Keys
+from embedway.organization.end_users import EndUserStore
+from embedway.organization.keys import KeyStore
 from embedway.storage import records
-from embedway.storage.availability import Availability
+from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.query_threads import QueryThreads
 from embedway.storage.tables import end_users, keys, projects
 
@@ -20,19 +20,19 @@ Found = TypeVar("Found")
 UNREADABLE = "Keys cannot be checked right now. Try again."
 
 
-class SqlDirectory:
+class Directory:
     """Looks up keys, projects and end users.
 
     Methods raise `StorageUnavailable` if the database cannot be read.
     """
 
-    def __init__(self, engine: Engine, *, availability: Availability | None = None) -> None:
+    def __init__(self, engine: Engine, *, availability: DatabaseAvailability | None = None) -> None:
         self._engine = engine
         self._threads = QueryThreads(
             "directory", use="read", availability=availability, unavailable=UNREADABLE
         )
 
-    async def by_digest(self, digest: bytes) -> Held | None:
+    async def by_digest(self, digest: bytes) -> KeyContext | None:
         """Return the key that the secret of this digest opens, in whatever state it is."""
         either = (keys.c.digest == digest) | (keys.c.previous_digest == digest)
         held = await self._read(lambda connection: _held(connection, either))
@@ -45,7 +45,7 @@ class SqlDirectory:
         query = now.union_all(before)
         return await self._read(lambda connection: set(connection.execute(query).scalars()))
 
-    async def by_id(self, key_id: str) -> Held | None:
+    async def by_id(self, key_id: str) -> KeyContext | None:
         """Return the key with this id, in whatever state it is."""
         return await self._read(lambda connection: _held(connection, keys.c.id == key_id))
 
@@ -55,7 +55,7 @@ class SqlDirectory:
 
     async def end_user(self, project_id: str, id: str) -> EndUser | None:
         """Return the record of an end user, if there is one."""
-        return await self._read(lambda connection: EndUsers(connection).get(project_id, id))
+        return await self._read(lambda connection: EndUserStore(connection).get(project_id, id))
 
     async def _read(self, find: Callable[[Connection], Found]) -> Found:
         def read() -> Found:
@@ -65,8 +65,8 @@ class SqlDirectory:
         return await self._threads.run(read)
 
 
-def _held(connection: Connection, which: ColumnElement[bool]) -> Held | None:
-    stored = Keys(connection)
+def _held(connection: Connection, which: ColumnElement[bool]) -> KeyContext | None:
+    stored = KeyStore(connection)
     key = stored.find(which)
     if key is None:
         return None
@@ -75,7 +75,7 @@ def _held(connection: Connection, which: ColumnElement[bool]) -> Held | None:
         None,
         False,
     )
-    return Held(key=key, issuer=issuer, project=project, end_users=has_end_users)
+    return KeyContext(key=key, issuer=issuer, project=project, end_users=has_end_users)
 
 
 def _project(connection: Connection, project_id: str) -> tuple[Project, bool] | None:
@@ -84,4 +84,4 @@ def _project(connection: Connection, project_id: str) -> tuple[Project, bool] | 
     )
     query = select(projects, any_end_user).where(projects.c.id == project_id)
     row = connection.execute(query).mappings().first()
-    return (records.read(row, Project), bool(row["any"])) if row else None
+    return (records.from_row(row, Project), bool(row["any"])) if row else None

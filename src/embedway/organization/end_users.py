@@ -9,7 +9,7 @@ from embedway.storage.records import Records
 from embedway.storage.tables import end_users
 
 
-class EndUsers(Records[EndUser]):
+class EndUserStore(Records[EndUser]):
     """The records of end users, in one transaction."""
 
     table = end_users
@@ -17,7 +17,7 @@ class EndUsers(Records[EndUser]):
 
     def page(self, project_id: str, *, after: str | None, limit: int) -> Page[EndUser]:
         """The next end users of a project, by their ids."""
-        return pages.read(
+        return pages.read_page(
             self._connection,
             select(end_users).where(end_users.c.project_id == project_id),
             type=EndUser,

@@ -3,14 +3,14 @@
 from collections.abc import Collection
 from typing import get_args
 
-from embedway.core.errors import Forbidden, shown
+from embedway.core.errors import Forbidden, quote_value
 from embedway.core.keys import Key, Scope
 
 NEVER_ISSUED: frozenset[Scope] = frozenset({"keys", "admin"})
 """Scopes that only an administrator gives."""
 
 
-def check_issued(key: Key, issuer: Key) -> None:
+def check_issuable(key: Key, issuer: Key) -> None:
     """Raise `Forbidden`, with the field at fault, if a new key would have more than its issuer."""
     if "keys" not in issuer.scopes or issuer.issued_by or issuer.project_id is None:
         raise Forbidden(
@@ -20,14 +20,14 @@ def check_issued(key: Key, issuer: Key) -> None:
     if key.issued_by != issuer.id or key.project_id != issuer.project_id:
         raise Forbidden(
             f"A key issues keys of its own project alone, {issuer.project_id}, not of "
-            f"{shown(key.project_id)}. Use an admin key for another project.",
+            f"{quote_value(key.project_id)}. Use an admin key for another project.",
             param="project",
         )
     for scope in key.scopes:
         if scope not in get_args(Scope) or scope in NEVER_ISSUED or scope not in issuer.scopes:
             may = sorted(set(issuer.scopes) - NEVER_ISSUED)
             raise Forbidden(
-                f"'scopes' has {shown(scope)}, which this key cannot give. It can give "
+                f"'scopes' has {quote_value(scope)}, which this key cannot give. It can give "
                 f"{', '.join(may) or 'none'}.",
                 param="scopes",
             )
@@ -57,7 +57,8 @@ def _check_list(
     for each in wanted:
         if each not in allowed:
             raise Forbidden(
-                f"'{field}' has {shown(each)}, which this key may not use itself. Choose among "
+                f"'{field}' has {quote_value(each)}, which this key may not use "
+                "itself. Choose among "
                 f"{', '.join(allowed) or 'none'}.",
                 param=field,
             )

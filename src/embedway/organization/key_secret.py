@@ -27,13 +27,13 @@ _PATTERN = re.compile(
 )
 
 
-def generate() -> str:
+def generate_secret() -> str:
     """Make a random secret."""
     random = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_CHARACTERS))
     return random + _checksum(random)
 
 
-def well_formed(secret: str) -> bool:
+def is_well_formed(secret: str) -> bool:
     """Whether `secret` has the form of a key and its checksum is right."""
     return (
         _PATTERN.fullmatch(secret) is not None
@@ -63,12 +63,12 @@ def _checksum(text: str) -> str:
     return digits
 
 
-def issue(name: str, *, pepper: bytes, now_ms: int, **fields: Any) -> tuple[str, Key]:
+def issue_key(name: str, *, pepper: bytes, now_ms: int, **fields: Any) -> tuple[str, Key]:
     """Make a key: its secret, to be shown once, and the record to store.
 
     Without more `fields` of `Key`, it belongs to the default project and has the usual scopes.
     """
-    secret = generate()
+    secret = generate_secret()
     key = Key(
         id=f"key_{secrets.token_hex(8)}",
         project_id=DEFAULT_PROJECT,
@@ -81,9 +81,9 @@ def issue(name: str, *, pepper: bytes, now_ms: int, **fields: Any) -> tuple[str,
     return secret, msgspec.structs.replace(key, **fields)
 
 
-def rotate(key: Key, *, pepper: bytes, now_ms: int, grace_ms: int) -> tuple[str, Key]:
+def rotate_key(key: Key, *, pepper: bytes, now_ms: int, grace_ms: int) -> tuple[str, Key]:
     """Give `key` a new secret; the old one works for `grace_ms` more."""
-    secret = generate()
+    secret = generate_secret()
     return secret, msgspec.structs.replace(
         key,
         digest=digest(secret, pepper=pepper),

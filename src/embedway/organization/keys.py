@@ -7,14 +7,14 @@ from sqlalchemy import Engine, select
 
 from embedway.core.keys import Key
 from embedway.core.page import Page
-from embedway.organization.audit_event import Act
-from embedway.organization.audit_store import LOCK, Audit
+from embedway.organization.audit_event import AuditEvent
+from embedway.organization.audit_store import LOCK, AuditStore
 from embedway.storage import pages, records
-from embedway.storage.database import writing
+from embedway.storage.database import locked_transaction
 from embedway.storage.tables import keys
 
 
-class Which(msgspec.Struct, frozen=True, kw_only=True):
+class KeyFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which keys: all, but for what is said."""
 
     project_id: str | None = None
@@ -25,7 +25,7 @@ class Which(msgspec.Struct, frozen=True, kw_only=True):
     """By this key."""
 
 
-class Keys(records.Records[Key]):
+class KeyStore(records.Records[Key]):
     """The keys, in one transaction."""
 
     table = keys
@@ -37,7 +37,7 @@ class Keys(records.Records[Key]):
 
     def page(
         self,
-        which: Which,
+        which: KeyFilter,
         *,
         after: str | None,
         limit: int,
@@ -48,7 +48,7 @@ class Keys(records.Records[Key]):
         fields = {} if which.project_id is None else {"project_id": which.project_id}
         fields |= {"project_id": None} if which.admin else {}
         fields |= {} if which.issued_by is None else {"issued_by": which.issued_by}
-        return pages.read(
+        return pages.read_page(
             self._connection,
             select(keys).filter_by(**fields),
             *(() if revoked else (keys.c.revoked_ms.is_(None),)),
@@ -60,7 +60,7 @@ class Keys(records.Records[Key]):
         )
 
 
-class SqlKeys:
+class KeyBootstrap:
     """The keys on a SQL database, for who is no actor: a first start, a look at what there is."""
 
     def __init__(self, engine: Engine) -> None:
@@ -69,16 +69,16 @@ class SqlKeys:
     def create(self, key: Key) -> None:
         """Stores a new key."""
         with self._engine.begin() as connection:
-            Keys(connection).add(key)
+            KeyStore(connection).add(key)
 
     def create_first(self, key: Key) -> bool:
         """Stores `key` if there has never been one; says whether it did."""
-        with writing(self._engine, lock=LOCK) as connection:
-            if Keys(connection).any():
+        with locked_transaction(self._engine, lock=LOCK) as connection:
+            if KeyStore(connection).any():
                 return False
-            Keys(connection).add(key)
-            Audit(connection).add(
-                Act(
+            KeyStore(connection).add(key)
+            AuditStore(connection).add(
+                AuditEvent(
                     at_ms=key.created_ms,
                     actor="cli:serve",
                     action="api_key.created",
@@ -93,4 +93,4 @@ class SqlKeys:
         """Every key, oldest first."""
         with self._engine.connect() as connection:
             rows = connection.execute(select(keys).order_by(keys.c.created_ms, keys.c.id))
-            return [records.read(row, Key) for row in rows.mappings()]
+            return [records.from_row(row, Key) for row in rows.mappings()]

@@ -10,7 +10,7 @@ from embedway.storage import pages, records
 from embedway.storage.tables import projects
 
 
-class Projects(records.Records[Project]):
+class ProjectStore(records.Records[Project]):
     """The projects, in one transaction."""
 
     table = projects
@@ -20,11 +20,11 @@ class Projects(records.Records[Project]):
         """The projects with this name that are not archived, two at most."""
         query = select(projects).where(projects.c.name == name, projects.c.archived_ms.is_(None))
         rows = self._connection.execute(query.order_by(projects.c.created_ms).limit(2))
-        return [records.read(row, Project) for row in rows.mappings()]
+        return [records.from_row(row, Project) for row in rows.mappings()]
 
     def page(self, *, after: str | None, limit: int, archived: bool) -> Page[Project]:
         """The next projects, oldest first; with the `archived` ones, or without."""
-        return pages.read(
+        return pages.read_page(
             self._connection,
             select(projects),
             *(() if archived else (projects.c.archived_ms.is_(None),)),

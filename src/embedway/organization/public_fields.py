@@ -7,8 +7,8 @@ audit log records it.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from embedway.core.budget import BudgetState
-from embedway.core.money import as_usd
+from embedway.core.budget import BudgetSpending
+from embedway.core.money import format_usd
 
 _SECRET = frozenset(("digest", "previous_digest"))
 
@@ -31,17 +31,17 @@ def _public(name: str, value: Any) -> tuple[str, Any]:
 def _budgets(stored: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
     for each in stored:
         rest = {name: value for name, value in each.items() if name != "amount_nano_usd"}
-        yield {"amount_usd": float(as_usd(each["amount_nano_usd"])), **rest}
+        yield {"amount_usd": float(format_usd(each["amount_nano_usd"])), **rest}
 
 
-def public_spending(states: Iterable[BudgetState]) -> list[dict[str, Any]]:
+def public_spending(states: Iterable[BudgetSpending]) -> list[dict[str, Any]]:
     """The fields of what is spent and left of budgets: money in USD, times in Unix seconds."""
     return [
         {
             "per": each.budget.per,
-            "amount_usd": float(as_usd(each.budget.amount_nano_usd)),
-            "spent_usd": float(as_usd(each.spent_nano_usd)),
-            "left_usd": float(as_usd(each.left_nano_usd)),
+            "amount_usd": float(format_usd(each.budget.amount_nano_usd)),
+            "spent_usd": float(format_usd(each.spent_nano_usd)),
+            "left_usd": float(format_usd(each.left_nano_usd)),
             "resets_at": None if each.ends_ms is None else each.ends_ms // 1000,
         }
         for each in states

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from embedway.core.budget import Budget
-from embedway.core.errors import InvalidRequest, shown
+from embedway.core.errors import InvalidRequest, quote_value
 from embedway.core.keys import Key
 from embedway.core.limit import Limit
 from embedway.core.project import EndUser, Project
@@ -27,7 +27,7 @@ MAX_GRACE_S = 90 * 86_400
 Record = TypeVar("Record", Project, Key, EndUser)
 
 
-def project(record: Project) -> Project:
+def check_project(record: Project) -> Project:
     """The project, if there may be one like it.
 
     Raises:
@@ -41,7 +41,7 @@ def project(record: Project) -> Project:
     return _typed(record)
 
 
-def key(record: Key) -> Key:
+def check_key(record: Key) -> Key:
     """The key, if there may be one like it."""
     _name(record.name)
     _typed(record)
@@ -71,9 +71,9 @@ def key(record: Key) -> Key:
     return record
 
 
-def end_user(record: EndUser) -> EndUser:
+def check_end_user(record: EndUser) -> EndUser:
     """The record, if there may be one like it."""
-    end_user_id(record.id)
+    check_end_user_id(record.id)
     if record.id == "*":
         raise InvalidRequest(
             "'id' is \"*\", which stands for nobody. To limit every end user, set 'user_limits' or "
@@ -84,11 +84,11 @@ def end_user(record: EndUser) -> EndUser:
     return _typed(record)
 
 
-def end_user_id(id: str) -> str:
+def check_end_user_id(id: str) -> str:
     """The id, if requests can be for an end user of this id."""
     if not 0 < len(id) <= MAX_ATTRIBUTION_CHARACTERS or "\0" in id or not _is_text(id):
         raise InvalidRequest(
-            f"'id' is {shown(id)}: an end user's id has 1 to {MAX_ATTRIBUTION_CHARACTERS} "
+            f"'id' is {quote_value(id)}: an end user's id has 1 to {MAX_ATTRIBUTION_CHARACTERS} "
             "characters, none of them NUL.",
             param="id",
         )
@@ -100,7 +100,7 @@ def is_id(text: str) -> bool:
     return 0 < len(text) <= MAX_NAME_CHARACTERS and text.isascii() and text.isprintable()
 
 
-def visible(name: str) -> bool:
+def is_visible(name: str) -> bool:
     """Whether people can read it in a list."""
     return name.isprintable() and 0 < len(name.strip()) <= len(name) <= MAX_NAME_CHARACTERS
 
@@ -108,7 +108,7 @@ def visible(name: str) -> bool:
 def _typed(record: Record) -> Record:
     # The types of fields are those of their annotations, whatever they were set from.
     try:
-        records.read(records.row(record), type(record))
+        records.from_row(records.to_row(record), type(record))
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"This cannot be stored: {error}.") from None
     return record
@@ -123,9 +123,9 @@ def _is_text(text: str) -> bool:
 
 
 def _name(name: str) -> None:
-    if not visible(name):
+    if not is_visible(name):
         raise InvalidRequest(
-            f"'name' is {shown(name)}: use 1 to {MAX_NAME_CHARACTERS} visible characters.",
+            f"'name' is {quote_value(name)}: use 1 to {MAX_NAME_CHARACTERS} visible characters.",
             param="name",
         )
 
@@ -139,9 +139,10 @@ def _names(field: str, names: Sequence[str] | None) -> None:
             param=field,
         )
     for each in names:
-        if not visible(each):
+        if not is_visible(each):
             raise InvalidRequest(
-                f"'{field}' has {shown(each)}: use 1 to {MAX_NAME_CHARACTERS} visible characters.",
+                f"'{field}' has {quote_value(each)}: use 1 to {MAX_NAME_CHARACTERS} "
+                "visible characters.",
                 param=field,
             )
     _once(field, names)
@@ -167,5 +168,5 @@ def _once(field: str, values: Collection[str]) -> None:
     for each in values:
         if list(values).count(each) > 1:
             raise InvalidRequest(
-                f"'{field}' has {shown(each)} more than once. Send it once.", param=field
+                f"'{field}' has {quote_value(each)} more than once. Send it once.", param=field
             )

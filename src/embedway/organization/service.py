@@ -12,22 +12,26 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Engine
 
-from embedway.budgets.status import states
-from embedway.core.budget import BudgetState
-from embedway.core.errors import Forbidden, InvalidRequest, NotFound, quoted
+from embedway.budgets.status import read_states
+from embedway.core.budget import BudgetSpending
+from embedway.core.errors import Forbidden, InvalidRequest, NotFound, quote_text
 from embedway.core.keys import USUAL_SCOPES, Key, Scope
 from embedway.core.page import Page
 from embedway.core.project import DEFAULT_PROJECT, EndUser, Project
 from embedway.core.subject import Subject
 from embedway.organization import actors, issuing, key_secret, rules
-from embedway.organization.actors import Actor, not_found, require_admin
-from embedway.organization.audit_event import Act, Action
-from embedway.organization.audit_log import Journal
-from embedway.organization.audit_store import Wanted
+from embedway.organization.actors import Actor, not_found_error, require_admin
+from embedway.organization.audit_event import AuditAction, AuditEvent
+from embedway.organization.audit_log import AuditLog
+from embedway.organization.audit_store import AuditFilter
 from embedway.organization.budget_changes import completed
-from embedway.organization.keys import Which
+from embedway.organization.keys import KeyFilter
 from embedway.organization.public_fields import public
-from embedway.organization.transaction import Organisation, changing, reading
+from embedway.organization.transaction import (
+    OrganizationStores,
+    read_organization,
+    write_organization,
+)
 
 Changes = Mapping[str, Any]
 """Fields of a `Project`, `Key` or `EndUser`, with the values they are to have."""
@@ -44,7 +48,7 @@ _RIGHTS = frozenset(("scopes", "expires_ms", "models", "providers"))
 Record = TypeVar("Record", Project, Key, EndUser)
 
 
-class Acts:
+class AdminService:
     """What can be done, each by an `Actor`.
 
     Each raises `Forbidden` if the actor has no right to it, `NotFound` if what it is about does not
@@ -64,12 +68,12 @@ class Acts:
         require_admin(actor)
         id = f"proj_{secrets.token_hex(8)}"
         fields = completed(_only(changes, OF_PROJECTS), None)
-        project = rules.project(Project(id=id, created_ms=self._now_ms(), **fields))
+        project = rules.check_project(Project(id=id, created_ms=self._now_ms(), **fields))
         with self._changing(actor) as (all, journal):
             if unique:
                 _check_name(all, project)
             all.projects.add(project)
-            journal.created("project.created", project)
+            journal.log_created("project.created", project)
         return project
 
     def projects(
@@ -88,16 +92,16 @@ class Acts:
         """The project of this id, or the only one of this name that is not archived."""
         require_admin(actor)
         # An administrator sees all there is, so what is not found does not exist.
-        unknown = NotFound(f"There is no project {quoted(id_or_name)}.", remedy="list projects")
-        if not rules.visible(id_or_name):
+        unknown = NotFound(f"There is no project {quote_text(id_or_name)}.", remedy="list projects")
+        if not rules.is_visible(id_or_name):
             raise unknown
-        with reading(self._database) as all:
+        with read_organization(self._database) as all:
             if project := all.projects.get(id_or_name):
                 return project
             named = all.projects.named(id_or_name)
         if len(named) > 1:
             raise InvalidRequest(
-                f"More than one project is called {quoted(id_or_name)}. Say which by its id.",
+                f"More than one project is called {quote_text(id_or_name)}. Say which by its id.",
                 remedy="list projects",
             )
         if not named:
@@ -110,12 +114,12 @@ class Acts:
         """Changes a project that is not archived; a new name is its alone if `unique`."""
         with self._changing(actor, admin=True) as (all, journal):
             before = _active(_project(all, id))
-            after = rules.project(_changed(before, changes, OF_PROJECTS))
+            after = rules.check_project(_changed(before, changes, OF_PROJECTS))
             if unique and after.name != before.name:
                 _check_name(all, after)
             if after != before:
                 all.projects.replace(after)
-                journal.updated("project.updated", before, after)
+                journal.log_updated("project.updated", before, after)
         return after
 
     def archive_project(self, actor: Actor, id: str) -> Project:
@@ -130,7 +134,7 @@ class Acts:
             if project.archived_ms is None:
                 project = msgspec.structs.replace(project, archived_ms=self._now_ms())
                 all.projects.replace(project)
-                journal.done("project.archived", project)
+                journal.log("project.archived", project)
         return project
 
     # Keys
@@ -153,7 +157,7 @@ class Acts:
                 fields["scopes"] = _usual_scopes(issuer)
             if project_id is not None:
                 _active(_project(all, project_id))
-            shown_once, key = key_secret.issue(
+            shown_once, key = key_secret.issue_key(
                 fields.pop("name"),
                 pepper=self._pepper,
                 now_ms=journal.at_ms,
@@ -168,9 +172,9 @@ class Acts:
                     param="expires_at",
                 )
             if issuer:
-                issuing.check_issued(key, issuer)
-            all.keys.add(rules.key(key))
-            journal.created("api_key.created", key)
+                issuing.check_issuable(key, issuer)
+            all.keys.add(rules.check_key(key))
+            journal.log_created("api_key.created", key)
         return shown_once, key
 
     def keys(
@@ -187,12 +191,12 @@ class Acts:
 
         Whoever is no administrator sees those that it issued.
         """
-        with reading(self._database) as all:
+        with read_organization(self._database) as all:
             issuer = self._issuer(all, actor, project_id)
             if project_id is not None:
                 _project(all, project_id)
             return all.keys.page(
-                Which(
+                KeyFilter(
                     project_id=project_id,
                     admin=project_id is None,
                     issued_by=issuer.id if issuer else None,
@@ -203,14 +207,14 @@ class Acts:
                 descending=descending,
             )
 
-    def every_key(self, actor: Actor, *, after: str | None, limit: int) -> Page[Key]:
+    def all_keys(self, actor: Actor, *, after: str | None, limit: int) -> Page[Key]:
         """All keys that there are or were, oldest first."""
         with self._reading(actor) as all:
-            return all.keys.page(Which(), after=after, limit=limit)
+            return all.keys.page(KeyFilter(), after=after, limit=limit)
 
     def key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
         """A key of a project, or an admin key, in whatever state it is."""
-        with reading(self._database) as all:
+        with read_organization(self._database) as all:
             return self._key(all, actor, id, project_id)
 
     def find_key(self, actor: Actor, id: str) -> Key:
@@ -218,22 +222,22 @@ class Acts:
         with self._reading(actor) as all:
             key = all.keys.get(id) if rules.is_id(id) else None
         if key is None:
-            raise NotFound(f"There is no key {quoted(id)}.", remedy="list keys")
+            raise NotFound(f"There is no key {quote_text(id)}.", remedy="list keys")
         return key
 
     def update_key(self, actor: Actor, id: str, *, project_id: str | None, changes: Changes) -> Key:
         """Changes a key that works; one that was issued stays within what its issuer has."""
         with self._changing(actor, admin=True) as (all, journal):
             before = _working(self._key(all, actor, id, project_id), journal.at_ms)
-            after = rules.key(_changed(before, changes, OF_KEYS))
+            after = rules.check_key(_changed(before, changes, OF_KEYS))
             if after.issued_by and not _RIGHTS.isdisjoint(changes):
                 issuer = all.keys.get(after.issued_by)
                 if issuer is None:
-                    raise not_found("key", after.issued_by)
-                issuing.check_issued(after, issuer)
+                    raise not_found_error("key", after.issued_by)
+                issuing.check_issuable(after, issuer)
             if after != before:
                 all.keys.replace(after)
-                journal.updated("api_key.updated", before, after)
+                journal.log_updated("api_key.updated", before, after)
         return after
 
     def rotate_key(
@@ -245,12 +249,12 @@ class Acts:
         """
         with self._changing(actor) as (all, journal):
             key = _working(self._key(all, actor, id, project_id), journal.at_ms)
-            shown_once, rotated = key_secret.rotate(
+            shown_once, rotated = key_secret.rotate_key(
                 key, pepper=self._pepper, now_ms=journal.at_ms, grace_ms=grace_ms
             )
             all.keys.replace(rotated)
             ends = public({"previous_expires_ms": rotated.previous_expires_ms})
-            journal.done("api_key.rotated", rotated, ends)
+            journal.log("api_key.rotated", rotated, ends)
         return shown_once, rotated
 
     def revoke_key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
@@ -258,10 +262,10 @@ class Acts:
         with self._changing(actor) as (all, journal):
             key = self._key(all, actor, id, project_id)
             if key.revoked_ms is not None:
-                raise NotFound(f"Key {quoted(id)} is already revoked.", remedy="list keys")
+                raise NotFound(f"Key {quote_text(id)} is already revoked.", remedy="list keys")
             key = msgspec.structs.replace(key, revoked_ms=journal.at_ms)
             all.keys.replace(key)
-            journal.done("api_key.deleted", key)
+            journal.log("api_key.deleted", key)
         return key
 
     # End users
@@ -278,13 +282,13 @@ class Acts:
         """The record of an end user; of one without, what it would be if it were made."""
         with self._reading(actor) as all:
             _project(all, project_id)
-            found = all.end_users.get(project_id, rules.end_user_id(id))
+            found = all.end_users.get(project_id, rules.check_end_user_id(id))
         return found or EndUser(project_id=project_id, id=id, created_ms=None)
 
     def set_end_user(self, actor: Actor, project_id: str, id: str, changes: Changes) -> EndUser:
         """Changes the record of an end user, and makes it if there is none."""
         require_admin(actor)
-        rules.end_user_id(id)
+        rules.check_end_user_id(id)
         fields = {**_only(changes, OF_END_USERS)}
         with self._changing(actor) as (all, journal):
             _active(_project(all, project_id))
@@ -294,13 +298,13 @@ class Acts:
             if "blocked" in fields:
                 since_ms = now.blocked_ms or journal.at_ms
                 fields["blocked_ms"] = since_ms if fields.pop("blocked") else None
-            after = rules.end_user(msgspec.structs.replace(now, **fields))
+            after = rules.check_end_user(msgspec.structs.replace(now, **fields))
             if before is None:
                 all.end_users.add(after)
-                journal.created("end_user.created", after)
+                journal.log_created("end_user.created", after)
             elif after != before:
                 all.end_users.replace(after)
-                journal.updated("end_user.updated", before, after)
+                journal.log_updated("end_user.updated", before, after)
         return after
 
     def remove_end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
@@ -308,12 +312,12 @@ class Acts:
         with self._changing(actor, admin=True) as (all, journal):
             user = _end_user(all, project_id, id)
             all.end_users.remove(user)
-            journal.done("end_user.deleted", user)
+            journal.log("end_user.deleted", user)
         return user
 
     # What was spent, and done
 
-    def spending(self, record: Project | Key | EndUser) -> tuple[BudgetState, ...]:
+    def budget_spending(self, record: Project | Key | EndUser) -> tuple[BudgetSpending, ...]:
         """What is spent and left of each budget that `record` is under, in its window now.
 
         Whoever may see the record may see this, so no actor is asked for. An end user without
@@ -324,30 +328,34 @@ class Acts:
         with self._database.connect() as connection:
             budgets = record.budgets
             if isinstance(record, EndUser) and budgets is None:
-                budgets = _project(Organisation.of(connection), record.project_id).user_budgets
-            return states(connection, _subject(record), budgets or (), at_ms=self._now_ms())
+                budgets = _project(
+                    OrganizationStores.of(connection), record.project_id
+                ).user_budgets
+            return read_states(connection, _subject(record), budgets or (), at_ms=self._now_ms())
 
-    def on_ledger(self, actor: Actor, action: Action, details: Changes) -> None:
+    def record_ledger_action(self, actor: Actor, action: AuditAction, details: Changes) -> None:
         """Records what is about to be done to the ledger itself."""
         with self._changing(actor, admin=True) as (_, journal):
-            journal.done(action, None, details)
+            journal.log(action, None, details)
 
-    def audit(self, actor: Actor, wanted: Wanted, *, after: str | None, limit: int) -> Page[Act]:
+    def audit(
+        self, actor: Actor, wanted: AuditFilter, *, after: str | None, limit: int
+    ) -> Page[AuditEvent]:
         """The acts that were done, latest first."""
         with self._reading(actor) as all:
             return all.audit.page(wanted, after=after, limit=limit)
 
     @contextmanager
-    def _reading(self, actor: Actor) -> Generator[Organisation]:
+    def _reading(self, actor: Actor) -> Generator[OrganizationStores]:
         """Everything, for an administrator."""
         require_admin(actor)
-        with reading(self._database) as all:
+        with read_organization(self._database) as all:
             yield all
 
     @contextmanager
     def _changing(
         self, actor: Actor, *, admin: bool = False
-    ) -> Generator[tuple[Organisation, Journal]]:
+    ) -> Generator[tuple[OrganizationStores, AuditLog]]:
         """Everything and its journal, in one transaction; for an administrator alone if `admin`."""
         if admin:
             require_admin(actor)
@@ -358,32 +366,32 @@ class Acts:
                 "This is the old secret of a key that was rotated; it changes nothing. Use the new "
                 "one."
             )
-        with changing(self._database) as all:
-            yield all, Journal(all, actor, self._now_ms())
+        with write_organization(self._database) as all:
+            yield all, AuditLog(all, actor, self._now_ms())
 
-    def _issuer(self, all: Organisation, actor: Actor, project_id: str | None) -> Key | None:
-        return actors.issuer(all, actor, project_id, now_ms=self._now_ms())
+    def _issuer(self, all: OrganizationStores, actor: Actor, project_id: str | None) -> Key | None:
+        return actors.issuing_key(all, actor, project_id, now_ms=self._now_ms())
 
-    def _key(self, all: Organisation, actor: Actor, id: str, project_id: str | None) -> Key:
+    def _key(self, all: OrganizationStores, actor: Actor, id: str, project_id: str | None) -> Key:
         issuer = self._issuer(all, actor, project_id)
         key = all.keys.get(id) if rules.is_id(id) else None
         issued_by = issuer and issuer.id
         if not key or key.project_id != project_id or issued_by not in {None, key.issued_by}:
-            raise not_found("key", id)
+            raise not_found_error("key", id)
         return key
 
 
-def _project(all: Organisation, id: str) -> Project:
+def _project(all: OrganizationStores, id: str) -> Project:
     project = all.projects.get(id) if rules.is_id(id) else None
     if project is None:
-        raise not_found("project", id)
+        raise not_found_error("project", id)
     return project
 
 
 def _active(project: Project) -> Project:
     if project.archived_ms is not None:
         raise InvalidRequest(
-            f"Project {quoted(project.id)} is archived for good. Choose another one.",
+            f"Project {quote_text(project.id)} is archived for good. Choose another one.",
             remedy="list projects",
         )
     return project
@@ -392,16 +400,18 @@ def _active(project: Project) -> Project:
 def _working(key: Key, now_ms: int) -> Key:
     if (state := key.state(now_ms)) != "active":
         raise InvalidRequest(
-            f"Key {quoted(key.id)} is {state} and stays so. Make a new one.", remedy="create a key"
+            f"Key {quote_text(key.id)} is {state} and stays so. Make a new one.",
+            remedy="create a key",
         )
     return key
 
 
-def _check_name(all: Organisation, project: Project) -> None:
+def _check_name(all: OrganizationStores, project: Project) -> None:
     for each in all.projects.named(project.name):
         if each.id != project.id:
             raise InvalidRequest(
-                f"A project is called {quoted(project.name)} already: {each.id}. Choose another "
+                f"A project is called {quote_text(project.name)} already: {each.id}. "
+                "Choose another "
                 "name.",
                 param="name",
             )
@@ -418,11 +428,11 @@ def _usual_scopes(issuer: Key) -> tuple[Scope, ...]:
     return scopes
 
 
-def _end_user(all: Organisation, project_id: str, id: str) -> EndUser:
+def _end_user(all: OrganizationStores, project_id: str, id: str) -> EndUser:
     _project(all, project_id)
-    user = all.end_users.get(project_id, rules.end_user_id(id))
+    user = all.end_users.get(project_id, rules.check_end_user_id(id))
     if user is None:
-        raise NotFound(f"End user {quoted(id)} has no record, so it is treated as all others.")
+        raise NotFound(f"End user {quote_text(id)} has no record, so it is treated as all others.")
     return user
 
 

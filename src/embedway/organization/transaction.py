@@ -7,44 +7,49 @@ from typing import Self
 import msgspec
 from sqlalchemy import Connection, Engine
 
-from embedway.organization.audit_store import LOCK, Audit
-from embedway.organization.end_users import EndUsers
-from embedway.organization.keys import Keys
-from embedway.organization.projects import Projects
-from embedway.storage.database import writing
+from embedway.organization.audit_store import LOCK, AuditStore
+from embedway.organization.end_users import EndUserStore
+from embedway.organization.keys import KeyStore
+from embedway.organization.projects import ProjectStore
+from embedway.storage.database import locked_transaction
 
 
-class Organisation(msgspec.Struct, frozen=True):
+class OrganizationStores(msgspec.Struct, frozen=True):
     """All of it, as of one transaction."""
 
-    projects: Projects
-    keys: Keys
-    end_users: EndUsers
-    audit: Audit
+    projects: ProjectStore
+    keys: KeyStore
+    end_users: EndUserStore
+    audit: AuditStore
 
     @classmethod
     def of(cls, connection: Connection) -> Self:
         """As of the transaction of `connection`."""
-        return cls(Projects(connection), Keys(connection), EndUsers(connection), Audit(connection))
+        return cls(
+            ProjectStore(connection),
+            KeyStore(connection),
+            EndUserStore(connection),
+            AuditStore(connection),
+        )
 
 
 @contextmanager
-def changing(engine: Engine) -> Generator[Organisation]:
+def write_organization(engine: Engine) -> Generator[OrganizationStores]:
     """Nobody else changes it meanwhile; all of what is changed is stored, or on an error nothing.
 
     Raises:
         SQLAlchemyError: The database cannot be reached.
     """
-    with writing(engine, lock=LOCK) as connection:
-        yield Organisation.of(connection)
+    with locked_transaction(engine, lock=LOCK) as connection:
+        yield OrganizationStores.of(connection)
 
 
 @contextmanager
-def reading(engine: Engine) -> Generator[Organisation]:
+def read_organization(engine: Engine) -> Generator[OrganizationStores]:
     """To read it.
 
     Raises:
         SQLAlchemyError: The database cannot be reached.
     """
     with engine.connect() as connection:
-        yield Organisation.of(connection)
+        yield OrganizationStores.of(connection)

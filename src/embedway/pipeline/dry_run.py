@@ -8,11 +8,11 @@ from embedway.core import money
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import EmbedRequest
 from embedway.routing.plan import Plan
-from embedway.routing.router import Removed
+from embedway.routing.router import Exclusion
 from embedway.sending.attempt import Attempt
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class DryRunCandidate(msgspec.Struct, frozen=True, kw_only=True):
     """A deployment that would be asked."""
 
     id: str
@@ -36,7 +36,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """Why it has this place."""
 
 
-class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+class DryRunExclusion(msgspec.Struct, frozen=True, kw_only=True):
     """A deployment that would not be asked."""
 
     id: str
@@ -56,14 +56,14 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     """As the first candidate's model counts them; None if nobody is left to."""
     tokens_estimated: bool
     preference: str
-    candidates: Sequence[Candidate]
+    candidates: Sequence[DryRunCandidate]
     """In the order in which they would be asked."""
-    unproven: Sequence[LeftOut]
+    unproven: Sequence[DryRunExclusion]
     """Not asked before it is proven that their vectors are of this space."""
-    removed: Sequence[LeftOut]
+    removed: Sequence[DryRunExclusion]
 
 
-async def dry_run(request: EmbedRequest, plan: Plan, attempts: Sequence[Attempt]) -> DryRun:
+async def describe(request: EmbedRequest, plan: Plan, attempts: Sequence[Attempt]) -> DryRun:
     """Count and cut a request, and send nothing.
 
     Args:
@@ -73,26 +73,28 @@ async def dry_run(request: EmbedRequest, plan: Plan, attempts: Sequence[Attempt]
 
     Raises:
         InvalidRequest: No deployment accepts the request.
-        Overloaded: Too much is waiting.
+        ServiceOverloaded: Too much is waiting.
     """
-    candidates: list[Candidate] = []
-    removed = _left_out(plan.removed)
+    candidates: list[DryRunCandidate] = []
+    removed = _left_out(plan.excluded)
     exact = False
     refusals: list[InvalidRequest] = []
-    for ranked, attempt in zip(plan.ranked, attempts, strict=True):
+    for ranked, attempt in zip(plan.candidates, attempts, strict=True):
         try:
             batch = await attempt.prepare()
         except InvalidRequest as error:
             refusals.append(error)
-            removed.append(LeftOut(id=ranked.served.id, filter="input", reason=error.message))
+            removed.append(
+                DryRunExclusion(id=ranked.deployment.id, filter="input", reason=error.message)
+            )
             continue
         exact = exact if candidates else batch.exact
-        served, tokens = ranked.served, sum(batch.tokens)
-        deployment = served.deployment
+        served, tokens = ranked.deployment, sum(batch.tokens)
+        deployment = served.spec
         price = deployment.price_per_mtok_usd
         cost = None if price is None else money.cost(tokens, price_per_mtok=price)
         candidates.append(
-            Candidate(
+            DryRunCandidate(
                 id=served.id,
                 provider=served.provider,
                 model=served.model.id,
@@ -100,13 +102,13 @@ async def dry_run(request: EmbedRequest, plan: Plan, attempts: Sequence[Attempt]
                 tokens=tokens,
                 calls=len(attempt.cut(batch)),
                 price_per_mtok_usd=None if price is None else float(price),
-                cost_usd=None if cost is None else money.as_usd(cost),
+                cost_usd=None if cost is None else money.format_usd(cost),
                 latency_s=round(ranked.latency_s, 4),
                 quantisation=deployment.quantisation,
                 region=deployment.region,
                 eu_native=deployment.eu_native,
                 zero_data_retention=deployment.zero_data_retention,
-                health=ranked.standing,
+                health=ranked.health,
                 reason=ranked.reason,
             )
         )
@@ -125,5 +127,8 @@ async def dry_run(request: EmbedRequest, plan: Plan, attempts: Sequence[Attempt]
     )
 
 
-def _left_out(removed: Sequence[Removed]) -> list[LeftOut]:
-    return [LeftOut(id=each.served.id, filter=each.filter, reason=each.reason) for each in removed]
+def _left_out(removed: Sequence[Exclusion]) -> list[DryRunExclusion]:
+    return [
+        DryRunExclusion(id=each.deployment.id, filter=each.filter, reason=each.reason)
+        for each in removed
+    ]

@@ -6,29 +6,29 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.catalog.model import LOCAL
 from embedway.core import ids
 from embedway.core.errors import (
-    BudgetSpent,
+    BudgetExceeded,
     CommitInDoubt,
     EmbedwayError,
-    Overloaded,
-    RateLimited,
+    RateLimitExceeded,
+    ServiceOverloaded,
     StorageUnavailable,
     UpstreamTimeout,
 )
 from embedway.core.keys import Caller
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest
-from embedway.core.usage import ANSWERED, CLIENT_LEFT, UsageLine
-from embedway.ledger.ledger import RecordOutcome, SqlLedger
-from embedway.metering.account import FREE, Account
+from embedway.core.usage import ANSWERED, CLIENT_LEFT, UsageRecord
+from embedway.ledger.ledger import Ledger, RecordOutcome
+from embedway.metering.account import UNMETERED, Account
 from embedway.metering.billing import UsageContext
 from embedway.metering.meter import Meter, Reservation
-from embedway.pipeline.dry_run import DryRun, dry_run
+from embedway.pipeline.dry_run import DryRun, describe
 from embedway.pipeline.result import EmbedResult, build_result
-from embedway.routing.no_candidates import nobody
+from embedway.routing.no_candidates import no_candidates_error
 from embedway.routing.plan import Plan
 from embedway.routing.router import Router
 from embedway.sending.attempt import Attempt
@@ -54,7 +54,7 @@ class Embedder:
         prober: Prober,
         sender: Sender,
         meter: Meter,
-        ledger: SqlLedger,
+        ledger: Ledger,
         deadline_s: float,
         now_ms: Callable[[], int],
     ) -> None:
@@ -78,7 +78,7 @@ class Embedder:
 
         Raises:
             Forbidden: The end user is blocked.
-            RateLimited: A limit has no room for any request.
+            RateLimitExceeded: A limit has no room for any request.
             StorageUnavailable: The limits cannot be looked up.
         """
         return await self._meter.admit(caller, body_bytes=body_bytes)
@@ -88,7 +88,7 @@ class Embedder:
         request: EmbedRequest,
         caller: Caller,
         *,
-        admitted: Account = FREE,
+        admitted: Account = UNMETERED,
         request_id: str,
         started_s: float,
     ) -> EmbedResult:
@@ -109,7 +109,7 @@ class Embedder:
         context = UsageContext(
             request=request,
             caller=caller,
-            id=ids.new("embd"),
+            id=ids.new_id("embd"),
             request_id=request_id,
             received_ms=received_ms,
             started_s=started_s,
@@ -124,12 +124,12 @@ class Embedder:
             async with asyncio.timeout(self._deadline_s):
                 plan = await self._plan(request, caller, priced=bool(account.budgets))
                 attempts = self._attempts(request, plan, request_id, at_most=MAX_DEPLOYMENTS)
-                if account is not FREE:
+                if account is not UNMETERED:
                     try:
                         reservation = await self._meter.reserve(
                             account, attempts, received_ms=received_ms
                         )
-                    except (RateLimited, BudgetSpent):
+                    except (RateLimitExceeded, BudgetExceeded):
                         is_recorded = False
                         raise
                 vectors = await self._sender.send(attempts, deadline_s=deadline_s)
@@ -150,7 +150,7 @@ class Embedder:
             was_called = any(each.calls for each in attempts)
             if reservation:
                 reservation.release()
-            if was_called or (is_recorded and not isinstance(refusal, Overloaded)):
+            if was_called or (is_recorded and not isinstance(refusal, ServiceOverloaded)):
                 await self._record_refusal(context, attempts, status=refusal.status)
             if refusal is error:
                 raise
@@ -163,7 +163,7 @@ class Embedder:
         return result
 
     async def dry_run(
-        self, request: EmbedRequest, caller: Caller, *, admitted: Account = FREE
+        self, request: EmbedRequest, caller: Caller, *, admitted: Account = UNMETERED
     ) -> DryRun:
         """Describe what would become of a request; nothing is sent and nothing is recorded.
 
@@ -177,11 +177,11 @@ class Embedder:
         account = await self._meter.account(request, caller, admitted)
         await self._meter.count(account)
         plan = self._router.plan(request, caller, any_age=True, priced=bool(account.budgets))
-        if not plan.ranked and not plan.unproven:
-            raise nobody(request, plan.removed, plan.unproven)
+        if not plan.candidates and not plan.unproven:
+            raise no_candidates_error(request, plan.excluded, plan.unproven)
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await dry_run(request, plan, self._attempts(request, plan, ""))
+                return await describe(request, plan, self._attempts(request, plan, ""))
         except TimeoutError:
             raise self._late(()) from None
 
@@ -205,14 +205,16 @@ class Embedder:
         plan = self._router.plan(request, caller, priced=priced)
         given_up: set[str] = set()
         failed: ProviderError | None = None
-        while not plan.ranked:
-            left = [each.served for each in plan.unproven if each.served.id not in given_up]
+        while not plan.candidates:
+            left = [each.deployment for each in plan.unproven if each.deployment.id not in given_up]
             if not left:
                 self._probe_due(plan, request)  # what drifted may have been released
-                raise failed or nobody(request, plan.removed, plan.unproven)
+                raise failed or no_candidates_error(request, plan.excluded, plan.unproven)
             given_up.add(left[0].id)
             try:
-                await self._prober.prove(left[0], self._router.told(left[0], request))
+                await self._prober.prove(
+                    left[0], self._router.effective_input_type(left[0], request)
+                )
             except ProviderError as error:
                 failed = _canary_failure(error, left[0])
             plan = self._router.plan(request, caller, given_up=frozenset(given_up), priced=priced)
@@ -222,20 +224,20 @@ class Embedder:
     def _probe_due(self, plan: Plan, request: EmbedRequest) -> None:
         """Begin in the background the probes that are due."""
         for each in plan.due:
-            self._prober.soon(each, self._router.told(each, request))
+            self._prober.schedule(each, self._router.effective_input_type(each, request))
 
     def _attempts(
         self, request: EmbedRequest, plan: Plan, request_id: str, *, at_most: int | None = None
     ) -> Sequence[Attempt]:
         counts: TokenCounts = {}
         attempts: list[Attempt] = []
-        for each in plan.ranked[:at_most]:
-            deployment, check = each.served, None
+        for each in plan.candidates[:at_most]:
+            deployment, check = each.deployment, None
             if self._prober.is_probed(deployment):
                 check = SpaceCheck(
                     self._prober,
                     deployment,
-                    self._router.told(deployment, request),
+                    self._router.effective_input_type(deployment, request),
                     revision=plan.revisions[deployment.model.id],
                 )
             attempts.append(
@@ -245,7 +247,7 @@ class Embedder:
                     request_id=request_id,
                     counts=counts,
                     check=check,
-                    was_healthy=each.standing == "healthy",
+                    was_healthy=each.health == "healthy",
                 )
             )
         return attempts
@@ -304,8 +306,8 @@ class Embedder:
 
     def _withdraw(
         self,
-        records: Sequence[UsageLine],
-        refused: Sequence[UsageLine],
+        records: Sequence[UsageRecord],
+        refused: Sequence[UsageRecord],
         account: Account,
         reservation: Reservation | None,
     ) -> None:
@@ -359,7 +361,7 @@ class Embedder:
             return error
         if isinstance(error, ProviderError):
             model = attempts[0].deployment.model.id if attempts else request.model
-            return error.answer(model=model)
+            return error.client_error(model=model)
         return self._late(attempts)
 
     def _late(self, attempts: Sequence[Attempt]) -> EmbedwayError:
@@ -367,7 +369,7 @@ class Embedder:
             f"The answer was not ready within {self._deadline_s:g} s. Try again, with fewer items."
         )
         if not attempts or attempts[-1].deployment.provider == LOCAL:
-            return Overloaded(message)
+            return ServiceOverloaded(message)
         providers = ", ".join(each.deployment.provider for each in attempts)
         return UpstreamTimeout(f"{providers}: {message}")
 
@@ -386,9 +388,9 @@ def _forget(
     _outcome(recorded)
 
 
-def _canary_failure(error: ProviderError, deployment: Served) -> ProviderError:
+def _canary_failure(error: ProviderError, deployment: Deployment) -> ProviderError:
     """What a request that waited for a probe is told, without a word of the canaries."""
-    if not error.elsewhere or error.kind == "item_failed":
+    if not error.can_fail_over or error.kind == "item_failed":
         error = ProviderError("malformed", "it refuses the canaries")
     error.provider = deployment.provider
     return error

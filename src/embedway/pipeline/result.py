@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.core.money import NanoUsd
 from embedway.core.space_id import SpaceId
 from embedway.core.vectors import Vectors
 from embedway.metering.billing import UsageContext
-from embedway.ratelimits.status import Standing
+from embedway.ratelimits.status import LimitStatus
 from embedway.sending.attempt import Attempt
 
 
@@ -18,14 +18,14 @@ class EmbedResult(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     created_s: int
-    deployments: Sequence[Served]
+    deployments: Sequence[Deployment]
     """The deployments that answered, in the order of the items; none is there twice."""
     space: SpaceId
     vectors: Vectors
     tokens: int
     cost_nano_usd: NanoUsd
     """The price of deployments whose price is known."""
-    limit_statuses: Sequence[Standing]
+    limit_statuses: Sequence[LimitStatus]
     """The state of each rate limit after counting this request."""
     engine_s: float
     """The part of the latency that was spent waiting for a model."""
@@ -42,7 +42,7 @@ def build_result(
     context: UsageContext,
     *,
     space: SpaceId,
-    limit_statuses: Sequence[Standing],
+    limit_statuses: Sequence[LimitStatus],
     engine_s: float,
 ) -> EmbedResult:
     """Build the answer from the vectors and from what each deployment gave to it."""

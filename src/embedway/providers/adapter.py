@@ -6,14 +6,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from embedway.core.batch import Batch, Limits, Result
+from embedway.core.batch import Batch, BatchLimits, BatchResult
 from embedway.core.errors import InvalidRequest
-from embedway.core.provider_error import Kind, ProviderError
-from embedway.core.request import InputType, Truncate, spelled
-from embedway.http.call import HttpCall, Reply
+from embedway.core.provider_error import FailureKind, ProviderError
+from embedway.core.request import InputType, Truncate, normalise_name
+from embedway.http.call import HttpCall, HttpReply
 
 
-class Fields(msgspec.Struct, frozen=True, kw_only=True):
+class ProtocolFields(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider's protocol can be told, by the name it has there; None for not at all."""
 
     dimensions: str | None = None
@@ -49,7 +49,7 @@ class Adapter(Protocol):
         """
         ...
 
-    def decode(self, reply: Reply, batch: Batch) -> Result:
+    def decode(self, reply: HttpReply, batch: Batch) -> BatchResult:
         """The vectors in a 2xx `reply` to `batch`, as many and in the order of its items.
 
         Raises:
@@ -57,18 +57,18 @@ class Adapter(Protocol):
         """
         ...
 
-    def error(self, reply: Reply) -> ProviderError:
+    def error(self, reply: HttpReply) -> ProviderError:
         """The failure that any other `reply` reports."""
         ...
 
 
-def without_end(address: str, ends: Iterable[str]) -> str:
+def strip_slashes(address: str, ends: Iterable[str]) -> str:
     """`address` without slashes at its end, and without the first of `ends` that it has."""
     address = address.rstrip("/")
     return address.removesuffix(next((each for each in ends if address.endswith(each)), ""))
 
 
-class Address(msgspec.Struct, frozen=True, kw_only=True):
+class AddressTemplate(msgspec.Struct, frozen=True, kw_only=True):
     """How a provider's own SDK is told where to send calls, and what base URL that makes here."""
 
     variables: tuple[str, ...]
@@ -90,10 +90,10 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         """The base URL for what one of `variables` holds, with the `{variables}` of `path`."""
         # Braces of the address are its own; none is the name of a variable.
         place, mark, query = address.replace("{", "{{").replace("}", "}}").partition("?")
-        return without_end(place, self.strip) + self.path + mark + query
+        return strip_slashes(place, self.strip) + self.path + mark + query
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of provider, as data: everything that is not code of an adapter."""
 
     name: str
@@ -111,7 +111,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Base URLs for those values of the variable `region` that have one of their own."""
     by_key: Mapping[str, str] = {}
     """Base URLs for keys that begin with a certain text."""
-    address: Address | None = None
+    address: AddressTemplate | None = None
     """Where the environment says that the provider is; it takes the place of all the above."""
     key_variables: tuple[str, ...] = ()
     """Environment variables with the key; the first that is set enables the provider."""
@@ -130,11 +130,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Of variables that need not be set."""
     credentials: str = "bearer"
     """`bearer`, `none`, `header:NAME`, or one of `providers/credentials.py`."""
-    fields: Fields = Fields()
-    failures: tuple[tuple[str, Kind], ...] = ()
+    fields: ProtocolFields = ProtocolFields()
+    failures: tuple[tuple[str, FailureKind], ...] = ()
     """What its errors mean where the same words mean something else elsewhere: a pattern for code
     and message in lower case, and the kind of failure. The first that matches wins."""
-    limits: Limits = Limits()
+    limits: BatchLimits = BatchLimits()
     max_in_flight: int = 64
     """Calls to one such provider at a time."""
     key_parts: tuple[str, ...] = ()
@@ -157,7 +157,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     notes: str = ""
     """What a user should know, one sentence or two."""
 
-    def without_base64(self) -> "Row":
+    def without_base64(self) -> "ProviderRow":
         """The same, but vectors are asked for as numbers."""
         fields = msgspec.structs.replace(self.fields, base64=None)
         return msgspec.structs.replace(self, fields=fields)
@@ -229,16 +229,16 @@ DECIDED = frozenset(
 )
 
 
-def merge(body: dict[str, Any], extra: Mapping[str, Any]) -> bytes:
+def merge_extra(body: dict[str, Any], extra: Mapping[str, Any]) -> bytes:
     """The JSON of `body` with the client's own parameters, none of which replaces anything.
 
     Raises:
         InvalidRequest: One would, or they are nested too deeply to be written.
     """
     if extra:
-        taken = DECIDED.union(map(spelled, body))
+        taken = DECIDED.union(map(normalise_name, body))
         for name in extra:
-            if spelled(name) in taken:
+            if normalise_name(name) in taken:
                 raise InvalidRequest(
                     f"{name!r} is this gateway's to decide for this provider. Take it out, or use "
                     "the field of this API that says the same.",
@@ -253,7 +253,7 @@ def merge(body: dict[str, Any], extra: Mapping[str, Any]) -> bytes:
         ) from None
 
 
-def in_path(path: str, model: str) -> str:
+def model_path(path: str, model: str) -> str:
     """`path` with the `model` it has a place for, which cannot lead anywhere else.
 
     Raises:

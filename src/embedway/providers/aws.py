@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import Any
 
 from embedway.core.provider_error import ProviderError
-from embedway.http.call import HttpCall, joined
-from embedway.providers.credentials import Keys
-from embedway.providers.provider_config import Declared
+from embedway.http.call import HttpCall, join_url
+from embedway.providers.credentials import StaticKeys
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.refreshing import RefreshingCredential, Validity
 
 _SERVICE = "bedrock"
@@ -31,7 +31,9 @@ class SigV4(RefreshingCredential):
     as it is.
     """
 
-    def __init__(self, declared: Declared, *, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, declared: ProviderConfig, *, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         """Take the key; of several, the first decides.
 
         Raises:
@@ -42,11 +44,11 @@ class SigV4(RefreshingCredential):
         variables = declared.values
         key = next(iter(declared.keys), "")
         static = _STATIC.fullmatch(key)
-        self._bearer: Keys | None = None
+        self._bearer: StaticKeys | None = None
         if ":" in key and not static:
             raise ValueError("Bedrock's key is ID:SECRET or ID:SECRET:TOKEN; the ID is not AWS'.")
         if key and not static and not _ID.fullmatch(key):
-            self._bearer = Keys(declared.keys)
+            self._bearer = StaticKeys(declared.keys)
             return
         if "region" not in variables:
             raise ValueError("Bedrock needs a region to sign for. Set region, or AWS_REGION.")
@@ -66,11 +68,11 @@ class SigV4(RefreshingCredential):
             return await self._bearer.headers(call, base_url=base_url)
         return await super().headers(call, base_url=base_url)
 
-    def refused(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
+    def report_failure(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
         """Record a call that failed; return whether to retry it at once with other credentials."""
         if self._bearer:
-            return self._bearer.refused(error, sent)
-        return not self._declared and super().refused(error, sent)
+            return self._bearer.report_failure(error, sent)
+        return not self._declared and super().report_failure(error, sent)
 
     def validity(self) -> Validity:
         """Whether the credentials can be used now."""
@@ -82,7 +84,7 @@ class SigV4(RefreshingCredential):
         """The headers of `call`, its signature among them."""
         request = self._awsrequest.AWSRequest(
             method=call.method,
-            url=joined(base_url, call.path),
+            url=join_url(base_url, call.path),
             data=call.body,
             headers={"Content-Type": _CONTENT_TYPE, **call.headers},
         )

@@ -25,7 +25,7 @@ class Credentials(Protocol):
         """
         ...
 
-    def refused(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
+    def report_failure(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
         """Told of a call that failed with the headers `sent`; returns whether to use others now."""
         ...
 
@@ -34,7 +34,7 @@ class Credentials(Protocol):
         ...
 
 
-class Keys:
+class StaticKeys:
     """One or several static keys, used in turn; one that is refused or limited rests a while."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Keys:
             return {}
         return self._headers[self._awake() if len(self._headers) > 1 else 0]
 
-    def refused(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
+    def report_failure(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
         """See `Credentials.refused`."""
         if len(self._headers) <= 1 or error.kind not in {"credentials", "quota", "rate_limit"}:
             return False

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import msgspec
 
-from embedway.core.provider_error import Billed, Kind, ProviderError
-from embedway.http.call import Reply
+from embedway.core.provider_error import Billable, FailureKind, ProviderError
+from embedway.http.call import HttpReply
 from embedway.providers import waits
 
 MAX_REASON_CHARACTERS = 240
@@ -22,7 +22,7 @@ _JSON = msgspec.json.Decoder()
 
 # By what the error's code or type says, in lower case; the first that matches wins. Most providers
 # put the same few words there.
-CODES: tuple[tuple[str, Kind], ...] = (
+CODES: tuple[tuple[str, FailureKind], ...] = (
     (r"insufficient_quota|insufficient_balance|billing|quota_exceeded|arrearage", "quota"),
     (r"authz_resource_limit_exceeded", "quota"),  # Jina, 403: a limit of the plan
     (r"freetieronly", "quota"),  # DashScope, 403 AllocationQuota.FreeTierOnly
@@ -42,7 +42,7 @@ CODES: tuple[tuple[str, Kind], ...] = (
 )  # fmt: skip
 
 # By what the message says.
-WORDS: tuple[tuple[str, Kind], ...] = (
+WORDS: tuple[tuple[str, FailureKind], ...] = (
     # Whole phrases of one provider each, in replies that tests/wire holds.
     (r"quota of [\w/ ]{1,40} per (minute|second)", "rate_limit"),  # Scaleway, 429: no spent account
     (r"'loc': \('body', 'dimensions'\)", "dimensions"),  # NVIDIA: Pydantic's, as Python writes it
@@ -98,7 +98,7 @@ WORDS: tuple[tuple[str, Kind], ...] = (
 
 # What a status of 500 and above says of the input or the model, not of the server's own trouble.
 # Whole phrases of known servers only: such a message may as well be a part of a traceback.
-SERVER_WORDS: tuple[tuple[str, Kind], ...] = (
+SERVER_WORDS: tuple[tuple[str, FailureKind], ...] = (
     (r"increase the physical batch size", "item_too_long"),  # llama.cpp, 500
     # Ollama, 500
     (r"exceeds? (the )?(maximum |available )?context (length|size)", "item_too_long"),
@@ -107,7 +107,7 @@ SERVER_WORDS: tuple[tuple[str, Kind], ...] = (
 )  # fmt: skip
 
 # By the status alone.
-STATUSES: Mapping[int, Kind] = {
+STATUSES: Mapping[int, FailureKind] = {
     401: "credentials",
     402: "quota",
     403: "credentials",
@@ -128,7 +128,7 @@ STATUSES: Mapping[int, Kind] = {
 }
 
 # Statuses that words may make no more than this of.
-REFINED: Mapping[Kind, frozenset[Kind]] = {
+REFINED: Mapping[FailureKind, frozenset[FailureKind]] = {
     "credentials": frozenset({"quota", "model"}),
     "rate_limit": frozenset({"quota"}),
     "model": frozenset(),
@@ -145,12 +145,16 @@ OPERATORS = re.compile(
     re.IGNORECASE,
 )
 
-_OF_CLIENT: frozenset[Kind] = frozenset(
+_OF_CLIENT: frozenset[FailureKind] = frozenset(
     {"dimensions", "batch_too_large", "item_too_long", "model", "request"}
 )
-_OF_OPERATOR: frozenset[Kind] = frozenset({"credentials", "quota"})
+_OF_OPERATOR: frozenset[FailureKind] = frozenset({"credentials", "quota"})
 _OF_CONTENT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
-_BILLED: Mapping[Kind, Billed] = {"failed": "maybe", "timeout": "maybe", "malformed": "yes"}
+_BILLED: Mapping[FailureKind, Billable] = {
+    "failed": "maybe",
+    "timeout": "maybe",
+    "malformed": "yes",
+}
 _TOKENS = re.compile(
     # DashScope's two words for its limit of tokens a minute are the last.
     r"token|\btpm\b|insufficient_quota|allocation_?quota",
@@ -179,7 +183,7 @@ _SECRET = re.compile(
 )
 
 
-def read(reply: Reply, own: Sequence[tuple[str, Kind]] = ()) -> ProviderError:
+def read_error(reply: HttpReply, own: Sequence[tuple[str, FailureKind]] = ()) -> ProviderError:
     """The failure that `reply` reports, be its status what it may.
 
     Args:
@@ -195,7 +199,7 @@ def read(reply: Reply, own: Sequence[tuple[str, Kind]] = ()) -> ProviderError:
     refused = kind == "failed" and reply.status in _OF_CONTENT
     return ProviderError(
         kind,
-        clean(message) if quoted else "",
+        clean_reason(message) if quoted else "",
         billed="no" if refused else _BILLED.get(kind, "no"),
         retry_after_s=waits.retry_after_s(reply.headers, message),
         of_tokens=bool(_TOKENS.search(f"{code} {message}")),
@@ -211,7 +215,7 @@ def classify(
     *,
     field: str = "",
     clients_words: Collection[str] = (),
-) -> Kind:
+) -> FailureKind:
     """What kind of failure this is.
 
     Args:
@@ -249,14 +253,14 @@ def classify(
     return kind
 
 
-def clean(message: str) -> str:
+def clean_reason(message: str) -> str:
     """`message` fit for a client: short, printable, and without what looks like a secret."""
     text = _UNPRINTABLE.sub(" ", message[: 4 * MAX_REASON_CHARACTERS])
     text = " ".join(_SECRET.sub("***", text).split())
     return text if len(text) <= MAX_REASON_CHARACTERS else f"{text[:MAX_REASON_CHARACTERS]}..."
 
 
-def _first(table: Sequence[tuple[str, Kind]], text: str) -> Kind | None:
+def _first(table: Sequence[tuple[str, FailureKind]], text: str) -> FailureKind | None:
     return next((kind for pattern, kind in table if text and re.search(pattern, text)), None)
 
 

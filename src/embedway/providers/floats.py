@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from embedway.core.provider_error import ProviderError
 from embedway.core.vectors import Vectors
-from embedway.http.call import Reply
+from embedway.http.call import HttpReply
 
 Shape = TypeVar("Shape")
 
@@ -20,7 +20,7 @@ Value = bytes | list[float]
 """A vector in base64, which msgspec decodes, or as numbers."""
 
 
-def malformed(reason: str) -> NoReturn:
+def malformed_error(reason: str) -> NoReturn:
     """Refuses a reply that was paid for but is not what was asked.
 
     Raises:
@@ -29,7 +29,7 @@ def malformed(reason: str) -> NoReturn:
     raise ProviderError("malformed", reason, billed="yes")
 
 
-def parse(decoder: "msgspec.json.Decoder[Shape]", reply: Reply) -> Shape:
+def parse_body(decoder: "msgspec.json.Decoder[Shape]", reply: HttpReply) -> Shape:
     """The body of `reply` in the shape that `decoder` knows.
 
     Raises:
@@ -46,10 +46,10 @@ def parse(decoder: "msgspec.json.Decoder[Shape]", reply: Reply) -> Shape:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     # What it was is not told: it may be anything, and it is the client who would read it.
-    malformed("not JSON of the shape its protocol promises")
+    malformed_error("not JSON of the shape its protocol promises")
 
 
-def stack(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f4") -> Vectors:
+def stack_vectors(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f4") -> Vectors:
     """Vectors of shape (items, width), float32.
 
     Args:
@@ -61,7 +61,7 @@ def stack(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f4") -> V
         ProviderError: Another count, widths that differ, or base64 that is none.
     """
     if len(values) != items:
-        malformed(f"{len(values)} vectors for {items} items")
+        malformed_error(f"{len(values)} vectors for {items} items")
     raws = [value for value in values if isinstance(value, bytes)]
     try:
         if not raws:
@@ -74,10 +74,10 @@ def stack(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f4") -> V
             return array.astype(np.float32, copy=False)
     except ValueError:
         pass
-    malformed("vectors of different widths, or of no whole number of floats")
+    malformed_error("vectors of different widths, or of no whole number of floats")
 
 
-def in_order(indices: Sequence[int | None], values: Sequence[Value]) -> list[Value]:
+def order_by_index(indices: Sequence[int | None], values: Sequence[Value]) -> list[Value]:
     """`values` by their index; as they came if none has one.
 
     A single value without an index has the one that is left over: Gemini's OpenAI endpoint leaves
@@ -95,5 +95,5 @@ def in_order(indices: Sequence[int | None], values: Sequence[Value]) -> list[Val
         indices = [left.pop() if index is None else index for index in indices]
     placed = dict(zip(indices, values, strict=True))
     if placed.keys() != set(range(len(values))):
-        malformed("indices are missing or repeated")
+        malformed_error("indices are missing or repeated")
     return [placed[index] for index in range(len(values))]

@@ -11,9 +11,9 @@ from typing import Any
 from yarl import URL
 
 from embedway.core.provider_error import ProviderError
-from embedway.http.call import HttpCall, Reply
-from embedway.http.client import Http
-from embedway.providers.provider_config import Declared
+from embedway.http.call import HttpCall, HttpReply
+from embedway.http.client import HttpClient
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.refreshing import RefreshingCredential, Validity
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -25,7 +25,9 @@ _TIMEOUT_S = 30.0
 class GoogleToken(RefreshingCredential):
     """The token of one file of credentials, or of whatever Google's library finds."""
 
-    def __init__(self, declared: Declared, *, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, declared: ProviderConfig, *, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         """Take the path of a file from the first key.
 
         Without one, Google's library looks in its usual places, last at the machine's own server.
@@ -41,7 +43,7 @@ class GoogleToken(RefreshingCredential):
         self._validities: dict[Any, Validity] = {states.FRESH: "valid", states.STALE: "ending"}
         self._credentials: Any = None
         self._token: str | None = None
-        self._servers: dict[str, Http] = {}
+        self._servers: dict[str, HttpClient] = {}
         self._closed = False
 
     def validity(self) -> Validity:
@@ -114,14 +116,14 @@ class GoogleToken(RefreshingCredential):
 
     async def _send(
         self, url: str, method: str, body: bytes | str, headers: Mapping[str, str], timeout_s: float
-    ) -> Reply:
+    ) -> HttpReply:
         target = URL(url)
         origin = str(target.origin())
         if self._closed:
             raise ProviderError("unreachable")
         if origin not in self._servers:
             # Google's library chose it; the machine's own server is at a private address.
-            self._servers[origin] = Http(origin, allow_private=True, max_in_flight=1)
+            self._servers[origin] = HttpClient(origin, allow_private=True, max_in_flight=1)
         call = HttpCall(
             path=target.raw_path_qs,
             method=method,
@@ -134,7 +136,7 @@ class GoogleToken(RefreshingCredential):
 class _Response:
     """A reply as Google's library reads it."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: HttpReply) -> None:
         self.status = reply.status
         self.headers = reply.headers
         self.data = reply.body

@@ -9,10 +9,10 @@ import msgspec
 
 from embedway.core.provider_error import TRANSIENT, ProviderError
 from embedway.http.call import HttpCall
-from embedway.http.client import Http
+from embedway.http.client import HttpClient
 from embedway.providers import failures
-from embedway.providers.floats import parse
-from embedway.providers.provider_config import Declared
+from embedway.providers.floats import parse_body
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.refreshing import RefreshingCredential, Validity
 
 _GRANT = "urn:ibm:params:oauth:grant-type:apikey"
@@ -36,10 +36,12 @@ _DECODER = msgspec.json.Decoder(_Token)
 class IamToken(RefreshingCredential):
     """The token of the first declared key."""
 
-    def __init__(self, declared: Declared, *, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, declared: ProviderConfig, *, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(now_s=now_s)
         self._key = next(iter(declared.keys), None)
-        self._http = Http(
+        self._http = HttpClient(
             declared.values["iam_url"],
             allow_private="iam_url" in declared.variables,
             max_in_flight=1,
@@ -62,9 +64,9 @@ class IamToken(RefreshingCredential):
         """Whether a call with the headers `sent` used the token in force."""
         return sent == self._headers
 
-    def refused(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
+    def report_failure(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
         """Record a call that failed; return whether to retry it at once with another token."""
-        return bool(sent) and super().refused(error, sent)
+        return bool(sent) and super().report_failure(error, sent)
 
     def drop(self) -> None:
         """Use the token no longer."""
@@ -85,9 +87,9 @@ class IamToken(RefreshingCredential):
         except TimeoutError:
             raise ProviderError("timeout") from None
         if not reply.ok:
-            error = failures.read(reply)
+            error = failures.read_error(reply)
             raise error if error.kind in TRANSIENT else ProviderError("credentials")
-        token = parse(_DECODER, reply)
+        token = parse_body(_DECODER, reply)
         self._headers = {"Authorization": f"Bearer {token.access_token}"}
         now_s = self._now_s()
         self._due_s = now_s + token.expires_in * _RENEW_SHARE

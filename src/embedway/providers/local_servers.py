@@ -10,16 +10,16 @@ import msgspec
 from msgspec import Meta
 from yarl import URL
 
-from embedway.catalog.model import Deployment, Model
+from embedway.catalog.model import DeploymentSpec, Model
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import Name
 from embedway.http.call import HttpCall
-from embedway.http.client import Http, Transport
+from embedway.http.client import HttpClient, Transport
 from embedway.providers import failures
-from embedway.providers.adapter import Row
-from embedway.providers.credentials import Keys
-from embedway.providers.floats import malformed, parse
-from embedway.providers.provider_config import Declared
+from embedway.providers.adapter import ProviderRow
+from embedway.providers.credentials import StaticKeys
+from embedway.providers.floats import malformed_error, parse_body
+from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
 
 WITHIN_S = 0.5
@@ -34,9 +34,9 @@ Positive = Annotated[int, Meta(gt=0)]
 Shape = TypeVar("Shape")
 
 
-async def with_models(
-    declared: Sequence[Declared], port: int, *, known: Container[str], find_others: bool
-) -> list[Declared]:
+async def add_local_models(
+    declared: Sequence[ProviderConfig], port: int, *, known: Container[str], find_others: bool
+) -> list[ProviderConfig]:
     """`declared`, with the models that their servers list, and the other servers of this machine.
 
     Args:
@@ -53,18 +53,18 @@ async def with_models(
     ]
     taken = {port, *(URL(each.url).port for each in declared)}
     found, listed = await asyncio.gather(
-        find(kinds, taken=taken), asyncio.gather(*(_with_models(each) for each in declared))
+        find_servers(kinds, taken=taken), asyncio.gather(*(_with_models(each) for each in declared))
     )
     return [*listed, *found]
 
 
-async def find(
-    rows: Iterable[Row],
+async def find_servers(
+    rows: Iterable[ProviderRow],
     *,
     taken: Container[int] = (),
     host: str = "127.0.0.1",
     within_s: float = WITHIN_S,
-) -> list[Declared]:
+) -> list[ProviderConfig]:
     """The servers of `rows` that listen on their default ports. Never fails.
 
     Args:
@@ -74,7 +74,7 @@ async def find(
         within_s: The longest wait for all of them.
     """
     asked = [
-        Declared(
+        ProviderConfig(
             name=row.name,
             row=row,
             base_url=str(URL(row.base_url).with_host(host).with_port(row.port)).rstrip("/"),
@@ -85,15 +85,15 @@ async def find(
         if row.name in _KINDS and row.port and row.port not in taken
     ]
     answers = await asyncio.gather(*(_listed_by(each, within_s) for each in asked))
-    by_port: dict[int | None, Declared] = {}
+    by_port: dict[int | None, ProviderConfig] = {}
     for each, models in zip(asked, answers, strict=True):
         if models is not None:  # one server is not two providers
             by_port.setdefault(each.row.port, msgspec.structs.replace(each, models=models))
     return list(by_port.values())
 
 
-async def models_at(
-    row: Row, transport: Transport, *, provider: str = "", keys: Sequence[str] = ()
+async def list_models(
+    row: ProviderRow, transport: Transport, *, provider: str = "", keys: Sequence[str] = ()
 ) -> Sequence[Model]:
     """The models that the server of kind `row` at `transport` lists, as those of `provider`.
 
@@ -109,7 +109,7 @@ async def models_at(
         raise ProviderError("malformed") from error
 
 
-async def _with_models(declared: Declared) -> Declared:
+async def _with_models(declared: ProviderConfig) -> ProviderConfig:
     """`declared` with the models that it lists beside its own, if it is a server of one's own."""
     listed = await _listed_by(declared, WITHIN_S) if declared.row.own_server else None
     names = {each.deployments[0].name or each.id for each in declared.models}
@@ -120,12 +120,12 @@ async def _with_models(declared: Declared) -> Declared:
     return msgspec.structs.replace(declared, models=[*declared.models, *others])
 
 
-async def _listed_by(declared: Declared, within_s: float) -> Sequence[Model] | None:
+async def _listed_by(declared: ProviderConfig, within_s: float) -> Sequence[Model] | None:
     """The models that the server lists; None if it does not answer in time as its kind does."""
-    http = Http(declared.url, allow_private=True, max_in_flight=_IN_FLIGHT)
+    http = HttpClient(declared.url, allow_private=True, max_in_flight=_IN_FLIGHT)
     try:
         async with asyncio.timeout(within_s):
-            return await models_at(declared.row, http, provider=declared.name, keys=declared.keys)
+            return await list_models(declared.row, http, provider=declared.name, keys=declared.keys)
     except (ProviderError, TimeoutError):
         return None
     finally:
@@ -138,7 +138,7 @@ class _Server:
     def __init__(self, transport: Transport, provider: str, keys: Sequence[str]) -> None:
         self._transport = transport
         self._provider = provider
-        self._keys = Keys(keys)
+        self._keys = StaticKeys(keys)
 
     async def ask(self, path: str, shape: type[Shape], *, body: bytes = b"") -> Shape:
         """The reply to a GET, or to a POST of `body`, which must have this shape."""
@@ -146,8 +146,8 @@ class _Server:
         headers = await self._keys.headers(call, base_url="")
         reply = await self._transport.send(call, headers=headers, max_bytes=MAX_BYTES)
         if not reply.ok:
-            raise failures.read(reply)
-        return parse(msgspec.json.Decoder(shape), reply)
+            raise failures.read_error(reply)
+        return parse_body(msgspec.json.Decoder(shape), reply)
 
     def model(
         self,
@@ -160,7 +160,7 @@ class _Server:
         """The model that the server calls `name`."""
         # Ollama's `all-minilm` and `all-minilm:latest` are one; people say the former.
         short = name.removesuffix(":latest")
-        deployment = Deployment(
+        deployment = DeploymentSpec(
             provider=self._provider,
             name="" if short == name else name,
             price_per_mtok_usd=Decimal(0),
@@ -207,7 +207,7 @@ class _List(msgspec.Struct):
 async def _listed(server: _Server, *, owner: str | None = None, prefix: str = "") -> list[Model]:
     entries = (await server.ask("/models", _List)).data
     if owner and not any(entry.owned_by == owner for entry in entries):
-        malformed(f"no model is owned by {owner}")
+        malformed_error(f"no model is owned by {owner}")
     return [
         server.model(
             entry.id,
@@ -242,7 +242,7 @@ class _TeiInfo(msgspec.Struct):
 async def _tei(server: _Server) -> list[Model]:
     info = await server.ask("/info", _TeiInfo)
     if "embedding" not in info.model_type:
-        malformed("its model makes no embeddings")
+        malformed_error("its model makes no embeddings")
     return [
         server.model(
             info.served_model_name or info.model_id,

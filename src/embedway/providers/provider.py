@@ -8,22 +8,22 @@ from typing import Any
 import msgspec
 import structlog
 
-from embedway.core.batch import Abilities, Batch, Limits, Result
+from embedway.core.batch import Batch, BatchLimits, BatchResult, EngineAbilities
 from embedway.core.provider_error import ProviderError
-from embedway.http.call import Reply
-from embedway.http.client import Http, Transport
+from embedway.http.call import HttpReply
+from embedway.http.client import HttpClient, Transport
 from embedway.providers import credentials, waits
 from embedway.providers.adapter import Adapter
 from embedway.providers.credentials import Credentials
-from embedway.providers.provider_config import Declared
-from embedway.providers.secrets import Secrets
+from embedway.providers.provider_config import ProviderConfig
+from embedway.providers.secrets import SecretScanner
 
 _log = structlog.get_logger("embedway.providers")
 
 MAX_FLOAT_CHARACTERS = 32
 MAX_EXTRA_CHARACTERS = 2**16
 """How much of the client's own fields is compared with a refusal; more would hold others up."""
-MAX_WIDTH = 4096
+MAX_DIMENSIONS = 4096
 """Of the widest vectors there commonly are; bounds a reply where the width is not known."""
 
 
@@ -32,7 +32,7 @@ class Provider:
 
     def __init__(
         self,
-        declared: Declared,
+        declared: ProviderConfig,
         *,
         adapter: Adapter,
         signer: Credentials,
@@ -46,7 +46,7 @@ class Provider:
         self._signer = signer
         self._transport = transport
         self._base_url = declared.url
-        self._secrets = Secrets(declared.keys)
+        self._secrets = SecretScanner(declared.keys)
         fields = declared.row.fields
         names = {
             **dict.fromkeys(("input", "inputs", "texts", "text"), "input"),
@@ -58,7 +58,7 @@ class Provider:
         }
         self._params = {theirs: ours for theirs, ours in names.items() if theirs}
         """The client's fields, by what the provider calls them."""
-        self._abilities = Abilities(
+        self._abilities = EngineAbilities(
             token_ids=fields.token_ids,
             dimensions=fields.dimensions is not None,
             input_types=frozenset(fields.input_types),
@@ -71,16 +71,16 @@ class Provider:
         return self._declared.name
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> BatchLimits:
         """Of a call."""
         return self._declared.limits or self._declared.row.limits
 
     @property
-    def abilities(self) -> Abilities:
+    def abilities(self) -> EngineAbilities:
         """See `embedway.sending.engine.Engine.abilities`."""
         return self._abilities
 
-    async def embed(self, batch: Batch) -> Result:
+    async def embed(self, batch: Batch) -> BatchResult:
         """See `embedway.sending.engine.Engine.embed`.
 
         A server that refuses the field which asks for base64 is asked once more without it, and
@@ -109,7 +109,7 @@ class Provider:
             return False
         return _plain(error.field) == _plain(asked[0])
 
-    async def _embed(self, batch: Batch, adapter: Adapter) -> Result:
+    async def _embed(self, batch: Batch, adapter: Adapter) -> BatchResult:
         call = adapter.encode(batch)
         try:
             headers = await self._signer.headers(call, base_url=self._base_url)
@@ -118,7 +118,7 @@ class Provider:
             raise
         except Exception as error:  # of the clouds' own libraries
             raise ProviderError("credentials", billed="not sent") from error
-        width = batch.width or max(batch.dimensions or 0, MAX_WIDTH)
+        width = batch.width or max(batch.dimensions or 0, MAX_DIMENSIONS)
         most = 2**20 + len(batch.items) * width * MAX_FLOAT_CHARACTERS
         reply = None
         try:
@@ -128,8 +128,8 @@ class Provider:
             error.status = reply and reply.status
             if reply and reply.ok and error.kind == "failed":
                 error.billed = "yes"  # an answer, if none that says anything
-            error.again_now = self._signer.refused(error, headers)
-            if self._secrets.in_text(error.reason):
+            error.retry_immediately = self._signer.report_failure(error, headers)
+            if self._secrets.found_in(error.reason):
                 error.reason = ""  # a provider may repeat what it was sent
             raise
 
@@ -138,7 +138,7 @@ class Provider:
         await self._transport.aclose()
         await self._signer.aclose()
 
-    def _read(self, reply: Reply, batch: Batch, adapter: Adapter) -> Result:
+    def _read(self, reply: HttpReply, batch: Batch, adapter: Adapter) -> BatchResult:
         """The vectors in `reply`.
 
         Raises:
@@ -150,7 +150,7 @@ class Provider:
             if not reply.ok:
                 raise self._failure(reply, batch, adapter)
             result = adapter.decode(reply, batch)
-            rest_s = waits.exhausted_s(reply.headers)
+            rest_s = waits.rate_limit_rest_s(reply.headers)
         except ProviderError:
             raise
         except Exception as error:
@@ -159,7 +159,7 @@ class Provider:
             raise ProviderError("malformed", billed=billed) from error
         return msgspec.structs.replace(result, rest_s=rest_s) if rest_s else result
 
-    def _failure(self, reply: Reply, batch: Batch, adapter: Adapter) -> ProviderError:
+    def _failure(self, reply: HttpReply, batch: Batch, adapter: Adapter) -> ProviderError:
         if reply.redirect:
             return ProviderError("malformed", "a redirect, which is not followed")
         error = adapter.error(reply)
@@ -186,17 +186,17 @@ def _words(extra: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", said[:MAX_EXTRA_CHARACTERS].lower()))
 
 
-def build(declared: Declared) -> Provider:
+def build_provider(declared: ProviderConfig) -> Provider:
     """The provider, with nothing opened yet."""
     row = declared.row
     return Provider(
         declared,
-        adapter=load(row.adapter)(row, declared.values),
-        plain=load(row.adapter)(row.without_base64(), declared.values)
+        adapter=load_object(row.adapter)(row, declared.values),
+        plain=load_object(row.adapter)(row.without_base64(), declared.values)
         if row.fields.base64
         else None,
         signer=_signer(declared),
-        transport=Http(
+        transport=HttpClient(
             declared.url,
             allow_private=declared.base_url is not None
             or row.own_server
@@ -206,15 +206,15 @@ def build(declared: Declared) -> Provider:
     )
 
 
-def _signer(declared: Declared) -> Credentials:
+def _signer(declared: ProviderConfig) -> Credentials:
     kind = declared.row.credentials
     if ":" in kind and not kind.startswith("header:"):
-        return load(kind)(declared)
+        return load_object(kind)(declared)
     name = kind.removeprefix("header:") if kind.startswith("header:") else None
-    return credentials.Keys(declared.keys, header=name, others=declared.headers)
+    return credentials.StaticKeys(declared.keys, header=name, others=declared.headers)
 
 
-def load(target: str) -> type:
+def load_object(target: str) -> type:
     """The class that a row names as `module:class`."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -6,18 +6,18 @@ from typing import Any
 
 import msgspec
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.catalog.model import Model
-from embedway.core.batch import Limits
-from embedway.providers.adapter import Row, without_end
+from embedway.core.batch import BatchLimits
+from embedway.providers.adapter import ProviderRow, strip_slashes
 
 
-class Declared(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A provider as it is enabled here. Holds secrets: never log it."""
 
     name: str
     """In `provider:model`."""
-    row: Row
+    row: ProviderRow
     keys: Sequence[str] = ()
     base_url: str | None = None
     """As declared by the administrator or the environment; None for the row's."""
@@ -26,7 +26,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     """Sent with each call, beside the key."""
     models: Sequence[Model] = ()
-    limits: Limits | None = None
+    limits: BatchLimits | None = None
     """If other than the row's."""
     max_in_flight: int | None = None
     eu_native: bool | None = None
@@ -49,7 +49,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
         if self.base_url:
             return self.base_url
         values = self.values
-        places = {name: without_end(value, self.row.strip) for name, value in values.items()}
+        places = {name: strip_slashes(value, self.row.strip) for name, value in values.items()}
         return self.row.template(self.keys, values.get("region", "")).format_map(places)
 
     @property
@@ -58,7 +58,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
         return {**self.row.defaults, **self.variables}
 
 
-def fingerprints(declared: Sequence[Declared]) -> Callable[[Served], str]:
+def fingerprinter(declared: Sequence[ProviderConfig]) -> Callable[[Deployment], str]:
     """What tells of a deployment whether another server or model stands behind its id now.
 
     12 hex digits that stand for the kind of its provider, the address and the model's name there,
@@ -66,10 +66,10 @@ def fingerprints(declared: Sequence[Declared]) -> Callable[[Served], str]:
     """
     places = {each.name: (each.row.name, each.url) for each in declared}
 
-    def fingerprint(served: Served) -> str:
-        deployment = served.deployment
+    def fingerprint(served: Deployment) -> str:
+        deployment = served.spec
         prompts = served.model.prompts if deployment.apply_prompts else {}
-        asked: list[Any] = [*places.get(served.provider, ()), served.name]
+        asked: list[Any] = [*places.get(served.provider, ()), served.upstream_name]
         asked += filter(None, (deployment.parameters, deployment.input_types, prompts))
         return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).hexdigest()[:12]
 

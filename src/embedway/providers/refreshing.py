@@ -65,7 +65,7 @@ class RefreshingCredential(ABC):
             self._renewal.start()
         return self.sign(call, base_url)
 
-    def refused(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
+    def report_failure(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
         """Record a call that failed with the headers `sent`; return whether to retry it at once."""
         if error.kind != "credentials":
             return False

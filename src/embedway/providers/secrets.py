@@ -9,7 +9,7 @@ LEAST_CHARACTERS = 3
 """Less is in every text."""
 
 
-class Secrets:
+class SecretScanner:
     """The secrets of one provider. Holds them: never log it."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
@@ -17,7 +17,7 @@ class Secrets:
         self._short = {form for form in forms if LEAST_CHARACTERS <= len(form) < PART_CHARACTERS}
         self._parts = {part for form in forms for part in _parts(form)}
 
-    def in_text(self, text: str) -> bool:
+    def found_in(self, text: str) -> bool:
         """Whether `text` holds a part of one: as it is, backwards, in base64 or in hexadecimal."""
         return any(part in self._parts for part in _parts(text)) or any(
             short in text for short in self._short

@@ -42,7 +42,7 @@ def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None
         return _sane(float(milliseconds) / 1000)
     if (wait_s := _seconds(headers.get("retry-after", ""))) is not None:
         return wait_s
-    if (wait_s := exhausted_s(headers)) is not None:
+    if (wait_s := rate_limit_rest_s(headers)) is not None:
         return wait_s
     if spoken := _SPOKEN.search(message):
         unit = spoken[2].lower()
@@ -50,7 +50,7 @@ def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None
     return None
 
 
-def exhausted_s(headers: Mapping[str, str]) -> float | None:
+def rate_limit_rest_s(headers: Mapping[str, str]) -> float | None:
     """Seconds until there is something left of a rate limit; None if there is, or nothing says so.
 
     Args:

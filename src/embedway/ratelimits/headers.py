@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from embedway.core.limit import Of
-from embedway.ratelimits.status import Standing
+from embedway.core.limit import LimitUnit
+from embedway.ratelimits.status import LimitStatus
 
-KINDS: tuple[Of, ...] = ("requests", "tokens")
+KINDS: tuple[LimitUnit, ...] = ("requests", "tokens")
 
 
-def rate_headers(standings: Sequence[Standing]) -> Iterator[tuple[str, str]]:
+def rate_limit_headers(standings: Sequence[LimitStatus]) -> Iterator[tuple[str, str]]:
     """Names and values: of the tightest limit of requests, and of tokens.
 
     The tightest is the one of which the smallest share is left.
@@ -19,10 +19,10 @@ def rate_headers(standings: Sequence[Standing]) -> Iterator[tuple[str, str]]:
         if tightest:
             yield f"x-ratelimit-limit-{of}", str(tightest.limit.amount)
             yield f"x-ratelimit-remaining-{of}", str(tightest.remaining)
-            yield f"x-ratelimit-reset-{of}", duration(tightest.reset_s)
+            yield f"x-ratelimit-reset-{of}", format_duration(tightest.reset_s)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Like `6m0s`, `1.5s` or `120ms`; rounded up, so that nobody is told to come too early."""
     # What a float adds beyond a nanosecond was never there.
     milliseconds = math.ceil(round(seconds * 1000, 6))
@@ -36,5 +36,5 @@ def duration(seconds: float) -> str:
     return text
 
 
-def _left(standing: Standing) -> tuple[float, float]:
+def _left(standing: LimitStatus) -> tuple[float, float]:
     return standing.remaining / standing.limit.amount, -standing.reset_s

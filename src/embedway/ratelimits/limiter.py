@@ -5,25 +5,25 @@ from typing import Protocol
 
 import msgspec
 
-from embedway.ratelimits.key import Meter
-from embedway.ratelimits.status import Standing
+from embedway.ratelimits.key import LimitKey
+from embedway.ratelimits.status import LimitStatus
 
 
-class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+class LimitReservation(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted for one request."""
 
-    meters: Sequence[Meter]
+    meters: Sequence[LimitKey]
     tokens: int
     at_ms: int
     """When, on the limiter's own clock; for whoever settles it."""
-    standings: Sequence[Standing]
+    statuses: Sequence[LimitStatus]
     """Of each meter, this request counted."""
 
 
-class Limiter(Protocol):
+class RateLimiter(Protocol):
     """Counts what each meter's subject asks for; shared by all requests."""
 
-    def check(self, meters: Sequence[Meter], *, tokens: int, at_most: int | None = None) -> None:
+    def check(self, meters: Sequence[LimitKey], *, tokens: int, at_most: int | None = None) -> None:
         """Refuses, without any I/O, what `reserve` is known to refuse; counts nothing.
 
         Args:
@@ -33,18 +33,18 @@ class Limiter(Protocol):
                 until there is room for so many.
 
         Raises:
-            RateLimited: A limit has no room for it.
+            RateLimitExceeded: A limit has no room for it.
         """
         ...
 
-    async def reserve(self, meters: Sequence[Meter], *, tokens: int) -> Reservation:
+    async def reserve(self, meters: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
         """Counts one request of `tokens` with all meters, or, if one has no room, with none.
 
         Raises:
-            RateLimited: A limit has no room for it; it says when there will be.
+            RateLimitExceeded: A limit has no room for it; it says when there will be.
         """
         ...
 
-    def settle(self, reservation: Reservation, *, tokens: int) -> None:
+    def settle(self, reservation: LimitReservation, *, tokens: int) -> None:
         """Counts `tokens`, more or fewer, in place of those that were reserved."""
         ...

@@ -2,29 +2,31 @@
 
 from collections.abc import Iterator
 
-from embedway.core.limit import Per
+from embedway.core.limit import LimitPeriod
 from embedway.ratelimits.shared_counts import Count
-from embedway.ratelimits.window import Window
+from embedway.ratelimits.window import SlidingWindow
 
 
-class Part(Window):
+class LocalCounter(SlidingWindow):
     """What this process counted of a meter, and what it last heard that all have counted."""
 
     __slots__ = ("absence", "heard", "heard_ms", "per", "refused", "share")
 
-    def __init__(self, per: Per) -> None:
+    def __init__(self, per: LimitPeriod) -> None:
         super().__init__(per)
-        self.per: Per = per
+        self.per: LimitPeriod = per
         self.heard = b""
         self.heard_ms = 0
-        self.refused: Window | None = None
+        self.refused: SlidingWindow | None = None
         """What it heard, if that was the reason of a refusal."""
-        self.share: Window | None = None
+        self.share: SlidingWindow | None = None
         """What counts against the share of this process."""
         self.absence = 0
         """Of the shared count, the how many-th that was for."""
 
-    def hear(self, total: bytes, now_ms: int, *, refused: Window | None = None) -> None:
+    def record_total(
+        self, total: bytes, now_ms: int, *, refused: SlidingWindow | None = None
+    ) -> None:
         """Notes what all processes counted, unless it heard of something later."""
         if now_ms >= self.heard_ms:
             self.heard, self.heard_ms, self.refused = total, now_ms, refused
@@ -33,17 +35,17 @@ class Part(Window):
         """What this process counted, by slot."""
         return {slot: (count, self.lasts[slot]) for slot, count in self.counts.items()}
 
-    def others(self) -> list[tuple[int, str, Count]]:
-        """What it heard that each process counted, as `embedway.ratelimits.shared_counts.Ask` has it."""
+    def other_counts(self) -> list[tuple[int, str, Count]]:
+        """What each process counted, as far as this one heard; see `CountRequest`."""
         return list(_parsed(self.heard))
 
-    def begin_share(self, replicas: int) -> Window:
+    def start_share(self, replicas: int) -> SlidingWindow:
         """Begins to count against the share of this process in a limit.
 
         What counts from the start is what this process used, but no less than its share of what all
         used: so that all shares together have no more room than is left.
         """
-        heard, share = window_of(self.per, self.heard), Window(self.per)
+        heard, share = window_of(self.per, self.heard), SlidingWindow(self.per)
         own = total = before = 0
         used: dict[int, int] = {}
         # From the last slot on back: after any of them has left, the rest is right as well.
@@ -65,9 +67,9 @@ class Part(Window):
         self.add(now_ms, total)
 
 
-def window_of(per: Per, total: bytes) -> Window:
-    """What all processes counted, of how `embedway.ratelimits.shared_counts.Told` has it."""
-    window = Window(per)
+def window_of(per: LimitPeriod, total: bytes) -> SlidingWindow:
+    """What all processes counted, of how `embedway.ratelimits.shared_counts.CountReply` has it."""
+    window = SlidingWindow(per)
     for slot, _, (count, last_ms) in sorted(_parsed(total)):
         window.put(slot, count, last_ms)
     return window

@@ -3,18 +3,18 @@
 import time
 from collections.abc import Callable, Sequence
 
-from embedway.ratelimits.key import Meter
-from embedway.ratelimits.limiter import Reservation
+from embedway.ratelimits.key import LimitKey
+from embedway.ratelimits.limiter import LimitReservation
 from embedway.ratelimits.refusal import (
     Counted,
-    Request,
-    refuse_full,
-    refuse_never,
-    refuse_uncountable,
+    LimitRequest,
+    check_countable,
+    check_possible,
+    check_room,
     reservation,
     strictest,
 )
-from embedway.ratelimits.window import MAX_METERS, Steady, Window, Windows
+from embedway.ratelimits.window import MAX_METERS, SlidingWindow, SteadyClock, WindowTable
 
 
 def monotonic_ms() -> int:
@@ -22,49 +22,49 @@ def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-class MemoryLimiter:
-    """The limiter of `embedway.ratelimits.limiter.Limiter` for one process."""
+class MemoryRateLimiter:
+    """The limiter of `embedway.ratelimits.limiter.RateLimiter` for one process."""
 
     def __init__(
         self, *, now_ms: Callable[[], int] = monotonic_ms, max_meters: int = MAX_METERS
     ) -> None:
         """Takes a clock, in milliseconds since whenever, and how many meters are kept."""
-        self._now_ms = Steady(now_ms)
-        self._windows = Windows(Window, most=max_meters)
+        self._now_ms = SteadyClock(now_ms)
+        self._windows = WindowTable(SlidingWindow, most=max_meters)
 
     @property
-    def meters(self) -> int:
+    def key_count(self) -> int:
         """That are kept."""
         return len(self._windows)
 
-    def check(self, meters: Sequence[Meter], *, tokens: int, at_most: int | None = None) -> None:
-        """See `embedway.ratelimits.limiter.Limiter.check`."""
-        request = Request(meters=meters, tokens=tokens, at_most=max(at_most or 0, tokens))
+    def check(self, meters: Sequence[LimitKey], *, tokens: int, at_most: int | None = None) -> None:
+        """See `embedway.ratelimits.limiter.RateLimiter.check`."""
+        request = LimitRequest(meters=meters, tokens=tokens, at_most=max(at_most or 0, tokens))
         self._refuse(request, self._now_ms())
 
-    async def reserve(self, meters: Sequence[Meter], *, tokens: int) -> Reservation:
-        """See `embedway.ratelimits.limiter.Limiter.reserve`."""
+    async def reserve(self, meters: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
+        """See `embedway.ratelimits.limiter.RateLimiter.reserve`."""
         now_ms = self._now_ms()
-        request = Request(meters=strictest(meters), tokens=tokens, at_most=tokens)
+        request = LimitRequest(meters=strictest(meters), tokens=tokens, at_most=tokens)
         if None in self._refuse(request, now_ms):
-            refuse_uncountable(request.meters, self._windows, now_ms)
+            check_countable(request.meters, self._windows, now_ms)
         windows = [self._windows.used(meter, now_ms) for meter in request.meters]
         for meter, window in zip(request.meters, windows, strict=True):
-            window.add(now_ms, meter.limit.asked(tokens))
+            window.add(now_ms, meter.limit.units(tokens))
         return reservation(request, windows, now_ms=now_ms)
 
-    def settle(self, reservation: Reservation, *, tokens: int) -> None:
-        """See `embedway.ratelimits.limiter.Limiter.settle`."""
-        windows: list[Window] = []
+    def settle(self, reservation: LimitReservation, *, tokens: int) -> None:
+        """See `embedway.ratelimits.limiter.RateLimiter.settle`."""
+        windows: list[SlidingWindow] = []
         for meter in reservation.meters:
             window = self._windows.get(meter) if meter.limit.of == "tokens" else None
             if window is not None and window not in windows:
                 window.change(reservation.at_ms, tokens - reservation.tokens)
                 windows.append(window)
 
-    def _refuse(self, request: Request, now_ms: int) -> Counted:
+    def _refuse(self, request: LimitRequest, now_ms: int) -> Counted:
         """Refuses a request without room, else returns the windows of its meters."""
-        refuse_never(request.meters, request.tokens)
+        check_possible(request.meters, request.tokens)
         kept = [self._windows.get(each) for each in request.meters]
-        refuse_full(request, kept, now_ms=now_ms)
+        check_room(request, kept, now_ms=now_ms)
         return kept

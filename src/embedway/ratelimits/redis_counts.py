@@ -17,8 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from embedway.core.limit import SLOT_MS, SLOTS
-from embedway.ratelimits.key import Meter
-from embedway.ratelimits.shared_counts import Ask, SharedCountsAway, Told
+from embedway.ratelimits.key import LimitKey
+from embedway.ratelimits.shared_counts import CountReply, CountRequest, SharedCountsUnavailable
 
 TIMEOUT_S = 0.1
 """A Redis that takes longer counts as away."""
@@ -61,7 +61,7 @@ class RedisCounts:
         self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
         self._failures = 0
 
-    async def count(self, asks: Sequence[Ask], *, epoch: str, now_ms: int) -> Told:
+    async def count(self, asks: Sequence[CountRequest], *, epoch: str, now_ms: int) -> CountReply:
         """See `embedway.ratelimits.shared_counts.SharedCounts.count`."""
         keys = [CLOCK, PROCESSES]
         arguments: list[str | int] = [
@@ -80,7 +80,7 @@ class RedisCounts:
             for slot, amount in ask.changes.items():
                 arguments += (slot, amount)
         now_ms, known, replicas, counted, *totals = await self._in_turn(keys, arguments)
-        return Told(
+        return CountReply(
             now_ms=now_ms,
             epoch=known.decode(),
             replicas=replicas,
@@ -93,21 +93,21 @@ class RedisCounts:
         failures = self._failures
         async with self._turns:
             if failures != self._failures:
-                raise SharedCountsAway("it did not answer those who were before")
+                raise SharedCountsUnavailable("it did not answer those who were before")
             try:
                 return cast("list[Any]", await _in_time(self._script(keys, arguments)))
-            except SharedCountsAway:
+            except SharedCountsUnavailable:
                 self._failures += 1
                 raise
 
     async def aclose(self) -> None:
         """See `embedway.ratelimits.shared_counts.SharedCounts.aclose`."""
-        with suppress(SharedCountsAway):
+        with suppress(SharedCountsUnavailable):
             await _in_time(cast("Awaitable[Any]", self._redis.zrem(PROCESSES, self._process)))
         await self._redis.aclose(close_connection_pool=True)
 
 
-def _key(meter: Meter) -> str:
+def _key(meter: LimitKey) -> str:
     # A digest, for an end user's id is whatever its client wrote, as long as it liked.
     name = str(meter.subject).encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(name, digest_size=16).hexdigest()
@@ -118,7 +118,7 @@ async def _in_time(call: Awaitable[Any]) -> Any:
     """What `call` returns.
 
     Raises:
-        SharedCountsAway: It failed, or took too long.
+        SharedCountsUnavailable: It failed, or took too long.
     """
     task = asyncio.ensure_future(call)
     try:
@@ -126,10 +126,10 @@ async def _in_time(call: Awaitable[Any]) -> Any:
         if not done:
             done, _ = await asyncio.wait((task,), timeout=LATE_S)
         if not done:
-            raise SharedCountsAway(f"no answer within {TIMEOUT_S:g} s")
+            raise SharedCountsUnavailable(f"no answer within {TIMEOUT_S:g} s")
         return task.result()
     except (RedisError, OSError) as error:
         # Its text may hold the address, but not the password.
-        raise SharedCountsAway(f"{type(error).__name__}: {error}") from error
+        raise SharedCountsUnavailable(f"{type(error).__name__}: {error}") from error
     finally:
         task.cancel()

@@ -6,48 +6,53 @@ from typing import Any
 
 import msgspec
 
-from embedway.core.errors import Overloaded, RateLimited, TokenRateLimited, shown
-from embedway.core.limit import Limit, Of, Per
+from embedway.core.errors import (
+    RateLimitExceeded,
+    ServiceOverloaded,
+    TokenRateLimitExceeded,
+    quote_value,
+)
+from embedway.core.limit import Limit, LimitPeriod, LimitUnit
 from embedway.core.subject import Subject
-from embedway.ratelimits.headers import rate_headers
-from embedway.ratelimits.key import Meter
-from embedway.ratelimits.limiter import Reservation
-from embedway.ratelimits.status import Standing
-from embedway.ratelimits.window import Window, Windows
+from embedway.ratelimits.headers import rate_limit_headers
+from embedway.ratelimits.key import LimitKey
+from embedway.ratelimits.limiter import LimitReservation
+from embedway.ratelimits.status import LimitStatus
+from embedway.ratelimits.window import SlidingWindow, WindowTable
 
-Counted = Sequence[Window | None]
+Counted = Sequence[SlidingWindow | None]
 """The windows of meters; None of those that counted nothing."""
-EMPTY = Window("second")
+EMPTY = SlidingWindow("second")
 RETRY_MS = 1000
 """After which a process that has only its share of a limit may have all of it again."""
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class LimitRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be counted."""
 
-    meters: Sequence[Meter]
+    meters: Sequence[LimitKey]
     tokens: int
     """That it has at least."""
     at_most: int
     """That it has at most: when there is room for so many, it is let in."""
 
 
-def refuse_never(meters: Sequence[Meter], tokens: int) -> None:
+def check_possible(meters: Sequence[LimitKey], tokens: int) -> None:
     """Refuses a request that alone is more than a limit allows.
 
     Raises:
-        RateLimited: So it is.
+        RateLimitExceeded: So it is.
     """
     for meter in meters:
-        if meter.limit.asked(tokens) > meter.limit.amount:
-            raise TokenRateLimited(
+        if meter.limit.units(tokens) > meter.limit.amount:
+            raise TokenRateLimitExceeded(
                 f"{_whose(meter.subject)} may send {meter.limit}, and this request alone has more. "
                 "Send fewer items.",
                 never=True,
             )
 
 
-def refuse_full(request: Request, windows: Counted, *, now_ms: int, replicas: int = 1) -> None:
+def check_room(request: LimitRequest, windows: Counted, *, now_ms: int, replicas: int = 1) -> None:
     """Refuses a request for which there is no room in all of `windows`, those of its meters.
 
     Args:
@@ -57,29 +62,29 @@ def refuse_full(request: Request, windows: Counted, *, now_ms: int, replicas: in
         replicas: By how many processes each limit is shared, each for itself.
 
     Raises:
-        RateLimited: So it is.
+        RateLimitExceeded: So it is.
     """
     for meter, window in zip(request.meters, windows, strict=True):
         limit = meter.limit
-        asked = limit.asked(request.tokens)
+        asked = limit.units(request.tokens)
         if not asked:
             continue
-        amount = share(limit, replicas)
+        amount = process_share(limit, replicas)
         if asked > amount or (
             window is not None and window.wait_ms(asked, amount=amount, now_ms=now_ms)
         ):
-            raise refusal(request, windows, now_ms=now_ms, replicas=replicas)
+            raise limit_error(request, windows, now_ms=now_ms, replicas=replicas)
 
 
-def refuse_uncountable(meters: Sequence[Meter], windows: Windows[Any], now_ms: int) -> None:
+def check_countable(meters: Sequence[LimitKey], windows: WindowTable[Any], now_ms: int) -> None:
     """Refuses a request for which `windows` has no room: what is not counted is not limited.
 
     Raises:
-        Overloaded: So it is.
+        ServiceOverloaded: So it is.
     """
     for meter in meters:
         if not windows.has_room(meter, now_ms):
-            raise Overloaded(
+            raise ServiceOverloaded(
                 f"The project {meter.subject.project_id} has sent so many different end users that "
                 "this gateway cannot count the limits of another one. Send ids of real end users, "
                 "and limit these per minute or hour instead of per day, so that they are counted "
@@ -87,24 +92,24 @@ def refuse_uncountable(meters: Sequence[Meter], windows: Windows[Any], now_ms: i
             )
 
 
-def share(limit: Limit, replicas: int) -> int:
+def process_share(limit: Limit, replicas: int) -> int:
     """What one of so many processes may let in for itself."""
     return limit.amount if replicas == 1 else max(limit.amount // replicas, 1)
 
 
-def stands(
-    meters: Sequence[Meter], windows: Counted, *, now_ms: int, replicas: int = 1
-) -> list[Standing]:
+def limit_statuses(
+    meters: Sequence[LimitKey], windows: Counted, *, now_ms: int, replicas: int = 1
+) -> list[LimitStatus]:
     """How the limit of each of `meters` stands."""
-    standings: list[Standing] = []
+    standings: list[LimitStatus] = []
     for meter, window in zip(meters, windows, strict=True):
         limit = meter.limit
         counted = EMPTY if window is None else window
         counted.forget(now_ms)
         standings.append(
-            Standing(
+            LimitStatus(
                 limit=limit,
-                remaining=max(share(limit, replicas) - counted.total, 0),
+                remaining=max(process_share(limit, replicas) - counted.total, 0),
                 reset_s=counted.reset_ms(now_ms) / 1000,
             )
         )
@@ -112,20 +117,20 @@ def stands(
 
 
 def reservation(
-    request: Request, windows: Counted, *, now_ms: int, replicas: int = 1
-) -> Reservation:
+    request: LimitRequest, windows: Counted, *, now_ms: int, replicas: int = 1
+) -> LimitReservation:
     """What is told of a request that is counted in `windows`."""
-    return Reservation(
+    return LimitReservation(
         meters=request.meters,
         tokens=request.tokens,
         at_ms=now_ms,
-        standings=stands(request.meters, windows, now_ms=now_ms, replicas=replicas),
+        statuses=limit_statuses(request.meters, windows, now_ms=now_ms, replicas=replicas),
     )
 
 
-def strictest(meters: Sequence[Meter]) -> Sequence[Meter]:
+def strictest(meters: Sequence[LimitKey]) -> Sequence[LimitKey]:
     """Keep the least of limits that differ only in their amount, for they share one count."""
-    least: dict[tuple[Subject, Of, Per], Meter] = {}
+    least: dict[tuple[Subject, LimitUnit, LimitPeriod], LimitKey] = {}
     for meter in meters:
         name = (meter.subject, meter.limit.of, meter.limit.per)
         known = least.get(name)
@@ -134,9 +139,11 @@ def strictest(meters: Sequence[Meter]) -> Sequence[Meter]:
     return list(least.values())
 
 
-def refusal(request: Request, windows: Counted, *, now_ms: int, replicas: int = 1) -> RateLimited:
+def limit_error(
+    request: LimitRequest, windows: Counted, *, now_ms: int, replicas: int = 1
+) -> RateLimitExceeded:
     """What a request is told for which there is no room; see `refuse_full`."""
-    standings = stands(request.meters, windows, now_ms=now_ms, replicas=replicas)
+    standings = limit_statuses(request.meters, windows, now_ms=now_ms, replicas=replicas)
     waits_ms = [
         _wait_ms(request, meter, window, now_ms=now_ms, replicas=replicas)
         for meter, window in zip(request.meters, windows, strict=True)
@@ -145,29 +152,34 @@ def refusal(request: Request, windows: Counted, *, now_ms: int, replicas: int = 
     longest = waits_ms.index(wait_ms)
     meter, left = request.meters[longest], standings[longest].remaining
     some = f"has {left} left, too few for this request" if left else "has used them all"
-    kind = TokenRateLimited if meter.limit.of == "tokens" else RateLimited
+    kind = TokenRateLimitExceeded if meter.limit.of == "tokens" else RateLimitExceeded
     return kind(
         f"{_whose(meter.subject)} may send {meter.limit}, and {some}. "
         f"Try again in {math.ceil(wait_ms / 100) / 10:g} s.",
         retry_after_s=wait_ms / 1000,
-        headers=dict(rate_headers(standings)),
+        headers=dict(rate_limit_headers(standings)),
     )
 
 
 def _wait_ms(
-    request: Request, meter: Meter, window: Window | None, *, now_ms: int, replicas: int
+    request: LimitRequest,
+    meter: LimitKey,
+    window: SlidingWindow | None,
+    *,
+    now_ms: int,
+    replicas: int,
 ) -> int:
     limit = meter.limit
-    amount = share(limit, replicas)
-    if limit.asked(request.tokens) > amount:
+    amount = process_share(limit, replicas)
+    if limit.units(request.tokens) > amount:
         # More than this process has of it: nobody knows when it has all of it again.
         return RETRY_MS
-    asked = min(limit.asked(request.at_most), amount)
+    asked = min(limit.units(request.at_most), amount)
     if window is None:
         return 0
     return window.wait_ms(asked, amount=amount, now_ms=now_ms)
 
 
 def _whose(subject: Subject) -> str:
-    name = shown(subject.id) if subject.kind == "end user" else subject.id
+    name = quote_value(subject.id) if subject.kind == "end user" else subject.id
     return f"The {subject.kind} {name}"

@@ -15,22 +15,27 @@ from typing import Literal
 
 from embedway.concurrency.background import BackgroundTasks
 from embedway.core import clock
-from embedway.core.errors import RateLimited
+from embedway.core.errors import RateLimitExceeded
 from embedway.core.limit import SLOT_MS
-from embedway.ratelimits.key import Meter
-from embedway.ratelimits.limiter import Reservation
-from embedway.ratelimits.local_counter import Part, window_of
+from embedway.ratelimits.key import LimitKey
+from embedway.ratelimits.limiter import LimitReservation
+from embedway.ratelimits.local_counter import LocalCounter, window_of
 from embedway.ratelimits.refusal import (
-    Request,
-    refusal,
-    refuse_full,
-    refuse_never,
-    refuse_uncountable,
+    LimitRequest,
+    check_countable,
+    check_possible,
+    check_room,
+    limit_error,
     reservation,
     strictest,
 )
-from embedway.ratelimits.shared_counts import Ask, SharedCounts, SharedCountsAway, Told
-from embedway.ratelimits.window import MAX_METERS, Window, Windows
+from embedway.ratelimits.shared_counts import (
+    CountReply,
+    CountRequest,
+    SharedCounts,
+    SharedCountsUnavailable,
+)
+from embedway.ratelimits.window import MAX_METERS, SlidingWindow, WindowTable
 
 PULSE_S = 1.0
 """A process is heard of so often; while the shared count is away, it is tried again so often."""
@@ -44,8 +49,8 @@ BATCH = 100
 State = Literal["away", "returning", "together"]
 
 
-class SharedLimiter:
-    """The limiter of `embedway.ratelimits.limiter.Limiter` for several processes."""
+class SharedRateLimiter:
+    """The limiter of `embedway.ratelimits.limiter.RateLimiter` for several processes."""
 
     def __init__(
         self,
@@ -71,17 +76,17 @@ class SharedLimiter:
         self._ahead_ms = now_ms() - int(now_s() * 1000)
         self._last_ms = 0
         self._on_away = on_away
-        self._parts = Windows(
-            Part, most=max_meters, on_drop=lambda part: self._untold.pop(part, None)
+        self._parts = WindowTable(
+            LocalCounter, most=max_meters, on_drop=lambda part: self._untold.pop(part, None)
         )
         self._state: State = "away"
         self._returned_s = 0.0
         self._epoch = ""
         self._replicas = 1
         self._absence = 0
-        self._untold: dict[Part, Meter] = {}
+        self._untold: dict[LocalCounter, LimitKey] = {}
         """What this process counted and the shared count does not know of."""
-        self._changes: dict[Meter, dict[int, int]] = {}
+        self._changes: dict[LimitKey, dict[int, int]] = {}
         self._telling = False
         self._background = BackgroundTasks()
         self._beating: asyncio.Task[None] | None = None
@@ -95,7 +100,7 @@ class SharedLimiter:
         """Says hello to the other processes, and goes on to be heard of until `aclose`."""
         try:
             await self._contact()
-        except SharedCountsAway as error:
+        except SharedCountsUnavailable as error:
             self._on_away(str(error))
         else:
             self._together()
@@ -108,32 +113,32 @@ class SharedLimiter:
         await self._background.close()
         await self._counts.aclose()
 
-    def check(self, meters: Sequence[Meter], *, tokens: int, at_most: int | None = None) -> None:
-        """See `embedway.ratelimits.limiter.Limiter.check`."""
-        refuse_never(meters, tokens)
-        request = Request(meters=meters, tokens=tokens, at_most=max(at_most or 0, tokens))
+    def check(self, meters: Sequence[LimitKey], *, tokens: int, at_most: int | None = None) -> None:
+        """See `embedway.ratelimits.limiter.RateLimiter.check`."""
+        check_possible(meters, tokens)
+        request = LimitRequest(meters=meters, tokens=tokens, at_most=max(at_most or 0, tokens))
         now_ms = self._now_ms()
         parts = [self._parts.get(each) for each in meters]
         if self._state == "together":
             windows = [_refused_lately(each, now_ms) for each in parts]
-            refuse_full(request, windows, now_ms=now_ms)
+            check_room(request, windows, now_ms=now_ms)
         else:
             windows = [part and self._share(part) for part in parts]
-            refuse_full(request, windows, now_ms=now_ms, replicas=self._replicas)
+            check_room(request, windows, now_ms=now_ms, replicas=self._replicas)
 
-    async def reserve(self, meters: Sequence[Meter], *, tokens: int) -> Reservation:
-        """See `embedway.ratelimits.limiter.Limiter.reserve`."""
-        refuse_never(meters, tokens)
-        request = Request(meters=strictest(meters), tokens=tokens, at_most=tokens)
+    async def reserve(self, meters: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
+        """See `embedway.ratelimits.limiter.RateLimiter.reserve`."""
+        check_possible(meters, tokens)
+        request = LimitRequest(meters=strictest(meters), tokens=tokens, at_most=tokens)
         now_ms = self._now_ms()
-        refuse_uncountable(request.meters, self._parts, now_ms)
+        check_countable(request.meters, self._parts, now_ms)
         taken = self._state != "together"
         if taken:
             self._take(request, now_ms)
         if self._state != "away":
             try:
                 told = await self._ask(request)
-            except SharedCountsAway as error:
+            except SharedCountsUnavailable as error:
                 self._leave(str(error))
                 told = None
             if told and told.counted:
@@ -147,8 +152,8 @@ class SharedLimiter:
                 self._take(request, now_ms)
         return self._counted_alone(request, now_ms)
 
-    def settle(self, reservation: Reservation, *, tokens: int) -> None:
-        """See `embedway.ratelimits.limiter.Limiter.settle`. The others are told in the background."""
+    def settle(self, reservation: LimitReservation, *, tokens: int) -> None:
+        """Correct the tokens of a reservation here, and for other processes in the background."""
         more = tokens - reservation.tokens
         for meter in reservation.meters:
             part = self._parts.get(meter)
@@ -166,13 +171,13 @@ class SharedLimiter:
             self._telling = True
             self._background.schedule(self._tell_changes())
 
-    async def pulse(self) -> None:
+    async def heartbeat(self) -> None:
         """Lets the others hear of this process; tries whether the shared count is back."""
         try:
             await self._contact()
             if self._state != "together":
                 await self._tell()
-        except SharedCountsAway as error:
+        except SharedCountsUnavailable as error:
             self._leave(str(error))
             return
         if self._state == "away":
@@ -183,7 +188,7 @@ class SharedLimiter:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(PULSE_S)
-            await self.pulse()
+            await self.heartbeat()
 
     def _now_ms(self) -> int:
         """What the time is on the clock of the shared count, as far as is known."""
@@ -192,24 +197,26 @@ class SharedLimiter:
 
     # What all count together.
 
-    async def _ask(self, request: Request) -> Told | None:
-        asks: list[Ask] = []
-        telling: dict[Part, Meter] = {}
+    async def _ask(self, request: LimitRequest) -> CountReply | None:
+        asks: list[CountRequest] = []
+        telling: dict[LocalCounter, LimitKey] = {}
         for meter in request.meters:
             part = self._parts.get(meter)
-            amount = meter.limit.asked(request.tokens)
+            amount = meter.limit.units(request.tokens)
             if part and self._untold.pop(part, None):
                 telling[part] = meter
                 asks.append(_all_of(part, meter, amount=amount))
             else:
-                asks.append(Ask(meter=meter, amount=amount))
+                asks.append(CountRequest(meter=meter, amount=amount))
         return await self._count(asks, telling)
 
-    async def _count(self, asks: Sequence[Ask], telling: Mapping[Part, Meter]) -> Told | None:
+    async def _count(
+        self, asks: Sequence[CountRequest], telling: Mapping[LocalCounter, LimitKey]
+    ) -> CountReply | None:
         """What the shared count answers; None if it has lost what it knew, and did nothing.
 
         Raises:
-            SharedCountsAway: It did not answer.
+            SharedCountsUnavailable: It did not answer.
         """
         epoch = self._epoch
         try:
@@ -228,7 +235,7 @@ class SharedLimiter:
             self._begin(told)
         return None
 
-    def _begin(self, told: Told) -> None:
+    def _begin(self, told: CountReply) -> None:
         """Notes that the shared count knows nothing, of this process or of any."""
         first, self._epoch = not self._epoch, told.epoch
         if first:
@@ -259,33 +266,37 @@ class SharedLimiter:
                 for meter in telling:
                     del self._changes[meter]
                 await self._count(
-                    [Ask(meter=meter, changes=changes) for meter, changes in telling.items()], {}
+                    [
+                        CountRequest(meter=meter, changes=changes)
+                        for meter, changes in telling.items()
+                    ],
+                    {},
                 )
-        except SharedCountsAway as error:
+        except SharedCountsUnavailable as error:
             self._leave(str(error))
         finally:
             self._telling = False
 
-    def _counted(self, request: Request, told: Told, *, taken: bool) -> Reservation:
+    def _counted(self, request: LimitRequest, told: CountReply, *, taken: bool) -> LimitReservation:
         """Notes what was counted together."""
         for meter, total in zip(request.meters, told.totals, strict=True):
-            asked = meter.limit.asked(request.tokens)
+            asked = meter.limit.units(request.tokens)
             part = self._parts.used(meter, told.now_ms)
             part.add(told.now_ms, asked)
-            part.hear(total, told.now_ms)
+            part.record_total(total, told.now_ms)
             if self._state != "together" and not taken:
                 # It was left while this request was under way.
                 self._share(part).add(self._now_ms(), asked)
         return reservation(request, _windows(request, told), now_ms=told.now_ms)
 
-    def _refused(self, request: Request, told: Told) -> RateLimited:
+    def _refused(self, request: LimitRequest, told: CountReply) -> RateLimitExceeded:
         windows = _windows(request, told)
         for meter, total, window in zip(request.meters, told.totals, windows, strict=True):
             # Who never was let in is not kept: names of end users are easily made up.
             if total and self._parts.has_room(meter, told.now_ms):
                 part = self._parts.used(meter, told.now_ms)
-                part.hear(total, told.now_ms, refused=window)
-        return refusal(request, windows, now_ms=told.now_ms)
+                part.record_total(total, told.now_ms, refused=window)
+        return limit_error(request, windows, now_ms=told.now_ms)
 
     # What this process counts alone.
 
@@ -301,43 +312,43 @@ class SharedLimiter:
         self._state = "together"
         self._on_away(None)
 
-    def _share(self, part: Part) -> Window:
+    def _share(self, part: LocalCounter) -> SlidingWindow:
         if part.share is None or part.absence != self._absence:
             part.absence = self._absence
-            return part.begin_share(self._replicas)
+            return part.start_share(self._replicas)
         return part.share
 
-    def _take(self, request: Request, now_ms: int) -> None:
+    def _take(self, request: LimitRequest, now_ms: int) -> None:
         """Counts a request against the share of this process.
 
         Raises:
-            RateLimited: It has no room for it.
+            RateLimitExceeded: It has no room for it.
         """
         parts = [self._parts.get(each) for each in request.meters]
         shares = [part and self._share(part) for part in parts]
-        refuse_full(request, shares, now_ms=now_ms, replicas=self._replicas)
+        check_room(request, shares, now_ms=now_ms, replicas=self._replicas)
         for meter in request.meters:
             share = self._share(self._parts.used(meter, now_ms))
-            share.add(now_ms, meter.limit.asked(request.tokens))
+            share.add(now_ms, meter.limit.units(request.tokens))
 
-    def _put_back(self, request: Request, now_ms: int) -> None:
+    def _put_back(self, request: LimitRequest, now_ms: int) -> None:
         for meter in request.meters:
             part = self._parts.get(meter)
             if part and part.share:
-                asked = meter.limit.asked(request.tokens)
+                asked = meter.limit.units(request.tokens)
                 part.share.change(now_ms, -asked)
 
-    def _counted_alone(self, request: Request, now_ms: int) -> Reservation:
-        shares: list[Window] = []
+    def _counted_alone(self, request: LimitRequest, now_ms: int) -> LimitReservation:
+        shares: list[SlidingWindow] = []
         for meter in request.meters:
             part = self._parts.used(meter, now_ms)
             shares.append(self._share(part))
-            part.add(now_ms, meter.limit.asked(request.tokens))
+            part.add(now_ms, meter.limit.units(request.tokens))
             self._untold[part] = meter
         return reservation(request, shares, now_ms=now_ms, replicas=self._replicas)
 
 
-def _windows(request: Request, told: Told) -> list[Window]:
+def _windows(request: LimitRequest, told: CountReply) -> list[SlidingWindow]:
     """What all processes counted of each meter of `request`."""
     return [
         window_of(meter.limit.per, total)
@@ -345,12 +356,12 @@ def _windows(request: Request, told: Told) -> list[Window]:
     ]
 
 
-def _all_of(part: Part, meter: Meter, *, amount: int = 0) -> Ask:
+def _all_of(part: LocalCounter, meter: LimitKey, *, amount: int = 0) -> CountRequest:
     """Tells all that is known here of a meter."""
-    return Ask(meter=meter, amount=amount, own=part.own(), others=part.others())
+    return CountRequest(meter=meter, amount=amount, own=part.own(), others=part.other_counts())
 
 
-def _refused_lately(part: Part | None, now_ms: int) -> Window | None:
+def _refused_lately(part: LocalCounter | None, now_ms: int) -> SlidingWindow | None:
     if part and part.refused and now_ms - part.heard_ms < KNOWN_MS:
         return part.refused
     return None

@@ -5,16 +5,16 @@ from typing import Protocol
 
 import msgspec
 
-from embedway.ratelimits.key import Meter
+from embedway.ratelimits.key import LimitKey
 
 Count = tuple[int, int]
 """What was used in a slot, and when last, in ms."""
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class CountRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a process asks of the count that it shares with others, and tells it."""
 
-    meter: Meter
+    meter: LimitKey
     amount: int = 0
     """To count now; 0 to count nothing and only tell."""
     own: Mapping[int, Count] = {}
@@ -26,7 +26,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """By how much to correct this process's counts, by slot; slots that have left are ignored."""
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class CountReply(msgspec.Struct, frozen=True, kw_only=True):
     """What the shared count answered."""
 
     now_ms: int
@@ -45,14 +45,14 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """
 
 
-class SharedCountsAway(Exception):
+class SharedCountsUnavailable(Exception):
     """The shared count cannot be reached, or not in time."""
 
 
 class SharedCounts(Protocol):
     """Counts of all processes together. It may be away, and may forget."""
 
-    async def count(self, asks: Sequence[Ask], *, epoch: str, now_ms: int) -> Told:
+    async def count(self, asks: Sequence[CountRequest], *, epoch: str, now_ms: int) -> CountReply:
         """Notes what each of `asks` tells, then counts all their amounts or none.
 
         Args:
@@ -62,7 +62,7 @@ class SharedCounts(Protocol):
                 start earlier.
 
         Raises:
-            SharedCountsAway: It cannot be reached. Whether it was counted is not known.
+            SharedCountsUnavailable: It cannot be reached. Whether it was counted is not known.
         """
         ...
 

@@ -5,7 +5,7 @@ import msgspec
 from embedway.core.limit import Limit
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class LimitStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How a limit stands after a request was counted or refused."""
 
     limit: Limit

@@ -9,9 +9,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar, get_args
 
-from embedway.core.limit import SLOT_MS, SLOTS, Limit, Of, Per
+from embedway.core.limit import SLOT_MS, SLOTS, Limit, LimitPeriod, LimitUnit
 from embedway.core.subject import Subject
-from embedway.ratelimits.key import Meter
+from embedway.ratelimits.key import LimitKey
 
 MAX_METERS = 100_000
 """The most windows of end users that one process keeps, unless projects share them unevenly."""
@@ -19,7 +19,7 @@ FAR_MS = 1000
 """A clock that went back so far was set, and will not catch up."""
 
 
-class Steady:
+class SteadyClock:
     """A clock that never goes back: it stands still meanwhile, or goes on from where it was."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
@@ -38,7 +38,7 @@ class Steady:
         return now_ms
 
 
-class Window:
+class SlidingWindow:
     """What one meter counted in the last second, minute, hour or day, slot by slot.
 
     A slot leaves as a whole, once its last use is a length old.
@@ -46,7 +46,7 @@ class Window:
 
     __slots__ = ("_slot_ms", "counts", "lasts", "newest", "total")
 
-    def __init__(self, per: Per) -> None:
+    def __init__(self, per: LimitPeriod) -> None:
         self._slot_ms = SLOT_MS[per]
         self.counts: dict[int, int] = {}
         """What was used in each slot, the oldest first."""
@@ -129,10 +129,10 @@ class Window:
         return self.free_ms(0) - now_ms
 
 
-Kept = TypeVar("Kept", bound=Window)
+Kept = TypeVar("Kept", bound=SlidingWindow)
 
 
-class Windows(Generic[Kept]):
+class WindowTable(Generic[Kept]):
     """The windows of all meters that are in use.
 
     Windows that nobody used for the length of their limit are dropped as others come. Nothing that
@@ -142,7 +142,7 @@ class Windows(Generic[Kept]):
 
     def __init__(
         self,
-        make: Callable[[Per], Kept],
+        make: Callable[[LimitPeriod], Kept],
         *,
         most: int = MAX_METERS,
         on_drop: Callable[[Kept], object] = lambda _: None,
@@ -150,8 +150,8 @@ class Windows(Generic[Kept]):
         self._make = make
         self._most = most
         self._on_drop = on_drop
-        self._shelves: dict[Of, dict[Per, OrderedDict[Subject, Kept]]] = {
-            of: {per: OrderedDict() for per in get_args(Per)} for of in get_args(Of)
+        self._shelves: dict[LimitUnit, dict[LimitPeriod, OrderedDict[Subject, Kept]]] = {
+            of: {per: OrderedDict() for per in get_args(LimitPeriod)} for of in get_args(LimitUnit)
         }
         self._of_users = Counter[str]()
         """How many windows of end users each project holds."""
@@ -159,19 +159,19 @@ class Windows(Generic[Kept]):
     def __len__(self) -> int:
         return sum(len(shelf) for _, _, shelf in self._each())
 
-    def __iter__(self) -> Iterator[tuple[Meter, Kept]]:
+    def __iter__(self) -> Iterator[tuple[LimitKey, Kept]]:
         """All of them; the amounts of these meters mean nothing."""
         for of, per, shelf in self._each():
             limit = Limit(of=of, amount=1, per=per)
             for subject, window in shelf.items():
-                yield Meter(subject=subject, limit=limit), window
+                yield LimitKey(subject=subject, limit=limit), window
 
-    def get(self, meter: Meter) -> Kept | None:
+    def get(self, meter: LimitKey) -> Kept | None:
         """The window of `meter`, if there is one."""
         limit = meter.limit
         return self._shelves[limit.of][limit.per].get(meter.subject)
 
-    def has_room(self, meter: Meter, now_ms: int) -> bool:
+    def has_room(self, meter: LimitKey, now_ms: int) -> bool:
         """Whether `meter` has a window or can get one."""
         if self.get(meter) is not None or meter.subject.kind != "end user":
             return True
@@ -182,7 +182,7 @@ class Windows(Generic[Kept]):
         projects = len(self._of_users.keys() | {project_id})
         return self._of_users[project_id] < max(self._most // projects, 1)
 
-    def used(self, meter: Meter, now_ms: int) -> Kept:
+    def used(self, meter: LimitKey, now_ms: int) -> Kept:
         """The window of `meter`, to be used now; it has room."""
         limit, subject = meter.limit, meter.subject
         shelf = self._shelves[limit.of][limit.per]
@@ -213,7 +213,7 @@ class Windows(Generic[Kept]):
                     if not self._of_users[subject.project_id]:
                         del self._of_users[subject.project_id]
 
-    def _each(self) -> Iterator[tuple[Of, Per, OrderedDict[Subject, Kept]]]:
+    def _each(self) -> Iterator[tuple[LimitUnit, LimitPeriod, OrderedDict[Subject, Kept]]]:
         for of, shelves in self._shelves.items():
             for per, shelf in shelves.items():
                 yield of, per, shelf

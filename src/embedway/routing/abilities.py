@@ -1,13 +1,15 @@
 """What a deployment cannot be asked for, whatever state it is in."""
 
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.deployment import Served
-from embedway.core.batch import Abilities
+from embedway.catalog.deployment import Deployment
+from embedway.core.batch import EngineAbilities
 from embedway.core.errors import InvalidRequest
-from embedway.core.request import EmbedRequest, spelled
+from embedway.core.request import EmbedRequest, normalise_name
 
 
-def refusal(request: EmbedRequest, served: Served, abilities: Abilities) -> InvalidRequest | None:
+def ability_error(
+    request: EmbedRequest, served: Deployment, abilities: EngineAbilities
+) -> InvalidRequest | None:
     """Why `served` cannot be asked for what `request` asks for; None if it can.
 
     Args:
@@ -53,23 +55,23 @@ def refusal(request: EmbedRequest, served: Served, abilities: Abilities) -> Inva
     return None
 
 
-def _of_parameters(request: EmbedRequest, served: Served) -> InvalidRequest | None:
+def _of_parameters(request: EmbedRequest, served: Deployment) -> InvalidRequest | None:
     """Refuse a field of the client's that would change what the deployment's own field says."""
-    if not request.extra_body or not served.deployment.parameters:
+    if not request.extra_body or not served.spec.parameters:
         return None
-    own = {spelled(name): name for name in served.deployment.parameters}
+    own = {normalise_name(name): name for name in served.spec.parameters}
     for name in request.extra_body:
-        if field := own.get(spelled(name)):
+        if field := own.get(normalise_name(name)):
             return InvalidRequest(
                 f"{name!r} is fixed for {served.id}: {field} is "
-                f"{served.deployment.parameters[field]!r}, or its vectors are of another space. "
+                f"{served.spec.parameters[field]!r}, or its vectors are of another space. "
                 "Take it out.",
                 param=name,
             )
     return None
 
 
-def _of_prompt(request: EmbedRequest, served: Served) -> InvalidRequest | None:
+def _of_prompt(request: EmbedRequest, served: Deployment) -> InvalidRequest | None:
     """Refuse what would leave no prompt before a text."""
     if not served.prompt(request.input_type):
         return None
@@ -88,7 +90,9 @@ def _of_prompt(request: EmbedRequest, served: Served) -> InvalidRequest | None:
     return None
 
 
-def _of_dimensions(dimensions: int, served: Served, abilities: Abilities) -> InvalidRequest | None:
+def _of_dimensions(
+    dimensions: int, served: Deployment, abilities: EngineAbilities
+) -> InvalidRequest | None:
     model = served.model
     if model.can_shorten(dimensions):
         return None

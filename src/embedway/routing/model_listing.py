@@ -11,22 +11,22 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from embedway.catalog.catalog import LOCAL, Catalog, Named
-from embedway.catalog.deployment import Served
-from embedway.catalog.lifetimes import Lifetimes
+from embedway.catalog.catalog import LOCAL, Catalog, ResolvedName
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.lifetimes import ModelLifetimes
 from embedway.catalog.model import Model, Quantisation
-from embedway.core.batch import Limits
+from embedway.core.batch import BatchLimits
 from embedway.core.errors import ModelForbidden
 from embedway.core.keys import Caller
 from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS
-from embedway.health.health import Healths, Standing
-from embedway.routing.resolve import find, retired
+from embedway.health.health import HealthRegistry, HealthState
+from embedway.routing.resolve import resolve, retired_error
 from embedway.routing.restrictions import may_use
-from embedway.spaces.membership import Spaces
-from embedway.spaces.proof import State
+from embedway.spaces.membership import SpaceMemberships
+from embedway.spaces.proof import ProofState
 
 
-class Pricing(BaseModel):
+class ModelPricing(BaseModel):
     """Prices per million tokens, from the cheapest provider."""
 
     input_token: float | None
@@ -42,7 +42,7 @@ class ModelCard(BaseModel):
     created: int
     owned_by: str
     description: str
-    pricing: Pricing
+    pricing: ModelPricing
     providers: list[str]
     context_size: int | None
     tags: list[str]
@@ -96,7 +96,7 @@ class DeploymentCard(BaseModel):
     space: str
     home_space: str
     shared_space: SharedSpaceCard | None
-    proof: State
+    proof: ProofState
     proof_reason: str
     price_per_mtok_usd: float | None
     price_date: date | None
@@ -110,7 +110,7 @@ class DeploymentCard(BaseModel):
     retires: date | None
     successor: str
     dates_source: str
-    health: Standing | Literal["down", "retired"]
+    health: HealthState | Literal["down", "retired"]
 
 
 class HubPricing(BaseModel):
@@ -133,18 +133,18 @@ class HubCard(BaseModel):
     pricing: HubPricing
 
 
-class Cards:
+class ModelListing:
     """Makes them; one for the process."""
 
     def __init__(
         self,
         *,
         catalog: Catalog,
-        lifetimes: Lifetimes,
-        spaces: Spaces,
-        healths: Healths,
-        alive: Callable[[Served], bool],
-        limits: Callable[[Served], Limits],
+        lifetimes: ModelLifetimes,
+        spaces: SpaceMemberships,
+        healths: HealthRegistry,
+        alive: Callable[[Deployment], bool],
+        limits: Callable[[Deployment], BatchLimits],
     ) -> None:
         """Args name what it needs; `alive` and `limits` of the engine that embeds there."""
         self._catalog = catalog
@@ -153,20 +153,20 @@ class Cards:
         self._healths = healths
         self._alive = alive
         self._limits = limits
-        self._sharing: dict[str, dict[str, Served]] = {}
+        self._sharing: dict[str, dict[str, Deployment]] = {}
         """By model id, the models that their makers say share its space, each with a deployment."""
         for each in catalog.deployments():
             if other := each.model.same_space_as:
                 self._sharing.setdefault(other, {}).setdefault(each.model.id, each)
         self._aliases: dict[str, list[str]] = {}
         for alias in catalog.aliases:
-            for each in find(alias, catalog, param="model").served:
+            for each in resolve(alias, catalog, param="model").deployments:
                 self._aliases.setdefault(each.id, []).append(alias)
 
     def models(self, caller: Caller) -> list[ModelCard]:
         """Every name without a provider that `caller` may use: `auto`, aliases, and ids."""
         names = (*self._catalog.aliases, *self._catalog.models)
-        found = ((name, find(name, self._catalog, param="model")) for name in names)
+        found = ((name, resolve(name, self._catalog, param="model")) for name in names)
         return [card for name, named in found if (card := self._model(name, named, caller))]
 
     def model(self, name: str, caller: Caller) -> ModelCard:
@@ -177,10 +177,10 @@ class Cards:
             ModelRetired: All whom it means have retired it.
             ModelForbidden: The caller may not use it.
         """
-        named = find(name, self._catalog, param="model")
+        named = resolve(name, self._catalog, param="model")
         card = self._model(name, named, caller)
-        if card is None and not self._served_today(named.served):
-            raise retired(name, named.served[0])
+        if card is None and not self._served_today(named.deployments):
+            raise retired_error(name, named.deployments[0])
         if card is None:
             raise ModelForbidden(
                 f"This key may not use the model {name!r}. GET /v1/models lists those it may.",
@@ -204,22 +204,22 @@ class Cards:
                 model_id=model.id,
                 desc=model.description,
                 context_length=model.max_item_tokens,
-                pricing=HubPricing(input=_cheapest(found.served)),
+                pricing=HubPricing(input=_cheapest(found.deployments)),
             )
             for model in self._catalog.models.values()
-            if (found := self._catalog.find(model.id)) and self._served_today(found.served)
+            if (found := self._catalog.find(model.id)) and self._served_today(found.deployments)
         ]
 
-    def _served_today(self, served: Sequence[Served]) -> list[Served]:
+    def _served_today(self, served: Sequence[Deployment]) -> list[Deployment]:
         """The deployments that are not retired."""
         gone = self._lifetimes.today().retired
         return [each for each in served if each.id not in gone]
 
-    def _model(self, name: str, named: Named, caller: Caller) -> ModelCard | None:
-        only = self._catalog.policy(named.served[0].model.id).only
+    def _model(self, name: str, named: ResolvedName, caller: Caller) -> ModelCard | None:
+        only = self._catalog.policy(named.deployments[0].model.id).only
         served = [
             each
-            for each in self._served_today(named.served)
+            for each in self._served_today(named.deployments)
             if may_use(caller, asked=name, served=each) and (not only or each.provider in only)
         ]
         if not served:
@@ -239,20 +239,20 @@ class Cards:
             description=(
                 f"Stands for {', then '.join(stands_for)}." if stands_for else model.description
             ),
-            pricing=Pricing(input_token=_cheapest(served)),
+            pricing=ModelPricing(input_token=_cheapest(served)),
             providers=sorted({each.provider for each in served}),
             context_size=model.max_item_tokens,
             tags=model.tags,
         )
 
-    def _of_model(self, name: str) -> Sequence[Served]:
-        found = find(name, self._catalog, param="model").served
+    def _of_model(self, name: str) -> Sequence[Deployment]:
+        found = resolve(name, self._catalog, param="model").deployments
         model: Model = found[0].model
         if not model.declared:
             return found
         return [each for each in self._catalog.deployments() if each.model.id == model.id]
 
-    def _shared_space(self, served: Served, caller: Caller) -> SharedSpaceCard | None:
+    def _shared_space(self, served: Deployment, caller: Caller) -> SharedSpaceCard | None:
         """The space that the model's maker says it shares with others; None if it shares none."""
         model = served.model.same_space_as or served.model.id
         sharing = {
@@ -270,8 +270,8 @@ class Cards:
             proof_reason=claim.reason if claim else "",
         )
 
-    def _deployment(self, served: Served, caller: Caller) -> DeploymentCard | None:
-        model, deployment = served.model, served.deployment
+    def _deployment(self, served: Deployment, caller: Caller) -> DeploymentCard | None:
+        model, deployment = served.model, served.spec
         aliases = [
             each
             for each in self._aliases.get(served.id, ())
@@ -315,15 +315,15 @@ class Cards:
             }
         )
 
-    def _health(self, served: Served) -> Standing | Literal["down", "retired"]:
+    def _health(self, served: Deployment) -> HealthState | Literal["down", "retired"]:
         if not self._served_today([served]):
             return "retired"
-        standing = self._healths.of(served).standing(self._healths.now_s())
+        standing = self._healths.get(served).state(self._healths.now_s())
         return standing if self._alive(served) else "down"
 
 
-def _cheapest(served: Sequence[Served]) -> float | None:
-    prices = (each.deployment.price_per_mtok_usd for each in served)
+def _cheapest(served: Sequence[Deployment]) -> float | None:
+    prices = (each.spec.price_per_mtok_usd for each in served)
     return _usd(min((price for price in prices if price is not None), default=None))
 
 

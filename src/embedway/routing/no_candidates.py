@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from embedway.core.errors import EmbedwayError, InvalidRequest, RateLimited, UpstreamFailed
+from embedway.core.errors import EmbedwayError, InvalidRequest, RateLimitExceeded, UpstreamError
 from embedway.core.request import EmbedRequest
-from embedway.routing.plan import Removed
+from embedway.routing.plan import Exclusion
 
 SPACE = "space"
 """What removes a deployment whose vectors are of another space."""
@@ -12,8 +12,8 @@ QUARANTINE = "quarantine"
 """What removes a deployment whose vectors are no longer what they were."""
 
 
-def nobody(
-    request: EmbedRequest, removed: Sequence[Removed], unproven: Sequence[Removed]
+def no_candidates_error(
+    request: EmbedRequest, removed: Sequence[Exclusion], unproven: Sequence[Exclusion]
 ) -> EmbedwayError:
     """The error that lists each filter and whom it removes.
 
@@ -29,9 +29,9 @@ def nobody(
     message = _summary(request, [*removed, *unproven])
     waits = [each.wait_s for each in removed if each.wait_s is not None]
     if waits:
-        return RateLimited(message, retry_after_s=min(waits))
+        return RateLimitExceeded(message, retry_after_s=min(waits))
     if unproven or QUARANTINE in filters:
-        return UpstreamFailed(f"{message} Try again later, or tell the operator.")
+        return UpstreamError(f"{message} Try again later, or tell the operator.")
     if SPACE in filters:
         message += " Ask for provider:model to have vectors of another space."
     fields = [each for each in filters if each in EmbedRequest.__struct_fields__]
@@ -40,10 +40,10 @@ def nobody(
     return InvalidRequest(f"{message} Name another model or provider.", param="model")
 
 
-def _summary(request: EmbedRequest, removed: Sequence[Removed]) -> str:
+def _summary(request: EmbedRequest, removed: Sequence[Exclusion]) -> str:
     """Each filter and whom it removes."""
     by: dict[str, list[str]] = {}
     for each in removed:
-        by.setdefault(each.filter, []).append(f"{each.served.id} ({each.reason})")
+        by.setdefault(each.filter, []).append(f"{each.deployment.id} ({each.reason})")
     listed = "; ".join(f"{name!r} removes {', '.join(whom)}" for name, whom in by.items())
     return f"Nobody is left to serve {request.model!r}: {listed}."

@@ -5,23 +5,23 @@ from typing import Literal
 
 import msgspec
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.core.errors import EmbedwayError
 from embedway.core.request import Preference
 from embedway.core.space_id import SpaceId
-from embedway.health.health import Standing
+from embedway.health.health import HealthState
 
 
-class Ranked(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate at its place, with the numbers that put it there."""
 
-    served: Served
+    deployment: Deployment
     latency_s: float
     """Estimated for this batch."""
-    standing: Standing = "healthy"
+    health: HealthState = "healthy"
     wait_s: float = 0.0
     """Until it may be asked."""
-    by: Preference | Literal["alone", "order", "weight", "explored", "named"] = "alone"
+    decided_by: Preference | Literal["alone", "order", "weight", "explored", "named"] = "alone"
     """What decided its place, if it may be asked now."""
     price_ratio: float = 1.0
     time_ratio: float = 1.0
@@ -30,7 +30,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reason(self) -> str:
         """Why it has its place, for people."""
-        match self.standing:
+        match self.health:
             case "ejected":
                 return f"ejected after failures, for {self.wait_s:.1f} s more"
             case "limited":
@@ -41,10 +41,10 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
                 return self._preferred()
 
     def _preferred(self) -> str:
-        best = self.price_ratio == 1 if self.by == "cost" else self.time_ratio == 1
-        match self.by:
+        best = self.price_ratio == 1 if self.decided_by == "cost" else self.time_ratio == 1
+        match self.decided_by:
             case "cost":
-                price = self.served.deployment.price_per_mtok_usd
+                price = self.deployment.spec.price_per_mtok_usd
                 said = "price unknown" if price is None else f"{price:f} USD per million tokens"
                 said = f"cheapest: {said}" if best and price is not None else said
             case "speed":
@@ -65,10 +65,10 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
         return said
 
 
-class Removed(msgspec.Struct, frozen=True, kw_only=True):
+class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
     """A deployment that is not asked."""
 
-    served: Served
+    deployment: Deployment
     filter: str
     """The field of the request, or the word, for what removed it."""
     reason: str
@@ -85,10 +85,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """That the name means."""
     revisions: Mapping[str, str]
     """By model id, the revision of that space for this model's deployments."""
-    ranked: Sequence[Ranked]
+    candidates: Sequence[Candidate]
     """The best first, all of that space."""
-    unproven: Sequence[Removed]
+    unproven: Sequence[Exclusion]
     """They would be among them, if it were proven that they are of that space."""
-    due: Sequence[Served]
+    due: Sequence[Deployment]
     """Of all there are, those whose proof should be renewed or looked for."""
-    removed: Sequence[Removed]
+    excluded: Sequence[Exclusion]

@@ -9,11 +9,11 @@ import math
 from collections.abc import Iterable, Sequence
 from random import Random
 
-from embedway.catalog.deployment import Served
-from embedway.catalog.policy import Policy
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.policy import ModelPolicy
 from embedway.core.request import Preference
-from embedway.health.health import Health, Healths, Standing
-from embedway.routing.plan import Ranked
+from embedway.health.health import DeploymentHealth, HealthRegistry, HealthState
+from embedway.routing.plan import Candidate
 
 ALIKE: dict[Preference, float] = {"cost": 1.0, "speed": 1.1, "balanced": 1.1}
 """Who is at most so many times worse than the best left is a tie with it."""
@@ -26,7 +26,7 @@ infinitely cheaper than anything."""
 UNKNOWN_PRICE = 2.0
 """Times the dearest price known among the candidates."""
 
-_LAST: dict[Standing, int] = {"healthy": 0, "ejected": 1, "full": 1, "limited": 2}
+_LAST: dict[HealthState, int] = {"healthy": 0, "ejected": 1, "full": 1, "limited": 2}
 
 
 class _Candidate:
@@ -37,12 +37,14 @@ class _Candidate:
         *("score", "served", "time_ratio", "weight"),
     )
 
-    def __init__(self, served: Served, health: Health, latency_s: float, policy: Policy) -> None:
+    def __init__(
+        self, served: Deployment, health: DeploymentHealth, latency_s: float, policy: ModelPolicy
+    ) -> None:
         self.served = served
         self.health = health
         self.latency_s = latency_s
         self.weight = policy.weights.get(served.provider, 1.0)
-        price = served.deployment.price_per_mtok_usd
+        price = served.spec.price_per_mtok_usd
         self.price = None if price is None else float(price)
         order = policy.order
         named = order.index(served.provider) if served.provider in order else len(order)
@@ -52,16 +54,16 @@ class _Candidate:
         self.score = 0.0
 
 
-def ranked(
-    candidates: Sequence[Served],
+def rank(
+    candidates: Sequence[Deployment],
     *,
     preference: Preference,
     tokens: int,
-    healths: Healths,
-    policy: Policy,
+    healths: HealthRegistry,
+    policy: ModelPolicy,
     now_s: float,
     random: Random,
-) -> list[Ranked]:
+) -> list[Candidate]:
     """All candidates, the one to ask first at the front.
 
     After those that may be asked now come the ejected and full ones, in the order in which they
@@ -77,37 +79,39 @@ def ranked(
         random: Draws who is first among equals.
     """
     if len(candidates) == 1:
-        health = healths.of(candidates[0])
+        health = healths.get(candidates[0])
         return [_placed(candidates[0], health, health.latency.estimate(tokens, now_s=now_s), now_s)]
     ready: list[_Candidate] = []
-    resting: list[Ranked] = []
+    resting: list[Candidate] = []
     for served in candidates:
-        health = healths.of(served)
+        health = healths.get(served)
         latency_s = health.latency.estimate(tokens, now_s=now_s)
-        if health.standing(now_s) == "healthy":
+        if health.state(now_s) == "healthy":
             ready.append(_Candidate(served, health, latency_s, policy))
         else:
             resting.append(_placed(served, health, latency_s, now_s))
-    resting.sort(key=lambda each: (_LAST[each.standing], each.wait_s))
+    resting.sort(key=lambda each: (_LAST[each.health], each.wait_s))
     return _by_wishes(ready, preference, policy, now_s, random) + resting
 
 
-def _placed(served: Served, health: Health, latency_s: float, now_s: float) -> Ranked:
-    standing = health.standing(now_s)
+def _placed(
+    served: Deployment, health: DeploymentHealth, latency_s: float, now_s: float
+) -> Candidate:
+    standing = health.state(now_s)
     if standing == "healthy":
-        return Ranked(served=served, latency_s=latency_s)
-    return Ranked(
-        served=served, latency_s=latency_s, standing=standing, wait_s=health.wait_s(now_s)
+        return Candidate(deployment=served, latency_s=latency_s)
+    return Candidate(
+        deployment=served, latency_s=latency_s, health=standing, wait_s=health.wait_s(now_s)
     )
 
 
 def _by_wishes(
     ready: list[_Candidate],
     preference: Preference,
-    policy: Policy,
+    policy: ModelPolicy,
     now_s: float,
     random: Random,
-) -> list[Ranked]:
+) -> list[Candidate]:
     if not ready:
         return []
     _score(ready, preference)
@@ -118,14 +122,14 @@ def _by_wishes(
         ordered.remove(explored)
         ordered.insert(0, explored)
     unnamed = len(policy.order)
-    result: list[Ranked] = []
+    result: list[Candidate] = []
     for each in ordered:
         by = preference if each.group == unnamed else "order" if each.weight else "weight"
         result.append(
-            Ranked(
-                served=each.served,
+            Candidate(
+                deployment=each.served,
                 latency_s=each.latency_s,
-                by="explored" if each is explored else by,
+                decided_by="explored" if each is explored else by,
                 price_ratio=each.price_ratio,
                 time_ratio=each.time_ratio,
             )
@@ -191,6 +195,6 @@ def _explored(
     others = [
         each
         for each in ordered[1:]
-        if each.group == first.group and each.health.latency.is_doubtful(now_s)
+        if each.group == first.group and each.health.latency.is_stale(now_s)
     ]
     return random.choices(others, [each.weight for each in others])[0] if others else None

@@ -1,11 +1,11 @@
 """From a name to what it stands for, or to what the client is told that it may have meant."""
 
-from embedway.catalog.catalog import Catalog, Named
-from embedway.catalog.deployment import Served
+from embedway.catalog.catalog import Catalog, ResolvedName
+from embedway.catalog.deployment import Deployment
 from embedway.core.errors import MODELS_LISTED, ModelRetired, UnknownModel
 
 
-def find(name: str, catalog: Catalog, *, param: str) -> Named:
+def resolve(name: str, catalog: Catalog, *, param: str) -> ResolvedName:
     """What this name stands for.
 
     Raises:
@@ -16,9 +16,9 @@ def find(name: str, catalog: Catalog, *, param: str) -> Named:
     raise UnknownModel(catalog.unknown(name, otherwise=MODELS_LISTED), param=param)
 
 
-def retired(asked: str, served: Served) -> ModelRetired:
+def retired_error(asked: str, served: Deployment) -> ModelRetired:
     """What a client is told that asks for a deployment which its provider has retired."""
-    deployment, model = served.deployment, served.model.id
+    deployment, model = served.spec, served.model.id
     means = "" if asked in {served.id, model} else f"{asked!r} means {served.id}: "
     message = f"{means}{served.provider} retired the model {model!r} on {deployment.retires}."
     if deployment.successor:

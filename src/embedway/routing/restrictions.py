@@ -5,20 +5,20 @@ Knows nothing of how a name is resolved or of who is asked; the router asks it o
 
 from collections.abc import Iterator
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.core.errors import ModelForbidden
 from embedway.core.keys import Caller, Key
 from embedway.core.project import Project
 
 
-def may_use(caller: Caller, *, asked: str, served: Served) -> bool:
+def may_use(caller: Caller, *, asked: str, served: Deployment) -> bool:
     """Whether `caller` may use this deployment under the name `asked`."""
     return (
-        refused_model(caller, asked=asked, served=served) or refused_provider(caller, served=served)
+        model_error(caller, asked=asked, served=served) or provider_error(caller, served=served)
     ) is None
 
 
-def refused_model(caller: Caller, *, asked: str, served: Served) -> ModelForbidden | None:
+def model_error(caller: Caller, *, asked: str, served: Deployment) -> ModelForbidden | None:
     """Why `caller` may not use this model under the name `asked`, if it may not.
 
     A model's id allows every deployment of it that the catalog declares; `provider:model` allows
@@ -35,7 +35,7 @@ def refused_model(caller: Caller, *, asked: str, served: Served) -> ModelForbidd
     return None
 
 
-def refused_provider(caller: Caller, *, served: Served) -> ModelForbidden | None:
+def provider_error(caller: Caller, *, served: Deployment) -> ModelForbidden | None:
     """Why `caller` may not be served by this provider, if it may not."""
     for whose, holder in _holders(caller):
         if holder.providers is not None and served.provider not in holder.providers:

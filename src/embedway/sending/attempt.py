@@ -7,12 +7,12 @@ asked of a callable that is handed in.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from embedway.catalog.deployment import Served
-from embedway.core.batch import Batch, Result
+from embedway.catalog.deployment import Deployment
+from embedway.core.batch import Batch, BatchResult
 from embedway.core.errors import EmbedwayError
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest
-from embedway.health.health import Health, Healths
+from embedway.health.health import DeploymentHealth, HealthRegistry
 from embedway.sending.cut import cut_batch
 from embedway.sending.engine import EngineRegistry
 from embedway.sending.finish import check_result, finish
@@ -26,7 +26,7 @@ from embedway.sending.outcome import (
 )
 from embedway.sending.prepare import InputPreparer, TokenCounts
 
-ResultCheck = Callable[[Batch, Result], Awaitable[None] | None]
+ResultCheck = Callable[[Batch, BatchResult], Awaitable[None] | None]
 """Returns None for an answer that is right, or an awaitable that finds out. Either raises
 `ProviderError` for one that is wrong."""
 
@@ -43,14 +43,14 @@ class Attempt:
     def __init__(
         self,
         request: EmbedRequest,
-        deployment: Served,
+        deployment: Deployment,
         *,
         request_id: str,
         counts: TokenCounts,
         check: ResultCheck | None,
         was_healthy: bool,
         engines: EngineRegistry,
-        healths: Healths,
+        healths: HealthRegistry,
         preparer: InputPreparer,
         events: CallEvents,
     ) -> None:
@@ -105,7 +105,7 @@ class Attempt:
 
         Raises:
             InvalidRequest: The deployment cannot be asked for this.
-            Overloaded: Too much is waiting to be counted.
+            ServiceOverloaded: Too much is waiting to be counted.
         """
         if self._batch is None:
             self._batch = await self._preparer.prepare(
@@ -129,7 +129,7 @@ class Attempt:
 
         Args:
             batch: All items of the request or some of them, as `prepare` made them.
-            deadline_s: The caller's deadline, on the clock of `Healths.now_s`.
+            deadline_s: The caller's deadline, on the clock of `HealthRegistry.now_s`.
             others: How many attempts are left to fail over to. They get their share of the time
                 that is left, and a deployment in trouble is not called while there are any.
             timeout_s: How long to wait for the answer; if not given, that share.
@@ -138,13 +138,13 @@ class Attempt:
             InvalidRequest: The answer shows that the model cannot do what the client asked for.
         """
         began_s = self._now_s()
-        health = self._healths.of(self.deployment)
+        health = self._healths.get(self.deployment)
         refusal = self._refusal(health, began_s, others=others)
         if refusal is not None:
             return NotSent(refusal)
         if timeout_s is None and others:
             timeout_s = max(deadline_s - began_s, 0) / (others + 1)
-        health.began(began_s)
+        health.start_call(began_s)
         outcome: Outcome = Cancellation()
         try:
             if timeout_s is None:
@@ -172,7 +172,7 @@ class Attempt:
             return Failure(error)
         return success if finished is success.result else Success(finished)
 
-    def count_answer(self, batch: Batch, result: Result, *, first_item: int) -> None:
+    def count_answer(self, batch: Batch, result: BatchResult, *, first_item: int) -> None:
         """Count a batch whose vectors become part of the answer.
 
         Args:
@@ -187,9 +187,11 @@ class Attempt:
         if self.first_item is None or first_item < self.first_item:
             self.first_item = first_item
 
-    def _refusal(self, health: Health, now_s: float, *, others: int) -> ProviderError | None:
+    def _refusal(
+        self, health: DeploymentHealth, now_s: float, *, others: int
+    ) -> ProviderError | None:
         """Why the deployment is not called now; None if it is."""
-        state = health.standing(now_s)
+        state = health.state(now_s)
         if state == "healthy":
             return None
         # A deployment that was ranked last for its failures is called once it is its turn.
@@ -198,12 +200,14 @@ class Attempt:
         kind = "rate_limit" if state == "limited" else "overloaded"
         return ProviderError(kind, billed="not sent", retry_after_s=health.wait_s(now_s))
 
-    def _record(self, health: Health, batch: Batch, outcome: Outcome, seconds: float) -> None:
+    def _record(
+        self, health: DeploymentHealth, batch: Batch, outcome: Outcome, seconds: float
+    ) -> None:
         """Tell the deployment's health, the counts and the observers how a call ended."""
         tokens = sum(batch.tokens)
         error, rest_s = None, None
         if isinstance(outcome, Success):
-            rest_s = outcome.result.rest_s
+            rest_s = outcome.result.rate_limit_rest_s
             self._count_call(self._charged_tokens(batch, outcome.result, tokens), failed=False)
         elif isinstance(outcome, Failure):
             error = outcome.error
@@ -214,9 +218,9 @@ class Attempt:
         if isinstance(outcome, Success | Failure):
             # A deployment without credentials or an address cannot be called, and is left alone.
             now_s = self._now_s()
-            health.ended(error, tokens=tokens, seconds=seconds, now_s=now_s, rest_s=rest_s)
+            health.end_call(error, tokens=tokens, seconds=seconds, now_s=now_s, rest_s=rest_s)
         else:
-            health.cancelled()
+            health.cancel_call()
         self._events.on_outcome(self._request_id, self.deployment, outcome, seconds)
 
     def _count_call(self, upstream_tokens: int, *, failed: bool) -> None:
@@ -224,7 +228,7 @@ class Attempt:
         self.failed_calls += failed
         self.upstream_tokens += upstream_tokens
 
-    def _charged_tokens(self, batch: Batch, result: Result, tokens: int) -> int:
+    def _charged_tokens(self, batch: Batch, result: BatchResult, tokens: int) -> int:
         """The tokens that the provider charges: what it reports, unless no text has so many."""
         reported = result.tokens
         if reported is None or reported == tokens:

@@ -3,7 +3,7 @@
 import asyncio
 
 from embedway.core.batch import Batch
-from embedway.core.provider_error import OF_AN_ITEM, ProviderError
+from embedway.core.provider_error import ITEM_KINDS, ProviderError
 from embedway.sending.attempt import Attempt
 from embedway.sending.outcome import Success
 from embedway.sending.retries import RetryBudget
@@ -44,13 +44,13 @@ async def find_refused_item(
         budget.calls += 1
         try:
             outcome = await attempt.run(
-                batch.part(start, end), deadline_s=deadline_s, others=others
+                batch.slice(start, end), deadline_s=deadline_s, others=others
             )
         finally:
             budget.calls -= 1
         if isinstance(outcome, Success):
             return False
-        if isinstance(outcome.error, ProviderError) and outcome.error.kind in OF_AN_ITEM:
+        if isinstance(outcome.error, ProviderError) and outcome.error.kind in ITEM_KINDS:
             return True
         raise _UnclearError
 

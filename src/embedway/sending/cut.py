@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from embedway.core.batch import Batch, Limits
+from embedway.core.batch import Batch, BatchLimits
 
 ESTIMATE_SHARE = 0.7
 """Fill a call to this share of the token limit when counts are estimates: they may be low."""
 
 
-def cut_batch(batch: Batch, limits: Limits) -> Sequence[Batch]:
+def cut_batch(batch: Batch, limits: BatchLimits) -> Sequence[Batch]:
     """Cut a batch into the calls that the limits allow; each item is in exactly one of them."""
     if len(batch.items) == 1:
         return (batch,)
@@ -18,7 +18,7 @@ def cut_batch(batch: Batch, limits: Limits) -> Sequence[Batch]:
     ranges = list(cut(batch.tokens, max_items=limits.max_items, max_tokens=most))
     if len(ranges) == 1:
         return (batch,)
-    return [batch.part(start, end) for start, end in ranges]
+    return [batch.slice(start, end) for start, end in ranges]
 
 
 def cut(

@@ -2,9 +2,9 @@
 
 import msgspec
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.core import vectors
-from embedway.core.batch import Batch, Result
+from embedway.core.batch import Batch, BatchResult
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import EmbedRequest
 
@@ -12,13 +12,13 @@ MIN_PADDING = 16
 """A run of this many trailing zeros in every vector means the provider padded them."""
 
 
-def check_result(result: Result, batch: Batch) -> Result:
+def check_result(result: BatchResult, batch: Batch) -> BatchResult:
     """Return the answer to `batch`, its vectors at length one if they must have it.
 
     Raises:
         ProviderError: It holds other vectors than were asked for.
     """
-    good = vectors.check(
+    good = vectors.check_vectors(
         result.vectors,
         items=len(batch.items),
         dimensions=batch.width,
@@ -27,7 +27,9 @@ def check_result(result: Result, batch: Batch) -> Result:
     return result if good is result.vectors else msgspec.structs.replace(result, vectors=good)
 
 
-def finish(result: Result, batch: Batch, request: EmbedRequest, deployment: Served) -> Result:
+def finish(
+    result: BatchResult, batch: Batch, request: EmbedRequest, deployment: Deployment
+) -> BatchResult:
     """Return the answer with vectors as wide as the client asked for.
 
     Raises:
@@ -41,7 +43,7 @@ def finish(result: Result, batch: Batch, request: EmbedRequest, deployment: Serv
         if dimensions == width:
             return result  # all of it, so of the length it has
         return msgspec.structs.replace(
-            result, vectors=vectors.shortened(result.vectors, dimensions=dimensions)
+            result, vectors=vectors.shorten(result.vectors, dimensions=dimensions)
         )
     model = deployment.model
     if width != dimensions:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from embedway.catalog.deployment import Served
-from embedway.core.batch import Result
+from embedway.catalog.deployment import Deployment
+from embedway.core.batch import BatchResult
 from embedway.core.errors import EmbedwayError
 from embedway.core.provider_error import ProviderError
 
@@ -13,7 +13,7 @@ from embedway.core.provider_error import ProviderError
 class Success(msgspec.Struct, frozen=True):
     """The deployment answered with the vectors it was asked for."""
 
-    result: Result
+    result: BatchResult
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -33,11 +33,11 @@ class Cancellation(msgspec.Struct, frozen=True):
 
 
 Outcome = Success | Failure | NotSent | Cancellation
-OnOutcome = Callable[[str, Served, Outcome, float], None]
+OnOutcome = Callable[[str, Deployment, Outcome, float], None]
 """Receives the request id, the deployment, how the call ended, and how many seconds it took."""
-OnOvercount = Callable[[str, Served, int, int], None]
+OnOvercount = Callable[[str, Deployment, int, int], None]
 """Receives the request id, the deployment, the tokens it reported and the most that are billed."""
-OnUnreadableUsage = Callable[[str, Served], None]
+OnUnreadableUsage = Callable[[str, Deployment], None]
 """Receives the request id and the deployment whose reported tokens are no count."""
 
 

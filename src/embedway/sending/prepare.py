@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from embedway.catalog.deployment import Served
-from embedway.core.batch import Abilities, Batch, Items
+from embedway.catalog.deployment import Deployment
+from embedway.core.batch import Batch, EngineAbilities, Items
 from embedway.core.request import EmbedRequest
 from embedway.tokenizing import truncate as token_limits
-from embedway.tokenizing.tokenizer import Codec, Tokenizer
+from embedway.tokenizing.tokenizer import TokenCodec, Tokenizer
 
 PART_CHARACTERS = 2**20
 """Tokenise this much at a time: what is over a limit is refused before there is more of it."""
@@ -21,7 +21,7 @@ whether these are exact."""
 class InputPreparer:
     """Prepares requests; one for all of them."""
 
-    def __init__(self, *, tokenizers: Mapping[str, Tokenizer], cl100k: Codec) -> None:
+    def __init__(self, *, tokenizers: Mapping[str, Tokenizer], cl100k: TokenCodec) -> None:
         """Take the tokenizers.
 
         Args:
@@ -32,7 +32,11 @@ class InputPreparer:
         self._cl100k = cl100k
 
     async def prepare(
-        self, request: EmbedRequest, served: Served, abilities: Abilities, counts: TokenCounts
+        self,
+        request: EmbedRequest,
+        served: Deployment,
+        abilities: EngineAbilities,
+        counts: TokenCounts,
     ) -> Batch:
         """Make the batch that asks a deployment for all items of a request.
 
@@ -45,7 +49,7 @@ class InputPreparer:
         Raises:
             InvalidRequest: Token ids that are of no text, or an item or a request with too many
                 tokens.
-            Overloaded: Too much is waiting.
+            ServiceOverloaded: Too much is waiting.
         """
         model, dimensions = served.model, request.dimensions
         own = model.id if model.tokenizer == "own" else ""
@@ -62,8 +66,8 @@ class InputPreparer:
         # asked for what is not to be had, and is told so once the answer is there.
         asked = dimensions is not None and model.trained_dimensions == "unknown"
         return Batch(
-            model=served.name,
-            base_model=served.deployment.base_model,
+            model=served.upstream_name,
+            base_model=served.spec.base_model,
             items=items,
             tokens=tokens,
             exact=exact,
@@ -71,15 +75,15 @@ class InputPreparer:
             width=None if asked else dimensions or model.dimensions,
             normalised=bool(model.normalised),
             input_type=served.forwarded(input_type),
-            input_types=served.deployment.input_types,
+            input_types=served.spec.input_types,
             truncate=request.truncate,
             user=request.user,
-            extra={**served.deployment.parameters, **request.extra_body},
-            fixed=frozenset(served.deployment.parameters),
+            extra={**served.spec.parameters, **request.extra_body},
+            fixed=frozenset(served.spec.parameters),
         )
 
     async def _items(
-        self, request: EmbedRequest, served: Served, abilities: Abilities, prompt: str
+        self, request: EmbedRequest, served: Deployment, abilities: EngineAbilities, prompt: str
     ) -> tuple[Items, list[int], bool]:
         """What is sent of each item, its tokens, and whether these are exact."""
         model, items = served.model, request.items
@@ -88,7 +92,7 @@ class InputPreparer:
             if model.token_ids == "native" or (
                 model.tokenizer == "cl100k_base" and abilities.token_ids and not prompt
             ):
-                fitting = token_limits.fit(ids, model=model, truncate=request.truncate)
+                fitting = token_limits.fit_to_limits(ids, model=model, truncate=request.truncate)
                 return fitting, [len(item) for item in fitting], True
             items = await self._cl100k.decode(ids)
         texts = cast("list[str]", items)
@@ -105,7 +109,7 @@ class InputPreparer:
         cut = own
         for part in _parts(texts):
             tokenised = await tokenizer.encode(part)
-            fitted = token_limits.fit(
+            fitted = token_limits.fit_to_limits(
                 [*fitting, *tokenised], model=model, truncate=request.truncate
             )
             cut = cut or fitted[len(fitting) :] != tokenised

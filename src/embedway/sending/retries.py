@@ -7,13 +7,13 @@ within a budget, or a provider in trouble would get more calls than one that is 
 
 import random
 
-from embedway.core.provider_error import TRANSIENT, Billed, ProviderError
+from embedway.core.provider_error import TRANSIENT, Billable, ProviderError
 
 BUDGET_SHARE = 0.2
 """The largest share of the calls in flight that may be retries."""
 BUDGET_FLOOR = 3
 """Retries that are always allowed, or a quiet gateway had none; Envoy's `min_retry_concurrency`."""
-MAX_TRIES: dict[Billed, int] = {"not sent": 3, "no": 3, "maybe": 2, "yes": 1}
+MAX_TRIES: dict[Billable, int] = {"not sent": 3, "no": 3, "maybe": 2, "yes": 1}
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
 """The longest wait before a retry. A client does a longer wait itself, told by `Retry-After`."""
@@ -40,11 +40,11 @@ def retry_wait_s(error: ProviderError, *, tries: int, left_s: float) -> float | 
         tries: How many tries there were.
         left_s: The time until the caller's deadline.
     """
-    if error.kind not in TRANSIENT and not error.again_now:
+    if error.kind not in TRANSIENT and not error.retry_immediately:
         return None
     if tries >= MAX_TRIES[error.billed]:
         return None
-    if error.again_now:
+    if error.retry_immediately:
         return 0.0
     # Full jitter: calls that failed together do not come back together.
     wait_s = random.uniform(0, FIRST_WAIT_S * 2**tries)

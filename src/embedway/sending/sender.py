@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.core.batch import Batch
 from embedway.core.errors import EmbedwayError, InvalidRequest
-from embedway.core.provider_error import OF_AN_ITEM, ProviderError
+from embedway.core.provider_error import ITEM_KINDS, ProviderError
 from embedway.core.request import EmbedRequest
 from embedway.core.vectors import Vectors
-from embedway.health.health import Healths
+from embedway.health.health import HealthRegistry
 from embedway.sending.attempt import Attempt, ResultCheck
 from embedway.sending.bisect import find_refused_item
 from embedway.sending.engine import EngineRegistry
@@ -72,7 +72,7 @@ class Sender:
         self,
         engines: EngineRegistry,
         *,
-        healths: Healths,
+        healths: HealthRegistry,
         preparer: InputPreparer,
         events: CallEvents | None = None,
     ) -> None:
@@ -87,7 +87,7 @@ class Sender:
     def attempt(
         self,
         request: EmbedRequest,
-        deployment: Served,
+        deployment: Deployment,
         *,
         request_id: str,
         counts: TokenCounts,
@@ -121,7 +121,7 @@ class Sender:
         Raises:
             ProviderError: A call failed for good; its `item` is an index in the request.
             InvalidRequest: No deployment accepts the request.
-            Overloaded: The last deployment is a model in this process, and busy.
+            ServiceOverloaded: The last deployment is a model in this process, and busy.
         """
         delivery = _Delivery(attempts, deadline_s)
         parts = await _prepare(delivery, 0)
@@ -196,7 +196,7 @@ class Sender:
         """How long to wait before the same attempt is tried again; None for not at all."""
         if not isinstance(error, ProviderError):
             return None
-        if others and error.elsewhere and not error.again_now:
+        if others and error.can_fail_over and not error.retry_immediately:
             return None  # the next attempt goes out at once
         if tries == 1 and not self._budget.has_room:
             return None
@@ -217,7 +217,7 @@ class Sender:
                 # Limits are not always as documented. The halves count as no retries: they are
                 # instead of a call that was refused.
                 middle = size // 2
-                halves = (part.batch.part(0, middle), part.batch.part(middle, size))
+                halves = (part.batch.slice(0, middle), part.batch.slice(middle, size))
                 return [
                     msgspec.structs.replace(
                         part, batch=half, first=part.first + at, splits=part.splits + 1
@@ -230,7 +230,7 @@ class Sender:
         elif isinstance(error, InvalidRequest):
             raise _combine(part.failures) if part.failures else error
         failures = (*part.failures, error)
-        if not others or (isinstance(error, ProviderError) and not error.elsewhere):
+        if not others or (isinstance(error, ProviderError) and not error.can_fail_over):
             raise _combine(failures)
         try:
             return await _prepare(
@@ -248,7 +248,7 @@ class Sender:
             error.item += part.first
             return
         is_of_several = error.kind == "item_failed"
-        if error.kind not in OF_AN_ITEM or error.param not in {None, "input"}:
+        if error.kind not in ITEM_KINDS or error.param not in {None, "input"}:
             return
         if is_of_several and others:
             return  # the next deployment may well compute it
@@ -291,7 +291,7 @@ async def _prepare(
 
     Raises:
         InvalidRequest: No attempt accepts it; the reason is the first one's.
-        Overloaded: Too much is waiting to be counted.
+        ServiceOverloaded: Too much is waiting to be counted.
     """
     refusal: InvalidRequest | None = None
     for index in range(at, len(delivery.attempts)):
@@ -303,7 +303,7 @@ async def _prepare(
             continue
         delivery.items = len(batch.items)
         if size is not None and size < len(batch.items):
-            batch = batch.part(first, first + size)
+            batch = batch.slice(first, first + size)
         parts: list[_Part] = []
         for each in attempt.cut(batch):
             parts.append(_Part(index, each, first, failures=failures))
@@ -320,7 +320,7 @@ def _combine(failures: Sequence[CallError]) -> CallError:
     combined: ProviderError | None = None
     for error in failures:
         if isinstance(error, ProviderError):
-            combined = error.after(combined) if combined else error
+            combined = error.combine(combined) if combined else error
     return combined or last
 
 

@@ -63,7 +63,7 @@ def base_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
-def answers(url: str) -> bool:
+def is_answering(url: str) -> bool:
     """Whether a gateway is ready there."""
     try:
         return json.loads(read(f"{url}/readyz")) == {"status": "ready"}

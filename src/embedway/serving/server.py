@@ -22,7 +22,7 @@ from embedway import app
 from embedway.app import Gateway
 from embedway.config.settings import Settings
 from embedway.observe import streams
-from embedway.providers.provider_config import Declared
+from embedway.providers.provider_config import ProviderConfig
 from embedway.serving.address import BACKLOG, listen
 
 MAX_CONNECTIONS = 16_384
@@ -57,9 +57,9 @@ class _Server(Server):
         self._shd = SocketHolder(fd, False, BACKLOG)  # noqa: FBT003  # pyright: ignore[reportCallIssue]
 
 
-def run(
+def run_server(
     settings: Settings,
-    providers: Sequence[Declared],
+    providers: Sequence[ProviderConfig],
     bound: socket.socket,
     *,
     on_ready: Callable[[Gateway], None],
@@ -83,12 +83,12 @@ def run(
 
 async def _run(
     settings: Settings,
-    providers: Sequence[Declared],
+    providers: Sequence[ProviderConfig],
     bound: socket.socket,
     on_ready: Callable[[Gateway], None],
     dropped_lines: Callable[[], int],
 ) -> None:
-    async with app.running(settings, providers, dropped_lines=dropped_lines) as gateway:
+    async with app.open_gateway(settings, providers, dropped_lines=dropped_lines) as gateway:
         server = _Server(
             bound,
             gateway,
@@ -152,7 +152,7 @@ async def _drain(
     server.stop()
     longest_s = settings.body_timeout_s + settings.request_timeout_s
     with suppress(TimeoutError):
-        await asyncio.wait_for(gateway.admission.idle(), longest_s)
+        await asyncio.wait_for(gateway.admission.wait_until_idle(), longest_s)
     await asyncio.wait({serving}, timeout=CLOSE_S)
 
 

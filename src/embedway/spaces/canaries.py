@@ -38,7 +38,7 @@ common space of two models. Equal vectors have a share of 1, unrelated ones of a
 SMALLEST_DISTANCE = 1e-6
 
 
-class Agreement(msgspec.Struct, frozen=True, kw_only=True):
+class CanaryComparison(msgspec.Struct, frozen=True, kw_only=True):
     """How vectors compare with those of a reference."""
 
     cosine: float | None
@@ -49,12 +49,12 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     """Why they are not of one space, for people; empty if they are."""
 
 
-def digest(texts: Sequence[str]) -> str:
+def digest_texts(texts: Sequence[str]) -> str:
     """12 hex digits that stand for `texts`."""
     return hashlib.sha256(msgspec.json.encode(texts)).hexdigest()[:12]
 
 
-def compared(vectors: Vectors, reference: Vectors, *, min_cosine: float) -> Agreement:
+def compare(vectors: Vectors, reference: Vectors, *, min_cosine: float) -> CanaryComparison:
     """How the vectors of the canaries compare with the reference's, text by text.
 
     Args:
@@ -64,7 +64,7 @@ def compared(vectors: Vectors, reference: Vectors, *, min_cosine: float) -> Agre
     """
     if vectors.shape != reference.shape:
         against = f"{vectors.shape[1]} dimensions, not {reference.shape[1]}"
-        return Agreement(cosine=None, norm_deviation=None, against=against)
+        return CanaryComparison(cosine=None, norm_deviation=None, against=against)
     one, other = vectors.astype(np.float64), reference.astype(np.float64)
     norms, wanted = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
     cosine = float((np.einsum("ij,ij->i", one, other) / (norms * wanted)).min())
@@ -75,7 +75,7 @@ def compared(vectors: Vectors, reference: Vectors, *, min_cosine: float) -> Agre
         against = f"cosine {cosine:.5f} < {min_cosine:g}"
     elif not deviation <= NORM_TOLERANCE:
         against = f"norms differ by {deviation:.2%}"
-    return Agreement(cosine=cosine, norm_deviation=deviation, against=against)
+    return CanaryComparison(cosine=cosine, norm_deviation=deviation, against=against)
 
 
 def against_sharing(vectors: Vectors, reference: Vectors) -> str:
@@ -117,7 +117,7 @@ def against_sharing(vectors: Vectors, reference: Vectors) -> str:
     )
 
 
-def of_length_one(vectors: Vectors) -> bool:
+def are_unit_length(vectors: Vectors) -> bool:
     """Whether all of them are."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     return bool((np.abs(norms - 1) <= NORM_TOLERANCE).all())

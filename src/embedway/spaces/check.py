@@ -3,8 +3,8 @@
 import math
 from collections.abc import Awaitable
 
-from embedway.catalog.deployment import Served
-from embedway.core.batch import Batch, Result
+from embedway.catalog.deployment import Deployment
+from embedway.core.batch import Batch, BatchResult
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.spaces.prober import Prober
@@ -20,7 +20,7 @@ class SpaceCheck:
     __slots__ = ("_deployment", "_input_type", "_prober", "_revision")
 
     def __init__(
-        self, prober: Prober, deployment: Served, input_type: InputType | None, *, revision: str
+        self, prober: Prober, deployment: Deployment, input_type: InputType | None, *, revision: str
     ) -> None:
         """Take what is checked, and against which revision of its model's space."""
         self._prober = prober
@@ -28,7 +28,7 @@ class SpaceCheck:
         self._input_type: InputType | None = input_type
         self._revision = revision
 
-    def __call__(self, batch: Batch, result: Result) -> Awaitable[None] | None:
+    def __call__(self, batch: Batch, result: BatchResult) -> Awaitable[None] | None:
         """Return None if the answer is right, or an awaitable that finds out.
 
         Raises:

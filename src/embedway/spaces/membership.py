@@ -9,27 +9,27 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.deployment import Served
-from embedway.catalog.policy import Policy
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.policy import ModelPolicy
 from embedway.core.request import InputType
 from embedway.core.space_id import SpaceId
 from embedway.spaces import canaries
-from embedway.spaces.proof import Proof, Reference, State
-from embedway.spaces.registry import INPUT_TYPES, Known
-from embedway.spaces.shared_space import SharedSpace, shared
+from embedway.spaces.proof import Proof, ProofState, Reference
+from embedway.spaces.registry import INPUT_TYPES, SpaceRegistry
+from embedway.spaces.shared_space import SharedSpace, find_shared_spaces
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
     """What a deployment may be asked for."""
 
-    state: State
+    state: ProofState
     revision: str
     """Of the space its vectors are in; of one that drifted, of the space it left."""
     reason: str = ""
     """For people."""
     due: bool = False
     """Whether it should be probed again, in the background."""
-    last: str | None = None
+    last_revision: str | None = None
     """Revision of the space that it was in when last probed, if only age voids that proof."""
     in_own_space: bool = False
     """Whether its vectors are known to be of its own space, though nothing was there to compare
@@ -41,7 +41,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
         return self.in_own_space or self.state not in {"unproven", "drifted"}
 
 
-class Looks(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseSignature(msgspec.Struct, frozen=True, kw_only=True):
     """How the answers of a proven deployment look."""
 
     width: int | None
@@ -51,23 +51,23 @@ class Looks(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     membership: Membership
-    looks: Looks | None
+    looks: ResponseSignature | None
     since_ms: int
     """No clock that was set back before it is believed."""
     until_ms: float
 
 
-class Spaces:
+class SpaceMemberships:
     """What is known of the deployments; one for the process."""
 
     def __init__(
         self,
         *,
-        policy: Callable[[str], Policy],
-        deployments: Sequence[Served],
+        policy: Callable[[str], ModelPolicy],
+        deployments: Sequence[Deployment],
         enabled: bool,
         interval_s: float,
-        fingerprint: Callable[[Served], str],
+        fingerprint: Callable[[Deployment], str],
         now_ms: Callable[[], int],
     ) -> None:
         """Takes what is configured.
@@ -80,13 +80,13 @@ class Spaces:
             fingerprint: Of a deployment's address and of the model's name there.
             now_ms: The clock.
         """
-        self.known = Known(policy=policy, deployments=deployments, enabled=enabled)
+        self.known = SpaceRegistry(policy=policy, deployments=deployments, enabled=enabled)
         self.fingerprint = fingerprint
         self.now_ms = now_ms
         self._enabled = enabled
         self.any_probed = any(map(self.is_probed, deployments))
         self._interval_ms = interval_s * 1000
-        self.learn()
+        self.load()
 
     def retire(self, deployments: frozenset[str]) -> None:
         """Let none of the deployments of these ids define a space from now on."""
@@ -95,9 +95,9 @@ class Spaces:
 
     def home(self, model_id: str) -> str:
         """The revision of the space that the model's bare id means."""
-        return self.known.home(model_id)
+        return self.known.default_space(model_id)
 
-    def membership(self, served: Served, input_type: InputType | None) -> Membership:
+    def membership(self, served: Deployment, input_type: InputType | None) -> Membership:
         """What `served` may be asked for with `input_type`, as far as is known now."""
         kept = self._kept.get((served.id, input_type))
         if kept is not None and kept.since_ms <= self.now_ms() < kept.until_ms:
@@ -105,7 +105,7 @@ class Spaces:
         return self._renewed(served, input_type).membership
 
     def shared(
-        self, served: Served, input_type: InputType | None, *, revision: str
+        self, served: Deployment, input_type: InputType | None, *, revision: str
     ) -> SharedSpace | None:
         """What is known of the model's claim to share another model's space; None without a claim.
 
@@ -125,10 +125,10 @@ class Spaces:
             return SharedSpace(model=model.same_space_as, state="unproven", reason=reason)
         key = (served.id, input_type)
         if key not in self._shared:
-            self._shared[key] = shared(self.known, model, revision, input_type)
+            self._shared[key] = find_shared_spaces(self.known, model, revision, input_type)
         return self._shared[key]
 
-    def claim(self, served: Served) -> SharedSpace | None:
+    def claim(self, served: Deployment) -> SharedSpace | None:
         """What is known of the model's claim for all input types in use: the worst of them."""
         home = self.home(served.model.id)
         in_use: list[InputType | None] = [
@@ -146,7 +146,7 @@ class Spaces:
 
     def space(
         self,
-        served: Served,
+        served: Deployment,
         input_type: InputType | None,
         *,
         revision: str,
@@ -168,7 +168,7 @@ class Spaces:
                 return other.space(revision=common.revision, width=width, input_type=input_type)
         return served.space(revision=revision, width=width, input_type=input_type)
 
-    def is_in(self, served: Served, input_type: InputType | None, revision: str) -> bool:
+    def is_in(self, served: Deployment, input_type: InputType | None, revision: str) -> bool:
         """Whether its vectors still are of the space of this revision, its own or the home."""
         member = self.membership(served, input_type)
         if not member.in_own_space and (
@@ -179,14 +179,16 @@ class Spaces:
             return False
         if revision == member.revision:
             return True
-        return revision == self.known.own(served)  # which takes a search
+        return revision == self.known.native_space(served)  # which takes a search
 
-    def looks(self, served: Served, input_type: InputType | None) -> Looks | None:
+    def expected_signature(
+        self, served: Deployment, input_type: InputType | None
+    ) -> ResponseSignature | None:
         """How its answers should look; None if any will do."""
         kept = self._kept.get((served.id, input_type)) or self._renewed(served, input_type)
         return kept.looks
 
-    def is_probed(self, served: Served) -> bool:
+    def is_probed(self, served: Deployment) -> bool:
         """Whether `served` is probed at all: not what runs here, nor what nobody declared."""
         return self._enabled and served.model.declared and served.provider != LOCAL
 
@@ -194,13 +196,13 @@ class Spaces:
         """The ids of the deployments that drifted."""
         return list(self.known.drifted) if self._enabled else []
 
-    def learn(self, references: Iterable[Reference] = (), proofs: Iterable[Proof] = ()) -> None:
+    def load(self, references: Iterable[Reference] = (), proofs: Iterable[Proof] = ()) -> None:
         """Believes what was stored, or could not be."""
-        self.known.learn(references, proofs)
+        self.known.load(references, proofs)
         self._kept: dict[tuple[str, InputType | None], _Kept] = {}
         self._shared: dict[tuple[str, InputType | None], SharedSpace | None] = {}
 
-    def _renewed(self, served: Served, input_type: InputType | None) -> _Kept:
+    def _renewed(self, served: Deployment, input_type: InputType | None) -> _Kept:
         if self.is_probed(served):
             membership, until_ms = self._membership(served, input_type)
             looks = self._looks(served, input_type, membership.revision)
@@ -211,26 +213,30 @@ class Spaces:
             self._kept[served.id, input_type] = kept
         return kept
 
-    def _looks(self, served: Served, input_type: InputType | None, revision: str) -> Looks:
+    def _looks(
+        self, served: Deployment, input_type: InputType | None, revision: str
+    ) -> ResponseSignature:
         reference = self.known.reference(served.model.id, revision, input_type)
         proof = self.known.proof(served.id, input_type)
-        return Looks(
+        return ResponseSignature(
             width=reference and reference.vectors.shape[1],
-            of_length_one=reference is not None and canaries.of_length_one(reference.vectors),
+            of_length_one=reference is not None and canaries.are_unit_length(reference.vectors),
             models=proof.models if proof else frozenset(),
         )
 
-    def _unprobed(self, served: Served) -> Membership:
-        own = self.known.own(served)
+    def _unprobed(self, served: Deployment) -> Membership:
+        own = self.known.native_space(served)
         if self._enabled or own == self.home(served.model.id) or not served.model.declared:
             return Membership(state="reference", revision=own)
         reason = "canaries = false: nothing proves that its vectors are of the model's space"
         return Membership(state="differs", revision=own, reason=reason)
 
-    def _membership(self, served: Served, input_type: InputType | None) -> tuple[Membership, float]:
+    def _membership(
+        self, served: Deployment, input_type: InputType | None
+    ) -> tuple[Membership, float]:
         """What it may be asked for, and until when that holds."""
         known, model = self.known, served.model.id
-        home, own = known.home(model), known.own(served)
+        home, own = known.default_space(model), known.native_space(served)
         if left := known.drifted.get(served.id):
             return Membership(state="drifted", revision=left.revision, reason=left.reason), math.inf
         if own == home and known.reference(model, home, input_type) is None:
@@ -242,27 +248,27 @@ class Spaces:
         return self._aged(served, proof)
 
     def _first(
-        self, served: Served, input_type: InputType | None, home: str
+        self, served: Deployment, input_type: InputType | None, home: str
     ) -> tuple[Membership, float]:
         """What the home's maker may be asked for before there is a reference."""
         reason, until_ms = "its vectors become the reference", math.inf
-        for anchor in self.known.anchor(served.model.id, home, input_type):
+        for anchor in self.known.anchor_input_types(served.model.id, home, input_type):
             anchored, until_ms = self._membership(served, anchor)
             if anchored.state != "reference":
                 return Membership(state="unproven", revision=home, reason=anchored.reason), until_ms
         return Membership(state="reference", revision=home, reason=reason, due=True), until_ms
 
-    def _aged(self, served: Served, proof: Proof) -> tuple[Membership, float]:
+    def _aged(self, served: Deployment, proof: Proof) -> tuple[Membership, float]:
         """What a proof that is not void says at its age."""
         age_ms = abs(self.now_ms() - proof.at_ms)  # a clock that was set back makes nothing fresh
         if age_ms >= 2 * self._interval_ms:
             reason = f"{proof.state} when last probed, {age_ms / 1000:.0f} s ago"
             aged = Membership(
                 state="unproven",
-                revision=self.known.own(served),
+                revision=self.known.native_space(served),
                 reason=reason,
                 due=True,
-                last=proof.revision,
+                last_revision=proof.revision,
             )
             return aged, math.inf
         fresh = age_ms < self._interval_ms
@@ -275,16 +281,16 @@ class Spaces:
         )
         return membership, proof.at_ms + self._interval_ms * (1 if fresh else 2)
 
-    def _waits(self, served: Served, proof: Proof) -> bool:
+    def _waits(self, served: Deployment, proof: Proof) -> bool:
         """Whether it could not be compared with the home space, and now perhaps can be."""
         if proof.cosine is not None:
             return False
         reference = self.known.reference(served.model.id, proof.home, proof.input_type)
         if reference is None:
-            return self.known.maker(served.model.id) is not None
+            return self.known.reference_deployment(served.model.id) is not None
         return reference.made_ms > proof.at_ms
 
-    def _void(self, served: Served, proof: Proof | None, home: str, own: str) -> str:
+    def _void(self, served: Deployment, proof: Proof | None, home: str, own: str) -> str:
         """Why `proof` says nothing now; empty if it does."""
         if proof is None:
             return self._why_not_yet(served.model.id, home)
@@ -299,7 +305,7 @@ class Spaces:
 
     def _why_not_yet(self, model_id: str, home: str) -> str:
         known = self.known
-        if known.maker(model_id) or any(
+        if known.reference_deployment(model_id) or any(
             known.reference(model_id, home, each) for each in INPUT_TYPES
         ):
             return "not probed yet"

@@ -5,38 +5,38 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.catalog.model import LOCAL
 from embedway.core import ids
-from embedway.core.batch import Result
-from embedway.core.errors import EmbedwayError, Overloaded, UpstreamFailed
+from embedway.core.batch import BatchResult
+from embedway.core.errors import EmbedwayError, ServiceOverloaded, UpstreamError
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest, InputType
-from embedway.core.usage import ANSWERED, PROBE, UsageLine
+from embedway.core.usage import ANSWERED, PROBE, UsageRecord
 from embedway.core.vectors import Vectors
 from embedway.sending.attempt import Attempt
 from embedway.sending.outcome import Success
 from embedway.sending.sender import Sender
-from embedway.spaces.verdict import Probe
+from embedway.spaces.verdict import ProbeResult
 
 TIMEOUT_S = 10
 """Give up a call of a probe after this long."""
 AT_ONCE = 8
 
-Record = Callable[[UsageLine], Awaitable[None]]
+ProbeRecorder = Callable[[UsageRecord], Awaitable[None]]
 """Keeps the usage record of a probe; raises nothing."""
 
 
-class Probes:
+class CanaryProbe:
     """Makes probes, at most `AT_ONCE` at a time."""
 
     def __init__(
         self,
         *,
         sender: Sender,
-        fingerprint: Callable[[Served], str],
+        fingerprint: Callable[[Deployment], str],
         now_ms: Callable[[], int],
-        record: Record,
+        record: ProbeRecorder,
     ) -> None:
         self._sender = sender
         self._fingerprint = fingerprint
@@ -44,9 +44,9 @@ class Probes:
         self._record = record
         self._gate = asyncio.Semaphore(AT_ONCE)
 
-    async def made(
-        self, served: Served, input_type: InputType | None, texts: Sequence[str]
-    ) -> Probe:
+    async def run(
+        self, served: Deployment, input_type: InputType | None, texts: Sequence[str]
+    ) -> ProbeResult:
         """Ask a deployment for the vectors of `texts`.
 
         Raises:
@@ -73,20 +73,20 @@ class Probes:
                             failed=failed,
                         )
                     )
-            return Probe(
+            return ProbeResult(
                 vectors=_join(results),
                 models=frozenset(result.model for result in results if result.model),
                 fingerprint=self._fingerprint(served),
                 at_ms=self._now_ms(),
             )
 
-    async def _results(self, attempt: Attempt) -> Sequence[Result]:
+    async def _results(self, attempt: Attempt) -> Sequence[BatchResult]:
         """The answers to all parts of a probe, in order: no retry, no failover."""
         try:
             parts = attempt.cut(await attempt.prepare())
         except EmbedwayError as error:
             raise _failure(error) from error
-        results: list[Result] = []
+        results: list[BatchResult] = []
         for part in parts:
             deadline_s = self._sender.now_s() + TIMEOUT_S
             outcome = await attempt.run(part, deadline_s=deadline_s, timeout_s=TIMEOUT_S)
@@ -98,7 +98,7 @@ class Probes:
         return results
 
 
-def _join(results: Sequence[Result]) -> Vectors:
+def _join(results: Sequence[BatchResult]) -> Vectors:
     return np.concatenate([result.vectors for result in results])
 
 
@@ -106,17 +106,17 @@ def _failure(error: ProviderError | EmbedwayError) -> ProviderError:
     """What a probe fails with where this gateway sent nothing."""
     if isinstance(error, ProviderError):
         return error
-    kind = "overloaded" if isinstance(error, Overloaded) else "failed"
+    kind = "overloaded" if isinstance(error, ServiceOverloaded) else "failed"
     return ProviderError(kind, str(error), billed="not sent")
 
 
 def probe_record(
     attempt: Attempt, *, received_ms: int, latency_s: float, failed: bool
-) -> UsageLine:
+) -> UsageRecord:
     """The record of one probe of a deployment: nobody is charged, but its provider may charge."""
     deployment = attempt.deployment
-    return UsageLine(
-        id=ids.new(PROBE),
+    return UsageRecord(
+        id=ids.new_id(PROBE),
         at_ms=received_ms,
         request_id=PROBE,
         project_id="",
@@ -130,9 +130,9 @@ def probe_record(
         tokens=0,
         cost_nano_usd=0,
         upstream_cost_nano_usd=deployment.cost(attempt.upstream_tokens),
-        priced=deployment.deployment.price_per_mtok_usd is not None,
+        priced=deployment.spec.price_per_mtok_usd is not None,
         calls=attempt.calls,
         failed_calls=attempt.failed_calls,
         latency_us=round(latency_s * 1_000_000),
-        status=UpstreamFailed.status if failed else ANSWERED,
+        status=UpstreamError.status if failed else ANSWERED,
     )

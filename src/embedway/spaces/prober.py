@@ -10,17 +10,17 @@ from typing import Any
 import msgspec
 import structlog
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
-from embedway.core.usage import UsageLine
+from embedway.core.usage import UsageRecord
 from embedway.sending.sender import Sender
 from embedway.spaces.canaries import NORM_TOLERANCE
-from embedway.spaces.membership import Membership, Spaces
-from embedway.spaces.probe import Probes, Record
-from embedway.spaces.settling import OnEvent, Settling
-from embedway.spaces.store import SqlSpaces
+from embedway.spaces.membership import Membership, SpaceMemberships
+from embedway.spaces.probe import CanaryProbe, ProbeRecorder
+from embedway.spaces.settling import OnEvent, ProofJudge
+from embedway.spaces.store import SpaceStore
 
 REST_S = 30
 """After a failed probe, doubled for each that follows, no background probe is begun."""
@@ -44,7 +44,7 @@ class _Failure(msgspec.Struct, frozen=True, kw_only=True):
     """None if it answered, but could not be compared."""
 
 
-async def _forget(_: UsageLine) -> None:
+async def _forget(_: UsageRecord) -> None:
     pass
 
 
@@ -54,11 +54,11 @@ class Prober:
     def __init__(
         self,
         *,
-        spaces: Spaces,
-        store: SqlSpaces,
+        spaces: SpaceMemberships,
+        store: SpaceStore,
         sender: Sender,
         on_event: OnEvent = lambda _event, _served, _membership: None,
-        record: Record = _forget,
+        record: ProbeRecorder = _forget,
     ) -> None:
         """Takes what it needs.
 
@@ -75,10 +75,10 @@ class Prober:
         self._spaces = spaces
         self._known = spaces.known
         self._store = store
-        self._settling = Settling(
+        self._settling = ProofJudge(
             spaces=spaces,
             store=store,
-            probes=Probes(
+            probes=CanaryProbe(
                 sender=sender,
                 fingerprint=spaces.fingerprint,
                 now_ms=spaces.now_ms,
@@ -103,7 +103,7 @@ class Prober:
         """
         references, proofs = await self._store.load(known=self._known.references())
         unstored = self._settling.unstored
-        self._spaces.learn(
+        self._spaces.load(
             references,
             (each for each in proofs if (each.deployment, each.input_type) not in unstored),
         )
@@ -119,7 +119,7 @@ class Prober:
 
     def changed(
         self,
-        served: Served,
+        served: Deployment,
         input_type: InputType | None,
         *,
         width: int | None,
@@ -135,7 +135,7 @@ class Prober:
             norm: The length of one of them, likewise.
             model: What the answer calls the model, if it does.
         """
-        looks = self._spaces.looks(served, input_type)
+        looks = self._spaces.expected_signature(served, input_type)
         if looks is None:
             return False
         return (
@@ -147,7 +147,7 @@ class Prober:
 
     async def confirm(
         self,
-        served: Served,
+        served: Deployment,
         input_type: InputType | None,
         *,
         width: int | None,
@@ -173,7 +173,7 @@ class Prober:
             self._failed(served, input_type, None)
         return False
 
-    async def prove(self, served: Served, input_type: InputType | None) -> Membership:
+    async def prove(self, served: Deployment, input_type: InputType | None) -> Membership:
         """Probes `served` now, together with whoever else waits for that.
 
         Raises:
@@ -192,7 +192,7 @@ class Prober:
             raise _again(failure.error)
         return await asyncio.shield(self._flight(served, input_type))
 
-    def soon(self, served: Served, input_type: InputType | None) -> None:
+    def schedule(self, served: Deployment, input_type: InputType | None) -> None:
         """Probes `served` in the background, if it should be; costs little if not.
 
         For one that drifted it looks whether an operator released it.
@@ -206,10 +206,10 @@ class Prober:
                 self._flight(served, input_type)
 
     async def release(
-        self, served: Served, input_type: InputType | None, *, accept: str | None = None
+        self, served: Deployment, input_type: InputType | None, *, accept: str | None = None
     ) -> Membership:
-        """See `Settling.released`."""
-        return await self._settling.released(served, input_type, accept=accept)
+        """See `ProofJudge.release`."""
+        return await self._settling.release(served, input_type, accept=accept)
 
     async def aclose(self) -> None:
         """Ends what runs in the background."""
@@ -221,7 +221,7 @@ class Prober:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _flight(self, served: Served, input_type: InputType | None) -> asyncio.Task[Membership]:
+    def _flight(self, served: Deployment, input_type: InputType | None) -> asyncio.Task[Membership]:
         """The probe that runs, or a new one."""
         key = (served.id, input_type)
         flight = self._flights.get(key)
@@ -236,9 +236,9 @@ class Prober:
         if not flight.cancelled():
             flight.exception()  # whoever waited was told, and the log
 
-    async def _run(self, served: Served, input_type: InputType | None) -> Membership:
+    async def _run(self, served: Deployment, input_type: InputType | None) -> Membership:
         try:
-            membership = await self._settling.settled(served, input_type)
+            membership = await self._settling.settle(served, input_type)
         except ProviderError as error:
             self._failed(served, input_type, error)
             raise
@@ -254,7 +254,7 @@ class Prober:
         return membership
 
     def _failed(
-        self, served: Served, input_type: InputType | None, error: ProviderError | None
+        self, served: Deployment, input_type: InputType | None, error: ProviderError | None
     ) -> None:
         key = (served.id, input_type)
         before = self._failures.get(key)

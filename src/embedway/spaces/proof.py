@@ -10,7 +10,7 @@ import msgspec
 from embedway.core.request import InputType
 from embedway.core.vectors import Vectors
 
-State = Literal["reference", "proven", "unproven", "differs", "drifted"]
+ProofState = Literal["reference", "proven", "unproven", "differs", "drifted"]
 """What is known of a deployment: its vectors are the home space's reference, agree with it, were
 not compared yet, are of a space of their own, or are no longer those they were."""
 
@@ -45,7 +45,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str
     """Its id."""
     input_type: InputType | None
-    state: State
+    state: ProofState
     revision: str
     """Of the space that its vectors are in, or that it left."""
     home: str

@@ -8,29 +8,33 @@ from typing import get_args
 
 from embedway.catalog import policy as policies
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.deployment import Served
-from embedway.catalog.policy import Policy
+from embedway.catalog.deployment import Deployment
+from embedway.catalog.policy import ModelPolicy
 from embedway.core.request import InputType
 from embedway.spaces import canaries
 from embedway.spaces.canaries import CANARIES
 from embedway.spaces.proof import Proof, Reference, ReferenceKey
 
 INPUT_TYPES: tuple[InputType | None, ...] = (None, *get_args(InputType))
-_CANARIES = canaries.digest(CANARIES)
+_CANARIES = canaries.digest_texts(CANARIES)
 GENERATION = "~"
 """Before the number of a space that took the place of another of that name; in no provider's."""
 
 
-class Known:
+class SpaceRegistry:
     """What is known of the spaces of declared models."""
 
     def __init__(
-        self, *, policy: Callable[[str], Policy], deployments: Sequence[Served], enabled: bool
+        self,
+        *,
+        policy: Callable[[str], ModelPolicy],
+        deployments: Sequence[Deployment],
+        enabled: bool,
     ) -> None:
         """See `embedway.spaces.membership.Spaces`."""
         self.policy = policy
         self._enabled = enabled
-        self._deployments: dict[str, list[Served]] = {}
+        self._deployments: dict[str, list[Deployment]] = {}
         for each in deployments:
             self._deployments.setdefault(each.model.id, []).append(each)
         self._by_id = {each.id: each for each in deployments}
@@ -43,7 +47,7 @@ class Known:
         self.retired: frozenset[str] = frozenset()
         """The ids of the deployments that their providers have retired."""
 
-    def learn(self, references: Iterable[Reference], proofs: Iterable[Proof]) -> None:
+    def load(self, references: Iterable[Reference], proofs: Iterable[Proof]) -> None:
         """Believes what was stored, or could not be."""
         for reference in references:
             kept = self._references.setdefault(reference.model, {})
@@ -65,7 +69,7 @@ class Known:
         self.retired = deployments
         self._homes.clear()
 
-    def deployment(self, id: str) -> Served | None:
+    def deployment(self, id: str) -> Deployment | None:
         """The deployment of this id, if it is enabled."""
         return self._by_id.get(id)
 
@@ -78,12 +82,12 @@ class Known:
         found = (self.proof(deployment, each) for each in INPUT_TYPES)
         return [each for each in found if each]
 
-    def texts(self, model_id: str) -> tuple[str, ...]:
+    def canary_texts(self, model_id: str) -> tuple[str, ...]:
         """The canaries of a model: those of everybody, then those that the operator supplied."""
         supplied = self.policy(model_id).canaries
         return (*CANARIES, *supplied.texts) if supplied else CANARIES
 
-    def part(self, model_id: str, revision: str, input_type: InputType | None) -> slice:
+    def canary_slice(self, model_id: str, revision: str, input_type: InputType | None) -> slice:
         """Which of the canaries a space's reference is of."""
         supplied = self.policy(model_id).canaries
         if supplied and revision == supplied.digest and input_type is None:
@@ -98,7 +102,7 @@ class Known:
         if supplied and revision == supplied.digest and input_type is None:
             return Reference(
                 model=model_id, revision=revision, input_type=None, made_by="", made_ms=0,
-                texts=canaries.digest(supplied.texts), vectors=supplied.vectors,
+                texts=canaries.digest_texts(supplied.texts), vectors=supplied.vectors,
             )  # fmt: skip
         found = self._references.get(model_id, {}).get((revision, input_type))
         return found if found and found.texts == _CANARIES else None
@@ -107,7 +111,7 @@ class Known:
         """What there are references of."""
         return {each.key for of_model in self._references.values() for each in of_model.values()}
 
-    def anchor(
+    def anchor_input_types(
         self, model_id: str, revision: str, input_type: InputType | None
     ) -> Sequence[InputType | None]:
         """Another input type with a reference of that space, if there is one.
@@ -124,36 +128,38 @@ class Known:
     def is_supplied(self, model_id: str) -> bool:
         """Whether the operator supplied the vectors that define the home space."""
         supplied = self.policy(model_id).canaries
-        return supplied is not None and self.home(model_id) == supplied.digest
+        return supplied is not None and self.default_space(model_id) == supplied.digest
 
-    def home(self, model_id: str) -> str:
+    def default_space(self, model_id: str) -> str:
         """The revision of the space that the model's bare id means; empty if nobody serves it."""
         home = self._homes.get(model_id)
         if home is None and model_id in self._deployments:
             home = self._homes[model_id] = self._home(model_id)
         return home or ""
 
-    def maker(self, model_id: str) -> Served | None:
+    def reference_deployment(self, model_id: str) -> Deployment | None:
         """The deployment whose vectors define the home space, if it is enabled."""
-        home = self.home(model_id)
+        home = self.default_space(model_id)
         deployments = self._deployments.get(model_id, ())
-        return next((each for each in deployments if self.own(each) == home), None)
+        return next((each for each in deployments if self.native_space(each) == home), None)
 
-    def standard(self, model_id: str) -> Served | None:
+    def default_deployment(self, model_id: str) -> Deployment | None:
         """The deployment whose facts the model's id stands for; None if nobody serves it."""
         if deployments := self._deployments.get(model_id):
-            return self.maker(model_id) or policies.standard(deployments, self.policy(model_id))
+            return self.reference_deployment(model_id) or policies.default_deployment(
+                deployments, self.policy(model_id)
+            )
         return None
 
-    def own(self, served: Served) -> str:
+    def native_space(self, served: Deployment) -> str:
         """The revision of the space of its own: of all it had, the last."""
         if not served.model.declared:
             return served.revision
         return self._last(served.model.id, served.revision)
 
-    def next_revision(self, served: Served) -> str:
+    def next_revision(self, served: Deployment) -> str:
         """A revision for its vectors that none had before."""
-        base, _, number = self.own(served).partition(GENERATION)
+        base, _, number = self.native_space(served).partition(GENERATION)
         return f"{base}{GENERATION}{int(number or 1) + 1}"
 
     def _home(self, model_id: str) -> str:
@@ -162,17 +168,17 @@ class Known:
         local = next((each for each in deployments if each.provider == LOCAL), None)
         if local is not None:
             return local.revision
-        first = policies.standard(deployments, policy)
+        first = policies.default_deployment(deployments, policy)
         if policy.reference or not self._enabled:
-            return self.own(first)
+            return self.native_space(first)
         if policy.canaries:
             return policy.canaries.digest
         if stored := self._stored_home(model_id):
             return stored
         # Whoever is retired defined nothing so far, and never will.
-        alike = policies.of_one_space(deployments, policy)
+        alike = policies.same_space(deployments, policy)
         left = [each for each in alike if each.id not in self.retired]
-        return self.own(policies.standard(left, policy) if left else first)
+        return self.native_space(policies.default_deployment(left, policy) if left else first)
 
     def _stored_home(self, model_id: str) -> str | None:
         """The home as it was last, if a deployment's vectors defined it."""

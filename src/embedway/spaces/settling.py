@@ -11,34 +11,34 @@ import msgspec
 import structlog
 
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.spaces import canaries
 from embedway.spaces.canaries import CANARIES
-from embedway.spaces.membership import Membership, Spaces
-from embedway.spaces.probe import Probes
+from embedway.spaces.membership import Membership, SpaceMemberships
+from embedway.spaces.probe import CanaryProbe
 from embedway.spaces.proof import Proof, Reference
-from embedway.spaces.store import SqlSpaces
-from embedway.spaces.verdict import Probe, judged
+from embedway.spaces.store import SpaceStore
+from embedway.spaces.verdict import ProbeResult, judge
 
-Event = Literal["proven", "differs", "drifted", "released"]
-OnEvent = Callable[[Event, Served, Membership], None]
+SpaceEvent = Literal["proven", "differs", "drifted", "released"]
+OnEvent = Callable[[SpaceEvent, Deployment, Membership], None]
 
 _log = structlog.get_logger("embedway.prober")
 
 
-class Settling:
+class ProofJudge:
     """Finds out what deployments are, one probe at a time; one for the process."""
 
     def __init__(
         self,
         *,
-        spaces: Spaces,
-        store: SqlSpaces,
-        probes: Probes,
-        prove: Callable[[Served, InputType | None], Awaitable[Membership]],
+        spaces: SpaceMemberships,
+        store: SpaceStore,
+        probes: CanaryProbe,
+        prove: Callable[[Deployment, InputType | None], Awaitable[Membership]],
         load: Callable[[], Awaitable[None]],
         on_event: OnEvent,
     ) -> None:
@@ -54,39 +54,39 @@ class Settling:
         self.unstored: set[tuple[str, InputType | None]] = set()
         """Deployments and input types whose last proof could not be stored."""
 
-    async def settled(self, served: Served, input_type: InputType | None) -> Membership:
+    async def settle(self, served: Deployment, input_type: InputType | None) -> Membership:
         """What `served` is found to be, after the home's reference is made if there is none.
 
         Raises:
             ProviderError: It cannot be asked.
         """
         known, model = self._known, served.model.id
-        home = known.home(model)
+        home = known.default_space(model)
         makes = await self._makes_home(served, input_type)
         if served.id in known.drifted:  # as was just found with another input type
             return self._membership(served, input_type)
-        probe = await self._probes.made(served, input_type, known.texts(model))
+        probe = await self._probes.run(served, input_type, known.canary_texts(model))
         if makes:
             await self._make(self._reference(served, home, input_type, probe))
-        if known.home(model) != home:  # an operator, or another process, was faster
-            return await self.settled(served, input_type)
-        proof = judged(known, served, input_type, probe)
+        if known.default_space(model) != home:  # an operator, or another process, was faster
+            return await self.settle(served, input_type)
+        proof = judge(known, served, input_type, probe)
         missing = known.reference(model, proof.revision, input_type) is None
         if proof.state in {"differs", "unproven"} and missing:
             await self._make(self._reference(served, proof.revision, input_type, probe))
-            proof = judged(known, served, input_type, probe)
+            proof = judge(known, served, input_type, probe)
         if proof.state == "drifted":
             # Unless another process was told to accept it.
             with contextlib.suppress(StorageUnavailable):
                 await self._load()
-            if known.home(model) != home:
-                return await self.settled(served, input_type)
-            proof = judged(known, served, input_type, probe)
+            if known.default_space(model) != home:
+                return await self.settle(served, input_type)
+            proof = judge(known, served, input_type, probe)
         await self._believe(served, proof)
         return self._membership(served, input_type)
 
-    async def released(
-        self, served: Served, input_type: InputType | None, *, accept: str | None = None
+    async def release(
+        self, served: Deployment, input_type: InputType | None, *, accept: str | None = None
     ) -> Membership:
         """Probes a deployment that drifted, and releases it if it is again what it was.
 
@@ -99,37 +99,39 @@ class Settling:
             ProviderError: It cannot be asked.
             StorageUnavailable: The release cannot be stored, and so is none.
         """
-        probe = await self._probes.made(served, input_type, self._known.texts(served.model.id))
-        proof = judged(self._known, served, input_type, probe)
+        probe = await self._probes.run(
+            served, input_type, self._known.canary_texts(served.model.id)
+        )
+        proof = judge(self._known, served, input_type, probe)
         if proof.state == "drifted" and accept:
-            makes = self._known.maker(served.model.id) == served
+            makes = self._known.reference_deployment(served.model.id) == served
             reference = self._reference(served, accept, input_type, probe)
-            self._spaces.learn([await self._store.keep_reference(reference)])
+            self._spaces.load([await self._store.keep_reference(reference)])
             proof = msgspec.structs.replace(
                 proof,
                 state="reference" if makes else "differs",
                 revision=accept,
-                home=self._known.home(served.model.id),
+                home=self._known.default_space(served.model.id),
                 cosine=1.0 if makes else proof.cosine,
                 norm_deviation=0.0 if makes else proof.norm_deviation,
                 reason="" if makes else f"accepted as it is now, apart from {proof.home}",
                 since_ms=probe.at_ms,
             )
         kept = await self._store.keep_proof(proof, release=proof.state != "drifted")
-        self._spaces.learn(proofs=[kept])
+        self._spaces.load(proofs=[kept])
         return self._membership(served, input_type)
 
-    async def _makes_home(self, served: Served, input_type: InputType | None) -> bool:
+    async def _makes_home(self, served: Deployment, input_type: InputType | None) -> bool:
         """Whether the home's reference is missing and `served` is to make it.
 
         If another is to, that has happened when this returns, if it can.
         """
         known, model = self._known, served.model.id
-        home, maker = known.home(model), known.maker(model)
+        home, maker = known.default_space(model), known.reference_deployment(model)
         if known.reference(model, home, input_type):
             return False
         retired = maker is not None and maker.id in known.retired
-        anchors = known.anchor(model, home, input_type)
+        anchors = known.anchor_input_types(model, home, input_type)
         # Whoever agrees with supplied canaries makes the references of other input types, and so
         # does whoever agrees with what a maker left that is retired.
         if retired:
@@ -143,7 +145,7 @@ class Settling:
             return False
         try:
             if maker.provider == LOCAL:
-                probe = await self._probes.made(maker, input_type, known.texts(model))
+                probe = await self._probes.run(maker, input_type, known.canary_texts(model))
                 await self._make(self._reference(maker, home, input_type, probe))
             else:
                 await self._prove(maker, input_type)
@@ -151,20 +153,20 @@ class Settling:
             _log.warning("no reference", deployment=served.id, maker=maker.id, kind=error.kind)
         return False
 
-    async def _settled_before(self, served: Served, input_type: InputType | None) -> Membership:
+    async def _settled_before(self, served: Deployment, input_type: InputType | None) -> Membership:
         membership = self._membership(served, input_type)
         if membership.state == "unproven":
             return await self._prove(served, input_type)
         return membership
 
     def _reference(
-        self, served: Served, revision: str, input_type: InputType | None, probe: Probe
+        self, served: Deployment, revision: str, input_type: InputType | None, probe: ProbeResult
     ) -> Reference:
         return Reference(
             model=served.model.id,
             revision=revision,
             input_type=input_type,
-            texts=canaries.digest(CANARIES),
+            texts=canaries.digest_texts(CANARIES),
             vectors=probe.vectors[: len(CANARIES)],
             made_by=served.id,
             made_ms=probe.at_ms,
@@ -176,9 +178,9 @@ class Settling:
             reference = await self._store.keep_reference(reference)
         except StorageUnavailable:
             _log.warning("reference not stored", model=reference.model)
-        self._spaces.learn([reference])
+        self._spaces.load([reference])
 
-    async def _believe(self, served: Served, proof: Proof) -> None:
+    async def _believe(self, served: Deployment, proof: Proof) -> None:
         """Stores a proof, then believes it, or that it drifted as another process stored."""
         before = self._known.proof(served.id, proof.input_type)
         key = (served.id, proof.input_type)
@@ -188,7 +190,7 @@ class Settling:
         except StorageUnavailable:
             _log.warning("proof not stored", deployment=served.id)
             self.unstored.add(key)
-        self._spaces.learn(proofs=[proof])
+        self._spaces.load(proofs=[proof])
         if before and (before.state, before.revision) == (proof.state, proof.revision):
             return
         membership = self._membership(served, proof.input_type)

@@ -8,11 +8,11 @@ from typing import Literal
 
 import msgspec
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.catalog.model import Model
 from embedway.core.request import InputType
 from embedway.spaces import canaries
-from embedway.spaces.registry import Known
+from embedway.spaces.registry import SpaceRegistry
 
 
 class SharedSpace(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class SharedSpace(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["proven", "unproven", "differs"]
     reason: str = ""
     """Why it is not proven, for people."""
-    standard: Served | None = None
+    standard: Deployment | None = None
     """The deployment whose facts the other model's id stands for, if anybody serves it."""
     revision: str = ""
     """Revision of the other model's home space."""
@@ -31,8 +31,8 @@ class SharedSpace(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the other model has no reference yet."""
 
 
-def shared(
-    known: Known, model: Model, revision: str, input_type: InputType | None
+def find_shared_spaces(
+    known: SpaceRegistry, model: Model, revision: str, input_type: InputType | None
 ) -> SharedSpace | None:
     """What the canaries say of `model`'s claim; None if it makes none.
 
@@ -45,13 +45,13 @@ def shared(
     other = model.same_space_as
     if not other:
         return None
-    standard = known.standard(other)
+    standard = known.default_deployment(other)
     if standard is None:
         return SharedSpace(model=other, state="unproven", reason=f"no provider here has {other}")
     if root := standard.model.same_space_as:
         reason = f"{other} itself names {root}: name that instead"
         return SharedSpace(model=other, state="unproven", reason=reason)
-    home = known.home(other)
+    home = known.default_space(other)
     theirs = known.reference(other, home, input_type)
     ours = known.reference(model.id, revision, input_type)
     if theirs is None or ours is None or theirs.texts != ours.texts:

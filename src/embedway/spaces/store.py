@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, insert,
 from embedway.core.request import InputType
 from embedway.spaces.proof import Proof, Reference, ReferenceKey
 from embedway.storage import database
-from embedway.storage.availability import Availability
+from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.query_threads import QueryThreads
 from embedway.storage.tables import space_proofs, space_references
 
@@ -20,13 +20,13 @@ NO_INPUT_TYPE = "none"
 """A part of a primary key is not null."""
 
 
-class SqlSpaces:
+class SpaceStore:
     """The references of vector spaces, and the results of probes.
 
     Methods raise `StorageUnavailable` if the database cannot be read or written.
     """
 
-    def __init__(self, engine: Engine, *, availability: Availability | None = None) -> None:
+    def __init__(self, engine: Engine, *, availability: DatabaseAvailability | None = None) -> None:
         self._engine = engine
         self._threads = QueryThreads(
             "spaces",
@@ -80,7 +80,7 @@ class SqlSpaces:
     async def _transaction(self, do: Callable[[Connection], Told]) -> Told:
         def run() -> Told:
             # Two processes may learn the same at once.
-            with database.writing(self._engine, lock="spaces") as connection:
+            with database.locked_transaction(self._engine, lock="spaces") as connection:
                 return do(connection)
 
         return await self._threads.run(run)

@@ -2,16 +2,16 @@
 
 import msgspec
 
-from embedway.catalog.deployment import Served
+from embedway.catalog.deployment import Deployment
 from embedway.core.request import InputType
 from embedway.core.vectors import Vectors, unit
 from embedway.spaces import canaries
-from embedway.spaces.canaries import Agreement
-from embedway.spaces.proof import Proof, State
-from embedway.spaces.registry import Known
+from embedway.spaces.canaries import CanaryComparison
+from embedway.spaces.proof import Proof, ProofState
+from embedway.spaces.registry import SpaceRegistry
 
 
-class Probe(msgspec.Struct, frozen=True, kw_only=True):
+class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a deployment answered to the canaries."""
 
     vectors: Vectors
@@ -22,13 +22,19 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
 
 
-def judged(known: Known, served: Served, input_type: InputType | None, probe: Probe) -> Proof:
+def judge(
+    known: SpaceRegistry, served: Deployment, input_type: InputType | None, probe: ProbeResult
+) -> Proof:
     """The proof that `probe` makes.
 
     Whether the deployment drifted before is not looked at, only which space it was in: that it
     stays drifted until an operator releases it is for the caller to see to.
     """
-    model, home, own = served.model.id, known.home(served.model.id), known.own(served)
+    model, home, own = (
+        served.model.id,
+        known.default_space(served.model.id),
+        known.native_space(served),
+    )
     before = known.proof(served.id, input_type)
     was = before.revision if before and before.home == home else None
     if (
@@ -41,7 +47,7 @@ def judged(known: Known, served: Served, input_type: InputType | None, probe: Pr
     to_own = None if own == home else _agreement(known, served, own, input_type, probe)
     in_home = to_home is not None and not to_home.against
     in_own = to_own is None or not to_own.against
-    state: State
+    state: ProofState
     if in_home and (in_own or was != own):
         state, revision, told = "reference" if own == home else "proven", home, to_home
     elif own == home or (to_home is not None and was == home):
@@ -69,23 +75,27 @@ def judged(known: Known, served: Served, input_type: InputType | None, probe: Pr
     )
 
 
-def _why_not_compared(known: Known, model_id: str, home: str) -> str:
-    maker = known.maker(model_id)
+def _why_not_compared(known: SpaceRegistry, model_id: str, home: str) -> str:
+    maker = known.reference_deployment(model_id)
     if maker is None:
         return f"no reference vectors of {home} are to be had"
     return f"not compared yet: {maker.id}, whose vectors define the space, has given none"
 
 
 def _agreement(
-    known: Known, served: Served, revision: str, input_type: InputType | None, probe: Probe
-) -> Agreement | None:
+    known: SpaceRegistry,
+    served: Deployment,
+    revision: str,
+    input_type: InputType | None,
+    probe: ProbeResult,
+) -> CanaryComparison | None:
     """How it compares with a space's reference; None if there is none."""
     model_id = served.model.id
     reference = known.reference(model_id, revision, input_type)
     if reference is None:
         return None
     min_cosine = known.policy(model_id).min_cosine
-    vectors = probe.vectors[known.part(model_id, revision, input_type)]
+    vectors = probe.vectors[known.canary_slice(model_id, revision, input_type)]
     # Whatever the length of the vectors that the operator supplied, the probe's have length one.
     wanted = unit(reference.vectors) if served.model.normalised else reference.vectors
-    return canaries.compared(vectors, wanted, min_cosine=min_cosine)
+    return canaries.compare(vectors, wanted, min_cosine=min_cosine)

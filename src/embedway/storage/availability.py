@@ -14,7 +14,7 @@ Use = Literal["read", "commit"]
 _log = structlog.get_logger("embedway.storage")
 
 
-class Availability:
+class DatabaseAvailability:
     """The state of one database, reported to from any thread."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Availability:
         """Whether the last commit failed."""
         return "commit" in self._failing
 
-    def failed(self, use: Use, reason: str) -> None:
+    def record_failure(self, use: Use, reason: str) -> None:
         """Record that the database failed; `reason` must hold no user's data."""
         with self._lock:
             is_first = not self._failing
@@ -34,7 +34,7 @@ class Availability:
         if is_first:
             _log.error("database unavailable", use=use, reason=reason)
 
-    def worked(self, use: Use) -> None:
+    def record_success(self, use: Use) -> None:
         """Record that the database did what it was asked for."""
         if use not in self._failing:
             return

@@ -31,11 +31,11 @@ Progress = Callable[[str, int, int], None]
 """Told the table, the rows of it that are copied, and the rows that it has."""
 
 
-class CannotCopy(Exception):
+class CopyError(Exception):
     """Nothing was copied; the message says why and what to do."""
 
 
-class Copied(msgspec.Struct, frozen=True):
+class CopyReport(msgspec.Struct, frozen=True):
     """What was copied."""
 
     rows: dict[str, int]
@@ -44,7 +44,7 @@ class Copied(msgspec.Struct, frozen=True):
     """Lines of usage that were written while it was copied, and are not in the copy."""
 
 
-def copy(source: Engine, target: Engine, *, progress: Progress) -> Copied:
+def copy_database(source: Engine, target: Engine, *, progress: Progress) -> CopyReport:
     """Copies every row of `source`, as it is now, into `target`.
 
     Args:
@@ -53,12 +53,12 @@ def copy(source: Engine, target: Engine, *, progress: Progress) -> Copied:
         progress: Told after each chunk.
 
     Raises:
-        CannotCopy: `target` is not empty, or the copy was not like the original.
+        CopyError: `target` is not empty, or the copy was not like the original.
         SQLAlchemyError: Either database failed. Nothing was copied.
     """
     with source.connect() as reading, target.begin() as writing:
         reading.exec_driver_sql("BEGIN")  # what is read from here on is of one moment
-        database.unbounded(writing)
+        database.lift_time_limits(writing)
         _reserve(writing)
         before = _totals(reading)
         for table in TABLES:
@@ -66,14 +66,16 @@ def copy(source: Engine, target: Engine, *, progress: Progress) -> Copied:
         after = _totals(writing)
         differing = [name for name in before if before[name] != after[name]]
         if differing:
-            raise CannotCopy(
+            raise CopyError(
                 f"The copy is not like the original in {', '.join(differing)}, so it was undone. "
                 "Try again; if it stays so, report it."
             )
         # The snapshot is older than this, and so of before what is counted now.
         reading.rollback()
         later = (reading.scalar(_count(usage)) or 0) - before[usage.name][0]
-    return Copied(rows={name: totals[0] for name, totals in before.items()}, later=max(0, later))
+    return CopyReport(
+        rows={name: totals[0] for name, totals in before.items()}, later=max(0, later)
+    )
 
 
 def _reserve(connection: Connection) -> None:
@@ -84,8 +86,9 @@ def _reserve(connection: Connection) -> None:
     connection.execute(delete(projects).where(projects.c.id == DEFAULT_PROJECT))
     full = [table.name for table in TABLES if connection.scalar(_count(table))]
     if full:
-        raise CannotCopy(
-            f"There are rows in {', '.join(full)} of {database.shown(connection.engine)}. Name a "
+        raise CopyError(
+            f"There are rows in {', '.join(full)} of "
+            f"{database.describe(connection.engine)}. Name a "
             "database that nobody has used, made with `createdb`."
         )
 

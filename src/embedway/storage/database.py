@@ -36,7 +36,7 @@ class DatabaseError(Exception):
     """The database cannot be opened; the message says why and what to do."""
 
 
-class NoDatabase(DatabaseError):
+class DatabaseMissing(DatabaseError):
     """There is no file at this path, or there are no tables in this Postgres."""
 
     def __init__(self, what: str) -> None:
@@ -60,7 +60,7 @@ def connect(
         durability: What a commit survives. Postgres is told on its own side.
 
     Raises:
-        NoDatabase: There is none, and it is not to be created.
+        DatabaseMissing: There is none, and it is not to be created.
         DatabaseError: It cannot be opened, or was written by a newer Embedway; or by an older one,
             and is not to be changed.
     """
@@ -76,7 +76,7 @@ def connect(
         engine.dispose()
         raise
     if isinstance(where, Path):
-        sqlite.guard(engine, where)
+        sqlite.watch_file(engine, where)
     return engine
 
 
@@ -86,11 +86,11 @@ def open_existing(where: Path | str, *, durability: Durability = "process") -> E
     A Postgres is not reached yet.
 
     Raises:
-        NoDatabase: There is no such file.
+        DatabaseMissing: There is no such file.
         DatabaseError: The file is empty, or the URL is none.
     """
     if isinstance(where, Path) and not _is_there(where):
-        raise NoDatabase(f"There is no database at {where}.")
+        raise DatabaseMissing(f"There is no database at {where}.")
     return open_engine(where, durability=durability)
 
 
@@ -104,15 +104,15 @@ def open_engine(where: Path | str, *, durability: Durability = "process") -> Eng
         raise DatabaseError(f"The address of the database is none: {error}.") from None
 
 
-def shown(engine: Engine) -> str:
+def describe(engine: Engine) -> str:
     """Which database it is, without its password."""
     if engine.dialect.name == _SQLITE:
         return str(engine.url.database)
-    return postgres.shown(engine.url)
+    return postgres.describe(engine.url)
 
 
 @contextmanager
-def writing(engine: Engine, *, lock: str) -> Generator[Connection]:
+def locked_transaction(engine: Engine, *, lock: str) -> Generator[Connection]:
     """A transaction that is alone among all that use the same lock, of whatever process.
 
     What it reads is then still so when it writes. It commits at the end, or rolls back on an error.
@@ -130,10 +130,10 @@ def writing(engine: Engine, *, lock: str) -> Generator[Connection]:
         yield connection
 
 
-def unbounded(connection: Connection) -> None:
+def lift_time_limits(connection: Connection) -> None:
     """Lets this transaction take as long as it takes, for what reads or changes a great deal."""
     if connection.dialect.name != _SQLITE:
-        postgres.lift_bounds(connection)
+        postgres.lift_time_limits(connection)
 
 
 def revisions(engine: Engine) -> tuple[str | None, list[str]]:
@@ -150,13 +150,14 @@ def revisions(engine: Engine) -> tuple[str | None, list[str]]:
         return None, known
     if current in DEVELOPMENT_REVISIONS:
         raise DatabaseError(
-            f"The database {shown(engine)} was made by an Embedway from before the first release: "
+            f"The database {describe(engine)} was made by an Embedway from before the "
+            "first release: "
             f"its revision is {current}, which cannot be upgraded. Name another database with "
             "EMBEDWAY_DATA_DIR or EMBEDWAY_DATABASE_URL, and make it: embedway db init"
         )
     if current not in known:
         raise DatabaseError(
-            f"The database {shown(engine)} was written by a newer Embedway: its revision is "
+            f"The database {describe(engine)} was written by a newer Embedway: its revision is "
             f"{current}, the newest that this one knows is {known[-1]}. Install a newer one, or "
             "name another database."
         )
@@ -174,7 +175,7 @@ def upgrade(engine: Engine) -> None:
         return
     config = _config()
     with _explained(engine), engine.begin() as connection:
-        unbounded(connection)
+        lift_time_limits(connection)
         # Two processes may start at once: the second waits here and then finds it done.
         _take(connection, "migrations")
         config.attributes["connection"] = connection
@@ -222,15 +223,15 @@ def _check_current(engine: Engine) -> None:
     """Checks that the tables are there and up to date.
 
     Raises:
-        NoDatabase: There are none.
+        DatabaseMissing: There are none.
         DatabaseError: They are of another revision, or the database cannot be reached.
     """
     current, pending = revisions(engine)
     if current is None:
-        raise NoDatabase(f"There are no tables of Embedway in {shown(engine)}.")
+        raise DatabaseMissing(f"There are no tables of Embedway in {describe(engine)}.")
     if pending:
         raise DatabaseError(
-            f"The database {shown(engine)} is of revision {current}, and this Embedway needs "
+            f"The database {describe(engine)} is of revision {current}, and this Embedway needs "
             f"{pending[-1]}. Take a copy of it, then bring it up to date: embedway db upgrade"
         )
 
@@ -241,7 +242,7 @@ def _explained(engine: Engine) -> Generator[None]:
         yield
     except (SQLAlchemyError, OSError) as error:
         raise DatabaseError(
-            f"Cannot open the database {shown(engine)}: {explain(error)}"
+            f"Cannot open the database {describe(engine)}: {explain(error)}"
         ) from error
 
 

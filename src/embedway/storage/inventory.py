@@ -20,10 +20,10 @@ class Inventory(msgspec.Struct, frozen=True):
     """Of each table that exists."""
 
 
-def take(engine: Engine) -> Inventory:
+def take_inventory(engine: Engine) -> Inventory:
     """How much there is in the database, of whatever revision it is."""
     with engine.connect() as connection:
-        database.unbounded(connection)
+        database.lift_time_limits(connection)
         existing = set(inspect(connection).get_table_names())
         rows = {
             name: _rows(connection, table)

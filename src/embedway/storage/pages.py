@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select, tuple_
 
-from embedway.core.errors import InvalidRequest, shown
+from embedway.core.errors import InvalidRequest, quote_value
 from embedway.core.page import Page
 from embedway.storage import records
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
-def read(
+def read_page(
     connection: Connection,
     whole: Select[Any],
     *filters: ColumnElement[bool],
@@ -49,7 +49,7 @@ def read(
         query = query.where(order < place if descending else order > place)
     query = query.order_by(*(each.desc() if descending else each for each in by))
     rows = connection.execute(query.limit(limit + 1)).mappings().all()
-    return Page(tuple(records.read(row, type) for row in rows[:limit]), more=len(rows) > limit)
+    return Page(tuple(records.from_row(row, type) for row in rows[:limit]), more=len(rows) > limit)
 
 
 def _place(
@@ -75,7 +75,8 @@ def check_place(connection: Connection, id: Column[Any], after: str) -> None:
 
 def _not_in_list(after: str) -> InvalidRequest:
     return InvalidRequest(
-        f"'after' is {shown(after)}, which is not in this list. Send the 'last_id' of the page "
+        f"'after' is {quote_value(after)}, which is not in this list. Send the "
+        "'last_id' of the page "
         "before, or leave it out.",
         param="after",
     )

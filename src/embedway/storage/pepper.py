@@ -25,7 +25,7 @@ _NAME = "pepper"
 _LOCK = "installation"
 
 
-def settle(engine: Engine, file: Path, *, given: str | None) -> bytes:
+def load_pepper(engine: Engine, file: Path, *, given: str | None) -> bytes:
     """The pepper that the keys in the database are hashed with; one is made for an empty database.
 
     Args:
@@ -38,11 +38,11 @@ def settle(engine: Engine, file: Path, *, given: str | None) -> bytes:
         DatabaseError: It is missing, or not that of the database.
     """
     if given is None and not file.exists():
-        with database.writing(engine, lock=_LOCK) as connection:
+        with database.locked_transaction(engine, lock=_LOCK) as connection:
             # Looked for again: another process may have made it meanwhile.
             kept = _kept(connection)
             if kept and not file.exists():
-                raise DatabaseError(_missing(file, database.shown(engine)))
+                raise DatabaseError(_missing(file, database.describe(engine)))
             _create(file)
             if not kept:
                 _keep(connection, _read(file))
@@ -50,22 +50,22 @@ def settle(engine: Engine, file: Path, *, given: str | None) -> bytes:
     with engine.connect() as connection:
         kept = _kept(connection)
     if kept is None:
-        with database.writing(engine, lock=_LOCK) as connection:
+        with database.locked_transaction(engine, lock=_LOCK) as connection:
             kept = _kept(connection) or _keep(connection, pepper)
     if not hmac.compare_digest(kept, _fingerprint(pepper)):
         source = "EMBEDWAY_PEPPER" if given else str(file)
-        raise DatabaseError(_differs(source, database.shown(engine)))
+        raise DatabaseError(_differs(source, database.describe(engine)))
     return pepper
 
 
-def forget(engine: Engine, file: Path, *, given: str | None, now_ms: int) -> None:
+def forget_fingerprint(engine: Engine, file: Path, *, given: str | None, now_ms: int) -> None:
     """Revokes every key and moves the pepper away: who opens the database next has another.
 
     Raises:
         OSError: The file cannot be moved.
         DatabaseError: The settings still give the old one.
     """
-    with database.writing(engine, lock=_LOCK) as connection:
+    with database.locked_transaction(engine, lock=_LOCK) as connection:
         if given is not None and _kept(connection) == _fingerprint(bytes.fromhex(given)):
             raise DatabaseError(
                 "EMBEDWAY_PEPPER still is the one that is to be forgotten. Set another one, such "

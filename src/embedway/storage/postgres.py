@@ -79,7 +79,7 @@ def address(text: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def shown(url: URL) -> str:
+def describe(url: URL) -> str:
     """The address as people may see it: no password, nor what its options hold."""
     return url.set(password=None, query={}, drivername="postgresql").render_as_string()
 
@@ -87,7 +87,7 @@ def shown(url: URL) -> str:
 def open_engine(url: URL) -> Engine:
     """Connections to the database at `url`, made when they are needed."""
     usual = {name: value for name, value in _SESSION.items() if name not in url.query}
-    # It warns of each pipeline that a lost connection ends, of which `Availability` tells once.
+    # The driver warns of each pipeline that a lost connection ends; the log has that once.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
     engine = create_engine(
         url,
@@ -110,7 +110,7 @@ def take_lock(connection: Connection, name: str) -> None:
     )
 
 
-def lift_bounds(connection: Connection) -> None:
+def lift_time_limits(connection: Connection) -> None:
     """Lets this transaction take as long as it takes."""
     for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
         connection.exec_driver_sql(f"SET LOCAL {name} = 0")

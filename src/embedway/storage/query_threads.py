@@ -12,7 +12,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
-from embedway.storage.availability import Availability, Use
+from embedway.storage.availability import DatabaseAvailability, Use
 
 WAIT_S = 15.0
 """Longer than a free connection, a lock and a statement may take one after the other."""
@@ -22,10 +22,10 @@ Done = TypeVar("Done")
 
 
 class QueryThreads:
-    """Runs queries for one kind of record, and reports to the database's `Availability`."""
+    """Runs queries for one kind of record, and reports to the database's `DatabaseAvailability`."""
 
     def __init__(
-        self, name: str, *, use: Use, availability: Availability | None, unavailable: str
+        self, name: str, *, use: Use, availability: DatabaseAvailability | None, unavailable: str
     ) -> None:
         """Opens no thread yet.
 
@@ -37,7 +37,7 @@ class QueryThreads:
             unavailable: The message for clients while the database fails.
         """
         self._use: Use = use
-        self._availability = availability or Availability()
+        self._availability = availability or DatabaseAvailability()
         self._unavailable = unavailable
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix=name)
 
@@ -51,10 +51,10 @@ class QueryThreads:
             async with asyncio.timeout(WAIT_S):
                 done = await asyncio.get_running_loop().run_in_executor(self._threads, query)
         except (SQLAlchemyError, TimeoutError) as error:
-            self._availability.failed(self._use, type(error).__name__)
+            self._availability.record_failure(self._use, type(error).__name__)
             raise StorageUnavailable(self._unavailable) from error
         if self._use == "read":
-            self._availability.worked("read")
+            self._availability.record_success("read")
         return done
 
     async def write(self, transaction: Callable[[Callable[[], None]], Done]) -> Done:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select,
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
-def row(record: msgspec.Struct) -> dict[str, Any]:
+def to_row(record: msgspec.Struct) -> dict[str, Any]:
     """The columns of `record`; what is nested is as it is in JSON."""
     return {
         name: value if isinstance(value, bytes) else msgspec.to_builtins(value)
@@ -17,7 +17,7 @@ def row(record: msgspec.Struct) -> dict[str, Any]:
     }
 
 
-def read(row: Mapping[Any, Any], type: type[Record]) -> Record:
+def from_row(row: Mapping[Any, Any], type: type[Record]) -> Record:
     """The record of a row, which may have more columns than it has fields."""
     fields = {name: row[name] for name in get_type_hints(type)}
     return msgspec.convert(fields, type, builtin_types=(bytes,))
@@ -34,7 +34,7 @@ class Records(Generic[Record]):
 
     def add(self, record: Record) -> None:
         """Store a new record."""
-        self._connection.execute(insert(self.table).values(row(record)))
+        self._connection.execute(insert(self.table).values(to_row(record)))
 
     def get(self, *id: str) -> Record | None:
         """The record with this id, in whatever state it is."""
@@ -43,11 +43,11 @@ class Records(Generic[Record]):
     def find(self, *where: ColumnElement[bool]) -> Record | None:
         """The first record with all of these properties."""
         found = self._connection.execute(select(self.table).where(*where)).mappings().first()
-        return read(found, self.type) if found else None
+        return from_row(found, self.type) if found else None
 
     def replace(self, record: Record) -> None:
         """Store what has become of a record."""
-        self._connection.execute(update(self.table).where(*self._is(record)).values(row(record)))
+        self._connection.execute(update(self.table).where(*self._is(record)).values(to_row(record)))
 
     def remove(self, record: Record) -> None:
         """Delete a record."""

@@ -21,7 +21,7 @@ Durability = Literal["process", "power"]
 _SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL"}
 
 
-class DatabaseGone(SQLAlchemyError):
+class DatabaseFileMissing(SQLAlchemyError):
     """The database was deleted or replaced while it was open."""
 
 
@@ -37,7 +37,7 @@ def open_engine(path: Path, *, durability: Durability) -> Engine:
     return engine
 
 
-def guard(engine: Engine, path: Path) -> None:
+def watch_file(engine: Engine, path: Path) -> None:
     """Fails whoever uses `engine` once another file, or none, is at `path`."""
     # SQLite goes on writing to a file that was deleted under it, where nobody will read it again.
     opened = path.stat()
@@ -48,7 +48,7 @@ def guard(engine: Engine, path: Path) -> None:
         except OSError:
             same = False
         if not same:
-            raise DatabaseGone(f"{path} is not the file it was. Restart this process.")
+            raise DatabaseFileMissing(f"{path} is not the file it was. Restart this process.")
 
     event.listen(engine, "checkout", check)
 

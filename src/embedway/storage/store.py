@@ -10,11 +10,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.storage import database
 from embedway.storage import pepper as peppers
-from embedway.storage.availability import Availability
+from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.database import DatabaseError
 from embedway.storage.sqlite import Durability
 
-FILE = "embedway.db"
+SQLITE_FILE = "embedway.db"
 """Of SQLite, in the data folder."""
 PEPPER = "pepper"
 """Likewise, unless the settings give it."""
@@ -25,7 +25,7 @@ class Store(msgspec.Struct, frozen=True):
 
     database: Database
     pepper: bytes
-    availability: Availability
+    availability: DatabaseAvailability
 
 
 def open_store(
@@ -46,21 +46,21 @@ def open_store(
         durability: See `database.connect`.
 
     Raises:
-        NoDatabase: There is none, and it is not to be created.
+        DatabaseMissing: There is none, and it is not to be created.
         DatabaseError: It cannot be made or opened, or its keys were made with another pepper.
     """
     with _explained(folder):
         if create and (database_url is None or pepper is None):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        where = database_url or folder / FILE
+        where = database_url or folder / SQLITE_FILE
         engine = database.connect(where, create=create, durability=durability)
     try:
         with _explained(folder):
-            secret = peppers.settle(engine, folder / PEPPER, given=pepper)
+            secret = peppers.load_pepper(engine, folder / PEPPER, given=pepper)
     except BaseException:
         engine.dispose()
         raise
-    return Store(engine, secret, Availability())
+    return Store(engine, secret, DatabaseAvailability())
 
 
 @contextmanager

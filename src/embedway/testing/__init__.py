@@ -18,7 +18,7 @@ deployments that claim to be one and are not:
 """
 
 from embedway.testing.misbehaviour import MISBEHAVIOURS, Misbehaviour
-from embedway.testing.protocols import SPOKEN, Call, Reply
+from embedway.testing.protocols import SPOKEN, UpstreamCall, UpstreamReply
 from embedway.testing.upstream import Step, Upstream
 from embedway.testing.vectors import (
     Item,
@@ -27,7 +27,7 @@ from embedway.testing.vectors import (
     other_pooling,
     rotated,
     scaled,
-    shortened,
+    shorten_vector,
     sibling,
     space,
     vector_of,
@@ -36,18 +36,18 @@ from embedway.testing.vectors import (
 __all__ = [
     "MISBEHAVIOURS",
     "SPOKEN",
-    "Call",
     "Item",
     "Misbehaviour",
-    "Reply",
     "Step",
     "Upstream",
+    "UpstreamCall",
+    "UpstreamReply",
     "Vectors",
     "noisy",
     "other_pooling",
     "rotated",
     "scaled",
-    "shortened",
+    "shorten_vector",
     "sibling",
     "space",
     "vector_of",

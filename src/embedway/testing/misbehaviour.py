@@ -16,24 +16,24 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 
-from embedway.testing.protocols import Asked, Call, Entry, Reply
+from embedway.testing.protocols import ReplyEntry, UpstreamCall, UpstreamReply, UpstreamRequest
 
 DRIP_S = 0.05
 MEGABYTE = 2**20
 MANY = 64
 """Megabytes, of what is too much."""
 
-Entries = list[Entry]
+Entries = list[ReplyEntry]
 
 
 class Misbehaviour(msgspec.Struct, frozen=True, kw_only=True):
     """What a call gets; exactly one of the functions is set."""
 
-    entries: Callable[[Entries, Asked], Entries] | None = None
+    entries: Callable[[Entries, UpstreamRequest], Entries] | None = None
     """Changes the vectors; the rest of the answer is as it should be."""
     tokens: Callable[[int], Any] | None = None
     """Changes what was counted."""
-    reply: Callable[[Call, Reply], Reply] | None = None
+    reply: Callable[[UpstreamCall, UpstreamReply], UpstreamReply] | None = None
     """Changes the reply, which is whole and right."""
     wire: Callable[[StreamReader, StreamWriter, bytes, bytes], Awaitable[None]] | None = None
     """Writes something itself, knowing head and body of the right reply; then it is closed."""
@@ -44,13 +44,17 @@ class Misbehaviour(msgspec.Struct, frozen=True, kw_only=True):
 # Vectors. One at a time is changed where that is enough: the second, if there is one.
 
 
-def _second(change: Callable[[Any, Asked], Any], entries: Entries, asked: Asked) -> Entries:
+def _second(
+    change: Callable[[Any, UpstreamRequest], Any], entries: Entries, asked: UpstreamRequest
+) -> Entries:
     at = min(1, len(entries) - 1)
     changed = msgspec.structs.replace(entries[at], embedding=change(entries[at].embedding, asked))
     return [*entries[:at], changed, *entries[at + 1 :]]
 
 
-def _all(change: Callable[[Any, Asked], Any], entries: Entries, asked: Asked) -> Entries:
+def _all(
+    change: Callable[[Any, UpstreamRequest], Any], entries: Entries, asked: UpstreamRequest
+) -> Entries:
     return [
         msgspec.structs.replace(each, embedding=change(each.embedding, asked)) for each in entries
     ]
@@ -72,7 +76,7 @@ def _as(name: str, change: Callable[[list[Any]], Any], *, all: bool = False) -> 
 def _bytes(name: str, change: Callable[[bytes], Any], *, all: bool = False) -> dict[str, Any]:
     """A misbehaviour by what it makes of a vector's bytes, which are its base64 if any is."""
 
-    def changed(value: Any, _: Asked) -> Any:
+    def changed(value: Any, _: UpstreamRequest) -> Any:
         made = change(np.array(_numbers(value), "<f4").tobytes())
         return base64.b64encode(made).decode() if isinstance(made, bytes) else made
 
@@ -82,7 +86,7 @@ def _bytes(name: str, change: Callable[[bytes], Any], *, all: bool = False) -> d
 def _indices(name: str, change: Callable[[list[int]], list[Any]]) -> dict[str, Misbehaviour]:
     """A misbehaviour by what it makes of the numbers 0, 1, 2, ..."""
 
-    def changed(entries: Entries, _: Asked) -> Entries:
+    def changed(entries: Entries, _: UpstreamRequest) -> Entries:
         indices = change(list(range(len(entries))))
         return [
             msgspec.structs.replace(each, index=index)
@@ -182,7 +186,7 @@ _COUNTS: dict[str, Misbehaviour] = {
 # Replies.
 
 
-def _fields(reply: Reply, **fields: Any) -> Reply:
+def _fields(reply: UpstreamReply, **fields: Any) -> UpstreamReply:
     """An answer with other fields, without those that are None."""
     body = json.loads(reply.body)
     if isinstance(body, dict):
@@ -211,14 +215,16 @@ def _json(value: Any, status: int = 200, **headers: str) -> Misbehaviour:
 def _answer(
     status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> Misbehaviour:
-    return Misbehaviour(reply=lambda _, __: Reply(status=status, body=body, headers=headers or {}))
+    return Misbehaviour(
+        reply=lambda _, __: UpstreamReply(status=status, body=body, headers=headers or {})
+    )
 
 
 def _headed(status: int | None = None, **headers: str) -> Misbehaviour:
     """The right body with other headers."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Misbehaviour(
-        reply=lambda _, reply: Reply(
+        reply=lambda _, reply: UpstreamReply(
             status=status or reply.status, body=reply.body, headers={**reply.headers, **named}
         )
     )
@@ -245,18 +251,18 @@ def secrets_in(headers: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _echo(status: int, write: Callable[[Call], Any], **headers: str) -> Misbehaviour:
+def _echo(status: int, write: Callable[[UpstreamCall], Any], **headers: str) -> Misbehaviour:
     """A refusal that repeats something of the call."""
 
-    def reply(call: Call, _: Reply) -> Reply:
+    def reply(call: UpstreamCall, _: UpstreamReply) -> UpstreamReply:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         shown = {name: value.format(key=_key(call)) for name, value in named.items()}
-        return Reply(status=status, body=written(write(call)), headers=shown)
+        return UpstreamReply(status=status, body=written(write(call)), headers=shown)
 
     return Misbehaviour(reply=reply)
 
 
-def _key(call: Call) -> str:
+def _key(call: UpstreamCall) -> str:
     return next(iter(secrets_in(call.headers)), "no key")
 
 
@@ -268,9 +274,11 @@ def _limited(message: str = "Rate limit reached", **headers: str) -> Misbehaviou
 def _until(wait_s: float) -> Misbehaviour:
     """A rate limit that says until when."""
 
-    def reply(_: Call, __: Reply) -> Reply:
+    def reply(_: UpstreamCall, __: UpstreamReply) -> UpstreamReply:
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=wait_s), usegmt=True)
-        return Reply(status=429, body=written(_said("Slow down")), headers={"retry-after": date})
+        return UpstreamReply(
+            status=429, body=written(_said("Slow down")), headers={"retry-after": date}
+        )
 
     return Misbehaviour(reply=reply)
 
@@ -507,7 +515,7 @@ def _bomb() -> bytes:
 
 def _encoded(name: str, change: Callable[[bytes], bytes]) -> Misbehaviour:
     return Misbehaviour(
-        reply=lambda _, reply: Reply(
+        reply=lambda _, reply: UpstreamReply(
             body=change(reply.body), headers={**reply.headers, "content-encoding": name}
         )
     )
@@ -515,7 +523,7 @@ def _encoded(name: str, change: Callable[[bytes], bytes]) -> Misbehaviour:
 
 def _redirect(status: int, place: str) -> Misbehaviour:
     return Misbehaviour(
-        reply=lambda call, _: Reply(
+        reply=lambda call, _: UpstreamReply(
             status=status, headers={"location": place.format(path=call.path)}
         )
     )
@@ -606,7 +614,7 @@ MISBEHAVIOURS: Mapping[str, Misbehaviour] = {
 """By name."""
 
 
-def of(step: "str | Reply | Misbehaviour") -> Misbehaviour:
+def find_misbehaviour(step: "str | UpstreamReply | Misbehaviour") -> Misbehaviour:
     """What a step of a script means.
 
     Raises:
@@ -614,6 +622,6 @@ def of(step: "str | Reply | Misbehaviour") -> Misbehaviour:
     """
     if isinstance(step, str):
         return MISBEHAVIOURS[step]
-    if isinstance(step, Reply):
+    if isinstance(step, UpstreamReply):
         return Misbehaviour(reply=lambda _, __: step)
     return step

@@ -13,9 +13,9 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 
-from embedway.testing.vectors import WIDTH, Item, Vectors, shortened, vector_of
+from embedway.testing.vectors import WIDTH, Item, Vectors, shorten_vector, vector_of
 
-Check = Callable[[Any], bool]
+FieldCheck = Callable[[Any], bool]
 
 WIDTHS: Mapping[str, int] = {
     "text-embedding-3-small": 1536,
@@ -49,7 +49,7 @@ WIDTHS: Mapping[str, int] = {
 """Of models that have another width than `WIDTH`."""
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamCall(msgspec.Struct, frozen=True, kw_only=True):
     """What was received."""
 
     method: str
@@ -62,7 +62,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamReply(msgspec.Struct, frozen=True, kw_only=True):
     """What is answered."""
 
     status: int = 200
@@ -70,7 +70,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A call as it is understood."""
 
     items: Sequence[Item]
@@ -104,14 +104,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return sum(map(count, self.items))
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class ReplyEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A vector on its way out; a misbehaviour may put anything into it."""
 
     index: Any
     embedding: Any
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """The provider's 4xx."""
 
     def __init__(self, status: int, message: str, *, code: str = "") -> None:
@@ -126,8 +126,8 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     """A pattern; its group `model` is the model."""
-    read: Callable[[Call, str], Asked]
-    write: Callable[[Asked, list[Entry], Any], Any]
+    read: Callable[[UpstreamCall, str], UpstreamRequest]
+    write: Callable[[UpstreamRequest, list[ReplyEntry], Any], Any]
     """The JSON of an answer; the last argument is the tokens."""
     error: Callable[[int, str, str], Any]
     """The JSON of a refusal, of its status, message and code."""
@@ -147,13 +147,13 @@ def count(item: Item) -> int:
     return max(1, len(item.split())) if isinstance(item, str) else len(item)
 
 
-def embedding(item: Item, asked: Asked, vectors: Vectors) -> Any:
+def embedding(item: Item, asked: UpstreamRequest, vectors: Vectors) -> Any:
     """The vector of an item as it is written."""
     # `vector_of` is short by itself, to the last bit as whoever calls it has it.
     if asked.width >= asked.native or vectors is vector_of:
         vector = vectors(item, asked.width)
     else:
-        vector = shortened(vectors(item, asked.native), asked.width)
+        vector = shorten_vector(vectors(item, asked.native), asked.width)
     if asked.form == "float":
         return [float(value) for value in vector]
     if asked.form == "base64_int8":
@@ -205,7 +205,7 @@ def _object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _one_of(*values: Any) -> Check:
+def _one_of(*values: Any) -> FieldCheck:
     return lambda value: value in values
 
 
@@ -215,24 +215,28 @@ _SIDE = _one_of("NONE", "START", "END")
 
 
 def _checked(
-    value: Any, required: Mapping[str, Check], optional: Mapping[str, Check], *, invalid: int
+    value: Any,
+    required: Mapping[str, FieldCheck],
+    optional: Mapping[str, FieldCheck],
+    *,
+    invalid: int,
 ) -> dict[str, Any]:
     """The fields of an object, if each is one of these and what it should be.
 
     Raises:
-        Refused: One is not.
+        RequestRejected: One is not.
     """
     if not isinstance(value, dict):
-        raise Refused(invalid, "the body is no JSON object")
+        raise RequestRejected(invalid, "the body is no JSON object")
     fields = cast("dict[str, Any]", value)
     checks = {**optional, **required}
     for name in required.keys() - fields.keys():
-        raise Refused(invalid, f"{name}: field required")
+        raise RequestRejected(invalid, f"{name}: field required")
     for name, held in fields.items():
         if name not in checks:
-            raise Refused(invalid, f"{name}: extra inputs are not permitted")
+            raise RequestRejected(invalid, f"{name}: extra inputs are not permitted")
         if not checks[name](held):
-            raise Refused(invalid, f"'$.{name}' is invalid")
+            raise RequestRejected(invalid, f"'$.{name}' is invalid")
     return fields
 
 
@@ -312,8 +316,8 @@ def _watsonx(status: int, message: str, _: str) -> Any:
 def _openai(
     *,
     path: str = "/v1/embeddings",
-    fields: Mapping[str, Check] | None = None,
-    required: Mapping[str, Check] | None = None,
+    fields: Mapping[str, FieldCheck] | None = None,
+    required: Mapping[str, FieldCheck] | None = None,
     dimensions: str = "dimensions",
     form: str = "encoding_format",
     ids: bool = False,
@@ -343,9 +347,9 @@ def _openai(
     if named:
         must["model"] = _text
 
-    def read(call: Call, model: str) -> Asked:
+    def read(call: UpstreamCall, model: str) -> UpstreamRequest:
         body = _checked(call.body, must, optional, invalid=more.get("invalid", 400))
-        return Asked(
+        return UpstreamRequest(
             items=_each(body["input"]),
             model=body.get("model") or model,
             dimensions=body.get(dimensions),
@@ -353,7 +357,7 @@ def _openai(
             purpose=body.get("input_type") or body.get("task") or "",
         )
 
-    def write(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+    def write(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
         answer: dict[str, Any] = {"object": "list", "data": _data(entries), "model": asked.named}
         if usage:
             answer["usage"] = dict.fromkeys(usage, tokens)
@@ -362,7 +366,7 @@ def _openai(
     return Protocol(path=path, read=read, write=write, error=error, most=most, indexed=True, **more)
 
 
-def _data(entries: list[Entry]) -> list[dict[str, Any]]:
+def _data(entries: list[ReplyEntry]) -> list[dict[str, Any]]:
     # A number or a vector that is None is left out: what says null says so itself.
     return [
         {
@@ -377,11 +381,11 @@ def _data(entries: list[Entry]) -> list[dict[str, Any]]:
 # Every other protocol.
 
 
-def _vectors(entries: list[Entry]) -> list[Any]:
+def _vectors(entries: list[ReplyEntry]) -> list[Any]:
     return [each.embedding for each in entries]
 
 
-_COHERE_TYPES: Check = lambda value: (  # noqa: E731  # one of many checks
+_COHERE_TYPES: FieldCheck = lambda value: (  # noqa: E731  # one of many checks
     _list(value)
     and all(
         _one_of("float", "int8", "uint8", "binary", "ubinary", "base64")(each) for each in value
@@ -390,11 +394,11 @@ _COHERE_TYPES: Check = lambda value: (  # noqa: E731  # one of many checks
 _COHERE_PURPOSES = _one_of("search_document", "search_query", "classification", "clustering")
 
 
-def _read_cohere(call: Call, model: str) -> Asked:
-    required: dict[str, Check] = {"texts": _listed_texts, "input_type": _COHERE_PURPOSES}
+def _read_cohere(call: UpstreamCall, model: str) -> UpstreamRequest:
+    required: dict[str, FieldCheck] = {"texts": _listed_texts, "input_type": _COHERE_PURPOSES}
     if not model:
         required["model"] = _text
-    optional: dict[str, Check] = {
+    optional: dict[str, FieldCheck] = {
         "embedding_types": _COHERE_TYPES,
         "output_dimension": _one_of(256, 512, 768, 1024, 1536, 2048),
         "truncate": _SIDE,
@@ -402,7 +406,7 @@ def _read_cohere(call: Call, model: str) -> Asked:
         "priority": _integer,
     }
     body = _checked(call.body, required, optional, invalid=400)
-    return Asked(
+    return UpstreamRequest(
         items=body["texts"],
         model=body.get("model") or model,
         dimensions=body.get("output_dimension"),
@@ -411,7 +415,7 @@ def _read_cohere(call: Call, model: str) -> Asked:
     )
 
 
-def _write_cohere(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+def _write_cohere(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     return {
         "id": "0000",
         "embeddings": {asked.form: _vectors(entries)},
@@ -421,9 +425,9 @@ def _write_cohere(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
     }
 
 
-def _read_pinecone(call: Call, _: str) -> Asked:
+def _read_pinecone(call: UpstreamCall, _: str) -> UpstreamRequest:
     if call.headers.get("x-pinecone-api-version") is None:
-        raise Refused(400, "X-Pinecone-Api-Version is missing")
+        raise RequestRejected(400, "X-Pinecone-Api-Version is missing")
     body = _checked(
         call.body, {"model": _text, "inputs": _list, "parameters": _object}, {}, invalid=400
     )
@@ -434,7 +438,7 @@ def _read_pinecone(call: Call, _: str) -> Asked:
         {"truncate": _SIDE, "dimension": _positive},
         invalid=400,
     )
-    return Asked(
+    return UpstreamRequest(
         items=[each["text"] for each in inputs],
         model=body["model"],
         dimensions=parameters.get("dimension"),
@@ -442,7 +446,7 @@ def _read_pinecone(call: Call, _: str) -> Asked:
     )
 
 
-def _write_pinecone(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+def _write_pinecone(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     return {
         "model": asked.named,
         "vector_type": "dense",
@@ -451,12 +455,12 @@ def _write_pinecone(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
     }
 
 
-def _read_snowflake(call: Call, _: str) -> Asked:
+def _read_snowflake(call: UpstreamCall, _: str) -> UpstreamRequest:
     body = _checked(call.body, {"text": _listed_texts, "model": _text}, {}, invalid=400)
-    return Asked(items=body["text"], model=body["model"])
+    return UpstreamRequest(items=body["text"], model=body["model"])
 
 
-def _write_snowflake(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+def _write_snowflake(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     # A vector that is None is left out, as elsewhere.
     nested = [
         msgspec.structs.replace(
@@ -475,7 +479,7 @@ def _write_snowflake(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
 _NOMIC_PURPOSES = _COHERE_PURPOSES
 
 
-def _read_nomic(call: Call, _: str) -> Asked:
+def _read_nomic(call: UpstreamCall, _: str) -> UpstreamRequest:
     body = _checked(
         call.body,
         {"texts": _listed_texts},
@@ -488,7 +492,7 @@ def _read_nomic(call: Call, _: str) -> Asked:
         },
         invalid=422,
     )
-    return Asked(
+    return UpstreamRequest(
         items=body["texts"],
         model=body.get("model", ""),
         dimensions=body.get("dimensionality"),
@@ -496,7 +500,7 @@ def _read_nomic(call: Call, _: str) -> Asked:
     )
 
 
-def _write_nomic(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+def _write_nomic(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"embeddings": _vectors(entries), "usage": usage, "model": asked.named}
 
@@ -505,7 +509,7 @@ _GOOGLE_TASKS = _one_of(
     *("RETRIEVAL_QUERY", "RETRIEVAL_DOCUMENT", "SEMANTIC_SIMILARITY", "CLASSIFICATION"),
     *("CLUSTERING", "QUESTION_ANSWERING", "FACT_VERIFICATION", "CODE_RETRIEVAL_QUERY"),
 )
-_GEMINI_CONFIG: Mapping[str, Check] = {
+_GEMINI_CONFIG: Mapping[str, FieldCheck] = {
     "taskType": _GOOGLE_TASKS,
     "title": _text,
     "outputDimensionality": _positive,
@@ -513,7 +517,7 @@ _GEMINI_CONFIG: Mapping[str, Check] = {
 }
 
 
-def _read_gemini(call: Call, model: str, *, named: bool = True) -> Asked:
+def _read_gemini(call: UpstreamCall, model: str, *, named: bool = True) -> UpstreamRequest:
     body = _checked(call.body, {"requests": _list}, {}, invalid=400)
     items: list[Item] = []
     widths: set[int | None] = set()
@@ -533,7 +537,7 @@ def _read_gemini(call: Call, model: str, *, named: bool = True) -> Asked:
         widths.add(config.get("outputDimensionality", request.get("outputDimensionality")))
         purposes.add(config.get("taskType", request.get("taskType", "")))
     purpose = "" if _ignores_tasks(model) else purposes.pop()
-    return Asked(items=items, model=model, dimensions=widths.pop(), purpose=purpose)
+    return UpstreamRequest(items=items, model=model, dimensions=widths.pop(), purpose=purpose)
 
 
 def _ignores_tasks(model: str) -> bool:
@@ -541,14 +545,14 @@ def _ignores_tasks(model: str) -> bool:
     return model.startswith("gemini-embedding-2")
 
 
-def _write_gemini(_: Asked, entries: list[Entry], tokens: Any) -> Any:
+def _write_gemini(_: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     return {
         "embeddings": [{"values": each} for each in _vectors(entries)],
         "usageMetadata": {"promptTokenCount": tokens},
     }
 
 
-def _read_gemini_one(call: Call, model: str) -> Asked:
+def _read_gemini_one(call: UpstreamCall, model: str) -> UpstreamRequest:
     body = _checked(
         call.body,
         {"content": _object},
@@ -558,7 +562,7 @@ def _read_gemini_one(call: Call, model: str) -> Asked:
     content = _checked(body["content"], {"parts": _list}, {"role": _text}, invalid=400)
     parts = [_checked(part, {"text": _text}, {}, invalid=400) for part in content["parts"]]
     config = _checked(body.get("embedContentConfig", {}), {}, _GEMINI_CONFIG, invalid=400)
-    return Asked(
+    return UpstreamRequest(
         items=["".join(part["text"] for part in parts)],
         model=model,
         dimensions=config.get("outputDimensionality", body.get("outputDimensionality")),
@@ -566,13 +570,13 @@ def _read_gemini_one(call: Call, model: str) -> Asked:
     )
 
 
-def _write_gemini_one(_: Asked, entries: list[Entry], tokens: Any) -> Any:
+def _write_gemini_one(_: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     # As many as there should be is one; a misbehaviour may have made it none.
     values = next(iter(_vectors(entries)), None)
     return {"embedding": {"values": values}, "usageMetadata": {"promptTokenCount": tokens}}
 
 
-def _read_vertex(call: Call, model: str) -> Asked:
+def _read_vertex(call: UpstreamCall, model: str) -> UpstreamRequest:
     body = _checked(
         call.body, {"instances": _list}, {"parameters": _object, "labels": _object}, invalid=400
     )
@@ -588,7 +592,7 @@ def _read_vertex(call: Call, model: str) -> Asked:
         {"autoTruncate": _boolean, "outputDimensionality": _positive},
         invalid=400,
     )
-    return Asked(
+    return UpstreamRequest(
         items=[each["content"] for each in instances],
         model=model,
         dimensions=parameters.get("outputDimensionality"),
@@ -596,7 +600,7 @@ def _read_vertex(call: Call, model: str) -> Asked:
     )
 
 
-def _write_vertex(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+def _write_vertex(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     # Its tokens are of each item. What they add up to is right if the misbehaviour is not theirs.
     right = tokens == asked.tokens
     counts = [count(item) for item in asked.items] if right else [tokens] * len(asked.items)
@@ -610,8 +614,8 @@ def _write_vertex(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
     }
 
 
-def _read_titan(call: Call, model: str) -> Asked:
-    optional: dict[str, Check] = {}
+def _read_titan(call: UpstreamCall, model: str) -> UpstreamRequest:
+    optional: dict[str, FieldCheck] = {}
     if model.startswith("arn:"):
         model = "amazon.titan-embed-text-v2:0"  # every inference profile here is of this one
     if "v2" in model:
@@ -621,10 +625,12 @@ def _read_titan(call: Call, model: str) -> Asked:
             "embeddingTypes": _one_of(["float"]),
         }
     body = _checked(call.body, {"inputText": _text}, optional, invalid=400)
-    return Asked(items=[body["inputText"]], model=model, dimensions=body.get("dimensions"))
+    return UpstreamRequest(
+        items=[body["inputText"]], model=model, dimensions=body.get("dimensions")
+    )
 
 
-def _write_titan(_: Asked, entries: list[Entry], tokens: Any) -> Any:
+def _write_titan(_: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     vector = next(iter(_vectors(entries)), None)
     return {
         "embedding": vector,
@@ -633,7 +639,7 @@ def _write_titan(_: Asked, entries: list[Entry], tokens: Any) -> Any:
     }
 
 
-def _read_ollama(call: Call, _: str) -> Asked:
+def _read_ollama(call: UpstreamCall, _: str) -> UpstreamRequest:
     body = _checked(
         call.body,
         {"model": _text, "input": _texts},
@@ -645,10 +651,12 @@ def _read_ollama(call: Call, _: str) -> Asked:
         },
         invalid=400,
     )
-    return Asked(items=_each(body["input"]), model=body["model"], dimensions=body.get("dimensions"))
+    return UpstreamRequest(
+        items=_each(body["input"]), model=body["model"], dimensions=body.get("dimensions")
+    )
 
 
-def _write_ollama(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+def _write_ollama(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     return {
         "model": asked.named,
         "embeddings": _vectors(entries),
@@ -662,7 +670,7 @@ def _tei_items(value: Any) -> bool:
     return _text(value) or _ids(value) or (_list(value) and all(_text(x) or _ids(x) for x in value))
 
 
-def _read_tei(call: Call, _: str) -> Asked:
+def _read_tei(call: UpstreamCall, _: str) -> UpstreamRequest:
     body = _checked(
         call.body,
         {"inputs": _tei_items},
@@ -675,14 +683,14 @@ def _read_tei(call: Call, _: str) -> Asked:
         },
         invalid=422,
     )
-    return Asked(
+    return UpstreamRequest(
         items=_each(body["inputs"]),
         dimensions=body.get("dimensions"),
         purpose=body.get("prompt_name", ""),
     )
 
 
-def _read_huggingface(call: Call, model: str) -> Asked:
+def _read_huggingface(call: UpstreamCall, model: str) -> UpstreamRequest:
     body = _checked(
         call.body,
         {"inputs": _texts},
@@ -694,25 +702,27 @@ def _read_huggingface(call: Call, model: str) -> Asked:
         },
         invalid=422,
     )
-    return Asked(items=_each(body["inputs"]), model=model, purpose=body.get("prompt_name", ""))
+    return UpstreamRequest(
+        items=_each(body["inputs"]), model=model, purpose=body.get("prompt_name", "")
+    )
 
 
-def _write_bare(_: Asked, entries: list[Entry], __: Any) -> Any:
+def _write_bare(_: UpstreamRequest, entries: list[ReplyEntry], __: Any) -> Any:
     return _vectors(entries)
 
 
-def _read_cloudflare(call: Call, model: str) -> Asked:
-    pooled: dict[str, Check] = {}
+def _read_cloudflare(call: UpstreamCall, model: str) -> UpstreamRequest:
+    pooled: dict[str, FieldCheck] = {}
     if model.endswith("-en-v1.5"):
         pooled = {"pooling": _one_of("mean", "cls")}
     optional = {"truncate_inputs": _boolean, **pooled}
     body = _checked(call.body, {"text": _texts}, optional, invalid=400)
     # What they are pooled by makes them other vectors, as what they are for does elsewhere.
     purpose = body.get("pooling", "mean") if pooled else ""
-    return Asked(items=_each(body["text"]), model=model, purpose=purpose)
+    return UpstreamRequest(items=_each(body["text"]), model=model, purpose=purpose)
 
 
-def _write_cloudflare(asked: Asked, entries: list[Entry], _: Any) -> Any:
+def _write_cloudflare(asked: UpstreamRequest, entries: list[ReplyEntry], _: Any) -> Any:
     result: dict[str, Any] = {
         "shape": [len(asked.items), asked.width],
         "data": _vectors(entries),
@@ -722,19 +732,19 @@ def _write_cloudflare(asked: Asked, entries: list[Entry], _: Any) -> Any:
     return {"result": result, "success": True, "errors": [], "messages": []}
 
 
-def _read_dashscope(call: Call, _: str) -> Asked:
+def _read_dashscope(call: UpstreamCall, _: str) -> UpstreamRequest:
     body = _checked(
         call.body, {"model": _text, "input": _object}, {"parameters": _object}, invalid=400
     )
     texts = _checked(body["input"], {"texts": _listed_texts}, {}, invalid=400)["texts"]
-    known: dict[str, Check] = {
+    known: dict[str, FieldCheck] = {
         "text_type": _one_of("query", "document"),
         "dimension": _positive,
         "output_type": _one_of("dense", "sparse", "dense&sparse"),
         "instruct": _text,
     }
     parameters = _checked(body.get("parameters", {}), {}, known, invalid=400)
-    return Asked(
+    return UpstreamRequest(
         items=texts,
         model=body["model"],
         dimensions=parameters.get("dimension"),
@@ -742,7 +752,7 @@ def _read_dashscope(call: Call, _: str) -> Asked:
     )
 
 
-def _write_dashscope(_: Asked, entries: list[Entry], tokens: Any) -> Any:
+def _write_dashscope(_: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     listed = [
         {
             **({} if each.index is None else {"text_index": each.index}),
@@ -754,7 +764,7 @@ def _write_dashscope(_: Asked, entries: list[Entry], tokens: Any) -> Any:
     return {"output": output, "usage": {"total_tokens": tokens}, "request_id": "0000"}
 
 
-def _read_watsonx(call: Call, _: str) -> Asked:
+def _read_watsonx(call: UpstreamCall, _: str) -> UpstreamRequest:
     body = _checked(
         call.body,
         {"inputs": _listed_texts, "model_id": _text},
@@ -762,15 +772,15 @@ def _read_watsonx(call: Call, _: str) -> Asked:
         invalid=400,
     )
     if ("project_id" in body) == ("space_id" in body):
-        raise Refused(400, "one of project_id and space_id is needed")
+        raise RequestRejected(400, "one of project_id and space_id is needed")
     if "version" not in call.query:
-        raise Refused(400, "version: query parameter required")
-    known: dict[str, Check] = {"truncate_input_tokens": _integer, "return_options": _object}
+        raise RequestRejected(400, "version: query parameter required")
+    known: dict[str, FieldCheck] = {"truncate_input_tokens": _integer, "return_options": _object}
     _checked(body.get("parameters", {}), {}, known, invalid=400)
-    return Asked(items=body["inputs"], model=body["model_id"])
+    return UpstreamRequest(items=body["inputs"], model=body["model_id"])
 
 
-def _write_watsonx(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
+def _write_watsonx(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     return {
         "model_id": asked.named,
         "created_at": "2026-11-20T10:00:00.000Z",
@@ -779,24 +789,26 @@ def _write_watsonx(asked: Asked, entries: list[Entry], tokens: Any) -> Any:
     }
 
 
-def _azure(call: Call, model: str, *, read: Callable[[Call, str], Asked]) -> Asked:
+def _azure(
+    call: UpstreamCall, model: str, *, read: Callable[[UpstreamCall, str], UpstreamRequest]
+) -> UpstreamRequest:
     if not re.fullmatch(r"\d{4}-\d\d-\d\d(-preview)?", call.query.get("api-version", "")):
-        raise Refused(404, "Resource not found", code="404")
+        raise RequestRejected(404, "Resource not found", code="404")
     asked = read(call, model)
     return msgspec.structs.replace(asked, model=model)
 
 
-_DIMENSIONS: Mapping[str, Check] = {"dimensions": _positive}
-_BASE64: Mapping[str, Check] = {"encoding_format": _FORMAT}
-_USER: Mapping[str, Check] = {"user": _text}
+_DIMENSIONS: Mapping[str, FieldCheck] = {"dimensions": _positive}
+_BASE64: Mapping[str, FieldCheck] = {"encoding_format": _FORMAT}
+_USER: Mapping[str, FieldCheck] = {"user": _text}
 _OURS = {**_DIMENSIONS, **_BASE64, **_USER}
-_NVIDIA: Mapping[str, Check] = {
+_NVIDIA: Mapping[str, FieldCheck] = {
     **_OURS,
     "truncate": _SIDE,
     "modality": _text,
     "embedding_type": _NUMERIC,
 }
-_NVIDIA_PURPOSE: Mapping[str, Check] = {"input_type": _one_of("query", "passage")}
+_NVIDIA_PURPOSE: Mapping[str, FieldCheck] = {"input_type": _one_of("query", "passage")}
 _GEMINI = r"/v1beta/models/(?P<model>[^/:]+)"
 _VERTEX = r"/v1/projects/[^/]+/locations/[^/]+/publishers/google/models/(?P<model>[^/:]+)"
 _AZURE = _openai(

@@ -20,12 +20,12 @@ from embedway.testing import misbehaviour
 from embedway.testing.misbehaviour import Misbehaviour, written
 from embedway.testing.protocols import (
     SPOKEN,
-    Asked,
-    Call,
-    Entry,
     Protocol,
-    Refused,
-    Reply,
+    ReplyEntry,
+    RequestRejected,
+    UpstreamCall,
+    UpstreamReply,
+    UpstreamRequest,
     count,
     embedding,
 )
@@ -35,7 +35,7 @@ HOST = "127.0.0.1"
 START_S = 10.0
 MAX_HEAD_BYTES = 2**20
 
-Step = str | Reply | Misbehaviour | None
+Step = str | UpstreamReply | Misbehaviour | None
 """What a call gets: a name of `MISBEHAVIOURS`, one of one's own, a reply, or a proper answer."""
 
 
@@ -83,7 +83,7 @@ class Upstream:
         self.echo = ""
         """The model that answers name, where they name one; empty for the one asked for."""
         self._lock = threading.Lock()
-        self._calls: list[Call] = []
+        self._calls: list[UpstreamCall] = []
         self._script: deque[Step] = deque()
         self._always: Step = None
         self._refused: set[str] = set()
@@ -187,7 +187,7 @@ class Upstream:
     # What a test asks.
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[UpstreamCall]:
         """What was received, in order."""
         with self._lock:
             return list(self._calls)
@@ -255,7 +255,7 @@ class Upstream:
             writer.close()
 
     @contextlib.contextmanager
-    def _counted(self, call: Call) -> Generator[None]:
+    def _counted(self, call: UpstreamCall) -> Generator[None]:
         with self._lock:
             self._calls.append(call)
             self._running += 1
@@ -267,7 +267,7 @@ class Upstream:
                 self._running -= 1
 
     async def _answer(
-        self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, call: UpstreamCall, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         """Answers; returns whether the connection may be used again."""
         with self._lock:
@@ -280,7 +280,7 @@ class Upstream:
                 purposes=self.purposes,
                 echo=self.echo,
             )
-        odd = misbehaviour.of(step) if step is not None else Misbehaviour()
+        odd = misbehaviour.find_misbehaviour(step) if step is not None else Misbehaviour()
         reply = _reply(call, odd, told)
         head = _head(reply)
         if odd.wire:
@@ -293,10 +293,10 @@ class Upstream:
 
 def _known(step: Step) -> None:
     if step is not None:
-        misbehaviour.of(step)
+        misbehaviour.find_misbehaviour(step)
 
 
-async def _received(reader: asyncio.StreamReader) -> Call | None:
+async def _received(reader: asyncio.StreamReader) -> UpstreamCall | None:
     """The next call of a connection; None if there is none."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -315,7 +315,7 @@ async def _received(reader: asyncio.StreamReader) -> Call | None:
         body = json.loads(content)
     except ValueError:
         body = None
-    return Call(
+    return UpstreamCall(
         method=method,
         path=unquote(split.path),
         query=dict(parse_qsl(split.query)),
@@ -335,7 +335,7 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
     return b"".join(chunks)
 
 
-def _head(reply: Reply) -> bytes:
+def _head(reply: UpstreamReply) -> bytes:
     known = {each.value: each.phrase for each in HTTPStatus}
     headers = {**reply.headers, "content-length": str(len(reply.body))}
     lines = [
@@ -346,10 +346,10 @@ def _head(reply: Reply) -> bytes:
     return "\r\n".join(lines).encode("latin-1", "replace")
 
 
-def _reply(call: Call, odd: Misbehaviour, told: _Told) -> Reply:
+def _reply(call: UpstreamCall, odd: Misbehaviour, told: _Told) -> UpstreamReply:
     """What the provider would answer, and what the misbehaviour makes of it."""
     found = _token(call) or _understood(call)
-    if isinstance(found, Reply):
+    if isinstance(found, UpstreamReply):
         reply = found
     else:
         protocol, model = found
@@ -357,14 +357,16 @@ def _reply(call: Call, odd: Misbehaviour, told: _Told) -> Reply:
             asked = _asked(call, protocol, model, told)
             vectors = told.purposes.get(asked.purpose, told.vectors)
             reply = _embedded(asked, protocol, odd, vectors)
-        except Refused as error:
+        except RequestRejected as error:
             reply = _json(protocol.error(error.status, error.message, error.code), error.status)
     return odd.reply(call, reply) if odd.reply else reply
 
 
-def _embedded(asked: Asked, protocol: Protocol, odd: Misbehaviour, vectors: Vectors) -> Reply:
+def _embedded(
+    asked: UpstreamRequest, protocol: Protocol, odd: Misbehaviour, vectors: Vectors
+) -> UpstreamReply:
     entries = [
-        Entry(index=index, embedding=embedding(item, asked, vectors))
+        ReplyEntry(index=index, embedding=embedding(item, asked, vectors))
         for index, item in enumerate(asked.items)
     ]
     if odd.entries and (protocol.indexed or not odd.indexed):
@@ -378,12 +380,12 @@ def _embedded(asked: Asked, protocol: Protocol, odd: Misbehaviour, vectors: Vect
     return _json(protocol.write(asked, entries, tokens), headers=headers)
 
 
-def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> UpstreamReply:
     named = {"content-type": "application/json", **(headers or {})}
-    return Reply(status=status, body=written(value), headers=named)
+    return UpstreamReply(status=status, body=written(value), headers=named)
 
 
-def _understood(call: Call) -> tuple[Protocol, str] | Reply:
+def _understood(call: UpstreamCall) -> tuple[Protocol, str] | UpstreamReply:
     """Who is called, and the model in the path."""
     name, _, rest = call.path.lstrip("/").partition("/")
     path = f"/{rest}" if name in SPOKEN else call.path
@@ -396,40 +398,40 @@ def _understood(call: Call) -> tuple[Protocol, str] | Reply:
     return _json({"detail": "Not Found"}, 404)
 
 
-def _asked(call: Call, protocol: Protocol, model: str, told: _Told) -> Asked:
+def _asked(call: UpstreamCall, protocol: Protocol, model: str, told: _Told) -> UpstreamRequest:
     """The call, understood.
 
     Raises:
-        Refused: The provider refuses it.
+        RequestRejected: The provider refuses it.
     """
     _authorised(call, protocol, told.admitted.key)
     if call.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise Refused(415, "Unsupported Media Type")
+        raise RequestRejected(415, "Unsupported Media Type")
     asked = msgspec.structs.replace(protocol.read(call, model), echo=told.echo)
     _admitted(asked, protocol, told.admitted)
     limit = protocol.most if told.most is None else min(told.most, protocol.most)
     if len(asked.items) > limit:
         message = protocol.too_many.format(count=len(asked.items), most=limit)
-        raise Refused(protocol.invalid, message)
+        raise RequestRejected(protocol.invalid, message)
     if any(item in told.refused for item in asked.items if isinstance(item, str)):
-        raise Refused(protocol.invalid, "'$.input' is invalid.")
+        raise RequestRejected(protocol.invalid, "'$.input' is invalid.")
     return asked
 
 
-def _admitted(asked: Asked, protocol: Protocol, admitted: _Admitted) -> None:
+def _admitted(asked: UpstreamRequest, protocol: Protocol, admitted: _Admitted) -> None:
     if admitted.model is not None and asked.model not in {"", admitted.model}:
         message = f"The model `{asked.model}` does not exist."
-        raise Refused(404, message, code="model_not_found")
+        raise RequestRejected(404, message, code="model_not_found")
     longest, limit = max(map(count, asked.items)), admitted.max_item_tokens
     if limit is not None and longest > limit:
-        raise Refused(
+        raise RequestRejected(
             protocol.invalid,
             f"This model's maximum context length is {limit} tokens, however you requested "
             f"{longest} tokens.",
         )
 
 
-def _authorised(call: Call, protocol: Protocol, admitted: str | None) -> None:
+def _authorised(call: UpstreamCall, protocol: Protocol, admitted: str | None) -> None:
     if protocol.key is None:
         return
     given = call.headers.get(protocol.key, "")
@@ -441,12 +443,12 @@ def _authorised(call: Call, protocol: Protocol, admitted: str | None) -> None:
         # Azure and Google take a token of theirs, too.
         scheme, _, given = call.headers.get("authorization", "").partition(" ")
     if not given:
-        raise Refused(401, "You didn't provide an API key.", code="invalid_api_key")
+        raise RequestRejected(401, "You didn't provide an API key.", code="invalid_api_key")
     if admitted is not None and given not in {admitted, _token_of(admitted)}:
-        raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
+        raise RequestRejected(401, "Incorrect API key provided.", code="invalid_api_key")
 
 
-def _token(call: Call) -> Reply | None:
+def _token(call: UpstreamCall) -> UpstreamReply | None:
     """What the places answer that exchange one kind of credentials for another."""
     if not call.path.endswith(("/identity/token", "/token")) or call.method != "POST":
         return None

@@ -83,7 +83,7 @@ def rotated(vectors: Vectors) -> Vectors:
     return lambda item, width: (_rotation(width) @ vectors(item, width)).astype(np.float32)
 
 
-def shortened(vector: Vector, dimensions: int) -> Vector:
+def shorten_vector(vector: Vector, dimensions: int) -> Vector:
     """The start of a vector, brought to length one."""
     cut = vector[:dimensions].astype(np.float64)
     return (cut / np.linalg.norm(cut)).astype(np.float32)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from embedway.concurrency.group_worker import GroupWorker
-from embedway.core.errors import InvalidRequest, Overloaded
+from embedway.core.errors import InvalidRequest, ServiceOverloaded
 
 if TYPE_CHECKING:
     import tiktoken
@@ -47,7 +47,7 @@ class _Refused(Exception):
     """What is wrong with one item, said without its place; its neighbours are none the worse."""
 
 
-class Cl100k:
+class Cl100kTokenizer:
     """OpenAI's cl100k_base: texts to the ids they are billed by, and ids back to texts.
 
     Nothing is read and no thread started before it is used; a gateway that never is asked for an
@@ -69,7 +69,7 @@ class Cl100k:
 
         Raises:
             InvalidRequest: A text cannot be tokenised, as one with a million blanks in a row.
-            Overloaded: Too much is waiting already.
+            ServiceOverloaded: Too much is waiting already.
         """
         self._check_open()
         if self._vocabulary and sum(map(len, texts)) <= INLINE_CHARACTERS:
@@ -91,7 +91,7 @@ class Cl100k:
 
         Raises:
             InvalidRequest: An id is special or unknown, or an item begins or ends amid a character.
-            Overloaded: Too much is waiting already.
+            ServiceOverloaded: Too much is waiting already.
         """
         self._check_open()
         if self._vocabulary and sum(map(len, items)) <= INLINE_TOKENS:
@@ -122,7 +122,7 @@ class Cl100k:
     def _check_open(self) -> None:
         # Else a late request would start a thread that nobody ends.
         if self._closed:
-            raise Overloaded("This gateway is stopping. Send requests elsewhere.")
+            raise ServiceOverloaded("This gateway is stopping. Send requests elsewhere.")
 
     def _encode_group(
         self, texts: list[str]

@@ -11,12 +11,12 @@ class Tokenizer(Protocol):
         """The token ids of each text, special tokens included, however long.
 
         Raises:
-            Overloaded: Too much is waiting already.
+            ServiceOverloaded: Too much is waiting already.
         """
         ...
 
 
-class Codec(Tokenizer, Protocol):
+class TokenCodec(Tokenizer, Protocol):
     """A tokenizer whose ids clients may send."""
 
     async def decode(self, items: Sequence[Sequence[int]]) -> list[str]:
@@ -24,6 +24,6 @@ class Codec(Tokenizer, Protocol):
 
         Raises:
             InvalidRequest: Ids that are of no text.
-            Overloaded: Too much is waiting already.
+            ServiceOverloaded: Too much is waiting already.
         """
         ...

@@ -10,7 +10,7 @@ DEFAULT_ITEM_TOKENS = 8192
 """Of a model that is counted exactly but whose limit nobody declared: that of OpenAI's."""
 
 
-def fit(ids: Sequence[list[int]], *, model: Model, truncate: Truncate) -> list[list[int]]:
+def fit_to_limits(ids: Sequence[list[int]], *, model: Model, truncate: Truncate) -> list[list[int]]:
     """The token ids of each item, cut where `truncate` says so, within the model's limits.
 
     Args:
@@ -35,7 +35,7 @@ def fit(ids: Sequence[list[int]], *, model: Model, truncate: Truncate) -> list[l
                 param="input",
             )
         marked = model.tokenizer == "own"
-        fitting[index] = cut(item, limit=limit, drop=truncate, marked=marked)
+        fitting[index] = truncate_ids(item, limit=limit, drop=truncate, marked=marked)
     total = sum(len(item) for item in fitting)
     if total > model.max_request_tokens:
         raise TooManyTokens(
@@ -46,7 +46,7 @@ def fit(ids: Sequence[list[int]], *, model: Model, truncate: Truncate) -> list[l
     return fitting
 
 
-def cut(ids: list[int], *, limit: int, drop: Truncate, marked: bool) -> list[int]:
+def truncate_ids(ids: list[int], *, limit: int, drop: Truncate, marked: bool) -> list[int]:
     """`ids` cut to `limit`, dropping from its `end` or `start`.
 
     Args:

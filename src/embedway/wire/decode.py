@@ -9,10 +9,10 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 import msgspec
 
-from embedway.core.errors import SHOWN_CHARACTERS, EmbedwayError, InvalidRequest, shown
-from embedway.core.redaction import looks_secret
-from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, spelled
-from embedway.wire.near_fields import meant
+from embedway.core.errors import SHOWN_CHARACTERS, EmbedwayError, InvalidRequest, quote_value
+from embedway.core.redaction import contains_secret
+from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, normalise_name
+from embedway.wire.near_fields import suggest_field
 
 # Never taken from `extra_body`, however spelled: what the gateway itself decides, and where and as
 # whom it asks. What else a provider's protocol decides with is in `providers.adapter.DECIDED`.
@@ -80,7 +80,7 @@ def decode(body: bytes | bytearray) -> EmbedRequest:
     request = EmbedRequest(**known)
     _check_input(request)
     _check_text("model", (request.model,))
-    if looks_secret(request.model):
+    if contains_secret(request.model):
         raise InvalidRequest(
             "'model' holds what looks like an API key. Send a key as Authorization, and nowhere "
             "else.",
@@ -139,7 +139,7 @@ def _shown(raw: msgspec.Raw) -> str:
     if memoryview(raw).nbytes > MAX_SHOWN_BYTES:
         return "too long to show"
     try:
-        return shown(msgspec.json.decode(raw))
+        return quote_value(msgspec.json.decode(raw))
     except RecursionError:
         return "too deeply nested"
     except msgspec.MsgspecError:  # a number that no number type holds
@@ -237,7 +237,7 @@ def _check_sent_once(body: bytes | bytearray, fields: Mapping[str, msgspec.Raw])
         value = bytes(fields[name])
         if name in seen or not text.startswith(value, at):  # else its last value comes later
             raise InvalidRequest(
-                f"The field {shown(name)} is there twice. Send it once.", param=name
+                f"The field {quote_value(name)} is there twice. Send it once.", param=name
             )
         seen.add(name)
         at += len(value)
@@ -246,7 +246,7 @@ def _check_sent_once(body: bytes | bytearray, fields: Mapping[str, msgspec.Raw])
 def _check_names(unknown: Iterable[str]) -> None:
     """Refuses a field whose name is nearly one of ours: it was probably mistyped."""
     for name in unknown:
-        if field := meant(name):
+        if field := suggest_field(name):
             raise InvalidRequest(
                 f"There is no field {name!r}. Did you mean {field!r}? If your provider has a field "
                 "of this name, send it inside 'extra_body'.",
@@ -269,7 +269,7 @@ def _check_extra(extra: Collection[str]) -> None:
                 f"A field has a name of {len(name)} characters; it must have 1 to "
                 f"{MAX_NAME_CHARACTERS}. Take it out."
             )
-        if spelled(name) in PROTECTED:
+        if normalise_name(name) in PROTECTED:
             raise InvalidRequest(
                 f"{name!r} is this gateway's to decide; it is not handed to a provider. Take it "
                 "out.",

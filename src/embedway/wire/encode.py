@@ -14,7 +14,7 @@ SLICE_VALUES = 32_768
 """Numbers rendered between two chances for the event loop to do something else; some 1 ms."""
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseHead(msgspec.Struct, frozen=True, kw_only=True):
     """Everything of a response body but the vectors."""
 
     id: str
@@ -24,7 +24,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     usage: dict[str, int]
 
 
-def encode(head: Head, vectors: Vectors, *, encoding_format: EncodingFormat) -> Iterator[bytes]:
+def encode(
+    head: ResponseHead, vectors: Vectors, *, encoding_format: EncodingFormat
+) -> Iterator[bytes]:
     """The body in pieces, each quick to make; vectors have shape (items, dimensions), float32."""
     yield b'{"object":"list","data":['
     step = max(1, SLICE_VALUES // vectors.shape[1])

@@ -3,17 +3,17 @@
 import orjson
 
 from embedway.core.errors import EmbedwayError
-from embedway.core.redaction import hidden
+from embedway.core.redaction import redact
 
 
-def body(error: EmbedwayError) -> bytes:
+def encode_error(error: EmbedwayError) -> bytes:
     """The JSON body of `error`."""
     return orjson.dumps(
         {
             "error": {
-                "message": hidden(error.message),
+                "message": redact(error.message),
                 "type": error.type,
-                "param": error.param and hidden(error.param),
+                "param": error.param and redact(error.param),
                 "code": error.code,
             }
         }

@@ -3,7 +3,7 @@
 from urllib.parse import quote
 
 from embedway.core.batch import Batch
-from embedway.providers.adapter import in_path
+from embedway.providers.adapter import model_path
 from embedway.providers.adapters.openai import OpenAi
 
 
@@ -13,4 +13,4 @@ class Azure(OpenAi):
     def path(self, batch: Batch) -> str:
         """The path, with the model in it."""
         version = self._variables["api_version"]
-        return f"{in_path(self._row.path, batch.model)}?api-version={quote(version, safe='')}"
+        return f"{model_path(self._row.path, batch.model)}?api-version={quote(version, safe='')}"

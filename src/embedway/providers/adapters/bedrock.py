@@ -11,15 +11,15 @@ from urllib.parse import quote
 
 import msgspec
 
-from embedway.core.batch import Batch, Result, clients_name
+from embedway.core.batch import Batch, BatchResult, clients_name
 from embedway.core.errors import InvalidRequest
 from embedway.core.provider_error import ProviderError
-from embedway.http.call import HttpCall, Reply
+from embedway.http.call import HttpCall, HttpReply
 from embedway.providers import failures, usage
-from embedway.providers.adapter import Row, merge
+from embedway.providers.adapter import ProviderRow, merge_extra
 from embedway.providers.adapters.cohere import Cohere
-from embedway.providers.adapters.openai import Answer, OpenAi
-from embedway.providers.floats import malformed
+from embedway.providers.adapters.openai import OpenAi, ReplyBody
+from embedway.providers.floats import malformed_error
 
 _COHERE, _TITAN_1, _TITAN_G1, _TITAN_2, _NOVA = DIALECTS = (
     "cohere.embed",
@@ -42,7 +42,7 @@ class _ByType(msgspec.Struct):
     as_floats: list[float] | None = msgspec.field(name="float", default=None)
 
 
-class _TitanAnswer(Answer, rename="camel"):
+class _TitanAnswer(ReplyBody, rename="camel"):
     embedding: list[float] | None = None
     embeddings_by_type: _ByType = msgspec.field(default_factory=_ByType)
     input_text_token_count: msgspec.Raw = msgspec.Raw()
@@ -63,14 +63,14 @@ class _Segment(msgspec.Struct, rename="camel"):
     """How much was left of a text that was cut."""
 
 
-class _NovaAnswer(Answer):
+class _NovaAnswer(ReplyBody):
     embeddings: list[_Segment] | None = None
 
     def values(self, batch: Batch) -> list[list[float]] | None:
         """The vector of the one item."""
         cut = any(each.truncated_char_length is not None for each in self.embeddings or ())
         if cut and batch.truncate == "none":
-            malformed("the item was cut, which it was told not to do")
+            malformed_error("the item was cut, which it was told not to do")
         return None if self.embeddings is None else [each.embedding for each in self.embeddings]
 
 
@@ -82,7 +82,7 @@ _ANY = msgspec.json.Decoder(dict[str, Any])
 class Bedrock(OpenAi):
     """Each maker's words, by the name of the model."""
 
-    def __init__(self, row: Row, variables: Mapping[str, str]) -> None:
+    def __init__(self, row: ProviderRow, variables: Mapping[str, str]) -> None:
         super().__init__(row, variables)
         named = msgspec.structs.replace(row.fields, dimensions="output_dimension")
         self._cohere = Cohere(msgspec.structs.replace(row, fields=named), variables)
@@ -104,9 +104,9 @@ class Bedrock(OpenAi):
             body = _to_titan(batch, dialect)
         # Encoded as AWS' own libraries do, down to the colon: this is also what is signed.
         path = self._row.path.format(model=quote(batch.model, safe=""))
-        return HttpCall(path=path, body=merge(body, batch.extra))
+        return HttpCall(path=path, body=merge_extra(body, batch.extra))
 
-    def decode(self, reply: Reply, batch: Batch) -> Result:
+    def decode(self, reply: HttpReply, batch: Batch) -> BatchResult:
         """Read the vectors of a 2xx reply."""
         dialect = _dialect(batch)
         if dialect == _COHERE:
@@ -118,7 +118,7 @@ class Bedrock(OpenAi):
             result = msgspec.structs.replace(result, tokens=int(counted))
         return result
 
-    def error(self, reply: Reply) -> ProviderError:
+    def error(self, reply: HttpReply) -> ProviderError:
         """Read the failure that any other reply reports."""
         # What failed is in a header, of which the table knows nothing.
         code = reply.headers.get("x-amzn-errortype", "").partition(":")[0]
@@ -130,7 +130,7 @@ class Bedrock(OpenAi):
         if code and isinstance(message, str | None):
             body = msgspec.json.encode({"code": code, "message": message or ""})
             reply = msgspec.structs.replace(reply, body=body)
-        return failures.read(reply, self._row.failures)
+        return failures.read_error(reply, self._row.failures)
 
     def _to_nova(self, batch: Batch) -> dict[str, Any]:
         mode = self._row.fields.truncations[batch.truncate]

@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch
-from embedway.providers.adapter import in_path
-from embedway.providers.adapters.openai import Answer, OpenAi
-from embedway.providers.floats import malformed
+from embedway.providers.adapter import model_path
+from embedway.providers.adapters.openai import OpenAi, ReplyBody
+from embedway.providers.floats import malformed_error
 
 
 class _Vectors(msgspec.Struct):
@@ -16,7 +16,7 @@ class _Vectors(msgspec.Struct):
     """How a vector was made of those of its tokens, as some models say."""
 
 
-class _Answer(Answer):
+class _Answer(ReplyBody):
     result: _Vectors | None = None
     success: bool = True
 
@@ -26,7 +26,7 @@ class _Answer(Answer):
             return None
         pooling, asked = self.result.pooling, batch.extra.get("pooling")
         if pooling is not None and asked is not None and pooling != asked:
-            malformed("vectors that are pooled otherwise than it was told")
+            malformed_error("vectors that are pooled otherwise than it was told")
         return self.result.data
 
 
@@ -37,7 +37,7 @@ class Cloudflare(OpenAi):
 
     def path(self, batch: Batch) -> str:
         """The path, with the model in it."""
-        return in_path(self._row.path, batch.model)
+        return model_path(self._row.path, batch.model)
 
     def fields(self, batch: Batch) -> dict[str, Any]:
         """The body."""

@@ -8,8 +8,8 @@ import msgspec
 from embedway.core.batch import Batch
 from embedway.http.call import HttpCall
 from embedway.providers import usage
-from embedway.providers.adapter import merge
-from embedway.providers.adapters.openai import Answer, OpenAi
+from embedway.providers.adapter import merge_extra
+from embedway.providers.adapters.openai import OpenAi, ReplyBody
 from embedway.providers.floats import Value
 
 _DEFAULT = "search_document"
@@ -21,7 +21,7 @@ class _ByEncoding(msgspec.Struct):
     as_floats: list[list[float]] | None = msgspec.field(name="float", default=None)
 
 
-class _Answer(Answer):
+class _Answer(ReplyBody):
     embeddings: _ByEncoding | list[list[float]] | None = None
     """A plain list where no encoding could be asked for."""
     meta: msgspec.Raw = msgspec.Raw()
@@ -46,7 +46,7 @@ class Cohere(OpenAi):
     def encode(self, batch: Batch) -> HttpCall:
         """Write the call that embeds `batch`."""
         body = {"model": batch.model, **self.fields(batch)}
-        return HttpCall(path=self.path(batch), body=merge(body, batch.extra))
+        return HttpCall(path=self.path(batch), body=merge_extra(body, batch.extra))
 
     def fields(self, batch: Batch) -> dict[str, Any]:
         """The body without the model, which other hosts want elsewhere."""

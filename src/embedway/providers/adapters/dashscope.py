@@ -7,9 +7,9 @@ import msgspec
 
 from embedway.core.batch import Batch
 from embedway.http.call import HttpCall
-from embedway.providers.adapter import merge
-from embedway.providers.adapters.openai import CountedAnswer, OpenAi
-from embedway.providers.floats import Value, in_order
+from embedway.providers.adapter import merge_extra
+from embedway.providers.adapters.openai import CountedReplyBody, OpenAi
+from embedway.providers.floats import Value, order_by_index
 
 
 class _Embedding(msgspec.Struct):
@@ -21,7 +21,7 @@ class _Output(msgspec.Struct):
     embeddings: list[_Embedding] | None = None
 
 
-class _Answer(CountedAnswer):
+class _Answer(CountedReplyBody):
     output: _Output | None = None
 
     def values(self, batch: Batch) -> Sequence[Value] | None:
@@ -30,7 +30,9 @@ class _Answer(CountedAnswer):
         return (
             None
             if given is None
-            else in_order([each.text_index for each in given], [each.embedding for each in given])
+            else order_by_index(
+                [each.text_index for each in given], [each.embedding for each in given]
+            )
         )
 
 
@@ -46,6 +48,6 @@ class DashScope(OpenAi):
             "model": asked.pop("model"),
             "input": {"texts": asked.pop("input")},
             # Whatever else there is to say goes here, a client's own parameters too.
-            "parameters": msgspec.Raw(merge(asked, batch.extra)),
+            "parameters": msgspec.Raw(merge_extra(asked, batch.extra)),
         }
         return HttpCall(path=self.path(batch), body=msgspec.json.encode(body))

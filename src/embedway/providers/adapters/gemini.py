@@ -7,13 +7,13 @@ import msgspec
 from embedway.core.batch import Batch
 from embedway.http.call import HttpCall
 from embedway.providers import usage
-from embedway.providers.adapter import in_path, merge
-from embedway.providers.adapters.openai import Answer, OpenAi
+from embedway.providers.adapter import merge_extra, model_path
+from embedway.providers.adapters.openai import OpenAi, ReplyBody
 
 _PREFIX = "models/"
 
 
-class GeminiAnswer(Answer, rename="camel"):
+class GeminiReplyBody(ReplyBody, rename="camel"):
     """A reply that counts tokens, as it does for newer models only."""
 
     usage_metadata: msgspec.Raw = msgspec.Raw()
@@ -27,7 +27,7 @@ class _Embedding(msgspec.Struct):
     values: list[float]
 
 
-class _Answer(GeminiAnswer, rename="camel"):
+class _Answer(GeminiReplyBody, rename="camel"):
     embeddings: list[_Embedding] | None = None
 
     def values(self, batch: Batch) -> list[list[float]] | None:
@@ -55,6 +55,6 @@ class Gemini(OpenAi):
             for item in batch.items
         ]
         return HttpCall(
-            path=in_path(self._row.path, name),
-            body=merge({"requests": requests}, batch.extra),
+            path=model_path(self._row.path, name),
+            body=merge_extra({"requests": requests}, batch.extra),
         )

@@ -4,11 +4,11 @@ from typing import Any
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
-from embedway.http.call import Reply
-from embedway.providers.adapter import in_path
+from embedway.core.batch import Batch, BatchResult
+from embedway.http.call import HttpReply
+from embedway.providers.adapter import model_path
 from embedway.providers.adapters.tei import Tei
-from embedway.providers.floats import parse, stack
+from embedway.providers.floats import parse_body, stack_vectors
 
 # An object is an error, whatever its status. Vectors of each token are neither.
 _DECODER = msgspec.json.Decoder(list[list[float]] | dict[str, Any])
@@ -19,7 +19,7 @@ class HuggingFace(Tei):
 
     def path(self, batch: Batch) -> str:
         """The path, with the model in it."""
-        return in_path(self._row.path, batch.model)
+        return model_path(self._row.path, batch.model)
 
     def fields(self, batch: Batch) -> dict[str, Any]:
         """The body."""
@@ -27,9 +27,9 @@ class HuggingFace(Tei):
         del body["normalize"]
         return body
 
-    def decode(self, reply: Reply, batch: Batch) -> Result:
+    def decode(self, reply: HttpReply, batch: Batch) -> BatchResult:
         """Read the vectors of a 2xx reply."""
-        answer = parse(_DECODER, reply)
+        answer = parse_body(_DECODER, reply)
         if isinstance(answer, dict):
             raise self.error(reply)
-        return Result(vectors=stack(answer, items=len(batch.items)))
+        return BatchResult(vectors=stack_vectors(answer, items=len(batch.items)))

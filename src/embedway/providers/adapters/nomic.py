@@ -3,14 +3,14 @@
 from typing import Any
 
 from embedway.core.batch import Batch
-from embedway.providers.adapters.openai import CountedAnswer, OpenAi
+from embedway.providers.adapters.openai import CountedReplyBody, OpenAi
 
 # A text that is too long is never refused. Unless the client wants it cut, all of it counts, as
 # the mean of its parts; said rather than left to the default, which may change.
 _DEFAULTS = {"task_type": "search_document", "long_text_mode": "mean"}
 
 
-class EmbeddingsAnswer(CountedAnswer):
+class EmbeddingsReplyBody(CountedReplyBody):
     """A reply with a list of plain vectors."""
 
     embeddings: list[list[float]] | None = None
@@ -23,7 +23,7 @@ class EmbeddingsAnswer(CountedAnswer):
 class Nomic(OpenAi):
     """Nomic's words."""
 
-    answer = EmbeddingsAnswer
+    answer = EmbeddingsReplyBody
 
     def fields(self, batch: Batch) -> dict[str, Any]:
         """The body."""

@@ -3,11 +3,11 @@
 import msgspec
 
 from embedway.providers import usage
-from embedway.providers.adapters.nomic import EmbeddingsAnswer
+from embedway.providers.adapters.nomic import EmbeddingsReplyBody
 from embedway.providers.adapters.openai import OpenAi
 
 
-class _Answer(EmbeddingsAnswer):
+class _Answer(EmbeddingsReplyBody):
     prompt_eval_count: msgspec.Raw = msgspec.Raw()
 
     def tokens(self) -> int | None:

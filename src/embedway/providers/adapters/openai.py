@@ -8,16 +8,22 @@ from typing import Any
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
+from embedway.core.batch import Batch, BatchResult
 from embedway.core.provider_error import ProviderError
 from embedway.core.vectors import Vectors
-from embedway.http.call import HttpCall, Reply
+from embedway.http.call import HttpCall, HttpReply
 from embedway.providers import failures, usage
-from embedway.providers.adapter import Row, merge
-from embedway.providers.floats import Value, in_order, malformed, parse, stack
+from embedway.providers.adapter import ProviderRow, merge_extra
+from embedway.providers.floats import (
+    Value,
+    malformed_error,
+    order_by_index,
+    parse_body,
+    stack_vectors,
+)
 
 
-class Answer(msgspec.Struct):
+class ReplyBody(msgspec.Struct):
     """A 2xx reply. Subclasses have the fields of their protocol."""
 
     def values(self, batch: Batch) -> Sequence[Value] | None:
@@ -29,7 +35,7 @@ class Answer(msgspec.Struct):
         return None
 
 
-class CountedAnswer(Answer):
+class CountedReplyBody(ReplyBody):
     """A reply that counts tokens as OpenAI's does."""
 
     usage: msgspec.Raw = msgspec.Raw()
@@ -44,7 +50,7 @@ class _Entry(msgspec.Struct):
     index: int | None = None
 
 
-class _Answer(CountedAnswer):
+class _Answer(CountedReplyBody):
     data: list[_Entry] | None = None
     model: Any = None
     """Usually a string; anything else is no reason to refuse the vectors."""
@@ -54,24 +60,26 @@ class _Answer(CountedAnswer):
         if self.data is None:
             return None
         if len(self.data) != len(batch.items):
-            malformed(f"{len(self.data)} vectors for {len(batch.items)} items")
-        return in_order([each.index for each in self.data], [each.embedding for each in self.data])
+            malformed_error(f"{len(self.data)} vectors for {len(batch.items)} items")
+        return order_by_index(
+            [each.index for each in self.data], [each.embedding for each in self.data]
+        )
 
 
 class OpenAi:
     """OpenAI's protocol; subclasses change a word or two."""
 
-    answer: type[Answer] = _Answer
+    answer: type[ReplyBody] = _Answer
     """The shape of a 2xx reply."""
 
-    def __init__(self, row: Row, variables: Mapping[str, str]) -> None:
+    def __init__(self, row: ProviderRow, variables: Mapping[str, str]) -> None:
         self._row = row
         self._variables = variables
         self._decoder = msgspec.json.Decoder(self.answer)
 
     def encode(self, batch: Batch) -> HttpCall:
         """Write the call that embeds `batch`."""
-        return HttpCall(path=self.path(batch), body=merge(self.fields(batch), batch.extra))
+        return HttpCall(path=self.path(batch), body=merge_extra(self.fields(batch), batch.extra))
 
     def path(self, batch: Batch) -> str:  # Azure's has the model in it
         """The path of the call, relative to the base URL."""
@@ -93,18 +101,20 @@ class OpenAi:
             body[fields.user] = batch.user
         return body
 
-    def decode(self, reply: Reply, batch: Batch) -> Result:
+    def decode(self, reply: HttpReply, batch: Batch) -> BatchResult:
         """Read the vectors of a 2xx reply."""
         return self.read(self._decoder, reply, batch)
 
-    def read(self, decoder: "msgspec.json.Decoder[Any]", reply: Reply, batch: Batch) -> Result:
+    def read(
+        self, decoder: "msgspec.json.Decoder[Any]", reply: HttpReply, batch: Batch
+    ) -> BatchResult:
         """Read the vectors of a 2xx reply in the shape that `decoder` knows, an `Answer`."""
-        answer: Answer = parse(decoder, reply)
+        answer: ReplyBody = parse_body(decoder, reply)
         values = answer.values(batch)
         if values is None:
             raise self.error(reply)  # some report their errors with 200
         model = getattr(answer, "model", None)
-        return Result(
+        return BatchResult(
             vectors=self.vectors(values, items=len(batch.items)),
             tokens=answer.tokens(),
             model=model if isinstance(model, str) else None,
@@ -112,8 +122,8 @@ class OpenAi:
 
     def vectors(self, values: Sequence[Value], *, items: int) -> Vectors:
         """The vectors, shape (items, width)."""
-        return stack(values, items=items)
+        return stack_vectors(values, items=items)
 
-    def error(self, reply: Reply) -> ProviderError:
+    def error(self, reply: HttpReply) -> ProviderError:
         """Read the failure that any other reply reports."""
-        return failures.read(reply, self._row.failures)
+        return failures.read_error(reply, self._row.failures)

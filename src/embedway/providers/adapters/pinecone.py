@@ -6,9 +6,9 @@ import msgspec
 
 from embedway.core.batch import Batch
 from embedway.http.call import HttpCall
-from embedway.providers.adapter import merge
-from embedway.providers.adapters.openai import CountedAnswer, OpenAi
-from embedway.providers.floats import malformed
+from embedway.providers.adapter import merge_extra
+from embedway.providers.adapters.openai import CountedReplyBody, OpenAi
+from embedway.providers.floats import malformed_error
 
 _VERSION = "2026-07"
 _DEFAULT = "passage"
@@ -20,7 +20,7 @@ class _Entry(msgspec.Struct):
     """None where the model makes sparse vectors."""
 
 
-class _Answer(CountedAnswer):
+class _Answer(CountedReplyBody):
     data: list[_Entry] | None = None
     model: Any = None
 
@@ -30,7 +30,7 @@ class _Answer(CountedAnswer):
             return None
         values = [each.values for each in self.data if each.values is not None]
         if len(values) != len(self.data):
-            malformed("sparse vectors")
+            malformed_error("sparse vectors")
         return values
 
 
@@ -43,7 +43,7 @@ class Pinecone(OpenAi):
         """Write the call; the version of the protocol is a header."""
         return HttpCall(
             path=self.path(batch),
-            body=merge(self.fields(batch), batch.extra),
+            body=merge_extra(self.fields(batch), batch.extra),
             headers={"X-Pinecone-Api-Version": _VERSION},
         )
 

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from embedway.core.batch import Batch
-from embedway.providers.adapters.openai import CountedAnswer, OpenAi
-from embedway.providers.floats import Value, in_order, malformed
+from embedway.providers.adapters.openai import CountedReplyBody, OpenAi
+from embedway.providers.floats import Value, malformed_error, order_by_index
 
 
 class _Entry(msgspec.Struct):
@@ -15,7 +15,7 @@ class _Entry(msgspec.Struct):
     index: int | None = None
 
 
-class _Answer(CountedAnswer):
+class _Answer(CountedReplyBody):
     data: list[_Entry] | None = None
     model: Any = None
 
@@ -24,8 +24,8 @@ class _Answer(CountedAnswer):
         if self.data is None:
             return None
         if any(len(each.embedding) != 1 for each in self.data):
-            malformed("several vectors for one item")
-        return in_order(
+            malformed_error("several vectors for one item")
+        return order_by_index(
             [each.index for each in self.data], [each.embedding[0] for each in self.data]
         )
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
-from embedway.http.call import Reply
+from embedway.core.batch import Batch, BatchResult
+from embedway.http.call import HttpReply
 from embedway.providers.adapters.openai import OpenAi
-from embedway.providers.floats import parse, stack
+from embedway.providers.floats import parse_body, stack_vectors
 
 _DECODER = msgspec.json.Decoder(list[list[float]])
 _SIDES = {"end": "right", "start": "left"}
@@ -28,9 +28,9 @@ class Tei(OpenAi):
             body["truncation_direction"] = side
         return body
 
-    def decode(self, reply: Reply, batch: Batch) -> Result:
+    def decode(self, reply: HttpReply, batch: Batch) -> BatchResult:
         """Read the vectors of a 2xx reply."""
-        vectors = stack(parse(_DECODER, reply), items=len(batch.items))
+        vectors = stack_vectors(parse_body(_DECODER, reply), items=len(batch.items))
         counted = reply.headers.get("x-compute-tokens", "")
         known = counted.isdecimal() and len(counted) <= _MAX_DIGITS
-        return Result(vectors=vectors, tokens=int(counted) if known else None)
+        return BatchResult(vectors=vectors, tokens=int(counted) if known else None)

@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 
-from embedway.core.batch import Batch, Result
-from embedway.http.call import HttpCall, Reply
+from embedway.core.batch import Batch, BatchResult
+from embedway.http.call import HttpCall, HttpReply
 from embedway.providers import usage
-from embedway.providers.adapter import in_path, merge
-from embedway.providers.adapters.gemini import GeminiAnswer
-from embedway.providers.adapters.openai import Answer, OpenAi
-from embedway.providers.floats import malformed
+from embedway.providers.adapter import merge_extra, model_path
+from embedway.providers.adapters.gemini import GeminiReplyBody
+from embedway.providers.adapters.openai import OpenAi, ReplyBody
+from embedway.providers.floats import malformed_error
 
 _GEMINIS = "gemini-embedding"
 _NEWER = "gemini-embedding-2"
@@ -35,7 +35,7 @@ class _Prediction(msgspec.Struct):
     embeddings: _Embeddings
 
 
-class _PredictAnswer(Answer):
+class _PredictAnswer(ReplyBody):
     predictions: list[_Prediction] | None = None
 
     def values(self, batch: Batch) -> list[list[float]] | None:
@@ -52,7 +52,7 @@ class _PredictAnswer(Answer):
         return usage.total([usage.count(each.embeddings.statistics.token_count) for each in given])
 
 
-class _GeminiAnswer(GeminiAnswer, rename="camel"):
+class _GeminiAnswer(GeminiReplyBody, rename="camel"):
     """The reply of `embedContent` with one `embedding`, of `batchEmbedContents` with several."""
 
     embedding: _Embeddings | None = None
@@ -96,11 +96,11 @@ class Vertex(OpenAi):
                 "parameters": asked,
             }
         return HttpCall(
-            path=f"{in_path(self._row.path, batch.model)}:{method}",
-            body=merge(body, batch.extra),
+            path=f"{model_path(self._row.path, batch.model)}:{method}",
+            body=merge_extra(body, batch.extra),
         )
 
-    def decode(self, reply: Reply, batch: Batch) -> Result:
+    def decode(self, reply: HttpReply, batch: Batch) -> BatchResult:
         """Read the vectors of a 2xx reply."""
         decoder = _PREDICT if _method(batch) == "predict" else _GEMINI
         return self.read(decoder, reply, batch)
@@ -112,7 +112,7 @@ def _whole(
     """The vectors, refused if an item was cut that was not to be."""
     cut = truncated or any(each.statistics.truncated for each in given)
     if cut and batch.truncate == "none":
-        malformed("an item was cut, which it was told not to do")
+        malformed_error("an item was cut, which it was told not to do")
     return [each.values for each in given]
 
 

@@ -6,14 +6,14 @@ import msgspec
 
 from embedway.core.batch import Batch
 from embedway.providers import usage
-from embedway.providers.adapters.openai import Answer, OpenAi
+from embedway.providers.adapters.openai import OpenAi, ReplyBody
 
 
 class _Entry(msgspec.Struct):
     embedding: list[float]
 
 
-class _Answer(Answer):
+class _Answer(ReplyBody):
     results: list[_Entry] | None = None
     input_token_count: msgspec.Raw = msgspec.Raw()
 

@@ -2,10 +2,10 @@
 
 import msgspec
 
-from embedway.core.batch import Limits
-from embedway.providers.adapter import Address, Fields, Row
+from embedway.core.batch import BatchLimits
+from embedway.providers.adapter import AddressTemplate, ProtocolFields, ProviderRow
 
-COHERE_FIELDS = Fields(
+COHERE_FIELDS = ProtocolFields(
     dimensions="output_dimension",
     input_type="input_type",
     input_types={
@@ -19,29 +19,29 @@ COHERE_FIELDS = Fields(
 )
 """The fields of Cohere's protocol wherever its models are served."""
 
-ROWS: tuple[Row, ...] = (
-    Row(
+ROWS: tuple[ProviderRow, ...] = (
+    ProviderRow(
         name="cohere",
         title="Cohere",
         adapter="embedway.providers.adapters.cohere:Cohere",
         base_url="https://api.cohere.com/v2",
         path="/embed",
-        address=Address(variables=("CO_API_URL",), strip=("/v2", "/v1"), path="/v2"),
+        address=AddressTemplate(variables=("CO_API_URL",), strip=("/v2", "/v1"), path="/v2"),
         key_variables=("CO_API_KEY", "COHERE_API_KEY"),
         fields=msgspec.structs.replace(COHERE_FIELDS, base64=("embedding_types", "base64")),
-        limits=Limits(max_items=96),
+        limits=BatchLimits(max_items=96),
         hq_country="CA",
         source="github.com/cohere-ai/cohere-developer-experience; the cohere package",
         notes="Embeds texts as documents unless input_type says otherwise.",
     ),
-    Row(
+    ProviderRow(
         name="voyage",
         title="Voyage AI",
         base_url="https://api.voyageai.com/v1",
         by_key={"al-": "https://ai.mongodb.com/v1"},
         key_variables=("VOYAGE_API_KEY_PATH", "VOYAGE_API_KEY"),
         key_files=("VOYAGE_API_KEY_PATH",),
-        fields=Fields(
+        fields=ProtocolFields(
             dimensions="output_dimension",
             base64=("encoding_format", "base64"),
             input_type="input_type",
@@ -50,18 +50,18 @@ ROWS: tuple[Row, ...] = (
             truncations={"none": False, "end": True},
         ),
         # Some of its models take 320,000 tokens, some a million.
-        limits=Limits(max_items=1000, max_tokens=120_000),
+        limits=BatchLimits(max_items=1000, max_tokens=120_000),
         hq_country="US",
         source="docs.voyageai.com/reference/embeddings-api; the voyageai package, 0.5.0",
         notes="Keys that begin with al- belong to MongoDB Atlas and go to "
         "https://ai.mongodb.com/v1, unless you declare base_url.",
     ),
-    Row(
+    ProviderRow(
         name="jina",
         title="Jina AI",
         base_url="https://api.jina.ai/v1",
         key_variables=("JINA_API_KEY",),
-        fields=Fields(
+        fields=ProtocolFields(
             dimensions="dimensions",
             base64=("embedding_type", "base64"),
             input_type="task",
@@ -74,7 +74,7 @@ ROWS: tuple[Row, ...] = (
             truncate="truncate",
             truncations={"none": False, "end": True},
         ),
-        limits=Limits(max_items=2048),
+        limits=BatchLimits(max_items=2048),
         hq_country="DE",
         source="Jina's OpenAPI description",
         notes="The tasks are those of v5 models. The catalog gives other models their own: v3 "
@@ -83,15 +83,15 @@ ROWS: tuple[Row, ...] = (
         "that the catalog does not know, declare its input_types. Jina AI has belonged "
         "to Elastic since October 2025.",
     ),
-    Row(
+    ProviderRow(
         name="nomic",
         title="Nomic",
         adapter="embedway.providers.adapters.nomic:Nomic",
         base_url="https://api-atlas.nomic.ai/v1",
         path="/embedding/text",
-        address=Address(variables=("ATLAS_API_PATH",), path="/v1"),
+        address=AddressTemplate(variables=("ATLAS_API_PATH",), path="/v1"),
         key_variables=("NOMIC_API_KEY",),
-        fields=Fields(
+        fields=ProtocolFields(
             dimensions="dimensionality",
             input_type="task_type",
             input_types={
@@ -103,7 +103,7 @@ ROWS: tuple[Row, ...] = (
             truncate="long_text_mode",
             truncations={"end": "truncate"},
         ),
-        limits=Limits(max_items=10),
+        limits=BatchLimits(max_items=10),
         hq_country="US",
         source="docs.nomic.ai; the nomic package",
         notes="Never refuses a text for its length: unless truncate is end, it returns the "
@@ -111,7 +111,7 @@ ROWS: tuple[Row, ...] = (
         "input_type says otherwise. It is not stated how many items a call may hold; "
         "calls are limited to 10, as in Nomic's own client.",
     ),
-    Row(
+    ProviderRow(
         name="huggingface",
         title="Hugging Face Inference",
         adapter="embedway.providers.adapters.huggingface:HuggingFace",
@@ -121,13 +121,13 @@ ROWS: tuple[Row, ...] = (
             *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
             *("HUGGINGFACE_API_KEY", "HUGGINGFACEHUB_API_TOKEN"),
         ),
-        fields=Fields(
+        fields=ProtocolFields(
             input_type="prompt_name",
             input_types={"query": "query", "document": "document"},
             truncate="truncate",
             truncations={"none": False, "end": True, "start": True},
         ),
-        limits=Limits(max_items=32),
+        limits=BatchLimits(max_items=32),
         hq_country="US",
         source="the huggingface_hub package",
         notes="The token file of a login, and HF_TOKEN_PATH, are not read: they belong to the "
@@ -137,21 +137,23 @@ ROWS: tuple[Row, ...] = (
         "Inference may truncate texts regardless. It is not stated how many items a call "
         "may hold; calls are limited to 32.",
     ),
-    Row(
+    ProviderRow(
         name="cloudflare",
         title="Cloudflare Workers AI",
         adapter="embedway.providers.adapters.cloudflare:Cloudflare",
         base_url="https://api.cloudflare.com/client/v4/accounts/{account_id}/ai",
         path="/run/{model}",
-        address=Address(variables=("CLOUDFLARE_BASE_URL",), path="/accounts/{account_id}/ai"),
+        address=AddressTemplate(
+            variables=("CLOUDFLARE_BASE_URL",), path="/accounts/{account_id}/ai"
+        ),
         key_variables=("CLOUDFLARE_API_TOKEN",),
         variables={"account_id": "CLOUDFLARE_ACCOUNT_ID"},
-        fields=Fields(
+        fields=ProtocolFields(
             words_are_fields=True,
             truncate="truncate_inputs",
             truncations={"none": False, "end": True},
         ),
-        limits=Limits(max_items=100),
+        limits=BatchLimits(max_items=100),
         hq_country="US",
         source="developers.cloudflare.com/workers-ai; github.com/cloudflare/cloudflare-docs, 11316",
         notes="CLOUDFLARE_API_KEY and CLOUDFLARE_EMAIL are not read: such a key has every "
@@ -160,7 +162,7 @@ ROWS: tuple[Row, ...] = (
         "for bge-m3 is it documented that items that are too long are refused. The limit "
         "of 100 items comes from users' reports.",
     ),
-    Row(
+    ProviderRow(
         name="watsonx",
         title="IBM watsonx.ai",
         adapter="embedway.providers.adapters.watsonx:Watsonx",
@@ -174,7 +176,7 @@ ROWS: tuple[Row, ...] = (
         },
         defaults={"project_id": "", "space_id": "", "iam_url": "https://iam.cloud.ibm.com"},
         credentials="embedway.providers.ibm:IamToken",
-        limits=Limits(max_items=1000),
+        limits=BatchLimits(max_items=1000),
         hq_country="US",
         source="ibm.com/watsonx/developer; the ibm-watsonx-ai package",
         notes="PROJECT_ID, SPACE_ID and USER_ACCESS_TOKEN, which IBM's package reads in its "
@@ -183,16 +185,16 @@ ROWS: tuple[Row, ...] = (
         "space_id; if both are set, space_id is used. Refuses items that are too long, "
         "and cannot be told which side to cut. Uses only one key.",
     ),
-    Row(
+    ProviderRow(
         name="pinecone",
         title="Pinecone Inference",
         adapter="embedway.providers.adapters.pinecone:Pinecone",
         base_url="https://api.pinecone.io",
         path="/embed",
-        address=Address(variables=("PINECONE_CONTROLLER_HOST",)),
+        address=AddressTemplate(variables=("PINECONE_CONTROLLER_HOST",)),
         key_variables=("PINECONE_API_KEY",),
         credentials="header:Api-Key",
-        fields=Fields(
+        fields=ProtocolFields(
             dimensions="dimension",
             input_type="input_type",
             input_types={"query": "query", "document": "passage"},
@@ -201,7 +203,7 @@ ROWS: tuple[Row, ...] = (
         ),
         # A plan's tokens of a month, which 429 says too (docs.pinecone.io, database limits).
         failures=((r"reached the embedding token limit .{0,120} for the current month", "quota"),),
-        limits=Limits(max_items=96),
+        limits=BatchLimits(max_items=96),
         hq_country="US",
         source="docs.pinecone.io, models, 2026-04; the pinecone package, API 2026-07",
         notes="Embeds texts as passages unless input_type is query. Takes dimensions only for "

@@ -2,9 +2,9 @@
 
 import msgspec
 
-from embedway.core.batch import Limits
+from embedway.core.batch import BatchLimits
 from embedway.core.request import InputType
-from embedway.providers.adapter import Address, Fields, Row
+from embedway.providers.adapter import AddressTemplate, ProtocolFields, ProviderRow
 from embedway.providers.rows.apis import COHERE_FIELDS
 
 _GOOGLES: dict[InputType, str] = {
@@ -14,8 +14,8 @@ _GOOGLES: dict[InputType, str] = {
     "clustering": "CLUSTERING",
 }
 
-ROWS: tuple[Row, ...] = (
-    Row(
+ROWS: tuple[ProviderRow, ...] = (
+    ProviderRow(
         name="azure",
         title="Azure OpenAI",
         adapter="embedway.providers.adapters.azure:Azure",
@@ -25,26 +25,26 @@ ROWS: tuple[Row, ...] = (
         variables={"endpoint": "AZURE_OPENAI_ENDPOINT", "api_version": "OPENAI_API_VERSION"},
         defaults={"api_version": "2024-10-21"},
         credentials="header:api-key",
-        fields=Fields(
+        fields=ProtocolFields(
             dimensions="dimensions",
             base64=("encoding_format", "base64"),
             token_ids=True,
             user="user",
         ),
-        limits=Limits(max_items=2048, max_tokens=300_000),
+        limits=BatchLimits(max_items=2048, max_tokens=300_000),
         hq_country="US",
         source="Azure OpenAI's OpenAPI description, 2024-10-21; the openai package",
         notes="AZURE_OPENAI_AD_TOKEN is not read: such a token expires after about an hour. "
         "The model is the deployment's name. For addresses that end in /openai/v1, "
         "including Foundry's, declare a provider of kind openai with that base_url.",
     ),
-    Row(
+    ProviderRow(
         name="gemini",
         title="Gemini API",
         adapter="embedway.providers.adapters.gemini:Gemini",
         base_url="https://generativelanguage.googleapis.com/v1beta",
         path="/models/{model}:batchEmbedContents",
-        address=Address(
+        address=AddressTemplate(
             variables=("GOOGLE_GEMINI_BASE_URL",), strip=("/v1beta", "/v1"), path="/v1beta"
         ),
         key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
@@ -53,10 +53,10 @@ ROWS: tuple[Row, ...] = (
             "GOOGLE_GENAI_USE_VERTEXAI": ("true", "1"),
         },
         credentials="header:x-goog-api-key",
-        fields=Fields(
+        fields=ProtocolFields(
             dimensions="outputDimensionality", input_type="taskType", input_types=_GOOGLES
         ),
-        limits=Limits(max_items=100),
+        limits=BatchLimits(max_items=100),
         hq_country="US",
         source="ai.google.dev/api/embeddings; the google-genai package",
         notes="Whether it truncates items that are too long is not documented, and Google's "
@@ -64,7 +64,7 @@ ROWS: tuple[Row, ...] = (
         "ignores taskType, so the gateway puts Google's prompt for the input_type before "
         "each text.",
     ),
-    Row(
+    ProviderRow(
         name="vertex",
         key_optional=True,
         title="Google Vertex AI",
@@ -75,7 +75,7 @@ ROWS: tuple[Row, ...] = (
             "us": "https://aiplatform.us.rep.googleapis.com/v1/projects/{project}/locations/us",
             "eu": "https://aiplatform.eu.rep.googleapis.com/v1/projects/{project}/locations/eu",
         },
-        address=Address(
+        address=AddressTemplate(
             variables=("GOOGLE_VERTEX_BASE_URL",),
             strip=("/v1beta1", "/v1"),
             path="/v1/projects/{project}/locations/{region}",
@@ -84,14 +84,14 @@ ROWS: tuple[Row, ...] = (
         key_variables=("GOOGLE_APPLICATION_CREDENTIALS",),
         variables={"project": "GOOGLE_CLOUD_PROJECT", "region": "GOOGLE_CLOUD_LOCATION"},
         credentials="embedway.providers.google:GoogleToken",
-        fields=Fields(
+        fields=ProtocolFields(
             dimensions="outputDimensionality",
             input_type="task_type",
             input_types=_GOOGLES,
             truncate="autoTruncate",
             truncations={"none": False, "end": True},
         ),
-        limits=Limits(max_items=250, max_tokens=20_000),
+        limits=BatchLimits(max_items=250, max_tokens=20_000),
         hq_country="US",
         source="cloud.google.com/vertex-ai/generative-ai/docs; the google-genai package",
         notes="Needs pip install 'embedway[vertex]'. The key is the path of a credentials "
@@ -100,7 +100,7 @@ ROWS: tuple[Row, ...] = (
         "Gemini's models go through batchEmbedContents, as Google's package 3.6.1 sends "
         "them; it is not stated how many a call may hold, and calls are limited to 100.",
     ),
-    Row(
+    ProviderRow(
         name="bedrock",
         key_parts=("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
         key_optional=True,
@@ -110,14 +110,14 @@ ROWS: tuple[Row, ...] = (
         path="/model/{model}/invoke",
         key_variables=("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID"),
         variables={"region": ("AWS_REGION", "AWS_DEFAULT_REGION")},
-        address=Address(
+        address=AddressTemplate(
             variables=("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"),
             ignored_if="AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
         ),
         credentials="embedway.providers.aws:SigV4",
         # Under Cohere's names; Titan and Nova have others for the same, or nothing.
         fields=msgspec.structs.replace(COHERE_FIELDS, dimensions="dimensions"),
-        limits=Limits(max_items=1, max_parallel=16),
+        limits=BatchLimits(max_items=1, max_parallel=16),
         hq_country="US",
         source="docs.aws.amazon.com/bedrock, model parameters; the botocore package",
         notes="Needs pip install 'embedway[bedrock]', unless the key is a Bedrock API key. The "
@@ -127,7 +127,7 @@ ROWS: tuple[Row, ...] = (
         "models 96. Titan has no input_type and cannot be told to truncate. Endpoints in "
         "AWS's configuration file are not read.",
     ),
-    Row(
+    ProviderRow(
         name="foundry",
         title="Microsoft Foundry, models of Cohere",
         adapter="embedway.providers.adapters.cohere:Cohere",
@@ -138,7 +138,7 @@ ROWS: tuple[Row, ...] = (
         strip=("/models",),
         credentials="header:api-key",
         fields=COHERE_FIELDS,
-        limits=Limits(max_items=90),
+        limits=BatchLimits(max_items=90),
         hq_country="US",
         source="target addresses of Foundry's deployments, as several users report them, 2026-07 "
         "to 2026-11; docs.cohere.com/docs/cohere-on-microsoft-azure",
@@ -149,7 +149,7 @@ ROWS: tuple[Row, ...] = (
         "of OpenAI there are asked by kind openai at https://NAME.services.ai.azure.com/openai/v1. "
         "For serverless endpoints declare kind cohere with their address and /v2.",
     ),
-    Row(
+    ProviderRow(
         name="snowflake",
         title="Snowflake Cortex",
         adapter="embedway.providers.adapters.snowflake:Snowflake",
@@ -159,7 +159,7 @@ ROWS: tuple[Row, ...] = (
         variables={"account": ("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_ACCOUNT_ID")},
         # With 400, as if it were the client's fault (docs.snowflake.com, embed REST API).
         failures=((r"all requests were throttled by remote service", "overloaded"),),
-        limits=Limits(max_items=128),
+        limits=BatchLimits(max_items=128),
         hq_country="US",
         source="docs.snowflake.com, vector embedding REST API, 2026; litellm 1.109.1",
         notes="The key is a programmatic access token; a JWT expires within the hour. In the "

@@ -1,13 +1,13 @@
 """Hosts that speak OpenAI's protocol, each with its own words. To add one: add a row."""
 
-from embedway.core.batch import Limits
-from embedway.providers.adapter import Address, Fields, Row
+from embedway.core.batch import BatchLimits
+from embedway.providers.adapter import AddressTemplate, ProtocolFields, ProviderRow
 
 _BASE64 = ("encoding_format", "base64")
 # Numbers take so long to decode that a call of more would hold up all others.
-_NUMBERS = Limits(max_items=256)
-_OPENAI = Fields(dimensions="dimensions", base64=_BASE64, token_ids=True, user="user")
-NVIDIA_FIELDS = Fields(
+_NUMBERS = BatchLimits(max_items=256)
+_OPENAI = ProtocolFields(dimensions="dimensions", base64=_BASE64, token_ids=True, user="user")
+NVIDIA_FIELDS = ProtocolFields(
     dimensions="dimensions",
     base64=_BASE64,
     user="user",
@@ -18,56 +18,56 @@ NVIDIA_FIELDS = Fields(
 )
 """The fields of NVIDIA's protocol, in its API catalog and in NIM."""
 # For hosts that do not say how many items a call may hold.
-_UNSTATED = Limits(max_items=128)
+_UNSTATED = BatchLimits(max_items=128)
 _UNSTATED_NOTE = "It is not stated how many items a call may hold; calls are limited to 128."
 
-ROWS: tuple[Row, ...] = (
-    Row(
+ROWS: tuple[ProviderRow, ...] = (
+    ProviderRow(
         name="openai",
         title="OpenAI",
         base_url="https://api.openai.com/v1",
         # The second is what LangChain and older versions of OpenAI's own package read.
-        address=Address(variables=("OPENAI_BASE_URL", "OPENAI_API_BASE")),
+        address=AddressTemplate(variables=("OPENAI_BASE_URL", "OPENAI_API_BASE")),
         key_variables=("OPENAI_API_KEY",),
         key_elsewhere={"OPENAI_API_TYPE": ("azure", "azure_ad", "azuread")},
         headers={"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"},
         fields=_OPENAI,
-        limits=Limits(max_items=2048, max_tokens=300_000),
+        limits=BatchLimits(max_items=2048, max_tokens=300_000),
         hq_country="US",
         source="github.com/openai/openai-openapi; the openai package, 3.57.0",
         notes="OPENAI_CUSTOM_HEADERS and OPENAI_ADMIN_KEY are not read: headers cannot be "
         "declared here, and an admin key cannot embed.",
     ),
-    Row(
+    ProviderRow(
         name="mistral",
         title="Mistral",
         base_url="https://api.mistral.ai/v1",
         key_variables=("MISTRAL_API_KEY",),
-        fields=Fields(dimensions="output_dimension"),
-        limits=Limits(max_items=512, max_tokens=16_000),
+        fields=ProtocolFields(dimensions="output_dimension"),
+        limits=BatchLimits(max_items=512, max_tokens=16_000),
         eu_native=True,
         hq_country="FR",
         source="docs.mistral.ai; limits: github.com/langchain-ai/langchain, 20523",
         notes="The limits of a call, 512 items and 16,384 tokens, come from users' reports.",
     ),
-    Row(
+    ProviderRow(
         name="together",
         title="Together AI",
         base_url="https://api.together.xyz/v1",
-        address=Address(variables=("TOGETHER_BASE_URL",), strip=("/v1",), path="/v1"),
+        address=AddressTemplate(variables=("TOGETHER_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("TOGETHER_API_KEY",),
-        limits=Limits(max_items=100),
+        limits=BatchLimits(max_items=100),
         hq_country="US",
         source="docs.together.ai; the together package",
         notes="Takes only a model and texts. The limit of 100 items is not confirmed.",
     ),
-    Row(
+    ProviderRow(
         name="fireworks",
         title="Fireworks AI",
         base_url="https://api.fireworks.ai/inference/v1",
-        address=Address(variables=("FIREWORKS_BASE_URL",), strip=("/v1",), path="/v1"),
+        address=AddressTemplate(variables=("FIREWORKS_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("FIREWORKS_API_KEY",),
-        fields=Fields(dimensions="dimensions"),
+        fields=ProtocolFields(dimensions="dimensions"),
         limits=_NUMBERS,
         hq_country="US",
         source="docs.fireworks.ai; the fireworks-ai package, 1.2.30",
@@ -76,25 +76,27 @@ ROWS: tuple[Row, ...] = (
         "Returns vectors at the length that the model gives them; the gateway scales "
         "those of normalised models to length one.",
     ),
-    Row(
+    ProviderRow(
         name="deepinfra",
         title="DeepInfra",
         base_url="https://api.deepinfra.com/v1",
-        address=Address(variables=("DEEPINFRA_BASE_URL",), strip=("/v1/openai", "/v1"), path="/v1"),
+        address=AddressTemplate(
+            variables=("DEEPINFRA_BASE_URL",), strip=("/v1/openai", "/v1"), path="/v1"
+        ),
         key_variables=("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN"),
-        fields=Fields(dimensions="dimensions", base64=_BASE64),
-        limits=Limits(max_items=1024),
+        fields=ProtocolFields(dimensions="dimensions", base64=_BASE64),
+        limits=BatchLimits(max_items=1024),
         hq_country="US",
         source="DeepInfra's OpenAPI description, 2026-11",
         notes="Pads vectors with zeros if more dimensions are requested than the model has. "
         "Has no field for input_type, so it embeds texts as they are sent.",
     ),
-    Row(
+    ProviderRow(
         name="nebius",
         title="Nebius Token Factory",
         base_url="https://api.tokenfactory.nebius.com/v1",
         key_variables=("NEBIUS_API_KEY",),
-        fields=Fields(dimensions="dimensions", base64=_BASE64, user="user"),
+        fields=ProtocolFields(dimensions="dimensions", base64=_BASE64, user="user"),
         limits=_UNSTATED,
         eu_native=True,
         hq_country="NL",
@@ -102,7 +104,7 @@ ROWS: tuple[Row, ...] = (
         source="docs.tokenfactory.nebius.com",
         notes=f"For another region, declare its address as base_url. {_UNSTATED_NOTE}",
     ),
-    Row(
+    ProviderRow(
         name="scaleway",
         title="Scaleway Generative APIs",
         base_url="https://api.scaleway.ai/v1",
@@ -114,7 +116,7 @@ ROWS: tuple[Row, ...] = (
         source="scaleway.com/en/docs/generative-apis",
         notes=f"Takes neither dimensions nor base64. {_UNSTATED_NOTE}",
     ),
-    Row(
+    ProviderRow(
         name="ovh",
         title="OVHcloud AI Endpoints",
         base_url="https://oai.endpoints.kepler.ai.cloud.ovh.net/v1",
@@ -129,26 +131,26 @@ ROWS: tuple[Row, ...] = (
         notes="Allows 400 requests per minute for each model. How many items a call may hold "
         "depends on the model; calls are limited to 128.",
     ),
-    Row(
+    ProviderRow(
         name="siliconflow",
         title="SiliconFlow",
         base_url="https://api.siliconflow.cn/v1",
         key_variables=("SILICONFLOW_API_KEY",),
-        fields=Fields(dimensions="dimensions", base64=_BASE64),
-        limits=Limits(max_items=32),
+        fields=ProtocolFields(dimensions="dimensions", base64=_BASE64),
+        limits=BatchLimits(max_items=32),
         hq_country="CN",
         source="docs.siliconflow.cn",
         notes="Takes dimensions only for Qwen3 models. For an account at siliconflow.com, "
         "declare base_url as https://api.siliconflow.com/v1.",
     ),
-    Row(
+    ProviderRow(
         name="dashscope",
         title="Alibaba Cloud Model Studio",
         adapter="embedway.providers.adapters.dashscope:DashScope",
         base_url="https://dashscope-intl.aliyuncs.com/api/v1",
         other_path="/compatible-mode/v1",
         path="/services/embeddings/text-embedding/text-embedding",
-        address=Address(
+        address=AddressTemplate(
             variables=("DASHSCOPE_COMPATIBLE_BASE_URL", "DASHSCOPE_HTTP_BASE_URL"),
             strip=("/compatible-mode/v1", "/api/v1"),
             path="/api/v1",
@@ -160,7 +162,7 @@ ROWS: tuple[Row, ...] = (
                 *("cn-beijing", "cn-hongkong", "us-east-1", "eu-central-1", "ap-northeast-1"),
             )
         },
-        fields=Fields(
+        fields=ProtocolFields(
             dimensions="dimension",
             input_type="text_type",
             input_types={"query": "query", "document": "document"},
@@ -172,7 +174,7 @@ ROWS: tuple[Row, ...] = (
             (r"free allocated quota exceeded", "quota"),
             (r"insufficient_quota|throttling\.allocationquota", "rate_limit"),
         ),
-        limits=Limits(max_items=10),
+        limits=BatchLimits(max_items=10),
         hq_country="CN",
         region="Singapore",
         source="alibabacloud.com/help/en/model-studio, text embedding, 2026-03; the dashscope "
@@ -185,7 +187,7 @@ ROWS: tuple[Row, ...] = (
         "of other regions, are not read. Embeds texts as documents unless input_type is "
         "query; with a query, send instruct in extra_body to say what it is for.",
     ),
-    Row(
+    ProviderRow(
         name="databricks",
         title="Databricks",
         base_url="{host}/serving-endpoints",
@@ -198,40 +200,40 @@ ROWS: tuple[Row, ...] = (
         "Needs a token: DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET and "
         f"DATABRICKS_CONFIG_PROFILE are not read. {_UNSTATED_NOTE}",
     ),
-    Row(
+    ProviderRow(
         name="perplexity",
         title="Perplexity",
         adapter="embedway.providers.adapters.perplexity:Perplexity",
         base_url="https://api.perplexity.ai/v1",
-        address=Address(variables=("PERPLEXITY_BASE_URL",), strip=("/v1",), path="/v1"),
+        address=AddressTemplate(variables=("PERPLEXITY_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("PERPLEXITY_API_KEY", "PPLX_API_KEY"),
-        fields=Fields(dimensions="dimensions"),
-        limits=Limits(max_items=512, max_tokens=120_000),
+        fields=ProtocolFields(dimensions="dimensions"),
+        limits=BatchLimits(max_items=512, max_tokens=120_000),
         hq_country="US",
         source="Perplexity's OpenAPI description",
         notes="Returns int8 only: its vectors have 8 bits per number, whatever format they are "
         "sent in.",
     ),
-    Row(
+    ProviderRow(
         name="nvidia",
         title="NVIDIA API catalog",
         adapter="embedway.providers.adapters.nvidia:Nvidia",
         base_url="https://integrate.api.nvidia.com/v1",
-        address=Address(variables=("NVIDIA_BASE_URL",), strip=("/v1",), path="/v1"),
+        address=AddressTemplate(variables=("NVIDIA_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("NVIDIA_API_KEY",),
         fields=NVIDIA_FIELDS,
-        limits=Limits(max_items=50),
+        limits=BatchLimits(max_items=50),
         hq_country="US",
         source="docs.nvidia.com/nim/nemo-retriever/text-embedding",
         notes="Embeds texts as passages unless input_type is query. It is not stated how many "
         "items a call may hold; calls are limited to 50, as in NVIDIA's own client.",
     ),
-    Row(
+    ProviderRow(
         name="openrouter",
         title="OpenRouter",
         base_url="https://openrouter.ai/api/v1",
         key_variables=("OPENROUTER_API_KEY",),
-        fields=Fields(dimensions="dimensions", base64=_BASE64, user="user"),
+        fields=ProtocolFields(dimensions="dimensions", base64=_BASE64, user="user"),
         limits=_UNSTATED,
         hq_country="US",
         source="openrouter.ai/docs, embeddings; the openrouter package; 2026-11",
@@ -240,36 +242,36 @@ ROWS: tuple[Row, ...] = (
         "uses the host's words and is therefore not sent. For hosts in Europe, declare "
         f"base_url as https://eu.openrouter.ai/api/v1. {_UNSTATED_NOTE}",
     ),
-    Row(
+    ProviderRow(
         name="vercel",
         title="Vercel AI Gateway",
         base_url="https://ai-gateway.vercel.sh/v1",
         key_variables=("AI_GATEWAY_API_KEY",),
-        fields=Fields(dimensions="dimensions"),
+        fields=ProtocolFields(dimensions="dimensions"),
         limits=_UNSTATED,
         hq_country="US",
         source="vercel.com/docs/ai-gateway, OpenAI-compatible embeddings, 2026-09",
         notes="VERCEL_OIDC_TOKEN is not read: such a token expires after hours. Passes texts "
         f"to the model's maker or to a host. {_UNSTATED_NOTE}",
     ),
-    Row(
+    ProviderRow(
         name="novita",
         title="Novita AI",
         base_url="https://api.novita.ai/openai/v1",
         key_variables=("NOVITA_API_KEY",),
-        fields=Fields(base64=_BASE64),
+        fields=ProtocolFields(base64=_BASE64),
         limits=_UNSTATED,
         hq_country="US",
         source="novita.ai/docs/api-reference/model-apis-llm-create-embeddings, 2026",
         notes=f"Takes only a model, texts and a format. {_UNSTATED_NOTE}",
     ),
-    Row(
+    ProviderRow(
         name="venice",
         title="Venice",
         base_url="https://api.venice.ai/api/v1",
         key_variables=("VENICE_API_KEY",),
         # A parameter of base64 is handed to whoever serves the model; numbers are always right.
-        fields=Fields(dimensions="dimensions", user="user"),
+        fields=ProtocolFields(dimensions="dimensions", user="user"),
         limits=_NUMBERS,
         hq_country="US",
         source="docs.venice.ai, embeddings; github.com/veniceai/skills, venice-embeddings; 2026",
@@ -278,14 +280,14 @@ ROWS: tuple[Row, ...] = (
         "to their makers. Takes 2,048 items but returns only numbers, so calls are "
         "limited to 256.",
     ),
-    Row(
+    ProviderRow(
         name="mixedbread",
         title="Mixedbread",
         base_url="https://api.mixedbread.com/v1",
-        address=Address(variables=("MIXEDBREAD_BASE_URL",), strip=("/v1",), path="/v1"),
+        address=AddressTemplate(variables=("MIXEDBREAD_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("MXBAI_API_KEY", "MIXEDBREAD_API_KEY"),
-        fields=Fields(dimensions="dimensions", base64=_BASE64),
-        limits=Limits(max_items=256),
+        fields=ProtocolFields(dimensions="dimensions", base64=_BASE64),
+        limits=BatchLimits(max_items=256),
         hq_country="US",
         source="the mixedbread package, 2026-11; @langchain/mixedbread-ai, for the limit",
         notes="Adds no prompt to texts: send prompt in extra_body, or put the model's prompt "

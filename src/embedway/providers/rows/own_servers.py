@@ -1,22 +1,22 @@
 """Servers that one runs oneself."""
 
-from embedway.core.batch import Limits
-from embedway.providers.adapter import Fields, Row
+from embedway.core.batch import BatchLimits
+from embedway.providers.adapter import ProtocolFields, ProviderRow
 from embedway.providers.rows.hosts import NVIDIA_FIELDS
 
 _BASE64 = ("encoding_format", "base64")
 # None has a limit of its own. On the machines they usually run on, a call of more items takes so
 # long that it is better sent as several.
-_ON_A_DESK = Limits(max_items=128, max_parallel=2)
+_ON_A_DESK = BatchLimits(max_items=128, max_parallel=2)
 
-ROWS: tuple[Row, ...] = (
-    Row(
+ROWS: tuple[ProviderRow, ...] = (
+    ProviderRow(
         name="ollama",
         title="Ollama",
         adapter="embedway.providers.adapters.ollama:Ollama",
         base_url="http://127.0.0.1:11434",
         path="/api/embed",
-        fields=Fields(
+        fields=ProtocolFields(
             dimensions="dimensions",
             truncate="truncate",
             truncations={"none": False, "end": True},
@@ -29,7 +29,7 @@ ROWS: tuple[Row, ...] = (
         "not read, because it may be where a server listens; neither is OLLAMA_API_KEY, "
         "a key for ollama.com.",
     ),
-    Row(
+    ProviderRow(
         name="lmstudio",
         title="LM Studio",
         base_url="http://127.0.0.1:1234/v1",
@@ -41,26 +41,26 @@ ROWS: tuple[Row, ...] = (
         notes="Ignores dimensions and base64, so neither is sent. Whether it truncates items "
         "that are too long is not documented, and it cannot be told.",
     ),
-    Row(
+    ProviderRow(
         name="nim",
         title="NVIDIA NIM",
         adapter="embedway.providers.adapters.nvidia:Nvidia",
         base_url="http://127.0.0.1:8000/v1",
         key_variables=("NIM_API_KEY",),
         fields=NVIDIA_FIELDS,
-        limits=Limits(max_items=128),
+        limits=BatchLimits(max_items=128),
         own_server=True,
         port=8000,
         source="docs.nvidia.com/nim/nemo-retriever/text-embedding",
         notes="Vectors are of passages unless input_type is query. Its largest batch depends on "
         "the model and is not stated; calls are kept to 128 items.",
     ),
-    Row(
+    ProviderRow(
         name="vllm",
         title="vLLM",
         base_url="http://127.0.0.1:8000/v1",
         key_variables=("VLLM_API_KEY",),
-        fields=Fields(dimensions="dimensions", base64=_BASE64, token_ids=True, user="user"),
+        fields=ProtocolFields(dimensions="dimensions", base64=_BASE64, token_ids=True, user="user"),
         own_server=True,
         port=8000,
         source="docs.vllm.ai, entrypoints/pooling",
@@ -69,14 +69,14 @@ ROWS: tuple[Row, ...] = (
         "and may cut the wrong side, so truncate is not offered. Refuses dimensions for "
         "models that are not Matryoshka.",
     ),
-    Row(
+    ProviderRow(
         name="tei",
         title="Text Embeddings Inference",
         adapter="embedway.providers.adapters.tei:Tei",
         base_url="http://127.0.0.1:8080",
         path="/embed",
         key_variables=("TEI_API_KEY",),
-        fields=Fields(
+        fields=ProtocolFields(
             dimensions="dimensions",
             token_ids=True,
             input_type="prompt_name",
@@ -84,7 +84,7 @@ ROWS: tuple[Row, ...] = (
             truncate="truncate",
             truncations={"none": False, "end": True, "start": True},
         ),
-        limits=Limits(max_items=32),
+        limits=BatchLimits(max_items=32),
         own_server=True,
         port=8080,
         source="github.com/huggingface/text-embeddings-inference",
@@ -92,25 +92,25 @@ ROWS: tuple[Row, ...] = (
         "one model and serves it under any name. input_type selects the prompt of that "
         "name, which the model must have.",
     ),
-    Row(
+    ProviderRow(
         name="infinity",
         title="Infinity",
         base_url="http://127.0.0.1:7997",
         key_variables=("INFINITY_API_KEY",),
-        fields=Fields(dimensions="dimensions", base64=_BASE64, user="user"),
-        limits=Limits(max_items=2048),
+        fields=ProtocolFields(dimensions="dimensions", base64=_BASE64, user="user"),
+        limits=BatchLimits(max_items=2048),
         own_server=True,
         port=7997,
         source="github.com/michaelfeil/infinity",
         notes="Truncates items that are too long and cannot be told otherwise. If it was "
         "started with a url_prefix, include that in base_url.",
     ),
-    Row(
+    ProviderRow(
         name="llamacpp",
         title="llama.cpp",
         base_url="http://127.0.0.1:8080/v1",
         key_variables=("LLAMA_API_KEY",),
-        fields=Fields(base64=_BASE64),
+        fields=ProtocolFields(base64=_BASE64),
         limits=_ON_A_DESK,
         own_server=True,
         port=8080,
@@ -118,7 +118,7 @@ ROWS: tuple[Row, ...] = (
         notes="Refuses items longer than its context or its physical batch; start it with "
         "--embeddings and an --ubatch-size as large as the longest item.",
     ),
-    Row(
+    ProviderRow(
         name="xinference",
         title="Xinference",
         base_url="http://127.0.0.1:9997/v1",
@@ -130,7 +130,7 @@ ROWS: tuple[Row, ...] = (
         notes="Whether it takes dimensions and base64 depends on the model's engine, so neither is "
         "sent.",
     ),
-    Row(
+    ProviderRow(
         name="localai",
         title="LocalAI",
         base_url="http://127.0.0.1:8080/v1",
@@ -142,7 +142,7 @@ ROWS: tuple[Row, ...] = (
         "server's and does not say which models embed. Its backends differ in what they "
         "take besides texts, so nothing else is sent.",
     ),
-    Row(
+    ProviderRow(
         name="dockermodelrunner",
         title="Docker Model Runner",
         base_url="http://127.0.0.1:12434/engines/v1",
