@@ -43,7 +43,7 @@ CODES: tuple[tuple[str, FailureKind], ...] = (
 
 # By what the message says.
 WORDS: tuple[tuple[str, FailureKind], ...] = (
-    # Whole phrases of one provider each, in replies that tests/wire holds.
+    # Whole phrases of one provider each, in replies that tests/providers/wire holds.
     (r"quota of [\w/ ]{1,40} per (minute|second)", "rate_limit"),  # Scaleway, 429: no spent account
     (r"'loc': \('body', 'dimensions'\)", "dimensions"),  # NVIDIA: Pydantic's, as Python writes it
     (r"instance\(s\) is allowed per prediction", "batch_too_large"),  # Vertex AI

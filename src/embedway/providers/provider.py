@@ -157,7 +157,7 @@ class Provider:
             # Whatever a reply makes of the code that reads it, it is the reply that is wrong.
             billed = "yes" if reply.ok else "maybe"
             raise ProviderError("malformed", billed=billed) from error
-        return msgspec.structs.replace(result, rest_s=rest_s) if rest_s else result
+        return msgspec.structs.replace(result, rate_limit_rest_s=rest_s) if rest_s else result
 
     def _failure(self, reply: HttpReply, batch: Batch, adapter: Adapter) -> ProviderError:
         if reply.redirect:

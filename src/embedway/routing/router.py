@@ -357,5 +357,5 @@ def _as_named(
     places = {id: max(place, ranked - 1) for place, id in enumerate(names)}
     placed = sorted(order, key=lambda each: places[each.deployment.id])
     if named.is_ordered:
-        return [msgspec.structs.replace(each, by="named") for each in placed]
+        return [msgspec.structs.replace(each, decided_by="named") for each in placed]
     return placed

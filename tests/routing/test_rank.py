@@ -270,7 +270,9 @@ def test_alone() -> None:
 
 def test_documented() -> None:
     """The page about routing has the numbers that are in force."""
-    page = " ".join((Path(__file__).parent.parent / "docs" / "routing.md").read_text().split())
+    page = " ".join(
+        (Path(__file__).parent.parent.parent / "docs" / "routing.md").read_text().split()
+    )
     (few, quick_s), (many, slow_s) = latency.PRIOR
     for said in (
         f"(price + {ranking.PRICE_FLOOR}) / (lowest price + {ranking.PRICE_FLOOR})",

@@ -7,7 +7,7 @@ import pytest
 from conftest import Gateway
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
-from test_organisation import ADMIN, NOW_MS, PEPPER, House
+from test_organization import ADMIN, NOW_MS, PEPPER, House
 
 from embedway.auth import exchange
 from embedway.auth.authenticator import Authenticator

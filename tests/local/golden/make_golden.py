@@ -4,7 +4,7 @@ It was run once; the tests only read what it wrote. To run it again, in an envir
 (torch is large and Embedway does without it):
 
     pip install torch sentence-transformers
-    python tests/golden/make_golden.py FOLDER
+    python tests/local/golden/make_golden.py FOLDER
 
 FOLDER holds the model in the layout of sentence-transformers: model.safetensors, modules.json,
 tokenizer.json and so on. Reads texts.json beside this file; writes vectors.npy, float32 of shape

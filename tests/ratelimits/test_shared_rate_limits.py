@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import Redis
-from test_limits import meter, most
+from test_rate_limits import meter, most
 
 from embedway.core.errors import RateLimitExceeded
 from embedway.core.limit import SECONDS, SLOT_MS, LimitPeriod
