@@ -234,11 +234,11 @@ def test_a_package_brings_a_provider(tmp_path: Path) -> None:
     (meta / "entry_points.txt").write_text("[embedway.providers]\nacme = acme_provider:ROW\n")
     module = packages / "acme_provider.py"
     module.write_text(
-        "from embedway.providers.adapter import Row\n"
+        "from embedway.providers.adapter import ProviderRow\n"
         "from embedway.providers.adapters.openai import OpenAi\n"
         "class Acme(OpenAi):\n"
         "    'Speaks as OpenAI does.'\n"
-        "ROW = Row(name='acme', title='Acme', adapter='acme_provider:Acme', source='us',\n"
+        "ROW = ProviderRow(name='acme', title='Acme', adapter='acme_provider:Acme', source='us',\n"
         "          base_url='https://acme.example/v1', key_variables=('ACME_KEY',))\n"
     )
     found = listed(tmp_path, ACME_KEY=SECRET, PYTHONPATH=str(packages))

@@ -167,12 +167,12 @@ def test_malformed_keys_meet_no_database(house: House) -> None:
     """Brute force by the key check (CWE-307): what cannot be a key is refused by its checksum."""
     asked: list[bytes] = []
 
-    class Directory(Directory):
+    class CountingDirectory(Directory):
         async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
             asked.extend(digests)
             return await super().known(digests)
 
-    directory = Directory(house.store.database)
+    directory = CountingDirectory(house.store.database)
     authenticator = Authenticator(directory, pepper=house.store.pepper, now_ms=clock.now_ms)
 
     async def guess(key: str) -> None:

@@ -265,7 +265,7 @@ RECORDS = """
 import asyncio, sys, json
 from pathlib import Path
 from embedway.storage import database
-from embedway.ledger.ledger import SqlLedger
+from embedway.ledger.ledger import Ledger
 from test_rollups import line, DAY, HOUR_MS
 from writing import write
 
@@ -274,7 +274,7 @@ async def one(ledger, id):
     print(id, flush=True)
 
 async def main(where, name):
-    ledger = SqlLedger(database.connect(where))
+    ledger = Ledger(database.connect(where))
     for turn in range(10_000):
         await asyncio.gather(*(one(ledger, f"{name}_{turn}_{each}") for each in range(20)))
 

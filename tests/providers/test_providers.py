@@ -334,13 +334,13 @@ def test_a_package_brings_one(upstream: Upstream, tmp_path: Path) -> None:
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-provider\nVersion: 1.0\n")
     (meta / "entry_points.txt").write_text("[embedway.providers]\nacme = acme_provider:ROW\n")
     (packages / "acme_provider.py").write_text(
-        "from embedway.providers.adapter import Row\n"
+        "from embedway.providers.adapter import ProviderRow\n"
         "from embedway.providers.adapters.openai import OpenAi\n"
         "class Acme(OpenAi):\n"
         "    'Speaks as OpenAI does, but shouts.'\n"
         "    def fields(self, batch):\n"
         "        return {'model': batch.model, 'input': [each.upper() for each in batch.items]}\n"
-        "ROW = Row(name='acme', title='Acme', adapter='acme_provider:Acme', source='us',\n"
+        "ROW = ProviderRow(name='acme', title='Acme', adapter='acme_provider:Acme', source='us',\n"
         "          base_url='{endpoint}', variables={'endpoint': 'ACME_ENDPOINT'},\n"
         "          key_variables=('ACME_KEY',))\n"
     )

@@ -1,8 +1,9 @@
 """What each kind of provider is sent and what is made of its replies, by files from its documents.
 
-A file is `tests/providers/wire/<row>/<case>.json`; what it may hold is `Case`. `REFUSALS` are the cases
-that every kind has. Where nobody has seen a provider's own words, the `source` of the file begins with
-"not found", and its reply has the provider's shape and words of ours. `NOT_FOUND` lists them.
+A file is `tests/providers/wire/<row>/<case>.json`; what it may hold is `Case`. `REFUSALS` are the
+cases that every kind has. Where nobody has seen a provider's own words, the `source` of the file
+begins with "not found", and its reply has the provider's shape and words of ours. `NOT_FOUND` lists
+them.
 """
 
 import datetime as dt

@@ -52,13 +52,13 @@ class Place:
         self, name: str, kind: FailureKind, *, times: int = 5, wait_s: float | None = None
     ) -> None:
         for _ in range(times):
-            self.health(name).began(1000.0)
+            self.health(name).start_call(1000.0)
             error = ProviderError(kind, retry_after_s=wait_s)
-            self.health(name).ended(error, tokens=100, seconds=0.1, now_s=1000.0)
+            self.health(name).end_call(error, tokens=100, seconds=0.1, now_s=1000.0)
 
     def busy(self, name: str, calls: int) -> None:
         for _ in range(calls):
-            self.health(name).began(1000.0)
+            self.health(name).start_call(1000.0)
 
     def health(self, name: str) -> Any:
         return self.healths.get(self.served[name])

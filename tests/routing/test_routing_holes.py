@@ -588,7 +588,7 @@ class Counting(Cl100kTokenizer):
 @in_a_loop
 async def test_a_dry_run_counts_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many would be asked: it is the same model everywhere."""
-    monkeypatch.setattr(app, "Cl100k", Counting)
+    monkeypatch.setattr(app, "Cl100kTokenizer", Counting)
     said = (f"dimensions = {WIDTH}", 'tokenizer = "cl100k_base"')
     providers = [world.provider(name, *said) for name in "abc"]
     async with world.gateway(*providers) as ask:

@@ -194,8 +194,8 @@ def test_nothing_before_first_use():
     """Importing and making one imports no tiktoken, starts no thread, and closing needs neither."""
     probe = (
         "import sys, threading\n"
-        "from embedway.tokenizing.cl100k import Cl100k\n"
-        "codec = Cl100k()\n"
+        "from embedway.tokenizing.cl100k import Cl100kTokenizer\n"
+        "codec = Cl100kTokenizer()\n"
         "assert codec.alive\n"
         "print('tiktoken' in sys.modules, threading.active_count())\n"
         "codec.close()\n"
@@ -208,8 +208,8 @@ def test_use_downloads_nothing(tmp_path: Path):
     """Encoding imports no HTTP client and leaves no cache behind."""
     probe = (
         "import asyncio, sys\n"
-        "from embedway.tokenizing.cl100k import Cl100k\n"
-        "print(asyncio.run(Cl100k().encode(['hello world'])))\n"
+        "from embedway.tokenizing.cl100k import Cl100kTokenizer\n"
+        "print(asyncio.run(Cl100kTokenizer().encode(['hello world'])))\n"
         "print({'requests', 'urllib3', 'regex'} & set(sys.modules))\n"
     )
     done = subprocess.run(
