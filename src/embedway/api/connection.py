@@ -20,10 +20,6 @@ DRAIN_S = 5.0
 PIECE_BYTES = 2**18
 """Of an answer, handed to the server at a time; a larger one waits for the client to take it."""
 
-WATCH_AFTER_S = 0.05
-"""Watch for a client that leaves only after this long: most answers are there sooner, and a watch
-is a task of its own."""
-
 _JSON = (b"content-type", b"application/json")
 
 
@@ -159,28 +155,21 @@ class ClientConnection:
 class _Watch:
     """Cancels the current task if the client leaves."""
 
-    __slots__ = ("_has_left", "_receive", "_task", "_timer", "_watcher")
+    __slots__ = ("_has_left", "_receive", "_task", "_watcher")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._has_left = False
-        self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
         self._task = cast("asyncio.Task[object]", asyncio.current_task())
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(WATCH_AFTER_S, self._begin)
+        self._watcher = asyncio.ensure_future(self._cancel_when_left())
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
+        self._watcher.cancel()
         if self._has_left and kind is asyncio.CancelledError:
             self._task.uncancel()
             raise ClientDisconnect from None
-
-    def _begin(self) -> None:
-        self._watcher = asyncio.ensure_future(self._cancel_when_left())
 
     async def _cancel_when_left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
