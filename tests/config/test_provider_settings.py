@@ -234,19 +234,22 @@ def test_a_package_brings_a_provider(tmp_path: Path) -> None:
     (meta / "entry_points.txt").write_text("[embedway.providers]\nacme = acme_provider:ROW\n")
     module = packages / "acme_provider.py"
     module.write_text(
-        "from embedway.providers.adapter import Row\n"
+        "from embedway.providers.adapter import ProviderRow\n"
         "from embedway.providers.adapters.openai import OpenAi\n"
         "class Acme(OpenAi):\n"
         "    'Speaks as OpenAI does.'\n"
-        "ROW = Row(name='acme', title='Acme', adapter='acme_provider:Acme', source='us',\n"
+        "ROW = ProviderRow(name='acme', title='Acme', adapter='acme_provider:Acme', source='us',\n"
         "          base_url='https://acme.example/v1', key_variables=('ACME_KEY',))\n"
     )
     found = listed(tmp_path, ACME_KEY=SECRET, PYTHONPATH=str(packages))
     assert found["acme"]["base_url"] == "https://acme.example/v1"
     for content, told in (
-        ("ROW = 3\n", "acme_provider:ROW is no embedway.providers.adapter.Row"),
+        ("ROW = 3\n", "acme_provider:ROW is not an embedway.providers.adapter.ProviderRow"),
         ("import nothing_of_this_name\n", "acme_provider:ROW cannot be imported"),
-        (module.read_text().replace("name='acme'", "name='openai'"), "'openai', which there is"),
+        (
+            module.read_text().replace("name='acme'", "name='openai'"),
+            "is named 'openai', like another provider",
+        ),
     ):
         module.write_text(content)
         done = run(tmp_path, "providers", "list", PYTHONPATH=str(packages))
