@@ -558,7 +558,7 @@ def test_keys_of_two_addresses() -> None:
 
     assert url(api_keys=["al-1", "al-2"]) == "https://ai.mongodb.com/v1"
     assert url(api_key="al-1", base_url="https://proxy.example/v1") == "https://proxy.example/v1"
-    with pytest.raises(ConfigError, match="begin with 'al-' are for another address"):
+    with pytest.raises(ConfigError, match="begin with 'al-' need another base_url"):
         url(api_keys=["al-1", "pa-1"])
 
 
