@@ -114,7 +114,10 @@ async def open_gateway(
     """
     metrics = Metrics()
     providers = await local_servers.add_local_models(
-        providers, settings.port, known=settings.providers, find_others=settings.local_servers
+        providers,
+        settings.port,
+        section_names=settings.providers,
+        find_others=settings.local_servers,
     )
     remote = dict(open_providers(providers))
     providers = [each for each in providers if each.name in remote]

@@ -244,9 +244,12 @@ def test_a_package_brings_a_provider(tmp_path: Path) -> None:
     found = listed(tmp_path, ACME_KEY=SECRET, PYTHONPATH=str(packages))
     assert found["acme"]["base_url"] == "https://acme.example/v1"
     for content, told in (
-        ("ROW = 3\n", "acme_provider:ROW is no embedway.providers.adapter.Row"),
+        ("ROW = 3\n", "acme_provider:ROW is not an embedway.providers.adapter.ProviderRow"),
         ("import nothing_of_this_name\n", "acme_provider:ROW cannot be imported"),
-        (module.read_text().replace("name='acme'", "name='openai'"), "'openai', which there is"),
+        (
+            module.read_text().replace("name='acme'", "name='openai'"),
+            "is named 'openai', like another provider",
+        ),
     ):
         module.write_text(content)
         done = run(tmp_path, "providers", "list", PYTHONPATH=str(packages))
@@ -555,7 +558,7 @@ def test_keys_of_two_addresses() -> None:
 
     assert url(api_keys=["al-1", "al-2"]) == "https://ai.mongodb.com/v1"
     assert url(api_key="al-1", base_url="https://proxy.example/v1") == "https://proxy.example/v1"
-    with pytest.raises(ConfigError, match="begin with 'al-' are for another address"):
+    with pytest.raises(ConfigError, match="begin with 'al-' need another base_url"):
         url(api_keys=["al-1", "pa-1"])
 
 

@@ -1,4 +1,4 @@
-"""The one HTTP client: which addresses it calls, and what each way of failing means."""
+"""The HTTP client's address checks, its failures, and how replies are read."""
 
 import asyncio
 import socket
@@ -32,14 +32,14 @@ PUBLIC = ["1.1.1.1", "104.18.7.192", "2606:4700::6812:7c0", "::ffff:1.1.1.1", "6
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses(address: str) -> None:
-    """No address of a network of one's own, of a cloud's metadata or of no one is public."""
+    """Addresses of private networks, cloud metadata and reserved ranges are refused."""
     with pytest.raises(PrivateAddressError, match="not a public address"):
         require_public(address)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses(address: str) -> None:
-    """Addresses of the internet are, also those written as IPv6."""
+    """Public addresses are accepted, also in IPv6 forms."""
     require_public(address)
 
 
@@ -56,7 +56,7 @@ def send(base_url: str, *, allow_private: bool) -> HttpReply:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0177.0.0.1", "127.1"])
 def test_private_hosts_are_not_called(host: str) -> None:
-    """However a private address is written or found, no connection to it is made."""
+    """No spelling of a private address leads to a connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.05)
         with pytest.raises(ProviderError) as failed:
@@ -76,7 +76,7 @@ def answering(reply: bytes) -> Callable[[socket.socket], None]:
 
 
 def test_declared_hosts_are_called() -> None:
-    """What the administrator declared may be private; its reply comes as it is."""
+    """Declared hosts may be private, and their replies are returned unchanged."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         head = b"HTTP/1.1 418 no\r\nX-A: b\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi"
         thread = threading.Thread(target=answering(head), args=(listener,))
@@ -87,7 +87,7 @@ def test_declared_hosts_are_called() -> None:
 
 
 def test_every_failure_is_known() -> None:
-    """Each error of the client library and of the system has its meaning in the table."""
+    """Every error of the client library and of the system is in the table."""
     errors = [
         each
         for each in vars(client_exceptions).values()
@@ -133,12 +133,12 @@ WAITS = [
 
 @pytest.mark.parametrize(("headers", "message", "wait_s"), WAITS)
 def test_waits(headers: dict, message: str, wait_s: float | None) -> None:
-    """Every form in which providers say when to come back is understood, and nonsense is not."""
+    """Every form of waiting time is understood, and nonsense is ignored."""
     found = waits.retry_after_s(headers, message)
     if wait_s is None or found is None:
         assert found is wait_s
         return
-    # Until a date there is less time left the later this runs.
+    # The time until a date shrinks while the test runs.
     dated = any(character in str(headers) for character in ("GMT", "17"))
     assert found <= wait_s if dated else found == pytest.approx(wait_s)
 
@@ -156,7 +156,7 @@ TIMES = st.text(max_size=40) | DATES | DURATIONS | NUMBERS
 
 @given(TIMES, TIMES, st.text(max_size=60) | TIMES.map("Please try again in {}.".format))
 def test_waits_of_anything(after: str, reset: str, message: str) -> None:
-    """Whatever is in headers and message, the wait is none or a possible one."""
+    """Whatever headers and message say, the wait is None or plausible."""
     spent = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": reset}
     for headers in ({"retry-after": after, **spent}, {"retry-after-ms": after}, spent, {}):
         found = waits.retry_after_s(headers, message)
@@ -165,7 +165,7 @@ def test_waits_of_anything(after: str, reset: str, message: str) -> None:
 
 @given(st.integers(300, 599), st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_errors_of_anything(status: int, body: bytes) -> None:
-    """Whatever an error reply holds, it becomes a failure that a client can be told."""
+    """Any error reply becomes a failure with a valid answer for the client."""
     error = failures.read_error(HttpReply(status=status, headers={}, body=body))
     answer = error.client_error(model="m")
     assert 400 <= answer.status < 600
@@ -193,13 +193,13 @@ PLAIN = [
 
 @pytest.mark.parametrize("message", PLAIN)
 def test_what_looks_like_none(message: str) -> None:
-    """Words and figures are quoted as they are."""
+    """Messages without secrets are quoted unchanged."""
     assert failures.clean_reason(message) == message
 
 
 @pytest.mark.parametrize("message", SECRETS)
 def test_what_looks_like_a_secret(message: str) -> None:
-    """What a provider says is quoted without anything that looks like a key, token or account."""
+    """Messages are quoted without anything that looks like a key, a token or an account."""
     quoted = failures.clean_reason(message)
     words = [word.strip(".,;") for word in message.split()]
     secret = [word for word in words if any(map(str.isdigit, word)) or "_" in word or "*" in word]

@@ -1,4 +1,4 @@
-"""A kept connection to a provider: whatever is on it, no call gets the answer to another."""
+"""No call on a pooled connection gets the reply to another, whatever the server sends."""
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
@@ -9,15 +9,15 @@ import pytest
 
 from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall
-from embedway.http.client import MAX_UNASKED, HttpClient
+from embedway.http.client import MAX_UNSOLICITED, HttpClient
 
 MAX_BYTES = 10_000
 UNASKED = b"an answer that nobody asked for"
 TURNS = 20
-"""Turns of the event loop, for what is on a socket to be read from it."""
+"""Turns of the event loop that suffice to read a socket."""
 
 Write = Callable[[StreamWriter, bytes], Awaitable[None]]
-"""Answers one call, whose own body is the answer to it."""
+"""Answers one call. The right reply is the call's own body."""
 
 
 def answer(body: bytes, *, more: bytes = b"", status: bytes = b"200 OK") -> bytes:
@@ -25,7 +25,7 @@ def answer(body: bytes, *, more: bytes = b"", status: bytes = b"200 OK") -> byte
 
 
 class Server:
-    """Answers each call with the body it was sent, but the first as `write` does."""
+    """Answers the first call with `write`, and each other call with its own body."""
 
     def __init__(self, write: Write, *, greeting: bytes = b"") -> None:
         self.connections = 0
@@ -71,7 +71,7 @@ async def running(server: Server) -> AsyncIterator[HttpClient]:
 
 
 async def call(http: HttpClient, body: bytes) -> bytes:
-    """The body of the reply; empty if the call fails."""
+    """Return the body of the reply; empty if the call fails."""
     try:
         sent = http.send(HttpCall(path="/x", body=body), headers={}, max_bytes=MAX_BYTES)
         async with asyncio.timeout(20):
@@ -86,7 +86,7 @@ async def read_all() -> None:
 
 
 def later(*pieces: bytes) -> Write:
-    """Answers rightly, then writes each of these by itself, before the next call."""
+    """Answer correctly, then write each piece on its own before the next call."""
 
     async def write(writer: StreamWriter, body: bytes) -> None:
         writer.write(answer(body))
@@ -98,7 +98,7 @@ def later(*pieces: bytes) -> Write:
 
 
 def at_once(make: Callable[[bytes], bytes]) -> Write:
-    """Writes one thing."""
+    """Write the result of `make`."""
 
     async def write(writer: StreamWriter, body: bytes) -> None:
         writer.write(make(body))
@@ -107,7 +107,7 @@ def at_once(make: Callable[[bytes], bytes]) -> Write:
 
 
 async def in_one_piece_with_the_end(writer: StreamWriter, body: bytes) -> None:
-    """The first answer ends in the bytes that begin the second, when its head was long read."""
+    """Write the end of the first reply in one piece with a second reply."""
     whole = answer(body)
     writer.write(whole[:-1])
     await read_all()
@@ -125,7 +125,7 @@ async def endless_chunks(writer: StreamWriter, _: bytes) -> None:
 
 SECOND = answer(UNASKED)
 CASES: dict[str, tuple[Write, bool]] = {
-    # With whether the first call is answered rightly.
+    # The second value says whether the first call gets its reply.
     "a second answer": (later(SECOND), True),
     "many answers": (later(*[SECOND] * 5), True),
     "a second answer in halves": (later(SECOND[:20], SECOND[20:]), True),
@@ -173,7 +173,7 @@ CASES: dict[str, tuple[Write, bool]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_call_gets_what_it_did_not_ask_for(case: str) -> None:
-    """Whatever comes with or after an answer, the calls that follow get their own."""
+    """Whatever comes with or after a reply, later calls get their own replies."""
     write, is_right = CASES[case]
 
     async def run() -> None:
@@ -190,7 +190,7 @@ def test_no_call_gets_what_it_did_not_ask_for(case: str) -> None:
 
 
 def test_a_good_connection_is_kept() -> None:
-    """A connection with nothing unasked on it carries one call after the other."""
+    """A connection without unsolicited data is reused."""
 
     async def run() -> None:
         server = Server(later())
@@ -204,7 +204,7 @@ def test_a_good_connection_is_kept() -> None:
 
 
 def test_a_server_that_speaks_first() -> None:
-    """What a server says before it is asked may fail the call, but is no other call's answer."""
+    """Data before the first call may fail that call, but never answers another."""
 
     async def run() -> None:
         server = Server(later(), greeting=answer(UNASKED))
@@ -212,15 +212,15 @@ def test_a_server_that_speaks_first() -> None:
             for body in (b"one", b"two", b"six"):
                 assert await call(http, body) in {body, UNASKED, b""}
                 await read_all()
-        # What answers `one` is never left for `two`.
-        assert server.connections <= 3 * MAX_UNASKED
+        # The reply to `one` is never left for `two`.
+        assert server.connections <= 3 * MAX_UNSOLICITED
 
     asyncio.run(run())
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 def test_an_answer_before_the_whole_call_is_sent() -> None:
-    """A call that is answered before it is sent leaves no connection for the next one."""
+    """The connection of a call that is answered before it is sent is not reused."""
 
     async def run() -> None:
         reading = asyncio.Event()
@@ -242,7 +242,7 @@ def test_an_answer_before_the_whole_call_is_sent() -> None:
         port = listening.sockets[0].getsockname()[1]
         http = HttpClient(f"http://127.0.0.1:{port}", allow_private=True, max_in_flight=1)
         async with listening:
-            # More than the system keeps for a server that does not read.
+            # More than the system buffers for a server that does not read.
             assert await call(http, b"one" * 2**23) == b"too large"
             second = asyncio.create_task(call(http, b"two"))
             await read_all()
@@ -257,7 +257,7 @@ def test_an_answer_before_the_whole_call_is_sent() -> None:
 
 @pytest.mark.parametrize("at", [0, 10, 45, 60])
 def test_a_call_that_is_given_up(at: int) -> None:
-    """The rest of an answer that nobody waits for any more is not the answer to the next call."""
+    """The rest of a cancelled call's reply does not answer the next call."""
 
     async def run() -> None:
         half, whole = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""The built-in model's vectors against the reference's; see golden/make_golden.py."""
+"""Compares the built-in model with the reference vectors that golden/make_golden.py made."""
 
 import json
 import random
@@ -22,7 +22,7 @@ SHAPE = BertShape(layers=6, heads=12, layer_norm_eps=1e-12)
 
 @pytest.fixture(scope="module")
 def tokens(minilm) -> list[list[int]]:
-    """The golden texts' ids."""
+    """The token ids of the golden texts."""
     return ModelTokenizer(minilm.tokenizer).encode(TEXTS)
 
 
@@ -34,7 +34,7 @@ def f32(minilm) -> OpenVinoEncoder:
 
 @pytest.fixture(scope="module")
 def bf16(minilm) -> OpenVinoEncoder:
-    """The model in bf16, where the CPU computes that."""
+    """The model in bf16, if the CPU has it."""
     if resolve_precision("auto") != "bf16":
         pytest.skip("this CPU has no bf16 instructions")
     return OpenVinoEncoder(minilm.weights, shape=SHAPE, precision="bf16", threads=None)
@@ -53,30 +53,30 @@ def alone(f32, tokens) -> NDArray[np.float32]:
 
 
 def cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosine of each row with its counterpart."""
+    """Return the cosine of each row with its counterpart."""
     ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     return np.einsum("ij,ij->i", ours, theirs) / norms
 
 
 def in_batches(encoder: OpenVinoEncoder, tokens: list[list[int]]) -> NDArray[np.float32]:
-    """The vectors of `tokens`, embedded 16 at a time."""
+    """Return the vectors of `tokens`, embedded 16 at a time."""
     return np.concatenate(
         [encoder.encode(tokens[start : start + 16]) for start in range(0, len(tokens), 16)]
     )
 
 
 def test_token_counts_are_the_references(tokens):
-    """Every text has as many tokens as the reference counts, beyond 128 too."""
+    """Token counts equal the reference's, also above 128."""
     assert [len(ids) for ids in tokens] == COUNTS
     assert max(COUNTS) == 256
 
 
 def test_whole_batches_have_no_dummy_rows(f32):
-    """As many rows as `whole` says share out evenly, and it never says more than there are."""
+    """Rounded down, a batch fills all lanes evenly and has at least half of its rows."""
     lanes = len(f32._lanes)
     for rows in range(1, 200):
-        whole = f32.whole(rows)
+        whole = f32.round_down(rows)
         assert 1 <= whole <= rows
         if rows >= lanes:
             assert whole > rows // 2
@@ -84,29 +84,29 @@ def test_whole_batches_have_no_dummy_rows(f32):
 
 
 def test_ids_are_never_cut(minilm):
-    """A text longer than the model takes keeps all its tokens."""
+    """A text that is too long for the model keeps all its tokens."""
     (ids,) = ModelTokenizer(minilm.tokenizer).encode(["word " * 1000])
     assert len(ids) == 1002
 
 
 def test_one_endless_word_is_one_token(minilm):
-    """A word of 100,000 characters is one unknown token, soon found."""
+    """A word of 100,000 characters becomes one unknown token quickly."""
     (ids,) = ModelTokenizer(minilm.tokenizer).encode(["a" * 100_000])
     assert len(ids) == 3
 
 
 def test_alone_as_the_reference_at_f32(alone):
-    """At f32 each text alone has the reference's vector."""
+    """Single texts in f32 have the reference's vectors."""
     assert cosines(alone, VECTORS).min() >= 0.99999
 
 
 def test_batched_as_the_reference_at_f32(f32, tokens):
-    """At f32 each text in a batch of mixed lengths has the reference's vector."""
+    """Texts in mixed batches in f32 have the reference's vectors."""
     assert cosines(in_batches(f32, tokens), VECTORS).min() >= 0.99999
 
 
 def test_as_the_reference_at_bf16(bf16, tokens):
-    """At bf16 the vectors stay close enough to search with either."""
+    """Vectors in bf16 are close enough to be compared with the reference's."""
     found = cosines(in_batches(bf16, tokens), VECTORS)
     assert found.min() >= 0.9995
     assert found.mean() >= 0.9998
@@ -118,7 +118,7 @@ def test_neighbours_do_not_matter(f32, tokens, alone):
 
 
 def test_order_does_not_matter(f32, tokens, alone):
-    """Each vector comes out at its text's place, whatever the order."""
+    """Vectors come in the order of the texts."""
     order = random.Random(7).sample(range(len(tokens)), 60)
     assert cosines(f32.encode([tokens[i] for i in order]), alone[order]).min() >= 0.99999
 
@@ -134,7 +134,7 @@ def test_a_long_neighbour_does_not_matter(f32, tokens, alone):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 9, 13, 17, 33])
 def test_any_batch_size(encoder, tokens, size):
-    """A batch of any size gives that many finite vectors, dummy rows cut off."""
+    """A batch of any size returns that many vectors, without dummy rows."""
     vectors = encoder.encode(tokens[40 : 40 + size])
     assert vectors.shape == (size, encoder.dimensions) == (size, 384)
     assert vectors.dtype == np.float32
@@ -142,18 +142,18 @@ def test_any_batch_size(encoder, tokens, size):
 
 
 def test_no_items(f32):
-    """An empty batch gives no vectors."""
+    """An empty batch returns no vectors."""
     assert f32.encode([]).shape == (0, 384)
 
 
 def test_unit_length(encoder, tokens):
-    """Every vector has unit length, white space only included."""
+    """Every vector has unit length, also for texts of white space."""
     lengths = np.linalg.norm(in_batches(encoder, tokens), axis=1)
     assert np.abs(lengths - 1).max() <= 1e-5
 
 
 def test_vectors_are_the_callers_own(f32, tokens):
-    """A later batch does not change vectors already handed out."""
+    """A later batch does not change earlier vectors."""
     first = f32.encode(tokens[40:42])
     kept = first.copy()
     f32.encode(tokens[50:52])
@@ -170,7 +170,7 @@ def test_vectors_are_the_callers_own(f32, tokens):
     ],
 )
 def test_wrong_rows_are_refused(f32, tokens, alone, rows, message):
-    """A row the model cannot take is an error, and the next batch is right again."""
+    """An invalid row is refused, and does not affect the next batch."""
     with pytest.raises(ValueError, match=message):
         f32.encode([tokens[40], *rows])
     assert cosines(f32.encode(tokens[40:42]), alone[40:42]).min() >= 0.99999
@@ -184,7 +184,7 @@ def test_any_number_of_threads(minilm, tokens, alone, threads):
 
 
 def test_few_shapes():
-    """Sizes and lengths are padded up, never by more than half, and only to a few values."""
+    """Rows and lengths are padded to few values, rows by at most half."""
     shapes = [padded_shape(rows, length) for rows in range(1, 130) for length in range(1, 257)]
     assert {length for _, length in shapes} == set(range(16, 257, 16))
     assert sorted({rows for rows, _ in shapes}) == [
@@ -194,7 +194,7 @@ def test_few_shapes():
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path):
-    """Weights that are not a safetensors file are refused with the file's name."""
+    """The error for a file that is not safetensors names it."""
     wrong = tmp_path / "model.safetensors"
     wrong.write_bytes(b"<html>not found</html>")
     with pytest.raises(ValueError, match=r"model\.safetensors"):
@@ -202,6 +202,6 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
 
 
 def test_auto_is_a_precision():
-    """`auto` becomes one of the two precisions, and f32 is always to be had."""
+    """`auto` resolves to a precision, and f32 is always available."""
     assert resolve_precision("auto") in {"bf16", "f32"}
     assert resolve_precision("f32") == "f32"

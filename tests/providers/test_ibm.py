@@ -1,4 +1,4 @@
-"""IBM's cloud: a key is exchanged for a token once, for all calls and for as long as it lasts."""
+"""Exchanges a key for a token once for all calls, until the token expires."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ CALL = HttpCall(path="/")
 
 
 class Iam:
-    """Stands in for IAM: answers `status` and `body`, and waits for `open` before it does."""
+    """Stands in for IAM: waits for `open`, then answers with `status` and `body`."""
 
     def __init__(self) -> None:
         self.forms: list[dict[str, Any]] = []
@@ -40,7 +40,7 @@ class Iam:
 
 
 class Clock:
-    """Shows what it is set to."""
+    """A clock that tests set."""
 
     now_s = 1000.0
 
@@ -71,7 +71,7 @@ async def headers(token: IamToken) -> str:
 
 
 def test_one_exchange_for_all() -> None:
-    """Calls at the same time, and calls after them, share one exchange until a minute is left."""
+    """All calls share one exchange until a minute before the token expires."""
 
     async def scenario() -> None:
         async with running() as (iam, token, clock):
@@ -89,7 +89,7 @@ def test_one_exchange_for_all() -> None:
 
 
 def test_who_gives_up_leaves_it_to_the_others() -> None:
-    """A call that is cancelled while it waits takes nobody's token away."""
+    """A cancelled call does not affect others that wait for the same token."""
 
     async def scenario() -> None:
         async with running() as (iam, token, _):
@@ -118,7 +118,7 @@ def test_who_gives_up_leaves_it_to_the_others() -> None:
     ],
 )
 def test_no_token(status: int, body: dict[str, Any], kind: str) -> None:
-    """An exchange that fails says what failed, never what was said, and is tried again later."""
+    """A failed exchange has a kind, never quotes the server, and is tried again later."""
 
     async def scenario() -> None:
         async with running() as (iam, token, _):
@@ -134,7 +134,7 @@ def test_no_token(status: int, body: dict[str, Any], kind: str) -> None:
 
 
 def test_a_refused_token_is_replaced() -> None:
-    """A token that is refused though it should last is exchanged anew, but not one just made."""
+    """A refused token is exchanged again, unless it is new."""
 
     async def scenario() -> None:
         async with running() as (_, token, clock):
@@ -153,7 +153,7 @@ def test_a_refused_token_is_replaced() -> None:
 
 
 def test_no_key() -> None:
-    """Without a key nothing is exchanged and nothing is sent: something in between may add it."""
+    """Without a key nothing is exchanged or sent, because a proxy may add the credentials."""
 
     async def scenario() -> None:
         token = IamToken(ProviderConfig(name="watsonx", row=ROWS["watsonx"]))
@@ -164,7 +164,7 @@ def test_no_key() -> None:
 
 
 def test_closing_ends_an_exchange() -> None:
-    """Closing waits for nobody."""
+    """Closing cancels an exchange."""
 
     async def scenario() -> None:
         async with running() as (iam, token, _):

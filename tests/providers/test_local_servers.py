@@ -1,4 +1,4 @@
-"""Servers of this machine: each is known by what it answers, and none holds up the start."""
+"""Finds servers on this machine by their answers, without delaying the start."""
 
 import asyncio
 import json
@@ -20,14 +20,14 @@ from embedway.providers.registry import ROWS
 
 OWN = [row for row in ROWS.values() if row.own_server]
 PATIENT_S = 60
-"""For tests of what is found: these machines are slow, and time is not what they ask about."""
+"""A timeout for tests that are not about time, because test machines are slow."""
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 Routes = Mapping[str, object]
 
 
 def answer(status: int, body: bytes, kind: str = "application/json") -> Answer:
-    """Answers every request with `body`."""
+    """Answer every request with `body`."""
 
     def send(handler: BaseHTTPRequestHandler, _: bytes) -> None:
         handler.send_response(status)
@@ -40,7 +40,7 @@ def answer(status: int, body: bytes, kind: str = "application/json") -> Answer:
 
 
 def routes(routes: Routes) -> Answer:
-    """Answers each path with its JSON, which may depend on what was posted, others with 404."""
+    """Answer each path with its JSON, which may depend on the body, and others with 404."""
 
     def send(handler: BaseHTTPRequestHandler, body: bytes) -> None:
         found = routes.get(handler.path)
@@ -54,7 +54,7 @@ def routes(routes: Routes) -> Answer:
 
 @contextmanager
 def server(send: Answer, port: int = 0) -> Iterator[int]:
-    """A web server on a free port, or on this one."""
+    """Run a web server on a free port, or on `port`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -67,7 +67,7 @@ def server(send: Answer, port: int = 0) -> Iterator[int]:
         do_POST = do_GET  # noqa: N815  # the base class's word
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Say nothing."""
 
     class Server(ThreadingHTTPServer):
         request_queue_size = 64  # all kinds of servers are looked for at once
@@ -82,19 +82,19 @@ def server(send: Answer, port: int = 0) -> Iterator[int]:
             thread.join()
 
 
-def find(*ports: int, within_s: float = PATIENT_S, **options) -> list[ProviderConfig]:
-    """What is found if every kind's default port is each of `ports`."""
+def find(*ports: int, timeout_s: float = PATIENT_S, **options) -> list[ProviderConfig]:
+    """Find servers as if each of `ports` were every kind's default."""
     rows = [msgspec.structs.replace(row, port=port) for port in ports for row in OWN]
-    return asyncio.run(local_servers.find_servers(rows, within_s=within_s, **options))
+    return asyncio.run(local_servers.find_servers(rows, timeout_s=timeout_s, **options))
 
 
 def openai_list(*entries: dict[str, object]) -> Routes:
-    """OpenAI's list of models."""
+    """Return the routes of OpenAI's list of models."""
     return {"/v1/models": {"object": "list", "data": [{"object": "model"} | e for e in entries]}}
 
 
 def shown(asked: dict[str, str]) -> dict[str, object] | None:
-    """What Ollama shows of a model."""
+    """Return Ollama's description of a model."""
     return {
         "all-minilm:latest": {
             "capabilities": ["embedding"],
@@ -177,7 +177,7 @@ LLAMA_CPP = openai_list(
 
 
 def test_a_server_that_waits_for_no_calendar() -> None:
-    """A reply that no clock understands is no server's, and holds up nothing."""
+    """A reply with an impossible date neither is a server's nor causes a delay."""
 
     def send(handler: BaseHTTPRequestHandler, _: bytes) -> None:
         handler.send_response(503)
@@ -209,8 +209,8 @@ def test_a_server_that_waits_for_no_calendar() -> None:
 def test_kinds(
     kind: str, answers: Routes, models: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server is taken for its own kind alone, with the models and facts it tells of."""
-    monkeypatch.setattr(local_servers, "SHOWN_WITHIN_S", PATIENT_S)
+    """A server is found as its own kind only, with its models and facts."""
+    monkeypatch.setattr(local_servers, "DESCRIBE_TIMEOUT_S", PATIENT_S)
     with server(routes(answers)) as port:
         (found,) = find(port)
     assert found.row.name == kind
@@ -226,7 +226,7 @@ def test_kinds(
 
 
 def test_the_name_at_the_server() -> None:
-    """Ollama's `:latest` is not part of a model's id, but of its name there."""
+    """Ollama's `:latest` is part of the model's name there, not of its id."""
     with server(routes(OLLAMA)) as port:
         (found,) = find(port)
     names = {each.id: each.deployments[0].name for each in found.models}
@@ -235,7 +235,7 @@ def test_the_name_at_the_server() -> None:
 
 
 def test_several() -> None:
-    """All servers that run are found, each on its own port."""
+    """All running servers are found, each on its own port."""
     with ExitStack() as running:
         ports = [running.enter_context(server(routes(each))) for each in (TEI, VLLM, INFINITY)]
         found = find(*ports)
@@ -243,13 +243,13 @@ def test_several() -> None:
 
 
 def test_taken() -> None:
-    """A port that is taken, by this gateway itself, is not asked."""
+    """Excluded ports get no calls."""
     with server(routes(TEI)) as port:
-        assert not find(port, taken={port})
+        assert not find(port, excluded_ports={port})
 
 
 def test_two_kinds_in_one() -> None:
-    """A server that answers as two kinds do is one server, of the kind that is preferred."""
+    """A server that looks like two kinds is found once, as the preferred kind."""
     with server(routes({**VLLM, **TEI})) as port:
         assert [each.row.name for each in find(port)] == ["vllm"]
 
@@ -276,18 +276,18 @@ def test_two_kinds_in_one() -> None:
     ],
 )
 def test_others(send: Answer) -> None:
-    """What answers otherwise, be it a web page, garbage or this gateway, is no such server."""
+    """Web pages, garbage and this gateway are not taken for servers."""
     with server(send) as port:
         assert not find(port)
 
 
 def silent(handler: BaseHTTPRequestHandler, _: bytes) -> None:
-    """Answers nothing until the other side has gone."""
+    """Stay silent until the client leaves."""
     handler.connection.recv(1)
 
 
 def dripping(handler: BaseHTTPRequestHandler, _: bytes) -> None:
-    """Answers a byte at a time, without end."""
+    """Answer one byte at a time, without end."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(2**30))
     handler.end_headers()
@@ -300,12 +300,12 @@ def dripping(handler: BaseHTTPRequestHandler, _: bytes) -> None:
 
 
 def closing(handler: BaseHTTPRequestHandler, _: bytes) -> None:
-    """Closes at once."""
+    """Close at once."""
     handler.close_connection = True
 
 
 def breaking(handler: BaseHTTPRequestHandler, _: bytes) -> None:
-    """Closes in the middle of its answer."""
+    """Close in the middle of the reply."""
     handler.send_response(200)
     handler.send_header("Content-Length", "100")
     handler.end_headers()
@@ -314,38 +314,38 @@ def breaking(handler: BaseHTTPRequestHandler, _: bytes) -> None:
 
 
 def no_http(handler: BaseHTTPRequestHandler, _: bytes) -> None:
-    """Speaks something else."""
+    """Speak another protocol."""
     handler.wfile.write(b"220 mail.example ESMTP\r\n")
     handler.close_connection = True
 
 
 @pytest.mark.parametrize("send", [silent, dripping, closing, breaking, no_http])
 def test_the_start_is_not_held_up(send: Answer) -> None:
-    """A server that is silent, drips, breaks off or speaks no HTTP is soon given up."""
+    """A server that is silent, slow, broken or without HTTP is soon left out."""
     with server(send) as port:
-        assert not find(port, within_s=local_servers.WITHIN_S)
+        assert not find(port, timeout_s=local_servers.TIMEOUT_S)
 
 
 def test_one_that_is_silent_hides_no_other() -> None:
-    """Servers are asked side by side: one that does not answer takes nothing from the others."""
+    """Servers are called concurrently, so a silent one does not affect others."""
     with server(silent) as quiet, server(routes(TEI)) as port:
         rows = [
             msgspec.structs.replace(ROWS["vllm"], port=quiet),
             msgspec.structs.replace(ROWS["tei"], port=port),
         ]
-        found = asyncio.run(local_servers.find_servers(rows, within_s=3))
+        found = asyncio.run(local_servers.find_servers(rows, timeout_s=3))
     assert [each.row.name for each in found] == ["tei"]
 
 
 def test_nobody_there() -> None:
-    """Where nothing listens, nothing is found."""
+    """Without servers, nothing is found."""
     with server(silent) as port:
         pass
     assert not find(port)
 
 
 def test_an_endless_answer_is_cut() -> None:
-    """Of an answer of a gigabyte no more is read than a list of models can be."""
+    """An endless reply is read only up to a limit."""
     sent: list[int] = []
 
     def endless(handler: BaseHTTPRequestHandler, _: bytes) -> None:
@@ -362,7 +362,7 @@ def test_an_endless_answer_is_cut() -> None:
 
 
 def test_ollama_slow_to_describe() -> None:
-    """Models that Ollama does not describe in time are listed by their names."""
+    """Models that Ollama does not describe in time are listed by name."""
     done = threading.Event()
 
     def late(_: dict[str, str]) -> None:
@@ -379,7 +379,7 @@ def test_ollama_slow_to_describe() -> None:
 
 
 def test_models_at_says_what_failed() -> None:
-    """Asked for its models alone, a server that refuses or is another kind is an error."""
+    """Listing the models of a server that refuses or is of another kind is an error."""
 
     async def ask(kind: str, port: int) -> None:
         http = HttpClient(f"http://127.0.0.1:{port}", allow_private=True, max_in_flight=1)
@@ -400,7 +400,7 @@ def test_models_at_says_what_failed() -> None:
 
 
 def test_serve_finds_them(new_gateway: Callable[..., Gateway]) -> None:
-    """A server on its default port is found at start, said, and asked by name or by bare id."""
+    """A server on its default port is found and shown at start, and serves names and bare ids."""
     vector = [0.5] * 384
     answers: Routes = {
         **OLLAMA,

@@ -1,4 +1,4 @@
-"""What providers say when they refuse a call: who is asked next, and what the client is told."""
+"""What happens when a provider refuses a call: failover, and the client's answer."""
 
 import gzip
 import itertools
@@ -23,10 +23,10 @@ PATHS = {
     "cohere": "/v2",
     "gemini": "/v1beta",
 }
-"""Kinds of providers that the gateway here has, and the path of the base URL of each."""
+"""The gateway's providers, with the paths of their base URLs."""
 ACCOUNT = "123456789012"
 PLAIN = [f"plain-{number}" for number in range(4)]
-"""Providers that refuse base64, each in its own words."""
+"""Providers that refuse base64 in different words."""
 PROFILE = f"arn:aws:bedrock:eu-west-1:{ACCOUNT}:application-inference-profile/team1"
 
 
@@ -34,7 +34,7 @@ PROFILE = f"arn:aws:bedrock:eu-west-1:{ACCOUNT}:application-inference-profile/te
 def gateway(
     upstream: Upstream, minilm: Minilm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """A gateway in front of one upstream, which it takes for several providers."""
+    """A gateway with several providers that are all one upstream."""
     folder = tmp_path_factory.mktemp("refusals")
     sections = [
         f'[providers.{name}]\nbase_url = "{upstream.url}/{name}{path}"\napi_key = "k"\n'
@@ -60,12 +60,12 @@ def gateway(
 
 @pytest.fixture(autouse=True)
 def fresh(upstream: Upstream) -> None:
-    """Forget what other tests told the upstream."""
+    """Reset the upstream."""
     upstream.reset()
 
 
 def reply(status: int, body: Any, **headers: str) -> UpstreamReply:
-    """A reply in JSON."""
+    """Return a reply in JSON."""
     content = {"content-type": "application/json"}
     return UpstreamReply(
         status=status, body=json.dumps(body).encode(), headers={**content, **headers}
@@ -73,17 +73,17 @@ def reply(status: int, body: Any, **headers: str) -> UpstreamReply:
 
 
 def openai_error(message: str, **fields: Any) -> dict[str, Any]:
-    """The body of an error as OpenAI writes it."""
+    """Return the body of an OpenAI error."""
     return {"error": {"message": message, "type": "invalid_request_error", **fields}}
 
 
 def some_texts(count: int) -> list[str]:
-    """Texts that nobody was asked for yet."""
+    """Return new texts."""
     return [f"text {next(NUMBERS)}" for _ in range(count)]
 
 
 def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
-    """The error of an answer with this status."""
+    """Return the error of an answer with this status."""
     assert answer.status_code == status, answer.text[:500]
     return answer.json()["error"]
 
@@ -97,7 +97,7 @@ def assert_right(answer: httpx.Response, texts: list[str]) -> None:
 
 
 def new_model(provider: str) -> str:
-    """A model that nobody declared and no test asked for yet, of a provider."""
+    """Return a new model at a provider."""
     return f"{provider}:model-{next(NUMBERS)}"
 
 
@@ -180,7 +180,7 @@ OF_THE_OPERATOR = {
 
 @pytest.mark.parametrize("case", OF_THE_OPERATOR)
 def test_nothing_of_the_operator_is_told(gateway: Gateway, upstream: Upstream, case: str) -> None:
-    """What only the operator can cure is no 400, and the client reads nothing of the account."""
+    """Failures that the operator must fix are no 400, and do not reveal the account."""
     provider, status, body, expected = OF_THE_OPERATOR[case]
     upstream.always(reply(status, body))
     error = error_of(gateway.embed(model=new_model(provider), input=some_texts(2)), expected)
@@ -190,7 +190,7 @@ def test_nothing_of_the_operator_is_told(gateway: Gateway, upstream: Upstream, c
 
 
 def test_somebody_else_is_asked(new_gateway: Callable[..., Gateway], upstream: Upstream) -> None:
-    """Where one provider suspended the account, the next one answers."""
+    """If one provider suspended the account, the next one answers."""
     gateway = new_gateway(canaries=True)
     sections = [
         f'[providers.{name}]\nkind = "openai"\nbase_url = "{upstream.url}/openai/v1"\n'
@@ -215,7 +215,7 @@ def test_somebody_else_is_asked(new_gateway: Callable[..., Gateway], upstream: U
 
 
 def test_a_quoted_text_is_no_refusal_of_the_account(gateway: Gateway, upstream: Upstream) -> None:
-    """A refusal that quotes the client's words says nothing of the account, and ejects nobody."""
+    """A refusal that quotes the client is not blamed on the account, and ejects nothing."""
     model = new_model("openai")
     upstream.script(reply(400, openai_error("Invalid value: 'account x is suspended, api key'.")))
     error = error_of(gateway.embed(model=model, input=some_texts(1)), 400)
@@ -226,7 +226,7 @@ def test_a_quoted_text_is_no_refusal_of_the_account(gateway: Gateway, upstream: 
 
 @pytest.mark.parametrize("word", ["region", "location", "workspace", "credits", "quota"])
 def test_a_clients_own_field_ejects_nobody(gateway: Gateway, upstream: Upstream, word: str) -> None:
-    """A refusal that names a field of the client's is of its request, whatever the field's name."""
+    """A refusal that names a client's field is about the request, whatever the field's name."""
     said = f"Malformed input request: #: extraneous key [{word}] is not permitted, please reformat"
     refusal = reply(400, {"message": said})
     model = new_model("openai")
@@ -240,7 +240,7 @@ def test_a_clients_own_field_ejects_nobody(gateway: Gateway, upstream: Upstream,
 
 
 def test_a_clients_own_field_shows_no_account(gateway: Gateway, upstream: Upstream) -> None:
-    """A client that sends the words of a refusal as its own still reads nothing of the account."""
+    """A client that sends the words of a refusal still learns nothing about the account."""
     upstream.always(reply(400, openai_error("The balance of acme-prod is too low.")))
     answer = gateway.embed(model=new_model("openai"), input="x", extra_body={"balance": "low"})
     assert "acme" not in error_of(answer, 400)["message"]
@@ -248,7 +248,7 @@ def test_a_clients_own_field_shows_no_account(gateway: Gateway, upstream: Upstre
 
 @pytest.mark.parametrize("said", ["The provided model identifier is invalid: {}", "Bad {}"])
 def test_a_profile_in_a_refusal(gateway: Gateway, upstream: Upstream, said: str) -> None:
-    """A message that repeats the ARN of an inference profile shows no client its account."""
+    """A message with an inference profile's ARN does not reveal the account."""
     upstream.always(reply(400, {"message": said.format(PROFILE)}))
     answer = gateway.embed(model="bedrock:titan-embed-text-v2", input="x")
     assert answer.status_code in {400, 404}
@@ -271,7 +271,7 @@ def test_a_profile_in_a_list(gateway: Gateway, path: str) -> None:
 
 
 def test_a_profile_in_our_own_refusal(gateway: Gateway) -> None:
-    """What this gateway itself refuses of an inference profile names it without its account."""
+    """The gateway's own refusals name an inference profile without its account."""
     answer = gateway.embed(model="bedrock:titan-embed-text-v2", input="x", truncate="end")
     assert error_of(answer, 400)["param"] == "truncate"
     assert ACCOUNT not in answer.text
@@ -295,7 +295,7 @@ TOO_LONG = {
 
 @pytest.mark.parametrize("provider", TOO_LONG)
 def test_an_item_too_long_is_named(gateway: Gateway, upstream: Upstream, provider: str) -> None:
-    """The client is told which item is too long, in whatever words the provider says it."""
+    """The answer names the item that is too long, whatever the provider's words."""
     texts = some_texts(8)
     status, body = TOO_LONG[provider]
     upstream.always(refusing(texts[5], reply(status, body)))
@@ -305,7 +305,7 @@ def test_an_item_too_long_is_named(gateway: Gateway, upstream: Upstream, provide
 
 
 def refusing(text: str, refusal: UpstreamReply) -> Misbehaviour:
-    """Answers calls with this text so, and all others well."""
+    """Answer calls with this text with an error, and others with vectors."""
 
     def answer(call: UpstreamCall, right: UpstreamReply) -> UpstreamReply:
         return refusal if text in call.content.decode() else right
@@ -314,7 +314,7 @@ def refusing(text: str, refusal: UpstreamReply) -> Misbehaviour:
 
 
 def test_the_item_that_the_provider_names(gateway: Gateway, upstream: Upstream) -> None:
-    """Where a provider says which item it is, nothing is sent again to find out."""
+    """If the provider names the item, no further call is needed to find it."""
     said = "Invalid 'input[3]': maximum input length is 8192 tokens."
     upstream.always(reply(400, openai_error(said)))
     error = error_of(gateway.embed(model=new_model("openai"), input=some_texts(5)), 400)
@@ -342,7 +342,7 @@ def test_a_text_without_numbers(gateway: Gateway, upstream: Upstream) -> None:
 def test_several_texts_without_numbers(
     gateway: Gateway, upstream: Upstream, bad: tuple[int, ...], number: str
 ) -> None:
-    """Of several such texts, in both halves of a batch, one is named, in few calls."""
+    """If several texts fail in both halves of a batch, one is named after few calls."""
     texts = some_texts(100)
     refusal = reply(500, {"error": f"failed to encode response: json: unsupported value: {number}"})
 
@@ -356,21 +356,21 @@ def test_several_texts_without_numbers(
 
 
 def test_a_server_without_numbers(gateway: Gateway, upstream: Upstream) -> None:
-    """Where Ollama computes NaN for every text, it is the server that failed."""
+    """If Ollama computes NaN for every text, the server failed."""
     upstream.always(NAN)
     answer = gateway.embed(model=new_model("ollama"), input=some_texts(4))
     assert error_of(answer, 502)["type"] == "upstream_error"
 
 
 def without_base64(call: UpstreamCall, right: UpstreamReply) -> UpstreamReply:
-    """A server that does not know `encoding_format`."""
+    """Make a server that does not know `encoding_format`."""
     if "encoding_format" not in call.body:
         return right
     return reply(400, {"detail": [{"loc": ["body", "encoding_format"], "msg": "extra field"}]})
 
 
 def test_base64_is_refused_once(gateway: Gateway, upstream: Upstream) -> None:
-    """A server that refuses the field for base64 is asked without it, then and from then on."""
+    """A server that refuses the field for base64 gets calls without it from then on."""
     upstream.always(Misbehaviour(reply=without_base64))
     for _ in range(2):
         texts = some_texts(2)
@@ -391,7 +391,7 @@ IN_PLAIN_WORDS = [
 def test_base64_is_refused_in_plain_words(
     gateway: Gateway, upstream: Upstream, number: int
 ) -> None:
-    """The field is found in whatever words a server refuses it."""
+    """A refusal of the field is recognised in any words."""
     refusal = UpstreamReply(status=400, headers={}, body=IN_PLAIN_WORDS[number])
     upstream.always(refusing('"encoding_format"', refusal))
     texts = some_texts(2)
@@ -400,7 +400,7 @@ def test_base64_is_refused_in_plain_words(
 
 
 def test_base64_in_a_text_is_no_refusal_of_it(gateway: Gateway, upstream: Upstream) -> None:
-    """A refusal that repeats a text about base64 leaves the field as it is."""
+    """A refusal that quotes a text about base64 does not remove the field."""
     upstream.script(reply(400, openai_error("Flagged: what is base64")))
     error_of(gateway.embed(model=new_model("openai"), input="what is base64"), 400)
     texts = some_texts(1)
@@ -409,7 +409,7 @@ def test_base64_in_a_text_is_no_refusal_of_it(gateway: Gateway, upstream: Upstre
 
 
 def test_base64_may_not_be_the_reason(gateway: Gateway, upstream: Upstream) -> None:
-    """A server that refuses the call without the field too is asked twice, and nothing is kept."""
+    """If a server also refuses the call without the field, the field stays."""
     refusal = reply(400, openai_error("encoding_format and more is wrong"))
     upstream.script(refusal, refusal)
     error_of(gateway.embed(model=new_model("openai"), input="alone"), 400)
@@ -420,7 +420,7 @@ def test_base64_may_not_be_the_reason(gateway: Gateway, upstream: Upstream) -> N
 
 
 def test_base64_is_switched_off(gateway: Gateway, upstream: Upstream) -> None:
-    """With `base64 = false` vectors are asked for as numbers."""
+    """With `base64 = false`, calls ask for numbers."""
     texts = some_texts(2)
     assert_right(gateway.embed(model="numbers:any", input=texts), texts)
     [call] = upstream.calls
@@ -429,7 +429,7 @@ def test_base64_is_switched_off(gateway: Gateway, upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("usage", [5.5, "5", -5, True, {"a": 1}])
 def test_odd_usage_is_told(gateway: Gateway, upstream: Upstream, usage: Any) -> None:
-    """Tokens in an odd form cost no vectors: they are estimated, and the operator is told."""
+    """Unreadable tokens are estimated and reported to the operator; the vectors are kept."""
     model, texts = new_model("priced"), some_texts(2)
     before = unreadable(gateway)
     upstream.always(Misbehaviour(tokens=lambda _: usage))
@@ -443,14 +443,14 @@ def test_odd_usage_is_told(gateway: Gateway, upstream: Upstream, usage: Any) -> 
 
 
 def unreadable(gateway: Gateway) -> float:
-    """How often the tokens of `priced` could not be read."""
+    """Return how often the tokens of `priced` were unreadable."""
     name = 'embedway_provider_unreadable_usages_total{deployment="priced:'
     lines = get(f"{gateway.url}/metrics").text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
 def test_dimensions_that_are_ignored(gateway: Gateway, upstream: Upstream) -> None:
-    """A provider that ignores `dimensions` stays in use; the client is told what it may not ask."""
+    """A provider that ignores `dimensions` is not ejected, and the answer names the field."""
     model = "priced:wide"
 
     def all_of_it(call: UpstreamCall, right: UpstreamReply) -> UpstreamReply:
@@ -499,7 +499,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("case", FIELDS)
 def test_the_field_at_fault(gateway: Gateway, upstream: Upstream, case: str) -> None:
-    """The field that a provider names is the `param` of the error, if the client sent it."""
+    """The field that a provider names becomes the `param` of the error, if the client sent it."""
     body, param = FIELDS[case]
     upstream.always(reply(400, body))
     fields = {"colour": "red", "dimensions": 8, "user": "u"}
@@ -513,7 +513,7 @@ def test_the_field_at_fault(gateway: Gateway, upstream: Upstream, case: str) -> 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_compressed_refusal(gateway: Gateway, upstream: Upstream, encoding: str) -> None:
-    """A refusal that comes compressed is read all the same."""
+    """A compressed refusal is read."""
     body = json.dumps(openai_error("The model `x` does not exist", code="model_not_found")).encode()
     packed = {"gzip": gzip, "deflate": zlib}[encoding].compress(body)
     upstream.always(UpstreamReply(status=400, body=packed, headers={"content-encoding": encoding}))
@@ -522,14 +522,14 @@ def test_a_compressed_refusal(gateway: Gateway, upstream: Upstream, encoding: st
 
 
 def test_a_compressed_refusal_without_end(gateway: Gateway, upstream: Upstream) -> None:
-    """Of a refusal that is too large when it is unpacked, the status is what counts."""
+    """If a compressed refusal is too large, only its status counts."""
     body = gzip.compress(b" " * 2**22)
     upstream.always(UpstreamReply(status=400, body=body, headers={"content-encoding": "gzip"}))
     error_of(gateway.embed(model=new_model("openai"), input="a"), 400)
 
 
 def test_a_query_in_the_base_url(gateway: Gateway, upstream: Upstream) -> None:
-    """The path of a call stands before the query of its base URL, which is sent with it."""
+    """A call's path goes before the query of its base URL."""
     texts = some_texts(1)
     assert_right(gateway.embed(model="dated:any", input=texts), texts)
     [call] = upstream.calls

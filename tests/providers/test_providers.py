@@ -1,4 +1,4 @@
-"""What a provider is asked for, and what is done here: through a gateway, in front of a server."""
+"""What a provider gets and what the gateway does itself, through a gateway to a server."""
 
 import contextlib
 import json
@@ -91,7 +91,7 @@ def refusal(answer: httpx.Response, status: int = 400) -> dict:
 
 
 def test_ids_of_the_models_own(gateway: Gateway, upstream: Upstream) -> None:
-    """A model that says so gets its own token ids as they are; any other gets the text of them."""
+    """Models with `token_ids` get token ids unchanged; others get their text."""
     ids = [[15339, 1917]]  # "hello world" in cl100k_base
     gateway.embed(model="vllm:own-ids", input=ids)
     gateway.embed(model="vllm:other-ids", input=ids)
@@ -99,7 +99,7 @@ def test_ids_of_the_models_own(gateway: Gateway, upstream: Upstream) -> None:
 
 
 def test_an_estimate_says_so(gateway: Gateway, upstream: Upstream) -> None:
-    """Tokens that nobody counts are an estimate, in the answer and in the report."""
+    """Without a provider's count, tokens are an estimate in the answer and in the report."""
     answer = gateway.embed(model="together:cheap", input="hello world", user="estimated")
     assert answer.json()["usage"]["prompt_tokens"] == 2
     assert float(answer.headers["x-embedway-cost-usd"]) == 4e-6
@@ -108,7 +108,7 @@ def test_an_estimate_says_so(gateway: Gateway, upstream: Upstream) -> None:
 
 
 def test_the_providers_count_settles(gateway: Gateway, upstream: Upstream) -> None:
-    """What the provider counts is billed; of a model without a price the report says so."""
+    """The provider's count is billed, and reports mark models without a price."""
     counted = gateway.embed(model="openai:nobody-declared-this", input="a b c", user="counted")
     assert counted.json()["usage"]["prompt_tokens"] > 0
     assert counted.headers["x-embedway-cost-usd"] == "0"
@@ -118,7 +118,7 @@ def test_the_providers_count_settles(gateway: Gateway, upstream: Upstream) -> No
 
 
 def test_keys_in_turn(gateway: Gateway, upstream: Upstream) -> None:
-    """Several keys are used in turn; one that is refused rests, and the other answers at once."""
+    """Keys are used in turn. If one is refused it rests, and another is used at once."""
     for _ in range(4):
         vectors(gateway.embed(model="openai:text-embedding-3-small", input="a"))
     used = [call.headers["authorization"].removeprefix("Bearer sk-") for call in upstream.calls]
@@ -133,7 +133,7 @@ def test_keys_in_turn(gateway: Gateway, upstream: Upstream) -> None:
 
 
 def test_shortened_here(gateway: Gateway, upstream: Upstream) -> None:
-    """Where the provider cannot shorten, the gateway does, for models trained for it."""
+    """If the provider cannot shorten vectors, the gateway does, for models trained for it."""
     answer = gateway.embed(model="together:shortenable", input="a", dimensions=4)
     assert upstream.calls[0].body == {"model": "shortenable", "input": ["a"]}
     cut = vector_of("a", 64)[:4]
@@ -150,7 +150,7 @@ def test_shortened_here(gateway: Gateway, upstream: Upstream) -> None:
     [("together:cheap", 64), ("together:shortenable", 64), ("cohere:of-purposes", 1536)],
 )
 def test_own_width(gateway: Gateway, upstream: Upstream, model: str, width: int) -> None:
-    """The model's own width is answered whatever the model was trained for, and asked of nobody."""
+    """The model's own width is always accepted, and not sent to the provider."""
     plain = gateway.embed(model=model, input="a")
     answer = gateway.embed(model=model, input="a", dimensions=width)
     assert (vectors(answer) == vectors(plain)).all()
@@ -160,7 +160,7 @@ def test_own_width(gateway: Gateway, upstream: Upstream, model: str, width: int)
 
 
 def test_mistyped_fields(gateway: Gateway, upstream: Upstream) -> None:
-    """A field that is nearly ours reaches the provider from inside `extra_body` alone."""
+    """A field with a name similar to ours reaches the provider only through `extra_body`."""
     error = refusal(gateway.embed(model="openai:any", input="a", modle="b"))
     assert (error["param"], upstream.calls) == ("modle", [])
     gateway.embed(model="openai:any", input="a", extra_body={"modle": "b", "eu_nativ": True})
@@ -168,7 +168,7 @@ def test_mistyped_fields(gateway: Gateway, upstream: Upstream) -> None:
 
 
 def test_more_dimensions_than_there_are(gateway: Gateway, upstream: Upstream) -> None:
-    """More dimensions than a known model has are refused before anybody is asked."""
+    """More dimensions than a known model has are refused without a call."""
     error = refusal(
         gateway.embed(model="openai:text-embedding-3-small", input="a", dimensions=1537)
     )
@@ -176,7 +176,7 @@ def test_more_dimensions_than_there_are(gateway: Gateway, upstream: Upstream) ->
 
 
 def test_what_a_provider_cannot_be_told(gateway: Gateway, upstream: Upstream) -> None:
-    """A way of cutting that the provider does not have is refused, not left out."""
+    """A `truncate` that the provider lacks is refused, not ignored."""
     error = refusal(gateway.embed(model="together:cheap", input="a", truncate="end"))
     assert error["param"] == "truncate"
     assert "together cannot be asked" in error["message"]
@@ -184,7 +184,7 @@ def test_what_a_provider_cannot_be_told(gateway: Gateway, upstream: Upstream) ->
 
 
 def test_cutting_what_is_counted(gateway: Gateway, upstream: Upstream) -> None:
-    """OpenAI takes no such word: the gateway cuts, and sends the token ids that are left."""
+    """OpenAI cannot truncate, so the gateway cuts and sends token ids."""
     text = "word " * 9000
     error = refusal(gateway.embed(model="openai:text-embedding-3-small", input=["a", text]))
     assert error["code"] == "context_length_exceeded"
@@ -195,7 +195,7 @@ def test_cutting_what_is_counted(gateway: Gateway, upstream: Upstream) -> None:
 
 
 def test_what_the_client_adds(gateway: Gateway, upstream: Upstream) -> None:
-    """Fields for the provider arrive as they were sent, and change the name of the space."""
+    """Fields for the provider arrive unchanged, and change the name of the space."""
     extra = {"service_tier": "flex", "deep": {"a": [1, None, 1e30, "\u00e9"]}}
     plain = gateway.embed(model="cohere:of-purposes", input="a")
     added = gateway.embed(
@@ -227,7 +227,7 @@ def test_what_the_client_adds(gateway: Gateway, upstream: Upstream) -> None:
 def test_what_nobody_may_replace(
     gateway: Gateway, upstream: Upstream, model: str, name: str
 ) -> None:
-    """However spelled, no field replaces what the gateway decides."""
+    """No spelling of a field overrides what the gateway decides."""
     for fields in ({name: "x"}, {"extra_body": {name: "x"}}):
         error = refusal(gateway.embed(model=model, input="a", **fields))
         assert error["param"] == name
@@ -245,7 +245,7 @@ def test_what_nobody_may_replace(
 def test_what_was_not_sent_costs_nothing(
     gateway: Gateway, upstream: Upstream, fields: dict, status: int
 ) -> None:
-    """A request that is refused before anything goes out has made no call and costs nothing."""
+    """A request that is refused before any call costs nothing."""
     reply = gateway.embed(input=["a", "b"], **fields)
     refusal(reply, status)
     assert upstream.calls == []
@@ -259,7 +259,7 @@ def test_what_was_not_sent_costs_nothing(
 
 
 def test_spaces_of_purposes(gateway: Gateway, upstream: Upstream) -> None:
-    """Queries and documents are of one space, where the provider tells them apart."""
+    """Queries and documents share a space, if the provider distinguishes them."""
 
     def space(model: str, purpose: str) -> str:
         answer = gateway.embed(model=model, input="a", input_type=purpose)
@@ -274,13 +274,13 @@ def test_spaces_of_purposes(gateway: Gateway, upstream: Upstream) -> None:
 def test_servers_without_a_key(
     gateway: Gateway, upstream: Upstream, reply: str, status: int
 ) -> None:
-    """A server for which no key is declared may refuse too; that is no defect of ours."""
+    """A server without a declared key may refuse calls, which is not a defect."""
     upstream.always(reply)
     assert gateway.embed(model="tei:any", input="a").status_code == status
 
 
 def test_shortened_to_nothing(gateway: Gateway, upstream: Upstream) -> None:
-    """A vector of which nothing is left once shortened is refused, and the refusal recorded."""
+    """A vector that is zero after shortening is refused, and the refusal is recorded."""
     vector = [0.0] * 4 + [1.0] * 60
     body = {"data": [{"index": 0, "embedding": vector}], "usage": {"prompt_tokens": 1}}
     upstream.always(UpstreamReply(body=json.dumps(body).encode()))
@@ -291,7 +291,7 @@ def test_shortened_to_nothing(gateway: Gateway, upstream: Upstream) -> None:
 
 
 def test_a_refusal_of_one_item_blames_nobody(gateway: Gateway, upstream: Upstream) -> None:
-    """Where there is one item, the reason may as well be in the rest of the request."""
+    """With a single item, the reason may be in the rest of the request."""
     upstream.always("400")
     error = refusal(gateway.embed(model="openai:any", input="a", odd=1))
     assert error["param"] is None
@@ -299,7 +299,7 @@ def test_a_refusal_of_one_item_blames_nobody(gateway: Gateway, upstream: Upstrea
 
 
 def test_odd_names(gateway: Gateway, upstream: Upstream) -> None:
-    """A model that a client names oddly is asked for as it is, and no header breaks on it."""
+    """An odd model name is sent unchanged, and breaks no header."""
     name = 'm\u00f6del "x"\r\nx-evil: 1 \u6f22'
     answer = gateway.embed(model=f"openai:{name}", input="a")
     assert answer.status_code == 200
@@ -309,13 +309,13 @@ def test_odd_names(gateway: Gateway, upstream: Upstream) -> None:
 
 
 def test_other_spaces_are_no_fallback(gateway: Gateway) -> None:
-    """That two providers serve the same is a claim: neither is a fallback of the other."""
+    """Unproven providers of one model are not failover targets of each other."""
     error = refusal(gateway.embed(model="together:cheap", input="a", fallbacks=["openai:cheap"]))
     assert error["param"] == "fallbacks"
 
 
 def test_trying_one(gateway: Gateway, upstream: Upstream) -> None:
-    """`providers test` embeds one text and says what came back, or why nothing did."""
+    """`providers test` embeds one text and shows the result or the failure."""
     done = gateway.cli("providers", "test", "cohere", "--model", "of-purposes", "--json")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
@@ -327,7 +327,7 @@ def test_trying_one(gateway: Gateway, upstream: Upstream) -> None:
 
 
 def test_a_package_brings_one(upstream: Upstream, tmp_path: Path) -> None:
-    """A kind of provider that a package brings is asked as any other."""
+    """A package's kind of provider works like any other."""
     packages = tmp_path / "packages"
     meta = packages / "acme_provider-1.0.dist-info"
     meta.mkdir(parents=True)
@@ -338,7 +338,7 @@ def test_a_package_brings_one(upstream: Upstream, tmp_path: Path) -> None:
         "from embedway.providers.adapters.openai import OpenAi\n"
         "class Acme(OpenAi):\n"
         "    'Speaks as OpenAI does, but shouts.'\n"
-        "    def fields(self, batch):\n"
+        "    def build_body(self, batch):\n"
         "        return {'model': batch.model, 'input': [each.upper() for each in batch.items]}\n"
         "ROW = ProviderRow(name='acme', title='Acme', adapter='acme_provider:Acme', source='us',\n"
         "          base_url='{endpoint}', variables={'endpoint': 'ACME_ENDPOINT'},\n"
@@ -355,7 +355,7 @@ def test_a_package_brings_one(upstream: Upstream, tmp_path: Path) -> None:
 
 
 def test_too_large_for_many_at_once(gateway: Gateway, upstream: Upstream) -> None:
-    """Batches that are too large are halved, however many requests have one."""
+    """Batches that are too large are halved for concurrent requests too."""
     upstream.limit(8)
     texts = [f"text {n}" for n in range(64)]
     with ThreadPoolExecutor(4) as pool:
@@ -365,7 +365,7 @@ def test_too_large_for_many_at_once(gateway: Gateway, upstream: Upstream) -> Non
 
 
 def test_an_answer_that_says_nothing(gateway: Gateway, upstream: Upstream) -> None:
-    """A 200 without vectors was paid for: nobody is asked again."""
+    """A 200 without vectors is billed, so the call is not repeated."""
     upstream.always(UpstreamReply(body=b"{}"))
     assert refusal(gateway.embed(model="openai:any", input="a"), 502)["type"] == "upstream_error"
     assert len(upstream.calls) == 1

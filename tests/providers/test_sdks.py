@@ -1,4 +1,4 @@
-"""What providers' own libraries send and read, beside what is sent and read for the same batch."""
+"""Compares the gateway's calls and replies with those of the providers' own libraries."""
 
 import asyncio
 import base64
@@ -39,16 +39,16 @@ TOKENS = 11
 VERTEX = {"project": "a-project", "region": "europe-west4"}
 
 Read = tuple[list[list[float]], int | None]
-"""The vectors and the count of tokens that a library read from a reply."""
+"""The vectors and the tokens that a library read from a reply."""
 
 
 def vector(text: str) -> list[float]:
-    """What the recorder answers for `text`: exact in float32, and of no other text of a batch."""
+    """Return the recorder's vector for `text`, exact in float32 and unique in a batch."""
     return [len(text) / 4, -0.5, float(len(text.encode())), 0.25]
 
 
 def packed(text: str) -> str:
-    """The same in base64."""
+    """Return the same vector in base64."""
     return base64.b64encode(np.array(vector(text), "<f4").tobytes()).decode()
 
 
@@ -71,22 +71,22 @@ BATCHES = {
 
 
 class Sdk(NamedTuple):
-    """A library, what it is asked, and what its provider answers."""
+    """A library with its call and its provider's answer."""
 
     row: str
     model: str
     ask: Callable[[str, Batch], Read]
-    """Runs it against a URL."""
+    """Calls the library with a URL."""
     answer: Answer
     header: str | None = "authorization"
-    """With the key."""
+    """The provider's headers with the key."""
     variables: Mapping[str, str] = {}
     max_items: int = len(TEXTS)
     without: tuple[str, ...] = ()
-    """Of BATCHES what the library or its provider has no words for."""
+    """The BATCHES that the library or its provider cannot express."""
 
 
-# OpenAI and who speaks its protocol.
+# OpenAI, and others with its protocol.
 
 
 def openai_list(call: Recorded) -> Any:
@@ -151,7 +151,7 @@ def voyage_list(call: Recorded) -> Any:
     return openai_list(call) | {"usage": {"total_tokens": TOKENS}}
 
 
-# Protocols of their own.
+# Other protocols.
 
 
 def ask_cohere(url: str, batch: Batch) -> Read:
@@ -163,7 +163,7 @@ def ask_cohere(url: str, batch: Batch) -> Read:
         embedding_types=["base64"],
         truncate=batch.truncate.upper(),
     )
-    # It hands base64 on as it is.
+    # The library returns base64 as it is.
     vectors = [unpacked(each) for each in answer.embeddings.base64]
     return vectors, answer.meta.billed_units.input_tokens
 
@@ -183,8 +183,8 @@ def by_type(call: Recorded) -> Any:
 
 
 def ask_gemini(url: str, batch: Batch) -> Read:
-    # Its own default is v1; Google's reference says v1beta. Of truncation the library says that
-    # this API cannot be told.
+    # The library's default is v1, but Google's reference says v1beta. The library says that this
+    # API has no option for truncation.
     options = types.HttpOptions(base_url=url, api_version="v1beta")
     with closing(genai.Client(api_key=KEY, http_options=options)) as client:
         answer = ask_google(client, batch)
@@ -192,7 +192,7 @@ def ask_gemini(url: str, batch: Batch) -> Read:
 
 
 def ask_vertex(url: str, batch: Batch) -> Read:
-    # Its own default is v1beta1.
+    # The library's default is v1beta1.
     options = types.HttpOptions(base_url=url, api_version="v1")
     with closing(
         genai.Client(
@@ -209,7 +209,7 @@ def ask_vertex(url: str, batch: Batch) -> Read:
 
 
 def ask_google(client: genai.Client, batch: Batch, **options: Any) -> types.EmbedContentResponse:
-    # To the newer models a list of plain strings is parts of one content with one vector.
+    # Newer models take a list of strings for parts of one content, with one vector.
     contents = [types.Content(parts=[types.Part(text=text)]) for text in batch.items]
     purpose = batch.input_type and f"RETRIEVAL_{batch.input_type.upper()}"
     return client.models.embed_content(
@@ -278,7 +278,7 @@ def ask_tei(url: str, batch: Batch) -> Read:
 
 
 def ask_hugging_face(url: str, batch: Batch) -> Read:
-    # The library's own host cannot be set, but what it appends to it can be asked.
+    # The library's host cannot be set, but the path that it appends can be read.
     task = HFInferenceFeatureExtractionTask()
     assert task.base_url == ROWS["huggingface"].base_url
     task.base_url = f"{url}/hf-inference"
@@ -335,7 +335,7 @@ SDKS = (
 def embedded(
     url: str, row: ProviderRow, key: str, batch: Batch, variables: Mapping[str, str]
 ) -> BatchResult:
-    """What a provider of kind `row`, as a gateway runs it, makes of `batch` at `url`."""
+    """Embed `batch` at `url` with the gateway's provider of kind `row`."""
     base = urlsplit(row.base_url.format_map({**row.defaults, **variables})).path
     declared = ProviderConfig(
         name=row.name, row=row, keys=[key], base_url=url + base, variables=variables
@@ -352,7 +352,7 @@ def embedded(
 
 
 def said(body: dict[str, Any]) -> dict[str, Any]:
-    """`body` without its nulls: what they stand for is what is meant where nothing is said."""
+    """Return `body` without nulls, which mean the same as missing fields."""
     return {name: value for name, value in body.items() if value is not None}
 
 
@@ -366,11 +366,11 @@ def said(body: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_same(sdk: Sdk, batch: Batch) -> None:
-    """Both send the same to the same place with the same key, and read the same in its answer."""
+    """Both send the same call with the same key, and read the same from the reply."""
     batch = msgspec.structs.replace(batch.slice(0, sdk.max_items), model=sdk.model)
     row = ROWS[sdk.row]
     if sdk.row == "vertex":
-        # How it comes by a token is another matter than how it sends one.
+        # How Google's library gets a token is tested elsewhere.
         row = msgspec.structs.replace(row, credentials="bearer")
     with recording(sdk.answer) as recorder:
         vectors, tokens = sdk.ask(recorder.url, batch)
@@ -408,7 +408,7 @@ def bedrock(call: Recorded) -> Any:
     ],
 )
 def test_bedrock(model: str, count: int, token: str | None) -> None:
-    """A call to Bedrock goes where boto3 sends the same body, and AWS would find it well signed."""
+    """A call to Bedrock equals boto3's, and its signature is valid."""
     id, secret, region = "AKIAIOSFODNN7EXAMPLE", "a/secret+key", "eu-central-1"
     key = ":".join([id, secret, *([token] if token else [])])
     asked = msgspec.structs.replace(batch(TEXTS[:count]), model=model)
@@ -439,7 +439,7 @@ def test_bedrock(model: str, count: int, token: str | None) -> None:
 
 
 def signature(call: Recorded, secret: str) -> str:
-    """The SigV4 signature that AWS would compute of what it got."""
+    """Return the SigV4 signature that AWS would compute for a call."""
     credential, names, _ = re.findall(r"=([^,\s]+)", call.headers["authorization"])
     _, *scope = credential.split("/")
     path, _, query = call.target.partition("?")

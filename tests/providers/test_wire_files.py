@@ -1,9 +1,8 @@
-"""What each kind of provider is sent and what is made of its replies, by files from its documents.
+"""Checks each kind of provider's calls and replies against files from its documentation.
 
-A file is `tests/providers/wire/<row>/<case>.json`; what it may hold is `Case`. `REFUSALS` are the
-cases that every kind has. Where nobody has seen a provider's own words, the `source` of the file
-begins with "not found", and its reply has the provider's shape and words of ours. `NOT_FOUND` lists
-them.
+A file is `tests/providers/wire/<row>/<case>.json` and contains a `Case`. Every kind has the cases
+in `REFUSALS`. If a provider's own words are unknown, the file's `source` begins with "not found",
+and its reply has the provider's shape with words of ours. `NOT_FOUND` lists these files.
 """
 
 import datetime as dt
@@ -32,7 +31,7 @@ from embedway.providers.adapter import Adapter
 from embedway.providers.registry import ROWS
 
 BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{16})*[A-Za-z0-9+/]{11}=")
-"""Two numbers, as all vectors of these files have."""
+"""Two float32 in base64, the width of all vectors in these files."""
 FOLDER = Path(__file__).parent / "wire"
 FILES = sorted(FOLDER.glob("*/*.json"))
 
@@ -40,20 +39,20 @@ REFUSALS: dict[str, set[FailureKind]] = {
     "too_long": {"item_too_long"},
     "too_many_items": {"batch_too_large"},
     "bad_key": {"credentials"},
-    # Google's and Amazon's quotas are limits of a time, and end with it.
+    # Google's and Amazon's quotas are per period, and reset.
     "quota": {"quota", "rate_limit"},
     "rate_limit": {"rate_limit"},
     "no_model": {"model"},
-    # Some say 429 for it.
+    # Some answer 429.
     "overloaded": {"overloaded", "rate_limit"},
 }
-"""The refusals that each kind of provider has a file of, and what each may be."""
+"""The refusals that each kind of provider has a file for, with the possible kinds of failure."""
 OWN = {"too_long", "no_model", "overloaded"}
-"""Those that a server of one's own has, beside `bad_key` if it may have a key."""
+"""The refusals of servers that users run. Those with a key also have `bad_key`."""
 NEVER = {
-    ("tei", "no_model"): "It is told no model.",
-    ("infinity", "too_long"): "It cuts what is too long.",
-    ("nomic", "too_long"): "It takes the mean of the parts of what is too long.",
+    ("tei", "no_model"): "Calls name no model.",
+    ("infinity", "too_long"): "It cuts long texts.",
+    ("nomic", "too_long"): "It returns the mean of a long text's parts.",
 }
 
 NOT_FOUND = {
@@ -96,15 +95,15 @@ NOT_FOUND = {
     "watsonx": "bad_key no_model overloaded rate_limit too_many_items",
     "xinference": "too_long",
 }
-"""The cases of each kind for which nobody has seen its own words yet."""
+"""The cases of each kind whose real words are unknown."""
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Has no field that is not read."""
+    """Allows no unknown fields."""
 
 
-class Asked(Strict):
-    """What the gateway asks the adapter for."""
+class Request(Strict):
+    """The request that becomes a batch."""
 
     model: str = "m"
     input: list[str | list[int]] = msgspec.field(default_factory=lambda: ["first"])
@@ -117,15 +116,15 @@ class Asked(Strict):
 
 
 class Call(Strict):
-    """What the adapter is to send."""
+    """The call that the adapter must send."""
 
     path: str
     body: Any
     headers: dict[str, str] | None = None
 
 
-class Answered(Strict):
-    """What the provider answers: JSON, or a text that is none."""
+class Reply(Strict):
+    """The provider's reply, as JSON or as a text."""
 
     status: int
     headers: dict[str, str] = {}
@@ -134,14 +133,14 @@ class Answered(Strict):
 
 
 class Result(Strict):
-    """What the adapter is to make of it."""
+    """The result that the adapter must return."""
 
     vectors: list[list[float]]
     tokens: int | UnsetType | None = UNSET
 
 
 class Failure(Strict):
-    """Likewise, of a failure; only what is given is compared."""
+    """The failure that the adapter must return. Only fields that are set are compared."""
 
     kind: FailureKind | UnsetType = UNSET
     billed: Billable | UnsetType = UNSET
@@ -151,16 +150,16 @@ class Failure(Strict):
 
 
 class Case(Strict):
-    """A file."""
+    """The content of a file."""
 
     source: str
-    """Who says so. It begins with "not found" or "made up" if nobody does."""
-    reply: Answered
+    """Where this is documented. Begins with "not found" or "made up" if nowhere."""
+    reply: Reply
     date: dt.date | None = None
-    """When the source was published, or read if it bears no date; None if there is no source."""
-    request: Asked = Asked()
+    """When the source was published, or else read; None without a source."""
+    request: Request = Request()
     call: Call | None = None
-    """None where a file is of a reply alone."""
+    """None if the file has only a reply."""
     variables: dict[str, str] = {}
     result: Result | None = None
     error: Failure | None = None
@@ -176,54 +175,54 @@ def read(path: Path) -> Case:
 def adapter_of(path: Path, case: Case) -> Adapter:
     row = ROWS[path.parent.name]
     module, _, name = row.adapter.partition(":")
-    made = getattr(importlib.import_module(module), name)
-    return made(row, {**row.defaults, **case.variables})
+    adapter = getattr(importlib.import_module(module), name)
+    return adapter(row, {**row.defaults, **case.variables})
 
 
-def served_of(kind: str, name: str) -> Deployment:
-    """The deployment that the catalog has of this name at this kind of provider, or a new one."""
-    known = (
+def deployment_of(kind: str, name: str) -> Deployment:
+    """Return the catalog's deployment of this name at this kind of provider, or a new one."""
+    deployments = (
         Deployment(model, each)
         for model in read_packaged()
         for each in model.deployments
         if each.provider == kind
     )
-    plain = Deployment(Model(id=name), DeploymentSpec(provider=kind))
-    return next((each for each in known if each.upstream_name == name), plain)
+    new = Deployment(Model(id=name), DeploymentSpec(provider=kind))
+    return next((each for each in deployments if each.upstream_name == name), new)
 
 
-def batch_of(path: Path, asked: Asked) -> Batch:
-    """What the gateway makes of a request for this deployment."""
-    served = served_of(path.parent.name, asked.model)
+def batch_of(path: Path, request: Request) -> Batch:
+    """Return the batch that the gateway makes of a request for this deployment."""
+    deployment = deployment_of(path.parent.name, request.model)
     words = ROWS[path.parent.name].fields.input_types
     abilities = EngineAbilities(token_ids=True, input_types=frozenset(words))
-    told = served.effective_input_type(asked.input_type, abilities)
-    prompt = served.prompt(told)
-    items = [prompt + each if isinstance(each, str) else each for each in asked.input]
+    input_type = deployment.effective_input_type(request.input_type, abilities)
+    prompt = deployment.prompt(input_type)
+    items = [prompt + each if isinstance(each, str) else each for each in request.input]
     return Batch(
-        model=asked.model,
-        base_model=asked.base_model,
+        model=request.model,
+        base_model=request.base_model,
         items=cast("Items", items),
-        tokens=[1] * len(asked.input),
-        dimensions=asked.dimensions,
-        input_type=served.forwarded(told),
-        input_types=served.spec.input_types,
-        truncate=asked.truncate,
-        user=asked.user,
-        extra={**served.spec.parameters, **asked.extra_body},
+        tokens=[1] * len(request.input),
+        dimensions=request.dimensions,
+        input_type=deployment.forwarded(input_type),
+        input_types=deployment.spec.input_types,
+        truncate=request.truncate,
+        user=request.user,
+        extra={**deployment.spec.parameters, **request.extra_body},
     )
 
 
 def failure(adapter: Adapter, reply: HttpReply, batch: Batch) -> ProviderError:
-    if not reply.ok:
-        return adapter.error(reply)
+    if not reply.is_success:
+        return adapter.decode_error(reply)
     with pytest.raises(ProviderError) as caught:
         adapter.decode(reply, batch)
     return caught.value
 
 
 def canonical(value: Any) -> str:
-    """As text, in which `true` is not 1."""
+    """Return JSON text, in which `true` differs from 1."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -233,7 +232,7 @@ def named(path: Path) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_file(path: Path) -> None:
-    """A batch goes out, always in the same bytes, and its reply comes in, as the file says."""
+    """The adapter sends the file's call, always with the same bytes, and reads its reply."""
     case = read(path)
     adapter, batch = adapter_of(path, case), batch_of(path, case.request)
     call = adapter.encode(batch)
@@ -250,10 +249,10 @@ def test_file(path: Path) -> None:
     if case.error is not None:
         error = failure(adapter, reply, batch)
         expected = msgspec.structs.asdict(case.error)
-        given = {name: value for name, value in expected.items() if value is not UNSET}
-        assert {name: getattr(error, name) for name in given} == given
+        expected = {name: value for name, value in expected.items() if value is not UNSET}
+        assert {name: getattr(error, name) for name in expected} == expected
         return
-    assert reply.ok
+    assert reply.is_success
     result = adapter.decode(reply, batch)
     assert case.result is not None
     assert result.vectors.dtype == np.float32
@@ -270,7 +269,7 @@ def required(name: str) -> set[str]:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_each_kind_has_files(name: str) -> None:
-    """Each kind has a batch, each of its input types, and the refusals that it knows."""
+    """Each kind has files for a batch, for each of its input types and for each refusal."""
     cases = {path.stem: read(path) for path in FILES if path.parent.name == name}
     results = [case for case in cases.values() if case.result]
     assert any(case.result and len(case.result.vectors) > 1 for case in results)
@@ -283,20 +282,20 @@ def test_each_kind_has_files(name: str) -> None:
 
 
 def test_sources() -> None:
-    """Each file says who says so and when, or that nobody does; the latter are all known."""
+    """Each file names its source and its date, or is listed in `NOT_FOUND`."""
     unseen: dict[str, set[str]] = {}
     for path in FILES:
         case = read(path)
         if case.source.startswith("not found"):
             unseen.setdefault(path.parent.name, set()).add(path.stem)
-        nobody = case.source.startswith(("not found", "made up"))
-        assert (case.date is None) == nobody, path
+        has_no_source = case.source.startswith(("not found", "made up"))
+        assert (case.date is None) == has_no_source, path
         assert case.date is None or case.date > dt.date(2020, 1, 1), path
     assert unseen == {name: set(cases.split()) for name, cases in NOT_FOUND.items()}
 
 
-def batches(name: str) -> list[tuple[Adapter, Batch, Answered, Result]]:
-    """What each file of a result holds, as adapters take it."""
+def batches(name: str) -> list[tuple[Adapter, Batch, Reply, Result]]:
+    """Return the adapter, batch, reply and result of each file that has a result."""
     cases = [(path, read(path)) for path in FILES if path.parent.name == name]
     return [
         (adapter_of(path, case), batch_of(path, case.request), case.reply, case.result)
@@ -306,9 +305,9 @@ def batches(name: str) -> list[tuple[Adapter, Batch, Answered, Result]]:
 
 
 def numbers(value: Any) -> Any:
-    """The same JSON with lists of numbers where vectors are base64."""
+    """Return the same JSON with vectors as numbers instead of base64."""
     if isinstance(value, dict):
-        # Cohere's protocol says which of the two it is.
+        # Cohere's protocol names the encoding.
         return {
             "float" if name == "base64" else name: numbers(each) for name, each in value.items()
         }
@@ -321,19 +320,19 @@ def numbers(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.fields.base64])
 def test_base64_and_numbers(name: str) -> None:
-    """Who is asked for base64 may answer it, or numbers all the same."""
+    """A provider that is asked for base64 may answer with base64 or with numbers."""
     files = batches(name)
     assert any(numbers(reply.body) != reply.body for _, _, reply, _ in files)
     for adapter, batch, reply, result in files:
         body = msgspec.json.encode(numbers(reply.body))
         headers = {each.lower(): value for each, value in reply.headers.items()}
-        answer = adapter.decode(HttpReply(status=200, headers=headers, body=body), batch)
-        assert answer.vectors.tolist() == result.vectors
+        decoded = adapter.decode(HttpReply(status=200, headers=headers, body=body), batch)
+        assert decoded.vectors.tolist() == result.vectors
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_broken_body(name: str) -> None:
-    """An answer that breaks off at any place is malformed, and was billed."""
+    """A reply that breaks off anywhere is malformed and billed."""
     adapter, batch, reply, _ = batches(name)[0]
     body = msgspec.json.encode(reply.body)
     for end in range(len(body)):
@@ -342,7 +341,7 @@ def test_a_broken_body(name: str) -> None:
 
 
 def test_each_file_is_read() -> None:
-    """Everything below the folder is a file of some kind of provider."""
+    """Every file in the folder belongs to a kind of provider."""
     assert set(FILES) == {path for path in FOLDER.rglob("*") if path.is_file()}
     assert {path.parent.name for path in FILES} <= ROWS.keys()
 
@@ -352,7 +351,7 @@ def test_each_file_is_read() -> None:
 )
 @pytest.mark.parametrize("model", ["..", ".", "../m", "a/../../m", "m?a=b", "m#a", "m\r\n"])
 def test_a_model_leads_nowhere_else(path: Path, model: str) -> None:
-    """However a client calls a model, the call goes where it would go for any other, or nowhere."""
+    """No name of a model can redirect a call to another path."""
     case = read(path)
     adapter, batch = adapter_of(path, case), batch_of(path, case.request)
     usual = urlsplit(adapter.encode(batch).path)

@@ -102,7 +102,7 @@ def speaking(name: str, transport: Transport, signer: Credentials | None = None)
     return Provider(
         declared,
         adapter=provider.load_object(row.adapter)(row, declared.values),
-        signer=signer or StaticKeys(["k"]),
+        credentials=signer or StaticKeys(["k"]),
         transport=transport,
     )
 
@@ -140,7 +140,7 @@ class Odd:
     def decode(self, reply: HttpReply, batch: Batch) -> Any:
         raise self.failure
 
-    def error(self, reply: HttpReply) -> Any:
+    def decode_error(self, reply: HttpReply) -> Any:
         raise self.failure
 
 
@@ -157,7 +157,7 @@ def test_an_adapter_that_breaks(failure: Exception, status: int, billed: str) ->
     reply = HttpReply(status=status, headers={}, body=b"{}")
     declared = ProviderConfig(name="openai", row=ROWS["openai"], base_url="http://x")
     engine = Provider(
-        declared, adapter=Odd(failure), signer=StaticKeys(["k"]), transport=Replying(reply)
+        declared, adapter=Odd(failure), credentials=StaticKeys(["k"]), transport=Replying(reply)
     )
     outcome = asked(engine)
     assert isinstance(outcome, ProviderError)

@@ -1,4 +1,4 @@
-"""cl100k_base: the ids OpenAI gives, back again without loss, and nothing before it is needed."""
+"""cl100k_base has OpenAI's ids, decodes them without loss, and costs nothing until it is used."""
 
 import asyncio
 import base64
@@ -27,23 +27,23 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 def run(scenario: Callable[[], Awaitable[Any]]) -> Any:
-    """Runs a scenario on an event loop where blocking calls raise."""
+    """Run a scenario on an event loop where blocking calls raise."""
     with blockbuster_ctx():
         return asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
 def threads() -> set[str]:
-    """Which of its threads run."""
+    """Return the names of the tokenizer's running threads."""
     return THREADS & {thread.name for thread in threading.enumerate()}
 
 
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[Cl100kTokenizer]:
-    """One that has read its vocabulary."""
-    made = Cl100kTokenizer()
-    run(lambda: made.encode(["a"]))
-    yield made
-    made.close()
+    """A tokenizer that has read its vocabulary."""
+    tokenizer = Cl100kTokenizer()
+    run(lambda: tokenizer.encode(["a"]))
+    yield tokenizer
+    tokenizer.close()
 
 
 def encode(codec: Cl100kTokenizer, *texts: str) -> list[list[int]]:
@@ -55,7 +55,7 @@ def decode(codec: Cl100kTokenizer, *items: list[int]) -> list[str]:
 
 
 def refusal(codec: Cl100kTokenizer, *items: list[int]) -> str:
-    """What the client is told about items that do not decode."""
+    """Return the message for items that cannot be decoded."""
     with pytest.raises(InvalidRequest) as refused:
         decode(codec, *items)
     assert refused.value.param == "input"
@@ -67,20 +67,20 @@ def test_file_is_openais():
     packed = cl100k.RANKS.read_bytes()
     assert hashlib.sha256(packed).hexdigest() == cl100k.RANKS_SHA256
     ranks = [int(line.split()[1]) for line in packed.splitlines()]
-    assert ranks == list(range(cl100k.VOCABULARY))
+    assert ranks == list(range(cl100k.VOCABULARY_SIZE))
 
 
 def test_pattern_is_openais(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Pattern and digest are those of the installed tiktoken."""
-    # Where tiktoken looks before it downloads.
+    # tiktoken looks here before it downloads.
     url = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
     cached = tmp_path / hashlib.sha1(url.encode()).hexdigest()
     cached.write_bytes(cl100k.RANKS.read_bytes())
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     theirs = openai_public.cl100k_base()
     assert theirs["pat_str"] == cl100k.PATTERN
-    assert len(theirs["mergeable_ranks"]) == cl100k.VOCABULARY
-    assert min(theirs["special_tokens"].values()) >= cl100k.VOCABULARY
+    assert len(theirs["mergeable_ranks"]) == cl100k.VOCABULARY_SIZE
+    assert min(theirs["special_tokens"].values()) >= cl100k.VOCABULARY_SIZE
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,13 @@ def test_pattern_is_openais(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_known_ids(loaded: Cl100kTokenizer, text: str, ids: list[int]):
-    """Texts get the ids that OpenAI publishes, and the ids the texts."""
+    """Texts have the ids that OpenAI publishes, and the ids decode to the texts."""
     assert encode(loaded, text) == [ids]
     assert decode(loaded, ids) == [text]
 
 
 def test_special_tokens_in_a_text_are_text(loaded: Cl100kTokenizer):
-    """What is written like a special token is encoded as the characters it has."""
+    """A text that looks like a special token is encoded as its characters."""
     text = "<|endoftext|><|fim_prefix|><|endofprompt|>"
     [ids] = encode(loaded, text)
     assert ids[:7] == [27, 91, 8862, 728, 428, 91, 1822]
@@ -111,14 +111,14 @@ def test_special_tokens_in_a_text_are_text(loaded: Cl100kTokenizer):
 @settings(deadline=None)
 @given(texts=st.lists(TEXTS, max_size=5))
 def test_nothing_is_lost(loaded: Cl100kTokenizer, texts: list[str]):
-    """Any text comes back from its ids as it was."""
+    """Any text survives encoding and decoding."""
     assert decode(loaded, *encode(loaded, *texts)) == texts
 
 
 @settings(deadline=None, max_examples=30)
 @given(texts=st.lists(TEXTS, max_size=5))
 def test_thread_and_event_loop_agree(loaded: Cl100kTokenizer, texts: list[str]):
-    """A text has the same ids, and ids the same text, however much else is in the request."""
+    """The other items of a request do not change an item's ids or text."""
     ids = encode(loaded, *texts)
     *among_much, much = encode(loaded, *texts, BEYOND_INLINE)
     assert among_much == ids
@@ -126,9 +126,9 @@ def test_thread_and_event_loop_agree(loaded: Cl100kTokenizer, texts: list[str]):
 
 
 @settings(deadline=None)
-@given(ids=st.lists(st.integers(0, cl100k.VOCABULARY - 1), min_size=1, max_size=4))
+@given(ids=st.lists(st.integers(0, cl100k.VOCABULARY_SIZE - 1), min_size=1, max_size=4))
 def test_a_text_is_what_its_ids_stand_for(loaded: Cl100kTokenizer, ids: list[int]):
-    """Ordinary ids give a text, or are refused if their bytes give none: nothing is guessed."""
+    """Ordinary ids decode exactly, or are refused if their bytes are not a text."""
     stands_for = b"".join(TOKENS[id] for id in ids)
     try:
         text = stands_for.decode()
@@ -142,7 +142,7 @@ def test_a_text_is_what_its_ids_stand_for(loaded: Cl100kTokenizer, ids: list[int
 @pytest.mark.parametrize("beyond_inline", [False, True])
 @pytest.mark.parametrize("unknown", [100_256, 100_257, 100_276, 2**31 - 1, 2**40, -1])
 def test_unknown_ids_are_refused(loaded: Cl100kTokenizer, unknown: int, beyond_inline: bool):
-    """An id that is special or nobody's is named, with its item and what to send instead."""
+    """The message for a special or unknown id names it, its item and the cure."""
     more = [0] * cl100k.INLINE_TOKENS if beyond_inline else [0]
     message = refusal(loaded, [15339], [*more, unknown], more)
     assert message.startswith(f"'input[1]' has the token id {unknown},")
@@ -152,7 +152,7 @@ def test_unknown_ids_are_refused(loaded: Cl100kTokenizer, unknown: int, beyond_i
 @pytest.mark.parametrize("beyond_inline", [False, True])
 @pytest.mark.parametrize("cut", [slice(0, -1), slice(1, None)])
 def test_half_characters_are_refused(loaded: Cl100kTokenizer, cut: slice, beyond_inline: bool):
-    """An item that begins or ends amid a character is named, with what to send instead."""
+    """The message for an item that cuts a character names the item and the cure."""
     [bear] = encode(loaded, "🐻")
     more = [0] * cl100k.INLINE_TOKENS if beyond_inline else [0]
     message = refusal(loaded, more, more, bear[cut], bear[cut])
@@ -162,7 +162,7 @@ def test_half_characters_are_refused(loaded: Cl100kTokenizer, cut: slice, beyond
 
 
 def test_one_refusal_leaves_others_alone(loaded: Cl100kTokenizer):
-    """Requests that share a group with one that is refused get their answers."""
+    """A refused request does not affect others in its group."""
     ids = [15339] * (cl100k.INLINE_TOKENS + 1)
 
     async def scenario() -> list[Any]:
@@ -174,7 +174,7 @@ def test_one_refusal_leaves_others_alone(loaded: Cl100kTokenizer):
 
 
 def test_a_panic_is_a_refusal(loaded: Cl100kTokenizer):
-    """A text that tiktoken gives up on is named, and does not end the thread."""
+    """A text that tiktoken fails on is named, and the thread goes on."""
     with pytest.raises(InvalidRequest, match=r"'input\[1\]' cannot be tokenised"):
         encode(loaded, "a", " " * 1_000_000 + "a")
     assert encode(loaded, BEYOND_INLINE)[0][:2] == [87, 865]
@@ -185,13 +185,13 @@ def test_a_panic_is_a_refusal(loaded: Cl100kTokenizer):
     "unit", ["a", " ", "\n", " \n", "1", "!", "\u0300", "中", "\0", "\U0010fffd", "👩\u200d"]
 )
 def test_repetition_is_tokenised(loaded: Cl100kTokenizer, unit: str):
-    """The longest text of one thing over and over is tokenised like any other."""
+    """The longest repetitive text is tokenised like any other."""
     text = (unit * 100_000)[:99_999] + "a"
     assert decode(loaded, *encode(loaded, text)) == [text]
 
 
 def test_nothing_before_first_use():
-    """Importing and making one imports no tiktoken, starts no thread, and closing needs neither."""
+    """An unused tokenizer imports no tiktoken and starts no thread."""
     probe = (
         "import sys, threading\n"
         "from embedway.tokenizing.cl100k import Cl100kTokenizer\n"
@@ -224,7 +224,7 @@ def test_use_downloads_nothing(tmp_path: Path):
 
 
 def test_first_use_may_be_shared():
-    """Requests that come together before the vocabulary is read are all answered."""
+    """Concurrent first requests are all answered."""
     codec = Cl100kTokenizer()
 
     async def scenario() -> list[Any]:
@@ -239,7 +239,7 @@ def test_first_use_may_be_shared():
 
 
 def test_closed():
-    """Closing ends its threads; what comes later is shed and starts none."""
+    """Closing ends the threads. Later requests are refused and start none."""
     before = threading.active_count()
     codec = Cl100kTokenizer()
     assert encode(codec, BEYOND_INLINE)
@@ -253,7 +253,7 @@ def test_closed():
 
 
 def test_altered_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A ranks file that is not OpenAI's gives no ids at all, each time it is tried."""
+    """An altered file of ranks is refused every time."""
     altered = tmp_path / "ranks"
     altered.write_bytes(cl100k.RANKS.read_bytes()[:-1])
     monkeypatch.setattr(cl100k, "RANKS", altered)

@@ -352,7 +352,7 @@ def test_encode(sent: np.ndarray) -> None:
 def test_cut(limit: int, over: int, drop: str) -> None:
     """A cut item has exactly as many ids as may be: its marks, and one unbroken side between."""
     ids = list(range(limit + over))
-    kept = truncate_ids(ids, limit=limit, drop=drop, marked=True)
+    kept = truncate_ids(ids, limit=limit, drop=drop, has_special_tokens=True)
     assert len(kept) == limit
     assert (kept[0], kept[-1]) == (ids[0], ids[-1])
     inner = ids[1:-1]
@@ -367,7 +367,7 @@ def test_batches(lengths: list[int], max_tokens: int, step: int) -> None:
     def whole(rows: int) -> int:
         return rows // step * step or rows
 
-    made = list(group_by_length(lengths, max_tokens=max_tokens, whole=whole))
+    made = list(group_by_length(lengths, max_tokens=max_tokens, round_down=whole))
     positions = [position for batch in made for position in batch]
     assert sorted(positions) == list(range(len(lengths)))
     ordered = [lengths[position] for position in positions]

@@ -146,7 +146,7 @@ def load_providers(
         local_servers.add_local_models(
             enabled_providers(loaded, used=used),
             settings.port,
-            known=settings.providers,
+            section_names=settings.providers,
             find_others=settings.local_servers,
         )
     )

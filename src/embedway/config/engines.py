@@ -63,6 +63,6 @@ def open_providers(providers: Sequence[ProviderConfig]) -> Iterator[tuple[str, P
         try:
             yield declared.name, provider.build_provider(declared)
         except (ImportError, ValueError) as error:
-            if not declared.found:
+            if not declared.is_discovered:
                 raise ConfigError(f"[providers.{declared.name}]: {error}") from error
             _log.warning("provider left out", provider=declared.name, reason=str(error))

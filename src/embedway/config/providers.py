@@ -17,7 +17,7 @@ from embedway.config.schema import ConfigError, did_you_mean, unknown_setting
 from embedway.config.sections import ModelSettings, ProviderSettings
 from embedway.config.settings import LoadedSettings
 from embedway.core.request import normalise_name
-from embedway.providers.adapter import DECIDED, ProviderRow
+from embedway.providers.adapter import GATEWAY_FIELDS, ProviderRow
 from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import load_rows
 
@@ -239,7 +239,7 @@ def _declared(
         zero_data_retention=section.zero_data_retention,
         catalog=_has_known_models(name, section, row, base_url),
         origin=loaded.origins["providers"],
-        found=False,
+        is_discovered=False,
     )
     _check_address(declared, where)
     models = list(_models(section.models, declared, of_catalog, where=where))
@@ -383,7 +383,7 @@ def why_not(model: Model, deployment: DeploymentSpec, row: ProviderRow) -> str |
         )
     encoding = fields.base64[0] if fields.base64 else ""
     sent = (fields.dimensions, encoding, fields.user, fields.input_type, fields.truncate)
-    decided = DECIDED.union(normalise_name(name) for name in sent if name)
+    decided = GATEWAY_FIELDS.union(normalise_name(name) for name in sent if name)
     for name in deployment.parameters:
         if normalise_name(name) in decided:
             return (

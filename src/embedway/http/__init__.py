@@ -1,1 +1,1 @@
-"""The one HTTP client that calls other servers, with its address checks."""
+"""The one HTTP client that calls other servers, and its address checks."""

@@ -10,37 +10,37 @@ class HttpCall(msgspec.Struct, frozen=True, kw_only=True):
     """One call, relative to the provider's base URL, without credentials."""
 
     path: str
-    """As it goes on the wire, percent-encoded; may carry a query."""
+    """The path as it goes on the wire, percent-encoded; may include a query."""
     body: bytes = b""
     method: str = "POST"
     headers: Mapping[str, str] = {}
 
 
 class HttpReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back, decompressed."""
+    """The reply to a call, decompressed."""
 
     status: int
     headers: Mapping[str, str]
-    """Asked for in lower case."""
+    """The headers; look them up in lower case."""
     body: bytes
-    clients_words: frozenset[str] = frozenset()
-    """What the client named in fields of its own, word by word, in lower case."""
+    client_words: frozenset[str] = frozenset()
+    """The words in the fields that the client added, in lower case."""
 
     @property
-    def ok(self) -> bool:
-        """Whether the status says so: 2xx."""
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
         return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
 
     @property
-    def redirect(self) -> bool:
-        """Whether it sends the caller elsewhere: 3xx."""
+    def is_redirect(self) -> bool:
+        """Whether the status is 3xx."""
         return HTTPStatus.MULTIPLE_CHOICES <= self.status < HTTPStatus.BAD_REQUEST
 
 
 def join_url(base_url: str, path: str) -> str:
-    """The address of a call: `path` after the path of `base_url`, the queries of both behind it."""
-    place, _, query = base_url.partition("?")
-    url = place.rstrip("/") + path
+    """Return `base_url` with `path` added to its path, and with the queries of both."""
+    base, _, query = base_url.partition("?")
+    url = base.rstrip("/") + path
     if not query:
         return url
     return f"{url}{'&' if '?' in path else '?'}{query}"

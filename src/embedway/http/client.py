@@ -1,7 +1,7 @@
-"""The only code that talks to upstreams: one pool of connections for each provider.
+"""Sends HTTP calls, with one pool of connections per provider.
 
-Owns how a call goes out and how much may come back: connections, time limits, the size of replies,
-and which addresses may be called. Knows nothing of embeddings.
+Owns connections, time limits, the size of replies, and which addresses may be called. Knows nothing
+about embeddings.
 """
 
 import ssl
@@ -24,32 +24,31 @@ from embedway.http.call import HttpCall, HttpReply, join_url
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
-"""Between two bytes of a reply; the whole of it is bounded by the caller's deadline."""
+"""The longest pause within a reply. The caller's deadline bounds the reply as a whole."""
 KEEPALIVE_S = 30.0
 DNS_CACHE_S = 60
 MAX_PATHS = 256
-"""Kept as parsed; some have the model in them, which a client may name as it likes."""
+"""The most parsed URLs to keep. Bounded because clients choose the model in some paths."""
 
 _HEADERS = {
     "Content-Type": "application/json",
     "Accept": "application/json",
-    # Floats hardly shrink; what comes compressed all the same is decompressed under a cap.
+    # Compression hardly shrinks floats. Replies that are compressed anyway are read up to a limit.
     "Accept-Encoding": "identity",
     "User-Agent": f"embedway/{embedway.__version__}",
 }
 
 MAX_PACKED_ERROR_BYTES = 2**16
-"""The most bytes of a compressed error that are read, decompressed."""
-MAX_UNASKED = 3
-"""The most connections that one call gives up because something came on them unasked."""
+"""The most decompressed bytes to read of a compressed error reply."""
+MAX_UNSOLICITED = 3
+"""The most connections that one call may drop because of unsolicited data."""
 
 
 class UnsolicitedResponse(aiohttp.ClientError):
-    """A connection holds an answer to something else: it came before the call was sent."""
+    """A pooled connection received data before the call was sent."""
 
 
-# Every way a call can fail below HTTP: what it means, and whether the call may have been billed.
-# The first that matches wins.
+# What each exception below HTTP means, and whether the call may be billed. The first match wins.
 FAILURES: tuple[tuple[type[BaseException], FailureKind, Billable], ...] = (
     (PrivateAddressError, "unreachable", "not sent"),
     (UnsolicitedResponse, "unreachable", "not sent"),
@@ -58,12 +57,12 @@ FAILURES: tuple[tuple[type[BaseException], FailureKind, Billable], ...] = (
     (aiohttp.InvalidURL, "unreachable", "not sent"),
     (TimeoutError, "timeout", "maybe"),
     (aiohttp.ServerDisconnectedError, "unreachable", "maybe"),
-    (aiohttp.ClientPayloadError, "failed", "maybe"),  # it broke off
-    (aiohttp.ClientResponseError, "malformed", "maybe"),  # no HTTP, or heads without end
+    (aiohttp.ClientPayloadError, "failed", "maybe"),  # the reply broke off
+    (aiohttp.ClientResponseError, "malformed", "maybe"),  # not HTTP, or an endless head
     (aiohttp.ClientError, "unreachable", "maybe"),
     (OSError, "unreachable", "maybe"),
     (ValueError, "unreachable", "not sent"),  # an address or a header that cannot be sent
-    (Exception, "malformed", "maybe"),  # whatever else a reply makes of the code that reads it
+    (Exception, "malformed", "maybe"),  # a reply that breaks the code that reads it
 )
 
 
@@ -73,35 +72,28 @@ class Transport(Protocol):
     async def send(
         self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int
     ) -> HttpReply:
-        """The reply to `call`, whatever its status.
+        """Send `call` and return the reply, whatever its status.
 
-        Args:
-            call: What to send.
-            headers: The credentials.
-            max_bytes: Of the reply's body, decompressed.
+        `headers` are added to the call's. The body may have `max_bytes`, decompressed.
 
         Raises:
-            ProviderError: There is no reply, it is too large, or it is not HTTP.
+            ProviderError: No reply arrived, or it is too large or not HTTP.
         """
         ...
 
     async def aclose(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         ...
 
 
 class HttpClient:
-    """Calls one base URL."""
+    """Calls one base URL. Opens no connection until it is used."""
 
     def __init__(self, base_url: str, *, allow_private: bool, max_in_flight: int) -> None:
-        """Opens nothing yet.
+        """Call `base_url`, with up to `max_in_flight` calls at a time. Further calls wait.
 
-        Args:
-            base_url: Of the provider; paths of calls are put at the end of its own path, before
-                its query.
-            allow_private: Whether it may be at a private, link-local or loopback address: only if
-                the administrator declared it.
-            max_in_flight: Calls at a time; more wait for one to end.
+        With `allow_private`, the host may have a private, link-local or loopback address. Allow
+        this only for addresses that the administrator declared.
         """
         self.base_url = base_url
         self._allow_private = allow_private
@@ -112,9 +104,9 @@ class HttpClient:
     async def send(
         self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int
     ) -> HttpReply:
-        """See `Transport.send`."""
+        """Send `call` and return the reply, as `Transport.send` describes."""
         session = self._session or self._open()
-        given_up = 0
+        dropped = 0
         while True:
             try:
                 async with session.request(
@@ -124,17 +116,17 @@ class HttpClient:
                     headers={**call.headers, **headers},
                     allow_redirects=False,
                 ) as response:
-                    body = await _body(response, max_bytes)
+                    body = await _read_body(response, max_bytes)
                     return HttpReply(status=response.status, headers=response.headers, body=body)
             except ProviderError:
                 raise
             except Exception as error:
-                given_up += isinstance(error, UnsolicitedResponse)
-                if not isinstance(error, UnsolicitedResponse) or given_up == MAX_UNASKED:
+                dropped += isinstance(error, UnsolicitedResponse)
+                if not isinstance(error, UnsolicitedResponse) or dropped == MAX_UNSOLICITED:
                     raise _failure(error) from error
 
     async def aclose(self) -> None:
-        """See `Transport.aclose`."""
+        """Close all connections."""
         if self._session:
             await self._session.close()
 
@@ -144,7 +136,7 @@ class HttpClient:
             ttl_dns_cache=DNS_CACHE_S,
             keepalive_timeout=KEEPALIVE_S,
             ssl=_tls() if self.base_url.startswith("https:") else True,
-            # Called with every address, also where the URL holds it literally.
+            # Called for every address, including one written in the URL.
             socket_factory=cast("Any", None if self._allow_private else public_socket),
         )
         self._session = aiohttp.ClientSession(
@@ -169,16 +161,16 @@ class HttpClient:
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request that goes out on a silent connection only.
+    """A request that is sent only on a connection without unread data.
 
-    What a server sends unasked on a kept connection would be read as the answer to the next call.
+    Otherwise unsolicited data on a pooled connection would be taken for the reply to the next call.
     """
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Sends it.
+        """Send the request.
 
         Raises:
-            UnsolicitedResponse: Something came already. The session closes the connection.
+            UnsolicitedResponse: The connection has unread data. The session closes it.
         """
         if conn.protocol is None or conn.protocol.should_close:
             raise UnsolicitedResponse
@@ -186,48 +178,48 @@ class _Request(aiohttp.ClientRequest):
 
 
 def _failure(error: Exception) -> ProviderError:
-    refused = isinstance(error, aiohttp.ClientConnectorError) and error.os_error
-    cause = refused if isinstance(refused, PrivateAddressError) else error
+    os_error = isinstance(error, aiohttp.ClientConnectorError) and error.os_error
+    cause = os_error if isinstance(os_error, PrivateAddressError) else error
     kind, billed = next(each[1:] for each in FAILURES if isinstance(cause, each[0]))
     return ProviderError(kind, billed=billed)
 
 
-async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if response.status >= HTTPStatus.BAD_REQUEST and encoding != "identity":
         try:
-            return await _unpacked(response, encoding, min(max_bytes, MAX_PACKED_ERROR_BYTES))
+            return await _decompress(response, encoding, min(max_bytes, MAX_PACKED_ERROR_BYTES))
         except ProviderError:
             return b""  # the status says enough
-    return await _unpacked(response, encoding, max_bytes)
+    return await _decompress(response, encoding, max_bytes)
 
 
-async def _unpacked(response: aiohttp.ClientResponse, encoding: str, max_bytes: int) -> bytes:
+async def _decompress(response: aiohttp.ClientResponse, encoding: str, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     left = max_bytes
-    unpack = None
+    decompressor = None
     if encoding in {"gzip", "x-gzip", "deflate"}:
-        unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)
     elif encoding != "identity":
-        raise ProviderError("malformed", "an encoding it was not asked for", billed="yes")
+        raise ProviderError("malformed", "a content encoding that was not requested", billed="yes")
     async for chunk in response.content.iter_any():
         try:
-            piece = unpack.decompress(chunk, left + 1) if unpack else chunk
+            piece = decompressor.decompress(chunk, left + 1) if decompressor else chunk
         except zlib.error:
             raise ProviderError("malformed", "broken compression", billed="yes") from None
         left -= len(piece)
         if left < 0:
             raise ProviderError("malformed", f"more than {max_bytes} bytes", billed="yes")
         chunks.append(piece)
-    if unpack and not unpack.eof:
+    if decompressor and not decompressor.eof:
         raise ProviderError("malformed", "broken compression", billed="yes")
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
-    # The system's certificates, also where a company has put its own there. On Linux OpenSSL reads
-    # them by itself, once; truststore would again for each connection, 18 ms on the event loop.
+    # Use the system's certificates, which may include a company's own. On Linux OpenSSL reads them
+    # once by itself; truststore would read them for each connection, 18 ms on the event loop.
     if sys.platform == "linux":
         return ssl.create_default_context()
     return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,7 +1,4 @@
-"""Fetches a small document from an address that an administrator named, as providers are called.
-
-Owns what may come back and how long that may take; what the document is, is not known here.
-"""
+"""Fetches a small document from an address that an administrator declared."""
 
 import asyncio
 from collections.abc import Collection
@@ -24,22 +21,23 @@ async def fetch_document(
     max_bytes: int = MAX_BYTES,
     timeout_s: float = TIMEOUT_S,
 ) -> bytes:
-    """The document at `url`; a redirect is not followed.
+    """Return the document at `url`. Redirects are not followed.
 
     Args:
-        url: Its address.
-        private_hosts: Such as may be at private addresses, for the administrator named them.
-        max_bytes: The longest document to take.
-        timeout_s: The longest wait for it.
+        url: The document's address.
+        private_hosts: Hosts that may have private addresses, because the administrator named them.
+        max_bytes: The largest document to accept.
+        timeout_s: The longest time to wait.
 
     Raises:
-        OSError: It cannot be had, is too large or takes too long; with the reason.
+        OSError: The document cannot be fetched, is too large or takes too long. The message says
+            why.
     """
     try:
         target = URL(url)
         origin, path = str(target.origin()), target.raw_path_qs
     except ValueError:
-        raise OSError(f"{url!r} is no address") from None
+        raise OSError(f"{url!r} is not a URL") from None
     server = HttpClient(origin, allow_private=target.host in private_hosts, max_in_flight=1)
     try:
         async with asyncio.timeout(timeout_s):

@@ -3,6 +3,6 @@
 import sys
 from typing import Any, cast
 
-# OpenVINO tells its maker of every import, over the network. A gateway tells nobody. It does
-# without this package where it is not installed, and that is what None makes it believe.
+# OpenVINO reports every import to its maker over the network. None makes its telemetry package
+# look uninstalled, and then it reports nothing.
 cast("dict[str, Any]", sys.modules)["openvino_telemetry"] = None

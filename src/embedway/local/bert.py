@@ -1,8 +1,7 @@
-"""The BERT sentence encoder as an OpenVINO graph, built straight from a safetensors file.
+"""Builds the BERT sentence encoder as an OpenVINO graph, straight from a safetensors file.
 
-Owns the mathematics: embeddings, transformer layers, mean pooling, L2 normalisation, and the names
-that BERT checkpoints give their tensors. Must not know what runs the graph, in which precision, or
-how texts became ids.
+Owns the mathematics: embeddings, transformer layers, mean pooling, L2 normalisation, and the tensor
+names of BERT checkpoints. Knows nothing about what runs the graph, or how texts became ids.
 """
 
 import json
@@ -18,36 +17,32 @@ from openvino import opset15
 
 from embedway.catalog.model import BertShape
 
-# OpenVINO's stubs leave its operations, and the nodes they make, partly untyped.
+# OpenVINO's stubs type its operations and nodes only partly.
 ops: Any = opset15
 Node = Any
 
-# Added to the attention scores of padding. Finite, so that no row can become NaN; exp() of it is 0
-# in every precision.
+# Added to the attention scores of padding: exp() of it is 0 in every precision. Being finite, it
+# cannot turn a row into NaN.
 _MASKED = np.float32(-1e4)
 
 
 class WeightsFile:
-    """A safetensors file of float32 tensors, mapped into memory rather than read.
+    """A safetensors file of float32 tensors, mapped into memory.
 
-    The arrays it hands out are the file's own pages: they cost no copy, and the kernel may drop
-    them. The file must not be written to while this lives, only replaced.
+    Its arrays are pages of the file: they are not copied, and the kernel may drop them. While an
+    instance exists, the file may be replaced but not written to.
     """
 
     def __init__(self, path: Path) -> None:
-        """Maps the file.
-
-        Args:
-            path: The safetensors file.
+        """Map the file at `path`.
 
         Raises:
-            OSError: It cannot be opened.
-            ValueError: It is not a safetensors file.
+            OSError: The file cannot be opened.
+            ValueError: The file is not in the safetensors format.
         """
         self._path = path
         with path.open("rb") as file:
-            # Copy on write, because OpenVINO shares only memory that may be written to. Nobody
-            # writes.
+            # OpenVINO shares only writable memory, so map copy-on-write. Nothing is written.
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         size = int.from_bytes(self._map[:8], "little")
         try:
@@ -57,35 +52,35 @@ class WeightsFile:
         self._start = 8 + size
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
-        """The tensor of that name, float32.
+        """Return the float32 tensor `name`.
 
         Raises:
-            ValueError: There is none, it is of another type, or the file is cut short.
+            ValueError: The tensor is missing, has another type, or the file is too short.
         """
         entry = self._entries.get(name)
         if entry is None or entry["dtype"] != "F32":
             raise ValueError(f"{str(self._path)!r} has no float32 tensor {name!r}: {entry!r}.")
         shape: list[int] = entry["shape"]
-        first = self._start + entry["data_offsets"][0]
-        array = np.frombuffer(self._map, np.float32, prod(shape), first)
-        # The format only promises where the data starts, and OpenVINO wants it aligned.
+        offset = self._start + entry["data_offsets"][0]
+        array = np.frombuffer(self._map, np.float32, prod(shape), offset)
+        # The format does not align tensors, but OpenVINO needs them aligned.
         return np.require(array, requirements=["ALIGNED"]).reshape(shape)
 
     def drop_pages(self) -> None:
-        """Gives resident pages back to the system; one that is used again is read again."""
+        """Give resident pages back to the system. It reads them again when they are used."""
         if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def build_graph(weights: WeightsFile, *, shape: BertShape) -> ov.Model:
-    """The encoder as a graph whose large constants are the mapped file itself.
+    """Build the encoder as a graph that uses the mapped file for its large constants.
 
-    Inputs: `ids`, int32 [batch, length], and `lengths`, int32 [batch], the ids of each row that
-    are not padding, at least one. Output: float32 [batch, hidden size], rows of unit length.
+    Inputs are `ids`, int32 [batch, length], and `lengths`, int32 [batch]: how many ids of each row
+    are not padding, at least one. The output is float32 [batch, hidden size], rows of unit length.
 
     Args:
-        weights: Must outlive the graph and whatever is compiled from it.
-        shape: What of the model the tensors do not tell.
+        weights: The weights. They must outlive the graph and everything compiled from it.
+        shape: The facts about the model that the tensors do not show.
 
     Raises:
         ValueError: A tensor is missing.
@@ -100,28 +95,28 @@ def build_graph(weights: WeightsFile, *, shape: BertShape) -> ov.Model:
     states = _embeddings(weights, ids, length, shape)
     for layer in range(shape.layers):
         states = _layer(weights, f"encoder.layer.{layer}", states, scores, shape)
-    results = [ops.result(_pooled(states, mask))]
-    # The stubs name two classes `Model` that are one when it runs.
+    results = [ops.result(_pool(states, mask))]
+    # The stubs have two classes `Model`, which are one at run time.
     return ov.Model(results, [ids, lengths], "bert")  # pyright: ignore[reportGeneralTypeIssues]
 
 
-def vocabulary(weights: WeightsFile) -> int:
-    """How many token ids there are."""
+def vocabulary_size(weights: WeightsFile) -> int:
+    """Return the number of token ids."""
     return weights["embeddings.word_embeddings.weight"].shape[0]
 
 
 def max_tokens(weights: WeightsFile) -> int:
-    """The longest row there are positions for; what the model was trained for may be less."""
+    """Return the longest row that has positions. The model may be trained for shorter ones."""
     return weights["embeddings.position_embeddings.weight"].shape[0]
 
 
 def dimensions(weights: WeightsFile) -> int:
-    """The width of the vectors."""
+    """Return the width of the vectors."""
     return weights["embeddings.word_embeddings.weight"].shape[1]
 
 
 def _mask(length: Node, lengths: Node) -> Node:
-    """1.0 for ids and 0.0 for padding, [batch, length]."""
+    """Return 1.0 for ids and 0.0 for padding, [batch, length]."""
     positions = ops.range(_integer(0), length, _integer(1), "i32")
     inside = ops.less(ops.unsqueeze(positions, _integer(0)), ops.unsqueeze(lengths, _integer(1)))
     return ops.convert(inside, "f32")
@@ -129,7 +124,7 @@ def _mask(length: Node, lengths: Node) -> Node:
 
 def _embeddings(weights: WeightsFile, ids: Node, length: Node, shape: BertShape) -> Node:
     words = ops.gather(_shared(weights["embeddings.word_embeddings.weight"]), ids, _integer(0))
-    # A single text is of type 0 throughout, so that is added to every position here, once.
+    # All tokens of a single text have type 0, so add that to every position once.
     positions = (
         weights["embeddings.position_embeddings.weight"]
         + weights["embeddings.token_type_embeddings.weight"][0]
@@ -161,14 +156,14 @@ def _layer(weights: WeightsFile, name: str, states: Node, scores: Node, shape: B
 def _attention(
     weights: WeightsFile, name: str, states: Node, scores: Node, shape: BertShape
 ) -> Node:
-    # Spelled out rather than `scaled_dot_product_attention`: OpenVINO fuses this form, its
-    # transposes included, into one kernel, and the operation into a slower one (by a tenth at 200
-    # tokens, two cores, bf16). Joining the three projections into one bought nothing.
+    # OpenVINO fuses this form, transposes included, into one kernel. `scaled_dot_product_attention`
+    # becomes a slower one (by a tenth at 200 tokens, two cores, bf16). Joining the three
+    # projections into one gained nothing.
     hidden = weights[f"{name}.query.bias"].shape[0]
     width = hidden // shape.heads
 
-    def heads(part: str) -> Node:
-        projected = _linear(weights, f"{name}.{part}", states)
+    def heads(projection: str) -> Node:
+        projected = _linear(weights, f"{name}.{projection}", states)
         split = ops.reshape(projected, _integers(0, 0, shape.heads, width), special_zero=True)
         return ops.transpose(split, _integers(0, 2, 1, 3))
 
@@ -181,8 +176,8 @@ def _attention(
     return ops.reshape(joined, _integers(0, 0, hidden), special_zero=True)
 
 
-def _pooled(states: Node, mask: Node) -> Node:
-    """Mean over what is not padding, at unit length; the mean's division cancels out in that."""
+def _pool(states: Node, mask: Node) -> Node:
+    """Return the mean without padding, scaled to unit length, which makes the division needless."""
     total = ops.matmul(
         ops.unsqueeze(mask, _integer(1)), states, transpose_a=False, transpose_b=False
     )

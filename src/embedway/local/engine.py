@@ -1,7 +1,7 @@
-"""A model in this process: its tokenizer, its queue and its batches, behind the `Engine` port.
+"""Embeds with a model in this process.
 
-Two threads do the work, one that tokenises and one that runs the model; the event loop only waits.
-Requests share both queues. Knows nothing of keys, limits or HTTP.
+One thread tokenises and one runs the model, while the event loop waits. All requests share both
+queues.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,14 +17,14 @@ from embedway.core.provider_error import ProviderError
 from embedway.local.openvino import OpenVinoEncoder
 from embedway.local.tokenizer import ModelTokenizer
 
-# A group is what one turn of the queue works on: long enough to sort into full batches, short
-# enough that a small request behind a large one waits a fraction of a second.
+# A group is the work of one turn: large enough to sort into full batches, small enough that a small
+# request behind a large one waits only a fraction of a second.
 GROUP_CHARACTERS = 65_536
 GROUP_TOKENS = 8_192
 BATCH_TOKENS = 2_048
-"""Tokens in one run of the model, padding included."""
+"""The most tokens in one run of the model, padding included."""
 
-# Two of the largest requests may wait (300,000 tokens each); what comes on top is refused.
+# Two of the largest requests may wait (300,000 tokens each). Further ones are refused.
 MAX_WAITING_TOKENS = 600_000
 MAX_WAITING_CHARACTERS = 64 * 2**20
 
@@ -39,13 +39,7 @@ class LocalEngine:
         *,
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Starts its threads.
-
-        Args:
-            tokenizer: Used by one thread only.
-            encoder: Used by one thread only.
-            on_batch: Called in that thread with the item count of each batch.
-        """
+        """Start the threads. The model's thread calls `on_batch` with the items of each batch."""
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._on_batch = on_batch
@@ -66,41 +60,41 @@ class LocalEngine:
 
     @property
     def limits(self) -> BatchLimits:
-        """None: the model's thread cuts its own batches, across requests."""
+        """The default limits. The model's thread makes batches of its own, across requests."""
         return BatchLimits()
 
     @property
     def abilities(self) -> EngineAbilities:
-        """It takes the ids that `encode` gives."""
+        """What a batch may ask for: it has the token ids that `encode` returns."""
         return EngineAbilities(token_ids=True)
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `embedway.tokenizing.tokenizer.ModelTokenizer.encode`."""
+        """Return the token ids of each text, as `Tokenizer.encode` describes."""
         return await self._tokenising.submit(texts)
 
     async def embed(self, batch: Batch) -> BatchResult:
-        """See `embedway.sending.engine.Engine.embed`; items are token ids."""
+        """Embed a batch of token ids, as `Engine.embed` describes."""
         items = cast("list[list[int]]", batch.items)
         try:
             rows = await self._embedding.submit(items)
             return BatchResult(vectors=np.stack(rows), tokens=sum(batch.tokens))
         except EmbedwayError:  # a full queue
             raise
-        except Exception as error:  # what the model's libraries raise is theirs to say
+        except Exception as error:  # whatever the model's libraries raise
             raise ProviderError("failed", billed="maybe") from error
 
     @property
     def waiting_tokens(self) -> int:
-        """Tokens that wait for the model."""
+        """The tokens that wait for the model."""
         return self._embedding.waiting_weight
 
     @property
     def alive(self) -> bool:
-        """Whether requests get answered."""
+        """Whether both threads are running."""
         return self._tokenising.alive and self._embedding.alive
 
     def close(self) -> None:
-        """Finishes what waits and ends the threads."""
+        """Finish the queued work and end the threads."""
         self._tokenising.close()
         self._embedding.close()
 
@@ -113,23 +107,25 @@ class LocalEngine:
         self, items: list[Sequence[int]]
     ) -> Iterator[tuple[Sequence[int], Sequence[NDArray[np.float32]]]]:
         lengths = [len(item) for item in items]
-        for batch in group_by_length(lengths, max_tokens=BATCH_TOKENS, whole=self._encoder.whole):
+        for batch in group_by_length(
+            lengths, max_tokens=BATCH_TOKENS, round_down=self._encoder.round_down
+        ):
             self._on_batch(len(batch))
             yield batch, list(self._encoder.encode([items[position] for position in batch]))
 
 
 def group_by_length(
-    lengths: Sequence[int], *, max_tokens: int, whole: Callable[[int], int]
+    lengths: Sequence[int], *, max_tokens: int, round_down: Callable[[int], int]
 ) -> Iterator[list[int]]:
-    """Positions in `lengths` cut into batches of like length, shortest first.
+    """Group the positions of `lengths` into batches of similar length, shortest first.
 
-    A batch is as wide as its longest item, so what counts against `max_tokens` is items times
-    that length. A batch has at least one item.
+    Items are padded to the longest of their batch, so a batch costs its number of items times that
+    length. A batch has at least one item.
 
     Args:
-        lengths: Tokens of each item.
-        max_tokens: In a batch, padding included.
-        whole: The most of so many items that run without dummy ones; the rest waits its turn.
+        lengths: The tokens of each item.
+        max_tokens: The most tokens of a batch, padding included.
+        round_down: Returns the largest batch, up to a number of items, that needs no dummy items.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     start = 0
@@ -138,6 +134,6 @@ def group_by_length(
         while end < len(order) and (end + 1 - start) * lengths[order[end]] <= max_tokens:
             end += 1
         if end < len(order):
-            end = start + whole(end - start)
+            end = start + round_down(end - start)
         yield order[start:end]
         start = end

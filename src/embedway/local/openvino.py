@@ -1,7 +1,7 @@
 """Runs a BERT encoder on this machine's CPU with OpenVINO.
 
-Owns precision, threads and the shapes a batch is padded to. Must not know texts, requests or how
-batches are made up, nor what is inside the graph.
+Owns precision, threads and the shapes that batches are padded to. Knows nothing about texts,
+requests, or what is inside the graph.
 """
 
 import os
@@ -19,30 +19,31 @@ from embedway.local import bert
 
 Precision = Literal["bf16", "f32"]
 
-# OpenVINO prepares kernels and memory for each new shape (5-15 ms) and keeps some, so there must
-# be few shapes. Lengths: AMX multiplies tiles of 16 rows, and 24 ids cost what 32 do.
+# OpenVINO prepares kernels and memory for each new shape (5-15 ms) and keeps some, so there must be
+# few shapes. AMX multiplies tiles of 16 rows, so 24 ids cost as much as 32.
 _LENGTH_STEP = 16
-# Prepared kernels kept. Going back to an earlier shape costs 1-2 ms with 16 as with 5,000, and
-# after 1,500 random batches 256 of them take 45 MB more. (0 means no sharing, and yet more.)
+# How many prepared kernels to keep. Returning to an earlier shape costs 1-2 ms with 16 as with
+# 5,000, and after 1,500 random batches 256 of them take 45 MB more. (0 means no sharing, and yet
+# more memory.)
 _KERNELS_KEPT = 16
-# Lanes have activations of their own, so their number is bounded; beyond it each gets more threads.
+# Each lane has its own activations, so lanes are bounded. Further threads make the lanes wider.
 _MAX_LANES = 4
 
 
 class OpenVinoEncoder:
     """Turns token ids into unit vectors. Not thread-safe: call it from one thread at a time.
 
-    A batch is shared out to lanes of one thread each, which never wait for one another; on two
-    cores that is a fifth fewer CPU seconds per token than one lane of two threads. A single row
-    cannot be shared out, so it takes all threads together: 6 ms instead of 12 ms for 200 tokens.
+    A batch is split between lanes of one thread each, which never wait for one another. On two
+    cores that takes a fifth less CPU time per token than one lane of two threads. A single row
+    cannot be split, so all threads work on it together: 200 tokens take 6 ms instead of 12.
     """
 
     dimensions: int
     """The width of the vectors."""
     max_tokens: int
-    """The longest row there are positions for."""
+    """The longest row that the model has positions for."""
     precision: Precision
-    """What the model computes in."""
+    """The precision that the model computes in."""
 
     def __init__(
         self,
@@ -52,22 +53,22 @@ class OpenVinoEncoder:
         precision: Literal["auto", "bf16", "f32"],
         threads: int | None,
     ) -> None:
-        """Loads and compiles the model, and runs it once so that the first request is not slower.
+        """Load and compile the model, and run it once to warm it up.
 
         Args:
-            weights: Its safetensors file, which must not be written to from now on.
-            shape: What the weights do not tell of it.
-            precision: See `resolve_precision`.
-            threads: For computing; None: one per CPU this process may use.
+            weights: The safetensors file. It must not be written to from now on.
+            shape: The facts about the model that the weights do not show.
+            precision: The precision, resolved by `resolve_precision`.
+            threads: The number of threads; None for one per CPU that this process may use.
 
         Raises:
             OSError: The weights cannot be read.
-            ValueError: They are not a float32 BERT, or the CPU lacks the precision.
+            ValueError: The weights are not a float32 BERT, or the CPU lacks the precision.
         """
         self._weights = bert.WeightsFile(weights)
         self.dimensions = bert.dimensions(self._weights)
         self.max_tokens = bert.max_tokens(self._weights)
-        self._vocabulary = bert.vocabulary(self._weights)
+        self._vocabulary_size = bert.vocabulary_size(self._weights)
         self.precision = resolve_precision(precision)
         graph = bert.build_graph(self._weights, shape=shape)
         threads = threads or _usable_cpus()
@@ -80,84 +81,84 @@ class OpenVinoEncoder:
         )
         self.encode([[0]])
         self.encode([[0]] * lanes)
-        # OpenVINO has packed its own copy of all but the word embeddings by now.
+        # By now OpenVINO has its own copy of everything but the word embeddings.
         self._weights.drop_pages()
 
     def encode(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """The vectors of token ids, float32 [len(batch), dimensions], in order; the caller's own.
+        """Return new unit vectors, float32 [len(batch), dimensions], in the order of `batch`.
 
         Memory grows with the padded batch and is kept: about 15 KB a token in bf16, 22 KB in f32.
 
         Args:
-            batch: Rows of ids, special tokens included. Rows of like length waste least.
+            batch: Rows of ids, special tokens included. Rows of similar length waste the least.
 
         Raises:
-            ValueError: A row is empty or too long for the model, or holds an unknown id.
+            ValueError: A row is empty, too long for the model, or has an unknown id.
         """
         for row in batch:
             if not 0 < len(row) <= self.max_tokens:
                 raise ValueError(
-                    f"A row of {len(row)} ids; this model takes 1 to {self.max_tokens}."
+                    f"A row has {len(row)} ids, but this model takes 1 to {self.max_tokens}."
                 )
         vectors = np.empty((len(batch), self.dimensions), np.float32)
         requests = self._together if len(batch) == 1 else self._lanes
         shares = list(_shares([len(row) for row in batch], len(requests)))
         inputs = [self._padded([batch[row] for row in share]) for share in shares]
-        with ExitStack() as waiting:  # for every lane, whatever fails: a busy one cannot be started
+        with ExitStack() as waiting:  # wait for every lane, or the next batch finds it busy
             for request, padded in zip(requests, inputs, strict=False):
                 request.start_async(padded)
                 waiting.callback(request.wait)
         for request, share in zip(requests, shares, strict=False):
-            # A copy: this memory is the next batch's.
+            # Copy, because the next batch reuses this memory.
             vectors[share] = request.get_output_tensor(0).data[: len(share)]
         return vectors
 
-    def whole(self, rows: int) -> int:
-        """The most of `rows` that every lane runs without dummy rows; at least 1."""
+    def round_down(self, rows: int) -> int:
+        """Return the largest batch of up to `rows` rows that needs no dummy rows; at least 1."""
         lanes = len(self._lanes)
         if rows < lanes:
             return rows
-        share = rows // lanes
-        power = 1 << (share.bit_length() - 1)
+        lane_rows = rows // lanes
+        power = 1 << (lane_rows.bit_length() - 1)
         between = power // 2 * 3
-        return lanes * (between if power < between <= share else power)
+        return lanes * (between if power < between <= lane_rows else power)
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> list[NDArray[np.int32]]:
-        """The graph's inputs; dummy rows hold one id, as an empty row would have no mean."""
+        """Return the graph's inputs. Dummy rows have one id, because an empty row has no mean."""
         shape = padded_shape(len(rows), max(len(row) for row in rows))
         ids = np.zeros(shape, np.int32)
         lengths = np.ones(shape[0], np.int32)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = row
             lengths[index] = len(row)
-        # OpenVINO does not refuse them: it would answer with some other text's vector.
-        if ids.min() < 0 or ids.max() >= self._vocabulary:
-            raise ValueError(f"A token id outside 0 to {self._vocabulary - 1}.")
+        # OpenVINO does not refuse unknown ids: it would return the vector of another text.
+        if ids.min() < 0 or ids.max() >= self._vocabulary_size:
+            raise ValueError(f"A token id is not in 0 to {self._vocabulary_size - 1}.")
         return [ids, lengths]
 
 
-def resolve_precision(asked: Literal["auto", "bf16", "f32"]) -> Precision:
-    """What the model is computed in; `auto` is the fastest that the CPU computes natively.
+def resolve_precision(precision: Literal["auto", "bf16", "f32"]) -> Precision:
+    """Return the precision to compute in; `auto` is the fastest that the CPU has natively.
 
     Raises:
-        ValueError: `bf16` on a CPU without it.
+        ValueError: The precision is `bf16`, and the CPU has none.
     """
-    # OpenVINO names BF16 where the CPU has AMX, AVX512_BF16 or AVX-NE-CONVERT. Elsewhere it would
-    # emulate bf16 or quietly compute in f32: slower, or not what was asked for.
+    # OpenVINO lists BF16 if the CPU has AMX, AVX512_BF16 or AVX-NE-CONVERT. On other CPUs it would
+    # emulate bf16, which is slower, or silently compute in f32.
     capabilities: list[str] = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     native = "BF16" in capabilities
-    if asked == "bf16" and not native:
+    if precision == "bf16" and not native:
         raise ValueError("This CPU has no instructions for 'bf16'; use 'f32' or 'auto'.")
-    if asked == "auto":
+    if precision == "auto":
         return "bf16" if native else "f32"
-    return asked
+    return precision
 
 
 def padded_shape(rows: int, length: int) -> tuple[int, int]:
-    """The rows and the length that a batch of `rows`, the longest of `length` ids, is padded to.
+    """Return the rows and the length that a batch is padded to.
 
-    Rows go up to 1, 2, 3, 4, 6, 8, 12, 16, 24 ...: with powers of two alone, a batch of random
-    size is a quarter padding and up to a fifth slower.
+    Rows are rounded up to 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on. With powers of two alone, a
+    quarter of a batch of random size is padding, and it takes up to a fifth longer.
     """
     power = 1 << (rows - 1).bit_length()
     between = power // 4 * 3
@@ -165,9 +166,9 @@ def padded_shape(rows: int, length: int) -> tuple[int, int]:
 
 
 def _shares(lengths: Sequence[int], lanes: int) -> Iterator[list[int]]:
-    """Positions in `lengths` in at most `lanes` shares of about as many padded tokens each.
+    """Split the positions of `lengths` into up to `lanes` shares of about as many padded tokens.
 
-    Longest rows first, so that the shares, too, hold rows of like length.
+    The longest rows come first, so the rows of a share have similar lengths.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     widths = [padded_shape(1, lengths[row])[1] for row in order]
@@ -184,7 +185,7 @@ def _shares(lengths: Sequence[int], lanes: int) -> Iterator[list[int]]:
 
 
 def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):  # on Linux; knows cpusets, not CPU quotas
+    if hasattr(os, "sched_getaffinity"):  # on Linux; respects cpusets, not CPU quotas
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -197,8 +198,8 @@ def _requests(
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
         "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS_KEPT,
-        # Pinned threads wait for their core while the server's threads, or another process pinned
-        # to the same ones, are on it. On an idle machine pinning gains nothing.
+        # Pinned threads wait while the server's threads, or another process pinned to the same
+        # core, use it. On an idle machine pinning gains nothing.
         "ENABLE_CPU_PINNING": False,
     }
     compiled = ov.Core().compile_model(graph, "CPU", settings)

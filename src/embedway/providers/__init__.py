@@ -1,1 +1,1 @@
-"""Everyone else's models: rows of data, one pure adapter per protocol, and the one HTTP client."""
+"""Calls models elsewhere: a row of data per kind of provider, and a pure adapter per protocol."""

@@ -1,4 +1,4 @@
-"""What an adapter is: a pure translation between a batch and one provider's protocol."""
+"""Describes kinds of providers as data, and defines the adapters that speak their protocols."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -14,24 +14,26 @@ from embedway.http.call import HttpCall, HttpReply
 
 
 class ProtocolFields(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider's protocol can be told, by the name it has there; None for not at all."""
+    """The fields of a provider's protocol by the provider's names; None for those that it lacks."""
 
     dimensions: str | None = None
     base64: tuple[str, str] | None = None
-    """Field and value that ask for little-endian float32 in base64."""
+    """The field and the value that ask for little-endian float32 in base64."""
     token_ids: bool = False
     """Whether items may be token ids of the model's own vocabulary."""
     user: str | None = None
     input_type: str | None = None
     input_types: Mapping[InputType, str] = {}
+    default_input_type: str | None = None
+    """The word to send for clients that name no input type; None to leave out the field."""
     words_are_fields: bool = False
-    """Whether each word for an input type is the name of the field that then holds the texts."""
+    """Whether the word for an input type is the name of a field that holds the texts instead."""
     truncate: str | None = None
     truncations: Mapping[Truncate, Any] = {}
-    """The value for each way of cutting that the provider offers; `none` refuses."""
+    """The value for each way to treat an item that is too long; `none` refuses it."""
 
     def purpose(self, batch: Batch) -> str | None:
-        """The provider's word for what the vectors are for, if it has one."""
+        """Return the provider's word for the input type of `batch`, or None."""
         if batch.input_type is None:
             return None
         words = self.input_types if batch.input_types is None else batch.input_types
@@ -39,136 +41,136 @@ class ProtocolFields(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Adapter(Protocol):
-    """One protocol. Pure: the same arguments give the same bytes."""
+    """Speaks one protocol. Pure: the same arguments give the same result, and nothing is sent."""
 
     def encode(self, batch: Batch) -> HttpCall:
-        """The call that embeds `batch`.
+        """Build the call that embeds `batch`.
 
         Raises:
-            InvalidRequest: The batch asks for something that cannot be said in this protocol.
+            InvalidRequest: The protocol cannot express what the batch asks for.
         """
         ...
 
     def decode(self, reply: HttpReply, batch: Batch) -> BatchResult:
-        """The vectors in a 2xx `reply` to `batch`, as many and in the order of its items.
+        """Read the vectors of a 2xx `reply`, one per item of `batch` and in their order.
 
         Raises:
-            ProviderError: It is something else.
+            ProviderError: The reply has no such vectors.
         """
         ...
 
-    def error(self, reply: HttpReply) -> ProviderError:
-        """The failure that any other `reply` reports."""
+    def decode_error(self, reply: HttpReply) -> ProviderError:
+        """Read the failure that any other `reply` reports."""
         ...
 
 
 def strip_slashes(address: str, ends: Iterable[str]) -> str:
-    """`address` without slashes at its end, and without the first of `ends` that it has."""
+    """Return `address` without trailing slashes, and without the first of `ends` that it has."""
     address = address.rstrip("/")
     return address.removesuffix(next((each for each in ends if address.endswith(each)), ""))
 
 
 class AddressTemplate(msgspec.Struct, frozen=True, kw_only=True):
-    """How a provider's own SDK is told where to send calls, and what base URL that makes here."""
+    """Turns the environment variables of a provider's own SDK into a base URL."""
 
     variables: tuple[str, ...]
-    """Environment variables with the address; the first that is set counts."""
+    """Environment variables with the address. The first that is set is used."""
     strip: tuple[str, ...] = ()
-    """Ends that such an address may have and our base URL does not."""
+    """Suffixes to remove from the address."""
     path: str = ""
-    """What our base URL has after it; may hold `{variables}`."""
+    """The path to add after it; may contain `{variables}`."""
     ignored_if: str = ""
-    """A variable that, if it is `true`, has the others ignored."""
+    """A variable that disables the others when it is `true`."""
 
     def variable(self, environment: Mapping[str, str]) -> str | None:
-        """Which of `variables` says the address, if one does."""
+        """Return which of `variables` has the address, or None."""
         if environment.get(self.ignored_if, "").lower() == "true":
             return None
         return next((each for each in self.variables if each in environment), None)
 
     def base_url(self, address: str) -> str:
-        """The base URL for what one of `variables` holds, with the `{variables}` of `path`."""
-        # Braces of the address are its own; none is the name of a variable.
-        place, mark, query = address.replace("{", "{{").replace("}", "}}").partition("?")
-        return strip_slashes(place, self.strip) + self.path + mark + query
+        """Return the base URL for an address; may contain the `{variables}` of `path`."""
+        # Braces in the address itself are not variables.
+        base, mark, query = address.replace("{", "{{").replace("}", "}}").partition("?")
+        return strip_slashes(base, self.strip) + self.path + mark + query
 
 
 class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A kind of provider, as data: everything that is not code of an adapter."""
+    """A kind of provider as data: all facts about it that need no code."""
 
     name: str
-    """In `provider:model` and in settings."""
+    """The name in `provider:model` and in settings."""
     title: str
-    """For people."""
+    """The name to show to people."""
     adapter: str = "embedway.providers.adapters.openai:OpenAi"
-    """`module:class`, imported when such a provider is declared; called with the row."""
+    """The adapter's class as `module:class`. It is called with the row and the variables."""
     base_url: str
-    """May hold `{variables}`. Without one of a public host, `base_url` must be declared."""
+    """The base URL; may contain `{variables}`. If empty, `base_url` must be declared."""
     other_path: str = ""
-    """The end of the address at which its host speaks a protocol that the adapter does not."""
+    """The end of the host's address for another protocol, which the adapter does not speak."""
     path: str = "/embeddings"
     regional: Mapping[str, str] = {}
-    """Base URLs for those values of the variable `region` that have one of their own."""
+    """Base URLs of regions, by the variable `region`, that differ from `base_url`."""
     by_key: Mapping[str, str] = {}
-    """Base URLs for keys that begin with a certain text."""
+    """Base URLs by the beginning of a key."""
     address: AddressTemplate | None = None
-    """Where the environment says that the provider is; it takes the place of all the above."""
+    """The address in the environment. It overrides all of the above."""
     key_variables: tuple[str, ...] = ()
-    """Environment variables with the key; the first that is set enables the provider."""
+    """Environment variables with the key. The first that is set enables the provider."""
     key_files: tuple[str, ...] = ()
-    """Those of `key_variables` that hold the path of a file with the key."""
+    """Those of `key_variables` that contain the path of a file with the key."""
     key_elsewhere: Mapping[str, tuple[str, ...]] = {}
-    """Variables whose value, in lower case, tells that a key found is for another service."""
+    """Variables with the values, in lower case, that mean the key is for another service."""
     headers: Mapping[str, str] = {}
-    """Headers that are sent beside a key found in the environment, each with its variable."""
+    """Headers to send with a key from the environment, by the variables that contain them."""
     variables: Mapping[str, str | tuple[str, ...]] = {}
-    """The `{variables}` of addresses and those of the adapter, each with the environment variables
-    that it is taken from; the first that is set counts."""
+    """The `{variables}` of addresses and of the adapter, each with its environment variables. The
+    first that is set is used."""
     strip: tuple[str, ...] = ()
-    """Ends that an address among `variables` may have and `base_url` does not expect."""
+    """Suffixes to remove from addresses among `variables`."""
     defaults: Mapping[str, str] = {}
-    """Of variables that need not be set."""
+    """Default values of variables. The others must be set."""
     credentials: str = "bearer"
-    """`bearer`, `none`, `header:NAME`, or one of `providers/credentials.py`."""
+    """`bearer`, `none`, `header:NAME`, or a class of credentials as `module:class`."""
     fields: ProtocolFields = ProtocolFields()
     failures: tuple[tuple[str, FailureKind], ...] = ()
-    """What its errors mean where the same words mean something else elsewhere: a pattern for code
-    and message in lower case, and the kind of failure. The first that matches wins."""
+    """Patterns for words that mean something else at this provider, each with its kind of failure.
+    They are searched in the code and the message in lower case. The first match wins."""
     limits: BatchLimits = BatchLimits()
     max_in_flight: int = 64
-    """Calls to one such provider at a time."""
+    """The most calls to one such provider at a time."""
     key_parts: tuple[str, ...] = ()
-    """Variables with what the last of `key_variables` lacks; joined to it by colons."""
+    """Variables to append to the last of `key_variables`, separated by colons."""
     key_optional: bool = False
-    """Whether it may be declared without one: its credentials may be had from the machine."""
+    """Whether it may be declared without a key, because the machine may have credentials."""
     own_server: bool = False
-    """One runs it oneself: no key is needed, and it has what models one put there."""
+    """Whether users run such servers themselves: it needs no key, and its models are theirs."""
     port: int | None = None
-    """Where such a server listens by default, if it can be told from others there."""
+    """The default port, if servers of this kind can be recognised there."""
     eu_native: bool = False
-    """Whether it is based and regulated in the EU."""
+    """Whether the company is based and regulated in the EU."""
     hq_country: str = ""
-    """Of its company's headquarters, by ISO 3166-1 alpha-2; empty if nobody's or not known."""
+    """The country of the company's headquarters (ISO 3166-1 alpha-2); empty if none or unknown."""
     region: str = ""
-    """Where it computes, if everything at its `base_url` is in one place."""
+    """The place where it computes, if `base_url` has only one."""
     zero_data_retention: bool = False
     source: str
-    """Where these facts are from, for people."""
+    """The source of these facts, for people."""
     notes: str = ""
-    """What a user should know, one sentence or two."""
+    """A few sentences that a user should know."""
 
     def without_base64(self) -> "ProviderRow":
-        """The same, but vectors are asked for as numbers."""
+        """Return a copy of the row that asks for vectors as numbers."""
         fields = msgspec.structs.replace(self.fields, base64=None)
         return msgspec.structs.replace(self, fields=fields)
 
     def sources(self, variable: str) -> tuple[str, ...]:
-        """The environment variables that one of `variables` may be taken from."""
+        """Return the environment variables for one of `variables`."""
         names = self.variables[variable]
         return (names,) if isinstance(names, str) else names
 
     def environment(self) -> frozenset[str]:
-        """Every environment variable that this kind of provider reads."""
+        """Return every environment variable that this kind of provider reads."""
         names = frozenset(
             (
                 *(*self.key_variables, *self.key_parts, *self.key_elsewhere),
@@ -180,68 +182,51 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
         return names - {""}
 
     def template(self, keys: Sequence[str], region: str) -> str:
-        """The base URL for these keys and this region; may hold `{variables}`.
+        """Return the base URL for these keys and this region; may contain `{variables}`.
 
         Raises:
-            ValueError: The keys belong to several addresses.
+            ValueError: The keys need different base URLs.
         """
-        own = {
+        urls = {
             next((url for start, url in self.by_key.items() if key.startswith(start)), "")
             for key in keys
         } or {""}
-        if len(own) > 1:
+        if len(urls) > 1:
             starts = " or ".join(map(repr, self.by_key))
             raise ValueError(
-                f"keys that begin with {starts} are for another address than the others: declare "
-                "a provider for each"
+                f"keys that begin with {starts} need another base_url than the others: declare a "
+                "provider for each"
             )
-        return own.pop() or self.regional.get(region, self.base_url)
+        return urls.pop() or self.regional.get(region, self.base_url)
 
 
-# What any protocol calls the things that this gateway decides. A client that could set one would
-# get other vectors than it is told, or in a shape that no check understands.
-DECIDED = frozenset(
+# All protocols' names for what the gateway decides. A client that set one would get vectors of
+# another kind than the gateway states, or replies that cannot be checked.
+GATEWAY_FIELDS = frozenset(
     {
-        *(
-            "contexts",
-            "input",
-            "inputs",
-            "texts",
-            "text",
-            "images",
-            "content",
-            "contents",
-            "requests",
-        ),
-        *("instances", "inputtext", "inputimage", "model", "modelid", "messages"),
-        *("queries", "documents"),
-        *("encodingformat", "embeddingtype", "embeddingtypes", "outputdtype", "embeddtype"),
-        *("dimensions", "outputdimension", "outputdimensionality", "dimensionality"),
-        *(
-            "embedcontentconfig",
-            "outputtype",
-            "parameters",
-            "endianness",
-            "returnmultivector",
-            "stream",
-        ),
+        "contexts", "input", "inputs", "texts", "text", "images", "content", "contents", "requests",
+        "instances", "inputtext", "inputimage", "model", "modelid", "messages", "queries",
+        "documents", "encodingformat", "embeddingtype", "embeddingtypes", "outputdtype",
+        "embeddtype", "dimensions", "outputdimension", "outputdimensionality", "dimensionality",
+        "embedcontentconfig", "outputtype", "parameters", "endianness", "returnmultivector",
+        "stream",
     }
-)
+)  # fmt: skip
 
 
 def merge_extra(body: dict[str, Any], extra: Mapping[str, Any]) -> bytes:
-    """The JSON of `body` with the client's own parameters, none of which replaces anything.
+    """Encode `body` with the client's own fields as JSON.
 
     Raises:
-        InvalidRequest: One would, or they are nested too deeply to be written.
+        InvalidRequest: A field would replace one of the gateway's, or is nested too deeply.
     """
     if extra:
-        taken = DECIDED.union(map(normalise_name, body))
+        reserved = GATEWAY_FIELDS.union(map(normalise_name, body))
         for name in extra:
-            if normalise_name(name) in taken:
+            if normalise_name(name) in reserved:
                 raise InvalidRequest(
-                    f"{name!r} is this gateway's to decide for this provider. Take it out, or use "
-                    "the field of this API that says the same.",
+                    f"The gateway sets {name!r} for this provider. Leave it out, or use the field "
+                    "of this API with the same meaning.",
                     param=name,
                 )
         body = {**body, **extra}
@@ -249,18 +234,19 @@ def merge_extra(body: dict[str, Any], extra: Mapping[str, Any]) -> bytes:
         return msgspec.json.encode(body)
     except RecursionError:
         raise InvalidRequest(
-            "A parameter for the provider is nested too deeply. Send flatter ones."
+            "A parameter for the provider is nested too deeply. Send fewer levels."
         ) from None
 
 
 def model_path(path: str, model: str) -> str:
-    """`path` with the `model` it has a place for, which cannot lead anywhere else.
+    """Return `path` with `model` in its place.
 
     Raises:
-        InvalidRequest: It would.
+        InvalidRequest: The model's name would change the path.
     """
     if not {"", ".", ".."}.isdisjoint(model.split("/")):
         raise InvalidRequest(
-            f"{model!r} is no name of a model there. Write it as its provider does.", param="model"
+            f"{model!r} is not the name of a model there. Write it as its provider does.",
+            param="model",
         )
     return path.format(model=quote(model, safe="/@"))

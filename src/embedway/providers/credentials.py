@@ -1,6 +1,6 @@
-"""How a call proves who sends it: the headers that a provider's kind of credentials needs.
+"""Authenticates calls to a provider, by headers.
 
-Everything here holds secrets; none is ever in a message, a log or a `repr`.
+Everything here contains secrets. None is ever in a message, a log or a `repr`.
 """
 
 import time
@@ -11,50 +11,46 @@ from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall
 
 REST_S = 60.0
-"""How long a key that was refused is left alone, if there is another."""
+"""How long a refused key is not used, if the provider has another."""
 
 
 class Credentials(Protocol):
-    """Of one provider."""
+    """The credentials for one provider."""
 
     async def headers(self, call: HttpCall, *, base_url: str) -> Mapping[str, str]:
-        """The headers to send `call` with.
+        """Return the headers that authenticate `call`.
 
         Raises:
-            ProviderError: They cannot be had.
+            ProviderError: No valid credential is available.
         """
         ...
 
-    def report_failure(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
-        """Told of a call that failed with the headers `sent`; returns whether to use others now."""
+    def report_failure(self, error: ProviderError, headers: Mapping[str, str]) -> bool:
+        """Record a call that failed with these headers; return whether to retry it at once."""
         ...
 
     async def aclose(self) -> None:
-        """Ends what is under way."""
+        """Cancel work in progress and close connections."""
         ...
 
 
 class StaticKeys:
-    """One or several static keys, used in turn; one that is refused or limited rests a while."""
+    """Static keys, used in turn. A key that is refused or rate-limited rests for a while."""
 
     def __init__(
         self,
         keys: Sequence[str],
         *,
         header: str | None = None,
-        others: Mapping[str, str] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Takes the keys.
-
-        Args:
-            keys: None for a provider that asks for none.
-            header: That holds a key; None for `Authorization: Bearer`.
-            others: Headers that are sent with each key.
-            now_s: A clock.
-        """
+        """Send a key in `header`, or as `Authorization: Bearer`, with the `extra_headers`."""
         self._headers: list[Mapping[str, str]] = [
-            {**({header: key} if header else {"Authorization": f"Bearer {key}"}), **(others or {})}
+            {
+                **({header: key} if header else {"Authorization": f"Bearer {key}"}),
+                **(extra_headers or {}),
+            }
             for key in keys
         ]
         self._now_s = now_s
@@ -62,26 +58,26 @@ class StaticKeys:
         self._turn = 0
 
     async def headers(self, call: HttpCall, *, base_url: str) -> Mapping[str, str]:  # noqa: ARG002
-        """See `Credentials.headers`."""
+        """Return the headers with the next key that is not resting."""
         if not self._headers:
             return {}
-        return self._headers[self._awake() if len(self._headers) > 1 else 0]
+        return self._headers[self._next_key() if len(self._headers) > 1 else 0]
 
-    def report_failure(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
-        """See `Credentials.refused`."""
+    def report_failure(self, error: ProviderError, headers: Mapping[str, str]) -> bool:
+        """Let a refused or rate-limited key rest; return whether another key can retry at once."""
         if len(self._headers) <= 1 or error.kind not in {"credentials", "quota", "rate_limit"}:
             return False
         rest_s = error.retry_after_s if error.retry_after_s is not None else REST_S
-        self._rests_until_s[self._headers.index(sent)] = self._now_s() + rest_s
+        self._rests_until_s[self._headers.index(headers)] = self._now_s() + rest_s
         return min(self._rests_until_s) <= self._now_s()
 
     async def aclose(self) -> None:
-        """See `Credentials.aclose`."""
+        """Do nothing."""
 
-    def _awake(self) -> int:
+    def _next_key(self) -> int:
         count = len(self._headers)
         order = [(self._turn + step) % count for step in range(count)]
         self._turn = (self._turn + 1) % count
         now_s = self._now_s()
-        # All at rest: the one that wakes first.
+        # If all keys rest, use the one that rests the shortest time.
         return min(order, key=lambda at: max(self._rests_until_s[at] - now_s, 0.0))

@@ -1,7 +1,7 @@
-"""What a provider's error reply means: from status, code and words to a `ProviderError`, by table.
+"""Turns providers' error replies into `ProviderError`s, by tables of statuses, codes and words.
 
-Reads every shape there is: `{"error": {...}}`, `{"error": "..."}`, flat `message`, `detail` as a
-string or a list, `errors`, a bare string, nothing at all.
+Reads every shape of body: `{"error": {...}}`, `{"error": "..."}`, a flat `message`, `detail` as a
+string or a list, `errors`, a bare string, or nothing.
 """
 
 import re
@@ -20,8 +20,8 @@ MAX_READ_CHARACTERS = 4096
 
 _JSON = msgspec.json.Decoder()
 
-# By what the error's code or type says, in lower case; the first that matches wins. Most providers
-# put the same few words there.
+# Patterns for the error's code or type in lower case. The first match wins. Most providers use the
+# same few words there.
 CODES: tuple[tuple[str, FailureKind], ...] = (
     (r"insufficient_quota|insufficient_balance|billing|quota_exceeded|arrearage", "quota"),
     (r"authz_resource_limit_exceeded", "quota"),  # Jina, 403: a limit of the plan
@@ -41,31 +41,31 @@ CODES: tuple[tuple[str, FailureKind], ...] = (
     (r"modeltimeout|timeout|deadline_exceeded", "timeout"),
 )  # fmt: skip
 
-# By what the message says.
+# Patterns for the message.
 WORDS: tuple[tuple[str, FailureKind], ...] = (
-    # Whole phrases of one provider each, in replies that tests/providers/wire holds.
-    (r"quota of [\w/ ]{1,40} per (minute|second)", "rate_limit"),  # Scaleway, 429: no spent account
-    (r"'loc': \('body', 'dimensions'\)", "dimensions"),  # NVIDIA: Pydantic's, as Python writes it
+    # Phrases of single providers, from the replies in tests/providers/wire.
+    (r"quota of [\w/ ]{1,40} per (minute|second)", "rate_limit"),  # Scaleway, 429: not the account
+    (r"'loc': \('body', 'dimensions'\)", "dimensions"),  # NVIDIA: Pydantic's error as Python text
     (r"instance\(s\) is allowed per prediction", "batch_too_large"),  # Vertex AI
     (r"exceeds the available context size", "item_too_long"),  # llama.cpp
     (r"not allowed to generate embeddings from this model", "model"),  # OpenAI, 403
     (r"^model disabled", "model"),  # SiliconFlow, 403
     (r"^\S+ is not a valid model id", "model"),  # OpenRouter, 400
     (r"^no models loaded", "model"),  # LM Studio, 400
-    (r"^no route for that uri", "model"),  # Cloudflare, 400, of a name without @cf/
-    (r"reduced rate limits", "rate_limit"),  # Voyage, of accounts without a means of payment
+    (r"^no route for that uri", "model"),  # Cloudflare, 400, for names without @cf/
+    (r"reduced rate limits", "rate_limit"),  # Voyage, for accounts without a means of payment
     # Fireworks, 412 (github.com/pollinations/pollinations, 12136, 2026-07-01)
     (r"^account .{0,80} is suspended", "quota"),
-    (r"^\[authz_resource_limit_exceeded\]", "quota"),  # Jina, 403, where it gives no code
+    (r"^\[authz_resource_limit_exceeded\]", "quota"),  # Jina, 403, without a code
     (r"^user location is not supported|not available in your (country|region)", "quota"),  # Gemini
     (r"calls / month|daily free allocation", "quota"),
     (r"does not support (specifying )?(the parameter )?[`'\"]?dimensions|"
      r"[`'\"]?(output_?)?dimension(s|ality)?[`'\"]? (is|are|must|not|should|has)|"
      r"matryoshka|invalid (output_?)?dimension|\[output_dimension\] is not permitted|"
      r"#/(\w+/)*\w*dimensions?:", "dimensions"),
-    # OpenAI, of text-embedding-ada-002
+    # OpenAI, for text-embedding-ada-002
     (r"unrecognized request argument supplied: dimensions", "dimensions"),
-    # Cohere (docs.cohere.com/reference/errors); in the next row it would be of a whole batch.
+    # Cohere (docs.cohere.com/reference/errors). The next row would take it for a large batch.
     (r"number of tokens in the prompt cannot exceed", "item_too_long"),
     (r"max \d+ tokens per request|total number of (texts|tokens)|number of texts must|"
      r"batch[ _-]?size|too many (inputs|texts|items)|array length|largest allowed size|"
@@ -81,13 +81,13 @@ WORDS: tuple[tuple[str, FailureKind], ...] = (
     (r"maximum input length is \d+", "item_too_long"),  # OpenAI: Invalid 'input[1]': ...
     (r"must have less than \d+ characters", "item_too_long"),  # TEI, 413 or 422
     (r"(text|input) cannot exceed \d+ tokens", "item_too_long"),  # Jina (pingcap/autoflow, 282)
-    (r"^max tokens of \d+ exceeded", "item_too_long"),  # Snowflake, 400 (its embed REST API)
+    (r"^max tokens of \d+ exceeded", "item_too_long"),  # Snowflake, 400 (embed REST API)
     (r"model[ =].{0,80}(not found|does not exist|is not supported|not available|unknown)|"
      r"no such model|unknown model|invalid model|does not have access to model|"
      r"supported by provider|model identifier is invalid|"
      r"deployment for this resource does not exist", "model"),
-    (r"with on-demand throughput isn.t supported", "model"),  # Bedrock: only by a profile
-    # Only at its beginning: further on it may be quoting a text.
+    (r"with on-demand throughput isn.t supported", "model"),  # Bedrock: needs a profile
+    # Only at the beginning, because the rest may quote a text.
     (r"^.{0,60}(api[ _-]?key|api token|invalid token|unauthori[sz]ed|forbidden|permission)",
      "credentials"),
     (r"^.{0,60}(quota|billing|credit|balance|payment)", "quota"),
@@ -96,8 +96,8 @@ WORDS: tuple[tuple[str, FailureKind], ...] = (
      "overloaded"),
 )  # fmt: skip
 
-# What a status of 500 and above says of the input or the model, not of the server's own trouble.
-# Whole phrases of known servers only: such a message may as well be a part of a traceback.
+# Messages with a status of 500 and above that are about the input or the model. Only phrases of
+# known servers, because other messages may be part of a traceback.
 SERVER_WORDS: tuple[tuple[str, FailureKind], ...] = (
     (r"increase the physical batch size", "item_too_long"),  # llama.cpp, 500
     # Ollama, 500
@@ -106,7 +106,7 @@ SERVER_WORDS: tuple[tuple[str, FailureKind], ...] = (
     (r"this server does not support embeddings", "model"),  # llama.cpp and Ollama, 501
 )  # fmt: skip
 
-# By the status alone.
+# Kinds by the status alone.
 STATUSES: Mapping[int, FailureKind] = {
     401: "credentials",
     402: "quota",
@@ -114,29 +114,29 @@ STATUSES: Mapping[int, FailureKind] = {
     404: "model",
     408: "timeout",
     409: "overloaded",
-    410: "model",  # NVIDIA: its end of life
-    412: "quota",  # Fireworks: the account's standing (docs.fireworks.ai, inference error codes)
+    410: "model",  # NVIDIA, for retired models
+    412: "quota",  # Fireworks, for the account (docs.fireworks.ai, inference error codes)
     413: "batch_too_large",
-    424: "failed",  # TEI: its backend
+    424: "failed",  # TEI, for its backend
     425: "overloaded",
     429: "rate_limit",
-    498: "request",  # Cohere: a token on its deny list
+    498: "request",  # Cohere, for a token on its deny list
     499: "failed",
     503: "overloaded",
     504: "timeout",
     529: "overloaded",
 }
 
-# Statuses that words may make no more than this of.
-REFINED: Mapping[FailureKind, frozenset[FailureKind]] = {
+# The kinds that words may turn a status's own kind into, where not all are possible.
+REFINEMENTS: Mapping[FailureKind, frozenset[FailureKind]] = {
     "credentials": frozenset({"quota", "model"}),
     "rate_limit": frozenset({"quota"}),
     "model": frozenset(),
-    "quota": frozenset(),  # Cohere and Gemini, 402, in whatever words
+    "quota": frozenset(),  # Cohere and Gemini, 402, whatever the words
 }
 
-# What a message speaks of that is the operator's alone. No client reads it, whatever failed.
-OPERATORS = re.compile(
+# Words about the operator's account. Clients never read messages that have one.
+OPERATOR_WORDS = re.compile(
     r"\b(account|billing|invoice|payment|credits?\b|balance|quota|subscription|permission|region|"
     r"location|country|organi[sz]ation|workspace|tenant|free tier|spending|precondition check|"
     r"acct\b|(team|user|project) (?!field|param|value|name|id\b)\S+ "
@@ -145,35 +145,35 @@ OPERATORS = re.compile(
     re.IGNORECASE,
 )
 
-_OF_CLIENT: frozenset[FailureKind] = frozenset(
+_CLIENT_KINDS: frozenset[FailureKind] = frozenset(
     {"dimensions", "batch_too_large", "item_too_long", "model", "request"}
 )
-_OF_OPERATOR: frozenset[FailureKind] = frozenset({"credentials", "quota"})
-_OF_CONTENT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
+_OPERATOR_KINDS: frozenset[FailureKind] = frozenset({"credentials", "quota"})
+_CONTENT_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 _BILLED: Mapping[FailureKind, Billable] = {
     "failed": "maybe",
     "timeout": "maybe",
     "malformed": "yes",
 }
 _TOKENS = re.compile(
-    # DashScope's two words for its limit of tokens a minute are the last.
+    # The last two are DashScope's words for its limit of tokens per minute.
     r"token|\btpm\b|insufficient_quota|allocation_?quota",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r"(?<!\w)(['\"`]).*?(?:\1(?!\w)|$)", re.DOTALL)
-# How messages name the field of the request at fault, and of a list the item.
+# How messages name the field at fault, and the index if it is a list.
 _FIELDS = (
     re.compile(r"^unrecognized request arguments? supplied: (\w+)()", re.IGNORECASE),  # OpenAI
     re.compile(r"extraneous key \[(\w+)\]()"),  # Bedrock
     re.compile(r"^invalid '(\w+)(?:\[(\d{1,6})\])?'", re.IGNORECASE),  # OpenAI
-    # vLLM: Pydantic's errors, as Python writes them.
+    # vLLM: Pydantic's errors as Python text
     re.compile(r"'loc': \('body', '(\w+)'(?:, (\d{1,6}))?"),
-    re.compile(r"\b(encoding_?format|embedding_?types?)\b()", re.IGNORECASE),  # in any words
+    re.compile(r"\b(encoding_?format|embedding_?types?)\b()", re.IGNORECASE),  # anywhere
 )
 _PARAM = re.compile(r"(\w{1,64})(?:\[(\d{1,6})\])?", re.ASCII)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufffd]+")
-# Keys and what looks like one; a provider likes to repeat it in "Incorrect API key provided: ...".
-# And names of accounts: of AWS and Google in the name of a model, or a person's address.
+# Keys and what looks like one, which providers quote in "Incorrect API key provided: ...". Also
+# accounts of AWS and Google, which are in names of models, and people's addresses.
 _SECRET = re.compile(
     r"\b(?:sk|pk|jina|hf|gsk|nvapi|org|proj)[-_][\w\-.*/+=]{4,}|\bBearer\s+\S+|"
     r"\b(?:AIza|ya29|eyJ|AKIA|ASIA)[\w\-.]{8,}|[\w\-]*\*{3,}[\w\-]*|"
@@ -183,24 +183,23 @@ _SECRET = re.compile(
 )
 
 
-def read_error(reply: HttpReply, own: Sequence[tuple[str, FailureKind]] = ()) -> ProviderError:
-    """The failure that `reply` reports, be its status what it may.
+def read_error(reply: HttpReply, patterns: Sequence[tuple[str, FailureKind]] = ()) -> ProviderError:
+    """Return the failure that `reply` reports, whatever its status.
 
     Args:
-        reply: What the provider answered.
-        own: What this provider's words mean; they go before all tables.
+        reply: The provider's reply.
+        patterns: The provider's own patterns and kinds. They come before all tables.
     """
-    message, code, field, item = _said(reply.body)
-    own_kind = _first(own, f"{code} {message}".lower()) if own else None
-    kind = own_kind or classify(
-        reply.status, code, message, field=field, clients_words=reply.clients_words
+    message, code, field, item = _parse(reply.body)
+    kind = _first_match(patterns, f"{code} {message}".lower()) or classify(
+        reply.status, code, message, field=field, client_words=reply.client_words
     )
-    quoted = kind in _OF_CLIENT and not OPERATORS.search(message)
-    refused = kind == "failed" and reply.status in _OF_CONTENT
+    is_quotable = kind in _CLIENT_KINDS and not OPERATOR_WORDS.search(message)
+    was_refused = kind == "failed" and reply.status in _CONTENT_STATUSES
     return ProviderError(
         kind,
-        clean_reason(message) if quoted else "",
-        billed="no" if refused else _BILLED.get(kind, "no"),
+        clean_reason(message) if is_quotable else "",
+        billed="no" if was_refused else _BILLED.get(kind, "no"),
         retry_after_s=waits.retry_after_s(reply.headers, message),
         of_tokens=bool(_TOKENS.search(f"{code} {message}")),
         field=field,
@@ -214,75 +213,73 @@ def classify(
     message: str,
     *,
     field: str = "",
-    clients_words: Collection[str] = (),
+    client_words: Collection[str] = (),
 ) -> FailureKind:
-    """What kind of failure this is.
+    """Return the kind of a failure.
 
     Args:
-        status: Of the reply.
-        code: The words of its code, type and the like.
-        message: Its message.
-        field: The field of the request that it names; empty if none.
-        clients_words: Words that the client chose, in lower case. A message that repeats them says
-            nothing of the operator.
+        status: The status of the reply.
+        code: The error's code, type and the like, separated by spaces.
+        message: The error's message.
+        field: The field of the request that the error names; empty if none.
+        client_words: Words that the client chose, in lower case. In a message they say nothing
+            about the operator.
     """
     by_status, text = STATUSES.get(status, "request"), message.lower()
-    by_code = _first(CODES, code.lower())
-    found = by_code or _first(WORDS, text)
+    by_code = _first_match(CODES, code.lower())
+    kind = by_code or _first_match(WORDS, text)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        if said := _first(SERVER_WORDS, text):
-            return said
-        # Only its own troubles: what it says of the input may be a part of its traceback.
-        return found if found in {"overloaded", "timeout"} else STATUSES.get(status, "failed")
+        if server_kind := _first_match(SERVER_WORDS, text):
+            return server_kind
+        # Other words about the input may be part of a traceback.
+        return kind if kind in {"overloaded", "timeout"} else STATUSES.get(status, "failed")
     if status < HTTPStatus.BAD_REQUEST:
-        return found or "failed"
+        return kind or "failed"
     unquoted = _QUOTED.sub("", text)
-    if clients_words:
-        unquoted = re.sub(
-            r"\w+", lambda word: "" if word[0] in clients_words else word[0], unquoted
-        )
-    if found not in _OF_CLIENT and status in _OF_CONTENT and not by_code:
-        # What it quotes may be the request: nobody's texts can make it the operator's trouble.
-        found = _first(WORDS, unquoted)
-        found = found if found in _OF_OPERATOR else None
-    if by_status in REFINED:
-        return found if found in REFINED[by_status] else by_status
-    kind = found or by_status
-    if kind == "request" and not field and OPERATORS.search(unquoted):
-        return "failed"  # nothing of the client's: others are asked, and nobody is blamed at once
+    if client_words:
+        unquoted = re.sub(r"\w+", lambda word: "" if word[0] in client_words else word[0], unquoted)
+    if kind not in _CLIENT_KINDS and status in _CONTENT_STATUSES and not by_code:
+        # Quoted words may be the client's, and must not blame the operator.
+        kind = _first_match(WORDS, unquoted)
+        kind = kind if kind in _OPERATOR_KINDS else None
+    if by_status in REFINEMENTS:
+        return kind if kind in REFINEMENTS[by_status] else by_status
+    kind = kind or by_status
+    if kind == "request" and not field and OPERATOR_WORDS.search(unquoted):
+        return "failed"  # not the client's fault, so fail over; one such failure ejects nothing
     return kind
 
 
 def clean_reason(message: str) -> str:
-    """`message` fit for a client: short, printable, and without what looks like a secret."""
+    """Return `message` for clients: short, printable, and without what looks like a secret."""
     text = _UNPRINTABLE.sub(" ", message[: 4 * MAX_REASON_CHARACTERS])
     text = " ".join(_SECRET.sub("***", text).split())
     return text if len(text) <= MAX_REASON_CHARACTERS else f"{text[:MAX_REASON_CHARACTERS]}..."
 
 
-def _first(table: Sequence[tuple[str, FailureKind]], text: str) -> FailureKind | None:
+def _first_match(table: Sequence[tuple[str, FailureKind]], text: str) -> FailureKind | None:
     return next((kind for pattern, kind in table if text and re.search(pattern, text)), None)
 
 
-def _said(body: bytes) -> tuple[str, str, str, int | None]:
-    """Message and code of an error body of any shape, and the field and item that it names."""
+def _parse(body: bytes) -> tuple[str, str, str, int | None]:
+    """Return the message and the code of an error body, and the field and item that it names."""
     try:
-        said = _JSON.decode(body)
+        value = _JSON.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         message = body[:MAX_READ_CHARACTERS].decode("utf-8", "replace")
-        return message, "", *_named([], message)
+        return message, "", *_find_field([], message)
     code: list[str] = []
-    named: list[Any] = []
+    named_fields: list[Any] = []
     for _ in range(4):
-        if isinstance(said, dict):
-            fields = cast("dict[str, Any]", said)
+        if isinstance(value, dict):
+            fields = cast("dict[str, Any]", value)
             code += [
                 str(fields[name])
                 for name in ("code", "type", "status", "error_type", "error_code", "__type")
                 if isinstance(fields.get(name), str | int)
             ]
-            named += [fields[name] for name in ("param", "loc") if fields.get(name)]
-            said = next(
+            named_fields += [fields[name] for name in ("param", "loc") if fields.get(name)]
+            value = next(
                 (
                     fields[name]
                     for name in ("error", "errors", "detail", "message", "msg", "Message")
@@ -290,25 +287,25 @@ def _said(body: bytes) -> tuple[str, str, str, int | None]:
                 ),
                 "",
             )
-        elif isinstance(said, list):
-            said = cast("list[Any]", said)[0] if said else ""
+        elif isinstance(value, list):
+            value = cast("list[Any]", value)[0] if value else ""
         else:
             break
-    message = said[:MAX_READ_CHARACTERS] if isinstance(said, str) else ""
-    return message, " ".join(code)[:256], *_named(named, message)
+    message = value[:MAX_READ_CHARACTERS] if isinstance(value, str) else ""
+    return message, " ".join(code)[:256], *_find_field(named_fields, message)
 
 
-def _named(named: list[Any], message: str) -> tuple[str, int | None]:
-    """The field of the request that an error names, and the item of a list, if it says which."""
-    for each in named:
+def _find_field(named_fields: list[Any], message: str) -> tuple[str, int | None]:
+    """Return the field that an error names, or "", and the index of the item, or None."""
+    for each in named_fields:
         if isinstance(each, str) and (found := _PARAM.fullmatch(each)):
             return found[1], int(found[2]) if found[2] else None
-        # FastAPI: ["body", "input", 3], or without the first.
+        # FastAPI writes ["body", "input", 3], or leaves out the first.
         if isinstance(each, list):
-            path = [part for part in cast("list[Any]", each) if part != "body"]
+            path = [step for step in cast("list[Any]", each) if step != "body"]
             if path and isinstance(path[0], str):
-                at = path[1] if len(path) > 1 else None
-                return path[0], at if type(at) is int and at >= 0 else None
+                index = path[1] if len(path) > 1 else None
+                return path[0], index if type(index) is int and index >= 0 else None
     for pattern in _FIELDS:
         if found := pattern.search(message):
             return found[1], int(found[2]) if found[2] else None

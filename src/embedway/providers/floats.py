@@ -1,4 +1,4 @@
-"""Vectors as they come in replies, to arrays; every odd one is a `ProviderError`."""
+"""Turns the vectors of replies into arrays, or into a `ProviderError`."""
 
 import re
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ Shape = TypeVar("Shape")
 _NAN = re.compile(rb"(?<=[:,\[\s])(?:NaN|-?Infinity)(?=[\s,}\]])")
 
 Value = bytes | list[float]
-"""A vector in base64, which msgspec decodes, or as numbers."""
+"""A vector as bytes, which msgspec decodes from base64, or as numbers."""
 
 
 def malformed_error(reason: str) -> NoReturn:
-    """Refuses a reply that was paid for but is not what was asked.
+    """Refuse a reply that was paid for but is not what the call asked for.
 
     Raises:
         ProviderError: Always.
@@ -30,46 +30,47 @@ def malformed_error(reason: str) -> NoReturn:
 
 
 def parse_body(decoder: "msgspec.json.Decoder[Shape]", reply: HttpReply) -> Shape:
-    """The body of `reply` in the shape that `decoder` knows.
+    """Decode the body of `reply` with `decoder`.
 
     Raises:
-        ProviderError: It is not JSON, or of another shape.
+        ProviderError: The body is not JSON, or has another shape.
     """
     try:
         return decoder.decode(reply.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # Python's writers put NaN where JSON has no word: it is no count and no part of a vector.
+        # Python writes NaN into JSON. It is never a count or part of a vector, so read it as null.
         body, found = _NAN.subn(b"null", reply.body)
     try:
         if found:
             return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    # What it was is not told: it may be anything, and it is the client who would read it.
+    # The message does not quote the body, because clients read it.
     malformed_error("not JSON of the shape its protocol promises")
 
 
 def stack_vectors(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f4") -> Vectors:
-    """Vectors of shape (items, width), float32.
+    """Return the vectors as an array of shape (items, width), float32.
 
     Args:
-        values: One for each item, all base64 or all numbers.
-        items: How many there must be.
-        dtype: Of the numbers in base64.
+        values: One vector per item, all as bytes or all as numbers.
+        items: The expected number of vectors.
+        dtype: The type of the numbers in the bytes.
 
     Raises:
-        ProviderError: Another count, widths that differ, or base64 that is none.
+        ProviderError: The number of vectors is wrong, or their widths differ or are no whole number
+            of floats.
     """
     if len(values) != items:
         malformed_error(f"{len(values)} vectors for {items} items")
     raws = [value for value in values if isinstance(value, bytes)]
     try:
         if not raws:
-            with np.errstate(over="ignore"):  # an infinity is found by `core.vectors.check`
+            with np.errstate(over="ignore"):  # `core.vectors.check_vectors` finds infinities
                 return np.array(values, np.float64).reshape(items, -1).astype(np.float32)
         if len(raws) == items and len(set(map(len, raws))) == 1:
-            # Joined as bytes: numpy gives up the interpreter's lock to copy, and waits to get it
-            # back; that took a tenth of all the time of a small request.
+            # Join the bytes first. numpy releases the interpreter's lock for each copy and then
+            # waits for it, which took a tenth of the time of a small request.
             array = np.frombuffer(b"".join(raws), dtype).reshape(items, -1)
             return array.astype(np.float32, copy=False)
     except ValueError:
@@ -78,17 +79,15 @@ def stack_vectors(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f
 
 
 def order_by_index(indices: Sequence[int | None], values: Sequence[Value]) -> list[Value]:
-    """`values` by their index; as they came if none has one.
+    """Return `values` in the order of their indices; unchanged if none has an index.
 
-    A single value without an index has the one that is left over: Gemini's OpenAI endpoint leaves
-    out a 0 (https://github.com/spring-projects/spring-ai/issues/7019, 2026-09-21).
+    A single missing index is the one that is left: Gemini's OpenAI endpoint leaves out a 0
+    (https://github.com/spring-projects/spring-ai/issues/7019, 2026-09-21).
 
     Raises:
         ProviderError: Several indices are missing, or one is repeated or out of range.
     """
-    if all(index is None for index in indices):
-        return list(values)
-    if list(indices) == list(range(len(values))):
+    if all(index is None for index in indices) or list(indices) == list(range(len(values))):
         return list(values)
     left = set(range(len(values))).difference(indices)
     if indices.count(None) == 1 and len(left) == 1:

@@ -1,4 +1,4 @@
-"""Authenticates calls to Google's cloud, by tokens that Google's library gets over our client."""
+"""Authenticates calls to Google's cloud, by tokens that Google's library gets."""
 
 import asyncio
 import importlib
@@ -19,24 +19,24 @@ from embedway.providers.refreshing import RefreshingCredential, Validity
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _MAX_BYTES = 2**20
 _TIMEOUT_S = 30.0
-"""The longest call for a token; Google's library may ask for less."""
+"""The longest call for a token. Google's library may set a shorter limit."""
 
 
 class GoogleToken(RefreshingCredential):
-    """The token of one file of credentials, or of whatever Google's library finds."""
+    """A token for a credentials file, or for the credentials that Google's library finds."""
 
     def __init__(
-        self, declared: ProviderConfig, *, now_s: Callable[[], float] = time.monotonic
+        self, config: ProviderConfig, *, now_s: Callable[[], float] = time.monotonic
     ) -> None:
-        """Take the path of a file from the first key.
+        """Use the first key as the path of a credentials file.
 
-        Without one, Google's library looks in its usual places, last at the machine's own server.
+        Without a key, Google's library looks in its usual places, last at the metadata server.
 
         Raises:
             ImportError: Google's library is not installed.
         """
         super().__init__(now_s=now_s)
-        self._path = next(iter(declared.keys), None)
+        self._path = next(iter(config.keys), None)
         self._auth = _library("google.auth")
         self._exceptions = _library("google.auth.exceptions")
         states = _library("google.auth.credentials").TokenState
@@ -47,27 +47,27 @@ class GoogleToken(RefreshingCredential):
         self._closed = False
 
     def validity(self) -> Validity:
-        """Whether the token can be used now."""
+        """Return whether the token can be used now."""
         if self._token is None:
             return "ended"
         return self._validities.get(self._credentials.token_state, "ended")
 
     def sign(self, call: HttpCall, base_url: str) -> Mapping[str, str]:  # noqa: ARG002
-        """The headers with the token, and those that Google's library adds."""
+        """Return the headers with the token and those that Google's library adds."""
         headers: dict[str, str] = {}
         self._credentials.apply(headers)
         return headers
 
-    def is_current(self, sent: Mapping[str, str]) -> bool:
-        """Whether a call with the headers `sent` used the token in force."""
-        return sent.get("authorization") == f"Bearer {self._token}"
+    def is_current(self, headers: Mapping[str, str]) -> bool:
+        """Return whether a call with these headers used the current token."""
+        return headers.get("authorization") == f"Bearer {self._token}"
 
     def drop(self) -> None:
         """Forget the token."""
         self._token = None
 
     async def aclose(self) -> None:
-        """Close the connections, which ends a renewal under way."""
+        """Close the connections, which ends a renewal in progress."""
         self._closed = True
         for server in self._servers.values():
             await server.aclose()
@@ -75,7 +75,7 @@ class GoogleToken(RefreshingCredential):
             await self._renewal.wait()
 
     async def renew(self) -> None:
-        """Have Google's library get a token, in a thread."""
+        """Get a token with Google's library in a thread, which sends calls by this event loop."""
         loop = asyncio.get_running_loop()
 
         def request(
@@ -86,15 +86,15 @@ class GoogleToken(RefreshingCredential):
             timeout: float | None = None,
             **_: Any,
         ) -> "_Response":
-            sent = self._send(url, method, body or b"", headers or {}, timeout or _TIMEOUT_S)
+            sending = self._send(url, method, body or b"", headers or {}, timeout or _TIMEOUT_S)
             try:
-                return _Response(asyncio.run_coroutine_threadsafe(sent, loop).result())
+                return _Response(asyncio.run_coroutine_threadsafe(sending, loop).result())
             except (ProviderError, TimeoutError) as error:
                 raise self._exceptions.TransportError(str(error)) from None
 
         def refresh() -> None:
             if self._credentials is None:
-                self._credentials = self._found(request)
+                self._credentials = self._find_credentials(request)
             self._credentials.refresh(request)
 
         try:
@@ -105,11 +105,11 @@ class GoogleToken(RefreshingCredential):
             raise ProviderError("failed" if error.retryable else "credentials") from None
         self._token = self._credentials.token
 
-    def _found(self, request: Any) -> Any:
+    def _find_credentials(self, request: Any) -> Any:
         if self._path is None:
             return self._auth.default(scopes=_SCOPES, request=request)[0]
         with warnings.catch_warnings():
-            # It warns of files by strangers; this one is the administrator's.
+            # It warns about files from strangers, but this one is the administrator's.
             warnings.simplefilter("ignore", DeprecationWarning)
             load = self._auth.load_credentials_from_file
             return load(self._path, scopes=_SCOPES, request=request)[0]
@@ -122,7 +122,7 @@ class GoogleToken(RefreshingCredential):
         if self._closed:
             raise ProviderError("unreachable")
         if origin not in self._servers:
-            # Google's library chose it; the machine's own server is at a private address.
+            # Google's library chose the address. The metadata server has a private one.
             self._servers[origin] = HttpClient(origin, allow_private=True, max_in_flight=1)
         call = HttpCall(
             path=target.raw_path_qs,
@@ -147,5 +147,5 @@ def _library(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            "Vertex AI needs Google's sign-in: pip install 'embedway[vertex]'"
+            "Vertex AI needs Google's auth library: pip install 'embedway[vertex]'"
         ) from error

@@ -20,9 +20,9 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _MAX_BYTES = 2**16
 _EXCHANGE_TIMEOUT_S = 30.0
 _MARGIN_S = 60.0
-"""Stop using a token this long before it ends."""
+"""Stop using a token this long before it expires."""
 _RENEW_SHARE = 0.9
-"""Renew a token after this share of its life."""
+"""Renew a token after this share of its lifetime."""
 
 
 class _Token(msgspec.Struct):
@@ -34,46 +34,46 @@ _DECODER = msgspec.json.Decoder(_Token)
 
 
 class IamToken(RefreshingCredential):
-    """The token of the first declared key."""
+    """A token for the first declared key."""
 
     def __init__(
-        self, declared: ProviderConfig, *, now_s: Callable[[], float] = time.monotonic
+        self, config: ProviderConfig, *, now_s: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(now_s=now_s)
-        self._key = next(iter(declared.keys), None)
+        self._key = next(iter(config.keys), None)
         self._http = HttpClient(
-            declared.values["iam_url"],
-            allow_private="iam_url" in declared.variables,
+            config.values["iam_url"],
+            allow_private="iam_url" in config.variables,
             max_in_flight=1,
         )
         self._headers: Mapping[str, str] = {}
         self._due_s = self._until_s = now_s()
 
     def validity(self) -> Validity:
-        """Whether the token can be used now. Without a key there is nothing to renew."""
+        """Return whether the token can be used now. Without a key, nothing is renewed."""
         now_s = self._now_s()
         if self._key is None or now_s < min(self._due_s, self._until_s):
             return "valid"
         return "ending" if now_s < self._until_s else "ended"
 
     def sign(self, call: HttpCall, base_url: str) -> Mapping[str, str]:  # noqa: ARG002
-        """The header with the token; none without a key."""
+        """Return the header with the token; none without a key."""
         return self._headers
 
-    def is_current(self, sent: Mapping[str, str]) -> bool:
-        """Whether a call with the headers `sent` used the token in force."""
-        return sent == self._headers
+    def is_current(self, headers: Mapping[str, str]) -> bool:
+        """Return whether a call with these headers used the current token."""
+        return headers == self._headers
 
-    def report_failure(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
+    def report_failure(self, error: ProviderError, headers: Mapping[str, str]) -> bool:
         """Record a call that failed; return whether to retry it at once with another token."""
-        return bool(sent) and super().report_failure(error, sent)
+        return bool(headers) and super().report_failure(error, headers)
 
     def drop(self) -> None:
-        """Use the token no longer."""
+        """Stop using the token."""
         self._until_s = self._now_s()
 
     async def aclose(self) -> None:
-        """Cancel an exchange under way and close the connections."""
+        """Cancel an exchange in progress and close the connections."""
         await super().aclose()
         await self._http.aclose()
 
@@ -86,7 +86,7 @@ class IamToken(RefreshingCredential):
                 reply = await self._http.send(call, headers={}, max_bytes=_MAX_BYTES)
         except TimeoutError:
             raise ProviderError("timeout") from None
-        if not reply.ok:
+        if not reply.is_success:
             error = failures.read_error(reply)
             raise error if error.kind in TRANSIENT else ProviderError("credentials")
         token = parse_body(_DECODER, reply)

@@ -1,4 +1,4 @@
-"""Finds provider servers on this machine's default ports, told apart by what they answer."""
+"""Finds provider servers on default ports of this machine, and lists their models."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
@@ -22,10 +22,10 @@ from embedway.providers.floats import malformed_error, parse_body
 from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import ROWS
 
-WITHIN_S = 0.5
-"""The longest that a start waits for all servers together."""
-SHOWN_WITHIN_S = 0.3
-"""The longest that Ollama may take to describe a model; then it is listed without facts."""
+TIMEOUT_S = 0.5
+"""The longest time that a start waits for all servers together."""
+DESCRIBE_TIMEOUT_S = 0.3
+"""The longest time that Ollama may take to describe a model. Then it is listed without facts."""
 MAX_BYTES = 2**22
 MAX_MODELS = 256
 _IN_FLIGHT = 16
@@ -35,45 +35,50 @@ Shape = TypeVar("Shape")
 
 
 async def add_local_models(
-    declared: Sequence[ProviderConfig], port: int, *, known: Container[str], find_others: bool
+    configs: Sequence[ProviderConfig],
+    port: int,
+    *,
+    section_names: Container[str],
+    find_others: bool,
 ) -> list[ProviderConfig]:
-    """`declared`, with the models that their servers list, and the other servers of this machine.
+    """Return `configs` with the models that their servers list, then other servers that are found.
 
     Args:
-        declared: The providers that are enabled.
-        port: This gateway's own.
-        known: Names of sections; a kind that has one is not looked for.
-        find_others: Whether to look for servers that nobody declared.
+        configs: The enabled providers.
+        port: This gateway's own port.
+        section_names: The providers in the settings. Kinds of these names are not looked for.
+        find_others: Whether to look for servers that are not declared.
     """
-    names = {each.name for each in declared}
-    kinds = [
+    names = {each.name for each in configs}
+    rows = [
         row
         for row in ROWS.values()
-        if find_others and row.own_server and row.name not in names and row.name not in known
+        if find_others and row.own_server and not (row.name in names or row.name in section_names)
     ]
-    taken = {port, *(URL(each.url).port for each in declared)}
-    found, listed = await asyncio.gather(
-        find_servers(kinds, taken=taken), asyncio.gather(*(_with_models(each) for each in declared))
+    ports = {port, *(URL(each.url).port for each in configs)}
+    others, listed = await asyncio.gather(
+        find_servers(rows, excluded_ports=ports),
+        asyncio.gather(*(_add_models(each) for each in configs)),
     )
-    return [*listed, *found]
+    return [*listed, *others]
 
 
 async def find_servers(
     rows: Iterable[ProviderRow],
     *,
-    taken: Container[int] = (),
+    excluded_ports: Container[int] = (),
     host: str = "127.0.0.1",
-    within_s: float = WITHIN_S,
+    timeout_s: float = TIMEOUT_S,
 ) -> list[ProviderConfig]:
-    """The servers of `rows` that listen on their default ports. Never fails.
+    """Find the servers of `rows` that listen on their default ports. Never fails.
 
     Args:
-        rows: Kinds of server, in the order in which they are preferred.
-        taken: Ports that are not asked, such as this gateway's own.
-        host: Where to look.
-        within_s: The longest wait for all of them.
+        rows: Kinds of server. If a server looks like several kinds, it is taken for the first.
+        excluded_ports: Ports to leave out, such as this gateway's own.
+        host: The host to search.
+        timeout_s: The longest wait for all of them.
     """
-    asked = [
+    candidates = [
         ProviderConfig(
             name=row.name,
             row=row,
@@ -82,12 +87,12 @@ async def find_servers(
             origin="found on this machine",
         )
         for row in rows
-        if row.name in _KINDS and row.port and row.port not in taken
+        if row.name in _KINDS and row.port and row.port not in excluded_ports
     ]
-    answers = await asyncio.gather(*(_listed_by(each, within_s) for each in asked))
+    lists = await asyncio.gather(*(_try_to_list(each, timeout_s) for each in candidates))
     by_port: dict[int | None, ProviderConfig] = {}
-    for each, models in zip(asked, answers, strict=True):
-        if models is not None:  # one server is not two providers
+    for each, models in zip(candidates, lists, strict=True):
+        if models is not None:
             by_port.setdefault(each.row.port, msgspec.structs.replace(each, models=models))
     return list(by_port.values())
 
@@ -95,37 +100,40 @@ async def find_servers(
 async def list_models(
     row: ProviderRow, transport: Transport, *, provider: str = "", keys: Sequence[str] = ()
 ) -> Sequence[Model]:
-    """The models that the server of kind `row` at `transport` lists, as those of `provider`.
+    """Return the models that a server of kind `row` lists, as models of `provider`.
 
     Raises:
-        ProviderError: It lists none, or is no such server.
+        ProviderError: The server is of another kind, or the call failed.
     """
     server = _Server(transport, provider or row.name, keys[:1])
     try:
-        return (await _KINDS.get(row.name, _listed)(server))[:MAX_MODELS]
+        return (await _KINDS.get(row.name, _list)(server))[:MAX_MODELS]
     except (ProviderError, TimeoutError):
         raise
-    except Exception as error:  # whatever a reply makes of the code that reads it
+    except Exception as error:  # a reply that breaks the code that reads it
         raise ProviderError("malformed") from error
 
 
-async def _with_models(declared: ProviderConfig) -> ProviderConfig:
-    """`declared` with the models that it lists beside its own, if it is a server of one's own."""
-    listed = await _listed_by(declared, WITHIN_S) if declared.row.own_server else None
-    names = {each.deployments[0].name or each.id for each in declared.models}
-    names |= {each.id for each in declared.models}
+async def _add_models(config: ProviderConfig) -> ProviderConfig:
+    """Return `config` with the further models that its server lists, if users run such servers."""
+    if not config.row.own_server:
+        return config
+    names = {each.deployments[0].name or each.id for each in config.models}
+    names |= {each.id for each in config.models}
     others = [
-        each for each in listed or () if names.isdisjoint({each.id, each.deployments[0].name})
+        each
+        for each in await _try_to_list(config, TIMEOUT_S) or ()
+        if names.isdisjoint({each.id, each.deployments[0].name})
     ]
-    return msgspec.structs.replace(declared, models=[*declared.models, *others])
+    return msgspec.structs.replace(config, models=[*config.models, *others])
 
 
-async def _listed_by(declared: ProviderConfig, within_s: float) -> Sequence[Model] | None:
-    """The models that the server lists; None if it does not answer in time as its kind does."""
-    http = HttpClient(declared.url, allow_private=True, max_in_flight=_IN_FLIGHT)
+async def _try_to_list(config: ProviderConfig, timeout_s: float) -> Sequence[Model] | None:
+    """Return the models that the server lists; None if it does not answer like its kind in time."""
+    http = HttpClient(config.url, allow_private=True, max_in_flight=_IN_FLIGHT)
     try:
-        async with asyncio.timeout(within_s):
-            return await list_models(declared.row, http, provider=declared.name, keys=declared.keys)
+        async with asyncio.timeout(timeout_s):
+            return await list_models(config.row, http, provider=config.name, keys=config.keys)
     except (ProviderError, TimeoutError):
         return None
     finally:
@@ -133,19 +141,19 @@ async def _listed_by(declared: ProviderConfig, within_s: float) -> Sequence[Mode
 
 
 class _Server:
-    """A server that is asked for its models."""
+    """Sends calls to a server, and describes its models."""
 
     def __init__(self, transport: Transport, provider: str, keys: Sequence[str]) -> None:
         self._transport = transport
         self._provider = provider
         self._keys = StaticKeys(keys)
 
-    async def ask(self, path: str, shape: type[Shape], *, body: bytes = b"") -> Shape:
-        """The reply to a GET, or to a POST of `body`, which must have this shape."""
+    async def fetch(self, path: str, shape: type[Shape], *, body: bytes = b"") -> Shape:
+        """Return the reply to a GET, or to a POST of `body`, in this shape."""
         call = HttpCall(path=path, method="POST" if body else "GET", body=body)
         headers = await self._keys.headers(call, base_url="")
         reply = await self._transport.send(call, headers=headers, max_bytes=MAX_BYTES)
-        if not reply.ok:
+        if not reply.is_success:
             raise failures.read_error(reply)
         return parse_body(msgspec.json.Decoder(shape), reply)
 
@@ -157,17 +165,17 @@ class _Server:
         max_item_tokens: int | None = None,
         max_items: int | None = None,
     ) -> Model:
-        """The model that the server calls `name`."""
-        # Ollama's `all-minilm` and `all-minilm:latest` are one; people say the former.
-        short = name.removesuffix(":latest")
+        """Describe the model that the server calls `name`."""
+        # Ollama's `all-minilm:latest` is usually called `all-minilm`.
+        id = name.removesuffix(":latest")
         deployment = DeploymentSpec(
             provider=self._provider,
-            name="" if short == name else name,
+            name="" if id == name else name,
             price_per_mtok_usd=Decimal(0),
             max_items=max_items,
         )
         model = Model(
-            id=short,
+            id=id,
             dimensions=dimensions,
             owned_by=self._provider,
             trained_dimensions="unknown",
@@ -178,7 +186,7 @@ class _Server:
         return model
 
 
-# OpenAI's list, which most servers have, with what each adds to it.
+# OpenAI's list of models, which most servers have, with what each adds to it.
 
 
 class _LlamaCppMeta(msgspec.Struct):
@@ -190,11 +198,11 @@ class _Entry(msgspec.Struct):
     id: Name
     owned_by: str = ""
     max_model_len: Positive | None = None
-    """vLLM's word for the most tokens of an item."""
+    """vLLM's name for the most tokens of an item."""
     capabilities: list[str] | None = None
-    """Infinity's."""
+    """Only Infinity has this field."""
     model_type: str = "embedding"
-    """Xinference's, as are the next two."""
+    """Only Xinference has this field and the next two."""
     dimensions: Positive | None = None
     max_tokens: Positive | None = None
     meta: _LlamaCppMeta | None = None
@@ -204,8 +212,8 @@ class _List(msgspec.Struct):
     data: list[_Entry]
 
 
-async def _listed(server: _Server, *, owner: str | None = None, prefix: str = "") -> list[Model]:
-    entries = (await server.ask("/models", _List)).data
+async def _list(server: _Server, *, owner: str | None = None, prefix: str = "") -> list[Model]:
+    entries = (await server.fetch("/models", _List)).data
     if owner and not any(entry.owned_by == owner for entry in entries):
         malformed_error(f"no model is owned by {owner}")
     return [
@@ -223,12 +231,12 @@ async def _listed(server: _Server, *, owner: str | None = None, prefix: str = ""
 
 
 class _NimMetadata(msgspec.Struct):
-    modelInfo: list[dict[str, Any]]  # noqa: N815  # its word
+    modelInfo: list[dict[str, Any]]  # noqa: N815  # NIM's name
 
 
 async def _nim(server: _Server) -> list[Model]:
-    await server.ask("/metadata", _NimMetadata)
-    return await _listed(server)
+    await server.fetch("/metadata", _NimMetadata)
+    return await _list(server)
 
 
 class _TeiInfo(msgspec.Struct):
@@ -240,7 +248,7 @@ class _TeiInfo(msgspec.Struct):
 
 
 async def _tei(server: _Server) -> list[Model]:
-    info = await server.ask("/info", _TeiInfo)
+    info = await server.fetch("/info", _TeiInfo)
     if "embedding" not in info.model_type:
         malformed_error("its model makes no embeddings")
     return [
@@ -264,48 +272,45 @@ class _OllamaTags(msgspec.Struct):
     models: list[_OllamaTag]
 
 
-class _OllamaShown(msgspec.Struct):
+class _OllamaDescription(msgspec.Struct):
     capabilities: list[str] | None = None
     model_info: dict[str, Any] = {}
 
     def number(self, what: str) -> int | None:
-        """A fact whose name begins with the architecture's."""
+        """Return the fact whose name is the architecture's with `what`."""
         value = self.model_info.get(f"{self.model_info.get('general.architecture')}.{what}")
         return value if type(value) is int and value > 0 else None
 
 
 async def _ollama(server: _Server) -> list[Model]:
-    await server.ask("/api/version", _OllamaVersion)
-    tags = (await server.ask("/api/tags", _OllamaTags)).models[:MAX_MODELS]
-    described = await asyncio.gather(*(_described(server, tag.name) for tag in tags))
-    return [model for model in described if model]
+    await server.fetch("/api/version", _OllamaVersion)
+    tags = (await server.fetch("/api/tags", _OllamaTags)).models[:MAX_MODELS]
+    models = await asyncio.gather(*(_describe(server, tag.name) for tag in tags))
+    return [model for model in models if model]
 
 
-async def _described(server: _Server, name: str) -> Model | None:
-    """The model `name`; None if it makes no embeddings."""
+async def _describe(server: _Server, name: str) -> Model | None:
+    """Return the model `name`; None if it makes no embeddings."""
     body = msgspec.json.encode({"model": name})
     try:
-        async with asyncio.timeout(SHOWN_WITHIN_S):
-            shown = await server.ask("/api/show", _OllamaShown, body=body)
+        async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+            description = await server.fetch("/api/show", _OllamaDescription, body=body)
     except (ProviderError, TimeoutError):
         return server.model(name)
-    if shown.capabilities is not None and "embedding" not in shown.capabilities:
+    if description.capabilities is not None and "embedding" not in description.capabilities:
         return None
     return server.model(
         name,
-        dimensions=shown.number("embedding_length"),
-        max_item_tokens=shown.number("context_length"),
+        dimensions=description.number("embedding_length"),
+        max_item_tokens=description.number("context_length"),
     )
 
 
 _KINDS: Mapping[str, Callable[[_Server], Awaitable[list[Model]]]] = {
     "ollama": _ollama,
-    # The word is LM Studio's; and what makes embeddings, it names so.
-    "lmstudio": partial(_listed, owner="organization_owner", prefix="text-embedding-"),
+    # LM Studio uses this owner, and this prefix for embedding models.
+    "lmstudio": partial(_list, owner="organization_owner", prefix="text-embedding-"),
     "nim": _nim,
     "tei": _tei,
-    **{
-        name: partial(_listed, owner=name)
-        for name in ("vllm", "infinity", "llamacpp", "xinference")
-    },
+    **{name: partial(_list, owner=name) for name in ("vllm", "infinity", "llamacpp", "xinference")},
 }

@@ -1,4 +1,4 @@
-"""A provider as the administrator enables it: its row, and what is this gateway's own of it."""
+"""Describes a provider as this gateway uses it: its row, keys, address and models."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,35 +13,36 @@ from embedway.providers.adapter import ProviderRow, strip_slashes
 
 
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider as it is enabled here. Holds secrets: never log it."""
+    """An enabled provider. Contains secrets: never log it."""
 
     name: str
-    """In `provider:model`."""
+    """The name in `provider:model`."""
     row: ProviderRow
     keys: Sequence[str] = ()
     base_url: str | None = None
-    """As declared by the administrator or the environment; None for the row's."""
+    """The base URL from the settings or the environment; None for the row's."""
     variables: Mapping[str, str] = {}
-    """Of the row's base URL and of its adapter."""
+    """The variables of the row's base URL and of its adapter."""
     headers: Mapping[str, str] = {}
-    """Sent with each call, beside the key."""
+    """Headers to send with each call, beside the key."""
     models: Sequence[Model] = ()
     limits: BatchLimits | None = None
-    """If other than the row's."""
+    """What one call may hold; None for the row's limits."""
     max_in_flight: int | None = None
+    """The most calls at a time; None for the row's."""
     eu_native: bool | None = None
-    """If other than the row's; likewise the next two."""
+    """Overrides the row's fact, unless None. So do the next two fields."""
     hq_country: str | None = None
     zero_data_retention: bool | None = None
     catalog: bool = True
-    """Whether it has the models that the catalog knows of its kind."""
+    """Whether it has the models that the catalog lists for its kind."""
     origin: str = ""
-    """Where it was declared, for people."""
-    found: bool = True
-    """Whether nobody declared it but its key is there; it then may turn out to be unusable."""
+    """The place where it was declared or found, for people."""
+    is_discovered: bool = True
+    """Whether it was found, not declared. Then it is left out if it cannot be used."""
 
     def __repr__(self) -> str:
-        return f"Declared({self.name!r})"
+        return f"ProviderConfig({self.name!r})"
 
     @property
     def url(self) -> str:
@@ -49,28 +50,28 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.base_url:
             return self.base_url
         values = self.values
-        places = {name: strip_slashes(value, self.row.strip) for name, value in values.items()}
-        return self.row.template(self.keys, values.get("region", "")).format_map(places)
+        stripped = {name: strip_slashes(value, self.row.strip) for name, value in values.items()}
+        return self.row.template(self.keys, values.get("region", "")).format_map(stripped)
 
     @property
     def values(self) -> Mapping[str, str]:
-        """The variables in force, with the row's defaults for those that are not set."""
+        """The variables in force, including the row's defaults."""
         return {**self.row.defaults, **self.variables}
 
 
-def fingerprinter(declared: Sequence[ProviderConfig]) -> Callable[[Deployment], str]:
-    """What tells of a deployment whether another server or model stands behind its id now.
+def fingerprinter(configs: Sequence[ProviderConfig]) -> Callable[[Deployment], str]:
+    """Return a function that fingerprints a deployment, as 12 hex digits.
 
-    12 hex digits that stand for the kind of its provider, the address and the model's name there,
-    and for whatever else the gateway says to it that its vectors depend on.
+    The fingerprint changes if another server or model serves the deployment's id: it covers the
+    provider's kind and address, the model's name there, and all settings that affect its vectors.
     """
-    places = {each.name: (each.row.name, each.url) for each in declared}
+    servers = {each.name: (each.row.name, each.url) for each in configs}
 
-    def fingerprint(served: Deployment) -> str:
-        deployment = served.spec
-        prompts = served.model.prompts if deployment.apply_prompts else {}
-        asked: list[Any] = [*places.get(served.provider, ()), served.upstream_name]
-        asked += filter(None, (deployment.parameters, deployment.input_types, prompts))
-        return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).hexdigest()[:12]
+    def fingerprint(deployment: Deployment) -> str:
+        spec = deployment.spec
+        prompts = deployment.model.prompts if spec.apply_prompts else {}
+        facts: list[Any] = [*servers.get(deployment.provider, ()), deployment.upstream_name]
+        facts += filter(None, (spec.parameters, spec.input_types, prompts))
+        return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()[:12]
 
     return fingerprint

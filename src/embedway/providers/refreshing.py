@@ -1,4 +1,4 @@
-"""Credentials that end: one renewal at a time, before the end, and after a refusal."""
+"""Renews credentials that expire: one at a time, before they end or after a refusal."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall
 
 NEW_S = 60.0
-"""A refusal of a credential younger than this has other reasons than its age."""
+"""The provider does not refuse a credential younger than this for its age."""
 RETRY_S = 5.0
 """The pause after a renewal that failed, while the credential is still valid."""
 
@@ -17,9 +17,9 @@ Validity = Literal["valid", "ending", "ended"]
 
 
 class RefreshingCredential(ABC):
-    """A credential shared by all calls to one provider. Subclasses know how to get it and send it.
+    """A credential shared by all calls to one provider. Subclasses get it and sign calls.
 
-    Calls wait for a renewal only where there is no valid credential.
+    Calls wait for a renewal only while no credential is valid.
     """
 
     def __init__(self, *, now_s: Callable[[], float]) -> None:
@@ -29,33 +29,33 @@ class RefreshingCredential(ABC):
 
     @abstractmethod
     def validity(self) -> Validity:
-        """Whether the credential can be used now; renew it in the background while `ending`."""
+        """Return whether the credential can be used now. While `ending`, it is renewed too."""
 
     @abstractmethod
     async def renew(self) -> None:
-        """Get the next credential. Errors must not repeat what the server said: it may be secret.
+        """Get the next credential. Errors must not quote the server, which may say secrets.
 
         Raises:
-            ProviderError: There is none now.
+            ProviderError: No credential is available.
         """
 
     @abstractmethod
     def sign(self, call: HttpCall, base_url: str) -> Mapping[str, str]:
-        """The headers to send `call` with."""
+        """Return the headers that authenticate `call`."""
 
     @abstractmethod
-    def is_current(self, sent: Mapping[str, str]) -> bool:
-        """Whether a call with the headers `sent` used the credential in force."""
+    def is_current(self, headers: Mapping[str, str]) -> bool:
+        """Return whether a call with these headers used the current credential."""
 
     @abstractmethod
     def drop(self) -> None:
-        """Forget the credential, because the provider refuses it."""
+        """Forget the credential, because the provider refused it."""
 
     async def headers(self, call: HttpCall, *, base_url: str) -> Mapping[str, str]:
-        """The headers to send `call` with.
+        """Return the headers that authenticate `call`.
 
         Raises:
-            ProviderError: There is no valid credential, nor can one be had.
+            ProviderError: No valid credential is available.
         """
         validity = self.validity()
         if validity == "ended":
@@ -65,27 +65,27 @@ class RefreshingCredential(ABC):
             self._renewal.start()
         return self.sign(call, base_url)
 
-    def report_failure(self, error: ProviderError, sent: Mapping[str, str]) -> bool:
-        """Record a call that failed with the headers `sent`; return whether to retry it at once."""
+    def report_failure(self, error: ProviderError, headers: Mapping[str, str]) -> bool:
+        """Record a call that failed with these headers; return whether to retry it at once."""
         if error.kind != "credentials":
             return False
-        if self.is_current(sent):
+        if self.is_current(headers):
             if self._now_s() < self._renewed_s + NEW_S:
                 return False
             self.drop()
         return True
 
     async def aclose(self) -> None:
-        """Cancel a renewal under way."""
+        """Cancel a renewal in progress."""
         await self._renewal.aclose()
 
     async def _try_to_renew(self) -> ProviderError | None:
-        """Renew the credential; return what failed. Whoever waits raises an error of its own."""
+        """Renew the credential; return the failure, from which each waiting call makes an error."""
         try:
             await self.renew()
         except ProviderError as error:
             failed = error
-        except Exception:  # noqa: BLE001  # the clouds' libraries, on odd files and replies
+        except Exception:  # noqa: BLE001  # the clouds' libraries raise anything
             failed = ProviderError("credentials")
         else:
             self._renewed_s = self._now_s()

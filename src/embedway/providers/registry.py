@@ -1,7 +1,7 @@
-"""Every kind of provider, by name: the rows of `rows`, and those that installed packages bring.
+"""Lists every kind of provider by name: our own, and those of installed packages.
 
-A package brings one by an entry point in the group `embedway.providers` that names a `Row`; its
-`adapter` and `credentials` may name classes of that package.
+A package adds a kind by an entry point in the group `embedway.providers`, which names a
+`ProviderRow`. The row's `adapter` and `credentials` may name classes of that package.
 """
 
 from functools import cache
@@ -13,29 +13,34 @@ from embedway.providers.rows import apis, clouds, hosts, own_servers
 ENTRY_POINTS = "embedway.providers"
 
 ROWS = {row.name: row for row in (*hosts.ROWS, *apis.ROWS, *clouds.ROWS, *own_servers.ROWS)}
-"""Our own, in the order in which providers found in the environment are preferred."""
+"""Our own rows. Providers found in the environment are preferred in this order."""
 
 
 class PluginError(Exception):
-    """An installed package brings something that is no provider."""
+    """An installed package's provider cannot be used."""
 
 
 @cache
 def load_rows() -> dict[str, ProviderRow]:
-    """Our own kinds of provider, then those of installed packages.
+    """Return our own rows, then those of installed packages.
 
     Raises:
-        PluginError: A package cannot be imported, brings no `Row`, or takes a name that is taken.
+        PluginError: A package cannot be imported, its entry point is not a `ProviderRow`, or the
+            row's name is taken.
     """
-    found = dict(ROWS)
+    rows = dict(ROWS)
     for point in entry_points(group=ENTRY_POINTS):
         try:
             row = point.load()
-        except Exception as error:  # a package of someone else: whatever it raises
+        except Exception as error:  # whatever the other package raises
             raise PluginError(f"The provider {point.value} cannot be imported: {error}") from error
         if not isinstance(row, ProviderRow):
-            raise PluginError(f"{point.value} is no embedway.providers.adapter.Row, but {row!r}.")
-        if row.name in found:
-            raise PluginError(f"{point.value} brings a provider {row.name!r}, which there is.")
-        found[row.name] = row
-    return found
+            raise PluginError(
+                f"{point.value} is not an embedway.providers.adapter.ProviderRow, but {row!r}."
+            )
+        if row.name in rows:
+            raise PluginError(
+                f"{point.value} is named {row.name!r}, like another provider. Choose another name."
+            )
+        rows[row.name] = row
+    return rows

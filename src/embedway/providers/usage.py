@@ -1,7 +1,7 @@
-"""The tokens that replies say they used, however oddly they are written.
+"""Reads the token counts of replies, in any form.
 
-Vectors that are right and paid for are never refused for their `usage`: what is no count is left
-to an estimate.
+A reply with valid vectors is never refused for its `usage`: a count that cannot be read is
+estimated.
 """
 
 import re
@@ -10,18 +10,18 @@ from collections.abc import Sequence
 import msgspec
 
 UNREADABLE = -1
-"""Stands for tokens that a reply reports in a form that is no count."""
+"""The token count of a reply whose count cannot be read."""
 
 MAX_DIGITS = 15
-"""No count of tokens has more."""
+"""The most digits of a token count."""
 
 _NOTHING = frozenset({b"", b"null"})
 _WHOLE = re.compile(rb"(\d{1,%d})\.0{1,15}" % MAX_DIGITS)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def count(raw: msgspec.Raw) -> int | None:
-    """The whole number that `raw` is; None for nothing, `UNREADABLE` for anything else."""
+def read_count(raw: msgspec.Raw) -> int | None:
+    """Return the whole number `raw`; None for null or nothing, `UNREADABLE` for anything else."""
     text = bytes(raw)
     if text.isdigit() and len(text) <= MAX_DIGITS:
         return int(text)
@@ -31,11 +31,11 @@ def count(raw: msgspec.Raw) -> int | None:
     return int(found[1]) if found else UNREADABLE
 
 
-def tokens(usage: msgspec.Raw, *names: str) -> int | None:
-    """The first count among the fields `names` of the object `usage`.
+def read_tokens(usage: msgspec.Raw, *names: str) -> int | None:
+    """Return the first count among the fields `names` of the object `usage`.
 
     Returns:
-        None if there is none of these fields, `UNREADABLE` if what there is is no count.
+        None if it has none of these fields, `UNREADABLE` if none of them is a count.
     """
     try:
         fields = _FIELDS.decode(usage)
@@ -43,23 +43,23 @@ def tokens(usage: msgspec.Raw, *names: str) -> int | None:
         return None if bytes(usage) in _NOTHING else UNREADABLE
     unreadable = None
     for name in names:
-        if name in fields and (counted := count(fields[name])) is not None:
+        if name in fields and (counted := read_count(fields[name])) is not None:
             if counted != UNREADABLE:
                 return counted
             unreadable = UNREADABLE
     return unreadable
 
 
-def within(usage: msgspec.Raw, name: str) -> msgspec.Raw:
-    """The field `name` of the object `usage`, or what stands in its place."""
+def read_field(usage: msgspec.Raw, name: str) -> msgspec.Raw:
+    """Return the field `name` of the object `usage`; `usage` itself if it is not an object."""
     try:
         return _FIELDS.decode(usage).get(name, msgspec.Raw())
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return usage
 
 
-def total(counts: Sequence[int | None]) -> int | None:
-    """The sum of `counts`; None if one is missing, `UNREADABLE` if one is no count."""
+def sum_counts(counts: Sequence[int | None]) -> int | None:
+    """Return the sum of `counts`; `UNREADABLE` if one is, else None if one is missing."""
     if UNREADABLE in counts:
         return UNREADABLE
     known = [each for each in counts if each is not None]

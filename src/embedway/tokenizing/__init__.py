@@ -1,1 +1,1 @@
-"""The tokenizers of models that run elsewhere."""
+"""Counts and cuts tokens: OpenAI's cl100k_base, and the limits of models."""

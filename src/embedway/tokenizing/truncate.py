@@ -1,4 +1,4 @@
-"""How many tokens an item and a request may have, and how a longer item is cut."""
+"""Checks the token counts of a request, and cuts items that are too long."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,15 @@ from embedway.core.errors import ContextLengthExceeded, TooManyTokens
 from embedway.core.request import Truncate
 
 DEFAULT_ITEM_TOKENS = 8192
-"""Of a model that is counted exactly but whose limit nobody declared: that of OpenAI's."""
+"""The limit for an item where the model's is unknown: that of OpenAI's models."""
 
 
 def fit_to_limits(ids: Sequence[list[int]], *, model: Model, truncate: Truncate) -> list[list[int]]:
-    """The token ids of each item, cut where `truncate` says so, within the model's limits.
-
-    Args:
-        ids: Token ids of each item.
-        model: Whose limits.
-        truncate: What to do with an item that is too long.
+    """Return the token ids of each item within the model's limits, cut as `truncate` says.
 
     Raises:
         ContextLengthExceeded: An item is too long and `truncate` is `none`.
-        TooManyTokens: All items together are too long.
+        TooManyTokens: The items together have too many tokens.
     """
     limit = model.max_item_tokens or DEFAULT_ITEM_TOKENS
     fitting = list(ids)
@@ -34,8 +29,9 @@ def fit_to_limits(ids: Sequence[list[int]], *, model: Model, truncate: Truncate)
                 "or set 'truncate' to 'end' or 'start'.",
                 param="input",
             )
-        marked = model.tokenizer == "own"
-        fitting[index] = truncate_ids(item, limit=limit, drop=truncate, marked=marked)
+        fitting[index] = truncate_ids(
+            item, limit=limit, drop=truncate, has_special_tokens=model.tokenizer == "own"
+        )
     total = sum(len(item) for item in fitting)
     if total > model.max_request_tokens:
         raise TooManyTokens(
@@ -46,17 +42,15 @@ def fit_to_limits(ids: Sequence[list[int]], *, model: Model, truncate: Truncate)
     return fitting
 
 
-def truncate_ids(ids: list[int], *, limit: int, drop: Truncate, marked: bool) -> list[int]:
-    """`ids` cut to `limit`, dropping from its `end` or `start`.
+def truncate_ids(
+    ids: list[int], *, limit: int, drop: Truncate, has_special_tokens: bool
+) -> list[int]:
+    """Cut the token ids of one item to `limit`, at its `end` or `start`.
 
-    Args:
-        ids: Of one item.
-        limit: How many stay.
-        drop: Where to drop.
-        marked: Whether the outermost two are the model's own marks ([CLS], [SEP]), without which
-            it was never trained; they stay.
+    With `has_special_tokens`, the first and the last id are the model's special tokens ([CLS],
+    [SEP]). They are kept, because the model was never trained without them.
     """
-    if not marked:
+    if not has_special_tokens:
         return ids[:limit] if drop == "end" else ids[len(ids) - limit :]
     kept = ids[1 : limit - 1] if drop == "end" else ids[len(ids) - limit + 1 : -1]
     return [ids[0], *kept, ids[-1]]

@@ -15,7 +15,7 @@ from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, norma
 from embedway.wire.near_fields import suggest_field
 
 # Never taken from `extra_body`, however spelled: what the gateway itself decides, and where and as
-# whom it asks. What else a provider's protocol decides with is in `providers.adapter.DECIDED`.
+# whom it asks. `providers.adapter.GATEWAY_FIELDS` has what else providers' protocols decide with.
 PROTECTED = frozenset(
     {
         *("input", "model", "encodingformat"),

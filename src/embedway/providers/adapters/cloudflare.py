@@ -1,11 +1,10 @@
-"""The protocol of Cloudflare's Workers AI: each answer is wrapped, and says whether it is one."""
+"""Speaks the protocol of Cloudflare's Workers AI, whose replies are wrapped in an envelope."""
 
 from typing import Any
 
 import msgspec
 
 from embedway.core.batch import Batch
-from embedway.providers.adapter import model_path
 from embedway.providers.adapters.openai import OpenAi, ReplyBody
 from embedway.providers.floats import malformed_error
 
@@ -13,36 +12,32 @@ from embedway.providers.floats import malformed_error
 class _Vectors(msgspec.Struct):
     data: list[list[float]] | None = None
     pooling: Any = None
-    """How a vector was made of those of its tokens, as some models say."""
+    """The pooling that was used, from some models."""
 
 
-class _Answer(ReplyBody):
+class _Body(ReplyBody):
     result: _Vectors | None = None
     success: bool = True
 
-    def values(self, batch: Batch) -> list[list[float]] | None:
-        """The vectors, pooled as they were asked for."""
+    def read_vectors(self, batch: Batch) -> list[list[float]] | None:
+        """Return the vectors; refuse them if their pooling is not the requested one."""
         if not self.success or self.result is None:
             return None
-        pooling, asked = self.result.pooling, batch.extra.get("pooling")
-        if pooling is not None and asked is not None and pooling != asked:
-            malformed_error("vectors that are pooled otherwise than it was told")
+        pooling, requested = self.result.pooling, batch.extra.get("pooling")
+        if pooling is not None and requested is not None and pooling != requested:
+            malformed_error("vectors with another pooling than requested")
         return self.result.data
 
 
 class Cloudflare(OpenAi):
-    """Cloudflare's words."""
+    """Leaves the model out of the body, and sends the texts as `text` or `queries`."""
 
-    answer = _Answer
+    reply_body = _Body
 
-    def path(self, batch: Batch) -> str:
-        """The path, with the model in it."""
-        return model_path(self._row.path, batch.model)
-
-    def fields(self, batch: Batch) -> dict[str, Any]:
-        """The body."""
-        body = super().fields(batch)
+    def build_body(self, batch: Batch) -> dict[str, Any]:
+        """Build the body."""
+        body = super().build_body(batch)
         del body["model"]
-        # qwen3-embedding has a field for queries, which puts its instruction before them.
+        # qwen3-embedding puts its instruction before texts in its field for queries.
         body[self._row.fields.purpose(batch) or "text"] = body.pop("input")
         return body

@@ -1,4 +1,4 @@
-"""DashScope's native protocol; its OpenAI-compatible one cannot be told what vectors are for."""
+"""Speaks DashScope's native protocol, because its OpenAI-compatible one ignores input types."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,33 +21,30 @@ class _Output(msgspec.Struct):
     embeddings: list[_Embedding] | None = None
 
 
-class _Answer(CountedReplyBody):
+class _Body(CountedReplyBody):
     output: _Output | None = None
 
-    def values(self, batch: Batch) -> Sequence[Value] | None:
-        """The vectors by their index."""
-        given = self.output and self.output.embeddings
-        return (
-            None
-            if given is None
-            else order_by_index(
-                [each.text_index for each in given], [each.embedding for each in given]
-            )
+    def read_vectors(self, batch: Batch) -> Sequence[Value] | None:
+        """Return the vectors in the order of their indices."""
+        entries = self.output and self.output.embeddings
+        if entries is None:
+            return None
+        return order_by_index(
+            [each.text_index for each in entries], [each.embedding for each in entries]
         )
 
 
 class DashScope(OpenAi):
-    """DashScope's words."""
+    """Puts the texts into `input` and everything else into `parameters`."""
 
-    answer = _Answer
+    reply_body = _Body
 
     def encode(self, batch: Batch) -> HttpCall:
-        """Write the call that embeds `batch`."""
-        asked = self.fields(batch)
+        """Build the call that embeds `batch`."""
+        fields = self.build_body(batch)
         body: dict[str, Any] = {
-            "model": asked.pop("model"),
-            "input": {"texts": asked.pop("input")},
-            # Whatever else there is to say goes here, a client's own parameters too.
-            "parameters": msgspec.Raw(merge_extra(asked, batch.extra)),
+            "model": fields.pop("model"),
+            "input": {"texts": fields.pop("input")},
+            "parameters": msgspec.Raw(merge_extra(fields, batch.extra)),
         }
-        return HttpCall(path=self.path(batch), body=msgspec.json.encode(body))
+        return HttpCall(path=self.build_path(batch), body=msgspec.json.encode(body))

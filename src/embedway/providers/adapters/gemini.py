@@ -1,4 +1,4 @@
-"""The Gemini API's `batchEmbedContents`, also for a single item."""
+"""Speaks the Gemini API's `batchEmbedContents`, even for a single item."""
 
 from typing import Any
 
@@ -14,44 +14,44 @@ _PREFIX = "models/"
 
 
 class GeminiReplyBody(ReplyBody, rename="camel"):
-    """A reply that counts tokens, as it does for newer models only."""
+    """A reply that counts tokens. Only newer models do."""
 
     usage_metadata: msgspec.Raw = msgspec.Raw()
 
-    def tokens(self) -> int | None:
-        """The tokens of the call."""
-        return usage.tokens(self.usage_metadata, "promptTokenCount")
+    def read_tokens(self) -> int | None:
+        """Return the tokens of the call."""
+        return usage.read_tokens(self.usage_metadata, "promptTokenCount")
 
 
 class _Embedding(msgspec.Struct):
     values: list[float]
 
 
-class _Answer(GeminiReplyBody, rename="camel"):
+class _Body(GeminiReplyBody, rename="camel"):
     embeddings: list[_Embedding] | None = None
 
-    def values(self, batch: Batch) -> list[list[float]] | None:
-        """The vectors, in the order of the items."""
+    def read_vectors(self, batch: Batch) -> list[list[float]] | None:
+        """Return the vectors in the order of the items."""
         return None if self.embeddings is None else [each.values for each in self.embeddings]
 
 
 class Gemini(OpenAi):
-    """Google's words."""
+    """Speaks the protocol of the Gemini API."""
 
-    answer = _Answer
+    reply_body = _Body
 
     def encode(self, batch: Batch) -> HttpCall:
-        """Write the call that embeds `batch`."""
+        """Build the call that embeds `batch`."""
         name = batch.model.removeprefix(_PREFIX)
-        # These two stand where Google's own library puts them. The reference would have them in
-        # `embedContentConfig`, but that is new, and what an older model ignores goes unnoticed.
-        asked: dict[str, Any] = {}
+        # Google's own library puts these two here. The reference puts them into
+        # `embedContentConfig`, which is new: older models might silently ignore it.
+        options: dict[str, Any] = {}
         if purpose := self._row.fields.purpose(batch):
-            asked["taskType"] = purpose
+            options["taskType"] = purpose
         if batch.dimensions is not None:
-            asked["outputDimensionality"] = batch.dimensions
+            options["outputDimensionality"] = batch.dimensions
         requests = [
-            {"model": _PREFIX + name, "content": {"parts": [{"text": item}]}, **asked}
+            {"model": _PREFIX + name, "content": {"parts": [{"text": item}]}, **options}
             for item in batch.items
         ]
         return HttpCall(

@@ -1,13 +1,13 @@
-"""The protocol of Nomic's Atlas."""
+"""Speaks the protocol of Nomic's Atlas."""
 
 from typing import Any
 
 from embedway.core.batch import Batch
 from embedway.providers.adapters.openai import CountedReplyBody, OpenAi
 
-# A text that is too long is never refused. Unless the client wants it cut, all of it counts, as
-# the mean of its parts; said rather than left to the default, which may change.
-_DEFAULTS = {"task_type": "search_document", "long_text_mode": "mean"}
+# Nomic never refuses a text that is too long. Unless the client wants it cut, ask for the mean of
+# its parts explicitly, because the default may change.
+_DEFAULTS = {"long_text_mode": "mean"}
 
 
 class EmbeddingsReplyBody(CountedReplyBody):
@@ -15,18 +15,18 @@ class EmbeddingsReplyBody(CountedReplyBody):
 
     embeddings: list[list[float]] | None = None
 
-    def values(self, batch: Batch) -> list[list[float]] | None:
-        """The vectors, in the order of the items."""
+    def read_vectors(self, batch: Batch) -> list[list[float]] | None:
+        """Return the vectors in the order of the items."""
         return self.embeddings
 
 
 class Nomic(OpenAi):
-    """Nomic's words."""
+    """Adds a long text mode to OpenAI's fields."""
 
-    answer = EmbeddingsReplyBody
+    reply_body = EmbeddingsReplyBody
 
-    def fields(self, batch: Batch) -> dict[str, Any]:
-        """The body."""
-        body = {**_DEFAULTS, **super().fields(batch)}
+    def build_body(self, batch: Batch) -> dict[str, Any]:
+        """Build the body."""
+        body = {**_DEFAULTS, **super().build_body(batch)}
         body["texts"] = body.pop("input")
         return body

@@ -1,4 +1,4 @@
-"""The native protocol of Ollama: its OpenAI route always cuts, this one can be told not to."""
+"""Speaks Ollama's native protocol, because its OpenAI route always cuts long texts."""
 
 import msgspec
 
@@ -7,15 +7,15 @@ from embedway.providers.adapters.nomic import EmbeddingsReplyBody
 from embedway.providers.adapters.openai import OpenAi
 
 
-class _Answer(EmbeddingsReplyBody):
+class _Body(EmbeddingsReplyBody):
     prompt_eval_count: msgspec.Raw = msgspec.Raw()
 
-    def tokens(self) -> int | None:
-        """The tokens of the call."""
-        return usage.count(self.prompt_eval_count)
+    def read_tokens(self) -> int | None:
+        """Return the tokens of the call."""
+        return usage.read_count(self.prompt_eval_count)
 
 
 class Ollama(OpenAi):
-    """OpenAI's words, and a reply of Ollama's own."""
+    """Sends OpenAI's fields and reads Ollama's reply."""
 
-    answer = _Answer
+    reply_body = _Body

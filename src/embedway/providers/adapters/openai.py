@@ -1,6 +1,6 @@
-"""The protocol of OpenAI's embeddings endpoint and of all who speak it, each with its own words.
+"""Speaks the protocol of OpenAI's embeddings endpoint, which many providers share.
 
-What differs between them is data in the row: which fields they take and by what name.
+What differs between providers is data in the row: the fields they take, and their names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from embedway.core.provider_error import ProviderError
 from embedway.core.vectors import Vectors
 from embedway.http.call import HttpCall, HttpReply
 from embedway.providers import failures, usage
-from embedway.providers.adapter import ProviderRow, merge_extra
+from embedway.providers.adapter import ProviderRow, merge_extra, model_path
 from embedway.providers.floats import (
     Value,
     malformed_error,
@@ -24,25 +24,25 @@ from embedway.providers.floats import (
 
 
 class ReplyBody(msgspec.Struct):
-    """A 2xx reply. Subclasses have the fields of their protocol."""
+    """The body of a 2xx reply. Subclasses have the fields of their protocol."""
 
-    def values(self, batch: Batch) -> Sequence[Value] | None:
-        """The vectors, one for each item and in their order; None if the reply is an error."""
+    def read_vectors(self, batch: Batch) -> Sequence[Value] | None:
+        """Return one vector per item, in their order; None if the body is an error."""
         raise NotImplementedError
 
-    def tokens(self) -> int | None:
-        """The tokens that the provider counted, as in `providers.usage`."""
+    def read_tokens(self) -> int | None:
+        """Return the provider's token count, as `usage.read_count` does."""
         return None
 
 
 class CountedReplyBody(ReplyBody):
-    """A reply that counts tokens as OpenAI's does."""
+    """The body of a reply that counts tokens like OpenAI's."""
 
     usage: msgspec.Raw = msgspec.Raw()
 
-    def tokens(self) -> int | None:
-        """The tokens in `usage`. Voyage has only the second field, some providers have none."""
-        return usage.tokens(self.usage, "prompt_tokens", "total_tokens")
+    def read_tokens(self) -> int | None:
+        """Return the tokens in `usage`. Voyage has only the second field, and some have neither."""
+        return usage.read_tokens(self.usage, "prompt_tokens", "total_tokens")
 
 
 class _Entry(msgspec.Struct):
@@ -50,13 +50,13 @@ class _Entry(msgspec.Struct):
     index: int | None = None
 
 
-class _Answer(CountedReplyBody):
+class _Body(CountedReplyBody):
     data: list[_Entry] | None = None
     model: Any = None
-    """Usually a string; anything else is no reason to refuse the vectors."""
+    """Usually a string. Anything else is ignored."""
 
-    def values(self, batch: Batch) -> Sequence[Value] | None:
-        """The vectors by their index."""
+    def read_vectors(self, batch: Batch) -> Sequence[Value] | None:
+        """Return the vectors in the order of their indices."""
         if self.data is None:
             return None
         if len(self.data) != len(batch.items):
@@ -67,34 +67,37 @@ class _Answer(CountedReplyBody):
 
 
 class OpenAi:
-    """OpenAI's protocol; subclasses change a word or two."""
+    """Speaks OpenAI's protocol. Subclasses change what their provider does differently."""
 
-    answer: type[ReplyBody] = _Answer
-    """The shape of a 2xx reply."""
+    reply_body: type[ReplyBody] = _Body
+    """The shape of the body of a 2xx reply."""
 
     def __init__(self, row: ProviderRow, variables: Mapping[str, str]) -> None:
         self._row = row
         self._variables = variables
-        self._decoder = msgspec.json.Decoder(self.answer)
+        self._decoder = msgspec.json.Decoder(self.reply_body)
 
     def encode(self, batch: Batch) -> HttpCall:
-        """Write the call that embeds `batch`."""
-        return HttpCall(path=self.path(batch), body=merge_extra(self.fields(batch), batch.extra))
+        """Build the call that embeds `batch`."""
+        return HttpCall(
+            path=self.build_path(batch), body=merge_extra(self.build_body(batch), batch.extra)
+        )
 
-    def path(self, batch: Batch) -> str:  # Azure's has the model in it
-        """The path of the call, relative to the base URL."""
-        return self._row.path
+    def build_path(self, batch: Batch) -> str:
+        """Return the path of the call, with the model if it has a place for it."""
+        path = self._row.path
+        return model_path(path, batch.model) if "{model}" in path else path
 
-    def fields(self, batch: Batch) -> dict[str, Any]:
-        """The body."""
+    def build_body(self, batch: Batch) -> dict[str, Any]:
+        """Build the body."""
         fields = self._row.fields
         body: dict[str, Any] = {"model": batch.model, "input": batch.items}
         if fields.base64:
             body[fields.base64[0]] = fields.base64[1]
         if fields.dimensions and batch.dimensions is not None:
             body[fields.dimensions] = batch.dimensions
-        if fields.input_type and (purpose := fields.purpose(batch)):
-            body[fields.input_type] = purpose
+        if fields.input_type and (word := fields.purpose(batch) or fields.default_input_type):
+            body[fields.input_type] = word
         if fields.truncate and batch.truncate in fields.truncations:
             body[fields.truncate] = fields.truncations[batch.truncate]
         if fields.user and batch.user is not None:
@@ -103,27 +106,27 @@ class OpenAi:
 
     def decode(self, reply: HttpReply, batch: Batch) -> BatchResult:
         """Read the vectors of a 2xx reply."""
-        return self.read(self._decoder, reply, batch)
+        return self.decode_with(self._decoder, reply, batch)
 
-    def read(
+    def decode_with(
         self, decoder: "msgspec.json.Decoder[Any]", reply: HttpReply, batch: Batch
     ) -> BatchResult:
-        """Read the vectors of a 2xx reply in the shape that `decoder` knows, an `Answer`."""
-        answer: ReplyBody = parse_body(decoder, reply)
-        values = answer.values(batch)
+        """Read the vectors of a 2xx reply with the decoder of a `ReplyBody`."""
+        body: ReplyBody = parse_body(decoder, reply)
+        values = body.read_vectors(batch)
         if values is None:
-            raise self.error(reply)  # some report their errors with 200
-        model = getattr(answer, "model", None)
+            raise self.decode_error(reply)  # some providers report errors with 200
+        model = getattr(body, "model", None)
         return BatchResult(
-            vectors=self.vectors(values, items=len(batch.items)),
-            tokens=answer.tokens(),
+            vectors=self.build_vectors(values, items=len(batch.items)),
+            tokens=body.read_tokens(),
             model=model if isinstance(model, str) else None,
         )
 
-    def vectors(self, values: Sequence[Value], *, items: int) -> Vectors:
-        """The vectors, shape (items, width)."""
+    def build_vectors(self, values: Sequence[Value], *, items: int) -> Vectors:
+        """Return the vectors as an array of shape (items, width)."""
         return stack_vectors(values, items=items)
 
-    def error(self, reply: HttpReply) -> ProviderError:
+    def decode_error(self, reply: HttpReply) -> ProviderError:
         """Read the failure that any other reply reports."""
         return failures.read_error(reply, self._row.failures)

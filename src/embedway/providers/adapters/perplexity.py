@@ -1,4 +1,4 @@
-"""Perplexity's words on OpenAI's protocol: its vectors are never floats, but int8 in base64."""
+"""Speaks Perplexity's protocol: OpenAI's with vectors as int8 in base64."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,18 +11,18 @@ from embedway.providers.adapters.openai import OpenAi
 from embedway.providers.floats import Value, malformed_error, stack_vectors
 
 _SCALE = np.float32(127)
-"""Makes of the numbers -127..127 what they were rounded from."""
+"""The divisor that turns -127..127 into what was rounded."""
 
 
 class Perplexity(OpenAi):
-    """The adapter."""
+    """Asks for int8 and scales it."""
 
-    def fields(self, batch: Batch) -> dict[str, Any]:
-        """The body."""
-        return {**super().fields(batch), "encoding_format": "base64_int8"}
+    def build_body(self, batch: Batch) -> dict[str, Any]:
+        """Build the body."""
+        return {**super().build_body(batch), "encoding_format": "base64_int8"}
 
-    def vectors(self, values: Sequence[Value], *, items: int) -> Vectors:
-        """The vectors, scaled to what they were rounded from."""
+    def build_vectors(self, values: Sequence[Value], *, items: int) -> Vectors:
+        """Return the vectors scaled to -1..1."""
         if any(isinstance(value, list) for value in values):
-            malformed_error("numbers where int8 in base64 was asked for")  # of a scale nobody knows
+            malformed_error("numbers instead of int8 in base64")  # their scale is unknown
         return stack_vectors(values, items=items, dtype=np.int8) / _SCALE

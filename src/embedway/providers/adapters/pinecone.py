@@ -1,4 +1,4 @@
-"""Pinecone's inference protocol: each text in an object, everything asked for in `parameters`."""
+"""Speaks Pinecone's inference protocol, with texts as objects and options in `parameters`."""
 
 from typing import Any
 
@@ -11,21 +11,19 @@ from embedway.providers.adapters.openai import CountedReplyBody, OpenAi
 from embedway.providers.floats import malformed_error
 
 _VERSION = "2026-07"
-_DEFAULT = "passage"
-"""The input type of clients that name none: most texts are stored to be found."""
 
 
 class _Entry(msgspec.Struct):
     values: list[float] | None = None
-    """None where the model makes sparse vectors."""
+    """None if the model makes sparse vectors."""
 
 
-class _Answer(CountedReplyBody):
+class _Body(CountedReplyBody):
     data: list[_Entry] | None = None
     model: Any = None
 
-    def values(self, batch: Batch) -> list[list[float]] | None:
-        """The vectors, in the order of the items."""
+    def read_vectors(self, batch: Batch) -> list[list[float]] | None:
+        """Return the vectors in the order of the items."""
         if self.data is None:
             return None
         values = [each.values for each in self.data if each.values is not None]
@@ -35,21 +33,21 @@ class _Answer(CountedReplyBody):
 
 
 class Pinecone(OpenAi):
-    """Pinecone's words."""
+    """Speaks Pinecone's inference protocol."""
 
-    answer = _Answer
+    reply_body = _Body
 
     def encode(self, batch: Batch) -> HttpCall:
-        """Write the call; the version of the protocol is a header."""
+        """Build the call, with the protocol's version in a header."""
         return HttpCall(
-            path=self.path(batch),
-            body=merge_extra(self.fields(batch), batch.extra),
+            path=self.build_path(batch),
+            body=merge_extra(self.build_body(batch), batch.extra),
             headers={"X-Pinecone-Api-Version": _VERSION},
         )
 
-    def fields(self, batch: Batch) -> dict[str, Any]:
-        """The body."""
-        body = super().fields(batch)
+    def build_body(self, batch: Batch) -> dict[str, Any]:
+        """Build the body."""
+        body = super().build_body(batch)
         inputs = [{"text": item} for item in body.pop("input")]
         model = body.pop("model")
-        return {"model": model, "inputs": inputs, "parameters": {"input_type": _DEFAULT, **body}}
+        return {"model": model, "inputs": inputs, "parameters": body}

@@ -1,4 +1,4 @@
-"""The protocol of Snowflake's Cortex: OpenAI's reply, but with each vector in a list of its own."""
+"""Speaks the protocol of Snowflake's Cortex: OpenAI's reply with each vector in a list."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +15,12 @@ class _Entry(msgspec.Struct):
     index: int | None = None
 
 
-class _Answer(CountedReplyBody):
+class _Body(CountedReplyBody):
     data: list[_Entry] | None = None
     model: Any = None
 
-    def values(self, batch: Batch) -> Sequence[Value] | None:
-        """The vectors by their index."""
+    def read_vectors(self, batch: Batch) -> Sequence[Value] | None:
+        """Return the vectors in the order of their indices."""
         if self.data is None:
             return None
         if any(len(each.embedding) != 1 for each in self.data):
@@ -31,12 +31,12 @@ class _Answer(CountedReplyBody):
 
 
 class Snowflake(OpenAi):
-    """Snowflake's words."""
+    """Sends the texts as `text`."""
 
-    answer = _Answer
+    reply_body = _Body
 
-    def fields(self, batch: Batch) -> dict[str, Any]:
-        """The body."""
-        body = super().fields(batch)
+    def build_body(self, batch: Batch) -> dict[str, Any]:
+        """Build the body."""
+        body = super().build_body(batch)
         body["text"] = body.pop("input")
         return body

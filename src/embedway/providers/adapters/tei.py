@@ -1,4 +1,4 @@
-"""The native protocol of Text Embeddings Inference, the one that can be told not to cut."""
+"""Speaks Text Embeddings Inference's native protocol, the one that can refuse long texts."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ _MAX_DIGITS = 15
 
 
 class Tei(OpenAi):
-    """The adapter. Such a server has one model, whose name it is never told."""
+    """Leaves the model out, because a server has only one."""
 
-    def fields(self, batch: Batch) -> dict[str, Any]:
-        """The body."""
-        body = super().fields(batch)
+    def build_body(self, batch: Batch) -> dict[str, Any]:
+        """Build the body."""
+        body = super().build_body(batch)
         del body["model"]
-        # Always a list of items: a bare list of ids would be one item.
+        # Always send a list of items, because a single list of ids would be one item.
         body["inputs"] = body.pop("input")
         body["normalize"] = True
         if side := _SIDES.get(batch.truncate):
@@ -31,6 +31,6 @@ class Tei(OpenAi):
     def decode(self, reply: HttpReply, batch: Batch) -> BatchResult:
         """Read the vectors of a 2xx reply."""
         vectors = stack_vectors(parse_body(_DECODER, reply), items=len(batch.items))
-        counted = reply.headers.get("x-compute-tokens", "")
-        known = counted.isdecimal() and len(counted) <= _MAX_DIGITS
-        return BatchResult(vectors=vectors, tokens=int(counted) if known else None)
+        tokens = reply.headers.get("x-compute-tokens", "")
+        is_count = tokens.isdecimal() and len(tokens) <= _MAX_DIGITS
+        return BatchResult(vectors=vectors, tokens=int(tokens) if is_count else None)

@@ -1,4 +1,4 @@
-"""Vertex AI's protocols: `predict`, and those of the Gemini API for Google's newer models."""
+"""Speaks Vertex AI's protocols: `predict`, and the Gemini API's for Google's newer models."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,17 +15,17 @@ from embedway.providers.floats import malformed_error
 
 _GEMINIS = "gemini-embedding"
 _NEWER = "gemini-embedding-2"
-"""Not even a single item of it is taken by `predict`."""
+"""`predict` does not take these models at all."""
 
 
 class _Statistics(msgspec.Struct):
     token_count: msgspec.Raw = msgspec.Raw()
-    """At times written with a fraction of zero."""
+    """Sometimes written with a fraction, as `4.0`."""
     truncated: bool = False
 
 
 class _Embeddings(msgspec.Struct):
-    """One vector, despite its name there."""
+    """One vector, despite Google's name."""
 
     values: list[float]
     statistics: _Statistics = msgspec.field(default_factory=_Statistics)
@@ -35,55 +35,59 @@ class _Prediction(msgspec.Struct):
     embeddings: _Embeddings
 
 
-class _PredictAnswer(ReplyBody):
+class _PredictBody(ReplyBody):
     predictions: list[_Prediction] | None = None
 
-    def values(self, batch: Batch) -> list[list[float]] | None:
-        """The vectors, in the order of the items."""
-        return (
-            None
-            if self.predictions is None
-            else _whole([each.embeddings for each in self.predictions], batch)
+    def read_vectors(self, batch: Batch) -> list[list[float]] | None:
+        """Return the vectors in the order of the items."""
+        if self.predictions is None:
+            return None
+        return _require_uncut([each.embeddings for each in self.predictions], batch)
+
+    def read_tokens(self) -> int | None:
+        """Return the tokens of all items."""
+        return usage.sum_counts(
+            [
+                usage.read_count(each.embeddings.statistics.token_count)
+                for each in self.predictions or ()
+            ]
         )
 
-    def tokens(self) -> int | None:
-        """The tokens of all items."""
-        given = self.predictions or ()
-        return usage.total([usage.count(each.embeddings.statistics.token_count) for each in given])
 
-
-class _GeminiAnswer(GeminiReplyBody, rename="camel"):
-    """The reply of `embedContent` with one `embedding`, of `batchEmbedContents` with several."""
+class _GeminiBody(GeminiReplyBody, rename="camel"):
+    """The reply of `embedContent`, with one `embedding`, or of `batchEmbedContents`."""
 
     embedding: _Embeddings | None = None
     embeddings: list[_Embeddings] | None = None
     truncated: bool = False
 
-    def values(self, batch: Batch) -> list[list[float]] | None:
-        """The vectors, in the order of the items."""
-        given = [self.embedding] if self.embedding else self.embeddings
-        return None if given is None else _whole(given, batch, truncated=self.truncated)
+    def read_vectors(self, batch: Batch) -> list[list[float]] | None:
+        """Return the vectors in the order of the items."""
+        vectors = [self.embedding] if self.embedding else self.embeddings
+        if vectors is None:
+            return None
+        return _require_uncut(vectors, batch, is_truncated=self.truncated)
 
 
-_PREDICT = msgspec.json.Decoder(_PredictAnswer)
-_GEMINI = msgspec.json.Decoder(_GeminiAnswer)
+_PREDICT = msgspec.json.Decoder(_PredictBody)
+_GEMINI = msgspec.json.Decoder(_GeminiBody)
 
 
 class Vertex(OpenAi):
-    """Google's words in its cloud."""
+    """Chooses the protocol by the model and the number of items."""
 
     def encode(self, batch: Batch) -> HttpCall:
-        """Write the call that embeds `batch`."""
+        """Build the call that embeds `batch`."""
         method = _method(batch)
         fields = self._row.fields
         purpose = fields.purpose(batch)
-        asked: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         if batch.dimensions is not None:
-            asked["outputDimensionality"] = batch.dimensions
+            options["outputDimensionality"] = batch.dimensions
         if batch.truncate in fields.truncations:
-            asked["autoTruncate"] = fields.truncations[batch.truncate]
+            options["autoTruncate"] = fields.truncations[batch.truncate]
         if method != "predict":
-            config = asked | ({"taskType": purpose} if purpose else {})
+            config = options | ({"taskType": purpose} if purpose else {})
             requests = [
                 {"content": {"parts": [{"text": item}]}, "embedContentConfig": config}
                 for item in batch.items
@@ -93,7 +97,7 @@ class Vertex(OpenAi):
             each = {"task_type": purpose} if purpose else {}
             body = {
                 "instances": [{"content": item, **each} for item in batch.items],
-                "parameters": asked,
+                "parameters": options,
             }
         return HttpCall(
             path=f"{model_path(self._row.path, batch.model)}:{method}",
@@ -103,22 +107,22 @@ class Vertex(OpenAi):
     def decode(self, reply: HttpReply, batch: Batch) -> BatchResult:
         """Read the vectors of a 2xx reply."""
         decoder = _PREDICT if _method(batch) == "predict" else _GEMINI
-        return self.read(decoder, reply, batch)
+        return self.decode_with(decoder, reply, batch)
 
 
-def _whole(
-    given: Sequence[_Embeddings], batch: Batch, *, truncated: bool = False
+def _require_uncut(
+    vectors: Sequence[_Embeddings], batch: Batch, *, is_truncated: bool = False
 ) -> list[list[float]]:
-    """The vectors, refused if an item was cut that was not to be."""
-    cut = truncated or any(each.statistics.truncated for each in given)
-    if cut and batch.truncate == "none":
-        malformed_error("an item was cut, which it was told not to do")
-    return [each.values for each in given]
+    """Return the vectors; refuse them if an item was cut against the request."""
+    is_truncated = is_truncated or any(each.statistics.truncated for each in vectors)
+    if is_truncated and batch.truncate == "none":
+        malformed_error("an item was cut against the request")
+    return [each.values for each in vectors]
 
 
 def _method(batch: Batch) -> str:
-    # As Google's own package chooses, but that it has `embedContent` for each single item of a
-    # Gemini model: what `predict` gives for gemini-embedding-001 is known from recorded replies.
+    # Google's own package chooses the same, but sends a single item of any Gemini model to
+    # `embedContent`. How `predict` answers for gemini-embedding-001 is known from recordings.
     if len(batch.items) > 1 and batch.model.startswith(_GEMINIS):
         return "batchEmbedContents"
     return "embedContent" if batch.model.startswith(_NEWER) else "predict"

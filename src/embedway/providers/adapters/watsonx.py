@@ -1,4 +1,4 @@
-"""The protocol of IBM's watsonx.ai."""
+"""Speaks the protocol of IBM's watsonx.ai."""
 
 from typing import Any
 
@@ -13,28 +13,28 @@ class _Entry(msgspec.Struct):
     embedding: list[float]
 
 
-class _Answer(ReplyBody):
+class _Body(ReplyBody):
     results: list[_Entry] | None = None
     input_token_count: msgspec.Raw = msgspec.Raw()
 
-    def values(self, batch: Batch) -> list[list[float]] | None:
-        """The vectors, in the order of the items."""
+    def read_vectors(self, batch: Batch) -> list[list[float]] | None:
+        """Return the vectors in the order of the items."""
         return None if self.results is None else [each.embedding for each in self.results]
 
-    def tokens(self) -> int | None:
-        """The tokens of the call."""
-        return usage.count(self.input_token_count)
+    def read_tokens(self) -> int | None:
+        """Return the tokens of the call."""
+        return usage.read_count(self.input_token_count)
 
 
 class Watsonx(OpenAi):
-    """IBM's words."""
+    """Speaks the protocol of watsonx.ai."""
 
-    answer = _Answer
+    reply_body = _Body
 
-    def fields(self, batch: Batch) -> dict[str, Any]:
-        """The body."""
+    def build_body(self, batch: Batch) -> dict[str, Any]:
+        """Build the body."""
         body: dict[str, Any] = {"model_id": batch.model, "inputs": batch.items}
-        # It takes one of them, not both.
+        # It takes either, but not both.
         for owner in ("space_id", "project_id"):
             if value := self._variables.get(owner):
                 return {**body, owner: value}

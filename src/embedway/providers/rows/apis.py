@@ -1,4 +1,4 @@
-"""Companies that serve their own models by a protocol of their own."""
+"""Companies that serve their own models with protocols of their own."""
 
 import msgspec
 
@@ -14,6 +14,7 @@ COHERE_FIELDS = ProtocolFields(
         "classification": "classification",
         "clustering": "clustering",
     },
+    default_input_type="search_document",
     truncate="truncate",
     truncations={"none": "NONE", "end": "END", "start": "START"},
 )
@@ -49,7 +50,7 @@ ROWS: tuple[ProviderRow, ...] = (
             truncate="truncation",
             truncations={"none": False, "end": True},
         ),
-        # Some of its models take 320,000 tokens, some a million.
+        # Some models take 320,000 tokens, some a million.
         limits=BatchLimits(max_items=1000, max_tokens=120_000),
         hq_country="US",
         source="docs.voyageai.com/reference/embeddings-api; the voyageai package, 0.5.0",
@@ -100,6 +101,7 @@ ROWS: tuple[ProviderRow, ...] = (
                 "classification": "classification",
                 "clustering": "clustering",
             },
+            default_input_type="search_document",
             truncate="long_text_mode",
             truncations={"end": "truncate"},
         ),
@@ -198,10 +200,11 @@ ROWS: tuple[ProviderRow, ...] = (
             dimensions="dimension",
             input_type="input_type",
             input_types={"query": "query", "document": "passage"},
+            default_input_type="passage",
             truncate="truncate",
             truncations={"none": "NONE", "end": "END"},
         ),
-        # A plan's tokens of a month, which 429 says too (docs.pinecone.io, database limits).
+        # A plan's monthly tokens; the status is also 429 (docs.pinecone.io, database limits).
         failures=((r"reached the embedding token limit .{0,120} for the current month", "quota"),),
         limits=BatchLimits(max_items=96),
         hq_country="US",

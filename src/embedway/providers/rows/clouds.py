@@ -1,4 +1,4 @@
-"""Clouds: models of several makers behind the cloud's own addresses and credentials."""
+"""Clouds that serve models of several makers with the cloud's own addresses and credentials."""
 
 import msgspec
 
@@ -115,7 +115,7 @@ ROWS: tuple[ProviderRow, ...] = (
             ignored_if="AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
         ),
         credentials="embedway.providers.aws:SigV4",
-        # Under Cohere's names; Titan and Nova have others for the same, or nothing.
+        # Cohere's names. The adapter translates them for Titan and Nova, where they exist.
         fields=msgspec.structs.replace(COHERE_FIELDS, dimensions="dimensions"),
         limits=BatchLimits(max_items=1, max_parallel=16),
         hq_country="US",
@@ -140,14 +140,14 @@ ROWS: tuple[ProviderRow, ...] = (
         fields=COHERE_FIELDS,
         limits=BatchLimits(max_items=90),
         hq_country="US",
-        source="target addresses of Foundry's deployments, as several users report them, 2026-07 "
-        "to 2026-11; docs.cohere.com/docs/cohere-on-microsoft-azure",
+        source="addresses of Foundry's deployments, reported by several users, 2026-07 to 2026-11; "
+        "docs.cohere.com/docs/cohere-on-microsoft-azure",
         notes="endpoint is that of the resource, https://NAME.services.ai.azure.com. The model "
-        "is the name of the deployment. Cohere's protocol: vectors are of "
-        "documents unless input_type says otherwise. Microsoft does not describe this address; a "
-        "user reports that 153 items are refused and 90 are taken, so calls are kept to 90. Models "
-        "of OpenAI there are asked by kind openai at https://NAME.services.ai.azure.com/openai/v1. "
-        "For serverless endpoints declare kind cohere with their address and /v2.",
+        "is the deployment's name. Embeds texts as documents unless input_type says otherwise. "
+        "Microsoft does not document this address. A user reports that 153 items are refused and "
+        "90 are taken, so calls are limited to 90. For OpenAI's models there, declare a provider "
+        "of kind openai with base_url https://NAME.services.ai.azure.com/openai/v1. For "
+        "serverless endpoints, declare kind cohere with their address and /v2.",
     ),
     ProviderRow(
         name="snowflake",
@@ -157,7 +157,7 @@ ROWS: tuple[ProviderRow, ...] = (
         path="/inference:embed",
         key_variables=("SNOWFLAKE_PAT", "SNOWFLAKE_JWT"),
         variables={"account": ("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_ACCOUNT_ID")},
-        # With 400, as if it were the client's fault (docs.snowflake.com, embed REST API).
+        # Sent with 400, though it is not the client's fault (docs.snowflake.com, embed REST API).
         failures=((r"all requests were throttled by remote service", "overloaded"),),
         limits=BatchLimits(max_items=128),
         hq_country="US",

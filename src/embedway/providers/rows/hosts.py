@@ -1,10 +1,10 @@
-"""Hosts that speak OpenAI's protocol, each with its own words. To add one: add a row."""
+"""Hosts that speak OpenAI's protocol or one close to it. To add a host, add a row."""
 
 from embedway.core.batch import BatchLimits
 from embedway.providers.adapter import AddressTemplate, ProtocolFields, ProviderRow
 
 _BASE64 = ("encoding_format", "base64")
-# Numbers take so long to decode that a call of more would hold up all others.
+# Numbers take long to decode, so a larger call would delay all others.
 _NUMBERS = BatchLimits(max_items=256)
 _OPENAI = ProtocolFields(dimensions="dimensions", base64=_BASE64, token_ids=True, user="user")
 NVIDIA_FIELDS = ProtocolFields(
@@ -13,6 +13,7 @@ NVIDIA_FIELDS = ProtocolFields(
     user="user",
     input_type="input_type",
     input_types={"query": "query", "document": "passage"},
+    default_input_type="passage",
     truncate="truncate",
     truncations={"none": "NONE", "end": "END", "start": "START"},
 )
@@ -26,7 +27,7 @@ ROWS: tuple[ProviderRow, ...] = (
         name="openai",
         title="OpenAI",
         base_url="https://api.openai.com/v1",
-        # The second is what LangChain and older versions of OpenAI's own package read.
+        # LangChain and older versions of OpenAI's package read the second.
         address=AddressTemplate(variables=("OPENAI_BASE_URL", "OPENAI_API_BASE")),
         key_variables=("OPENAI_API_KEY",),
         key_elsewhere={"OPENAI_API_TYPE": ("azure", "azure_ad", "azuread")},
@@ -167,9 +168,9 @@ ROWS: tuple[ProviderRow, ...] = (
             input_type="text_type",
             input_types={"query": "query", "document": "document"},
         ),
-        # With 429 these two are its limits a minute, by what its users report (help.apiyi.com,
-        # p=10007, and tests of clients, 2026; its own page of errors could not be read for it).
-        # What is spent is 400 Arrearage or 403 AllocationQuota.FreeTierOnly.
+        # With 429, the second pattern is a limit per minute, as users report (help.apiyi.com,
+        # p=10007, and tests of clients, 2026; DashScope's own page of errors was not readable).
+        # A spent account gets 400 Arrearage or 403 AllocationQuota.FreeTierOnly.
         failures=(
             (r"free allocated quota exceeded", "quota"),
             (r"insufficient_quota|throttling\.allocationquota", "rate_limit"),
@@ -196,7 +197,7 @@ ROWS: tuple[ProviderRow, ...] = (
         limits=_UNSTATED,
         hq_country="US",
         source="docs.databricks.com, query embedding models",
-        notes="The model is the name of the serving endpoint; host is https:// and the workspace. "
+        notes="The model is the serving endpoint's name; host is https:// and the workspace. "
         "Needs a token: DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET and "
         f"DATABRICKS_CONFIG_PROFILE are not read. {_UNSTATED_NOTE}",
     ),
@@ -217,7 +218,6 @@ ROWS: tuple[ProviderRow, ...] = (
     ProviderRow(
         name="nvidia",
         title="NVIDIA API catalog",
-        adapter="embedway.providers.adapters.nvidia:Nvidia",
         base_url="https://integrate.api.nvidia.com/v1",
         address=AddressTemplate(variables=("NVIDIA_BASE_URL",), strip=("/v1",), path="/v1"),
         key_variables=("NVIDIA_API_KEY",),
@@ -270,7 +270,7 @@ ROWS: tuple[ProviderRow, ...] = (
         title="Venice",
         base_url="https://api.venice.ai/api/v1",
         key_variables=("VENICE_API_KEY",),
-        # A parameter of base64 is handed to whoever serves the model; numbers are always right.
+        # The host behind Venice may not know base64, but numbers always work.
         fields=ProtocolFields(dimensions="dimensions", user="user"),
         limits=_NUMBERS,
         hq_country="US",

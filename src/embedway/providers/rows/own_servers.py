@@ -1,13 +1,13 @@
-"""Servers that one runs oneself."""
+"""Servers that users run themselves."""
 
 from embedway.core.batch import BatchLimits
 from embedway.providers.adapter import ProtocolFields, ProviderRow
 from embedway.providers.rows.hosts import NVIDIA_FIELDS
 
 _BASE64 = ("encoding_format", "base64")
-# None has a limit of its own. On the machines they usually run on, a call of more items takes so
-# long that it is better sent as several.
-_ON_A_DESK = BatchLimits(max_items=128, max_parallel=2)
+# These servers have no limit of their own. On the usual machines a larger call takes so long that
+# several smaller ones are better.
+_DESKTOP_LIMITS = BatchLimits(max_items=128, max_parallel=2)
 
 ROWS: tuple[ProviderRow, ...] = (
     ProviderRow(
@@ -21,7 +21,7 @@ ROWS: tuple[ProviderRow, ...] = (
             truncate="truncate",
             truncations={"none": False, "end": True},
         ),
-        limits=_ON_A_DESK,
+        limits=_DESKTOP_LIMITS,
         own_server=True,
         port=11434,
         source="github.com/ollama/ollama, docs/api.md",
@@ -34,7 +34,7 @@ ROWS: tuple[ProviderRow, ...] = (
         title="LM Studio",
         base_url="http://127.0.0.1:1234/v1",
         key_variables=("LM_STUDIO_API_KEY",),
-        limits=_ON_A_DESK,
+        limits=_DESKTOP_LIMITS,
         own_server=True,
         port=1234,
         source="lmstudio.ai/docs; github.com/lmstudio-ai/lmstudio-bug-tracker, 756",
@@ -44,7 +44,6 @@ ROWS: tuple[ProviderRow, ...] = (
     ProviderRow(
         name="nim",
         title="NVIDIA NIM",
-        adapter="embedway.providers.adapters.nvidia:Nvidia",
         base_url="http://127.0.0.1:8000/v1",
         key_variables=("NIM_API_KEY",),
         fields=NVIDIA_FIELDS,
@@ -52,8 +51,8 @@ ROWS: tuple[ProviderRow, ...] = (
         own_server=True,
         port=8000,
         source="docs.nvidia.com/nim/nemo-retriever/text-embedding",
-        notes="Vectors are of passages unless input_type is query. Its largest batch depends on "
-        "the model and is not stated; calls are kept to 128 items.",
+        notes="Embeds texts as passages unless input_type is query. The largest batch depends on "
+        "the model and is not stated; calls are limited to 128 items.",
     ),
     ProviderRow(
         name="vllm",
@@ -111,7 +110,7 @@ ROWS: tuple[ProviderRow, ...] = (
         base_url="http://127.0.0.1:8080/v1",
         key_variables=("LLAMA_API_KEY",),
         fields=ProtocolFields(base64=_BASE64),
-        limits=_ON_A_DESK,
+        limits=_DESKTOP_LIMITS,
         own_server=True,
         port=8080,
         source="github.com/ggml-org/llama.cpp, tools/server",
@@ -123,7 +122,7 @@ ROWS: tuple[ProviderRow, ...] = (
         title="Xinference",
         base_url="http://127.0.0.1:9997/v1",
         key_variables=("XINFERENCE_API_KEY",),
-        limits=_ON_A_DESK,
+        limits=_DESKTOP_LIMITS,
         own_server=True,
         port=9997,
         source="github.com/xorbitsai/inference, xinference/api/restful_api.py, 2026",
@@ -135,7 +134,7 @@ ROWS: tuple[ProviderRow, ...] = (
         title="LocalAI",
         base_url="http://127.0.0.1:8080/v1",
         key_variables=("LOCALAI_API_KEY",),
-        limits=_ON_A_DESK,
+        limits=_DESKTOP_LIMITS,
         own_server=True,
         source="localai.io/features/embeddings, 2026",
         notes="The gateway does not find it automatically: its list of models looks like any "
@@ -146,7 +145,7 @@ ROWS: tuple[ProviderRow, ...] = (
         name="dockermodelrunner",
         title="Docker Model Runner",
         base_url="http://127.0.0.1:12434/engines/v1",
-        limits=_ON_A_DESK,
+        limits=_DESKTOP_LIMITS,
         own_server=True,
         source="docs.docker.com/ai/model-runner, 2026",
         notes="The gateway does not find it automatically: its list of models does not say which "
