@@ -219,9 +219,9 @@ async def open_gateway(
             issuers=issuers,
         )
         organization = ControlPlaneServices(
-            acts=AdminService(store.database, pepper=store.pepper, now_ms=now_ms),
+            service=AdminService(store.database, pepper=store.pepper, now_ms=now_ms),
             tokens=tokens,
-            sums=UsageReports(store.database),
+            reports=UsageReports(store.database),
             now_ms=now_ms,
         )
         admission = Admission(
@@ -240,7 +240,7 @@ async def open_gateway(
             ),
         )
         control_plane = control.create_control_plane(
-            cards=cards,
+            listing=cards,
             organization=organization,
             authenticator=authenticator,
             metrics=metrics,
@@ -249,10 +249,12 @@ async def open_gateway(
                 admission,
                 ledger,
                 engines,
-                keys=TTLCache(Directory(store.database, availability=store.availability).by_digest),
+                keys=TTLCache(
+                    Directory(store.database, availability=store.availability).find_key_by_digest
+                ),
                 commits=TTLCache(lambda _: ledger.try_commit()),
             ),
-            doors=PATHS,
+            embeddings_paths=PATHS,
         )
         yield Gateway(
             _for_browsers(embeddings, settings),

@@ -107,7 +107,7 @@ def test_names_are_of_one_project(run: Run, refused: Run) -> None:
     run("projects", "create", "--name", "shop")
     for command in (["create"], ["update", "shop"]):
         said = refused("projects", *command, "--name", "web")
-        assert f"A project is called 'web' already: {id}." in said
+        assert f"Project {id} is already called 'web'." in said
     assert len(json.loads(run("projects", "list", "--json"))) == 3
     run("projects", "update", "web", "--name", "web", "--limit", "requests=1/day")
     run("projects", "archive", "web")
