@@ -241,7 +241,7 @@ async def open_gateway(
         )
         control_plane = control.create_control_plane(
             listing=cards,
-            organization=organization,
+            services=organization,
             authenticator=authenticator,
             metrics=metrics,
             check_ready=partial(

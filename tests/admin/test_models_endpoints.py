@@ -160,11 +160,13 @@ def test_cheapest_provider(several: Gateway) -> None:
     """
     listed = {card["id"]: card for card in get(several, "/v1/models").json()["data"]}
     assert list(listed)[:3] == ["auto", "pinned", "two"]
-    told = {id: (each["providers"], each["pricing"]["input_token"]) for id, each in listed.items()}
-    assert told["shared"] == (["cheap", "near", "other"], 1)
-    assert told["pinned"] == (["cheap"], 1)
-    assert told["two"] == (["cheap", "near"], 1)
-    assert told["narrow"] == (["near"], 3)
+    prices = {
+        id: (each["providers"], each["pricing"]["input_token"]) for id, each in listed.items()
+    }
+    assert prices["shared"] == (["cheap", "near", "other"], 1)
+    assert prices["pinned"] == (["cheap"], 1)
+    assert prices["two"] == (["cheap", "near"], 1)
+    assert prices["narrow"] == (["near"], 3)
     assert listed["two"]["description"] == "Stands for near:shared, then cheap:shared."
     one = get(several, "/v1/models/near:shared").json()
     assert (one["id"], one["providers"], one["pricing"]["input_token"]) == (
@@ -339,10 +341,10 @@ def test_health(new_gateway: Callable[..., Gateway], upstream: Upstream, wrong: 
     while cards(gateway)["cheap:shared"]["health"] == "healthy":
         assert gateway.embed(model="cheap:shared", input="a").status_code in {502, 503}
     upstream.reset()
-    told = {id: card["health"] for id, card in cards(gateway).items()}
-    assert told["near:shared"] == "limited"
-    assert told["cheap:shared"] == "ejected"
-    assert told["other:shared"] == told[f"embedway:{MINILM}"] == "healthy"
+    health = {id: card["health"] for id, card in cards(gateway).items()}
+    assert health["near:shared"] == "limited"
+    assert health["cheap:shared"] == "ejected"
+    assert health["other:shared"] == health[f"embedway:{MINILM}"] == "healthy"
 
 
 # Restricted keys

@@ -40,7 +40,7 @@ def paths() -> set[str]:
     nothing = control.ControlPlaneServices(service=None, tokens=None, reports=None, now_ms=int)
     app = control.create_control_plane(
         listing=None,
-        organization=nothing,
+        services=nothing,
         authenticator=None,
         metrics=Metrics(),
         check_ready=None,
@@ -110,20 +110,20 @@ def test_embeddings(schema: dict[str, Any]) -> None:
         assert len(field["description"]) > 20
         assert ({"type": "null"} in field.get("anyOf", [])) == (name != "input")
         assert ("default" in field) == (name != "input")
-    for door in PATHS:
-        operation = schema["paths"][door]["post"]
+    for path in PATHS:
+        operation = schema["paths"][path]["post"]
         body = operation["requestBody"]["content"]["application/json"]
         assert body["schema"] == {"$ref": "#/components/schemas/EmbedRequest"}
         assert set(operation["responses"]) == RESPONSES
-    assert len({schema["paths"][door]["post"]["operationId"] for door in PATHS}) == len(PATHS)
+    assert len({schema["paths"][path]["post"]["operationId"] for path in PATHS}) == len(PATHS)
 
 
 def test_examples(schema: dict[str, Any], client: httpx.Client) -> None:
     """Each example succeeds, and its response has exactly the described body and headers."""
-    for door in PATHS:
-        operation = schema["paths"][door]["post"]
+    for path in PATHS:
+        operation = schema["paths"][path]["post"]
         example = operation["requestBody"]["content"]["application/json"]["example"]
-        answer = client.post(door, json=example)
+        answer = client.post(path, json=example)
         assert answer.status_code == 200
         assert set(operation["responses"]["200"]["headers"]) <= set(answer.headers)
         described = schema["components"]["schemas"]["EmbeddingsResponse"]
@@ -134,14 +134,14 @@ def test_dry_run(schema: dict[str, Any], client: httpx.Client) -> None:
     """A dry run's response has exactly the described fields."""
     parts = schema["components"]["schemas"]
     operation = schema["paths"]["/v1/embeddings"]["post"]
-    [asked] = [each for each in operation["parameters"] if each["in"] == "query"]
-    assert (asked["name"], asked["schema"]["type"]) == ("dry_run", "boolean")
+    [parameter] = [each for each in operation["parameters"] if each["in"] == "query"]
+    assert (parameter["name"], parameter["schema"]["type"]) == ("dry_run", "boolean")
     answers = operation["responses"]["200"]["content"]["application/json"]["schema"]["oneOf"]
     named = [each["$ref"].rpartition("/")[2] for each in answers]
     assert named == ["EmbeddingsResponse", "DryRun"]
-    told = client.post("/v1/embeddings?dry_run=true", json={"input": "a"}).json()
-    assert set(told) == set(parts["DryRun"]["properties"])
-    [candidate] = told["candidates"]
+    plan = client.post("/v1/embeddings?dry_run=true", json={"input": "a"}).json()
+    assert set(plan) == set(parts["DryRun"]["properties"])
+    [candidate] = plan["candidates"]
     assert set(candidate) == set(parts["Candidate"]["properties"])
     assert parts["LeftOut"]["properties"].keys() == {"id", "filter", "reason"}
 

@@ -313,7 +313,7 @@ def test_the_schema_is_built_once() -> None:
     """Whoever asks for /openapi.json while it is built waits for that, and builds nothing."""
     nothing = control.ControlPlaneServices(service=None, tokens=None, reports=None, now_ms=int)
     app = control.create_control_plane(
-        listing=None, organization=nothing, authenticator=None, metrics=Metrics(),
+        listing=None, services=nothing, authenticator=None, metrics=Metrics(),
         check_ready=None, embeddings_paths=("/v1/embeddings",),
     )  # fmt: skip
     built: list[int] = []

@@ -520,8 +520,10 @@ def test_documents_that_are_not_believed(rig: Rig, path: str, answer: tuple[int,
 def test_configuration_cannot_lead_inside(rig: Rig, url: object):
     """A configuration cannot make the gateway fetch without TLS or from a private host."""
     with OutsideIssuer(RSA) as other:
-        told = url.format(other=other.url.removeprefix("http://")) if isinstance(url, str) else url
-        body = json.dumps({"issuer": rig.outside.url, "jwks_uri": told}).encode()
+        jwks_uri = (
+            url.format(other=other.url.removeprefix("http://")) if isinstance(url, str) else url
+        )
+        body = json.dumps({"issuer": rig.outside.url, "jwks_uri": jwks_uri}).encode()
         rig.outside.answers["/.well-known/openid-configuration"] = (200, body)
         assert isinstance(rig.refusal(RSA.token(rig.outside.claims())), StorageUnavailable)
         assert other.asked == []
@@ -611,7 +613,7 @@ def test_issuer_settings():
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ({"issuer": None}, "issuer is missing"),
         ({"audience": None}, "audience is missing"),
@@ -632,12 +634,12 @@ def test_issuer_settings():
         ({"audiences": "x"}, "Did you mean audience?"),
     ],
 )
-def test_wrong_issuer_settings(more: dict, told: str):
+def test_wrong_issuer_settings(more: dict, message: str):
     """Settings that would accept anybody's tokens are refused at start, naming section and cure."""
     with pytest.raises(ConfigError) as raised:
         configured(**more)
     assert "embedway.toml: [issuers.corp]: " in str(raised.value)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_two_sections_of_one_issuer():

@@ -111,16 +111,16 @@ def test_an_exchanged_token(rig: Rig):
     assert (caller.key_id, caller.on_behalf_of) == (id, "ada")
     assert caller.scopes == {"embeddings"}
     assert [each.id for each in caller.keys] == [id]
-    head, told = parts(token)
+    head, claims = parts(token)
     assert head == {"alg": "HS256", "typ": "JWT"}
-    assert (told["iss"], told["aud"], told["sub"], told["key"]) == (
+    assert (claims["iss"], claims["aud"], claims["sub"], claims["key"]) == (
         "embedway",
         [AUDIENCE],
         "ada",
         id,
     )
-    assert told["exp"] - told["iat"] == 3600
-    assert key not in str(told)
+    assert claims["exp"] - claims["iat"] == 3600
+    assert key not in str(claims)
     both = rig.exchanged(key, permissions=("usage", "embeddings", "usage"))
     assert rig.caller(both).scopes == {"usage", "embeddings"}
     assert rig.exchanged(key) != rig.exchanged(key)
@@ -337,8 +337,8 @@ class Served:
         return self.post("/v1/embeddings", credential, json={"input": "a"}, headers=headers)
 
     def exchange(self, credential: str | None, **more) -> httpx.Response:
-        asked = {"audience": AUDIENCE, "externalUserId": "ada"} | more
-        return self.post(EXCHANGE, credential, json=asked)
+        body = {"audience": AUDIENCE, "externalUserId": "ada"} | more
+        return self.post(EXCHANGE, credential, json=body)
 
     def outside_token(self, **more) -> str:
         now_s = clock.now_ms() // 1000
@@ -398,11 +398,11 @@ def test_exchange_over_http(served: Served):
 def test_client_credentials_over_http(served: Served):
     """Cortecs' token route accepts a form, JSON or Basic authentication; the token embeds."""
     id, key = add_key(served.store, "embeddings")
-    told = {"grant_type": "client_credentials", "client_id": id, "client_secret": key}
+    body = {"grant_type": "client_credentials", "client_id": id, "client_secret": key}
     basic = {"authorization": f"Basic {base64.b64encode(f'{id}:{key}'.encode()).decode()}"}
     grant = {"grant_type": "client_credentials"}
     for options in (
-        {"json": told}, {"data": told}, {"data": grant, "headers": basic},
+        {"json": body}, {"data": body}, {"data": grant, "headers": basic},
         {"json": grant, "headers": basic},
     ):  # fmt: skip
         reply = served.post(OAUTH, **options)
@@ -411,9 +411,9 @@ def test_client_credentials_over_http(served: Served):
         assert 3590 <= reply.json()["expires_in"] <= 3600
         assert reply.headers["cache-control"] == "no-store"
         assert served.embed(reply.json()["access_token"]).status_code == 200
-    refused(served.post(OAUTH, json=told | {"grant_type": "password"}), 400)
+    refused(served.post(OAUTH, json=body | {"grant_type": "password"}), 400)
     refused(served.post(OAUTH, json={}), 400)
-    refused(served.post(OAUTH, json=told, headers=basic), 400)
+    refused(served.post(OAUTH, json=body, headers=basic), 400)
     refused(served.post(OAUTH, content=b"a=1&a=2"), 400)
     refused(served.post(OAUTH, content=b"&".join([b"a=1"] * 1000)), 400)
 
@@ -422,7 +422,7 @@ def test_wrong_clients_hear_the_same(served: Served):
     """An error does not reveal whether a key's id exists, and repeats no secret."""
     id, key = add_key(served.store, "embeddings")
     _, other = add_key(served.store, "embeddings")
-    told = {"grant_type": "client_credentials"}
+    body = {"grant_type": "client_credentials"}
     wrong = [
         (id, other),
         (id, key_secret.generate_secret()),
@@ -432,7 +432,7 @@ def test_wrong_clients_hear_the_same(served: Served):
         (id, key[:-1]),
     ]
     replies = [
-        served.post(OAUTH, json=told | {"client_id": each, "client_secret": its})
+        served.post(OAUTH, json=body | {"client_id": each, "client_secret": its})
         for each, its in wrong
     ]
     for reply in replies:
@@ -440,8 +440,8 @@ def test_wrong_clients_hear_the_same(served: Served):
     assert len({reply.text for reply in replies}) == 1
     assert not any(its in replies[0].text for _, its in wrong[:4])
     for reply in (
-        served.post(OAUTH, json=told),
-        served.post(OAUTH, json=told, headers={"authorization": "Basic !"}),
+        served.post(OAUTH, json=body),
+        served.post(OAUTH, json=body, headers={"authorization": "Basic !"}),
     ):
         refused(reply, 401, "invalid_api_key")
 
@@ -496,13 +496,13 @@ def test_tokens_are_nowhere_in_the_clear(served: Served, new_gateway: Callable[.
     """Neither the data folder nor the log has tokens or client secrets, accepted or refused."""
     id, key = add_key(served.store, "embeddings", "tokens")
     token = served.exchange(key).json()["token"]
-    asked = {"grant_type": "client_credentials", "client_id": id, "client_secret": key}
-    issued = served.post(OAUTH, json=asked).json()["access_token"]
+    body = {"grant_type": "client_credentials", "client_id": id, "client_secret": key}
+    issued = served.post(OAUTH, json=body).json()["access_token"]
     outside = served.outside_token(jti="mine")
     for each in (token, issued, outside):
         assert served.embed(each).status_code == 200
         assert served.embed(each[:-5] + "AAAAA").status_code == 401
-    served.post(OAUTH, json=asked | {"client_id": "key_x"})
+    served.post(OAUTH, json=body | {"client_id": "key_x"})
     found = b"".join(
         each.read_bytes() for each in served.gateway.folder.rglob("*") if each.is_file()
     )

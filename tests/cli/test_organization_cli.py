@@ -155,7 +155,7 @@ def test_keys(run: Run, refused: Run) -> None:
     run("projects", "archive", "web")
     assert " web " in run("keys", "list").splitlines()[1]
     run("keys", "revoke", made["id"])
-    assert "stays so" in refused("keys", "update", made["id"], "--name", "x")
+    assert "cannot be reactivated" in refused("keys", "update", made["id"], "--name", "x")
     assert "is already revoked" in refused("keys", "revoke", made["id"])
 
 
@@ -193,7 +193,7 @@ def test_users(run: Run, refused: Run) -> None:
     assert "as the project says" in run("users", "show", "a/b [c]", *of)
     run("users", "remove", "a/b [c]", *of)
     assert "as all others" in run("users", "show", "a/b [c]", *of)
-    assert "as all others" in refused("users", "remove", "a/b [c]", *of)
+    assert "project's defaults" in refused("users", "remove", "a/b [c]", *of)
     assert "No end user" in run("users", "list", *of)
 
 

@@ -109,7 +109,7 @@ def test_restricted_keys(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--model", "text-embedding-3-smal"], "text-embedding-3-small"),
         (["--model", "auto", "--model", "oto"], "'oto'"),
@@ -119,11 +119,11 @@ def test_restricted_keys(tmp_path: Path):
         (["--provider", "openai", "--provider", "azure"], "'azure'"),
     ],
 )
-def test_restrictions_to_nothing(tmp_path: Path, arguments: list[str], told: str):
+def test_restrictions_to_nothing(tmp_path: Path, arguments: list[str], message: str):
     """A name that no request could use is refused with similar names, and no key is created."""
     done = create(tmp_path, *arguments)
     assert done.returncode == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     env = {"EMBEDWAY_DATA_DIR": str(tmp_path / "data")}
     assert json.loads(embedway("keys", "list", "--json", env=env).stdout) == []

@@ -483,12 +483,12 @@ def test_issued_scopes_are_fewer(sqlite_house: House) -> None:
     for has in subsets(ISSUED):
         secret, _ = house.key(project, scopes=(*has, "keys"))
         actor = house.actor(secret)
-        for asked in [*subsets(ISSUED)[1:], ("keys",), ("admin",), ("usage", "keys"), SCOPES]:
-            if set(asked) <= set(has):
-                assert house.key(project, by=actor, scopes=asked)[1].scopes == asked
+        for wanted in [*subsets(ISSUED)[1:], ("keys",), ("admin",), ("usage", "keys"), SCOPES]:
+            if set(wanted) <= set(has):
+                assert house.key(project, by=actor, scopes=wanted)[1].scopes == wanted
             else:
                 with pytest.raises(Forbidden):
-                    house.key(project, by=actor, scopes=asked)
+                    house.key(project, by=actor, scopes=wanted)
 
 
 def test_issued_scopes_that_are_left_out(sqlite_house: House) -> None:
@@ -506,7 +506,7 @@ def test_issued_scopes_that_are_left_out(sqlite_house: House) -> None:
             else:
                 assert answer.status_code == 403
                 assert problem(answer)["param"] == "scopes"
-                assert "Say which" in problem(answer)["message"]
+                assert "Send the scopes" in problem(answer)["message"]
 
 
 @pytest.mark.parametrize("field", ["models", "providers"])
@@ -520,12 +520,12 @@ def test_issued_names_are_fewer(sqlite_house: House, field: str) -> None:
             continue
         secret, _ = house.key(project, scopes=("embeddings", "keys"), **{field: has})
         actor = house.actor(secret)
-        for asked in lists:
-            wanted = {"scopes": ("embeddings",), field: asked}
-            if asked == ():
+        for names in lists:
+            wanted = {"scopes": ("embeddings",), field: names}
+            if names == ():
                 with pytest.raises(InvalidRequest):
                     house.key(project, by=actor, **wanted)
-            elif within(asked, has):
+            elif within(names, has):
                 house.key(project, by=actor, **wanted)
             else:
                 with pytest.raises(Forbidden):
@@ -632,7 +632,7 @@ def test_keys_that_do_not_work_stay_so(house: House) -> None:
     _, expired = house.key(project, expires_ms=NOW_MS + 1)
     house.clock.now_ms += 1
     for key in (revoked, expired):
-        with pytest.raises(InvalidRequest, match="stays so"):
+        with pytest.raises(InvalidRequest, match="cannot be reactivated"):
             house.acts.update_key(ADMIN, key.id, project_id=project, changes={"expires_ms": None})
     with pytest.raises(NotFound):
         house.acts.revoke_key(ADMIN, revoked.id, project_id=project)
@@ -740,12 +740,12 @@ def test_lists_of_others_cannot_be_probed(house: House) -> None:
     secret, _ = house.key(mine, scopes=("embeddings", "keys"))
     _, stranger = house.key(other)
     actor = house.actor(secret)
-    told = []
+    messages = []
     for after in (stranger.id, "key_none"):
         with pytest.raises(InvalidRequest) as refused:
             house.acts.keys(actor, project_id=mine, after=after, limit=1)
-        told.append(str(refused.value).replace(after, ""))
-    assert told[0] == told[1]
+        messages.append(str(refused.value).replace(after, ""))
+    assert messages[0] == messages[1]
 
 
 def test_many_at_once(house: House) -> None:
@@ -822,15 +822,15 @@ def test_no_secret_is_recorded(house: House) -> None:
         keys = f"/v1/organization/projects/{DEFAULT_PROJECT}/api_keys"
         made = client.post(keys, json={"name": "k"}).json()
         client.post(f"{keys}/{made['id']}", json={"name": "l"})
-        told = "".join(
+        shown = "".join(
             client.get(path).text
             for path in (keys, f"{keys}/{made['id']}", "/v1/organization/audit_logs")
         )
     acts = house.acts.audit(ADMIN, AuditFilter(), after=None, limit=100).items
-    told += str(acts)
-    assert made["id"] in told
+    shown += str(acts)
+    assert made["id"] in shown
     for private in (made["value"], made["value"][20:], "digest"):
-        assert private not in told
+        assert private not in shown
 
 
 def test_the_first_key_is_recorded(house: House) -> None:
@@ -962,17 +962,17 @@ def test_wrong_keys(sqlite_house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(b"{", "JSON"), (b"\xff", "JSON"), (b"[" * 100_000, "JSON"), (b"", "JSON object"),
      (b'{"name": 1' + b"0" * 5000 + b"}", "JSON"), (b" " * (2**20 + 1), "larger")],
 )  # fmt: skip
-def test_broken_bodies(sqlite_house: House, content: bytes, told: str) -> None:
+def test_broken_bodies(sqlite_house: House, content: bytes, message: str) -> None:
     """An unreadable body is refused in the usual form; one that is too large is not buffered."""
     with asking(sqlite_house, sqlite_house.admin_key()) as client:
         headers = {"content-type": "application/json"}
         answer = client.post("/v1/organization/projects", content=content, headers=headers)
         assert answer.status_code in {400, 413}
-        assert told in problem(answer)["message"]
+        assert message in problem(answer)["message"]
         encoded = {**headers, "content-encoding": "gzip"}
         answer = client.post("/v1/organization/projects", content=b"{}", headers=encoded)
         assert answer.status_code == 415
@@ -1085,12 +1085,12 @@ def test_other_text_is_no_amount(text: str) -> None:
         (limits_and_budgets.parse_limit, limits_and_budgets.format_limit, "requests=600/minute"),
         (limits_and_budgets.parse_budget, limits_and_budgets.format_budget, "25/month"),
     ):
-        parsed, told = None, ""
+        parsed, message = None, ""
         try:
             parsed = parse(text)
         except ValueError as error:
-            told = str(error)
-        assert form in told or parse(shown(parsed)) == parsed
+            message = str(error)
+        assert form in message or parse(shown(parsed)) == parsed
 
 
 def test_the_database_gone(house: House) -> None:

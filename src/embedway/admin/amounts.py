@@ -49,7 +49,13 @@ Usd = Annotated[
 ]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Names = Annotated[list[Name], Field(min_length=1, max_length=MAX_NAMES)]
-EMPTY_FOR_NULL = BeforeValidator(lambda value: [] if value is None else value)
+AllowedModels = Annotated[
+    Names | None, Field(description="The only model names that requests may use; null for any.")
+]
+AllowedProviders = Annotated[
+    Names | None, Field(description="The only providers that may serve requests; null for any.")
+]
+_EMPTY_FOR_NULL = BeforeValidator(lambda value: [] if value is None else value)
 
 
 def _form_check(example: str) -> BeforeValidator:
@@ -94,6 +100,8 @@ _CHECK_LIMIT_FORM = _form_check('{"of": "requests", "amount": 600, "per": "minut
 _CHECK_BUDGET_FORM = _form_check('{"amount_usd": 25.5, "per": "month", "alerts": [80]}')
 Limits = Annotated[list[Annotated[LimitBody, _CHECK_LIMIT_FORM]], Field(max_length=MAX_LIMITS)]
 Budgets = Annotated[list[Annotated[BudgetBody, _CHECK_BUDGET_FORM]], Field(max_length=MAX_BUDGETS)]
+OptionalLimits = Annotated[Limits | None, _EMPTY_FOR_NULL]
+OptionalBudgets = Annotated[Budgets | None, _EMPTY_FOR_NULL]
 
 
 class LimitCard(BaseModel):

@@ -15,7 +15,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 import embedway
 from embedway.admin import errors, health, models, openapi, tokens, usage
-from embedway.admin import organization as routes_of
+from embedway.admin.organization import organization_router
 from embedway.admin.strict_request import check_request
 from embedway.auth import rights
 from embedway.auth.authenticator import Authenticator
@@ -40,7 +40,7 @@ class ControlPlaneServices(msgspec.Struct, frozen=True, kw_only=True):
 def create_control_plane(
     *,
     listing: ModelListing,
-    organization: ControlPlaneServices,
+    services: ControlPlaneServices,
     authenticator: Authenticator,
     metrics: Metrics,
     check_ready: Callable[[], Awaitable[None]],
@@ -73,13 +73,13 @@ def create_control_plane(
                            "content": {"application/json": {"schema": openapi.ERROR}}}},
     )  # fmt: skip
     errors.install(app)
-    now_ms, any_caller = organization.now_ms, Depends(caller)
+    now_ms, any_caller = services.now_ms, Depends(caller)
     for routes in (
         models.router(listing, caller=Depends(reader)),
         health.router(check_ready=check_ready, metrics=metrics),
-        tokens.router(authenticator, tokens=organization.tokens, now_ms=now_ms, caller=any_caller),
-        routes_of.organization_router(organization.service, caller=any_caller, now_ms=now_ms),
-        usage.router(organization.reports, caller=any_caller, now_ms=now_ms),
+        tokens.router(authenticator, tokens=services.tokens, now_ms=now_ms, caller=any_caller),
+        organization_router(services.service, caller=any_caller, now_ms=now_ms),
+        usage.router(services.reports, caller=any_caller, now_ms=now_ms),
     ):
         app.include_router(routes)
     _add_docs(app, sorted(embeddings_paths))

@@ -11,13 +11,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from embedway.admin.amounts import (
-    EMPTY_FOR_NULL,
+    AllowedModels,
+    AllowedProviders,
     BudgetCard,
-    Budgets,
     LimitCard,
-    Limits,
     Name,
-    Names,
+    OptionalBudgets,
+    OptionalLimits,
     SpendingCard,
     StrictBody,
     spending_cards,
@@ -147,22 +147,13 @@ class _Expiring(StrictBody):
 
 
 class _KeyFields(_Expiring):
-    models: Annotated[
-        Names | None, Field(description="The only model names that requests may use; null for any.")
-    ] = None
-    providers: Annotated[
-        Names | None, Field(description="The only providers that may serve requests; null for any.")
-    ] = None
-    limits: Annotated[
-        Limits | None,
-        EMPTY_FOR_NULL,
-        Field(
-            description="Limits on the requests of this key and of the keys it issued, together."
-        ),
-    ] = None
-    budgets: Annotated[
-        Budgets | None, EMPTY_FOR_NULL, Field(description="Budgets for the same requests.")
-    ] = None
+    models: AllowedModels = None
+    providers: AllowedProviders = None
+    limits: OptionalLimits = Field(
+        default=None,
+        description="Limits on the requests of this key and of the keys it issued, together.",
+    )
+    budgets: OptionalBudgets = Field(default=None, description="Budgets for the same requests.")
 
 
 class NewKey(_KeyFields):

@@ -6,13 +6,13 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from embedway.admin.amounts import (
-    EMPTY_FOR_NULL,
+    AllowedModels,
+    AllowedProviders,
     BudgetCard,
-    Budgets,
     LimitCard,
-    Limits,
     Name,
-    Names,
+    OptionalBudgets,
+    OptionalLimits,
     SpendingCard,
     StrictBody,
     spending_cards,
@@ -47,13 +47,8 @@ class ProjectCard(ListEntry):
 
 
 class _Fields(StrictBody):
-    models: Annotated[
-        Names | None,
-        Field(description="The only model names that requests may use; null for any."),
-    ] = None
-    providers: Annotated[
-        Names | None, Field(description="The only providers that may serve requests; null for any.")
-    ] = None
+    models: AllowedModels = None
+    providers: AllowedProviders = None
     eu_native: Annotated[
         bool, Field(description="Whether every request is served as if it had `eu_native`.")
     ] = False
@@ -63,26 +58,18 @@ class _Fields(StrictBody):
     allow_quantization: Annotated[
         bool, Field(description="Whether quantised weights may serve requests.")
     ] = True
-    limits: Annotated[
-        Limits | None,
-        EMPTY_FOR_NULL,
-        Field(description="Limits on all requests of the project together."),
-    ] = None
-    budgets: Annotated[
-        Budgets | None,
-        EMPTY_FOR_NULL,
-        Field(description="Budgets for all requests of the project together."),
-    ] = None
-    user_limits: Annotated[
-        Limits | None,
-        EMPTY_FOR_NULL,
-        Field(description="Limits on each end user without limits of its own."),
-    ] = None
-    user_budgets: Annotated[
-        Budgets | None,
-        EMPTY_FOR_NULL,
-        Field(description="Budgets for each end user without budgets of its own."),
-    ] = None
+    limits: OptionalLimits = Field(
+        default=None, description="Limits on all requests of the project together."
+    )
+    budgets: OptionalBudgets = Field(
+        default=None, description="Budgets for all requests of the project together."
+    )
+    user_limits: OptionalLimits = Field(
+        default=None, description="Limits on each end user without limits of its own."
+    )
+    user_budgets: OptionalBudgets = Field(
+        default=None, description="Budgets for each end user without budgets of its own."
+    )
 
 
 class NewProject(_Fields):

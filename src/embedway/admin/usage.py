@@ -211,7 +211,7 @@ def _page(reports: UsageReports, request: UsageRequest, caller: Caller, now_ms: 
         usage_groups = read_groups(query, spans, most=MAX_RESULTS)
         groups = [dict(zip(query.by, each.group, strict=True)) for each in usage_groups]
         # End users see ids, as in their own responses, but not the names behind them.
-        names = _names(reports, groups) if caller.on_behalf_of is None else NO_NAMES
+        names = _read_names(reports, groups) if caller.on_behalf_of is None else NO_NAMES
     except SQLAlchemyError as error:
         raise StorageUnavailable("Usage cannot be read right now. Try again.") from error
     results: dict[TimeSpan, list[BaseModel]] = {}
@@ -235,7 +235,9 @@ def _page(reports: UsageReports, request: UsageRequest, caller: Caller, now_ms: 
     return Response(_json.encode(page.model_dump()), media_type=JSON)
 
 
-def _names(reports: UsageReports, groups: Iterable[Mapping[Dimension, str | None]]) -> EntityNames:
+def _read_names(
+    reports: UsageReports, groups: Iterable[Mapping[Dimension, str | None]]
+) -> EntityNames:
     ids = {of: {id for each in groups if (id := each.get(of))} for of in ("project_id", "key_id")}
     return reports.names(projects=ids["project_id"], keys=ids["key_id"])
 
