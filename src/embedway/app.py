@@ -222,9 +222,9 @@ async def open_gateway(
             issuers=issuers,
         )
         organization = ControlPlaneServices(
-            acts=AdminService(store.database, pepper=store.pepper, now_ms=now_ms),
+            service=AdminService(store.database, pepper=store.pepper, now_ms=now_ms),
             tokens=tokens,
-            sums=UsageReports(store.database),
+            reports=UsageReports(store.database),
             now_ms=now_ms,
         )
         admission = Admission(
@@ -243,8 +243,8 @@ async def open_gateway(
             ),
         )
         control_plane = control.create_control_plane(
-            cards=cards,
-            organization=organization,
+            listing=cards,
+            services=organization,
             authenticator=authenticator,
             metrics=metrics,
             check_ready=partial(
@@ -252,10 +252,12 @@ async def open_gateway(
                 admission,
                 ledger,
                 engines,
-                keys=TTLCache(Directory(store.database, availability=store.availability).by_digest),
+                keys=TTLCache(
+                    Directory(store.database, availability=store.availability).find_key_by_digest
+                ),
                 commits=TTLCache(lambda _: ledger.try_commit()),
             ),
-            doors=PATHS,
+            embeddings_paths=PATHS,
         )
         yield Gateway(
             _for_browsers(embeddings, settings),

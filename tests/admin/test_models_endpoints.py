@@ -1,4 +1,4 @@
-"""What the models endpoints tell: the catalog as it is configured, and how everybody is doing."""
+"""The models endpoints: the configured catalog, and the health of its deployments."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -87,7 +87,7 @@ def configured(gateway: Gateway, right: Upstream, wrong: Upstream) -> Gateway:
 
 @pytest.fixture(scope="module")
 def wrong() -> Iterator[Upstream]:
-    """A server whose vectors are of another space than it claims."""
+    """A server whose vectors are from another space than it claims."""
     with Upstream() as running:
         running.vectors = other_pooling(running.vectors)
         yield running
@@ -97,7 +97,7 @@ def wrong() -> Iterator[Upstream]:
 def several(
     upstream: Upstream, wrong: Upstream, minilm: Minilm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """A gateway that has one model from three providers, one of which lies."""
+    """A gateway with one model from three providers, one of which returns wrong vectors."""
     running = configured(
         Gateway(tmp_path_factory.mktemp("several"), canaries=True), upstream, wrong
     )
@@ -111,14 +111,14 @@ def get(gateway: Gateway, path: str, **query: str) -> httpx.Response:
 
 
 def cards(gateway: Gateway, key: str | None = None) -> dict[str, dict[str, Any]]:
-    """The deployments by id."""
+    """The listed deployments by id."""
     headers = {"authorization": f"Bearer {key or gateway.key}"}
     answer = httpx.get(f"{gateway.url}{PATHS[0]}", headers=headers, timeout=30).raise_for_status()
     return {card["id"]: card for card in answer.json()["data"]}
 
 
 def names(gateway: Gateway, key: str, **query: str) -> list[str]:
-    """What /v1/models lists."""
+    """The names that /v1/models lists."""
     headers = {"authorization": f"Bearer {key}"}
     answer = httpx.get(f"{gateway.url}/v1/models", headers=headers, params=query, timeout=30)
     return [card["id"] for card in answer.raise_for_status().json()["data"]]
@@ -128,7 +128,7 @@ def names(gateway: Gateway, key: str, **query: str) -> list[str]:
 
 
 def test_openai_models(gateway: Gateway) -> None:
-    """The list and one model have OpenAI's shape and cortecs' additions."""
+    """The list and a single model have OpenAI's shape and cortecs' additional fields."""
     listed = get(gateway, "/v1/models").json()
     assert listed.keys() == {"object", "data"}
     assert listed["object"] == "list"
@@ -154,17 +154,19 @@ def test_openai_models(gateway: Gateway) -> None:
 
 
 def test_cheapest_provider(several: Gateway) -> None:
-    """A model's price is that of the cheapest whom its name may mean, and all of these are named.
+    """A model has the price of its cheapest possible provider, and names all possible providers.
 
-    Of one that the operator pins to some providers these alone count.
+    A model pinned to providers has the price and providers of these only.
     """
     listed = {card["id"]: card for card in get(several, "/v1/models").json()["data"]}
     assert list(listed)[:3] == ["auto", "pinned", "two"]
-    told = {id: (each["providers"], each["pricing"]["input_token"]) for id, each in listed.items()}
-    assert told["shared"] == (["cheap", "near", "other"], 1)
-    assert told["pinned"] == (["cheap"], 1)
-    assert told["two"] == (["cheap", "near"], 1)
-    assert told["narrow"] == (["near"], 3)
+    prices = {
+        id: (each["providers"], each["pricing"]["input_token"]) for id, each in listed.items()
+    }
+    assert prices["shared"] == (["cheap", "near", "other"], 1)
+    assert prices["pinned"] == (["cheap"], 1)
+    assert prices["two"] == (["cheap", "near"], 1)
+    assert prices["narrow"] == (["near"], 3)
     assert listed["two"]["description"] == "Stands for near:shared, then cheap:shared."
     one = get(several, "/v1/models/near:shared").json()
     assert (one["id"], one["providers"], one["pricing"]["input_token"]) == (
@@ -186,7 +188,7 @@ def test_cheapest_provider(several: Gateway) -> None:
     ],
 )
 def test_models_query(gateway: Gateway, query: dict[str, str], listed: list[str]) -> None:
-    """`tag` filters; `currency` may be the one that prices are in."""
+    """`tag` filters; `currency` accepts only the currency of prices."""
     assert names(gateway, gateway.key, **query) == listed
 
 
@@ -202,7 +204,7 @@ def test_models_query(gateway: Gateway, query: dict[str, str], listed: list[str]
 def test_bad_queries(
     gateway: Gateway, path: str, query: dict[str, str], status: int, names_it: str
 ) -> None:
-    """What cannot be honoured is refused with the field and its value."""
+    """An invalid query is refused with its field and value."""
     answer = get(gateway, path, **query)
     assert answer.status_code == status
     error = answer.json()["error"]
@@ -216,7 +218,7 @@ def test_bad_queries(
 
 @pytest.mark.parametrize("path", PATHS)
 def test_mka1_models(gateway: Gateway, path: str) -> None:
-    """Deployments have MKA1's shape, with what choosing needs; the space is the answers' own."""
+    """Deployments have MKA1's shape and what a choice needs, with the same space as responses."""
     listed = get(gateway, path).json()
     (card,) = listed.pop("data")
     assert listed == {"object": "list"}
@@ -262,7 +264,7 @@ def test_mka1_models(gateway: Gateway, path: str) -> None:
 
 
 def test_deployments_as_configured(several: Gateway) -> None:
-    """What the operator says of a deployment is what its card says."""
+    """A deployment's card shows what the operator configured."""
     card = cards(several)["near:shared"]
     said = {
         "upstream_model": "org/shared",
@@ -288,7 +290,7 @@ def test_deployments_as_configured(several: Gateway) -> None:
 
 
 def test_one_models_deployments(several: Gateway) -> None:
-    """`model` takes any name: all who serve that model, or the one that nobody declared."""
+    """`model` accepts any name: the model's id, or a name that only one provider uses."""
     everybody = ["near:shared", "cheap:shared", "other:shared"]
     for name in ("shared", "pinned", "other:shared"):
         listed = get(several, PATHS[0], model=name).json()["data"]
@@ -300,7 +302,7 @@ def test_one_models_deployments(several: Gateway) -> None:
 
 
 def test_spaces_in_force(new_gateway: Callable[..., Gateway], upstream: Upstream, wrong: Upstream):
-    """A card says what is proven: nothing at first, then whose space its vectors are in."""
+    """A card shows the proven space: none at first, then the reference's space."""
     upstream.reset()
     gateway = configured(new_gateway(canaries=True), upstream, wrong)
     before = cards(gateway)
@@ -329,7 +331,7 @@ def test_spaces_in_force(new_gateway: Callable[..., Gateway], upstream: Upstream
 
 
 def test_health(new_gateway: Callable[..., Gateway], upstream: Upstream, wrong: Upstream) -> None:
-    """Who limits the rate is `limited`, who fails again and again `ejected`; others are not."""
+    """A rate-limited deployment is `limited`, one that keeps failing is `ejected`."""
     upstream.reset()
     gateway = configured(new_gateway(), upstream, wrong)
     assert gateway.embed(model="near:shared", input="a").status_code == 200
@@ -339,10 +341,10 @@ def test_health(new_gateway: Callable[..., Gateway], upstream: Upstream, wrong: 
     while cards(gateway)["cheap:shared"]["health"] == "healthy":
         assert gateway.embed(model="cheap:shared", input="a").status_code in {502, 503}
     upstream.reset()
-    told = {id: card["health"] for id, card in cards(gateway).items()}
-    assert told["near:shared"] == "limited"
-    assert told["cheap:shared"] == "ejected"
-    assert told["other:shared"] == told[f"embedway:{MINILM}"] == "healthy"
+    health = {id: card["health"] for id, card in cards(gateway).items()}
+    assert health["near:shared"] == "limited"
+    assert health["cheap:shared"] == "ejected"
+    assert health["other:shared"] == health[f"embedway:{MINILM}"] == "healthy"
 
 
 # Restricted keys
@@ -366,7 +368,7 @@ def test_health(new_gateway: Callable[..., Gateway], upstream: Upstream, wrong: 
 def test_restricted_keys(
     several: Gateway, arguments: list[str], models: list[str], deployments: list[str]
 ) -> None:
-    """A key sees the names and deployments that it may use, and no others."""
+    """A key sees only the names and deployments that it may use."""
     key = several.new_key("restricted", *arguments)["key"]
     assert names(several, key) == models
     assert list(cards(several, key)) == deployments
@@ -383,7 +385,7 @@ def test_restricted_keys(
 
 
 def test_restricted_prices(several: Gateway) -> None:
-    """A restricted key sees the price and the providers that it can have."""
+    """A restricted key sees prices and providers only of deployments that it may use."""
     key = several.new_key("dear", "--provider", "near")["key"]
     with several.client(headers={"authorization": f"Bearer {key}"}) as client:
         card = client.get("/v1/models/shared").json()

@@ -1,4 +1,4 @@
-"""What the gateway says of itself: OpenAPI, the page for people, its health, the metrics."""
+"""The gateway's OpenAPI document, documentation page, health checks and metrics."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from embedway.core.request import EmbedRequest
 from embedway.observe.metrics import Metrics
 
 OPEN = {"/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/api/v1/models"}
-# Whose credentials are not a bearer's.
+# Routes that take credentials other than a bearer token.
 SENT = {"/api/v1/oauth2/token": {"grant_type": "client_credentials", "client_id": "key_a",
                                  "client_secret": "sk-gateway-wrong"}}  # fmt: skip
 RESPONSES = {"200", "400", "401", "403", "404", "408", "413", "415", "429", "502", "503", "504"}
@@ -30,28 +30,28 @@ def client(gateway: Gateway) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def schema(gateway: Gateway) -> dict[str, Any]:
-    """What /openapi.json answers, without a key."""
+    """The OpenAPI document, fetched without a key."""
     return get(f"{gateway.url}/openapi.json").raise_for_status().json()
 
 
 @pytest.fixture(scope="module")
 def paths() -> set[str]:
-    """The path of every route the application has, as OpenAPI writes it."""
-    nothing = control.ControlPlaneServices(acts=None, tokens=None, sums=None, now_ms=int)
+    """The paths of all routes of the application, as OpenAPI writes them."""
+    nothing = control.ControlPlaneServices(service=None, tokens=None, reports=None, now_ms=int)
     app = control.create_control_plane(
-        cards=None,
-        organization=nothing,
+        listing=None,
+        services=nothing,
         authenticator=None,
         metrics=Metrics(),
         check_ready=None,
-        doors=PATHS,
+        embeddings_paths=PATHS,
     )
     found = {re.sub(r":\w+}", "}", route.path) for route in iter_route_contexts(app.routes)}
     return found - {"/docs/assets"} | PATHS
 
 
 def values(node: Any, name: str) -> Iterator[Any]:
-    """Every value of this name, however deep."""
+    """Yield every value of this name at any depth."""
     if isinstance(node, dict):
         if name in node:
             yield node[name]
@@ -63,7 +63,7 @@ def values(node: Any, name: str) -> Iterator[Any]:
 
 
 def test_references(schema: dict[str, Any]) -> None:
-    """It is OpenAPI 3.1, and every reference in it leads to something that is there."""
+    """The document is OpenAPI 3.1, and every reference in it resolves."""
     assert schema["openapi"].startswith("3.1.")
     assert schema["info"]["title"] == "Embedway"
     assert schema["info"]["version"]
@@ -79,7 +79,7 @@ def test_references(schema: dict[str, Any]) -> None:
 
 
 def test_every_route(schema: dict[str, Any], paths: set[str]) -> None:
-    """Every route is described, with a summary, an answer and an id of its own."""
+    """Every route has a summary, a description, a response and a unique operation id."""
     assert set(schema["paths"]) == paths - {"/docs", "/openapi.json"}
     operations = [each for path in schema["paths"].values() for each in path.values()]
     for operation in operations:
@@ -91,7 +91,7 @@ def test_every_route(schema: dict[str, Any], paths: set[str]) -> None:
 
 
 def test_keys(schema: dict[str, Any], gateway: Gateway, paths: set[str]) -> None:
-    """The routes that need no key are the documented ones; all others refuse a stranger."""
+    """Only the routes documented as open need no key; all others answer 401 without one."""
     scheme = schema["components"]["securitySchemes"]["key"]
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for path in paths:
@@ -102,7 +102,7 @@ def test_keys(schema: dict[str, Any], gateway: Gateway, paths: set[str]) -> None
 
 
 def test_embeddings(schema: dict[str, Any]) -> None:
-    """The doors take every field of a request, described, and with null where it is optional."""
+    """The embeddings paths describe every field of a request, and allow null if it is optional."""
     request = schema["components"]["schemas"]["EmbedRequest"]
     assert list(request["properties"]) == list(EmbedRequest.__struct_fields__)
     assert request["required"] == ["input"]
@@ -110,20 +110,20 @@ def test_embeddings(schema: dict[str, Any]) -> None:
         assert len(field["description"]) > 20
         assert ({"type": "null"} in field.get("anyOf", [])) == (name != "input")
         assert ("default" in field) == (name != "input")
-    for door in PATHS:
-        operation = schema["paths"][door]["post"]
+    for path in PATHS:
+        operation = schema["paths"][path]["post"]
         body = operation["requestBody"]["content"]["application/json"]
         assert body["schema"] == {"$ref": "#/components/schemas/EmbedRequest"}
         assert set(operation["responses"]) == RESPONSES
-    assert len({schema["paths"][door]["post"]["operationId"] for door in PATHS}) == len(PATHS)
+    assert len({schema["paths"][path]["post"]["operationId"] for path in PATHS}) == len(PATHS)
 
 
 def test_examples(schema: dict[str, Any], client: httpx.Client) -> None:
-    """Each example is answered, with exactly the described body and headers."""
-    for door in PATHS:
-        operation = schema["paths"][door]["post"]
+    """Each example succeeds, and its response has exactly the described body and headers."""
+    for path in PATHS:
+        operation = schema["paths"][path]["post"]
         example = operation["requestBody"]["content"]["application/json"]["example"]
-        answer = client.post(door, json=example)
+        answer = client.post(path, json=example)
         assert answer.status_code == 200
         assert set(operation["responses"]["200"]["headers"]) <= set(answer.headers)
         described = schema["components"]["schemas"]["EmbeddingsResponse"]
@@ -131,23 +131,23 @@ def test_examples(schema: dict[str, Any], client: httpx.Client) -> None:
 
 
 def test_dry_run(schema: dict[str, Any], client: httpx.Client) -> None:
-    """A dry run is described beside the vectors, and answered with exactly the described fields."""
+    """A dry run's response has exactly the described fields."""
     parts = schema["components"]["schemas"]
     operation = schema["paths"]["/v1/embeddings"]["post"]
-    [asked] = [each for each in operation["parameters"] if each["in"] == "query"]
-    assert (asked["name"], asked["schema"]["type"]) == ("dry_run", "boolean")
+    [parameter] = [each for each in operation["parameters"] if each["in"] == "query"]
+    assert (parameter["name"], parameter["schema"]["type"]) == ("dry_run", "boolean")
     answers = operation["responses"]["200"]["content"]["application/json"]["schema"]["oneOf"]
     named = [each["$ref"].rpartition("/")[2] for each in answers]
     assert named == ["EmbeddingsResponse", "DryRun"]
-    told = client.post("/v1/embeddings?dry_run=true", json={"input": "a"}).json()
-    assert set(told) == set(parts["DryRun"]["properties"])
-    [candidate] = told["candidates"]
-    assert set(candidate) == set(parts["DryRunCandidate"]["properties"])
-    assert parts["DryRunExclusion"]["properties"].keys() == {"id", "filter", "reason"}
+    plan = client.post("/v1/embeddings?dry_run=true", json={"input": "a"}).json()
+    assert set(plan) == set(parts["DryRun"]["properties"])
+    [candidate] = plan["candidates"]
+    assert set(candidate) == set(parts["Candidate"]["properties"])
+    assert parts["LeftOut"]["properties"].keys() == {"id", "filter", "reason"}
 
 
 def test_docs(gateway: Gateway) -> None:
-    """The page for people loads everything it needs from here: it works without a network."""
+    """The documentation page loads everything from the gateway, so it works offline."""
     page = get(f"{gateway.url}/docs").raise_for_status()
     assert page.headers["content-type"].startswith("text/html")
     links = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
@@ -163,14 +163,14 @@ def test_docs(gateway: Gateway) -> None:
 
 
 def test_health(gateway: Gateway) -> None:
-    """A gateway that runs says that it lives and is ready."""
+    """A running gateway is alive and ready."""
     for path, status in (("/livez", "alive"), ("/readyz", "ready")):
         answer = get(gateway.url + path)
         assert (answer.status_code, answer.json()) == (200, {"status": status})
 
 
 def test_nothing_private_is_shown(gateway: Gateway) -> None:
-    """No key, text, metadata or vector is in a metric or a log line; no end user is in a metric."""
+    """No metric or log line has a key, text, metadata or vector; no metric has an end user."""
     request = {"input": "zebra-text", "user": "zebra-user", "metadata": {"zebra-a": "zebra-b"}}
     with gateway.client(headers={"x-on-behalf-of": "zebra-person"}) as client:
         good = client.post("/v1/embeddings", json=request)

@@ -311,10 +311,10 @@ def test_slow_bodies_for_tokens(house: House) -> None:
 
 def test_the_schema_is_built_once() -> None:
     """Whoever asks for /openapi.json while it is built waits for that, and builds nothing."""
-    nothing = control.ControlPlaneServices(acts=None, tokens=None, sums=None, now_ms=int)
+    nothing = control.ControlPlaneServices(service=None, tokens=None, reports=None, now_ms=int)
     app = control.create_control_plane(
-        cards=None, organization=nothing, authenticator=None, metrics=Metrics(),
-        check_ready=None, doors=("/v1/embeddings",),
+        listing=None, services=nothing, authenticator=None, metrics=Metrics(),
+        check_ready=None, embeddings_paths=("/v1/embeddings",),
     )  # fmt: skip
     built: list[int] = []
     openapi = app.openapi
@@ -343,9 +343,9 @@ class Asked(Directory):
         super().__init__(store.database)
         self.questions: list[Collection[bytes]] = []
 
-    async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
+    async def find_known_digests(self, digests: Collection[bytes]) -> Collection[bytes]:
         self.questions.append(digests)
-        return await super().known(digests)
+        return await super().find_known_digests(digests)
 
 
 def test_invented_keys_are_asked_for_together(house: House) -> None:
@@ -355,7 +355,7 @@ def test_invented_keys_are_asked_for_together(house: House) -> None:
 
     async def is_one(key: str) -> bool:
         try:
-            await authenticator.caller(f"Bearer {key}".encode(), None)
+            await authenticator.authenticate(f"Bearer {key}".encode(), None)
         except InvalidKey:
             return False
         return True

@@ -1,4 +1,4 @@
-"""Tokens of an outside issuer: what is believed of them, and every known way to forge them."""
+"""Tokens of an outside issuer: which are accepted, and every known way to forge them."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ class Rig:
 
     async def get(self, token: str | bytes, on_behalf_of: bytes | None = None) -> Caller:
         data = token.encode() if isinstance(token, str) else token
-        return await self.authenticator.caller(b"Bearer " + data, on_behalf_of)
+        return await self.authenticator.authenticate(b"Bearer " + data, on_behalf_of)
 
     async def refused(self, token: str | bytes, name: object = "") -> None:
         try:
@@ -100,7 +100,7 @@ def rig(store: Store, outside: OutsideIssuer) -> Rig:
 
 
 def test_a_good_token(rig: Rig):
-    """A token that its issuer signed for us is its end user in the issuer's project, to embed."""
+    """A valid token acts as its end user in the issuer's project, and may embed."""
     for signer in (RSA, RSA_2, EC):
         caller = rig.caller(signer.token(rig.outside.claims()))
         assert (caller.key_id, caller.on_behalf_of, caller.keys) == ("issuer:corp", "ada", ())
@@ -123,7 +123,7 @@ def test_a_good_token(rig: Rig):
     ],
 )
 def test_good_variants(rig: Rig, more: dict):
-    """What the standard allows for is accepted: several audiences, clocks that differ a little."""
+    """Variants that the standard allows are accepted: several audiences, slightly wrong clocks."""
     rig.caller(RSA.token(rig.outside.claims(**more)))
 
 
@@ -166,13 +166,13 @@ WRONG_CLAIMS = {
 
 @pytest.mark.parametrize("name", WRONG_CLAIMS)
 def test_wrong_claims(rig: Rig, name: str):
-    """Rightly signed is not enough: each claim is there, of its type, and within its bounds."""
+    """A valid signature is not enough: each claim must be present, well typed and within bounds."""
     claims = rig.outside.claims(**WRONG_CLAIMS[name])
     assert isinstance(rig.refusal(RSA.token(claims)), InvalidKey)
 
 
 def test_issuer_among_others_is_none(rig: Rig):
-    """An array that has the accepted issuer, or a prefix of it, is not that issuer."""
+    """A list that contains the accepted issuer, or a prefix of its name, is not that issuer."""
     url = rig.outside.url
     for wrong in ([url], url + "/", url[:-1], url.upper(), f" {url}"):
         assert isinstance(rig.refusal(RSA.token(rig.outside.claims(iss=wrong))), InvalidKey)
@@ -181,13 +181,13 @@ def test_issuer_among_others_is_none(rig: Rig):
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "0x7fff"])
 def test_times_that_are_no_numbers(rig: Rig, number: str):
-    """What Python reads as a number and JSON does not, or holds no time, is refused."""
+    """Numbers that Python reads but JSON does not allow, or that are no time, are refused."""
     claims = json.dumps(rig.outside.claims()).replace(str(NOW_S + 600), number).encode()
     assert isinstance(rig.refusal(RSA.token(claims)), InvalidKey)
 
 
 def forged(outside: OutsideIssuer) -> Iterator[tuple[str, str]]:
-    """Every way to sign, or not to sign, that must not be believed."""
+    """Yield each way to sign a token, or leave it unsigned, that must be refused."""
     claims = outside.claims(sub="root")
     good = RSA.token(outside.claims())
     head, body, signature = good.split(".")
@@ -236,7 +236,7 @@ def forged(outside: OutsideIssuer) -> Iterator[tuple[str, str]]:
 
 
 def test_forged_signatures(rig: Rig):
-    """Only who has the private key of a published key, for its algorithm, is believed."""
+    """Only the private half of a published key, with its algorithm, signs an accepted token."""
 
     async def each() -> None:
         await rig.get(RSA.token(rig.outside.claims()))
@@ -254,14 +254,14 @@ KIDS = [
 
 
 def test_kid_is_only_looked_up(rig: Rig):
-    """Whatever a token calls its key, the name is looked up among the issuer's, and that is all."""
+    """A token's `kid` is only looked up among the issuer's keys, whatever it contains."""
 
     async def each() -> None:
         for kid in KIDS:
             await rig.refused(RSA.token(rig.outside.claims(), kid=kid), repr(kid))
         with pytest.raises(InvalidKey):  # two keys could be meant
             await rig.get(RSA.token(rig.outside.claims(), kid=None))
-        # One key of the kind: there is no doubt which.
+        # The issuer has one key of this kind, so the choice is clear.
         await rig.get(EC.token(rig.outside.claims(), kid=None))
 
     asyncio.run(each())
@@ -270,7 +270,7 @@ def test_kid_is_only_looked_up(rig: Rig):
 
 
 def test_a_token_never_says_what_it_is_checked_with(rig: Rig):
-    """Keys and addresses in a token's header are refused, and nothing is fetched for them."""
+    """Keys and URLs in a token's header are refused, and nothing is fetched for them."""
     evil = Signer("evil")
     there = f"{rig.outside.url}/evil"
     rig.outside.answers["/evil"] = (200, json.dumps({"keys": [evil.jwk]}).encode())
@@ -287,7 +287,7 @@ def test_a_token_never_says_what_it_is_checked_with(rig: Rig):
 
 
 def test_other_forms(rig: Rig):
-    """Encrypted, nested and JSON forms, and all but one spelling of the compact one, are none."""
+    """Encrypted, nested and JSON forms, and other spellings of the compact form, are refused."""
     good = RSA.token(rig.outside.claims())
     head, body, signature = good.split(".")
     parts = {"protected": head, "payload": body, "signature": signature}
@@ -315,7 +315,7 @@ def test_other_forms(rig: Rig):
 
 @given(st.binary(max_size=300))
 def test_no_bytes_break_the_check(data: bytes):
-    """Whatever stands where a token belongs is judged, not crashed on."""
+    """Arbitrary bytes in place of a token are refused without a crash."""
     for token in (
         data,
         b".".join([data, data, data]),
@@ -327,7 +327,7 @@ def test_no_bytes_break_the_check(data: bytes):
 
 
 def test_tokens_that_begin_alike_are_not_taken_for_each_other(rig: Rig):
-    """What is remembered is of a whole token: one more or other character is another token."""
+    """The cache compares whole tokens: one more or different character makes another token."""
     good = RSA.token(rig.outside.claims(sub="ada"))
     other = RSA.token(rig.outside.claims(sub="bob"))
 
@@ -343,7 +343,7 @@ def test_tokens_that_begin_alike_are_not_taken_for_each_other(rig: Rig):
 
 
 def test_expiry_is_not_remembered_away(rig: Rig):
-    """A token that was just accepted is refused the moment it expires."""
+    """A token that was just accepted is refused as soon as it expires."""
     token = RSA.token(rig.outside.claims(exp=NOW_S + 5))
 
     async def each() -> None:
@@ -358,7 +358,7 @@ def test_expiry_is_not_remembered_away(rig: Rig):
 
 
 def test_end_user_is_the_tokens(rig: Rig):
-    """A token cannot speak for another end user than its own; naming its own is no harm."""
+    """A token cannot act for another end user than its own. Naming its own is allowed."""
     token = RSA.token(rig.outside.claims())
     assert rig.caller(token, b"ada").on_behalf_of == "ada"
     with pytest.raises(Forbidden, match="another end user"):
@@ -366,7 +366,7 @@ def test_end_user_is_the_tokens(rig: Rig):
 
 
 def test_weak_and_unfit_keys_are_not_used(store: Store):
-    """Short RSA keys, shared secrets, keys to encrypt with and points off the curve are no keys."""
+    """Short RSA keys, shared secrets, encryption keys and points off the curve are ignored."""
     weak = Signer("weak", key=rsa.generate_private_key(65_537, 1024))
     unfit = [Signer(name, key=RSA.key) for name in ("enc", "ops", "other")]
     unfit[0].jwk["use"] = "enc"
@@ -398,7 +398,7 @@ def test_weak_and_unfit_keys_are_not_used(store: Store):
 
 
 def test_algorithms_are_the_settings(store: Store):
-    """A published key that the settings do not allow the algorithm of signs nothing here."""
+    """A published key is ignored if the settings do not allow its algorithm."""
     with OutsideIssuer(RSA, ED, EC) as outside:
         rig = Rig(store, outside, algorithms=("EdDSA",))
         rig.caller(ED.token(outside.claims()))
@@ -407,17 +407,17 @@ def test_algorithms_are_the_settings(store: Store):
 
 
 def test_keys_are_rotated(rig: Rig):
-    """A new key works at once; one that is no longer published stops after the next refresh."""
+    """A new key works at once. A withdrawn key stops working after the next refresh."""
     new = Signer("new", key=RSA.key)
 
     async def each() -> None:
         await rig.get(RSA.token(rig.outside.claims(jti="1")))
-        rig.time_s = issuer_keys.AGAIN_S
+        rig.time_s = issuer_keys.RETRY_AFTER_S
         rig.outside.signers = [new]
         await rig.get(new.token(rig.outside.claims()))
         with pytest.raises(InvalidKey, match="does not have"):
             await rig.get(RSA.token(rig.outside.claims(jti="2")))
-        # As it was, by age alone: the first who comes starts the refresh, and does not wait for it.
+        # The refresh is due by age alone: the first caller starts it and does not wait for it.
         rig.outside.signers = [RSA]
         rig.time_s += issuer_keys.REFRESH_S
         await rig.get(new.token(rig.outside.claims(jti="3")))
@@ -430,11 +430,11 @@ def test_keys_are_rotated(rig: Rig):
 
 
 def test_unknown_keys_do_not_hammer_the_issuer(rig: Rig):
-    """However many keys are made up, the issuer is asked once in a while, and good tokens work."""
+    """Unknown keys cause few fetches, however many there are, and valid tokens keep working."""
 
     async def each() -> None:
         await rig.get(RSA.token(rig.outside.claims()))
-        for moment in (0.0, 1.0, issuer_keys.AGAIN_S, issuer_keys.AGAIN_S + 1):
+        for moment in (0.0, 1.0, issuer_keys.RETRY_AFTER_S, issuer_keys.RETRY_AFTER_S + 1):
             rig.time_s = moment
             made_up = [RSA.token(rig.outside.claims(), kid=f"{moment}-{n}") for n in range(20)]
             found = await asyncio.gather(*map(rig.get, made_up), return_exceptions=True)
@@ -446,7 +446,7 @@ def test_unknown_keys_do_not_hammer_the_issuer(rig: Rig):
 
 
 def test_many_wait_for_one_fetch(rig: Rig):
-    """Tokens that come before there are keys share one fetch; too many at once are told to wait."""
+    """Tokens that arrive before the first keys share one fetch; beyond a limit they get a 503."""
 
     async def each() -> list:
         tokens = [
@@ -461,7 +461,7 @@ def test_many_wait_for_one_fetch(rig: Rig):
 
 
 def test_an_issuer_that_is_away(rig: Rig):
-    """No keys yet: 503. Keys that were fetched work on for a day, and then no more."""
+    """Without keys, tokens get a 503. Fetched keys work for a day while no others can be had."""
     down = {"/keys": (500, b"")}
     rig.outside.answers = down
 
@@ -474,16 +474,16 @@ def test_an_issuer_that_is_away(rig: Rig):
             await rig.get(RSA.token(rig.outside.claims(jti="2")))
         assert len(rig.outside.asked) == asked
         rig.outside.answers = {}
-        rig.time_s = issuer_keys.FIRST_AGAIN_S
+        rig.time_s = issuer_keys.FIRST_RETRY_AFTER_S
         await rig.get(RSA.token(rig.outside.claims(jti="3")))
         rig.outside.answers = down
-        rig.time_s = issuer_keys.KEPT_S
+        rig.time_s = issuer_keys.MAX_AGE_S
         with structlog.testing.capture_logs() as logs:
             await rig.get(RSA.token(rig.outside.claims(jti="4")))
             while len(asyncio.all_tasks()) > 1:
                 await asyncio.sleep(0.01)
         assert [each["event"] for each in logs] == ["issuer's keys not fetched"]
-        rig.time_s += issuer_keys.FIRST_AGAIN_S + 1
+        rig.time_s += issuer_keys.FIRST_RETRY_AFTER_S + 1
         with pytest.raises(StorageUnavailable):
             await rig.get(RSA.token(rig.outside.claims(jti="5")))
 
@@ -508,7 +508,7 @@ def test_an_issuer_that_is_away(rig: Rig):
     ],
 )
 def test_documents_that_are_not_believed(rig: Rig, path: str, answer: tuple[int, bytes]):
-    """Redirects, other issuers, too much and what is no key set leave the gateway without keys."""
+    """Redirects, other issuers, oversized documents and malformed key sets yield no keys."""
     rig.outside.answers[path] = answer
     assert isinstance(rig.refusal(RSA.token(rig.outside.claims())), StorageUnavailable)
 
@@ -518,17 +518,19 @@ def test_documents_that_are_not_believed(rig: Rig, path: str, answer: tuple[int,
     ["http://{other}/keys", "file:///etc/passwd", "https://", "", 1, "https://127.0.0.2/keys", "https://169.254.169.254/keys"],
 )  # fmt: skip
 def test_configuration_cannot_lead_inside(rig: Rig, url: object):
-    """Where an issuer's configuration sends for keys is never without TLS, nor a private place."""
+    """A configuration cannot make the gateway fetch without TLS or from a private host."""
     with OutsideIssuer(RSA) as other:
-        told = url.format(other=other.url.removeprefix("http://")) if isinstance(url, str) else url
-        body = json.dumps({"issuer": rig.outside.url, "jwks_uri": told}).encode()
+        jwks_uri = (
+            url.format(other=other.url.removeprefix("http://")) if isinstance(url, str) else url
+        )
+        body = json.dumps({"issuer": rig.outside.url, "jwks_uri": jwks_uri}).encode()
         rig.outside.answers["/.well-known/openid-configuration"] = (200, body)
         assert isinstance(rig.refusal(RSA.token(rig.outside.claims())), StorageUnavailable)
         assert other.asked == []
 
 
 def test_token_of_another_issuer(store: Store, rig: Rig):
-    """A key of one issuer signs nothing for another, though both are accepted."""
+    """A key of one issuer cannot sign tokens of another, even if both are accepted."""
     theirs = Signer("one")
     with OutsideIssuer(theirs) as other:
         declared = [
@@ -557,13 +559,13 @@ def test_token_of_another_issuer(store: Store, rig: Rig):
     ],
 )
 def test_scopes_claim(store: Store, outside: OutsideIssuer, claim: object, scopes: set):
-    """A token has what it and the settings both say: never more, never by a wildcard."""
+    """A token has only the scopes that both it and the settings name, never by a wildcard."""
     rig = Rig(store, outside, scopes=("embeddings", "usage"), scopes_claim="scope")
     assert rig.caller(RSA.token(outside.claims(scope=claim))).scopes == scopes
 
 
 def test_project_of_a_claim(store: Store, outside: OutsideIssuer):
-    """Each token may say its project, if there is one of that id that works."""
+    """A token may name its project, if an active project has that id."""
     rig = Rig(store, outside, project=None, project_claim="tenant")
     found = rig.caller(RSA.token(outside.claims(tenant=DEFAULT_PROJECT)))
     assert found.project
@@ -573,7 +575,7 @@ def test_project_of_a_claim(store: Store, outside: OutsideIssuer):
 
 
 def test_archived_project(tmp_path: Path, outside: OutsideIssuer):
-    """Tokens of a project that was archived are refused, with what to do."""
+    """Tokens of an archived project are refused, with a message that says what to do."""
     store = open_store(tmp_path)
     with store.database.begin() as connection:
         connection.execute(update(tables.projects).values(archived_ms=1))
@@ -583,7 +585,7 @@ def test_archived_project(tmp_path: Path, outside: OutsideIssuer):
 
 
 def test_refusals_tell_nothing_of_the_token(rig: Rig):
-    """No part of a token is in what a client is told, nor in the log."""
+    """Neither error messages nor the log contain any part of a refused token."""
     with structlog.testing.capture_logs() as logs:
         for _, token in forged(rig.outside):
             message = rig.refusal(token).message
@@ -603,7 +605,7 @@ def configured(**more) -> list[Issuer]:
 
 
 def test_issuer_settings():
-    """A section needs little, and what it leaves out is what is safest."""
+    """Few settings are required, and the defaults are the safest values."""
     (issuer,) = configured(audience=["a", "b"], jwks_url="http://localhost:1/keys", leeway_s=0)
     assert (issuer.audiences, issuer.algorithms) == (("a", "b"), ("RS256", "ES256"))
     assert (issuer.user_claim, issuer.scopes, issuer.leeway_s) == ("sub", ("embeddings",), 0)
@@ -611,7 +613,7 @@ def test_issuer_settings():
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ({"issuer": None}, "issuer is missing"),
         ({"audience": None}, "audience is missing"),
@@ -632,16 +634,16 @@ def test_issuer_settings():
         ({"audiences": "x"}, "Did you mean audience?"),
     ],
 )
-def test_wrong_issuer_settings(more: dict, told: str):
-    """What would let anybody in is refused at the start, by section, setting and cure."""
+def test_wrong_issuer_settings(more: dict, message: str):
+    """Settings that would accept anybody's tokens are refused at start, naming section and cure."""
     with pytest.raises(ConfigError) as raised:
         configured(**more)
     assert "embedway.toml: [issuers.corp]: " in str(raised.value)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_two_sections_of_one_issuer():
-    """An issuer is told of once, else which section holds would be chance."""
+    """Two sections cannot configure the same issuer, since it would be unclear which applies."""
     settings = Settings.model_validate({"issuers": {"a": SECTION, "b": SECTION}})
     with pytest.raises(ConfigError, match="another section has the issuer"):
         read_issuers(settings)

@@ -1,4 +1,4 @@
-"""Tokens of ours: never more than the key they were given for, and gone when it is."""
+"""The gateway's own tokens: they never exceed the key they were issued for, and end with it."""
 
 import asyncio
 import base64
@@ -43,7 +43,7 @@ class Rig:
         self.forget()
 
     def forget(self) -> None:
-        """Nothing is remembered, as after a moment."""
+        """Clear all caches, as if a moment had passed."""
         self.authenticator = Authenticator(
             Directory(self.store.database, availability=self.store.availability),
             pepper=self.store.pepper,
@@ -52,7 +52,7 @@ class Rig:
         )
 
     def key(self, *scopes: str, **more) -> tuple[str, str]:
-        """A new key's id and secret."""
+        """Create a key and return its id and secret."""
         return add_key(self.store, *scopes, **more)
 
     def change(self, key_id: str, **values: object) -> None:
@@ -64,7 +64,7 @@ class Rig:
 
     def caller(self, credential: str, on_behalf_of: bytes | None = None) -> Caller:
         bearer = f"Bearer {credential}".encode()
-        return asyncio.run(self.authenticator.caller(bearer, on_behalf_of))
+        return asyncio.run(self.authenticator.authenticate(bearer, on_behalf_of))
 
     def exchanged(self, credential: str, end_user: str = "ada", **more) -> str:
         wanted = TokenRequest(audience=AUDIENCE, end_user=end_user, **more)
@@ -104,23 +104,23 @@ def parts(token: str) -> tuple[dict, dict]:
 
 
 def test_an_exchanged_token(rig: Rig):
-    """It is the key, for one end user and with the permissions asked for, and for an hour."""
+    """An exchanged token acts as its key for one end user, with the requested permissions."""
     id, key = rig.key("embeddings", "tokens", "usage", "on_behalf_of", "keys")
     token = rig.exchanged(key)
     caller = rig.caller(token)
     assert (caller.key_id, caller.on_behalf_of) == (id, "ada")
     assert caller.scopes == {"embeddings"}
     assert [each.id for each in caller.keys] == [id]
-    head, told = parts(token)
+    head, claims = parts(token)
     assert head == {"alg": "HS256", "typ": "JWT"}
-    assert (told["iss"], told["aud"], told["sub"], told["key"]) == (
+    assert (claims["iss"], claims["aud"], claims["sub"], claims["key"]) == (
         "embedway",
         [AUDIENCE],
         "ada",
         id,
     )
-    assert told["exp"] - told["iat"] == 3600
-    assert key not in str(told)
+    assert claims["exp"] - claims["iat"] == 3600
+    assert key not in str(claims)
     both = rig.exchanged(key, permissions=("usage", "embeddings", "usage"))
     assert rig.caller(both).scopes == {"usage", "embeddings"}
     assert rig.exchanged(key) != rig.exchanged(key)
@@ -134,7 +134,7 @@ def test_an_exchanged_token(rig: Rig):
     ],
 )  # fmt: skip
 def test_exchange_never_gives_more(rig: Rig, permissions: list[str]):
-    """A permission that the key lacks, that no token carries, or that is a wildcard is refused."""
+    """A permission that the key lacks, that no token may have, or that is a wildcard is refused."""
     _, key = rig.key("embeddings", "tokens", "keys", "on_behalf_of")
     with pytest.raises(Forbidden) as raised:
         rig.exchanged(key, permissions=permissions)
@@ -156,7 +156,7 @@ def test_exchange_never_gives_more(rig: Rig, permissions: list[str]):
     ],
 )
 def test_wrong_exchanges(rig: Rig, more: dict, param: str):
-    """Each field has its bounds, and a refusal names it."""
+    """Each field has its bounds, and the error names the field."""
     _, key = rig.key("embeddings", "tokens")
     with pytest.raises(InvalidRequest) as raised:
         rig.exchanged(key, **more)
@@ -164,7 +164,7 @@ def test_wrong_exchanges(rig: Rig, more: dict, param: str):
 
 
 def test_audience(rig: Rig):
-    """Tokens are made and accepted for the audiences of the settings alone."""
+    """Tokens are issued and accepted only for the audiences in the settings."""
     _, key = rig.key("embeddings", "tokens")
     wanted = TokenRequest(audience="elsewhere", end_user="ada")
     with pytest.raises(InvalidRequest, match='"embedway"'):
@@ -178,7 +178,7 @@ def test_audience(rig: Rig):
 
 
 def test_who_may_exchange(rig: Rig):
-    """Only a key with the scope `tokens` gets tokens; a token gets none, whatever its key may."""
+    """Only a key with the scope `tokens` gets tokens. A token never does, whatever its key may."""
     _, without = rig.key("embeddings", "on_behalf_of", "usage", "keys")
     _, admin = rig.key("admin", project_id=None)
     _, key = rig.key("embeddings", "tokens")
@@ -192,7 +192,7 @@ def test_who_may_exchange(rig: Rig):
 
 
 def test_token_ends(rig: Rig):
-    """It ends at its expiry to the millisecond, and never after the key that it is of."""
+    """A token ends exactly at its expiry, and never later than its key."""
     _, key = rig.key("embeddings", "tokens", expires_ms=NOW_MS + 600_000)
     short, long = rig.exchanged(key, lifetime_s=300), rig.exchanged(key, lifetime_s=86_400)
     assert parts(long)[1]["exp"] * 1000 == NOW_MS + 600_000
@@ -204,7 +204,7 @@ def test_token_ends(rig: Rig):
 
 
 def test_token_of_an_issued_key_ends_with_the_issuer(rig: Rig):
-    """What a key's issuer loses, the tokens of the key lose too."""
+    """Rights that a key's issuer loses, the key's tokens lose too."""
     issuer, _ = rig.key("embeddings", "usage", "tokens", "keys", expires_ms=NOW_MS + 600_000)
     _, key = rig.key("embeddings", "usage", "tokens", issued_by=issuer)
     token = rig.exchanged(key, permissions=["embeddings", "usage"], lifetime_s=86_400)
@@ -216,7 +216,7 @@ def test_token_of_an_issued_key_ends_with_the_issuer(rig: Rig):
 
 
 def test_what_a_key_loses(rig: Rig):
-    """Scopes that are taken from a key are taken from its tokens; revoked, it has none."""
+    """Tokens lose the scopes that their key loses; the tokens of a revoked key stop working."""
     id, key = rig.key("embeddings", "usage", "tokens")
     token = rig.exchanged(key, permissions=["embeddings", "usage"])
     rig.change(id, scopes=["usage", "tokens"])
@@ -242,7 +242,7 @@ def test_project_is_archived(tmp_path: Path):
 
 
 def test_end_user_is_the_tokens(rig: Rig):
-    """A token of one end user does not speak for another, though its key might."""
+    """A token for one end user cannot act for another, even if its key can."""
     _, key = rig.key("embeddings", "tokens", "on_behalf_of")
     token = rig.exchanged(key)
     assert rig.caller(token, b"ada").on_behalf_of == "ada"
@@ -253,7 +253,7 @@ def test_end_user_is_the_tokens(rig: Rig):
 
 
 def test_client_credentials(rig: Rig):
-    """Such a token is the key without what makes keys and tokens, and names end users as it may."""
+    """A client's token has its key's rights except creating keys and tokens."""
     _, key = rig.key("embeddings", "tokens", "keys", "usage", "on_behalf_of")
     made = exchange.issue_for_client(rig.caller(key), tokens=rig.tokens, now_ms=NOW_MS)
     caller = rig.caller(made.token, b"bob")
@@ -266,7 +266,7 @@ def test_client_credentials(rig: Rig):
 
 
 def test_forged_tokens(rig: Rig):
-    """Another pepper, changed claims and other algorithms are no tokens of this gateway."""
+    """Tokens with another pepper, changed claims or another algorithm are refused."""
     id, key = rig.key("embeddings", "usage", "tokens")
     good = rig.exchanged(key)
     head, body, signature = good.split(".")
@@ -295,12 +295,12 @@ def test_forged_tokens(rig: Rig):
 
 
 def test_token_is_read_once_in_a_while_but_its_key_is_asked(rig: Rig):
-    """What is remembered of a token are its claims: that its key is gone is seen all the same."""
+    """The cache keeps a token's claims only, so the removal of its key takes effect."""
     id, key = rig.key("embeddings", "tokens")
     token = f"Bearer {rig.exchanged(key)}".encode()
 
     async def until_refused() -> str:
-        await rig.authenticator.caller(token, None)
+        await rig.authenticator.authenticate(token, None)
         with rig.store.database.begin() as connection:
             connection.execute(
                 update(tables.keys).where(tables.keys.c.id == id).values(revoked_ms=1)
@@ -308,7 +308,7 @@ def test_token_is_read_once_in_a_while_but_its_key_is_asked(rig: Rig):
         async with asyncio.timeout(WITHIN_S):
             while True:
                 try:
-                    await rig.authenticator.caller(token, None)
+                    await rig.authenticator.authenticate(token, None)
                 except InvalidKey as error:
                     return error.message
                 await asyncio.sleep(0.02)
@@ -320,7 +320,7 @@ def test_token_is_read_once_in_a_while_but_its_key_is_asked(rig: Rig):
 
 
 class Served:
-    """A real gateway that accepts an outside issuer's tokens, and keys of its store."""
+    """A running gateway that accepts tokens of an outside issuer, and keys of its store."""
 
     def __init__(self, gateway: Gateway, outside: OutsideIssuer, signer: Signer) -> None:
         self.gateway = gateway
@@ -337,8 +337,8 @@ class Served:
         return self.post("/v1/embeddings", credential, json={"input": "a"}, headers=headers)
 
     def exchange(self, credential: str | None, **more) -> httpx.Response:
-        asked = {"audience": AUDIENCE, "externalUserId": "ada"} | more
-        return self.post(EXCHANGE, credential, json=asked)
+        body = {"audience": AUDIENCE, "externalUserId": "ada"} | more
+        return self.post(EXCHANGE, credential, json=body)
 
     def outside_token(self, **more) -> str:
         now_s = clock.now_ms() // 1000
@@ -362,7 +362,7 @@ def served(minilm: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def refused(reply: httpx.Response, status: int, code: str | None = None) -> None:
-    """Whether it is the contract's error."""
+    """Check that the response is an error in the contract's form."""
     assert reply.status_code == status, reply.text
     error = reply.json()["error"]
     assert list(error) == ["message", "type", "param", "code"]
@@ -371,7 +371,7 @@ def refused(reply: httpx.Response, status: int, code: str | None = None) -> None
 
 
 def test_exchange_over_http(served: Served):
-    """MKA1's exchange answers a token that embeds for its end user, until the key is revoked."""
+    """MKA1's exchange returns a token that embeds for its end user until the key is revoked."""
     id, key = add_key(served.store, "embeddings", "tokens")
     reply = served.exchange(key, expiresIn=300)
     assert reply.status_code == 200, reply.text
@@ -396,13 +396,13 @@ def test_exchange_over_http(served: Served):
 
 
 def test_client_credentials_over_http(served: Served):
-    """Cortecs' token comes for a form, JSON or Basic authentication, and embeds."""
+    """Cortecs' token route accepts a form, JSON or Basic authentication; the token embeds."""
     id, key = add_key(served.store, "embeddings")
-    told = {"grant_type": "client_credentials", "client_id": id, "client_secret": key}
+    body = {"grant_type": "client_credentials", "client_id": id, "client_secret": key}
     basic = {"authorization": f"Basic {base64.b64encode(f'{id}:{key}'.encode()).decode()}"}
     grant = {"grant_type": "client_credentials"}
     for options in (
-        {"json": told}, {"data": told}, {"data": grant, "headers": basic},
+        {"json": body}, {"data": body}, {"data": grant, "headers": basic},
         {"json": grant, "headers": basic},
     ):  # fmt: skip
         reply = served.post(OAUTH, **options)
@@ -411,18 +411,18 @@ def test_client_credentials_over_http(served: Served):
         assert 3590 <= reply.json()["expires_in"] <= 3600
         assert reply.headers["cache-control"] == "no-store"
         assert served.embed(reply.json()["access_token"]).status_code == 200
-    refused(served.post(OAUTH, json=told | {"grant_type": "password"}), 400)
+    refused(served.post(OAUTH, json=body | {"grant_type": "password"}), 400)
     refused(served.post(OAUTH, json={}), 400)
-    refused(served.post(OAUTH, json=told, headers=basic), 400)
+    refused(served.post(OAUTH, json=body, headers=basic), 400)
     refused(served.post(OAUTH, content=b"a=1&a=2"), 400)
     refused(served.post(OAUTH, content=b"&".join([b"a=1"] * 1000)), 400)
 
 
 def test_wrong_clients_hear_the_same(served: Served):
-    """Nobody learns from a refusal whether a key's id exists; no secret comes back."""
+    """An error does not reveal whether a key's id exists, and repeats no secret."""
     id, key = add_key(served.store, "embeddings")
     _, other = add_key(served.store, "embeddings")
-    told = {"grant_type": "client_credentials"}
+    body = {"grant_type": "client_credentials"}
     wrong = [
         (id, other),
         (id, key_secret.generate_secret()),
@@ -432,7 +432,7 @@ def test_wrong_clients_hear_the_same(served: Served):
         (id, key[:-1]),
     ]
     replies = [
-        served.post(OAUTH, json=told | {"client_id": each, "client_secret": its})
+        served.post(OAUTH, json=body | {"client_id": each, "client_secret": its})
         for each, its in wrong
     ]
     for reply in replies:
@@ -440,14 +440,14 @@ def test_wrong_clients_hear_the_same(served: Served):
     assert len({reply.text for reply in replies}) == 1
     assert not any(its in replies[0].text for _, its in wrong[:4])
     for reply in (
-        served.post(OAUTH, json=told),
-        served.post(OAUTH, json=told, headers={"authorization": "Basic !"}),
+        served.post(OAUTH, json=body),
+        served.post(OAUTH, json=body, headers={"authorization": "Basic !"}),
     ):
         refused(reply, 401, "invalid_api_key")
 
 
 def test_outside_token_over_http(served: Served):
-    """A token of the configured issuer embeds as its end user, and reads no more than models."""
+    """A token of the configured issuer embeds as its end user and otherwise only lists models."""
     token = served.outside_token()
     assert served.embed(token).status_code == 200
     assert served.embed(token, **{"x-on-behalf-of": "ada"}).status_code == 200
@@ -462,7 +462,7 @@ def test_outside_token_over_http(served: Served):
 
 
 def test_attacks_over_http(served: Served):
-    """The list: each is a 401 of one shape, whatever server and framework do with the header."""
+    """Each listed header gets a 401 of one form, whatever server and framework do with it."""
     claims = served.outside.claims(exp=clock.now_ms() // 1000 + 600)
     good = served.outside_token()
     signer = served.signer
@@ -486,23 +486,23 @@ def test_attacks_over_http(served: Served):
 
 
 def test_huge_token_over_http(served: Served):
-    """A token of a megabyte is refused, by the gateway or its server, and others are served."""
+    """A token of a megabyte is refused, and the gateway keeps serving others."""
     with contextlib.suppress(httpx.TransportError):  # closed while it was still being sent
         assert served.embed("a." * 500_000).status_code in {400, 401, 431}
     assert served.embed(served.outside_token()).status_code == 200
 
 
 def test_tokens_are_nowhere_in_the_clear(served: Served, new_gateway: Callable[..., Gateway]):
-    """Neither tokens nor client secrets are in the data folder or the log, accepted or refused."""
+    """Neither the data folder nor the log has tokens or client secrets, accepted or refused."""
     id, key = add_key(served.store, "embeddings", "tokens")
     token = served.exchange(key).json()["token"]
-    asked = {"grant_type": "client_credentials", "client_id": id, "client_secret": key}
-    issued = served.post(OAUTH, json=asked).json()["access_token"]
+    body = {"grant_type": "client_credentials", "client_id": id, "client_secret": key}
+    issued = served.post(OAUTH, json=body).json()["access_token"]
     outside = served.outside_token(jti="mine")
     for each in (token, issued, outside):
         assert served.embed(each).status_code == 200
         assert served.embed(each[:-5] + "AAAAA").status_code == 401
-    served.post(OAUTH, json=asked | {"client_id": "key_x"})
+    served.post(OAUTH, json=body | {"client_id": "key_x"})
     found = b"".join(
         each.read_bytes() for each in served.gateway.folder.rglob("*") if each.is_file()
     )

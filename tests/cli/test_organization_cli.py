@@ -107,7 +107,7 @@ def test_names_are_of_one_project(run: Run, refused: Run) -> None:
     run("projects", "create", "--name", "shop")
     for command in (["create"], ["update", "shop"]):
         said = refused("projects", *command, "--name", "web")
-        assert f"A project is called 'web' already: {id}." in said
+        assert f"Project {id} is already called 'web'." in said
     assert len(json.loads(run("projects", "list", "--json"))) == 3
     run("projects", "update", "web", "--name", "web", "--limit", "requests=1/day")
     run("projects", "archive", "web")
@@ -155,7 +155,7 @@ def test_keys(run: Run, refused: Run) -> None:
     run("projects", "archive", "web")
     assert " web " in run("keys", "list").splitlines()[1]
     run("keys", "revoke", made["id"])
-    assert "stays so" in refused("keys", "update", made["id"], "--name", "x")
+    assert "cannot be reactivated" in refused("keys", "update", made["id"], "--name", "x")
     assert "is already revoked" in refused("keys", "revoke", made["id"])
 
 
@@ -193,7 +193,7 @@ def test_users(run: Run, refused: Run) -> None:
     assert "as the project says" in run("users", "show", "a/b [c]", *of)
     run("users", "remove", "a/b [c]", *of)
     assert "as all others" in run("users", "show", "a/b [c]", *of)
-    assert "as all others" in refused("users", "remove", "a/b [c]", *of)
+    assert "project's defaults" in refused("users", "remove", "a/b [c]", *of)
     assert "No end user" in run("users", "list", *of)
 
 

@@ -167,17 +167,17 @@ def test_malformed_keys_meet_no_database(house: House) -> None:
     """Brute force by the key check (CWE-307): what cannot be a key is refused by its checksum."""
     asked: list[bytes] = []
 
-    class CountingDirectory(Directory):
-        async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
+    class Directory(Directory):
+        async def find_known_digests(self, digests: Collection[bytes]) -> Collection[bytes]:
             asked.extend(digests)
-            return await super().known(digests)
+            return await super().find_known_digests(digests)
 
     directory = CountingDirectory(house.store.database)
     authenticator = Authenticator(directory, pepper=house.store.pepper, now_ms=clock.now_ms)
 
     async def guess(key: str) -> None:
         with pytest.raises(InvalidKey):
-            await authenticator.caller(f"Bearer {key}".encode(), None)
+            await authenticator.authenticate(f"Bearer {key}".encode(), None)
 
     whole = key_secret.generate_secret()
     others = [whole[:-1] + each for each in key_secret._ALPHABET if each != whole[-1]]

@@ -1,4 +1,4 @@
-"""Rotated keys: a new secret for the same key, and an old one that works for a while."""
+"""Rotated keys: a new secret for the same key, while the old secret works for a while."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture
 def house(any_database: Engine) -> House:
-    """An organisation on either kind of database."""
+    """An organization in each kind of database."""
     return House(any_database)
 
 
@@ -33,7 +33,7 @@ def rotated(house: House, key: Key, grace_ms: int = HOUR_MS) -> tuple[str, Key]:
 
 
 def key_of(house: House, secret: str) -> Key:
-    """The key that this secret opens now."""
+    """Return the key that this secret opens now."""
     return asyncio.run(house.caller(f"Bearer {secret}")).keys[0]
 
 
@@ -44,7 +44,7 @@ def refused(house: House, secret: str) -> str:
 
 
 def test_both_secrets_work_until_the_grace_is_over(house: House) -> None:
-    """Both open the same key with the same limits and budgets; then only the new one does."""
+    """Both secrets open the same key with the same limits and budgets, until the old one ends."""
     amounts = {
         "limits": (Limit(of="requests", amount=5, per="day"),),
         "budgets": (Budget(amount_nano_usd=10**9, per="month"),),
@@ -65,7 +65,7 @@ def test_both_secrets_work_until_the_grace_is_over(house: House) -> None:
 
 
 def test_no_grace(house: House) -> None:
-    """Without grace the old secret does not work any more."""
+    """Without grace the old secret stops working at once."""
     old, key = house.key(house.project())
     new, _ = rotated(house, key, 0)
     assert "does not exist" in refused(house, old)
@@ -73,7 +73,7 @@ def test_no_grace(house: House) -> None:
 
 
 def test_rotated_twice(house: House) -> None:
-    """Of the old secrets only the latest works."""
+    """Of several old secrets, only the latest works."""
     first, key = house.key(house.project())
     second, _ = rotated(house, key)
     third, _ = rotated(house, key)
@@ -82,7 +82,7 @@ def test_rotated_twice(house: House) -> None:
 
 
 def test_revoking_ends_both_secrets(house: House) -> None:
-    """A revoked key is opened by neither secret, and cannot be rotated."""
+    """Neither secret opens a revoked key, and the key cannot be rotated."""
     old, key = house.key(house.project())
     new, _ = rotated(house, key)
     house.acts.revoke_key(ADMIN, key.id, project_id=key.project_id)
@@ -93,7 +93,7 @@ def test_revoking_ends_both_secrets(house: House) -> None:
 
 
 def test_a_key_that_expires_first(house: House) -> None:
-    """The grace does not prolong the key."""
+    """A grace period does not extend the key's own expiry."""
     old, key = house.key(house.project(), expires_ms=NOW_MS + 10)
     rotated(house, key)
     house.clock.now_ms += 10
@@ -101,7 +101,7 @@ def test_a_key_that_expires_first(house: House) -> None:
 
 
 def test_who_rotates(house: House) -> None:
-    """A key with the scope `keys` rotates what it issued, and nothing else."""
+    """A key with the scope `keys` can rotate only the keys it issued."""
     project = house.project()
     secret, issuer = house.key(project, scopes=("embeddings", "on_behalf_of", "keys"))
     actor = house.actor(secret)
@@ -114,7 +114,7 @@ def test_who_rotates(house: House) -> None:
 
 
 def test_an_old_secret_changes_nothing(house: House) -> None:
-    """Within its grace the old secret makes no key, which would outlive it; the new one does."""
+    """An old secret in its grace period cannot create keys, which would outlive it."""
     project = house.project()
     old, key = house.key(project, scopes=("keys", "embeddings"))
     new, _ = rotated(house, key)
@@ -124,14 +124,14 @@ def test_an_old_secret_changes_nothing(house: House) -> None:
 
 
 def test_tokens_end_with_the_secret_they_were_made_with(house: House) -> None:
-    """A token works as long as the secret that it was made with, however long it was to last."""
+    """A token works no longer than the secret it was made with."""
     tokens = GatewayTokens(pepper=PEPPER)
 
     def caller(credential: str):
         authenticator = Authenticator(
             Directory(house.engine), pepper=PEPPER, now_ms=house.clock, tokens=tokens
         )
-        return asyncio.run(authenticator.caller(f"Bearer {credential}".encode(), None))
+        return asyncio.run(authenticator.authenticate(f"Bearer {credential}".encode(), None))
 
     def token(secret: str) -> str:
         wanted = TokenRequest(audience=AUDIENCE, end_user="ada", lifetime_s=86_400)
@@ -155,7 +155,7 @@ def test_tokens_end_with_the_secret_they_were_made_with(house: House) -> None:
 
 
 def test_over_http(house: House) -> None:
-    """The admin API rotates keys of projects and admin keys, for 24 hours unless it is told."""
+    """The admin API rotates projects' keys and admin keys, with 24 hours of grace by default."""
     project = house.project()
     old, key = house.key(project)
     admin = {"authorization": f"Bearer {house.admin_key()}"}
@@ -184,7 +184,7 @@ def test_over_http(house: House) -> None:
 
 
 def test_what_was_used_stays_used(gateway: Gateway) -> None:
-    """On a running gateway both secrets share one limit, used before and after the rotation."""
+    """On a running gateway both secrets share one limit."""
     made = gateway.new_key("rotated", "--limit", "requests=2/day")
     answers = [ask(gateway, made["key"])]
     done = gateway.cli("keys", "rotate", made["id"], "--json")

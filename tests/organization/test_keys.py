@@ -1,4 +1,4 @@
-"""Keys: made, refused, revoked, and never found anywhere in the clear."""
+"""Keys: created, refused, revoked, and never stored in the clear."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ from embedway.routing.restrictions import may_use
 from embedway.storage.store import open_store
 
 REVOKED_WITHIN_S = 10
-"""The promise is one second; a busy machine that runs the tests gets more."""
+"""The promise is one second. A busy test machine gets more."""
 SECRET = re.compile(r"sk-gateway-[0-9A-Za-z]{38}")
 
 
@@ -57,12 +57,12 @@ def test_revoked_key_stops_working(gateway: Gateway):
 
 
 def test_key_made_while_running_works_at_once(gateway: Gateway):
-    """A key works from the moment the command that made it ends."""
+    """A key works as soon as the command that created it ends."""
     assert status_of(gateway, gateway.new_key("new")["key"]) == 200
 
 
 def test_expired_key_is_refused(gateway: Gateway):
-    """A key stops working at its expiry, without anybody revoking it."""
+    """A key stops working at its expiry."""
     made = gateway.new_key("short", "--expires-days", str(3 / 86_400))
     until(lambda: status_of(gateway, made["key"]) == 401, within_s=REVOKED_WITHIN_S)
 
@@ -75,14 +75,14 @@ RESTRICTED = {
 
 
 def create(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `keys create` where OpenAI and Mistral are enabled."""
+    """Run `keys create` with OpenAI and Mistral enabled."""
     open_store(folder / "data").database.dispose()
     env = {**RESTRICTED, "EMBEDWAY_DATA_DIR": str(folder / "data"), **environment}
     return embedway("keys", "create", "--name", "x", *arguments, env=env, cwd=folder)
 
 
 def test_restricted_keys(tmp_path: Path):
-    """A key keeps the models and providers it was made for, each once; the list and callers too."""
+    """A key keeps its models and providers, without duplicates, in lists and for callers."""
     models = ["auto", "all-minilm-l6-v2", "openai:text-embedding-3-small", "openai:not-yet-known"]
     wanted = [f"--model={each}" for each in [*models, "auto"]]
     made = create(tmp_path, *wanted, "--provider", "openai", "--provider", "embedway", "--json")
@@ -102,14 +102,14 @@ def test_restricted_keys(tmp_path: Path):
         now_ms=lambda: 1,
     )
     bearer = f"Bearer {json.loads(made.stdout)['key']}".encode()
-    caller = asyncio.run(authenticator.caller(bearer, None))
+    caller = asyncio.run(authenticator.authenticate(bearer, None))
     (key,) = caller.keys
     assert (key.models, key.providers) == (tuple(models), ("openai", "embedway"))
     store.database.dispose()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--model", "text-embedding-3-smal"], "text-embedding-3-small"),
         (["--model", "auto", "--model", "oto"], "'oto'"),
@@ -119,11 +119,11 @@ def test_restricted_keys(tmp_path: Path):
         (["--provider", "openai", "--provider", "azure"], "'azure'"),
     ],
 )
-def test_restrictions_to_nothing(tmp_path: Path, arguments: list[str], told: str):
-    """A name that no request could use is refused with those near to it, and no key is made."""
+def test_restrictions_to_nothing(tmp_path: Path, arguments: list[str], message: str):
+    """A name that no request could use is refused with similar names, and no key is created."""
     done = create(tmp_path, *arguments)
     assert done.returncode == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     env = {"EMBEDWAY_DATA_DIR": str(tmp_path / "data")}
     assert json.loads(embedway("keys", "list", "--json", env=env).stdout) == []
@@ -159,9 +159,9 @@ def served(id: str, provider: str, *, declared: bool = True) -> Deployment:
 def test_what_a_restricted_key_may_use(
     models: tuple[str, ...] | None, asked: str, served: Deployment, allowed: bool
 ):
-    """An id allows all its deployments, a deployment itself alone, another name under that name.
+    """An id allows all its deployments, a deployment only itself, an alias requests by that name.
 
-    What a provider has under a name that nobody declared is no deployment of the model of that id.
+    A provider's model with an undeclared name is not a deployment of the model with that id.
     """
     key = msgspec.structs.replace(
         key_secret.issue_key("k", pepper=b"p" * 32, now_ms=1)[1], models=models
@@ -171,7 +171,7 @@ def test_what_a_restricted_key_may_use(
 
 
 def test_generated_secrets_are_well_formed_and_differ():
-    """Every generated secret has the documented form; none comes twice."""
+    """Every generated secret has the documented form, and none repeats."""
     made = {key_secret.generate_secret() for _ in range(1_000)}
     assert len(made) == 1_000
     assert all(SECRET.fullmatch(each) and key_secret.is_well_formed(each) for each in made)
@@ -179,7 +179,7 @@ def test_generated_secrets_are_well_formed_and_differ():
 
 @given(st.integers(0, 48), st.sampled_from("0aZ-_é\0\n"))
 def test_checksum_catches_a_typo(position: int, character: str):
-    """A secret with one character changed is told apart without asking the database."""
+    """A secret with one wrong character is refused without a database query."""
     made = key_secret.generate_secret()
     typo = made[:position] + character + made[position + 1 :]
     assert key_secret.is_well_formed(typo) is (typo == made)
@@ -187,7 +187,7 @@ def test_checksum_catches_a_typo(position: int, character: str):
 
 @given(st.text())
 def test_no_text_breaks_the_check(text: str):
-    """Whatever a client sends as a key is judged, not crashed on."""
+    """Arbitrary bytes in place of a key are refused without a crash."""
     assert not key_secret.is_well_formed(text)
     assert not key_secret.is_well_formed(f"sk-gateway-{text}")
 
@@ -201,7 +201,7 @@ def test_no_text_breaks_the_check(text: str):
     ids=range(7),
 )  # fmt: skip
 def test_malformed_credentials_get_401(gateway: Gateway, header: str):
-    """Whatever stands in Authorization, the answer is a clear 401 with WWW-Authenticate."""
+    """Any malformed Authorization header gets a clear 401 with WWW-Authenticate."""
     with Wire(gateway) as wire:
         wire.send(f"POST /v1/embeddings HTTP/1.1\r\nauthorization: {header}\r\n".encode())
         wire.send(b"host: test\r\ncontent-length: 2\r\n\r\n{}")
@@ -212,7 +212,7 @@ def test_malformed_credentials_get_401(gateway: Gateway, header: str):
 
 
 def test_secrets_are_nowhere_in_the_clear(new_gateway: Callable[..., Gateway]):
-    """After use, neither the data folder nor the logs hold a secret, nor enough to make one."""
+    """Neither the data folder nor the logs hold a secret, or enough to reconstruct one."""
     gateway = new_gateway(log_level="debug").start()
     assert gateway.embed(input="hello").status_code == 200
     revoked = gateway.new_key("revoked")
@@ -230,7 +230,7 @@ def test_secrets_are_nowhere_in_the_clear(new_gateway: Callable[..., Gateway]):
 
 
 def test_only_the_owner_reads_the_data(new_gateway: Callable[..., Gateway]):
-    """The data folder is the owner's alone, and so is the pepper in it."""
+    """Only the owner can read the data folder and the pepper in it."""
     data = new_gateway().folder / "data"
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     assert stat.S_IMODE((data / "pepper").stat().st_mode) == 0o600
@@ -238,7 +238,7 @@ def test_only_the_owner_reads_the_data(new_gateway: Callable[..., Gateway]):
 
 
 def test_a_stolen_database_does_not_work_elsewhere(new_gateway: Callable[..., Gateway]):
-    """Without its pepper a copied database opens no door: no gateway starts on it."""
+    """Without its pepper a copied database is useless: no gateway starts on it."""
     gateway = new_gateway()
     (gateway.folder / "data" / "pepper").unlink()
     assert "pepper" in gateway.cli("serve").stderr
@@ -253,7 +253,7 @@ def first_keys(gateways: list[Gateway]) -> list[str]:
 def test_servers_that_start_together_share_a_folder(
     minilm: object, tmp_path: Path, new_gateway: Callable[..., Gateway]
 ):
-    """Servers started at once on a fresh data folder all run; one of them shows the first key."""
+    """Servers started together on a fresh data folder all run; one of them shows the first key."""
     data = tmp_path / "fresh"
     gateways = [new_gateway() for _ in range(4)]
     for each in gateways:
@@ -271,7 +271,7 @@ def test_servers_that_start_together_share_a_folder(
 
 
 def test_first_key_is_shown_once(new_gateway: Callable[..., Gateway], tmp_path: Path):
-    """The first start shows a key that works; later starts make and show none."""
+    """The first start shows a working key. Later starts create and show none."""
     gateway = new_gateway()
     gateway.env["EMBEDWAY_DATA_DIR"] = str(tmp_path / "fresh")
     for _ in range(2):
@@ -284,7 +284,7 @@ def test_first_key_is_shown_once(new_gateway: Callable[..., Gateway], tmp_path: 
 
 
 def test_one_port_one_server(new_gateway: Callable[..., Gateway]):
-    """Of servers started at once on the same port one runs, and the others say why not."""
+    """Of servers started together on one port, one runs and the others report the conflict."""
     gateway = new_gateway()
     logs = [gateway.folder / f"log-{n}" for n in range(3)]
     processes = []
@@ -312,7 +312,7 @@ def test_one_port_one_server(new_gateway: Callable[..., Gateway]):
 
 
 def test_many_unknown_keys_do_no_harm(gateway: Gateway):
-    """A client that tries one key after another is refused each time; others work on."""
+    """A client that guesses keys is refused each time, while others keep working."""
     with gateway.client() as client:
         for _ in range(300):
             key = key_secret.generate_secret()
@@ -326,7 +326,7 @@ def test_many_unknown_keys_do_no_harm(gateway: Gateway):
 
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 65])
 def test_damaged_pepper(new_gateway: Callable[..., Gateway], content: bytes):
-    """A pepper that is not whole is never hashed with; a line says what to do."""
+    """A truncated pepper is never used; a message says what to do."""
     gateway = new_gateway()
     (gateway.folder / "data" / "pepper").write_bytes(content)
     done = gateway.cli("keys", "list")
@@ -371,7 +371,7 @@ def within(wanted: tuple | None, allowed: tuple | None) -> bool:
 
 @given(KEYS, KEYS)
 def test_issued_rights_are_a_subset(child: Key, issuer: Key):
-    """Whatever a key may issue has no right that it lacks; what has one more it may not issue."""
+    """A key can issue only keys whose rights are all among its own."""
     issuer = msgspec.structs.replace(issuer, id="key_issuer")
     subset = (
         "keys" in issuer.scopes
@@ -392,7 +392,7 @@ def test_issued_rights_are_a_subset(child: Key, issuer: Key):
 
 @given(KEYS, KEYS)
 def test_used_rights_are_a_subset(child: Key, issuer: Key):
-    """However keys came to be stored, an issued one does no more than its issuer may now."""
+    """However an issued key was stored, it may do no more than its issuer may now."""
     issuer = msgspec.structs.replace(issuer, id="key_issuer", revoked_ms=None)
     child = msgspec.structs.replace(child, issued_by="key_issuer")
     try:
@@ -406,7 +406,7 @@ def test_used_rights_are_a_subset(child: Key, issuer: Key):
 
 
 def test_issued_key_stops_with_its_issuer():
-    """A key whose issuer is revoked, expired, gone or of another project is refused."""
+    """A key whose issuer is revoked, expired, missing or of another project is refused."""
     child = key_of("child", "embeddings", issued_by="key_issuer")
     assert caller_of(child, key_of("key_issuer", "embeddings")).scopes == {"embeddings"}
     for issuer in (
@@ -420,7 +420,7 @@ def test_issued_key_stops_with_its_issuer():
 
 
 def test_admin_is_of_no_project():
-    """A project's key never rules, an admin key never embeds, whatever scopes are stored."""
+    """A project's key is never an admin, and an admin key never embeds, whatever is stored."""
     assert caller_of(key_of("k", "embeddings", "admin")).scopes == {"embeddings"}
     admin = key_of("k", "admin", "embeddings", project_id=None)
     assert caller_of(admin, project=None).scopes == {"admin"}
@@ -430,7 +430,7 @@ def test_admin_is_of_no_project():
 
 
 def test_required_scopes():
-    """Any one of the scopes is enough; without, the refusal names them and what there is."""
+    """Any one of the scopes suffices; without one, the error names them and the key's own."""
     caller = caller_of(key_of("k", "usage"))
     rights.require_scope(caller, "embeddings", "usage")
     with pytest.raises(

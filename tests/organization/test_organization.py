@@ -1,4 +1,4 @@
-"""Projects, keys, end users and the audit log: who may do what to them, by whatever door."""
+"""Projects, keys, end users and the audit log: who may do what, by API and command line."""
 
 import asyncio
 import itertools
@@ -64,7 +64,7 @@ class Clock:
 
 
 class House:
-    """An organisation on a database, and the admin API over it."""
+    """An organization in a database, and the admin API for it."""
 
     def __init__(self, engine: Engine) -> None:
         self.clock = Clock()
@@ -85,48 +85,48 @@ class House:
         )
 
     async def caller(self, authorization: str | None) -> Caller:
-        """Who sends a request, as the store has it at this moment."""
-        return await self.authenticator().caller(
+        """Return the sender of a request, read from the store anew."""
+        return await self.authenticator().authenticate(
             authorization.encode() if authorization else None, None
         )
 
     def authenticator(self) -> Authenticator:
-        """A new one, which remembers nothing."""
+        """Return a new authenticator with empty caches."""
         return Authenticator(Directory(self.engine), pepper=PEPPER, now_ms=self.clock)
 
     def actor(self, secret: str) -> Actor:
-        """Who uses this key."""
+        """Return the actor who uses this key."""
         caller = asyncio.run(self.caller(f"Bearer {secret}"))
         return Actor.of_request(caller, request_id="req_1")
 
     def admin_key(self) -> str:
-        """The secret of a new admin key."""
+        """Create an admin key and return its secret."""
         return self.acts.create_key(ADMIN, project_id=None, changes={"name": "admin"})[0]
 
     def project(self, name: str = "p", **changes: Any) -> str:
-        """The id of a new project."""
+        """Create a project and return its id."""
         return self.acts.create_project(ADMIN, {"name": name, **changes}).id
 
     def key(self, project_id: str, *, by: Actor = ADMIN, **changes: Any) -> tuple[str, Key]:
-        """A new key: its secret, and its record."""
+        """Create a key and return its secret and record."""
         changes = {"name": "k", **changes}
         return self.acts.create_key(by, project_id=project_id, changes=changes)
 
     def done(self, **wanted: Any) -> list[tuple[str, str, str]]:
-        """Actor, action and target of each act, first to last."""
+        """Return actor, action and target of each audit event, oldest first."""
         acts = self.acts.audit(ADMIN, AuditFilter(**wanted), after=None, limit=1000).items
         return [(each.actor, each.action, each.target) for each in reversed(acts)]
 
 
 @pytest.fixture
 def house(any_database: Engine) -> House:
-    """An organisation on either kind of database."""
+    """An organization in each kind of database."""
     return House(any_database)
 
 
 @pytest.fixture
 def sqlite_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """An organisation, for what does not depend on the database."""
+    """An organization for tests that do not depend on the kind of database."""
     engine = database.connect(tmp_path_factory.mktemp("house") / "test.db")
     yield House(engine)
     engine.dispose()
@@ -134,7 +134,7 @@ def sqlite_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 @contextmanager
 def asking(house: House, secret: str) -> Iterator[TestClient]:
-    """A client with this key."""
+    """Return a client with this key."""
     headers = {"authorization": f"Bearer {secret}"}
     with TestClient(house.app, headers=headers, raise_server_exceptions=False) as client:
         yield client
@@ -142,7 +142,7 @@ def asking(house: House, secret: str) -> Iterator[TestClient]:
 
 @contextmanager
 def serving(house: House) -> Iterator[str]:
-    """The admin API on a socket; gives its base URL."""
+    """Serve the admin API on a socket and return its base URL."""
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(house.app, port=port, log_level="error"))
     thread = threading.Thread(target=server.run)
@@ -154,7 +154,7 @@ def serving(house: House) -> Iterator[str]:
 
 
 def problem(answer: httpx.Response) -> dict[str, Any]:
-    """The error of an answer that has the one form of errors."""
+    """Return a response's error, after checking that it has the contract's form."""
     assert set(answer.json()) == {"error"}
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -165,7 +165,7 @@ def problem(answer: httpx.Response) -> dict[str, Any]:
 
 
 def test_openai_client(house: House) -> None:
-    """OpenAI's own client makes, lists, changes and archives what it has routes for."""
+    """OpenAI's own client creates, lists, changes and archives objects through its routes."""
     secret = house.admin_key()
     with (
         serving(house) as url,
@@ -225,7 +225,7 @@ def test_openai_client(house: House) -> None:
 
 
 def test_what_is_ours_in_the_shapes(house: House) -> None:
-    """Limits, budgets and the rest are answered as they were sent; null takes them away."""
+    """Limits, budgets and other fields come back as they were sent; null removes them."""
     sent = {
         "models": ["auto", "bge-m3"],
         "providers": ["openai"],
@@ -254,7 +254,7 @@ def test_what_is_ours_in_the_shapes(house: House) -> None:
 
 
 def test_alerts_that_are_left_out(house: House) -> None:
-    """A budget that is sent without alerts, or without its amount, keeps what it has."""
+    """A change to a budget without alerts, or without an amount, keeps the old ones."""
     with asking(house, house.admin_key()) as client:
         budgets = [{"amount_usd": 25, "per": "month", "alerts": [80]}]
         sent = {"name": "web", "budgets": budgets, "user_budgets": budgets}
@@ -280,7 +280,7 @@ def test_alerts_that_are_left_out(house: House) -> None:
 
 
 def test_what_is_left(house: House) -> None:
-    """Each budget says what is spent of it, what is left, and when it begins anew."""
+    """Each budget shows what is spent and left of it, and when its next window begins."""
     budgets = (Budget(amount_nano_usd=5 * 10**9, per="day"),)
     total = (Budget(amount_nano_usd=10**9, per="total"),)
     project = house.project(budgets=budgets, user_budgets=budgets)
@@ -331,7 +331,7 @@ def test_what_is_left(house: House) -> None:
 
 
 def usage_line(number: int, project: str, key: str, user: str, at_ms: int) -> UsageRecord:
-    """A line of a request that cost a dollar."""
+    """A usage record of a request that cost a dollar."""
     return UsageRecord(
         id=f"embd_{number}", at_ms=at_ms, request_id="req", project_id=project, key_id=key,
         on_behalf_of=None, user=user, metadata={}, model="m", provider="p", items=1, tokens=1,
@@ -344,7 +344,7 @@ def usage_line(number: int, project: str, key: str, user: str, at_ms: int) -> Us
 
 
 def routes(house: House) -> list[tuple[str, str]]:
-    """Every route of the API: method and path."""
+    """Return the method and path of every route of the API."""
     schema = house.app.openapi()
     return [(method, path) for path, methods in schema["paths"].items() for method in methods]
 
@@ -354,7 +354,7 @@ BODIES = {"projects": NAMED, "api_keys": NAMED, "admin_api_keys": NAMED, "end_us
 
 
 def test_strangers_and_plain_keys(sqlite_house: House) -> None:
-    """Without a key nothing is told; with one that has neither right, nothing but that."""
+    """Without a key, or with one that has neither right, every route refuses."""
     house = sqlite_house
     project = house.project()
     secret, key = house.key(project, scopes=ISSUED)
@@ -372,7 +372,7 @@ def test_strangers_and_plain_keys(sqlite_house: House) -> None:
 
 
 def test_a_key_that_issues_keys(house: House) -> None:
-    """It makes keys of its own project, lists and revokes those, and has no other right."""
+    """A key with the scope `keys` only creates keys of its project, and lists and revokes those."""
     mine, other = house.project("mine"), house.project("other")
     secret, issuer = house.key(mine, scopes=(*ISSUED, "keys"))
     _, sister = house.key(mine)
@@ -414,7 +414,7 @@ def test_a_key_that_issues_keys(house: House) -> None:
 
 
 def test_revoking_the_issuer(house: House) -> None:
-    """What a key issued stops with it, and it issues nothing more, looked up or not."""
+    """If a key stops working, so do the keys it issued, even if they were looked up before."""
     project = house.project()
     secret, issuer = house.key(project, scopes=("embeddings", "keys"))
     actor = house.actor(secret)
@@ -428,7 +428,7 @@ def test_revoking_the_issuer(house: House) -> None:
 
 
 def test_a_narrowed_issuer(house: House) -> None:
-    """A key that lost a right cannot give it, even where its caller was looked up before."""
+    """A key that lost a scope cannot grant it, even if its caller was looked up before."""
     project = house.project()
     secret, issuer = house.key(project, scopes=("embeddings", "usage", "keys"))
     actor = house.actor(secret)
@@ -444,7 +444,7 @@ def test_a_narrowed_issuer(house: House) -> None:
 
 
 def test_tokens_have_no_more_than_they_say(house: House) -> None:
-    """A token issues with its own rights, not its key's; one of an end user issues nothing."""
+    """A token issues keys with its own rights, not its key's. An end user's token issues none."""
     project = house.project()
     secret, _ = house.key(project, scopes=("embeddings", "usage", "keys"))
     caller = house.actor(secret).caller
@@ -466,33 +466,33 @@ def test_tokens_have_no_more_than_they_say(house: House) -> None:
 
 
 def subsets(values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """All of them, the empty one too."""
+    """Return all subsets, including the empty one."""
     sizes = range(len(values) + 1)
     return [each for n in sizes for each in itertools.combinations(values, n)]
 
 
 def within(wanted: tuple[Any, ...] | None, allowed: tuple[Any, ...] | None) -> bool:
-    """Whether a list of names allows nothing that another does not."""
+    """Return whether one list of names allows nothing beyond another."""
     return allowed is None or (wanted is not None and set(wanted) <= set(allowed))
 
 
 def test_issued_scopes_are_fewer(sqlite_house: House) -> None:
-    """Of all scopes an issuer may have and all it may ask for, exactly the fewer ones are made."""
+    """For all scopes of an issuer, exactly the requests for no more than these succeed."""
     house = sqlite_house
     project = house.project()
     for has in subsets(ISSUED):
         secret, _ = house.key(project, scopes=(*has, "keys"))
         actor = house.actor(secret)
-        for asked in [*subsets(ISSUED)[1:], ("keys",), ("admin",), ("usage", "keys"), SCOPES]:
-            if set(asked) <= set(has):
-                assert house.key(project, by=actor, scopes=asked)[1].scopes == asked
+        for wanted in [*subsets(ISSUED)[1:], ("keys",), ("admin",), ("usage", "keys"), SCOPES]:
+            if set(wanted) <= set(has):
+                assert house.key(project, by=actor, scopes=wanted)[1].scopes == wanted
             else:
                 with pytest.raises(Forbidden):
-                    house.key(project, by=actor, scopes=asked)
+                    house.key(project, by=actor, scopes=wanted)
 
 
 def test_issued_scopes_that_are_left_out(sqlite_house: House) -> None:
-    """Without scopes an issued key has those of the usual ones that its issuer has, if any."""
+    """Without `scopes`, an issued key has those of the usual scopes that its issuer has."""
     house = sqlite_house
     project = house.project()
     for has in subsets(ISSUED):
@@ -506,12 +506,12 @@ def test_issued_scopes_that_are_left_out(sqlite_house: House) -> None:
             else:
                 assert answer.status_code == 403
                 assert problem(answer)["param"] == "scopes"
-                assert "Say which" in problem(answer)["message"]
+                assert "Send the scopes" in problem(answer)["message"]
 
 
 @pytest.mark.parametrize("field", ["models", "providers"])
 def test_issued_names_are_fewer(sqlite_house: House, field: str) -> None:
-    """Likewise of models and providers: any is no part of some, and none can be asked for."""
+    """Models and providers of an issued key must be among its issuer's; `any` is not."""
     house = sqlite_house
     project = house.project()
     lists = [None, *subsets(("a", "b", "c"))]
@@ -520,12 +520,12 @@ def test_issued_names_are_fewer(sqlite_house: House, field: str) -> None:
             continue
         secret, _ = house.key(project, scopes=("embeddings", "keys"), **{field: has})
         actor = house.actor(secret)
-        for asked in lists:
-            wanted = {"scopes": ("embeddings",), field: asked}
-            if asked == ():
+        for names in lists:
+            wanted = {"scopes": ("embeddings",), field: names}
+            if names == ():
                 with pytest.raises(InvalidRequest):
                     house.key(project, by=actor, **wanted)
-            elif within(asked, has):
+            elif within(names, has):
                 house.key(project, by=actor, **wanted)
             else:
                 with pytest.raises(Forbidden):
@@ -533,7 +533,7 @@ def test_issued_names_are_fewer(sqlite_house: House, field: str) -> None:
 
 
 def test_narrowed_later(sqlite_house: House) -> None:
-    """Whatever an issuer is changed to, what it issued before may do no more than it then may."""
+    """However an issuer is changed, the keys it issued before may do no more than it may."""
     house = sqlite_house
     project = house.project()
     secret, issuer = house.key(project, scopes=(*ISSUED, "keys"))
@@ -554,7 +554,7 @@ def test_narrowed_later(sqlite_house: House) -> None:
 
 
 def test_issued_keys_stay_within_when_changed(house: House) -> None:
-    """An administrator cannot widen an issued key beyond its issuer, but may rename it."""
+    """An administrator cannot extend an issued key beyond its issuer, but can rename it."""
     project = house.project()
     secret, issuer = house.key(project, scopes=("embeddings", "keys"), models=("a", "b"))
     _, child = house.key(project, by=house.actor(secret), scopes=("embeddings",), models=("a",))
@@ -570,7 +570,7 @@ def test_issued_keys_stay_within_when_changed(house: House) -> None:
 
 
 def test_expiry_of_issued_keys(house: House) -> None:
-    """No key outlives the one that issued it."""
+    """No key outlives the key that issued it."""
     project = house.project()
     secret, _ = house.key(project, scopes=("embeddings", "keys"), expires_ms=NOW_MS + 10_000)
     actor = house.actor(secret)
@@ -586,7 +586,7 @@ def test_expiry_of_issued_keys(house: House) -> None:
 
 
 def test_admin_is_of_admin_keys(sqlite_house: House) -> None:
-    """The scope admin is of keys of no project, alone; all others are of keys of a project."""
+    """Only keys without a project have the scope `admin`, and they have no other scope."""
     house = sqlite_house
     for scopes in subsets(SCOPES):
         ordinary = bool(scopes) and "admin" not in scopes
@@ -604,7 +604,7 @@ def test_admin_is_of_admin_keys(sqlite_house: House) -> None:
 
 
 def test_archived_for_good(house: House) -> None:
-    """The keys of an archived project stop, and nothing of it is changed any more."""
+    """The keys of an archived project stop working, and the project cannot be changed."""
     project = house.project()
     secret, _ = house.key(project)
     house.actor(secret)
@@ -625,21 +625,21 @@ def test_archived_for_good(house: House) -> None:
 
 
 def test_keys_that_do_not_work_stay_so(house: House) -> None:
-    """A revoked or expired key is neither changed nor revoked once more."""
+    """A revoked or expired key cannot be changed or revoked again."""
     project = house.project()
     _, revoked = house.key(project)
     house.acts.revoke_key(ADMIN, revoked.id, project_id=project)
     _, expired = house.key(project, expires_ms=NOW_MS + 1)
     house.clock.now_ms += 1
     for key in (revoked, expired):
-        with pytest.raises(InvalidRequest, match="stays so"):
+        with pytest.raises(InvalidRequest, match="cannot be reactivated"):
             house.acts.update_key(ADMIN, key.id, project_id=project, changes={"expires_ms": None})
     with pytest.raises(NotFound):
         house.acts.revoke_key(ADMIN, revoked.id, project_id=project)
 
 
 def test_no_key_is_born_expired(house: House) -> None:
-    """A key that would never work is not made, whatever kind of key it is."""
+    """A key that would never work is refused, whatever kind of key it is."""
     for project_id in (house.project(), None):
         for expires_ms in (1, NOW_MS):
             changes = {"name": "k", "expires_ms": expires_ms}
@@ -649,7 +649,7 @@ def test_no_key_is_born_expired(house: House) -> None:
 
 
 def test_the_last_admin_key(house: House) -> None:
-    """An admin key may revoke itself, the last one: the command line makes another."""
+    """An admin key can revoke itself, even the last one: the command line creates another."""
     secret = house.admin_key()
     actor = house.actor(secret)
     house.acts.revoke_key(actor, actor.id, project_id=None)
@@ -673,7 +673,7 @@ ODD = [
 
 
 def test_ids_of_end_users(house: House) -> None:
-    """Whatever id a request can name, its record is made, read, changed and removed by it."""
+    """Any id that a request can name can have a record: created, read, changed and removed."""
     headers = {"authorization": f"Bearer {house.admin_key()}"}
     with serving(house) as url, httpx.Client(headers=headers) as client:
         path = f"{url}/organization/projects/{DEFAULT_PROJECT}/end_users"
@@ -694,7 +694,7 @@ def test_ids_of_end_users(house: House) -> None:
 
 
 def test_blocked_since(house: House) -> None:
-    """An end user who is blocked twice is blocked since the first time; limits are kept."""
+    """Blocking an end user again keeps the first time, and the limits."""
     limits = (Limit(of="requests", amount=1, per="day"),)
     change = lambda **changes: house.acts.set_end_user(  # noqa: E731
         ADMIN, DEFAULT_PROJECT, "u", changes
@@ -713,7 +713,7 @@ def test_blocked_since(house: House) -> None:
 
 
 def test_lists_in_parts(house: House) -> None:
-    """Read in parts, a list has each item once, whatever is added and archived meanwhile."""
+    """Paging through a list returns each item once, despite changes meanwhile."""
     ids = [house.project(f"p{n}") for n in range(7)]
     seen: list[str] = []
     after = None
@@ -724,7 +724,7 @@ def test_lists_in_parts(house: House) -> None:
             break
         after = page.items[-1].id
         if step == 1:
-            # The one that the next part begins after leaves the list, and others join it.
+            # The last item of the previous page leaves the list, and others join it.
             house.acts.archive_project(ADMIN, after)
             house.clock.now_ms += 1
             house.project("late")
@@ -735,21 +735,21 @@ def test_lists_in_parts(house: House) -> None:
 
 
 def test_lists_of_others_cannot_be_probed(house: House) -> None:
-    """`after` with the id of a key that is not in the list tells nothing of it."""
+    """`after` with the id of a key outside the list reveals nothing about that key."""
     mine, other = house.project(), house.project()
     secret, _ = house.key(mine, scopes=("embeddings", "keys"))
     _, stranger = house.key(other)
     actor = house.actor(secret)
-    told = []
+    messages = []
     for after in (stranger.id, "key_none"):
         with pytest.raises(InvalidRequest) as refused:
             house.acts.keys(actor, project_id=mine, after=after, limit=1)
-        told.append(str(refused.value).replace(after, ""))
-    assert told[0] == told[1]
+        messages.append(str(refused.value).replace(after, ""))
+    assert messages[0] == messages[1]
 
 
 def test_many_at_once(house: House) -> None:
-    """Changes made at the same time are all made, and recorded one after the other."""
+    """Concurrent changes all take effect, and are logged one after the other."""
 
     def change(n: int) -> None:
         house.acts.set_end_user(ADMIN, DEFAULT_PROJECT, f"u{n % 3}", {"blocked": n % 2 == 0})
@@ -770,7 +770,7 @@ def test_many_at_once(house: House) -> None:
 
 
 def test_acts_are_recorded(house: House) -> None:
-    """Each act leaves who, what, when and the fields from what to what; a refused one nothing."""
+    """Each action logs actor, time and the old and new fields; a refused one logs nothing."""
     secret = house.admin_key()
     actor = house.actor(secret)
     project = house.acts.create_project(actor, {"name": "web", "eu_native": True})
@@ -796,7 +796,7 @@ def test_acts_are_recorded(house: House) -> None:
 
 
 def test_an_act_that_fails_leaves_nothing(house: House) -> None:
-    """What was done and its record are one: if one cannot be stored, neither is."""
+    """An action and its audit event are stored together or not at all."""
     secret, key = house.key(DEFAULT_PROJECT)
     with house.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE audit RENAME TO gone")
@@ -808,7 +808,7 @@ def test_an_act_that_fails_leaves_nothing(house: House) -> None:
 
 
 def house_admin_secret(house: House) -> str:
-    """An admin key that is stored without an act."""
+    """Store an admin key without an audit event."""
     shown, key = secrets.issue_key(
         "a", pepper=PEPPER, now_ms=NOW_MS, project_id=None, scopes=("admin",)
     )
@@ -817,24 +817,24 @@ def house_admin_secret(house: House) -> str:
 
 
 def test_no_secret_is_recorded(house: House) -> None:
-    """Neither a secret nor a digest is in the record of acts or in any answer but the first."""
+    """Neither the audit log nor any response but the first has a secret or a digest."""
     with asking(house, house.admin_key()) as client:
         keys = f"/v1/organization/projects/{DEFAULT_PROJECT}/api_keys"
         made = client.post(keys, json={"name": "k"}).json()
         client.post(f"{keys}/{made['id']}", json={"name": "l"})
-        told = "".join(
+        shown = "".join(
             client.get(path).text
             for path in (keys, f"{keys}/{made['id']}", "/v1/organization/audit_logs")
         )
     acts = house.acts.audit(ADMIN, AuditFilter(), after=None, limit=100).items
-    told += str(acts)
-    assert made["id"] in told
+    shown += str(acts)
+    assert made["id"] in shown
     for private in (made["value"], made["value"][20:], "digest"):
-        assert private not in told
+        assert private not in shown
 
 
 def test_the_first_key_is_recorded(house: House) -> None:
-    """The key that the first start makes is in the record too."""
+    """The audit log has the key that the first start creates."""
     _, key = secrets.issue_key("first", pepper=PEPPER, now_ms=NOW_MS)
     assert KeyBootstrap(house.engine).create_first(key)
     assert house.done() == [("cli:serve", "api_key.created", key.id)]
@@ -893,7 +893,7 @@ WRONG: list[tuple[Any, str | None]] = [
 
 
 def test_wrong_projects(sqlite_house: House) -> None:
-    """Each field that is not possible is refused with a message that names it; nothing is made."""
+    """Each invalid field is refused with a message that names it, and nothing is stored."""
     with asking(sqlite_house, sqlite_house.admin_key()) as client:
         for body, param in WRONG:
             answer = client.post(
@@ -911,7 +911,7 @@ def test_wrong_projects(sqlite_house: House) -> None:
 
 
 def test_amounts_in_another_form(sqlite_house: House) -> None:
-    """A limit or budget that is no object, as they are typed, is refused with how to send one."""
+    """A limit or budget that is not an object is refused with an example of one."""
     limit = '{"of": "requests", "amount": 600, "per": "minute"}'
     budget = '{"amount_usd": 25.5, "per": "month", "alerts": [80]}'
     with asking(sqlite_house, sqlite_house.admin_key()) as client:
@@ -948,7 +948,7 @@ WRONG_KEYS: list[tuple[dict[str, Any], str]] = [
 
 
 def test_wrong_keys(sqlite_house: House) -> None:
-    """Likewise of keys, whether they are made or changed."""
+    """Each invalid field of a key is refused, both on creation and on change."""
     house = sqlite_house
     _, key = house.key(DEFAULT_PROJECT)
     path = f"/v1/organization/projects/{DEFAULT_PROJECT}/api_keys"
@@ -962,17 +962,17 @@ def test_wrong_keys(sqlite_house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(b"{", "JSON"), (b"\xff", "JSON"), (b"[" * 100_000, "JSON"), (b"", "JSON object"),
      (b'{"name": 1' + b"0" * 5000 + b"}", "JSON"), (b" " * (2**20 + 1), "larger")],
 )  # fmt: skip
-def test_broken_bodies(sqlite_house: House, content: bytes, told: str) -> None:
-    """A body that cannot be read is refused in the one form, and never held if it is too large."""
+def test_broken_bodies(sqlite_house: House, content: bytes, message: str) -> None:
+    """An unreadable body is refused in the usual form; one that is too large is not buffered."""
     with asking(sqlite_house, sqlite_house.admin_key()) as client:
         headers = {"content-type": "application/json"}
         answer = client.post("/v1/organization/projects", content=content, headers=headers)
         assert answer.status_code in {400, 413}
-        assert told in problem(answer)["message"]
+        assert message in problem(answer)["message"]
         encoded = {**headers, "content-encoding": "gzip"}
         answer = client.post("/v1/organization/projects", content=b"{}", headers=encoded)
         assert answer.status_code == 415
@@ -990,7 +990,7 @@ NOWHERE = [
 
 
 def test_ids_that_nothing_has(house: House) -> None:
-    """An id that nothing could have is as one that nothing has."""
+    """An id that no object could have gets the same error as an unused one."""
     with asking(house, house.admin_key()) as client:
         for path in NOWHERE:
             answer = client.get(f"/v1/organization/{path}")
@@ -999,7 +999,7 @@ def test_ids_that_nothing_has(house: House) -> None:
 
 
 def test_errors_over_http_name_no_command(sqlite_house: House) -> None:
-    """What the command line adds to an error, its own commands, no answer over HTTP has."""
+    """Errors over HTTP do not mention the commands that the command line adds."""
     key_id = sqlite_house.key(DEFAULT_PROJECT)[1].id
     key = f"projects/{DEFAULT_PROJECT}/api_keys/{key_id}"
     with asking(sqlite_house, sqlite_house.admin_key()) as client:
@@ -1015,7 +1015,7 @@ def test_errors_over_http_name_no_command(sqlite_house: House) -> None:
 
 
 def test_wrong_queries(sqlite_house: House) -> None:
-    """A list is asked for in parts of 1 to 100, after an id."""
+    """A page has 1 to 100 entries and follows an id."""
     of = f"projects/{DEFAULT_PROJECT}"
     lists = ("projects", "admin_api_keys", "audit_logs", f"{of}/api_keys", f"{of}/end_users")
     with asking(sqlite_house, sqlite_house.admin_key()) as client:
@@ -1027,7 +1027,7 @@ def test_wrong_queries(sqlite_house: House) -> None:
 
 
 def test_secrets_are_not_repeated(sqlite_house: House) -> None:
-    """What a client sends in the wrong place by mistake is not in the answer that says so."""
+    """A secret sent in the wrong field is not repeated in the error."""
     secret = "sk-gateway-" + "z" * 38
     with asking(sqlite_house, sqlite_house.admin_key()) as client:
         for body in (
@@ -1058,13 +1058,13 @@ budgets = st.builds(
 
 @given(limits)
 def test_limits_are_typed_as_they_are_shown(limit: Limit) -> None:
-    """What is shown of a limit, typed again, is that limit."""
+    """A limit's text, as it is shown, parses to the same limit."""
     assert limits_and_budgets.parse_limit(limits_and_budgets.format_limit(limit)) == limit
 
 
 @given(budgets)
 def test_budgets_are_typed_as_they_are_shown(budget: Budget) -> None:
-    """What is shown of a budget, typed or sent again, is that budget, to the nano-dollar."""
+    """A budget's text, as it is shown, parses to the same budget, to the nano-dollar."""
     shown = limits_and_budgets.format_budget(budget)
     assert limits_and_budgets.parse_budget(shown) == budget
     sent = BudgetBody.model_validate({"amount_usd": shown.partition("/")[0], "per": budget.per})
@@ -1073,28 +1073,28 @@ def test_budgets_are_typed_as_they_are_shown(budget: Budget) -> None:
 
 @given(st.integers(0, 10**15))
 def test_budgets_as_numbers(nano: int) -> None:
-    """A budget that a JSON number can say exactly is that one, though numbers are binary."""
+    """A budget sent as a JSON number is read exactly, although such numbers are binary."""
     sent = BudgetBody.model_validate({"amount_usd": nano / 10**9, "per": "day"})
     assert sent.amount_usd.scaleb(9) == nano
 
 
 @given(st.text() | st.from_regex(r"(requests|tokens)?=?-?[0-9.e]*/(day|month)?", fullmatch=True))
 def test_other_text_is_no_amount(text: str) -> None:
-    """Whatever else is typed is refused with the form to type, or is an amount in its own form."""
+    """Any other text is refused with an example, or is an amount in its own form."""
     for parse, shown, form in (
         (limits_and_budgets.parse_limit, limits_and_budgets.format_limit, "requests=600/minute"),
         (limits_and_budgets.parse_budget, limits_and_budgets.format_budget, "25/month"),
     ):
-        parsed, told = None, ""
+        parsed, message = None, ""
         try:
             parsed = parse(text)
         except ValueError as error:
-            told = str(error)
-        assert form in told or parse(shown(parsed)) == parsed
+            message = str(error)
+        assert form in message or parse(shown(parsed)) == parsed
 
 
 def test_the_database_gone(house: House) -> None:
-    """The database gone is a 503 that can be tried again, with no word of SQL."""
+    """Without a database, the API answers 503 and reveals no SQL."""
     with asking(house, house.admin_key()) as client:
         with house.engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE projects RENAME TO gone")

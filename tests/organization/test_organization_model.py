@@ -1,8 +1,8 @@
-"""Projects, keys, end users, limits, budgets and the bill, against a model that says what is right.
+"""Projects, keys, end users, limits, budgets and costs, checked against a model of them.
 
-Whatever administrators, issuers and clients do in whatever order, a whole gateway in this process
-answers each request as the model allows, and charges what the model sums up. The model is written
-from docs/projects.md, limits.md, budgets.md and usage.md, and knows no code of the gateway.
+The model is written from docs/projects.md, limits.md, budgets.md and usage.md, and does not use the
+gateway's code. Whatever administrators, issuers and clients do, a gateway in this process must
+answer and charge each request as the model says.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ START_MS = int(datetime(2026, 1, 30, 23, 58, tzinfo=UTC).timestamp()) * 1000
 DAY_MS = 86_400_000
 LENGTH_MS = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": DAY_MS}
 SOON_MS = 200
-"""After so long requests that were reserved for at the same time are settled for everybody."""
+"""After this long, concurrent requests are settled for every reader."""
 DEAD_MS = 62_000
-"""For so long what a killed gateway held of budgets may count as spent."""
+"""For this long, the budget holds of a killed gateway may count as spent."""
 
 PRICES = {"m": 10_000, "n": 137, "free": 0}
-"""Tenths of nano-dollars for a token, by model."""
+"""Tenths of nano-dollars per token, by model."""
 PROVIDER = {"m": "p", "n": "q", "free": "q"}
 USED = ("num_model_requests", "num_errors", "num_items", "input_tokens")
-"""Of a result of the usage endpoint, in the order of `Line.figures`."""
+"""The fields of a usage result, in the order of `Line.figures`."""
 PERIODS = ("day", "week", "month", "total")
 USERS = ("ada", "bob")
 WORD = "hello"
@@ -52,25 +52,25 @@ LONG = "antidisestablishmentarianism"
 
 Subject = tuple[str, ...]
 Meter = tuple[Subject, str, str]
-"""Whose, of what, and per what time."""
+"""The subject, the unit and the period."""
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Limit:
-    """At most so much in any stretch of a length."""
+    """A rate limit."""
 
     of: str
     amount: int
     per: str
 
-    def asked(self, asked: "Asked") -> int:
-        return asked.counted if self.of == "tokens" else 1
+    def amount_of(self, request: "Request") -> int:
+        return request.counted if self.of == "tokens" else 1
 
 
 @dataclass(frozen=True)
 class Budget:
-    """At most so much in a window of the calendar."""
+    """A budget."""
 
     nano_usd: int
     per: str
@@ -91,7 +91,7 @@ class Project:
 
     id: str
     reader: str = ""
-    """The secret of a key that reads its usage, and does nothing else."""
+    """The secret of a key that only reads the project's usage."""
     archived: bool = False
     limits: tuple[Limit, ...] = ()
     budgets: tuple[Budget, ...] = ()
@@ -120,7 +120,7 @@ class Key:
 
     @property
     def chain(self) -> tuple["Key", ...]:
-        """Itself and its issuer: what it does has to be right for both."""
+        """The key and its issuer. Each action must be allowed for both."""
         return (self, self.issuer) if self.issuer else (self,)
 
     def works(self, now_ms: int) -> bool:
@@ -159,8 +159,8 @@ class Credential:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request to embed."""
+class Request:
+    """A request for embeddings."""
 
     credential: Credential
     header: str | None
@@ -170,7 +170,7 @@ class Asked:
 
     @property
     def user(self) -> str | None:
-        """The end user that it is for."""
+        """The end user that the request is for."""
         return self.credential.user or self.header or self.body_user
 
     @property
@@ -179,12 +179,12 @@ class Asked:
 
     @property
     def counted(self) -> int:
-        """Tokens, before it is sent on."""
+        """The tokens as counted before sending."""
         return sum(times * (6 if word == LONG else 1) for word, times in self.items)
 
     @property
     def charged(self) -> int:
-        """Tokens, as the provider has it."""
+        """The tokens as charged by the provider."""
         return sum(times for _, times in self.items)
 
     def cost(self, tokens: int) -> int:
@@ -193,7 +193,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Line:
-    """What the ledger has of one request."""
+    """A usage record of one request."""
 
     at_ms: int
     key: Key
@@ -210,7 +210,7 @@ class Line:
 
 
 def begins_ms(per: str, at_ms: int) -> int:
-    """When the window of a budget that this moment is in began."""
+    """Return when the budget window that contains this moment began."""
     if per == "total":
         return 0
     date = datetime.fromtimestamp(at_ms // 1000, UTC).date()
@@ -222,13 +222,13 @@ def begins_ms(per: str, at_ms: int) -> int:
 
 
 def next_month_ms(at_ms: int) -> int:
-    """When the next month begins."""
+    """Return when the next month begins."""
     return begins_ms("month", begins_ms("month", at_ms) + 32 * DAY_MS)
 
 
 @dataclass
 class Refusals:
-    """Why a request is refused: for certain, and possibly."""
+    """The reasons for which a request must be, and may be, refused."""
 
     must: set[str] = field(default_factory=set)
     may: set[str] = field(default_factory=set)
@@ -238,7 +238,7 @@ class Refusals:
 
 
 class Model:
-    """What there is, who used what, and so what a request has to be answered with."""
+    """The projects, keys and usage, from which the model predicts each response."""
 
     def __init__(self) -> None:
         self.projects: list[Project] = []
@@ -246,43 +246,45 @@ class Model:
         self.tokens: list[Credential] = []
         self.lines: list[Line] = []
         self.uses: dict[Meter, list[tuple[int, int]]] = defaultdict(list)
-        """When how much was used of what is limited."""
+        """The times and amounts of what counts against each limit."""
         self.dead_until_ms = 0
 
-    def shares(self, asked: Asked) -> Iterator[tuple[Subject, Sequence[Limit], Sequence[Budget]]]:
-        """Whose limits and budgets a request has to fit into."""
-        key, project = asked.credential.key, asked.credential.key.project
+    def shares(
+        self, request: Request
+    ) -> Iterator[tuple[Subject, Sequence[Limit], Sequence[Budget]]]:
+        """Yield each subject with the limits and budgets that a request must fit into."""
+        key, project = request.credential.key, request.credential.key.project
         for each in key.chain:
             yield ("key", each.id), each.limits, each.budgets
         yield ("project", project.id), project.limits, project.budgets
-        if asked.user:
-            own = project.users.get(asked.user, User())
+        if request.user:
+            own = project.users.get(request.user, User())
             limits = project.user_limits if own.limits is None else own.limits
             budgets = project.user_budgets if own.budgets is None else own.budgets
-            yield ("user", project.id, asked.user), limits, budgets
+            yield ("user", project.id, request.user), limits, budgets
 
-    def limits(self, asked: Asked) -> Iterator[tuple[Meter, Limit]]:
-        for subject, limits, _ in self.shares(asked):
+    def limits(self, request: Request) -> Iterator[tuple[Meter, Limit]]:
+        for subject, limits, _ in self.shares(request):
             for limit in limits:
                 yield (subject, limit.of, limit.per), limit
 
-    def budgets(self, asked: Asked) -> Iterator[tuple[Subject, Budget]]:
-        for subject, _, budgets in self.shares(asked):
+    def budgets(self, request: Request) -> Iterator[tuple[Subject, Budget]]:
+        for subject, _, budgets in self.shares(request):
             for budget in budgets:
                 yield subject, budget
 
     def used(self, meter: Meter, now_ms: int) -> tuple[int, int]:
-        """How much counts now: at least, and at most."""
+        """Return the least and the most that may count now."""
         length = LENGTH_MS[meter[2]]
         ages = [(now_ms - at_ms, amount) for at_ms, amount in self.uses[meter]]
         return (
             sum(amount for age, amount in ages if age < length),
-            # What was used stops counting a twentieth of the length late at most.
+            # Usage stops counting at most a twentieth of the period late.
             sum(amount for age, amount in ages if age * 20 < length * 21),
         )
 
     def spent(self, subject: Subject, per: str, now_ms: int) -> int:
-        """How much of a budget of this subject is spent."""
+        """Return how much of the subject's budget is spent."""
         since_ms = begins_ms(per, now_ms)
         return sum(
             line.nano_usd
@@ -290,66 +292,70 @@ class Model:
             if line.at_ms >= since_ms and subject in subjects(line)
         )
 
-    def refusals(self, asked: Asked, *, at_ms: int, now_ms: int) -> Refusals:
-        """Why it is refused now, at `at_ms` on the clock of limits and `now_ms` on the wall's."""
-        key, project = asked.credential.key, asked.credential.key.project
+    def refusals(self, request: Request, *, at_ms: int, now_ms: int) -> Refusals:
+        """Return the reasons, at `at_ms` on the clock of limits and `now_ms` on the wall clock."""
+        key, project = request.credential.key, request.credential.key.project
         found = Refusals()
-        if not asked.credential.works(now_ms):
+        if not request.credential.works(now_ms):
             found.must.add("401")
             return found
         if not key.may("embeddings"):
             found.must.add("403")
-        if asked.header and asked.header != asked.credential.user and not key.may("on_behalf_of"):
+        if (
+            request.header
+            and request.header != request.credential.user
+            and not key.may("on_behalf_of")
+        ):
             found.must.add("403")
-        if asked.user and project.users.get(asked.user, User()).blocked:
+        if request.user and project.users.get(request.user, User()).blocked:
             found.must.add("403")
-        if asked.model not in PRICES:
+        if request.model not in PRICES:
             found.must.add("404")
-        elif not key.may_use(asked.model):
+        elif not key.may_use(request.model):
             found.must.add("403 of a model")
-        self._over_limits(asked, found, at_ms=at_ms)
-        cost = asked.cost(asked.counted)
-        for subject, budget in self.budgets(asked):
+        self._over_limits(request, found, at_ms=at_ms)
+        cost = request.cost(request.counted)
+        for subject, budget in self.budgets(request):
             if cost and self.spent(subject, budget.per, now_ms) + cost > budget.nano_usd:
                 found.must.add("insufficient_quota")
             elif cost and now_ms < self.dead_until_ms:
                 found.may.add("insufficient_quota")
         return found
 
-    def _over_limits(self, asked: Asked, found: Refusals, *, at_ms: int) -> None:
-        for meter, limit in self.limits(asked):
+    def _over_limits(self, request: Request, found: Refusals, *, at_ms: int) -> None:
+        for meter, limit in self.limits(request):
             least, most = self.used(meter, at_ms)
-            if least + limit.asked(asked) > limit.amount:
+            if least + limit.amount_of(request) > limit.amount:
                 found.must.add(limit.of)
-            elif most + limit.asked(asked) > limit.amount:
+            elif most + limit.amount_of(request) > limit.amount:
                 found.may.add(limit.of)
-        # If several limits are in the way, one of them is named; how many tokens it has is not
-        # known yet when a request is refused for there being too many.
+        # If several limits are exceeded, the response names one of them. A request that is refused
+        # for the number of requests does not know its tokens yet.
         if "requests" in found.must | found.may and any(
-            limit.of == "tokens" for _, limit in self.limits(asked)
+            limit.of == "tokens" for _, limit in self.limits(request)
         ):
             found.may.add("tokens")
 
-    def happened(self, asked: Asked, kind: str, *, at_ms: int, now_ms: int) -> None:
-        """Takes account of an answer."""
-        # Who leaves has used what the provider was sent.
-        reached = {"200": asked.charged, "failed": 0, "left": asked.counted}
+    def happened(self, request: Request, kind: str, *, at_ms: int, now_ms: int) -> None:
+        """Record a response."""
+        # A client that leaves has used what the provider received.
+        reached = {"200": request.charged, "failed": 0, "left": request.counted}
         if kind in reached:
-            for meter in {meter for meter, _ in self.limits(asked)}:
+            for meter in {meter for meter, _ in self.limits(request)}:
                 used = reached[kind] if meter[1] == "tokens" else 1
                 self.uses[meter].append((at_ms, used))
-        line = Line(now_ms, asked.credential.key, asked.user)
+        line = Line(now_ms, request.credential.key, request.user)
         if kind == "200":
-            cost = asked.cost(asked.charged)
+            cost = request.cost(request.charged)
             line = replace(
-                line, requests=1, items=len(asked.items), tokens=asked.charged, nano_usd=cost
+                line, requests=1, items=len(request.items), tokens=request.charged, nano_usd=cost
             )
             self.lines.append(line)
         elif kind in {"failed", "left", "404", "403 of a model"}:
             self.lines.append(replace(line, errors=1))
 
     def bill(self, project: Project, since_ms: int) -> dict[tuple[Any, ...], tuple[int, ...]]:
-        """By day, key and end user."""
+        """Return the sums by day, key and end user."""
         sums: dict[tuple[Any, ...], tuple[int, ...]] = {}
         for line in self.lines:
             if line.key.project is project and line.at_ms >= since_ms:
@@ -360,14 +366,14 @@ class Model:
 
 
 def subjects(line: Line) -> set[Subject]:
-    """Whose budgets a line counts against."""
+    """Return the subjects whose budgets a record counts against."""
     project = line.key.project.id
     who: set[Subject] = {("project", project), *(("key", each.id) for each in line.key.chain)}
     return who | ({("user", project, line.user)} if line.user else set())
 
 
 def within(key: Mapping[str, Any], issuer: Key) -> bool:
-    """Whether a key with these fields would have no more rights than the one that issues it."""
+    """Return whether a key with these fields has no more rights than its issuer."""
     if "keys" not in issuer.scopes or issuer.issuer:
         return False
     if not set(key["scopes"]) <= set(issuer.scopes) - {"keys", "admin"}:
@@ -381,7 +387,7 @@ def within(key: Mapping[str, Any], issuer: Key) -> bool:
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose clock is set forward by hand."""
+    """An event loop whose clock tests set forward."""
 
     ahead_s = 0.0
 
@@ -390,14 +396,14 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 class World:
-    """A gateway, its clocks, and who asks it; it is restarted now and then."""
+    """A gateway with its clocks and clients. It restarts now and then."""
 
     def __init__(self, folder: Path, upstream: Upstream) -> None:
         self.folder, self.upstream = folder, upstream
         self.loop = Loop()
         self.now_ms = START_MS
         self.at_ms = 0
-        """On the clock that only goes forward."""
+        """The monotonic clock."""
         store = open_store(folder / "data")
         self.admin, key = key_secret.issue_key(
             "admin", pepper=store.pepper, now_ms=START_MS, project_id=None, scopes=("admin",)
@@ -442,7 +448,7 @@ class World:
                 values,
                 folder=self.folder,
                 now_ms=lambda: self.now_ms,
-                # Half a millisecond more, so that none is lost where it is made whole again.
+                # Half a millisecond more, so that rounding loses none.
                 now_s=lambda: (self.at_ms + 0.5) / 1000,
             )
         )
@@ -454,7 +460,7 @@ class World:
 
     async def restart(self, *, kill: bool) -> None:
         if kill:
-            # It does nothing more from one moment to the next: gives nothing back.
+            # A killed gateway gives nothing back.
             for each in asyncio.all_tasks() - {asyncio.current_task()}:
                 each.cancel()
             self.abandoned.append(self.opened)
@@ -467,17 +473,17 @@ class World:
             await each.aclose()
 
     def forward(self, ms: int) -> None:
-        """Sets all clocks forward."""
+        """Set all clocks forward."""
         self.now_ms += ms
         self.at_ms += ms
         self.loop.ahead_s += ms / 1000
 
     def known(self) -> None:
-        """Lets pass the half second in which a gateway may not know what was changed."""
+        """Wait for the half second in which a gateway may not know of a change."""
         self.loop.ahead_s += 0.6
 
     def begin(self) -> None:
-        """Begins anew with nothing used, at the same time of the year."""
+        """Start again with nothing used, at the same time of the year."""
         self.upstream.reset()
         self.now_ms = START_MS
         self.at_ms += 2 * DAY_MS - self.at_ms % DAY_MS
@@ -486,7 +492,7 @@ class World:
     async def admin_does(
         self, method: str, path: str, body: Any = None, *, by: str | None = None
     ) -> httpx.Response:
-        """An act by the admin API."""
+        """Perform an action through the admin API."""
         return await self.client.request(
             method,
             f"/v1/organization{path}",
@@ -494,18 +500,18 @@ class World:
             headers={"authorization": f"Bearer {by or self.admin}"},
         )
 
-    async def embed(self, asked: Asked) -> httpx.Response:
-        headers = {"authorization": f"Bearer {asked.credential.secret}"}
-        if asked.header:
-            headers["x-on-behalf-of"] = asked.header
-        body: dict[str, Any] = {"model": asked.model, "input": asked.texts}
-        if asked.body_user:
-            body["user"] = asked.body_user
+    async def embed(self, request: Request) -> httpx.Response:
+        headers = {"authorization": f"Bearer {request.credential.secret}"}
+        if request.header:
+            headers["x-on-behalf-of"] = request.header
+        body: dict[str, Any] = {"model": request.model, "input": request.texts}
+        if request.body_user:
+            body["user"] = request.body_user
         return await self.client.post("/v1/embeddings", json=body, headers=headers)
 
 
 def kind_of(reply: httpx.Response) -> str:
-    """What an answer is, in the words of the model."""
+    """Return what the model calls this response."""
     if reply.status_code == 200:
         return "200"
     error = reply.json()["error"]
@@ -517,7 +523,7 @@ def kind_of(reply: httpx.Response) -> str:
 
 
 def on_the_wire(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the model as the admin API takes them."""
+    """Return fields of the model as the admin API takes them."""
 
     def one(each: Any) -> Any:
         if isinstance(each, Limit):
@@ -601,22 +607,22 @@ WAITS_MS = st.sampled_from([50, 1000, 1050, 3001, 20_000, 60_000, 63_000, 3_600_
 FAULTS = st.sampled_from(["too few vectors", "400", "too many vectors", "400", "500"])
 
 
-class Organisation(RuleBasedStateMachine):
-    """Everybody does something, one after the other or at once."""
+class OrganizationMachine(RuleBasedStateMachine):
+    """Random actions, one after the other or at once."""
 
     def __init__(self, world: World, nth: int) -> None:
         super().__init__()
         self.nth = nth
         self.world, self.model = world, Model()
         self.names, self.steps = itertools.count(), itertools.count()
-        self.last: Asked | None = None
+        self.last: Request | None = None
         self.concerned: Callable[[], tuple[list[Credential], str | None]] | None = None
         self.restarted = False
         self.failed = 0
-        """Calls to the provider in a row."""
+        """Consecutive failed calls to the provider."""
         world.begin()
 
-    # Who there is
+    # Projects, keys and end users
 
     @initialize(seed=SEEDS)
     def first(self, seed: int) -> None:
@@ -650,24 +656,26 @@ class Organisation(RuleBasedStateMachine):
         if self.concerned is None:
             return
         credentials, user = self.concerned()
-        # Rather those that stay within a key than the key itself.
+        # Prefer keys and tokens that depend on the changed key to the key itself.
         issued = [each for each in credentials if each.key.issuer]
         indirect = random.choice([issued, [each for each in credentials if each.user]]) or issued
         for _ in range(3 if credentials else 0):
             who = indirect if indirect and random.randint(0, 2) else credentials
-            asked = self.another(random, random.choice(who))
-            if user and asked.credential.user is None:
-                by_header = asked.credential.key.may("on_behalf_of")
-                asked = replace(
-                    asked, header=user if by_header else None, body_user=None if by_header else user
+            request = self.another(random, random.choice(who))
+            if user and request.credential.user is None:
+                by_header = request.credential.key.may("on_behalf_of")
+                request = replace(
+                    request,
+                    header=user if by_header else None,
+                    body_user=None if by_header else user,
                 )
-            self.last = asked
-            self.asks(asked)
+            self.last = request
+            self.send(request)
         if credentials:
             self.check(credentials[0].key.project)
 
     def concerns(self, which: Callable[[Key], bool], user: str | None = None) -> None:
-        """Those of these keys, and this end user, are the next to ask."""
+        """Let these keys, and this end user, send the next requests."""
         self.concerned = lambda: ([each for each in self.everybody() if which(each.key)], user)
 
     def everybody(self) -> list[Credential]:
@@ -708,7 +716,7 @@ class Organisation(RuleBasedStateMachine):
         self.made(self.create(project, fields), project, fields, issuer=None)
 
     def issue_key(self, random: Random) -> None:
-        """By a key, which may do so or not, within its rights or not."""
+        """Let a key issue another, whether it may or not, within its rights or not."""
         odd = random.choice(ODD)
         can = [each for each in self.keys() if each.may("keys") and not each.issuer]
         if not can:
@@ -740,7 +748,7 @@ class Organisation(RuleBasedStateMachine):
         self.change_key_to(key, fields)
 
     def narrow_key(self, random: Random) -> None:
-        """One that others depend on loses a right."""
+        """Take a right from a key that others depend on."""
         key = self.key(random)
         lost = random.choice(["embeddings", "on_behalf_of", "tokens"])
         scopes = tuple(each for each in key.scopes if each != lost) or ("usage",)
@@ -808,45 +816,49 @@ class Organisation(RuleBasedStateMachine):
         elif not (key.may("tokens") and key.may("embeddings")):
             assert reply.status_code == 403
         else:
-            told = reply.json()
+            reported = reply.json()
             ends = [self.world.now_ms // 1000 + lasts_s]
             ends += [each.expires_at for each in key.chain if each.expires_at is not None]
-            assert told["expiresAt"] == min(ends)
-            self.model.tokens.append(Credential(key, told["token"], user, told["expiresAt"]))
+            assert reported["expiresAt"] == min(ends)
+            self.model.tokens.append(
+                Credential(key, reported["token"], user, reported["expiresAt"])
+            )
             self.concerns(lambda each: each is key)
 
-    # Who asks
+    # Requests
 
     @rule(seed=SEEDS)
     def ask(self, seed: int) -> None:
         random = self.random(seed)
         for _ in range(random.randint(1, 4)):
-            asked = self.asked(random)
-            self.asks(asked)
-        self.check(asked.credential.key.project)
+            request = self.next_request(random)
+            self.send(request)
+        self.check(request.credential.key.project)
 
     @rule(seed=SEEDS)
     def ask_until_refused(self, seed: int) -> None:
-        """And then again after the time that it was told to wait."""
+        """Send requests until one is refused, and another after the time to wait."""
         random = self.random(seed)
-        asked = self.asked(random)
+        request = self.next_request(random)
         for _ in range(8):
-            reply = self.asks(asked)
+            reply = self.send(request)
             if reply.status_code != 200:
                 break
         if kind_of(reply) in {"requests", "tokens"} and "retry-after-ms" in reply.headers:
-            told_ms = int(reply.headers["retry-after-ms"])
-            assert (told_ms - 1) // 1000 < int(reply.headers["retry-after"]) <= told_ms // 1000 + 1
-            self.world.forward(told_ms)
-            alone = any(limit.asked(asked) > limit.amount for _, limit in self.model.limits(asked))
-            kind = kind_of(self.asks(asked))
+            wait_ms = int(reply.headers["retry-after-ms"])
+            assert (wait_ms - 1) // 1000 < int(reply.headers["retry-after"]) <= wait_ms // 1000 + 1
+            self.world.forward(wait_ms)
+            alone = any(
+                limit.amount_of(request) > limit.amount for _, limit in self.model.limits(request)
+            )
+            kind = kind_of(self.send(request))
             assert alone or kind not in {"requests", "tokens"}, kind
-        self.check(asked.credential.key.project)
+        self.check(request.credential.key.project)
 
     @rule(seed=SEEDS)
     def ask_at_once(self, seed: int) -> None:
         random = self.random(seed)
-        several = [self.asked(random) for _ in range(random.randint(1, 3))]
+        several = [self.next_request(random) for _ in range(random.randint(1, 3))]
         several *= random.randint(1, 4)
         alone = [self.refusals(each) for each in several]
         at_ms, now_ms = self.world.at_ms, self.world.now_ms
@@ -856,64 +868,64 @@ class Organisation(RuleBasedStateMachine):
 
         kinds = [kind_of(each) for each in self.world.do(ask())]
         needed: dict[Any, int] = defaultdict(int)
-        for asked in several:
-            for meter, limit in self.model.limits(asked):
-                needed[meter] += limit.asked(asked)
-            for subject in {subject for subject, _ in self.model.budgets(asked)}:
-                needed[subject] += asked.cost(asked.counted)
-        for asked, found in zip(several, alone, strict=True):
-            for meter, limit in self.model.limits(asked):
+        for request in several:
+            for meter, limit in self.model.limits(request):
+                needed[meter] += limit.amount_of(request)
+            for subject in {subject for subject, _ in self.model.budgets(request)}:
+                needed[subject] += request.cost(request.counted)
+        for request, found in zip(several, alone, strict=True):
+            for meter, limit in self.model.limits(request):
                 if self.model.used(meter, at_ms)[1] + needed[meter] > limit.amount:
                     found.may |= {limit.of, "tokens"}
-            for subject, budget in self.model.budgets(asked):
+            for subject, budget in self.model.budgets(request):
                 if (
                     self.model.spent(subject, budget.per, now_ms) + needed[subject]
                     > budget.nano_usd
                 ):
                     found.may.add("insufficient_quota")
-        for asked, found, kind in zip(several, alone, kinds, strict=True):
+        for request, found, kind in zip(several, alone, kinds, strict=True):
             assert found.allow(kind), (kind, found, kinds)
-            self.model.happened(asked, kind, at_ms=at_ms, now_ms=now_ms)
+            self.model.happened(request, kind, at_ms=at_ms, now_ms=now_ms)
             self.failed = 0 if kind == "200" else self.failed
         plain = not {"requests", "tokens"} & {*kinds}
         plain = plain and all(each.counted == each.charged for each in several)
-        for asked, kind in zip(several, kinds, strict=True):
+        for request, kind in zip(several, kinds, strict=True):
             if kind == "200":
-                self.never_more(asked)
+                self.never_more(request)
             elif plain and kind == "insufficient_quota" and self.is_of_one_budget(several):
-                # All that was reserved was spent. So there is indeed too little left.
-                assert kind in self.refusals(asked).must | self.refusals(asked).may
+                # All reservations were spent, so too little is left indeed.
+                assert kind in self.refusals(request).must | self.refusals(request).may
         self.world.forward(SOON_MS)
         self.check(several[0].credential.key.project)
 
     @rule(seed=SEEDS, fault=FAULTS)
     def ask_in_vain(self, seed: int, fault: str) -> None:
-        """The provider fails: nothing is charged, but it was a request."""
+        """If the provider fails, nothing is charged, but the request counts."""
         random = self.random(seed)
         if self.failed > 2:
             return  # or it would be left alone for a while
-        asked = self.asked(random)
-        found = self.refusals(asked)
+        request = self.next_request(random)
+        found = self.refusals(request)
         self.world.upstream.always(fault)
-        reply = self.world.do(self.world.embed(asked))
+        reply = self.world.do(self.world.embed(request))
         self.world.upstream.reset()
         kind = "failed" if reply.status_code in {400, 500, 502} else kind_of(reply)
         assert found.allow("200" if kind == "failed" else kind), (reply.text, found)
         assert kind != "200"
         self.failed += kind == "failed"
-        self.happened(asked, kind)
+        self.happened(request, kind)
 
     @rule(seed=SEEDS)
     def ask_and_leave(self, seed: int) -> None:
-        """The client goes away: nobody is charged, and no budget is left reserved."""
+        """If the client leaves, nothing is charged, and no budget stays reserved."""
         random = self.random(seed)
-        asked = self.asked(random)
-        found = self.refusals(asked)
+        request = self.next_request(random)
+        found = self.refusals(request)
         if found.must or found.may:
             return
 
         async def leave() -> None:
-            asking = asyncio.ensure_future(self.world.embed(asked))
+            asking = asyncio.ensure_future(self.world.embed(request))
             while not self.world.upstream.running:
                 assert not asking.done(), asking.result().text
                 await asyncio.sleep(0.002)
@@ -923,10 +935,10 @@ class Organisation(RuleBasedStateMachine):
 
         with self.world.upstream.holding():
             self.world.do(leave())
-        self.happened(asked, "left")
+        self.happened(request, "left")
         self.world.forward(SOON_MS)
 
-    # What else happens
+    # Time and restarts
 
     @rule(ms=WAITS_MS)
     def wait(self, ms: int) -> None:
@@ -934,7 +946,7 @@ class Organisation(RuleBasedStateMachine):
 
     @rule(seed=SEEDS)
     def wait_for_room(self, seed: int) -> None:
-        """Until about the moment when something stops counting for who asked last."""
+        """Wait until about the moment when usage of the last subject stops counting."""
         random = self.random(seed)
         if self.last is None or not self.is_useful(self.last.credential):
             self.last = self.another(random)
@@ -948,11 +960,11 @@ class Organisation(RuleBasedStateMachine):
             ]
             if counting:
                 self.world.forward(random.choice(counting) - self.world.at_ms)
-            self.asks(replace(self.last, items=some_items(random)))
+            self.send(replace(self.last, items=some_items(random)))
 
     @rule(seed=SEEDS)
     def wait_for_an_end(self, seed: int) -> None:
-        """Until about the moment when a key or a token expires."""
+        """Wait until about the moment when a key or a token expires."""
         random = self.random(seed)
         ends = [
             (ms, each)
@@ -965,11 +977,11 @@ class Organisation(RuleBasedStateMachine):
         if ends:
             until_ms, credential = random.choice(ends)
             self.world.forward(until_ms - self.world.now_ms)
-            self.asks(self.another(random, credential))
+            self.send(self.another(random, credential))
 
     @rule(seed=SEEDS)
     def wait_for_windows(self, seed: int) -> None:
-        """Who asked last asks before and after budgets begin anew, or a moment before they do."""
+        """Send the last request again around the moment when budgets begin again."""
         random = self.random(seed)
         for _ in range(random.randint(2, 5)):
             now_ms = self.world.now_ms
@@ -982,11 +994,11 @@ class Organisation(RuleBasedStateMachine):
             self.world.forward(max(0, then_ms - random.choice([0, 1]) - now_ms))
             if self.last:
                 self.last = replace(self.last, items=some_items(random))
-                self.asks(self.last)
+                self.send(self.last)
 
     @rule(kill=st.sampled_from([None, None, None, False, True]))
     def restart(self, kill: bool | None) -> None:
-        """What is spent stays so; limits in memory begin anew."""
+        """Spending survives a restart; limits in memory begin again."""
         if kill is None or self.restarted:
             return  # it takes as long as a hundred requests
         self.restarted = True
@@ -998,7 +1010,7 @@ class Organisation(RuleBasedStateMachine):
 
     @rule(seed=SEEDS)
     def look(self, seed: int) -> None:
-        """Nobody sees what is somebody else's."""
+        """No key sees objects of another project."""
         random = self.random(seed)
         key = random.choice(self.model.keys)
         path = f"/projects/{key.project.id}/api_keys?limit=100&include_revoked=true"
@@ -1023,10 +1035,10 @@ class Organisation(RuleBasedStateMachine):
         for each in self.model.projects:
             self.check_all(each)
 
-    # How it is done
+    # Helpers
 
-    def asked(self, random: Random) -> Asked:
-        """Somebody's request, of a while the same one's."""
+    def next_request(self, random: Random) -> Request:
+        """Return a random request, often one like the last."""
         if self.last and random.randint(0, 1):
             refused = self.refusals(self.last).must - {"requests", "tokens"}
             if not refused:
@@ -1034,7 +1046,7 @@ class Organisation(RuleBasedStateMachine):
         self.last = self.another(random)
         return self.last
 
-    def another(self, random: Random, credential: Credential | None = None) -> Asked:
+    def another(self, random: Random, credential: Credential | None = None) -> Request:
         odd = random.choice(ODD)
         if credential:
             odd = random.choice(["model", "user", odd])
@@ -1055,68 +1067,68 @@ class Organisation(RuleBasedStateMachine):
         if odd == "model" or not models:
             models = ["m", "m", "n", "n", "free", "none"]
         model = random.choice(models)
-        return Asked(credential, header, body_user, model, some_items(random))
+        return Request(credential, header, body_user, model, some_items(random))
 
     def is_useful(self, credential: Credential) -> bool:
-        """Whether it may embed something."""
+        """Return whether the credential may embed anything."""
         key = credential.key
         works = credential.works(self.world.now_ms) and key.may("embeddings")
         return works and any(map(key.may_use, PRICES))
 
-    def asks(self, asked: Asked) -> httpx.Response:
-        """One request alone, and all that must be true of its answer."""
-        found = self.refusals(asked)
-        reply = self.world.do(self.world.embed(asked))
+    def send(self, request: Request) -> httpx.Response:
+        """Send one request and check its response."""
+        found = self.refusals(request)
+        reply = self.world.do(self.world.embed(request))
         kind = kind_of(reply)
         assert found.allow(kind), (reply.status_code, reply.text, found)
-        self.happened(asked, kind)
+        self.happened(request, kind)
         if kind == "200":
-            assert reply.json()["usage"]["prompt_tokens"] == asked.charged
-            cost = asked.cost(asked.charged)
+            assert reply.json()["usage"]["prompt_tokens"] == request.charged
+            cost = request.cost(request.charged)
             assert round(float(reply.headers["x-embedway-cost-usd"]) * 10**9) == cost
             self.failed = 0
-            self.never_more(asked)
-            self.check_headers(asked, reply)
+            self.never_more(request)
+            self.check_headers(request, reply)
         elif kind in {"requests", "tokens"}:
             never = reply.headers.get("x-should-retry") == "false"
             assert never == ("retry-after" not in reply.headers)
             if never:
                 assert any(
-                    limit.of == "tokens" and asked.counted > limit.amount
-                    for _, limit in self.model.limits(asked)
+                    limit.of == "tokens" and request.counted > limit.amount
+                    for _, limit in self.model.limits(request)
                 )
         return reply
 
-    def refusals(self, asked: Asked) -> Refusals:
-        return self.model.refusals(asked, at_ms=self.world.at_ms, now_ms=self.world.now_ms)
+    def refusals(self, request: Request) -> Refusals:
+        return self.model.refusals(request, at_ms=self.world.at_ms, now_ms=self.world.now_ms)
 
-    def happened(self, asked: Asked, kind: str) -> None:
-        self.model.happened(asked, kind, at_ms=self.world.at_ms, now_ms=self.world.now_ms)
+    def happened(self, request: Request, kind: str) -> None:
+        self.model.happened(request, kind, at_ms=self.world.at_ms, now_ms=self.world.now_ms)
 
-    def is_of_one_budget(self, several: Sequence[Asked]) -> bool:
-        """Whether none of them waits for one budget with something of another in hand."""
+    def is_of_one_budget(self, several: Sequence[Request]) -> bool:
+        """Return whether no request waits for one budget while it holds another."""
         return all(len({of for of, _ in self.model.budgets(each)}) < 2 for each in several)
 
-    def never_more(self, asked: Asked) -> None:
-        """No limit and no budget has more in it than it may."""
-        for meter, limit in self.model.limits(asked):
+    def never_more(self, request: Request) -> None:
+        """Check that no limit or budget is exceeded."""
+        for meter, limit in self.model.limits(request):
             assert self.model.used(meter, self.world.at_ms)[0] <= limit.amount
-        for subject, budget in self.model.budgets(asked):
-            if asked.cost(asked.charged):
+        for subject, budget in self.model.budgets(request):
+            if request.cost(request.charged):
                 spent = self.model.spent(subject, budget.per, self.world.now_ms)
                 assert spent <= budget.nano_usd
 
-    def check_headers(self, asked: Asked, reply: httpx.Response) -> None:
-        """What is said to be left is, of the limit that the smallest share is left of."""
+    def check_headers(self, request: Request, reply: httpx.Response) -> None:
+        """Check that the headers show the limit that is closest to its end."""
         for of in ("requests", "tokens"):
-            limits = [(meter, each) for meter, each in self.model.limits(asked) if each.of == of]
-            told = reply.headers.get(f"x-ratelimit-remaining-{of}")
-            assert (told is not None) == bool(limits)
-            if told is None:
+            limits = [(meter, each) for meter, each in self.model.limits(request) if each.of == of]
+            reported = reply.headers.get(f"x-ratelimit-remaining-{of}")
+            assert (reported is not None) == bool(limits)
+            if reported is None:
                 continue
-            amount, remaining = int(reply.headers[f"x-ratelimit-limit-{of}"]), int(told)
+            amount, remaining = int(reply.headers[f"x-ratelimit-limit-{of}"]), int(reported)
             # Tokens are counted before they are charged.
-            more = asked.counted - asked.charged if of == "tokens" else 0
+            more = request.counted - request.charged if of == "tokens" else 0
             left = [
                 (limit, *(limit.amount - more - each for each in self.model.used(meter, at_ms)))
                 for at_ms in [self.world.at_ms]
@@ -1128,47 +1140,47 @@ class Organisation(RuleBasedStateMachine):
             assert all(remaining * limit.amount <= most * amount for limit, most, _ in left)
 
     def check(self, project: Project) -> None:
-        """The project sees what it was charged today, to the nano-dollar, and no more."""
+        """Check that the project sees what it was charged today, to the nano-dollar."""
         since_ms = begins_ms("day", self.world.now_ms)
         bill = self.model.bill(project, since_ms)
-        told = self.told(project, "costs", ("amount_nano_usd",), since_ms)
-        assert told == {group: figures[-1:] for group, figures in bill.items()}
+        reported = self.read_usage(project, "costs", ("amount_nano_usd",), since_ms)
+        assert reported == {group: figures[-1:] for group, figures in bill.items()}
 
     def check_all(self, project: Project) -> None:
-        """Likewise all that it ever used."""
+        """Check that the project sees all that it ever used."""
         since_ms = begins_ms("day", START_MS)
-        used = self.told(project, "usage/embeddings", USED, since_ms)
-        cost = self.told(project, "costs", ("amount_nano_usd",), since_ms)
+        used = self.read_usage(project, "usage/embeddings", USED, since_ms)
+        cost = self.read_usage(project, "costs", ("amount_nano_usd",), since_ms)
         assert used.keys() == cost.keys()
-        told = {group: used[group] + cost[group] for group in used}
-        assert told == self.model.bill(project, since_ms)
+        reported = {group: used[group] + cost[group] for group in used}
+        assert reported == self.model.bill(project, since_ms)
 
-    def told(
+    def read_usage(
         self, project: Project, path: str, names: Sequence[str], since_ms: int
     ) -> dict[tuple[Any, ...], tuple[int, ...]]:
-        """What the gateway tells, as `Model.bill` does."""
+        """Return what the gateway reports, in the form of `Model.bill`."""
         by = self.world.admin if project.archived else project.reader
-        asked = {
+        query = {
             "start_time": since_ms // 1000,
             "group_by": ["project_id", "api_key_id", "user_id"],
             "limit": 31,
             **({"project_ids": project.id} if project.archived else {}),
         }
-        told: dict[tuple[Any, ...], tuple[int, ...]] = {}
+        reported: dict[tuple[Any, ...], tuple[int, ...]] = {}
         while True:
-            reply = self.act("GET", f"/{path}?{httpx.QueryParams(asked)}", by=by)
+            reply = self.act("GET", f"/{path}?{httpx.QueryParams(query)}", by=by)
             page = reply.json()
             for bucket in page["data"]:
                 for each in bucket["results"]:
                     assert each["project_id"] == project.id
                     group = (bucket["start_time"], each["api_key_id"], each["user_id"])
-                    told[group] = tuple(each[name] for name in names)
+                    reported[group] = tuple(each[name] for name in names)
             if not page["has_more"]:
-                return told
-            asked["page"] = page["next_page"]
+                return reported
+            query["page"] = page["next_page"]
 
     def random(self, seed: int) -> Random:
-        """For the choices of one step: what is drawn for one is often drawn for others too."""
+        """Return the random choices of one step. Different steps often share a seed."""
         return Random(f"{self.nth} {seed} {next(self.steps)}")
 
     def project(self, random: Random) -> Project:
@@ -1176,7 +1188,7 @@ class Organisation(RuleBasedStateMachine):
         return random.choice(live)
 
     def key(self, random: Random) -> Key:
-        """One that others depend on, rather than not."""
+        """Return a key, preferably one that others depend on."""
         issued = [each.issuer for each in self.model.keys if each.issuer]
         above = [*issued, *(each.key for each in self.model.tokens)]
         working = [each for each in above if each.works(self.world.now_ms)]
@@ -1188,7 +1200,7 @@ class Organisation(RuleBasedStateMachine):
     def some(
         self, random: Random, fields: Mapping[str, Drawn], *, least: int = 0
     ) -> dict[str, Any]:
-        """Some of the fields, with values."""
+        """Return some of the fields with random values."""
         names = random.sample(sorted(fields), random.randint(least, 3))
         return {name: fields[name](random) for name in names}
 
@@ -1243,7 +1255,7 @@ class Organisation(RuleBasedStateMachine):
 
 @pytest.fixture
 def world(minilm: Minilm, tmp_path: Path) -> Iterator[World]:
-    """A gateway that nobody asked anything yet."""
+    """A gateway that has received no request yet."""
     with Upstream() as upstream:
         world = World(tmp_path, upstream)
         yield world
@@ -1253,9 +1265,9 @@ def world(minilm: Minilm, tmp_path: Path) -> Iterator[World]:
 
 @pytest.mark.parametrize("nth", range(4))
 def test_an_organisation_is_as_its_model(world: World, nth: int) -> None:
-    """Whatever is done in whatever order: right answers, right sums, never more than allowed."""
+    """Random actions in random order yield the responses and sums that the model predicts."""
     run_state_machine_as_test(
-        partial(Organisation, world, nth),
+        partial(OrganizationMachine, world, nth),
         settings=settings(
             max_examples=7,
             stateful_step_count=50,

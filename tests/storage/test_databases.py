@@ -168,17 +168,20 @@ def test_records_are_read_as_written(any_database: Engine) -> None:
 
     async def look() -> None:
         directory = Directory(any_database)
-        held = await directory.by_digest(key.digest)
+        held = await directory.find_key_by_digest(key.digest)
         assert (held.key, held.issuer, held.project, held.end_users) == (key, issuer, project, True)
-        held = await directory.by_id(issuer.id)
+        held = await directory.find_key(issuer.id)
         assert (held.key, held.issuer, held.project) == (issuer, None, project)
-        held = await directory.by_id(admin.id)
+        held = await directory.find_key(admin.id)
         assert (held.key, held.project, held.end_users) == (admin, None, False)
-        assert await directory.project("proj_a") == (project, True)
-        assert (await directory.project(DEFAULT_PROJECT))[1] is False
-        assert await directory.end_user("proj_a", "ü") == blocked
-        assert await directory.end_user(DEFAULT_PROJECT, "ü") is None
-        for nobody in (await directory.by_digest(b""), await directory.by_id("' OR 1=1 --")):
+        assert await directory.find_project("proj_a") == (project, True)
+        assert (await directory.find_project(DEFAULT_PROJECT))[1] is False
+        assert await directory.find_end_user("proj_a", "ü") == blocked
+        assert await directory.find_end_user(DEFAULT_PROJECT, "ü") is None
+        for nobody in (
+            await directory.find_key_by_digest(b""),
+            await directory.find_key("' OR 1=1 --"),
+        ):
             assert nobody is None
 
     asyncio.run(look())
@@ -330,13 +333,17 @@ def test_restarts_of_postgres(postgres: Postgres, opened: Callable) -> None:
     directory, spaces = Directory(engine), SpaceStore(engine)
 
     async def fails() -> None:
-        for asked in (directory.by_digest(b""), directory.project("p"), spaces.load()):
+        for asked in (
+            directory.find_key_by_digest(b""),
+            directory.find_project("p"),
+            spaces.load(),
+        ):
             with pytest.raises(StorageUnavailable):
                 await asked
 
     async def works() -> None:
         for _ in range(4):
-            asked = (directory.by_digest(b""), directory.project("p"), spaces.load())
+            asked = (directory.find_key_by_digest(b""), directory.find_project("p"), spaces.load())
             await asyncio.gather(*asked)
 
     postgres.stop()

@@ -153,7 +153,7 @@ def test_restrictions_are_kept(
     keys = KeyBootstrap(engine)
     keys.create(made)
     assert keys.all() == [made]
-    assert asyncio.run(Directory(engine).by_digest(made.digest)).key == made
+    assert asyncio.run(Directory(engine).find_key_by_digest(made.digest)).key == made
     with engine.connect() as connection:
         query = "SELECT models IS NULL, providers IS NULL FROM keys"
         stored = connection.exec_driver_sql(query).one()

@@ -1,1 +1,1 @@
-"""The control plane: everything else over HTTP."""
+"""Serves the control plane: every HTTP route except embeddings."""

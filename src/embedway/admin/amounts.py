@@ -1,6 +1,6 @@
-"""Limits, budgets and names on the wire of the admin API, and what becomes of them inside.
+"""Defines limits, budgets and names as the admin API sends them, and converts them for the service.
 
-Knows which types fields are of; what values may be together is `admin.rules`.
+Checks the types of fields. `organization.rules` checks their values together.
 """
 
 import re
@@ -21,47 +21,55 @@ _USD = re.compile(r"[0-9]{1,10}(\.[0-9]{1,9})?")
 
 
 class StrictBody(BaseModel):
-    """What a request sends: exactly these fields, of exactly these types."""
+    """The body of a request: it has no other fields, and values have exactly these types."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    def sent(self) -> dict[str, Any]:
-        """The fields that were sent, as they are inside."""
-        return {name: _inside(getattr(self, name)) for name in self.model_fields_set}
+    def sent_fields(self) -> dict[str, Any]:
+        """Return the fields that the client sent, converted for the service."""
+        return {name: _to_internal(getattr(self, name)) for name in self.model_fields_set}
 
 
 def _usd(value: object) -> Decimal:
-    # Exact: neither a binary fraction nor more digits than there are nano-dollars.
+    # Accept exact amounts only: no binary fractions, and at most nine decimals (nano-dollars).
     text = repr(value) if isinstance(value, int | float) else value
     if isinstance(value, float):
         text = f"{Decimal(repr(value)):f}"
     if isinstance(value, bool) or not isinstance(text, str) or not _USD.fullmatch(text):
-        raise ValueError("send a number of USD such as 25.5, or it as text, at most 9 decimals")
+        raise ValueError(
+            "send an amount of USD such as 25.5, as a number or a string, with at most 9 decimals"
+        )
     return Decimal(text)
 
 
 Usd = Annotated[
     Decimal,
     BeforeValidator(_usd, json_schema_input_type=float | str),
-    Field(ge=0, le=MAX_USD, description="In USD; a number, or it as text; at most 9 decimals."),
+    Field(ge=0, le=MAX_USD, description="USD, as a number or a string, with at most 9 decimals."),
 ]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Names = Annotated[list[Name], Field(min_length=1, max_length=MAX_NAMES)]
-EMPTY_FOR_NULL = BeforeValidator(lambda value: [] if value is None else value)
+AllowedModels = Annotated[
+    Names | None, Field(description="The only model names that requests may use; null for any.")
+]
+AllowedProviders = Annotated[
+    Names | None, Field(description="The only providers that may serve requests; null for any.")
+]
+_EMPTY_FOR_NULL = BeforeValidator(lambda value: [] if value is None else value)
 
 
-def _form(example: str) -> BeforeValidator:
-    def check(value: object) -> object:
+def _form_check(example: str) -> BeforeValidator:
+    def check_form(value: object) -> object:
         if not isinstance(value, dict | BaseModel):
-            # What pydantic tells on; a TypeError would pass through it.
+            # Pydantic reports a ValueError to the client, but lets a TypeError through.
             raise ValueError(f"send one as {example}")  # noqa: TRY004
         return value  # pyright: ignore[reportUnknownVariableType]
 
-    return BeforeValidator(check)
+    return BeforeValidator(check_form)
 
 
 class LimitBody(StrictBody):
-    """At most so many in any stretch of that length."""
+    """A rate limit: at most `amount` in any interval of that length."""
 
     of: LimitUnit
     amount: Annotated[int, Field(ge=1, le=MAX_AMOUNT)]
@@ -69,12 +77,12 @@ class LimitBody(StrictBody):
 
 
 class BudgetBody(StrictBody):
-    """At most so much in a calendar window, in UTC; weeks begin on Monday, `total` never ends."""
+    """A budget for a calendar window in UTC. Weeks begin on Monday; `total` never ends."""
 
     amount_usd: Usd = Field(
         default_factory=Decimal,
-        description="In USD; a number, or it as text; at most 9 decimals. Left out of a change, "
-        "the budget of that window keeps its own.",
+        description="USD, as a number or a string, with at most 9 decimals. If a change leaves it "
+        "out, the budget of that window keeps its amount.",
     )
     per: BudgetPer
     alerts: Annotated[
@@ -82,19 +90,22 @@ class BudgetBody(StrictBody):
         Field(
             default_factory=list,
             max_length=MAX_ALERTS,
-            description="At how many percent an operator is told; likewise.",
+            description="Percentages of the budget at which the log warns. If a change leaves them "
+            "out, the budget keeps its alerts.",
         ),
     ]
 
 
-_LIMIT_FORM = _form('{"of": "requests", "amount": 600, "per": "minute"}')
-_BUDGET_FORM = _form('{"amount_usd": 25.5, "per": "month", "alerts": [80]}')
-Limits = Annotated[list[Annotated[LimitBody, _LIMIT_FORM]], Field(max_length=MAX_LIMITS)]
-Budgets = Annotated[list[Annotated[BudgetBody, _BUDGET_FORM]], Field(max_length=MAX_BUDGETS)]
+_CHECK_LIMIT_FORM = _form_check('{"of": "requests", "amount": 600, "per": "minute"}')
+_CHECK_BUDGET_FORM = _form_check('{"amount_usd": 25.5, "per": "month", "alerts": [80]}')
+Limits = Annotated[list[Annotated[LimitBody, _CHECK_LIMIT_FORM]], Field(max_length=MAX_LIMITS)]
+Budgets = Annotated[list[Annotated[BudgetBody, _CHECK_BUDGET_FORM]], Field(max_length=MAX_BUDGETS)]
+OptionalLimits = Annotated[Limits | None, _EMPTY_FOR_NULL]
+OptionalBudgets = Annotated[Budgets | None, _EMPTY_FOR_NULL]
 
 
 class LimitCard(BaseModel):
-    """A limit, as it is answered."""
+    """A rate limit."""
 
     of: LimitUnit
     amount: int
@@ -102,7 +113,7 @@ class LimitCard(BaseModel):
 
 
 class BudgetCard(BaseModel):
-    """A budget, as it is answered."""
+    """A budget."""
 
     amount_usd: float
     per: BudgetPer
@@ -110,34 +121,36 @@ class BudgetCard(BaseModel):
 
 
 class SpendingCard(BaseModel):
-    """What is spent and left of a budget in the window that is under way."""
+    """What is spent and left of a budget in its current window."""
 
     per: BudgetPer
     amount_usd: float
     spent_usd: float
     left_usd: float
-    """What is not spent; some of it may be reserved for requests under way."""
+    """What is not spent yet. Some of it may be reserved for requests in progress."""
     resets_at: int | None
-    """When the budget begins anew, in Unix seconds; null for never."""
+    """When the next window begins, in Unix seconds; null if never."""
 
 
 def spending_cards(states: Iterable[BudgetSpending]) -> list[SpendingCard]:
-    """What is spent and left of budgets, as it is answered."""
+    """Return the response's entries for these budgets."""
     return [SpendingCard(**each) for each in public_spending(states)]
 
 
-def _inside(value: Any) -> Any:
+def _to_internal(value: Any) -> Any:
     match value:
         case LimitBody():
             return Limit(of=value.of, amount=value.amount, per=value.per)
         case BudgetBody():
-            sent = value.model_fields_set
+            sent_fields = value.model_fields_set
             return BudgetChange(
                 per=value.per,
-                amount_nano_usd=int(value.amount_usd.scaleb(9)) if "amount_usd" in sent else None,
-                alerts=tuple(sorted(set(value.alerts))) if "alerts" in sent else None,
+                amount_nano_usd=int(value.amount_usd.scaleb(9))
+                if "amount_usd" in sent_fields
+                else None,
+                alerts=tuple(sorted(set(value.alerts))) if "alerts" in sent_fields else None,
             )
         case list():
-            return tuple(_inside(each) for each in value)  # pyright: ignore[reportUnknownVariableType]
+            return tuple(_to_internal(each) for each in value)  # pyright: ignore[reportUnknownVariableType]
         case _:
             return value

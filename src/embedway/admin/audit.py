@@ -1,11 +1,11 @@
-"""The route of the audit log, in OpenAI's shape."""
+"""Serves the audit log, in OpenAI's shape."""
 
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from embedway.admin.paging import After, Limit, ListEntry, ListPage, list_page
+from embedway.admin.paging import ListEntry, ListPage, PageAfter, PageLimit, list_page
 from embedway.organization.actors import Actor
 from embedway.organization.audit_event import AuditAction, AuditEvent
 from embedway.organization.audit_store import AuditFilter
@@ -33,19 +33,19 @@ class AuditKey(BaseModel):
 
 
 class AuditUser(BaseModel):
-    """Who was at the command line: `cli:` and a user of the operating system."""
+    """The operating system user at the command line, as `cli:USER`."""
 
     id: str
 
 
 class AuditSession(BaseModel):
-    """Somebody at the command line."""
+    """A session at the command line."""
 
     user: AuditUser
 
 
 class ActorCard(BaseModel):
-    """Who did it."""
+    """The key or user that performed the action."""
 
     type: Literal["api_key", "session"]
     api_key: AuditKey | None = None
@@ -53,13 +53,13 @@ class ActorCard(BaseModel):
 
 
 class AuditProject(BaseModel):
-    """In whose affairs."""
+    """The project that the action concerns."""
 
     id: str
 
 
 class AuditEventCard(ListEntry):
-    """One act; what was done is under its type's name, as OpenAI has it."""
+    """One audit event. A field named after its type says what was done, as OpenAI has it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -74,40 +74,43 @@ class AuditEventCard(ListEntry):
     )
 
 
-def card(act: AuditEvent) -> AuditEventCard:
-    """An act as it is answered."""
-    about: dict[str, Any] = {"id": act.target}
-    updated = act.action.endswith(".updated")
+def to_card(event: AuditEvent) -> AuditEventCard:
+    """Return the response's entry for an event."""
+    details: dict[str, Any] = {"id": event.target}
+    updated = event.action.endswith(".updated")
     if updated:
-        about["changes_requested"] = {name: each["to"] for name, each in act.details.items()}
-    elif act.details:
-        about["data"] = dict(act.details)
-    who = act.actor
-    by: dict[str, Any] = {"type": "api_key", "api_key": {"id": who, "service_account": {"id": who}}}
-    if who.startswith("cli:"):
-        by = {"type": "session", "session": {"user": {"id": who}}}
+        details["changes_requested"] = {name: each["to"] for name, each in event.details.items()}
+    elif event.details:
+        details["data"] = dict(event.details)
+    actor_id = event.actor
+    actor: dict[str, Any] = {
+        "type": "api_key",
+        "api_key": {"id": actor_id, "service_account": {"id": actor_id}},
+    }
+    if actor_id.startswith("cli:"):
+        actor = {"type": "session", "session": {"user": {"id": actor_id}}}
     return AuditEventCard.model_validate(
         {
-            "id": act.id,
-            "type": act.action,
-            "effective_at": act.at_ms // 1000,
-            "actor": by,
-            "project": None if act.project_id is None else {"id": act.project_id},
-            "request_id": act.request_id,
-            "changes": dict(act.details) if updated else None,
-            act.action: about,
+            "id": event.id,
+            "type": event.action,
+            "effective_at": event.at_ms // 1000,
+            "actor": actor,
+            "project": None if event.project_id is None else {"id": event.project_id},
+            "request_id": event.request_id,
+            "changes": dict(event.details) if updated else None,
+            event.action: details,
         }
     )
 
 
-def router(acts: AdminService, *, actor: Actor) -> APIRouter:
-    """The route; `actor` is the dependency that says who asks."""
+def router(service: AdminService, *, actor: Actor) -> APIRouter:
+    """Build the route. `actor` is the dependency that returns the actor."""
     routes = APIRouter(prefix="/v1/organization", tags=["audit"])
 
     @routes.get("/audit_logs")
-    def list_acts(
-        limit: Limit = 20,
-        after: After = None,
+    def list_audit_events(
+        limit: PageLimit = 20,
+        after: PageAfter = None,
         event_types: Annotated[
             list[AuditAction], Query(alias="event_types[]", max_length=MAX_FILTERED)
         ] = [],  # noqa: B006  # FastAPI's way; never changed
@@ -120,12 +123,12 @@ def router(acts: AdminService, *, actor: Actor) -> APIRouter:
         less_than: Annotated[Seconds, Query(alias="effective_at[lt]")] = None,
         actor: Actor = actor,
     ) -> ListPage[AuditEventCard]:
-        """Who did what to projects, keys and end users, latest first. Needs an admin key."""
+        """List changes to projects, keys and end users, latest first. Needs an admin key."""
         since = [(at_s + past) * 1000 for at_s, past in ((at_least, 0), (more_than, 1))
                  if at_s is not None]  # fmt: skip
         until = [(at_s + past) * 1000 for at_s, past in ((less_than, 0), (at_most, 1))
                  if at_s is not None]  # fmt: skip
-        wanted = AuditFilter(
+        filter = AuditFilter(
             actions=event_types,
             project_ids=project_ids,
             actors=actor_ids,
@@ -133,6 +136,6 @@ def router(acts: AdminService, *, actor: Actor) -> APIRouter:
             since_ms=max(since, default=None),
             until_ms=min(until, default=None),
         )
-        return list_page(acts.audit(actor, wanted, after=after, limit=limit), card)
+        return list_page(service.audit(actor, filter, after=after, limit=limit), to_card)
 
     return routes

@@ -1,4 +1,4 @@
-"""The control plane: everything but embeddings, as one FastAPI application."""
+"""Builds the control plane, everything except embeddings, as one FastAPI application."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -15,8 +15,8 @@ from swagger_ui_bundle import swagger_ui_path
 
 import embedway
 from embedway.admin import errors, health, models, openapi, tokens, usage
-from embedway.admin import organization as routes_of
-from embedway.admin.sent_once import sent_once
+from embedway.admin.organization import organization_router
+from embedway.admin.strict_request import check_request
 from embedway.auth import rights
 from embedway.auth.authenticator import Authenticator
 from embedway.auth.tokens import GatewayTokens
@@ -29,24 +29,24 @@ from embedway.routing.model_listing import ModelListing
 
 
 class ControlPlaneServices(msgspec.Struct, frozen=True, kw_only=True):
-    """What the routes of keys, tokens and usage work on."""
+    """The services behind the routes of keys, tokens and usage."""
 
-    acts: AdminService
+    service: AdminService
     tokens: GatewayTokens
-    sums: UsageReports
+    reports: UsageReports
     now_ms: Callable[[], int]
 
 
 def create_control_plane(
     *,
-    cards: ModelListing,
-    organization: ControlPlaneServices,
+    listing: ModelListing,
+    services: ControlPlaneServices,
     authenticator: Authenticator,
     metrics: Metrics,
     check_ready: Callable[[], Awaitable[None]],
-    doors: Iterable[str],
+    embeddings_paths: Iterable[str],
 ) -> FastAPI:
-    """The application; `doors` are the data plane's paths, for the documentation."""
+    """Build the application. `embeddings_paths` are the data plane's, for its OpenAPI document."""
 
     async def caller(
         _: Annotated[Any, Depends(HTTPBearer(scheme_name="key", auto_error=False))],
@@ -54,7 +54,7 @@ def create_control_plane(
     ) -> Caller:
         if authorization and len(authorization) > 1:
             raise InvalidRequest("The header authorization is there twice. Send it once.")
-        return await authenticator.caller(
+        return await authenticator.authenticate(
             authorization[0].encode("latin-1") if authorization else None, None
         )
 
@@ -66,32 +66,32 @@ def create_control_plane(
         title="Embedway",
         version=embedway.__version__,
         summary=embedway.__doc__,
-        openapi_url=None,  # served below, with the data plane in it
-        dependencies=[Depends(sent_once)],
-        redirect_slashes=False,  # a redirect would name the host as the client did
+        openapi_url=None,  # served below, together with the data plane's
+        dependencies=[Depends(check_request)],
+        redirect_slashes=False,  # a redirect would repeat the host name that the client sent
         responses={"4XX": {"description": "The request cannot be honoured.",
                            "content": {"application/json": {"schema": openapi.ERROR}}}},
     )  # fmt: skip
     errors.install(app)
-    now_ms, anyone = organization.now_ms, Depends(caller)
+    now_ms, any_caller = services.now_ms, Depends(caller)
     for routes in (
-        models.router(cards, caller=Depends(reader)),
+        models.router(listing, caller=Depends(reader)),
         health.router(check_ready=check_ready, metrics=metrics),
-        tokens.router(authenticator, tokens=organization.tokens, now_ms=now_ms, caller=anyone),
-        routes_of.organization_router(organization.acts, caller=anyone, now_ms=now_ms),
-        usage.router(organization.sums, caller=anyone, now_ms=now_ms),
+        tokens.router(authenticator, tokens=services.tokens, now_ms=now_ms, caller=any_caller),
+        organization_router(services.service, caller=any_caller, now_ms=now_ms),
+        usage.router(services.reports, caller=any_caller, now_ms=now_ms),
     ):
         app.include_router(routes)
-    _add_docs(app, sorted(doors))
+    _add_docs(app, sorted(embeddings_paths))
     return app
 
 
-def _add_docs(app: FastAPI, doors: list[str]) -> None:
-    # Swagger UI comes from a package: the page works without a network.
+def _add_docs(app: FastAPI, embeddings_paths: list[str]) -> None:
+    # The assets of Swagger UI are installed from a package, so the page works offline.
     app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+    async def docs() -> HTMLResponse:
         return get_swagger_ui_html(
             openapi_url="/openapi.json",
             title="Embedway",
@@ -101,13 +101,13 @@ def _add_docs(app: FastAPI, doors: list[str]) -> None:
         )
 
     def build() -> bytes:
-        return msgspec.json.encode(openapi.add_embeddings(app.openapi(), doors))
+        return msgspec.json.encode(openapi.add_embeddings(app.openapi(), embeddings_paths))
 
     @cache
-    def building() -> asyncio.Future[bytes]:
-        # It takes a fifth of a second: once, in a thread, for all who ask meanwhile.
+    def build_once() -> asyncio.Future[bytes]:
+        # Building takes 0.2 s, so it happens once, in a thread, and all requests await it.
         return asyncio.ensure_future(asyncio.to_thread(build))
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def schema() -> Response:  # pyright: ignore[reportUnusedFunction]
-        return Response(await asyncio.shield(building()), media_type="application/json")
+    async def schema() -> Response:
+        return Response(await asyncio.shield(build_once()), media_type="application/json")

@@ -1,4 +1,4 @@
-"""Gives every error of the control plane the one body of the contract."""
+"""Answers every error of the control plane with the same JSON body."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,23 +26,23 @@ from embedway.wire import error as wire_error
 
 _log = structlog.get_logger("embedway.admin")
 
-Model = TypeVar("Model", bound=BaseModel)
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 _PLACES = frozenset(("body", "query", "path", "header", "cookie"))
 _SECRET_NAME = re.compile(
     r"secret|token|password|key|auth|assertion|credential|value", re.IGNORECASE
 )
 _SECRET_LOOK = re.compile(r"sk-|eyJ")
-"""How keys, ours and those of providers, and tokens look."""
+"""What the keys of this gateway, the keys of providers, and tokens contain."""
 
 
 def install(app: FastAPI) -> None:
-    """Registers the handlers."""
-    app.add_exception_handler(EmbedwayError, _ours)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _routing)
-    app.add_exception_handler(SQLAlchemyError, _storage)
-    app.add_exception_handler(Exception, _defect)
+    """Register the error handlers."""
+    app.add_exception_handler(EmbedwayError, _handle_embedway_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(SQLAlchemyError, _handle_database_error)
+    app.add_exception_handler(Exception, _handle_defect)
 
 
 def _response(error: EmbedwayError) -> Response:
@@ -54,19 +54,19 @@ def _response(error: EmbedwayError) -> Response:
     )
 
 
-def _ours(_: Request, error: Any) -> Response:
+def _handle_embedway_error(_: Request, error: Any) -> Response:
     return _response(error)
 
 
-def _invalid(_: Request, error: Any) -> Response:
+def _handle_validation_error(_: Request, error: Any) -> Response:
     return _response(validation_error(error.errors()[0]))
 
 
-def read_json(body: bytes, model: type[Model]) -> Model:
-    """The JSON object in `body`, whatever its content type says.
+def read_json(body: bytes, model: type[AnyModel]) -> AnyModel:
+    """Return the JSON object in `body`, whatever its content type.
 
     Raises:
-        RequestValidationError: It is no such object.
+        RequestValidationError: It is not such an object.
     """
     try:
         return model.model_validate_json(body)
@@ -74,42 +74,41 @@ def read_json(body: bytes, model: type[Model]) -> Model:
         raise RequestValidationError(error.errors()) from None
 
 
-def validation_error(wrong: Mapping[str, Any]) -> InvalidRequest:
-    """What the client is told of one thing that is wrong with a request.
+def validation_error(problem: Mapping[str, Any]) -> InvalidRequest:
+    """Return the client's error for one of pydantic's.
 
-    A value is repeated only if it is short, plain, and neither is a secret nor could be one.
-
-    Args:
-        wrong: As pydantic has it.
+    The message repeats the value only if it is short, printable and cannot be a secret.
     """
-    if wrong["type"] == "json_invalid":
-        reason = wrong.get("ctx", {}).get("error", "it ends early")
+    if problem["type"] == "json_invalid":
+        reason = problem.get("ctx", {}).get("error", "it ends early")
         return InvalidRequest(f"The body is not JSON: {reason}. Correct it.")
-    name = _name(wrong["loc"])
+    name = _field_name(problem["loc"])
     if not name:
-        return InvalidRequest("The body must be a JSON object. Send one, with its content type.")
-    match wrong["type"]:
+        return InvalidRequest(
+            "The body is not a JSON object. Send one, with the content type application/json."
+        )
+    match problem["type"]:
         case "missing":
             return InvalidRequest(f"'{name}' is missing. Send it.", param=name)
         case "extra_forbidden":
             return InvalidRequest(f"'{name}' is not known here. Leave it out.", param=name)
         case _:
-            told = wrong["msg"].removeprefix("Value error, ")
-            value = _value(name, wrong.get("input"))
-            return InvalidRequest(f"'{name}' is {value}: {told}.", param=name)
+            reason = problem["msg"].removeprefix("Value error, ")
+            value = _describe_value(name, problem.get("input"))
+            return InvalidRequest(f"'{name}' is {value}: {reason}.", param=name)
 
 
-def _name(place: Sequence[str | int]) -> str:
-    """Where in the request it is: `limits[0].amount`."""
+def _field_name(place: Sequence[str | int]) -> str:
+    """Return the field's place in the request, such as `limits[0].amount`."""
     steps = place[1:] if place and place[0] in _PLACES else place
     name = ""
     for step in steps:
         name += f"[{step}]" if isinstance(step, int) else f".{step}" if name else step
-    # A name that the client chose may be anything, and long.
+    # The client may have chosen the name, so cut it if it is long or unprintable.
     return name if len(name) <= 100 and name.isprintable() else f"{name[:100]!a}..."  # noqa: PLR2004
 
 
-def _value(name: str, value: object) -> str:
+def _describe_value(name: str, value: object) -> str:
     if isinstance(value, dict | list):
         return "not of the right form"
     if _SECRET_NAME.search(name):
@@ -117,31 +116,29 @@ def _value(name: str, value: object) -> str:
     if isinstance(value, str):
         if _SECRET_LOOK.search(value):
             return "not possible"
-        # An answer is UTF-8, which lone surrogates are not.
+        # Responses are UTF-8, which cannot encode lone surrogates.
         value = value.encode(errors="replace").decode()
     return quote_value(value) if isinstance(value, str | int | float | None) else "not possible"
 
 
-def _routing(request: Request, error: Any) -> Response:
+def _handle_http_exception(request: Request, error: Any) -> Response:
     if error.status_code == MethodNotAllowed.status:
-        # The web framework names the methods of the first route at this path alone.
-        allowed = ", ".join(sorted(_methods(request)))
+        # The web framework would list only the methods of the first route at this path.
+        allowed = ", ".join(sorted(_allowed_methods(request)))
         return _response(
             MethodNotAllowed(
-                f"{request.method} is not possible on {request.url.path}. Use {allowed}.",
+                f"{request.method} is not allowed on {request.url.path}. Use {allowed}.",
                 headers={"allow": allowed},
             )
         )
     if error.status_code == InvalidRequest.status:
-        # The web framework could not read the body at all: not UTF-8, nested too deep.
+        # The web framework could not read the body, for example because it is not UTF-8.
         return _response(InvalidRequest("The body cannot be read as JSON. Correct it."))
-    return _response(
-        NotFound(f"There is nothing at {request.url.path}. /docs lists what there is.")
-    )
+    return _response(NotFound(f"There is nothing at {request.url.path}. See /docs for all paths."))
 
 
-def _methods(request: Request) -> set[str]:
-    """All that there are at the request's path."""
+def _allowed_methods(request: Request) -> set[str]:
+    """Return the methods of all routes at the request's path."""
     return {
         method
         for route in iter_route_contexts(request.app.routes)
@@ -150,12 +147,12 @@ def _methods(request: Request) -> set[str]:
     }
 
 
-def _storage(request: Request, error: Any) -> Response:
-    # Its text may hold values of the statement; what kind it is of does not.
+def _handle_database_error(request: Request, error: Any) -> Response:
+    # Log the error's type only: its text may contain values of the SQL statement.
     _log.error("database failed", path=request.url.path, kind=type(error).__name__)
     return _response(StorageUnavailable("The database cannot be used right now. Try again."))
 
 
-def _defect(request: Request, error: Any) -> Response:
+def _handle_defect(request: Request, error: Any) -> Response:
     _log.error("defect", path=request.url.path, exc_info=error)
-    return _response(InternalError("This is a defect of ours; the log has it."))
+    return _response(InternalError("The gateway has a defect. Its log has the details."))

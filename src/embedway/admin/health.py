@@ -1,4 +1,4 @@
-"""Whether the process lives, whether it should get traffic, and its metrics."""
+"""Serves the liveness and readiness checks and the metrics."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,31 +9,31 @@ from embedway.observe.metrics import Metrics
 
 
 class LivenessStatus(BaseModel):
-    """The answer of a health check that passes."""
+    """The response of a health check that passes."""
 
     status: str
 
 
 def router(*, check_ready: Callable[[], Awaitable[None]], metrics: Metrics) -> APIRouter:
-    """The routes; `check_ready` raises an `EmbedwayError` while no traffic should come."""
+    """Build the routes. `check_ready` raises an `EmbedwayError` while no traffic should come."""
     routes = APIRouter(tags=["operations"])
 
     @routes.head("/livez", include_in_schema=False)
     @routes.get("/livez")
     async def live() -> LivenessStatus:
-        """200 as long as the event loop turns."""
+        """Answer 200 as long as the event loop runs."""
         return LivenessStatus(status="alive")
 
     @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz")
     async def ready() -> LivenessStatus:
-        """200 if requests can be answered; 503 while starting, draining or without a database."""
+        """Answer 200 when ready; 503 while starting, draining or without a database."""
         await check_ready()
         return LivenessStatus(status="ready")
 
     @routes.get("/metrics", response_class=Response)
     async def exposition() -> Response:
-        """All metrics, in Prometheus' text format."""
+        """Return all metrics, in Prometheus' text format."""
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
 
     return routes

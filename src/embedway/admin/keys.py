@@ -1,7 +1,7 @@
-"""The routes of projects' keys and of admin keys, in OpenAI's shapes with fields of ours.
+"""Serves projects' keys and admin keys, in OpenAI's shapes with additional fields.
 
-OpenAI has no route that makes a project's key; ours answers as the one that makes an admin key
-does, with the secret in `value`, this once.
+OpenAI has no route that creates a project's key. Ours answers like the one that creates an admin
+key, with the secret in `value`, once.
 """
 
 from collections.abc import Callable
@@ -11,18 +11,25 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from embedway.admin.amounts import (
-    EMPTY_FOR_NULL,
+    AllowedModels,
+    AllowedProviders,
     BudgetCard,
-    Budgets,
     LimitCard,
-    Limits,
     Name,
-    Names,
+    OptionalBudgets,
+    OptionalLimits,
     SpendingCard,
     StrictBody,
     spending_cards,
 )
-from embedway.admin.paging import After, DeletionReceipt, Limit, ListEntry, ListPage, list_page
+from embedway.admin.paging import (
+    DeletionReceipt,
+    ListEntry,
+    ListPage,
+    PageAfter,
+    PageLimit,
+    list_page,
+)
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Key, Scope
 from embedway.organization.actors import Actor
@@ -33,11 +40,11 @@ from embedway.storage import records
 
 MAX_LIFE_S = 36_500 * 86_400
 MAX_TIME_S = 10**11
-USUAL_GRACE_S = 86_400
+DEFAULT_GRACE_S = 86_400
 
 
 class KeyServiceAccount(BaseModel):
-    """Whose a key is: every key is a service account of its own."""
+    """The owner of a key: each key is its own service account."""
 
     id: str
     name: str
@@ -46,7 +53,7 @@ class KeyServiceAccount(BaseModel):
 
 
 class ProjectOwner(BaseModel):
-    """Whose a project's key is."""
+    """The owner of a project's key."""
 
     type: Literal["service_account"] = "service_account"
     service_account: KeyServiceAccount
@@ -81,7 +88,7 @@ class NewKeyCard(KeyCard):
 
 
 class AdminOwner(BaseModel):
-    """Whose an admin key is."""
+    """The owner of an admin key."""
 
     type: Literal["service_account"] = "service_account"
     object: Literal["organization.service_account"] = "organization.service_account"
@@ -112,13 +119,11 @@ class NewAdminKeyCard(AdminKeyCard):
 
 ExpiresIn = Annotated[
     int | None,
-    Field(ge=1, le=MAX_LIFE_S, description="Expire in so many seconds; null for never."),
+    Field(ge=1, le=MAX_LIFE_S, description="Seconds until the key expires; null for never."),
 ]
 ExpiresAt = Annotated[
     int | None,
-    Field(
-        ge=1, le=MAX_TIME_S, description="Instead: expire then, in seconds since 1970-01-01 UTC."
-    ),
+    Field(ge=1, le=MAX_TIME_S, description="Alternatively, when the key expires, in Unix seconds."),
 ]
 
 
@@ -127,11 +132,11 @@ class _Expiring(StrictBody):
     expires_at: ExpiresAt = None
 
     def changes(self, now_ms: int) -> dict[str, Any]:
-        """What it asks to be set."""
-        sent = self.sent()
+        """Return the changes to the key, with one `expires_ms` for both fields."""
+        sent = self.sent_fields()
         if {"expires_in_seconds", "expires_at"} <= sent.keys():
             raise InvalidRequest(
-                "'expires_at' and 'expires_in_seconds' say the same. Send one of them.",
+                "'expires_at' and 'expires_in_seconds' both set the expiry. Send one of them.",
                 param="expires_at",
             )
         for name, since_ms in (("expires_in_seconds", now_ms), ("expires_at", 0)):
@@ -142,56 +147,49 @@ class _Expiring(StrictBody):
 
 
 class _KeyFields(_Expiring):
-    models: Annotated[
-        Names | None, Field(description="The only names of models it may use; null for any.")
-    ] = None
-    providers: Annotated[
-        Names | None, Field(description="The only providers that may serve it; null for any.")
-    ] = None
-    limits: Annotated[
-        Limits | None,
-        EMPTY_FOR_NULL,
-        Field(description="Limits on its requests and those of keys it issued, together."),
-    ] = None
-    budgets: Annotated[
-        Budgets | None, EMPTY_FOR_NULL, Field(description="Budgets of the same requests.")
-    ] = None
+    models: AllowedModels = None
+    providers: AllowedProviders = None
+    limits: OptionalLimits = Field(
+        default=None,
+        description="Limits on the requests of this key and of the keys it issued, together.",
+    )
+    budgets: OptionalBudgets = Field(default=None, description="Budgets for the same requests.")
 
 
 class NewKey(_KeyFields):
-    """A key to be made."""
+    """A key to create."""
 
     name: Name
     scopes: list[Scope] = Field(
         default_factory=list[Scope],
         min_length=1,
-        description="What it may do; if left out, embed and name end users, as far as the key that "
-        "issues it may.",
+        description="What the key may do. By default, embed and name end users, as far as the "
+        "key that issues it may.",
     )
 
 
 class KeyChanges(_KeyFields):
-    """What is to change; what is left out stays."""
+    """Changes to a key. Fields that are left out stay as they are."""
 
     name: Name = ""
     scopes: list[Scope] = Field(default_factory=list[Scope], min_length=1)
 
 
 class Rotation(StrictBody):
-    """How a key is to be rotated."""
+    """How to rotate a key."""
 
     grace_seconds: Annotated[
         int,
         Field(
             ge=0,
             le=MAX_GRACE_S,
-            description="How long the old secret works on; 0 ends it at once.",
+            description="How long the old secret still works; 0 to end it at once.",
         ),
-    ] = USUAL_GRACE_S
+    ] = DEFAULT_GRACE_S
 
 
 class NewAdminKey(_Expiring):
-    """An admin key to be made."""
+    """An admin key to create."""
 
     name: Name
 
@@ -202,109 +200,101 @@ def _fields(key: Key, now_ms: int) -> dict[str, Any]:
     return fields | {"owner": owner, "status": key.state(now_ms)}
 
 
-def router(acts: AdminService, *, actor: Actor, now_ms: Callable[[], int]) -> APIRouter:
-    """The routes; `actor` is the dependency that says who asks."""
+def router(service: AdminService, *, actor: Actor, now_ms: Callable[[], int]) -> APIRouter:
+    """Build the routes. `actor` is the dependency that returns the actor."""
     routes = APIRouter(prefix="/v1/organization", tags=["keys"])
-    _add_project_keys(routes, acts, actor, now_ms)
-    _add_admin_keys(routes, acts, actor, now_ms)
+    _add_project_keys(routes, service, actor, now_ms)
+    _add_admin_keys(routes, service, actor, now_ms)
     return routes
 
 
 def _add_project_keys(
-    routes: APIRouter, acts: AdminService, actor: Actor, now_ms: Callable[[], int]
+    routes: APIRouter, service: AdminService, actor: Actor, now_ms: Callable[[], int]
 ) -> None:
     def fields(key: Key) -> dict[str, Any]:
         common = _fields(key, now_ms())
         return common | {
             "owner": {"service_account": common["owner"]},
             "owner_project_access": "active" if common["status"] == "active" else "inactive",
-            "spending": spending_cards(acts.budget_spending(key)),
+            "spending": spending_cards(service.budget_spending(key)),
         }
 
-    def told(key: Key) -> KeyCard:
+    def to_card(key: Key) -> KeyCard:
         return KeyCard.model_validate(fields(key))
 
     @routes.get("/projects/{project_id}/api_keys")
-    def list_keys(  # pyright: ignore[reportUnusedFunction]
+    def list_keys(
         project_id: str,
         *,
-        limit: Limit = 20,
-        after: After = None,
+        limit: PageLimit = 20,
+        after: PageAfter = None,
         include_revoked: bool = False,
         actor: Actor = actor,
     ) -> ListPage[KeyCard]:
-        """The keys of a project, oldest first: with a key that issues keys, those it issued."""
-        page = acts.keys(
+        """List the keys of a project, oldest first. A key that issues keys sees those it issued."""
+        page = service.keys(
             actor, project_id=project_id, after=after, limit=limit, revoked=include_revoked
         )
-        return list_page(page, told)
+        return list_page(page, to_card)
 
     @routes.post("/projects/{project_id}/api_keys")
-    def create_key(  # pyright: ignore[reportUnusedFunction]
-        project_id: str, body: NewKey, actor: Actor = actor
-    ) -> NewKeyCard:
-        """Make a key. Its secret is in `value`, this once: only its hash is kept.
+    def create_key(project_id: str, body: NewKey, actor: Actor = actor) -> NewKeyCard:
+        """Create a key. Its secret is in `value`, once: the gateway keeps only a hash.
 
-        With a key that has the scope `keys`, the new one never has more rights than that one has.
+        A key with the scope `keys` may create keys too. They never have more rights than it has.
         """
         changes = body.changes(now_ms())
-        value, key = acts.create_key(actor, project_id=project_id, changes=changes)
+        value, key = service.create_key(actor, project_id=project_id, changes=changes)
         return NewKeyCard.model_validate(fields(key) | {"value": value})
 
     @routes.get("/projects/{project_id}/api_keys/{key_id}")
-    def retrieve_key(  # pyright: ignore[reportUnusedFunction]
-        project_id: str, key_id: str, actor: Actor = actor
-    ) -> KeyCard:
-        """One key, in whatever state it is."""
-        return told(acts.key(actor, key_id, project_id=project_id))
+    def retrieve_key(project_id: str, key_id: str, actor: Actor = actor) -> KeyCard:
+        """Return one key, in any state."""
+        return to_card(service.key(actor, key_id, project_id=project_id))
 
     @routes.post("/projects/{project_id}/api_keys/{key_id}")
-    def update_key(  # pyright: ignore[reportUnusedFunction]
-        project_id: str, key_id: str, body: KeyChanges, actor: Actor = actor
-    ) -> KeyCard:
-        """Change a key; running servers know within a second."""
+    def update_key(project_id: str, key_id: str, body: KeyChanges, actor: Actor = actor) -> KeyCard:
+        """Change a key. Running servers apply the change within a second."""
         changes = body.changes(now_ms())
-        return told(acts.update_key(actor, key_id, project_id=project_id, changes=changes))
+        return to_card(service.update_key(actor, key_id, project_id=project_id, changes=changes))
 
     @routes.post("/projects/{project_id}/api_keys/{key_id}/rotate")
-    def rotate_key(  # pyright: ignore[reportUnusedFunction]
+    def rotate_key(
         project_id: str, key_id: str, body: Rotation, actor: Actor = actor
     ) -> NewKeyCard:
-        """Give a key a new secret, in `value`, this once; the old one works for a while.
+        """Give a key a new secret, in `value`. The old one works for `grace_seconds` more.
 
-        Its id, rights, limits and budgets stay, and so does what was used of them.
+        The key's id, rights, limits and budgets stay, and so does its usage of them.
         """
-        value, key = acts.rotate_key(
+        value, key = service.rotate_key(
             actor, key_id, project_id=project_id, grace_ms=body.grace_seconds * 1000
         )
         return NewKeyCard.model_validate(fields(key) | {"value": value})
 
     @routes.delete("/projects/{project_id}/api_keys/{key_id}")
-    def revoke_key(  # pyright: ignore[reportUnusedFunction]
-        project_id: str, key_id: str, actor: Actor = actor
-    ) -> DeletionReceipt:
-        """Revoke a key for good, and with it all that it issued."""
-        acts.revoke_key(actor, key_id, project_id=project_id)
+    def revoke_key(project_id: str, key_id: str, actor: Actor = actor) -> DeletionReceipt:
+        """Revoke a key and all keys it issued, for good."""
+        service.revoke_key(actor, key_id, project_id=project_id)
         return DeletionReceipt(id=key_id, object="organization.project.api_key.deleted")
 
 
 def _add_admin_keys(
-    routes: APIRouter, acts: AdminService, actor: Actor, now_ms: Callable[[], int]
+    routes: APIRouter, service: AdminService, actor: Actor, now_ms: Callable[[], int]
 ) -> None:
-    def told(key: Key) -> AdminKeyCard:
+    def to_card(key: Key) -> AdminKeyCard:
         return AdminKeyCard.model_validate(_fields(key, now_ms()))
 
     @routes.get("/admin_api_keys")
-    def list_admin_keys(  # pyright: ignore[reportUnusedFunction]
+    def list_admin_keys(
         *,
-        limit: Limit = 20,
-        after: After = None,
+        limit: PageLimit = 20,
+        after: PageAfter = None,
         order: Literal["asc", "desc"] = "asc",
         include_revoked: bool = False,
         actor: Actor = actor,
     ) -> ListPage[AdminKeyCard]:
-        """The admin keys. Needs one, as do all of these."""
-        page = acts.keys(
+        """List the admin keys. Like all routes of admin keys, it needs one."""
+        page = service.keys(
             actor,
             project_id=None,
             after=after,
@@ -312,38 +302,33 @@ def _add_admin_keys(
             revoked=include_revoked,
             descending=order == "desc",
         )
-        return list_page(page, told)
+        return list_page(page, to_card)
 
     @routes.post("/admin_api_keys")
-    def create_admin_key(  # pyright: ignore[reportUnusedFunction]
-        body: NewAdminKey, actor: Actor = actor
-    ) -> NewAdminKeyCard:
-        """Make an admin key, which may do all of this but not embed; its secret is in `value`."""
+    def create_admin_key(body: NewAdminKey, actor: Actor = actor) -> NewAdminKeyCard:
+        """Create an admin key, which manages everything but cannot embed.
+
+        Its secret is in `value`, once.
+        """
         changes = body.changes(now_ms())
-        value, key = acts.create_key(actor, project_id=None, changes=changes)
+        value, key = service.create_key(actor, project_id=None, changes=changes)
         return NewAdminKeyCard.model_validate(_fields(key, now_ms()) | {"value": value})
 
     @routes.get("/admin_api_keys/{key_id}")
-    def retrieve_admin_key(  # pyright: ignore[reportUnusedFunction]
-        key_id: str, actor: Actor = actor
-    ) -> AdminKeyCard:
-        """One admin key, in whatever state it is."""
-        return told(acts.key(actor, key_id, project_id=None))
+    def retrieve_admin_key(key_id: str, actor: Actor = actor) -> AdminKeyCard:
+        """Return one admin key, in any state."""
+        return to_card(service.key(actor, key_id, project_id=None))
 
     @routes.post("/admin_api_keys/{key_id}/rotate")
-    def rotate_admin_key(  # pyright: ignore[reportUnusedFunction]
-        key_id: str, body: Rotation, actor: Actor = actor
-    ) -> NewAdminKeyCard:
-        """Give an admin key a new secret, in `value`, this once; the old one works for a while."""
-        value, key = acts.rotate_key(
+    def rotate_admin_key(key_id: str, body: Rotation, actor: Actor = actor) -> NewAdminKeyCard:
+        """Give an admin key a new secret, in `value`. The old one works for `grace_seconds`."""
+        value, key = service.rotate_key(
             actor, key_id, project_id=None, grace_ms=body.grace_seconds * 1000
         )
         return NewAdminKeyCard.model_validate(_fields(key, now_ms()) | {"value": value})
 
     @routes.delete("/admin_api_keys/{key_id}")
-    def revoke_admin_key(  # pyright: ignore[reportUnusedFunction]
-        key_id: str, actor: Actor = actor
-    ) -> DeletionReceipt:
-        """Revoke an admin key for good. The last one may be: the command line makes others."""
-        acts.revoke_key(actor, key_id, project_id=None)
+    def revoke_admin_key(key_id: str, actor: Actor = actor) -> DeletionReceipt:
+        """Revoke an admin key for good, even the last one: the command line can create others."""
+        service.revoke_key(actor, key_id, project_id=None)
         return DeletionReceipt(id=key_id, object="organization.admin_api_key.deleted")

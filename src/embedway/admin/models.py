@@ -1,4 +1,4 @@
-"""The models endpoints: where the cards of models and deployments are, and for whom."""
+"""Serves the lists of models and deployments."""
 
 from typing import Literal
 
@@ -12,45 +12,45 @@ from embedway.routing.model_listing import DeploymentCard, HubCard, ModelCard, M
 PUBLIC_CACHE_S = 300
 
 HubType = Literal["llm", "image_generation", "video", "tts", "stt", "embedding", "rerank"]
-"""As AIHubMix tells models apart."""
+"""AIHubMix's types of models."""
 
 
 class ModelCards(BaseModel):
-    """All models."""
+    """A list of models."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
 
 
 class DeploymentCards(BaseModel):
-    """All deployments."""
+    """A list of deployments."""
 
     object: Literal["list"] = "list"
     data: list[DeploymentCard]
 
 
 class HubCards(BaseModel):
-    """All models."""
+    """A list of models, in AIHubMix's shape."""
 
     success: Literal[True] = True
     message: str = ""
     data: list[HubCard]
 
 
-def router(cards: ModelListing, *, caller: Caller) -> APIRouter:
-    """The routes; `caller` is the dependency that asks for a key and says whose it is."""
+def router(listing: ModelListing, *, caller: Caller) -> APIRouter:
+    """Build the routes. `caller` is the dependency that authenticates the caller."""
     routes = APIRouter(tags=["models"])
 
     @routes.get("/v1/models")
     async def list_models(
         tag: str | None = None, currency: str = "USD", caller: Caller = caller
     ) -> ModelCards:
-        """Every model the key may use, and `auto` and the aliases, with the cheapest price."""
+        """List the models the key may use, `auto` and the aliases, each at its cheapest price."""
         if currency.upper() != "USD":
             raise InvalidRequest(
                 f"'currency' is {currency!r}: prices are in USD. Leave it out.", param="currency"
             )
-        listed = cards.models(caller)
+        listed = listing.models(caller)
         return ModelCards(data=[card for card in listed if tag is None or tag in card.tags])
 
     @routes.get("/v1/embeddings/models")
@@ -58,22 +58,22 @@ def router(cards: ModelListing, *, caller: Caller) -> APIRouter:
     async def list_deployments(
         model: str | None = None, caller: Caller = caller
     ) -> DeploymentCards:
-        """Every model at every provider that the key may use; with `model` those of one name.
+        """List the deployments that the key may use; with `model`, those with that name.
 
-        Each with its limits, its price, where it runs, whether it may be asked now, and the space
-        that its vectors are in, as far as that is proven.
+        Each has its limits, price, location and health, and the space of its vectors, as far as
+        proven.
         """
-        return DeploymentCards(data=cards.deployments(caller, name=model))
+        return DeploymentCards(data=listing.deployments(caller, name=model))
 
     @routes.get("/v1/models/{id:path}")
     async def retrieve_model(id: str, caller: Caller = caller) -> ModelCard:
-        """One model, by any name a request may use."""
-        return cards.model(id, caller)
+        """Return one model, by any name that a request may use."""
+        return listing.model(id, caller)
 
     @routes.get("/api/v1/models")
     async def list_hub_models(response: Response, type: HubType = "embedding") -> HubCards:
-        """Every model of a type; needs no key and may be cached."""
+        """List all models of a type. Needs no key; responses may be cached."""
         response.headers["cache-control"] = f"public, max-age={PUBLIC_CACHE_S}"
-        return HubCards(data=cards.hub() if type == "embedding" else [])
+        return HubCards(data=listing.hub() if type == "embedding" else [])
 
     return routes

@@ -1,6 +1,6 @@
-"""Describes the data plane in OpenAPI, from the annotations it is checked against.
+"""Describes the data plane in OpenAPI, from the annotations that its requests are checked against.
 
-FastAPI describes its own routes; the embeddings doors are not among them, so they are added here.
+FastAPI describes its own routes. The embeddings paths are not among them, so this module adds them.
 """
 
 from typing import Any
@@ -36,18 +36,24 @@ _RESPONSE: dict[str, Any] = {
                 },
             },
         },
-        "model": {"type": "string", "description": "As asked for; see x-embedway-model."},
+        "model": {
+            "type": "string",
+            "description": "The model as requested; x-embedway-model has its id.",
+        },
         "usage": {
             "type": "object",
             "required": ["prompt_tokens", "total_tokens"],
             "properties": {
                 "prompt_tokens": {"type": "integer"},
                 "total_tokens": {"type": "integer"},
-                "completion_tokens": {"type": "integer", "description": "0, on cortecs' path."},
+                "completion_tokens": {
+                    "type": "integer",
+                    "description": "Always 0; only on cortecs' path.",
+                },
             },
         },
-        "id": {"type": "string", "description": "`embd_...`, the usage record's id too."},
-        "created": {"type": "integer", "description": "Seconds since 1970-01-01 UTC."},
+        "id": {"type": "string", "description": "`embd_...`, also the id of the usage record."},
+        "created": {"type": "integer", "description": "Unix time in seconds."},
         "provider": {"type": "string"},
     },
 }
@@ -68,61 +74,63 @@ ERROR: dict[str, Any] = {
     },
 }
 _HEADERS = {
-    "x-request-id": "The request's id: yours if you sent one.",
-    "openai-processing-ms": "Milliseconds spent here.",
+    "x-request-id": "The request's id; your own if you sent one.",
+    "openai-processing-ms": "Milliseconds from receiving the request to answering it.",
     "x-embedway-model": "The model that answered.",
-    "x-embedway-provider": "The provider that answered; several are joined by commas.",
-    "x-embedway-space": "The vector space: compare only vectors of the same one.",
-    "x-embedway-cost-usd": "What the request cost.",
-    "x-embedway-overhead-ms": "Milliseconds spent here and not in the model.",
+    "x-embedway-provider": "The provider that answered; several are separated by commas.",
+    "x-embedway-space": "The vector space. Compare only vectors of the same space.",
+    "x-embedway-cost-usd": "The cost of the request in USD.",
+    "x-embedway-overhead-ms": "Milliseconds spent in the gateway, without the provider or model.",
 }
 _LIMITS = {
-    f"x-ratelimit-{told}-{of}": text.format(of=of)
+    f"x-ratelimit-{name}-{of}": text.format(of=of)
     for of in ("requests", "tokens")
-    for told, text in {
-        "limit": "The limit of {of} that the smallest share is left of; none if none applies.",
-        "remaining": "How many {of} are left of it.",
-        "reset": "When all of it is there again if nothing is sent, such as `1m2.5s`.",
+    for name, text in {
+        "limit": "The limit on {of} that is closest to its end; absent if none applies.",
+        "remaining": "How many {of} it still allows.",
+        "reset": "The time until all of it is available again, such as `1m2.5s`.",
     }.items()
 }
 _WAIT = {
-    "retry-after": "Seconds to wait before another try.",
+    "retry-after": "Seconds to wait before retrying.",
     "retry-after-ms": "The same in milliseconds.",
 }
-_REFUSED = {"x-should-retry": "`false` where no wait helps; there is no time to wait then."}
+_SHOULD_RETRY = {
+    "x-should-retry": "`false` if waiting does not help; there is no `retry-after` then."
+}
 _ERRORS = {
-    400: "The request cannot be honoured; `param` names the field.",
-    401: "No key, or not a valid one.",
+    400: "The request is invalid; `param` names the field.",
+    401: "The key is missing or invalid.",
     403: "The credential lacks the right (`insufficient_permissions`), its end user is blocked, or "
-    "the key may not use this model or those who serve it (`model_not_found`).",
-    404: "No such model; the message names near ones.",
+    "the key may not use this model or its providers (`model_not_found`).",
+    404: "There is no such model; the message suggests similar names.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
-    415: "The body is encoded.",
-    429: "A limit of the key, the project or the end user has no room, or every provider that is "
-    "left limits this gateway's rate (`rate_limit_exceeded`); or a budget is spent or reserved "
-    "(`insufficient_quota`). Nothing is billed. `Retry-After` says when to come again.",
+    415: "The body has a content encoding.",
+    429: "A rate limit of the key, the project or the end user is reached, or every provider "
+    "limits this gateway's rate (`rate_limit_exceeded`); or a budget is spent or reserved "
+    "(`insufficient_quota`). Nothing is billed. `Retry-After` says when to retry.",
     502: "The model or its provider failed.",
-    503: "Overloaded, or the database is away; see `Retry-After`.",
+    503: "The gateway is overloaded, or its database is unavailable; see `Retry-After`.",
     504: "The provider did not answer in time.",
 }
 
 
-def add_embeddings(schema: dict[str, Any], doors: list[str]) -> dict[str, Any]:
-    """`schema` with the embeddings operation on each of `doors`."""
+def add_embeddings(schema: dict[str, Any], paths: list[str]) -> dict[str, Any]:
+    """Add the embeddings operation to `schema` at each of `paths`."""
     (reference, _), parts = msgspec.json.schema_components(
         [EmbedRequest, DryRun], ref_template=_REF
     )
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     components |= parts | {"EmbeddingsResponse": _RESPONSE, "Error": ERROR}
-    _nullable(components["EmbedRequest"])
-    for door in doors:
-        schema["paths"][door] = {"post": _operation(door, reference)}
+    _allow_null(components["EmbedRequest"])
+    for path in paths:
+        schema["paths"][path] = {"post": _operation(path, reference)}
     return schema
 
 
-def _nullable(request: dict[str, Any]) -> None:
-    # null means the default, for every field that has one; msgspec says so of some only.
+def _allow_null(request: dict[str, Any]) -> None:
+    # null means the default for every field that has one, but msgspec says so only of some.
     for name, field in request["properties"].items():
         if name not in request["required"]:
             default = field.pop("default")
@@ -134,23 +142,22 @@ def _nullable(request: dict[str, Any]) -> None:
             }
 
 
-def _operation(door: str, request: dict[str, Any]) -> dict[str, Any]:
+def _operation(path: str, request: dict[str, Any]) -> dict[str, Any]:
     return {
         "tags": ["embeddings"],
         "summary": "Embed texts",
         "description": "One vector for each item of `input`, in its order.",
-        "operationId": "embed" + door.replace("/", "_"),
+        "operationId": "embed" + path.replace("/", "_"),
         "security": [{"key": []}],
         "parameters": [
-            _header("X-On-Behalf-Of", "Your end user, whom limits, budgets and usage are counted "
-                    "for; 1 to 150 printable ASCII characters. The key needs the scope "
-                    "on_behalf_of."),
-            _header("X-Request-Id", "An id of yours for this request; echoed."),
+            _header("X-On-Behalf-Of", "Your end user, for whom limits, budgets and usage count; 1 "
+                    "to 150 printable ASCII characters. The key needs the scope on_behalf_of."),
+            _header("X-Request-Id", "Your own id for this request; the response repeats it."),
             {
                 "name": "dry_run",
                 "in": "query",
-                "description": "`true`: answer who would be asked, in which order and at what "
-                "price, and ask nobody. Nothing is billed; it counts as a request.",
+                "description": "`true` to list the deployments that would be tried, in order and "
+                "with prices, without calling any. It is free, but counts as a request.",
                 "schema": {"type": "boolean", "default": False},
             },
         ],
@@ -165,26 +172,27 @@ def _operation(door: str, request: dict[str, Any]) -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "The vectors; with `dry_run=true` a plan, without most headers. "
-                "Where limits apply, also the `x-ratelimit-*` headers of a 429.",
-                "headers": _described(_HEADERS),
-                "content": _json("EmbeddingsResponse", "DryRun"),
+                "description": "The vectors; with `dry_run=true` the plan, without most headers. "
+                "If limits apply, also the `x-ratelimit-*` headers of a 429.",
+                "headers": _header_schemas(_HEADERS),
+                "content": _json_content("EmbeddingsResponse", "DryRun"),
             },
             **{
-                str(status): {"description": text, "content": _json("Error")} | _more(status)
+                str(status): {"description": text, "content": _json_content("Error"),
+                              **_response_headers(status)}
                 for status, text in _ERRORS.items()
             },
         },
     }  # fmt: skip
 
 
-def _more(status: int) -> dict[str, Any]:
-    """The headers that answers with this status may have."""
-    headers = {429: _LIMITS | _WAIT | _REFUSED, 503: _WAIT}.get(status)
-    return {"headers": _described(headers)} if headers else {}
+def _response_headers(status: int) -> dict[str, Any]:
+    """Return the headers that responses with this status may have."""
+    headers = {429: _LIMITS | _WAIT | _SHOULD_RETRY, 503: _WAIT}.get(status)
+    return {"headers": _header_schemas(headers)} if headers else {}
 
 
-def _described(headers: dict[str, str]) -> dict[str, Any]:
+def _header_schemas(headers: dict[str, str]) -> dict[str, Any]:
     return {
         name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
     }
@@ -194,7 +202,7 @@ def _header(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
 
 
-def _json(*components: str) -> dict[str, Any]:
+def _json_content(*components: str) -> dict[str, Any]:
     references = [{"$ref": _REF.format(name=each)} for each in components]
     schema = {"oneOf": references} if len(references) > 1 else references[0]
     return {"application/json": {"schema": schema}}

@@ -1,4 +1,4 @@
-"""All routes of the organisation: projects, keys, end users, the audit log."""
+"""Combines the routes of projects, keys, end users and the audit log."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -13,9 +13,9 @@ from embedway.organization.service import AdminService
 
 
 def organization_router(
-    acts: AdminService, *, caller: Caller, now_ms: Callable[[], int]
+    service: AdminService, *, caller: Caller, now_ms: Callable[[], int]
 ) -> APIRouter:
-    """The routes; `caller` is the dependency that asks for a key and says whose it is."""
+    """Build the routes. `caller` is the dependency that authenticates the caller."""
 
     def actor(
         response: Response,
@@ -28,8 +28,8 @@ def organization_router(
 
     depends: Actor = Depends(actor)
     routes = APIRouter()
-    routes.include_router(projects.router(acts, actor=depends))
-    routes.include_router(keys.router(acts, actor=depends, now_ms=now_ms))
-    routes.include_router(end_users.router(acts, actor=depends))
-    routes.include_router(audit.router(acts, actor=depends))
+    routes.include_router(projects.router(service, actor=depends))
+    routes.include_router(keys.router(service, actor=depends, now_ms=now_ms))
+    routes.include_router(end_users.router(service, actor=depends))
+    routes.include_router(audit.router(service, actor=depends))
     return routes

@@ -1,4 +1,4 @@
-"""Lists of the admin API: what they are asked with, and the form they are answered in."""
+"""Defines the parameters and the response format of the admin API's lists."""
 
 from collections.abc import Callable
 from typing import Annotated, Generic, Literal, TypeVar
@@ -10,20 +10,20 @@ from embedway.core.page import Page
 
 MAX_PAGE = 100
 
-Limit = Annotated[
-    int, Query(ge=1, le=MAX_PAGE, description=f"At most so many, {MAX_PAGE} at the most.")
+PageLimit = Annotated[
+    int, Query(ge=1, le=MAX_PAGE, description=f"The most entries to return, up to {MAX_PAGE}.")
 ]
-After = Annotated[
+PageAfter = Annotated[
     str | None,
     Query(
         pattern=r"^[^\x00]{1,512}$",
-        description="The `last_id` of the page before; without, it is the first page.",
+        description="The `last_id` of the previous page; leave it out for the first page.",
     ),
 ]
 
 
 class ListEntry(BaseModel):
-    """One of a list, as it is answered."""
+    """An entry of a list."""
 
     id: str
 
@@ -43,16 +43,16 @@ class ListPage(BaseModel, Generic[AnyCard]):
 
 
 class DeletionReceipt(BaseModel):
-    """What is gone."""
+    """Confirms a deletion."""
 
     id: str
     object: str
     deleted: Literal[True] = True
 
 
-def list_page(page: Page[Item], card: Callable[[Item], AnyCard]) -> ListPage[AnyCard]:
-    """A page as it is answered, each item as its `card`."""
-    data = [card(each) for each in page.items]
+def list_page(page: Page[Item], to_card: Callable[[Item], AnyCard]) -> ListPage[AnyCard]:
+    """Return the response for a page, each item converted by `to_card`."""
+    data = [to_card(each) for each in page.items]
     return ListPage(
         data=data,
         first_id=data[0].id if data else None,

@@ -1,4 +1,4 @@
-"""The routes of projects, in OpenAI's shape with fields of ours."""
+"""Serves projects, in OpenAI's shape with additional fields."""
 
 from typing import Annotated, Literal
 
@@ -6,18 +6,18 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from embedway.admin.amounts import (
-    EMPTY_FOR_NULL,
+    AllowedModels,
+    AllowedProviders,
     BudgetCard,
-    Budgets,
     LimitCard,
-    Limits,
     Name,
-    Names,
+    OptionalBudgets,
+    OptionalLimits,
     SpendingCard,
     StrictBody,
     spending_cards,
 )
-from embedway.admin.paging import After, Limit, ListEntry, ListPage, list_page
+from embedway.admin.paging import ListEntry, ListPage, PageAfter, PageLimit, list_page
 from embedway.core.project import Project
 from embedway.organization.actors import Actor
 from embedway.organization.public_fields import public
@@ -47,91 +47,82 @@ class ProjectCard(ListEntry):
 
 
 class _Fields(StrictBody):
-    models: Annotated[
-        Names | None,
-        Field(description="The only names of models that its requests may use; null for any."),
-    ] = None
-    providers: Annotated[
-        Names | None, Field(description="The only providers that may serve them; null for any.")
-    ] = None
+    models: AllowedModels = None
+    providers: AllowedProviders = None
     eu_native: Annotated[
-        bool, Field(description="Whether all requests are served as if they had `eu_native`.")
+        bool, Field(description="Whether every request is served as if it had `eu_native`.")
     ] = False
     zero_data_retention: Annotated[
-        bool, Field(description="Whether only deployments that keep no data serve them.")
+        bool, Field(description="Whether only deployments that keep no data serve requests.")
     ] = False
     allow_quantization: Annotated[
-        bool, Field(description="Whether quantised weights may serve them.")
+        bool, Field(description="Whether quantised weights may serve requests.")
     ] = True
-    limits: Annotated[
-        Limits | None, EMPTY_FOR_NULL, Field(description="Limits on all its requests together.")
-    ] = None
-    budgets: Annotated[
-        Budgets | None, EMPTY_FOR_NULL, Field(description="Budgets of all its requests.")
-    ] = None
-    user_limits: Annotated[
-        Limits | None,
-        EMPTY_FOR_NULL,
-        Field(description="Limits on each end user that has none of its own."),
-    ] = None
-    user_budgets: Annotated[
-        Budgets | None,
-        EMPTY_FOR_NULL,
-        Field(description="Budgets of each end user that has none of its own."),
-    ] = None
+    limits: OptionalLimits = Field(
+        default=None, description="Limits on all requests of the project together."
+    )
+    budgets: OptionalBudgets = Field(
+        default=None, description="Budgets for all requests of the project together."
+    )
+    user_limits: OptionalLimits = Field(
+        default=None, description="Limits on each end user without limits of its own."
+    )
+    user_budgets: OptionalBudgets = Field(
+        default=None, description="Budgets for each end user without budgets of its own."
+    )
 
 
 class NewProject(_Fields):
-    """A project to be made."""
+    """A project to create."""
 
     name: Name
 
 
 class ProjectChanges(_Fields):
-    """What is to change; what is left out stays."""
+    """Changes to a project. Fields that are left out stay as they are."""
 
     name: Name = ""
 
 
-def router(acts: AdminService, *, actor: Actor) -> APIRouter:
-    """The routes; `actor` is the dependency that says who asks."""
+def router(service: AdminService, *, actor: Actor) -> APIRouter:
+    """Build the routes. `actor` is the dependency that returns the actor."""
     routes = APIRouter(prefix="/v1/organization/projects", tags=["projects"])
 
-    def told(project: Project) -> ProjectCard:
+    def to_card(project: Project) -> ProjectCard:
         status = "active" if project.archived_ms is None else "archived"
-        more = {"status": status, "spending": spending_cards(acts.budget_spending(project))}
+        more = {"status": status, "spending": spending_cards(service.budget_spending(project))}
         return ProjectCard.model_validate(public(records.to_row(project)) | more)
 
     @routes.get("")
     def list_projects(
         *,
-        limit: Limit = 20,
-        after: After = None,
+        limit: PageLimit = 20,
+        after: PageAfter = None,
         include_archived: bool = False,
         actor: Actor = actor,
     ) -> ListPage[ProjectCard]:
-        """All projects, oldest first. Needs an admin key."""
-        page = acts.projects(actor, after=after, limit=limit, archived=include_archived)
-        return list_page(page, told)
+        """List all projects, oldest first. Needs an admin key."""
+        page = service.projects(actor, after=after, limit=limit, archived=include_archived)
+        return list_page(page, to_card)
 
     @routes.post("")
     def create_project(body: NewProject, actor: Actor = actor) -> ProjectCard:
-        """Make a project: a tenant with keys, end users, limits and budgets of its own."""
-        return told(acts.create_project(actor, body.sent()))
+        """Create a project: a tenant with keys, end users, limits and budgets of its own."""
+        return to_card(service.create_project(actor, body.sent_fields()))
 
     @routes.get("/{project_id}")
     def retrieve_project(project_id: str, actor: Actor = actor) -> ProjectCard:
-        """One project, archived or not."""
-        return told(acts.project(actor, project_id))
+        """Return one project, archived or not."""
+        return to_card(service.project(actor, project_id))
 
     @routes.post("/{project_id}")
     def update_project(project_id: str, body: ProjectChanges, actor: Actor = actor) -> ProjectCard:
-        """Change a project; running servers know within a second."""
-        return told(acts.update_project(actor, project_id, body.sent()))
+        """Change a project. Running servers apply the change within a second."""
+        return to_card(service.update_project(actor, project_id, body.sent_fields()))
 
     @routes.post("/{project_id}/archive")
     def archive_project(project_id: str, actor: Actor = actor) -> ProjectCard:
-        """Archive a project for good: its keys stop working, its usage is kept."""
-        return told(acts.archive_project(actor, project_id))
+        """Archive a project for good. Its keys stop working; its usage is kept."""
+        return to_card(service.archive_project(actor, project_id))
 
     return routes

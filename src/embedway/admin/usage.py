@@ -1,4 +1,4 @@
-"""The usage and costs endpoints: pages of buckets of results, as OpenAI answers them."""
+"""Serves usage and costs as pages of time buckets, in OpenAI's shape."""
 
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.admin.sent_once import sent_once
+from embedway.admin.strict_request import check_request
 from embedway.admin.usage_parameters import (
     CostsRequest,
     EmbeddingsUsageRequest,
@@ -33,16 +33,16 @@ from embedway.ledger.query import (
 from embedway.ledger.reports import UsageReports
 
 MAX_RESULTS = 50_000
-"""On one page."""
+"""The most results on one page."""
 JSON = "application/json"
-NAMELESS = EntityNames(projects={}, keys={})
+NO_NAMES = EntityNames(projects={}, keys={})
 
-# Decimals as numbers, with every digit.
+# Encodes decimals as numbers with all their digits.
 _json = msgspec.json.Encoder(decimal_format="number")
 
 
 class UsageScope(BaseModel):
-    """The project and key that a result is about; what `group_by` does not name is null."""
+    """The project and key of a result. Fields that `group_by` does not name are null."""
 
     project_id: str | None = None
     project_name: str | None = None
@@ -51,64 +51,64 @@ class UsageScope(BaseModel):
 
 
 class UsageGroupCard(UsageScope):
-    """What a result is of: null but for what `group_by` names."""
+    """The group of a result. Fields that `group_by` does not name are null."""
 
     user_id: str | None = None
-    """The end user: from `X-On-Behalf-Of`, else from `user`."""
+    """The end user, from `X-On-Behalf-Of` or else from `user`."""
     model: str | None = None
     provider: str | None = None
     metadata: dict[str, str | None] | None = None
 
 
 class UsageResult(UsageGroupCard):
-    """What one group used in one bucket."""
+    """The usage of one group in one bucket."""
 
     object: Literal["organization.usage.embeddings.result"] = "organization.usage.embeddings.result"
     input_tokens: int = Field(validation_alias="tokens")
     num_model_requests: int = Field(validation_alias="requests")
-    """That were answered with 200."""
+    """Requests that were answered with 200."""
     input_cached_tokens: int = Field(validation_alias="cached_tokens")
     estimated_tokens: int
-    """Of the tokens, how many are an estimate."""
+    """Tokens that were estimated rather than reported or counted."""
     unpriced_tokens: int
-    """Of the tokens, how many have no known price, and so cost nothing."""
+    """Tokens without a known price. They cost nothing."""
     num_items: int = Field(validation_alias="items")
     num_errors: int = Field(validation_alias="errors")
     """Requests that were refused or failed."""
     num_calls: int = Field(validation_alias="calls")
-    """To providers, retries included."""
+    """Calls to providers, including retries."""
     num_failed_calls: int = Field(validation_alias="failed_calls")
 
 
 class Amount(BaseModel):
-    """Money, exact."""
+    """An exact amount of money."""
 
     value: Annotated[Decimal, Field(json_schema_extra={"type": "number"})]
     currency: Literal["usd"] = "usd"
 
 
 class CostsResult(UsageGroupCard):
-    """What one group was charged in one bucket."""
+    """The costs of one group in one bucket."""
 
     object: Literal["organization.costs.result"] = "organization.costs.result"
     amount: Amount
     amount_nano_usd: int
     upstream_amount: Amount
-    """What providers may charge, failed calls included."""
+    """What providers may charge, including failed calls."""
     upstream_amount_nano_usd: int
     line_item: str | None = None
-    """The model."""
+    """The model, with `group_by=line_item`."""
     quantity: int | None = None
-    """Of tokens; with `group_by=line_item`."""
+    """The number of tokens, with `group_by=line_item`."""
     quantity_unit: Literal["tokens"] | None = None
 
 
 class RefusalsResult(UsageScope):
-    """How many requests of one group were refused in one bucket."""
+    """The refused requests of one group in one bucket."""
 
     object: Literal["organization.usage.refusals.result"] = "organization.usage.refusals.result"
     reason: str | None = None
-    """Why: see `docs/errors.md`."""
+    """The reason, as listed in `docs/errors.md`."""
     num_requests: int
 
 
@@ -116,7 +116,7 @@ Result = TypeVar("Result")
 
 
 class UsageBucket(BaseModel, Generic[Result]):
-    """A stretch of time, in Unix seconds; the end is not part of it."""
+    """One interval, in Unix seconds. The end is exclusive."""
 
     object: Literal["bucket"] = "bucket"
     start_time: int
@@ -125,7 +125,7 @@ class UsageBucket(BaseModel, Generic[Result]):
 
 
 class BucketPage(BaseModel, Generic[Result]):
-    """Some buckets, in order; `next_page` is the `page` of the next ones."""
+    """Buckets in order of time. `next_page` is the `page` of the following ones."""
 
     object: Literal["page"] = "page"
     data: list[UsageBucket[Result]]
@@ -133,59 +133,54 @@ class BucketPage(BaseModel, Generic[Result]):
     next_page: str | None
 
 
-def router(sums: UsageReports, *, caller: Caller, now_ms: Callable[[], int]) -> APIRouter:
-    """The routes; `caller` is the dependency that asks for a key and says whose it is."""
-    routes = APIRouter(tags=["usage"], dependencies=[Depends(sent_once)])
+def router(reports: UsageReports, *, caller: Caller, now_ms: Callable[[], int]) -> APIRouter:
+    """Build the routes. `caller` is the dependency that authenticates the caller."""
+    routes = APIRouter(tags=["usage"], dependencies=[Depends(check_request)])
 
     @routes.get("/api/v1/llm/usage/embeddings", response_model=BucketPage[UsageResult])
     @routes.get("/v1/organization/usage/embeddings", response_model=BucketPage[UsageResult])
-    def usage(  # pyright: ignore[reportUnusedFunction]
-        asked: Annotated[EmbeddingsUsageRequest, Query()], caller: Caller = caller
+    def usage(
+        request: Annotated[EmbeddingsUsageRequest, Query()], caller: Caller = caller
     ) -> Response:
-        """Requests, items and tokens by time and group.
+        """Return requests, items and tokens by time and group.
 
-        A key with the scope `admin` sees all usage, one with the scope `usage` that of its
-        project.
+        A key with the scope `admin` sees all usage, one with the scope `usage` that of its project.
         """
-        return _page(sums, asked, caller, now_ms())
+        return _page(reports, request, caller, now_ms())
 
     @routes.get("/v1/organization/costs", response_model=BucketPage[CostsResult])
-    def costs(  # pyright: ignore[reportUnusedFunction]
-        asked: Annotated[CostsRequest, Query()], caller: Caller = caller
-    ) -> Response:
-        """What is charged, and what providers may charge, by time and group.
+    def costs(request: Annotated[CostsRequest, Query()], caller: Caller = caller) -> Response:
+        """Return costs, and what providers may charge, by time and group.
 
         A key with the scope `admin` sees all costs, one with the scope `usage` those of its
         project.
         """
-        return _page(sums, asked, caller, now_ms())
+        return _page(reports, request, caller, now_ms())
 
     @routes.get("/v1/organization/usage/refusals", response_model=BucketPage[RefusalsResult])
-    def refusals(  # pyright: ignore[reportUnusedFunction]
-        asked: Annotated[RefusalsRequest, Query()], caller: Caller = caller
-    ) -> Response:
-        """Embeddings requests that were answered with an error, by time, key and reason.
+    def refusals(request: Annotated[RefusalsRequest, Query()], caller: Caller = caller) -> Response:
+        """Count embeddings requests that were answered with an error, by time, key and reason.
 
-        A key with the scope `admin` sees those of all, one with the scope `usage` those of its
+        A key with the scope `admin` sees all of them, one with the scope `usage` those of its
         project.
         """
         if caller.on_behalf_of is not None:
             raise Forbidden(
-                "Refused requests are not counted by end user, so a token of one may not read "
+                "Refused requests are not counted by end user, so an end user's token cannot read "
                 "them. Use a key with the scope usage or admin."
             )
-        return _page(sums, asked, caller, now_ms())
+        return _page(reports, request, caller, now_ms())
 
     return routes
 
 
-def _allowed(query: report.UsageQuery, caller: Caller) -> report.UsageQuery:
-    """`query`, with filters for what `caller` may read.
+def _restrict(query: report.UsageQuery, caller: Caller) -> report.UsageQuery:
+    """Return `query`, filtered to what `caller` may read.
 
     Raises:
-        Forbidden: It may read nothing, or the query names what is somebody else's.
+        Forbidden: The caller may read nothing, or the query asks for what it may not read.
     """
-    # A token of an end user carries rights of a key, but is not in the key owner's hands.
+    # An end user holds this token, not the key's owner, so it reads only the user's own usage.
     user = caller.on_behalf_of
     if user is None and caller.has_any_scope(("admin",)):
         return query
@@ -207,25 +202,25 @@ def _allowed(query: report.UsageQuery, caller: Caller) -> report.UsageQuery:
     return msgspec.structs.replace(query, where=(*query.where, *filters))
 
 
-def _page(sums: UsageReports, asked: UsageRequest, caller: Caller, now_ms: int) -> Response:
-    query = _allowed(asked.query, caller)
-    whole = asked.span(now_ms=now_ms)
-    spans = list(islice(split_span(whole, query.width, query.zone), asked.page_size))
-    sum_up = sums.refused_within if isinstance(asked, RefusalsRequest) else sums.within
+def _page(reports: UsageReports, request: UsageRequest, caller: Caller, now_ms: int) -> Response:
+    query = _restrict(request.query, caller)
+    whole_span = request.span(now_ms=now_ms)
+    spans = list(islice(split_span(whole_span, query.width, query.zone), request.page_size))
+    read_groups = reports.refused_within if isinstance(request, RefusalsRequest) else reports.within
     try:
-        found = sum_up(query, spans, most=MAX_RESULTS)
-        groups = [dict(zip(query.by, each.group, strict=True)) for each in found]
-        # An end user sees ids, as in its own answers, but not what its vendor calls things.
-        names = _names(sums, groups) if caller.on_behalf_of is None else NAMELESS
+        usage_groups = read_groups(query, spans, most=MAX_RESULTS)
+        groups = [dict(zip(query.by, each.group, strict=True)) for each in usage_groups]
+        # End users see ids, as in their own responses, but not the names behind them.
+        names = _read_names(reports, groups) if caller.on_behalf_of is None else NO_NAMES
     except SQLAlchemyError as error:
         raise StorageUnavailable("Usage cannot be read right now. Try again.") from error
     results: dict[TimeSpan, list[BaseModel]] = {}
-    for each, group in zip(found, groups, strict=True):
-        fields = _fields(group, names, asked)
-        results.setdefault(each.bucket, []).append(_result(each, fields, asked))
-    rest = TimeSpan(spans[-1].end_ms, whole.end_ms)
+    for each, group in zip(usage_groups, groups, strict=True):
+        fields = _fields(group, names, request)
+        results.setdefault(each.bucket, []).append(_result(each, fields, request))
+    rest = TimeSpan(spans[-1].end_ms, whole_span.end_ms)
     more = rest.start_ms < rest.end_ms
-    told = BucketPage(
+    page = BucketPage(
         data=[
             UsageBucket(
                 start_time=span.start_ms // 1000,
@@ -235,36 +230,38 @@ def _page(sums: UsageReports, asked: UsageRequest, caller: Caller, now_ms: int) 
             for span in spans
         ],
         has_more=more,
-        next_page=asked.cursor(rest) if more else None,
+        next_page=request.cursor(rest) if more else None,
     )
-    return Response(_json.encode(told.model_dump()), media_type=JSON)
+    return Response(_json.encode(page.model_dump()), media_type=JSON)
 
 
-def _names(sums: UsageReports, groups: Iterable[Mapping[Dimension, str | None]]) -> EntityNames:
+def _read_names(
+    reports: UsageReports, groups: Iterable[Mapping[Dimension, str | None]]
+) -> EntityNames:
     ids = {of: {id for each in groups if (id := each.get(of))} for of in ("project_id", "key_id")}
-    return sums.names(projects=ids["project_id"], keys=ids["key_id"])
+    return reports.names(projects=ids["project_id"], keys=ids["key_id"])
 
 
 def _fields(
-    group: Mapping[Dimension, str | None], names: EntityNames, asked: UsageRequest
+    group: Mapping[Dimension, str | None], names: EntityNames, request: UsageRequest
 ) -> dict[str, Any]:
-    """What a result is about, in the fields that the client knows."""
-    keys = [each.removeprefix(METADATA) for each in asked.group_by if each.startswith(METADATA)]
+    """Return the group of a result, in the fields of the response."""
+    keys = [each.removeprefix(METADATA) for each in request.group_by if each.startswith(METADATA)]
     fields: dict[str, Any] = {
-        each: group[asked.groups[each]] for each in asked.group_by if each in asked.groups
+        each: group[request.groups[each]] for each in request.group_by if each in request.groups
     }
     if keys:
         fields["metadata"] = {key: group[METADATA + key] for key in keys}
-    called = {"project_id": "project_name", "key_id": "api_key_name"}
-    return fields | {called[of]: name for of, name in names.label(group).items()}
+    name_fields = {"project_id": "project_name", "key_id": "api_key_name"}
+    return fields | {name_fields[of]: name for of, name in names.label(group).items()}
 
 
 def _result(
-    each: UsageGroup | RefusalGroup, fields: Mapping[str, Any], asked: UsageRequest
+    each: UsageGroup | RefusalGroup, fields: Mapping[str, Any], request: UsageRequest
 ) -> BaseModel:
     if isinstance(each, RefusalGroup):
         return RefusalsResult(**fields, num_requests=each.requests)
-    if isinstance(asked, CostsRequest):
+    if isinstance(request, CostsRequest):
         return _costs(each, fields)
     return UsageResult.model_validate({**msgspec.structs.asdict(each.figures), **fields})
 

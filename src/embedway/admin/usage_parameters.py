@@ -1,7 +1,4 @@
-"""The parameters of the usage and costs endpoints, and the cursors of their pages.
-
-Knows nothing of who asks and of what is answered.
-"""
+"""Parses the parameters of the usage and costs endpoints, and the cursors of their pages."""
 
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -27,7 +24,7 @@ from embedway.ledger.buckets import TimeSpan
 from embedway.ledger.query import METADATA, Dimension, UsageFilter, UsageQuery
 
 MAX_TIME_S = 32_503_680_000
-"""The year 3000. A larger number is a time in milliseconds."""
+"""The year 3000. A larger number is probably a time in milliseconds."""
 MAX_GROUPS = 8
 MAX_VALUES = 500
 """The most values of all filters together."""
@@ -45,14 +42,14 @@ _GROUPS: dict[str, Dimension] = {
 _LIMITS = {"1d": (7, 31), "1h": (24, 168), "1m": (60, 1440)}
 
 
-def _whole(value: str) -> int | None:
-    # int() is slow for very many digits, and takes digits of other scripts.
+def _whole_number(value: str) -> int | None:
+    # int() is slow for very long input, and accepts digits of other scripts.
     plain = value.isascii() and value.isdigit() and len(value) <= len(str(MAX_TIME_S))
     return int(value) if plain else None
 
 
 def _seconds(value: str) -> int:
-    seconds = _whole(value)
+    seconds = _whole_number(value)
     if seconds is None or seconds > MAX_TIME_S:
         raise ValueError(f"send a Unix time in seconds, a whole number from 0 to {MAX_TIME_S}")
     return seconds
@@ -80,30 +77,33 @@ _OR_METADATA = ", and `metadata.` with a key of requests' metadata"
 
 
 class UsageRequest(BaseModel):
-    """What a client asks of an endpoint: what they all take."""
+    """The parameters that all usage endpoints take."""
 
     groups: ClassVar[Mapping[str, Dimension]]
     filters: ClassVar[Mapping[str, Dimension]]
     limits: ClassVar[Mapping[str, tuple[int, int]]] = _LIMITS
-    """How many buckets a page has by default, and at most, by their width."""
+    """The default and the largest number of buckets on a page, by their width."""
 
     start_time: Annotated[
-        Seconds, Field(description="From this second on, in Unix time. Required.")
+        Seconds, Field(description="Start of the report in Unix seconds, inclusive. Required.")
     ]
     end_time: Annotated[
-        Seconds | None, Field(description="Up to but without this second; now if left out.")
+        Seconds | None,
+        Field(description="End of the report in Unix seconds, exclusive; default now."),
     ] = None
     bucket_width: Annotated[
-        Literal["1m", "1h", "1d"], Field(description="`1m`, `1h` or `1d`; `1d` if left out.")
+        Literal["1m", "1h", "1d"], Field(description="`1m`, `1h` or `1d`; default `1d`.")
     ] = "1d"
     limit: Annotated[int | None, Field(description="How many buckets a page has.")] = None
     page: Annotated[
         str | None,
-        Field(description="`next_page` of the page before, with all other parameters the same."),
+        Field(description="`next_page` of the previous page. Keep all other parameters the same."),
     ] = None
     time_zone: Annotated[
         Zone,
-        Field(description="Whose days and hours, such as `Europe/Berlin`; `UTC` if left out."),
+        Field(
+            description="The time zone of days and hours, such as `Europe/Berlin`; default `UTC`."
+        ),
     ] = "UTC"
     group_by: list[str]
     project_ids: list[str] = _filter("project_id")
@@ -111,13 +111,13 @@ class UsageRequest(BaseModel):
 
     @property
     def query(self) -> UsageQuery:
-        """What is summed, and by what."""
-        given = {name: getattr(self, name) for name in self.filters} | (self.model_extra or {})
+        """What to sum up, by which groups and filters."""
+        parameters = {name: getattr(self, name) for name in self.filters} | (self.model_extra or {})
         return UsageQuery(
             by=tuple(dict.fromkeys(self.groups.get(each, each) for each in self.group_by)),
             where=tuple(
                 UsageFilter(self.filters.get(name, name), tuple(dict.fromkeys(values)))
-                for name, values in given.items()
+                for name, values in parameters.items()
                 if values
             ),
             width=self.bucket_width,
@@ -126,16 +126,16 @@ class UsageRequest(BaseModel):
 
     @property
     def page_size(self) -> int:
-        """How many buckets a page has."""
+        """The number of buckets on a page."""
         return self.limit or self.limits[self.bucket_width][0]
 
     def span(self, *, now_ms: int) -> TimeSpan:
-        """The time from the first bucket of this page to the end of the last page.
+        """Return the time from the first bucket of this page to the end of the last page.
 
         Raises:
-            InvalidRequest: It starts after its end, or `page` is not from this query.
+            InvalidRequest: The start is not before the end, or `page` is from another query.
         """
-        # The second that has begun is part of it.
+        # Include the current second.
         end_s = now_ms // 1000 + 1 if self.end_time is None else self.end_time
         if self.start_time >= end_s:
             raise InvalidRequest(
@@ -150,51 +150,50 @@ class UsageRequest(BaseModel):
             span = TimeSpan(*_POSITION.unpack(position))
         except (ValueError, struct.error):
             span = TimeSpan(0, 0)
-        possible = self.start_time * 1000 <= span.start_ms < span.end_ms <= MAX_TIME_S * 1000
-        if not possible or self.page != self.cursor(span):
+        is_valid = self.start_time * 1000 <= span.start_ms < span.end_ms <= MAX_TIME_S * 1000
+        if not is_valid or self.page != self.cursor(span):
             raise InvalidRequest(
-                f"'page' is {quote_value(self.page)}, which is no page of this query. Send "
-                "'next_page' "
-                "as it came and all other parameters as they were, or leave 'page' out to begin "
-                "again.",
+                f"'page' is {quote_value(self.page)}, which is no page of this query. "
+                "Send 'next_page' unchanged, with all other parameters as before, or leave 'page' "
+                "out to start again.",
                 param="page",
             )
         return span
 
     def cursor(self, rest: TimeSpan) -> str:
-        """The `page` that goes on with `rest`.
+        """Return the `page` that continues with `rest`.
 
-        Its checksum holds what must be the same on each page. It is no secret and needs none: who
-        makes up a cursor gets a part of what the query may read anyway.
+        Its checksum covers the parameters that must stay the same. It needs no secret: a forged
+        cursor returns only data that the query may read anyway.
         """
         query, position = self.query, _POSITION.pack(rest.start_ms, rest.end_ms)
         filters = sorted((each.of, sorted(each.values)) for each in query.where)
-        same = (type(self).__name__, self.start_time, self.end_time, self.bucket_width,
+        unchanged = (type(self).__name__, self.start_time, self.end_time, self.bucket_width,
                 self.time_zone, self.group_by, filters)  # fmt: skip
-        checksum = blake2b(position + repr(same).encode(), digest_size=_CHECKSUM_BYTES)
+        checksum = blake2b(position + repr(unchanged).encode(), digest_size=_CHECKSUM_BYTES)
         return urlsafe_b64encode(position + checksum.digest()).decode()
 
     @model_validator(mode="before")
     @classmethod
-    def _join_lists(cls, given: Mapping[str, str | list[str]]) -> dict[str, Any]:
-        """Read `name[]` as `name`, and every filter by metadata as a list."""
-        read: dict[str, Any] = {}
-        for name, value in given.items():
+    def _join_lists(cls, parameters: Mapping[str, str | list[str]]) -> dict[str, Any]:
+        """Read `name[]` as `name`, and each filter by metadata as a list."""
+        joined: dict[str, Any] = {}
+        for name, value in parameters.items():
             plain, values = name.removesuffix("[]"), [value] if isinstance(value, str) else value
             if any("\0" in each for each in values):
-                raise InvalidRequest(f"{plain!r} holds a NUL. Leave it out.", param=plain)
+                raise InvalidRequest(f"{plain!r} contains a NUL. Leave it out.", param=plain)
             if plain not in cls.model_fields:
                 cls._check_group(plain)
             one = name in cls.model_fields and isinstance(value, str)
-            read[plain] = value if one else [*read.get(plain, ()), *values]
-        filters = [name for name in read if name in cls.filters or name not in cls.model_fields]
-        count = sum(len(read[name]) for name in filters)
+            joined[plain] = value if one else [*joined.get(plain, ()), *values]
+        filters = [name for name in joined if name in cls.filters or name not in cls.model_fields]
+        count = sum(len(joined[name]) for name in filters)
         if count > MAX_VALUES:
             raise InvalidRequest(
-                f"There are {count} values to filter by, at most {MAX_VALUES} are possible. Ask "
-                "for some of them at a time."
+                f"There are {count} values to filter by; the most is {MAX_VALUES}. Send fewer at a "
+                "time."
             )
-        return read
+        return joined
 
     @field_validator("bucket_width", mode="before")
     @classmethod
@@ -207,7 +206,7 @@ class UsageRequest(BaseModel):
     @classmethod
     def _check_limit(cls, value: str, info: ValidationInfo) -> int:
         width = info.data.get("bucket_width", "1d")
-        limit, most = _whole(value), cls.limits[width][1]
+        limit, most = _whole_number(value), cls.limits[width][1]
         if limit is None or not 1 <= limit <= most:
             raise ValueError(
                 f"send a whole number from 1 to {most}, which is the most for buckets of {width}"
@@ -220,7 +219,7 @@ class UsageRequest(BaseModel):
         names = list(dict.fromkeys(names))
         if len(names) > MAX_GROUPS:
             raise InvalidRequest(
-                f"'group_by' names {len(names)} groups, at most {MAX_GROUPS} are possible.",
+                f"'group_by' names {len(names)} groups; the most is {MAX_GROUPS}. Send fewer.",
                 param="group_by",
             )
         for each in names:
@@ -230,7 +229,7 @@ class UsageRequest(BaseModel):
 
     @classmethod
     def _check_group(cls, name: str) -> None:
-        """Check the name of a group or filter that is no field: metadata, where that is allowed."""
+        """Check a name that is not a field: a key of metadata, if the endpoint allows that."""
         metadata = cls.model_config.get("extra") == "allow"
         if not metadata or not name.startswith(METADATA):
             choices = ", ".join(cls.groups) + (" and metadata.KEY" if metadata else "")
@@ -246,7 +245,7 @@ class UsageRequest(BaseModel):
 
 
 class EmbeddingsUsageRequest(UsageRequest):
-    """What a client asks of the usage of embeddings; `metadata.KEY` is a filter too."""
+    """The parameters of embeddings usage, including filters such as `metadata.KEY`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -260,7 +259,7 @@ class EmbeddingsUsageRequest(UsageRequest):
 
 
 class CostsRequest(EmbeddingsUsageRequest):
-    """What a client asks of costs."""
+    """The parameters of costs."""
 
     groups: ClassVar[Mapping[str, Dimension]] = _GROUPS | {"line_item": "model"}
     filters: ClassVar[Mapping[str, Dimension]] = {f"{name}s": of for name, of in groups.items()}
@@ -271,7 +270,7 @@ class CostsRequest(EmbeddingsUsageRequest):
 
 
 class RefusalsRequest(UsageRequest):
-    """What a client asks of refused requests."""
+    """The parameters of refused requests."""
 
     groups: ClassVar[Mapping[str, Dimension]] = {
         "project_id": "project_id",

@@ -99,7 +99,7 @@ class BodyGate:
             ticket.admit_anonymous()
             return await client.read_body(headers, self._anonymous_limits, ticket)
         try:
-            caller = await self._authenticator.caller(headers.get(b"authorization"), None)
+            caller = await self._authenticator.authenticate(headers.get(b"authorization"), None)
         except EmbedwayError:
             await client.drain(self._limits)
             return b""

@@ -200,7 +200,7 @@ class EmbeddingsEndpoint:
         headers: Mapping[bytes, bytes] = dict(scope["headers"])
         if len(headers) < len(scope["headers"]):
             _check_sent_once(scope)
-        caller = await self._authenticator.caller(
+        caller = await self._authenticator.authenticate(
             headers.get(b"authorization"), headers.get(b"x-on-behalf-of")
         )
         facts.identify(caller)

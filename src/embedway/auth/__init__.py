@@ -1,1 +1,1 @@
-"""Who sent a request."""
+"""Authenticates requests by keys, the gateway's own tokens and tokens of outside issuers."""

@@ -1,6 +1,6 @@
 """Parses JSON Web Tokens in compact form, more strictly than PyJWT does (docs/decisions/0014).
 
-Nothing that a token says is to be believed until its signature is checked.
+Do not trust any part of a token before its signature is checked.
 """
 
 import base64
@@ -16,7 +16,7 @@ from embedway.core.errors import InvalidKey
 MAX_BYTES = 8192
 
 _FORM = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-# They choose the key, change what is checked, or belong to encrypted or nested tokens.
+# Headers that choose the key, change what is checked, or mark encrypted or nested tokens.
 _REFUSED = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "cty", "enc", "zip", "epk"})
 # Tokens for other purposes, such as logout tokens, have other types (RFC 8725, 3.11).
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
@@ -24,37 +24,37 @@ CURE = "Get a new token from whoever issues them."
 
 
 class CompactToken(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of a token whose signature is not checked."""
+    """A parsed token. Its signature has not been checked."""
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
-    signed: bytes
-    """The bytes that the signature is made of."""
+    signing_input: bytes
+    """The bytes that the signature covers."""
     signature: bytes
 
     @property
     def algorithm(self) -> str:
-        """The algorithm of the signature, according to the token."""
+        """The algorithm that the token's header names."""
         return cast("str", self.header["alg"])
 
 
 def is_compact_token(token: bytes) -> bool:
-    """Whether these bytes look like a token. Cheap, whatever they are."""
+    """Return whether `token` has the form of a token, without decoding it."""
     return len(token) <= MAX_BYTES and _FORM.fullmatch(token) is not None
 
 
 def parse_token(token: bytes) -> CompactToken:
-    """Parse a token that `is_one` accepts. Raises `InvalidKey` if it cannot be for this gateway."""
+    """Parse a token that `is_compact_token` accepts. Raise `InvalidKey` if it is malformed."""
     signed, _, signature = token.rpartition(b".")
     header, _, claims = signed.partition(b".")
     parsed = CompactToken(
         header=_json_object(header, "header"),
         claims=_json_object(claims, "claims"),
-        signed=signed,
-        signature=_decoded(signature, "signature"),
+        signing_input=signed,
+        signature=_decode(signature, "signature"),
     )
     if not isinstance(parsed.header.get("alg"), str):
-        raise InvalidKey(f"The token's header does not say its algorithm. {CURE}")
+        raise InvalidKey(f"The token's header does not name its algorithm. {CURE}")
     for name in sorted(_REFUSED & parsed.header.keys()):
         raise InvalidKey(f"The token's header has {name!r}, which is not accepted. {CURE}")
     kind: Any = parsed.header.get("typ", "jwt")
@@ -63,12 +63,12 @@ def parse_token(token: bytes) -> CompactToken:
     return parsed
 
 
-def _decoded(part: bytes, what: str) -> bytes:
+def _decode(part: bytes, what: str) -> bytes:
     try:
         decoded = base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
     except ValueError:
         decoded = b""
-    # One token has one spelling: the last character may hold bits that decoding drops.
+    # Decoding drops unused bits of the last character. Refuse them: a token has one spelling.
     if base64.urlsafe_b64encode(decoded).rstrip(b"=") != part:
         raise InvalidKey(f"The token's {what} is not base64url. {CURE}")
     return decoded
@@ -77,12 +77,10 @@ def _decoded(part: bytes, what: str) -> bytes:
 def _json_object(part: bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(
-            _decoded(part, what).decode(), object_pairs_hook=_unique, parse_constant=_no_number
+            _decode(part, what).decode(), object_pairs_hook=_unique, parse_constant=_no_number
         )
     except (ValueError, RecursionError):
-        raise InvalidKey(
-            f"The token's {what} is not JSON, or says something twice. {CURE}"
-        ) from None
+        raise InvalidKey(f"The token's {what} is not JSON, or repeats a member. {CURE}") from None
     if not isinstance(value, dict):
         raise InvalidKey(f"The token's {what} is not a JSON object. {CURE}")
     return cast("dict[str, Any]", value)

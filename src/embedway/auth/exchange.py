@@ -1,6 +1,6 @@
-"""Issues tokens for keys: for one end user of a project, or for whoever holds the key.
+"""Issues tokens in exchange for keys, for one end user or for the key's own client.
 
-A token never carries more than its key has, nor a scope that could be used to get more.
+A token never has more rights than its key, nor a scope that could gain it more.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from embedway.core.errors import Forbidden, InvalidRequest, quote_value
 from embedway.core.keys import Caller, Scope
 from embedway.organization import key_secret
 
-OF_END_USERS: tuple[Scope, ...] = ("embeddings", "usage")
-"""What a token of an end user may carry."""
-OF_CLIENTS: tuple[Scope, ...] = (*OF_END_USERS, "on_behalf_of")
-"""What a token for whoever holds the key carries, as far as the key has it."""
-USUAL_S = 3600
+END_USER_SCOPES: tuple[Scope, ...] = ("embeddings", "usage")
+"""The scopes that a token for an end user may have."""
+CLIENT_SCOPES: tuple[Scope, ...] = (*END_USER_SCOPES, "on_behalf_of")
+"""The scopes that a token for a client has, if its key has them."""
+DEFAULT_LIFETIME_S = 3600
 LIFETIMES_S = range(300, 2_592_001)
 
 
@@ -28,54 +28,53 @@ class IssuedToken(msgspec.Struct, frozen=True):
 
     token: str
     expires_ms: int
-    """When it expires: no later than its key."""
+    """When the token expires, in ms since 1970-01-01 UTC. Never later than its key."""
 
 
 class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request for a token."""
+    """A request for an end user's token."""
 
     audience: str
     end_user: str
-    lifetime_s: int = USUAL_S
+    lifetime_s: int = DEFAULT_LIFETIME_S
     permissions: Sequence[str] = ("embeddings",)
 
 
 def issue_for_end_user(
-    caller: Caller, wanted: TokenRequest, *, tokens: GatewayTokens, now_ms: int
+    caller: Caller, request: TokenRequest, *, tokens: GatewayTokens, now_ms: int
 ) -> IssuedToken:
-    """Issue a token for one end user of the caller, who must have sent a key.
+    """Issue a token for one of the caller's end users. The caller must have sent a key.
 
     Raises:
-        Forbidden: The key may not have such tokens, or not with these permissions.
+        Forbidden: The key may not issue such tokens, or not with these permissions.
         InvalidRequest: A field is out of range.
     """
     rights.require_scope(caller, "tokens")
-    if wanted.audience not in tokens.audiences:
+    if request.audience not in tokens.audiences:
         raise InvalidRequest(
-            f"'audience' is {quote_value(wanted.audience)}; tokens are made for "
+            f"'audience' is {quote_value(request.audience)}; tokens are made for "
             f"{', '.join(map(quote_value, tokens.audiences))}. Use one of these, or "
-            "have the setting "
-            "token_audiences name yours.",
+            "add yours to the setting token_audiences.",
             param="audience",
         )
-    if not END_USER.fullmatch(wanted.end_user):
+    if not END_USER.fullmatch(request.end_user):
         raise InvalidRequest(
             "'externalUserId' must be 1 to 150 printable ASCII characters and not '*'. Send your "
             "end user's id.",
             param="externalUserId",
         )
-    if wanted.lifetime_s not in LIFETIMES_S:
+    if request.lifetime_s not in LIFETIMES_S:
         raise InvalidRequest(
-            f"'expiresIn' is {quote_value(wanted.lifetime_s)}; it must be {LIFETIMES_S.start} to "
+            f"'expiresIn' is {quote_value(request.lifetime_s)}; it must be {LIFETIMES_S.start} to "
             f"{LIFETIMES_S.stop - 1} seconds.",
             param="expiresIn",
         )
     return _issue(
         caller,
-        _permitted(caller, wanted.permissions),
-        end_user=wanted.end_user,
-        audience=wanted.audience,
-        lifetime_s=wanted.lifetime_s,
+        _check_permissions(caller, request.permissions),
+        end_user=request.end_user,
+        audience=request.audience,
+        lifetime_s=request.lifetime_s,
         tokens=tokens,
         now_ms=now_ms,
     )
@@ -85,33 +84,32 @@ def issue_for_client(caller: Caller, *, tokens: GatewayTokens, now_ms: int) -> I
     """Issue a token with the rights of the caller's key.
 
     Raises:
-        Forbidden: It has none that a token may carry.
+        Forbidden: The key has no scope that a token may have.
     """
-    rights.require_scope(caller, *OF_END_USERS)
+    rights.require_scope(caller, *END_USER_SCOPES)
     return _issue(
         caller,
-        [each for each in OF_CLIENTS if each in caller.scopes],
+        [each for each in CLIENT_SCOPES if each in caller.scopes],
         end_user=None,
         audience=tokens.audiences[0],
-        lifetime_s=USUAL_S,
+        lifetime_s=DEFAULT_LIFETIME_S,
         tokens=tokens,
         now_ms=now_ms,
     )
 
 
-def _permitted(caller: Caller, permissions: Sequence[str]) -> list[Scope]:
+def _check_permissions(caller: Caller, permissions: Sequence[str]) -> list[Scope]:
     if not permissions:
         raise InvalidRequest(
-            "'permissions' is empty: such a token would be of no use. Leave it out for embeddings.",
+            "'permissions' is empty: the token could do nothing. Leave it out for embeddings.",
             param="permissions",
         )
-    may = [each for each in OF_END_USERS if each in caller.scopes]
+    allowed = [each for each in END_USER_SCOPES if each in caller.scopes]
     for each in permissions:
-        if each not in may:
+        if each not in allowed:
             raise Forbidden(
                 f"'permissions' has {quote_value(each)}, which a token of this key "
-                "cannot carry. It can "
-                f"carry {', '.join(may) or 'none'}.",
+                f"cannot have. It can have {', '.join(allowed) or 'none'}.",
                 param="permissions",
             )
     return cast("list[Scope]", list(dict.fromkeys(permissions)))
@@ -127,8 +125,8 @@ def _issue(
     tokens: GatewayTokens,
     now_ms: int,
 ) -> IssuedToken:
-    ends = [key.expires_ms for key in caller.keys if key.expires_ms is not None]
-    expires_ms = min([now_ms + lifetime_s * 1000, *ends])
+    expiries = [key.expires_ms for key in caller.keys if key.expires_ms is not None]
+    expires_ms = min([now_ms + lifetime_s * 1000, *expiries])
     token = tokens.issue(
         caller.key_id,
         secret_id=key_secret.id_of(caller.keys[0].digest),

@@ -1,7 +1,7 @@
-"""Fetches the keys of one outside issuer when they are needed, and keeps them.
+"""Fetches and caches the signing keys of one outside issuer.
 
-Whoever sends tokens cannot cause more fetches than the constants below allow. How a document is
-fetched, and from which addresses, is not known here.
+The constants below bound how often callers can make the gateway fetch. The `fetch` function that is
+passed in decides how, and from which addresses.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,32 +16,32 @@ from embedway.concurrency.single_flight import SingleFlight
 from embedway.core.errors import StorageUnavailable
 
 REFRESH_S = 600.0
-"""Fetch keys anew at this age; meanwhile the old ones are used."""
-AGAIN_S = 30.0
-"""Wait this long between fetches for unknown keys, and after a fetch that failed."""
-FIRST_AGAIN_S = 2.0
-"""Wait this long after a fetch that failed while there are no keys at all."""
-KEPT_S = 24 * 3600.0
-"""Use keys for this long while they cannot be fetched."""
+"""Fetch keys again at this age; use the old ones meanwhile."""
+RETRY_AFTER_S = 30.0
+"""Wait this long before fetching again for an unknown key, or after a failed fetch."""
+FIRST_RETRY_AFTER_S = 2.0
+"""Wait this long after a failed fetch while no keys are cached."""
+MAX_AGE_S = 24 * 3600.0
+"""Use cached keys for at most this long when they cannot be fetched."""
 MAX_WAITING = 64
-"""The most requests that wait for one fetch; more are refused with a 503."""
+"""The most requests that wait for one fetch. Further ones get a 503."""
 
 _DISCOVERY = "/.well-known/openid-configuration"
 _log = structlog.get_logger("embedway.auth")
 
 Fetch = Callable[[str], Awaitable[bytes]]
-"""The document at an address; `OSError` with the reason if it cannot be had."""
+"""Returns the document at a URL, or raises `OSError` with the reason."""
 
 
 class _Configuration(msgspec.Struct):
-    """What is read of OpenID Connect's discovery document."""
+    """The fields used of OpenID Connect's discovery document."""
 
     issuer: str
     jwks_uri: str
 
 
 class IssuerKeys:
-    """What one issuer publishes."""
+    """The public keys of one issuer."""
 
     def __init__(
         self,
@@ -58,45 +58,45 @@ class IssuerKeys:
         self._fetch = fetch
         self._now_s = now_s
         self._keys: Sequence[PublicKey] | None = None
-        self._fetched_s = self._tried_s = float("-inf")
+        self._fetched_s = self._attempted_s = float("-inf")
         self._fetching = SingleFlight(self._refresh)
         self._waiting = 0
 
     async def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
-        """Find the key of this id and algorithm; without an id, the only one of the algorithm.
+        """Return the key with this id and algorithm; without an id, the only key of the algorithm.
 
         Raises:
-            StorageUnavailable: There are no keys to look among.
+            StorageUnavailable: No keys are cached and they cannot be fetched now.
         """
         age_s = self._now_s() - self._fetched_s
-        if age_s >= KEPT_S:
+        if age_s >= MAX_AGE_S:
             self._keys = None
-            await self._refreshed(FIRST_AGAIN_S)
+            await self._wait_for_refresh(FIRST_RETRY_AFTER_S)
         elif age_s >= REFRESH_S:
-            self._start(AGAIN_S)
-        key = self._chosen(kid, algorithm)
+            self._start(RETRY_AFTER_S)
+        key = self._choose(kid, algorithm)
         if key is None and kid is not None:
-            await self._refreshed(AGAIN_S)
-            key = self._chosen(kid, algorithm)
+            await self._wait_for_refresh(RETRY_AFTER_S)
+            key = self._choose(kid, algorithm)
         return key
 
     async def aclose(self) -> None:
-        """Cancel a fetch under way."""
+        """Cancel the fetch in progress."""
         await self._fetching.aclose()
 
-    def _chosen(self, kid: str | None, algorithm: str) -> PublicKey | None:
+    def _choose(self, kid: str | None, algorithm: str) -> PublicKey | None:
         if self._keys is None:
             raise StorageUnavailable(
                 f"The keys of the issuer {self._name!r} cannot be fetched right now. Try again."
             )
-        found = [each for each in self._keys if each.fits(algorithm)]
+        candidates = [each for each in self._keys if each.supports(algorithm)]
         if kid is None:
-            return found[0] if len(found) == 1 else None
-        return next((each for each in found if each.kid == kid), None)
+            return candidates[0] if len(candidates) == 1 else None
+        return next((each for each in candidates if each.kid == kid), None)
 
-    async def _refreshed(self, again_s: float) -> None:
-        """Wait for a fetch that is under way, or for one that is due."""
-        if not self._start(again_s):
+    async def _wait_for_refresh(self, retry_after_s: float) -> None:
+        """Wait for the fetch in progress, or start one if it is due."""
+        if not self._start(retry_after_s):
             return
         if self._waiting >= MAX_WAITING:
             raise StorageUnavailable(
@@ -108,17 +108,17 @@ class IssuerKeys:
         finally:
             self._waiting -= 1
 
-    def _start(self, again_s: float) -> bool:
-        """Start a fetch if one is due; return whether one is under way."""
-        if not self._fetching.running and self._now_s() - self._tried_s >= again_s:
-            self._tried_s = self._now_s()
+    def _start(self, retry_after_s: float) -> bool:
+        """Start a fetch if one is due; return whether one is in progress."""
+        if not self._fetching.running and self._now_s() - self._attempted_s >= retry_after_s:
+            self._attempted_s = self._now_s()
             self._fetching.start()
         return self._fetching.running
 
     async def _refresh(self) -> None:
         try:
             keys = public_keys.parse_public_keys(
-                await self._fetch(self._jwks_url or await self._discovered())
+                await self._fetch(self._jwks_url or await self._discover_url())
             )
         except (OSError, ValueError) as error:
             _log.warning("issuer's keys not fetched", issuer=self._name, reason=str(error))
@@ -127,20 +127,20 @@ class IssuerKeys:
                 _log.warning("issuer publishes no key that can be used", issuer=self._name)
             self._keys, self._fetched_s = keys, self._now_s()
 
-    async def _discovered(self) -> str:
+    async def _discover_url(self) -> str:
         document = await self._fetch(self._issuer.rstrip("/") + _DISCOVERY)
         try:
-            told = msgspec.json.decode(document, type=_Configuration)
+            configuration = msgspec.json.decode(document, type=_Configuration)
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise ValueError(f"it is no configuration: {error}") from None
-        if told.issuer != self._issuer:
-            raise ValueError("its configuration is of another issuer")
-        if not self._trusted(told.jwks_uri):
+            raise ValueError(f"it is not a configuration: {error}") from None
+        if configuration.issuer != self._issuer:
+            raise ValueError("its configuration is for another issuer")
+        if not self._is_trusted(configuration.jwks_uri):
             raise ValueError("its configuration has no jwks_uri that begins with https://")
-        return told.jwks_uri
+        return configuration.jwks_uri
 
-    def _trusted(self, url: str) -> bool:
-        # Without TLS only where the administrator had it so.
+    def _is_trusted(self, url: str) -> bool:
+        # Only the host that the administrator configured may go without TLS.
         ours, theirs = urlsplit(self._issuer), urlsplit(url)
         same = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
         return bool(theirs.hostname) and (theirs.scheme == "https" or same)

@@ -1,7 +1,7 @@
-"""Tokens of outside issuers (OpenID Connect): which are accepted, and for whom.
+"""Accepts tokens of outside issuers (OpenID Connect) and reads whom they stand for.
 
-Owns what an administrator may say of an issuer and what of its tokens is believed. A token is never
-asked how it is to be checked: the issuer's settings and its published keys decide.
+Only the issuer's settings and its published keys decide how a token is checked. The token itself
+has no say.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,20 +18,20 @@ from embedway.core.errors import Forbidden, InvalidKey
 from embedway.core.keys import Scope
 
 SCOPES: tuple[Scope, ...] = ("embeddings", "usage")
-"""The scopes that a token of an outside issuer may have. More takes an API key."""
+"""The scopes that a token of an outside issuer may have. Anything more takes an API key."""
 MAX_PROJECT_CHARACTERS = 64
 
 
 class Issuer(msgspec.Struct, frozen=True, kw_only=True):
-    """An outside issuer, as the administrator configures it."""
+    """An outside issuer, as configured by the administrator."""
 
     name: str
     issuer: str
     """The exact `iss` of its tokens."""
     audiences: tuple[str, ...]
-    """Its tokens must be for one of these."""
+    """The accepted audiences; a token must name one of them."""
     jwks_url: str | None = None
-    """The address of its keys; None to find it in its OpenID configuration."""
+    """The URL of its keys; None to look it up in its OpenID configuration."""
     algorithms: tuple[str, ...] = ("RS256", "ES256")
     project: str | None = None
     """The project of its tokens; None if each token names one in `project_claim`."""
@@ -39,16 +39,16 @@ class Issuer(msgspec.Struct, frozen=True, kw_only=True):
     user_claim: str = "sub"
     """The claim that names the end user."""
     scopes: tuple[Scope, ...] = ("embeddings",)
-    """The scopes of its tokens or, with `scopes_claim`, the most they may have."""
+    """The scopes of its tokens. With `scopes_claim`, the most they may have."""
     scopes_claim: str | None = None
     leeway_s: float = 30
 
 
 class IssuerIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom a token of an outside issuer stands for."""
+    """The end user and project that a token of an outside issuer stands for."""
 
     issuer: str
-    """The name of its section in the settings."""
+    """The name of the issuer's section in the settings."""
     project_id: str
     end_user: str
     scopes: frozenset[Scope]
@@ -56,7 +56,7 @@ class IssuerIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IssuerRegistry:
-    """Every configured issuer, with its keys."""
+    """The configured issuers with their keys."""
 
     def __init__(
         self, issuers: Iterable[Issuer], *, fetch: Fetch, now_s: Callable[[], float]
@@ -67,35 +67,37 @@ class IssuerRegistry:
                 issuer.name, issuer=issuer.issuer, jwks_url=url, fetch=fetch, now_s=now_s
             )
 
-        self._known = {each.issuer: (each, keys_of(each)) for each in issuers}
+        self._issuers = {each.issuer: (each, keys_of(each)) for each in issuers}
 
     async def read(self, token: CompactToken) -> IssuerIdentity:
-        """Check who issued `token`, and read whom it stands for. Its lifetime is not checked.
+        """Check the signature and claims of `token` and return whom it stands for.
+
+        Does not check its lifetime.
 
         Raises:
-            InvalidKey: None of these issued it for this gateway, or it lacks a claim.
+            InvalidKey: No configured issuer issued it for this gateway, or a claim is missing.
             Forbidden: It names no project.
-            StorageUnavailable: The issuer's keys cannot be had.
+            StorageUnavailable: The issuer's keys cannot be read.
         """
-        named: Any = token.claims.get("iss")
-        known = self._known.get(named) if isinstance(named, str) else None
-        if known is None:
-            raise InvalidKey(f"This token is of no issuer that is accepted here. {CURE}")
-        issuer, keys = known
+        iss: Any = token.claims.get("iss")
+        entry = self._issuers.get(iss) if isinstance(iss, str) else None
+        if entry is None:
+            raise InvalidKey(f"Tokens of this issuer are not accepted here. {CURE}")
+        issuer, keys = entry
         await _check_signature(token, issuer, keys)
-        told = token.claims
-        claims.check_audience(told, issuer.audiences)
+        payload = token.claims
+        claims.check_audience(payload, issuer.audiences)
         return IssuerIdentity(
             issuer=issuer.name,
-            project_id=_project(told, issuer),
-            end_user=claims.read_end_user(told, issuer.user_claim),
-            scopes=_scopes(told, issuer),
-            lifetime=claims.read_lifetime(told, leeway_s=issuer.leeway_s),
+            project_id=_project(payload, issuer),
+            end_user=claims.read_end_user(payload, issuer.user_claim),
+            scopes=_scopes(payload, issuer),
+            lifetime=claims.read_lifetime(payload, leeway_s=issuer.leeway_s),
         )
 
     async def aclose(self) -> None:
-        """Cancel fetches of keys."""
-        for _, keys in self._known.values():
+        """Cancel all fetches of keys."""
+        for _, keys in self._issuers.values():
             await keys.aclose()
 
 
@@ -103,7 +105,7 @@ async def _check_signature(token: CompactToken, issuer: Issuer, keys: IssuerKeys
     algorithm = token.algorithm
     if algorithm not in issuer.algorithms:
         raise InvalidKey(
-            f"This token is signed by an algorithm that is not accepted of its issuer. Accepted: "
+            f"This token's algorithm is not accepted from its issuer. Accepted: "
             f"{', '.join(issuer.algorithms)}."
         )
     kid: Any = token.header.get("kid")
@@ -112,15 +114,15 @@ async def _check_signature(token: CompactToken, issuer: Issuer, keys: IssuerKeys
     key = await keys.find(kid, algorithm)
     if key is None:
         raise InvalidKey(f"This token is signed with a key that its issuer does not have. {CURE}")
-    if not key.verify(token.signed, token.signature, algorithm=algorithm):
+    if not key.verify(token.signing_input, token.signature, algorithm=algorithm):
         raise InvalidKey(f"This token's signature is wrong. {CURE}")
 
 
-def _project(told: Mapping[str, Any], issuer: Issuer) -> str:
+def _project(payload: Mapping[str, Any], issuer: Issuer) -> str:
     if issuer.project_claim is None:
         return cast("str", issuer.project)
-    value = told.get(issuer.project_claim)
-    # Of characters that every database takes.
+    value = payload.get(issuer.project_claim)
+    # Allow only characters that every database accepts.
     if (
         not isinstance(value, str)
         or not value.isascii()
@@ -129,16 +131,16 @@ def _project(told: Mapping[str, Any], issuer: Issuer) -> str:
     ):
         raise Forbidden(
             f"This token names no project in its claim {issuer.project_claim!r}. Have its issuer "
-            "put one there."
+            "add one."
         )
     return value
 
 
-def _scopes(told: Mapping[str, Any], issuer: Issuer) -> frozenset[Scope]:
+def _scopes(payload: Mapping[str, Any], issuer: Issuer) -> frozenset[Scope]:
     if issuer.scopes_claim is None:
         return frozenset(issuer.scopes)
-    value = told.get(issuer.scopes_claim)
-    given = value.split(" ") if isinstance(value, str) else value
-    if not isinstance(given, list):
+    value = payload.get(issuer.scopes_claim)
+    scopes = value.split(" ") if isinstance(value, str) else value
+    if not isinstance(scopes, list):
         return frozenset()
-    return frozenset(each for each in issuer.scopes if each in given)
+    return frozenset(each for each in issuer.scopes if each in scopes)

@@ -1,6 +1,6 @@
-"""Reads the keys that an outside issuer publishes (RFC 7517), and leaves out weak ones.
+"""Parses the keys that an outside issuer publishes (RFC 7517), and ignores weak ones.
 
-A key says which algorithm it is for; a token never does.
+The algorithm comes from the key, never from the token.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 MAX_KID_CHARACTERS = 256
 RSA_BITS = range(2048, 8193)
 
-# The type of key and the curve of each. With none of them can whoever checks a token sign one.
+# The key type and curve of each algorithm. All are asymmetric: a key that checks cannot sign.
 ALGORITHMS: dict[str, tuple[str, str | None]] = {
     **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), ("RSA", None)),
     "ES256": ("EC", "P-256"),
@@ -24,22 +24,22 @@ ALGORITHMS: dict[str, tuple[str, str | None]] = {
 
 
 class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key to check signatures with."""
+    """A public key that checks signatures."""
 
     kid: str | None
     algorithm: str | None
-    """The only algorithm it is for; None for any of its kind."""
+    """The only algorithm the key may be used with; None for any that suits its `kind`."""
     kind: tuple[str, str | None]
     """The key's type and curve, one of the values of `ALGORITHMS`."""
     key: Any
     """PyJWT's own key object."""
 
-    def fits(self, algorithm: str) -> bool:
-        """Whether it may be used with this algorithm."""
+    def supports(self, algorithm: str) -> bool:
+        """Return whether the key may be used with this algorithm."""
         return ALGORITHMS[algorithm] == self.kind and self.algorithm in {None, algorithm}
 
     def verify(self, signed: bytes, signature: bytes, *, algorithm: str) -> bool:
-        """Whether `signature` is right, by an algorithm that the key `fits`."""
+        """Return whether `signature` is right, by an algorithm that the key supports."""
         return jwt.get_algorithm_by_name(algorithm).verify(signed, self.key, signature)
 
 
@@ -48,7 +48,7 @@ class _Document(msgspec.Struct):
 
 
 class _Published(msgspec.Struct):
-    """A key as it is published. Members of private keys are not read."""
+    """A published key. Fields of private keys are ignored."""
 
     kty: str
     use: str = "sig"
@@ -63,28 +63,32 @@ class _Published(msgspec.Struct):
 
 
 def parse_public_keys(document: bytes) -> Sequence[PublicKey]:
-    """Read the usable keys in `document`. Raises `ValueError` if it is no key set."""
+    """Return the usable keys in `document`. Raise `ValueError` if it is not a key set."""
     try:
-        published = msgspec.json.decode(document, type=_Document).keys
+        raw_keys = msgspec.json.decode(document, type=_Document).keys
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"it is no key set: {error}") from None
-    found = (_key(each) for each in published)
-    return [each for each in found if each is not None]
+        raise ValueError(f"it is not a key set: {error}") from None
+    keys = (_key(each) for each in raw_keys)
+    return [each for each in keys if each is not None]
 
 
 def _key(raw: msgspec.Raw) -> PublicKey | None:
-    # Whatever is wrong with one key, the others work.
+    # Skip a faulty key; the others may still work.
     try:
-        told = msgspec.json.decode(raw, type=_Published)
-        kind = (told.kty, None if told.kty == "RSA" else told.crv)
+        published = msgspec.json.decode(raw, type=_Published)
+        kind = (published.kty, None if published.kty == "RSA" else published.crv)
         algorithm = next(name for name, each in ALGORITHMS.items() if each == kind)
         key = jwt.get_algorithm_by_name(algorithm).from_jwk(
-            {name: value for name, value in msgspec.structs.asdict(told).items() if value}
+            {name: value for name, value in msgspec.structs.asdict(published).items() if value}
         )
     except (msgspec.MsgspecError, jwt.PyJWTError, ValueError, StopIteration, RecursionError):
         return None
     weak = isinstance(key, RSAPublicKey) and key.key_size not in RSA_BITS
-    fit = told.use == "sig" and "verify" in told.key_ops and told.alg in {None, *ALGORITHMS}
-    if weak or not fit:
+    suitable = (
+        published.use == "sig"
+        and "verify" in published.key_ops
+        and published.alg in {None, *ALGORITHMS}
+    )
+    if weak or not suitable:
         return None
-    return PublicKey(kid=told.kid, algorithm=told.alg, kind=kind, key=key)
+    return PublicKey(kid=published.kid, algorithm=published.alg, kind=kind, key=key)

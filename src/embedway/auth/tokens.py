@@ -1,7 +1,7 @@
-"""Signs and checks the gateway's own tokens: short-lived, with no more rights than their key.
+"""Signs and checks the gateway's own tokens: short-lived, and with no more rights than their key.
 
-A token names its key, which is looked up each time the token is used, so a right that is taken from
-the key is taken from its tokens too.
+A token names its key, which is looked up on each use. A right that the key loses, its tokens lose
+too.
 """
 
 import hashlib
@@ -24,22 +24,22 @@ _ALGORITHM = "HS256"
 
 
 class TokenGrant(msgspec.Struct, frozen=True, kw_only=True):
-    """What a token of ours says, once its signature is checked."""
+    """The content of one of the gateway's own tokens. Its signature has been checked."""
 
     key_id: str
     secret_id: str
-    """The secret of the key that the token was made with."""
+    """The id of the secret that the token was made with."""
     scopes: frozenset[Scope]
     end_user: str | None
-    """The end user it was made for; None if it is for whoever holds the key."""
+    """The end user the token is for; None if it is for the key's own client."""
     lifetime: TokenLifetime
 
 
 class GatewayTokens:
-    """Signs and checks tokens of this gateway."""
+    """Signs and checks the gateway's own tokens."""
 
     def __init__(self, *, pepper: bytes, audiences: Sequence[str] = (AUDIENCE,)) -> None:
-        """Derive the signing key from the pepper, for tokens of these audiences."""
+        """Derive the signing key from the pepper. Tokens for any of `audiences` are accepted."""
         self.audiences = tuple(audiences)
         # `person` keeps this key apart from digests of API keys, which use the same pepper.
         self._key = hashlib.blake2b(
@@ -58,8 +58,8 @@ class GatewayTokens:
         now_ms: int,
         expires_ms: int,
     ) -> str:
-        """Sign a token. Times are milliseconds since 1970-01-01 UTC; the token holds seconds."""
-        told = {
+        """Return a signed token. Arguments are in ms since 1970-01-01 UTC; claims in seconds."""
+        payload = {
             "iss": ISSUER,
             "aud": [audience],
             **({} if end_user is None else {"sub": end_user}),
@@ -70,26 +70,26 @@ class GatewayTokens:
             "secret": secret_id,
             "permissions": list(scopes),
         }
-        return jwt.encode(told, self._key, algorithm=_ALGORITHM)
+        return jwt.encode(payload, self._key, algorithm=_ALGORITHM)
 
     def read(self, token: CompactToken) -> TokenGrant:
-        """Check the signature and audience of a token whose `iss` is ours, and read it.
+        """Check the signature and audience of a token whose `iss` is ours, and return its content.
 
         Raises:
-            InvalidKey: It was not signed here, or not for here.
+            InvalidKey: This gateway did not sign it, or it is for another audience.
         """
         signed_here = token.algorithm == _ALGORITHM and self._algorithm.verify(
-            token.signed, self._key, token.signature
+            token.signing_input, self._key, token.signature
         )
         if not signed_here:
             raise InvalidKey(f"This token was not signed by this gateway. {CURE}")
-        told = token.claims
-        claims.check_audience(told, self.audiences)
-        permissions = cast("list[Any]", told["permissions"])
+        payload = token.claims
+        claims.check_audience(payload, self.audiences)
+        permissions = cast("list[Any]", payload["permissions"])
         return TokenGrant(
-            key_id=told["key"],
-            secret_id=told.get("secret", ""),
+            key_id=payload["key"],
+            secret_id=payload.get("secret", ""),
             scopes=frozenset(each for each in SCOPES if each in permissions),
-            end_user=claims.read_end_user(told, "sub") if "sub" in told else None,
-            lifetime=claims.read_lifetime({"exp": told["exp"]}, leeway_s=0),
+            end_user=claims.read_end_user(payload, "sub") if "sub" in payload else None,
+            lifetime=claims.read_lifetime({"exp": payload["exp"]}, leeway_s=0),
         )

@@ -36,7 +36,7 @@ class AccountFinder:
     def __init__(self, directory: Directory) -> None:
         """Takes where end users are looked up."""
         self._end_users = TTLCache[tuple[str, str], EndUser | None](
-            lambda name: directory.end_user(*name)
+            lambda name: directory.find_end_user(*name)
         )
 
     async def find(self, caller: Caller, end_user: str | None) -> Account:

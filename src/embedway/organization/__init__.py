@@ -1,1 +1,1 @@
-"""Projects, keys, end users and the audit log, as the admin API and the CLI both use them."""
+"""Manages projects, keys, end users and the audit log, for the admin API and the command line."""

@@ -1,7 +1,8 @@
-"""Who does administrative acts, and what they may do.
+"""Identifies the actor of an administrative action and checks what it may do.
 
-An admin key and the command line may do all. A key with the scope `keys` may make keys of its own
-project, and list, rotate and revoke those. Nobody else may do anything.
+Admin keys and the command line may do everything. A key with the scope `keys` may create keys of
+its own project, and list, rotate and revoke the ones it created. No other credential may do
+anything.
 """
 
 from typing import Self
@@ -17,52 +18,49 @@ _log = structlog.get_logger("embedway.admin")
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who does something."""
+    """The person or key that performs an administrative action."""
 
     id: str
-    """As in `AuditEvent.actor`."""
+    """The id that the audit log shows; see `AuditEvent.actor`."""
     caller: Caller | None
-    """With the rights it has; None of whoever may read and write the database anyway."""
+    """The caller with its scopes; None at the command line, which has access to the database
+    anyway."""
     request_id: str | None = None
 
     @classmethod
     def at_command_line(cls, user: str) -> Self:
-        """The user of the operating system who runs a command: an administrator."""
+        """Return the actor for an operating system user who runs a command: an administrator."""
         return cls(f"cli:{user}", None)
 
     @classmethod
     def of_request(cls, caller: Caller, *, request_id: str) -> Self:
-        """Who sent a request."""
+        """Return the actor for the caller of an HTTP request."""
         return cls(caller.key_id, caller, request_id)
 
 
 def is_admin(actor: Actor) -> bool:
-    """Whether the actor may do all."""
+    """Return whether the actor may do everything."""
     caller = actor.caller
-    # A token of an end user carries rights of a key, but is not in the key owner's hands.
+    # An end user holds this token, not the key's owner, so it never makes an administrator.
     return caller is None or (caller.on_behalf_of is None and caller.has_any_scope(("admin",)))
 
 
 def require_admin(actor: Actor) -> None:
-    """Lets pass who may do all.
-
-    Raises:
-        Forbidden: The actor may not.
-    """
+    """Raise `Forbidden` unless the actor is an administrator."""
     if not is_admin(actor):
         raise _forbidden(actor)
 
 
-def issuing_key(
-    everything: OrganizationStores, actor: Actor, project_id: str | None, *, now_ms: int
+def find_issuing_key(
+    stores: OrganizationStores, actor: Actor, project_id: str | None, *, now_ms: int
 ) -> Key | None:
-    """The key that the actor issues keys of this project with; None of an administrator.
+    """Return the key that the actor issues keys of this project with; None for an administrator.
 
-    It is as it is stored now, but with no scopes that the actor itself does not have.
+    The key is read from the database, without any scope that the actor itself lacks.
 
     Raises:
         Forbidden: The actor may not issue keys.
-        NotFound: It may, but of another project.
+        NotFound: The actor may issue keys, but of another project.
     """
     if is_admin(actor):
         return None
@@ -77,7 +75,7 @@ def issuing_key(
         raise _forbidden(actor)
     if caller.project is None or caller.project.id != project_id:
         raise not_found_error("project", project_id)
-    key = everything.keys.get(caller.key_id)
+    key = stores.keys.get(caller.key_id)
     if key is None or key.state(now_ms) != "active" or "keys" not in key.scopes:
         raise _forbidden(actor)
     scopes = tuple(each for each in key.scopes if each in caller.scopes)
@@ -85,13 +83,13 @@ def issuing_key(
 
 
 def not_found_error(what: str, id: str) -> NotFound:
-    """The answer for what does not exist, and for what is somebody else's alike."""
-    return NotFound(f"There is no {what} {quote_text(id)}, or it is not yours to see.")
+    """Return one and the same error for what does not exist and for what the actor may not see."""
+    return NotFound(f"There is no {what} {quote_text(id)}, or you may not see it.")
 
 
 def _forbidden(actor: Actor) -> Forbidden:
     _log.warning("act refused", actor=actor.id, request_id=actor.request_id)
     return Forbidden(
-        "This credential has no right to this. It needs an admin key; a key with the scope keys "
-        "may make keys of its own project, and list, rotate and revoke those that it made."
+        "This credential may not do this. Use an admin key. A key with the scope keys may only "
+        "create keys of its own project, and list, rotate and revoke the ones it created."
     )

@@ -1,4 +1,4 @@
-"""The record of administrative acts: who did what, to whom, and when."""
+"""Defines the entries of the audit log: who did what, to which object, and when."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -19,23 +19,26 @@ AuditAction = Literal[
     "ledger.pruned",
     "ledger.repaired",
 ]
-"""As OpenAI names them, where it has the same; a key that is `deleted` is revoked for good."""
+"""The kinds of actions, named as OpenAI names them where it has the same one.
+
+`api_key.deleted` means that the key was revoked for good."""
 ACTIONS: tuple[AuditAction, ...] = get_args(AuditAction)
 
 
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One act. Acts are only ever added; ids sort in the order in which they were done."""
+    """One entry of the audit log. Entries are never changed; their ids sort in order of time."""
 
     id: str = ""
-    """`audit_...`, given when it is recorded."""
+    """`audit_...`, assigned when the event is stored."""
     at_ms: int
     actor: str
     """The id of a key, `issuer:NAME` for a token of an outside issuer, or `cli:USER`."""
     action: AuditAction
     project_id: str | None
-    """In whose affairs; None of admin keys."""
+    """The project that the action concerns; None for admin keys and the ledger."""
     target: str
-    """The id of the project, key or end user."""
+    """The id of the project, key or end user, or `ledger`."""
     details: Mapping[str, Any] = {}
-    """What was created, or each changed field with `from` and `to`. Never a secret or a digest."""
+    """The fields of a new object, or each changed field with `from` and `to`. Never holds a secret
+    or digest."""
     request_id: str | None = None

@@ -1,4 +1,4 @@
-"""Adds to the record of administrative acts: what was created, and what was changed to what."""
+"""Writes audit events for created and changed projects, keys and end users."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,36 +13,36 @@ from embedway.organization.public_fields import public
 from embedway.organization.transaction import OrganizationStores
 from embedway.storage import records
 
-_UNSAID = frozenset(("id", "project_id", "digest", "hint", "created_ms"))
-"""Of what is created: it is said already, or must not be."""
+_UNLOGGED = frozenset(("id", "project_id", "digest", "hint", "created_ms"))
+"""The fields of a new object that the event has elsewhere, or that must not be logged."""
 
 Target = Project | Key | EndUser
 
 
 class AuditLog(msgspec.Struct, frozen=True):
-    """The record, for the acts of one transaction."""
+    """Writes the audit events of one transaction."""
 
-    everything: OrganizationStores
+    stores: OrganizationStores
     actor: Actor
     at_ms: int
 
-    def log_created(self, action: AuditAction, made: Target) -> None:
-        """Something was made, with what was chosen for it."""
-        defaults = {each.name: each.default for each in msgspec.structs.fields(made)}
+    def log_created(self, action: AuditAction, target: Target) -> None:
+        """Log that `target` was created, with every field that differs from its default."""
+        defaults = {each.name: each.default for each in msgspec.structs.fields(target)}
         self.log(
             action,
-            made,
+            target,
             public(
                 {
                     name: value
-                    for name, value in records.to_row(made).items()
-                    if name not in _UNSAID and getattr(made, name) != defaults[name]
+                    for name, value in records.to_row(target).items()
+                    if name not in _UNLOGGED and getattr(target, name) != defaults[name]
                 }
             ),
         )
 
     def log_updated(self, action: AuditAction, before: Target, after: Target) -> None:
-        """Fields of something were changed."""
+        """Log which fields differ between `before` and `after`."""
         old, new = public(records.to_row(before)), public(records.to_row(after))
         changed = {
             name: {"from": old[name], "to": value}
@@ -54,8 +54,8 @@ class AuditLog(msgspec.Struct, frozen=True):
     def log(
         self, action: AuditAction, target: Target | None, details: Mapping[str, Any] = {}
     ) -> None:
-        """Something was done to something, or to the ledger."""
-        self.everything.audit.add(
+        """Log an action on `target`, or on the ledger if it is None."""
+        self.stores.audit.add(
             AuditEvent(
                 at_ms=self.at_ms,
                 actor=self.actor.id,

@@ -1,4 +1,4 @@
-"""The record of administrative acts at rest: added to and read, never changed."""
+"""Stores audit events and reads them back. Events are never changed."""
 
 from collections.abc import Collection
 
@@ -11,55 +11,55 @@ from embedway.storage import pages, records
 from embedway.storage.tables import audit
 
 LOCK = "organisation"
-"""What every transaction that adds to it holds, so that ids are in the order of acts."""
+"""The database lock that every writer of audit events holds, so that their ids sort in order of
+time."""
 
 _PREFIX = "audit_"
 
 
 class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which acts: all, but for what is said."""
+    """Selects audit events. An empty or missing field selects all."""
 
     actions: Collection[str] = ()
-    """Any of these."""
     project_ids: Collection[str] = ()
     actors: Collection[str] = ()
     targets: Collection[str] = ()
     since_ms: int | None = None
-    """From this time on."""
+    """The earliest time to include, in ms since 1970-01-01 UTC."""
     until_ms: int | None = None
-    """Up to but without this time."""
+    """The time before which events are included, in ms since 1970-01-01 UTC."""
 
 
 class AuditStore:
-    """The record, in one transaction; to add to it is to hold `LOCK`."""
+    """Reads and adds audit events in one transaction, which must hold `LOCK` to add."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add(self, act: AuditEvent) -> None:
-        """Adds an act, after all others."""
+    def add(self, event: AuditEvent) -> None:
+        """Store an event under the next id."""
         last = self._connection.scalar(select(func.max(audit.c.id)))
         number = int(last.removeprefix(_PREFIX), 16) + 1 if last else 1
-        numbered = msgspec.structs.replace(act, id=f"{_PREFIX}{number:016x}")
+        numbered = msgspec.structs.replace(event, id=f"{_PREFIX}{number:016x}")
         self._connection.execute(insert(audit).values(records.to_row(numbered)))
 
-    def page(self, wanted: AuditFilter, *, after: str | None, limit: int) -> Page[AuditEvent]:
-        """The next of them, latest first."""
-        among = (
-            (audit.c.action, wanted.actions),
-            (audit.c.project_id, wanted.project_ids),
-            (audit.c.actor, wanted.actors),
-            (audit.c.target, wanted.targets),
+    def read_page(self, filter: AuditFilter, *, after: str | None, limit: int) -> Page[AuditEvent]:
+        """Return the next page of events, latest first."""
+        choices = (
+            (audit.c.action, filter.actions),
+            (audit.c.project_id, filter.project_ids),
+            (audit.c.actor, filter.actors),
+            (audit.c.target, filter.targets),
         )
         filters: list[ColumnElement[bool]] = [
-            column.in_(list(values)) for column, values in among if values
+            column.in_(list(values)) for column, values in choices if values
         ]
         if after is not None:
             pages.check_place(self._connection, audit.c.id, after)
-        if wanted.since_ms is not None:
-            filters.append(audit.c.at_ms >= wanted.since_ms)
-        if wanted.until_ms is not None:
-            filters.append(audit.c.at_ms < wanted.until_ms)
+        if filter.since_ms is not None:
+            filters.append(audit.c.at_ms >= filter.since_ms)
+        if filter.until_ms is not None:
+            filters.append(audit.c.at_ms < filter.until_ms)
         return pages.read_page(
             self._connection,
             select(audit),

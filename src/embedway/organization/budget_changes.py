@@ -1,4 +1,4 @@
-"""Changes to budgets: what a change leaves out stays as it is."""
+"""Fills in what a change to a budget leaves out from the budget it changes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,45 +9,48 @@ from embedway.core.budget import Budget, BudgetPer, Percent
 from embedway.core.errors import InvalidRequest
 from embedway.core.money import NanoUsd
 
-FIELDS = ("budgets", "user_budgets")
-"""The fields of records that are budgets."""
+BUDGET_FIELDS = ("budgets", "user_budgets")
+"""The fields of projects, keys and end users that hold budgets."""
 
 
 class BudgetChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A budget as it is to be; there is at most one for each window."""
+    """A change to the budget of one window; a record has at most one budget for each window."""
 
     per: BudgetPer
     amount_nano_usd: NanoUsd | None = None
-    """None keeps the amount."""
+    """The new amount; None keeps the old one."""
     alerts: tuple[Percent, ...] | None = None
-    """None keeps the alerts, and a new budget has none."""
+    """The new alerts; None keeps the old ones. A new budget then has none."""
 
 
-def completed(changes: Mapping[str, Any], before: msgspec.Struct | None) -> dict[str, Any]:
-    """The changes with whole budgets: what each leaves out is taken from `before`.
+def complete_budgets(changes: Mapping[str, Any], before: msgspec.Struct | None) -> dict[str, Any]:
+    """Return the changes with each `BudgetChange` completed to a `Budget`.
 
     Args:
-        changes: Fields with their new values. Budgets are `BudgetChange`, or `Budget` if whole.
-        before: The record that is to be changed; None if it is to be made.
+        changes: Fields with their new values. Budgets are `BudgetChange`, or `Budget` if
+            complete.
+        before: The record to change; None if it is new.
 
     Raises:
         InvalidRequest: A new budget has no amount.
     """
-    whole = dict(changes)
-    for name in FIELDS:
-        kept = {each.per: each for each in getattr(before, name, None) or ()}
+    completed = dict(changes)
+    for name in BUDGET_FIELDS:
+        old_budgets = {each.per: each for each in getattr(before, name, None) or ()}
         if budgets := changes.get(name):
-            whole[name] = tuple(_budget(name, each, kept.get(each.per)) for each in budgets)
-    return whole
+            completed[name] = tuple(
+                _complete_budget(name, each, old_budgets.get(each.per)) for each in budgets
+            )
+    return completed
 
 
-def _budget(field: str, change: Budget | BudgetChange, before: Budget | None) -> Budget:
+def _complete_budget(field: str, change: Budget | BudgetChange, before: Budget | None) -> Budget:
     amount, alerts = change.amount_nano_usd, change.alerts
     if amount is None:
         if before is None:
             raise InvalidRequest(
-                f"'{field}' has a new budget per {change.per} without 'amount_usd'. Send how much "
-                "it is.",
+                f"'{field}' has a new budget per {change.per} without 'amount_usd'. Send "
+                "the amount.",
                 param=field,
             )
         amount = before.amount_nano_usd

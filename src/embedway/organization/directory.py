@@ -1,4 +1,4 @@
-"""Who there is, as requests look it up: keys, their issuers and projects, end users."""
+"""Looks up keys, projects and end users in the database for requests."""
 
 from collections.abc import Callable, Collection
 from typing import TypeVar
@@ -15,7 +15,7 @@ from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.query_threads import QueryThreads
 from embedway.storage.tables import end_users, keys, projects
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 UNREADABLE = "Keys cannot be checked right now. Try again."
 
@@ -32,53 +32,53 @@ class Directory:
             "directory", use="read", availability=availability, unavailable=UNREADABLE
         )
 
-    async def by_digest(self, digest: bytes) -> KeyContext | None:
-        """Return the key that the secret of this digest opens, in whatever state it is."""
-        either = (keys.c.digest == digest) | (keys.c.previous_digest == digest)
-        held = await self._read(lambda connection: _held(connection, either))
-        return held and msgspec.structs.replace(held, key=held.key.opened_by(digest))
+    async def find_key_by_digest(self, digest: bytes) -> KeyContext | None:
+        """Return the key with this secret, current or previous, in any state, or None."""
+        current_or_previous = (keys.c.digest == digest) | (keys.c.previous_digest == digest)
+        context = await self._read(lambda connection: _find_key(connection, current_or_previous))
+        return context and msgspec.structs.replace(context, key=context.key.opened_by(digest))
 
-    async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
-        """Return those of `digests` that belong to a key's secret, new or old."""
-        now = select(keys.c.digest).where(keys.c.digest.in_(digests))
-        before = select(keys.c.previous_digest).where(keys.c.previous_digest.in_(digests))
-        query = now.union_all(before)
+    async def find_known_digests(self, digests: Collection[bytes]) -> Collection[bytes]:
+        """Return those of `digests` that belong to the current or previous secret of a key."""
+        current = select(keys.c.digest).where(keys.c.digest.in_(digests))
+        previous = select(keys.c.previous_digest).where(keys.c.previous_digest.in_(digests))
+        query = current.union_all(previous)
         return await self._read(lambda connection: set(connection.execute(query).scalars()))
 
-    async def by_id(self, key_id: str) -> KeyContext | None:
-        """Return the key with this id, in whatever state it is."""
-        return await self._read(lambda connection: _held(connection, keys.c.id == key_id))
+    async def find_key(self, key_id: str) -> KeyContext | None:
+        """Return the key with this id in any state, or None."""
+        return await self._read(lambda connection: _find_key(connection, keys.c.id == key_id))
 
-    async def project(self, project_id: str) -> tuple[Project, bool] | None:
+    async def find_project(self, project_id: str) -> tuple[Project, bool] | None:
         """Return the project, archived or not, and whether any of its end users has a record."""
-        return await self._read(lambda connection: _project(connection, project_id))
+        return await self._read(lambda connection: _find_project(connection, project_id))
 
-    async def end_user(self, project_id: str, id: str) -> EndUser | None:
-        """Return the record of an end user, if there is one."""
+    async def find_end_user(self, project_id: str, id: str) -> EndUser | None:
+        """Return the record of an end user, or None if there is none."""
         return await self._read(lambda connection: EndUserStore(connection).get(project_id, id))
 
-    async def _read(self, find: Callable[[Connection], Found]) -> Found:
-        def read() -> Found:
+    async def _read(self, find: Callable[[Connection], Result]) -> Result:
+        def read() -> Result:
             with self._engine.connect() as connection:
                 return find(connection)
 
         return await self._threads.run(read)
 
 
-def _held(connection: Connection, which: ColumnElement[bool]) -> KeyContext | None:
-    stored = KeyStore(connection)
-    key = stored.find(which)
+def _find_key(connection: Connection, condition: ColumnElement[bool]) -> KeyContext | None:
+    store = KeyStore(connection)
+    key = store.find(condition)
     if key is None:
         return None
-    issuer = stored.get(key.issued_by) if key.issued_by else None
-    project, has_end_users = (key.project_id and _project(connection, key.project_id)) or (
+    issuer = store.get(key.issued_by) if key.issued_by else None
+    project, has_end_users = (key.project_id and _find_project(connection, key.project_id)) or (
         None,
         False,
     )
     return KeyContext(key=key, issuer=issuer, project=project, end_users=has_end_users)
 
 
-def _project(connection: Connection, project_id: str) -> tuple[Project, bool] | None:
+def _find_project(connection: Connection, project_id: str) -> tuple[Project, bool] | None:
     any_end_user = (
         select(end_users.c.id).where(end_users.c.project_id == project_id).exists().label("any")
     )

@@ -1,4 +1,4 @@
-"""The records of end users at rest."""
+"""Stores the records of end users."""
 
 from sqlalchemy import select
 
@@ -10,13 +10,13 @@ from embedway.storage.tables import end_users
 
 
 class EndUserStore(Records[EndUser]):
-    """The records of end users, in one transaction."""
+    """Reads and writes the records of end users in one transaction."""
 
     table = end_users
     type = EndUser
 
-    def page(self, project_id: str, *, after: str | None, limit: int) -> Page[EndUser]:
-        """The next end users of a project, by their ids."""
+    def read_page(self, project_id: str, *, after: str | None, limit: int) -> Page[EndUser]:
+        """Return the next end users of a project, in order of their ids."""
         return pages.read_page(
             self._connection,
             select(end_users).where(end_users.c.project_id == project_id),

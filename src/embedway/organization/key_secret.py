@@ -1,7 +1,7 @@
-"""Makes and checks the secrets of keys, and the digests they are stored as.
+"""Generates and checks the secrets of keys, and the digests under which they are stored.
 
-A secret is `sk-gateway-`, 32 random characters and 6 of checksum. The checksum shows a mistyped key
-without asking the database, and lets secret scanners be sure of a leaked one.
+A secret is `sk-gateway-`, 32 random characters and a checksum of 6. The checksum reveals a mistyped
+key without a database query, and lets secret scanners recognise a leaked one.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ _PATTERN = re.compile(
 
 
 def generate_secret() -> str:
-    """Make a random secret."""
+    """Return a new random secret."""
     random = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_CHARACTERS))
     return random + _checksum(random)
 
 
 def is_well_formed(secret: str) -> bool:
-    """Whether `secret` has the form of a key and its checksum is right."""
+    """Return whether `secret` has the form of a key and its checksum is right."""
     return (
         _PATTERN.fullmatch(secret) is not None
         and _checksum(secret[:-CHECKSUM_CHARACTERS]) == secret[-CHECKSUM_CHARACTERS:]
@@ -42,16 +42,16 @@ def is_well_formed(secret: str) -> bool:
 
 
 def digest(secret: str, *, pepper: bytes) -> bytes:
-    """Keyed BLAKE2b-256 of `secret`.
+    """Return the keyed BLAKE2b-256 digest of `secret`.
 
-    A fast hash is enough: the secret is random, not a password. The pepper, kept apart from the
-    database, makes a stolen database useless for checking guesses.
+    A fast hash is enough because the secret is random, unlike a password. The pepper is kept apart
+    from the database, so a stolen database does not help to check guesses.
     """
     return hashlib.blake2b(secret.encode(), key=pepper, digest_size=32).digest()
 
 
 def id_of(digest: bytes) -> str:
-    """A short id of a secret, from its keyed digest, which does not give the secret away."""
+    """Return a short id for the secret with this digest. It does not reveal the secret."""
     return digest[:8].hex()
 
 
@@ -64,9 +64,10 @@ def _checksum(text: str) -> str:
 
 
 def issue_key(name: str, *, pepper: bytes, now_ms: int, **fields: Any) -> tuple[str, Key]:
-    """Make a key: its secret, to be shown once, and the record to store.
+    """Return a new secret, to be shown once, and the key to store.
 
-    Without more `fields` of `Key`, it belongs to the default project and has the usual scopes.
+    By default the key belongs to the default project and has the usual scopes; `fields` of `Key`
+    override that.
     """
     secret = generate_secret()
     key = Key(
@@ -82,7 +83,7 @@ def issue_key(name: str, *, pepper: bytes, now_ms: int, **fields: Any) -> tuple[
 
 
 def rotate_key(key: Key, *, pepper: bytes, now_ms: int, grace_ms: int) -> tuple[str, Key]:
-    """Give `key` a new secret; the old one works for `grace_ms` more."""
+    """Return a new secret and `key` with it. The old secret works for another `grace_ms`."""
     secret = generate_secret()
     return secret, msgspec.structs.replace(
         key,

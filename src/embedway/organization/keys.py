@@ -1,4 +1,4 @@
-"""Keys at rest: created, listed, changed, revoked."""
+"""Stores keys."""
 
 from collections.abc import Sequence
 
@@ -15,39 +15,37 @@ from embedway.storage.tables import keys
 
 
 class KeyFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which keys: all, but for what is said."""
+    """Selects keys. A missing field selects all."""
 
     project_id: str | None = None
-    """Of this project."""
     admin: bool = False
-    """Of no project."""
+    """Whether to select admin keys only."""
     issued_by: str | None = None
-    """By this key."""
 
 
 class KeyStore(records.Records[Key]):
-    """The keys, in one transaction."""
+    """Reads and writes keys in one transaction."""
 
     table = keys
     type = Key
 
-    def any(self) -> bool:
-        """Whether there has ever been one."""
+    def has_any(self) -> bool:
+        """Return whether a key has ever been created."""
         return self._connection.execute(select(keys.c.id).limit(1)).first() is not None
 
-    def page(
+    def read_page(
         self,
-        which: KeyFilter,
+        filter: KeyFilter,
         *,
         after: str | None,
         limit: int,
         revoked: bool = True,
         descending: bool = False,
     ) -> Page[Key]:
-        """The next of them, oldest first unless `descending`; with `revoked` ones, or without."""
-        fields = {} if which.project_id is None else {"project_id": which.project_id}
-        fields |= {"project_id": None} if which.admin else {}
-        fields |= {} if which.issued_by is None else {"issued_by": which.issued_by}
+        """Return the next keys, oldest first unless `descending`, with or without revoked ones."""
+        fields = {} if filter.project_id is None else {"project_id": filter.project_id}
+        fields |= {"project_id": None} if filter.admin else {}
+        fields |= {} if filter.issued_by is None else {"issued_by": filter.issued_by}
         return pages.read_page(
             self._connection,
             select(keys).filter_by(**fields),
@@ -61,20 +59,20 @@ class KeyStore(records.Records[Key]):
 
 
 class KeyBootstrap:
-    """The keys on a SQL database, for who is no actor: a first start, a look at what there is."""
+    """Reads and creates keys without an actor, for the first start and for `embedway doctor`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def create(self, key: Key) -> None:
-        """Stores a new key."""
+        """Store a new key."""
         with self._engine.begin() as connection:
             KeyStore(connection).add(key)
 
     def create_first(self, key: Key) -> bool:
-        """Stores `key` if there has never been one; says whether it did."""
+        """Store `key` if no key has ever been created. Return whether it was stored."""
         with locked_transaction(self._engine, lock=LOCK) as connection:
-            if KeyStore(connection).any():
+            if KeyStore(connection).has_any():
                 return False
             KeyStore(connection).add(key)
             AuditStore(connection).add(
@@ -90,7 +88,7 @@ class KeyBootstrap:
             return True
 
     def all(self) -> Sequence[Key]:
-        """Every key, oldest first."""
+        """Return every key, oldest first."""
         with self._engine.connect() as connection:
             rows = connection.execute(select(keys).order_by(keys.c.created_ms, keys.c.id))
             return [records.from_row(row, Key) for row in rows.mappings()]

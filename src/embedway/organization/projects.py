@@ -1,4 +1,4 @@
-"""Projects at rest."""
+"""Stores projects."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,19 @@ from embedway.storage.tables import projects
 
 
 class ProjectStore(records.Records[Project]):
-    """The projects, in one transaction."""
+    """Reads and writes projects in one transaction."""
 
     table = projects
     type = Project
 
-    def named(self, name: str) -> Sequence[Project]:
-        """The projects with this name that are not archived, two at most."""
+    def find_by_name(self, name: str) -> Sequence[Project]:
+        """Return the projects with this name that are not archived, two at most."""
         query = select(projects).where(projects.c.name == name, projects.c.archived_ms.is_(None))
         rows = self._connection.execute(query.order_by(projects.c.created_ms).limit(2))
         return [records.from_row(row, Project) for row in rows.mappings()]
 
-    def page(self, *, after: str | None, limit: int, archived: bool) -> Page[Project]:
-        """The next projects, oldest first; with the `archived` ones, or without."""
+    def read_page(self, *, after: str | None, limit: int, archived: bool) -> Page[Project]:
+        """Return the next projects, oldest first, with or without `archived` ones."""
         return pages.read_page(
             self._connection,
             select(projects),

@@ -1,7 +1,6 @@
-"""The fields of projects, keys and end users as people and programs see them.
+"""Converts stored projects, keys and end users to the fields that users see.
 
-One name and one unit for each, whether a command prints it as JSON, the admin API answers it or the
-audit log records it.
+Commands, the admin API and the audit log all use the same names and units.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ _SECRET = frozenset(("digest", "previous_digest"))
 
 
 def public(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a stored record: times in seconds, money in USD, and nothing secret."""
+    """Return a stored record's public fields: times in seconds, money in USD, and no secrets."""
     return dict(_public(name, value) for name, value in fields.items() if name not in _SECRET)
 
 
@@ -28,14 +27,14 @@ def _public(name: str, value: Any) -> tuple[str, Any]:
     return name, value
 
 
-def _budgets(stored: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-    for each in stored:
+def _budgets(budgets: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+    for each in budgets:
         rest = {name: value for name, value in each.items() if name != "amount_nano_usd"}
         yield {"amount_usd": float(format_usd(each["amount_nano_usd"])), **rest}
 
 
 def public_spending(states: Iterable[BudgetSpending]) -> list[dict[str, Any]]:
-    """The fields of what is spent and left of budgets: money in USD, times in Unix seconds."""
+    """Return the public fields of each budget's spending: money in USD, times in Unix seconds."""
     return [
         {
             "per": each.budget.per,

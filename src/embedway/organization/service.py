@@ -1,7 +1,7 @@
-"""Administrative acts on projects, keys and end users.
+"""Performs administrative actions on projects, keys and end users.
 
-The one place where they are done, for the admin API and the command line alike. Each is checked,
-done and recorded in one transaction, or none of that. Knows neither HTTP nor the terminal.
+The admin API and the command line both use this service. One transaction checks, performs and logs
+each action; if any step fails, nothing is stored.
 """
 
 import secrets
@@ -24,7 +24,7 @@ from embedway.organization.actors import Actor, not_found_error, require_admin
 from embedway.organization.audit_event import AuditAction, AuditEvent
 from embedway.organization.audit_log import AuditLog
 from embedway.organization.audit_store import AuditFilter
-from embedway.organization.budget_changes import completed
+from embedway.organization.budget_changes import complete_budgets
 from embedway.organization.keys import KeyFilter
 from embedway.organization.public_fields import public
 from embedway.organization.transaction import (
@@ -34,26 +34,28 @@ from embedway.organization.transaction import (
 )
 
 Changes = Mapping[str, Any]
-"""Fields of a `Project`, `Key` or `EndUser`, with the values they are to have."""
+"""Fields of a `Project`, `Key` or `EndUser` with their new values."""
 
-OF_PROJECTS = frozenset(Project.__struct_fields__) - {"id", "created_ms", "archived_ms"}
-OF_KEYS = frozenset(
+PROJECT_FIELDS = frozenset(Project.__struct_fields__) - {"id", "created_ms", "archived_ms"}
+KEY_FIELDS = frozenset(
     ("name", "scopes", "expires_ms", "models", "providers", "limits", "budgets")
 )  # fmt: skip
-OF_END_USERS = frozenset(("blocked", "limits", "budgets"))
-"""`blocked` is whether it is."""
+END_USER_FIELDS = frozenset(("blocked", "limits", "budgets"))
+"""The fields of an end user that can be set; `blocked` is a boolean."""
 
-_RIGHTS = frozenset(("scopes", "expires_ms", "models", "providers"))
+_RIGHT_FIELDS = frozenset(("scopes", "expires_ms", "models", "providers"))
+"""The fields that may not exceed those of the issuing key."""
 
 Record = TypeVar("Record", Project, Key, EndUser)
 
 
 class AdminService:
-    """What can be done, each by an `Actor`.
+    """Performs administrative actions for an `Actor`.
 
-    Each raises `Forbidden` if the actor has no right to it, `NotFound` if what it is about does not
-    exist or is not the actor's to see, `InvalidRequest` if a value is not possible, and
-    `SQLAlchemyError` if the database fails. Lists are parts: `limit` of them, from that `after` on.
+    Methods raise `Forbidden` if the actor lacks the right, `NotFound` if the object does not exist
+    or the actor may not see it, `InvalidRequest` if a value is invalid, and `SQLAlchemyError` if
+    the database fails. Lists come in pages: at most `limit` objects, following the one with the id
+    `after`.
     """
 
     def __init__(self, database: Engine, *, pepper: bytes, now_ms: Callable[[], int]) -> None:
@@ -64,68 +66,68 @@ class AdminService:
     # Projects
 
     def create_project(self, actor: Actor, changes: Changes, *, unique: bool = False) -> Project:
-        """A new project; `changes` has its name at least, which is its alone if `unique`."""
+        """Create a project. With `unique`, no other project may have its name."""
         require_admin(actor)
         id = f"proj_{secrets.token_hex(8)}"
-        fields = completed(_only(changes, OF_PROJECTS), None)
+        fields = complete_budgets(_check_fields(changes, PROJECT_FIELDS), None)
         project = rules.check_project(Project(id=id, created_ms=self._now_ms(), **fields))
-        with self._changing(actor) as (all, journal):
+        with self._changing(actor) as (stores, audit_log):
             if unique:
-                _check_name(all, project)
-            all.projects.add(project)
-            journal.log_created("project.created", project)
+                _check_name_unique(stores, project)
+            stores.projects.add(project)
+            audit_log.log_created("project.created", project)
         return project
 
     def projects(
         self, actor: Actor, *, after: str | None, limit: int, archived: bool = False
     ) -> Page[Project]:
-        """The projects, oldest first; with the `archived` ones, or without."""
-        with self._reading(actor) as all:
-            return all.projects.page(after=after, limit=limit, archived=archived)
+        """Return projects, oldest first, with or without `archived` ones."""
+        with self._reading(actor) as stores:
+            return stores.projects.read_page(after=after, limit=limit, archived=archived)
 
     def project(self, actor: Actor, id: str) -> Project:
-        """The project of this id."""
-        with self._reading(actor) as all:
-            return _project(all, id)
+        """Return the project with this id."""
+        with self._reading(actor) as stores:
+            return _get_project(stores, id)
 
     def find_project(self, actor: Actor, id_or_name: str) -> Project:
-        """The project of this id, or the only one of this name that is not archived."""
+        """Return the project with this id, or the only unarchived one with this name."""
         require_admin(actor)
-        # An administrator sees all there is, so what is not found does not exist.
+        # Only an administrator gets here, so the message may say that there is no such project.
         unknown = NotFound(f"There is no project {quote_text(id_or_name)}.", remedy="list projects")
         if not rules.is_visible(id_or_name):
             raise unknown
-        with read_organization(self._database) as all:
-            if project := all.projects.get(id_or_name):
+        with read_organization(self._database) as stores:
+            if project := stores.projects.get(id_or_name):
                 return project
-            named = all.projects.named(id_or_name)
-        if len(named) > 1:
+            matches = stores.projects.find_by_name(id_or_name)
+        if len(matches) > 1:
             raise InvalidRequest(
-                f"More than one project is called {quote_text(id_or_name)}. Say which by its id.",
+                f"More than one project is called {quote_text(id_or_name)}. Choose one by its id.",
                 remedy="list projects",
             )
-        if not named:
+        if not matches:
             raise unknown
-        return named[0]
+        return matches[0]
 
     def update_project(
         self, actor: Actor, id: str, changes: Changes, *, unique: bool = False
     ) -> Project:
-        """Changes a project that is not archived; a new name is its alone if `unique`."""
-        with self._changing(actor, admin=True) as (all, journal):
-            before = _active(_project(all, id))
-            after = rules.check_project(_changed(before, changes, OF_PROJECTS))
+        """Change an unarchived project. With `unique`, no other project may have its new name."""
+        with self._changing(actor, admin=True) as (stores, audit_log):
+            before = _require_unarchived(_get_project(stores, id))
+            after = rules.check_project(_apply(before, changes, PROJECT_FIELDS))
             if unique and after.name != before.name:
-                _check_name(all, after)
+                _check_name_unique(stores, after)
             if after != before:
-                all.projects.replace(after)
-                journal.log_updated("project.updated", before, after)
+                stores.projects.replace(after)
+                audit_log.log_updated("project.updated", before, after)
         return after
 
     def archive_project(self, actor: Actor, id: str) -> Project:
-        """Archives a project for good: its keys stop working. Its usage is kept."""
-        with self._changing(actor, admin=True) as (all, journal):
-            project = _project(all, id)
+        """Archive a project for good. Its keys stop working; its usage records are kept."""
+        with self._changing(actor, admin=True) as (stores, audit_log):
+            project = _get_project(stores, id)
             if project.id == DEFAULT_PROJECT:
                 raise InvalidRequest(
                     "The default project cannot be archived. Revoke its keys instead.",
@@ -133,8 +135,8 @@ class AdminService:
                 )
             if project.archived_ms is None:
                 project = msgspec.structs.replace(project, archived_ms=self._now_ms())
-                all.projects.replace(project)
-                journal.log("project.archived", project)
+                stores.projects.replace(project)
+                audit_log.log("project.archived", project)
         return project
 
     # Keys
@@ -142,40 +144,39 @@ class AdminService:
     def create_key(
         self, actor: Actor, *, project_id: str | None, changes: Changes
     ) -> tuple[str, Key]:
-        """A new key of a project, or of none, which is an admin key: its secret, and its record.
+        """Create a key, an admin key if `project_id` is None, and return its secret and record.
 
-        What an administrator makes is bound by nothing but its project; what another key issues
-        has no more rights than that one, now and later. Without `scopes` it has the usual ones, as
-        far as whoever issues it has them.
+        A key that another key issues never exceeds that key's rights, now or later. Without
+        `scopes`, a key has those of the usual scopes that its issuer has.
         """
-        fields = completed(_only(changes, OF_KEYS), None)
+        fields = complete_budgets(_check_fields(changes, KEY_FIELDS), None)
         if project_id is None:
             fields.setdefault("scopes", ("admin",))
-        with self._changing(actor) as (all, journal):
-            issuer = self._issuer(all, actor, project_id)
+        with self._changing(actor) as (stores, audit_log):
+            issuer = self._issuing_key(stores, actor, project_id)
             if issuer and "scopes" not in fields:
-                fields["scopes"] = _usual_scopes(issuer)
+                fields["scopes"] = _default_scopes(issuer)
             if project_id is not None:
-                _active(_project(all, project_id))
-            shown_once, key = key_secret.issue_key(
+                _require_unarchived(_get_project(stores, project_id))
+            secret, key = key_secret.issue_key(
                 fields.pop("name"),
                 pepper=self._pepper,
-                now_ms=journal.at_ms,
+                now_ms=audit_log.at_ms,
                 project_id=project_id,
                 issued_by=issuer.id if issuer else None,
                 **fields,
             )
-            if key.expires_ms is not None and key.expires_ms <= journal.at_ms:
+            if key.expires_ms is not None and key.expires_ms <= audit_log.at_ms:
                 raise InvalidRequest(
-                    f"'expires_at' is {key.expires_ms // 1000}, which is in the past: the key "
-                    "would never work. Choose a later time, or leave it out.",
+                    f"'expires_at' is {key.expires_ms // 1000}, which is in the past, so the "
+                    "key would never work. Choose a later time, or leave it out.",
                     param="expires_at",
                 )
             if issuer:
                 issuing.check_issuable(key, issuer)
-            all.keys.add(rules.check_key(key))
-            journal.log_created("api_key.created", key)
-        return shown_once, key
+            stores.keys.add(rules.check_key(key))
+            audit_log.log_created("api_key.created", key)
+        return secret, key
 
     def keys(
         self,
@@ -187,15 +188,15 @@ class AdminService:
         revoked: bool = False,
         descending: bool = False,
     ) -> Page[Key]:
-        """The keys of a project, or the admin keys, oldest first unless `descending`.
+        """Return the keys of a project, or the admin keys, oldest first unless `descending`.
 
-        Whoever is no administrator sees those that it issued.
+        An actor who is no administrator sees only the keys it issued.
         """
-        with read_organization(self._database) as all:
-            issuer = self._issuer(all, actor, project_id)
+        with read_organization(self._database) as stores:
+            issuer = self._issuing_key(stores, actor, project_id)
             if project_id is not None:
-                _project(all, project_id)
-            return all.keys.page(
+                _get_project(stores, project_id)
+            return stores.keys.read_page(
                 KeyFilter(
                     project_id=project_id,
                     admin=project_id is None,
@@ -208,64 +209,64 @@ class AdminService:
             )
 
     def all_keys(self, actor: Actor, *, after: str | None, limit: int) -> Page[Key]:
-        """All keys that there are or were, oldest first."""
-        with self._reading(actor) as all:
-            return all.keys.page(KeyFilter(), after=after, limit=limit)
+        """Return all keys, revoked ones included, oldest first."""
+        with self._reading(actor) as stores:
+            return stores.keys.read_page(KeyFilter(), after=after, limit=limit)
 
     def key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
-        """A key of a project, or an admin key, in whatever state it is."""
-        with read_organization(self._database) as all:
-            return self._key(all, actor, id, project_id)
+        """Return a key of a project, or an admin key, in any state."""
+        with read_organization(self._database) as stores:
+            return self._get_key(stores, actor, id, project_id)
 
     def find_key(self, actor: Actor, id: str) -> Key:
-        """A key, whosever it is."""
-        with self._reading(actor) as all:
-            key = all.keys.get(id) if rules.is_id(id) else None
+        """Return the key with this id, whatever its project."""
+        with self._reading(actor) as stores:
+            key = stores.keys.get(id) if rules.is_id(id) else None
         if key is None:
             raise NotFound(f"There is no key {quote_text(id)}.", remedy="list keys")
         return key
 
     def update_key(self, actor: Actor, id: str, *, project_id: str | None, changes: Changes) -> Key:
-        """Changes a key that works; one that was issued stays within what its issuer has."""
-        with self._changing(actor, admin=True) as (all, journal):
-            before = _working(self._key(all, actor, id, project_id), journal.at_ms)
-            after = rules.check_key(_changed(before, changes, OF_KEYS))
-            if after.issued_by and not _RIGHTS.isdisjoint(changes):
-                issuer = all.keys.get(after.issued_by)
+        """Change an active key. An issued key must stay within the rights of its issuer."""
+        with self._changing(actor, admin=True) as (stores, audit_log):
+            before = _require_active(self._get_key(stores, actor, id, project_id), audit_log.at_ms)
+            after = rules.check_key(_apply(before, changes, KEY_FIELDS))
+            if after.issued_by and not _RIGHT_FIELDS.isdisjoint(changes):
+                issuer = stores.keys.get(after.issued_by)
                 if issuer is None:
                     raise not_found_error("key", after.issued_by)
                 issuing.check_issuable(after, issuer)
             if after != before:
-                all.keys.replace(after)
-                journal.log_updated("api_key.updated", before, after)
+                stores.keys.replace(after)
+                audit_log.log_updated("api_key.updated", before, after)
         return after
 
     def rotate_key(
         self, actor: Actor, id: str, *, project_id: str | None, grace_ms: int
     ) -> tuple[str, Key]:
-        """Gives a key that works a new secret; the old one works for `grace_ms` more.
+        """Give an active key a new secret; the old one works for another `grace_ms`.
 
-        Everything else stays, and so does what was used of its limits and budgets.
+        Everything else stays, including what the key has used of its limits and budgets.
         """
-        with self._changing(actor) as (all, journal):
-            key = _working(self._key(all, actor, id, project_id), journal.at_ms)
-            shown_once, rotated = key_secret.rotate_key(
-                key, pepper=self._pepper, now_ms=journal.at_ms, grace_ms=grace_ms
+        with self._changing(actor) as (stores, audit_log):
+            key = _require_active(self._get_key(stores, actor, id, project_id), audit_log.at_ms)
+            secret, rotated = key_secret.rotate_key(
+                key, pepper=self._pepper, now_ms=audit_log.at_ms, grace_ms=grace_ms
             )
-            all.keys.replace(rotated)
+            stores.keys.replace(rotated)
             ends = public({"previous_expires_ms": rotated.previous_expires_ms})
-            journal.log("api_key.rotated", rotated, ends)
-        return shown_once, rotated
+            audit_log.log("api_key.rotated", rotated, ends)
+        return secret, rotated
 
     def revoke_key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
-        """Revokes a key for good; what it issued stops working with it."""
-        with self._changing(actor) as (all, journal):
-            key = self._key(all, actor, id, project_id)
+        """Revoke a key for good. The keys it issued stop working with it."""
+        with self._changing(actor) as (stores, audit_log):
+            key = self._get_key(stores, actor, id, project_id)
             if key.revoked_ms is not None:
                 raise NotFound(f"Key {quote_text(id)} is already revoked.", remedy="list keys")
-            key = msgspec.structs.replace(key, revoked_ms=journal.at_ms)
-            all.keys.replace(key)
-            journal.log("api_key.deleted", key)
+            key = msgspec.structs.replace(key, revoked_ms=audit_log.at_ms)
+            stores.keys.replace(key)
+            audit_log.log("api_key.deleted", key)
         return key
 
     # End users
@@ -273,122 +274,126 @@ class AdminService:
     def end_users(
         self, actor: Actor, project_id: str, *, after: str | None, limit: int
     ) -> Page[EndUser]:
-        """The end users of a project that have a record, by their ids."""
-        with self._reading(actor) as all:
-            _project(all, project_id)
-            return all.end_users.page(project_id, after=after, limit=limit)
+        """Return the end users of a project that have a record, in order of their ids."""
+        with self._reading(actor) as stores:
+            _get_project(stores, project_id)
+            return stores.end_users.read_page(project_id, after=after, limit=limit)
 
     def end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
-        """The record of an end user; of one without, what it would be if it were made."""
-        with self._reading(actor) as all:
-            _project(all, project_id)
-            found = all.end_users.get(project_id, rules.check_end_user_id(id))
-        return found or EndUser(project_id=project_id, id=id, created_ms=None)
+        """Return an end user's record; without one, the record that a new end user would have."""
+        with self._reading(actor) as stores:
+            _get_project(stores, project_id)
+            user = stores.end_users.get(project_id, rules.check_end_user_id(id))
+        return user or EndUser(project_id=project_id, id=id, created_ms=None)
 
     def set_end_user(self, actor: Actor, project_id: str, id: str, changes: Changes) -> EndUser:
-        """Changes the record of an end user, and makes it if there is none."""
+        """Change an end user's record, or create it if there is none."""
         require_admin(actor)
         rules.check_end_user_id(id)
-        fields = {**_only(changes, OF_END_USERS)}
-        with self._changing(actor) as (all, journal):
-            _active(_project(all, project_id))
-            before = all.end_users.get(project_id, id)
-            now = before or EndUser(project_id=project_id, id=id, created_ms=journal.at_ms)
-            fields = completed(fields, now)
+        fields = {**_check_fields(changes, END_USER_FIELDS)}
+        with self._changing(actor) as (stores, audit_log):
+            _require_unarchived(_get_project(stores, project_id))
+            before = stores.end_users.get(project_id, id)
+            now = before or EndUser(project_id=project_id, id=id, created_ms=audit_log.at_ms)
+            fields = complete_budgets(fields, now)
             if "blocked" in fields:
-                since_ms = now.blocked_ms or journal.at_ms
+                since_ms = now.blocked_ms or audit_log.at_ms
                 fields["blocked_ms"] = since_ms if fields.pop("blocked") else None
             after = rules.check_end_user(msgspec.structs.replace(now, **fields))
             if before is None:
-                all.end_users.add(after)
-                journal.log_created("end_user.created", after)
+                stores.end_users.add(after)
+                audit_log.log_created("end_user.created", after)
             elif after != before:
-                all.end_users.replace(after)
-                journal.log_updated("end_user.updated", before, after)
+                stores.end_users.replace(after)
+                audit_log.log_updated("end_user.updated", before, after)
         return after
 
     def remove_end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
-        """Removes the record: the end user is as all others of the project. Usage is kept."""
-        with self._changing(actor, admin=True) as (all, journal):
-            user = _end_user(all, project_id, id)
-            all.end_users.remove(user)
-            journal.log("end_user.deleted", user)
+        """Remove an end user's record: the project's defaults apply again. Usage is kept."""
+        with self._changing(actor, admin=True) as (stores, audit_log):
+            user = _get_end_user(stores, project_id, id)
+            stores.end_users.remove(user)
+            audit_log.log("end_user.deleted", user)
         return user
 
-    # What was spent, and done
+    # Spending and the audit log
 
     def budget_spending(self, record: Project | Key | EndUser) -> tuple[BudgetSpending, ...]:
-        """What is spent and left of each budget that `record` is under, in its window now.
+        """Return what is spent and left of each budget of `record`, in its current window.
 
-        Whoever may see the record may see this, so no actor is asked for. An end user without
-        budgets of its own is under those that the project has for each.
+        Takes no actor: a caller that has the record may see its spending. End users without budgets
+        of their own have the `user_budgets` of their project.
         """
         if record.budgets == ():
             return ()
         with self._database.connect() as connection:
             budgets = record.budgets
             if isinstance(record, EndUser) and budgets is None:
-                budgets = _project(
+                budgets = _get_project(
                     OrganizationStores.of(connection), record.project_id
                 ).user_budgets
             return read_states(connection, _subject(record), budgets or (), at_ms=self._now_ms())
 
     def record_ledger_action(self, actor: Actor, action: AuditAction, details: Changes) -> None:
-        """Records what is about to be done to the ledger itself."""
-        with self._changing(actor, admin=True) as (_, journal):
-            journal.log(action, None, details)
+        """Log an action on the ledger before it is performed."""
+        with self._changing(actor, admin=True) as (_, audit_log):
+            audit_log.log(action, None, details)
 
     def audit(
-        self, actor: Actor, wanted: AuditFilter, *, after: str | None, limit: int
+        self, actor: Actor, filter: AuditFilter, *, after: str | None, limit: int
     ) -> Page[AuditEvent]:
-        """The acts that were done, latest first."""
-        with self._reading(actor) as all:
-            return all.audit.page(wanted, after=after, limit=limit)
+        """Return audit events, latest first."""
+        with self._reading(actor) as stores:
+            return stores.audit.read_page(filter, after=after, limit=limit)
 
     @contextmanager
     def _reading(self, actor: Actor) -> Generator[OrganizationStores]:
-        """Everything, for an administrator."""
+        """Open the stores to read, for an administrator."""
         require_admin(actor)
-        with read_organization(self._database) as all:
-            yield all
+        with read_organization(self._database) as stores:
+            yield stores
 
     @contextmanager
     def _changing(
         self, actor: Actor, *, admin: bool = False
     ) -> Generator[tuple[OrganizationStores, AuditLog]]:
-        """Everything and its journal, in one transaction; for an administrator alone if `admin`."""
+        """Open the stores and the audit log in one transaction; `admin` is for administrators."""
         if admin:
             require_admin(actor)
         keys = actor.caller.keys if actor.caller else ()
-        # What it could make, such as a key, would outlive its grace.
+        # A key created with an old secret would outlive the secret's grace period.
         if any(key.previous_digest == key.digest for key in keys):
             raise Forbidden(
-                "This is the old secret of a key that was rotated; it changes nothing. Use the new "
+                "This is the old secret of a rotated key. It may not change anything. Use the new "
                 "one."
             )
-        with write_organization(self._database) as all:
-            yield all, AuditLog(all, actor, self._now_ms())
+        with write_organization(self._database) as stores:
+            yield stores, AuditLog(stores, actor, self._now_ms())
 
-    def _issuer(self, all: OrganizationStores, actor: Actor, project_id: str | None) -> Key | None:
-        return actors.issuing_key(all, actor, project_id, now_ms=self._now_ms())
+    def _issuing_key(
+        self, stores: OrganizationStores, actor: Actor, project_id: str | None
+    ) -> Key | None:
+        return actors.find_issuing_key(stores, actor, project_id, now_ms=self._now_ms())
 
-    def _key(self, all: OrganizationStores, actor: Actor, id: str, project_id: str | None) -> Key:
-        issuer = self._issuer(all, actor, project_id)
-        key = all.keys.get(id) if rules.is_id(id) else None
+    def _get_key(
+        self, stores: OrganizationStores, actor: Actor, id: str, project_id: str | None
+    ) -> Key:
+        issuer = self._issuing_key(stores, actor, project_id)
+        key = stores.keys.get(id) if rules.is_id(id) else None
         issued_by = issuer and issuer.id
         if not key or key.project_id != project_id or issued_by not in {None, key.issued_by}:
             raise not_found_error("key", id)
         return key
 
 
-def _project(all: OrganizationStores, id: str) -> Project:
-    project = all.projects.get(id) if rules.is_id(id) else None
+def _get_project(stores: OrganizationStores, id: str) -> Project:
+    project = stores.projects.get(id) if rules.is_id(id) else None
     if project is None:
         raise not_found_error("project", id)
     return project
 
 
-def _active(project: Project) -> Project:
+def _require_unarchived(project: Project) -> Project:
     if project.archived_ms is not None:
         raise InvalidRequest(
             f"Project {quote_text(project.id)} is archived for good. Choose another one.",
@@ -397,42 +402,41 @@ def _active(project: Project) -> Project:
     return project
 
 
-def _working(key: Key, now_ms: int) -> Key:
+def _require_active(key: Key, now_ms: int) -> Key:
     if (state := key.state(now_ms)) != "active":
         raise InvalidRequest(
-            f"Key {quote_text(key.id)} is {state} and stays so. Make a new one.",
+            f"Key {quote_text(key.id)} is {state} and cannot be reactivated. Create a new one.",
             remedy="create a key",
         )
     return key
 
 
-def _check_name(all: OrganizationStores, project: Project) -> None:
-    for each in all.projects.named(project.name):
+def _check_name_unique(stores: OrganizationStores, project: Project) -> None:
+    for each in stores.projects.find_by_name(project.name):
         if each.id != project.id:
             raise InvalidRequest(
-                f"A project is called {quote_text(project.name)} already: {each.id}. "
-                "Choose another "
+                f"Project {each.id} is already called {quote_text(project.name)}. Choose another "
                 "name.",
                 param="name",
             )
 
 
-def _usual_scopes(issuer: Key) -> tuple[Scope, ...]:
+def _default_scopes(issuer: Key) -> tuple[Scope, ...]:
     scopes: tuple[Scope, ...] = tuple(each for each in USUAL_SCOPES if each in issuer.scopes)
     if not scopes:
         raise Forbidden(
-            f"'scopes' is missing: without it a new key has {' and '.join(USUAL_SCOPES)} as far as "
-            "the key that issues it, and this one has neither. Say which the new key is to have.",
+            f"'scopes' is missing. By default a new key has {' and '.join(USUAL_SCOPES)}, but the "
+            "key that issues it has neither. Send the scopes of the new key.",
             param="scopes",
         )
     return scopes
 
 
-def _end_user(all: OrganizationStores, project_id: str, id: str) -> EndUser:
-    _project(all, project_id)
-    user = all.end_users.get(project_id, rules.check_end_user_id(id))
+def _get_end_user(stores: OrganizationStores, project_id: str, id: str) -> EndUser:
+    _get_project(stores, project_id)
+    user = stores.end_users.get(project_id, rules.check_end_user_id(id))
     if user is None:
-        raise NotFound(f"End user {quote_text(id)} has no record, so it is treated as all others.")
+        raise NotFound(f"End user {quote_text(id)} has no record, so the project's defaults apply.")
     return user
 
 
@@ -446,12 +450,14 @@ def _subject(record: Project | Key | EndUser) -> Subject:
             return Subject(kind="end user", id=record.id, project_id=record.project_id)
 
 
-def _only(changes: Changes, allowed: frozenset[str]) -> Changes:
+def _check_fields(changes: Changes, allowed: frozenset[str]) -> Changes:
     for each in changes:
         if each not in allowed:
             raise InvalidRequest(f"'{each}' cannot be set. Leave it out.", param=each)
     return changes
 
 
-def _changed(record: Record, changes: Changes, allowed: frozenset[str]) -> Record:
-    return msgspec.structs.replace(record, **completed(_only(changes, allowed), record))
+def _apply(record: Record, changes: Changes, allowed: frozenset[str]) -> Record:
+    return msgspec.structs.replace(
+        record, **complete_budgets(_check_fields(changes, allowed), record)
+    )

@@ -1,4 +1,4 @@
-"""Projects, keys, end users and the record of what was done to them, in one transaction."""
+"""Opens the stores of projects, keys, end users and audit events in one transaction."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from embedway.storage.database import locked_transaction
 
 
 class OrganizationStores(msgspec.Struct, frozen=True):
-    """All of it, as of one transaction."""
+    """The stores of one transaction."""
 
     projects: ProjectStore
     keys: KeyStore
@@ -24,7 +24,7 @@ class OrganizationStores(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, connection: Connection) -> Self:
-        """As of the transaction of `connection`."""
+        """Return the stores that use `connection`."""
         return cls(
             ProjectStore(connection),
             KeyStore(connection),
@@ -35,7 +35,7 @@ class OrganizationStores(msgspec.Struct, frozen=True):
 
 @contextmanager
 def write_organization(engine: Engine) -> Generator[OrganizationStores]:
-    """Nobody else changes it meanwhile; all of what is changed is stored, or on an error nothing.
+    """Open the stores to write. Writers take turns; an error undoes all changes.
 
     Raises:
         SQLAlchemyError: The database cannot be reached.
@@ -46,7 +46,7 @@ def write_organization(engine: Engine) -> Generator[OrganizationStores]:
 
 @contextmanager
 def read_organization(engine: Engine) -> Generator[OrganizationStores]:
-    """To read it.
+    """Open the stores to read.
 
     Raises:
         SQLAlchemyError: The database cannot be reached.

@@ -1,4 +1,4 @@
-"""No part of the control plane takes a field or a parameter twice, or breaks on odd JSON."""
+"""The control plane refuses repeated fields and parameters, and survives odd JSON."""
 
 from collections.abc import Iterator
 
@@ -38,7 +38,7 @@ def admin(gateway: Gateway) -> Iterator[httpx.Client]:
     ],
 )
 def test_fields(admin: httpx.Client, path: str, body: str, name: str) -> None:
-    """A field of a body is refused by name when it is there twice, at any depth."""
+    """A repeated field is refused by name, at any depth of the body."""
     answer = admin.post(path, content=body, headers={"content-type": kind_of(body)})
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
@@ -65,7 +65,7 @@ def kind_of(body: str) -> str:
     ],
 )
 def test_parameters(admin: httpx.Client, path: str, name: str) -> None:
-    """A parameter of the query is refused by name when it is there twice."""
+    """A repeated query parameter is refused by name."""
     answer = admin.get(path)
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
@@ -82,14 +82,14 @@ def test_parameters(admin: httpx.Client, path: str, name: str) -> None:
     ],
 )
 def test_parameters_that_do_not_exist(admin: httpx.Client, path: str, name: str, cure: str) -> None:
-    """An unknown parameter or cursor is refused: else a list would not be filtered by it."""
+    """An unknown parameter or cursor is refused, since the list would not be filtered by it."""
     error = admin.get(path).json()["error"]
     assert error["param"] == name
     assert error["message"].endswith(cure)
 
 
 def test_pages_of_the_audit_log(admin: httpx.Client) -> None:
-    """Pages go on after the last act of the page before."""
+    """A page starts after the last event of the previous page."""
     first = admin.get(AUDIT, params={"limit": 1}).json()
     second = admin.get(AUDIT, params={"limit": 1, "after": first["last_id"]})
     assert second.status_code == 200
@@ -97,7 +97,7 @@ def test_pages_of_the_audit_log(admin: httpx.Client) -> None:
 
 
 def test_an_end_user_that_stands_for_nobody(admin: httpx.Client) -> None:
-    """No record can be made of an end user `*`, which an operator could take for all of them."""
+    """No end user can be called `*`, which an operator could mistake for all end users."""
     path = f"{PROJECTS}/proj_default/end_users"
     answer = admin.post(path, json={"id": "*", "blocked": True})
     assert answer.status_code == 400
@@ -106,7 +106,7 @@ def test_an_end_user_that_stands_for_nobody(admin: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
 def test_health_checks_by_head(gateway: Gateway, path: str) -> None:
-    """A probe that wants no body gets the status alone."""
+    """A HEAD request gets the status of a health check without a body."""
     answer = httpx.head(f"{gateway.url}{path}", timeout=30)
     assert (answer.status_code, answer.content) == (200, b"")
 
@@ -125,7 +125,7 @@ def test_lists(admin: httpx.Client, path: str) -> None:
 
 
 def test_the_data_plane(gateway: Gateway) -> None:
-    """Its one parameter is refused when it is there twice."""
+    """The data plane's only parameter is refused if it is repeated."""
     with gateway.client() as client:
         answer = client.post("/v1/embeddings?dry_run=true&dry_run=false", json={"input": "a"})
     assert answer.status_code == 400
@@ -152,7 +152,7 @@ ODD += ['"\\u0000"', "[" * 5000, "[" * 5000 + "]" * 5000, '{"a":' * 5000, "", " 
     ],
 )
 def test_odd_json(admin: httpx.Client, path: str, body: str, odd: str) -> None:
-    """Whatever is sent, the answer is an error of the client's, in the one shape, and short."""
+    """Any odd JSON gets a short client error in the usual form."""
     answer = admin.post(path, content=body % odd, headers={"content-type": "application/json"})
     assert 400 <= answer.status_code < 500, answer.text
     error = answer.json()["error"]

@@ -1,8 +1,8 @@
-"""Refuses a request that has a field or a parameter twice, or a parameter that does not exist.
+"""Refuses requests with repeated fields or parameters, or with unknown parameters.
 
-The web framework takes the last of a field or parameter that is there twice. Whoever reads the
-request before this gateway, such as a proxy that checks it, may take the first. The framework
-ignores a parameter that it does not know: a list would be answered unfiltered.
+The web framework takes the last value of a repeated field or parameter. A proxy that checks the
+request before this gateway may take the first. The framework also ignores unknown parameters, so a
+mistyped filter would return an unfiltered list.
 """
 
 import difflib
@@ -19,37 +19,37 @@ from pydantic import BaseModel
 from embedway.core.errors import InvalidRequest, quote_value
 from embedway.ledger.query import METADATA
 
-OURS = ("/v1/organization/", "/api/v1/llm/usage/")
-"""The start of paths that no client of another API calls with parameters of its own."""
+_STRICT_PREFIXES = ("/v1/organization/", "/api/v1/llm/usage/")
+"""The paths that refuse unknown parameters. Clients of other APIs do not call them."""
 
 
-async def sent_once(request: Request) -> None:
-    """Check a request, as a dependency of every route.
+async def check_request(request: Request) -> None:
+    """Check a request. Every route depends on this.
 
     Raises:
-        InvalidRequest: A parameter of the query that is no list, or a field of any object in the
-            JSON body is there twice; or a route of the admin API has no such parameter.
+        InvalidRequest: A query parameter that is not a list, or a field of any object in the
+            JSON body, is repeated; or a route of the admin API does not have the parameter.
     """
-    known = dict(_parameters(request.scope["route"].dependant))
+    parameters = dict(_parameters(request.scope["route"].dependant))
     counts = Counter(name for name, _ in request.query_params.multi_items())
     for name in counts:
         prefix = METADATA if name.startswith(METADATA) else name
-        if prefix not in known and request.url.path.startswith(OURS):
-            near = difflib.get_close_matches(name, known, n=1)
-            cure = f"Did you mean {quote_value(near[0])}?" if near else "Leave it out."
+        if prefix not in parameters and request.url.path.startswith(_STRICT_PREFIXES):
+            matches = difflib.get_close_matches(name, parameters, n=1)
+            cure = f"Did you mean {quote_value(matches[0])}?" if matches else "Leave it out."
             raise InvalidRequest(
                 f"There is no parameter {quote_value(name)} here. {cure}", param=name
             )
-        counts[name] *= not known.get(prefix, name.endswith("[]"))
+        counts[name] *= not parameters.get(prefix, name.endswith("[]"))
     refuse_repeated(counts)
     if body := await request.body():
-        # What is no JSON at all is refused where it is decoded.
+        # Invalid JSON is refused where it is decoded.
         with suppress(ValueError, RecursionError):
-            json.loads(body, object_pairs_hook=_object, parse_int=str)
+            json.loads(body, object_pairs_hook=_check_object, parse_int=str)
 
 
 def _parameters(dependant: Dependant) -> Iterator[tuple[str, bool]]:
-    """Each parameter of the query, and whether it is a list, which may be repeated."""
+    """Yield each query parameter, and whether it is a list, which may be repeated."""
     for each in dependant.query_params:
         model = each.field_info.annotation
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
@@ -64,12 +64,12 @@ def _parameters(dependant: Dependant) -> Iterator[tuple[str, bool]]:
         yield from _parameters(each)
 
 
-def _object(members: Iterable[tuple[str, Any]]) -> None:
+def _check_object(members: Iterable[tuple[str, Any]]) -> None:
     refuse_repeated(Counter(name for name, _ in members))
 
 
 def refuse_repeated(counts: Counter[str]) -> None:
-    """Refuse a name that is there more than once."""
+    """Raise `InvalidRequest` if a name occurs more than once."""
     for name, count in counts.items():
         if count > 1:
             raise InvalidRequest(f"{quote_value(name)} is there twice. Send it once.", param=name)
