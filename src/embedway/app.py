@@ -334,13 +334,15 @@ async def _limiter(
         return MemoryRateLimiter(now_ms=lambda: int(now_s() * 1000))
     from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
 
-    limiter = SharedRateLimiter(RedisCounts(url), now_s=now_s, on_away=events.log_limits_sharing)
+    limiter = SharedRateLimiter(
+        RedisCounts(url), now_s=now_s, on_sharing_change=events.log_limits_sharing
+    )
     parts.push_async_callback(limiter.aclose)
     metrics.gauge(
         "embedway_limits_shared",
         "1 while limits are counted with the other replicas; 0 while Redis is away and each takes "
         "its share.",
-        lambda: limiter.shared,
+        lambda: limiter.is_shared,
     )
     await limiter.start()
     return limiter

@@ -90,7 +90,7 @@ class Meter:
         account = await self._accounts.find(caller, caller.on_behalf_of)
         if account.limit_keys:
             at_most = MAX_AMOUNT if body_bytes is None else MOST_TOKENS_PER_BYTE * body_bytes
-            self._limiter.check(account.limit_keys, tokens=1, at_most=at_most)
+            self._limiter.check(account.limit_keys, tokens=1, max_tokens=at_most)
         return account
 
     async def account(self, request: EmbedRequest, caller: Caller, admitted: Account) -> Account:
@@ -113,7 +113,7 @@ class Meter:
         if account.limit_keys:
             # Each item has a token at least.
             self._limiter.check(
-                account.limit_keys, tokens=len(request.items), at_most=_at_most(request)
+                account.limit_keys, tokens=len(request.items), max_tokens=_at_most(request)
             )
         return account
 
