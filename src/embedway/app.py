@@ -316,7 +316,7 @@ async def _check_ready(
     keys: TTLCache[bytes, KeyContext | None],
     commits: TTLCache[bytes, None],
 ) -> None:
-    if admission.draining:
+    if admission.is_draining:
         raise ServiceOverloaded("This gateway is stopping. Send requests elsewhere.")
     if not (ledger.alive and all(engine.alive for engine in engines.values())):
         raise ServiceOverloaded("A worker has died. Restart this gateway.")
