@@ -70,17 +70,7 @@ class Embedder:
         self._withdrawals: set[asyncio.Task[None]] = set()
 
     async def admit(self, caller: Caller, *, body_bytes: int | None) -> Account:
-        """Find the account of a caller, and refuse its request early if a limit is full.
-
-        Args:
-            caller: The sender of the request.
-            body_bytes: The length of its body, if known.
-
-        Raises:
-            Forbidden: The end user is blocked.
-            RateLimitExceeded: A limit has no room for any request.
-            StorageUnavailable: The limits cannot be looked up.
-        """
+        """Find the account of a caller; `Meter.admit` says what it refuses."""
         return await self._meter.admit(caller, body_bytes=body_bytes)
 
     async def embed(

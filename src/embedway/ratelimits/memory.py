@@ -59,15 +59,15 @@ class MemoryRateLimiter:
         if None in self._check(request, now_ms):
             check_countable(request.limit_keys, self._windows, now_ms)
         windows = [self._windows.get_or_create(each, now_ms) for each in request.limit_keys]
-        for limit_key, window in zip(request.limit_keys, windows, strict=True):
-            window.add(now_ms, limit_key.limit.units(tokens))
+        for key, window in zip(request.limit_keys, windows, strict=True):
+            window.add(now_ms, key.limit.units(tokens))
         return make_reservation(request, windows, now_ms=now_ms)
 
     def settle(self, reservation: LimitReservation, *, tokens: int) -> None:
         """Correct a reservation's tokens; `RateLimiter.settle` explains the arguments."""
         windows: list[SlidingWindow] = []
-        for limit_key in reservation.limit_keys:
-            window = self._windows.get(limit_key) if limit_key.limit.of == "tokens" else None
+        for key in reservation.limit_keys:
+            window = self._windows.get(key) if key.limit.of == "tokens" else None
             if window is not None and window not in windows:
                 window.change(reservation.at_ms, tokens - reservation.tokens)
                 windows.append(window)

@@ -44,10 +44,10 @@ def check_possible(limit_keys: Sequence[LimitKey], tokens: int) -> None:
     Raises:
         RateLimitExceeded: The request can never be let in.
     """
-    for limit_key in limit_keys:
-        if limit_key.limit.units(tokens) > limit_key.limit.amount:
+    for key in limit_keys:
+        if key.limit.units(tokens) > key.limit.amount:
             raise TokenRateLimitExceeded(
-                f"{_subject_name(limit_key.subject)} may send {limit_key.limit}, and this request "
+                f"{_subject_name(key.subject)} may send {key.limit}, and this request "
                 "alone has more. Send fewer items.",
                 never=True,
             )
@@ -65,8 +65,8 @@ def check_room(request: LimitRequest, windows: Windows, *, now_ms: int, replicas
     Raises:
         RateLimitExceeded: A limit has no room.
     """
-    for limit_key, window in zip(request.limit_keys, windows, strict=True):
-        limit = limit_key.limit
+    for key, window in zip(request.limit_keys, windows, strict=True):
+        limit = key.limit
         units = limit.units(request.tokens)
         if not units:
             continue
@@ -83,10 +83,10 @@ def check_countable(limit_keys: Sequence[LimitKey], windows: WindowTable[Any], n
     Raises:
         ServiceOverloaded: The request cannot be counted.
     """
-    for limit_key in limit_keys:
-        if not windows.has_room(limit_key, now_ms):
+    for key in limit_keys:
+        if not windows.has_room(key, now_ms):
             raise ServiceOverloaded(
-                f"The project {limit_key.subject.project_id} has sent so many different end users "
+                f"The project {key.subject.project_id} has sent so many different end users "
                 "that this gateway cannot count the limits of another one. Send ids of real end "
                 "users, and limit these per minute or hour instead of per day, so that they are "
                 "counted for a shorter time."
@@ -101,8 +101,8 @@ def _limit_statuses(
     limit_keys: Sequence[LimitKey], windows: Windows, *, now_ms: int, replicas: int = 1
 ) -> list[LimitStatus]:
     statuses: list[LimitStatus] = []
-    for limit_key, window in zip(limit_keys, windows, strict=True):
-        limit = limit_key.limit
+    for key, window in zip(limit_keys, windows, strict=True):
+        limit = key.limit
         counted = _EMPTY if window is None else window
         counted.forget(now_ms)
         statuses.append(
@@ -130,11 +130,11 @@ def make_reservation(
 def keep_strictest(limit_keys: Sequence[LimitKey]) -> Sequence[LimitKey]:
     """Keep the strictest of limits that differ only in their amount, because they share a count."""
     strictest: dict[tuple[Subject, LimitUnit, LimitPeriod], LimitKey] = {}
-    for limit_key in limit_keys:
-        name = (limit_key.subject, limit_key.limit.of, limit_key.limit.per)
+    for key in limit_keys:
+        name = (key.subject, key.limit.of, key.limit.per)
         known = strictest.get(name)
-        if known is None or limit_key.limit.amount < known.limit.amount:
-            strictest[name] = limit_key
+        if known is None or key.limit.amount < known.limit.amount:
+            strictest[name] = key
     return list(strictest.values())
 
 
@@ -144,16 +144,16 @@ def limit_error(
     """Return the error that `check_room` raises, with the wait and the headers."""
     statuses = _limit_statuses(request.limit_keys, windows, now_ms=now_ms, replicas=replicas)
     waits_ms = [
-        _wait_ms(request, limit_key, window, now_ms=now_ms, replicas=replicas)
-        for limit_key, window in zip(request.limit_keys, windows, strict=True)
+        _wait_ms(request, key, window, now_ms=now_ms, replicas=replicas)
+        for key, window in zip(request.limit_keys, windows, strict=True)
     ]
     wait_ms = max(waits_ms)
     longest = waits_ms.index(wait_ms)
-    limit_key, left = request.limit_keys[longest], statuses[longest].remaining
+    key, left = request.limit_keys[longest], statuses[longest].remaining
     shortage = f"has {left} left, too few for this request" if left else "has used them all"
-    kind = TokenRateLimitExceeded if limit_key.limit.of == "tokens" else RateLimitExceeded
+    kind = TokenRateLimitExceeded if key.limit.of == "tokens" else RateLimitExceeded
     return kind(
-        f"{_subject_name(limit_key.subject)} may send {limit_key.limit}, and {shortage}. "
+        f"{_subject_name(key.subject)} may send {key.limit}, and {shortage}. "
         f"Try again in {math.ceil(wait_ms / 100) / 10:g} s.",
         retry_after_s=wait_ms / 1000,
         headers=dict(rate_limit_headers(statuses)),
@@ -162,13 +162,13 @@ def limit_error(
 
 def _wait_ms(
     request: LimitRequest,
-    limit_key: LimitKey,
+    key: LimitKey,
     window: SlidingWindow | None,
     *,
     now_ms: int,
     replicas: int,
 ) -> int:
-    limit = limit_key.limit
+    limit = key.limit
     amount = _process_share(limit, replicas)
     if limit.units(request.tokens) > amount:
         # It fits the whole limit but not this process's share, and when that ends is unknown.

@@ -166,17 +166,17 @@ class SharedRateLimiter:
     def settle(self, reservation: LimitReservation, *, tokens: int) -> None:
         """Correct a reservation's tokens here, and in the shared count in the background."""
         difference = tokens - reservation.tokens
-        for limit_key in reservation.limit_keys:
-            counter = self._counters.get(limit_key)
-            if counter is None or limit_key.limit.of != "tokens" or not difference:
+        for key in reservation.limit_keys:
+            counter = self._counters.get(key)
+            if counter is None or key.limit.of != "tokens" or not difference:
                 continue
-            slot = reservation.at_ms // SLOT_MS[limit_key.limit.per]
+            slot = reservation.at_ms // SLOT_MS[key.limit.per]
             counter.change(reservation.at_ms, difference)
             counter.refused = None
             if counter.share:
                 counter.share.change(reservation.at_ms, difference)
             if self._state != "away" and counter not in self._unreported:
-                corrections = self._corrections.setdefault(limit_key, {})
+                corrections = self._corrections.setdefault(key, {})
                 corrections[slot] = corrections.get(slot, 0) + difference
         if self._corrections and not self._is_sending_corrections:
             self._is_sending_corrections = True
@@ -211,14 +211,14 @@ class SharedRateLimiter:
     async def _count_request(self, request: LimitRequest) -> CountReply | None:
         requests: list[CountRequest] = []
         reported: dict[LocalCounter, LimitKey] = {}
-        for limit_key in request.limit_keys:
-            counter = self._counters.get(limit_key)
-            amount = limit_key.limit.units(request.tokens)
+        for key in request.limit_keys:
+            counter = self._counters.get(key)
+            amount = key.limit.units(request.tokens)
             if counter and self._unreported.pop(counter, None):
-                reported[counter] = limit_key
-                requests.append(_full_report(counter, limit_key, amount=amount))
+                reported[counter] = key
+                requests.append(_full_report(counter, key, amount=amount))
             else:
-                requests.append(CountRequest(limit_key=limit_key, amount=amount))
+                requests.append(CountRequest(limit_key=key, amount=amount))
         return await self._count(requests, reported)
 
     async def _count(
@@ -254,9 +254,7 @@ class SharedRateLimiter:
             for _, counter in self._counters:
                 counter.restart(reply.now_ms)
         self._unreported = {
-            counter: limit_key
-            for limit_key, counter in self._counters
-            if counter.total or counter.total_counts
+            counter: key for key, counter in self._counters if counter.total or counter.total_counts
         }
         if not is_first:
             self._stop_sharing("it lost its data")
@@ -278,11 +276,11 @@ class SharedRateLimiter:
         try:
             while self._corrections:
                 sent = dict(islice(self._corrections.items(), MAX_REPORTS))
-                for limit_key in sent:
-                    del self._corrections[limit_key]
+                for key in sent:
+                    del self._corrections[key]
                 requests = [
-                    CountRequest(limit_key=limit_key, corrections=corrections)
-                    for limit_key, corrections in sent.items()
+                    CountRequest(limit_key=key, corrections=corrections)
+                    for key, corrections in sent.items()
                 ]
                 await self._count(requests, {})
         except SharedCountsUnavailable as error:
@@ -294,9 +292,9 @@ class SharedRateLimiter:
         self, request: LimitRequest, reply: CountReply, *, is_in_share: bool
     ) -> LimitReservation:
         """Count here what the shared count has counted."""
-        for limit_key, total in zip(request.limit_keys, reply.totals, strict=True):
-            units = limit_key.limit.units(request.tokens)
-            counter = self._counters.get_or_create(limit_key, reply.now_ms)
+        for key, total in zip(request.limit_keys, reply.totals, strict=True):
+            units = key.limit.units(request.tokens)
+            counter = self._counters.get_or_create(key, reply.now_ms)
             counter.add(reply.now_ms, units)
             counter.record_total(total, reply.now_ms)
             if self._state != "together" and not is_in_share:
@@ -306,10 +304,10 @@ class SharedRateLimiter:
 
     def _refuse(self, request: LimitRequest, reply: CountReply) -> RateLimitExceeded:
         windows = _windows(request, reply)
-        for limit_key, total, window in zip(request.limit_keys, reply.totals, windows, strict=True):
+        for key, total, window in zip(request.limit_keys, reply.totals, windows, strict=True):
             # Without a count nothing is kept, because clients can make up any end user.
-            if total and self._counters.has_room(limit_key, reply.now_ms):
-                counter = self._counters.get_or_create(limit_key, reply.now_ms)
+            if total and self._counters.has_room(key, reply.now_ms):
+                counter = self._counters.get_or_create(key, reply.now_ms)
                 counter.record_total(total, reply.now_ms, refused=window)
         return limit_error(request, windows, now_ms=reply.now_ms)
 
@@ -342,36 +340,36 @@ class SharedRateLimiter:
         counters = [self._counters.get(each) for each in request.limit_keys]
         shares = [each and self._share(each) for each in counters]
         check_room(request, shares, now_ms=now_ms, replicas=self._replicas)
-        for limit_key in request.limit_keys:
-            share = self._share(self._counters.get_or_create(limit_key, now_ms))
-            share.add(now_ms, limit_key.limit.units(request.tokens))
+        for key in request.limit_keys:
+            share = self._share(self._counters.get_or_create(key, now_ms))
+            share.add(now_ms, key.limit.units(request.tokens))
 
     def _return_to_share(self, request: LimitRequest, now_ms: int) -> None:
-        for limit_key in request.limit_keys:
-            counter = self._counters.get(limit_key)
+        for key in request.limit_keys:
+            counter = self._counters.get(key)
             if counter and counter.share:
-                counter.share.change(now_ms, -limit_key.limit.units(request.tokens))
+                counter.share.change(now_ms, -key.limit.units(request.tokens))
 
     def _reserve_alone(self, request: LimitRequest, now_ms: int) -> LimitReservation:
         shares: list[SlidingWindow] = []
-        for limit_key in request.limit_keys:
-            counter = self._counters.get_or_create(limit_key, now_ms)
+        for key in request.limit_keys:
+            counter = self._counters.get_or_create(key, now_ms)
             shares.append(self._share(counter))
-            counter.add(now_ms, limit_key.limit.units(request.tokens))
-            self._unreported[counter] = limit_key
+            counter.add(now_ms, key.limit.units(request.tokens))
+            self._unreported[counter] = key
         return make_reservation(request, shares, now_ms=now_ms, replicas=self._replicas)
 
 
 def _windows(request: LimitRequest, reply: CountReply) -> list[SlidingWindow]:
     return [
-        window_of(limit_key.limit.per, total)
-        for limit_key, total in zip(request.limit_keys, reply.totals, strict=True)
+        window_of(key.limit.per, total)
+        for key, total in zip(request.limit_keys, reply.totals, strict=True)
     ]
 
 
-def _full_report(counter: LocalCounter, limit_key: LimitKey, *, amount: int = 0) -> CountRequest:
+def _full_report(counter: LocalCounter, key: LimitKey, *, amount: int = 0) -> CountRequest:
     return CountRequest(
-        limit_key=limit_key,
+        limit_key=key,
         amount=amount,
         own_counts=counter.own_counts(),
         other_counts=counter.other_counts(),

@@ -168,25 +168,25 @@ class WindowTable(Generic[_WindowT]):
             for subject, window in table.items():
                 yield LimitKey(subject=subject, limit=limit), window
 
-    def get(self, limit_key: LimitKey) -> _WindowT | None:
+    def get(self, key: LimitKey) -> _WindowT | None:
         """Return the window of a limit, or None."""
-        limit = limit_key.limit
-        return self._tables[limit.of][limit.per].get(limit_key.subject)
+        limit = key.limit
+        return self._tables[limit.of][limit.per].get(key.subject)
 
-    def has_room(self, limit_key: LimitKey, now_ms: int) -> bool:
+    def has_room(self, key: LimitKey, now_ms: int) -> bool:
         """Whether the limit has a window or can get one."""
-        if self.get(limit_key) is not None or limit_key.subject.kind != "end user":
+        if self.get(key) is not None or key.subject.kind != "end user":
             return True
         self._drop_idle(now_ms)
-        project_id = limit_key.subject.project_id
+        project_id = key.subject.project_id
         if self._user_counts.total() < self._max_windows:
             return True
         projects = len(self._user_counts.keys() | {project_id})
         return self._user_counts[project_id] < max(self._max_windows // projects, 1)
 
-    def get_or_create(self, limit_key: LimitKey, now_ms: int) -> _WindowT:
+    def get_or_create(self, key: LimitKey, now_ms: int) -> _WindowT:
         """Return the window of a limit and mark it as used now. Call `has_room` first."""
-        limit, subject = limit_key.limit, limit_key.subject
+        limit, subject = key.limit, key.subject
         table = self._tables[limit.of][limit.per]
         window = table.get(subject)
         slot = now_ms // SLOT_MS[limit.per]

@@ -229,7 +229,7 @@ class Attempt:
         self.upstream_tokens += upstream_tokens
 
     def _charged_tokens(self, batch: Batch, result: BatchResult, tokens: int) -> int:
-        """Return the tokens that the provider charges: what it reports, unless that is impossible."""
+        """Return the tokens that the provider charges: those it reports, unless impossible."""
         reported = result.tokens
         if reported is None or reported == tokens:
             return tokens
