@@ -216,14 +216,6 @@ class RequestSlot:
         """Whether the body is arriving."""
         return self._body_timeout is not None
 
-    def admit(self, caller: Caller) -> None:
-        """Count this request for a caller; `Admission.admit` says what it raises."""
-        self._admission.admit(self, caller)
-
-    def admit_anonymous(self) -> None:
-        """Count this request; `Admission.admit_anonymous` says what it raises."""
-        self._admission.admit_anonymous(self)
-
     def begin_body(self, timeout: asyncio.Timeout) -> None:
         """Mark the body as arriving. Displacing the request makes `timeout` expire at once."""
         self._body_timeout = timeout

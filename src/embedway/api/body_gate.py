@@ -96,14 +96,14 @@ class BodyGate:
             ClientDisconnect: The client closed the connection.
         """
         if scope["path"] in self._open_paths:
-            slot.admit_anonymous()
+            self._admission.admit_anonymous(slot)
             return await client.read_body(headers, self._anonymous_limits, slot)
         try:
             caller = await self._authenticator.caller(headers.get(b"authorization"), None)
         except EmbedwayError:
             await client.drain(self._limits)
             return b""
-        slot.admit(caller)
+        self._admission.admit(slot, caller)
         return await client.read_body(headers, self._limits, slot)
 
     async def _refuse(self, error: EmbedwayError, client: ClientConnection) -> None:

@@ -207,7 +207,7 @@ class EmbeddingsEndpoint:
         rights.require_scope(caller, "embeddings")
         _is_dry_run(scope)  # refuses a wrong query before reading the body
         account = await self._embedder.admit(caller, body_bytes=_declared_bytes(headers))
-        ticket.admit(caller)
+        self._admission.admit(ticket, caller)
         request = decode(await client.read_body(headers, self._body_limits, ticket))
         facts.read(request)
         return request, caller, account

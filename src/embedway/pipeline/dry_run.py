@@ -33,7 +33,7 @@ class DryRunCandidate(msgspec.Struct, frozen=True, kw_only=True):
     zero_data_retention: bool
     health: str
     reason: str
-    """Why it is candidate here."""
+    """Why it is ranked here."""
 
 
 class DryRunExclusion(msgspec.Struct, frozen=True, kw_only=True):

@@ -229,7 +229,7 @@ def _check_unique(body: bytes | bytearray, fields: Mapping[str, msgspec.Raw]) ->
         raise _too_many(len(fields))
     lengths = (len(name) + memoryview(value).nbytes for name, value in fields.items())
     if len(body) == 1 + sum(lengths, 4 * len(fields)):
-        return  # the fields fill the body, so none is there twice
+        return  # no spaces, and no room for another field
     text = bytes(body)
     at, seen = 0, set[str]()
     while member := _NAME.match(text, at):
