@@ -24,7 +24,7 @@ MAX_TOKENS_PER_BYTE = 5
 class Reservation:
     """Limits and budgets set aside for one request. Settling twice does nothing."""
 
-    __slots__ = ("_account", "_budgets", "_cost_nano_usd", "_counted", "_is_open", "_limiter")
+    __slots__ = ("_account", "_budgets", "_cost_nano_usd", "_is_open", "_limiter", "_limits")
 
     def __init__(
         self,
@@ -32,33 +32,33 @@ class Reservation:
         *,
         limiter: RateLimiter,
         budgets: BudgetEnforcer,
-        counted: LimitReservation | None,
+        limits: LimitReservation | None,
         cost_nano_usd: NanoUsd,
     ) -> None:
         self._account = account
         self._limiter = limiter
         self._budgets = budgets
-        self._counted = counted
+        self._limits = limits
         self._cost_nano_usd = cost_nano_usd
         self._is_open = True
 
     @property
     def limit_statuses(self) -> Sequence[LimitStatus]:
         """The state of each rate limit after counting this request."""
-        return self._counted.statuses if self._counted else ()
+        return self._limits.statuses if self._limits else ()
 
     def settle(self, *, tokens: int, cost_nano_usd: NanoUsd) -> None:
         """Charge what was used, which the ledger has recorded, and give back the rest."""
         if not self._is_open:
             return
         self._is_open = False
-        owed = self._account.budgets
-        if owed:
+        budgets = self._account.budgets
+        if budgets:
             self._budgets.settle(
-                owed, reserved_nano_usd=self._cost_nano_usd, spent_nano_usd=cost_nano_usd
+                budgets, reserved_nano_usd=self._cost_nano_usd, spent_nano_usd=cost_nano_usd
             )
-        if self._counted and tokens != self._counted.tokens:
-            self._limiter.settle(self._counted, tokens=tokens)
+        if self._limits and tokens != self._limits.tokens:
+            self._limiter.settle(self._limits, tokens=tokens)
 
     def release(self) -> None:
         """Give everything back."""
@@ -143,25 +143,25 @@ class Meter:
             ServiceOverloaded: Too much is waiting to be counted.
             StorageUnavailable: The budgets cannot be read.
         """
-        owed, cost_nano_usd = account.budgets, 0
+        budgets, cost_nano_usd = account.budgets, 0
         if any(each.deployment.spec.price_per_mtok_usd for each in attempts):
-            self._budgets.check(owed)
+            self._budgets.check(budgets)
         tokens = await count_tokens(attempts)
-        if owed:
+        if budgets:
             cost_nano_usd = await max_cost(attempts)
-            await self._budgets.reserve(owed, cost_nano_usd=cost_nano_usd, at_ms=received_ms)
-        counted = None
+            await self._budgets.reserve(budgets, cost_nano_usd=cost_nano_usd, at_ms=received_ms)
+        limits = None
         if account.limit_keys:
             try:
-                counted = await self._limiter.reserve(account.limit_keys, tokens=tokens)
+                limits = await self._limiter.reserve(account.limit_keys, tokens=tokens)
             except BaseException:
-                self._budgets.settle(owed, reserved_nano_usd=cost_nano_usd, spent_nano_usd=0)
+                self._budgets.settle(budgets, reserved_nano_usd=cost_nano_usd, spent_nano_usd=0)
                 raise
         return Reservation(
             account,
             limiter=self._limiter,
             budgets=self._budgets,
-            counted=counted,
+            limits=limits,
             cost_nano_usd=cost_nano_usd,
         )
 
