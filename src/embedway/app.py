@@ -321,7 +321,7 @@ async def _check_ready(
     keys: TTLCache[bytes, KeyContext | None],
     commits: TTLCache[bytes, None],
 ) -> None:
-    if admission.draining:
+    if admission.is_draining:
         raise ServiceOverloaded("This gateway is stopping. Send requests elsewhere.")
     if not (ledger.alive and all(engine.alive for engine in engines.values())):
         raise ServiceOverloaded("A worker has died. Restart this gateway.")
@@ -339,13 +339,15 @@ async def _limiter(
         return MemoryRateLimiter(now_ms=lambda: int(now_s() * 1000))
     from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
 
-    limiter = SharedRateLimiter(RedisCounts(url), now_s=now_s, on_away=events.log_limits_sharing)
+    limiter = SharedRateLimiter(
+        RedisCounts(url), now_s=now_s, on_sharing_change=events.log_limits_sharing
+    )
     parts.push_async_callback(limiter.aclose)
     metrics.gauge(
         "embedway_limits_shared",
         "1 while limits are counted with the other replicas; 0 while Redis is away and each takes "
         "its share.",
-        lambda: limiter.shared,
+        lambda: limiter.is_shared,
     )
     await limiter.start()
     return limiter

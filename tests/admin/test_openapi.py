@@ -142,8 +142,8 @@ def test_dry_run(schema: dict[str, Any], client: httpx.Client) -> None:
     plan = client.post("/v1/embeddings?dry_run=true", json={"input": "a"}).json()
     assert set(plan) == set(parts["DryRun"]["properties"])
     [candidate] = plan["candidates"]
-    assert set(candidate) == set(parts["Candidate"]["properties"])
-    assert parts["LeftOut"]["properties"].keys() == {"id", "filter", "reason"}
+    assert set(candidate) == set(parts["DryRunCandidate"]["properties"])
+    assert parts["DryRunExclusion"]["properties"].keys() == {"id", "filter", "reason"}
 
 
 def test_docs(gateway: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""Every row of the contract's request and error tables, on every door of a real gateway."""
+"""Every row of the contract's request and error tables, on every path of a real gateway."""
 
 import base64
 import http.client
@@ -16,15 +16,15 @@ from embedway.core.request import EmbedRequest
 from embedway.organization import key_secret
 
 MKA1, CORTECS = "/api/v1/llm/embeddings", "/api/v1/models/serverless/embeddings"
-DOORS = ("/v1/embeddings", MKA1, CORTECS)
+PATHS = ("/v1/embeddings", MKA1, CORTECS)
 MODEL = "all-minilm-l6-v2"
 NAMES = ("auto", MODEL, f"embedway:{MODEL}")
 MAX_BODY_BYTES = 16 * 2**20
 SECRET = "the quick brown fox ate my homework"
-# Each is one token of the model, so that a text of n of them has n + 2.
+# Each is one token of the model, so a text of n words has n + 2 tokens.
 WORDS = ("cat", "dog", "sun", "red", "tree", "milk", "road", "king")
 
-door = pytest.mark.parametrize("door", DOORS)
+every_path = pytest.mark.parametrize("path", PATHS)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def stranger(gateway: Gateway) -> Iterator[httpx.Client]:
 
 
 def words(count: int, start: int = 0) -> str:
-    """A text of `count` + 2 tokens."""
+    """Return a text of `count` + 2 tokens."""
     return " ".join(
         WORDS[(index * index + index // 7) % 8] for index in range(start, start + count)
     )
@@ -54,11 +54,11 @@ def vectors(answer: httpx.Response) -> np.ndarray:
 
 
 def embed(client: httpx.Client, input: object, **fields: object) -> np.ndarray:
-    return vectors(client.post(DOORS[0], json={"input": input, **fields}))
+    return vectors(client.post(PATHS[0], json={"input": input, **fields}))
 
 
 def assert_same(one: np.ndarray, other: np.ndarray) -> None:
-    """The vectors differ by no more than the batches they were computed in explain."""
+    """Assert that the vectors differ only by rounding, as between different batches."""
     assert (np.sum(one * other, axis=1) > 0.99999).all()
 
 
@@ -70,7 +70,7 @@ def refusal(
     code: str | None = None,
     type: str = "invalid_request_error",
 ) -> str:
-    """The message of an error that is otherwise exactly this one."""
+    """Assert that the answer is this error, and return its message."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert set(answer.json()) == {"error"}
@@ -83,7 +83,7 @@ def refusal(
 
 
 def exchange(gateway: Gateway, request: bytes) -> httpx.Response:
-    """What the gateway answers to these very bytes."""
+    """Send these exact bytes and return the answer."""
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connection:
         connection.sendall(request)
         answer = http.client.HTTPResponse(connection)
@@ -91,8 +91,8 @@ def exchange(gateway: Gateway, request: bytes) -> httpx.Response:
         return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
 
 
-def head(gateway: Gateway, *lines: str, path: str = DOORS[0]) -> bytes:
-    """The head of a POST with a valid key."""
+def head(gateway: Gateway, *lines: str, path: str = PATHS[0]) -> bytes:
+    """Return the head of a POST with a valid key."""
     key = f"authorization: Bearer {gateway.key}"
     return "\r\n".join((f"POST {path} HTTP/1.1", "host: x", key, *lines, "", "")).encode("latin-1")
 
@@ -100,10 +100,10 @@ def head(gateway: Gateway, *lines: str, path: str = DOORS[0]) -> bytes:
 # Answers
 
 
-@door
-def test_answer(client: httpx.Client, door: str) -> None:
-    """An answer has exactly the documented fields and headers, and cortecs' path one field more."""
-    answer = client.post(door, json={"input": ["a", "b"]}, headers={"x-request-id": "mine-1"})
+@every_path
+def test_answer(client: httpx.Client, path: str) -> None:
+    """An answer has exactly the documented fields and headers; the cortecs path adds one field."""
+    answer = client.post(path, json={"input": ["a", "b"]}, headers={"x-request-id": "mine-1"})
     body = answer.json()
     assert set(body) == {"object", "data", "model", "usage", "id", "created", "provider"}
     assert body["object"] == "list"
@@ -113,7 +113,7 @@ def test_answer(client: httpx.Client, door: str) -> None:
         ("embedding", 1),
     ]
     usage = {"prompt_tokens": 6, "total_tokens": 6}
-    assert body["usage"] == (usage | {"completion_tokens": 0} if door == CORTECS else usage)
+    assert body["usage"] == (usage | {"completion_tokens": 0} if path == CORTECS else usage)
     assert (body["model"], body["provider"]) == ("auto", "embedway")
     assert body["id"].startswith("embd_")
     assert isinstance(body["created"], int)
@@ -122,27 +122,27 @@ def test_answer(client: httpx.Client, door: str) -> None:
     assert headers["x-embedway-model"] == MODEL
     assert headers["x-embedway-provider"] == "embedway"
     assert headers["x-embedway-space"].startswith(f"{MODEL}@")
-    assert "x-embedway-cache" not in headers  # until there is a cache
+    assert "x-embedway-cache" not in headers  # there is no cache
     assert float(headers["x-embedway-cost-usd"]) == 0
     assert int(headers["openai-processing-ms"]) >= 0
     assert float(headers["x-embedway-overhead-ms"]) >= 0
 
 
-@door
+@every_path
 @pytest.mark.parametrize("name", [*NAMES, None])
-def test_model_names(client: httpx.Client, door: str, name: str | None) -> None:
-    """Every name of the model means it, and is echoed as it was asked for."""
-    answer = client.post(door, json={"input": "a", "model": name})
+def test_model_names(client: httpx.Client, path: str, name: str | None) -> None:
+    """Every name of the model selects it, and is echoed as requested."""
+    answer = client.post(path, json={"input": "a", "model": name})
     assert answer.json()["model"] == (name or "auto")
     assert answer.headers["x-embedway-model"] == MODEL
     assert_same(vectors(answer), embed(client, "a"))
 
 
-@door
+@every_path
 @pytest.mark.parametrize("field", [*EmbedRequest.__struct_fields__[1:], "unknown"])
-def test_null(client: httpx.Client, door: str, field: str) -> None:
+def test_null(client: httpx.Client, path: str, field: str) -> None:
     """Null means the default, for every field but the input."""
-    answer = client.post(door, json={"input": "a", field: None})
+    answer = client.post(path, json={"input": "a", field: None})
     assert_same(vectors(answer), embed(client, "a"))
 
 
@@ -172,28 +172,28 @@ ACCEPTED = [
 ]
 
 
-@door
+@every_path
 @pytest.mark.parametrize("fields", ACCEPTED, ids=str)
-def test_accepted(client: httpx.Client, door: str, fields: dict) -> None:
-    """What a field may be is accepted at its limits, and changes nothing of the vector."""
-    answer = client.post(door, json={"input": "a", **fields})
+def test_accepted(client: httpx.Client, path: str, fields: dict) -> None:
+    """Values at a field's limits are accepted and do not change the vector."""
+    answer = client.post(path, json={"input": "a", **fields})
     assert_same(vectors(answer), embed(client, fields.get("input", "a")))
 
 
-@door
-def test_base64(client: httpx.Client, door: str) -> None:
-    """base64 is the little-endian float32 bytes of the very numbers that float shows."""
+@every_path
+def test_base64(client: httpx.Client, path: str) -> None:
+    """base64 holds the same numbers as float, as little-endian float32 bytes."""
     texts = [words(n) for n in (1, 9, 30)]
-    floats = vectors(client.post(door, json={"input": texts}))
-    coded = client.post(door, json={"input": texts, "encoding_format": "base64"}).json()["data"]
+    floats = vectors(client.post(path, json={"input": texts}))
+    coded = client.post(path, json={"input": texts, "encoding_format": "base64"}).json()["data"]
     raw = [base64.b64decode(item["embedding"], validate=True) for item in coded]
     assert raw == [row.astype("<f4").tobytes() for row in floats]
 
 
 def test_order(client: httpx.Client) -> None:
-    """Whatever their lengths, vectors come in the order of their texts, with their index."""
+    """Vectors come in the order of their texts, with their index, whatever the lengths."""
     texts = [words(length, start) for start, length in enumerate((200, 1, 90, 3, 250, 1, 17, 90))]
-    answer = client.post(DOORS[0], json={"input": texts})
+    answer = client.post(PATHS[0], json={"input": texts})
     assert [item["index"] for item in answer.json()["data"]] == list(range(len(texts)))
     assert_same(vectors(answer), np.concatenate([embed(client, text) for text in texts]))
 
@@ -202,36 +202,36 @@ def test_order(client: httpx.Client) -> None:
 
 
 def test_most_items(client: httpx.Client) -> None:
-    """2048 items are answered, one vector each, and the same text has the same vector."""
+    """2048 items get one vector each, and equal texts get equal vectors."""
     found = embed(client, ["a", "b"] * 1024)
     assert found.shape == (2048, 384)
     assert_same(found, np.tile(embed(client, ["a", "b"]), (1024, 1)))
 
 
-@door
+@every_path
 @pytest.mark.parametrize("item", ["a", [1]], ids=["texts", "tokens"])
-def test_too_many_items(client: httpx.Client, door: str, item: object) -> None:
-    """2049 items are refused with their count and the most there may be."""
-    answer = client.post(door, json={"input": [item] * 2049})
+def test_too_many_items(client: httpx.Client, path: str, item: object) -> None:
+    """2049 items are refused, with their number and the maximum."""
+    answer = client.post(path, json={"input": [item] * 2049})
     message = refusal(answer, 400, param="input")
     assert "2049" in message and "2048" in message
 
 
-@door
-def test_characters(client: httpx.Client, door: str) -> None:
-    """A text has up to 100,000 characters, counted as code points; one more is refused."""
-    client.post(door, json={"input": "é" * 100_000, "truncate": "end"}).raise_for_status()
-    answer = client.post(door, json={"input": ["a", "é" * 100_001], "truncate": "end"})
+@every_path
+def test_characters(client: httpx.Client, path: str) -> None:
+    """A text may have 100,000 characters, counted as code points; one more is refused."""
+    client.post(path, json={"input": "é" * 100_000, "truncate": "end"}).raise_for_status()
+    answer = client.post(path, json={"input": ["a", "é" * 100_001], "truncate": "end"})
     message = refusal(answer, 400, param="input")
     assert "input[1]" in message and "100001" in message and "100000" in message
 
 
-@door
-def test_tokens_of_an_item(client: httpx.Client, door: str) -> None:
-    """256 tokens are the most an item may have; the refusal says OpenAI's words and which item."""
-    answer = client.post(door, json={"input": words(254)})
+@every_path
+def test_tokens_of_an_item(client: httpx.Client, path: str) -> None:
+    """An item may have 256 tokens; the refusal has OpenAI's wording and names the item."""
+    answer = client.post(path, json={"input": words(254)})
     assert answer.json()["usage"]["prompt_tokens"] == 256
-    answer = client.post(door, json={"input": ["a", words(255)]})
+    answer = client.post(path, json={"input": ["a", words(255)]})
     message = refusal(answer, 400, param="input", code="context_length_exceeded")
     assert message.startswith(
         "This model's maximum context length is 256 tokens, however you requested 257 tokens"
@@ -239,14 +239,14 @@ def test_tokens_of_an_item(client: httpx.Client, door: str) -> None:
     assert "item 1 " in message
 
 
-@door
+@every_path
 @pytest.mark.parametrize("truncate", ["none", "end"])
-def test_tokens_of_a_request(client: httpx.Client, door: str, truncate: str) -> None:
-    """A request may have 300,000 tokens; what counts is what is left after cutting."""
+def test_tokens_of_a_request(client: httpx.Client, path: str, truncate: str) -> None:
+    """A request may have 300,000 tokens, counted after truncation."""
     texts = [words(254)] * 1171 + [words(223)]  # 256 * 1171 + 225 = 300,001
     if truncate == "end":
         texts[0] = words(400)
-    answer = client.post(door, json={"input": texts, "truncate": truncate})
+    answer = client.post(path, json={"input": texts, "truncate": truncate})
     kind = "max_tokens_per_request"
     message = refusal(answer, 400, param="input", code=kind, type=kind)
     assert message.startswith("Requested 300001 tokens, max 300000 tokens per request")
@@ -254,9 +254,9 @@ def test_tokens_of_a_request(client: httpx.Client, door: str, truncate: str) -> 
 
 @pytest.mark.parametrize(("truncate", "kept"), [("end", 0), ("start", 46)])
 def test_truncate(client: httpx.Client, truncate: str, kept: int) -> None:
-    """A long text cut at its end or start has the vector and the tokens of what is left of it."""
+    """A truncated text has the vector and the tokens of what is left."""
     answer = client.post(
-        DOORS[0],
+        PATHS[0],
         json={"input": ["a", words(300)], "truncate": truncate, "encoding_format": "float"},
     )
     assert answer.json()["usage"]["prompt_tokens"] == 3 + 256
@@ -325,11 +325,11 @@ REFUSED = [
     ({"api_key": "q"}, "api_key", "'api_key'"),
     ({"extra_headers": {}}, "extra_headers", "'extra_headers'"),
     ({"base_url": "q"}, "base_url", "'base_url'"),
-    # Mistyped, they would protect nobody.
+    # Ignored, these would protect nobody.
     ({"eu_nativ": True}, "eu_nativ", "'eu_native'"),
     ({"allowQuantization": False}, "allowQuantization", "'allow_quantization'"),
     ({"allowed_provider": ["a"]}, "allowed_provider", "'allowed_providers'"),
-    # Mistyped, they would change the answer unseen.
+    # Ignored, these would change the answer silently.
     ({"modle": "q"}, "modle", "'model'", "inside 'extra_body'"),
     ({"dimension": 128}, "dimension", "'dimensions'"),
     ({"encoding_formt": "base64"}, "encoding_formt", "'encoding_format'"),
@@ -359,31 +359,31 @@ REFUSED = [
 ]
 
 
-@door
+@every_path
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: str(row[0])[:60])
-def test_refused(client: httpx.Client, door: str, row: tuple) -> None:
-    """A field that breaks its rule is refused with its name, its value and the cure."""
+def test_refused(client: httpx.Client, path: str, row: tuple) -> None:
+    """A field that breaks its rule is refused, with its name, its value and the fix."""
     fields, param, *said = row
-    message = refusal(client.post(door, json={"input": SECRET, **fields}), 400, param=param)
+    message = refusal(client.post(path, json={"input": SECRET, **fields}), 400, param=param)
     assert all(each in message for each in said), message
     assert len(message) < 600
     assert SECRET not in message
 
 
-@door
+@every_path
 @pytest.mark.parametrize("name", ["all-minilm-l6", "minilm", "openai:all-minilm-l6-v2", "AUTO"])
-def test_unknown_model(client: httpx.Client, door: str, name: str) -> None:
-    """A model that nobody serves is a 404 that names near ones."""
-    answer = client.post(door, json={"input": "a", "model": name})
+def test_unknown_model(client: httpx.Client, path: str, name: str) -> None:
+    """An unknown model gets a 404 that suggests similar names."""
+    answer = client.post(path, json={"input": "a", "model": name})
     message = refusal(answer, 404, param="model", code="model_not_found")
     assert f"{name!r} does not exist." in message
     assert "Did you mean" in message
 
 
-@door
-def test_unknown_model_without_near_names(client: httpx.Client, door: str) -> None:
-    """A model that is like none is a 404 that says where they are listed."""
-    answer = client.post(door, json={"input": "a", "model": "zzz"})
+@every_path
+def test_unknown_model_without_near_names(client: httpx.Client, path: str) -> None:
+    """An unknown model without similar names gets a 404 that says where models are listed."""
+    answer = client.post(path, json={"input": "a", "model": "zzz"})
     assert "/v1/models" in refusal(answer, 404, param="model", code="model_not_found")
 
 
@@ -426,31 +426,31 @@ NOT_REQUESTS = {
 }
 
 
-@door
+@every_path
 @pytest.mark.parametrize("name", NOT_REQUESTS)
-def test_not_a_request(client: httpx.Client, door: str, name: str) -> None:
-    """A body that is no JSON object is refused with what is wrong with it, and never shown."""
+def test_not_a_request(client: httpx.Client, path: str, name: str) -> None:
+    """A body that is not a JSON object is refused with the reason, and never shown."""
     body, said, *param = NOT_REQUESTS[name]
-    message = refusal(client.post(door, content=body), 400, param=next(iter(param), None))
+    message = refusal(client.post(path, content=body), 400, param=next(iter(param), None))
     assert said in message
     assert "$" not in message
     assert "fox" not in message
 
 
 def test_surrogate_pair(client: httpx.Client) -> None:
-    """A pair of escaped surrogates is the character it stands for."""
-    escaped = client.post(DOORS[0], content=b'{"input":"\\ud83d\\ude00"}')
+    """A pair of escaped surrogates is one character."""
+    escaped = client.post(PATHS[0], content=b'{"input":"\\ud83d\\ude00"}')
     assert_same(vectors(escaped), embed(client, "😀"))
 
 
 def test_duplicate_names(client: httpx.Client) -> None:
-    """A name that comes twice is refused: parsers differ in which of the values they take."""
-    answer = client.post(DOORS[0], content=b'{"input":"a","input":"b"}')
+    """A repeated name is refused, because parsers differ in which value they take."""
+    answer = client.post(PATHS[0], content=b'{"input":"a","input":"b"}')
     assert "twice" in refusal(answer, 400, param="input")
 
 
 def test_eu_native(new_gateway) -> None:
-    """A gateway whose operator declares it based in the EU serves requests with eu_native."""
+    """A gateway declared as based in the EU serves requests with eu_native."""
     answer = new_gateway(eu_native="true").start().embed(input="a", eu_native=True)
     assert answer.status_code == 200
 
@@ -458,14 +458,14 @@ def test_eu_native(new_gateway) -> None:
 # Keys and headers
 
 
-@door
-def test_no_valid_key(gateway: Gateway, stranger: httpx.Client, door: str) -> None:
-    """Without a key that works now nothing is answered, and the answer says how to send one."""
+@every_path
+def test_no_valid_key(gateway: Gateway, stranger: httpx.Client, path: str) -> None:
+    """Without a working key every request is refused, and the message says how to send one."""
     revoked = gateway.new_key("revoked")
     assert gateway.cli("keys", "revoke", revoked["id"]).returncode == 0
     expired = f"Bearer {gateway.new_key('old', '--expires-days', str(3 / 86_400))['key']}"
     ask = {"json": {"input": SECRET}, "headers": {"authorization": expired}}
-    until(lambda: stranger.post(door, **ask).status_code == 401)
+    until(lambda: stranger.post(path, **ask).status_code == 401)
     values = {
         None: "did not send",
         "": "form",
@@ -483,44 +483,44 @@ def test_no_valid_key(gateway: Gateway, stranger: httpx.Client, door: str) -> No
     }
     for value, said in values.items():
         headers = {} if value is None else {"authorization": value.encode("latin-1")}
-        answer = stranger.post(door, json={"input": SECRET}, headers=headers)
+        answer = stranger.post(path, json={"input": SECRET}, headers=headers)
         message = refusal(answer, 401, code="invalid_api_key")
         assert said in message and "Authorization: Bearer" in message
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert gateway.key not in answer.text and revoked["key"] not in answer.text
 
 
-@door
+@every_path
 @pytest.mark.parametrize("scheme", ["bearer ", "BEARER ", "Bearer   "])
-def test_key_spelling(gateway: Gateway, stranger: httpx.Client, door: str, scheme: str) -> None:
-    """The scheme's case and the spaces after it are free, as HTTP has them."""
+def test_key_spelling(gateway: Gateway, stranger: httpx.Client, path: str, scheme: str) -> None:
+    """The case of the scheme and the spaces after it do not matter."""
     headers = {"authorization": scheme + gateway.key}
-    assert stranger.post(door, json={"input": "a"}, headers=headers).status_code == 200
+    assert stranger.post(path, json={"input": "a"}, headers=headers).status_code == 200
 
 
-@door
+@every_path
 @pytest.mark.parametrize("id", ["a", "u@example.com", "*a", "x y", "~" * 150])
-def test_on_behalf_of(client: httpx.Client, door: str, id: str) -> None:
+def test_on_behalf_of(client: httpx.Client, path: str, id: str) -> None:
     """1 to 150 printable ASCII characters name the end user."""
-    answer = client.post(door, json={"input": "a"}, headers={"x-on-behalf-of": id})
+    answer = client.post(path, json={"input": "a"}, headers={"x-on-behalf-of": id})
     assert answer.status_code == 200
 
 
-@door
+@every_path
 @pytest.mark.parametrize("id", [b"", b"*", b"~" * 151, b"\xc3\xa9", b"a\tb"])
-def test_bad_on_behalf_of(client: httpx.Client, door: str, id: bytes) -> None:
-    """Anything else is refused, and the message says what may be sent."""
-    answer = client.post(door, json={"input": "a"}, headers={"x-on-behalf-of": id})
+def test_bad_on_behalf_of(client: httpx.Client, path: str, id: bytes) -> None:
+    """Anything else is refused, and the message says what is allowed."""
+    answer = client.post(path, json={"input": "a"}, headers={"x-on-behalf-of": id})
     assert "1 to 150" in refusal(answer, 400, param="X-On-Behalf-Of")
 
 
-@door
+@every_path
 @pytest.mark.parametrize("body", [{"input": "a"}, {}], ids=["answer", "error"])
-def test_request_id(client: httpx.Client, door: str, body: dict) -> None:
-    """A printable id is echoed, also on errors; another is replaced by one of ours."""
+def test_request_id(client: httpx.Client, path: str, body: dict) -> None:
+    """A printable id is echoed, also on errors; any other is replaced."""
 
     def answered(id: bytes) -> str:
-        return client.post(door, json=body, headers={"x-request-id": id}).headers["x-request-id"]
+        return client.post(path, json=body, headers={"x-request-id": id}).headers["x-request-id"]
 
     for good in (b"a", b"7b0c-01/+=", b"~" * 128):
         assert answered(good) == good.decode()
@@ -529,7 +529,7 @@ def test_request_id(client: httpx.Client, door: str, body: dict) -> None:
     assert all(id.startswith("req_") for id in replaced)
 
 
-@door
+@every_path
 @pytest.mark.parametrize(
     "headers",
     [
@@ -543,18 +543,18 @@ def test_request_id(client: httpx.Client, door: str, body: dict) -> None:
     ],
     ids=lambda headers: next(iter(headers)),
 )
-def test_headers_that_do_not_matter(client: httpx.Client, door: str, headers: dict) -> None:
-    """A body is JSON whatever its headers say, so that a bare curl works; a query says nothing."""
-    answer = client.post(f"{door}?api-version=1", content=b'{"input":"a"}', headers=headers)
+def test_headers_that_do_not_matter(client: httpx.Client, path: str, headers: dict) -> None:
+    """A body is read as JSON whatever its headers say, and unknown query parameters are ignored."""
+    answer = client.post(f"{path}?api-version=1", content=b'{"input":"a"}', headers=headers)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
 
 
-@door
+@every_path
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "gzip, identity"])
-def test_encoded_body(client: httpx.Client, door: str, encoding: str) -> None:
+def test_encoded_body(client: httpx.Client, path: str, encoding: str) -> None:
     """A body with a Content-Encoding is refused."""
-    answer = client.post(door, content=b"\x1f\x8b", headers={"content-encoding": encoding})
+    answer = client.post(path, content=b"\x1f\x8b", headers={"content-encoding": encoding})
     assert "plain JSON" in refusal(answer, 415)
 
 
@@ -564,29 +564,29 @@ def test_encoded_body(client: httpx.Client, door: str, encoding: str) -> None:
 def test_largest_body(client: httpx.Client) -> None:
     """A body of exactly the largest size is read."""
     body = b'{"input":"a"}'.ljust(MAX_BODY_BYTES)
-    assert client.post(DOORS[0], content=body).status_code == 200
+    assert client.post(PATHS[0], content=body).status_code == 200
 
 
-@door
+@every_path
 @pytest.mark.parametrize("body", [bytes, lambda size: iter([bytes(2**20)] * (size // 2**20 + 1))])
-def test_too_large_body(client: httpx.Client, door: str, body) -> None:
-    """A body that is too large, declared or chunked, is refused with the most it may be."""
-    answer = client.post(door, content=body(MAX_BODY_BYTES + 1))
+def test_too_large_body(client: httpx.Client, path: str, body) -> None:
+    """A body that is too large, declared or chunked, is refused with the maximum."""
+    answer = client.post(path, content=body(MAX_BODY_BYTES + 1))
     assert str(MAX_BODY_BYTES) in refusal(answer, 413)
 
 
 @pytest.mark.parametrize("key", ["", "authorization: none"])
 def test_refusal_of_a_large_body_is_seen(gateway: Gateway, key: str) -> None:
-    """A client that sends all of a refused body before it reads gets the answer, not a reset."""
+    """A client that sends a whole refused body before reading gets the answer, not a reset."""
     size = 3 * MAX_BODY_BYTES
     request = head(gateway, f"content-length: {size}", *([key] if key else [])) + bytes(size)
     answer = exchange(gateway, request)
-    # A second credential is refused before anything of the body is read.
+    # A second credential is refused before the body is read.
     assert answer.status_code == (400 if key else 413)
 
 
 def test_slow_body(new_gateway) -> None:
-    """A body that does not arrive in time is a 408 that says so."""
+    """A body that does not arrive in time gets a 408."""
     gateway = new_gateway(body_timeout_s=0.1).start()
     answer = exchange(gateway, head(gateway, "content-length: 100") + b"{")
     assert "0.1 s" in refusal(answer, 408)
@@ -597,28 +597,28 @@ def test_slow_body(new_gateway) -> None:
 
 @pytest.fixture(scope="module")
 def routes(stranger: httpx.Client) -> dict[str, set[str]]:
-    """The methods of each path there is."""
+    """The methods of every path."""
     paths = stranger.get("/openapi.json").raise_for_status().json()["paths"]
     documented = {path: {name.upper() for name in methods} for path, methods in paths.items()}
     return documented | {"/docs": {"GET"}, "/openapi.json": {"GET"}}
 
 
 def test_wrong_methods(client: httpx.Client, routes: dict[str, set[str]]) -> None:
-    """Every route refuses every other method with the one error shape and says which it takes."""
-    assert set(DOORS) < set(routes)
+    """Every route refuses other methods with the usual error shape, and names its own."""
+    assert set(PATHS) < set(routes)
     for path, methods in routes.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"} - methods:
             answer = client.request(method, path, content=b"{}")
             message = refusal(answer, 405)
             assert method in message and f"Use {min(methods)}" in message
             assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == methods
-        health = path in {"/livez", "/readyz"}  # probes ask them by HEAD too
+        health = path in {"/livez", "/readyz"}  # health probes also use HEAD
         assert client.head(path).status_code == (200 if health else 405)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_wrong_paths(client: httpx.Client, routes: dict[str, set[str]], method: str) -> None:
-    """A path that is none is refused with the one error shape and says where to look."""
+    """An unknown path gets the usual error shape, and says where to look."""
     named = {path.partition("/{")[0] for path in routes if "/{" in path}
     paths = [f"{path}/nope" for path in routes if "{" not in path and path not in named]
     for path in (
@@ -633,12 +633,12 @@ def test_wrong_paths(client: httpx.Client, routes: dict[str, set[str]], method: 
         "/%ff%00",
     ):
         if method != "GET" and path.startswith("/docs/assets"):
-            continue  # a 405 there, whatever the file
+            continue  # always a 405 there
         assert "/docs" in refusal(client.request(method, path), 404)
 
 
 def test_unknown_model_path(client: httpx.Client) -> None:
-    """A model's path that names none is OpenAI's 404."""
+    """An unknown model in the path gets OpenAI's 404."""
     for name in ("nope", "a/b", "%00", "all-minilm-l6"):
         refusal(client.get(f"/v1/models/{name}"), 404, param="model", code="model_not_found")
 
@@ -647,12 +647,12 @@ def test_unknown_model_path(client: httpx.Client) -> None:
     "path", ["/docs/assets/..%2f..%2f..%2fetc%2fpasswd", "/docs/assets//etc/passwd"]
 )
 def test_no_way_out_of_the_assets(stranger: httpx.Client, path: str) -> None:
-    """The documentation's files are served from their folder only."""
+    """Documentation files are only served from their folder."""
     refusal(stranger.get(path), 404)
 
 
 def test_values_of_any_depth(client: httpx.Client) -> None:
-    """A value nested as deeply as the decoder takes is refused like any other."""
+    """A value nested to the decoder's limit is refused like any other."""
     for depth in range(900, 1100, 3):
         content = b'{"input":"a","metadata":' + b"[" * depth + b"]" * depth + b"}"
         answer = client.post("/v1/embeddings", content=content)

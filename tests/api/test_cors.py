@@ -1,4 +1,4 @@
-"""Web pages of listed origins may call the gateway from a browser, and no others."""
+"""Only web pages of listed origins may call the gateway from a browser."""
 
 from collections.abc import Iterator
 
@@ -53,7 +53,7 @@ def test_preflight(fronted: Gateway, path: str) -> None:
 @pytest.mark.parametrize("path", [DATA, CONTROL])
 @pytest.mark.parametrize("origin", [NEITHER, "null", "*", PAGE.upper(), f"{PAGE}:443", ""])
 def test_other_origins(fronted: Gateway, path: str, origin: str) -> None:
-    """A preflight or request of any other origin gets an answer that no browser shows it."""
+    """Any other origin gets answers without CORS headers, which browsers hide from it."""
     asked = preflight(fronted, path, origin)
     assert asked.status_code == 405
     assert asked.json()["error"]["message"]
@@ -68,7 +68,7 @@ def test_other_origins(fronted: Gateway, path: str, origin: str) -> None:
     [
         ("POST", DATA, 401),
         ("GET", DATA, 405),
-        ("OPTIONS", DATA, 405),  # no preflight, for it asks for no method
+        ("OPTIONS", DATA, 405),  # not a preflight, because it requests no method
         ("GET", CONTROL, 401),
         ("DELETE", CONTROL, 405),
         ("GET", "/nowhere", 404),
@@ -76,14 +76,14 @@ def test_other_origins(fronted: Gateway, path: str, origin: str) -> None:
     ],
 )
 def test_errors(fronted: Gateway, method: str, path: str, status: int) -> None:
-    """A page may read errors, too."""
+    """A page may also read errors."""
     answer = httpx.request(method, f"{fronted.url}{path}", headers={"origin": PAGE})
     assert answer.status_code == status
     assert answer.headers["access-control-allow-origin"] == PAGE
 
 
 def test_answers(fronted: Gateway) -> None:
-    """A page may read the vectors, and all headers that are this gateway's own."""
+    """A page may read the vectors and all of the gateway's own headers."""
     with fronted.client(headers={"origin": PAGE}) as client:
         answer = client.post(DATA, json={"input": "a"})
         refused = client.post(DATA, json={"input": "a", "modle": "b"})
@@ -97,7 +97,7 @@ def test_answers(fronted: Gateway) -> None:
 
 
 def test_unset(gateway: Gateway) -> None:
-    """Without the setting, no origin is answered."""
+    """Without the setting, no origin is allowed."""
     for path in (DATA, CONTROL):
         answer = preflight(gateway, path, PAGE)
         assert answer.status_code == 405
@@ -118,7 +118,7 @@ def test_unset(gateway: Gateway) -> None:
     ],
 )
 def test_refused_settings(origins: str, said: str) -> None:
-    """What no browser sends as an origin is refused at start, with what to write instead."""
+    """A value that is no origin is refused at start, with what to write instead."""
     with pytest.raises(ConfigError) as refused:
         load_settings(cors_origins=origins)
     assert said in str(refused.value)

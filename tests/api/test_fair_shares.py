@@ -1,4 +1,4 @@
-"""Nobody starves or stops the others: what is taken on is bounded, and shared fairly."""
+"""Requests and bytes in flight are limited and shared fairly."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ ASK = body(input="hello")
 
 @dataclass
 class House:
-    """A gateway of eight requests and two megabytes, and the keys of its tenants."""
+    """A gateway for eight requests and two megabytes in flight, with keys of its tenants."""
 
     gateway: Gateway
     store: Store
@@ -50,20 +50,20 @@ class House:
     """A key of another project."""
 
     def new_key(self, project: str | None = None, **more: object) -> tuple[str, str]:
-        """The id and the secret of a new key, of a new project unless one is named."""
-        acts = AdminService(self.store.database, pepper=self.store.pepper, now_ms=clock.now_ms)
-        project = project or acts.create_project(ADMIN, {"name": "p"}).id
-        shown, key = acts.create_key(ADMIN, project_id=project, changes={"name": "k", **more})
+        """Return the id and secret of a new key, in a new project unless one is named."""
+        service = AdminService(self.store.database, pepper=self.store.pepper, now_ms=clock.now_ms)
+        project = project or service.create_project(ADMIN, {"name": "p"}).id
+        shown, key = service.create_key(ADMIN, project_id=project, changes={"name": "k", **more})
         return key.id, shown
 
     def wire(self, key: str) -> Wire:
-        """A connection whose embeddings requests are of this key."""
+        """Return a connection that sends this key."""
         wire = Wire(self.gateway)
         wire.key = key
         return wire
 
     def embed(self, key: str, query: str = "", **fields: object) -> httpx.Response:
-        """One embeddings request."""
+        """Send an embeddings request."""
         return httpx.post(
             f"{self.gateway.url}/v1/embeddings{query}",
             json={"input": "hello", **fields},
@@ -72,13 +72,13 @@ class House:
         )
 
     def memory(self) -> int:
-        """The memory of the gateway, in bytes."""
+        """Return the gateway's memory, in bytes."""
         assert self.gateway.process is not None
         status = Path(f"/proc/{self.gateway.process.pid}/status").read_text().splitlines()
         return int(next(line for line in status if line.startswith("VmRSS")).split()[1]) * 1024
 
     def unread(self) -> int:
-        """The bytes that clients sent and the gateway did not read yet."""
+        """Return how many bytes clients sent that the gateway has not read yet."""
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         port = f":{self.gateway.port:04X}"
         return sum(int(row[4].split(":")[1], 16) for row in rows if row[1].endswith(port))
@@ -86,13 +86,13 @@ class House:
 
 @pytest.fixture(scope="module")
 def house(minilm: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The gateway, running."""
+    """A running gateway."""
     settings = {"max_in_flight": 8, "max_in_flight_bytes": MAX_BYTES, "body_timeout_s": 120}
     gateway = Gateway(tmp_path_factory.mktemp("fair"), **settings)
     store = open_store(Path(gateway.env["EMBEDWAY_DATA_DIR"]))
     house = House(gateway, store, key="", sibling="", other="")
-    acts = AdminService(store.database, pepper=store.pepper, now_ms=clock.now_ms)
-    project = acts.create_project(ADMIN, {"name": "busy"}).id
+    service = AdminService(store.database, pepper=store.pepper, now_ms=clock.now_ms)
+    project = service.create_project(ADMIN, {"name": "busy"}).id
     house.key, house.sibling = house.new_key(project)[1], house.new_key(project)[1]
     house.other = house.new_key()[1]
     gateway.start()
@@ -120,7 +120,7 @@ def held_bytes(gateway: Gateway) -> int:
 
 
 def refusals(gateway: Gateway) -> int:
-    """How many requests were refused for a limit of requests."""
+    """Return how many requests were refused by a request limit."""
     lines = get(f"{gateway.url}/metrics", timeout=30).text.splitlines()
     found = [
         line
@@ -130,11 +130,11 @@ def refusals(gateway: Gateway) -> int:
     return int(float(found[0].split()[1])) if found else 0
 
 
-# Places
+# Requests in flight
 
 
 def test_slow_bodies_of_one_key(house: House) -> None:
-    """A key that begins more requests than there are places keeps no other key from its own."""
+    """A key that starts too many requests does not block other keys."""
     with contextlib.ExitStack() as wires:
         slow = [wires.enter_context(house.wire(house.key)) for _ in range(9)]
         for wire in slow:
@@ -147,7 +147,7 @@ def test_slow_bodies_of_one_key(house: House) -> None:
 
 
 def test_bodies_that_arrive_make_room(house: House) -> None:
-    """When all is taken, the oldest unfinished body of who holds most goes for who holds less."""
+    """When full, the oldest unfinished body of the largest holder makes room for a smaller one."""
     with contextlib.ExitStack() as wires:
         content = ASK.ljust(2000)
         slow = [wires.enter_context(house.wire(house.key)) for _ in range(7)]
@@ -159,7 +159,7 @@ def test_bodies_that_arrive_make_room(house: House) -> None:
         for wire in others:
             wire.send_head("content-length: 2000")
             wire.send(content[:1])
-        # One takes the place that is left. Two need one that is taken.
+        # One request takes the free place. Two displace others.
         until(lambda: held_bytes(house.gateway) == 1000 * 5 + 3)
         for wire in slow:
             wire.send(content[1000:])
@@ -172,7 +172,7 @@ def test_bodies_that_arrive_make_room(house: House) -> None:
 
 
 def test_a_key_over_its_limit_takes_no_place(house: House) -> None:
-    """A key whose limit has no room is refused before its body is read."""
+    """A key over its rate limit is refused before its body is read."""
     _, limited = house.new_key(limits=(Limit(of="requests", amount=1, per="day"),))
     assert house.embed(limited).status_code == 200
     before = refusals(house.gateway)
@@ -189,51 +189,51 @@ def test_a_key_over_its_limit_takes_no_place(house: House) -> None:
 
 
 class Tenant:
-    """A caller, and what it holds."""
+    """A caller and its requests in flight."""
 
     def __init__(self, project: str | None, key: str) -> None:
         of = Project(id=project, name=project, created_ms=0) if project else None
         self.caller = Caller(key_id=key, project=of, scopes=frozenset())
-        self.tickets: list[RequestSlot] = []
+        self.slots: list[RequestSlot] = []
 
 
 @given(
     steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=120),
     most=st.integers(8, 40),
 )
-def test_who_holds_nothing_gets_in(steps: list[tuple[int, int]], most: int) -> None:
-    """However much the keys of one project hold and however long, another project gets in."""
+def test_newcomer_gets_in(steps: list[tuple[int, int]], most: int) -> None:
+    """However much the keys of one project hold, another project gets in."""
     admission = Admission(max_requests=most, max_bytes=most)
     tenants = [Tenant("busy", f"key_{number}") for number in range(4)]
     for number, action in steps:
         tenant = tenants[number]
-        if action < 5 and tenant.tickets:
-            tenant.tickets.pop().release()
+        if action < 5 and tenant.slots:
+            tenant.slots.pop().release()
             continue
-        ticket = RequestSlot(admission)
+        slot = RequestSlot(admission)
         with contextlib.suppress(ServiceOverloaded):
-            ticket.admit(tenant.caller)
-            tenant.tickets.append(ticket)
-            ticket.hold(action % 3)
+            admission.admit(slot, tenant.caller)
+            tenant.slots.append(slot)
+            slot.hold(action % 3)
         assert admission.requests <= most and admission.bytes <= most
     newcomer = RequestSlot(admission)
-    newcomer.admit(Tenant("other", "key_other").caller)
+    admission.admit(newcomer, Tenant("other", "key_other").caller)
     newcomer.release()
     for tenant in tenants:
-        for ticket in tenant.tickets:
-            ticket.release()
+        for slot in tenant.slots:
+            slot.release()
     assert (admission.requests, admission.bytes) == (0, 0)
 
 
 def test_one_large_body_fits(house: House) -> None:
-    """The only request of a project may hold all bytes there are."""
+    """The only request of a project may use all bytes."""
     admission = Admission(max_requests=8, max_bytes=100)
-    ticket = RequestSlot(admission)
-    ticket.admit(Tenant(None, "key_admin").caller)
-    ticket.hold(100)
+    slot = RequestSlot(admission)
+    admission.admit(slot, Tenant(None, "key_admin").caller)
+    slot.hold(100)
     with pytest.raises(ServiceOverloaded):
-        ticket.hold(1)
-    ticket.release()
+        slot.hold(1)
+    slot.release()
     assert admission.bytes == 0
 
 
@@ -241,7 +241,7 @@ def test_one_large_body_fits(house: House) -> None:
 
 
 def test_bodies_without_a_key_are_not_kept(house: House) -> None:
-    """Without a key, bodies for the admin API take no memory, however many there are."""
+    """Bodies for the admin API without a key take no memory."""
     before = house.memory()
     with contextlib.ExitStack() as wires:
         for _ in range(60):
@@ -252,7 +252,7 @@ def test_bodies_without_a_key_are_not_kept(house: House) -> None:
             wire.send(bytes(1_000_000))
         until(lambda: house.unread() == 0)
         assert house.memory() - before < 24 * 2**20
-        with contextlib.suppress(OSError):  # it may have had its answer
+        with contextlib.suppress(OSError):  # the answer may have come already
             wire.send(b"\0")
         reply = wire.reply()
         assert reply is not None and reply.status_code == 401
@@ -260,7 +260,7 @@ def test_bodies_without_a_key_are_not_kept(house: House) -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["unfinished", "whole"])
 def test_large_heads_are_refused(house: House, end: bytes) -> None:
-    """A head of more than 16 KB is refused, also before it is whole."""
+    """A head of more than 16 KB is refused, even before it is complete."""
     with Wire(house.gateway) as wire:
         wire.send(b"GET /livez HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 17_000 + end)
         reply = wire.reply()
@@ -268,7 +268,7 @@ def test_large_heads_are_refused(house: House, end: bytes) -> None:
 
 
 def test_one_budget_of_bytes(house: House) -> None:
-    """Bodies for the admin API count with those of embeddings, and leave room for others."""
+    """Bodies for the admin API and for embeddings count together, and leave room for others."""
     with contextlib.ExitStack() as wires:
         for _ in range(6):
             wire = wires.enter_context(Wire(house.gateway))
@@ -283,34 +283,34 @@ def test_one_budget_of_bytes(house: House) -> None:
 
 
 def test_slow_bodies_for_tokens(house: House) -> None:
-    """Bodies that have to be read to know who sent them are small, and the oldest makes room."""
+    """Bodies that identify their sender must be small, and the oldest makes room."""
     id, key = house.new_key()
     fields = {"grant_type": "client_credentials", "client_id": id, "client_secret": key}
-    told = body(**fields).ljust(2000)
+    content = body(**fields).ljust(2000)
     url = f"{house.gateway.url}{OAUTH_PATH}"
-    head = f"POST {OAUTH_PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(told)}\r\n\r\n"
+    head = f"POST {OAUTH_PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(content)}\r\n\r\n"
     with contextlib.ExitStack() as wires:
         slow = [wires.enter_context(Wire(house.gateway)) for _ in range(MAX_ANONYMOUS + 4)]
         for number, wire in enumerate(slow):
-            wire.send(head.encode() + told[: 1000 if number < 4 else 1])
+            wire.send(head.encode() + content[: 1000 if number < 4 else 1])
             if number == 3:
                 until(lambda: held_bytes(house.gateway) == 4000)
         until(lambda: held_bytes(house.gateway) == MAX_ANONYMOUS)
-        reply = httpx.post(url, content=told, timeout=CLOSES_WITHIN_S)
+        reply = httpx.post(url, content=content, timeout=CLOSES_WITHIN_S)
         assert reply.status_code == 200, reply.text
         for number, wire in enumerate(slow):
-            wire.send(told[1000 if number < 4 else 1 :])
+            wire.send(content[1000 if number < 4 else 1 :])
         statuses = [(reply := wire.reply()) and reply.status_code for wire in slow]
         assert statuses == [503] * 5 + [200] * (MAX_ANONYMOUS - 1)
     large = json.dumps({"grant_type": "x" * 2**14})
     assert httpx.post(url, content=large, timeout=CLOSES_WITHIN_S).status_code == 413
 
 
-# Work that anybody may ask for
+# Work that anyone can cause
 
 
 def test_the_schema_is_built_once() -> None:
-    """Whoever asks for /openapi.json while it is built waits for that, and builds nothing."""
+    """Parallel requests for /openapi.json build it once."""
     nothing = control.ControlPlaneServices(service=None, tokens=None, reports=None, now_ms=int)
     app = control.create_control_plane(
         listing=None, services=nothing, authenticator=None, metrics=Metrics(),
@@ -336,24 +336,24 @@ def test_the_schema_is_built_once() -> None:
     assert len(built) == 1
 
 
-class Asked(Directory):
-    """A directory that keeps what it was asked for."""
+class RecordingDirectory(Directory):
+    """A directory that records its lookups."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store.database)
-        self.questions: list[Collection[bytes]] = []
+        self.lookups: list[Collection[bytes]] = []
 
     async def find_known_digests(self, digests: Collection[bytes]) -> Collection[bytes]:
-        self.questions.append(digests)
+        self.lookups.append(digests)
         return await super().find_known_digests(digests)
 
 
-def test_invented_keys_are_asked_for_together(house: House) -> None:
-    """Keys that nobody has seen are looked up in groups, and known ones not among them."""
-    directory = Asked(house.store)
+def test_unknown_keys_are_looked_up_together(house: House) -> None:
+    """Unknown keys are looked up in groups, and cached ones are not looked up again."""
+    directory = RecordingDirectory(house.store)
     authenticator = Authenticator(directory, pepper=house.store.pepper, now_ms=clock.now_ms)
 
-    async def is_one(key: str) -> bool:
+    async def is_key(key: str) -> bool:
         try:
             await authenticator.authenticate(f"Bearer {key}".encode(), None)
         except InvalidKey:
@@ -361,25 +361,25 @@ def test_invented_keys_are_asked_for_together(house: House) -> None:
         return True
 
     async def ask() -> None:
-        assert await is_one(house.key)
-        assert len(directory.questions) == 1
+        assert await is_key(house.key)
+        assert len(directory.lookups) == 1
         invented = [key_secret.generate_secret() for _ in range(400)]
-        asked = asyncio.gather(*map(is_one, invented * 2))
+        asked = asyncio.gather(*map(is_key, invented * 2))
         for _ in range(50):
-            assert await is_one(house.key)
+            assert await is_key(house.key)
         assert not any(await asked)
-        assert [len(each) for each in directory.questions] == [1, 400]
-        # Nothing is remembered of a key that there is not: it works as soon as it is made.
+        assert [len(each) for each in directory.lookups] == [1, 400]
+        # An unknown key is not cached, so it works as soon as it is created.
         shown, made = key_secret.issue_key("k", pepper=house.store.pepper, now_ms=clock.now_ms())
-        assert not await is_one(shown)
+        assert not await is_key(shown)
         KeyBootstrap(house.store.database).create(made)
-        assert await is_one(shown)
+        assert await is_key(shown)
 
     asyncio.run(ask())
 
 
 def test_dry_runs_count_as_requests(house: House) -> None:
-    """A dry run counts against limits of requests, and against none of tokens."""
+    """A dry run counts against request limits but not against token limits."""
     limits = (
         Limit(of="requests", amount=2, per="day"),
         Limit(of="tokens", amount=100, per="day"),

@@ -1,4 +1,4 @@
-"""Ten times the load: refused politely, bounded in memory, fair, and over when it is over."""
+"""Under ten times the load, excess requests get 503, memory is bounded, and service recovers."""
 
 import contextlib
 import sqlite3
@@ -17,7 +17,7 @@ MOST_RSS = 2**30
 
 
 def memory(gateway: Gateway, which: str = "VmRSS") -> int:
-    """The memory the process has, or with `VmHWM` the most it has had so far, bytes."""
+    """Return the memory of the process in bytes, or with `VmHWM` its peak."""
     assert gateway.process is not None
     status = Path(f"/proc/{gateway.process.pid}/status").read_text().splitlines()
     return int(next(line for line in status if line.startswith(which)).split()[1]) * 1024
@@ -32,7 +32,7 @@ def assert_overloaded(reply: httpx.Response) -> None:
 
 
 def test_too_many_requests_at_once(new_gateway: Callable[..., Gateway]):
-    """Beyond max_in_flight requests get 503 with a jittered Retry-After; then all is well."""
+    """Requests beyond max_in_flight get 503 with a jittered Retry-After."""
     gateway = new_gateway(max_in_flight=4).start()
     content = body(input="hello")
     with contextlib.ExitStack() as wires:
@@ -54,7 +54,7 @@ def test_too_many_requests_at_once(new_gateway: Callable[..., Gateway]):
 
 
 def test_too_many_bytes_at_once(new_gateway: Callable[..., Gateway]):
-    """Bodies beyond max_in_flight_bytes get 503, and their bytes are given back."""
+    """Bodies beyond max_in_flight_bytes get 503, and their bytes are released."""
     gateway = new_gateway(max_in_flight_bytes=100_000).start()
     with Wire(gateway) as wire:
         wire.send_head("content-length: 90000")
@@ -67,7 +67,7 @@ def test_too_many_bytes_at_once(new_gateway: Callable[..., Gateway]):
 
 
 def test_a_request_that_takes_too_long(new_gateway: Callable[..., Gateway]):
-    """Past request_timeout_s a request gets 503 and what it had queued is dropped."""
+    """After request_timeout_s a request gets 503 and its queued work is dropped."""
     gateway = new_gateway(precision="auto", request_timeout_s=1).start()
     with gateway.client() as client:
         assert_overloaded(client.post("/v1/embeddings", json={"input": TEXTS_300K}, timeout=60))
@@ -77,7 +77,7 @@ def test_a_request_that_takes_too_long(new_gateway: Callable[..., Gateway]):
 
 
 def test_too_much_work_waits(new_gateway: Callable[..., Gateway]):
-    """Beyond what may wait for the model requests get 503; with room again they are taken."""
+    """Requests get 503 while the model's queue is full, and are served once it has room."""
     gateway = new_gateway().start()
     with Wire(gateway) as first, Wire(gateway) as second:
         for wire in (first, second):
@@ -89,7 +89,7 @@ def test_too_much_work_waits(new_gateway: Callable[..., Gateway]):
         assert gateway.embed(input="hello").status_code == 200
     until(lambda: idle(gateway))
     assert gateway.embed(input="hello").status_code == 200
-    # Whoever is refused because the model is busy leaves no record.
+    # A request refused because the model is busy has no usage record.
     with contextlib.closing(sqlite3.connect(gateway.folder / "data" / "embedway.db")) as database:
         statuses = {row[0] for row in database.execute("SELECT status FROM usage")}
     assert 200 in statuses
@@ -97,7 +97,7 @@ def test_too_much_work_waits(new_gateway: Callable[..., Gateway]):
 
 
 def test_a_short_request_is_not_behind_a_long_one(new_gateway: Callable[..., Gateway]):
-    """A short request that comes during one of 300,000 tokens is answered long before that."""
+    """A short request is answered long before a running one of 300,000 tokens."""
     gateway = new_gateway(precision="auto", request_timeout_s=100).start()
     with Wire(gateway) as wire:
         wire.send_request(body(input=TEXTS_300K))
@@ -107,7 +107,7 @@ def test_a_short_request_is_not_behind_a_long_one(new_gateway: Callable[..., Gat
 
 
 def test_overload_is_bounded_and_passes(new_gateway: Callable[..., Gateway]):
-    """Ten times the load in large bodies stays within memory; then nothing is left of it."""
+    """Ten times the load in large bodies stays within bounds and leaves nothing behind."""
     gateway = new_gateway(precision="auto", max_in_flight=6, request_timeout_s=5).start()
     text = "\N{GRINNING FACE}" + "word " * 12_000  # four bytes a character once decoded
     large = [{"input": [text] * count, "truncate": "end"} for count in (60, 1, 20)]
@@ -122,13 +122,13 @@ def test_overload_is_bounded_and_passes(new_gateway: Callable[..., Gateway]):
 
 
 def test_answers_nobody_reads_are_given_up(new_gateway: Callable[..., Gateway], upstream: Upstream):
-    """Clients that ask for large answers and read none of them hold memory for a while only."""
+    """Clients that never read their large answers hold memory only for a while."""
     gateway = new_gateway(body_timeout_s=1)
     give_large_answers(gateway.folder, upstream)
     gateway.start()
     held = []
     with contextlib.ExitStack() as wires:
-        for _ in range(3):  # the first time its memory grows to what such requests need
+        for _ in range(3):  # in the first round, memory grows to what such requests need
             for _ in range(10):
                 wire = wires.enter_context(Wire(gateway, receive_buffer=4096))
                 wire.send_request(LARGE)
@@ -142,7 +142,7 @@ def test_answers_nobody_reads_are_given_up(new_gateway: Callable[..., Gateway], 
 
 
 def test_a_body_that_unfolds_is_bounded(new_gateway: Callable[..., Gateway]):
-    """Small bodies that grow large once read - empty lists, one-letter words - stay bounded."""
+    """Small bodies that take much memory when decoded stay bounded."""
     gateway = new_gateway(precision="auto").start()
     bodies = [
         b'{"input":[' + b"[]," * 5_000_000 + b"[]]}",

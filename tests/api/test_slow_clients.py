@@ -1,4 +1,4 @@
-"""Slow, silent, leaving and odd clients cost nobody anything but themselves."""
+"""Slow, silent, leaving and broken clients harm only themselves."""
 
 import contextlib
 import socket
@@ -20,7 +20,7 @@ ASK = body(input="hello")
 def impatient(
     minilm: object, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[Gateway]:
-    """A gateway that waits for nobody."""
+    """A gateway with short timeouts."""
     settings = {"header_timeout_s": 1, "body_timeout_s": 1, "precision": "auto"}
     running = Gateway(tmp_path_factory.mktemp("impatient"), **settings)
     give_large_answers(running.folder, upstream)
@@ -39,7 +39,7 @@ def nothing_is_left(impatient: Gateway) -> Iterator[None]:
 
 @contextlib.contextmanager
 def dripping(wire: Wire, data: bytes) -> Iterator[None]:
-    """Sends `data` over and over, a byte at a time, until the other end has enough."""
+    """Send `data` again and again, until the block ends."""
     over = threading.Event()
 
     def drip() -> None:
@@ -61,7 +61,7 @@ def test_silent_connection_is_closed(impatient: Gateway):
 
 
 def test_idle_connection_is_closed(impatient: Gateway):
-    """A connection that was used and then rests is closed."""
+    """A connection that is idle after a request is closed."""
     with Wire(impatient) as wire:
         wire.send_request(ASK)
         reply = wire.reply()
@@ -70,7 +70,7 @@ def test_idle_connection_is_closed(impatient: Gateway):
 
 
 def test_slow_header_is_cut_off(impatient: Gateway):
-    """A head that goes on a byte at a time ends the connection: no byte buys more time."""
+    """A head sent a byte at a time ends the connection: no byte extends the timeout."""
     with Wire(impatient) as wire:
         wire.send(f"POST {PATH} HTTP/1.1\r\nhost: test\r\nx-slow: ".encode())
         with dripping(wire, b"a"):
@@ -88,7 +88,7 @@ def test_slow_header_is_cut_off(impatient: Gateway):
     ids=["nothing", "half", "half in chunks", "no chunk"],
 )
 def test_body_that_does_not_come(impatient: Gateway, framing: str, sent: bytes):
-    """A body that was announced and does not come gets 408, and the connection is closed."""
+    """A body that does not arrive gets 408, and the connection is closed."""
     with Wire(impatient) as wire:
         wire.send_head(framing)
         wire.send(sent)
@@ -104,7 +104,7 @@ def test_body_that_does_not_come(impatient: Gateway, framing: str, sent: bytes):
     ids=["length", "chunks"],
 )
 def test_body_a_byte_at_a_time(impatient: Gateway, framing: str, drop: bytes):
-    """A body that comes a byte at a time gets 408: no byte, and no chunk, buys more time."""
+    """A body sent a byte at a time gets 408: no byte and no chunk extends the timeout."""
     with Wire(impatient) as wire:
         wire.send_head(framing)
         with dripping(wire, drop):
@@ -125,7 +125,7 @@ def test_endless_body_is_cut_off(impatient: Gateway):
 
 @pytest.mark.parametrize("path", [PATH, "/v1/organization/projects"])
 def test_refused_though_its_body_is_broken(impatient: Gateway, path: str):
-    """A refusal that is due to the head is the answer, whatever is wrong with the body."""
+    """A request refused because of its head gets that answer, even if its body is broken."""
     with Wire(impatient) as wire:
         head = f"POST {path} HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
         wire.send(head.encode() + b"not a length\r\n")
@@ -134,7 +134,7 @@ def test_refused_though_its_body_is_broken(impatient: Gateway, path: str):
 
 
 def test_refused_before_its_body_is_sent_in_full(impatient: Gateway):
-    """A client that is still sending when it is refused reads the refusal, not a reset."""
+    """A client refused while still sending reads the refusal, not a reset."""
     large = body(input="a" * 4_000_000)
     reply = httpx.post(f"{impatient.url}{PATH}", content=large, timeout=30)
     assert reply.status_code == 401
@@ -148,7 +148,7 @@ def test_refused_before_its_body_is_sent_in_full(impatient: Gateway):
 
 
 def test_hundreds_of_idle_connections(impatient: Gateway):
-    """Hundreds of connections that send nothing, or half a request, keep nobody waiting."""
+    """Hundreds of connections with half a request or none do not delay others."""
     with contextlib.ExitStack() as open_wires:
         for number in range(400):
             wire = open_wires.enter_context(Wire(impatient))
@@ -159,7 +159,7 @@ def test_hundreds_of_idle_connections(impatient: Gateway):
 
 
 def test_clients_that_do_not_read(impatient: Gateway, upstream: Upstream):
-    """Clients that never read a large answer neither stop others nor hold memory for long."""
+    """Clients that never read a large answer neither block others nor hold memory for long."""
     before = len(upstream.calls)
     with contextlib.ExitStack() as open_wires:
         for _ in range(8):
@@ -167,12 +167,12 @@ def test_clients_that_do_not_read(impatient: Gateway, upstream: Upstream):
             wire.send_request(LARGE)
         until(lambda: len(upstream.calls) == before + 8)
         assert impatient.embed(input="hello").status_code == 200
-        # Their connections are still open; what they hold is given up all the same.
+        # Their connections are still open, but their memory is released.
         until(lambda: idle(impatient))
 
 
 def test_a_client_that_reads_slowly_gets_it_all(impatient: Gateway):
-    """A large answer that is read in small pieces arrives whole."""
+    """A large answer arrives whole when read in small pieces."""
     with Wire(impatient, receive_buffer=65536) as wire:
         wire.send_request(LARGE)
         reply = wire.reply()
@@ -180,7 +180,7 @@ def test_a_client_that_reads_slowly_gets_it_all(impatient: Gateway):
 
 
 def test_work_of_a_client_that_left_is_dropped(impatient: Gateway):
-    """A client that disconnects gives its queued work up; others do not wait for it."""
+    """The queued work of a client that disconnects is dropped."""
     embedded = 'embedway_batch_items_sum{model="all-minilm-l6-v2"}'
     before = gauge(impatient, embedded)
     with Wire(impatient) as wire:
@@ -195,7 +195,7 @@ def test_work_of_a_client_that_left_is_dropped(impatient: Gateway):
 
 
 def test_clients_that_leave_at_any_moment(impatient: Gateway):
-    """However far a request has come when its client leaves, nothing of it stays."""
+    """Whenever a client leaves, nothing of its request stays behind."""
     whole = f"POST {PATH} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {impatient.key}\r\n"
     request = f"{whole}content-length: {len(ASK)}\r\n\r\n".encode() + ASK
     for end in range(0, len(request) + 1, 7):
@@ -222,7 +222,7 @@ def test_pipelined_requests(impatient: Gateway):
 
 
 def test_http_1_0(impatient: Gateway):
-    """A client of HTTP/1.0 gets its answer and the end of the connection."""
+    """A client of HTTP/1.0 gets its answer, and the connection is closed."""
     with Wire(impatient) as wire:
         wire.send_request(ASK, version="1.0")
         reply = wire.reply()
@@ -242,7 +242,7 @@ def test_expect_continue(impatient: Gateway):
 
 
 def test_body_in_single_byte_chunks(impatient: Gateway):
-    """A body in chunks of one byte each is the same body."""
+    """A body in chunks of one byte each is accepted."""
     with Wire(impatient) as wire:
         wire.send_head("transfer-encoding: chunked")
         wire.send(b"".join(b"1;extension=x\r\n%c\r\n" % byte for byte in ASK) + b"0\r\n\r\n")
@@ -270,7 +270,7 @@ def test_body_in_single_byte_chunks(impatient: Gateway):
          "both framings", "bad chunk", "tls", "http2", "zeros"],
 )  # fmt: skip
 def test_what_is_not_http(impatient: Gateway, head: bytes):
-    """What is no proper HTTP is refused with 4xx or cut off, and harms nobody."""
+    """Invalid HTTP gets a 4xx or a closed connection, and harms nobody."""
     with Wire(impatient) as wire:
         with contextlib.suppress(OSError):
             wire.send(head)
@@ -280,7 +280,7 @@ def test_what_is_not_http(impatient: Gateway, head: bytes):
 
 
 def test_resets_do_no_harm(impatient: Gateway):
-    """Connections that are reset rather than closed, at any moment, leave nothing behind."""
+    """Connections reset at any moment leave nothing behind."""
     for number in range(50):
         with socket.create_connection(("127.0.0.1", impatient.port)) as reset:
             reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -289,7 +289,7 @@ def test_resets_do_no_harm(impatient: Gateway):
 
 
 def test_many_connections_one_after_another(new_gateway: Callable[..., Gateway]):
-    """Connections do not leak: after hundreds of them as few are open as before."""
+    """Hundreds of connections leak no file descriptors."""
     gateway = new_gateway().start()
     assert gateway.process is not None
 

@@ -1,4 +1,4 @@
-"""Clients of other people against a gateway with the local model and a provider behind it."""
+"""Third-party clients against a gateway with the local model and a provider."""
 
 import asyncio
 import base64
@@ -24,13 +24,13 @@ LOCAL = "auto"
 PROVIDER = "openai:text-embedding-3-small"
 TEXTS = ["one text", "another of more words", "é 汉字 🙂", "def f(x):\n    return x"]
 LONG = "The gateway answers what it is asked, and it says so when it cannot. " * 5
-# Where tiktoken would download it from, and so what it looks for in its cache.
+# The download URL, which tiktoken uses to find the file in its cache.
 RANKS_URL = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
 
 
 @pytest.fixture(scope="module")
 def encoding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tiktoken.Encoding]:
-    """The encoding LangChain takes, as it finds it where there is no network."""
+    """LangChain's encoding in tiktoken's cache, so that no network is needed."""
     folder = tmp_path_factory.mktemp("tiktoken")
     name = hashlib.sha1(RANKS_URL.encode(), usedforsecurity=False).hexdigest()
     (folder / name).write_bytes(cl100k.RANKS.read_bytes())
@@ -41,7 +41,7 @@ def encoding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tiktoken.Enco
 
 @pytest.fixture(scope="module")
 def upstream(encoding: tiktoken.Encoding) -> Iterator[Recorder]:
-    """Stands in for OpenAI: answers texts and their token ids alike."""
+    """A stand-in for OpenAI that gives a text and its token ids the same vector."""
 
     def answer(call: Recorded) -> Any:
         body = call.body
@@ -69,7 +69,7 @@ def upstream(encoding: tiktoken.Encoding) -> Iterator[Recorder]:
 def fronted(
     minilm: Minilm, upstream: Recorder, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """A gateway in front of it."""
+    """A gateway in front of the stand-in."""
     folder: Path = tmp_path_factory.mktemp("fronted")
     (folder / "embedway.toml").write_text(
         f'[providers.openai]\nbase_url = "{upstream.url}/v1"\napi_key = "sk-upstream"\n'
@@ -89,7 +89,7 @@ def client(fronted: Gateway) -> Iterator[openai.OpenAI]:
 
 
 def vector(text: str, width: int) -> np.ndarray:
-    """What the provider's stand-in makes of a text."""
+    """Return the stand-in's vector of a text."""
     drawn = np.random.default_rng(zlib.crc32(text.encode())).standard_normal(width)
     return (drawn / np.linalg.norm(drawn)).astype(np.float32)
 
@@ -99,14 +99,14 @@ def packed(vector: np.ndarray) -> str:
 
 
 def embeddings(gateway: Gateway, model: str, **options: Any) -> OpenAIEmbeddings:
-    """LangChain's class with its defaults, as its documentation makes it."""
+    """LangChain's class with its defaults, as in its documentation."""
     return OpenAIEmbeddings(
         model=model, base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0, **options
     )
 
 
 def langchain(gateway: Gateway, model: str, texts: list[str], **options: Any) -> list[list[float]]:
-    """What it makes of `texts`, on connections that are closed, which its own are not."""
+    """Return LangChain's vectors, on connections that are closed afterwards."""
     with openai.DefaultHttpxClient() as transport:
         return embeddings(gateway, model, http_client=transport, **options).embed_documents(texts)
 
@@ -114,13 +114,13 @@ def langchain(gateway: Gateway, model: str, texts: list[str], **options: Any) ->
 def plain(
     client: openai.OpenAI, texts: list[str], model: str = LOCAL, **options: Any
 ) -> np.ndarray:
-    """The vectors of `texts`, sent as they are."""
+    """Return the vectors of `texts`, sent unchanged."""
     answer = client.embeddings.create(model=model, input=texts, **options)
     return np.array([each.embedding for each in answer.data], np.float32)
 
 
 def assert_same(one: Any, other: np.ndarray) -> None:
-    """The vectors differ by no more than the batches they were computed in explain."""
+    """Assert that the vectors differ only by rounding, as between different batches."""
     one = np.array(one, np.float32)
     assert one.shape == other.shape
     assert (np.sum(one * other, axis=1) >= 0.99999).all()
@@ -130,7 +130,7 @@ def assert_same(one: Any, other: np.ndarray) -> None:
 def test_langchain(
     fronted: Gateway, client: openai.OpenAI, encoding: tiktoken.Encoding, model: str
 ) -> None:
-    """LangChain's defaults, which send ids of cl100k_base, get the vectors of the plain texts."""
+    """LangChain's default, ids of cl100k_base, gives the vectors of the plain texts."""
     expected = plain(client, TEXTS, model)
     assert_same(langchain(fronted, model, TEXTS), expected)
 
@@ -145,7 +145,7 @@ def test_langchain(
 def test_langchain_upstream(
     fronted: Gateway, upstream: Recorder, encoding: tiktoken.Encoding
 ) -> None:
-    """A provider whose model has that vocabulary gets the very ids, with its key."""
+    """A provider whose model has that vocabulary gets the ids unchanged."""
     upstream.taken()
     vectors = langchain(fronted, PROVIDER, TEXTS, dimensions=64)
     (call,) = upstream.taken()
@@ -163,7 +163,7 @@ def test_langchain_upstream(
 def test_langchain_chunks(
     fronted: Gateway, client: openai.OpenAI, encoding: tiktoken.Encoding, model: str
 ) -> None:
-    """Texts that it cuts into several items and calls are means of the vectors of their parts."""
+    """Long texts that LangChain splits get the mean of their parts' vectors."""
     texts = [LONG, "short", LONG[20:]]
     means = []
     for text in texts:
@@ -179,7 +179,7 @@ def test_langchain_chunks(
 def test_langchain_amid_a_character(
     fronted: Gateway, upstream: Recorder, encoding: tiktoken.Encoding
 ) -> None:
-    """Where it cuts amid a character the provider gets the ids, and the local model refuses."""
+    """If LangChain cuts inside a character, only a provider that takes token ids accepts it."""
     text = "汉字🙂" * 8
     ids = encoding.encode_ordinary(text)
     cut = [ids[start : start + 7] for start in range(0, len(ids), 7)]
@@ -192,7 +192,7 @@ def test_langchain_amid_a_character(
 
 
 def test_langchain_too_long(fronted: Gateway, client: openai.OpenAI) -> None:
-    """What is too long for the local model is refused, and cut where it asks for that."""
+    """A text too long for the local model is refused, or truncated on request."""
     text = LONG * 20
     with pytest.raises(openai.BadRequestError) as caught:
         langchain(fronted, LOCAL, [text])
@@ -210,7 +210,7 @@ def test_langchain_too_long(fronted: Gateway, client: openai.OpenAI) -> None:
         ({}, {}),
         ({"encoding_format": "float"}, {}),
         ({"encoding_format": "base64"}, {}),
-        ({"dimensions": 64}, {}),  # shortened here
+        ({"dimensions": 64}, {}),  # shortened by the gateway
         ({"user": "u-1"}, {"user": "u-1"}),
         ({"extra_body": {"service_tier": "flex"}}, {"service_tier": "flex"}),
         ({"extra_body": {"metadata": {"team": "a"}, "zdr": False}}, {}),
@@ -220,7 +220,7 @@ def test_langchain_too_long(fronted: Gateway, client: openai.OpenAI) -> None:
 def test_openai_upstream(
     client: openai.OpenAI, upstream: Recorder, asked: dict, sent: dict
 ) -> None:
-    """What OpenAI's client says reaches the provider, always asked for whole vectors in base64."""
+    """The fields of OpenAI's client reach the provider, with whole vectors in base64."""
     upstream.taken()
     answer = client.embeddings.create(model=PROVIDER, input=TEXTS, **asked)
     (call,) = upstream.taken()
@@ -244,7 +244,7 @@ def test_openai_upstream(
 
 @pytest.mark.parametrize("model", [LOCAL, PROVIDER])
 def test_mistral(fronted: Gateway, client: openai.OpenAI, model: str) -> None:
-    """Mistral's client, which speaks the same protocol and reads numbers only, gets them."""
+    """Mistral's client, which reads only numbers, gets numbers."""
     with Mistral(api_key=fronted.key, server_url=fronted.url) as mistral:
         answer = mistral.embeddings.create(model=model, inputs=TEXTS)
     assert_same([each.embedding for each in answer.data], plain(client, TEXTS, model))

@@ -1,7 +1,7 @@
-"""Attacks that gateways like this one fell for, above all LiteLLM, each named by its class.
+"""Attacks that succeeded against similar gateways, above all LiteLLM, each with its class.
 
-On a whole gateway with two tenants, in this process. What must not leak is in `test_known_leaks`.
-Every field that `/openapi.json` has is attacked, so that a new one is by itself.
+They run on a whole gateway with two tenants, in this process. Leaks are in `test_known_leaks`.
+Every field in `/openapi.json` is attacked, so new fields are included.
 """
 
 from collections.abc import Collection, Iterator
@@ -40,7 +40,7 @@ NO_SPACES = "';UPDATE/**/keys/**/SET/**/revoked_ms=NULL;--"
 
 @pytest.fixture(scope="module")
 def house(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """On SQLite."""
+    """A gateway on SQLite."""
     with open_house(tmp_path_factory.mktemp("house")) as house:
         yield house
 
@@ -49,7 +49,7 @@ def house(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def any_house(
     request: pytest.FixtureRequest, minilm: Minilm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[House]:
-    """On either database."""
+    """A gateway on either database."""
     if request.param == "sqlite":
         yield request.getfixturevalue("house")
         return
@@ -59,13 +59,13 @@ def any_house(
 
 
 def credential(house: House, operation: Operation) -> str:
-    """Of somebody who may use it: what is refused for want of rights never meets the database."""
+    """Return a credential with the rights for an operation, so that requests reach the database."""
     of_projects = operation.path in {EXCHANGE, *PATHS}
     return house.mine.secret if of_projects else house.admin
 
 
 def attacks(operation: Operation, ids: dict[str, str]) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Every request with SQL, or what no field can hold, in one of its places."""
+    """Yield every request with SQL or an impossible value in one of its places."""
     for put in SQL:
         for name in operation.names("path"):
             yield operation.request(ids, at=("path", name), put=put), put
@@ -78,7 +78,7 @@ def attacks(operation: Operation, ids: dict[str, str]) -> Iterator[tuple[dict[st
             yield operation.request(ids, at=("query", field), put=put), put
     for name in operation.names("header"):
         yield operation.request(ids, at=("header", name), put=NO_SPACES), NO_SPACES
-    # All doors are one operation: one of them is asked everything.
+    # All embeddings paths are one operation, so only one of them gets all values.
     if operation.path not in PATHS - {DOOR}:
         for place in operation.places():
             for put in IN_JSON:
@@ -89,15 +89,15 @@ def attacks(operation: Operation, ids: dict[str, str]) -> Iterator[tuple[dict[st
 
 
 def test_sql_in_every_field(any_house: House) -> None:
-    """SQL injection in filters and fields (CVE-2024-4890, -5225): it is stored or refused as text.
+    """SQL injection in filters and fields (CVE-2024-4890, -5225): SQL is stored or refused as text.
 
-    With rights to all of it, on each route, in each path, query, header and body there is: never
-    a 5xx nor a word of the database, and nothing is told or changed but what was asked for.
+    With all rights, in every path, query, header and body of every route, there is never a 5xx
+    or a word of the database, and nothing else is read or changed.
     """
     house = any_house
     tenant = house.tenant("attacked")
     ids = {"project_id": tenant.project, "key_id": tenant.key_id, "end_user_id": "eve"}
-    ids["start_time"] = str(clock.now_ms() // 1000 - 86_400)  # where there are lines to read
+    ids["start_time"] = str(clock.now_ms() // 1000 - 86_400)  # so that there are records to read
     before = house.rows()
     made = 0
     for operation in house.operations():
@@ -122,7 +122,7 @@ def test_sql_in_every_field(any_house: House) -> None:
 
 
 def credentials(house: House) -> Iterator[str]:
-    """What a stranger may send as `Authorization`: SQL as a key, in a token, in whatever form."""
+    """Return what a stranger may send as `Authorization`: SQL as a key or in a token."""
     claims = {"iss": "embedway", "aud": "embedway", "exp": 4e9, "key": SQL[0], "permissions": []}
     for text in SQL[:2]:
         yield f"Bearer {text}"
@@ -141,8 +141,8 @@ def credentials(house: House) -> Iterator[str]:
 def test_sql_in_the_credential(any_house: House) -> None:
     """SQL injection before authentication, by the error path of the key check (CVE-2026-42208).
 
-    Also a missing check on some route (CVE-2026-12795, -12773). Whatever stands in Authorization,
-    each route that needs a key says 401, and not one row of any table is another.
+    Also a missing check on some route (CVE-2026-12795, -12773). Whatever is in Authorization, every
+    route that needs a key answers 401, and no row of any table changes.
     """
     house = any_house
     before = house.rows()
@@ -156,18 +156,21 @@ def test_sql_in_the_credential(any_house: House) -> None:
             if not operation.open:
                 assert answer.status_code == 401, (operation.path, authorization, answer.text)
     for text in SQL:
-        told = {"grant_type": "client_credentials", "client_id": text, "client_secret": text}
-        for answer in (house.ask("POST", OAUTH, json=told), house.ask("POST", OAUTH, data=told)):
+        fields = {"grant_type": "client_credentials", "client_id": text, "client_secret": text}
+        for answer in (
+            house.ask("POST", OAUTH, json=fields),
+            house.ask("POST", OAUTH, data=fields),
+        ):
             check(answer, sent=text)
             assert answer.status_code == 401
     assert house.rows() == before
 
 
 def test_malformed_keys_meet_no_database(house: House) -> None:
-    """Brute force by the key check (CWE-307): what cannot be a key is refused by its checksum."""
+    """Brute force of keys (CWE-307): the checksum refuses invalid keys without a lookup."""
     asked: list[bytes] = []
 
-    class Directory(Directory):
+    class CountingDirectory(Directory):
         async def find_known_digests(self, digests: Collection[bytes]) -> Collection[bytes]:
             asked.extend(digests)
             return await super().find_known_digests(digests)
@@ -188,13 +191,13 @@ def test_malformed_keys_meet_no_database(house: House) -> None:
     assert len(asked) == 1
 
 
-# Where the gateway calls, and what it runs
+# Upstream calls and code execution
 
 
 def test_addresses_in_a_request(house: House) -> None:
-    """Server-side request forgery by `api_base` (CVE-2024-6587): where and as whom is ours alone.
+    """Server-side request forgery by `api_base` (CVE-2024-6587): no request sets a URL or key.
 
-    However such a field is spelled and wherever it is, it is refused, and nobody is called.
+    However such a field is spelled and wherever it is, it is refused without a call.
     """
     with Upstream() as elsewhere:
         house.upstream.reset()
@@ -204,10 +207,10 @@ def test_addresses_in_a_request(house: House) -> None:
             *("organization", "api_version", "endpoint", "proxy", "model", "input", "key", "token"),
         ):
             value = f"{elsewhere.url}/openai/v1"
-            told = [{"extra_body": {name: each}} for each in (value, {"x": value}, None)]
+            bodies = [{"extra_body": {name: each}} for each in (value, {"x": value}, None)]
             if name not in {"model", "input"}:
-                told.append({name: value})
-            for fields in told:
+                bodies.append({name: value})
+            for fields in bodies:
                 body = {"input": "a", "model": "openai:m", **fields}
                 answer = house.ask("POST", DOOR, house.mine.secret, json=body)
                 assert answer.status_code == 400, (fields, answer.text)
@@ -216,13 +219,13 @@ def test_addresses_in_a_request(house: House) -> None:
         for model in (f"openai:{elsewhere.url}/v1", f"{elsewhere.url}/v1:m", "openai:m@[::1]"):
             assert house.embed(house.mine.secret, model=model).status_code != 500
         for header in ("host", "x-forwarded-host", "x-api-base", "forwarded", "x-original-url"):
-            told = {header: elsewhere.url.removeprefix("http://")}
-            assert house.embed(house.mine.secret, headers=told).status_code == 200
+            headers = {header: elsewhere.url.removeprefix("http://")}
+            assert house.embed(house.mine.secret, headers=headers).status_code == 200
         assert elsewhere.calls == []
 
 
 def test_paths_in_a_models_name(house: House) -> None:
-    """Another route of a provider by the model's name (CWE-22): it stays one part of the path."""
+    """Another route of a provider by the model's name (CWE-22): the name stays one path segment."""
     house.upstream.reset()
     names = ("../../v1/files", "..%2f..%2ffiles", "m/../../x", "m?key=1", "m#x", "m%00", "..", ".")
     for name in names:
@@ -245,7 +248,7 @@ TEMPLATES = (
 def test_texts_are_not_run(house: House) -> None:
     """Templates, eval, files and variables by a value (CVE-2024-2952, -4264, -5751, -10188).
 
-    A text goes on as it came, a name is kept as it is, and neither is looked up nor rendered.
+    Texts and names are passed on unchanged, and never evaluated or rendered.
     """
     house.upstream.reset()
     for text in TEMPLATES:
@@ -267,7 +270,7 @@ def test_texts_are_not_run(house: House) -> None:
 
 
 def test_bodies_that_cost_much(house: House) -> None:
-    """Denial by a body (CVE-2024-8984 and the like): too large, deep or long, it is a 4xx."""
+    """Denial of service by a body (CVE-2024-8984): one too large, deep or long gets a 4xx."""
     ids = {"project_id": house.mine.project, "key_id": house.mine.key_id, "end_user_id": "eve"}
     bodies = {
         "large": b'{"name":"' + b"a" * 2**21 + b'"}',

@@ -1,8 +1,8 @@
-"""Leaks that gateways like this one had, above all LiteLLM, each named by its class.
+"""Leaks that similar gateways had, above all LiteLLM, each with its class.
 
-On a real gateway in a process of its own that logs all it can: what it is sent goes well and wrong
-in many ways, and then everything it wrote or said is searched. Attacks that would change something
-are in `test_known_attacks`.
+They run on a real gateway in its own process with full logging. Requests succeed and fail in many
+ways, and then everything the gateway wrote or answered is searched. Attacks that would change
+something are in `test_known_attacks`.
 """
 
 import base64
@@ -48,36 +48,38 @@ COMMANDS = (
 )  # fmt: skip
 
 
-class Lived(msgspec.Struct):
-    """What a gateway was told in confidence, and all that it wrote and said."""
+class GatewayOutput(msgspec.Struct):
+    """The secrets of a gateway, and everything it wrote and answered."""
 
     gateway: Gateway
     secrets: dict[str, str]
     misplaced: dict[str, str]
-    """Keys that were sent where none belongs, by the place."""
-    said: dict[str, str]
+    """Keys that were sent in a wrong place, by place."""
+    answers: dict[str, str]
     """Every answer, with its headers, and what commands print."""
     unlocked: dict[str, str]
-    """What the open routes answer, by path."""
+    """The answers of the open routes, by path."""
     upstream: str
 
     def everywhere(self) -> Mapping[str, bytes]:
-        """All of it, by where; of the data folder every file, and not what the operator wrote."""
+        """Return all output by its place, including every file that the operator did not write."""
         folder = self.gateway.folder
         files = {str(each): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
         files.pop(str(folder / "embedway.toml"))
-        return files | {where: text.encode() for where, text in self.said.items()}
+        return files | {where: text.encode() for where, text in self.answers.items()}
 
 
-class Life:
-    """Leads it."""
+class Session:
+    """Sends requests to a gateway and keeps the answers."""
 
     def __init__(self, gateway: Gateway, upstream: Upstream) -> None:
         self.gateway = gateway
         self.upstream = upstream
         self.pepper = gateway.env["EMBEDWAY_PEPPER"]
         self.store = open_store(gateway.folder / "data", pepper=self.pepper)
-        self.acts = AdminService(self.store.database, pepper=self.store.pepper, now_ms=clock.now_ms)
+        self.service = AdminService(
+            self.store.database, pepper=self.store.pepper, now_ms=clock.now_ms
+        )
         self.secrets = {
             "the pepper": self.pepper,
             "the pepper's bytes": base64.b64encode(bytes.fromhex(self.pepper)).decode(),
@@ -85,37 +87,39 @@ class Life:
             "Redis' password": REDIS_PASSWORD,
             "the gateway's key": gateway.key,
         }
-        self.said: dict[str, str] = {}
+        self.answers: dict[str, str] = {}
         self._client = httpx.Client(base_url=gateway.url, timeout=60, verify=False)
 
     def ask(self, method: str, path: str, credential: str | None = None, **options):
-        """One request; what is answered is kept."""
+        """Send a request and keep the answer."""
         headers = options.pop("headers", {})
         if credential is not None:
             headers = {"authorization": credential, **headers}
         answer = self._client.request(method, path, headers=headers, **options)
-        self.said[f"{len(self.said)} {method} {path[:80]}"] = f"{answer.headers}\n{answer.text}"
+        self.answers[f"{len(self.answers)} {method} {path[:80]}"] = (
+            f"{answer.headers}\n{answer.text}"
+        )
         return answer
 
     def embed(self, credential: str | None, **options):
-        """One embeddings request."""
-        told = {"input": "a", "model": "openai:m", **options.pop("fields", {})}
-        return self.ask("POST", "/v1/embeddings", credential, json=told, **options)
+        """Send an embeddings request."""
+        fields = {"input": "a", "model": "openai:m", **options.pop("fields", {})}
+        return self.ask("POST", "/v1/embeddings", credential, json=fields, **options)
 
     def key(self, *scopes: str, admin: bool = False) -> tuple[str, str]:
-        """A new key: its id and its secret."""
+        """Return the id and secret of a new key."""
         project = None if admin else DEFAULT_PROJECT
         changes = {"name": "k", **({"scopes": scopes} if scopes else {})}
-        shown, key = self.acts.create_key(ADMIN, project_id=project, changes=changes)
+        shown, key = self.service.create_key(ADMIN, project_id=project, changes=changes)
         return key.id, shown
 
     def succeed(self) -> None:
-        """Uses every kind of credential as it is meant."""
+        """Use every kind of credential correctly."""
         id, key = self.key("embeddings", "tokens", "usage", "keys", "on_behalf_of")
         _, admin = self.key(admin=True)
-        told = {"audience": "embedway", "externalUserId": "@ada@"}
+        request = {"audience": "embedway", "externalUserId": "@ada@"}
         token = self._client.post(
-            EXCHANGE, headers={"authorization": f"Bearer {key}"}, json=told
+            EXCHANGE, headers={"authorization": f"Bearer {key}"}, json=request
         ).json()["token"]
         grant = {"grant_type": "client_credentials", "client_id": id, "client_secret": key}
         access = self._client.post(OAUTH, data=grant).json()["access_token"]
@@ -143,10 +147,10 @@ class Life:
             assert self.ask("GET", f"/v1/organization{path}", f"Bearer {admin}").status_code == 200
 
     def fail(self) -> None:
-        """Uses them otherwise, and whatever looks like one."""
+        """Use credentials, and texts that look like one, wrongly."""
         _, revoked = self.key()
         [id] = [each.id for each in KeyBootstrap(self.store.database).all()][-1:]
-        self.acts.revoke_key(ADMIN, id, project_id=DEFAULT_PROJECT)
+        self.service.revoke_key(ADMIN, id, project_id=DEFAULT_PROJECT)
         outside = raw({"alg": "HS256"}, {"iss": "x", "sub": "a", "exp": 4e9}, hs256(b"guess"))
         admin, key = self.secrets["an admin key"], self.secrets["a key"]
         wrong = {
@@ -178,7 +182,7 @@ class Life:
         self.upstream.always(None)
 
     def misplace(self) -> dict[str, str]:
-        """Sends keys where none belongs: a new one to each place."""
+        """Send a new key in each wrong place."""
         bearer, admin = (f"Bearer {self.secrets[each]}" for each in ("a key", "an admin key"))
         keys = {where: self.key()[1] for where in MISPLACED}
         self.embed(bearer, fields={"model": keys["model"]})
@@ -204,8 +208,8 @@ class Life:
                  headers={"x-request-id": keys["X-Request-Id of an act"]})  # fmt: skip
         made = {"name": "x", "scopes": [keys["scopes"]]}
         self.ask("POST", f"/v1/organization/projects/{DEFAULT_PROJECT}/api_keys", admin, json=made)
-        told = {"audience": keys["audience"], "externalUserId": "a"}
-        self.ask("POST", EXCHANGE, bearer, json=told)
+        request = {"audience": keys["audience"], "externalUserId": "a"}
+        self.ask("POST", EXCHANGE, bearer, json=request)
         self.ask("POST", OAUTH, json={"grant_type": keys["grant_type"]})
         self.embed(f"Bearer {keys['twice']} {keys['twice']}")
         self.embed(None, headers={"x-api-key": keys["X-API-Key"], "api-key": keys["X-API-Key"]})
@@ -213,13 +217,14 @@ class Life:
         return keys
 
     def unlocked(self) -> dict[str, str]:
-        """What the open routes answer to a stranger."""
+        """Return the answers of the open routes without a credential."""
         return {
-            path: f"{(told := get(self.gateway.url + path)).headers}{told.text}" for path in OPEN
+            path: f"{(answer := get(self.gateway.url + path)).headers}{answer.text}"
+            for path in OPEN
         }
 
     def end(self) -> None:
-        """Stops it, so that all it has is written."""
+        """Stop the gateway, so that everything is written."""
         self.gateway.signal(signal.SIGTERM)
         self.gateway.wait()
         self._client.close()
@@ -236,9 +241,9 @@ MISPLACED = (
 
 
 @pytest.fixture(scope="module")
-def lived(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
-    """A gateway at the end of its life."""
-    folder = tmp_path_factory.mktemp("lived")
+def output(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayOutput]:
+    """The output of a gateway that has been stopped."""
+    folder = tmp_path_factory.mktemp("output")
     with Upstream() as upstream:
         (folder / "embedway.toml").write_text(
             f'[providers.openai]\nbase_url = "{upstream.url}/openai/v1"\n'
@@ -253,30 +258,35 @@ def lived(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             redis_url=f"redis://:{REDIS_PASSWORD}@127.0.0.1:{free_port()}/0",
         ).start()
         try:
-            life = Life(gateway, upstream)
-            life.succeed()
-            life.fail()
-            misplaced = life.misplace()
-            unlocked = life.unlocked()
+            session = Session(gateway, upstream)
+            session.succeed()
+            session.fail()
+            misplaced = session.misplace()
+            unlocked = session.unlocked()
             for command in COMMANDS:
-                life.said[command] = command_output(gateway, command)
-            life.end()
-            yield Lived(
-                gateway, life.secrets, misplaced, life.said | unlocked, unlocked, upstream.url
+                session.answers[command] = command_output(gateway, command)
+            session.end()
+            yield GatewayOutput(
+                gateway,
+                session.secrets,
+                misplaced,
+                session.answers | unlocked,
+                unlocked,
+                upstream.url,
             )
         finally:
             gateway.kill()
 
 
 def command_output(gateway: Gateway, command: str, **env: str) -> str:
-    """What a command prints there."""
+    """Return what a command prints."""
     ran = embedway(*command.split(), env=gateway.env | env, cwd=gateway.folder)
     return f"{ran.stdout}\n{ran.stderr}"
 
 
-def telling(text: str) -> str:
-    """The part of a credential that is its own: not what all of them begin with."""
-    if text.count(".") == 2:  # of a token its signature
+def distinct_part(text: str) -> str:
+    """Return the part of a credential that differs from others."""
+    if text.count(".") == 2:  # the signature of a token
         return text.rpartition(".")[2][:24]
     return (
         text.removeprefix(key_secret.PREFIX)[8:30]
@@ -286,77 +296,77 @@ def telling(text: str) -> str:
 
 
 def forms(text: str) -> set[bytes]:
-    """A secret as it may be written: as it is, in base64 wherever it begins, in hex, escaped."""
-    part = telling(text).encode()
+    """Return the forms in which a secret may appear: plain, base64 at any offset, hex, escaped."""
+    part = distinct_part(text).encode()
     encoded = {base64.b64encode(b"\0" * n + part)[4 * (n > 0) : -4] for n in range(3)}
     return {part, part.hex().encode(), *(each for each in encoded if len(each) > 12)}
 
 
-def test_key_material_is_nowhere(lived: Lived) -> None:
-    """Keys in logs, errors and spend rows (CVE-2024-9606, CVE-2025-0330): there is none.
+def test_key_material_is_nowhere(output: GatewayOutput) -> None:
+    """Keys in logs, errors and spend rows (CVE-2024-9606, CVE-2025-0330): none appears.
 
-    Ours, those of providers, tokens, the pepper and the passwords, right and wrong, whole or the
-    part that tells: in no log, answer, metric or row, nor in what commands print.
+    Keys of the gateway and of providers, tokens, the pepper and passwords, right or wrong, whole or
+    in part, are in no log, answer, metric, row or command output.
     """
-    places = lived.everywhere()
+    places = output.everywhere()
     assert any(b"answered" in each for each in places.values())
-    for what, text in lived.secrets.items():
+    for what, text in output.secrets.items():
         for form in forms(text):
             found = [where for where, content in places.items() if form in content]
             assert not found, (what, found)
 
 
 @pytest.mark.parametrize("where", MISPLACED)
-def test_misplaced_keys(lived: Lived, where: str) -> None:
-    """A key sent by mistake where none belongs (CWE-532, CWE-209) is neither kept nor repeated."""
+def test_misplaced_keys(output: GatewayOutput, where: str) -> None:
+    """A key sent in a wrong place (CWE-532, CWE-209) is neither stored nor repeated."""
     found = [
-        place for place, content in lived.everywhere().items()
-        if telling(lived.misplaced[where]).encode() in content
+        place for place, content in output.everywhere().items()
+        if distinct_part(output.misplaced[where]).encode() in content
     ]  # fmt: skip
     assert not found
 
 
-def test_hashes_of_keys_cannot_be_guessed(lived: Lived) -> None:
-    """Unsalted hashes at rest (CWE-759): who has all but the pepper can check no guess.
+def test_hashes_of_keys_cannot_be_guessed(output: GatewayOutput) -> None:
+    """Unsalted hashes at rest (CWE-759): without the pepper, no guess can be checked.
 
-    No common hash of a key is anywhere; what is kept of it is made with the pepper.
+    No plain hash of a key is stored anywhere, only a digest made with the pepper.
     """
-    stored = b"\0".join(lived.everywhere().values())
-    database = (lived.gateway.folder / "data" / "embedway.db").read_bytes()
-    keys = [each for each in lived.secrets.values() if key_secret.is_well_formed(each)]
+    stored = b"\0".join(output.everywhere().values())
+    database = (output.gateway.folder / "data" / "embedway.db").read_bytes()
+    keys = [each for each in output.secrets.values() if key_secret.is_well_formed(each)]
     assert len(keys) >= 4
     for key in keys:
         for name in ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "blake2s"):
             for digest in (hashlib.new(name, key.encode()).digest(),
-                           hashlib.new(name, telling(key).encode()).digest()):  # fmt: skip
+                           hashlib.new(name, distinct_part(key).encode()).digest()):  # fmt: skip
                 assert digest[:16] not in stored
                 assert digest.hex()[:32].encode() not in stored
         assert hashlib.blake2b(key.encode(), digest_size=32).digest() not in stored
-    pepper = bytes.fromhex(lived.gateway.env["EMBEDWAY_PEPPER"])
-    assert key_secret.digest(lived.gateway.key, pepper=pepper) in database
-    assert key_secret.digest(lived.gateway.key, pepper=b"x" * 32) not in database
-    assert not (lived.gateway.folder / "data" / "pepper").exists()
+    pepper = bytes.fromhex(output.gateway.env["EMBEDWAY_PEPPER"])
+    assert key_secret.digest(output.gateway.key, pepper=pepper) in database
+    assert key_secret.digest(output.gateway.key, pepper=b"x" * 32) not in database
+    assert not (output.gateway.folder / "data" / "pepper").exists()
 
 
-def test_open_routes_tell_nothing(lived: Lived) -> None:
-    """Health routes that tell of keys and addresses (CVE-2025-11203, CVE-2026-12795): ours do not.
+def test_open_routes_tell_nothing(output: GatewayOutput) -> None:
+    """Health routes that reveal keys and addresses (CVE-2025-11203, CVE-2026-12795): ours do not.
 
-    Neither where providers are, nor who the tenants, keys and end users are, nor what was asked.
+    They show no provider addresses, tenants, keys, end users or requests.
     """
-    assert lived.unlocked["/metrics"].count("embedway_") > 20
-    for path, told in lived.unlocked.items():
+    assert output.unlocked["/metrics"].count("embedway_") > 20
+    for path, text in output.unlocked.items():
         for private in (
-            lived.upstream, lived.upstream.removeprefix("http://"), "key_", "127.0.0.1", "@ada@",
-            str(lived.gateway.folder), REDIS_PASSWORD, PROVIDER_KEY, "api_key=", "redis://",
+            output.upstream, output.upstream.removeprefix("http://"), "key_", "127.0.0.1", "@ada@",
+            str(output.gateway.folder), REDIS_PASSWORD, PROVIDER_KEY, "api_key=", "redis://",
         ):  # fmt: skip
             known = path == "/openapi.json"
-            assert private not in told or (known and private == "key_"), (path, private)
-    assert "proj_" not in lived.unlocked["/metrics"]
+            assert private not in text or (known and private == "key_"), (path, private)
+    assert "proj_" not in output.unlocked["/metrics"]
 
 
-def test_labels_of_metrics(lived: Lived) -> None:
-    """What clients invent as labels (CWE-770, and a leak): each label is of a list of ours."""
-    labels = re.findall(r'(\w+)="([^"]*)"', lived.unlocked["/metrics"])
+def test_labels_of_metrics(output: GatewayOutput) -> None:
+    """Labels invented by clients (CWE-770, and a leak): labels only come from fixed lists."""
+    labels = re.findall(r'(\w+)="([^"]*)"', output.unlocked["/metrics"])
     values = {name: {value for each, value in labels if each == name} for name, _ in labels}
     assert values.keys() <= {
         "route", "status", "model", "le", "provider", "outcome", "reason", "of", "percent",
@@ -366,12 +376,12 @@ def test_labels_of_metrics(lived: Lived) -> None:
         "/v1/embeddings", "/api/v1/llm/embeddings", "/api/v1/models/serverless/embeddings"
     }  # fmt: skip
     assert values["provider"] <= {"openai", "local"}
-    assert "invented" not in lived.unlocked["/metrics"]
+    assert "invented" not in output.unlocked["/metrics"]
 
 
 @pytest.fixture
 def guarded(shared_postgres: Postgres, postgres_url: str) -> Iterator[str]:
-    """The address of an empty database for somebody with a password, which is in it."""
+    """The URL of an empty database, with a password in it."""
     address = postgres_url.partition("@")[2]
     name = address.rpartition("/")[2]
     shared_postgres.run(
@@ -382,8 +392,8 @@ def guarded(shared_postgres: Postgres, postgres_url: str) -> Iterator[str]:
     shared_postgres.run("REASSIGN OWNED BY guarded TO embedway; DROP ROLE guarded", name)
 
 
-def test_the_databases_password(lived: Lived, guarded: str) -> None:
-    """A password in what is printed (CWE-532): right, wrong or mistyped, no command shows it."""
+def test_the_databases_password(output: GatewayOutput, guarded: str) -> None:
+    """A password in command output (CWE-532): no command shows it, even if it is wrong."""
     wrong = guarded.replace(DATABASE_PASSWORD, f"{DATABASE_PASSWORD}-wrong")
     mistyped = guarded.replace("@", "@@") + "?sslmod=x"
     asked = {
@@ -395,11 +405,11 @@ def test_the_databases_password(lived: Lived, guarded: str) -> None:
     for address, these in asked.items():
         for command in these:
             env = {"EMBEDWAY_DATABASE_URL": address}
-            told = command_output(lived.gateway, command, **env)
-            assert DATABASE_PASSWORD not in told, (command, told)
-            assert REDIS_PASSWORD not in told
-    told = command_output(lived.gateway, "db status", EMBEDWAY_DATABASE_URL=guarded)
-    assert "guarded" in told, told
+            text = command_output(output.gateway, command, **env)
+            assert DATABASE_PASSWORD not in text, (command, text)
+            assert REDIS_PASSWORD not in text
+    text = command_output(output.gateway, "db status", EMBEDWAY_DATABASE_URL=guarded)
+    assert "guarded" in text, text
 
 
 # On the wire
@@ -407,16 +417,16 @@ def test_the_databases_password(lived: Lived, guarded: str) -> None:
 
 @pytest.fixture(scope="module")
 def plain(gateway: Gateway) -> Gateway:
-    """The gateway that all tests share."""
+    """The gateway that all tests here share."""
     return gateway
 
 
 def sent(gateway: Gateway, *headers: str, path: str = "/v1/models", method: str = "GET") -> int:
-    """The status of a request with these headers, as they are; 400 if it is just closed."""
+    """Return the status of a request with these raw headers; 400 if the connection is closed."""
     content = b"" if method == "GET" else body(input="a")
     head = [f"{method} {path} HTTP/1.1", "host: test", f"content-length: {len(content)}", *headers]
     with Wire(gateway) as wire:
-        # A head that is too long is refused before all of it is sent, and the connection closed.
+        # A head that is too long is refused before it is complete, and the connection is closed.
         with suppress(BrokenPipeError, ConnectionResetError):
             wire.send("\r\n".join([*head, "", ""]).encode("latin-1") + content)
         answer = wire.reply()
@@ -425,7 +435,7 @@ def sent(gateway: Gateway, *headers: str, path: str = "/v1/models", method: str 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/models"])
 def test_credentials_that_are_there_twice(gateway: Gateway, path: str) -> None:
-    """Two credentials (CWE-436): a proxy may check one and this the other, so neither is taken."""
+    """Two credentials (CWE-436): a proxy may check the other one, so both are refused."""
     good = f"authorization: Bearer {gateway.key}"
     method = "POST" if path == "/v1/embeddings" else "GET"
     assert sent(gateway, good, path=path, method=method) == 200
@@ -439,7 +449,7 @@ def test_credentials_that_are_there_twice(gateway: Gateway, path: str) -> None:
 
 
 def test_end_users_that_are_there_twice(gateway: Gateway) -> None:
-    """Two end users (CWE-290): what a proxy in front sets is not taken over by a client's own."""
+    """Two end users (CWE-290): a client cannot override the one that a proxy sets."""
     good = f"authorization: Bearer {gateway.key}"
     for names in (("ann", "bob"), ("bob", "ann")):
         headers = [f"x-on-behalf-of: {each}" for each in names]
@@ -447,7 +457,7 @@ def test_end_users_that_are_there_twice(gateway: Gateway) -> None:
 
 
 def test_headers_with_line_breaks(gateway: Gateway) -> None:
-    """Header injection (CWE-93, CWE-113): no value ends its line, here or in an answer."""
+    """Header injection (CWE-93, CWE-113): no value can end its line, in a request or an answer."""
     key = f"authorization: Bearer {gateway.key}"
     for value in ("a\nx-on-behalf-of: root", "a\rx: y", "a\0b", "a\x0bb"):
         for name in ("x-on-behalf-of", "x-request-id"):
@@ -463,7 +473,7 @@ def test_headers_with_line_breaks(gateway: Gateway) -> None:
 
 
 def test_headers_that_are_too_long(gateway: Gateway) -> None:
-    """A credential of a megabyte (CWE-400): refused, and others are served."""
+    """A credential of a megabyte (CWE-400) is refused, and others are served."""
     for name in ("authorization: Bearer ", "x-on-behalf-of: ", "x-request-id: ", "x-any: "):
         status = sent(gateway, f"{name}{'a' * 2**20}")
         assert status in {400, 401, 431}, name
@@ -474,7 +484,7 @@ def test_headers_that_are_too_long(gateway: Gateway) -> None:
 
 
 def test_the_host_says_nothing(gateway: Gateway) -> None:
-    """A route read from the Host header (CVE-2026-49468): the path alone says which it is."""
+    """A route read from the Host header (CVE-2026-49468): only the path selects the route."""
     for host in ("test/livez?", "test/livez#", "test/openapi.json?x=", "livez", "a@b/metrics?",
                  "[::1]/livez?", "/livez", "test\\livez?"):  # fmt: skip
         for path in ("/v1/organization/projects", "/v1/models", "/v1/organization/costs"):
@@ -487,7 +497,7 @@ def test_the_host_says_nothing(gateway: Gateway) -> None:
 
 
 def test_a_flood_of_an_admin_body(gateway: Gateway) -> None:
-    """Memory by a body that never ends (CWE-400): after a megabyte nothing more is read."""
+    """Memory taken by an endless body (CWE-400): nothing is read after a megabyte."""
 
     def resident() -> int:
         assert gateway.process is not None

@@ -1,7 +1,7 @@
-"""Rights that gateways like this one gave away, above all LiteLLM, each named by its class.
+"""Rights that similar gateways gave away, above all LiteLLM, each with its class.
 
-Whoever has a key or a token gets no more than an administrator gave: not by what is sent, not from
-what is remembered, not from another tenant. On a whole gateway with two tenants, in this process.
+A key or token never gets more than an administrator gave it: not by what it sends, not from a
+cache, not from another tenant. The tests run on a whole gateway with two tenants, in this process.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from embedway.organization import key_secret
 
 @pytest.fixture(scope="module")
 def house(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """On SQLite."""
+    """A gateway on SQLite."""
     with open_house(tmp_path_factory.mktemp("house")) as house:
         yield house
 
@@ -28,7 +28,7 @@ def house(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def escalations(house: House) -> list[dict[str, Any]]:
-    """What a key that may issue keys asks for, and must not get."""
+    """Return requests of a key that may issue keys which must be refused."""
     scopes = (
         *(["*"], ["admin"], ["keys"], ["embeddings", "admin"], ["all"], [""], ["Embeddings"]),
         *("admin", "*", [], None, {}, {"admin": True}, [["admin"]], [None], [True], True, 1),
@@ -55,14 +55,14 @@ def escalations(house: House) -> list[dict[str, Any]]:
 
 
 def issuing(house: House, **more: Any) -> tuple[str, str]:
-    """A key that may issue keys, and little else."""
+    """Return the id and secret of a key that may issue keys, and little else."""
     return house.key(house.mine.project, "embeddings", "usage", "keys", **more)
 
 
 def test_minting_wildcard_rights(house: House) -> None:
-    """Rights of a new key taken as they are sent (CVE-2026-47101): none beyond its issuer's.
+    """Rights of a new key taken as sent (CVE-2026-47101): none go beyond its issuer's.
 
-    Wildcards, nothing at all as a wildcard, unknown fields, and values of another type.
+    It tries wildcards, empty values, unknown fields and values of other types.
     """
     ends_ms = clock.now_ms() + 3_600_000
     key, _ = issuing(house, models=("auto",), providers=("local",), expires_ms=ends_ms)
@@ -77,20 +77,20 @@ def test_minting_wildcard_rights(house: House) -> None:
     assert house.ask("POST", path, key, json=within).status_code == 200
     before = house.rows()["keys"]
     for each in escalations(house):
-        told = within | each
+        request = within | each
         if "expires_at" in each:
-            del told["expires_in_seconds"]
-        answer = house.ask("POST", path, key, json=told)
+            del request["expires_in_seconds"]
+        answer = house.ask("POST", path, key, json=request)
         check(answer)
         assert answer.status_code in {400, 403}, (each, answer.text)
     for name in ("models", "providers", "expires_in_seconds"):
-        told = {field: value for field, value in within.items() if field != name}
-        assert house.ask("POST", path, key, json=told).status_code == 403, name
+        request = {field: value for field, value in within.items() if field != name}
+        assert house.ask("POST", path, key, json=request).status_code == 403, name
     assert house.rows()["keys"] == before
 
 
 def test_fields_that_are_there_twice(house: House) -> None:
-    """A field twice (CWE-436, one reader checks the first, another takes the last): no way up."""
+    """A repeated field (CWE-436, where parsers differ in which one they take) gains no rights."""
     key, _ = issuing(house)
     path = f"/v1/organization/projects/{house.mine.project}/api_keys"
     for scopes in ('"scopes":["embeddings"],"scopes":["admin"]',
@@ -108,7 +108,7 @@ def test_fields_that_are_there_twice(house: House) -> None:
 
 
 def test_a_star_is_no_wildcard(house: House) -> None:
-    """A wildcard in what is stored (CVE-2026-47101): a list with `*` allows what is called `*`."""
+    """A stored wildcard (CVE-2026-47101): a list with `*` only allows the name `*`."""
     for field in ("models", "providers"):
         key, _ = house.key(house.mine.project, "embeddings", **{field: ("*",)})
         assert house.embed(key).status_code == 403
@@ -117,16 +117,16 @@ def test_a_star_is_no_wildcard(house: House) -> None:
 
 
 def low(house: House) -> dict[str, str]:
-    """Credentials that rule nothing: each project's key, and every kind of token of them."""
+    """Return credentials without admin rights: a key of each project, and every kind of token."""
     mine = house.mine
     plain, _ = house.key(mine.project, "embeddings")
     reader, _ = house.key(mine.project, "usage")
-    told = {
+    request = {
         "grant_type": "client_credentials",
         "client_id": mine.key_id,
         "client_secret": mine.secret,
     }
-    client = house.ask("POST", OAUTH, json=told).raise_for_status().json()["access_token"]
+    client = house.ask("POST", OAUTH, json=request).raise_for_status().json()["access_token"]
     return {
         "a plain key": plain,
         "a key that reads usage": reader,
@@ -136,7 +136,7 @@ def low(house: House) -> dict[str, str]:
 
 
 def test_low_rights_reach_no_admin_route(house: House) -> None:
-    """Admin routes open to lesser roles and tokens (CVE-2024-5710, CVE-2025-0628): all are shut."""
+    """Admin routes open to lesser roles and tokens (CVE-2024-5710, CVE-2025-0628): none is."""
     before = house.rows()
     ids = {"project_id": house.mine.project, "key_id": house.mine.key_id, "end_user_id": "eve"}
     credentials = low(house)
@@ -152,7 +152,7 @@ def test_low_rights_reach_no_admin_route(house: House) -> None:
 
 
 def test_a_key_changes_no_key_nor_itself(house: House) -> None:
-    """Fields of oneself that only an administrator may set (CVE-2026-47102): no key has a way."""
+    """Own fields that only an administrator may set (CVE-2026-47102): no key can set them."""
     key, id = issuing(house)
     issued = house.ask(
         "POST", f"/v1/organization/projects/{house.mine.project}/api_keys", key, json={"name": "x",
@@ -161,19 +161,19 @@ def test_a_key_changes_no_key_nor_itself(house: House) -> None:
     before = house.rows()
     for target in (id, issued, house.mine.key_id):
         path = f"/v1/organization/projects/{house.mine.project}/api_keys/{target}"
-        for told in ({"scopes": ["admin"]}, {"name": "y"}, {"limits": None}, {"budgets": []},
+        for request in ({"scopes": ["admin"]}, {"name": "y"}, {"limits": None}, {"budgets": []},
                      {"expires_at": None}, {"user_role": "proxy_admin"}):  # fmt: skip
             for method in ("POST", "PUT", "PATCH"):
-                answer = house.ask(method, path, key, json=told)
-                assert answer.status_code in {400, 403, 404, 405}, (method, told, answer.text)
+                answer = house.ask(method, path, key, json=request)
+                assert answer.status_code in {400, 403, 404, 405}, (method, request, answer.text)
     assert house.rows() == before
 
 
 def test_exchange_for_more(house: House) -> None:
-    """A token with more than the key it was exchanged for (CWE-269): refused, whatever is asked."""
+    """A token with more rights than its key (CWE-269) is always refused."""
     may, _ = house.key(house.mine.project, "tokens", "embeddings")
     token = house.exchanged(house.mine.secret)
-    told = {"audience": "embedway", "externalUserId": "ada"}
+    request = {"audience": "embedway", "externalUserId": "ada"}
     for more in (
         *({"permissions": each} for each in (["*"], ["admin"], ["keys"], ["tokens"], ["usage"],
                                              ["on_behalf_of"], [], "admin", [None], {}, [[]])),
@@ -182,14 +182,14 @@ def test_exchange_for_more(house: House) -> None:
         *({"expiresIn": each} for each in (299, 2_592_001, True, "3600", 1e400)),
         *({each: "admin"} for each in ("scopes", "scope", "role", "key", "sub", "iss")),
     ):  # fmt: skip
-        answer = house.ask("POST", EXCHANGE, may, json=told | more)
+        answer = house.ask("POST", EXCHANGE, may, json=request | more)
         assert answer.status_code in {400, 403}, (more, answer.text)
-    assert house.ask("POST", EXCHANGE, token, json=told).status_code == 403
-    assert house.ask("POST", EXCHANGE, house.admin, json=told).status_code == 403
+    assert house.ask("POST", EXCHANGE, token, json=request).status_code == 403
+    assert house.ask("POST", EXCHANGE, house.admin, json=request).status_code == 403
 
 
 def test_end_users_grant_nothing(house: House) -> None:
-    """An identity header as a right (CWE-290): `X-On-Behalf-Of` attributes and never grants."""
+    """An identity header as a right (CWE-290): `X-On-Behalf-Of` never grants anything."""
     path = f"/v1/organization/projects/{house.mine.project}/api_keys"
     for end_user in ("admin", house.theirs.key_id, house.theirs.project, "ann-of-theirs", "*"):
         headers = {"x-on-behalf-of": end_user, "x-user-id": end_user, "x-forwarded-user": "root"}
@@ -201,12 +201,12 @@ def test_end_users_grant_nothing(house: House) -> None:
 
 
 def test_an_issuer_that_ended(house: House) -> None:
-    """Credentials that outlive what they come from (CVE-2026-12772, -12796): they end with it."""
+    """Credentials that outlive their source (CVE-2026-12772, -12796): they end with it."""
     key, id = issuing(house, expires_ms=clock.now_ms() + 3_600_000)
     project = house.mine.project
     path = f"/v1/organization/projects/{project}/api_keys"
-    told = {"name": "x", "scopes": ["embeddings"], "expires_in_seconds": 600}
-    issued = house.ask("POST", path, key, json=told).json()["value"]
+    request = {"name": "x", "scopes": ["embeddings"], "expires_in_seconds": 600}
+    issued = house.ask("POST", path, key, json=request).json()["value"]
     parent, parent_id = house.key(project, "embeddings", "tokens")
     tokens = [house.exchanged(parent, lasts) for lasts in ("ada", "bob")]
     assert house.embed(issued).status_code == 200
@@ -214,7 +214,7 @@ def test_an_issuer_that_ended(house: House) -> None:
     house.ahead_ms = 3_700_000
     try:
         assert house.embed(issued).status_code == house.embed(key).status_code == 401
-        assert house.ask("POST", path, key, json=told).status_code == 401
+        assert house.ask("POST", path, key, json=request).status_code == 401
         assert all(house.embed(each).status_code == 401 for each in tokens)
     finally:
         house.ahead_ms = 0
@@ -224,11 +224,11 @@ def test_an_issuer_that_ended(house: House) -> None:
         until(lambda: house.embed(each).status_code == 401)  # noqa: B023  # called at once
 
 
-# What is remembered
+# Caches
 
 
 def test_keys_with_one_prefix(house: House) -> None:
-    """A cache by the start of a credential (CVE-2026-35030): each is known by all of it."""
+    """A cache keyed by the start of a credential (CVE-2026-35030): ours uses all of it."""
     there, other = with_one_prefix(), with_one_prefix()
     assert there[:-9] == other[:-9] != ""
     for first, second in ((there, other),):
@@ -241,13 +241,13 @@ def test_keys_with_one_prefix(house: House) -> None:
 
 
 def with_one_prefix() -> str:
-    """A new secret that differs from others of these in what comes last."""
+    """Return a new secret that differs from the others only at its end."""
     random = key_secret.PREFIX + "Z" * 29 + key_secret.generate_secret()[-9:-6]
     return random + key_secret._checksum(random)
 
 
 def test_tokens_with_one_prefix(house: House) -> None:
-    """Likewise of tokens, all of which begin alike: whose one is has no bearing on the next."""
+    """The same for tokens, which all begin alike: one does not affect the next."""
     tokens = {name: house.exchanged(house.mine.secret, name) for name in ("ada", "adb")}
     assert tokens["ada"][:80] == tokens["adb"][:80]
     for _ in range(2):
@@ -262,7 +262,7 @@ def test_tokens_with_one_prefix(house: House) -> None:
 
 
 def test_a_refusal_is_soon_forgotten(house: House) -> None:
-    """A key refused while it was none (denial by a negative cache): made later, it works."""
+    """Denial of service by a negative cache: a key refused before it exists works once created."""
     key = key_secret.generate_secret()
     for _ in range(3):
         assert house.embed(key).status_code == 401
@@ -276,10 +276,10 @@ def test_a_refusal_is_soon_forgotten(house: House) -> None:
 
 
 def test_another_tenant(house: House) -> None:
-    """Another's objects by their ids (CWE-639; CVE-2024-5710's teams): not to be had.
+    """Another tenant's objects by their ids (CWE-639; CVE-2024-5710's teams) cannot be read.
 
-    Asked for with every right in one's own project, on every route: what is another's and what is
-    not there are answered alike, and nothing of the other is in any answer.
+    With all rights in one's own project, on every route: objects of others and objects that do not
+    exist get the same answer, and nothing of the other tenant is in any answer.
     """
     mine, theirs = house.mine, house.theirs
     nobody = {"project_id": "proj_" + "0" * 16, "key_id": "key_" + "0" * 16, "end_user_id": "nn"}
@@ -289,30 +289,30 @@ def test_another_tenant(house: House) -> None:
         if operation.path in {OAUTH, EXCHANGE, "/metrics", *PATHS}:
             continue
         names = operation.names("path")
-        # Theirs in their project, and theirs as if it were in ours.
+        # The other tenant's objects in its project, and as if in ours.
         for project in [{}, {"project_id": mine.project}] if len(names) > 1 else [{}]:
-            told: list[tuple[int, str]] = []
+            answers: list[tuple[int, str]] = []
             for ids in (other | project, nobody | project):
                 answer = house.ask(key=mine.secret, **operation.request({"id": "auto", **ids}))
                 text = answer.text
                 for name in names:
                     text = text.replace(ids.get(name) or "auto", name)
-                told.append((answer.status_code, text))
-            assert told[0] == told[1], (operation.path, told)
-            assert told[0][0] in {403, 404} or not project_of(names), (operation.path, told)
-            assert "-of-theirs" not in told[0][1], operation.path
+                answers.append((answer.status_code, text))
+            assert answers[0] == answers[1], (operation.path, answers)
+            assert answers[0][0] in {403, 404} or not project_of(names), (operation.path, answers)
+            assert "-of-theirs" not in answers[0][1], operation.path
     assert house.rows() == before
 
 
 def project_of(names: list[str]) -> bool:
-    """Whether these are parameters of what belongs to a project."""
+    """Whether these parameters name something that belongs to a project."""
     return "project_id" in names
 
 
 def test_another_tenants_usage(house: House) -> None:
-    """Spend of everybody for anybody (CVE-2024-5225's /global/spend): of one's own project alone.
+    """Everyone's spending for anyone (CVE-2024-5225's /global/spend): tenants see only their own.
 
-    Whatever is filtered by or grouped by; and what is another's is as what there is not.
+    This holds for every filter and grouping. Other tenants' ids are treated as unknown.
     """
     mine, theirs = house.mine, house.theirs
     groups = ["project_id", "user_id", "api_key_id", "model", "provider", "metadata.team"]
@@ -327,9 +327,9 @@ def test_another_tenants_usage(house: House) -> None:
                  "/v1/organization/costs"):  # fmt: skip
         since = {"start_time": (now_s := clock.now_ms() // 1000) - 86_400, "end_time": now_s + 60}
         by = [each for each in groups if "costs" not in path or each in groups]
-        told = house.ask("GET", path, house.admin, params={**since, "group_by": by[:4]})
-        seen = told.status_code == 200 and theirs.project in told.text
-        assert seen, told.text
+        answer = house.ask("GET", path, house.admin, params={**since, "group_by": by[:4]})
+        seen = answer.status_code == 200 and theirs.project in answer.text
+        assert seen, answer.text
         for key in (mine.secret, token):
             plain = house.ask("GET", path, key, params={**since, "group_by": by[:4]})
             assert theirs.project not in plain.text
@@ -344,23 +344,23 @@ def test_another_tenants_usage(house: House) -> None:
 
 
 def test_another_end_users_usage(house: House) -> None:
-    """An end user's token in nobody else's affairs (CWE-639): it reads the usage of its own."""
+    """An end user's token (CWE-639) reads only the end user's own usage."""
     bob, ada = ({"x-on-behalf-of": each} for each in ("bob-of-mine", "ada-of-mine"))
     for each in (bob, ada):
         assert house.embed(house.mine.secret, headers=each).status_code == 200
     token = house.exchanged(house.mine.secret, "ada-of-mine", permissions=["usage"])
     since = {"start_time": (now_s := clock.now_ms() // 1000) - 86_400, "end_time": now_s + 60}
     for path in ("/v1/organization/usage/embeddings", "/v1/organization/costs"):
-        told = house.ask("GET", path, token, params={**since, "group_by": "user_id"})
-        assert "ada-of-mine" in told.text
-        assert "bob-of-mine" not in told.text
+        answer = house.ask("GET", path, token, params={**since, "group_by": "user_id"})
+        assert "ada-of-mine" in answer.text
+        assert "bob-of-mine" not in answer.text
         for other in ("bob-of-mine", "nobody"):
             asked = {**since, "user_ids": other}
             assert house.ask("GET", path, token, params=asked).status_code == 403
 
 
 def test_stolen_digests(house: House) -> None:
-    """Unsalted hashes of keys (as of LiteLLM's stored tokens): a digest is keyed with a pepper."""
+    """Unsalted hashes of keys, as in LiteLLM: our digests are keyed with a pepper."""
     key, other = key_secret.generate_secret(), b"another pepper".ljust(32)
     mine = key_secret.digest(key, pepper=house.store.pepper)
     assert mine != key_secret.digest(key, pepper=other) != key_secret.digest(key, pepper=b"")

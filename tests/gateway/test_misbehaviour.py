@@ -16,20 +16,20 @@ from raw_http import until
 from embedway.testing import MISBEHAVIOURS, Upstream, vector_of
 
 CASES = 700
-"""Deployments of openai: who was limited, or failed, is left alone, so each case has its own."""
+"""Deployments of openai. A limited or failed one is ejected, so each case has its own."""
 WIDTH = 1536
 OTHERS = ("cohere", "dashscope", "gemini", "ollama", "pinecone", "snowflake", "tei")
 OTHER_WIDTH = 64
 TIMEOUT_S = 1.5
 ENOUGH_S = 15
-"""Far more than the deadline: a reply that comes at all is what is asked."""
+"""A generous timeout, because the tests only require that a reply comes."""
 
-# No prefix of a known provider and no length that betrays it: only who has it can know it.
+# No known prefix or length marks this as a secret.
 PLAIN = "plain.secret.words:Tr0ub4dor"
 SHORT = "hunter2"
 LONG = "sk-upstream-SECRET-7f3a9c51d2e84b60a1c4e7f2"
 FORMS = [
-    LONG[::-1],  # of the other nobody could know that it is one
+    LONG[::-1],  # PLAIN reversed could not be recognised as a secret
     *(
         form
         for secret in (PLAIN, LONG)
@@ -42,7 +42,7 @@ FORMS = [
     ),
 ]
 LEAST_SHOWN = 9
-"""Characters of a secret in a row that nobody may see."""
+"""The shortest run of a secret's characters that must not appear."""
 
 NUMBERS = itertools.count()
 TURNS = itertools.count()
@@ -57,7 +57,7 @@ RIGHT = (
     *("answers twice", "sets a cookie", "reset of no calendar"),
 )
 EITHER: dict[str, set[int]] = {
-    # Whether a reply is read that another parser would refuse is the HTTP library's to say.
+    # The HTTP library decides whether it accepts a reply that other parsers would refuse.
     "float index": {502},
     "content-length too short": {502},
     "HTTP/2": {200, 502},
@@ -104,7 +104,7 @@ STALLS = (
 
 
 def expected(name: str) -> set[int]:
-    """The statuses that may come of a misbehaviour."""
+    """Return the statuses that a misbehaviour may lead to."""
     if name in EITHER:
         return EITHER[name]
     refused = name.startswith("4") or name.endswith("in an error")
@@ -129,13 +129,13 @@ def declared(provider: str) -> Iterator[str]:
 
 
 def model_of(provider: str) -> str:
-    """A deployment of this provider that nobody has asked yet."""
+    """Return a deployment of this provider that was not called yet."""
     return f"{provider}:case-{next(TURNS)}"
 
 
 @pytest.fixture
 def known() -> str:
-    """A deployment of openai that nobody has asked yet."""
+    """Return a deployment of openai that was not called yet."""
     return model_of("openai")
 
 
@@ -143,7 +143,7 @@ def known() -> str:
 def gateway(
     upstream: Upstream, minilm: Minilm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """One gateway in front of the upstream, which it takes for several providers."""
+    """A gateway in front of the upstream, which stands in for several providers."""
     folder = tmp_path_factory.mktemp("misbehaviour")
     paths = {"openai": "/v1", "cohere": "/v2", "dashscope": "/api/v1", "gemini": "/v1beta"}
     paths |= {"ollama": "", "pinecone": "", "snowflake": "/api/v2/cortex", "tei": ""}
@@ -179,9 +179,9 @@ def gateway(
 
 
 @pytest.fixture(scope="module")
-def door(gateway: Gateway) -> Iterator["Door"]:
+def checked(gateway: Gateway) -> Iterator["CheckedClient"]:
     with gateway.client() as client:
-        yield Door(gateway, client)
+        yield CheckedClient(gateway, client)
 
 
 @pytest.fixture(autouse=True)
@@ -189,8 +189,8 @@ def fresh(upstream: Upstream) -> None:
     upstream.reset()
 
 
-class Door:
-    """Asks a gateway, and looks at all it says."""
+class CheckedClient:
+    """Sends requests to a gateway and checks everything it answers and logs."""
 
     def __init__(self, gateway: Gateway, client: httpx.Client) -> None:
         self.gateway = gateway
@@ -208,7 +208,7 @@ class Door:
             self.refused += reply.status_code != 200
             if reply.status_code == 200:
                 self.tokens += reply.json()["usage"]["total_tokens"]
-        told_nobody(reply.text, *reply.headers.values())
+        assert_no_secret(reply.text, *reply.headers.values())
         assert reply.status_code != 500, reply.text
         if reply.status_code != 200:
             error = reply.json()["error"]
@@ -217,18 +217,18 @@ class Door:
         return reply
 
     def quiet(self) -> None:
-        """Nothing is left of what was asked, and nobody was told a secret."""
+        """Assert that nothing is in flight and that no secret was logged."""
         until(lambda: self._gauges()["embedway_requests_in_flight"] == 0)
         with Path(self.gateway.log).open(errors="replace") as log:
             log.seek(self._read)
-            said = log.read()
+            text = log.read()
             self._read = log.tell()
-        told_nobody(said)
-        assert "Traceback" not in said, said
+        assert_no_secret(text)
+        assert "Traceback" not in text, text
 
     def _gauges(self) -> dict[str, float]:
         page = self.client.get("/metrics").text
-        told_nobody(page)
+        assert_no_secret(page)
         lines = (line.rpartition(" ") for line in page.splitlines() if line[0] != "#")
         return {name: float(value) for name, _, value in lines}
 
@@ -240,10 +240,10 @@ PARTS = {
 }
 
 
-def told_nobody(*said: str) -> None:
-    """Holds that no part of a secret is in what was said."""
-    told = [each for each in said for part in PARTS if part in each]
-    assert not told, f"{told[0][:2000]} tells a secret"
+def assert_no_secret(*texts: str) -> None:
+    """Assert that no text contains a part of a secret."""
+    leaks = [each for each in texts for part in PARTS if part in each]
+    assert not leaks, f"{leaks[0][:2000]} leaks a secret"
 
 
 def vectors(reply: httpx.Response) -> list[np.ndarray]:
@@ -270,41 +270,47 @@ def some_texts(count: int = 3) -> list[str]:
 
 
 def misbehaves(
-    door: Door, upstream: Upstream, name: str, *, model: str, width: int, form: str = "float"
+    checked: CheckedClient,
+    upstream: Upstream,
+    name: str,
+    *,
+    model: str,
+    width: int,
+    form: str = "float",
 ) -> httpx.Response:
-    """Asks while the upstream misbehaves, then while it does not."""
+    """Send a request while the upstream misbehaves, and another when it does not."""
     texts = some_texts()
     upstream.always(name)
-    reply = door.ask(model=model, input=texts, encoding_format=form)
+    reply = checked.ask(model=model, input=texts, encoding_format=form)
     if reply.status_code == 200:
         assert_right(reply, texts, width)
         most = sum(4 * len(text) + 64 for text in texts)
         assert 0 < reply.json()["usage"]["total_tokens"] <= most
     assert 1 <= len(upstream.calls) <= 12
     upstream.reset()
-    again = door.ask(model=model, input=texts)
+    again = checked.ask(model=model, input=texts)
     if "retry-after" in reply.headers and reply.status_code in {429, 502}:
-        # Unless it is left alone, as it asked to be.
+        # It may still be left alone, as it requested.
         assert again.status_code in {429, 200}
     else:
         assert_right(again, texts, width)
-    door.quiet()
+    checked.quiet()
     return reply
 
 
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-def test_one_provider(door: Door, upstream: Upstream, name: str, known: str) -> None:
-    """Whatever OpenAI's protocol carries, the answer is right or an error that says so."""
-    reply = misbehaves(door, upstream, name, model=known, width=WIDTH)
+def test_one_provider(checked: CheckedClient, upstream: Upstream, name: str, known: str) -> None:
+    """Whatever the upstream does, the answer is right or a clear error."""
+    reply = misbehaves(checked, upstream, name, model=known, width=WIDTH)
     assert reply.status_code in expected(name), reply.text
 
 
 @pytest.mark.parametrize(
     "name", [*RIGHT, "too few vectors", "zeros", "NaN", "not base64", "base64 of NaN", "429"]
 )
-def test_base64(door: Door, upstream: Upstream, name: str, known: str) -> None:
+def test_base64(checked: CheckedClient, upstream: Upstream, name: str, known: str) -> None:
     """In base64 the client gets the same vectors, or the same error."""
-    reply = misbehaves(door, upstream, name, model=known, width=WIDTH, form="base64")
+    reply = misbehaves(checked, upstream, name, model=known, width=WIDTH, form="base64")
     assert reply.status_code in expected(name), reply.text
 
 
@@ -327,71 +333,75 @@ OF_ALL = (
 
 @pytest.mark.parametrize("provider", OTHERS)
 @pytest.mark.parametrize("name", [*OF_VECTORS, *OF_ALL])
-def test_other_protocols(door: Door, upstream: Upstream, name: str, provider: str) -> None:
-    """What holds for OpenAI's protocol holds for those that are written otherwise."""
+def test_other_protocols(
+    checked: CheckedClient, upstream: Upstream, name: str, provider: str
+) -> None:
+    """The same holds for providers with other protocols."""
     model = model_of(provider)
-    reply = misbehaves(door, upstream, name, model=model, width=OTHER_WIDTH)
+    reply = misbehaves(checked, upstream, name, model=model, width=OTHER_WIDTH)
     assert reply.status_code in expected(name), reply.text
 
 
 @pytest.mark.parametrize("name", [name for name in MISBEHAVIOURS if "repeats" in name])
-def test_a_key_that_looks_like_none(door: Door, upstream: Upstream, name: str) -> None:
-    """A key without any mark of one is told to nobody either, whole or in part."""
-    misbehaves(door, upstream, name, model="plain:text-embedding-3-small", width=WIDTH)
+def test_a_key_that_looks_like_none(checked: CheckedClient, upstream: Upstream, name: str) -> None:
+    """A key that does not look like one is not leaked either, whole or in part."""
+    misbehaves(checked, upstream, name, model="plain:text-embedding-3-small", width=WIDTH)
 
 
-def test_a_short_key(door: Door, upstream: Upstream) -> None:
-    """A key of a few characters, as one gives a server of one's own, is told to nobody either."""
+def test_a_short_key(checked: CheckedClient, upstream: Upstream) -> None:
+    """A short key, as for a private server, is not leaked either."""
     for name in ("400 that repeats the key", "400 that repeats the key in pieces"):
         upstream.always(name)
-        reply = door.ask(model="short:any", input="alone")
+        reply = checked.ask(model="short:any", input="alone")
         assert SHORT not in reply.text
-    door.quiet()
-    assert SHORT not in Path(door.gateway.log).read_text()
+    checked.quiet()
+    assert SHORT not in Path(checked.gateway.log).read_text()
 
 
-def test_an_unknown_width(door: Door, upstream: Upstream) -> None:
-    """Of a model that nobody declared the vectors must at least be as wide as each other."""
+def test_an_unknown_width(checked: CheckedClient, upstream: Upstream) -> None:
+    """The vectors of an undeclared model must at least have the same width."""
     for name, statuses in (("one vector longer", {502}), ("empty vectors", {502})):
         upstream.always(name)
-        assert door.ask(model="openai:any", input=some_texts()).status_code in statuses
+        assert checked.ask(model="openai:any", input=some_texts()).status_code in statuses
     upstream.always("one vector longer")
-    reply = door.ask(model="small:any", input=some_texts(1))
+    reply = checked.ask(model="small:any", input=some_texts(1))
     assert reply.status_code == 200
     upstream.reset()
     upstream.script("short vectors", None)
-    assert door.ask(model="small:any", input=some_texts(2)).status_code == 502
+    assert checked.ask(model="small:any", input=some_texts(2)).status_code == 502
 
 
-# How often.
+# Retries
 
 
 @pytest.mark.parametrize("name", ["500", "503", "429", "504", "529", "close before the head"])
-def test_once_more(door: Door, upstream: Upstream, name: str, known: str) -> None:
-    """A failure that may pass is tried again, and the client knows nothing of it."""
+def test_once_more(checked: CheckedClient, upstream: Upstream, name: str, known: str) -> None:
+    """A transient failure is retried, unseen by the client."""
     texts = some_texts()
     upstream.script(name, None)
-    assert_right(door.ask(model=known, input=texts), texts)
+    assert_right(checked.ask(model=known, input=texts), texts)
     assert len(upstream.calls) == 2
 
 
 @pytest.mark.parametrize(
     "name", ["too few vectors", "zeros", "NaN", "not JSON", "400", "401", "404", "gzip bomb", "402"]
 )
-def test_never_again(door: Door, upstream: Upstream, name: str, known: str) -> None:
-    """What was answered, however wrongly, and what is refused for good is sent once."""
+def test_never_again(checked: CheckedClient, upstream: Upstream, name: str, known: str) -> None:
+    """A call that was answered, even wrongly, or refused for good is not retried."""
     upstream.script(name)
-    assert door.ask(model=known, input="alone").status_code != 200
+    assert checked.ask(model=known, input="alone").status_code != 200
     assert len(upstream.calls) == 1
 
 
 @pytest.mark.parametrize(
     ("name", "calls"), [("503", 3), ("429", 3), ("500", 2), ("close in the body", 2)]
 )
-def test_not_for_ever(door: Door, upstream: Upstream, name: str, calls: int, known: str) -> None:
-    """What costs nothing is tried three times, what may be billed twice."""
+def test_not_for_ever(
+    checked: CheckedClient, upstream: Upstream, name: str, calls: int, known: str
+) -> None:
+    """A call that costs nothing is tried three times, one that may be billed twice."""
     upstream.always(name)
-    assert door.ask(model=known, input="alone").status_code in {429, 502}
+    assert checked.ask(model=known, input="alone").status_code in {429, 502}
     assert len(upstream.calls) == calls
 
 
@@ -408,11 +418,11 @@ def test_not_for_ever(door: Door, upstream: Upstream, name: str, calls: int, kno
     ],
 )
 def test_a_long_wait(
-    door: Door, upstream: Upstream, name: str, least_s: int, most_s: int, known: str
+    checked: CheckedClient, upstream: Upstream, name: str, least_s: int, most_s: int, known: str
 ) -> None:
-    """What the client should rather wait for itself is passed on, in each form it comes in."""
+    """A long wait is passed on to the client, in each form it comes in."""
     upstream.always(name)
-    reply = door.ask(model=known, input="alone")
+    reply = checked.ask(model=known, input="alone")
     assert reply.status_code == 429
     assert least_s <= int(reply.headers["retry-after"]) <= most_s
     assert least_s * 1000 <= int(reply.headers["retry-after-ms"]) <= most_s * 1000
@@ -420,69 +430,75 @@ def test_a_long_wait(
 
 
 @pytest.mark.parametrize("name", ["429 absurd", "429 of ages", "429 negative", "429 garbage"])
-def test_a_wait_that_is_none(door: Door, upstream: Upstream, name: str, known: str) -> None:
-    """Of a wait that makes no sense the client is not told; it is told one that does."""
+def test_a_wait_that_is_none(
+    checked: CheckedClient, upstream: Upstream, name: str, known: str
+) -> None:
+    """A senseless wait is replaced by a sensible one."""
     upstream.always(name)
-    reply = door.ask(model=known, input="alone")
+    reply = checked.ask(model=known, input="alone")
     assert reply.status_code == 429
     assert 1 <= int(reply.headers["retry-after"]) <= 2
     assert 0 < int(reply.headers["retry-after-ms"]) <= 2000
 
 
-def test_a_busy_upstream_says_when(door: Door, upstream: Upstream, known: str) -> None:
-    """An overload that says until when is not tried before, and the client is told."""
+def test_a_busy_upstream_says_when(checked: CheckedClient, upstream: Upstream, known: str) -> None:
+    """An overload with a Retry-After is not retried before then, and the client is leaks."""
     upstream.always("503 with Retry-After")
-    reply = door.ask(model=known, input="alone")
+    reply = checked.ask(model=known, input="alone")
     assert reply.status_code == 502
     assert 20 <= int(reply.headers["retry-after"]) <= 23
     assert len(upstream.calls) == 1
 
 
-def test_nobody_there(door: Door) -> None:
-    """A port on which nobody listens is a 502 after a few tries."""
-    reply = door.ask(model="gone:any", input="alone")
+def test_nobody_there(checked: CheckedClient) -> None:
+    """A port without a listener gives a 502 after a few tries."""
+    reply = checked.ask(model="gone:any", input="alone")
     assert reply.status_code == 502
     assert "gone" in reply.json()["error"]["message"]
-    door.quiet()
+    checked.quiet()
 
 
 @pytest.mark.parametrize("name", ["redirect to itself", "301", "302 to the cloud's own"])
-def test_redirects_lead_nowhere(door: Door, upstream: Upstream, name: str, known: str) -> None:
-    """No redirect is followed: the key and the texts go to whom they were meant for only."""
+def test_redirects_lead_nowhere(
+    checked: CheckedClient, upstream: Upstream, name: str, known: str
+) -> None:
+    """Redirects are not followed, because they would send the key and texts elsewhere."""
     upstream.always(name)
-    assert door.ask(model=known, input="alone").status_code == 502
+    assert checked.ask(model=known, input="alone").status_code == 502
     assert len(upstream.calls) == 1
 
 
-def test_no_cookies(door: Door, upstream: Upstream, known: str) -> None:
-    """What an upstream wants kept is not kept: requests are of different clients."""
+def test_no_cookies(checked: CheckedClient, upstream: Upstream, known: str) -> None:
+    """Cookies of an upstream are not kept, because requests come from different clients."""
     upstream.script("sets a cookie")
     for _ in range(2):
-        assert door.ask(model=known, input="alone").status_code == 200
+        assert checked.ask(model=known, input="alone").status_code == 200
     assert not any("cookie" in call.headers for call in upstream.calls)
 
 
-def test_many_at_once_are_not_many_more(door: Door, upstream: Upstream, known: str) -> None:
+def test_many_at_once_are_not_many_more(
+    checked: CheckedClient, upstream: Upstream, known: str
+) -> None:
     """While everything fails, retries stay within a fifth of the calls, and no fewer than three."""
     upstream.always("503")
     with upstream.holding(), ThreadPoolExecutor(40) as clients:
-        asked = [clients.submit(door.ask, model=known, input="alone") for _ in range(40)]
+        asked = [clients.submit(checked.ask, model=known, input="alone") for _ in range(40)]
         until(lambda: upstream.running == 40)
         upstream_calls = len(upstream.calls)
         assert upstream_calls == 40
         upstream.release()
         statuses = {each.result().status_code for each in asked}
     assert statuses == {502}
-    # Eight requests may try again at a time, each twice.
+    # Eight requests may retry in parallel, each twice.
     assert 40 < len(upstream.calls) <= 40 + 2 * 8
-    door.quiet()
+    checked.quiet()
 
 
-def test_calls_of_one_request_at_a_time(door: Door, upstream: Upstream) -> None:
-    """Of the calls of one request no more than the provider's number run at a time."""
+def test_calls_of_one_request_at_a_time(checked: CheckedClient, upstream: Upstream) -> None:
+    """The parallel calls of one request stay within the provider's limit."""
     texts = some_texts(20)
     with upstream.holding(), ThreadPoolExecutor(1) as client:
-        asked = client.submit(door.ask, model="small:any", input=texts)
+        asked = client.submit(checked.ask, model="small:any", input=texts)
         until(lambda: upstream.running == 8)
         upstream.release()
         assert_right(asked.result(), texts, OTHER_WIDTH)
@@ -490,46 +506,46 @@ def test_calls_of_one_request_at_a_time(door: Door, upstream: Upstream) -> None:
     assert len(upstream.calls) == 20
 
 
-# Whose fault.
+# Faulty items
 
 
 @pytest.mark.parametrize("at", [0, 1, 31, 32, 63])
-def test_the_item_at_fault(door: Door, upstream: Upstream, at: int, known: str) -> None:
-    """Of a batch that is refused for one item, that item is named, in few calls."""
+def test_the_item_at_fault(checked: CheckedClient, upstream: Upstream, at: int, known: str) -> None:
+    """If a batch is refused because of one item, few calls find that item."""
     texts = some_texts(64)
     upstream.refuse(texts[at])
-    reply = door.ask(model=known, input=texts)
+    reply = checked.ask(model=known, input=texts)
     assert reply.status_code == 400
     assert reply.json()["error"]["param"] == "input"
     assert f"'input[{at}]'" in reply.json()["error"]["message"]
     assert len(upstream.calls) <= 9
-    door.quiet()
+    checked.quiet()
 
 
-def test_the_item_at_fault_in_a_later_part(door: Door, upstream: Upstream) -> None:
-    """Where a request is several calls the item is named by its place in the request."""
+def test_the_item_at_fault_in_a_later_part(checked: CheckedClient, upstream: Upstream) -> None:
+    """In a request of several calls, the item is named by its index in the request."""
     texts = some_texts(5)
     upstream.refuse(texts[3])
-    reply = door.ask(model="small:any", input=texts)
+    reply = checked.ask(model="small:any", input=texts)
     assert reply.status_code == 400
     assert "'input[3]'" in reply.json()["error"]["message"]
 
 
-def test_no_item_at_fault(door: Door, upstream: Upstream, known: str) -> None:
-    """Where all of a batch is refused, no item is blamed."""
+def test_no_item_at_fault(checked: CheckedClient, upstream: Upstream, known: str) -> None:
+    """If a whole batch is refused, no item is blamed."""
     upstream.always("400")
-    reply = door.ask(model=known, input=some_texts(64))
+    reply = checked.ask(model=known, input=some_texts(64))
     assert reply.status_code == 400
     assert "input[" not in reply.json()["error"]["message"]
     assert reply.json()["error"]["param"] is None
     assert len(upstream.calls) <= 3
 
 
-def test_two_items_at_fault(door: Door, upstream: Upstream, known: str) -> None:
-    """Where two items are at fault, one of them is named or none, never another."""
+def test_two_items_at_fault(checked: CheckedClient, upstream: Upstream, known: str) -> None:
+    """If two items are at fault, one of them or none is named, never another."""
     texts = some_texts(64)
     upstream.refuse(texts[3], texts[60])
-    reply = door.ask(model=known, input=texts)
+    reply = checked.ask(model=known, input=texts)
     assert reply.status_code == 400
     message = reply.json()["error"]["message"]
     named = [each for each in range(64) if f"'input[{each}]'" in message]
@@ -538,40 +554,44 @@ def test_two_items_at_fault(door: Door, upstream: Upstream, known: str) -> None:
 
 
 @pytest.mark.parametrize("most", [8, 16, 63])
-def test_a_batch_too_large(door: Door, upstream: Upstream, most: int, known: str) -> None:
-    """A batch that is too large for the upstream is sent in halves, and the order is kept."""
+def test_a_batch_too_large(
+    checked: CheckedClient, upstream: Upstream, most: int, known: str
+) -> None:
+    """A batch too large for the upstream is sent in halves, and the order is kept."""
     texts = some_texts(64)
     upstream.limit(most)
-    assert_right(door.ask(model=known, input=texts), texts)
-    door.quiet()
+    assert_right(checked.ask(model=known, input=texts), texts)
+    checked.quiet()
 
 
-def test_a_batch_far_too_large(door: Door, upstream: Upstream, known: str) -> None:
-    """A limit that is far too wrong ends in an error soon, not in hundreds of calls."""
+def test_a_batch_far_too_large(checked: CheckedClient, upstream: Upstream, known: str) -> None:
+    """A declared limit that is far too high ends in an error soon, not in hundreds of calls."""
     upstream.limit(1)
-    reply = door.ask(model=known, input=some_texts(64))
+    reply = checked.ask(model=known, input=some_texts(64))
     assert reply.status_code == 400
     assert len(upstream.calls) <= 8
 
 
-def test_a_failure_in_one_part_ends_the_request(door: Door, upstream: Upstream) -> None:
-    """Where one of several calls fails the request fails once, with its error and no vectors."""
+def test_a_failure_in_one_part_ends_the_request(checked: CheckedClient, upstream: Upstream) -> None:
+    """If one of several calls fails, the request fails with its error."""
     upstream.script(None, "zeros", None)
-    reply = door.ask(model="small:any", input=some_texts(3))
+    reply = checked.ask(model="small:any", input=some_texts(3))
     assert reply.status_code == 502
-    door.quiet()
+    checked.quiet()
 
 
-def test_clients_that_leave(gateway: Gateway, door: Door, upstream: Upstream, known: str) -> None:
-    """A call whose client has left is given up, and in the ledger, for its provider may charge."""
+def test_clients_that_leave(
+    gateway: Gateway, checked: CheckedClient, upstream: Upstream, known: str
+) -> None:
+    """A call whose client left is cancelled and recorded, as its provider may charge for it."""
     upstream.always("never answers")
     before = failed_calls(gateway)
     with pytest.raises(httpx.ReadTimeout), gateway.client() as client:
         client.post("/v1/embeddings", json={"model": known, "input": "alone"}, timeout=0.3)
     until(lambda: len(upstream.calls) == 1 and upstream.running == 0)
     until(lambda: failed_calls(gateway) == before + 1)
-    door.refused += 1
-    door.quiet()
+    checked.refused += 1
+    checked.quiet()
 
 
 def failed_calls(gateway: Gateway) -> int:
@@ -579,17 +599,17 @@ def failed_calls(gateway: Gateway) -> int:
 
 
 def test_misbehaviour_has_names(upstream: Upstream) -> None:
-    """A script with a name that is none fails when it is said, not when it is run."""
+    """An unknown misbehaviour is refused when it is set, not when it is used."""
     say: list[Callable[[str], None]] = [upstream.script, upstream.always]
     for each in say:
         with pytest.raises(KeyError):
             each("no such misbehaviour")
 
 
-def test_the_bill(gateway: Gateway, door: Door, known: str) -> None:
-    """After all of this the bill is what was answered: requests, errors and tokens."""
-    assert_right(door.ask(model=known, input=["the end"]), ["the end"])
+def test_the_bill(gateway: Gateway, checked: CheckedClient, known: str) -> None:
+    """After all of this, the bill matches the answers: requests, errors and tokens."""
+    assert_right(checked.ask(model=known, input=["the end"]), ["the end"])
     rows = gateway.usage()
-    assert sum(row["requests"] for row in rows) == door.answered
-    assert sum(row["errors"] for row in rows) == door.refused
-    assert sum(row["tokens"] for row in rows) == door.tokens
+    assert sum(row["requests"] for row in rows) == checked.answered
+    assert sum(row["errors"] for row in rows) == checked.refused
+    assert sum(row["tokens"] for row in rows) == checked.tokens

@@ -1,4 +1,4 @@
-"""OpenAI's own Python client, as it is installed, against a real gateway."""
+"""OpenAI's Python client against a real gateway."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ MODEL = "all-minilm-l6-v2"
 
 @pytest.fixture(scope="module")
 def client(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    """The client as its documentation makes it."""
+    """The client, created as in its documentation."""
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key) as client:
         yield client
 
@@ -27,12 +27,12 @@ def embed(client: openai.OpenAI, input: object, **options) -> np.ndarray:
 
 
 def assert_same(one: np.ndarray, other: np.ndarray) -> None:
-    """The vectors differ by no more than the batches they were computed in explain."""
+    """Assert that the vectors differ only by rounding, as between different batches."""
     assert (np.sum(one * other, axis=1) >= 0.99999).all()
 
 
 def test_formats(client: openai.OpenAI) -> None:
-    """Its default, which asks for base64, and its float give the same numbers."""
+    """Its default, base64, and float give the same numbers."""
     default = embed(client, ["one text", "another"])
     assert default.shape == (2, 384)
     assert np.array_equal(default, embed(client, ["one text", "another"], encoding_format="float"))
@@ -40,7 +40,7 @@ def test_formats(client: openai.OpenAI) -> None:
 
 
 def test_answer(client: openai.OpenAI) -> None:
-    """What it reads of an answer is there, and so is the request's id."""
+    """Answers have the fields it reads, and the request id."""
     answer = client.embeddings.create(model=MODEL, input="a", user="u1")
     assert (answer.object, answer.model) == ("list", MODEL)
     assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (3, 3)
@@ -78,7 +78,7 @@ def test_errors(
     code: str | None,
     param: str,
 ) -> None:
-    """An error is its exception for the status, with our code, field and message."""
+    """An error raises its exception for the status, with our code, field and message."""
     with pytest.raises(kind) as caught:
         client.embeddings.create(**{"model": "auto", **fields})
     assert (caught.value.code, caught.value.param) == (code, param)
@@ -86,7 +86,7 @@ def test_errors(
 
 
 def test_bad_key(client: openai.OpenAI) -> None:
-    """A key that does not work is its AuthenticationError, for models too."""
+    """An invalid key raises its AuthenticationError, also for models."""
     stranger = client.with_options(api_key="sk-gateway-nope")
     for call in (lambda: embed(stranger, "a"), stranger.models.list):
         with pytest.raises(openai.AuthenticationError) as caught:
@@ -95,7 +95,7 @@ def test_bad_key(client: openai.OpenAI) -> None:
 
 
 def test_overload(new_gateway) -> None:
-    """While the gateway is full the client gets its 503, and its own retries wait it out."""
+    """While the gateway is full the client gets 503, and its own retries succeed later."""
     gateway = new_gateway(max_in_flight=1).start()
     body = b'{"input":"a"}'
     head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
@@ -128,7 +128,7 @@ def test_overload(new_gateway) -> None:
 
 
 def test_concurrent(client: openai.OpenAI, gateway: Gateway) -> None:
-    """Of 50 requests at once each gets the vector of its own text, as if it were alone."""
+    """Each of 50 parallel requests gets the vector of its own text."""
     texts = [f"text {index} " + "word " * (index * 7 % 90) for index in range(50)]
 
     async def all_at_once() -> np.ndarray:
@@ -143,5 +143,5 @@ def test_concurrent(client: openai.OpenAI, gateway: Gateway) -> None:
     together = asyncio.run(all_at_once())
     alone = np.concatenate([embed(client, text) for text in texts])
     assert_same(together, alone)
-    # Texts this like each other are still told apart.
+    # Even texts this similar have different vectors.
     assert (np.argmax(together @ alone.T, axis=1) == np.arange(len(texts))).all()

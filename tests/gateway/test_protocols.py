@@ -1,4 +1,4 @@
-"""Every provider's protocol through a real gateway, and the joining of what calls answer."""
+"""Every provider's protocol through a real gateway, and the joining of several calls."""
 
 import asyncio
 import base64
@@ -31,11 +31,11 @@ from embedway.tokenizing.cl100k import Cl100kTokenizer
 KEY = "sk-upstream-SECRET-7f3a9c51d2e84b60a1c4e7f2"
 SIGNING_KEY = f"AKIATESTTESTTEST1234:{KEY}"
 MODELS = {"bedrock": "amazon.titan-embed-text-v2:0"}
-"""Where the model's name decides the protocol."""
+"""Model names for providers whose protocol depends on the model."""
 TRAINED = {"bedrock": 256, "cohere": 256, "foundry": 256}
-"""Dimensions that the provider takes, where it does not take any."""
+"""Dimensions for providers that accept only certain ones."""
 VARIABLES = {"project_id": "p", "account_id": "a", "project": "p", "region": "eu-west-1"}
-"""What rows must be told beyond an address."""
+"""Settings that some rows need besides an address."""
 DIMENSIONS = 32
 PROFILE = "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile"
 PROFILES = f"""
@@ -57,7 +57,7 @@ name = "{PROFILE}/team3"
 
 
 def base_url(row: ProviderRow, upstream: Upstream) -> str:
-    """Where the upstream is this provider: at the path that the provider's own address has."""
+    """Return the upstream's URL for a provider, with the path of the provider's own address."""
     usual = row.base_url.format_map({name: f"{{{name}}}" for name in row.variables} | row.defaults)
     path = urllib.parse.urlsplit(usual).path if "//" in usual else usual.partition("}")[2]
     for name, value in VARIABLES.items():
@@ -67,26 +67,26 @@ def base_url(row: ProviderRow, upstream: Upstream) -> str:
 
 def section(row: ProviderRow, upstream: Upstream, folder: Path) -> str:
     lines = [f"[providers.{row.name}]", f'base_url = "{base_url(row, upstream)}"']
-    told = {
+    fields = {
         name: value
         for name, value in VARIABLES.items()
         if name in row.variables and f"{{{name}}}" not in row.path
     }
     if "iam_url" in row.defaults:
-        told["iam_url"] = upstream.url
-    lines += [f'{name} = "{value}"' for name, value in told.items()]
+        fields["iam_url"] = upstream.url
+    lines += [f'{name} = "{value}"' for name, value in fields.items()]
     key = str(account(upstream, folder)) if "GOOGLE" in "".join(row.key_variables[:1]) else KEY
     if row.name == "gemini":
         key = KEY
     lines.append(f'api_key = "{key}"')
     if row.limits.max_items > 32:
-        # So that a request of a few items more is several calls.
+        # So that a request of a few more items takes several calls.
         lines.append("max_items = 20")
     return "\n".join(lines)
 
 
 def account(upstream: Upstream, folder: Path) -> Path:
-    """A service account's file, whose tokens come from the upstream."""
+    """A service account file, with tokens issued by the upstream."""
     path = folder / "account.json"
     if not path.exists():
         made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -114,7 +114,7 @@ def account(upstream: Upstream, folder: Path) -> Path:
 def gateway(
     upstream: Upstream, minilm: Minilm, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """One gateway with every provider that the upstream speaks."""
+    """A gateway with every provider that the upstream stands in for."""
     folder = tmp_path_factory.mktemp("protocols")
     sections = [section(row, upstream, folder) for row in ROWS.values() if row.name in SPOKEN]
     sections.append(
@@ -144,7 +144,7 @@ def vectors(reply: httpx.Response) -> list[np.ndarray]:
 
 
 def assert_of(got: list[np.ndarray], items: list[str], row: ProviderRow) -> None:
-    """Holds that each vector is that of its item, as exactly as the protocol can say it."""
+    """Assert that each vector is that of its item, as precisely as the protocol allows."""
     assert len(got) == len(items)
     for item, vector in zip(items, got, strict=True):
         wanted = vector_of(item, len(vector))
@@ -155,7 +155,7 @@ def assert_of(got: list[np.ndarray], items: list[str], row: ProviderRow) -> None
 
 @cache
 def token_ids(*texts: str) -> list[list[int]]:
-    """The ids that OpenAI's models have for the texts."""
+    """Return the texts' token ids for OpenAI's models."""
     with contextlib.closing(Cl100kTokenizer()) as codec:
         return asyncio.run(codec.encode(texts))
 
@@ -169,7 +169,7 @@ each_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 
 @each_row
 def test_texts(gateway: Gateway, upstream: Upstream, row: ProviderRow) -> None:
-    """One text, a few, and more than a call takes: each gets its own vector, in order."""
+    """One text, a few, or more than a call allows: each gets its own vector, in order."""
     assert row.name in SPOKEN, "the upstream does not speak it yet"
     for count in (1, 3, 45):
         upstream.reset()
@@ -184,7 +184,7 @@ def test_texts(gateway: Gateway, upstream: Upstream, row: ProviderRow) -> None:
 
 @each_row
 def test_encodings(gateway: Gateway, row: ProviderRow) -> None:
-    """In base64 and as floats the vectors are the same, to the bit."""
+    """base64 and float give the same vectors, to the bit."""
     texts = ["a first text", "and a second", '\N{GRINNING FACE} caf\u00e9 \u4f60\u597d \u2028 \\ "']
     answers = [
         vectors(gateway.embed(model=model(row), input=texts, encoding_format=form))
@@ -196,7 +196,7 @@ def test_encodings(gateway: Gateway, row: ProviderRow) -> None:
 
 @each_row
 def test_dimensions(gateway: Gateway, row: ProviderRow) -> None:
-    """A width is asked for by the word the provider has for it, or refused where it has none."""
+    """A width is requested with the provider's own field, or refused if it has none."""
     wanted = TRAINED.get(row.name, DIMENSIONS)
     reply = gateway.embed(model=model(row), input=["a", "b"], dimensions=wanted)
     if row.fields.dimensions is None:
@@ -210,14 +210,14 @@ def test_dimensions(gateway: Gateway, row: ProviderRow) -> None:
 
 @each_row
 def test_token_ids(gateway: Gateway, row: ProviderRow) -> None:
-    """Token ids as LangChain sends them give the vectors of the text they are of."""
+    """Token ids as LangChain sends them give the vector of their text."""
     texts = ["hello world, this is one", "and another \u00fc"]
     ids = token_ids(*texts)
     assert_of(vectors(gateway.embed(model=model(row), input=ids)), texts, row)
 
 
 def test_token_ids_of_a_model_that_has_them(gateway: Gateway, upstream: Upstream) -> None:
-    """Where the model's ids are those that were sent they go on as they are."""
+    """Token ids of the model's own vocabulary are passed on unchanged."""
     ids = token_ids("hello world", "and another")
     got = vectors(gateway.embed(model="openai:text-embedding-3-small", input=ids))
     assert [call.body["input"] for call in upstream.calls] == [ids]
@@ -227,7 +227,7 @@ def test_token_ids_of_a_model_that_has_them(gateway: Gateway, upstream: Upstream
 
 @each_row
 def test_purposes(gateway: Gateway, row: ProviderRow) -> None:
-    """Each purpose is told in a word that the provider knows, or not at all."""
+    """Each input type is sent in a word that the provider knows, or not at all."""
     for purpose in ("query", "document", "classification", "clustering"):
         reply = gateway.embed(model=model(row), input=["a"], input_type=purpose)
         assert_of(vectors(reply), ["a"], row)
@@ -235,13 +235,13 @@ def test_purposes(gateway: Gateway, row: ProviderRow) -> None:
 
 @each_row
 def test_users(gateway: Gateway, row: ProviderRow) -> None:
-    """The end user's id reaches only providers that take one, and disturbs no other."""
+    """The end user's id is sent only to providers that accept one."""
     assert_of(vectors(gateway.embed(model=model(row), input=["a"], user="u-1")), ["a"], row)
 
 
 @each_row
 def test_refusals(gateway: Gateway, upstream: Upstream, row: ProviderRow) -> None:
-    """A text that is refused is named, whatever the shape of the provider's refusal."""
+    """A refused text is named, whatever form the provider's refusal has."""
     texts = ["good", "bad", "good too"]
     upstream.refuse("bad")
     reply = gateway.embed(model=model(row), input=texts)
@@ -251,7 +251,7 @@ def test_refusals(gateway: Gateway, upstream: Upstream, row: ProviderRow) -> Non
 
 @each_row
 def test_no_secret_is_asked_for(gateway: Gateway, upstream: Upstream, row: ProviderRow) -> None:
-    """The key goes where the protocol has it and nowhere else: not in the address or body."""
+    """The key is sent where the protocol expects it, and never in the URL or body."""
     assert gateway.embed(model=model(row), input=["a"]).status_code == 200
     for call in upstream.calls:
         if call.path.endswith("token"):
@@ -264,7 +264,7 @@ def test_no_secret_is_asked_for(gateway: Gateway, upstream: Upstream, row: Provi
     ("name", "width"), [("amazon.titan-embed-text-v2:0", 1024), ("cohere.embed-english-v3", 1024)]
 )
 def test_signed_calls(gateway: Gateway, upstream: Upstream, name: str, width: int) -> None:
-    """Calls to Bedrock are signed and do not hold the secret that they are signed with."""
+    """Calls to Bedrock are signed and do not contain the signing secret."""
     texts = ["one", "two", "three"]
     got = vectors(gateway.embed(model=f"signed:{name}", input=texts))
     assert [len(each) for each in got] == [width] * len(texts)
@@ -277,7 +277,7 @@ def test_signed_calls(gateway: Gateway, upstream: Upstream, name: str, width: in
 
 @pytest.mark.parametrize("name", ["gemini-embedding-001", "gemini-embedding-2"])
 def test_several_of_gemini_on_vertex(gateway: Gateway, upstream: Upstream, name: str) -> None:
-    """Several texts of a Gemini model are one call to Vertex AI, each with a vector of its own."""
+    """Several texts for a Gemini model take one call to Vertex AI."""
     texts = ["one", "two", "three"]
     got = vectors(gateway.embed(model=f"vertex:{name}", input=texts))
     assert_of(got, texts, ROWS["vertex"])
@@ -287,24 +287,24 @@ def test_several_of_gemini_on_vertex(gateway: Gateway, upstream: Upstream, name:
 
 @pytest.mark.parametrize("model", ["titan-embed-text-v2", "profiled"])
 def test_inference_profiles(gateway: Gateway, upstream: Upstream, model: str) -> None:
-    """A profile's ARN is asked in the words of the model that its declaration says it is of."""
+    """A profile's ARN is called with the protocol of the model that its declaration names."""
     answer = gateway.embed(model=f"profiles:{model}", input="a", input_type="query")
     assert len(vectors(answer)[0]) == 1024
-    # Titan cannot be told, and so its vectors are not of a space that says it was.
+    # Titan has no input types, so its space does not name one.
     assert "prompt-none" in answer.headers["x-embedway-space"]
     [call] = upstream.calls
     assert "application-inference-profile" in call.path
     assert call.body == {"inputText": "a", "normalize": True, "embeddingTypes": ["float"]}
 
 
-def test_a_profile_that_does_not_say_its_model(gateway: Gateway, upstream: Upstream) -> None:
-    """A profile of an unknown model is refused with what to declare, and nobody is asked."""
+def test_profile_of_an_unknown_model(gateway: Gateway, upstream: Upstream) -> None:
+    """A profile of an unknown model is refused with what to declare, without a call."""
     error = gateway.embed(model="profiles:unsaid", input="a").json()["error"]
     assert (error["param"], upstream.calls) == ("model", [])
     assert "have base_model set" in error["message"]
 
 
-# The joining of what calls answer.
+# Joining several calls
 
 
 async def sent(
@@ -314,7 +314,7 @@ async def sent(
     order: list[int],
     refused_over: int | None,
 ) -> np.ndarray:
-    """What a sender makes of calls that are answered in the order of `order`, as far as it can."""
+    """Send with calls that are answered in the order of `order`, as far as possible."""
     turns = cycle(order)
 
     async def call(batch: Batch) -> BatchResult:
@@ -336,7 +336,7 @@ async def sent(
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
 def test_parts_join_in_order(data: st.DataObject) -> None:
-    """Any texts cut by any limits, answered in any order, join to the vectors of the texts."""
+    """Any texts, limits and order of answers join to the vectors of the texts."""
     texts = data.draw(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=40))
     size = st.integers(1, 50)
     tokens = data.draw(st.lists(size, min_size=len(texts), max_size=len(texts)))
@@ -346,7 +346,7 @@ def test_parts_join_in_order(data: st.DataObject) -> None:
         max_parallel=data.draw(st.integers(1, 9)),
     )
     order = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=8))
-    # Each part is halved three times at most.
+    # Each part is halved at most three times.
     refused_over = data.draw(st.none() | st.integers(-(-limits.max_items // 8), limits.max_items))
     got = asyncio.run(sent(texts, tokens, limits, order, refused_over))
     assert np.array_equal(got, np.stack([vector_of(text, 8) for text in texts]))

@@ -1,4 +1,4 @@
-"""Two replicas over one Postgres and one Redis, under load while each of the four is restarted."""
+"""Two replicas with one Postgres and one Redis, under load while each is restarted."""
 
 import itertools
 import json
@@ -30,14 +30,14 @@ TENANTS = ("free", "limited", "budgeted")
 
 
 class Clients:
-    """Sends requests of all tenants to both replicas until it is told to stop."""
+    """Sends requests of all tenants to both replicas until it is stopped."""
 
     def __init__(self, urls: list[str], keys: dict[str, str]) -> None:
         self.answered: dict[str, list[dict[str, Any]]] = {name: [] for name in keys}
         self.statuses: Counter[tuple[str, int]] = Counter()
         self.lost: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
-        """With 200, by replica."""
+        """How many requests each replica answered with 200."""
         self._urls = urls
         self._keys = keys
         self._stopping = threading.Event()
@@ -58,7 +58,7 @@ class Clients:
             each.join()
 
     def go_on(self) -> None:
-        """Waits until each replica has answered some more."""
+        """Wait until each replica has answered some more."""
         before = Counter(self.answers)
         until(lambda: all(self.answers[url] >= before[url] + 10 for url in self._urls))
 
@@ -78,7 +78,7 @@ class Clients:
                 headers={"authorization": f"Bearer {self._keys[name]}"},
             )
         except httpx.HTTPError:
-            self.lost[name] += 1  # it was being restarted: nobody knows what became of it
+            self.lost[name] += 1  # the replica was being restarted, so the outcome is unknown
             return
         self.statuses[name, reply.status_code] += 1
         if reply.status_code == 200:
@@ -90,7 +90,7 @@ class Clients:
 def replicas(
     minilm: Minilm, tmp_path: Path, postgres: Postgres, redis: Redis
 ) -> Iterator[list[Gateway]]:
-    """Two gateways, not started yet, that share all they can."""
+    """Two gateways, not started yet, that share a database and Redis."""
     shared = {
         "database_url": postgres.url,
         "redis_url": redis.url,
@@ -120,7 +120,7 @@ def made(gateway: Gateway, *arguments: str) -> dict[str, Any]:
 def test_everything_is_restarted_under_load(
     replicas: list[Gateway], postgres: Postgres, redis: Redis
 ) -> None:
-    """What is answered is billed, once; limits and budgets hold; tenants see their own alone."""
+    """Answers are billed once, limits and budgets hold, and tenants see only their own usage."""
     one, two = replicas
     projects = {name: made(one, "projects", "create", "--name", name)["id"] for name in TENANTS}
     more = {
@@ -165,7 +165,7 @@ def test_everything_is_restarted_under_load(
         assert len(answered) > 20, clients.statuses
         assert answered <= billed  # each answer is billed,
         assert len(mine) == len(billed)  # once,
-        # and nothing else but what was answered to nobody, because it was being killed.
+        # and nothing else except requests whose replica was killed.
         assert len(billed - answered) <= clients.lost[name]
         used = usage_of(two, keys[name])
         assert {each["project_id"] for each in used} == {project}
@@ -205,7 +205,7 @@ def _usage(gateway: Gateway, key: str, **asked: str) -> httpx.Response:
 
 
 def most_within(times_ms: list[int], stretch_ms: int) -> int:
-    """The most of `times_ms`, which are sorted, in any stretch of that length."""
+    """Return the most of the sorted `times_ms` in any interval of `stretch_ms`."""
     most = first = 0
     for last, at_ms in enumerate(times_ms):
         while at_ms - times_ms[first] >= stretch_ms:

@@ -1,4 +1,4 @@
-"""What a request is charged: never more than was reserved, nor for an answer that never came."""
+"""Requests are never charged more than was reserved, nor for answers never sent."""
 
 import asyncio
 import json
@@ -27,11 +27,11 @@ from embedway.testing.misbehaviour import Misbehaviour
 NANO_PER_TOKEN = 1000
 """Both models cost 1 USD per million tokens."""
 MODELS = {"counted": "cl100k_base", "guessed": "unknown"}
-"""Models whose tokens are counted exactly, and ones whose tokens are estimated."""
+"""Models whose tokens are counted exactly, and models whose tokens are estimated."""
 
 
 def toml(upstream: Upstream) -> str:
-    """The settings of a gateway in front of the upstream."""
+    """Return the settings of a gateway in front of the upstream."""
     models = "\n".join(
         f'[[providers.a.models]]\nid = "{name}"\ndimensions = 64\ntokenizer = "{tokenizer}"\n'
         'price_per_mtok_usd = "1.00"'
@@ -56,7 +56,7 @@ def billed(
 
 
 def budgeted_key(gateway: Gateway, *, tokens: int) -> tuple[str, str]:
-    """The id and the secret of a key whose budget pays for so many tokens."""
+    """Return the id and secret of a key whose budget pays for this many tokens."""
     made = gateway.new_key("k", "--budget", f"{tokens * NANO_PER_TOKEN / 1e9:.9f}/total")
     return made["id"], made["key"]
 
@@ -71,13 +71,13 @@ def embed(gateway: Gateway, secret: str, model: str, items: list[str]) -> httpx.
 
 
 def spent_tokens(gateway: Gateway, key_id: str) -> int:
-    """The tokens that the ledger charges to the key."""
+    """Return the tokens that the ledger charges to the key."""
     [row] = [each for each in gateway.usage("key") if each["key"] == key_id] or [{}]
     return round(float(row.get("cost_usd", 0)) * 1e9 / NANO_PER_TOKEN)
 
 
 def count(gateway: Gateway, status: int) -> int:
-    """The requests that the ledger has with this status."""
+    """Return how many requests the ledger has with this status."""
     engine = create_engine(gateway.env["EMBEDWAY_DATABASE_URL"].replace("://", "+psycopg://"))
     with engine.connect() as connection:
         query = select(func.count()).where(usage.c.status == status, usage.c.key_id != "")
@@ -87,13 +87,13 @@ def count(gateway: Gateway, status: int) -> int:
 
 
 def log_of(gateway: Gateway) -> list[dict[str, Any]]:
-    """The events of the gateway's log."""
+    """Return the events in the gateway's log."""
     lines = gateway.log.read_text().splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def test_exact_counts_bound_the_bill(billed: Gateway, upstream: Upstream) -> None:
-    """Of a provider that reports 60 times the tokens, callers pay for those that we count."""
+    """If a provider reports 60 times the tokens, callers pay for those that the gateway counts."""
     upstream.always(Misbehaviour(tokens=lambda tokens: 60 * tokens))
     try:
         key_id, secret = budgeted_key(billed, tokens=30)
@@ -115,7 +115,7 @@ def test_exact_counts_bound_the_bill(billed: Gateway, upstream: Upstream) -> Non
 
 
 def test_estimates_reserve_what_may_be_billed(billed: Gateway, upstream: Upstream) -> None:
-    """However far an estimate is off, requests at once do not overspend a budget."""
+    """However wrong an estimate is, parallel requests do not overspend a budget."""
     upstream.always(Misbehaviour(tokens=lambda _: 60))
     try:
         key_id, secret = budgeted_key(billed, tokens=200)
@@ -132,9 +132,9 @@ def test_estimates_reserve_what_may_be_billed(billed: Gateway, upstream: Upstrea
 def test_a_database_that_stands_still_overspends_nothing(
     minilm: Minilm, tmp_path: Path, postgres: Postgres, upstream: Upstream
 ) -> None:
-    """An answer whose commit is in doubt is refused, spent until that is known, and then free.
+    """An answer whose commit is in doubt is refused, and spends budget only until that is known.
 
-    Its line says what the client got. The outage is one log event, its end another.
+    Its record has the status that the client got. The outage is logged once, and so is its end.
     """
     budget = 12
     (tmp_path / "embedway.toml").write_text(toml(upstream))
@@ -154,7 +154,7 @@ def test_a_database_that_stands_still_overspends_nothing(
             assert {each.result().status_code for each in asked} == {ready.status_code} == {503}
             postgres.resume()
             until(gateway.ready, within_s=120)
-            # What was in doubt is free once it is certain, and then spent once.
+            # The budget in doubt is free again once the outcome is certain, and can be spent once.
             until(lambda: count(gateway, 503) == budget - 1, within_s=120)
             again = threads.map(
                 lambda _: embed(gateway, secret, "counted", ["a"]).status_code, range(2 * budget)
@@ -193,7 +193,7 @@ async def leave_after_sending(gateway: Application, secret: str) -> list[Any]:
 def test_a_client_that_leaves_at_once_is_not_charged(
     minilm: Minilm, tmp_path: Path, upstream: Upstream
 ) -> None:
-    """However soon a client leaves, nobody is charged for the answer that it does not wait for."""
+    """However early a client leaves, the answer it never gets is not charged."""
     values = tomllib.loads(toml(upstream))
     env = {"EMBEDWAY_DATA_DIR": str(tmp_path / "data")}
     secret = first_key(env)

@@ -1,4 +1,4 @@
-"""Limits: never more than allowed in any stretch, and a client that waits as told succeeds."""
+"""Rate limits: no period exceeds them, and a client that waits as told succeeds."""
 
 import asyncio
 import re
@@ -37,32 +37,32 @@ class Hands:
         return self.now_ms
 
 
-def meter(
-    amount: int, *, of: LimitUnit = "requests", per: LimitPeriod = "minute", whose: Subject = KEY
+def limit_key(
+    amount: int, *, of: LimitUnit = "requests", per: LimitPeriod = "minute", subject: Subject = KEY
 ) -> LimitKey:
-    return LimitKey(subject=whose, limit=Limit(of=of, amount=amount, per=per))
+    return LimitKey(subject=subject, limit=Limit(of=of, amount=amount, per=per))
 
 
 class Alone:
-    """The limiter of one process under a clock set by hand, and all that it let in."""
+    """The limiter of one process, on a clock set by hand."""
 
     def __init__(self, **options: Any) -> None:
         self.clock = Hands()
         self.limiter = MemoryRateLimiter(now_ms=self.clock, **options)
 
-    def reserve(self, *meters: LimitKey, tokens: int = 1) -> LimitReservation:
-        return at_once(self.limiter.reserve(meters, tokens=tokens))
+    def reserve(self, *limit_keys: LimitKey, tokens: int = 1) -> LimitReservation:
+        return at_once(self.limiter.reserve(limit_keys, tokens=tokens))
 
-    def lets_in(self, *meters: LimitKey, tokens: int = 1) -> bool:
+    def lets_in(self, *limit_keys: LimitKey, tokens: int = 1) -> bool:
         try:
-            self.reserve(*meters, tokens=tokens)
+            self.reserve(*limit_keys, tokens=tokens)
         except RateLimitExceeded:
             return False
         return True
 
 
 def at_once(work: Coroutine[Any, Any, Any]) -> Any:
-    """The result of what waits for nothing."""
+    """Return the result of a coroutine that never waits."""
     try:
         work.send(None)
     except StopIteration as done:
@@ -71,7 +71,7 @@ def at_once(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def most(let_in: Sequence[tuple[int, int]], length_ms: int) -> int:
-    """The most that was let in in any stretch of so many milliseconds."""
+    """Return the most that was let in in any `length_ms`."""
     best = total = first = 0
     for at_ms, amount in let_in:
         total += amount
@@ -96,23 +96,23 @@ STEPS = st.lists(
 
 @given(steps=STEPS, amount=st.integers(1, 30), per=st.sampled_from(("second", "minute")))
 def test_any_stretch(steps: Sequence[tuple[int, int]], amount: int, per: LimitPeriod) -> None:
-    """Whatever is asked for and whenever, no stretch of the length has more than the limit."""
+    """Whatever is requested and when, no period exceeds the limit."""
     alone, let_in = Alone(), []
     for step_ms, tokens in steps:
         alone.clock.now_ms += step_ms
-        if alone.lets_in(meter(amount, of="tokens", per=per), tokens=tokens):
+        if alone.lets_in(limit_key(amount, of="tokens", per=per), tokens=tokens):
             let_in.append((alone.clock.now_ms, tokens))
     assert most(let_in, SECONDS[per] * 1000) <= amount
 
 
 @given(steps=STEPS, amount=st.integers(1, 30))
 def test_room_comes_back_a_slot_late_at_most(steps: Sequence[tuple[int, int]], amount: int) -> None:
-    """A request is refused only if a stretch that is a slot longer would have more than allowed."""
+    """A request is refused only if a period plus one slot would exceed the limit."""
     alone, let_in = Alone(), []
     for step_ms, asked in steps:
         alone.clock.now_ms += step_ms
         now_ms, tokens = alone.clock.now_ms, min(asked, amount)
-        if alone.lets_in(meter(amount, of="tokens"), tokens=tokens):
+        if alone.lets_in(limit_key(amount, of="tokens"), tokens=tokens):
             let_in.append((now_ms, tokens))
         else:
             since_ms = now_ms - 60_000 - SLOT_MS["minute"]
@@ -121,11 +121,11 @@ def test_room_comes_back_a_slot_late_at_most(steps: Sequence[tuple[int, int]], a
 
 @pytest.mark.parametrize("per", PERS)
 def test_full_use(per: LimitPeriod) -> None:
-    """Who always takes what there is gets at least 95% of the limit over time."""
+    """A client that takes all it can gets at least 95% of the limit over time."""
     alone, step_ms, taken = Alone(), SLOT_MS[per] // 5, 0
     for _ in range(20 * 5 * 21):
         alone.clock.now_ms += step_ms
-        while alone.lets_in(meter(100, per=per)):
+        while alone.lets_in(limit_key(100, per=per)):
             taken += 1
     assert taken >= 20 * 100
 
@@ -135,14 +135,14 @@ def test_full_use(per: LimitPeriod) -> None:
     amount=st.integers(1, 30),
 )
 def test_clock_goes_back_a_little(steps: Sequence[tuple[int, int]], amount: int) -> None:
-    """While a clock is behind where it was, no time passes."""
+    """While a clock is behind its latest time, no time passes."""
     alone, let_in = Alone(), []
     alone.limiter.check([], tokens=1)
     latest_ms = START_MS
     for step_ms, tokens in steps:
         alone.clock.now_ms = max(alone.clock.now_ms + step_ms, latest_ms - 1000)
         latest_ms = max(latest_ms, alone.clock.now_ms)
-        if alone.lets_in(meter(amount, of="tokens", per="second"), tokens=tokens):
+        if alone.lets_in(limit_key(amount, of="tokens", per="second"), tokens=tokens):
             let_in.append((latest_ms, tokens))
     assert most(let_in, 1000) <= amount
 
@@ -157,67 +157,67 @@ def test_clock_goes_back_a_little(steps: Sequence[tuple[int, int]], amount: int)
     amount=st.integers(1, 30),
 )
 def test_clock_is_set_back(steps: Sequence[tuple[int, int]], amount: int) -> None:
-    """A clock that is set back goes on from where it was: nothing is forgotten, nobody waits."""
+    """After the clock is set back, counts stay and no client waits longer."""
     alone, let_in = Alone(), []
     alone.limiter.check([], tokens=1)
     passed_ms = 0
     for step_ms, tokens in steps:
         alone.clock.now_ms += step_ms
         passed_ms += max(step_ms, 0)
-        if alone.lets_in(meter(amount, of="tokens", per="second"), tokens=tokens):
+        if alone.lets_in(limit_key(amount, of="tokens", per="second"), tokens=tokens):
             let_in.append((passed_ms, tokens))
     assert most(let_in, 1000) <= amount
     alone.clock.now_ms += 1050
-    assert alone.lets_in(meter(amount, of="tokens", per="second"), tokens=amount)
+    assert alone.lets_in(limit_key(amount, of="tokens", per="second"), tokens=amount)
 
 
-METERS = st.lists(
+LIMIT_KEYS = st.lists(
     st.builds(
-        meter,
+        limit_key,
         st.integers(1, 20),
         of=st.sampled_from(get_args(LimitUnit)),
         per=st.sampled_from(PERS),
-        whose=st.sampled_from((KEY, PROJECT)),
+        subject=st.sampled_from((KEY, PROJECT)),
     ),
     min_size=1,
     max_size=5,
 )
 
 
-@given(meters=METERS, steps=STEPS, last=st.integers(1, 20))
+@given(limit_keys=LIMIT_KEYS, steps=STEPS, last=st.integers(1, 20))
 def test_wait_is_as_told(
-    meters: list[LimitKey], steps: Sequence[tuple[int, int]], last: int
+    limit_keys: list[LimitKey], steps: Sequence[tuple[int, int]], last: int
 ) -> None:
     """A client that waits as told succeeds, and one that waits less is refused again."""
     alone = Alone()
     for step_ms, tokens in steps:
         alone.clock.now_ms += step_ms
-        alone.lets_in(*meters, tokens=tokens)
-    tokens = min([last, *(each.limit.amount for each in meters if each.limit.of == "tokens")])
-    if alone.lets_in(*meters, tokens=tokens):
+        alone.lets_in(*limit_keys, tokens=tokens)
+    tokens = min([last, *(each.limit.amount for each in limit_keys if each.limit.of == "tokens")])
+    if alone.lets_in(*limit_keys, tokens=tokens):
         return
     with pytest.raises(RateLimitExceeded) as refused:
-        alone.reserve(*meters, tokens=tokens)
+        alone.reserve(*limit_keys, tokens=tokens)
     told_ms = int(refused.value.headers["retry-after-ms"])
     assert int(refused.value.headers["retry-after"]) * 1000 >= told_ms
-    if all(each.limit.per in {"second", "minute"} for each in meters):
+    if all(each.limit.per in {"second", "minute"} for each in limit_keys):
         assert told_ms <= 60_000
-    # It is told a tenth more at most, and never less than a quarter of a second.
+    # The announced wait is at most a tenth longer, and at least a quarter of a second.
     less_ms = int(told_ms / 1.1) - 1 if told_ms > 280 else 0
     alone.clock.now_ms += less_ms
-    assert not alone.lets_in(*meters, tokens=tokens)
+    assert not alone.lets_in(*limit_keys, tokens=tokens)
     alone.clock.now_ms += told_ms - less_ms
-    assert alone.lets_in(*meters, tokens=tokens)
+    assert alone.lets_in(*limit_keys, tokens=tokens)
 
 
-def test_wait_of_whoever_counts_late() -> None:
-    """Who is refused before its tokens are counted waits until all it may have has room."""
-    alone, limited = Alone(), meter(100, of="tokens")
+def test_wait_before_tokens_are_counted() -> None:
+    """A client refused before its tokens are counted waits until the most it may have fits."""
+    alone, limited = Alone(), limit_key(100, of="tokens")
     for tokens in (50, 50):
         alone.reserve(limited, tokens=tokens)
         alone.clock.now_ms += 6000
     with pytest.raises(TokenRateLimitExceeded) as refused:
-        alone.limiter.check([limited], tokens=1, at_most=80)
+        alone.limiter.check([limited], tokens=1, max_tokens=80)
     alone.clock.now_ms += int(refused.value.headers["retry-after-ms"])
     assert alone.lets_in(limited, tokens=80)
 
@@ -228,8 +228,8 @@ def test_wait_of_whoever_counts_late() -> None:
     )
 )
 def test_settled(steps: Sequence[tuple[int, int, int]]) -> None:
-    """What counts in the end is what was settled, from when it was reserved; never less than 0."""
-    alone, limited = Alone(), meter(40, of="tokens")
+    """Settled tokens count from the time of the reservation, and never below 0."""
+    alone, limited = Alone(), limit_key(40, of="tokens")
     settled: list[tuple[int, int]] = []
     last_ms: dict[int, int] = {}  # by slot
     for step_ms, reserved, used in steps:
@@ -251,8 +251,8 @@ def test_settled(steps: Sequence[tuple[int, int, int]]) -> None:
 
 
 def test_settled_long_after() -> None:
-    """What is settled after its slot has left changes nothing."""
-    alone, limited = Alone(), meter(10, of="tokens")
+    """Settling after the slot has expired changes nothing."""
+    alone, limited = Alone(), limit_key(10, of="tokens")
     reservation = alone.reserve(limited, tokens=10)
     alone.clock.now_ms += 63_000
     alone.reserve(limited, tokens=4)
@@ -265,10 +265,10 @@ def small(request: pytest.FixtureRequest) -> Iterator["Runner"]:
     """A limiter of either kind that keeps 50 windows of end users."""
     url = request.getfixturevalue("redis_url") if request.param == "redis" else None
     with asyncio.Runner() as loop:
-        shared = SharedRateLimiter(RedisCounts(url), max_meters=50) if url else None
+        shared = SharedRateLimiter(RedisCounts(url), max_windows=50) if url else None
         if shared:
             loop.run(shared.start())
-        yield Runner(shared or MemoryRateLimiter(max_meters=50), loop)
+        yield Runner(shared or MemoryRateLimiter(max_windows=50), loop)
         if shared:
             loop.run(shared.aclose())
 
@@ -277,16 +277,16 @@ def user(number: int, project_id: str = "proj_x") -> Subject:
     return Subject(kind="end user", id=str(number), project_id=project_id)
 
 
-def test_nothing_in_force_is_forgotten(small: "Runner") -> None:
-    """A crowd of end users finds no room in the end; what others have used still counts."""
-    key, ann = meter(3, per="day"), meter(3, per="day", whose=user(-1))
+def test_windows_in_use_are_kept(small: "Runner") -> None:
+    """A crowd of end users finds no room at last; what others used still counts."""
+    key, ann = limit_key(3, per="day"), limit_key(3, per="day", subject=user(-1))
     small.reserve(key, ann)
     for number in range(49):
-        small.reserve(meter(3, per="day", whose=user(number)))
+        small.reserve(limit_key(3, per="day", subject=user(number)))
     with pytest.raises(
         ServiceOverloaded, match="project proj_x has sent so many different end users"
     ):
-        small.reserve(meter(3, per="day", whose=user(50)))
+        small.reserve(limit_key(3, per="day", subject=user(50)))
     assert small.reserve(key, ann).statuses[0].remaining == 1
     small.reserve(key)
     small.refusal(key)
@@ -294,60 +294,60 @@ def test_nothing_in_force_is_forgotten(small: "Runner") -> None:
     small.refusal(ann)
 
 
-def test_a_crowd_is_its_projects_own(small: "Runner") -> None:
-    """While one project's end users take all room, those of others have their share of it."""
+def test_crowd_of_one_project(small: "Runner") -> None:
+    """While one project's end users take all room, other projects still get their part."""
     for number in range(50):
-        small.reserve(meter(3, per="day", whose=user(number)))
+        small.reserve(limit_key(3, per="day", subject=user(number)))
     for number in range(25):
-        small.reserve(meter(3, per="day", whose=user(number, "proj_y")))
+        small.reserve(limit_key(3, per="day", subject=user(number, "proj_y")))
     for project_id in ("proj_x", "proj_y"):
         with pytest.raises(ServiceOverloaded):
-            small.reserve(meter(3, per="day", whose=user(100, project_id)))
+            small.reserve(limit_key(3, per="day", subject=user(100, project_id)))
 
 
 def test_room_comes_back() -> None:
-    """End users who sent nothing for the length of their limit make room for others."""
-    alone = Alone(max_meters=50)
+    """End users who sent nothing for a period make room for others."""
+    alone = Alone(max_windows=50)
     for number in range(500):
         alone.clock.now_ms += 3000
-        alone.reserve(meter(2, whose=user(number)), meter(10**6))
-        assert alone.limiter.key_count <= 51
+        alone.reserve(limit_key(2, subject=user(number)), limit_key(10**6))
+        assert alone.limiter.window_count <= 51
 
 
-def test_idle_meters_are_forgotten() -> None:
-    """What nobody used for its length goes as others come."""
+def test_idle_windows_are_dropped() -> None:
+    """Windows unused for a period are dropped as others are added."""
     alone = Alone()
     for number in range(100):
         user = Subject(kind="end user", id=str(number), project_id="proj_x")
-        alone.reserve(meter(2, whose=user), meter(2, per="second", whose=user))
-        alone.reserve(meter(10**6, per="day"))
+        alone.reserve(limit_key(2, subject=user), limit_key(2, per="second", subject=user))
+        alone.reserve(limit_key(10**6, per="day"))
     for _ in range(120):
         alone.clock.now_ms += 63_000
-        alone.reserve(meter(1, whose=Subject(kind="key", id=str(_), project_id="proj_x")))
-    assert alone.limiter.key_count <= 3
-    assert alone.reserve(meter(101, per="day")).statuses[0].remaining == 0
+        alone.reserve(limit_key(1, subject=Subject(kind="key", id=str(_), project_id="proj_x")))
+    assert alone.limiter.window_count <= 3
+    assert alone.reserve(limit_key(101, per="day")).statuses[0].remaining == 0
 
 
 def test_refused_end_users_are_not_kept() -> None:
     """A flood of refused requests with made-up end users takes no memory."""
     alone = Alone()
-    alone.reserve(meter(1))
+    alone.reserve(limit_key(1))
     for number in range(100):
         user = Subject(kind="end user", id=str(number), project_id="proj_x")
-        assert not alone.lets_in(meter(5, whose=user), meter(1))
-    assert alone.limiter.key_count == 1
+        assert not alone.lets_in(limit_key(5, subject=user), limit_key(1))
+    assert alone.limiter.window_count == 1
 
 
 def test_another_amount() -> None:
-    """A limit that is changed goes on from what was used."""
+    """A changed limit keeps what was used."""
     alone = Alone()
     for _ in range(5):
-        alone.reserve(meter(10))
-    assert not alone.lets_in(meter(5))
-    assert alone.lets_in(meter(6))
+        alone.reserve(limit_key(10))
+    assert not alone.lets_in(limit_key(5))
+    assert alone.lets_in(limit_key(6))
 
 
-# What holds of every limiter, also while time goes by.
+# Every limiter, in real time.
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -358,10 +358,10 @@ def limits(request: pytest.FixtureRequest) -> Iterator["Runner"]:
         shared = SharedRateLimiter(RedisCounts(url)) if url else None
         if shared:
             loop.run(shared.start())
-            assert shared.shared
+            assert shared.is_shared
         yield Runner(shared or MemoryRateLimiter(), loop)
         if shared:
-            assert shared.shared, "limits were not counted together all the time"
+            assert shared.is_shared, "limits were not counted together all the time"
             loop.run(shared.aclose())
 
 
@@ -372,58 +372,58 @@ class Runner:
         self.limiter = limiter
         self.run = loop.run
 
-    def reserve(self, *meters: LimitKey, tokens: int = 1) -> LimitReservation:
-        return self.run(self.limiter.reserve(meters, tokens=tokens))
+    def reserve(self, *limit_keys: LimitKey, tokens: int = 1) -> LimitReservation:
+        return self.run(self.limiter.reserve(limit_keys, tokens=tokens))
 
-    def refusal(self, *meters: LimitKey, tokens: int = 1) -> RateLimitExceeded:
+    def refusal(self, *limit_keys: LimitKey, tokens: int = 1) -> RateLimitExceeded:
         with pytest.raises(RateLimitExceeded) as refused:
-            self.reserve(*meters, tokens=tokens)
+            self.reserve(*limit_keys, tokens=tokens)
         return refused.value
 
     def settled(self, limited: LimitKey, left: int) -> None:
-        """Waits until it is known everywhere what was settled, for it is told in the background."""
+        """Wait until `left` is remaining: corrections are sent in the background."""
         for _ in range(1000):
             if self.remaining(limited) == [left]:
                 return
             self.run(asyncio.sleep(0.001))
         assert self.remaining(limited) == [left]
 
-    def remaining(self, *meters: LimitKey) -> list[int]:
-        """What is left of limits of tokens."""
-        return [each.remaining for each in self.reserve(*meters, tokens=0).statuses]
+    def remaining(self, *limit_keys: LimitKey) -> list[int]:
+        """Return what remains of token limits."""
+        return [each.remaining for each in self.reserve(*limit_keys, tokens=0).statuses]
 
 
 def test_all_or_none(limits: Runner) -> None:
-    """A request that one meter has no room for is counted by none."""
-    wide, narrow = meter(9, of="tokens", whose=PROJECT), meter(5, of="tokens")
+    """A request that one limit has no room for is counted against none."""
+    wide, narrow = limit_key(9, of="tokens", subject=PROJECT), limit_key(5, of="tokens")
     limits.reserve(wide, narrow, tokens=4)
     for _ in range(3):
         limits.refusal(wide, narrow, tokens=2)
     assert limits.remaining(wide, narrow) == [5, 1]
 
 
-def test_standings(limits: Runner) -> None:
-    """A reservation says how each limit stands, itself counted."""
-    meters = (meter(5), meter(100, of="tokens", per="day"))
-    limits.reserve(*meters, tokens=30)
-    standings = limits.reserve(*meters, tokens=7).statuses
-    assert [each.remaining for each in standings] == [3, 63]
-    assert [each.limit for each in standings] == [each.limit for each in meters]
-    assert [each.reset_s for each in standings] == [60, 86_400]
+def test_limit_statuses(limits: Runner) -> None:
+    """A reservation gives the status of each limit after counting it."""
+    limit_keys = (limit_key(5), limit_key(100, of="tokens", per="day"))
+    limits.reserve(*limit_keys, tokens=30)
+    statuses = limits.reserve(*limit_keys, tokens=7).statuses
+    assert [each.remaining for each in statuses] == [3, 63]
+    assert [each.limit for each in statuses] == [each.limit for each in limit_keys]
+    assert [each.reset_s for each in statuses] == [60, 86_400]
 
 
 @pytest.mark.parametrize(
-    ("whose", "name"),
+    ("subject", "name"),
     [
         (KEY, "The key key_x"),
         (PROJECT, "The project proj_x"),
         (Subject(kind="end user", id="Ann\n", project_id="proj_x"), r'The end user "Ann\n"'),
     ],
 )
-def test_refused_for_requests(limits: Runner, whose: Subject, name: str) -> None:
-    """A refusal says whose limit it was, what it is, and when to try again."""
-    limits.reserve(meter(1, whose=whose))
-    refused = limits.refusal(meter(1, whose=whose), meter(100, of="tokens"), tokens=3)
+def test_refused_for_requests(limits: Runner, subject: Subject, name: str) -> None:
+    """A refusal says whose limit it was, what it is, and when to retry."""
+    limits.reserve(limit_key(1, subject=subject))
+    refused = limits.refusal(limit_key(1, subject=subject), limit_key(100, of="tokens"), tokens=3)
     assert re.fullmatch(
         re.escape(name)
         + r" may send 1 request per minute, and has used them all\. Try again in [\d.]+ s\.",
@@ -442,28 +442,28 @@ def test_refused_for_requests(limits: Runner, whose: Subject, name: str) -> None
     }
 
 
-def test_nobody_waits_longer_than_a_window_lasts():
-    """A use that the clock of another replica puts in the future makes nobody wait for longer."""
+def test_longest_wait():
+    """Even if another replica's clock is ahead, no client waits longer than a period."""
     window = SlidingWindow("minute")
     window.put(20, 1, last_ms=60_900)
     assert window.wait_ms(1, amount=1, now_ms=60_000) == 60_000
 
 
 def test_refused_for_tokens(limits: Runner) -> None:
-    """A refusal for tokens is told from one for requests, and says what is left."""
-    limits.reserve(meter(10, of="tokens"), tokens=7)
-    refused = limits.refusal(meter(10, of="tokens"), meter(1), tokens=4)
+    """A refusal for tokens has its own type, and says what is left."""
+    limits.reserve(limit_key(10, of="tokens"), tokens=7)
+    refused = limits.refusal(limit_key(10, of="tokens"), limit_key(1), tokens=4)
     assert "may send 10 tokens per minute, and has 3 left, too few" in refused.message
     assert refused.type == "tokens"
 
 
-def test_never(limits: Runner) -> None:
-    """A request that alone has more than a limit is not told to wait but to be smaller."""
+def test_larger_than_the_limit(limits: Runner) -> None:
+    """A request larger than a whole limit is told to send less, not to wait."""
     for refuse in (limits.refusal, check):
         refused = (
             refuse(limits, tokens=11)
             if refuse is check
-            else limits.refusal(meter(10, of="tokens"), tokens=11)
+            else limits.refusal(limit_key(10, of="tokens"), tokens=11)
         )
         assert "alone has more. Send fewer items." in refused.message
         assert refused.headers["x-should-retry"] == "false"
@@ -472,13 +472,13 @@ def test_never(limits: Runner) -> None:
 
 def check(limits: Runner, *, tokens: int) -> RateLimitExceeded:
     with pytest.raises(RateLimitExceeded) as refused:
-        limits.limiter.check([meter(10, of="tokens")], tokens=tokens)
+        limits.limiter.check([limit_key(10, of="tokens")], tokens=tokens)
     return refused.value
 
 
 def test_check(limits: Runner) -> None:
-    """What was refused is refused again without any I/O, and what has room is not."""
-    limited = meter(10, of="tokens")
+    """`check` repeats a refusal without I/O, and lets in what has room."""
+    limited = limit_key(10, of="tokens")
     limits.reserve(limited, tokens=8)
     limits.limiter.check([limited], tokens=2)
     limits.refusal(limited, tokens=5)
@@ -488,49 +488,49 @@ def test_check(limits: Runner) -> None:
 
 
 async def settle(limiter: RateLimiter, reservation: LimitReservation, *, tokens: int) -> None:
-    """Settles on the event loop, which the shared limiter needs."""
+    """Settle on the event loop, which the shared limiter needs."""
     limiter.settle(reservation, tokens=tokens)
 
 
 def test_settle(limits: Runner) -> None:
-    """What was reserved beyond what was used can be had at once by the same process."""
-    limited = meter(10, of="tokens")
-    reservation = limits.reserve(limited, meter(5), tokens=10)
+    """Tokens reserved but not used are free at once in the same process."""
+    limited = limit_key(10, of="tokens")
+    reservation = limits.reserve(limited, limit_key(5), tokens=10)
     limits.refusal(limited, tokens=5)
     limits.run(settle(limits.limiter, reservation, tokens=4))
     limits.limiter.check([limited], tokens=6)
     limits.settled(limited, 6)
-    used_more = limits.reserve(limited, meter(5), tokens=2)
+    used_more = limits.reserve(limited, limit_key(5), tokens=2)
     limits.run(settle(limits.limiter, used_more, tokens=5))
     limits.settled(limited, 1)
-    assert limits.reserve(meter(5)).statuses[0].remaining == 2
+    assert limits.reserve(limit_key(5)).statuses[0].remaining == 2
 
 
 def test_same_limit_twice(limits: Runner) -> None:
-    """Of two limits that differ in their amount alone, both hold and each use counts once."""
-    twice = (meter(3), meter(2))
+    """Two limits that differ only in amount both hold, and each request counts once."""
+    twice = (limit_key(3), limit_key(2))
     limits.reserve(*twice)
     limits.reserve(*twice)
     limits.refusal(*twice)
-    assert limits.reserve(meter(3)).statuses[0].remaining == 0
+    assert limits.reserve(limit_key(3)).statuses[0].remaining == 0
 
 
 @pytest.mark.parametrize(
     "id", ["a b", "a:b", "a\0b", "{x}", "*", "ü\u2028", "\ud800", "a" * 100_000, "1=2,3=4"]
 )
 def test_odd_names(limits: Runner, id: str) -> None:
-    """An end user's name is a name, whatever it is made of."""
+    """An end user's id may hold any characters."""
     user, other = (Subject(kind="end user", id=each, project_id="p") for each in (id, f"{id}."))
-    limits.reserve(meter(1, whose=user))
-    limits.reserve(meter(1, whose=other))
-    limits.refusal(meter(1, whose=user))
+    limits.reserve(limit_key(1, subject=user))
+    limits.reserve(limit_key(1, subject=other))
+    limits.refusal(limit_key(1, subject=user))
     elsewhere = Subject(kind="end user", id=id, project_id="q")
-    limits.reserve(meter(1, whose=elsewhere))
+    limits.reserve(limit_key(1, subject=elsewhere))
 
 
 def test_large_amounts(limits: Runner) -> None:
-    """The largest limit that can be set is counted to the last token."""
-    limited = meter(10**15, of="tokens", per="day")
+    """The largest possible limit is counted to the last token."""
+    limited = limit_key(10**15, of="tokens", per="day")
     limits.reserve(limited, tokens=10**15 - 1)
     assert limits.reserve(limited, tokens=1).statuses[0].remaining == 0
     limits.refusal(limited, tokens=1)
@@ -538,7 +538,7 @@ def test_large_amounts(limits: Runner) -> None:
 
 def test_client_waits(limits: Runner) -> None:
     """A client that waits as told succeeds."""
-    limited = meter(5, per="second")
+    limited = limit_key(5, per="second")
     for _ in range(5):
         limits.reserve(limited)
     refused = limits.refusal(limited)
@@ -547,10 +547,12 @@ def test_client_waits(limits: Runner) -> None:
 
 
 def test_many_at_once(limits: Runner) -> None:
-    """Of many requests at once exactly as many are let in as there is room for."""
+    """Of many requests at once, exactly as many are let in as there is room for."""
 
     async def all_at_once() -> list[Any]:
-        asked = (limits.limiter.reserve([meter(20), meter(90)], tokens=1) for _ in range(60))
+        asked = (
+            limits.limiter.reserve([limit_key(20), limit_key(90)], tokens=1) for _ in range(60)
+        )
         return await asyncio.gather(*asked, return_exceptions=True)
 
     answers = limits.run(all_at_once())
@@ -570,13 +572,13 @@ def test_many_at_once(limits: Runner) -> None:
     ],
 )  # fmt: skip
 def test_duration(seconds: float, text: str) -> None:
-    """Times are written as Go writes them, rounded up to milliseconds."""
+    """Durations are written as in Go, rounded up to milliseconds."""
     assert format_duration(seconds) == text
 
 
 @given(seconds=st.floats(0, 100_000))
 def test_duration_is_never_too_short(seconds: float) -> None:
-    """Whoever waits as long as is written has waited long enough."""
+    """A written duration is never shorter than the real one."""
     units = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
     found = re.findall(r"([\d.]+)(ms|h|m|s)", format_duration(seconds))
     read = sum(float(number) * units[unit] for number, unit in found)
@@ -584,15 +586,15 @@ def test_duration_is_never_too_short(seconds: float) -> None:
 
 
 def test_tightest() -> None:
-    """Headers are of the limit that the smallest share is left of, of requests and of tokens."""
-    standings = [
+    """Headers describe the tightest request limit and the tightest token limit."""
+    statuses = [
         LimitStatus(limit=Limit(of="requests", amount=10, per="minute"), remaining=5, reset_s=60),
         LimitStatus(
             limit=Limit(of="requests", amount=1000, per="day"), remaining=400, reset_s=90_000
         ),
         LimitStatus(limit=Limit(of="tokens", amount=50, per="second"), remaining=50, reset_s=0),
     ]
-    assert dict(rate_limit_headers(standings)) == {
+    assert dict(rate_limit_headers(statuses)) == {
         "x-ratelimit-limit-requests": "1000",
         "x-ratelimit-remaining-requests": "400",
         "x-ratelimit-reset-requests": "25h0m0s",

@@ -1,4 +1,4 @@
-"""Limits that several replicas count together, also while Redis is away, slow, or has forgotten."""
+"""Limits that replicas count together, also while Redis is away, slow or has lost its data."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import Redis
-from test_rate_limits import meter, most
+from test_rate_limits import limit_key, most
 
 from embedway.core.errors import RateLimitExceeded
 from embedway.core.limit import SECONDS, SLOT_MS, LimitPeriod
@@ -28,18 +28,18 @@ from embedway.ratelimits.shared_counts import (
 
 
 class Counts:
-    """What replicas share, in this process: it does what it is told, goes away and forgets."""
+    """A shared count in this process, which can be told to go away or to forget."""
 
     def __init__(self) -> None:
         self.now_ms = 1_700_000_000_000
         self.away = False
         self.epoch = 1
-        self.asked = 0
+        self.calls = 0
         self.alive: dict[str, int] = {}
         self.counted: dict[Any, dict[tuple[int, str], Count]] = {}
 
     def forget(self) -> None:
-        """Loses all it knows, as a Redis that is started anew."""
+        """Lose all data, as a restarted Redis does."""
         self.epoch += 1
         self.counted.clear()
         self.alive.clear()
@@ -49,54 +49,57 @@ class Counts:
 
 
 class View:
-    """That, for one process."""
+    """The shared count as one process sees it."""
 
     def __init__(self, counts: Counts, process: str) -> None:
         self.counts = counts
         self.process = process
 
-    async def count(self, asks: Sequence[CountRequest], *, epoch: str, now_ms: int) -> CountReply:
+    async def count(
+        self, requests: Sequence[CountRequest], *, epoch: str, now_ms: int
+    ) -> CountReply:
         shared = self.counts
-        shared.asked += 1
+        shared.calls += 1
         if shared.away:
             raise SharedCountsUnavailable("it is away")
         shared.alive[self.process] = shared.now_ms
         replicas = sum(shared.now_ms - at < 10_000 for at in shared.alive.values())
         if epoch != str(shared.epoch):
             return CountReply(
-                now_ms=shared.now_ms, epoch=str(shared.epoch), replicas=replicas, counted=False
+                now_ms=shared.now_ms, epoch=str(shared.epoch), replicas=replicas, is_counted=False
             )
         found: list[tuple[CountRequest, int, dict[tuple[int, str], Count]]] = []
-        for ask in asks:
-            limit = ask.meter.limit
+        for request in requests:
+            limit = request.limit_key.limit
             slot = shared.now_ms // SLOT_MS[limit.per]
-            fields = shared.counted.setdefault((ask.meter.subject, limit.of, limit.per), {})
-            told = [(slot, self.process, count) for slot, count in ask.own.items()]
-            for told_slot, process, (amount, last_ms) in (*told, *ask.others):
-                counted, at_ms = fields.get((told_slot, process), (0, 0))
-                fields[told_slot, process] = max(counted, amount), max(at_ms, last_ms)
-            for own, amount in ask.changes.items():
+            fields = shared.counted.setdefault((request.limit_key.subject, limit.of, limit.per), {})
+            own = [(slot, self.process, count) for slot, count in request.own_counts.items()]
+            for its_slot, process, (amount, last_ms) in (*own, *request.other_counts):
+                counted, at_ms = fields.get((its_slot, process), (0, 0))
+                fields[its_slot, process] = max(counted, amount), max(at_ms, last_ms)
+            for own, amount in request.corrections.items():
                 if (own, self.process) in fields:
                     counted, at_ms = fields[own, self.process]
                     fields[own, self.process] = max(counted + amount, 0), at_ms
             left_ms = shared.now_ms - SECONDS[limit.per] * 1000
             for field in [each for each, (_, last_ms) in fields.items() if last_ms <= left_ms]:
                 del fields[field]
-            found.append((ask, slot, fields))
+            found.append((request, slot, fields))
         counted = all(
-            not ask.amount
-            or sum(count for count, _ in fields.values()) + ask.amount <= ask.meter.limit.amount
-            for ask, _, fields in found
+            not request.amount
+            or sum(count for count, _ in fields.values()) + request.amount
+            <= request.limit_key.limit.amount
+            for request, _, fields in found
         )
         totals: list[bytes] = []
-        for ask, slot, fields in found:
-            if counted and ask.amount:
+        for request, slot, fields in found:
+            if counted and request.amount:
                 before, _ = fields.get((slot, self.process), (0, 0))
-                fields[slot, self.process] = before + ask.amount, shared.now_ms
+                fields[slot, self.process] = before + request.amount, shared.now_ms
             known = (f"{at}:{who}={n}@{last}" for (at, who), (n, last) in fields.items())
             totals.append(",".join(known).encode())
         return CountReply(
-            now_ms=shared.now_ms, epoch=epoch, replicas=replicas, counted=counted, totals=totals
+            now_ms=shared.now_ms, epoch=epoch, replicas=replicas, is_counted=counted, totals=totals
         )
 
     async def aclose(self) -> None:
@@ -104,7 +107,7 @@ class View:
 
 
 class Replicas:
-    """Replicas over one shared count, on a clock set by hand."""
+    """Replicas with one shared count, on a clock set by hand."""
 
     def __init__(self, number: int, *, per: LimitPeriod = "second") -> None:
         self.counts = Counts()
@@ -121,13 +124,13 @@ class Replicas:
         ]
 
     async def start(self) -> None:
-        """Starts each, and lets it hear of the others."""
+        """Start each replica and let it learn of the others."""
         for limiter in self.limiters:
             await limiter.start()
         await self.pulse()
 
     async def pass_by(self, seconds: int) -> None:
-        """Lets time go by, and each be heard of meanwhile."""
+        """Let time pass, with heartbeats."""
         for _ in range(seconds):
             self.counts.now_ms += 1000
             await self.pulse()
@@ -137,7 +140,7 @@ class Replicas:
             await limiter.aclose()
 
     async def let_in_of(self, replica: int, limited: LimitKey, times: int = 30) -> int:
-        """How many of so many requests are let in."""
+        """Return how many of `times` requests are let in."""
         return sum([await self.ask(replica, limited) for _ in range(times)])
 
     async def pulse(self) -> None:
@@ -155,7 +158,7 @@ class Replicas:
         return True
 
     async def settle(self, tokens: int) -> None:
-        """Settles what was last let in, if that is less."""
+        """Settle the last request that was let in for `tokens`, if that is less."""
         if self.last and tokens < self.last[1].tokens:
             limiter, reservation = self.last
             limiter.settle(reservation, tokens=tokens)
@@ -163,11 +166,11 @@ class Replicas:
             self.last = None
 
 
-def test_what_is_known_of_replicas_that_are_no_more() -> None:
-    """Replicas that came after others tell what those counted, should the shared count forget."""
+def test_counts_of_replicas_that_stopped() -> None:
+    """New replicas report what stopped ones counted, if the shared count loses its data."""
 
     async def run() -> None:
-        first, limited = Replicas(2, per="minute"), meter(40, per="minute")
+        first, limited = Replicas(2, per="minute"), limit_key(40, per="minute")
         await first.start()
         assert await first.let_in_of(0, limited, 20) + await first.let_in_of(1, limited, 19) == 39
         await first.aclose()
@@ -209,12 +212,12 @@ EVENTS = st.lists(
 def test_never_more_than_the_limit(
     events: Sequence[tuple[str, int, int]], amount: int, per: LimitPeriod
 ) -> None:
-    """Whatever happens to the shared count, replicas that use it never let in more in a stretch."""
+    """Whatever happens to the shared count, replicas never exceed the limit in any period."""
 
     async def run() -> Replicas:
         replicas = Replicas(3, per=per)
         await replicas.start()
-        limited = meter(amount, of="tokens", per=per)
+        limited = limit_key(amount, of="tokens", per=per)
         pulse_ms = replicas.counts.now_ms
         for what, number, tokens in events:
             if what == "ask" and tokens <= amount:
@@ -241,9 +244,9 @@ def test_never_more_than_the_limit(
 
 
 async def listen(replicas: Replicas, limited: LimitKey) -> None:
-    """Lets each replica hear of what the others counted, as one does that is asked all the time."""
+    """Let each replica learn what the others counted, as a busy one does."""
     for limiter in replicas.limiters:
-        if not replicas.counts.away and limiter.shared:
+        if not replicas.counts.away and limiter.is_shared:
             await limiter.reserve([limited], tokens=0)
 
 
@@ -259,10 +262,10 @@ async def listen(replicas: Replicas, limited: LimitKey) -> None:
     ],
 )
 def test_shares(amount: int, used: int, let_in: tuple[int, int]) -> None:
-    """Alone, each of two lets in half of the limit, less its part of what was used."""
+    """Alone, each of two replicas lets in half of the limit, less its half of what was used."""
 
     async def run() -> None:
-        replicas, limited = Replicas(2), meter(amount, of="tokens")
+        replicas, limited = Replicas(2), limit_key(amount, of="tokens")
         await replicas.start()
         assert await replicas.let_in_of(0, limited, used) == used
         await listen(replicas, limited)
@@ -277,10 +280,10 @@ def test_shares(amount: int, used: int, let_in: tuple[int, int]) -> None:
 
 
 def test_share_comes_back() -> None:
-    """What was used before the shared count went away leaves after its length, as ever."""
+    """What was used before an outage expires after one period, as always."""
 
     async def run() -> None:
-        replicas, limited = Replicas(2), meter(10)
+        replicas, limited = Replicas(2), limit_key(10)
         await replicas.start()
         assert await replicas.let_in_of(0, limited) == 10
         replicas.counts.away = True
@@ -293,28 +296,28 @@ def test_share_comes_back() -> None:
     asyncio.run(run())
 
 
-def test_nobody_waits_for_what_is_away() -> None:
-    """Only one request and then the pulse ask a shared count that is away."""
+def test_outage_delays_one_request() -> None:
+    """During an outage only one request and the heartbeats call the shared count."""
 
     async def run() -> None:
-        replicas, limited = Replicas(1), meter(100)
+        replicas, limited = Replicas(1), limit_key(100)
         await replicas.start()
         replicas.counts.away = True
-        asked = replicas.counts.asked
+        calls = replicas.counts.calls
         await replicas.let_in_of(0, limited, 50)
-        assert replicas.counts.asked == asked + 1
+        assert replicas.counts.calls == calls + 1
         await replicas.pass_by(3)
-        assert replicas.counts.asked == asked + 4
+        assert replicas.counts.calls == calls + 4
         await replicas.aclose()
 
     asyncio.run(run())
 
 
-def test_told_when_it_is_back() -> None:
-    """What each let in alone counts for all once the shared count is back, if it forgot or not."""
+def test_reports_after_an_outage() -> None:
+    """After an outage, what each replica counted alone counts for all, data lost or not."""
 
     async def run() -> None:
-        replicas, limited = Replicas(2), meter(20)
+        replicas, limited = Replicas(2), limit_key(20)
         await replicas.start()
         assert await replicas.let_in_of(0, limited, 3) == 3
         assert await replicas.let_in_of(1, limited, 2) == 2
@@ -323,18 +326,18 @@ def test_told_when_it_is_back() -> None:
         replicas.counts.forget()
         replicas.counts.away = False
         await replicas.pass_by(3)
-        assert [each.shared for each in replicas.limiters] == [True, True]
+        assert [each.is_shared for each in replicas.limiters] == [True, True]
         assert await replicas.let_in_of(1, limited) == 11
         await replicas.aclose()
 
     asyncio.run(run())
 
 
-def test_replica_that_is_gone() -> None:
-    """A replica that was not heard of for a while has no share."""
+def test_stopped_replica() -> None:
+    """A replica that sends no heartbeats for a while has no share."""
 
     async def run() -> None:
-        replicas, limited = Replicas(2), meter(10)
+        replicas, limited = Replicas(2), limit_key(10)
         await replicas.start()
         del replicas.limiters[1]
         await replicas.pass_by(12)
@@ -346,10 +349,10 @@ def test_replica_that_is_gone() -> None:
 
 
 def test_larger_than_a_share() -> None:
-    """What is more than a share but not than the limit is told to come back, not to be smaller."""
+    """A request larger than a share but not than the limit is told to retry, not to shrink."""
 
     async def run() -> None:
-        replicas, limited = Replicas(2), meter(10, of="tokens")
+        replicas, limited = Replicas(2), limit_key(10, of="tokens")
         await replicas.start()
         replicas.counts.away = True
         with pytest.raises(RateLimitExceeded) as refused:
@@ -367,14 +370,15 @@ def test_larger_than_a_share() -> None:
 
 
 class Pressure:
-    """Two replicas over one Redis that are asked for more than is allowed, all the time."""
+    """Two replicas with one Redis, always under more requests than the limit allows."""
 
     AMOUNT = 60
 
     def __init__(self, url: str) -> None:
-        self.told: list[list[str | None]] = [[], []]
+        self.reasons: list[list[str | None]] = [[], []]
         self.limiters = [
-            SharedRateLimiter(RedisCounts(url), on_away=told.append) for told in self.told
+            SharedRateLimiter(RedisCounts(url), on_sharing_change=reasons.append)
+            for reasons in self.reasons
         ]
         self.let_in: list[tuple[int, int]] = []
         self.alone = Counter[int]()
@@ -396,7 +400,7 @@ class Pressure:
             await limiter.aclose()
 
     async def _press(self, replica: int) -> None:
-        limiter, limited = self.limiters[replica], meter(self.AMOUNT, per="second")
+        limiter, limited = self.limiters[replica], limit_key(self.AMOUNT, per="second")
         while True:
             try:
                 reservation = await limiter.reserve([limited], tokens=1)
@@ -404,41 +408,41 @@ class Pressure:
                 await asyncio.sleep(0.005)
                 continue
             self.let_in.append((reservation.at_ms, 1))
-            self.alone[replica] += not limiter.shared
+            self.alone[replica] += not limiter.is_shared
 
     async def until(self, *, shared: bool) -> None:
-        """Waits until both replicas count together, or neither does."""
-        while any(each.shared != shared for each in self.limiters):
+        """Wait until both replicas count together, or neither does."""
+        while any(each.is_shared != shared for each in self.limiters):
             self.alive()
             await asyncio.sleep(0.02)
 
     def alive(self) -> None:
-        """Fails if a request failed."""
+        """Fail if a request failed."""
         for task in self._pressing:
             if task.done():
                 task.result()
 
     def most(self) -> int:
-        """That was let in in any second."""
+        """Return the most that was let in in any second."""
         self.alive()
         return most(sorted(self.let_in), 1000)
 
 
 def test_two_replicas(redis_url: str) -> None:
-    """Two replicas under pressure let in no more than the limit in any stretch, and all of it."""
+    """Two replicas under pressure let in the whole limit and never more."""
 
     async def run() -> None:
         async with Pressure(redis_url) as pressure:
             await asyncio.sleep(3)
             assert pressure.most() <= pressure.AMOUNT
             assert len(pressure.let_in) >= 0.95 * 3 * pressure.AMOUNT
-            assert not pressure.alone.total(), pressure.told
+            assert not pressure.alone.total(), pressure.reasons
 
     asyncio.run(run())
 
 
 def test_redis_comes_and_goes(redis: Redis) -> None:
-    """Killed, started with nothing and paused: no request fails, and limits hold within 5%."""
+    """With Redis killed, restarted empty and paused, no request fails and limits hold within 5%."""
 
     async def run() -> None:
         async with Pressure(redis.url) as pressure:
@@ -457,121 +461,125 @@ def test_redis_comes_and_goes(redis: Redis) -> None:
             await pressure.until(shared=True)
             await asyncio.sleep(0.5)
             assert pressure.most() <= pressure.AMOUNT * 1.05
-            for told in pressure.told:
-                assert [reason is None for reason in told] == [True, False, True, False, True]
+            for reasons in pressure.reasons:
+                assert [reason is None for reason in reasons] == [True, False, True, False, True]
 
     asyncio.run(run())
 
 
-def test_redis_is_not_there() -> None:
-    """Without a Redis from the start a process counts for itself, and requests are answered."""
+def test_redis_never_reachable() -> None:
+    """Without Redis from the start, a process counts alone and answers requests."""
 
     async def run() -> None:
-        told: list[str | None] = []
-        limiter = SharedRateLimiter(RedisCounts("redis://127.0.0.1:9/0"), on_away=told.append)
+        reasons: list[str | None] = []
+        limiter = SharedRateLimiter(
+            RedisCounts("redis://127.0.0.1:9/0"), on_sharing_change=reasons.append
+        )
         await limiter.start()
         for _ in range(3):
-            await limiter.reserve([meter(3)], tokens=1)
+            await limiter.reserve([limit_key(3)], tokens=1)
         with pytest.raises(RateLimitExceeded):
-            await limiter.reserve([meter(3)], tokens=1)
+            await limiter.reserve([limit_key(3)], tokens=1)
         await limiter.aclose()
-        assert len(told) == 1 and told[0] and "ConnectionError" in told[0]
+        assert len(reasons) == 1 and reasons[0] and "ConnectionError" in reasons[0]
 
     asyncio.run(run())
 
 
 def test_redis_refuses(redis: Redis) -> None:
-    """A Redis that has no memory left is as one that is away."""
+    """A Redis without free memory is treated as unreachable."""
 
     async def run() -> None:
         limiter = SharedRateLimiter(RedisCounts(redis.url))
         await limiter.start()
-        await limiter.reserve([meter(2)], tokens=1)
+        await limiter.reserve([limit_key(2)], tokens=1)
         redis.say(b"CONFIG SET maxmemory 1\r\n")
-        await limiter.reserve([meter(2)], tokens=1)
-        assert not limiter.shared
+        await limiter.reserve([limit_key(2)], tokens=1)
+        assert not limiter.is_shared
         with pytest.raises(RateLimitExceeded):
-            await limiter.reserve([meter(2)], tokens=1)
+            await limiter.reserve([limit_key(2)], tokens=1)
         await limiter.aclose()
 
     asyncio.run(run())
 
 
 def test_keys(redis: Redis) -> None:
-    """All that is in Redis is under one prefix, in one hash slot, expires, and names nobody."""
+    """All Redis keys have one prefix and one hash slot, expire, and contain no names."""
 
     async def run() -> None:
         limiter = SharedRateLimiter(RedisCounts(redis.url))
         await limiter.start()
         user = Subject(kind="end user", id="ann@example.com", project_id="proj_x")
-        await limiter.reserve([meter(2), meter(2, of="tokens", per="day", whose=user)], tokens=1)
+        await limiter.reserve(
+            [limit_key(2), limit_key(2, of="tokens", per="day", subject=user)], tokens=1
+        )
         keys = redis.say(b"KEYS *\r\n").decode().split("\r\n")[2:-1:2]
         assert len(keys) == 4
         for key in keys:
             assert key.startswith("embedway:{limits}:") and "ann" not in key
             assert int(redis.say(f"TTL {key}\r\n".encode())[1:]) > 0
         redis.say(b"SCRIPT FLUSH\r\n")
-        await limiter.reserve([meter(2)], tokens=1)
-        assert limiter.shared
+        await limiter.reserve([limit_key(2)], tokens=1)
+        assert limiter.is_shared
         await limiter.aclose()
 
     asyncio.run(run())
 
 
 def test_clock_of_redis_is_set_back(redis: Redis) -> None:
-    """Time goes on from where it was, and limits with it, when the clock of Redis is set back."""
+    """When the clock of Redis is set back, time and limits go on from where they were."""
 
     async def run() -> None:
-        limiter, limited = SharedRateLimiter(RedisCounts(redis.url)), meter(2, per="second")
+        limiter, limited = SharedRateLimiter(RedisCounts(redis.url)), limit_key(2, per="second")
         await limiter.start()
         before = await limiter.reserve([limited], tokens=1)
-        # What Redis takes for the last time is an hour from now: as if it had been set back since.
+        # The last time that Redis stored is an hour ahead, as if its clock had been set back since.
         later_ms = before.at_ms + 3_600_000
         redis.say(b"HSET embedway:{limits}:clock now %d\r\n" % later_ms)
-        after = await limiter.reserve([limited, meter(9)], tokens=1)
+        after = await limiter.reserve([limited, limit_key(9)], tokens=1)
         assert after.at_ms == later_ms
         await limiter.reserve([limited], tokens=1)
         with pytest.raises(RateLimitExceeded) as refused:
             await limiter.reserve([limited], tokens=1)
         await asyncio.sleep(int(refused.value.headers["retry-after-ms"]) / 1000)
         assert (await limiter.reserve([limited], tokens=1)).at_ms > later_ms
-        assert limiter.shared
+        assert limiter.is_shared
         await limiter.aclose()
 
     asyncio.run(run())
 
 
 def test_cancelled(redis_url: str) -> None:
-    """A request that is given up while it is counted disturbs no other."""
+    """A request cancelled while it is counted disturbs no other."""
 
     async def run() -> None:
         limiter = SharedRateLimiter(RedisCounts(redis_url))
         await limiter.start()
         for wait_s in (0, 0, 0.0001, 0.0003, 0.0005, 0.001):
-            asking = asyncio.create_task(limiter.reserve([meter(1000)], tokens=1))
+            asking = asyncio.create_task(limiter.reserve([limit_key(1000)], tokens=1))
             await asyncio.sleep(wait_s)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
-            standing = (await limiter.reserve([meter(1000)], tokens=1)).statuses[0]
-            assert 980 < standing.remaining < 1000
-        assert limiter.shared
+            status = (await limiter.reserve([limit_key(1000)], tokens=1)).statuses[0]
+            assert 980 < status.remaining < 1000
+        assert limiter.is_shared
         await limiter.aclose()
 
     asyncio.run(run())
 
 
 def test_busy_process(redis_url: str) -> None:
-    """A process that is late itself, or has a crowd at once, does not take Redis for away."""
+    """A process that is itself busy does not take Redis for unreachable."""
 
     async def run() -> None:
         limiter = SharedRateLimiter(RedisCounts(redis_url))
         await limiter.start()
-        asking = asyncio.create_task(limiter.reserve([meter(2000)], tokens=1))
+        asking = asyncio.create_task(limiter.reserve([limit_key(2000)], tokens=1))
         await asyncio.sleep(0.0002)
         time.sleep(0.2)  # as a long computation would
         await asking
-        await asyncio.gather(*(limiter.reserve([meter(2000)], tokens=1) for _ in range(600)))
-        assert limiter.shared
+        await asyncio.gather(*(limiter.reserve([limit_key(2000)], tokens=1) for _ in range(600)))
+        assert limiter.is_shared
         await limiter.aclose()
 
     asyncio.run(run())
@@ -579,6 +587,6 @@ def test_busy_process(redis_url: str) -> None:
 
 @pytest.mark.parametrize("url", ["", "http://127.0.0.1", "127.0.0.1:6379"])
 def test_no_redis_url(url: str) -> None:
-    """What is no URL of a Redis is refused at once."""
+    """A URL that is not a Redis URL is refused at once."""
     with pytest.raises(ValueError):
         RedisCounts(url)

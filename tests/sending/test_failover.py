@@ -1,4 +1,4 @@
-"""The way on to the next deployment, and what is tried again where there is none."""
+"""Failover to the next deployment, and retries when there is none."""
 
 import asyncio
 import contextlib
@@ -26,19 +26,19 @@ KINDS: dict[FailureKind, str] = {
 
 
 def batch_of(texts: Sequence[str]) -> Batch:
-    """What asks for these."""
+    """Make a batch of these items."""
     return Batch(model="m", items=list(texts), tokens=[1] * len(texts), width=WIDTH)
 
 
 async def well(batch: Batch) -> BatchResult:
-    """Answers."""
+    """Embed each item as a vector of its own."""
     return BatchResult(
         vectors=np.stack([vector_of(item, WIDTH) for item in batch.items]), tokens=None
     )
 
 
 def failing(failure: Exception) -> Any:
-    """A function that fails so."""
+    """Return an engine function that fails with this error."""
 
     async def call(_: Batch) -> BatchResult:
         raise failure
@@ -47,7 +47,7 @@ def failing(failure: Exception) -> Any:
 
 
 def send(functions: Sequence[FunctionAttempt], within_s: float = 30) -> Vectors:
-    """The vectors that these answer together."""
+    """Return the vectors that these attempts produce together."""
 
     async def run() -> Vectors:
         deadline_s = time.monotonic() + within_s
@@ -59,7 +59,7 @@ def send(functions: Sequence[FunctionAttempt], within_s: float = 30) -> Vectors:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_who_is_asked_after_a_failure(kind: FailureKind) -> None:
-    """The next is asked at once where it need not fail too, never where the caller is at fault."""
+    """An error of the deployment fails over at once; an error of the caller does not."""
     first = FunctionAttempt(failing(ProviderError(kind)), batch_of(["a"]), provider="first")
     second = FunctionAttempt(well, batch_of(["a"]), provider="second")
     if KINDS[kind] == "elsewhere":
@@ -75,7 +75,7 @@ def test_who_is_asked_after_a_failure(kind: FailureKind) -> None:
 
 
 def test_whoever_computes_an_item_is_asked_before_it_is_blamed() -> None:
-    """No item is searched for as long as another deployment may compute all of them."""
+    """No search for a faulty item starts while another deployment may embed them all."""
     texts = ["a", "b", "c"]
     first = FunctionAttempt(failing(ProviderError("item_failed", billed="maybe")), batch_of(texts))
     second = FunctionAttempt(well, batch_of(texts))
@@ -85,7 +85,7 @@ def test_whoever_computes_an_item_is_asked_before_it_is_blamed() -> None:
 
 
 def test_malformed_answers_go_elsewhere() -> None:
-    """Vectors that are not what was asked for count as a failure of whoever sent them."""
+    """Wrong vectors count as a failure of the deployment that sent them."""
 
     async def zeros(batch: Batch) -> BatchResult:
         return BatchResult(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
@@ -97,7 +97,7 @@ def test_malformed_answers_go_elsewhere() -> None:
 
 
 def test_a_full_model_here_goes_elsewhere() -> None:
-    """Where the model of this process is busy, another deployment of its space may not be."""
+    """When the local model is busy, the request fails over."""
     busy = FunctionAttempt(failing(ServiceOverloaded("busy")), batch_of(["a"]))
     other = FunctionAttempt(well, batch_of(["a"]))
     send([busy, other])
@@ -110,7 +110,7 @@ def test_a_full_model_here_goes_elsewhere() -> None:
 
 @pytest.mark.parametrize("refusal", [InvalidRequest("not here"), ServiceOverloaded("busy")])
 def test_what_is_refused_here_was_not_sent(refusal: Exception) -> None:
-    """A call that this gateway refuses itself is told of as not sent, and not tried again."""
+    """A call that the gateway itself refuses is reported as not sent, and not retried."""
     attempt = FunctionAttempt(failing(refusal), batch_of(["a"]))
     with pytest.raises(type(refusal)):
         send([attempt])
@@ -119,7 +119,7 @@ def test_what_is_refused_here_was_not_sent(refusal: Exception) -> None:
 
 @pytest.mark.parametrize("failing_at", [1, 2])
 def test_parts_that_fail_over_share_one_gate(failing_at: int) -> None:
-    """However many parts fail over, each deployment gets no more calls at a time than it takes."""
+    """However many parts fail over, no deployment gets more parallel calls than its limit."""
     texts = [str(n) for n in range(32)]
 
     async def broken(_: Batch) -> BatchResult:
@@ -130,7 +130,7 @@ def test_parts_that_fail_over_share_one_gate(failing_at: int) -> None:
 
     async def counted(batch: Batch) -> BatchResult:
         running.append(last.running)
-        for _ in range(3):  # so that others come in between
+        for _ in range(3):  # lets other tasks run
             await asyncio.sleep(0)
         return await well(batch)
 
@@ -146,7 +146,7 @@ def test_parts_that_fail_over_share_one_gate(failing_at: int) -> None:
 
 
 def test_a_part_that_fails_over_leaves_its_place() -> None:
-    """While a part waits for the next deployment, another of its parts is sent to the first."""
+    """While one part waits for the next deployment, another goes to the first."""
     texts = ["slow", "fast"]
     both = asyncio.Event()
 
@@ -167,7 +167,7 @@ def test_a_part_that_fails_over_leaves_its_place() -> None:
 
 
 def test_only_the_last_is_asked_again() -> None:
-    """As long as somebody else is left, nobody is asked twice; the last is, within the budget."""
+    """Only the last deployment is retried, and within the retry budget."""
     first = FunctionAttempt(failing(ProviderError("overloaded")), batch_of(["a"]), provider="one")
     last = FunctionAttempt(failing(ProviderError("unreachable")), batch_of(["a"]), provider="two")
     with pytest.raises(ProviderError) as failed:
@@ -180,7 +180,7 @@ def test_only_the_last_is_asked_again() -> None:
 
 
 def test_rate_limits_of_all() -> None:
-    """If all limit the rate the client waits for the first; any other failure says more."""
+    """If all are rate limited, the client is told the shortest wait; else another error wins."""
     limited = [
         FunctionAttempt(failing(ProviderError("rate_limit", retry_after_s=wait)), batch_of(["a"]))
         for wait in (40, 30)
@@ -194,8 +194,8 @@ def test_rate_limits_of_all() -> None:
     assert failed.value.kind == "malformed"
 
 
-def test_what_one_cannot_be_asked() -> None:
-    """Who cannot be asked for this at all is passed over; the first reason is told if all are."""
+def test_unsuitable_deployments() -> None:
+    """Deployments that do not accept the request are skipped; the first reason is kept."""
     short = ContextLengthExceeded("too long for one")
     two = [FunctionAttempt(well, short), FunctionAttempt(well, batch_of(["a"]))]
     send(two)
@@ -203,16 +203,16 @@ def test_what_one_cannot_be_asked() -> None:
     with pytest.raises(InvalidRequest, match="too long for one"):
         send([FunctionAttempt(well, short), FunctionAttempt(well, InvalidRequest("another"))])
     down = FunctionAttempt(failing(ProviderError("unreachable")), batch_of(["a"]))
-    with pytest.raises(ProviderError) as failed:  # whose failure is the reason
+    with pytest.raises(ProviderError) as failed:  # the error of the deployment that was called
         send([down, FunctionAttempt(well, short)])
     assert failed.value.kind == "unreachable"
 
 
 def test_who_hangs_leaves_time_for_the_next() -> None:
-    """A share of the deadline is all that the first of two may take."""
+    """The first of two deployments gets only a part of the time."""
 
     async def hanging(_: Batch) -> BatchResult:
-        return await asyncio.Event().wait()  # never
+        return await asyncio.Event().wait()  # waits forever
 
     first = FunctionAttempt(hanging, batch_of(["a"]))
     second = FunctionAttempt(well, batch_of(["a"]))
@@ -222,10 +222,10 @@ def test_who_hangs_leaves_time_for_the_next() -> None:
 
 
 def test_who_hangs_is_counted() -> None:
-    """A call that the deadline ends is told of as one that timed out."""
+    """A call that the deadline ends is reported as timed out."""
 
     async def hanging(_: Batch) -> BatchResult:
-        return await asyncio.Event().wait()  # never
+        return await asyncio.Event().wait()  # waits forever
 
     attempt = FunctionAttempt(hanging, batch_of(["a"]))
     with pytest.raises(TimeoutError):
@@ -237,7 +237,7 @@ def test_who_hangs_is_counted() -> None:
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
 def test_any_faults(data: st.DataObject) -> None:
-    """Any texts, limits and faults: each vector is its text's, or the request fails as a whole."""
+    """For any texts, limits and faults, each text gets its vector or the whole request fails."""
     texts = data.draw(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=24))
     faults = st.sampled_from([None, None, None, "unreachable", "malformed", "rate_limit", "hang"])
     functions = []
@@ -252,7 +252,7 @@ def test_any_faults(data: st.DataObject) -> None:
             if fault == "malformed":
                 return BatchResult(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
             if fault:
-                raise ProviderError(fault, retry_after_s=100)  # too long to wait for
+                raise ProviderError(fault, retry_after_s=100)  # longer than the longest wait
             return await well(batch)
 
         limits = BatchLimits(

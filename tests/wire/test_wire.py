@@ -1,4 +1,4 @@
-"""What holds for any bytes in, any vectors out, and any limits between."""
+"""Properties of decoding, encoding, cutting and costs, for any input."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ few = settings(
     steady, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
-# Characters of every kind, halves of surrogate pairs and NUL among them.
+# Any characters, including NUL and halves of surrogate pairs.
 text = st.text(st.characters(exclude_categories=()), max_size=12)
 numbers = st.one_of(
     st.integers(),
@@ -64,14 +64,14 @@ OPTIONAL = {
     "truncate": st.sampled_from(["none", "end", "start"]),
 }
 requests = st.fixed_dictionaries({"input": inputs}, optional=OPTIONAL)
-# One field, known or not, is replaced by anything at all.
+# One field, known or not, is replaced by any value.
 near_requests = st.builds(
     lambda request, name, value: request | {name: value},
     requests,
     st.one_of(st.sampled_from([*EmbedRequest.__struct_fields__, *PROTECTED]), text),
     anything,
 )
-# What JSON may hold and no number or text type does, at any place.
+# Literals that JSON allows but no number or text type can hold, in any place.
 literals = st.sampled_from(
     [
         *(b"1e999", b"-1e999", b"1" * 400, b"1" * 5000, b"-0", b"1e-999", b"NaN", b"01"),
@@ -122,7 +122,7 @@ bodies = st.one_of(
 
 
 def assert_error(body: bytes) -> None:
-    """The body is the one error shape, and short."""
+    """Assert that the body is a short error of the usual shape."""
     error = json.loads(body)["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["type"] == "invalid_request_error"
@@ -132,7 +132,7 @@ def assert_error(body: bytes) -> None:
 @steady
 @given(bodies)
 def test_decode(body: bytes) -> None:
-    """Whatever the bytes, there is a request within all limits or a 400 in the one error shape."""
+    """Any bytes give a request within all limits or a 400 of the usual shape."""
     try:
         request = decode(body)
     except InvalidRequest as error:
@@ -163,7 +163,7 @@ def test_decode(body: bytes) -> None:
     ],
 )
 def test_no_object(client: httpx.Client, body: bytes, kind: str) -> None:
-    """A body that is JSON but no object is refused with the kind of value it is."""
+    """A JSON body that is not an object is refused, with the kind of value it is."""
     answer = client.post("/v1/embeddings", content=body)
     assert answer.status_code == 400
     assert f"must be a JSON object, not {kind}." in answer.json()["error"]["message"]
@@ -182,7 +182,7 @@ def test_no_object(client: httpx.Client, body: bytes, kind: str) -> None:
     ],
 )
 def test_sent_twice(client: httpx.Client, body: bytes, name: str) -> None:
-    """A field that is there twice is refused by name, with and without spaces and escapes."""
+    """A repeated field is refused by name, with and without spaces and escapes."""
     answer = client.post("/v1/embeddings", content=body)
     assert answer.status_code == 400
     error = answer.json()["error"]
@@ -191,7 +191,7 @@ def test_sent_twice(client: httpx.Client, body: bytes, name: str) -> None:
 
 @pytest.mark.parametrize("inside", [False, True], ids=["top level", "extra_body"])
 def test_fields_for_the_provider(inside: bool) -> None:
-    """At most 64 fields are handed on to a provider, however few of our own come with them."""
+    """At most 64 fields are sent on to a provider."""
 
     def body(fields: int) -> bytes:
         extra = {f"field_{number}": number for number in range(fields)}
@@ -208,12 +208,12 @@ def test_fields_for_the_provider(inside: bool) -> None:
     spaces=st.sampled_from([None, 2, "\t"]),
 )
 def test_sent_once(fields: dict, spaces: int | str | None) -> None:
-    """However an object is written, a field that is there once is not taken for one there twice."""
+    """However an object is formatted, fields that are there once are accepted."""
     body = json.dumps({"input": "a", "extra_body": fields}, indent=spaces).encode()
     try:
         request = decode(body)
     except InvalidRequest as error:
-        assert "twice" not in error.message  # noqa: PT017  # whether it is refused is not the point
+        assert "twice" not in error.message  # noqa: PT017  # it may be refused for another reason
     else:
         assert request.extra_body.keys() == fields.keys()
 
@@ -232,7 +232,7 @@ def test_sent_once(fields: dict, spaces: int | str | None) -> None:
     ],
 )
 def test_near_names(name: str, ours: str) -> None:
-    """A name that is nearly one of ours is refused at top level, and goes on in `extra_body`."""
+    """A mistyped name of ours is refused at top level, but passed on inside `extra_body`."""
     with pytest.raises(InvalidRequest) as refused:
         decode(json.dumps({"input": "a", name: 1}).encode())
     assert refused.value.param == name
@@ -262,12 +262,12 @@ def test_near_names(name: str, ours: str) -> None:
     ],
 )
 def test_names_of_providers(name: str) -> None:
-    """What providers' own fields are called is taken for no mistyped field of ours."""
+    """Providers' own fields are not taken for mistyped fields of ours."""
     assert name in decode(json.dumps({"input": "a", name: 1}).encode()).extra_body
 
 
 def test_fields_are_bounded() -> None:
-    """A crowd of unknown fields is refused, and quickly, for each is looked at."""
+    """Very many unknown fields are refused quickly."""
     with pytest.raises(InvalidRequest, match="100001 fields are too many"):
         decode(json.dumps({"input": "a", **dict.fromkeys(map(str, range(100_000)), 1)}).encode())
 
@@ -275,11 +275,11 @@ def test_fields_are_bounded() -> None:
 @steady
 @given(requests)
 def test_decode_valid(fields: dict) -> None:
-    """A valid request is understood as it was sent."""
+    """A valid request decodes to what was sent."""
     request = decode(json.dumps(fields).encode())
     for name, value in fields.items():
         understood = getattr(request, name)
-        if name == "extra_body":  # handed on as it came
+        if name == "extra_body":  # passed on undecoded
             understood = {key: json.loads(bytes(raw)) for key, raw in understood.items()}
         assert value is None or understood == value
 
@@ -294,7 +294,7 @@ def client(gateway: Gateway) -> Iterator[httpx.Client]:
 @few
 @given(bodies)
 def test_gateway_survives(client: httpx.Client, body: bytes) -> None:
-    """Whatever is sent, the gateway answers, with vectors or with an error of the client's."""
+    """Whatever is sent, the gateway answers with vectors or a 4xx."""
     answer = client.post("/v1/embeddings", content=body)
     if answer.status_code == 200:
         assert answer.json()["data"]
@@ -308,7 +308,7 @@ def test_gateway_survives(client: httpx.Client, body: bytes) -> None:
 
 @st.composite
 def vectors(draw: st.DrawFn) -> np.ndarray:
-    """Finite float32 values of any bits, in counts around where a slice ends."""
+    """Generate finite float32 vectors with any bits, in numbers around the slice size."""
     dimensions = draw(st.sampled_from([1, 3, 384, 4096, SLICE_VALUES, SLICE_VALUES + 1]))
     step = max(1, SLICE_VALUES // dimensions)
     most = 3 if dimensions == 1 else 2 * step + 1
@@ -325,7 +325,7 @@ def vectors(draw: st.DrawFn) -> np.ndarray:
 @settings(steady, max_examples=40)
 @given(vectors())
 def test_encode(sent: np.ndarray) -> None:
-    """Both formats carry every bit of every vector, in order, whatever their number."""
+    """Both formats carry every bit of every vector, in order."""
     head = ResponseHead(
         id="embd_1", created=1, model="auto", provider="p", usage={"prompt_tokens": 1}
     )
@@ -350,7 +350,7 @@ def test_encode(sent: np.ndarray) -> None:
 @steady
 @given(st.integers(2, 300), st.integers(1, 300), st.sampled_from(["end", "start"]))
 def test_cut(limit: int, over: int, drop: str) -> None:
-    """A cut item has exactly as many ids as may be: its marks, and one unbroken side between."""
+    """A truncated item has exactly `limit` ids: its special tokens and an unbroken part between."""
     ids = list(range(limit + over))
     kept = truncate_ids(ids, limit=limit, drop=drop, has_special_tokens=True)
     assert len(kept) == limit
@@ -362,7 +362,7 @@ def test_cut(limit: int, over: int, drop: str) -> None:
 @steady
 @given(st.lists(st.integers(1, 300), max_size=200), st.integers(1, 2048), st.integers(1, 9))
 def test_batches(lengths: list[int], max_tokens: int, step: int) -> None:
-    """Batches hold each position once, the like together, and no more tokens than may be."""
+    """Batches hold each position once, sorted by length, within the token limit."""
 
     def whole(rows: int) -> int:
         return rows // step * step or rows
@@ -386,7 +386,7 @@ amounts = st.integers(0, 10**18)
 @steady
 @given(tokens, tokens, prices, prices)
 def test_cost(few: int, many: int, low: Decimal, high: Decimal) -> None:
-    """A cost is the exact price rounded up to a nano-dollar, and never falls as either rises."""
+    """A cost is rounded up to a nano-dollar, and never falls when tokens or price rise."""
     cost = money.cost(many, price_per_mtok=high)
     exact = Fraction(high) * many * 1000
     assert exact <= cost < exact + 1

@@ -1,8 +1,8 @@
-"""Shares what this process takes on at once: requests, and the bytes of their bodies and answers.
+"""Limits the requests in flight and the bytes of their bodies and answers, fairly.
 
-Projects share it fairly, and within a project its keys do. When there is no room, a body that is
-still arriving is given up for a caller that holds less. `docs/decisions/0015-fair-shares.md` says
-why.
+Projects get fair shares, and so do the keys within a project. When there is no room, a request
+whose body is still arriving is dropped for a caller that holds less.
+`docs/decisions/0015-fair-shares.md` explains why.
 """
 
 import asyncio
@@ -15,26 +15,26 @@ from embedway.core.keys import Caller
 
 SHARE = 7
 """A project may hold this many times what is left free, and a key this many times what its project
-may still take. A project alone thus gets seven eighths, and whoever comes next finds room."""
+may still take. A single project thus gets seven eighths, and the next one finds room."""
 MAX_ANONYMOUS = 64
-"""The most requests at once of which only the body says who sent them."""
+"""The most requests in flight whose sender is known only from the body."""
 
 
 class _Project:
-    """What the requests of one project hold together."""
+    """The requests in flight of one project."""
 
     __slots__ = ("bytes", "id", "keys", "requests")
 
     def __init__(self, id: str | None) -> None:
         self.id = id
         self.keys: dict[str, _Key] = {}
-        """The keys of the project that hold something."""
+        """The keys of the project that have requests in flight."""
         self.requests = 0
         self.bytes = 0
 
 
 class _Key:
-    """What the requests of one key hold together."""
+    """The requests in flight of one key."""
 
     __slots__ = ("arriving", "bytes", "id", "project", "requests")
 
@@ -42,18 +42,18 @@ class _Key:
         self.id = id
         self.project = project
         self.arriving: dict[RequestSlot, None] = {}
-        """The requests whose body has not arrived whole, oldest first."""
+        """The requests whose body is still arriving, oldest first."""
         self.requests = 0
         self.bytes = 0
 
 
-_Held = Callable[["_Project | _Key | RequestSlot"], int]
-_requests: _Held = attrgetter("requests")
-_bytes: _Held = attrgetter("bytes")
+_Measure = Callable[["_Project | _Key | RequestSlot"], int]
+_requests: _Measure = attrgetter("requests")
+_bytes: _Measure = attrgetter("bytes")
 
 
 class Admission:
-    """Counts what is in flight, decides who gets in, and knows when all is done."""
+    """Counts requests in flight and decides which ones get in; one for the process."""
 
     def __init__(self, *, max_requests: int, max_bytes: int) -> None:
         self._max_requests = max_requests
@@ -62,11 +62,11 @@ class Admission:
         self._anonymous: dict[RequestSlot, None] = {}
         self.requests = 0
         self.bytes = 0
-        self.draining = False
-        """Set once the process is about to stop: answers then close their connection."""
+        self.is_draining = False
+        """Whether the process is about to stop, so that answers close their connection."""
 
-    def admit(self, ticket: "RequestSlot", caller: Caller) -> None:
-        """Count one more request of `caller`.
+    def admit(self, slot: "RequestSlot", caller: Caller) -> None:
+        """Count one more request of a caller.
 
         Raises:
             ServiceOverloaded: The gateway, the project or the key has all the requests it may have.
@@ -78,58 +78,58 @@ class Admission:
         except ServiceOverloaded:
             self._forget(key)
             raise
-        ticket.key = key
-        self._count(ticket, key, 1)
+        slot.key = key
+        self._count(slot, key, 1)
 
-    def admit_anonymous(self, ticket: "RequestSlot") -> None:
-        """Count a request that only its body says who sent.
+    def admit_anonymous(self, slot: "RequestSlot") -> None:
+        """Count a request whose sender is known only from the body.
 
         Raises:
-            ServiceOverloaded: Too many such requests are being answered.
+            ServiceOverloaded: Too many such requests are in flight.
         """
         if len(self._anonymous) >= MAX_ANONYMOUS:
-            slowest = next((each for each in self._anonymous if each.arriving), None)
+            slowest = next((each for each in self._anonymous if each.is_arriving), None)
             if slowest is None:
                 raise ServiceOverloaded(
                     "Too many clients ask for tokens at once. Try again shortly."
                 )
             slowest.displace()
-        self._anonymous[ticket] = None
+        self._anonymous[slot] = None
 
-    def hold(self, ticket: "RequestSlot", size: int) -> None:
+    def hold(self, slot: "RequestSlot", size: int) -> None:
         """Count `size` more bytes of a body.
 
         Raises:
             ServiceOverloaded: The gateway, the project or the key holds all the bytes it may hold.
         """
-        key = ticket.key
+        key = slot.key
         while key is not None and not self._has_bytes(key, size):
             self._make_room(key, size, _bytes)
-        self.change(ticket, size)
+        self.change(slot, size)
 
-    def change(self, ticket: "RequestSlot", size: int) -> None:
-        """Count `size` more bytes, or fewer, whether or not there is room."""
-        ticket.bytes += size
+    def change(self, slot: "RequestSlot", size: int) -> None:
+        """Count `size` more bytes, or fewer if negative, even if there is no room."""
+        slot.bytes += size
         self.bytes += size
-        key = ticket.key
+        key = slot.key
         if key is not None:
             key.bytes += size
             key.project.bytes += size
 
-    def release(self, ticket: "RequestSlot") -> None:
-        """Take back all that `ticket` holds."""
-        self.change(ticket, -ticket.bytes)
-        key = ticket.key
+    def release(self, slot: "RequestSlot") -> None:
+        """Give back everything that a request holds."""
+        self.change(slot, -slot.bytes)
+        key = slot.key
         if key is None:
-            self._anonymous.pop(ticket, None)
+            self._anonymous.pop(slot, None)
             return
-        ticket.key = None
-        self._count(ticket, key, -1)
+        slot.key = None
+        self._count(slot, key, -1)
         self._forget(key)
 
     async def wait_until_idle(self) -> None:
         """Return once no request is in flight."""
-        while self.requests:  # noqa: ASYNC110  # once, at the end; an event would cost each request
+        while self.requests:  # noqa: ASYNC110  # once, at shutdown; an event costs each request
             await asyncio.sleep(0.01)
 
     def _has_place(self, key: _Key) -> bool:
@@ -139,37 +139,38 @@ class Admission:
     def _has_bytes(self, key: _Key, size: int) -> bool:
         free = self._max_bytes - self.bytes - size
         if key.project.requests == 1:
-            return free >= 0  # the largest body passes, however few bytes there are
+            return free >= 0  # so that a single request can have the largest allowed body
         return key.bytes + size <= SHARE * (SHARE * free - key.project.bytes - size)
 
-    def _make_room(self, key: _Key, amount: int, held: _Held) -> None:
-        """Give up one body that is arriving, of whoever holds most, for a request of `key`.
+    def _make_room(self, key: _Key, amount: int, measure: _Measure) -> None:
+        """Drop the request with an arriving body whose project and key hold most, for `key`.
 
         Raises:
-            ServiceOverloaded: Nobody with such a body holds more than the key or its project would.
+            ServiceOverloaded: No such project or key holds more than this one would.
         """
-        mine = held(key.project) + amount
+        own = measure(key.project) + amount
         larger = [
-            each for each in self._projects.values() if held(each) > mine or each is key.project
+            each for each in self._projects.values() if measure(each) > own or each is key.project
         ]
-        most = max(
+        largest = max(
             (
-                (held(project), held(each), held(ticket), ticket)
+                (measure(project), measure(each), measure(slot), slot)
                 for project in larger
                 for each in project.keys.values()
-                if each.arriving and (project is not key.project or held(each) > held(key) + amount)
-                for ticket in each.arriving
-                if held(ticket)
+                if each.arriving
+                and (project is not key.project or measure(each) > measure(key) + amount)
+                for slot in each.arriving
+                if measure(slot)
             ),
             key=lambda ranked: ranked[:3],
             default=None,
         )
-        if most is None:
+        if largest is None:
             raise ServiceOverloaded(
                 f"This gateway is full, or your project has its share of it: {self.requests} "
                 f"requests are in flight, {key.project.requests} of them yours. Try again shortly."
             )
-        most[-1].displace()
+        largest[-1].displace()
 
     def _key(self, caller: Caller) -> _Key:
         project_id = caller.project.id if caller.project else None
@@ -181,8 +182,8 @@ class Admission:
             key = project.keys[caller.key_id] = _Key(caller.key_id, project)
         return key
 
-    def _count(self, ticket: "RequestSlot", key: _Key, number: int) -> None:
-        ticket.requests += number
+    def _count(self, slot: "RequestSlot", key: _Key, number: int) -> None:
+        slot.requests += number
         self.requests += number
         key.requests += number
         key.project.requests += number
@@ -196,73 +197,65 @@ class Admission:
 
 
 class RequestSlot:
-    """One request's share of what is in flight, from its admission to the end of its answer."""
+    """One request in flight, from its admission to the end of its answer."""
 
-    __slots__ = ("_admission", "_arriving", "bytes", "displaced", "key", "requests")
+    __slots__ = ("_admission", "_body_timeout", "bytes", "is_displaced", "key", "requests")
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._arriving: asyncio.Timeout | None = None
+        self._body_timeout: asyncio.Timeout | None = None
         self.key: _Key | None = None
-        """What it counts with; None before it is admitted, and for anonymous requests."""
+        """The key it counts for; None before admission and for anonymous requests."""
         self.requests = 0
         self.bytes = 0
-        self.displaced = False
-        """Whether it was given up for another request while its body was arriving."""
+        self.is_displaced = False
+        """Whether it was dropped for another request while its body was arriving."""
 
     @property
-    def arriving(self) -> bool:
-        """Whether its body is arriving."""
-        return self._arriving is not None
-
-    def admit(self, caller: Caller) -> None:
-        """Take a place among the requests of `caller`; see `Admission.admit`."""
-        self._admission.admit(self, caller)
-
-    def admit_anonymous(self) -> None:
-        """Take a place among the anonymous requests; see `Admission.admit_anonymous`."""
-        self._admission.admit_anonymous(self)
+    def is_arriving(self) -> bool:
+        """Whether the body is arriving."""
+        return self._body_timeout is not None
 
     def begin_body(self, timeout: asyncio.Timeout) -> None:
-        """Note that the body is arriving; if it has to make room, `timeout` ends at once."""
-        self._arriving = timeout
+        """Mark the body as arriving. Displacing the request makes `timeout` expire at once."""
+        self._body_timeout = timeout
         if self.key is not None:
             self.key.arriving[self] = None
 
     def end_body(self) -> None:
-        """Note that nothing more of the body is waited for."""
-        self._arriving = None
+        """Mark the body as no longer arriving."""
+        self._body_timeout = None
         if self.key is not None:
             self.key.arriving.pop(self, None)
 
     def displace(self) -> None:
-        """Give up the request, whose body is arriving, for another one."""
-        timeout = self._arriving
+        """Drop this request, whose body is arriving, for another one."""
+        timeout = self._body_timeout
         self.end_body()
         self.release()
-        self.displaced = True
+        self.is_displaced = True
         if timeout is not None:
-            with suppress(RuntimeError):  # its time is up in this very moment
+            with suppress(RuntimeError):  # it expires at this very moment
                 timeout.reschedule(asyncio.get_running_loop().time())
 
     def hold(self, size: int) -> None:
-        """Hold `size` more bytes of the body; see `Admission.hold`."""
-        if self.displaced:
+        """Count `size` more bytes of the body; `Admission.hold` says what it raises."""
+        if self.is_displaced:
             raise displaced_error()
         self._admission.hold(self, size)
 
     def swap(self, size: int) -> None:
-        """Hold `size` bytes of the answer instead of the body; what is done is not refused."""
+        """Count `size` bytes of the answer instead of the body, even if there is no room."""
         self._admission.change(self, size - self.bytes)
 
     def release(self) -> None:
-        """Give everything back, also if called again."""
+        """Give everything back. Calling it again does nothing."""
         self._admission.release(self)
 
 
 def displaced_error() -> ServiceOverloaded:
-    """The answer to a request that was given up while its body was arriving."""
+    """Return the error for a request that was dropped while its body was arriving."""
     return ServiceOverloaded(
-        "This gateway is full, and gave up this request for one that holds less, for its body had "
+        "This gateway is full and dropped this request for a smaller one, because its body had "
         "not arrived whole. Send the body without pause, or fewer requests at a time."
     )

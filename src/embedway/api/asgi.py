@@ -1,4 +1,4 @@
-"""The few words of ASGI that the data plane speaks."""
+"""The ASGI types that the data plane uses."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any

@@ -1,8 +1,8 @@
-"""Reads the bodies of requests to the control plane, and only from callers that it knows.
+"""Reads control-plane request bodies, and only from callers with a valid credential.
 
-The web framework reads a body before it asks who sends it. This reads it first, within what
-`embedway.api.admission` has room for; of a caller without a valid credential it reads nothing, and
-leaves it to the application to refuse the request.
+The web framework would read a body before checking who sends it. This middleware reads it first,
+within the limits of `embedway.api.admission`. Without a valid credential it reads nothing and lets
+the application refuse the request.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,13 +21,13 @@ from embedway.core.errors import EmbedwayError, InvalidRequest
 
 MAX_BYTES = 2**20
 MAX_ANONYMOUS_BYTES = 2**14
-"""The largest body that is read to learn who sent it."""
+"""The largest body to read when only the body says who sent it."""
 
 _BROKEN = InvalidRequest("The body cannot be read as JSON. Correct it.")
 
 
 class BodyGate:
-    """An ASGI application before another one."""
+    """ASGI middleware that reads request bodies."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class BodyGate:
         timeout_s: float,
         open_paths: Collection[str] = (),
     ) -> None:
-        """Take the application, and what decides whose body is read.
+        """Wrap an application.
 
         Args:
             app: The application.
-            authenticator: Knows the callers.
-            admission: Has room for bodies, or not.
+            authenticator: Decides whose body is read.
+            admission: Limits the requests and bytes in flight.
             timeout_s: How long a body may take to arrive.
-            open_paths: Where the credentials are in the body.
+            open_paths: The paths on which the credential is in the body.
         """
         self._app = app
         self._authenticator = authenticator
@@ -55,24 +55,24 @@ class BodyGate:
         self._open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or pass on another event of the server."""
+        """Read the body of a request and pass it on."""
         headers = dict(scope.get("headers", ()))
         if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
             await self._app(scope, receive, send)
             return
-        client, ticket = ClientConnection(receive, send), RequestSlot(self._admission)
+        client, slot = ClientConnection(receive, send), RequestSlot(self._admission)
         try:
             try:
-                body = await self._body(scope, headers, client, ticket)
+                body = await self._read_body(scope, headers, client, slot)
             except EmbedwayError as error:
-                ticket.release()
+                slot.release()
                 await client.drain(self._limits)
                 await self._refuse(error, client)
                 return
-            left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+            messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
             async def replay() -> Message:
-                return left.pop() if left else await receive()
+                return messages.pop() if messages else await receive()
 
             await self._app(scope, replay, send)
         except IncompleteBody:
@@ -80,31 +80,31 @@ class BodyGate:
         except ClientDisconnect:
             pass
         finally:
-            ticket.release()
+            slot.release()
 
-    async def _body(
+    async def _read_body(
         self,
         scope: Scope,
         headers: Mapping[bytes, bytes],
         client: ClientConnection,
-        ticket: RequestSlot,
+        slot: RequestSlot,
     ) -> bytes:
-        """The body; empty if the caller is not known.
+        """Read the body; return nothing if the caller is not known.
 
         Raises:
-            EmbedwayError: It cannot be read, or there is no room for it.
+            EmbedwayError: The body is refused, or there is no room for it.
             ClientDisconnect: The client closed the connection.
         """
         if scope["path"] in self._open_paths:
-            ticket.admit_anonymous()
-            return await client.read_body(headers, self._anonymous_limits, ticket)
+            self._admission.admit_anonymous(slot)
+            return await client.read_body(headers, self._anonymous_limits, slot)
         try:
             caller = await self._authenticator.authenticate(headers.get(b"authorization"), None)
         except EmbedwayError:
             await client.drain(self._limits)
             return b""
-        ticket.admit(caller)
-        return await client.read_body(headers, self._limits, ticket)
+        self._admission.admit(slot, caller)
+        return await client.read_body(headers, self._limits, slot)
 
     async def _refuse(self, error: EmbedwayError, client: ClientConnection) -> None:
         status, content, headers = error_response(error)

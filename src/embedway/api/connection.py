@@ -1,7 +1,4 @@
-"""The client at the other end of one request: what it sends, how slowly, and whether it leaves.
-
-And how slowly it takes its answer.
-"""
+"""Reads a request from its client, sends the answer, and notices when the client leaves."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,10 +12,10 @@ from embedway.core.errors import BodyTooLarge, EmbedwayError, SlowRequest, Unsup
 from embedway.wire import error as wire_error
 
 DRAIN_S = 5.0
-"""How long what is left of a refused body is read and dropped."""
+"""Read and drop the rest of a refused body for this long at most."""
 
 PIECE_BYTES = 2**18
-"""Of an answer, handed to the server at a time; a larger one waits for the client to take it."""
+"""Hand an answer to the server in pieces of this size; the next waits for the client to take it."""
 
 _JSON = (b"content-type", b"application/json")
 
@@ -28,22 +25,22 @@ Reply = tuple[int, bytes, Headers]
 
 
 class BodyLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request body may be."""
+    """How large a request body may be, and how long it may take to arrive."""
 
     max_bytes: int
     timeout_s: float
 
 
 class ClientDisconnect(Exception):
-    """There is nobody left to answer."""
+    """The client closed the connection or stopped reading."""
 
 
 class IncompleteBody(ClientDisconnect):
-    """The body ended before it was complete: the client left, or framed it wrongly."""
+    """The body ended before it was complete: the client left or framed it wrongly."""
 
 
 class ClientConnection:
-    """Reads one request's body and watches its connection."""
+    """The connection of one request: reads its body, watches for a disconnect, sends the answer."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -53,14 +50,14 @@ class ClientConnection:
     async def read_body(
         self, headers: Mapping[bytes, bytes], limits: BodyLimits, ticket: RequestSlot
     ) -> bytes:
-        """The whole body; its bytes are held on `ticket`.
+        """Read the whole body and count its bytes on `ticket`.
 
         Raises:
-            BodyTooLarge: Over the cap, as declared or as sent.
-            UnsupportedEncoding: It has a Content-Encoding.
-            SlowRequest: It was not complete in time.
-            ServiceOverloaded: The bodies in flight have too many bytes together, or this one made
-                room for another request.
+            BodyTooLarge: The body is larger than allowed, as declared or as sent.
+            UnsupportedEncoding: The request has a Content-Encoding.
+            SlowRequest: The body was not complete in time.
+            ServiceOverloaded: The bodies in flight are too large together, or this request was
+                dropped for another one.
             ClientDisconnect: The client closed the connection.
         """
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
@@ -84,9 +81,9 @@ class ClientConnection:
                 finally:
                     ticket.end_body()
         except TimeoutError:
-            if ticket.displaced:
+            if ticket.is_displaced:
                 raise displaced_error() from None
-            self._body_left = False  # it has had its time: nothing is left to wait for
+            self._body_left = False  # do not wait for the rest either
             raise SlowRequest(
                 f"The body was not complete after {limits.timeout_s:g} s. Send it faster, or send "
                 "fewer items at a time."
@@ -94,10 +91,10 @@ class ClientConnection:
         return b"".join(chunks)
 
     async def drain(self, limits: BodyLimits) -> None:
-        """Reads and drops what is left of a refused body, a bounded while.
+        """Read and drop the rest of a refused body, for a limited time.
 
-        A client that is still sending when its connection is closed sees a reset and never the
-        answer. This lets it see the answer.
+        A client that is still sending when the connection closes would see a reset instead of the
+        answer.
         """
         size = 0
         try:
@@ -105,23 +102,22 @@ class ClientConnection:
                 while self._body_left and size <= 4 * limits.max_bytes:
                     size += len(await self._chunk())
         except (TimeoutError, IncompleteBody):
-            return  # a body that is refused may as well be broken
+            return  # the body is refused anyway
 
     def cancel_on_disconnect(self) -> "_Watch":
-        """A context that cancels what runs inside if the client leaves.
+        """Return a context that cancels the work inside it when the client disconnects.
 
-        Raises:
-            ClientDisconnect: The client left.
+        The context then raises `ClientDisconnect`.
         """
         return _Watch(self._receive)
 
     async def send_response(
         self, status: int, content: bytes, headers: Headers, limits: BodyLimits
     ) -> None:
-        """Sends a complete JSON response, as fast as the client takes it.
+        """Send a complete JSON response, as fast as the client takes it.
 
         Raises:
-            ClientDisconnect: It took nothing for as long as its body might have taken to arrive.
+            ClientDisconnect: The client took nothing for `limits.timeout_s`.
         """
         length = (b"content-length", b"%d" % len(content))
         sent = {
@@ -135,7 +131,7 @@ class ClientConnection:
             piece = content[start:end]
             more = end < len(content)
             message = {"type": "http.response.body", "body": piece, "more_body": more}
-            if not (start or more):  # the server takes one piece as it is
+            if not (start or more):  # a single piece needs no waiting
                 await self._send(message)
                 return
             try:
@@ -153,7 +149,7 @@ class ClientConnection:
 
 
 class _Watch:
-    """Cancels the current task if the client leaves."""
+    """Cancels the current task when the client disconnects."""
 
     __slots__ = ("_has_left", "_receive", "_task", "_watcher")
 
@@ -179,7 +175,7 @@ class _Watch:
 
 
 def error_response(error: EmbedwayError) -> Reply:
-    """Render an error as the answer to a request."""
+    """Encode an error as the answer to a request."""
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
     return error.status, wire_error.encode_error(error), headers
 

@@ -1,7 +1,7 @@
-"""Lets web pages of listed origins call the gateway: answers preflights and marks every answer.
+"""Lets web pages of listed origins call the gateway (CORS).
 
-Browsers call this CORS. It is in front of both planes, so errors are marked as well. It allows no
-cookies: a page sends its token as Authorization, as any other client does.
+It stands in front of both planes, so that errors get the headers too. It allows no cookies: a page
+sends its token as Authorization, like any other client.
 """
 
 from collections.abc import Iterable
@@ -16,9 +16,9 @@ EXPOSED = (
     *("x-embedway-model", "x-embedway-provider", "x-embedway-space"),
     *("x-embedway-cost-usd", "x-embedway-overhead-ms"),
 )
-"""Headers of answers that a page may read."""
+"""The response headers that a page may read."""
 MAX_AGE_S = 600
-"""How long a browser may remember a preflight's answer."""
+"""How long a browser may cache the answer to a preflight."""
 
 _ALLOW_ORIGIN = b"access-control-allow-origin"
 _EXPOSE = (b"access-control-expose-headers", ", ".join(EXPOSED).encode())
@@ -31,32 +31,32 @@ _PREFLIGHT: Headers = [
 
 
 class Cors:
-    """An ASGI application in front of another one."""
+    """ASGI middleware that answers preflights and adds CORS headers to responses."""
 
     def __init__(self, app: Application, *, origins: Iterable[str]) -> None:
         self._app = app
         self._origins = frozenset(each.encode() for each in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Answer a preflight, or pass a request on and add headers to its response."""
         headers = dict(scope["headers"])
         origin = headers.get(b"origin", b"")
-        allowed = origin in self._origins
-        asked = b"access-control-request-method" in headers
-        if allowed and asked and scope["method"] == "OPTIONS":
-            # Which headers a client sends is its own business: SDKs add many.
-            wanted = headers.get(b"access-control-request-headers", b"")
-            allow = [(_ALLOW_ORIGIN, origin), (b"access-control-allow-headers", wanted)]
+        is_allowed = origin in self._origins
+        is_preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
+        if is_allowed and is_preflight:
+            # Any header is allowed, because SDKs add many of their own.
+            requested = headers.get(b"access-control-request-headers", b"")
+            allow = [(_ALLOW_ORIGIN, origin), (b"access-control-allow-headers", requested)]
             await send(
                 {"type": "http.response.start", "status": 204, "headers": [*allow, *_PREFLIGHT]}
             )
             await send({"type": "http.response.body"})
             return
-        marks = [(_ALLOW_ORIGIN, origin), _EXPOSE, _VARY] if allowed else [_VARY]
+        added = [(_ALLOW_ORIGIN, origin), _EXPOSE, _VARY] if is_allowed else [_VARY]
 
-        async def marked(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *marks]}
+                message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
-        await self._app(scope, receive, marked)
+        await self._app(scope, receive, send_with_headers)

@@ -1,7 +1,7 @@
-"""The data plane: `POST` embeddings, on all its doors, as one raw ASGI callable.
+"""The data plane: one ASGI application that answers `POST` on all embeddings paths.
 
-Owns what is HTTP about it: headers in and out, and the one edge where any failure becomes an
-result. What an embedding request is and how it is answered is the pipeline's.
+Owns the HTTP side: headers in and out, and the one place where any failure becomes an answer. The
+pipeline embeds the request.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ CORTECS_PATH = "/api/v1/models/serverless/embeddings"
 PATHS = frozenset({"/v1/embeddings", "/api/v1/llm/embeddings", CORTECS_PATH})
 
 YIELD_BYTES = 65_536
-"""After rendering a piece of this size the event loop gets a turn."""
+"""Give the event loop a turn after encoding a piece larger than this."""
 
 _HEADER_SAFE = "".join(map(chr, range(0x20, 0x7F)))
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -66,7 +66,7 @@ _log = structlog.get_logger("embedway.api")
 class _Facts:
     """What is known so far about one request, for its log line and for counting refusals.
 
-    The request itself is not kept: its texts may be megabytes, and its answer is sent slowly.
+    It does not keep the request, whose texts may be megabytes, while its answer is sent slowly.
     """
 
     __slots__ = ("end_user", "key_id", "model", "project_id", "reason")
@@ -79,29 +79,29 @@ class _Facts:
         self.reason = ""
 
     def identify(self, caller: Caller) -> None:
-        """Take who sent the request."""
+        """Note who sent the request."""
         self.key_id = caller.key_id
         self.project_id = caller.project.id if caller.project else ""
         self.end_user = caller.on_behalf_of
 
     def read(self, request: EmbedRequest) -> None:
-        """Take what is logged of the request itself."""
+        """Note the fields of the request that are logged."""
         self.model = request.model
         self.end_user = self.end_user or request.user
 
     def refuse(self, error: EmbedwayError) -> None:
-        """Take why the request is refused, and whose it is if no caller came of its key."""
+        """Note why the request is refused, and whose key was refused."""
         self.reason = error.reason
         self.key_id = self.key_id or error.key_id
         self.project_id = self.project_id or error.project_id
 
     def fields(self) -> dict[str, str]:
-        """The fields of the log line, without those that are not known."""
+        """Return the known fields for the log line."""
         end_user = self.end_user
         known = {
             "project": self.project_id,
             "key": self.key_id,
-            # A key that a client sends where none belongs is not logged.
+            # A client may have put a key in the wrong place: never log it.
             "end_user": end_user and redact(end_user),
             "model": self.model,
             "reason": self.reason,
@@ -110,7 +110,7 @@ class _Facts:
 
 
 class EmbeddingsEndpoint:
-    """Answers every request on the embeddings doors."""
+    """Answers every request on the embeddings paths."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class EmbeddingsEndpoint:
         self._body_limits = body_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, from its head to the last byte of its answer."""
+        """Answer one request, from reading it to the last byte of the answer."""
         started_s = time.perf_counter()
         request_id = _request_id(scope)
         client, ticket, facts = (
@@ -146,7 +146,7 @@ class EmbeddingsEndpoint:
             try:
                 request, caller, account = await self._read(scope, client, ticket, facts)
                 with client.cancel_on_disconnect():
-                    if _dry_run(scope):
+                    if _is_dry_run(scope):
                         result = await self._embedder.dry_run(request, caller, admitted=account)
                     else:
                         result = await self._embedder.embed(
@@ -159,18 +159,18 @@ class EmbeddingsEndpoint:
                 reply = await self._answer(scope["path"], request, result, ticket, started_s)
             except ClientDisconnect:
                 raise
-            except Exception as error:  # noqa: BLE001  # the request edge: the client gets an answer
-                # Rendered here and not kept: with its traceback an error keeps the whole request.
+            except Exception as error:  # noqa: BLE001  # the client gets an answer whatever failed
+                # Encoded here and not kept, because its traceback would keep the whole request.
                 reply, is_refused = self._refuse(error, facts, request_id), True
             finally:
-                # The texts and vectors may be megabytes, and the answer may be taken slowly.
+                # Free the texts and vectors, because the client may take the answer slowly.
                 request = result = None
             if is_refused:
                 ticket.release()
                 await client.drain(self._body_limits)
             status = await self._send(client, reply, request_id)
         except IncompleteBody:
-            # Perhaps the client is still there and only the framing of its body is broken.
+            # The client may still be there, if only the framing of its body is wrong.
             await self._send(client, error_response(_BROKEN_BODY), request_id)
             status = CLIENT_LEFT
         except ClientDisconnect:
@@ -192,7 +192,7 @@ class EmbeddingsEndpoint:
     async def _read(
         self, scope: Scope, client: ClientConnection, ticket: RequestSlot, facts: _Facts
     ) -> tuple[EmbedRequest, Caller, Account]:
-        """Read who sends what; a body is read only of a caller that may be answered."""
+        """Identify the caller, check its rights and limits, and then read the body."""
         if scope["method"] != "POST":
             raise MethodNotAllowed(
                 f"{scope['method']} is not possible here. Use POST.", headers={"allow": "POST"}
@@ -205,9 +205,9 @@ class EmbeddingsEndpoint:
         )
         facts.identify(caller)
         rights.require_scope(caller, "embeddings")
-        _dry_run(scope)  # refused before the body is read, if it is wrong
+        _is_dry_run(scope)  # refuses a wrong query before reading the body
         account = await self._embedder.admit(caller, body_bytes=_declared_bytes(headers))
-        ticket.admit(caller)
+        self._admission.admit(ticket, caller)
         request = decode(await client.read_body(headers, self._body_limits, ticket))
         facts.read(request)
         return request, caller, account
@@ -220,7 +220,7 @@ class EmbeddingsEndpoint:
         ticket: RequestSlot,
         started_s: float,
     ) -> Reply:
-        """Render a result; its bytes take the place of the body's on `ticket`."""
+        """Encode a result; `ticket` then counts its bytes instead of the body's."""
         if isinstance(result, DryRun):
             return 200, msgspec.json.encode(result), []
         content = await _body(path, request, result)
@@ -232,11 +232,11 @@ class EmbeddingsEndpoint:
         return 200, content, _headers(result, started_s) + ending
 
     def _refuse(self, error: Exception, facts: _Facts, request_id: str) -> Reply:
-        """Render an error, after logging and counting it."""
+        """Log, count and encode an error."""
         if not isinstance(error, EmbedwayError):
             _log.exception("defect", request_id=request_id, exc_info=error)
             error = InternalError(f"This is a defect of ours, logged under {request_id}.")
-        # The store logs once that the database is unavailable, not for each request.
+        # The store logs an unavailable database once, instead of for each request.
         elif error.__cause__ is not None and not isinstance(error, StorageUnavailable):
             _log.error("failed", request_id=request_id, cause=repr(error.__cause__))
         facts.refuse(error)
@@ -247,17 +247,17 @@ class EmbeddingsEndpoint:
     async def _send(self, client: ClientConnection, reply: Reply, request_id: str) -> int:
         status, content, headers = reply
         headers.append((b"x-request-id", request_id.encode()))
-        if self._admission.draining:
+        if self._admission.is_draining:
             headers.append((b"connection", b"close"))
         await client.send_response(status, content, headers, self._body_limits)
         return status
 
 
 def _check_sent_once(scope: Scope) -> None:
-    """Refuses a request that names two senders: whoever is before this gateway may see the other.
+    """Refuse a request with two callers, because a proxy may have checked the other one.
 
     Raises:
-        InvalidRequest: So it is.
+        InvalidRequest: A header that names the caller is there twice.
     """
     names = [name for name, _ in scope["headers"]]
     for name in (b"authorization", b"x-on-behalf-of"):
@@ -266,20 +266,20 @@ def _check_sent_once(scope: Scope) -> None:
 
 
 def _declared_bytes(headers: Mapping[bytes, bytes]) -> int | None:
-    """The length of the body, if its head says it."""
+    """Return the Content-Length, or None."""
     declared = headers.get(b"content-length", b"")
     return int(declared) if declared.isdigit() else None
 
 
-def _dry_run(scope: Scope) -> bool:
-    """Whether the query asks for one."""
+def _is_dry_run(scope: Scope) -> bool:
+    """Whether the query string has `dry_run=true`."""
     if not scope["query_string"]:
         return False
-    sent = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    asked = dict(sent)
-    if len(asked) < len(sent):
+    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    parameters = dict(pairs)
+    if len(parameters) < len(pairs):
         raise InvalidRequest("A parameter of the query is there twice. Send it once.")
-    value = asked.get("dry_run", "false")
+    value = parameters.get("dry_run", "false")
     if value not in {"true", "false"}:
         raise InvalidRequest(
             f"'dry_run' is {quote_value(value)}. Use 'true' or 'false', or leave it out.",
@@ -291,14 +291,14 @@ def _dry_run(scope: Scope) -> bool:
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            given = value.decode("ascii")
-            return ids.new_id("req") if contains_secret(given) else given
+            request_id = value.decode("ascii")
+            return ids.new_id("req") if contains_secret(request_id) else request_id
     return ids.new_id("req")
 
 
 async def _body(path: str, request: EmbedRequest, result: EmbedResult) -> bytes:
     usage = {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
-    if path == CORTECS_PATH:  # its clients read this one too
+    if path == CORTECS_PATH:  # clients of this API expect it
         usage["completion_tokens"] = 0
     head = ResponseHead(
         model=request.model,
@@ -315,9 +315,10 @@ async def _body(path: str, request: EmbedRequest, result: EmbedResult) -> bytes:
     return b"".join(pieces)
 
 
-def _label(served: Deployment) -> str:
-    """The model as metrics know it: names that clients make up are not told apart."""
-    return served.model.id if served.model.declared else f"{served.provider}:*"
+def _label(deployment: Deployment) -> str:
+    """Return the model's label in metrics; all undeclared models of a provider share one."""
+    model = deployment.model
+    return model.id if model.declared else f"{deployment.provider}:*"
 
 
 def _headers(result: EmbedResult, started_s: float) -> Headers:
@@ -330,7 +331,7 @@ def _headers(result: EmbedResult, started_s: float) -> Headers:
         (b"x-embedway-cost-usd", money.format_usd(result.cost_nano_usd)),
         (b"x-embedway-overhead-ms", f"{(elapsed_s - result.engine_s) * 1000:.2f}"),
     )
-    # A client may name a provider's model as it likes; a header holds no such text as it is.
+    # A client may name a provider's model in any characters, so names are encoded.
     headers = [(name, _header(value)) for name, value in values]
     if result.limit_statuses:
         limits = rate_limit_headers(result.limit_statuses)
@@ -339,7 +340,7 @@ def _headers(result: EmbedResult, started_s: float) -> Headers:
 
 
 def _lifetime(result: EmbedResult, today: CatalogToday) -> Headers:
-    """What is told of deployments that will not be there for long."""
+    """Return the headers for deployments that are deprecated or retire soon."""
     if not today.ending:
         return []
     ending = [today.ending[each.id] for each in result.deployments if each.id in today.ending]

@@ -1,4 +1,4 @@
-"""What a request is counted against: the limits and budgets of its key, project and end user."""
+"""Finds the limits and budgets that a request counts against."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,14 +16,14 @@ from embedway.ratelimits.key import LimitKey
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request is counted against."""
+    """The limits and budgets that one request counts against."""
 
     limit_keys: tuple[LimitKey, ...] = ()
     budgets: tuple[tuple[Subject, tuple[Budget, ...]], ...] = ()
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
-        """Whose budgets these are."""
+        """The keys, projects and end users whose budgets these are."""
         return tuple(subject for subject, _ in self.budgets)
 
 
@@ -31,20 +31,19 @@ UNMETERED = Account()
 
 
 class AccountFinder:
-    """Finds the account of each request."""
+    """Finds the account of a request: that of its key, its project and its end user."""
 
     def __init__(self, directory: Directory) -> None:
-        """Takes where end users are looked up."""
         self._end_users = TTLCache[tuple[str, str], EndUser | None](
             lambda name: directory.find_end_user(*name)
         )
 
     async def find(self, caller: Caller, end_user: str | None) -> Account:
-        """What a request of `caller` for `end_user` is counted against.
+        """Return the account of a request of `caller` for `end_user`.
 
         Raises:
             Forbidden: The end user is blocked.
-            StorageUnavailable: It cannot be looked up.
+            StorageUnavailable: The end user cannot be looked up.
         """
         shares = list(_shares(caller))
         if end_user and caller.project:

@@ -16,7 +16,7 @@ class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
     """What the usage records of one request share."""
 
     id: str
-    """The answer's own id, `embd_...`."""
+    """The answer's id, `embd_...`."""
     request: EmbedRequest
     caller: Caller
     request_id: str
@@ -26,14 +26,14 @@ class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
     """When the request began, on the clock of `time.perf_counter`."""
 
     def records(self, attempts: Sequence[Attempt], *, status: int) -> list[UsageRecord]:
-        """One record for each deployment that was called; one all the same where none was.
+        """Return one record for each deployment that was called, or one record if none was.
 
-        Only with status 200 is anything charged. Costs are at the prices of now.
+        Only status 200 is charged, at the current prices.
         """
         latency_us = round((time.perf_counter() - self.started_s) * 1_000_000)
         called = [each for each in attempts if each.calls]
         if len(called) > 1 and status == ANSWERED:
-            # The record that counts as the request is that of a deployment that answered.
+            # Record 0 counts as the request, so it is that of a deployment that answered.
             called.sort(key=lambda each: not each.items)
         if not called:
             return [self._record(0, None, status=status, latency_us=latency_us)]

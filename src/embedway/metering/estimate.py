@@ -1,4 +1,4 @@
-"""Estimates what a request takes of limits and budgets before it is sent."""
+"""Estimates how many tokens a request has and what it may cost, before it is sent."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +12,7 @@ from embedway.sending.attempt import Attempt
 
 
 async def count_tokens(attempts: Sequence[Attempt]) -> int:
-    """Count a request's tokens as the first deployment that accepts it does.
+    """Count a request's tokens with the tokenizer of the first deployment that accepts it.
 
     Raises:
         InvalidRequest: No deployment accepts it.
@@ -28,7 +28,7 @@ async def count_tokens(attempts: Sequence[Attempt]) -> int:
 
 
 async def max_cost(attempts: Sequence[Attempt]) -> NanoUsd:
-    """The most that a request can be charged, whichever deployments answer which of its items.
+    """Return the most that a request can cost, whichever deployments answer its items.
 
     Raises:
         ServiceOverloaded: Too much is waiting to be counted.
@@ -38,6 +38,6 @@ async def max_cost(attempts: Sequence[Attempt]) -> NanoUsd:
         return 0
     most_tokens = 0
     for attempt in attempts:
-        with suppress(InvalidRequest):  # the request is not sent there
+        with suppress(InvalidRequest):  # this deployment will not be called
             most_tokens = max(most_tokens, (await attempt.prepare()).max_billed_tokens)
     return money.cost(most_tokens, price_per_mtok=price)

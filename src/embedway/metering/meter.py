@@ -1,4 +1,4 @@
-"""Reserves what a request will take of limits and budgets, and settles what it took."""
+"""Reserves limits and budgets for a request, and settles what it used."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,18 @@ from embedway.ratelimits.limiter import LimitReservation, RateLimiter
 from embedway.ratelimits.status import LimitStatus
 from embedway.sending.attempt import Attempt
 
-MOST_MARKS = 8
-"""Tokens that a model puts around a text."""
-MOST_BYTES = 4
-"""Of a character."""
-MOST_TOKENS_PER_BYTE = 5
-"""The most tokens in a byte of a body, where each item takes three bytes beside its text."""
+MAX_SPECIAL_TOKENS = 8
+"""The most tokens that a model adds around a text."""
+MAX_BYTES_PER_CHARACTER = 4
+"""The longest UTF-8 encoding of a character."""
+MAX_TOKENS_PER_BYTE = 5
+"""The most tokens per byte of a body, in which each item takes three bytes besides its text."""
 
 
 class Reservation:
     """Limits and budgets set aside for one request. Settling twice does nothing."""
 
-    __slots__ = ("_account", "_budgets", "_cost_nano_usd", "_counted", "_is_open", "_limiter")
+    __slots__ = ("_account", "_budgets", "_cost_nano_usd", "_is_open", "_limiter", "_limits")
 
     def __init__(
         self,
@@ -32,33 +32,33 @@ class Reservation:
         *,
         limiter: RateLimiter,
         budgets: BudgetEnforcer,
-        counted: LimitReservation | None,
+        limits: LimitReservation | None,
         cost_nano_usd: NanoUsd,
     ) -> None:
         self._account = account
         self._limiter = limiter
         self._budgets = budgets
-        self._counted = counted
+        self._limits = limits
         self._cost_nano_usd = cost_nano_usd
         self._is_open = True
 
     @property
     def limit_statuses(self) -> Sequence[LimitStatus]:
         """The state of each rate limit after counting this request."""
-        return self._counted.statuses if self._counted else ()
+        return self._limits.statuses if self._limits else ()
 
     def settle(self, *, tokens: int, cost_nano_usd: NanoUsd) -> None:
-        """Charge what was used and give back the rest; what is charged is in the ledger by now."""
+        """Charge what was used, which the ledger has recorded, and give back the rest."""
         if not self._is_open:
             return
         self._is_open = False
-        owed = self._account.budgets
-        if owed:
+        budgets = self._account.budgets
+        if budgets:
             self._budgets.settle(
-                owed, reserved_nano_usd=self._cost_nano_usd, spent_nano_usd=cost_nano_usd
+                budgets, reserved_nano_usd=self._cost_nano_usd, spent_nano_usd=cost_nano_usd
             )
-        if self._counted and tokens != self._counted.tokens:
-            self._limiter.settle(self._counted, tokens=tokens)
+        if self._limits and tokens != self._limits.tokens:
+            self._limiter.settle(self._limits, tokens=tokens)
 
     def release(self) -> None:
         """Give everything back."""
@@ -66,7 +66,7 @@ class Reservation:
 
 
 class Meter:
-    """Counts requests against the limits and budgets that they are subject to."""
+    """Counts requests against limits and budgets; one for the process."""
 
     def __init__(
         self, *, accounts: AccountFinder, limiter: RateLimiter, budgets: BudgetEnforcer
@@ -76,11 +76,11 @@ class Meter:
         self._budgets = budgets
 
     async def admit(self, caller: Caller, *, body_bytes: int | None) -> Account:
-        """Find what a caller's requests count against; refuse one before its body is read.
+        """Find the account of a caller, and refuse its request early if a limit is full.
 
         Args:
-            caller: Who sends the request.
-            body_bytes: The length of its body, if that is known.
+            caller: The sender of the request.
+            body_bytes: The length of its body, if known.
 
         Raises:
             Forbidden: The end user is blocked.
@@ -89,39 +89,39 @@ class Meter:
         """
         account = await self._accounts.find(caller, caller.on_behalf_of)
         if account.limit_keys:
-            at_most = MAX_AMOUNT if body_bytes is None else MOST_TOKENS_PER_BYTE * body_bytes
-            self._limiter.check(account.limit_keys, tokens=1, at_most=at_most)
+            max_tokens = MAX_AMOUNT if body_bytes is None else MAX_TOKENS_PER_BYTE * body_bytes
+            self._limiter.check(account.limit_keys, tokens=1, max_tokens=max_tokens)
         return account
 
     async def account(self, request: EmbedRequest, caller: Caller, admitted: Account) -> Account:
-        """Find what a request counts against; refuse it at once if a limit is known to be full.
+        """Find the account of a request, and refuse it early if a limit is known to be full.
 
         Args:
             request: The request.
-            caller: Who sent it.
-            admitted: What `admit` found. It is looked up anew only if the request names an end
-                user.
+            caller: Its sender.
+            admitted: The account that `admit` returned. It is looked up again only if the request
+                names an end user.
 
         Raises:
             Forbidden: The end user is blocked.
-            RateLimitExceeded: A limit has no room, as is known before any work is done for it.
+            RateLimitExceeded: A limit has no room.
             StorageUnavailable: The limits cannot be looked up.
         """
         account = admitted
         if request.user and not caller.on_behalf_of:
             account = await self._accounts.find(caller, request.user)
         if account.limit_keys:
-            # Each item has a token at least.
+            # Each item has at least one token.
             self._limiter.check(
-                account.limit_keys, tokens=len(request.items), at_most=_at_most(request)
+                account.limit_keys, tokens=len(request.items), max_tokens=_max_tokens(request)
             )
         return account
 
     async def count(self, account: Account) -> None:
-        """Count one request that uses no tokens and no money.
+        """Count one request without tokens or cost.
 
         Raises:
-            RateLimitExceeded: A limit of requests has no room for it.
+            RateLimitExceeded: A request limit has no room.
         """
         if account.limit_keys:
             await self._limiter.reserve(account.limit_keys, tokens=0)
@@ -129,49 +129,48 @@ class Meter:
     async def reserve(
         self, account: Account, attempts: Sequence[Attempt], *, received_ms: int
     ) -> Reservation:
-        """Take a request out of all limits and budgets, or out of none.
-
-        It is reserved with the tokens that the first deployment that accepts it counts, and with
-        the most that it can be charged.
+        """Reserve a request's tokens and maximum cost in all its limits and budgets, or in none.
 
         Args:
-            account: What it counts against.
-            attempts: The deployments that it may be sent to.
-            received_ms: When it had been read.
+            account: The limits and budgets.
+            attempts: The deployments that the request may be sent to.
+            received_ms: When the request had been read, in ms since the epoch.
 
         Raises:
-            RateLimitExceeded: A limit has no room for it.
-            BudgetExceeded: A budget has not so much left.
-            InvalidRequest: No deployment accepts it.
+            RateLimitExceeded: A limit has no room.
+            BudgetExceeded: A budget has too little left.
+            InvalidRequest: No deployment accepts the request.
             ServiceOverloaded: Too much is waiting to be counted.
-            StorageUnavailable: What is left of a budget cannot be known.
+            StorageUnavailable: The budgets cannot be read.
         """
-        owed, cost_nano_usd = account.budgets, 0
+        budgets, cost_nano_usd = account.budgets, 0
         if any(each.deployment.spec.price_per_mtok_usd for each in attempts):
-            self._budgets.check(owed)
+            self._budgets.check(budgets)
         tokens = await count_tokens(attempts)
-        if owed:
+        if budgets:
             cost_nano_usd = await max_cost(attempts)
-            await self._budgets.reserve(owed, cost_nano_usd=cost_nano_usd, at_ms=received_ms)
-        counted = None
+            await self._budgets.reserve(budgets, cost_nano_usd=cost_nano_usd, at_ms=received_ms)
+        limits = None
         if account.limit_keys:
             try:
-                counted = await self._limiter.reserve(account.limit_keys, tokens=tokens)
+                limits = await self._limiter.reserve(account.limit_keys, tokens=tokens)
             except BaseException:
-                self._budgets.settle(owed, reserved_nano_usd=cost_nano_usd, spent_nano_usd=0)
+                self._budgets.settle(budgets, reserved_nano_usd=cost_nano_usd, spent_nano_usd=0)
                 raise
         return Reservation(
             account,
             limiter=self._limiter,
             budgets=self._budgets,
-            counted=counted,
+            limits=limits,
             cost_nano_usd=cost_nano_usd,
         )
 
 
-def _at_most(request: EmbedRequest) -> int:
-    """Tokens, before anything is counted: each is of a byte at least, but for a few marks."""
+def _max_tokens(request: EmbedRequest) -> int:
+    """Return an upper bound: each token but the special ones takes at least one byte."""
     return sum(
-        MOST_MARKS + len(item) * (MOST_BYTES if isinstance(item, str) and not item.isascii() else 1)
+        MAX_SPECIAL_TOKENS
+        + len(item)
+        * (MAX_BYTES_PER_CHARACTER if isinstance(item, str) and not item.isascii() else 1)
         for item in request.items
     )

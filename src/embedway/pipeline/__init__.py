@@ -1,1 +1,1 @@
-"""The one request path."""
+"""Takes a request from decoded input to a recorded answer."""

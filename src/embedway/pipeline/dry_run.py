@@ -1,4 +1,4 @@
-"""What would become of a request: who would be asked, in which order, and at what price."""
+"""Describes what would happen to a request: which deployments, in which order, at what price."""
 
 from collections.abc import Sequence
 
@@ -13,35 +13,35 @@ from embedway.sending.attempt import Attempt
 
 
 class DryRunCandidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment that would be asked."""
+    """A deployment that may serve the request."""
 
     id: str
     provider: str
     model: str
     upstream_model: str
-    """What the provider calls it."""
+    """The model's name at the provider."""
     tokens: int
     calls: int
-    """To the provider."""
+    """How many calls to the provider the request takes."""
     price_per_mtok_usd: float | None
     cost_usd: str | None
     latency_s: float
-    """Estimated, of a call as large as this request."""
+    """The estimated seconds of a call with all items of the request."""
     quantisation: str
     region: str
     eu_native: bool
     zero_data_retention: bool
     health: str
     reason: str
-    """Why it has this place."""
+    """Why it is ranked here."""
 
 
 class DryRunExclusion(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment that would not be asked."""
+    """A deployment that may not serve the request."""
 
     id: str
     filter: str
-    """The field of the request, or the word, for what removes it."""
+    """The field of the request, or the rule, that excludes it."""
     reason: str
 
 
@@ -53,63 +53,64 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     space: str
     items: int
     tokens: int | None
-    """As the first candidate's model counts them; None if nobody is left to."""
+    """How the first candidate counts them; None if there is no candidate."""
     tokens_estimated: bool
     preference: str
     candidates: Sequence[DryRunCandidate]
-    """In the order in which they would be asked."""
+    """The candidates in the order in which they would be tried."""
     unproven: Sequence[DryRunExclusion]
-    """Not asked before it is proven that their vectors are of this space."""
+    """Deployments whose vectors are not yet proven to be from this space."""
     removed: Sequence[DryRunExclusion]
+    """Deployments that the request's filters or its input exclude."""
 
 
 async def describe(request: EmbedRequest, plan: Plan, attempts: Sequence[Attempt]) -> DryRun:
     """Count and cut a request, and send nothing.
 
     Args:
-        request: What the client asks for.
-        plan: The deployments that could serve it.
-        attempts: One for each deployment that the plan ranks, in its order.
+        request: The client's request.
+        plan: The candidates and the excluded deployments.
+        attempts: One for each candidate, in the order of the plan.
 
     Raises:
         InvalidRequest: No deployment accepts the request.
         ServiceOverloaded: Too much is waiting.
     """
     candidates: list[DryRunCandidate] = []
-    removed = _left_out(plan.excluded)
-    exact = False
+    removed = _exclusions(plan.excluded)
+    is_exact = False
     refusals: list[InvalidRequest] = []
-    for ranked, attempt in zip(plan.candidates, attempts, strict=True):
+    for candidate, attempt in zip(plan.candidates, attempts, strict=True):
         try:
             batch = await attempt.prepare()
         except InvalidRequest as error:
             refusals.append(error)
             removed.append(
-                DryRunExclusion(id=ranked.deployment.id, filter="input", reason=error.message)
+                DryRunExclusion(id=candidate.deployment.id, filter="input", reason=error.message)
             )
             continue
-        exact = exact if candidates else batch.exact
-        served, tokens = ranked.deployment, sum(batch.tokens)
-        deployment = served.spec
-        price = deployment.price_per_mtok_usd
+        is_exact = is_exact if candidates else batch.exact
+        deployment, tokens = candidate.deployment, sum(batch.tokens)
+        spec = deployment.spec
+        price = spec.price_per_mtok_usd
         cost = None if price is None else money.cost(tokens, price_per_mtok=price)
         candidates.append(
             DryRunCandidate(
-                id=served.id,
-                provider=served.provider,
-                model=served.model.id,
-                upstream_model=served.clients_name,
+                id=deployment.id,
+                provider=deployment.provider,
+                model=deployment.model.id,
+                upstream_model=deployment.clients_name,
                 tokens=tokens,
                 calls=len(attempt.cut(batch)),
                 price_per_mtok_usd=None if price is None else float(price),
                 cost_usd=None if cost is None else money.format_usd(cost),
-                latency_s=round(ranked.latency_s, 4),
-                quantisation=deployment.quantisation,
-                region=deployment.region,
-                eu_native=deployment.eu_native,
-                zero_data_retention=deployment.zero_data_retention,
-                health=ranked.health,
-                reason=ranked.reason,
+                latency_s=round(candidate.latency_s, 4),
+                quantisation=spec.quantisation,
+                region=spec.region,
+                eu_native=spec.eu_native,
+                zero_data_retention=spec.zero_data_retention,
+                health=candidate.health,
+                reason=candidate.reason,
             )
         )
     if refusals and not candidates:
@@ -119,16 +120,16 @@ async def describe(request: EmbedRequest, plan: Plan, attempts: Sequence[Attempt
         space=str(plan.space),
         items=len(request.items),
         tokens=candidates[0].tokens if candidates else None,
-        tokens_estimated=not exact,
+        tokens_estimated=not is_exact,
         preference=request.preference,
         candidates=candidates,
-        unproven=_left_out(plan.unproven),
+        unproven=_exclusions(plan.unproven),
         removed=removed,
     )
 
 
-def _left_out(removed: Sequence[Exclusion]) -> list[DryRunExclusion]:
+def _exclusions(excluded: Sequence[Exclusion]) -> list[DryRunExclusion]:
     return [
         DryRunExclusion(id=each.deployment.id, filter=each.filter, reason=each.reason)
-        for each in removed
+        for each in excluded
     ]

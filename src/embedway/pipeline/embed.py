@@ -1,4 +1,4 @@
-"""The order of work of one request, from decoded input to a recorded answer."""
+"""Embeds one request: plans, reserves, sends, records and settles."""
 
 import asyncio
 import time
@@ -66,21 +66,11 @@ class Embedder:
         self._deadline_s = deadline_s
         self._now_ms = now_ms
         self._records: set[asyncio.Future[RecordOutcome]] = set()
-        """The records that are being written: `aclose` waits for them if nobody else does."""
+        """The records being written, for which `aclose` waits."""
         self._withdrawals: set[asyncio.Task[None]] = set()
 
     async def admit(self, caller: Caller, *, body_bytes: int | None) -> Account:
-        """Find what a caller's requests count against; refuse one before its body is read.
-
-        Args:
-            caller: Who sends it.
-            body_bytes: The length of its body, if that is known.
-
-        Raises:
-            Forbidden: The end user is blocked.
-            RateLimitExceeded: A limit has no room for any request.
-            StorageUnavailable: The limits cannot be looked up.
-        """
+        """Find the account of a caller; `Meter.admit` says what it refuses."""
         return await self._meter.admit(caller, body_bytes=body_bytes)
 
     async def embed(
@@ -92,18 +82,18 @@ class Embedder:
         request_id: str,
         started_s: float,
     ) -> EmbedResult:
-        """Embed all items of a request; returns only once its usage is committed.
+        """Embed all items of a request, and return once its usage is committed.
 
         Args:
-            request: What the client asks for.
-            caller: Who asks.
-            admitted: What `admit` found.
+            request: The client's request.
+            caller: Its sender.
+            admitted: The account that `admit` returned.
             request_id: The request's id, for logs and the usage records.
             started_s: When the request began, on the clock of `time.perf_counter`.
 
         Raises:
-            EmbedwayError: It cannot be answered. A usage record says so too, unless a limit or a
-                budget refused it, or a 503 before anything was sent: these cost nothing.
+            EmbedwayError: The request is refused. A usage record says so too, unless a limit or
+                budget refused it, or nothing was sent and the status is 503.
         """
         received_ms = self._now_ms()
         context = UsageContext(
@@ -142,7 +132,7 @@ class Embedder:
                 engine_s=time.perf_counter() - sent_s,
             )
         except asyncio.CancelledError:
-            # Nobody waits for the answer, but a provider may have done the work.
+            # The client left, but a provider may have done the work.
             self._abandon(context, attempts, reservation)
             raise
         except (EmbedwayError, ProviderError, TimeoutError) as error:
@@ -154,7 +144,7 @@ class Embedder:
                 await self._record_refusal(context, attempts, status=refusal.status)
             if refusal is error:
                 raise
-            raise refusal from None  # each call that failed has its own line in the log
+            raise refusal from None  # each failed call has its own line in the log
         except BaseException:
             if reservation:
                 reservation.release()
@@ -165,13 +155,12 @@ class Embedder:
     async def dry_run(
         self, request: EmbedRequest, caller: Caller, *, admitted: Account = UNMETERED
     ) -> DryRun:
-        """Describe what would become of a request; nothing is sent and nothing is recorded.
+        """Describe what would happen to a request. Nothing is sent or recorded.
 
-        It counts as a request, and uses no tokens and no money. What is left of budgets is not
-        looked at.
+        It counts against request limits, but not against token limits. Budgets are not checked.
 
         Raises:
-            EmbedwayError: It would be refused.
+            EmbedwayError: The request would be refused.
         """
         await self._prober.refresh()
         account = await self._meter.account(request, caller, admitted)
@@ -186,7 +175,7 @@ class Embedder:
             raise self._late(()) from None
 
     async def aclose(self) -> None:
-        """Wait for what is still to be written, but not for a database that stays away."""
+        """Wait for records being written, but only `WITHDRAW_S` for commits in doubt."""
         if self._records:
             await asyncio.wait(self._records)
         if self._withdrawals:
@@ -195,11 +184,11 @@ class Embedder:
                 task.cancel()
 
     async def _plan(self, request: EmbedRequest, caller: Caller, *, priced: bool) -> Plan:
-        """Plan a request for at least one deployment.
+        """Plan a request with at least one candidate, probing an unproven one if necessary.
 
         Raises:
-            EmbedwayError: There is none.
-            ProviderError: The last one left cannot be asked whether it is of the space.
+            EmbedwayError: There is no candidate.
+            ProviderError: The last deployment left could not be probed.
         """
         await self._prober.refresh()
         plan = self._router.plan(request, caller, priced=priced)
@@ -208,7 +197,7 @@ class Embedder:
         while not plan.candidates:
             left = [each.deployment for each in plan.unproven if each.deployment.id not in given_up]
             if not left:
-                self._probe_due(plan, request)  # what drifted may have been released
+                self._probe_due(plan, request)  # an operator may have released a drifted deployment
                 raise failed or no_candidates_error(request, plan.excluded, plan.unproven)
             given_up.add(left[0].id)
             try:
@@ -222,7 +211,7 @@ class Embedder:
         return plan
 
     def _probe_due(self, plan: Plan, request: EmbedRequest) -> None:
-        """Begin in the background the probes that are due."""
+        """Start the probes that are due, in the background."""
         for each in plan.due:
             self._prober.schedule(each, self._router.effective_input_type(each, request))
 
@@ -260,12 +249,12 @@ class Embedder:
         reservation: Reservation | None,
         result: EmbedResult,
     ) -> None:
-        """Commit the records of an answer and settle what was reserved for it.
+        """Commit the records of an answer and settle its reservation.
 
-        Whoever stops waiting changes nothing: the ledger goes on, and the reservation is settled.
+        Cancelling this call changes nothing: the commit and the settling go on.
 
         Raises:
-            StorageUnavailable: They are not committed, or that is in doubt.
+            StorageUnavailable: The records are not committed, or that is in doubt.
         """
         holders = account.subjects
         records = context.records(attempts, status=ANSWERED)
@@ -276,21 +265,21 @@ class Embedder:
                 reservation.release()
             raise
 
-        # Waited for in place of `recorded`, which whoever is cancelled would take along.
+        # Awaited in place of `recorded`, which a cancelled await would cancel too.
         settled: asyncio.Future[RecordOutcome] = asyncio.get_running_loop().create_future()
 
         def settle(recorded: asyncio.Future[RecordOutcome]) -> None:
             self._records.discard(recorded)
             outcome = _outcome(recorded)
             if settled.done():
-                pass  # nobody waits for it any more
+                pass  # the caller was cancelled
             elif not recorded.cancelled() and (broken := recorded.exception()):
                 settled.set_exception(broken)
             else:
                 settled.set_result(outcome)
             if outcome == "in_doubt":
-                # Nobody is charged for an answer that is refused; until the ledger is sure of
-                # that, what was reserved for it counts as spent.
+                # A refused answer is not charged, but until the ledger is sure of that, its
+                # reservation counts as spent.
                 refused = context.records(attempts, status=CommitInDoubt.status)
                 self._withdraw(records, refused, account, reservation)
             elif reservation and outcome == "committed":
@@ -311,7 +300,7 @@ class Embedder:
         account: Account,
         reservation: Reservation | None,
     ) -> None:
-        """Put other records in the place of ones whose commit is in doubt, in the background."""
+        """Replace records whose commit is in doubt, in the background."""
 
         async def withdraw() -> None:
             await self._ledger.replace(records, by=refused, held=account.subjects)
@@ -325,7 +314,7 @@ class Embedder:
     async def _record_refusal(
         self, context: UsageContext, attempts: Sequence[Attempt], *, status: int
     ) -> None:
-        """Commit the records of a request that is refused. It is refused, recorded or not."""
+        """Commit the records of a refused request, if the database allows it."""
         with suppress(EmbedwayError):
             await asyncio.shield(
                 self._keep(self._ledger.append(context.records(attempts, status=status)))
@@ -337,7 +326,7 @@ class Embedder:
         attempts: Sequence[Attempt],
         reservation: Reservation | None,
     ) -> None:
-        """Settle and record a request whose client left. It pays nothing, but its tokens count."""
+        """Settle and record a request whose client left. Its tokens count, but it costs nothing."""
         if reservation:
             tokens = sum(each.upstream_tokens for each in attempts)
             reservation.settle(tokens=tokens, cost_nano_usd=0)
@@ -346,7 +335,7 @@ class Embedder:
                 self._keep(self._ledger.append(context.records(attempts, status=CLIENT_LEFT)))
 
     def _keep(self, recorded: asyncio.Future[RecordOutcome]) -> asyncio.Future[RecordOutcome]:
-        """Let `aclose` wait for records, in case that nobody else does."""
+        """Let `aclose` wait for records that are being written."""
         self._records.add(recorded)
         recorded.add_done_callback(partial(_forget, self._records))
         return recorded
@@ -375,7 +364,7 @@ class Embedder:
 
 
 def _outcome(recorded: asyncio.Future[RecordOutcome]) -> RecordOutcome:
-    """The fate of records; a writer that broke has not written them."""
+    """Return the outcome of records; a writer that failed has refused them."""
     if recorded.cancelled() or recorded.exception():
         return "refused"
     return recorded.result()
@@ -389,7 +378,7 @@ def _forget(
 
 
 def _canary_failure(error: ProviderError, deployment: Deployment) -> ProviderError:
-    """What a request that waited for a probe is told, without a word of the canaries."""
+    """Return the error for a request that waited for a probe, without mentioning canaries."""
     if not error.can_fail_over or error.kind == "item_failed":
         error = ProviderError("malformed", "it refuses the canaries")
     error.provider = deployment.provider

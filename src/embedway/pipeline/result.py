@@ -1,4 +1,4 @@
-"""The answer to a request, before it is on the wire."""
+"""The answer to a request, before it is encoded."""
 
 from collections.abc import Sequence
 
@@ -19,16 +19,16 @@ class EmbedResult(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     created_s: int
     deployments: Sequence[Deployment]
-    """The deployments that answered, in the order of the items; none is there twice."""
+    """The deployments that answered, each once, in the order of the items."""
     space: SpaceId
     vectors: Vectors
     tokens: int
     cost_nano_usd: NanoUsd
-    """The price of deployments whose price is known."""
+    """The cost at deployments with a known price."""
     limit_statuses: Sequence[LimitStatus]
     """The state of each rate limit after counting this request."""
     engine_s: float
-    """The part of the latency that was spent waiting for a model."""
+    """The seconds spent waiting for a model."""
 
     @property
     def providers(self) -> str:
@@ -45,7 +45,7 @@ def build_result(
     limit_statuses: Sequence[LimitStatus],
     engine_s: float,
 ) -> EmbedResult:
-    """Build the answer from the vectors and from what each deployment gave to it."""
+    """Build the answer from the vectors and what each attempt counted."""
     answered = [each for each in attempts if each.items]
     if len(answered) > 1:
         answered.sort(key=lambda each: each.first_item or 0)

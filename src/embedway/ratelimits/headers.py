@@ -1,4 +1,4 @@
-"""The `x-ratelimit-*` headers of answers and refusals."""
+"""The `x-ratelimit-*` headers of responses."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,22 +9,24 @@ from embedway.ratelimits.status import LimitStatus
 KINDS: tuple[LimitUnit, ...] = ("requests", "tokens")
 
 
-def rate_limit_headers(standings: Sequence[LimitStatus]) -> Iterator[tuple[str, str]]:
-    """Names and values: of the tightest limit of requests, and of tokens.
+def rate_limit_headers(statuses: Sequence[LimitStatus]) -> Iterator[tuple[str, str]]:
+    """Yield header names and values for the tightest request limit and the tightest token limit.
 
-    The tightest is the one of which the smallest share is left.
+    The tightest limit is the one with the smallest fraction remaining.
     """
-    for of in KINDS:
-        tightest = min((each for each in standings if each.limit.of == of), key=_left, default=None)
+    for unit in KINDS:
+        tightest = min(
+            (each for each in statuses if each.limit.of == unit), key=_tightness, default=None
+        )
         if tightest:
-            yield f"x-ratelimit-limit-{of}", str(tightest.limit.amount)
-            yield f"x-ratelimit-remaining-{of}", str(tightest.remaining)
-            yield f"x-ratelimit-reset-{of}", format_duration(tightest.reset_s)
+            yield f"x-ratelimit-limit-{unit}", str(tightest.limit.amount)
+            yield f"x-ratelimit-remaining-{unit}", str(tightest.remaining)
+            yield f"x-ratelimit-reset-{unit}", format_duration(tightest.reset_s)
 
 
 def format_duration(seconds: float) -> str:
-    """Like `6m0s`, `1.5s` or `120ms`; rounded up, so that nobody is told to come too early."""
-    # What a float adds beyond a nanosecond was never there.
+    """Format a duration like `6m0s`, `1.5s` or `120ms`, rounded up to the next millisecond."""
+    # Anything below a nanosecond is a floating-point error, not time.
     milliseconds = math.ceil(round(seconds * 1000, 6))
     if milliseconds < 1000:  # noqa: PLR2004  # to a second
         return f"{milliseconds}ms" if milliseconds else "0s"
@@ -36,5 +38,5 @@ def format_duration(seconds: float) -> str:
     return text
 
 
-def _left(standing: LimitStatus) -> tuple[float, float]:
-    return standing.remaining / standing.limit.amount, -standing.reset_s
+def _tightness(status: LimitStatus) -> tuple[float, float]:
+    return status.remaining / status.limit.amount, -status.reset_s

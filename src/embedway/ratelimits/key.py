@@ -1,4 +1,4 @@
-"""Names what a rate limit counts."""
+"""Identifies what a rate limiter counts."""
 
 import msgspec
 
@@ -7,9 +7,9 @@ from embedway.core.subject import Subject
 
 
 class LimitKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A limit of somebody, and so one thing that is counted.
+    """A subject and one of its limits.
 
-    Whatever the amount, there is one count of each subject, what is counted, and length.
+    Keys that differ only in the limit's amount share one count.
     """
 
     subject: Subject

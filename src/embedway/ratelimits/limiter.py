@@ -12,39 +12,41 @@ from embedway.ratelimits.status import LimitStatus
 class LimitReservation(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted for one request."""
 
-    meters: Sequence[LimitKey]
+    limit_keys: Sequence[LimitKey]
     tokens: int
     at_ms: int
-    """When, on the limiter's own clock; for whoever settles it."""
+    """When the request was counted, in ms on the limiter's own clock."""
     statuses: Sequence[LimitStatus]
-    """Of each meter, this request counted."""
+    """The state of each limit after counting this request, in the order of `limit_keys`."""
 
 
 class RateLimiter(Protocol):
-    """Counts what each meter's subject asks for; shared by all requests."""
+    """Counts requests and tokens against limits. All requests share one limiter."""
 
-    def check(self, meters: Sequence[LimitKey], *, tokens: int, at_most: int | None = None) -> None:
-        """Refuses, without any I/O, what `reserve` is known to refuse; counts nothing.
+    def check(
+        self, limit_keys: Sequence[LimitKey], *, tokens: int, max_tokens: int | None = None
+    ) -> None:
+        """Refuse, without I/O, a request that `reserve` is known to refuse. Count nothing.
 
         Args:
-            meters: All that the request is subject to.
-            tokens: That it has at least.
-            at_most: That it has at most, if that is known: a client that is refused is told to wait
-                until there is room for so many.
+            limit_keys: All limits that apply to the request.
+            tokens: The fewest tokens the request can have.
+            max_tokens: The most tokens it can have, if known. A refused client is told to wait
+                until there is room for this many.
 
         Raises:
             RateLimitExceeded: A limit has no room for it.
         """
         ...
 
-    async def reserve(self, meters: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
-        """Counts one request of `tokens` with all meters, or, if one has no room, with none.
+    async def reserve(self, limit_keys: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
+        """Count one request of `tokens` against all limits or, if one has no room, against none.
 
         Raises:
-            RateLimitExceeded: A limit has no room for it; it says when there will be.
+            RateLimitExceeded: A limit has no room; the error says when it will have.
         """
         ...
 
     def settle(self, reservation: LimitReservation, *, tokens: int) -> None:
-        """Counts `tokens`, more or fewer, in place of those that were reserved."""
+        """Replace the reserved tokens with `tokens`, which may be more or fewer."""
         ...

@@ -1,4 +1,4 @@
-"""What one of several processes knows of a meter: what it counted itself, and what it heard."""
+"""What one process knows about a limit's use: its own counts and the last shared total."""
 
 from collections.abc import Iterator
 
@@ -8,74 +8,78 @@ from embedway.ratelimits.window import SlidingWindow
 
 
 class LocalCounter(SlidingWindow):
-    """What this process counted of a meter, and what it last heard that all have counted."""
+    """What this process counted against a limit, and the last total of all processes."""
 
-    __slots__ = ("absence", "heard", "heard_ms", "per", "refused", "share")
+    __slots__ = ("outage", "per", "refused", "share", "total_counts", "total_ms")
 
     def __init__(self, per: LimitPeriod) -> None:
         super().__init__(per)
         self.per: LimitPeriod = per
-        self.heard = b""
-        self.heard_ms = 0
+        self.total_counts = b""
+        """The last shared counts, in the format of `CountReply.totals`."""
+        self.total_ms = 0
+        """When `total_counts` was read, in ms on the shared clock."""
         self.refused: SlidingWindow | None = None
-        """What it heard, if that was the reason of a refusal."""
+        """The window of `total_counts`, if a request was refused because of it."""
         self.share: SlidingWindow | None = None
-        """What counts against the share of this process."""
-        self.absence = 0
-        """Of the shared count, the how many-th that was for."""
+        """What counts against this process's share of the limit."""
+        self.outage = 0
+        """The number of the outage that `share` was started in."""
 
     def record_total(
         self, total: bytes, now_ms: int, *, refused: SlidingWindow | None = None
     ) -> None:
-        """Notes what all processes counted, unless it heard of something later."""
-        if now_ms >= self.heard_ms:
-            self.heard, self.heard_ms, self.refused = total, now_ms, refused
+        """Store the shared counts, unless newer ones are known."""
+        if now_ms >= self.total_ms:
+            self.total_counts, self.total_ms, self.refused = total, now_ms, refused
 
-    def own(self) -> dict[int, Count]:
-        """What this process counted, by slot."""
-        return {slot: (count, self.lasts[slot]) for slot, count in self.counts.items()}
+    def own_counts(self) -> dict[int, Count]:
+        """Return what this process counted, by slot."""
+        return {slot: (count, self.last_used_ms[slot]) for slot, count in self.counts.items()}
 
     def other_counts(self) -> list[tuple[int, str, Count]]:
-        """What each process counted, as far as this one heard; see `CountRequest`."""
-        return list(_parsed(self.heard))
+        """Return the known counts of all processes; see `CountRequest.other_counts`."""
+        return list(_parse(self.total_counts))
 
     def start_share(self, replicas: int) -> SlidingWindow:
-        """Begins to count against the share of this process in a limit.
+        """Start counting against this process's share of the limit.
 
-        What counts from the start is what this process used, but no less than its share of what all
-        used: so that all shares together have no more room than is left.
+        The share starts with what this process used, or with an equal part of what all processes
+        used if that is more. The shares of all processes together then have no more room than the
+        limit has left.
         """
-        heard, share = window_of(self.per, self.heard), SlidingWindow(self.per)
+        shared, share = window_of(self.per, self.total_counts), SlidingWindow(self.per)
         own = total = before = 0
         used: dict[int, int] = {}
-        # From the last slot on back: after any of them has left, the rest is right as well.
-        for slot in sorted(self.counts.keys() | heard.counts.keys(), reverse=True):
+        # From the newest slot back, so that the rest stays right whenever older slots expire.
+        for slot in sorted(self.counts.keys() | shared.counts.keys(), reverse=True):
             own += self.counts.get(slot, 0)
-            total += heard.counts.get(slot, 0)
+            total += shared.counts.get(slot, 0)
             most = max(own, -(-total // replicas))
             used[slot], before = most - before, most
         for slot in reversed(used):
-            share.put(slot, used[slot], max(self.lasts.get(slot, 0), heard.lasts.get(slot, 0)))
+            last_used_ms = max(self.last_used_ms.get(slot, 0), shared.last_used_ms.get(slot, 0))
+            share.put(slot, used[slot], last_used_ms)
         self.share = share
         return share
 
     def restart(self, now_ms: int) -> None:
-        """Counts all as of now: it was counted on another clock."""
+        """Count everything as used now, because it was counted on another clock."""
         total = self.total
-        self.counts, self.lasts, self.total, self.newest = {}, {}, 0, 0
+        self.counts, self.last_used_ms, self.total, self.newest_slot = {}, {}, 0, 0
         self.share = None
         self.add(now_ms, total)
 
 
 def window_of(per: LimitPeriod, total: bytes) -> SlidingWindow:
-    """What all processes counted, of how `embedway.ratelimits.shared_counts.CountReply` has it."""
+    """Return the window of one of `CountReply.totals`."""
     window = SlidingWindow(per)
-    for slot, _, (count, last_ms) in sorted(_parsed(total)):
+    for slot, _, (count, last_ms) in sorted(_parse(total)):
         window.put(slot, count, last_ms)
     return window
 
 
-def _parsed(total: bytes) -> Iterator[tuple[int, str, Count]]:
+def _parse(total: bytes) -> Iterator[tuple[int, str, Count]]:
     for each in total.decode().split(",") if total else ():
         field, _, count = each.partition("=")
         slot, _, process = field.partition(":")

@@ -1,4 +1,4 @@
-"""Limits as one process counts them, for itself."""
+"""Rate limits of a single process."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,65 +6,75 @@ from collections.abc import Callable, Sequence
 from embedway.ratelimits.key import LimitKey
 from embedway.ratelimits.limiter import LimitReservation
 from embedway.ratelimits.refusal import (
-    Counted,
     LimitRequest,
+    Windows,
     check_countable,
     check_possible,
     check_room,
-    reservation,
-    strictest,
+    keep_strictest,
+    make_reservation,
 )
-from embedway.ratelimits.window import MAX_METERS, SlidingWindow, SteadyClock, WindowTable
+from embedway.ratelimits.window import MAX_WINDOWS, SlidingWindow, SteadyClock, WindowTable
 
 
-def monotonic_ms() -> int:
-    """Milliseconds on a clock that nobody sets."""
+def _monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
 class MemoryRateLimiter:
-    """The limiter of `embedway.ratelimits.limiter.RateLimiter` for one process."""
+    """A `RateLimiter` for a single process."""
 
     def __init__(
-        self, *, now_ms: Callable[[], int] = monotonic_ms, max_meters: int = MAX_METERS
+        self, *, now_ms: Callable[[], int] = _monotonic_ms, max_windows: int = MAX_WINDOWS
     ) -> None:
-        """Takes a clock, in milliseconds since whenever, and how many meters are kept."""
+        """Start with nothing counted.
+
+        Args:
+            now_ms: A clock in ms, from any starting point.
+            max_windows: The most windows of end users to keep.
+        """
         self._now_ms = SteadyClock(now_ms)
-        self._windows = WindowTable(SlidingWindow, most=max_meters)
+        self._windows = WindowTable(SlidingWindow, max_windows=max_windows)
 
     @property
-    def key_count(self) -> int:
-        """That are kept."""
+    def window_count(self) -> int:
+        """How many windows are kept."""
         return len(self._windows)
 
-    def check(self, meters: Sequence[LimitKey], *, tokens: int, at_most: int | None = None) -> None:
-        """See `embedway.ratelimits.limiter.RateLimiter.check`."""
-        request = LimitRequest(meters=meters, tokens=tokens, at_most=max(at_most or 0, tokens))
-        self._refuse(request, self._now_ms())
+    def check(
+        self, limit_keys: Sequence[LimitKey], *, tokens: int, max_tokens: int | None = None
+    ) -> None:
+        """Refuse a request that has no room; `RateLimiter.check` explains the arguments."""
+        request = LimitRequest(
+            limit_keys=limit_keys, tokens=tokens, max_tokens=max(max_tokens or 0, tokens)
+        )
+        self._check(request, self._now_ms())
 
-    async def reserve(self, meters: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
-        """See `embedway.ratelimits.limiter.RateLimiter.reserve`."""
+    async def reserve(self, limit_keys: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
+        """Count a request; `RateLimiter.reserve` explains the arguments."""
         now_ms = self._now_ms()
-        request = LimitRequest(meters=strictest(meters), tokens=tokens, at_most=tokens)
-        if None in self._refuse(request, now_ms):
-            check_countable(request.meters, self._windows, now_ms)
-        windows = [self._windows.used(meter, now_ms) for meter in request.meters]
-        for meter, window in zip(request.meters, windows, strict=True):
-            window.add(now_ms, meter.limit.units(tokens))
-        return reservation(request, windows, now_ms=now_ms)
+        request = LimitRequest(
+            limit_keys=keep_strictest(limit_keys), tokens=tokens, max_tokens=tokens
+        )
+        if None in self._check(request, now_ms):
+            check_countable(request.limit_keys, self._windows, now_ms)
+        windows = [self._windows.get_or_create(each, now_ms) for each in request.limit_keys]
+        for key, window in zip(request.limit_keys, windows, strict=True):
+            window.add(now_ms, key.limit.units(tokens))
+        return make_reservation(request, windows, now_ms=now_ms)
 
     def settle(self, reservation: LimitReservation, *, tokens: int) -> None:
-        """See `embedway.ratelimits.limiter.RateLimiter.settle`."""
+        """Correct a reservation's tokens; `RateLimiter.settle` explains the arguments."""
         windows: list[SlidingWindow] = []
-        for meter in reservation.meters:
-            window = self._windows.get(meter) if meter.limit.of == "tokens" else None
+        for key in reservation.limit_keys:
+            window = self._windows.get(key) if key.limit.of == "tokens" else None
             if window is not None and window not in windows:
                 window.change(reservation.at_ms, tokens - reservation.tokens)
                 windows.append(window)
 
-    def _refuse(self, request: LimitRequest, now_ms: int) -> Counted:
-        """Refuses a request without room, else returns the windows of its meters."""
-        check_possible(request.meters, request.tokens)
-        kept = [self._windows.get(each) for each in request.meters]
-        check_room(request, kept, now_ms=now_ms)
-        return kept
+    def _check(self, request: LimitRequest, now_ms: int) -> Windows:
+        """Refuse a request that has no room, or return the windows of its limits."""
+        check_possible(request.limit_keys, request.tokens)
+        windows = [self._windows.get(each) for each in request.limit_keys]
+        check_room(request, windows, now_ms=now_ms)
+        return windows

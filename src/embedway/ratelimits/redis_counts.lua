@@ -1,20 +1,21 @@
--- Counts all that a request asks of its meters, or nothing, in one step.
+-- Counts a request against all its limits, or against none, in one step.
 --
--- KEYS  the clock, the processes, then each meter.
--- ARGV  this process, the epoch it knows, a new epoch, what it takes the time to be, for how long a
---       process counts as alive (ms), slots to a length; then of each meter: ms of a slot, amount of
---       the limit, amount asked, how many counts it tells, of its own and of others that it heard of,
---       each as slot, process, amount and when last, and how many of its own it changes, each as slot
---       and amount.
--- Answers now (ms), epoch, processes alive, whether it was counted, and of each meter its hash.
+-- KEYS  the clock, the processes, then one key for each limit.
+-- ARGV  this process; the epoch it knows; a new epoch; the time it believes it is (ms); how long a
+--       process counts as alive (ms); slots in a period. Then for each limit: length of a slot (ms);
+--       amount of the limit; amount to count; number of reported counts; number of corrections;
+--       each reported count as slot, process, amount and last use (ms); each correction of this
+--       process's own counts as slot and amount.
+-- Returns the time (ms), the epoch, the processes alive, 1 if everything was counted, and the hash
+-- of each limit.
 --
--- A meter is a hash of SLOT:PROCESS -> AMOUNT@LAST: what a process counted in a slot, and when it
--- last did, in ms. It counts until that is a length old. The clock never goes back.
+-- A limit is a hash of SLOT:PROCESS -> AMOUNT@LAST: what a process counted in a slot, and when it
+-- last used the slot (ms). It counts for one period after that. The clock never goes back.
 
 local process, epoch_known, epoch_new = ARGV[1], ARGV[2], ARGV[3]
-local time_there, alive_ms, slots = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local FAR_MS = 1000  -- a clock that went back so far was set, and will not catch up
-local KEPT_MS = 172800000  -- longer than any meter
+local caller_ms, alive_ms, slots = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local FAR_MS = 1000  -- a clock that goes back further was set back and will not catch up soon
+local KEPT_MS = 172800000  -- longer than any period
 
 local function whole(number)
   return string.format('%.0f', number)
@@ -35,7 +36,7 @@ local wall = time[1] * 1000 + math.floor(time[2] / 1000)
 local kept = redis.call('HMGET', KEYS[1], 'epoch', 'ahead', 'now')
 local epoch, ahead, last = kept[1], tonumber(kept[2] or 0), tonumber(kept[3] or 0)
 if not epoch then
-  epoch, ahead, last = epoch_new, math.max(time_there - wall, 0), 0
+  epoch, ahead, last = epoch_new, math.max(caller_ms - wall, 0), 0
 end
 local now = wall + ahead
 if now < last then
@@ -55,23 +56,23 @@ if epoch ~= epoch_known then
   return {now, epoch, processes, 0}
 end
 
-local meters, room, at = {}, true, 7
+local limits, has_room, at = {}, true, 7
 for index = 3, #KEYS do
   local key = KEYS[index]
-  local slot_ms, limit, asked = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local slot_ms, limit, wanted = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local known, changes = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   at = at + 5
-  local left = now - slot_ms * slots  -- what was last used then, or before, counts no more
+  local expired = now - slot_ms * slots  -- what was last used then or before no longer counts
   for _ = 1, known do
     local field = whole(tonumber(ARGV[at])) .. ':' .. ARGV[at + 1]
     local amount, last = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
     at = at + 4
-    if last > left then
-      -- Never less than what is known here: an old message may arrive late.
-      local there = redis.call('HGET', key, field)
+    if last > expired then
+      -- Never lower a count: an old report may arrive late.
+      local stored = redis.call('HGET', key, field)
       local counted, counted_last = 0, 0
-      if there then
-        counted, counted_last = read(there)
+      if stored then
+        counted, counted_last = read(stored)
       end
       if amount > counted or last > counted_last then
         write(key, slot_ms, field, math.max(amount, counted), math.max(last, counted_last))
@@ -80,9 +81,9 @@ for index = 3, #KEYS do
   end
   for _ = 1, changes do
     local field = whole(tonumber(ARGV[at])) .. ':' .. process
-    local there = redis.call('HGET', key, field)
-    if there then
-      local counted, last = read(there)
+    local stored = redis.call('HGET', key, field)
+    if stored then
+      local counted, last = read(stored)
       write(key, slot_ms, field, math.max(counted + tonumber(ARGV[at + 1]), 0), last)
     end
     at = at + 2
@@ -92,25 +93,25 @@ for index = 3, #KEYS do
   local fields = redis.call('HGETALL', key)
   for number = 1, #fields, 2 do
     local amount, last = read(fields[number + 1])
-    if last <= left then
+    if last <= expired then
       redis.call('HDEL', key, fields[number])
     else
       counts[fields[number]] = fields[number + 1]
       total = total + amount
     end
   end
-  if asked > 0 and total + asked > limit then
-    room = false
+  if wanted > 0 and total + wanted > limit then
+    has_room = false
   end
-  meters[index] = {key, slot_ms, asked, counts}
+  limits[index] = {key, slot_ms, wanted, counts}
 end
 
-local told = {now, epoch, processes, room and 1 or 0}
+local reply = {now, epoch, processes, has_room and 1 or 0}
 for index = 3, #KEYS do
-  local key, slot_ms, asked, counts = unpack(meters[index])
-  if room and asked > 0 then
+  local key, slot_ms, wanted, counts = unpack(limits[index])
+  if has_room and wanted > 0 then
     local field = whole(math.floor(now / slot_ms)) .. ':' .. process
-    local amount = (counts[field] and read(counts[field]) or 0) + asked
+    local amount = (counts[field] and read(counts[field]) or 0) + wanted
     write(key, slot_ms, field, amount, now)
     counts[field] = whole(amount) .. '@' .. whole(now)
   end
@@ -118,6 +119,6 @@ for index = 3, #KEYS do
   for field, count in pairs(counts) do
     texts[#texts + 1] = field .. '=' .. count
   end
-  told[#told + 1] = table.concat(texts, ',')
+  reply[#reply + 1] = table.concat(texts, ',')
 end
-return told
+return reply

@@ -1,6 +1,7 @@
-"""What all processes counted together, in Redis.
+"""Keeps the count that replicas share in Redis.
 
-Owns the connections, the keys and the one script. What is done without Redis is not known here.
+Owns the connections, the keys and the script. `SharedRateLimiter` decides what happens without
+Redis.
 """
 
 import asyncio
@@ -21,35 +22,35 @@ from embedway.ratelimits.key import LimitKey
 from embedway.ratelimits.shared_counts import CountReply, CountRequest, SharedCountsUnavailable
 
 TIMEOUT_S = 0.1
-"""A Redis that takes longer counts as away."""
+"""Give up on a Redis that takes longer than this."""
 LATE_S = 0.02
-"""More of it, for what arrived while this process was busy with something else."""
+"""Extra time for a reply that arrived while this process was busy with something else."""
 ALIVE_MS = 10_000
-"""For which a process counts as one of the replicas after it was last heard of."""
+"""A process counts as a replica for this long after its last report."""
 MAX_CONNECTIONS = 16
 
 PREFIX = "embedway:{limits}:"
-"""Of all keys. The braces keep them in one slot of a cluster, as one script needs it."""
+"""Prefix of all keys. The braces keep them in one hash slot of a cluster, as a script requires."""
 CLOCK, PROCESSES = f"{PREFIX}clock", f"{PREFIX}processes"
 
 _SCRIPT = Path(__file__).with_suffix(".lua").read_text(encoding="utf-8")
 
 
 class RedisCounts:
-    """The count of `embedway.ratelimits.shared_counts.SharedCounts`, in Redis."""
+    """A `SharedCounts` in Redis."""
 
     def __init__(self, url: str) -> None:
-        """Takes where Redis is: `redis://`, `rediss://` or `unix://`. Connects when it is asked.
+        """Connect on first use to a `redis://`, `rediss://` or `unix://` URL.
 
         Raises:
-            ValueError: The URL is none of these.
+            ValueError: The URL has another scheme.
         """
         self._process = secrets.token_hex(6)
         self._redis = Redis.from_pool(
             ConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
                 url,
                 max_connections=MAX_CONNECTIONS,
-                # All that is waited for is waited for here, once.
+                # `_in_time` bounds the whole exchange.
                 socket_timeout=None,
                 socket_connect_timeout=None,
                 retry=Retry(NoBackoff(), 0),
@@ -58,42 +59,44 @@ class RedisCounts:
             )
         )
         self._script = self._redis.register_script(_SCRIPT)
-        self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
         self._failures = 0
 
-    async def count(self, asks: Sequence[CountRequest], *, epoch: str, now_ms: int) -> CountReply:
-        """See `embedway.ratelimits.shared_counts.SharedCounts.count`."""
+    async def count(
+        self, requests: Sequence[CountRequest], *, epoch: str, now_ms: int
+    ) -> CountReply:
+        """Report and count; `SharedCounts.count` explains the arguments."""
         keys = [CLOCK, PROCESSES]
         arguments: list[str | int] = [
             *(self._process, epoch, secrets.token_hex(8)),
             *(now_ms, ALIVE_MS, SLOTS),
         ]
-        for ask in asks:
-            limit = ask.meter.limit
-            keys.append(_key(ask.meter))
-            arguments += (SLOT_MS[limit.per], limit.amount, ask.amount)
-            arguments += (len(ask.own) + len(ask.others), len(ask.changes))
-            for slot, count in ask.own.items():
+        for request in requests:
+            limit, own, others = request.limit_key.limit, request.own_counts, request.other_counts
+            keys.append(_key(request.limit_key))
+            arguments += (SLOT_MS[limit.per], limit.amount, request.amount)
+            arguments += (len(own) + len(others), len(request.corrections))
+            for slot, count in own.items():
                 arguments += (slot, self._process, *count)
-            for slot, process, count in ask.others:
+            for slot, process, count in others:
                 arguments += (slot, process, *count)
-            for slot, amount in ask.changes.items():
+            for slot, amount in request.corrections.items():
                 arguments += (slot, amount)
-        now_ms, known, replicas, counted, *totals = await self._in_turn(keys, arguments)
+        now_ms, current_epoch, replicas, is_counted, *totals = await self._run(keys, arguments)
         return CountReply(
             now_ms=now_ms,
-            epoch=known.decode(),
+            epoch=current_epoch.decode(),
             replicas=replicas,
-            counted=bool(counted),
+            is_counted=bool(is_counted),
             totals=totals,
         )
 
-    async def _in_turn(self, keys: Sequence[str], arguments: Sequence[str | int]) -> list[Any]:
-        """What the script answers. How long others are before it does not count as Redis's time."""
+    async def _run(self, keys: Sequence[str], arguments: Sequence[str | int]) -> list[Any]:
+        """Run the script. Waiting for a free connection does not count towards the timeout."""
         failures = self._failures
-        async with self._turns:
+        async with self._connections:
             if failures != self._failures:
-                raise SharedCountsUnavailable("it did not answer those who were before")
+                raise SharedCountsUnavailable("an earlier call was not answered")
             try:
                 return cast("list[Any]", await _in_time(self._script(keys, arguments)))
             except SharedCountsUnavailable:
@@ -101,24 +104,24 @@ class RedisCounts:
                 raise
 
     async def aclose(self) -> None:
-        """See `embedway.ratelimits.shared_counts.SharedCounts.aclose`."""
+        """Sign off this process and close the connections."""
         with suppress(SharedCountsUnavailable):
             await _in_time(cast("Awaitable[Any]", self._redis.zrem(PROCESSES, self._process)))
         await self._redis.aclose(close_connection_pool=True)
 
 
-def _key(meter: LimitKey) -> str:
-    # A digest, for an end user's id is whatever its client wrote, as long as it liked.
-    name = str(meter.subject).encode("utf-8", "surrogatepass")
+def _key(limit_key: LimitKey) -> str:
+    # A digest, because a client may choose any id for its end users, however long.
+    name = str(limit_key.subject).encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(name, digest_size=16).hexdigest()
-    return f"{PREFIX}{meter.limit.of}:{meter.limit.per}:{digest}"
+    return f"{PREFIX}{limit_key.limit.of}:{limit_key.limit.per}:{digest}"
 
 
 async def _in_time(call: Awaitable[Any]) -> Any:
-    """What `call` returns.
+    """Return the result of `call`.
 
     Raises:
-        SharedCountsUnavailable: It failed, or took too long.
+        SharedCountsUnavailable: It failed or took too long.
     """
     task = asyncio.ensure_future(call)
     try:
@@ -129,7 +132,7 @@ async def _in_time(call: Awaitable[Any]) -> Any:
             raise SharedCountsUnavailable(f"no answer within {TIMEOUT_S:g} s")
         return task.result()
     except (RedisError, OSError) as error:
-        # Its text may hold the address, but not the password.
+        # The message may hold the address but not the password.
         raise SharedCountsUnavailable(f"{type(error).__name__}: {error}") from error
     finally:
         task.cancel()

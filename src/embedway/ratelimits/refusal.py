@@ -1,4 +1,4 @@
-"""How limits stand, and what a request is told for which one has no room."""
+"""Decides whether limits have room for a request, and explains a refusal."""
 
 import math
 from collections.abc import Sequence
@@ -20,166 +20,165 @@ from embedway.ratelimits.limiter import LimitReservation
 from embedway.ratelimits.status import LimitStatus
 from embedway.ratelimits.window import SlidingWindow, WindowTable
 
-Counted = Sequence[SlidingWindow | None]
-"""The windows of meters; None of those that counted nothing."""
-EMPTY = SlidingWindow("second")
+Windows = Sequence[SlidingWindow | None]
+"""One window for each limit of a request; None where nothing was counted."""
 RETRY_MS = 1000
-"""After which a process that has only its share of a limit may have all of it again."""
+"""The wait to announce for a request that exceeds this process's share of a limit."""
+
+_EMPTY = SlidingWindow("second")
 
 
 class LimitRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be counted."""
+    """What to count for a request."""
 
-    meters: Sequence[LimitKey]
+    limit_keys: Sequence[LimitKey]
     tokens: int
-    """That it has at least."""
-    at_most: int
-    """That it has at most: when there is room for so many, it is let in."""
+    """The fewest tokens the request can have."""
+    max_tokens: int
+    """The most tokens it can have. Once there is room for this many, it is let in."""
 
 
-def check_possible(meters: Sequence[LimitKey], tokens: int) -> None:
-    """Refuses a request that alone is more than a limit allows.
+def check_possible(limit_keys: Sequence[LimitKey], tokens: int) -> None:
+    """Refuse a request that is larger than a whole limit.
 
     Raises:
-        RateLimitExceeded: So it is.
+        RateLimitExceeded: The request can never be let in.
     """
-    for meter in meters:
-        if meter.limit.units(tokens) > meter.limit.amount:
+    for key in limit_keys:
+        if key.limit.units(tokens) > key.limit.amount:
             raise TokenRateLimitExceeded(
-                f"{_whose(meter.subject)} may send {meter.limit}, and this request alone has more. "
-                "Send fewer items.",
+                f"{_subject_name(key.subject)} may send {key.limit}, and this request "
+                "alone has more. Send fewer items.",
                 never=True,
             )
 
 
-def check_room(request: LimitRequest, windows: Counted, *, now_ms: int, replicas: int = 1) -> None:
-    """Refuses a request for which there is no room in all of `windows`, those of its meters.
+def check_room(request: LimitRequest, windows: Windows, *, now_ms: int, replicas: int = 1) -> None:
+    """Refuse a request for which one of its limits has no room.
 
     Args:
-        request: With no more tokens than the least of its limits.
-        windows: What was counted.
-        now_ms: On the clock of the windows.
-        replicas: By how many processes each limit is shared, each for itself.
+        request: A request that passed `check_possible`.
+        windows: The window of each of its limits.
+        now_ms: The time on the clock of the windows.
+        replicas: How many processes split each limit into shares; 1 if it is not split.
 
     Raises:
-        RateLimitExceeded: So it is.
+        RateLimitExceeded: A limit has no room.
     """
-    for meter, window in zip(request.meters, windows, strict=True):
-        limit = meter.limit
-        asked = limit.units(request.tokens)
-        if not asked:
+    for key, window in zip(request.limit_keys, windows, strict=True):
+        limit = key.limit
+        units = limit.units(request.tokens)
+        if not units:
             continue
-        amount = process_share(limit, replicas)
-        if asked > amount or (
-            window is not None and window.wait_ms(asked, amount=amount, now_ms=now_ms)
+        amount = _process_share(limit, replicas)
+        if units > amount or (
+            window is not None and window.wait_ms(units, amount=amount, now_ms=now_ms)
         ):
             raise limit_error(request, windows, now_ms=now_ms, replicas=replicas)
 
 
-def check_countable(meters: Sequence[LimitKey], windows: WindowTable[Any], now_ms: int) -> None:
-    """Refuses a request for which `windows` has no room: what is not counted is not limited.
+def check_countable(limit_keys: Sequence[LimitKey], windows: WindowTable[Any], now_ms: int) -> None:
+    """Refuse a request for which there are too many windows already.
 
     Raises:
-        ServiceOverloaded: So it is.
+        ServiceOverloaded: The request cannot be counted.
     """
-    for meter in meters:
-        if not windows.has_room(meter, now_ms):
+    for key in limit_keys:
+        if not windows.has_room(key, now_ms):
             raise ServiceOverloaded(
-                f"The project {meter.subject.project_id} has sent so many different end users that "
-                "this gateway cannot count the limits of another one. Send ids of real end users, "
-                "and limit these per minute or hour instead of per day, so that they are counted "
-                "for a shorter time."
+                f"The project {key.subject.project_id} has sent so many different end users "
+                "that this gateway cannot count the limits of another one. Send ids of real end "
+                "users, and limit these per minute or hour instead of per day, so that they are "
+                "counted for a shorter time."
             )
 
 
-def process_share(limit: Limit, replicas: int) -> int:
-    """What one of so many processes may let in for itself."""
+def _process_share(limit: Limit, replicas: int) -> int:
     return limit.amount if replicas == 1 else max(limit.amount // replicas, 1)
 
 
-def limit_statuses(
-    meters: Sequence[LimitKey], windows: Counted, *, now_ms: int, replicas: int = 1
+def _limit_statuses(
+    limit_keys: Sequence[LimitKey], windows: Windows, *, now_ms: int, replicas: int = 1
 ) -> list[LimitStatus]:
-    """How the limit of each of `meters` stands."""
-    standings: list[LimitStatus] = []
-    for meter, window in zip(meters, windows, strict=True):
-        limit = meter.limit
-        counted = EMPTY if window is None else window
+    statuses: list[LimitStatus] = []
+    for key, window in zip(limit_keys, windows, strict=True):
+        limit = key.limit
+        counted = _EMPTY if window is None else window
         counted.forget(now_ms)
-        standings.append(
+        statuses.append(
             LimitStatus(
                 limit=limit,
-                remaining=max(process_share(limit, replicas) - counted.total, 0),
+                remaining=max(_process_share(limit, replicas) - counted.total, 0),
                 reset_s=counted.reset_ms(now_ms) / 1000,
             )
         )
-    return standings
+    return statuses
 
 
-def reservation(
-    request: LimitRequest, windows: Counted, *, now_ms: int, replicas: int = 1
+def make_reservation(
+    request: LimitRequest, windows: Windows, *, now_ms: int, replicas: int = 1
 ) -> LimitReservation:
-    """What is told of a request that is counted in `windows`."""
+    """Return the reservation of a request that is counted in `windows`."""
     return LimitReservation(
-        meters=request.meters,
+        limit_keys=request.limit_keys,
         tokens=request.tokens,
         at_ms=now_ms,
-        statuses=limit_statuses(request.meters, windows, now_ms=now_ms, replicas=replicas),
+        statuses=_limit_statuses(request.limit_keys, windows, now_ms=now_ms, replicas=replicas),
     )
 
 
-def strictest(meters: Sequence[LimitKey]) -> Sequence[LimitKey]:
-    """Keep the least of limits that differ only in their amount, for they share one count."""
-    least: dict[tuple[Subject, LimitUnit, LimitPeriod], LimitKey] = {}
-    for meter in meters:
-        name = (meter.subject, meter.limit.of, meter.limit.per)
-        known = least.get(name)
-        if known is None or meter.limit.amount < known.limit.amount:
-            least[name] = meter
-    return list(least.values())
+def keep_strictest(limit_keys: Sequence[LimitKey]) -> Sequence[LimitKey]:
+    """Keep the strictest of limits that differ only in their amount, because they share a count."""
+    strictest: dict[tuple[Subject, LimitUnit, LimitPeriod], LimitKey] = {}
+    for key in limit_keys:
+        name = (key.subject, key.limit.of, key.limit.per)
+        known = strictest.get(name)
+        if known is None or key.limit.amount < known.limit.amount:
+            strictest[name] = key
+    return list(strictest.values())
 
 
 def limit_error(
-    request: LimitRequest, windows: Counted, *, now_ms: int, replicas: int = 1
+    request: LimitRequest, windows: Windows, *, now_ms: int, replicas: int = 1
 ) -> RateLimitExceeded:
-    """What a request is told for which there is no room; see `refuse_full`."""
-    standings = limit_statuses(request.meters, windows, now_ms=now_ms, replicas=replicas)
+    """Return the error that `check_room` raises, with the wait and the headers."""
+    statuses = _limit_statuses(request.limit_keys, windows, now_ms=now_ms, replicas=replicas)
     waits_ms = [
-        _wait_ms(request, meter, window, now_ms=now_ms, replicas=replicas)
-        for meter, window in zip(request.meters, windows, strict=True)
+        _wait_ms(request, key, window, now_ms=now_ms, replicas=replicas)
+        for key, window in zip(request.limit_keys, windows, strict=True)
     ]
     wait_ms = max(waits_ms)
     longest = waits_ms.index(wait_ms)
-    meter, left = request.meters[longest], standings[longest].remaining
-    some = f"has {left} left, too few for this request" if left else "has used them all"
-    kind = TokenRateLimitExceeded if meter.limit.of == "tokens" else RateLimitExceeded
+    key, left = request.limit_keys[longest], statuses[longest].remaining
+    shortage = f"has {left} left, too few for this request" if left else "has used them all"
+    kind = TokenRateLimitExceeded if key.limit.of == "tokens" else RateLimitExceeded
     return kind(
-        f"{_whose(meter.subject)} may send {meter.limit}, and {some}. "
+        f"{_subject_name(key.subject)} may send {key.limit}, and {shortage}. "
         f"Try again in {math.ceil(wait_ms / 100) / 10:g} s.",
         retry_after_s=wait_ms / 1000,
-        headers=dict(rate_limit_headers(standings)),
+        headers=dict(rate_limit_headers(statuses)),
     )
 
 
 def _wait_ms(
     request: LimitRequest,
-    meter: LimitKey,
+    key: LimitKey,
     window: SlidingWindow | None,
     *,
     now_ms: int,
     replicas: int,
 ) -> int:
-    limit = meter.limit
-    amount = process_share(limit, replicas)
+    limit = key.limit
+    amount = _process_share(limit, replicas)
     if limit.units(request.tokens) > amount:
-        # More than this process has of it: nobody knows when it has all of it again.
+        # It fits the whole limit but not this process's share, and when that ends is unknown.
         return RETRY_MS
-    asked = min(limit.units(request.at_most), amount)
     if window is None:
         return 0
-    return window.wait_ms(asked, amount=amount, now_ms=now_ms)
+    units = min(limit.units(request.max_tokens), amount)
+    return window.wait_ms(units, amount=amount, now_ms=now_ms)
 
 
-def _whose(subject: Subject) -> str:
+def _subject_name(subject: Subject) -> str:
     name = quote_value(subject.id) if subject.kind == "end user" else subject.id
     return f"The {subject.kind} {name}"

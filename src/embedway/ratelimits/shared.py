@@ -1,10 +1,10 @@
-"""Limits as all processes count them together, and a share of each while they cannot.
+"""Rate limits that several processes count together.
 
-Each process knows what it counted itself, and tells it again where it was lost or not heard. While
-the shared count is away a process lets in its share of each limit, less what it knows was used.
-When that is back, it counts there again, but stays within its share until all the others have told
-what they counted meanwhile. So all together never let in more than the limit, but for what a
-process had not heard of the others when it was cut off. Knows no Redis.
+Each process remembers what it counted and reports it again if the shared count lost it. While the
+shared count is unreachable, a process lets in its share of each limit, less what it knows was used.
+Once the shared count is back, the process counts there again, but stays within its share until all
+others have had time to report. So all processes together stay within the limit, except for requests
+of others that a process had not heard of when the outage began.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from embedway.ratelimits.refusal import (
     check_countable,
     check_possible,
     check_room,
+    keep_strictest,
     limit_error,
-    reservation,
-    strictest,
+    make_reservation,
 )
 from embedway.ratelimits.shared_counts import (
     CountReply,
@@ -35,22 +35,23 @@ from embedway.ratelimits.shared_counts import (
     SharedCounts,
     SharedCountsUnavailable,
 )
-from embedway.ratelimits.window import MAX_METERS, SlidingWindow, WindowTable
+from embedway.ratelimits.window import MAX_WINDOWS, SlidingWindow, WindowTable
 
-PULSE_S = 1.0
-"""A process is heard of so often; while the shared count is away, it is tried again so often."""
+HEARTBEAT_S = 1.0
+"""Report to the shared count this often, also to find out whether it is back."""
 GRACE_S = 1.5
-"""After its return; longer than a pulse, so that by then every process has told what it counted."""
-KNOWN_MS = 1000
-"""For which a refusal is taken to stand: another process may settle for less than it reserved."""
-BATCH = 100
-"""Meters that are told of at once."""
+"""Stay within the share for this long after the shared count is back. It is longer than a
+heartbeat, so every process has reported by then."""
+REFUSAL_CACHE_MS = 1000
+"""Repeat a refusal without asking for this long; then another process may have settled for less."""
+MAX_REPORTS = 100
+"""The most limits to report in one call."""
 
 State = Literal["away", "returning", "together"]
 
 
 class SharedRateLimiter:
-    """The limiter of `embedway.ratelimits.limiter.RateLimiter` for several processes."""
+    """A `RateLimiter` for several processes."""
 
     def __init__(
         self,
@@ -58,310 +59,324 @@ class SharedRateLimiter:
         *,
         now_s: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = clock.now_ms,
-        on_away: Callable[[str | None], None] = lambda _: None,
-        max_meters: int = MAX_METERS,
+        on_sharing_change: Callable[[str | None], None] = lambda _: None,
+        max_windows: int = MAX_WINDOWS,
     ) -> None:
         """Count nothing until `start`.
 
         Args:
-            counts: What all processes count together.
-            now_s: A clock that only goes forward.
-            now_ms: The wall clock, asked once: it stands in for the shared count's clock until that
-                is heard of.
-            on_away: Is told, at each change, why limits are not counted together; None if they are.
-            max_meters: That are kept.
+            counts: The count of all processes.
+            now_s: A monotonic clock.
+            now_ms: The wall clock. It is read once and stands in for the shared clock until that
+                is known.
+            on_sharing_change: Called at each change with the reason why limits are not counted
+                together, or None if they are.
+            max_windows: The most windows of end users to keep.
         """
         self._counts = counts
         self._now_s = now_s
-        self._ahead_ms = now_ms() - int(now_s() * 1000)
+        self._offset_ms = now_ms() - int(now_s() * 1000)
+        """How far the shared clock is ahead of `now_s`."""
         self._last_ms = 0
-        self._on_away = on_away
-        self._parts = WindowTable(
-            LocalCounter, most=max_meters, on_drop=lambda part: self._untold.pop(part, None)
+        self._on_sharing_change = on_sharing_change
+        self._counters = WindowTable(
+            LocalCounter,
+            max_windows=max_windows,
+            on_drop=lambda counter: self._unreported.pop(counter, None),
         )
         self._state: State = "away"
         self._returned_s = 0.0
         self._epoch = ""
         self._replicas = 1
-        self._absence = 0
-        self._untold: dict[LocalCounter, LimitKey] = {}
-        """What this process counted and the shared count does not know of."""
-        self._changes: dict[LimitKey, dict[int, int]] = {}
-        self._telling = False
+        self._outage = 0
+        self._unreported: dict[LocalCounter, LimitKey] = {}
+        """The counters that hold something the shared count does not know."""
+        self._corrections: dict[LimitKey, dict[int, int]] = {}
+        self._is_sending_corrections = False
         self._background = BackgroundTasks()
-        self._beating: asyncio.Task[None] | None = None
+        self._heartbeats: asyncio.Task[None] | None = None
 
     @property
-    def shared(self) -> bool:
-        """Whether limits are counted together at the moment."""
+    def is_shared(self) -> bool:
+        """Whether limits are counted together now."""
         return self._state == "together"
 
     async def start(self) -> None:
-        """Says hello to the other processes, and goes on to be heard of until `aclose`."""
+        """Sign on with the shared count and send heartbeats until `aclose`."""
         try:
-            await self._contact()
+            await self._sign_on()
         except SharedCountsUnavailable as error:
-            self._on_away(str(error))
+            self._on_sharing_change(str(error))
         else:
-            self._together()
-        self._beating = self._background.schedule(self._beat())
+            self._start_sharing()
+        self._heartbeats = self._background.schedule(self._send_heartbeats())
 
     async def aclose(self) -> None:
-        """Tells what is still to be told, and takes leave."""
-        if self._beating:
-            self._beating.cancel()
+        """Report what is left to report, and sign off."""
+        if self._heartbeats:
+            self._heartbeats.cancel()
         await self._background.close()
         await self._counts.aclose()
 
-    def check(self, meters: Sequence[LimitKey], *, tokens: int, at_most: int | None = None) -> None:
-        """See `embedway.ratelimits.limiter.RateLimiter.check`."""
-        check_possible(meters, tokens)
-        request = LimitRequest(meters=meters, tokens=tokens, at_most=max(at_most or 0, tokens))
+    def check(
+        self, limit_keys: Sequence[LimitKey], *, tokens: int, max_tokens: int | None = None
+    ) -> None:
+        """Refuse a request that has no room; `RateLimiter.check` explains the arguments."""
+        check_possible(limit_keys, tokens)
+        request = LimitRequest(
+            limit_keys=limit_keys, tokens=tokens, max_tokens=max(max_tokens or 0, tokens)
+        )
         now_ms = self._now_ms()
-        parts = [self._parts.get(each) for each in meters]
+        counters = [self._counters.get(each) for each in limit_keys]
         if self._state == "together":
-            windows = [_refused_lately(each, now_ms) for each in parts]
+            windows = [_recent_refusal(each, now_ms) for each in counters]
             check_room(request, windows, now_ms=now_ms)
         else:
-            windows = [part and self._share(part) for part in parts]
-            check_room(request, windows, now_ms=now_ms, replicas=self._replicas)
+            shares = [each and self._share(each) for each in counters]
+            check_room(request, shares, now_ms=now_ms, replicas=self._replicas)
 
-    async def reserve(self, meters: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
-        """See `embedway.ratelimits.limiter.RateLimiter.reserve`."""
-        check_possible(meters, tokens)
-        request = LimitRequest(meters=strictest(meters), tokens=tokens, at_most=tokens)
+    async def reserve(self, limit_keys: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
+        """Count a request; `RateLimiter.reserve` explains the arguments."""
+        check_possible(limit_keys, tokens)
+        request = LimitRequest(
+            limit_keys=keep_strictest(limit_keys), tokens=tokens, max_tokens=tokens
+        )
         now_ms = self._now_ms()
-        check_countable(request.meters, self._parts, now_ms)
-        taken = self._state != "together"
-        if taken:
-            self._take(request, now_ms)
+        check_countable(request.limit_keys, self._counters, now_ms)
+        is_in_share = self._state != "together"
+        if is_in_share:
+            self._take_from_share(request, now_ms)
         if self._state != "away":
             try:
-                told = await self._ask(request)
+                reply = await self._count_request(request)
             except SharedCountsUnavailable as error:
-                self._leave(str(error))
-                told = None
-            if told and told.counted:
-                return self._counted(request, told, taken=taken)
-            if told:
-                if taken:
-                    self._put_back(request, now_ms)
-                raise self._refused(request, told)
-            if not taken:
+                self._stop_sharing(str(error))
+                reply = None
+            if reply and reply.is_counted:
+                return self._reserve_shared(request, reply, is_in_share=is_in_share)
+            if reply:
+                if is_in_share:
+                    self._return_to_share(request, now_ms)
+                raise self._refuse(request, reply)
+            if not is_in_share:
                 now_ms = self._now_ms()
-                self._take(request, now_ms)
-        return self._counted_alone(request, now_ms)
+                self._take_from_share(request, now_ms)
+        return self._reserve_alone(request, now_ms)
 
     def settle(self, reservation: LimitReservation, *, tokens: int) -> None:
-        """Correct the tokens of a reservation here, and for other processes in the background."""
-        more = tokens - reservation.tokens
-        for meter in reservation.meters:
-            part = self._parts.get(meter)
-            if part is None or meter.limit.of != "tokens" or not more:
+        """Correct a reservation's tokens here, and in the shared count in the background."""
+        difference = tokens - reservation.tokens
+        for key in reservation.limit_keys:
+            counter = self._counters.get(key)
+            if counter is None or key.limit.of != "tokens" or not difference:
                 continue
-            slot = reservation.at_ms // SLOT_MS[meter.limit.per]
-            part.change(reservation.at_ms, more)
-            part.refused = None
-            if part.share:
-                part.share.change(reservation.at_ms, more)
-            if self._state != "away" and part not in self._untold:
-                changes = self._changes.setdefault(meter, {})
-                changes[slot] = changes.get(slot, 0) + more
-        if self._changes and not self._telling:
-            self._telling = True
-            self._background.schedule(self._tell_changes())
+            slot = reservation.at_ms // SLOT_MS[key.limit.per]
+            counter.change(reservation.at_ms, difference)
+            counter.refused = None
+            if counter.share:
+                counter.share.change(reservation.at_ms, difference)
+            if self._state != "away" and counter not in self._unreported:
+                corrections = self._corrections.setdefault(key, {})
+                corrections[slot] = corrections.get(slot, 0) + difference
+        if self._corrections and not self._is_sending_corrections:
+            self._is_sending_corrections = True
+            self._background.schedule(self._send_corrections())
 
     async def heartbeat(self) -> None:
-        """Lets the others hear of this process; tries whether the shared count is back."""
+        """Report to the shared count, and return to it if it is back."""
         try:
-            await self._contact()
+            await self._sign_on()
             if self._state != "together":
-                await self._tell()
+                await self._report()
         except SharedCountsUnavailable as error:
-            self._leave(str(error))
+            self._stop_sharing(str(error))
             return
         if self._state == "away":
             self._state, self._returned_s = "returning", self._now_s()
         elif self._state == "returning" and self._now_s() - self._returned_s >= GRACE_S:
-            self._together()
+            self._start_sharing()
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
-            await asyncio.sleep(PULSE_S)
+            await asyncio.sleep(HEARTBEAT_S)
             await self.heartbeat()
 
     def _now_ms(self) -> int:
-        """What the time is on the clock of the shared count, as far as is known."""
-        self._last_ms = max(self._last_ms, int(self._now_s() * 1000) + self._ahead_ms)
+        """Return the time on the shared clock, as far as it is known."""
+        self._last_ms = max(self._last_ms, int(self._now_s() * 1000) + self._offset_ms)
         return self._last_ms
 
-    # What all count together.
+    # Counting together.
 
-    async def _ask(self, request: LimitRequest) -> CountReply | None:
-        asks: list[CountRequest] = []
-        telling: dict[LocalCounter, LimitKey] = {}
-        for meter in request.meters:
-            part = self._parts.get(meter)
-            amount = meter.limit.units(request.tokens)
-            if part and self._untold.pop(part, None):
-                telling[part] = meter
-                asks.append(_all_of(part, meter, amount=amount))
+    async def _count_request(self, request: LimitRequest) -> CountReply | None:
+        requests: list[CountRequest] = []
+        reported: dict[LocalCounter, LimitKey] = {}
+        for key in request.limit_keys:
+            counter = self._counters.get(key)
+            amount = key.limit.units(request.tokens)
+            if counter and self._unreported.pop(counter, None):
+                reported[counter] = key
+                requests.append(_full_report(counter, key, amount=amount))
             else:
-                asks.append(CountRequest(meter=meter, amount=amount))
-        return await self._count(asks, telling)
+                requests.append(CountRequest(limit_key=key, amount=amount))
+        return await self._count(requests, reported)
 
     async def _count(
-        self, asks: Sequence[CountRequest], telling: Mapping[LocalCounter, LimitKey]
+        self, requests: Sequence[CountRequest], reported: Mapping[LocalCounter, LimitKey]
     ) -> CountReply | None:
-        """What the shared count answers; None if it has lost what it knew, and did nothing.
+        """Ask the shared count. Return None if it has lost its data and did nothing.
 
         Raises:
             SharedCountsUnavailable: It did not answer.
         """
         epoch = self._epoch
         try:
-            told = await self._counts.count(asks, epoch=epoch, now_ms=self._now_ms())
+            reply = await self._counts.count(requests, epoch=epoch, now_ms=self._now_ms())
         except BaseException:
-            self._untold.update(telling)
+            self._unreported.update(reported)
             raise
-        # While it is coming back, not all may have been heard of again.
-        known = 1 if self._state == "together" and told.epoch == epoch else self._replicas
-        self._replicas = max(told.replicas, known)
-        self._ahead_ms = told.now_ms - int(self._now_s() * 1000)
-        if told.epoch == epoch:
-            return told
-        self._untold.update(telling)
-        if told.epoch != self._epoch:
-            self._begin(told)
+        # Until it is back for good, some replicas may not have reported again.
+        fewest = 1 if self._state == "together" and reply.epoch == epoch else self._replicas
+        self._replicas = max(reply.replicas, fewest)
+        self._offset_ms = reply.now_ms - int(self._now_s() * 1000)
+        if reply.epoch == epoch:
+            return reply
+        self._unreported.update(reported)
+        if reply.epoch != self._epoch:
+            self._start_epoch(reply)
         return None
 
-    def _begin(self, told: CountReply) -> None:
-        """Notes that the shared count knows nothing, of this process or of any."""
-        first, self._epoch = not self._epoch, told.epoch
-        if first:
+    def _start_epoch(self, reply: CountReply) -> None:
+        """Plan to report everything, because the shared count is new or has lost its data."""
+        is_first, self._epoch = not self._epoch, reply.epoch
+        if is_first:
             self._last_ms = 0
-            for _, part in self._parts:
-                part.restart(told.now_ms)
-        self._untold = {part: meter for meter, part in self._parts if part.total or part.heard}
-        if not first:
-            self._leave("it has lost what it knew")
+            for _, counter in self._counters:
+                counter.restart(reply.now_ms)
+        self._unreported = {
+            counter: key for key, counter in self._counters if counter.total or counter.total_counts
+        }
+        if not is_first:
+            self._stop_sharing("it lost its data")
 
-    async def _contact(self) -> None:
+    async def _sign_on(self) -> None:
         if not await self._count((), {}):
-            await self._count((), {})
+            await self._count((), {})  # now in the new epoch
 
-    async def _tell(self) -> None:
-        """Tells what this process counted and nobody else knows of, until that is nothing."""
-        while self._untold:
-            telling = dict(islice(self._untold.items(), BATCH))
-            for part in telling:
-                del self._untold[part]
-            asks = [_all_of(part, meter) for part, meter in telling.items()]
-            await self._count(asks, telling)
+    async def _report(self) -> None:
+        """Report everything that the shared count does not know."""
+        while self._unreported:
+            reported = dict(islice(self._unreported.items(), MAX_REPORTS))
+            for counter in reported:
+                del self._unreported[counter]
+            requests = [_full_report(counter, key) for counter, key in reported.items()]
+            await self._count(requests, reported)
 
-    async def _tell_changes(self) -> None:
+    async def _send_corrections(self) -> None:
         try:
-            while self._changes:
-                telling = dict(islice(self._changes.items(), BATCH))
-                for meter in telling:
-                    del self._changes[meter]
-                await self._count(
-                    [
-                        CountRequest(meter=meter, changes=changes)
-                        for meter, changes in telling.items()
-                    ],
-                    {},
-                )
+            while self._corrections:
+                sent = dict(islice(self._corrections.items(), MAX_REPORTS))
+                for key in sent:
+                    del self._corrections[key]
+                requests = [
+                    CountRequest(limit_key=key, corrections=corrections)
+                    for key, corrections in sent.items()
+                ]
+                await self._count(requests, {})
         except SharedCountsUnavailable as error:
-            self._leave(str(error))
+            self._stop_sharing(str(error))
         finally:
-            self._telling = False
+            self._is_sending_corrections = False
 
-    def _counted(self, request: LimitRequest, told: CountReply, *, taken: bool) -> LimitReservation:
-        """Notes what was counted together."""
-        for meter, total in zip(request.meters, told.totals, strict=True):
-            asked = meter.limit.units(request.tokens)
-            part = self._parts.used(meter, told.now_ms)
-            part.add(told.now_ms, asked)
-            part.record_total(total, told.now_ms)
-            if self._state != "together" and not taken:
-                # It was left while this request was under way.
-                self._share(part).add(self._now_ms(), asked)
-        return reservation(request, _windows(request, told), now_ms=told.now_ms)
+    def _reserve_shared(
+        self, request: LimitRequest, reply: CountReply, *, is_in_share: bool
+    ) -> LimitReservation:
+        """Count here what the shared count has counted."""
+        for key, total in zip(request.limit_keys, reply.totals, strict=True):
+            units = key.limit.units(request.tokens)
+            counter = self._counters.get_or_create(key, reply.now_ms)
+            counter.add(reply.now_ms, units)
+            counter.record_total(total, reply.now_ms)
+            if self._state != "together" and not is_in_share:
+                # The outage began while this request was on its way.
+                self._share(counter).add(self._now_ms(), units)
+        return make_reservation(request, _windows(request, reply), now_ms=reply.now_ms)
 
-    def _refused(self, request: LimitRequest, told: CountReply) -> RateLimitExceeded:
-        windows = _windows(request, told)
-        for meter, total, window in zip(request.meters, told.totals, windows, strict=True):
-            # Who never was let in is not kept: names of end users are easily made up.
-            if total and self._parts.has_room(meter, told.now_ms):
-                part = self._parts.used(meter, told.now_ms)
-                part.record_total(total, told.now_ms, refused=window)
-        return limit_error(request, windows, now_ms=told.now_ms)
+    def _refuse(self, request: LimitRequest, reply: CountReply) -> RateLimitExceeded:
+        windows = _windows(request, reply)
+        for key, total, window in zip(request.limit_keys, reply.totals, windows, strict=True):
+            # Without a count nothing is kept, because clients can make up any end user.
+            if total and self._counters.has_room(key, reply.now_ms):
+                counter = self._counters.get_or_create(key, reply.now_ms)
+                counter.record_total(total, reply.now_ms, refused=window)
+        return limit_error(request, windows, now_ms=reply.now_ms)
 
-    # What this process counts alone.
+    # Counting alone.
 
-    def _leave(self, reason: str) -> None:
+    def _stop_sharing(self, reason: str) -> None:
         if self._state == "together":
-            self._absence += 1
-            self._on_away(reason)
+            self._outage += 1
+            self._on_sharing_change(reason)
         self._state = "away"
-        # Who counted what is told as a whole in the end.
-        self._changes.clear()
+        # Full reports will include them.
+        self._corrections.clear()
 
-    def _together(self) -> None:
+    def _start_sharing(self) -> None:
         self._state = "together"
-        self._on_away(None)
+        self._on_sharing_change(None)
 
-    def _share(self, part: LocalCounter) -> SlidingWindow:
-        if part.share is None or part.absence != self._absence:
-            part.absence = self._absence
-            return part.start_share(self._replicas)
-        return part.share
+    def _share(self, counter: LocalCounter) -> SlidingWindow:
+        if counter.share is None or counter.outage != self._outage:
+            counter.outage = self._outage
+            return counter.start_share(self._replicas)
+        return counter.share
 
-    def _take(self, request: LimitRequest, now_ms: int) -> None:
-        """Counts a request against the share of this process.
+    def _take_from_share(self, request: LimitRequest, now_ms: int) -> None:
+        """Count a request against this process's share of each limit.
 
         Raises:
-            RateLimitExceeded: It has no room for it.
+            RateLimitExceeded: A share has no room.
         """
-        parts = [self._parts.get(each) for each in request.meters]
-        shares = [part and self._share(part) for part in parts]
+        counters = [self._counters.get(each) for each in request.limit_keys]
+        shares = [each and self._share(each) for each in counters]
         check_room(request, shares, now_ms=now_ms, replicas=self._replicas)
-        for meter in request.meters:
-            share = self._share(self._parts.used(meter, now_ms))
-            share.add(now_ms, meter.limit.units(request.tokens))
+        for key in request.limit_keys:
+            share = self._share(self._counters.get_or_create(key, now_ms))
+            share.add(now_ms, key.limit.units(request.tokens))
 
-    def _put_back(self, request: LimitRequest, now_ms: int) -> None:
-        for meter in request.meters:
-            part = self._parts.get(meter)
-            if part and part.share:
-                asked = meter.limit.units(request.tokens)
-                part.share.change(now_ms, -asked)
+    def _return_to_share(self, request: LimitRequest, now_ms: int) -> None:
+        for key in request.limit_keys:
+            counter = self._counters.get(key)
+            if counter and counter.share:
+                counter.share.change(now_ms, -key.limit.units(request.tokens))
 
-    def _counted_alone(self, request: LimitRequest, now_ms: int) -> LimitReservation:
+    def _reserve_alone(self, request: LimitRequest, now_ms: int) -> LimitReservation:
         shares: list[SlidingWindow] = []
-        for meter in request.meters:
-            part = self._parts.used(meter, now_ms)
-            shares.append(self._share(part))
-            part.add(now_ms, meter.limit.units(request.tokens))
-            self._untold[part] = meter
-        return reservation(request, shares, now_ms=now_ms, replicas=self._replicas)
+        for key in request.limit_keys:
+            counter = self._counters.get_or_create(key, now_ms)
+            shares.append(self._share(counter))
+            counter.add(now_ms, key.limit.units(request.tokens))
+            self._unreported[counter] = key
+        return make_reservation(request, shares, now_ms=now_ms, replicas=self._replicas)
 
 
-def _windows(request: LimitRequest, told: CountReply) -> list[SlidingWindow]:
-    """What all processes counted of each meter of `request`."""
+def _windows(request: LimitRequest, reply: CountReply) -> list[SlidingWindow]:
     return [
-        window_of(meter.limit.per, total)
-        for meter, total in zip(request.meters, told.totals, strict=True)
+        window_of(key.limit.per, total)
+        for key, total in zip(request.limit_keys, reply.totals, strict=True)
     ]
 
 
-def _all_of(part: LocalCounter, meter: LimitKey, *, amount: int = 0) -> CountRequest:
-    """Tells all that is known here of a meter."""
-    return CountRequest(meter=meter, amount=amount, own=part.own(), others=part.other_counts())
+def _full_report(counter: LocalCounter, key: LimitKey, *, amount: int = 0) -> CountRequest:
+    return CountRequest(
+        limit_key=key,
+        amount=amount,
+        own_counts=counter.own_counts(),
+        other_counts=counter.other_counts(),
+    )
 
 
-def _refused_lately(part: LocalCounter | None, now_ms: int) -> SlidingWindow | None:
-    if part and part.refused and now_ms - part.heard_ms < KNOWN_MS:
-        return part.refused
+def _recent_refusal(counter: LocalCounter | None, now_ms: int) -> SlidingWindow | None:
+    if counter and counter.refused and now_ms - counter.total_ms < REFUSAL_CACHE_MS:
+        return counter.refused
     return None

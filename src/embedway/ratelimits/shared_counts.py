@@ -1,4 +1,4 @@
-"""Defines how replicas share their counts."""
+"""Defines the count that replicas share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -8,64 +8,66 @@ import msgspec
 from embedway.ratelimits.key import LimitKey
 
 Count = tuple[int, int]
-"""What was used in a slot, and when last, in ms."""
+"""How much was used in a slot, and when it was last used, in ms."""
 
 
 class CountRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process asks of the count that it shares with others, and tells it."""
+    """What a process reports about one limit, and what it wants counted against it."""
 
-    meter: LimitKey
+    limit_key: LimitKey
     amount: int = 0
-    """To count now; 0 to count nothing and only tell."""
-    own: Mapping[int, Count] = {}
-    """What this process itself counted, by slot: at least that is to be known there."""
-    others: Sequence[tuple[int, str, Count]] = ()
-    """Likewise what it heard that other processes counted: slot, process and count. Of those that
-    are no more nobody else can tell."""
-    changes: Mapping[int, int] = {}
-    """By how much to correct this process's counts, by slot; slots that have left are ignored."""
+    """How much to count now; 0 only reports."""
+    own_counts: Mapping[int, Count] = {}
+    """What this process counted, by slot. The shared count is raised to at least this."""
+    other_counts: Sequence[tuple[int, str, Count]] = ()
+    """What other processes counted, as (slot, process, count). The shared count is raised to at
+    least this too, because processes that have stopped cannot report it themselves."""
+    corrections: Mapping[int, int] = {}
+    """How much to add to this process's counts, by slot. Expired slots are ignored."""
 
 
 class CountReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What the shared count answered."""
+    """The reply of the shared count."""
 
     now_ms: int
-    """On its clock, which never goes back."""
+    """The time on the shared clock, which never goes back."""
     epoch: str
-    """Another one once it lost what it knew."""
+    """Identifies the shared count. It changes when the count is lost."""
     replicas: int
-    """Processes that were heard of lately."""
-    counted: bool
-    """Whether all of it was counted; else none of it was."""
+    """How many processes reported recently."""
+    is_counted: bool
+    """Whether everything was counted; if not, nothing was."""
     totals: Sequence[bytes] = ()
-    """Of each meter, what each process counted: `SLOT:PROCESS=COUNT@LAST`, joined by commas.
+    """For each limit, what each process counted: `SLOT:PROCESS=COUNT@LAST`, joined by commas.
 
-    LAST is when that process last used that slot. Empty if the epoch is not the one that was asked
-    in: then nothing was done.
+    LAST is when the process last used the slot, in ms. If the epoch is not the requested one,
+    nothing was done and this is empty.
     """
 
 
 class SharedCountsUnavailable(Exception):
-    """The shared count cannot be reached, or not in time."""
+    """The shared count did not answer, or not in time."""
 
 
 class SharedCounts(Protocol):
-    """Counts of all processes together. It may be away, and may forget."""
+    """Counts the use of all processes together. It may be unreachable and may lose its data."""
 
-    async def count(self, asks: Sequence[CountRequest], *, epoch: str, now_ms: int) -> CountReply:
-        """Notes what each of `asks` tells, then counts all their amounts or none.
+    async def count(
+        self, requests: Sequence[CountRequest], *, epoch: str, now_ms: int
+    ) -> CountReply:
+        """Store what each request reports, then count all their amounts or none.
 
         Args:
-            asks: Each with a meter of its own.
-            epoch: That this process knows of.
-            now_ms: What this process takes the time to be there: a count that starts anew does not
-                start earlier.
+            requests: One for each limit, at most.
+            epoch: The epoch that this process knows.
+            now_ms: What this process believes to be the time on the shared clock. A new count
+                starts no earlier.
 
         Raises:
-            SharedCountsUnavailable: It cannot be reached. Whether it was counted is not known.
+            SharedCountsUnavailable: It cannot be reached. It may or may not have counted.
         """
         ...
 
     async def aclose(self) -> None:
-        """Says farewell and closes the connections."""
+        """Sign off this process and close the connections."""
         ...

@@ -6,10 +6,10 @@ from embedway.core.limit import Limit
 
 
 class LimitStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How a limit stands after a request was counted or refused."""
+    """The state of a limit after a request was counted or refused."""
 
     limit: Limit
     remaining: int
-    """What may be asked for at once."""
+    """How many requests or tokens are left now."""
     reset_s: float
-    """Until all of it may be, if nothing else is asked for; seconds."""
+    """Seconds until the whole limit is available again, if nothing else is sent."""

@@ -1,1 +1,1 @@
-"""Sends requests to deployments: prepares, cuts, retries, splits, fails over and joins."""
+"""Sends a request to deployments: prepares, cuts, retries, fails over and joins the answers."""

@@ -1,7 +1,7 @@
-"""One deployment that a request is sent to: what it is asked, and what came of it.
+"""One deployment that a request is sent to, and what came of it.
 
-Knows nothing of other deployments, of vector spaces or of money: whether the vectors are right is
-asked of a callable that is handed in.
+It knows no other deployments, no vector spaces and no prices. The caller passes in the check that
+decides whether vectors are right.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from embedway.sending.outcome import (
 from embedway.sending.prepare import InputPreparer, TokenCounts
 
 ResultCheck = Callable[[Batch, BatchResult], Awaitable[None] | None]
-"""Returns None for an answer that is right, or an awaitable that finds out. Either raises
-`ProviderError` for one that is wrong."""
+"""Checks the vectors of an answer, at once or in the returned awaitable. Raises `ProviderError` if
+they are wrong."""
 
 
 class Attempt:
@@ -58,24 +58,24 @@ class Attempt:
 
         Args:
             request: The client's request.
-            deployment: The deployment to ask.
+            deployment: The deployment to call.
             request_id: The request's id, for logs.
-            counts: What was counted for the request's other attempts; is added to.
-            check: What decides whether vectors are right, beyond their shape and length.
-            was_healthy: Whether the deployment was healthy when it was ranked. One that was not is
-                asked all the same once it is its turn.
+            counts: The token counts that all attempts of the request share.
+            check: Decides whether vectors are right, beyond their shape and length.
+            was_healthy: Whether the deployment was healthy when it was ranked. An unhealthy one is
+                called all the same when its turn comes.
             engines: The engine of each deployment.
             healths: The health of each deployment.
-            preparer: Counts and fits the items.
-            events: What to call with what happens.
+            preparer: Counts the items and fits them to the model's limits.
+            events: The observers of calls.
         """
         self.deployment = deployment
         self.first_item: int | None = None
-        """The index of the first item that this deployment answered; None if it answered none."""
+        """The index of the first item that this deployment embedded; None if it embedded none."""
         self.items = 0
         """How many items of the answer this deployment embedded."""
         self.tokens = 0
-        """The tokens of these items, as they are charged."""
+        """The tokens of these items, as charged to the client."""
         self.is_exact = True
         """Whether `tokens` was counted, here or by the provider, and not estimated."""
         self.calls = 0
@@ -97,14 +97,14 @@ class Attempt:
 
     @property
     def max_parallel(self) -> int:
-        """The most calls of one request that the deployment gets at a time."""
+        """The most calls of one request that may be in flight to the deployment."""
         return self._engine.limits.max_parallel
 
     async def prepare(self) -> Batch:
         """Count and fit all items of the request for this deployment, once.
 
         Raises:
-            InvalidRequest: The deployment cannot be asked for this.
+            InvalidRequest: The deployment does not accept the request.
             ServiceOverloaded: Too much is waiting to be counted.
         """
         if self._batch is None:
@@ -125,14 +125,14 @@ class Attempt:
         others: int = 0,
         timeout_s: float | None = None,
     ) -> Success | Failure | NotSent:
-        """Send one batch once, and check what comes back.
+        """Send one batch once, and check the answer.
 
         Args:
             batch: All items of the request or some of them, as `prepare` made them.
             deadline_s: The caller's deadline, on the clock of `HealthRegistry.now_s`.
-            others: How many attempts are left to fail over to. They get their share of the time
-                that is left, and a deployment in trouble is not called while there are any.
-            timeout_s: How long to wait for the answer; if not given, that share.
+            others: How many attempts are left to fail over to. Each gets an equal part of the time
+                left, and a deployment in trouble is not called while there are others.
+            timeout_s: How long to wait for the answer; by default, that part of the time.
 
         Raises:
             InvalidRequest: The answer shows that the model cannot do what the client asked for.
@@ -176,9 +176,9 @@ class Attempt:
         """Count a batch whose vectors become part of the answer.
 
         Args:
-            batch: What was sent.
-            result: What came back.
-            first_item: The index in the request of the batch's first item.
+            batch: The batch that was sent.
+            result: Its result.
+            first_item: The index of the batch's first item in the request.
         """
         reported = result.tokens_up_to(batch.max_billed_tokens)
         self.items += len(batch.items)
@@ -190,11 +190,11 @@ class Attempt:
     def _refusal(
         self, health: DeploymentHealth, now_s: float, *, others: int
     ) -> ProviderError | None:
-        """Why the deployment is not called now; None if it is."""
+        """Return why the deployment cannot be called now, or None if it can."""
         state = health.state(now_s)
         if state == "healthy":
             return None
-        # A deployment that was ranked last for its failures is called once it is its turn.
+        # A deployment that was ranked last for its failures is called when its turn comes.
         if state != "limited" and not (others and self._was_healthy):
             return None
         kind = "rate_limit" if state == "limited" else "overloaded"
@@ -203,7 +203,7 @@ class Attempt:
     def _record(
         self, health: DeploymentHealth, batch: Batch, outcome: Outcome, seconds: float
     ) -> None:
-        """Tell the deployment's health, the counts and the observers how a call ended."""
+        """Record how a call ended: in the counts, the deployment's health and the observers."""
         tokens = sum(batch.tokens)
         error, rest_s = None, None
         if isinstance(outcome, Success):
@@ -216,7 +216,7 @@ class Attempt:
         elif isinstance(outcome, Cancellation):
             self._count_call(tokens, failed=True)
         if isinstance(outcome, Success | Failure):
-            # A deployment without credentials or an address cannot be called, and is left alone.
+            # A failure counts even if nothing was sent: without credentials, no call can succeed.
             now_s = self._now_s()
             health.end_call(error, tokens=tokens, seconds=seconds, now_s=now_s, rest_s=rest_s)
         else:
@@ -229,7 +229,7 @@ class Attempt:
         self.upstream_tokens += upstream_tokens
 
     def _charged_tokens(self, batch: Batch, result: BatchResult, tokens: int) -> int:
-        """The tokens that the provider charges: what it reports, unless no text has so many."""
+        """Return the tokens that the provider charges: those it reports, unless impossible."""
         reported = result.tokens
         if reported is None or reported == tokens:
             return tokens

@@ -1,4 +1,4 @@
-"""Finds the item for which a provider refuses a batch."""
+"""Finds the item because of which a provider refuses a batch."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from embedway.sending.retries import RetryBudget
 
 
 class _UnclearError(Exception):
-    """A part of the batch failed for another reason, so the search ends."""
+    """A part of the batch failed for another reason, which ends the search."""
 
 
 async def find_refused_item(
@@ -18,25 +18,25 @@ async def find_refused_item(
     batch: Batch,
     *,
     budget: RetryBudget,
-    is_of_several: bool,
+    is_item_fault: bool,
     deadline_s: float,
     left_s: float,
     others: int,
 ) -> int | None:
-    """The index in `batch` of the item that is refused; None if that cannot be found out.
+    """Return the index in `batch` of the refused item, or None if it cannot be found.
 
-    Each half is sent once; if one is refused and the other is not, the search goes on in it. If
-    both are, or if only one was sent at all, the reason may as well be in the request; where it
-    cannot be, each half holds such an item, and the search goes on in the first. An item is named
-    only if another part of the batch passes.
+    A binary search. It sends the first half, and the second half too until some part has passed,
+    and continues in the refused half. If both are refused, the fault may lie in the request, and
+    the search ends; with `is_item_fault`, it continues in the first half. An item is returned only
+    if another part of the batch passed.
 
     Args:
         attempt: The deployment that refused the batch.
         batch: At least two items.
-        budget: The retry budget that each step of the search counts against.
-        is_of_several: Whether the reason cannot be in the request as a whole.
-        deadline_s: The caller's deadline.
-        left_s: The time until then. The search takes half of it; the rest belongs to the answer.
+        budget: The retry budget that each step counts against.
+        is_item_fault: Whether the fault is certain to lie in an item, not in the whole request.
+        deadline_s: The caller's deadline, on the clock of `HealthRegistry.now_s`.
+        left_s: The time until then. The search takes at most half of it.
         others: How many attempts are left to fail over to.
     """
 
@@ -69,7 +69,7 @@ async def find_refused_item(
                         continue
                     if not has_passed:
                         has_passed = not await is_refused(middle, end)
-                        if not has_passed and not is_of_several:
+                        if not has_passed and not is_item_fault:
                             return None
                     end = middle
                 finally:

@@ -1,15 +1,15 @@
-"""Cuts a list of items so that each part is within what one call may hold."""
+"""Cuts items into calls within a deployment's limits."""
 
 from collections.abc import Iterator, Sequence
 
 from embedway.core.batch import Batch, BatchLimits
 
 ESTIMATE_SHARE = 0.7
-"""Fill a call to this share of the token limit when counts are estimates: they may be low."""
+"""Fill a call to this share of the token limit when counts are estimates, which may be low."""
 
 
 def cut_batch(batch: Batch, limits: BatchLimits) -> Sequence[Batch]:
-    """Cut a batch into the calls that the limits allow; each item is in exactly one of them."""
+    """Cut a batch into calls within the limits. Each item is in exactly one of them."""
     if len(batch.items) == 1:
         return (batch,)
     most = limits.max_tokens
@@ -26,8 +26,7 @@ def cut(
 ) -> Iterator[tuple[int, int]]:
     """Yield the parts of a list as (start, end), in order, none of them empty.
 
-    An item that alone has more than `max_tokens` is a part of its own: the provider refuses it and
-    says why.
+    An item that exceeds `max_tokens` by itself is a part of its own, for the provider to refuse.
 
     Args:
         tokens: The tokens of each item.

@@ -1,4 +1,4 @@
-"""Knows the engine behind each deployment, and what one call to it may hold."""
+"""Maps deployments to the engines that embed for them, with their limits."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -10,24 +10,24 @@ from embedway.core.batch import Batch, BatchLimits, BatchResult, EngineAbilities
 
 
 class Engine(Protocol):
-    """Turns batches into vectors, shared by all requests."""
+    """Turns batches into vectors. All requests share it."""
 
     @property
     def limits(self) -> BatchLimits:
-        """Of a batch."""
+        """The limits of one call."""
         ...
 
     @property
     def abilities(self) -> EngineAbilities:
-        """What a batch may ask for."""
+        """What a batch may ask for besides the vectors of texts."""
         ...
 
     async def embed(self, batch: Batch) -> BatchResult:
-        """The vectors of the items of `batch`, in order.
+        """Return the vectors of a batch's items, in order.
 
         Raises:
-            ProviderError: It failed.
-            InvalidRequest: The batch asks for something that it cannot be asked.
+            ProviderError: The call failed.
+            InvalidRequest: The engine cannot do what the batch asks for.
             ServiceOverloaded: Too much is waiting already.
         """
         ...
@@ -40,20 +40,20 @@ class EngineRegistry:
         self._engines = engines
 
     def engine(self, deployment: Deployment) -> Engine:
-        """The engine that embeds for the deployment."""
+        """Return the engine that embeds for a deployment."""
         return self._engines[deployment.engine_name]
 
     def abilities(self, deployment: Deployment) -> EngineAbilities:
-        """What the deployment can be asked for beyond the vectors of texts."""
+        """Return what a deployment can be asked for besides the vectors of texts."""
         return self._engines[deployment.engine_name].abilities
 
     def limits(self, deployment: Deployment) -> BatchLimits:
-        """What one call may hold: the deployment's own limits, or else its engine's."""
-        limits, own = self._engines[deployment.engine_name].limits, deployment.spec
-        if own.max_items is None and own.max_batch_tokens is None:
+        """Return the limits of one call: the deployment's own, or else its engine's."""
+        limits, spec = self._engines[deployment.engine_name].limits, deployment.spec
+        if spec.max_items is None and spec.max_batch_tokens is None:
             return limits
         return msgspec.structs.replace(
             limits,
-            max_items=own.max_items or limits.max_items,
-            max_tokens=own.max_batch_tokens or limits.max_tokens,
+            max_items=spec.max_items or limits.max_items,
+            max_tokens=spec.max_batch_tokens or limits.max_tokens,
         )

@@ -1,4 +1,4 @@
-"""Checks vectors as a provider sent them, and makes them as wide as the client wants."""
+"""Checks the vectors of a provider, and shortens them to the width the client wants."""
 
 import msgspec
 
@@ -13,35 +13,37 @@ MIN_PADDING = 16
 
 
 def check_result(result: BatchResult, batch: Batch) -> BatchResult:
-    """Return the answer to `batch`, its vectors at length one if they must have it.
+    """Return the answer to a batch, with vectors of length one if the model's are normalised.
 
     Raises:
-        ProviderError: It holds other vectors than were asked for.
+        ProviderError: The vectors are not what the batch asked for.
     """
-    good = vectors.check_vectors(
+    checked = vectors.check_vectors(
         result.vectors,
         items=len(batch.items),
         dimensions=batch.width,
         normalised=batch.normalised,
     )
-    return result if good is result.vectors else msgspec.structs.replace(result, vectors=good)
+    if checked is result.vectors:
+        return result
+    return msgspec.structs.replace(result, vectors=checked)
 
 
 def finish(
     result: BatchResult, batch: Batch, request: EmbedRequest, deployment: Deployment
 ) -> BatchResult:
-    """Return the answer with vectors as wide as the client asked for.
+    """Return the answer with vectors of the width that the client asked for.
 
     Raises:
-        InvalidRequest: The model turns out to have no vectors of that width.
-        ProviderError: Nothing is left of a vector once it is shortened.
+        InvalidRequest: The model turns out not to support that width.
+        ProviderError: A shortened vector is zero.
     """
     width, dimensions = result.vectors.shape[1], request.dimensions
     if dimensions is None:
         return result
     if batch.dimensions is None:
         if dimensions == width:
-            return result  # all of it, so of the length it has
+            return result  # nothing to shorten
         return msgspec.structs.replace(
             result, vectors=vectors.shorten(result.vectors, dimensions=dimensions)
         )
@@ -53,7 +55,7 @@ def finish(
             "trained_dimensions, and this gateway shortens its vectors.",
             param="dimensions",
         )
-    # DeepInfra fills up with zeros what is asked for beyond a model's own width.
+    # DeepInfra pads with zeros when asked for more than the model's own width.
     if model.trained_dimensions == "unknown" and not result.vectors[:, -MIN_PADDING:].any():
         raise InvalidRequest(
             f"'dimensions' is {dimensions}, more than {model.id!r} has. Ask for fewer.",

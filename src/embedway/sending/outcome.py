@@ -1,4 +1,4 @@
-"""The four ways in which one call to a deployment ends."""
+"""The four outcomes of a call to a deployment."""
 
 from collections.abc import Callable
 
@@ -23,13 +23,13 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class NotSent(msgspec.Struct, frozen=True):
-    """Nothing went out: never billed, and no failure of the deployment."""
+    """Nothing was sent. It is never billed and does not count as a failure of the deployment."""
 
     error: ProviderError | EmbedwayError
 
 
 class Cancellation(msgspec.Struct, frozen=True):
-    """Nobody waits for the call any more; neither success nor failure."""
+    """The caller gave up the call. It counts neither as success nor as failure."""
 
 
 Outcome = Success | Failure | NotSent | Cancellation
@@ -38,11 +38,11 @@ OnOutcome = Callable[[str, Deployment, Outcome, float], None]
 OnOvercount = Callable[[str, Deployment, int, int], None]
 """Receives the request id, the deployment, the tokens it reported and the most that are billed."""
 OnUnreadableUsage = Callable[[str, Deployment], None]
-"""Receives the request id and the deployment whose reported tokens are no count."""
+"""Receives the request id and the deployment that reported an impossible number of tokens."""
 
 
 class CallEvents(msgspec.Struct, frozen=True, kw_only=True):
-    """What to call when something happens to a call."""
+    """The observers of calls."""
 
     on_outcome: OnOutcome = lambda _request_id, _deployment, _outcome, _seconds: None
     on_overcount: OnOvercount = lambda _request_id, _deployment, _reported, _billed: None

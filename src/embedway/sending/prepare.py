@@ -1,4 +1,4 @@
-"""Makes a batch of a request: its items decoded, counted and fitted to the model's limits."""
+"""Makes a batch from a request: decodes its items, counts them and fits them to the model."""
 
 from collections.abc import Iterator, Mapping
 from typing import cast
@@ -10,22 +10,21 @@ from embedway.tokenizing import truncate as token_limits
 from embedway.tokenizing.tokenizer import TokenCodec, Tokenizer
 
 PART_CHARACTERS = 2**20
-"""Tokenise this much at a time: what is over a limit is refused before there is more of it."""
-
+"""Tokenise this much at a time, so that an excess is refused before more is tokenised."""
 
 TokenCounts = dict[tuple[object, ...], tuple[Items, list[int], bool]]
-"""The counts of one request, by what they depend on: what is sent of each item, its tokens, and
+"""The counts of one request, by all that they depend on: the items to send, the tokens of each, and
 whether these are exact."""
 
 
 class InputPreparer:
-    """Prepares requests; one for all of them."""
+    """Prepares requests; one for the process."""
 
     def __init__(self, *, tokenizers: Mapping[str, Tokenizer], cl100k: TokenCodec) -> None:
-        """Take the tokenizers.
+        """Store the tokenizers.
 
         Args:
-            tokenizers: Those of models that run here, by model id.
+            tokenizers: Those of local models, by model id.
             cl100k: Counts for all other models, exactly or as an estimate.
         """
         self._tokenizers = tokenizers
@@ -34,59 +33,59 @@ class InputPreparer:
     async def prepare(
         self,
         request: EmbedRequest,
-        served: Deployment,
+        deployment: Deployment,
         abilities: EngineAbilities,
         counts: TokenCounts,
     ) -> Batch:
-        """Make the batch that asks a deployment for all items of a request.
+        """Make the batch of all items of a request for one deployment.
 
         Args:
-            request: What the client asks for.
-            served: The deployment; it can be asked for that.
+            request: The client's request.
+            deployment: A deployment that passed the filters for this request.
             abilities: What its engine can be asked for.
-            counts: What was counted for other deployments of the same request; is added to.
+            counts: The counts made for other deployments of the request; new ones are added.
 
         Raises:
-            InvalidRequest: Token ids that are of no text, or an item or a request with too many
-                tokens.
-            ServiceOverloaded: Too much is waiting.
+            InvalidRequest: Token ids do not decode to text, or there are too many tokens in an
+                item or in the request.
+            ServiceOverloaded: Too much is waiting to be counted.
         """
-        model, dimensions = served.model, request.dimensions
+        model, dimensions = deployment.model, request.dimensions
         own = model.id if model.tokenizer == "own" else ""
         limits = (model.max_item_tokens, model.max_request_tokens)
-        input_type = served.effective_input_type(request.input_type, abilities)
-        prompt = served.prompt(input_type)
+        input_type = deployment.effective_input_type(request.input_type, abilities)
+        prompt = deployment.prompt(input_type)
         key = (model.tokenizer, own, model.token_ids, abilities.token_ids, prompt, *limits)
         if key not in counts:
-            counts[key] = await self._items(request, served, abilities, prompt)
+            counts[key] = await self._items(request, deployment, abilities, prompt)
         items, tokens, exact = counts[key]
         if dimensions is not None and model.can_shorten(dimensions):
-            dimensions = None  # all of a space are shortened here, and so alike
-        # Who ignores `dimensions` that nobody knows the model to have did not fail: the client
-        # asked for what is not to be had, and is told so once the answer is there.
-        asked = dimensions is not None and model.trained_dimensions == "unknown"
+            dimensions = None  # shortened here, so that all deployments of a space do it alike
+        # A provider that ignores `dimensions` has not failed if the model's widths are unknown.
+        # `finish` then tells the client.
+        is_unsure = dimensions is not None and model.trained_dimensions == "unknown"
         return Batch(
-            model=served.upstream_name,
-            base_model=served.spec.base_model,
+            model=deployment.upstream_name,
+            base_model=deployment.spec.base_model,
             items=items,
             tokens=tokens,
             exact=exact,
             dimensions=dimensions,
-            width=None if asked else dimensions or model.dimensions,
+            width=None if is_unsure else dimensions or model.dimensions,
             normalised=bool(model.normalised),
-            input_type=served.forwarded(input_type),
-            input_types=served.spec.input_types,
+            input_type=deployment.forwarded(input_type),
+            input_types=deployment.spec.input_types,
             truncate=request.truncate,
             user=request.user,
-            extra={**served.spec.parameters, **request.extra_body},
-            fixed=frozenset(served.spec.parameters),
+            extra={**deployment.spec.parameters, **request.extra_body},
+            fixed=frozenset(deployment.spec.parameters),
         )
 
     async def _items(
-        self, request: EmbedRequest, served: Deployment, abilities: EngineAbilities, prompt: str
+        self, request: EmbedRequest, deployment: Deployment, abilities: EngineAbilities, prompt: str
     ) -> tuple[Items, list[int], bool]:
-        """What is sent of each item, its tokens, and whether these are exact."""
-        model, items = served.model, request.items
+        """Return the items to send, the tokens of each, and whether these are exact."""
+        model, items = deployment.model, request.items
         if isinstance(items[0], list):
             ids = cast("list[list[int]]", items)
             if model.token_ids == "native" or (
@@ -106,20 +105,20 @@ class InputPreparer:
         own = model.tokenizer == "own"
         tokenizer = self._tokenizers[model.id] if own else self._cl100k
         fitting: list[list[int]] = []
-        cut = own
+        is_cut = own
         for part in _parts(texts):
             tokenised = await tokenizer.encode(part)
             fitted = token_limits.fit_to_limits(
                 [*fitting, *tokenised], model=model, truncate=request.truncate
             )
-            cut = cut or fitted[len(fitting) :] != tokenised
+            is_cut = is_cut or fitted[len(fitting) :] != tokenised
             fitting = fitted
-        # Texts that fit are sent as they are; what was cut exists as token ids only.
-        return (fitting if cut else texts), [len(item) for item in fitting], True
+        # Texts that fit are sent unchanged; cut ones exist only as token ids.
+        return (fitting if is_cut else texts), [len(item) for item in fitting], True
 
 
 def _parts(texts: list[str]) -> Iterator[list[str]]:
-    """`texts` in order, in parts that are safe to hold as tokens, whatever they turn out to be."""
+    """Yield `texts` in parts of about `PART_CHARACTERS`, which bounds the tokens in memory."""
     start = characters = 0
     for end, text in enumerate(texts):
         if characters and characters + len(text) > PART_CHARACTERS:

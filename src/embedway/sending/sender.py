@@ -1,7 +1,7 @@
-"""Sends one request's items as calls within each deployment's limits, and joins the answers.
+"""Sends a request's items as calls within each deployment's limits, and joins the answers.
 
-Owns retries, splitting, failover and the search for an item that is refused. Which deployments
-there are, and in which order, is the caller's; what one call is belongs to `Attempt`.
+Owns retries, splitting, failover and the search for a refused item. The caller chooses the
+deployments and their order; `Attempt` makes a single call.
 """
 
 import asyncio
@@ -25,39 +25,39 @@ from embedway.sending.prepare import InputPreparer, TokenCounts
 from embedway.sending.retries import RetryBudget, retry_wait_s
 
 MAX_SPLITS = 3
-"""How often a batch that is too large is halved. After that the declared limit is too wrong."""
+"""Halve a batch that is too large this often, before giving up on the declared limit."""
 
 CallError = ProviderError | EmbedwayError
 
 
 class _Part(msgspec.Struct, frozen=True):
-    """Items that go out as one call."""
+    """The items of one call."""
 
     attempt: int
     """The index of the attempt that sends them."""
     batch: Batch
     first: int
-    """The index of the first of these items in the request."""
+    """The index of the first item in the request."""
     splits: int = 0
     """How often they were halved."""
     failures: tuple[CallError, ...] = ()
-    """How the attempts before this one failed to deliver them."""
+    """How earlier attempts failed to embed them."""
 
 
 class _Delivery(msgspec.Struct):
-    """One request on its way."""
+    """The state of one request while it is sent."""
 
     attempts: Sequence[Attempt]
     deadline_s: float
     items: int = 0
     """How many items the request has."""
     vectors: dict[int, Vectors] = {}
-    """The vectors of each part that was delivered, by the index of its first item."""
+    """The vectors of each finished part, by the index of its first item."""
     gates: dict[int, asyncio.Semaphore] = {}
-    """What bounds how many calls each attempt gets at a time, by its index."""
+    """The semaphores that limit the parallel calls of each attempt, by its index."""
 
     def gate(self, attempt: int) -> asyncio.Semaphore:
-        """What bounds how many calls the attempt gets at a time, wherever parts come from."""
+        """Return the semaphore that limits the parallel calls of an attempt."""
         gate = self.gates.get(attempt)
         if gate is None:
             gate = asyncio.Semaphore(self.attempts[attempt].max_parallel)
@@ -94,7 +94,7 @@ class Sender:
         check: ResultCheck | None = None,
         was_healthy: bool = True,
     ) -> Attempt:
-        """Bind a request to one deployment. Sends nothing; `Attempt` explains the arguments."""
+        """Return an attempt, which has sent nothing yet; `Attempt` explains the arguments."""
         return Attempt(
             request,
             deployment,
@@ -109,19 +109,19 @@ class Sender:
         )
 
     async def send(self, attempts: Sequence[Attempt], *, deadline_s: float) -> Vectors:
-        """Embed all items of a request; the vectors are in their order, and checked.
+        """Embed all items of a request, and return their checked vectors in order.
 
-        Each call goes to the first attempt. If it fails there for a reason that another deployment
-        need not have, its items go on to the next.
+        Each call goes to the first attempt. If it fails there for a reason that may not apply to
+        another deployment, its items go on to the next.
 
         Args:
             attempts: One for each deployment, all of one vector space, the preferred first.
-            deadline_s: The end of the time for all of it, on the clock `now_s`.
+            deadline_s: When to give up, on the clock `now_s`.
 
         Raises:
             ProviderError: A call failed for good; its `item` is an index in the request.
             InvalidRequest: No deployment accepts the request.
-            ServiceOverloaded: The last deployment is a model in this process, and busy.
+            ServiceOverloaded: The last deployment is a local model, and it is busy.
         """
         delivery = _Delivery(attempts, deadline_s)
         parts = await _prepare(delivery, 0)
@@ -132,15 +132,17 @@ class Sender:
         return _join(delivery.vectors)
 
     async def _deliver_all(self, delivery: _Delivery, parts: Sequence[_Part]) -> None:
-        """Deliver several parts at once, and whatever they leave; the first failure ends all."""
+        """Deliver several parts in parallel, with any that replace them. One failure ends all."""
 
         async def deliver(parts: Sequence[_Part]) -> None:
             for part in parts:
-                # Parts that fail over one by one meet at the next attempt: they share its gate.
+                # Parts that fail over at different times share the gate of the next attempt.
                 async with delivery.gate(part.attempt):
                     left = await self._deliver(delivery, part)
                 if left and left[0].splits:
-                    await deliver(left)  # halves go one after another: each may be too large
+                    await deliver(
+                        left
+                    )  # halves go one after another, because each may be too large
                     continue
                 for each in left:
                     group.create_task(deliver([each]))
@@ -157,7 +159,7 @@ class Sender:
         """Deliver one part, with retries.
 
         Returns:
-            The parts that are left to deliver: none, its halves, or those of the next attempt.
+            The parts to deliver in its place: none, its halves, or those for the next attempt.
         """
         attempt, budget = delivery.attempts[part.attempt], self._budget
         others = len(delivery.attempts) - part.attempt - 1
@@ -184,7 +186,7 @@ class Sender:
                     retries = 1
                     budget.retries += 1
                 await asyncio.sleep(wait_s)
-        except InvalidRequest as refusal:  # an answer came, of vectors that the model has not
+        except InvalidRequest as refusal:  # the answer shows that the model lacks the width
             error = refusal
         finally:
             budget.retries -= retries
@@ -193,29 +195,29 @@ class Sender:
     def _wait_s(
         self, error: CallError, tries: int, others: int, delivery: _Delivery
     ) -> float | None:
-        """How long to wait before the same attempt is tried again; None for not at all."""
+        """Return how long to wait before retrying the same attempt, or None for no retry."""
         if not isinstance(error, ProviderError):
             return None
         if others and error.can_fail_over and not error.retry_immediately:
-            return None  # the next attempt goes out at once
+            return None  # fail over at once
         if tries == 1 and not self._budget.has_room:
             return None
         return retry_wait_s(error, tries=tries, left_s=delivery.deadline_s - self.now_s())
 
     async def _recover(self, delivery: _Delivery, part: _Part, error: CallError) -> Sequence[_Part]:
-        """The parts to deliver in place of one that failed for good.
+        """Return the parts to deliver in place of one that failed for good.
 
         Raises:
-            ProviderError: None are left.
-            EmbedwayError: None are left, and nothing went out.
+            ProviderError: No attempt is left.
+            EmbedwayError: No attempt is left, and nothing was sent.
         """
         others = len(delivery.attempts) - part.attempt - 1
         if isinstance(error, ProviderError):
             size = len(part.batch.items)
             is_too_large = error.kind == "batch_too_large" and error.item is None
             if is_too_large and size > 1 and part.splits < MAX_SPLITS:
-                # Limits are not always as documented. The halves count as no retries: they are
-                # instead of a call that was refused.
+                # Limits are not always as documented. The halves do not count as retries, because
+                # they replace a call that was refused.
                 middle = size // 2
                 halves = (part.batch.slice(0, middle), part.batch.slice(middle, size))
                 return [
@@ -238,38 +240,38 @@ class Sender:
                 failures=failures,
             )  # fmt: skip
         except InvalidRequest:
-            raise _combine(failures) from None  # no other deployment accepts these items
+            raise _combine(failures) from None  # no other deployment accepts the request
 
     async def _blame(
         self, delivery: _Delivery, part: _Part, error: ProviderError, others: int
     ) -> None:
-        """Note in `error` which item of the request is at fault, if one is."""
+        """Store in `error` which item of the request is at fault, if one is."""
         if error.item is not None:
             error.item += part.first
             return
-        is_of_several = error.kind == "item_failed"
+        is_item_fault = error.kind == "item_failed"
         if error.kind not in ITEM_KINDS or error.param not in {None, "input"}:
             return
-        if is_of_several and others:
-            return  # the next deployment may well compute it
+        if is_item_fault and others:
+            return  # the next deployment may be able to embed it
         if delivery.items == 1:
             return
         if len(part.batch.items) == 1:
             error.item = part.first
             return
-        found = await find_refused_item(
+        index = await find_refused_item(
             delivery.attempts[part.attempt],
             part.batch,
             budget=self._budget,
-            is_of_several=is_of_several,
+            is_item_fault=is_item_fault,
             deadline_s=delivery.deadline_s,
             left_s=delivery.deadline_s - self.now_s(),
             others=others,
         )
-        if found is not None:
-            error.item = part.first + found
-        elif is_of_several:
-            error.kind = "failed"  # no one item is at fault: the server is broken
+        if index is not None:
+            error.item = part.first + index
+        elif is_item_fault:
+            error.kind = "failed"  # no single item is at fault, so the server is
 
 
 async def _prepare(
@@ -290,7 +292,7 @@ async def _prepare(
         failures: How the attempts before failed.
 
     Raises:
-        InvalidRequest: No attempt accepts it; the reason is the first one's.
+        InvalidRequest: No attempt accepts it; the reason is that of the first.
         ServiceOverloaded: Too much is waiting to be counted.
     """
     refusal: InvalidRequest | None = None
@@ -299,7 +301,7 @@ async def _prepare(
         try:
             batch = await attempt.prepare()
         except InvalidRequest as error:
-            refusal = refusal or error  # what is too long for one, another may take
+            refusal = refusal or error  # another may accept it
             continue
         delivery.items = len(batch.items)
         if size is not None and size < len(batch.items):
@@ -313,7 +315,7 @@ async def _prepare(
 
 
 def _combine(failures: Sequence[CallError]) -> CallError:
-    """What to tell of attempts that failed one after the other."""
+    """Return the error to raise when all attempts failed."""
     last = failures[-1]
     if not isinstance(last, ProviderError):
         return last

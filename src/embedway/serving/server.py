@@ -141,7 +141,7 @@ async def _drain(
     serving: asyncio.Future[None],
     number: signal.Signals,
 ) -> None:
-    gateway.admission.draining = True
+    gateway.admission.is_draining = True
     # Whoever sends traffic here learns from /readyz and from closed connections to stop. A person
     # at a terminal has no load balancer to wait for, but clients that must not see a failure.
     grace_s = settings.drain_s

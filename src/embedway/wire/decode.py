@@ -1,6 +1,6 @@
-"""Bytes to a request, strictly: whatever the bytes, a valid `EmbedRequest` or a clear 400.
+"""Decodes a request body strictly: any bytes give a valid `EmbedRequest` or a clear 400.
 
-Types and ranges are those annotated in `core.request`; what no annotation can say is checked here.
+Types and ranges are annotated in `core.request`. What annotations cannot express is checked here.
 """
 
 import re
@@ -14,8 +14,6 @@ from embedway.core.redaction import contains_secret
 from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, normalise_name
 from embedway.wire.near_fields import suggest_field
 
-# Never taken from `extra_body`, however spelled: what the gateway itself decides, and where and as
-# whom it asks. `providers.adapter.GATEWAY_FIELDS` has what else providers' protocols decide with.
 PROTECTED = frozenset(
     {
         *("input", "model", "encodingformat"),
@@ -25,10 +23,12 @@ PROTECTED = frozenset(
         *("headers", "extraheaders", "defaultheaders", "httpheaders"),
     }
 )
+"""Normalised names of fields that a client cannot send on to a provider, because the gateway
+decides them. `providers.adapter.DECIDED` adds those of each protocol."""
 MAX_EXTRA = 64
-"""The most fields that one request may send on to a provider."""
+"""The most fields that a request may send on to a provider."""
 MAX_NAME_CHARACTERS = 64
-"""Of a field for the provider; a longer one is no parameter but a text gone astray."""
+"""The longest name of a field for the provider. A longer one is probably a misplaced text."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
@@ -38,7 +38,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 _NULL = msgspec.Raw(b"null")
 _PATH = re.compile(r"^(?P<reason>.*?)(?: - at (?P<path>.*))?$", re.DOTALL)
 MAX_SHOWN_BYTES = 65_536
-"""Of a wrong value, which is decoded once more to be shown."""
+"""The largest wrong value to show in an error, in bytes."""
 _KINDS = {
     b'"': "a string",
     b"[": "an array",
@@ -46,23 +46,23 @@ _KINDS = {
     b"f": "a boolean",
     b"n": "null",
 }
-"""What a JSON value is by its first byte; anything else is a number."""
+"""What a JSON value is, by its first byte. Any other first byte begins a number."""
 _NAME = re.compile(rb'[\s{,]*("(?:[^"\\]++|\\.)*+")\s*:\s*')
 """Matches the name of a member of a JSON object, up to its value."""
 
 
 def decode(body: bytes | bytearray) -> EmbedRequest:
-    """The request in `body`.
+    """Decode a request body.
 
     Raises:
-        InvalidRequest: Not JSON, not an object, or a field that breaks its rules; `param` names
+        InvalidRequest: The body is not a JSON object, or a field breaks its rules; `param` names
             the field.
     """
-    # Each field is decoded by its own rules, and what is for the provider not at all: it goes on as
-    # it came, and is no work however large.
-    sent = _json_object(body)
-    _check_sent_once(body, sent)
-    fields = {name: raw for name, raw in sent.items() if raw != _NULL}
+    # Each known field is decoded by its own rules. Fields for the provider are passed on undecoded,
+    # so that they cost nothing however large they are.
+    members = _json_object(body)
+    _check_unique(body, members)
+    fields = {name: raw for name, raw in members.items() if raw != _NULL}
     unknown = {name: raw for name, raw in fields.items() if name not in _DECODERS}
     _check_names(unknown)
     if "input" not in fields:
@@ -73,9 +73,9 @@ def decode(body: bytes | bytearray) -> EmbedRequest:
     known = {name: _field(name, fields[name]) for name in _DECODERS if name in fields}
     _check_count(known["input"])
     if "extra_body" in known:
-        _check_sent_once(bytes(fields["extra_body"]), known["extra_body"])
+        _check_unique(bytes(fields["extra_body"]), known["extra_body"])
     if "metadata" in known:
-        _check_sent_once(bytes(fields["metadata"]), _OBJECT.decode(fields["metadata"]))
+        _check_unique(bytes(fields["metadata"]), _OBJECT.decode(fields["metadata"]))
     known["extra_body"] = unknown | known.get("extra_body", {})
     request = EmbedRequest(**known)
     _check_input(request)
@@ -96,14 +96,14 @@ def _json_object(body: bytes | bytearray) -> dict[str, msgspec.Raw]:
     if not body:
         raise InvalidRequest("The body is empty. Send a JSON object with the field 'input'.")
     try:
-        body.decode()  # what is not decoded below is not looked at either
+        body.decode()  # checks the bytes that are not decoded below
         return _OBJECT.decode(body)
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply. Send a flat JSON object.") from None
     except UnicodeDecodeError:
         raise InvalidRequest("The body is not valid UTF-8. Encode it as UTF-8.") from None
     except msgspec.ValidationError:
-        # Described, not shown: it may be texts.
+        # The value is described and not shown, because it may be the client's text.
         kind = _KINDS.get(bytes(body.lstrip()[:1]), "a number")
         raise InvalidRequest(
             f"The body must be a JSON object, not {kind}. Send one with the field 'input'."
@@ -119,15 +119,15 @@ def _malformed(error: msgspec.DecodeError, body: bytes | bytearray | msgspec.Raw
 
 
 def _field(name: str, raw: msgspec.Raw) -> Any:
-    """The value of a known field, by its rules."""
+    """Decode a known field by its rules."""
     try:
         return _DECODERS[name].decode(raw)
     except msgspec.ValidationError as error:
         match = _PATH.match(str(error))
         reason, path = match.group("reason", "path") if match else (str(error), None)
         place = name + (path or "$").strip("`").removeprefix("$")
-        # Texts are the caller's: of an input the place is named, never the value shown.
-        at_fault = f"'{place}'" if name == "input" else f"'{name}' is {_shown(raw)}"
+        # An error in the input names the place but never shows the client's text.
+        at_fault = f"'{place}'" if name == "input" else f"'{name}' is {_show(raw)}"
         raise InvalidRequest(f"{at_fault}: {reason}. {_cure(name)}", param=name) from None
     except msgspec.DecodeError as error:
         raise _malformed(error, raw) from None
@@ -135,7 +135,7 @@ def _field(name: str, raw: msgspec.Raw) -> Any:
         raise InvalidRequest(f"'{name}' is nested too deeply. {_cure(name)}", param=name) from None
 
 
-def _shown(raw: msgspec.Raw) -> str:
+def _show(raw: msgspec.Raw) -> str:
     if memoryview(raw).nbytes > MAX_SHOWN_BYTES:
         return "too long to show"
     try:
@@ -147,30 +147,30 @@ def _shown(raw: msgspec.Raw) -> str:
 
 
 def _cure(name: str) -> str:
-    """What may be sent in this field."""
-    parts = list(_parts(EmbedRequest.__annotations__[name]))
+    """Say what may be sent in this field."""
+    types = list(_walk(EmbedRequest.__annotations__[name]))
     choices = [
-        repr(each) for part in parts if get_origin(part) is Literal for each in get_args(part)
+        repr(each) for type_ in types if get_origin(type_) is Literal for each in get_args(type_)
     ]
     use = f"Use {', '.join(choices[:-1])} or {choices[-1]}. " if choices else ""
-    described = (each.description for each in parts if isinstance(each, msgspec.Meta))
-    return use + next(filter(None, described))
+    descriptions = (each.description for each in types if isinstance(each, msgspec.Meta))
+    return use + next(filter(None, descriptions))
 
 
-def _parts(annotation: Any) -> Iterator[Any]:
+def _walk(annotation: Any) -> Iterator[Any]:
     yield annotation
-    for part in get_args(annotation):
-        yield from _parts(part)
+    for each in get_args(annotation):
+        yield from _walk(each)
 
 
 def _check_count(items: Any) -> None:
-    # Before anything looks at the items one by one: a body may hold millions of empty ones.
+    # Comes before any check of single items, because a body may hold millions of empty ones.
     if not isinstance(items, list):
         return
     items = cast("list[Any]", items)
     count = len(items)
-    ids = count > 0 and isinstance(items[0], int)  # one item, of token ids
-    most, unit = (MAX_CHARACTERS, "tokens") if ids else (MAX_ITEMS, "items")
+    is_token_ids = count > 0 and isinstance(items[0], int)  # a single item
+    most, unit = (MAX_CHARACTERS, "tokens") if is_token_ids else (MAX_ITEMS, "items")
     if not 1 <= count <= most:
         raise InvalidRequest(
             f"'input' has {count} {unit}; it must have 1 to {most}. Send fewer at a time.",
@@ -210,17 +210,17 @@ def _check_item(item: str | list[int], where: str) -> None:
 
 
 def _check_text(name: str, values: Iterable[str]) -> None:
-    # A NUL is fine in a text but not in what is stored, compared and printed as an id.
+    # A NUL may be in a text to embed but not in what is stored, compared and printed.
     if any("\0" in value for value in values):
         raise InvalidRequest(f"'{name}' holds a NUL character. Take it out.", param=name)
 
 
-def _check_sent_once(body: bytes | bytearray, fields: Mapping[str, msgspec.Raw]) -> None:
-    """Refuses a JSON object that has a field twice: whoever reads it elsewhere may take the other.
+def _check_unique(body: bytes | bytearray, fields: Mapping[str, msgspec.Raw]) -> None:
+    """Refuse a JSON object that has a field twice, because parsers differ in which one they take.
 
     Args:
         body: The object's JSON, which is valid.
-        fields: What was decoded: of each field the last value, as JSON.
+        fields: The decoded object: the last value of each field, as JSON.
 
     Raises:
         InvalidRequest: A field is there twice.
@@ -235,7 +235,7 @@ def _check_sent_once(body: bytes | bytearray, fields: Mapping[str, msgspec.Raw])
     while member := _NAME.match(text, at):
         name, at = msgspec.json.decode(member[1]), member.end()
         value = bytes(fields[name])
-        if name in seen or not text.startswith(value, at):  # else its last value comes later
+        if name in seen or not text.startswith(value, at):  # not its last value, so it comes again
             raise InvalidRequest(
                 f"The field {quote_value(name)} is there twice. Send it once.", param=name
             )
@@ -244,7 +244,7 @@ def _check_sent_once(body: bytes | bytearray, fields: Mapping[str, msgspec.Raw])
 
 
 def _check_names(unknown: Iterable[str]) -> None:
-    """Refuses a field whose name is nearly one of ours: it was probably mistyped."""
+    """Refuse an unknown field that is probably a mistyped name of one of ours."""
     for name in unknown:
         if field := suggest_field(name):
             raise InvalidRequest(
@@ -271,7 +271,6 @@ def _check_extra(extra: Collection[str]) -> None:
             )
         if normalise_name(name) in PROTECTED:
             raise InvalidRequest(
-                f"{name!r} is this gateway's to decide; it is not handed to a provider. Take it "
-                "out.",
+                f"{name!r} is set by this gateway and cannot be sent to a provider. Take it out.",
                 param=name,
             )

@@ -1,4 +1,4 @@
-"""An answer to the bytes of the response body, in the shape of every client at once."""
+"""Encodes a response body, in the one shape that fits every client."""
 
 from binascii import b2a_base64
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from embedway.core.request import EncodingFormat
 from embedway.core.vectors import Vectors
 
 SLICE_VALUES = 32_768
-"""Numbers rendered between two chances for the event loop to do something else; some 1 ms."""
+"""How many numbers to encode before the event loop gets a turn; this takes about 1 ms."""
 
 
 class ResponseHead(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything of a response body but the vectors."""
+    """The fields of a response body besides the vectors."""
 
     id: str
     created: int
@@ -27,7 +27,13 @@ class ResponseHead(msgspec.Struct, frozen=True, kw_only=True):
 def encode(
     head: ResponseHead, vectors: Vectors, *, encoding_format: EncodingFormat
 ) -> Iterator[bytes]:
-    """The body in pieces, each quick to make; vectors have shape (items, dimensions), float32."""
+    """Yield the body in pieces that are each quick to make.
+
+    Args:
+        head: The other fields.
+        vectors: The vectors, float32 of shape (items, dimensions).
+        encoding_format: How to write each vector.
+    """
     yield b'{"object":"list","data":['
     step = max(1, SLICE_VALUES // vectors.shape[1])
     for start in range(0, len(vectors), step):

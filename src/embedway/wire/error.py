@@ -1,4 +1,4 @@
-"""The one place that turns an error into a body: four keys, always."""
+"""Encodes every error of the gateway, always with the same four fields."""
 
 import orjson
 
@@ -7,7 +7,7 @@ from embedway.core.redaction import redact
 
 
 def encode_error(error: EmbedwayError) -> bytes:
-    """The JSON body of `error`."""
+    """Return the JSON body for an error, with secrets redacted."""
     return orjson.dumps(
         {
             "error": {

@@ -1,4 +1,4 @@
-"""The headers of an answer whose deployment is deprecated or about to retire."""
+"""The response headers for deployments that are deprecated or about to retire."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time
@@ -8,11 +8,11 @@ from email.utils import format_datetime
 def lifetime_headers(
     *, deprecated: Sequence[date], retires: Sequence[date]
 ) -> Iterator[tuple[str, str]]:
-    """Names and values: `Deprecation` (RFC 9745) and `Sunset` (RFC 8594), each of the first date.
+    """Yield `Deprecation` (RFC 9745) and `Sunset` (RFC 8594), each with the earliest date.
 
     Args:
-        deprecated: From when the deployments that answered are advised against, where that is so.
-        retires: When they retire, where that is soon.
+        deprecated: Since when the deployments that answered are deprecated, for those that are.
+        retires: When they retire, for those that retire soon.
     """
     if deprecated:
         yield "deprecation", f"@{_midnight(min(deprecated)).timestamp():.0f}"

@@ -1,4 +1,4 @@
-"""Tells a mistyped name of one of this gateway's fields from a field that belongs to a provider."""
+"""Recognises a mistyped field name of this gateway and leaves providers' fields alone."""
 
 import difflib
 from typing import Final
@@ -6,19 +6,19 @@ from typing import Final
 from embedway.core.request import EmbedRequest, normalise_name
 
 CUTOFF = 0.8
-"""How alike two names are, from 0 to 1, for one to be taken for the other mistyped."""
+"""How similar two names must be, from 0 to 1, for one to count as a mistyped other."""
 MAX_CHARACTERS = 64
-"""The longest name that is compared."""
+"""The longest name to compare."""
 
 _OURS: Final = {normalise_name(name): name for name in EmbedRequest.__struct_fields__} | {
-    "modelname": "model",  # without it `auto` would answer
+    "modelname": "model",  # otherwise the default model would answer
 }
 _THEIRS: Final = frozenset({"autotruncate", "truncatedim"})
-"""Fields of providers whose names are near to ours."""
+"""Providers' fields with names similar to ours."""
 
 
 def suggest_field(name: str) -> str | None:
-    """The field of ours that an unknown field of this name was probably meant to be, if any."""
+    """Return the field that an unknown name was probably meant to be, or None."""
     if len(name) > MAX_CHARACTERS:
         return None
     plain = normalise_name(name)
