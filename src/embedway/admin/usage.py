@@ -195,26 +195,26 @@ def _allowed(query: report.UsageQuery, caller: Caller) -> report.UsageQuery:
             "or admin, for all."
         )
     own = {"project_id": caller.project.id} | ({} if user is None else {"end_user": user})
-    for each in query.where:
-        if each.of in own and set(each.values) != {own[each.of]}:
-            param = "project_ids" if each.of == "project_id" else "user_ids"
+    for each in query.filters:
+        if each.dimension in own and set(each.values) != {own[each.dimension]}:
+            param = "project_ids" if each.dimension == "project_id" else "user_ids"
             raise Forbidden(
-                f"This credential may read the usage of {own[each.of]} only. Leave {param!r} out, "
-                "or use a key with the scope admin.",
+                f"This credential may read the usage of {own[each.dimension]} only. Leave "
+                f"{param!r} out, or use a key with the scope admin.",
                 param=param,
             )
     filters = (UsageFilter(of, (value,)) for of, value in own.items())
-    return msgspec.structs.replace(query, where=(*query.where, *filters))
+    return msgspec.structs.replace(query, filters=(*query.filters, *filters))
 
 
 def _page(sums: UsageReports, asked: UsageRequest, caller: Caller, now_ms: int) -> Response:
     query = _allowed(asked.query, caller)
     whole = asked.span(now_ms=now_ms)
     spans = list(islice(split_span(whole, query.width, query.zone), asked.page_size))
-    sum_up = sums.refused_within if isinstance(asked, RefusalsRequest) else sums.within
+    sum_up = sums.count_refusals_in if isinstance(asked, RefusalsRequest) else sums.sum_usage_in
     try:
-        found = sum_up(query, spans, most=MAX_RESULTS)
-        groups = [dict(zip(query.by, each.group, strict=True)) for each in found]
+        found = sum_up(query, spans, max_results=MAX_RESULTS)
+        groups = [dict(zip(query.group_by, each.group, strict=True)) for each in found]
         # An end user sees ids, as in its own answers, but not what its vendor calls things.
         names = _names(sums, groups) if caller.on_behalf_of is None else NAMELESS
     except SQLAlchemyError as error:
@@ -242,7 +242,7 @@ def _page(sums: UsageReports, asked: UsageRequest, caller: Caller, now_ms: int) 
 
 def _names(sums: UsageReports, groups: Iterable[Mapping[Dimension, str | None]]) -> EntityNames:
     ids = {of: {id for each in groups if (id := each.get(of))} for of in ("project_id", "key_id")}
-    return sums.names(projects=ids["project_id"], keys=ids["key_id"])
+    return sums.read_names(projects=ids["project_id"], keys=ids["key_id"])
 
 
 def _fields(
@@ -266,11 +266,11 @@ def _result(
         return RefusalsResult(**fields, num_requests=each.requests)
     if isinstance(asked, CostsRequest):
         return _costs(each, fields)
-    return UsageResult.model_validate({**msgspec.structs.asdict(each.figures), **fields})
+    return UsageResult.model_validate({**msgspec.structs.asdict(each.totals), **fields})
 
 
 def _costs(usage: UsageGroup, group: Mapping[str, Any]) -> CostsResult:
-    figures = usage.figures
+    figures = usage.totals
     by_item = "line_item" in group
     return CostsResult(
         **group,
