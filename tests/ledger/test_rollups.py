@@ -515,7 +515,7 @@ def test_pruned_lines_leave_sums(any_database: Engine):
     with any_database.connect() as connection:
         assert connection.scalar(select(installation.c.value).where(
             installation.c.name == "lines_from_ms")) == str(DAY)  # fmt: skip
-    with pytest.raises(ValueError, match="not when a UTC day begins"):
+    with pytest.raises(ValueError, match="not the start of a UTC day"):
         next(retention.prune(any_database, DAY + 1))
 
 

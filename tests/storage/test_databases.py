@@ -385,7 +385,7 @@ def test_what_is_said_of_postgres(shared_postgres: Postgres, postgres_url: str) 
     assert "createdb" in refusal(f"postgresql+psycopg://embedway:s3cret@{host}/nowhere")
     assert "createuser" in refusal(f"postgresql://nobody_here:s3cret@{host}/nowhere")
     assert "Take it out of" in refusal(f"postgresql://a:s3cret@{host}/b?sslmod=s3cret")
-    assert "is none" in refusal("mysql://a:s3cret@host/b")
+    assert "is invalid" in refusal("mysql://a:s3cret@host/b")
     engine = database.connect(postgres_url)
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")

@@ -383,7 +383,8 @@ def _check_kept(connection: Connection, from_ms: int) -> None:
     needed, since = (to_local(each, UTC).isoformat() for each in (from_ms, kept_ms))
     raise InvalidRequest(
         f"This needs usage records from {needed} on, but records are only kept since {since}. "
-        "Start then or later. Of older usage only sums by hour and day are left: ask for no metadata "
-        "and no minutes, and let the start, the end and every bucket begin at a full hour of UTC.",
+        "Start then or later. Of older usage only sums by hour and day are left: ask for no "
+        "metadata and no minutes, and let the start, the end and every bucket begin at a full "
+        "hour of UTC.",
         param="start_time",
     )
