@@ -145,14 +145,14 @@ def _sum_up(engine: Engine, prepare: str) -> None:
 def _sum_again(connection: Any, finer: Rollup, coarser: Rollup, start_ms: int, end_ms: int) -> None:
     table = finer.table.c
     begins = (table.at_ms - table.at_ms % coarser.width_ms).label("at_ms")
-    groups = [begins, *(table[name] for name in coarser.by[1:])]
+    groups = [begins, *(table[name] for name in coarser.key_columns[1:])]
     sums = [func.sum(table[name]) for name in SUMS]
     chosen = (
         select(*groups, *sums)
         .where(table.at_ms >= start_ms, table.at_ms < end_ms)
         .group_by(*groups)
     )
-    connection.execute(insert(coarser.table).from_select([*coarser.by, *SUMS], chosen))
+    connection.execute(insert(coarser.table).from_select([*coarser.key_columns, *SUMS], chosen))
 
 
 def _questions(engine: Engine) -> dict[str, Callable[[], Sequence[Any]]]:
@@ -160,8 +160,8 @@ def _questions(engine: Engine) -> dict[str, Callable[[], Sequence[Any]]]:
     asked = UsageReports(engine)
 
     def ask(*by: str, width: Any, since_ms: int) -> Callable[[], Sequence[Any]]:
-        query = UsageQuery(by=by, width=width)
-        return lambda: asked.report(query, since_ms=since_ms, until_ms=end)
+        query = UsageQuery(group_by=by, width=width)
+        return lambda: asked.sum_usage(query, since_ms=since_ms, until_ms=end)
 
     return {
         "a month by day and model": ask("model", width="1d", since_ms=month),

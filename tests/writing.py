@@ -9,9 +9,9 @@ from embedway.ledger.ledger import Ledger
 
 
 async def write(
-    ledger: Ledger, records: Sequence[UsageRecord], *, held: Collection[Subject] = ()
+    ledger: Ledger, records: Sequence[UsageRecord], *, holders: Collection[Subject] = ()
 ) -> None:
     """Return once they are committed; raise what a client would be answered otherwise."""
-    outcome = await ledger.append(records, holders=held)
+    outcome = await ledger.append(records, holders=holders)
     if outcome != "committed":
         raise (CommitInDoubt if outcome == "in_doubt" else StorageUnavailable)(outcome)

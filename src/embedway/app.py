@@ -323,10 +323,10 @@ async def _check_ready(
 ) -> None:
     if admission.is_draining:
         raise ServiceOverloaded("This gateway is stopping. Send requests elsewhere.")
-    if not (ledger.alive and all(engine.alive for engine in engines.values())):
+    if not (ledger.is_alive and all(engine.alive for engine in engines.values())):
         raise ServiceOverloaded("A worker has died. Restart this gateway.")
     await keys.get(b"")
-    if ledger.failing:  # with no requests, nothing else shows that the database is back
+    if ledger.is_failing:  # with no requests, nothing else shows that the database is back
         await commits.get(b"")
 
 
@@ -395,4 +395,8 @@ def _add_gauges(
         "Tokens that wait for a local model.",
         lambda: sum(engine.waiting_tokens for engine in engines.values()),
     )
-    gauge("embedway_ledger_rows_waiting", "Usage rows not yet committed.", lambda: ledger.waiting)
+    gauge(
+        "embedway_ledger_rows_waiting",
+        "Usage rows not yet committed.",
+        lambda: ledger.waiting_records,
+    )

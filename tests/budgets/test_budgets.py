@@ -111,7 +111,7 @@ class Process:
     async def end(self, owed, cost: int, *, spent: int, at_ms: int) -> None:
         """The end of a request that was reserved."""
         subjects = [subject for subject, _ in owed]
-        await write(self.ledger, [charged(owed, spent, at_ms)], held=subjects)
+        await write(self.ledger, [charged(owed, spent, at_ms)], holders=subjects)
         self.budgets.settle(owed, reserved_nano_usd=cost, spent_nano_usd=spent)
 
     async def rest(self) -> None:
@@ -365,13 +365,13 @@ def test_refusals_say_how_it_stands(engine: Engine):
             little = await refused(process.ask([(KEY, (day,))], 10**9))
             assert little.message == (
                 "Too little is left of the budget of key 'key_A': 1.5 USD of 2 USD per day are "
-                "spent, and this request may cost 1 USD. It begins anew at 2026-11-19T00:00:00Z. "
+                "spent, and this request may cost 1 USD. It resets at 2026-11-19T00:00:00Z. "
                 "Send less, wait until then, or ask its administrator to raise it."
             )
             await process.budgets.reserve([(KEY, (day,))], cost_nano_usd=5 * 10**8)
             shortly = await refused(process.ask([(KEY, (day,))], 5 * 10**8))
             assert shortly.message == (
-                "What is left of the budget of key 'key_A' is reserved for requests under way: "
+                "The rest of the budget of key 'key_A' is reserved for requests in progress: "
                 "1.5 USD of 2 USD per day are spent, 0.5 USD are reserved, and this request may "
                 "cost 0.5 USD. Try again shortly."
             )
@@ -385,10 +385,7 @@ def test_refusals_say_how_it_stands(engine: Engine):
                 "The budget of end user 'ann/b' is spent: 1 USD of 1 USD per day are spent."
             )
             owed = [(USER, (budget(10**9), total))]
-            assert (
-                "does not begin anew. Ask its admin"
-                in (await refused(process.ask(owed, 1))).message
-            )
+            assert "does not reset. Ask its admin" in (await refused(process.ask(owed, 1))).message
 
     asyncio.run(run())
 

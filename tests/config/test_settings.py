@@ -254,7 +254,7 @@ def test_every_form_of_a_database_url(scheme: str) -> None:
     for shown in (str(settings), repr(settings), settings.model_dump_json()):
         assert "40cret" not in shown
         assert "5ec7" not in shown
-    url = postgres.address(settings.database_url.get_secret_value())
+    url = postgres.parse_url(settings.database_url.get_secret_value())
     assert (url.password, url.drivername) == ("s3@cret", "postgresql+psycopg")
     assert postgres.describe(url) == "postgresql://me:***@h/d"
 

@@ -49,7 +49,7 @@ from embedway.ledger.buckets import (
 )
 from embedway.ledger.ledger import Ledger
 from embedway.ledger.query import UsageFilter, UsageGroup, UsageQuery
-from embedway.ledger.reports import LINES_AT_ONCE, LINES_FROM, UsageReports
+from embedway.ledger.reports import RECORDS_FROM, RECORDS_PER_BATCH, UsageReports
 from embedway.organization.transaction import write_organization
 from embedway.storage import database
 from embedway.storage.tables import SUMS, installation, refusals, usage_days
@@ -158,11 +158,11 @@ def naive(lines: Sequence[UsageRecord], spans: Sequence[TimeSpan], query: UsageQ
     """The same sums, one line after another."""
     sums: dict = defaultdict(lambda: [0] * len(SUMS))
     for each in lines:
-        if any((value(f.of, each) or "") not in f.values for f in query.where):
+        if any((value(f.dimension, each) or "") not in f.values for f in query.filters):
             continue
         for span in spans:
             if span.start_ms <= each.at_ms < span.end_ms:
-                key = (span, tuple(value(of, each) for of in query.by))
+                key = (span, tuple(value(of, each) for of in query.group_by))
                 sums[key] = [a + b for a, b in zip(sums[key], figures(each), strict=True)]
     return dict(sums)
 
@@ -171,13 +171,15 @@ def told(found: Sequence[UsageGroup]) -> dict:
     """The sums by bucket and group, each there once."""
     keys = {(each.bucket, each.group): each for each in found}
     assert len(keys) == len(found)
-    return {key: [*msgspec.structs.astuple(each.figures)] for key, each in keys.items()}
+    return {key: [*msgspec.structs.astuple(each.totals)] for key, each in keys.items()}
 
 
 queries = st.builds(
     UsageQuery,
-    by=st.lists(st.sampled_from((*DIMENSIONS, *METADATA)), unique=True, max_size=3).map(tuple),
-    where=st.lists(
+    group_by=st.lists(st.sampled_from((*DIMENSIONS, *METADATA)), unique=True, max_size=3).map(
+        tuple
+    ),
+    filters=st.lists(
         st.one_of(
             st.builds(
                 UsageFilter,
@@ -282,12 +284,12 @@ def test_runs_read_each_moment_once(span: TimeSpan, query: UsageQuery) -> None:
     """The parts that are read make up the buckets, and rows of roll-ups lie wholly in one."""
     spans = list(split_span(span, query.width, query.zone))
     parts = []
-    for run in plan_reads(spans, ("days", "hours", "lines")):
-        grid_ms = {"days": DAY_MS, "hours": HOUR_MS, "lines": 1}[run.source]
-        for number, start_ms in enumerate(range(run.span.start_ms, run.span.end_ms, run.part_ms)):
-            end_ms = start_ms + run.part_ms
+    for run in plan_reads(spans, ("days", "hours", "records")):
+        grid_ms = {"days": DAY_MS, "hours": HOUR_MS, "records": 1}[run.source]
+        for number, start_ms in enumerate(range(run.span.start_ms, run.span.end_ms, run.piece_ms)):
+            end_ms = start_ms + run.piece_ms
             assert start_ms % grid_ms == end_ms % grid_ms == 0
-            bucket = spans[run.bucket + number]
+            bucket = spans[run.first_bucket + number]
             assert bucket.start_ms <= start_ms < end_ms <= bucket.end_ms
             parts.append((start_ms, end_ms))
     parts.sort()
@@ -299,12 +301,12 @@ def test_a_month_by_day_is_one_query() -> None:
     """Whole days are read from sums of days at once; a start in mid-hour costs lines once."""
     month = TimeSpan(STARTS[0], STARTS[0] + 30 * DAY_MS)
     utc, berlin = ZoneInfo("UTC"), ZoneInfo("Europe/Berlin")
-    sources = ("days", "hours", "lines")
+    sources = ("days", "hours", "records")
     [run] = plan_reads(split_span(month, "1d", utc), sources)
-    assert (run.source, run.span, run.part_ms) == ("days", month, DAY_MS)
+    assert (run.source, run.span, run.piece_ms) == ("days", month, DAY_MS)
     late = TimeSpan(month.start_ms + HOUR_MS // 2, month.end_ms)
     assert [each.source for each in plan_reads(split_span(late, "1d", utc), sources)] == [
-        "days", "hours", "lines",
+        "days", "hours", "records",
     ]  # fmt: skip
     there = plan_reads(split_span(month, "1d", berlin), sources)
     assert {each.source for each in there} == {"hours"}
@@ -321,14 +323,14 @@ def test_sums_are_those_of_the_lines(any_database: Engine) -> None:
     @settings(deadline=None, max_examples=120)
     def check(span: TimeSpan, query: UsageQuery) -> None:
         wanted = list(split_span(span, query.width, query.zone))
-        assert told(usage.within(query, wanted)) == naive(lines, wanted, query)
+        assert told(usage.sum_usage_in(query, wanted)) == naive(lines, wanted, query)
 
     check()
-    everything = UsageQuery(by=("model", "end_user"), width="1mo")
-    found = told(usage.report(everything))
+    everything = UsageQuery(group_by=("model", "end_user"), width="1mo")
+    found = told(usage.sum_usage(everything))
     assert sum(each[0] for each in found.values()) == sum(figures(each)[0] for each in lines)
     in_order = [(each.bucket.start_ms, *((v or "") for v in each.group)) for each in
-                usage.report(everything)]  # fmt: skip
+                usage.sum_usage(everything)]  # fmt: skip
     assert in_order == sorted(in_order)
 
 
@@ -340,8 +342,8 @@ def test_minutes_are_those_of_the_lines(any_database: Engine) -> None:
     spans = list(
         split_span(TimeSpan(start_ms, start_ms + 120_000), "1m", ZoneInfo("Asia/Kathmandu"))
     )
-    found = UsageReports(any_database).within(UsageQuery(width="1m"), spans)
-    assert [(each.bucket, each.figures.requests) for each in found] == [
+    found = UsageReports(any_database).sum_usage_in(UsageQuery(width="1m"), spans)
+    assert [(each.bucket, each.totals.requests) for each in found] == [
         (spans[0], 2), (spans[1], 2),
     ]  # fmt: skip
 
@@ -357,7 +359,7 @@ def test_nothing_is_scanned(any_database: Engine) -> None:
     spans = list(split_span(TimeSpan(STARTS[0], STARTS[0] + 31 * DAY_MS), "1d", ZoneInfo("UTC")))
     for by in (("model",), ("end_user",), ("project_id", "key_id")):
         said.clear()
-        usage.within(UsageQuery(by=by, where=(UsageFilter("model", ("m",)),)), spans)
+        usage.sum_usage_in(UsageQuery(group_by=by, filters=(UsageFilter("model", ("m",)),)), spans)
         sums = [each for each in said if "GROUP BY" in each[0]]
         assert len(sums) == 1
         assert "FROM usage_" in sums[0][0]
@@ -378,20 +380,23 @@ def test_pruned_lines(any_database: Engine) -> None:
     record(any_database, [line(1, STARTS[0] + 1), line(2, STARTS[0] + 2 * DAY_MS)])
     kept_ms = STARTS[0] + DAY_MS
     with any_database.begin() as connection:
-        connection.execute(insert(installation).values(name=LINES_FROM, value=str(kept_ms)))
+        connection.execute(insert(installation).values(name=RECORDS_FROM, value=str(kept_ms)))
     usage, all_of_it = UsageReports(any_database), STARTS[0]
-    assert len(usage.report(UsageQuery(width="1h", by=("end_user",)), since_ms=all_of_it)) == 2
+    assert (
+        len(usage.sum_usage(UsageQuery(width="1h", group_by=("end_user",)), since_ms=all_of_it))
+        == 2
+    )
     for query, since_ms in (
-        (UsageQuery(by=("metadata.team",)), all_of_it),
+        (UsageQuery(group_by=("metadata.team",)), all_of_it),
         (UsageQuery(width="1d", zone=ZoneInfo("Asia/Kolkata")), all_of_it),
         (UsageQuery(), all_of_it + 1),
-        (UsageQuery(where=(UsageFilter("metadata.team", ("x",)),)), None),
+        (UsageQuery(filters=(UsageFilter("metadata.team", ("x",)),)), None),
     ):
         with pytest.raises(InvalidRequest, match=r"kept since 2026-03-29T00:00:00\+00:00.*full"):
-            usage.report(query, since_ms=since_ms)
-    assert len(usage.report(UsageQuery(by=("metadata.team",)), since_ms=kept_ms)) == 1
+            usage.sum_usage(query, since_ms=since_ms)
+    assert len(usage.sum_usage(UsageQuery(group_by=("metadata.team",)), since_ms=kept_ms)) == 1
     with pytest.raises(InvalidRequest):
-        list(usage.records(since_ms=all_of_it))
+        list(usage.read_records(since_ms=all_of_it))
 
 
 # The API
@@ -1026,10 +1031,10 @@ def insert_many(engine: Engine, count: int) -> None:
 
 def test_many_lines_are_exported_in_pieces(any_database: Engine) -> None:
     """Lines come oldest first, a bounded number at a time, each once."""
-    count = 2 * LINES_AT_ONCE + 1
+    count = 2 * RECORDS_PER_BATCH + 1
     insert_many(any_database, count)
-    batches = list(UsageReports(any_database).records())
-    assert [len(each) for each in batches] == [LINES_AT_ONCE, LINES_AT_ONCE, 1]
+    batches = list(UsageReports(any_database).read_records())
+    assert [len(each) for each in batches] == [RECORDS_PER_BATCH, RECORDS_PER_BATCH, 1]
     rows = [row for each in batches for row in each]
     assert len({row[0] for row in rows}) == count
     times = [row[2] for row in rows]
@@ -1039,9 +1044,9 @@ def test_many_lines_are_exported_in_pieces(any_database: Engine) -> None:
 def test_nobody_asks_for_ever(any_database: Engine) -> None:
     """What takes too long is ended and refused with what to do, and what comes next is answered."""
     insert_many(any_database, 4_000)
-    query, day = UsageQuery(by=("metadata.team",)), TimeSpan(STARTS[0], STARTS[0] + DAY_MS)
-    hasty = UsageReports(any_database, patience_s=0.001)
+    query, day = UsageQuery(group_by=("metadata.team",)), TimeSpan(STARTS[0], STARTS[0] + DAY_MS)
+    hasty = UsageReports(any_database, time_limit_s=0.001)
     with pytest.raises(InvalidRequest, match=r"longer than 0\.001 s"):
-        hasty.within(query, [day], most=10)
+        hasty.sum_usage_in(query, [day], max_results=10)
     for usage in (hasty, UsageReports(any_database)):
-        assert usage.within(query, [day])[0].figures.requests == 4_000
+        assert usage.sum_usage_in(query, [day])[0].totals.requests == 4_000

@@ -102,7 +102,7 @@ def by_hand(lines: Sequence[UsageRecord], *, width_ms: int, end_users: bool) -> 
 
 def kept(engine: Engine, rollup: int) -> dict:
     """The rows of one of `ROLLUPS`."""
-    table, width = ROLLUPS[rollup].table, len(ROLLUPS[rollup].by)
+    table, width = ROLLUPS[rollup].table, len(ROLLUPS[rollup].key_columns)
     with engine.connect() as connection:
         return {tuple(row[:width]): tuple(row[width:]) for row in connection.execute(select(table))}
 
@@ -164,12 +164,12 @@ def test_sums_are_those_of_the_lines(shared: Engine, groups: list):
             )
             for at, each in enumerate(group)
         ]
-        assert ledger._committed(charges) == [None] * len(charges)
-        lines += [each for charge in charges for each in charge.lines]
+        assert ledger._commit(charges) == [None] * len(charges)
+        lines += [each for charge in charges for each in charge.records]
     ledger.close()
     assert sorted(committed(shared), key=str) == sorted(lines, key=str)
     for at, rollup in enumerate(ROLLUPS):
-        expected = by_hand(lines, width_ms=rollup.width_ms, end_users=rollup.end_users)
+        expected = by_hand(lines, width_ms=rollup.width_ms, end_users=rollup.has_end_users)
         assert kept(shared, at) == expected
     assert check(shared) == []
 
@@ -212,9 +212,9 @@ def test_holds_get_less_by_what_is_charged(any_database: Engine):
     with any_database.begin() as connection:
         connection.execute(insert(holds), rows)
     parts = [line("a"), line("a", line=1, cost_nano_usd=10)]
-    record(any_database, parts, [line("b")], held=(KEY, END_USER))
+    record(any_database, parts, [line("b")], holders=(KEY, END_USER))
     record(any_database, [line("c", cost_nano_usd=9)])
-    record(any_database, [line("d", status=400)], held=(KEY,))
+    record(any_database, [line("d", status=400)], holders=(KEY,))
     assert amounts(any_database) == {
         (str(KEY), "p"): 84, (str(END_USER), "p"): 84, (str(PROJECT), "p"): 100,
         (str(KEY), "other"): 100, (str(END_USER), "other"): 100, (str(PROJECT), "other"): 100,
@@ -238,7 +238,7 @@ def test_only_what_is_at_fault_fails(any_database: Engine, what: str):
         LedgerEntry([line(f"embd_{number}"), line(f"embd_{number}", line=1)]) for number in range(9)
     ]
     charges[5] = LedgerEntry([line("embd_5"), line("embd_5", **({"line": 1} | POISON[what]))])
-    failures = ledger._committed(charges)
+    failures = ledger._commit(charges)
     ledger.close()
     takes = what == "a NUL" and any_database.dialect.name == "sqlite"
     assert [number for number, each in enumerate(failures) if each] == ([] if takes else [5])
@@ -250,10 +250,8 @@ def test_only_what_is_at_fault_fails(any_database: Engine, what: str):
 def test_an_id_is_billed_once(any_database: Engine):
     """What was recorded cannot be recorded again, nor is anything summed twice."""
     ledger = Ledger(any_database)
-    assert ledger._committed([LedgerEntry([line("a")])]) == [None]
-    refused, taken = ledger._committed(
-        [LedgerEntry([line("a", tokens=7)]), LedgerEntry([line("b")])]
-    )
+    assert ledger._commit([LedgerEntry([line("a")])]) == [None]
+    refused, taken = ledger._commit([LedgerEntry([line("a", tokens=7)]), LedgerEntry([line("b")])])
     ledger.close()
     assert refused is not None
     assert taken is None
@@ -371,13 +369,13 @@ def test_gone_for_long(postgres: Postgres):
     """While Postgres stays away requests fail, and not each after a wait of its own."""
     engine = database.connect(f"{postgres.url}?options=-csynchronous_commit%3Don")
     ledger = Ledger(engine, retry_s=0.3)
-    assert ledger._committed([LedgerEntry([line("a")])]) == [None]
+    assert ledger._commit([LedgerEntry([line("a")])]) == [None]
     postgres.stop()
-    assert [str(each) for each in ledger._committed([LedgerEntry([line("b")])])] != ["None"]
-    tries = [ledger._committed([LedgerEntry([line("c")])]) for _ in range(20)]
+    assert [str(each) for each in ledger._commit([LedgerEntry([line("b")])])] != ["None"]
+    tries = [ledger._commit([LedgerEntry([line("c")])]) for _ in range(20)]
     assert all(failure for [failure] in tries)
     postgres.start()
-    assert ledger._committed([LedgerEntry([line("b")]), LedgerEntry([line("c")])]) == [None, None]
+    assert ledger._commit([LedgerEntry([line("b")]), LedgerEntry([line("c")])]) == [None, None]
     ledger.close()
     assert sorted(each.id for each in committed(engine)) == ["a", "b", "c"]
     assert check(engine) == []
@@ -395,7 +393,7 @@ def test_replicas_add_to_the_same_sums(postgres_url: str):
             charges = [
                 LedgerEntry([line(f"{name}_{turn}_{user}", user=str(user))]) for user in users
             ]
-            assert ledger._committed(charges) == [None] * 20
+            assert ledger._commit(charges) == [None] * 20
         ledger.close()
 
     with ThreadPoolExecutor() as pool:
@@ -424,9 +422,9 @@ def test_lines_in_doubt_are_replaced(any_database: Engine, is_committed: bool):
 
     async def replace() -> None:
         if is_committed:
-            await write(ledger, answered, held=[KEY])
+            await write(ledger, answered, holders=[KEY])
         for _ in range(2):  # as when the first try is in doubt too
-            await ledger.replace(answered, by=refused, held=[KEY])
+            await ledger.replace(answered, by=refused, holders=[KEY])
 
     asyncio.run(replace())
     ledger.close()
@@ -441,7 +439,7 @@ def test_lines_that_arrive_after_their_replacement_are_refused(any_database: Eng
     answered, refused = in_doubt()
     record(any_database, refused)
     ledger = Ledger(any_database, process="p")
-    [failure] = ledger._committed([LedgerEntry(answered, [KEY])])
+    [failure] = ledger._commit([LedgerEntry(answered, [KEY])])
     ledger.close()
     assert isinstance(failure, CommitRejected)
     assert committed(any_database) == refused
@@ -485,7 +483,7 @@ def test_repair_while_others_record(any_database: Engine):
     def write() -> int:
         turn = 0
         while not stop.is_set():
-            assert ledger._committed([LedgerEntry([line(f"a_{turn}")])]) == [None]
+            assert ledger._commit([LedgerEntry([line(f"a_{turn}")])]) == [None]
             turn += 1
         return turn
 
@@ -502,14 +500,14 @@ def test_repair_while_others_record(any_database: Engine):
 
 def test_pruned_lines_leave_sums(any_database: Engine):
     """Lines of before a day go, in parts; sums stay, and are no longer compared with them."""
-    count = retention.LINES_AT_ONCE + 10
+    count = retention.RECORDS_PER_DELETE + 10
     ledger = Ledger(any_database)
-    ledger._committed([LedgerEntry([line(f"old_{at}", at_ms=DAY - 1 - at)]) for at in range(count)])
-    ledger._committed([LedgerEntry([line("new")])])
+    ledger._commit([LedgerEntry([line(f"old_{at}", at_ms=DAY - 1 - at)]) for at in range(count)])
+    ledger._commit([LedgerEntry([line("new")])])
     ledger.close()
     sums = [kept(any_database, at) for at in range(4)]
     assert retention.count_older(any_database, DAY) == count
-    assert list(retention.prune(any_database, DAY)) == [retention.LINES_AT_ONCE, 10]
+    assert list(retention.prune(any_database, DAY)) == [retention.RECORDS_PER_DELETE, 10]
     assert [each.id for each in committed(any_database)] == ["new"]
     assert [kept(any_database, at) for at in range(4)] == sums
     assert check(any_database) == []
@@ -517,7 +515,7 @@ def test_pruned_lines_leave_sums(any_database: Engine):
     with any_database.connect() as connection:
         assert connection.scalar(select(installation.c.value).where(
             installation.c.name == "lines_from_ms")) == str(DAY)  # fmt: skip
-    with pytest.raises(ValueError, match="not when a UTC day begins"):
+    with pytest.raises(ValueError, match="not the start of a UTC day"):
         next(retention.prune(any_database, DAY + 1))
 
 

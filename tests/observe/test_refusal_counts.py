@@ -33,7 +33,7 @@ NOW_MS = 20_000 * DAY_MS + 18 * 3_600_000 + 29 * 60_000
 
 def counted(engine: Engine, *by: str, **query: object) -> dict:
     """How many requests of each group were refused."""
-    found = UsageReports(engine).refused(UsageQuery(by=by, **query))
+    found = UsageReports(engine).count_refusals(UsageQuery(group_by=by, **query))
     return {each.group: each.requests for each in found}
 
 
@@ -96,8 +96,8 @@ def test_who_is_refused(gateway: Gateway) -> None:
     assert not {"project", "key", "model"} & lines["mistyped"].keys()
 
     of_project = (UsageFilter("project_id", (project.id,)),)
-    until(lambda: sum(counted(store.database, where=of_project).values()) == 5)
-    assert counted(store.database, "reason", where=of_project) == {
+    until(lambda: sum(counted(store.database, filters=of_project).values()) == 5)
+    assert counted(store.database, "reason", filters=of_project) == {
         ("rate_limit_exceeded",): 2, ("model_not_found",): 1, ("insufficient_permissions",): 1,
         ("invalid_api_key",): 1,
     }  # fmt: skip
@@ -158,11 +158,11 @@ def test_counts_of_several_processes(any_database: Engine) -> None:
         (None, None, "invalid_api_key"): 4,
     }  # fmt: skip
     kolkata = UsageQuery(width="1d", zone=ZoneInfo("Asia/Kolkata"))
-    assert [each.requests for each in UsageReports(any_database).refused(kolkata)] == [8, 8]
-    late = UsageReports(any_database).refused(UsageQuery(), since_ms=NOW_MS + 60_000)
+    assert [each.requests for each in UsageReports(any_database).count_refusals(kolkata)] == [8, 8]
+    late = UsageReports(any_database).count_refusals(UsageQuery(), since_ms=NOW_MS + 60_000)
     assert [each.requests for each in late] == [8]
-    nobody = UsageQuery(where=(UsageFilter("key_id", ("",)),))
-    assert [each.requests for each in UsageReports(any_database).refused(nobody)] == [4]
+    nobody = UsageQuery(filters=(UsageFilter("key_id", ("",)),))
+    assert [each.requests for each in UsageReports(any_database).count_refusals(nobody)] == [4]
 
 
 def test_counts_in_doubt_are_not_added_twice(postgres_url: str) -> None:

@@ -351,10 +351,10 @@ class World:
 
     async def check_bill(self) -> None:
         """Each answer is in the ledger, once, and the sums are those of the answers."""
-        sums = UsageReports(self.store.database).report(UsageQuery(by=("provider",)))
-        assert sum(each.figures.requests for each in sums) == len(self.answered)
+        sums = UsageReports(self.store.database).sum_usage(UsageQuery(group_by=("provider",)))
+        assert sum(each.totals.requests for each in sums) == len(self.answered)
         for each in sums:
-            (provider,), each = each.group, each.figures  # noqa: PLW2901
+            (provider,), each = each.group, each.totals  # noqa: PLW2901
             replies = [
                 reply
                 for reply in self.answered.values()

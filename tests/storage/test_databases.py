@@ -137,7 +137,7 @@ def test_many_open_at_once(opened: Callable, any_address: Path | str) -> None:
     """However many open a new database at the same time, each finds all of its tables."""
     with ThreadPoolExecutor(6) as threads:
         engines = list(threads.map(lambda _: opened(any_address), range(6)))
-    assert {database.revisions(each)[1] == [] for each in engines} == {True}
+    assert {database.read_revisions(each)[1] == [] for each in engines} == {True}
     assert len(rows(engines[0])["projects"]) == 1
 
 
@@ -282,7 +282,7 @@ def test_the_first_pepper_is_the_one(
 
     def settle(number: int) -> bool:
         try:
-            pepper.load_pepper(engines[number], tmp_path / "none", given=f"{number:064x}")
+            pepper.load_pepper(engines[number], tmp_path / "none", configured=f"{number:064x}")
         except DatabaseError:
             return False
         return True
@@ -295,30 +295,30 @@ def test_a_pepper_from_before_fingerprints(any_database: Engine, tmp_path: Path)
     """A database that does not know its pepper yet takes that of the first who opens it."""
     file = tmp_path / "pepper"
     file.write_bytes(b"x" * 32)
-    assert pepper.load_pepper(any_database, file, given=None) == b"x" * 32
+    assert pepper.load_pepper(any_database, file, configured=None) == b"x" * 32
     with pytest.raises(DatabaseError):
-        pepper.load_pepper(any_database, file, given=PEPPER)
+        pepper.load_pepper(any_database, file, configured=PEPPER)
 
 
 def test_a_lost_pepper(any_database: Engine, tmp_path: Path) -> None:
     """Only who says so begins with a new pepper, and no key works from then on."""
     file = tmp_path / "pepper"
-    lost = pepper.load_pepper(any_database, file, given=None)
+    lost = pepper.load_pepper(any_database, file, configured=None)
     key = key_secret.issue_key("a", pepper=lost, now_ms=1)[1]
     with any_database.begin() as connection:
         connection.execute(insert(keys).values(records.to_row(key)))
     file.unlink()
     with pytest.raises(DatabaseError, match="repepper"):
-        pepper.load_pepper(any_database, file, given=None)
-    pepper.forget_fingerprint(any_database, file, given=None, now_ms=5)
-    new = pepper.load_pepper(any_database, file, given=None)
+        pepper.load_pepper(any_database, file, configured=None)
+    pepper.discard_pepper(any_database, file, configured=None, now_ms=5)
+    new = pepper.load_pepper(any_database, file, configured=None)
     assert new not in {lost, None}
     # Nor does what is known to others stay.
-    pepper.forget_fingerprint(any_database, file, given=None, now_ms=6)
-    newest = pepper.load_pepper(any_database, file, given=None)
+    pepper.discard_pepper(any_database, file, configured=None, now_ms=6)
+    newest = pepper.load_pepper(any_database, file, configured=None)
     assert newest != new
     with pytest.raises(DatabaseError, match="still is"):
-        pepper.forget_fingerprint(any_database, file, given=newest.hex(), now_ms=7)
+        pepper.discard_pepper(any_database, file, configured=newest.hex(), now_ms=7)
     with any_database.connect() as connection:
         assert connection.scalar(select(keys.c.revoked_ms)) == 5
 
@@ -392,7 +392,7 @@ def test_what_is_said_of_postgres(shared_postgres: Postgres, postgres_url: str) 
     assert "createdb" in refusal(f"postgresql+psycopg://embedway:s3cret@{host}/nowhere")
     assert "createuser" in refusal(f"postgresql://nobody_here:s3cret@{host}/nowhere")
     assert "Take it out of" in refusal(f"postgresql://a:s3cret@{host}/b?sslmod=s3cret")
-    assert "is none" in refusal("mysql://a:s3cret@host/b")
+    assert "is invalid" in refusal("mysql://a:s3cret@host/b")
     engine = database.connect(postgres_url)
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
@@ -444,7 +444,7 @@ def test_copies_are_the_same(opened: Callable, postgres_url: str, tmp_path: Path
     copied = copying.copy_database(source, target, progress=progress)
     assert rows(target) == before
     assert copied.rows == {name: len(each) for name, each in before.items()}
-    assert copied.later == 0
+    assert copied.missed_records == 0
     assert {done == total for done, total in seen.values()} == {True}
     with pytest.raises(CopyError, match="There are rows in audit, budget_alerts"):
         copying.copy_database(source, target, progress=progress)
@@ -473,7 +473,7 @@ def test_copies_are_whole_or_not_there(opened: Callable, postgres_url: str, tmp_
                 row = dict(connection.execute(select(usage)).mappings().first())
                 connection.execute(insert(usage).values(row | {"id": "embd_late"}))
 
-    assert copying.copy_database(source, target, progress=write).later == 1
+    assert copying.copy_database(source, target, progress=write).missed_records == 1
     with target.connect() as connection:
         assert connection.scalar(select(func.count()).select_from(usage)) == 60
     source.dispose()

@@ -77,7 +77,7 @@ def test_an_older_database_is_upgraded(
     said = next_embedway("keys", "list")
     assert "is of revision 0001_initial, and this Embedway needs 0002_next" in said
     assert said.rstrip().endswith("embedway db upgrade")
-    assert database.revisions(engine) == ("0001_initial", [])
+    assert database.read_revisions(engine) == ("0001_initial", [])
     assert "pending   0002_next" in next_embedway("db", "status")
     assert "is upgraded from 0001_initial to 0002_next" in next_embedway("db", "upgrade")
     assert "pending   none" in next_embedway("db", "status")

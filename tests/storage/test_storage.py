@@ -124,7 +124,7 @@ def test_each_migration_keeps_the_rows(any_address: Path | str, position: int) -
     counts = fill(before, rows=3)
     before.dispose()
     engine = database.connect(any_address)
-    assert database.revisions(engine) == (VERSIONS[-1], [])
+    assert database.read_revisions(engine) == (VERSIONS[-1], [])
     with engine.connect() as connection:
         for name, count in counts.items():
             assert connection.exec_driver_sql(f'SELECT count(*) FROM "{name}"').scalar() == count
@@ -136,7 +136,7 @@ def test_migrations_one_by_one(any_address: Path | str) -> None:
     engine = database.open_engine(any_address)
     for version in VERSIONS:
         migrate(engine, version)
-        assert database.revisions(engine)[0] == version
+        assert database.read_revisions(engine)[0] == version
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []

@@ -190,26 +190,27 @@ def _restrict(query: report.UsageQuery, caller: Caller) -> report.UsageQuery:
             "or admin, for all."
         )
     own = {"project_id": caller.project.id} | ({} if user is None else {"end_user": user})
-    for each in query.where:
-        if each.of in own and set(each.values) != {own[each.of]}:
-            param = "project_ids" if each.of == "project_id" else "user_ids"
+    for each in query.filters:
+        if each.dimension in own and set(each.values) != {own[each.dimension]}:
+            param = "project_ids" if each.dimension == "project_id" else "user_ids"
             raise Forbidden(
-                f"This credential may read the usage of {own[each.of]} only. Leave {param!r} out, "
-                "or use a key with the scope admin.",
+                f"This credential may read the usage of {own[each.dimension]} only. Leave "
+                f"{param!r} out, or use a key with the scope admin.",
                 param=param,
             )
     filters = (UsageFilter(of, (value,)) for of, value in own.items())
-    return msgspec.structs.replace(query, where=(*query.where, *filters))
+    return msgspec.structs.replace(query, filters=(*query.filters, *filters))
 
 
 def _page(reports: UsageReports, request: UsageRequest, caller: Caller, now_ms: int) -> Response:
     query = _restrict(request.query, caller)
     whole_span = request.span(now_ms=now_ms)
     spans = list(islice(split_span(whole_span, query.width, query.zone), request.page_size))
-    read_groups = reports.refused_within if isinstance(request, RefusalsRequest) else reports.within
+    counts_refusals = isinstance(request, RefusalsRequest)
+    read_groups = reports.count_refusals_in if counts_refusals else reports.sum_usage_in
     try:
-        usage_groups = read_groups(query, spans, most=MAX_RESULTS)
-        groups = [dict(zip(query.by, each.group, strict=True)) for each in usage_groups]
+        usage_groups = read_groups(query, spans, max_results=MAX_RESULTS)
+        groups = [dict(zip(query.group_by, each.group, strict=True)) for each in usage_groups]
         # End users see ids, as in their own responses, but not the names behind them.
         names = _read_names(reports, groups) if caller.on_behalf_of is None else NO_NAMES
     except SQLAlchemyError as error:
@@ -239,7 +240,7 @@ def _read_names(
     reports: UsageReports, groups: Iterable[Mapping[Dimension, str | None]]
 ) -> EntityNames:
     ids = {of: {id for each in groups if (id := each.get(of))} for of in ("project_id", "key_id")}
-    return reports.names(projects=ids["project_id"], keys=ids["key_id"])
+    return reports.read_names(projects=ids["project_id"], keys=ids["key_id"])
 
 
 def _fields(
@@ -263,11 +264,11 @@ def _result(
         return RefusalsResult(**fields, num_requests=each.requests)
     if isinstance(request, CostsRequest):
         return _costs(each, fields)
-    return UsageResult.model_validate({**msgspec.structs.asdict(each.figures), **fields})
+    return UsageResult.model_validate({**msgspec.structs.asdict(each.totals), **fields})
 
 
 def _costs(usage: UsageGroup, group: Mapping[str, Any]) -> CostsResult:
-    figures = usage.figures
+    figures = usage.totals
     by_item = "line_item" in group
     return CostsResult(
         **group,

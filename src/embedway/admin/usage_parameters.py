@@ -114,8 +114,8 @@ class UsageRequest(BaseModel):
         """What to sum up, by which groups and filters."""
         parameters = {name: getattr(self, name) for name in self.filters} | (self.model_extra or {})
         return UsageQuery(
-            by=tuple(dict.fromkeys(self.groups.get(each, each) for each in self.group_by)),
-            where=tuple(
+            group_by=tuple(dict.fromkeys(self.groups.get(each, each) for each in self.group_by)),
+            filters=tuple(
                 UsageFilter(self.filters.get(name, name), tuple(dict.fromkeys(values)))
                 for name, values in parameters.items()
                 if values
@@ -167,7 +167,7 @@ class UsageRequest(BaseModel):
         cursor returns only data that the query may read anyway.
         """
         query, position = self.query, _POSITION.pack(rest.start_ms, rest.end_ms)
-        filters = sorted((each.of, sorted(each.values)) for each in query.where)
+        filters = sorted((each.dimension, sorted(each.values)) for each in query.filters)
         unchanged = (type(self).__name__, self.start_time, self.end_time, self.bucket_width,
                 self.time_zone, self.group_by, filters)  # fmt: skip
         checksum = blake2b(position + repr(unchanged).encode(), digest_size=_CHECKSUM_BYTES)

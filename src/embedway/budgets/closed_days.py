@@ -1,4 +1,4 @@
-"""What was spent in days long over, which does not change, and so is not summed up each time."""
+"""Caches what was spent on days that no longer change, to sum up only the latest days each time."""
 
 from collections.abc import Sequence
 
@@ -11,24 +11,24 @@ from embedway.core.subject import Subject
 
 DAY_MS = 86_400_000
 OPEN_DAYS = 2
-"""Before today, of which a line may still come in."""
-KEPT_MS = 60_000
-"""For so long a sum is kept, for an operator may have the roll-ups made anew."""
-MAX_KEPT = 10_000
+"""The number of days before today that may still get usage records."""
+TTL_MS = 60_000
+"""How long a total is cached. It must be short, because an operator may rebuild the roll-ups."""
+MAX_TOTALS = 10_000
 
 
 class ClosedDayTotals:
-    """Sums, kept for a while."""
+    """A cache of the totals of closed days."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # By subject, and from when until when; with the time of the sum. Oldest first.
-        self._kept: dict[tuple[Subject, int, int], tuple[int, NanoUsd]] = {}
+        # By subject, start and end; each with the time it was read. Oldest first.
+        self._totals: dict[tuple[Subject, int, int], tuple[int, NanoUsd]] = {}
 
-    def of(
+    def read(
         self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int, now_ms: int
     ) -> ClosedDays:
-        """What was spent in the windows that `at_ms` is in.
+        """Return what was spent on closed days of the windows that contain `at_ms`.
 
         Raises:
             SQLAlchemyError: The database cannot be read.
@@ -37,23 +37,20 @@ class ClosedDayTotals:
         starts = {budget: budget_window(budget.per, at_ms)[0] for budget in budgets}
         return ClosedDays(
             until_ms=until_ms,
-            spent={
-                budget: self._sum(subject, start, until_ms, now_ms) if start < until_ms else 0
+            spending={
+                budget: self._total(subject, start, until_ms, now_ms) if start < until_ms else 0
                 for budget, start in starts.items()
             },
         )
 
-    def _sum(self, subject: Subject, start_ms: int, until_ms: int, now_ms: int) -> NanoUsd:
+    def _total(self, subject: Subject, start_ms: int, until_ms: int, now_ms: int) -> NanoUsd:
         name = (subject, start_ms, until_ms)
-        summed_ms, spent = self._kept.get(name, (0, 0))
-        if not 0 <= now_ms - summed_ms < KEPT_MS:
+        read_ms, total = self._totals.get(name, (0, 0))
+        if not 0 <= now_ms - read_ms < TTL_MS:
             with self._engine.connect() as connection:
-                spent = cost_between(connection, subject, start_ms, until_ms)
-            self._keep(name, now_ms, spent)
-        return spent
-
-    def _keep(self, name: tuple[Subject, int, int], now_ms: int, spent: NanoUsd) -> None:
-        self._kept.pop(name, None)
-        while len(self._kept) >= MAX_KEPT:
-            self._kept.pop(next(iter(self._kept), name), None)
-        self._kept[name] = (now_ms, spent)
+                total = cost_between(connection, subject, start_ms, until_ms)
+            self._totals.pop(name, None)
+            while len(self._totals) >= MAX_TOTALS:
+                self._totals.pop(next(iter(self._totals), name), None)
+            self._totals[name] = (now_ms, total)
+        return total

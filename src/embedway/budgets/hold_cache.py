@@ -1,4 +1,4 @@
-"""All purses of this process: given back when nobody uses them, renewed while somebody does."""
+"""Keeps the budget holds of this process: renews those in use and returns the idle ones."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
@@ -13,133 +13,132 @@ from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
 
-REST_S = 2.0
-"""What nobody took anything out of for so long is given back."""
+INTERVAL_S = 2.0
+"""How often holds are looked at. One that served no request in an interval is returned."""
 
 _log = structlog.get_logger("embedway.budgets")
 
 
 class SharedHold(BudgetHold):
-    """A purse that requests wait for together."""
+    """A budget hold with a lock, so that concurrent requests share one lease."""
 
-    __slots__ = ("lock", "refused", "refused_ms", "waiting", "waiting_nano_usd")
+    __slots__ = ("lock", "refused_at_ms", "refused_lease", "waiting_nano_usd", "waiting_requests")
 
     def __init__(self) -> None:
         super().__init__()
         self.lock = asyncio.Lock()
-        """Of whoever leases or gives back."""
-        self.waiting = 0
-        """Requests, for the lock."""
+        """Held while the hold is leased, renewed or returned."""
+        self.waiting_requests = 0
+        """The number of requests that wait for the lock."""
         self.waiting_nano_usd: NanoUsd = 0
-        """What they cost."""
-        self.refused: HoldLease | None = None
-        """The last lease, if nothing was granted."""
-        self.refused_ms = 0
+        """The cost of these requests."""
+        self.refused_lease: HoldLease | None = None
+        """The last lease, if it granted nothing."""
+        self.refused_at_ms = 0
 
 
 class HoldCache:
-    """By their subjects."""
+    """The budget holds of this process, by subject."""
 
     def __init__(
         self, holds: HoldStore, *, alerts: BudgetAlerts, now_ms: Callable[[], int]
     ) -> None:
-        """Args name what it needs."""
-        self._holds = holds
+        self._store = holds
         self._alerts = alerts
         self._now_ms = now_ms
-        self._purses: dict[Subject, SharedHold] = {}
-        self._resting: asyncio.Task[None] | None = None
-        self.get = self._purses.get
-        """The purse of a subject, if it has one. There is one as long as anything is in use."""
+        self._holds: dict[Subject, SharedHold] = {}
+        self._interval_task: asyncio.Task[None] | None = None
+        self.get = self._holds.get
+        """Return the hold of a subject, or None. A hold stays as long as any of it is in use."""
 
     def get_or_create(self, subject: Subject) -> SharedHold:
-        """The purse of a subject, an empty one if it has none."""
-        purse = self._purses.get(subject)
-        if purse is None:
-            purse = self._purses[subject] = SharedHold()
-        if self._resting is None or self._resting.done():
-            self._resting = asyncio.ensure_future(self._rest_now_and_then())
-        return purse
+        """Return the hold of a subject, a new and empty one if it has none."""
+        hold = self._holds.get(subject)
+        if hold is None:
+            hold = self._holds[subject] = SharedHold()
+        if self._interval_task is None or self._interval_task.done():
+            self._interval_task = asyncio.ensure_future(self._run_intervals())
+        return hold
 
     async def end_interval(self) -> None:
-        """Gives back what nobody took anything out of since the last time, and renews the rest.
+        """Return the holds that served no request in this interval, and renew the others.
 
         Raises:
-            StorageUnavailable: It cannot be done now; nothing is relied on that may be lost.
+            StorageUnavailable: The database failed. Amounts that it may have taken are not spent.
         """
         now_ms = self._now_ms()
         idle: dict[Subject, SharedHold] = {}
         used: dict[Subject, SharedHold] = {}
-        for subject, purse in self._purses.items():
-            purse.end_interval()
-            if purse.lock.locked():
+        for subject, hold in self._holds.items():
+            hold.end_interval()
+            if hold.lock.locked():
                 continue
-            if purse.is_quiet and not purse.requests:
-                idle[subject] = purse
-            elif purse.needs_renewal(now_ms) or (purse.is_quiet and purse.free):
-                used[subject] = purse
+            if hold.is_quiet and not hold.requests:
+                idle[subject] = hold
+            elif hold.needs_renewal(now_ms) or (hold.is_quiet and hold.free):
+                used[subject] = hold
         if used:
             async with _locked(used.values()):
                 await self._renew(used)
         if idle:
             async with _locked(idle.values()):
-                left = {name: purse for name, purse in idle.items() if not purse.requests}
-                await self._leave(left)
-                for subject, purse in left.items():
-                    if not purse.waiting:
-                        self._purses.pop(subject, None)
+                still_idle = {name: hold for name, hold in idle.items() if not hold.requests}
+                await self._release(still_idle)
+                for subject, hold in still_idle.items():
+                    if not hold.waiting_requests:
+                        self._holds.pop(subject, None)
 
     async def aclose(self) -> None:
-        """Gives everything back, whatever is in use."""
-        if self._resting:
-            self._resting.cancel()
-            await asyncio.wait([self._resting])
-        # What is not given back lapses.
+        """Return all holds to the database, including amounts still in use."""
+        if self._interval_task:
+            self._interval_task.cancel()
+            await asyncio.wait([self._interval_task])
+        # A hold that is not returned expires.
         with suppress(StorageUnavailable):
-            await self._leave(self._purses)
-        self._purses.clear()
+            await self._release(self._holds)
+        self._holds.clear()
 
-    async def _renew(self, purses: Mapping[Subject, SharedHold]) -> None:
+    async def _renew(self, holds: Mapping[Subject, SharedHold]) -> None:
         unused: dict[Subject, NanoUsd] = {}
-        for subject, purse in purses.items():
-            unused[subject] = purse.free if purse.is_quiet else 0
-            purse.free -= unused[subject]
+        for subject, hold in holds.items():
+            unused[subject] = hold.free if hold.is_quiet else 0
+            hold.free -= unused[subject]
         try:
-            renewed = await self._holds.renew(unused)
+            renewed = await self._store.renew(unused)
         except StorageUnavailable as error:
-            for subject, purse in purses.items():
-                purse.restore(unused[subject], in_doubt=isinstance(error, CommitInDoubt))
+            for subject, hold in holds.items():
+                hold.restore(unused[subject], in_doubt=isinstance(error, CommitInDoubt))
             raise
-        for subject, purse in purses.items():
+        for subject, hold in holds.items():
             if subject in renewed:
-                purse.extend(expires_ms=renewed[subject])
+                hold.extend(expires_ms=renewed[subject])
             else:
-                purse.expire()
+                hold.expire()
 
-    async def _leave(self, purses: Mapping[Subject, SharedHold]) -> None:
-        for purse in purses.values():
-            purse.drain()
-        if purses:
-            await self._holds.release(purses.keys())
-        for subject, purse in purses.items():
-            if purse.unseen:
-                purse.unseen = False
-                self._alerts.check_later(subject, purse.budgets, at_ms=self._now_ms())
+    async def _release(self, holds: Mapping[Subject, SharedHold]) -> None:
+        for hold in holds.values():
+            hold.drain()
+        if holds:
+            await self._store.release(holds.keys())
+        for subject, hold in holds.items():
+            if hold.has_new_spending:
+                hold.has_new_spending = False
+                self._alerts.check_later(subject, hold.budgets, at_ms=self._now_ms())
 
-    async def _rest_now_and_then(self) -> None:
-        while self._purses:
-            await asyncio.sleep(REST_S)
+    async def _run_intervals(self) -> None:
+        while self._holds:
+            await asyncio.sleep(INTERVAL_S)
             try:
-                with suppress(StorageUnavailable):  # they are given back next time, or lapse
+                with suppress(StorageUnavailable):  # the next interval tries again
                     await self.end_interval()
             except Exception:  # noqa: BLE001  # a background task's top
                 _log.exception("budgets not given back")
 
 
 @asynccontextmanager
-async def _locked(purses: Collection[SharedHold]) -> AsyncGenerator[None]:
-    # Whoever has one of these locks waits for no other, so the order does not matter.
+async def _locked(holds: Collection[SharedHold]) -> AsyncGenerator[None]:
+    # No other task waits for one of these locks while it has another: the order does not matter.
     async with AsyncExitStack() as stack:
-        for purse in purses:
-            await stack.enter_async_context(purse.lock)
+        for hold in holds:
+            await stack.enter_async_context(hold.lock)
         yield

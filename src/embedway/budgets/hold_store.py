@@ -1,9 +1,10 @@
-"""Stores what processes hold of budgets, so that all together never spend more than there is.
+"""Stores the budget holds of all processes, which together never exceed a budget.
 
-A hold belongs to one process and subject, and counts as spent for every other process. The ledger
-lessens it by what is charged. A hold that its process did not renew in time counts until somebody
-deletes it, which happens only under the lock of its subject. So a process that finds its own row
-has held it all along, whatever the clocks say. Amounts are nano-USD, times are ms since the epoch.
+A hold belongs to one process and one subject, and counts as spent for every other process. The
+ledger reduces it by what is charged. A hold that its process did not renew in time counts until
+another process deletes it, which needs the subject's lock. A process that still finds its own row
+has therefore held it all along, whatever the clocks say.
+Amounts are nano-USD, times are ms since the epoch.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,37 +24,37 @@ from embedway.storage.query_threads import QueryThreads
 from embedway.storage.tables import budget_alerts, holds
 
 HOLD_MS = 60_000
-"""For how long a hold counts that is not renewed."""
-SHARE = 20
-"""One part in so many of what is left is granted at most beyond what is needed."""
-FORGOTTEN_MS = 3_600_000
-"""After which a hold that nobody came across is deleted."""
+"""How long a hold counts unless renewed."""
+GRANT_DIVISOR = 20
+"""A lease grants at most one part in this many of what is left, beyond its minimum."""
+DELETE_AFTER_MS = 3_600_000
+"""How long after it expired a hold is deleted, if no lease has deleted it before."""
 
 UNREADABLE = "Budgets cannot be checked right now. Try again."
 
 
 class HoldLease(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of asking to hold a part of budgets."""
+    """The result of a request to the database for more budget."""
 
     granted_nano_usd: NanoUsd
-    """What this process now holds beside what is in use; 0 if not even what is needed is left."""
-    spent: Mapping[Budget, NanoUsd]
+    """The amount added to this process's hold; 0 if less than the minimum was left."""
+    spending: Mapping[Budget, NanoUsd]
     """What the ledger has for each budget in its window."""
-    held_nano_usd: NanoUsd
-    """What all processes hold for requests under way or to come, without what is granted."""
+    reserved_nano_usd: NanoUsd
+    """The amount that all processes hold for present and future requests, without the grant."""
     at_ms: int
-    """The time whose windows these are, and those that come after."""
+    """The time that decides the windows of `spending`."""
     expires_ms: int
     """When the hold expires unless renewed."""
-    lapsed: bool
-    """Whether the database had released what this process held before."""
+    has_lapsed: bool
+    """Whether the database had released this process's previous hold."""
 
 
 class HoldStore:
-    """The holds of one process.
+    """The budget holds of one process, in the database.
 
-    Methods raise `StorageUnavailable` if the database cannot be reached; `lease` and `give_back`
-    raise `CommitInDoubt` if they may have changed something nonetheless.
+    Methods raise `StorageUnavailable` if the database cannot be reached; `lease` and `renew` raise
+    `CommitInDoubt` if they may have changed something nonetheless.
     """
 
     def __init__(
@@ -64,11 +65,11 @@ class HoldStore:
         now_ms: Callable[[], int],
         availability: DatabaseAvailability | None = None,
     ) -> None:
-        """Takes the name of this process, which no other has or had, and the time."""
+        """Open no connection yet. No other process may have, or ever have had, the same name."""
         self._engine = engine
         self._process = process
         self._now_ms = now_ms
-        self._past = ClosedDayTotals(engine)
+        self._closed_days = ClosedDayTotals(engine)
         self._threads = QueryThreads(
             "holds", use="commit", availability=availability, unavailable=UNREADABLE
         )
@@ -79,105 +80,119 @@ class HoldStore:
         budgets: Sequence[Budget],
         *,
         at_ms: int,
-        needed: NanoUsd,
-        wanted: NanoUsd,
+        minimum: NanoUsd,
+        extra: NanoUsd,
         unused: NanoUsd | None,
     ) -> HoldLease:
-        """Give back what is not in use, and hold at least `needed` of all `budgets`, or nothing.
+        """Return what is unused, and hold at least `minimum` more of all `budgets`, or nothing.
 
         Args:
-            subject: Whose budgets.
-            budgets: As they are now.
-            at_ms: When the request that needs it had been read.
-            needed: The cost of this request.
-            wanted: The cost of requests to come. A part of it is granted, less as less is left.
-            unused: What of the hold is not in use; None for all of it, whatever it is.
+            subject: The subject of the budgets.
+            budgets: All its budgets, as they are now.
+            at_ms: When the request that needs the minimum was read.
+            minimum: The cost of this request.
+            extra: The expected cost of further requests, granted only while plenty is left.
+            unused: The part of the present hold that is not in use; None for all of it.
         """
 
         def lease(about_to_commit: Callable[[], None]) -> HoldLease:
             at = min(at_ms, self._now_ms())
-            past = self._past.of(subject, budgets, at_ms=at, now_ms=self._now_ms())
+            closed = self._closed_days.read(subject, budgets, at_ms=at, now_ms=self._now_ms())
             with locked_transaction(self._engine, lock=f"budgets of {subject}") as connection:
                 now_ms = self._now_ms()
-                found = self._standing(connection, subject, past, at_ms=at, now_ms=now_ms)
-                before, anew = found.own or 0, found.own is None
-                kept = 0 if unused is None or anew else before - unused
-                left = found.left(max(0, kept))
+                status = self._read_status(connection, subject, closed, at_ms=at, now_ms=now_ms)
+                before, is_new = status.own_hold or 0, status.own_hold is None
+                kept = 0 if unused is None or is_new else before - unused
+                left = status.remaining(max(0, kept))
                 granted = 0
-                if needed <= left:
-                    granted = needed + max(0, min(wanted, (left - needed) // SHARE))
+                if minimum <= left:
+                    granted = minimum + max(0, min(extra, (left - minimum) // GRANT_DIVISOR))
                 change = kept + granted - before
-                self._hold(connection, subject, change, anew=anew, now_ms=now_ms)
+                self._write_hold(connection, subject, change, is_new=is_new, now_ms=now_ms)
                 about_to_commit()
                 return HoldLease(
                     granted_nano_usd=granted,
-                    spent=found.spent,
-                    held_nano_usd=found.others + kept,
+                    spending=status.spending,
+                    reserved_nano_usd=status.other_holds + kept,
                     at_ms=at,
                     expires_ms=now_ms + HOLD_MS,
-                    lapsed=anew,
+                    has_lapsed=is_new,
                 )
 
         return await self._threads.write(lease)
 
     async def renew(self, unused: Mapping[Subject, NanoUsd]) -> Mapping[Subject, int]:
-        """Hold so much less and renew the rest; return when each expires that had not lapsed."""
+        """Reduce holds by what is unused and renew the rest.
+
+        Returns:
+            When each hold expires. Holds that the database has released are missing.
+        """
         changes = {str(subject): amount for subject, amount in unused.items()}
 
-        def give_back(about_to_commit: Callable[[], None]) -> Mapping[Subject, int]:
+        def renew(about_to_commit: Callable[[], None]) -> Mapping[Subject, int]:
             with self._engine.begin() as connection:
                 expires_ms = self._now_ms() + HOLD_MS
                 connection.execute(
                     update(holds)
-                    .where(holds.c.process == self._process, holds.c.subject == bindparam("whose"))
+                    .where(
+                        holds.c.process == self._process, holds.c.subject == bindparam("of_subject")
+                    )
                     .values(
-                        amount_nano_usd=holds.c.amount_nano_usd - bindparam("less"),
+                        amount_nano_usd=holds.c.amount_nano_usd - bindparam("decrease"),
                         expires_ms=expires_ms,
                     ),
-                    # In order, as the ledger does, so that neither waits for the other for good.
-                    [{"whose": name, "less": less} for name, less in sorted(changes.items())],
+                    # Sorted, as in the ledger, to avoid a deadlock with it.
+                    [
+                        {"of_subject": subject, "decrease": amount}
+                        for subject, amount in sorted(changes.items())
+                    ],
                 )
                 own = select(holds.c.subject).where(holds.c.process == self._process)
-                held = set(connection.scalars(own))
+                renewed = set(connection.scalars(own))
                 about_to_commit()
-            return {subject: expires_ms for subject in unused if str(subject) in held}
+            return {subject: expires_ms for subject in unused if str(subject) in renewed}
 
-        return await self._threads.write(give_back)
+        return await self._threads.write(renew)
 
     async def release(self, subjects: Collection[Subject]) -> None:
-        """Hold nothing of these any more."""
+        """Delete the holds of these subjects, and holds that other processes left long ago."""
 
-        def leave() -> None:
+        def release() -> None:
             with self._engine.begin() as connection:
                 connection.execute(
                     delete(holds).where(
-                        holds.c.process == self._process, holds.c.subject == bindparam("whose")
+                        holds.c.process == self._process, holds.c.subject == bindparam("of_subject")
                     ),
-                    [{"whose": name} for name in sorted(map(str, subjects))],
+                    [{"of_subject": subject} for subject in sorted(map(str, subjects))],
                 )
             with self._engine.begin() as connection:
-                forgotten = self._now_ms() - FORGOTTEN_MS
-                connection.execute(delete(holds).where(holds.c.expires_ms < forgotten))
+                oldest_ms = self._now_ms() - DELETE_AFTER_MS
+                connection.execute(delete(holds).where(holds.c.expires_ms < oldest_ms))
 
-        await self._threads.run(leave)
+        await self._threads.run(release)
 
     async def read_spending(
         self, subject: Subject, budgets: Sequence[Budget], *, at_ms: int
     ) -> Mapping[Budget, NanoUsd]:
-        """Return what the ledger has for each budget in the window that `at_ms` is in."""
+        """Return what the ledger has for each budget in the window that contains `at_ms`."""
 
-        def spent() -> Mapping[Budget, NanoUsd]:
-            past = self._past.of(subject, budgets, at_ms=at_ms, now_ms=self._now_ms())
+        def read() -> Mapping[Budget, NanoUsd]:
+            closed = self._closed_days.read(subject, budgets, at_ms=at_ms, now_ms=self._now_ms())
             with self._engine.connect() as connection:
-                found = read_status(connection, subject, past, process=self._process, at_ms=at_ms)
-            return found.spent
+                return read_status(
+                    connection, subject, closed, process=self._process, at_ms=at_ms
+                ).spending
 
-        return await self._threads.run(spent)
+        return await self._threads.run(read)
 
     async def record_alert(
         self, subject: Subject, budget: Budget, *, percent: int, at_ms: int
     ) -> bool:
-        """Note that a budget reached `percent` in the window of `at_ms`; False if noted before."""
+        """Record that a budget reached `percent` in the window that contains `at_ms`.
+
+        Returns:
+            False if that was recorded before.
+        """
         row = {
             "subject": str(subject),
             "per": budget.per,
@@ -187,7 +202,7 @@ class HoldStore:
             "at_ms": self._now_ms(),
         }
 
-        def note() -> bool:
+        def record() -> bool:
             try:
                 with self._engine.begin() as connection:
                     connection.execute(insert(budget_alerts).values(row))
@@ -195,25 +210,25 @@ class HoldStore:
                 return False
             return True
 
-        return await self._threads.run(note)
+        return await self._threads.run(record)
 
     def close(self) -> None:
-        """Ends its threads, once what they do is done."""
+        """Finish the queries in progress and end the threads."""
         self._threads.close()
 
-    def _standing(
+    def _read_status(
         self,
         connection: Connection,
         subject: Subject,
-        past: ClosedDays,
+        closed: ClosedDays,
         *,
         at_ms: int,
         now_ms: int,
     ) -> BudgetStatus:
-        """How they stand, after what expired was deleted."""
-        found = read_status(connection, subject, past, process=self._process, at_ms=at_ms)
-        if found.expires_ms is None or found.expires_ms > now_ms:
-            return found
+        """Return the status of the budgets, after deleting expired holds of other processes."""
+        status = read_status(connection, subject, closed, process=self._process, at_ms=at_ms)
+        if status.next_expiry_ms is None or status.next_expiry_ms > now_ms:
+            return status
         connection.execute(
             delete(holds).where(
                 holds.c.subject == str(subject),
@@ -221,21 +236,21 @@ class HoldStore:
                 holds.c.expires_ms <= now_ms,
             )
         )
-        # Anew, for one of them may have been renewed just before.
-        return read_status(connection, subject, past, process=self._process, at_ms=at_ms)
+        # Read again, because another process may have just renewed one of them.
+        return read_status(connection, subject, closed, process=self._process, at_ms=at_ms)
 
-    def _hold(
+    def _write_hold(
         self,
         connection: Connection,
         subject: Subject,
         change: NanoUsd,
         *,
-        anew: bool,
+        is_new: bool,
         now_ms: int,
     ) -> None:
         expires_ms = now_ms + HOLD_MS
-        if not anew:
-            # A change, for the ledger may change it too.
+        if not is_new:
+            # A difference, not a value, because the ledger changes it too.
             connection.execute(
                 update(holds)
                 .where(holds.c.subject == str(subject), holds.c.process == self._process)

@@ -1,7 +1,4 @@
-"""How the budgets of somebody stand: what the ledger's roll-ups say is spent, and who holds what.
-
-Knows nothing of requests, and writes nothing.
-"""
+"""Reads what is spent of budgets, from the ledger's roll-ups, and what processes hold of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,80 +22,83 @@ from embedway.storage.tables import holds, keys, usage_days, usage_user_days
 
 
 class ClosedDays(msgspec.Struct, frozen=True, kw_only=True):
-    """What was spent of somebody's budgets before the days that are summed up each time."""
+    """What was spent of a subject's budgets on days that no longer change."""
 
     until_ms: int
-    """When these begin."""
-    spent: Mapping[Budget, NanoUsd]
+    """The end of the last closed day, in ms since the epoch."""
+    spending: Mapping[Budget, NanoUsd]
 
 
 class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What is spent and held of a subject's budgets, all as of one instant."""
+    """What is spent and held of a subject's budgets at one instant."""
 
-    spent: Mapping[Budget, NanoUsd]
-    own: NanoUsd | None
-    """What this process holds; None if it has no hold."""
-    others: NanoUsd
-    """What the others hold, expired or not."""
-    expires_ms: int | None
-    """When the first of theirs does."""
+    spending: Mapping[Budget, NanoUsd]
+    own_hold: NanoUsd | None
+    """The hold of this process; None if it has none."""
+    other_holds: NanoUsd
+    """The sum of the other processes' holds, expired or not."""
+    next_expiry_ms: int | None
+    """When the first of the other holds expires, in ms since the epoch; None without any."""
 
-    def left(self, own: NanoUsd) -> NanoUsd:
-        """Of the budget that has least left, if this process holds `own`."""
-        least = min(budget.amount_nano_usd - spent for budget, spent in self.spent.items())
-        return least - self.others - own
+    def remaining(self, own_hold: NanoUsd) -> NanoUsd:
+        """Return what is left of the tightest budget if this process holds `own_hold`."""
+        least = min(budget.amount_nano_usd - spent for budget, spent in self.spending.items())
+        return least - self.other_holds - own_hold
 
 
 def read_status(
     connection: Connection,
     subject: Subject,
-    past: ClosedDays,
+    closed: ClosedDays,
     *,
     process: str,
     at_ms: int,
 ) -> BudgetStatus:
-    """How budgets stand for `process`, in the windows that `at_ms` is in, of which `past` is over.
+    """Return the status, for `process`, of the budgets in `closed`.
 
-    What is spent after these windows counts too. So nothing can be had of a window that is over
-    by taking what was granted in the next.
+    Each budget counts what was spent since the start of the window that contains `at_ms`, even
+    after that window's end. Otherwise a late request could spend what the next window granted.
     """
     own = holds.c.process == process
     amount = holds.c.amount_nano_usd
-    # Whoever used more than it held holds nothing; what it used is spent.
-    held = func.coalesce(func.sum(case((amount > 0, amount), else_=0)), 0)
-    of_holds = (
+    # A process that spent more than it held holds nothing.
+    total = func.coalesce(func.sum(case((amount > 0, amount), else_=0)), 0)
+    held = (
         select(each).where(holds.c.subject == str(subject), which)
-        for each, which in ((amount, own), (held, ~own), (func.min(holds.c.expires_ms), ~own))
+        for each, which in ((amount, own), (total, ~own), (func.min(holds.c.expires_ms), ~own))
     )
-    table, whose = usage_rows(subject)
-    starts = [max(budget_window(budget.per, at_ms)[0], past.until_ms) for budget in past.spent]
+    table, is_subjects = usage_rows(subject)
+    starts = [
+        max(budget_window(budget.per, at_ms)[0], closed.until_ms) for budget in closed.spending
+    ]
     sums = (
         func.coalesce(func.sum(case((table.c.at_ms >= start, table.c.cost_nano_usd), else_=0)), 0)
         for start in starts
     )
-    # In one statement, so of one instant: the ledger moves from held to spent at any time.
-    query = select(*(each.scalar_subquery() for each in of_holds), *sums)
+    # One statement reads one instant. With two, the ledger could turn a hold into spending between
+    # them.
+    query = select(*(each.scalar_subquery() for each in held), *sums)
     row: tuple[Any, ...] = tuple(
-        connection.execute(query.where(*whose, table.c.at_ms >= min(starts))).one()
+        connection.execute(query.where(*is_subjects, table.c.at_ms >= min(starts))).one()
     )
     return BudgetStatus(
-        spent={
+        spending={
             budget: before + int(spent)
-            for (budget, before), spent in zip(past.spent.items(), row[3:], strict=True)
+            for (budget, before), spent in zip(closed.spending.items(), row[3:], strict=True)
         },
-        own=None if row[0] is None else int(row[0]),
-        others=int(row[1]),
-        expires_ms=row[2],
+        own_hold=None if row[0] is None else int(row[0]),
+        other_holds=int(row[1]),
+        next_expiry_ms=row[2],
     )
 
 
 def cost_between(
     connection: Connection, subject: Subject, start_ms: int, end_ms: int | None = None
 ) -> NanoUsd:
-    """What a subject spent on the days from `start_ms` up to but without `end_ms`."""
-    table, whose = usage_rows(subject)
+    """Return what a subject spent on the days from `start_ms` up to, but without, `end_ms`."""
+    table, is_subjects = usage_rows(subject)
     query = select(func.coalesce(func.sum(table.c.cost_nano_usd), 0)).where(
-        *whose, table.c.at_ms >= start_ms
+        *is_subjects, table.c.at_ms >= start_ms
     )
     if end_ms is not None:
         query = query.where(table.c.at_ms < end_ms)
@@ -106,7 +106,7 @@ def cost_between(
 
 
 def usage_rows(subject: Subject) -> tuple[Table, Sequence[ColumnElement[bool]]]:
-    """Where the usage of a subject is, and which it is."""
+    """Return the roll-up with a subject's usage by day, and the conditions that select its rows."""
     match subject.kind:
         case "project":
             return usage_days, [usage_days.c.project_id == subject.id]
@@ -122,10 +122,10 @@ def usage_rows(subject: Subject) -> tuple[Table, Sequence[ColumnElement[bool]]]:
             ]
 
 
-def read_states(
+def read_budget_spending(
     connection: Connection, subject: Subject, budgets: Sequence[Budget], *, at_ms: int
 ) -> tuple[BudgetSpending, ...]:
-    """The state of each of `budgets`, in the window that `at_ms` is in."""
+    """Return what is spent of each of `budgets` in the window that contains `at_ms`."""
     windows = [(each, *budget_window(each.per, at_ms)) for each in budgets]
     return tuple(
         BudgetSpending(

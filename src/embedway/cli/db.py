@@ -70,7 +70,7 @@ def status(as_json: AsJson = False) -> None:
     """
     engine = database.open_existing(database_of(load_settings()))
     try:
-        current, pending = database.revisions(engine)
+        current, pending = database.read_revisions(engine)
         found = inventory.take_inventory(engine)
     finally:
         engine.dispose()
@@ -103,13 +103,13 @@ def upgrade() -> None:
     """
     engine = database.open_existing(database_of(load_settings()))
     try:
-        before, pending = database.revisions(engine)
+        before, pending = database.read_revisions(engine)
         if before is None:
             raise DatabaseMissing(
                 f"There are no tables of Embedway in {database.describe(engine)}."
             )
         database.upgrade(engine)
-        after, _ = database.revisions(engine)
+        after, _ = database.read_revisions(engine)
     finally:
         engine.dispose()
     said = f"upgraded from {before} to {after}" if pending else f"up to date ({after})"
@@ -165,10 +165,10 @@ def copy(
         f"Next: set EMBEDWAY_DATABASE_URL, and bring the pepper ({pepper_at}) along to wherever "
         "gateways run."
     )
-    if copied.later:
+    if copied.missed_records:
         fail(
-            f"A gateway wrote {count_of(copied.later, 'usage record')} meanwhile, not in the copy. "
-            "Stop it, and copy again into a database that is empty."
+            f"A gateway wrote {count_of(copied.missed_records, 'usage record')} meanwhile, not in "
+            "the copy. Stop it, and copy again into a database that is empty."
         )
 
 
@@ -184,8 +184,8 @@ def repepper(yes: Yes = False) -> None:
     try:
         if not yes:
             typer.confirm("Every key stops working, for ever. Go on?", abort=True)
-        pepper.forget_fingerprint(
-            engine, settings.data_dir / PEPPER, given=reveal(settings.pepper), now_ms=now_ms()
+        pepper.discard_pepper(
+            engine, settings.data_dir / PEPPER, configured=reveal(settings.pepper), now_ms=now_ms()
         )
     finally:
         engine.dispose()

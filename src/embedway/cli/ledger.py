@@ -111,8 +111,8 @@ def check(
                 "days_that_differ": differing,
                 "days_repaired": repaired,
                 "first_differences": [
-                    {"table": each.table, "of": each.of, "sum": each.sum, "kept": each.kept,
-                     "lines": each.lines} for each in found
+                    {"table": each.table, "of": each.key, "sum": each.column, "kept": each.stored,
+                     "lines": each.computed} for each in found
                 ],
             }
         )  # fmt: skip
@@ -124,10 +124,11 @@ def check(
 
 def _tell(found: list[RollupDifference], *, checked: int, differing: int, repaired: int) -> None:
     for each in found:
-        of = ", ".join(f"{name} {_shown(name, value)!r}" for name, value in each.of.items())
+        of = ", ".join(f"{name} {_shown(name, value)!r}" for name, value in each.key.items())
         out.print(
             escape(
-                f"{each.table}: {each.sum} is {each.kept}, but {each.lines} by the records ({of})"
+                f"{each.table}: {each.column} is {each.stored}, but {each.computed} by the records "
+                f"({of})"
             )
         )
     days = count_of(checked, "day")

@@ -15,7 +15,7 @@ from embedway.cli.terminal import named, out, print_json, print_table
 from embedway.core.money import format_usd
 from embedway.ledger.buckets import Width, to_local
 from embedway.ledger.query import (
-    OF_REFUSALS,
+    REFUSAL_DIMENSIONS,
     Dimension,
     EntityNames,
     RefusalGroup,
@@ -97,11 +97,11 @@ def _for_people(asked: ReportRequest, source: UsageReports) -> list[Row]:
 
 def _refusals(asked: ReportRequest) -> ReportRequest | None:
     """The refused requests that belong below `asked`; None if it asks for what they do not have."""
-    if not {each.of for each in asked.query.where} <= OF_REFUSALS:
+    if not {each.dimension for each in asked.query.filters} <= REFUSAL_DIMENSIONS:
         return None
     names = ("project", *(["key"] if "key" in asked.names else []), "reason")
     query = msgspec.structs.replace(
-        asked.query, by=tuple(DIMENSIONS[name] for name in names), width=None
+        asked.query, group_by=tuple(DIMENSIONS[name] for name in names), width=None
     )
     return msgspec.structs.replace(asked, names=names, query=query, refused=True)
 
@@ -110,11 +110,11 @@ def _found(
     asked: ReportRequest, source: UsageReports
 ) -> list[tuple[UsageGroup | RefusalGroup, Row]]:
     """All sums with what they are of, in the order that was asked for."""
-    sum_up = source.refused if asked.refused else source.report
+    sum_up = source.count_refusals if asked.refused else source.sum_usage
     found = sum_up(asked.query, since_ms=asked.since_ms, until_ms=asked.until_ms)
     by = [DIMENSIONS.get(name, name) for name in asked.names]
-    groups = [dict(zip(asked.query.by, each.group, strict=True)) for each in found]
-    names = source.names(
+    groups = [dict(zip(asked.query.group_by, each.group, strict=True)) for each in found]
+    names = source.read_names(
         projects={id for each in groups if (id := each.get("project_id"))},
         keys={id for each in groups if (id := each.get("key_id"))},
     )
@@ -169,20 +169,20 @@ def _joined(group: Row) -> Row:
 
 
 def _sums(each: UsageGroup | RefusalGroup) -> UsageTotals | RefusalGroup:
-    return each if isinstance(each, RefusalGroup) else each.figures
+    return each if isinstance(each, RefusalGroup) else each.totals
 
 
 def _figures(each: UsageGroup | RefusalGroup, *, exact: bool) -> Row:
     """The figures of a row; costs are text if they are to be `exact`."""
     if isinstance(each, RefusalGroup):
         return {"requests": each.requests}
-    counts = {name: getattr(each.figures, name) for name in _COUNTS}
-    costs = {name: format_usd(getattr(each.figures, nano)) for name, nano in MONEY.items()}
+    counts = {name: getattr(each.totals, name) for name in _COUNTS}
+    costs = {name: format_usd(getattr(each.totals, nano)) for name, nano in MONEY.items()}
     return counts | (costs if exact else {name: float(value) for name, value in costs.items()})
 
 
 def _none(asked: ReportRequest) -> str:
     what = "refused requests" if asked.refused else "usage"
     at = "" if asked.since_ms is None and asked.until_ms is None else " in that time"
-    of = " for that" if asked.query.where else ""
+    of = " for that" if asked.query.filters else ""
     return f"No {what}{at}{of}." if at or of else f"No {what} yet."

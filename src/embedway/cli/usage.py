@@ -162,7 +162,7 @@ def _asked(
         )
     zone = ZoneInfo(time_zone)
     names = _names(by, refused=refused)
-    if others := [of for of, _ in where if refused and of not in report.OF_REFUSALS]:
+    if others := [of for of, _ in where if refused and of not in report.REFUSAL_DIMENSIONS]:
         named = {of: f"--{name}" for name, of in DIMENSIONS.items()}
         typed = ", ".join(dict.fromkeys(named.get(of, "--metadata") for of in others))
         reject(f"Refused requests are counted by project and key. Leave out {typed} or --refused.")
@@ -179,8 +179,8 @@ def _asked(
             "leave one out."
         )
     query = UsageQuery(
-        by=tuple(DIMENSIONS.get(name, name) for name in names if name not in WIDTHS),
-        where=tuple(UsageFilter(of, tuple(values)) for of, values in _known(where)),
+        group_by=tuple(DIMENSIONS.get(name, name) for name in names if name not in WIDTHS),
+        filters=tuple(UsageFilter(of, tuple(values)) for of, values in _known(where)),
         width=next((WIDTHS[name] for name in names if name in WIDTHS), None),
         zone=zone,
     )
@@ -230,8 +230,10 @@ def _write_lines(asked: ReportRequest, output: Path) -> int:
         **dict.fromkeys(MONEY, "usd"),
     }
     source = _source()
-    found = source.records(asked.query.where, since_ms=asked.since_ms, until_ms=asked.until_ms)
-    extent, count = source.extent(), 0
+    found = source.read_records(
+        asked.query.filters, since_ms=asked.since_ms, until_ms=asked.until_ms
+    )
+    extent, count = source.read_extent(), 0
     with (
         exports.writer(output, columns) as write,
         progress(*Progress.get_default_columns()) as bar,

@@ -56,7 +56,7 @@ def _expanded(path: Path) -> Path:
 
 
 def _postgres(url: SecretStr) -> SecretStr:
-    postgres.address(url.get_secret_value())
+    postgres.parse_url(url.get_secret_value())
     return url
 
 

@@ -1,7 +1,7 @@
-"""One commit of the ledger: lines of many requests, what they are summed into, what was held.
+"""Defines what one commit of the ledger contains and how it can fail.
 
-Owns what a commit is made of and the names of its failures. `sqlite_commits` and
-`postgres_commits` know how it is written; neither knows who waits for it.
+A commit has the records of many requests, what they add to the roll-ups, and what they take from
+budget holds. `sqlite_writer` and `postgres_writer` write it.
 """
 
 from collections import Counter
@@ -13,37 +13,38 @@ import msgspec
 from embedway.core.subject import Subject
 from embedway.core.usage import UsageRecord
 from embedway.ledger import rollups
-from embedway.ledger.rollups import Key, Rollup, RollupSums
+from embedway.ledger.rollups import Rollup, RollupKey, RollupSums
 from embedway.storage.tables import SUMS
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
     """What one request leaves in the ledger."""
 
-    lines: Sequence[UsageRecord]
-    held: Collection[Subject] = ()
+    records: Sequence[UsageRecord]
+    holders: Collection[Subject] = ()
+    """The subjects whose budgets hold money for this request."""
     replaces: Sequence[UsageRecord] = ()
-    """Lines of the same request whose commit is in doubt, and that `lines` take the place of."""
+    """Records of the same request whose commit is in doubt, and that `records` replace."""
 
 
 class CommitGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """What is committed at once."""
+    """What one transaction writes."""
 
-    lines: Sequence[UsageRecord]
-    sums: Sequence[Sequence[tuple[Key, RollupSums]]]
-    """For each of `ROLLUPS`."""
-    held: Sequence[tuple[str, int]]
-    """Subjects, and by how much their holds get less; in order."""
-    removed: str | None = None
-    """The id of a request whose lines are deleted first."""
+    records: Sequence[UsageRecord]
+    rollup_rows: Sequence[Sequence[tuple[RollupKey, RollupSums]]]
+    """The rows to add to each of `ROLLUPS`."""
+    hold_decreases: Sequence[tuple[str, int]]
+    """Subjects with the nano-USD to take from their holds, sorted by subject."""
+    replaced_id: str | None = None
+    """The id of a request whose committed records are deleted first."""
 
 
 class CommitError(Exception):
-    """A group is not committed, unless that is in doubt.
+    """A group was not committed, or may not have been.
 
     Args:
-        message: What the database said, with nothing that is users' data.
-        in_doubt: Whether the group may be committed all the same.
+        message: What the database said, without user data.
+        in_doubt: Whether the group may have been committed all the same.
     """
 
     def __init__(self, message: str, *, in_doubt: bool = False) -> None:
@@ -52,78 +53,81 @@ class CommitError(Exception):
 
 
 class ConnectionLost(CommitError):
-    """The database is away, or told this transaction to try again."""
+    """The database cannot be reached, or asked to try the transaction again."""
 
 
 class CommitRejected(CommitError):
-    """The database does not take what is in it."""
+    """The database does not accept a value in the group."""
 
 
 class LedgerWriter(Protocol):
-    """How one kind of database is written to; for one thread."""
+    """Writes groups to one kind of database, from one thread."""
 
     def commit(self, group: CommitGroup) -> None:
-        """Commits all of `group` or nothing.
+        """Commit all of `group` or nothing.
 
         Raises:
-            CommitError: Nothing of it is committed, unless that is in doubt.
+            CommitError: Nothing is committed, unless the error says that this is in doubt.
         """
         ...
 
     def status(self, id: str) -> int | None:
-        """The status of the committed request with this id; None if there is none.
+        """Return the HTTP status of the committed request with this id, or None.
 
         Raises:
-            CommitError: It cannot be told.
+            CommitError: The database cannot say.
         """
         ...
 
     def close(self) -> None:
-        """Gives back what it holds."""
+        """Return the connection."""
         ...
 
 
-def group_entries(charges: Sequence[LedgerEntry]) -> CommitGroup:
-    """The charges as one commit."""
-    lines = [line for each in charges for line in each.lines]
-    held = Counter[str]()
-    for each in charges:
-        if each.held and (cost := rollups.total_cost(each.lines)):
-            for subject in each.held:
-                held[str(subject)] += cost
-    return CommitGroup(lines=lines, sums=rollups.rollup_rows(lines), held=sorted(held.items()))
-
-
-def correction(charge: LedgerEntry) -> CommitGroup:
-    """The commit that puts a charge's lines in the place of the committed ones it replaces."""
-    before = group_entries([LedgerEntry(charge.replaces, charge.held)])
+def group_entries(entries: Sequence[LedgerEntry]) -> CommitGroup:
+    """Return a commit of these entries."""
+    records = [record for each in entries for record in each.records]
+    decreases = Counter[str]()
+    for each in entries:
+        if each.holders and (cost := rollups.total_cost(each.records)):
+            for subject in each.holders:
+                decreases[str(subject)] += cost
     return CommitGroup(
-        lines=charge.lines,
-        sums=rollups.rollup_rows(charge.lines, removed=charge.replaces),
-        held=[(subject, -amount) for subject, amount in before.held],
-        removed=charge.lines[0].id,
+        records=records,
+        rollup_rows=rollups.rollup_rows(records),
+        hold_decreases=sorted(decreases.items()),
+    )
+
+
+def correction(entry: LedgerEntry) -> CommitGroup:
+    """Return a commit that replaces records that are already committed."""
+    before = group_entries([LedgerEntry(entry.replaces, entry.holders)])
+    return CommitGroup(
+        records=entry.records,
+        rollup_rows=rollups.rollup_rows(entry.records, deleted_records=entry.replaces),
+        hold_decreases=[(subject, -amount) for subject, amount in before.hold_decreases],
+        replaced_id=entry.records[0].id,
     )
 
 
 def column_names(columns: Sequence[str]) -> str:
-    """Columns, as SQL has them."""
+    """Return the columns as a quoted SQL list."""
     return ", ".join(f'"{each}"' for each in columns)
 
 
 def upsert_sql(rollup: Rollup, rows: str) -> str:
-    """The statement that adds `rows` to a roll-up."""
+    """Return the SQL statement that adds `rows` to a roll-up."""
     table = rollup.table.name
     sums = ", ".join(f'"{each}" = {table}."{each}" + excluded."{each}"' for each in SUMS)
     return (
-        f"INSERT INTO {table} ({column_names([*rollup.by, *SUMS])}) {rows} "
-        f"ON CONFLICT ({column_names(rollup.by)}) DO UPDATE SET {sums}"
+        f"INSERT INTO {table} ({column_names([*rollup.key_columns, *SUMS])}) {rows} "
+        f"ON CONFLICT ({column_names(rollup.key_columns)}) DO UPDATE SET {sums}"
     )
 
 
+# Each takes the driver's parameter mark.
 DECREMENT_HOLD = (
     "UPDATE holds SET amount_nano_usd = amount_nano_usd - {0} WHERE subject = {0} AND process = {0}"
 )
-"""With the driver's mark for a parameter: by how much, of whom, of which process."""
-
-DELETE = 'DELETE FROM "usage" WHERE id = {0}'
-STATUS = 'SELECT status FROM "usage" WHERE id = {0} AND line = 0'
+DELETE_RECORDS = 'DELETE FROM "usage" WHERE id = {0}'
+SELECT_STATUS = 'SELECT status FROM "usage" WHERE id = {0} AND line = 0'

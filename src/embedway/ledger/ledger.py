@@ -1,4 +1,4 @@
-"""Writes usage records, the records of many requests to a commit."""
+"""Writes usage records to the database, those of many requests in one commit."""
 
 import asyncio
 import time
@@ -30,22 +30,25 @@ from embedway.storage.tables import installation
 MAX_GROUP_ROWS = 1_000
 MAX_WAITING_ROWS = 20_000
 RETRY_S = 5.0
-"""How long a database that went away is waited for."""
+"""How long to keep trying to reach a lost database."""
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.5
 
 CHECK_BYTES = 2**18
-"""More than a usual commit writes, so that a disk with a few bytes left fails the check."""
+"""The size of a trial commit: more than the usual one, so that an almost full disk fails it."""
 
 UNRECORDED = "Usage cannot be recorded right now. Try again."
 
 RecordOutcome = Literal["committed", "refused", "in_doubt"]
-"""The fate of the records of one request: they would survive `kill -9`; they are not in the ledger
-and never will be; or they may be there, or may yet be. Follow up the last with `Ledger.replace`."""
+"""What became of a request's records.
+
+`committed` records survive `kill -9`. `refused` ones are not in the ledger and never will be. Those
+`in_doubt` may be in the ledger now or later; replace them with `Ledger.replace`.
+"""
 
 
 class Ledger:
-    """The usage ledger on a SQL database."""
+    """The usage ledger in the database."""
 
     def __init__(
         self,
@@ -56,17 +59,17 @@ class Ledger:
         wait_s: float = WAIT_S,
         availability: DatabaseAvailability | None = None,
     ) -> None:
-        """Starts the writer.
+        """Start the writer's thread.
 
         Args:
             engine: The database.
-            process: Whose holds are made less by what is charged.
-            retry_s: How long a database that went away is waited for.
-            wait_s: How long beyond that a database that stands still in a commit is waited for.
-            availability: The state of the database, to report commits to.
+            process: The process whose budget holds pay for the requests.
+            retry_s: How long to keep trying to reach a lost database.
+            wait_s: How much longer to wait for a commit that hangs.
+            availability: Receives the success or failure of each commit.
         """
         self._process = process
-        self._commits = _commits(engine, process=process)
+        self._database_writer = _open_writer(engine, process=process)
         self._retry_s = retry_s
         self._wait_s = wait_s
         self._availability = availability or DatabaseAvailability()
@@ -74,36 +77,35 @@ class Ledger:
         self._checks = QueryThreads(
             "ledger-check", use="commit", availability=availability, unavailable=UNRECORDED
         )
-        self._away: float | None = None
-        """Since when the database is, in seconds; None while it is not."""
+        self._lost_since_s: float | None = None
+        """The monotonic time at which the database was lost, in seconds; None while it is there."""
         self._pending: deque[tuple[float, asyncio.Future[RecordOutcome]]] = deque()
-        """The records not yet committed, each with the time at which that takes too long."""
+        """The entries not yet committed, each with the loop time at which it is in doubt."""
         self._timer: asyncio.TimerHandle | None = None
-        """Ends the wait for the oldest of these; one for all."""
-        # Records that wait while one commit runs make the next group: the busier, the larger.
+        """The timer for the oldest of these."""
+        # Entries that wait while one commit runs form the next group, so groups grow with load.
         self._writer = GroupWorker[LedgerEntry, RecordOutcome](
             self._work,
             name="ledger",
             group_weight=MAX_GROUP_ROWS,
             max_waiting_weight=MAX_WAITING_ROWS,
-            weigh=lambda charge: len(charge.lines),
+            weigh=lambda entry: len(entry.records),
         )
 
     def append(
         self, records: Sequence[UsageRecord], *, holders: Collection[Subject] = ()
     ) -> asyncio.Future[RecordOutcome]:
-        """Hand the records of one request to the writer; the future tells their fate.
+        """Queue the records of one request; the future resolves to their outcome.
 
-        Cancelling the future takes nothing back: the records are written all the same.
+        Cancelling the future does not stop the commit.
 
         Args:
-            records: All of them, or none, are committed, with the roll-ups that they add to.
-            holders: The subjects whose budgets hold money for this request. In the same commit
-                each of their holds gets less by what the records charge, which is spent from then
-                on.
+            records: The records. They and their sums in the roll-ups are committed together.
+            holders: The subjects whose budgets hold money for this request. The same commit takes
+                what the records charge from each of these holds.
 
         Raises:
-            ServiceOverloaded: Too much waits to be written.
+            ServiceOverloaded: Too many records are waiting.
         """
         future = self._writer.put(LedgerEntry(records, holders))
         pending = self._pending
@@ -120,30 +122,30 @@ class Ledger:
 
     async def replace(
         self,
-        lines: Sequence[UsageRecord],
+        records: Sequence[UsageRecord],
         *,
         by: Sequence[UsageRecord],
-        held: Collection[Subject] = (),
+        holders: Collection[Subject] = (),
     ) -> None:
-        """Put lines that charge nothing in the place of ones whose commit is in doubt.
+        """Replace records whose commit is in doubt by ones that charge nothing.
 
-        Returns once that is committed, however long the database is away: from then on it is
-        certain that `lines` are not in the ledger and never will be.
+        Wait until that is committed, however long the database is lost. From then on `records` are
+        certain never to be in the ledger.
 
         Args:
-            lines: As they were given to `append`.
-            by: Lines of the same request, with another status.
-            held: The holders that were given to `append`.
+            records: The records that `append` got.
+            by: Records of the same request, with another status.
+            holders: The holders that `append` got.
         """
-        charge = LedgerEntry(by, held, replaces=lines)
+        entry = LedgerEntry(by, holders, replaces=records)
         while True:
             with suppress(ServiceOverloaded):
-                if await self._writer.put(charge) == "committed":
+                if await self._writer.put(entry) == "committed":
                     return
             await asyncio.sleep(self._retry_s)
 
     def _end_wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell those that waited too long that their commit is in doubt."""
+        """Resolve the futures that waited too long as in doubt."""
         self._timer = None
         pending, now_s = self._pending, loop.time()
         while pending and (pending[0][1].done() or pending[0][0] <= now_s):
@@ -155,37 +157,37 @@ class Ledger:
             self._timer = loop.call_at(pending[0][0], self._end_wait, loop)
 
     @property
-    def failing(self) -> bool:
+    def is_failing(self) -> bool:
         """Whether the last commit failed."""
         return self._availability.commits_fail
 
     async def try_commit(self) -> None:
-        """Commit something that leaves no trace, to find out whether the database is back.
+        """Commit something that leaves no trace, to find out whether the database works again.
 
         Raises:
-            StorageUnavailable: It is not.
+            StorageUnavailable: It does not.
         """
         await self._checks.run(self._commit_trial)
         self._availability.record_success("commit")
 
     @property
-    def alive(self) -> bool:
-        """Whether lines get committed."""
+    def is_alive(self) -> bool:
+        """Whether the writer's thread runs."""
         return self._writer.alive
 
     @property
-    def waiting(self) -> int:
-        """Lines not yet taken by the writer."""
+    def waiting_records(self) -> int:
+        """The number of records that the writer has not yet taken."""
         return self._writer.waiting_weight
 
     def close(self) -> None:
-        """Commits what waits and stops the writer."""
+        """Commit the waiting records and end the threads."""
         self._writer.close()
-        self._commits.close()
+        self._database_writer.close()
         self._checks.close()
 
     def _commit_trial(self) -> None:
-        # Two commits: SQLite does not write what one transaction both adds and deletes.
+        # Two commits, because SQLite writes nothing if one transaction both adds and deletes.
         row = {"name": f"check of {self._process}", "value": "." * CHECK_BYTES}
         remove = delete(installation).where(installation.c.name == row["name"])
         with self._engine.begin() as connection:
@@ -195,87 +197,87 @@ class Ledger:
             connection.execute(remove)
 
     def _work(
-        self, charges: list[LedgerEntry]
+        self, entries: list[LedgerEntry]
     ) -> Iterator[tuple[Sequence[int], Sequence[RecordOutcome]]]:
-        new = [at for at, charge in enumerate(charges) if not charge.replaces]
+        new = [at for at, entry in enumerate(entries) if not entry.replaces]
         if new:
-            yield new, [_outcome(each) for each in self._committed([charges[at] for at in new])]
+            yield new, [_outcome(each) for each in self._commit([entries[at] for at in new])]
         failure: CommitError | None = None
-        for at, charge in enumerate(charges):
-            if charge.replaces:
-                # While the database is away, the first to find out spares the others the wait.
+        for at, entry in enumerate(entries):
+            if entry.replaces:
+                # Once the connection is lost, the other replacements fail without another wait.
                 if not isinstance(failure, ConnectionLost):
-                    failure = self._replaced(charge)
+                    failure = self._replace(entry)
                 yield [at], [_outcome(failure)]
 
-    def _committed(self, charges: list[LedgerEntry]) -> list[CommitError | None]:
-        """Commits `charges`; says of each why it is not."""
-        group = group_entries(charges)
+    def _commit(self, entries: list[LedgerEntry]) -> list[CommitError | None]:
+        """Commit `entries`, and return for each why it failed, or None."""
+        group = group_entries(entries)
 
         def commit(*, in_doubt: bool) -> None:
-            if in_doubt and self._commits.status(group.lines[0].id) is not None:
+            if in_doubt and self._database_writer.status(group.records[0].id) is not None:
                 return
             try:
-                self._commits.commit(group)
+                self._database_writer.commit(group)
             except CommitRejected:
-                # A first try that was still under way is why the second is refused.
-                if not in_doubt or self._commits.status(group.lines[0].id) is None:
+                # The first attempt may have been committed in the meantime.
+                if not in_doubt or self._database_writer.status(group.records[0].id) is None:
                     raise
 
         failure = self._attempt(commit)
-        if isinstance(failure, CommitRejected) and len(charges) > 1:
-            # Only those are to fail that are at fault.
-            half = len(charges) // 2
-            return self._committed(charges[:half]) + self._committed(charges[half:])
-        return [failure] * len(charges)
+        if isinstance(failure, CommitRejected) and len(entries) > 1:
+            # Halve the group until only the entries at fault fail.
+            half = len(entries) // 2
+            return self._commit(entries[:half]) + self._commit(entries[half:])
+        return [failure] * len(entries)
 
-    def _replaced(self, charge: LedgerEntry) -> CommitError | None:
-        """Puts lines in the place of others, whether or not those are committed."""
-        new = charge.lines[0]
+    def _replace(self, entry: LedgerEntry) -> CommitError | None:
+        """Replace records, whether or not they are committed."""
+        new = entry.records[0]
 
         def replace(*, in_doubt: bool) -> None:
-            del in_doubt  # this finds out for itself what is committed
-            match self._commits.status(new.id):
+            del in_doubt  # the status below says what is committed
+            match self._database_writer.status(new.id):
                 case None:
-                    # If the other lines are still on their way, they are now refused.
-                    self._commits.commit(group_entries([LedgerEntry(charge.lines)]))
+                    # If the old records arrive later, their commit is rejected.
+                    self._database_writer.commit(group_entries([LedgerEntry(entry.records)]))
                 case new.status:
                     pass
                 case _:
-                    self._commits.commit(correction(charge))
+                    self._database_writer.commit(correction(entry))
 
         failure = self._attempt(replace)
-        # Refused where the other lines arrived in between; now they are there.
+        # A rejection means that the old records have just arrived, so replace these.
         return self._attempt(replace) if isinstance(failure, CommitRejected) else failure
 
     def _attempt(self, write: "Write") -> CommitError | None:
-        """Writes once, however often the database goes away meanwhile; says why it did not."""
-        in_doubt, away, pause_s = False, self._away, 0.0
+        """Write once, retrying while the database is lost; return why it failed, or None."""
+        in_doubt, lost_since_s, pause_s = False, self._lost_since_s, 0.0
         while True:
             try:
                 write(in_doubt=in_doubt)
             except ConnectionLost as error:
                 now_s = time.monotonic()
-                # Who comes while it is away does not wait for it anew, one after another; but who
-                # may have been committed gets the whole time to find out.
-                if away is None or (error.in_doubt and not in_doubt):
-                    away = now_s
-                self._away = away
+                # All writes share one wait for a lost database. Only a write that may be committed
+                # starts a wait of its own, to find out.
+                if lost_since_s is None or (error.in_doubt and not in_doubt):
+                    lost_since_s = now_s
+                self._lost_since_s = lost_since_s
                 in_doubt = in_doubt or error.in_doubt
-                if now_s - away >= self._retry_s:
+                if now_s - lost_since_s >= self._retry_s:
                     self._availability.record_failure("commit", str(error))
                     error.in_doubt = in_doubt
                     return error
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s + FIRST_PAUSE_S, LONGEST_PAUSE_S)
             except CommitError as error:
-                self._away = None
+                self._lost_since_s = None
                 if not isinstance(error, CommitRejected):
                     self._availability.record_failure("commit", str(error))
                     error.in_doubt = in_doubt
                 return error
             else:
-                self._away = None
+                self._lost_since_s = None
                 self._availability.record_success("commit")
                 return None
 
@@ -287,17 +289,17 @@ def _outcome(failure: CommitError | None) -> RecordOutcome:
 
 
 class Write(Protocol):
-    """Something to write to the database; `in_doubt` if an earlier try may be committed."""
+    """Writes something to the database."""
 
     def __call__(self, *, in_doubt: bool) -> None:
-        """Raise `CommitError` if it is not written."""
+        """Write it, or raise `CommitError`; `in_doubt` if an earlier attempt may be committed."""
         ...
 
 
-def _commits(engine: Engine, *, process: str) -> LedgerWriter:
+def _open_writer(engine: Engine, *, process: str) -> LedgerWriter:
     if engine.dialect.name == "sqlite":
         return SqliteLedgerWriter(engine, process=process)
-    # Its driver is slow to import.
+    # The Postgres driver is slow to import.
     from embedway.ledger.postgres_writer import PostgresLedgerWriter  # noqa: PLC0415
 
     return PostgresLedgerWriter(engine, process=process)

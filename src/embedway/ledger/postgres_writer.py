@@ -1,7 +1,7 @@
-"""How a group of the ledger is committed on Postgres: in one round trip.
+"""Commits a group of ledger entries on Postgres in one round trip.
 
-It speaks to the driver itself: a pipeline sends all statements of a transaction at once, and rows
-go as one JSON value, which is a quarter of the work of passing each value by itself.
+It calls the driver directly: a pipeline sends all statements of a transaction at once. Rows go as
+one JSON value, which takes a quarter of the work of passing each value by itself.
 """
 
 from collections.abc import Generator, Sequence
@@ -17,8 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from embedway.core.usage import UsageRecord
 from embedway.ledger.commits import (
     DECREMENT_HOLD,
-    DELETE,
-    STATUS,
+    DELETE_RECORDS,
+    SELECT_STATUS,
     CommitError,
     CommitGroup,
     CommitRejected,
@@ -35,67 +35,64 @@ _TYPES = postgresql.dialect()  # pyright: ignore[reportNoUntypedCall]  # SQLAlch
 
 def _rows(table: Table, columns: Sequence[str]) -> str:
     types = (f'"{each}" {table.c[each].type.compile(_TYPES)}' for each in columns)
-    return f"FROM json_to_recordset(%s::json) AS line({', '.join(types)})"
+    return f"FROM json_to_recordset(%s::json) AS record({', '.join(types)})"
 
 
 _END_USER = """coalesce(nullif("on_behalf_of", ''), nullif("user", ''), '')"""
-"""As `UsageRecord.end_user`."""
+"""The SQL of `UsageRecord.end_user`."""
 _INSERT = (
-    f'INSERT INTO "usage" ({column_names(_FIELDS)}, "end_user") '  # names of ours
+    f'INSERT INTO "usage" ({column_names(_FIELDS)}, "end_user") '  # constants, no user input
     f"SELECT {column_names(_FIELDS)}, {_END_USER} {_rows(usage, _FIELDS)}"
 ).encode()
-_COLUMNS = [[*each.by, *SUMS] for each in ROLLUPS]
+_COLUMNS = [[*each.key_columns, *SUMS] for each in ROLLUPS]
 _ADD = [
-    upsert_sql(
-        each, f"SELECT {column_names(columns)} {_rows(each.table, columns)}"
-    ).encode()  # likewise
+    upsert_sql(each, f"SELECT {column_names(columns)} {_rows(each.table, columns)}").encode()
     for each, columns in zip(ROLLUPS, _COLUMNS, strict=True)
 ]
-_LESSEN = DECREMENT_HOLD.format("%s").encode()
-_DELETE = DELETE.format("%s").encode()
-_STATUS = STATUS.format("%s").encode()
+_DECREMENT = DECREMENT_HOLD.format("%s").encode()
+_DELETE = DELETE_RECORDS.format("%s").encode()
+_STATUS = SELECT_STATUS.format("%s").encode()
 
-_AGAIN = ("08", "40", "57P", "53300", "55P03", "57014")
-"""Codes of a connection that ends, of giving way to another transaction, of no more connections,
-and of a lock or a statement that took too long."""
-_UNFIT = ("22", "23", "54")
-"""Codes of values that are refused, and of ones too large for an index."""
+_RETRYABLE = ("08", "40", "57P", "53300", "55P03", "57014")
+"""SQLSTATE prefixes to retry: lost connections, serialization failures, no free connection, and
+timeouts of locks and statements."""
+_REJECTED = ("22", "23", "54")
+"""SQLSTATE prefixes of values that are rejected, or too large for an index."""
 
 
 class PostgresLedgerWriter:
-    """See `embedway.ledger.commits.LedgerWriter`."""
+    """Writes groups to Postgres."""
 
     def __init__(self, engine: Engine, *, process: str) -> None:
-        """Takes the database, and whose holds are made less."""
         self._engine = engine
         self._process = process
-        # Kept, for the pool would ask at each commit whether it still works.
+        # Kept open, because the pool would test the connection before each commit.
         self._pooled: PoolProxiedConnection | None = None
 
     def commit(self, group: CommitGroup) -> None:
-        """See `embedway.ledger.commits.LedgerWriter.commit`."""
+        """Commit all of `group` or nothing; raise `CommitError`."""
         with self._session() as session:
-            lines = msgspec.json.encode(group.lines).decode()
+            records = msgspec.json.encode(group.records).decode()
             with session.pipeline():
-                if group.removed:
-                    session.execute(_DELETE, (group.removed,))
-                session.execute(_INSERT, (lines,))
-                for add, columns, sums in zip(_ADD, _COLUMNS, group.sums, strict=True):
+                if group.replaced_id:
+                    session.execute(_DELETE, (group.replaced_id,))
+                session.execute(_INSERT, (records,))
+                for add, columns, sums in zip(_ADD, _COLUMNS, group.rollup_rows, strict=True):
                     rows = [dict(zip(columns, key + each, strict=True)) for key, each in sums]
                     session.execute(add, (msgspec.json.encode(rows).decode(),))
-                for subject, amount in group.held:
-                    session.execute(_LESSEN, (amount, subject, self._process))
+                for subject, amount in group.hold_decreases:
+                    session.execute(_DECREMENT, (amount, subject, self._process))
                 session.commit()
 
     def status(self, id: str) -> int | None:
-        """See `embedway.ledger.commits.LedgerWriter.status`."""
+        """Return the status of the committed request with this id; raise `CommitError`."""
         with self._session() as session:
             found = session.execute(_STATUS, (id,)).fetchone()
             session.rollback()
             return found and found[0]
 
     def close(self) -> None:
-        """See `embedway.ledger.commits.LedgerWriter.close`."""
+        """Return the connection to the pool."""
         if self._pooled is not None:
             self._pooled.close()
             self._pooled = None
@@ -116,7 +113,7 @@ class PostgresLedgerWriter:
             raise
 
     def _abandon(self) -> None:
-        # A connection in doubt is closed: what it had not committed is rolled back by the server.
+        # Closing it makes the server roll back what is not committed.
         if self._pooled is not None:
             self._pooled.invalidate()
             self._pooled.close()
@@ -128,12 +125,12 @@ def _failure(error: Exception, *, in_doubt: bool) -> CommitError:
     if not isinstance(cause, psycopg.Error):
         kind = CommitError if isinstance(error, SQLAlchemyError) else CommitRejected
         return kind(f"{type(cause).__name__}: {cause}")
-    # Its details would tell the row.
-    told = f"{type(cause).__name__}: {cause.diag.message_primary or cause}"
+    # The primary message only, because the details contain the row.
+    message = f"{type(cause).__name__}: {cause.diag.message_primary or cause}"
     code = cause.sqlstate
     if code is None:
-        gone = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
-        return ConnectionLost(told, in_doubt=in_doubt) if gone else CommitRejected(told)
-    if code.startswith(_AGAIN):
-        return ConnectionLost(told, in_doubt=in_doubt)
-    return CommitRejected(told) if code.startswith(_UNFIT) else CommitError(told)
+        is_lost = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
+        return ConnectionLost(message, in_doubt=in_doubt) if is_lost else CommitRejected(message)
+    if code.startswith(_RETRYABLE):
+        return ConnectionLost(message, in_doubt=in_doubt)
+    return CommitRejected(message) if code.startswith(_REJECTED) else CommitError(message)

@@ -1,4 +1,4 @@
-"""What may be asked of the ledger, and what it answers: usage by time and by whom."""
+"""Describes the queries that a usage report may make, and their results."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -10,64 +10,69 @@ from embedway.core.money import NanoUsd
 from embedway.ledger.buckets import Source, TimeSpan, Width
 
 UTC = ZoneInfo("UTC")
-OF_REFUSALS = frozenset(("project_id", "key_id", "reason"))
-"""What refused requests can be grouped and filtered by."""
+REFUSAL_DIMENSIONS = frozenset(("project_id", "key_id", "reason"))
+"""The columns that refused requests can be grouped and filtered by."""
 
 Column = Literal["project_id", "key_id", "end_user", "model", "provider", "on_behalf_of", "reason"]
 Dimension = str
-"""A `Column`, or `metadata.` and a key of requests' metadata."""
+"""A `Column`, or `metadata.` followed by a key of the requests' metadata."""
 METADATA = "metadata."
+"""The prefix of a metadata dimension."""
 
-_OF_LINES_ONLY = "on_behalf_of"
-_ROLLED_UP: tuple[Source, ...] = ("days", "hours", "lines")
-_LINES: tuple[Source, ...] = ("lines",)
+_RECORDS_ONLY = "on_behalf_of"
+_ROLLED_UP: tuple[Source, ...] = ("days", "hours", "records")
+_RECORDS: tuple[Source, ...] = ("records",)
 
 
 class UsageFilter(msgspec.Struct, frozen=True):
-    """Only usage where `of` is one of `values`; an empty value stands for none."""
+    """Selects usage whose `dimension` is one of `values`; an empty value stands for none."""
 
-    of: Dimension
+    dimension: Dimension
     values: tuple[str, ...]
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What to sum, but for the time."""
+    """What to sum up. The time is given separately."""
 
-    by: tuple[Dimension, ...] = ()
-    """What each group has in common, beside the bucket."""
-    where: tuple[UsageFilter, ...] = ()
+    group_by: tuple[Dimension, ...] = ()
+    """The dimensions that each group shares, besides the bucket."""
+    filters: tuple[UsageFilter, ...] = ()
     width: Width | None = None
-    """Of the buckets; None for one bucket."""
+    """The width of the buckets; None for one bucket."""
     zone: ZoneInfo = UTC
-    """Where midnight and full hours are."""
+    """The time zone whose midnights and hours limit the buckets."""
 
     @property
     def dimensions(self) -> frozenset[Dimension]:
-        """All that the rows it reads must have."""
-        return frozenset((*self.by, *(each.of for each in self.where)))
+        """All dimensions that the query reads."""
+        return frozenset((*self.group_by, *(each.dimension for each in self.filters)))
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """What it may be read from, coarsest first."""
-        lines = any(each.startswith(METADATA) for each in self.dimensions)
-        return _LINES if lines or _OF_LINES_ONLY in self.dimensions else _ROLLED_UP
+        """The tables that can answer it, coarsest first."""
+        needs_records = any(
+            each == _RECORDS_ONLY or each.startswith(METADATA) for each in self.dimensions
+        )
+        return _RECORDS if needs_records else _ROLLED_UP
 
 
 class UsageTotals(msgspec.Struct, frozen=True):
-    """Sums over ledger lines; `embedway.core.usage` says what each is of a line."""
+    """Sums over usage records. `UsageRecord` explains the fields that both have.
+
+    `items`, all tokens and `cost_nano_usd` count requests that were answered with 200 only.
+    """
 
     requests: int
-    """Answered with 200."""
+    """Requests that were answered with 200."""
     errors: int
-    """Well-formed requests that were answered with anything else."""
+    """Well-formed requests that were answered with another status."""
     items: int
-    """This and all that follow, but for the last three, of answered requests only."""
     tokens: int
     cached_tokens: int
     estimated_tokens: int
-    """Of `tokens`, how many are an estimate."""
+    """The part of `tokens` that is an estimate."""
     unpriced_tokens: int
-    """Of `tokens`, how many have no known price, and so cost nothing here."""
+    """The part of `tokens` that has no known price and is not in the costs."""
     cost_nano_usd: NanoUsd
     upstream_cost_nano_usd: NanoUsd
     calls: int
@@ -75,30 +80,30 @@ class UsageTotals(msgspec.Struct, frozen=True):
 
 
 class UsageGroup(msgspec.Struct, frozen=True):
-    """What one group used in one bucket."""
+    """The usage of one group in one bucket."""
 
     bucket: TimeSpan
     group: tuple[str | None, ...]
-    """Its value of each of `UsageQuery.by`; None where there is none."""
-    figures: UsageTotals
+    """The group's value of each dimension in `UsageQuery.group_by`; None if it has none."""
+    totals: UsageTotals
 
 
 class RefusalGroup(msgspec.Struct, frozen=True):
-    """How many requests of one group were refused in one bucket."""
+    """The number of refused requests of one group in one bucket."""
 
     bucket: TimeSpan
     group: tuple[str | None, ...]
-    """As in `Usage`."""
+    """The group's value of each dimension, as in `UsageGroup`."""
     requests: int
 
 
 class EntityNames(msgspec.Struct, frozen=True, kw_only=True):
-    """The names of projects and keys, by their ids."""
+    """The names of projects and keys, by id."""
 
     projects: Mapping[str, str]
     keys: Mapping[str, str]
 
     def label(self, group: Mapping[Dimension, str | None]) -> dict[Dimension, str | None]:
-        """The names of the project and the key in `group`; None for what has none."""
-        by = {"project_id": self.projects, "key_id": self.keys}
-        return {of: by[of].get(id or "") for of, id in group.items() if of in by}
+        """Return the names of the project and the key in `group`; None for one without a name."""
+        names = {"project_id": self.projects, "key_id": self.keys}
+        return {each: names[each].get(id or "") for each, id in group.items() if each in names}

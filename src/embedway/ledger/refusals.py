@@ -1,4 +1,4 @@
-"""The counts of refused requests at rest."""
+"""Stores the counts of refused requests."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from embedway.core.refusals import RefusalCount
 from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.query_threads import QueryThreads
 
-# Understood by SQLite and Postgres alike.
+# SQLite and Postgres both understand this.
 _ADD = text(
     "INSERT INTO refusals (at_ms, project_id, key_id, reason, requests) "
     "VALUES (:at_ms, :project_id, :key_id, :reason, :requests) "
@@ -32,13 +32,13 @@ class RefusalStore:
         )
 
     async def add(self, counts: Mapping[RefusalCount, int]) -> None:
-        """Add to the counts that are stored: all of these, or none.
+        """Add all of these counts to the stored ones, or none of them.
 
         Raises:
-            CommitInDoubt: They may be added already.
-            StorageUnavailable: They are not added.
+            CommitInDoubt: They may have been added.
+            StorageUnavailable: They have not been added.
         """
-        # In order, so that two processes never wait for each other's rows.
+        # Sorted, so that two processes never wait for each other's rows.
         rows: list[dict[str, Any]] = [
             msgspec.structs.asdict(refusal) | {"requests": requests}
             for refusal, requests in sorted(counts.items())
@@ -52,5 +52,5 @@ class RefusalStore:
         await self._threads.write(write)
 
     def close(self) -> None:
-        """End its threads, once what they do is done."""
+        """Finish the queries in progress and end the threads."""
         self._threads.close()

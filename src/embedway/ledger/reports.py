@@ -1,6 +1,7 @@
-"""Reads usage: sums by time and group, from roll-ups as far as they reach, and single lines.
+"""Reads usage: sums by time and group, and single records.
 
-Owns which table answers what. Everything a caller names is bound, never part of the SQL.
+It reads roll-ups where they can answer, and records elsewhere. Values from callers are bound, never
+part of the SQL.
 """
 
 import time
@@ -59,103 +60,102 @@ from embedway.storage.tables import (
     usage_user_hours,
 )
 
-LINES_FROM = "lines_from_ms"
-"""In `installation`: since when lines are kept; none if all are."""
-LINES_AT_ONCE = 10_000
-NAMES_AT_ONCE = 1_000
+RECORDS_FROM = "lines_from_ms"
+"""The row of `installation` with the time since which records are kept; missing if all are."""
+RECORDS_PER_BATCH = 10_000
+IDS_PER_QUERY = 1_000
 QUERY_CANCELED = "57014"
-"""Of Postgres, for a statement that took too long."""
-PATIENCE_S = 5.0
-"""For those who ask over HTTP: so that nobody keeps the database busy for others."""
+"""The SQLSTATE of a statement that took too long."""
+TIME_LIMIT_S = 5.0
+"""The longest that a report over HTTP may keep the database busy."""
 
-_TABLES: dict[Source, Table] = {"days": usage_days, "hours": usage_hours, "lines": usage}
+_TABLES: dict[Source, Table] = {"days": usage_days, "hours": usage_hours, "records": usage}
 _USER_TABLES: dict[Source, Table] = {
     "days": usage_user_days,
     "hours": usage_user_hours,
-    "lines": usage,
+    "records": usage,
 }
 _SQLITE = "sqlite"
 _SQLITE_STEPS = 10_000
-"""Between two looks at the clock: less than a millisecond."""
+"""The steps between two looks at the clock. They take less than a millisecond."""
 
 Group = tuple[str | None, ...]
 
 
 class UsageReports:
-    """Usage as it is committed in a SQL database."""
+    """Reports on the committed usage."""
 
-    def __init__(self, engine: Engine, *, patience_s: float = PATIENCE_S) -> None:
-        """Takes the database, and how long a query that has a bound may take."""
+    def __init__(self, engine: Engine, *, time_limit_s: float = TIME_LIMIT_S) -> None:
+        """Set the longest that a report with `max_results` may take."""
         self._engine = engine
-        self._patience_s = patience_s
+        self._time_limit_s = time_limit_s
 
-    def within(
-        self, query: UsageQuery, spans: Sequence[TimeSpan], *, most: int | None = None
+    def sum_usage_in(
+        self, query: UsageQuery, spans: Sequence[TimeSpan], *, max_results: int | None = None
     ) -> list[UsageGroup]:
-        """What each group used in each of `spans`, in their order and then in that of the groups.
+        """Sum up the usage of each group in each of `spans`, sorted by bucket and group.
 
-        Where nothing was used there is nothing.
+        Groups without usage are left out.
 
         Args:
-            query: What to sum.
+            query: What to sum up.
             spans: Buckets, in order and without gaps.
-            most: How many results there may be; None for any number, in any time.
+            max_results: The most results; None for any number, in any time.
 
         Raises:
-            InvalidRequest: There are more than `most`, it takes too long, or lines it needs were
-                pruned.
+            InvalidRequest: There are more results, it takes too long, or it needs records that
+                were pruned.
             SQLAlchemyError: The database cannot be read.
         """
-        with self._reading(bounded=most is not None) as connection:
-            return _within(connection, query, spans, most)
+        with self._reading(is_limited=max_results is not None) as connection:
+            return _sum_usage_in(connection, query, spans, max_results)
 
-    def report(
+    def sum_usage(
         self, query: UsageQuery, *, since_ms: int | None = None, until_ms: int | None = None
     ) -> list[UsageGroup]:
-        """As `within`, of all buckets of a time; without bounds of all that was ever used.
+        """Sum up the usage between two times, like `sum_usage_in`; None for the first or last.
 
         Raises:
-            InvalidRequest: Lines it needs were pruned.
+            InvalidRequest: It needs records that were pruned.
             SQLAlchemyError: The database cannot be read.
         """
-        with self._reading(bounded=False) as connection:
-            span = _asked(_extent(connection), since_ms, until_ms)
+        with self._reading(is_limited=False) as connection:
+            span = _clip(_extent(connection), since_ms, until_ms)
             spans = list(split_span(span, query.width, query.zone))
-            return _within(connection, query, spans, None)
+            return _sum_usage_in(connection, query, spans, None)
 
-    def records(
+    def read_records(
         self,
-        where: Sequence[UsageFilter] = (),
+        filters: Sequence[UsageFilter] = (),
         *,
         since_ms: int | None = None,
         until_ms: int | None = None,
     ) -> Iterator[Sequence[Sequence[Any]]]:
-        """The lines themselves, oldest first: batches of rows with the columns of `usage`.
+        """Yield the usage records, oldest first, in batches of rows with the columns of `usage`.
 
-        As many rows as `LINES_AT_ONCE` are in memory, however many there are. `metadata` is JSON
-        text.
+        No more than `RECORDS_PER_BATCH` rows are in memory. `metadata` is JSON text.
 
         Raises:
-            InvalidRequest: Lines from `since_ms` on were pruned.
+            InvalidRequest: Records from `since_ms` on were pruned.
             SQLAlchemyError: The database cannot be read.
         """
         columns = [cast(each, Text) if each is usage.c.metadata else each for each in usage.c]
-        with self._reading(bounded=False) as connection:
+        with self._reading(is_limited=False) as connection:
             if since_ms is not None:
-                _refuse_pruned(connection, since_ms)
-            span = _asked(_extent(connection), since_ms, until_ms)
-            chosen = (
+                _check_kept(connection, since_ms)
+            span = _clip(_extent(connection), since_ms, until_ms)
+            query = (
                 select(*columns)
                 .where(usage.c.at_ms >= span.start_ms, usage.c.at_ms < span.end_ms)
-                .where(*(_is_one(connection, usage, each) for each in where))
+                .where(*(_condition(connection, usage, each) for each in filters))
                 .order_by(usage.c.at_ms, usage.c.id, usage.c.line)
             )
-            rows = connection.execution_options(yield_per=LINES_AT_ONCE).execute(chosen)
-            for part in rows.partitions():
-                yield [tuple(row) for row in part]
+            rows = connection.execution_options(yield_per=RECORDS_PER_BATCH).execute(query)
+            for batch in rows.partitions():
+                yield [tuple(row) for row in batch]
 
-    def names(self, *, projects: Collection[str], keys: Collection[str]) -> EntityNames:
-        """The names of the projects and keys with these ids, as far as there are such.
+    def read_names(self, *, projects: Collection[str], keys: Collection[str]) -> EntityNames:
+        """Return the names of the projects and keys with these ids. Unknown ids are left out.
 
         Raises:
             SQLAlchemyError: The database cannot be read.
@@ -166,73 +166,73 @@ class UsageReports:
                 keys=_names(connection, tables.keys, keys),
             )
 
-    def extent(self) -> TimeSpan:
-        """The UTC days from the first to the last that anything was used on."""
-        with self._reading(bounded=True) as connection:
+    def read_extent(self) -> TimeSpan:
+        """Return the time from the first to the last UTC day with usage."""
+        with self._reading(is_limited=True) as connection:
             return _extent(connection)
 
-    def refused_within(
-        self, query: UsageQuery, spans: Sequence[TimeSpan], *, most: int | None = None
+    def count_refusals_in(
+        self, query: UsageQuery, spans: Sequence[TimeSpan], *, max_results: int | None = None
     ) -> list[RefusalGroup]:
-        """Count the refused requests of each group in each of `spans`, ordered as by `within`.
+        """Count the refused requests of each group in each of `spans`, like `sum_usage_in`.
 
-        They are counted by quarter hour, which counts in the span that it begins in.
+        They are stored by quarter hour, which counts in the span that it begins in.
 
         Args:
-            query: What to group and filter by: no more than `OF_REFUSALS`.
+            query: What to group and filter by, all in `REFUSAL_DIMENSIONS`.
             spans: Buckets, in order and without gaps.
-            most: See `within`.
+            max_results: The most results; None for any number, in any time.
 
         Raises:
-            InvalidRequest: There are more than `most`, or it takes too long.
+            InvalidRequest: There are more results, or it takes too long.
             SQLAlchemyError: The database cannot be read.
         """
-        with self._reading(bounded=most is not None) as connection:
-            return _refused_within(connection, query, spans, most)
+        with self._reading(is_limited=max_results is not None) as connection:
+            return _count_refusals_in(connection, query, spans, max_results)
 
-    def refused(
+    def count_refusals(
         self, query: UsageQuery, *, since_ms: int | None = None, until_ms: int | None = None
     ) -> list[RefusalGroup]:
-        """Like `refused_within`, for all buckets of a time; without bounds for all that is counted.
+        """Count refused requests between two times, like `sum_usage`.
 
         Raises:
             SQLAlchemyError: The database cannot be read.
         """
-        with self._reading(bounded=False) as connection:
-            span = _asked(_refusals_extent(connection), since_ms, until_ms)
+        with self._reading(is_limited=False) as connection:
+            span = _clip(_extent(connection, refusals, QUARTER_MS), since_ms, until_ms)
             spans = list(split_span(span, query.width, query.zone))
-            return _refused_within(connection, query, spans, None)
+            return _count_refusals_in(connection, query, spans, None)
 
     @contextmanager
-    def _reading(self, *, bounded: bool) -> Generator[Connection]:
-        """One state of the database, whatever is committed meanwhile."""
+    def _reading(self, *, is_limited: bool) -> Generator[Connection]:
+        """Open a connection that sees one state of the database, whatever is committed then."""
         with self._engine.connect() as connection:
             if connection.dialect.name == _SQLITE:
                 connection.exec_driver_sql("BEGIN")
             else:
                 connection.execution_options(isolation_level="REPEATABLE READ")
-            if not bounded:
+            if not is_limited:
                 database.lift_time_limits(connection)
                 yield connection
                 return
-            with _bounded(connection, self._patience_s):
+            with _time_limit(connection, self._time_limit_s):
                 yield connection
 
 
 @contextmanager
-def _bounded(connection: Connection, patience_s: float) -> Generator[None]:
-    """Ends what takes longer.
+def _time_limit(connection: Connection, limit_s: float) -> Generator[None]:
+    """Interrupt queries after `limit_s`.
 
     Raises:
-        InvalidRequest: It did.
+        InvalidRequest: A query was interrupted.
     """
     session: Any = connection.connection.driver_connection
     on_sqlite = connection.dialect.name == _SQLITE
     if on_sqlite:
-        end_s = time.monotonic() + patience_s
+        end_s = time.monotonic() + limit_s
         session.set_progress_handler(lambda: time.monotonic() > end_s, _SQLITE_STEPS)
     else:
-        limit_ms = max(1, round(patience_s * 1000))
+        limit_ms = max(1, round(limit_s * 1000))
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {limit_ms}")
     try:
         yield
@@ -241,8 +241,8 @@ def _bounded(connection: Connection, patience_s: float) -> Generator[None]:
         if str(cause) != "interrupted" and getattr(cause, "sqlstate", None) != QUERY_CANCELED:
             raise
         raise InvalidRequest(
-            f"This takes longer than {patience_s:g} s. Ask for fewer buckets at a time; sums by "
-            "metadata and minutes read every line of their time."
+            f"This takes longer than {limit_s:g} s. Ask for fewer buckets at a time. Sums by "
+            "metadata or minute are slow, because they read every usage record."
         ) from None
     finally:
         if on_sqlite:
@@ -250,149 +250,141 @@ def _bounded(connection: Connection, patience_s: float) -> Generator[None]:
 
 
 def kept_from_ms(connection: Connection) -> int:
-    """From when on all lines are kept; 0 if none were ever deleted."""
-    query = select(installation.c.value).where(installation.c.name == LINES_FROM)
+    """Return the time since which all records are kept, in ms; 0 if none were ever deleted."""
+    query = select(installation.c.value).where(installation.c.name == RECORDS_FROM)
     return int(connection.scalar(query) or 0)
 
 
-def _within(
-    connection: Connection, query: UsageQuery, spans: Sequence[TimeSpan], most: int | None
+def _sum_usage_in(
+    connection: Connection, query: UsageQuery, spans: Sequence[TimeSpan], max_results: int | None
 ) -> list[UsageGroup]:
     extent = _extent(connection)
-    to_do = plan_reads((each.within(extent) for each in spans), query.sources)
-    if lines := [each.span.start_ms for each in to_do if each.source == "lines"]:
-        _refuse_pruned(connection, min(lines))
+    runs = plan_reads((each.clip_to(extent) for each in spans), query.sources)
+    if starts := [each.span.start_ms for each in runs if each.source == "records"]:
+        _check_kept(connection, min(starts))
     sources = _USER_TABLES if "end_user" in query.dimensions else _TABLES
-    parts = [(sources[run.source], run) for run in to_do]
+    reads = [(sources[run.source], run) for run in runs]
     return [
         UsageGroup(spans[bucket], group, UsageTotals(*sums))
-        for bucket, group, sums in _summed(connection, query, parts, most)
+        for bucket, group, sums in _sum_up(connection, query, reads, max_results)
     ]
 
 
-def _refused_within(
-    connection: Connection, query: UsageQuery, spans: Sequence[TimeSpan], most: int | None
+def _count_refusals_in(
+    connection: Connection, query: UsageQuery, spans: Sequence[TimeSpan], max_results: int | None
 ) -> list[RefusalGroup]:
-    extent = _refusals_extent(connection)
-    parts = [
-        (refusals, run) for run in plan_reads((each.within(extent) for each in spans), ("lines",))
-    ]
+    extent = _extent(connection, refusals, QUARTER_MS)
+    runs = plan_reads((each.clip_to(extent) for each in spans), ("records",))
+    reads = [(refusals, run) for run in runs]
     return [
         RefusalGroup(spans[bucket], group, *sums)
-        for bucket, group, sums in _summed(connection, query, parts, most)
+        for bucket, group, sums in _sum_up(connection, query, reads, max_results)
     ]
 
 
-def _summed(
+def _sum_up(
     connection: Connection,
     query: UsageQuery,
-    parts: Sequence[tuple[Table, BucketRun]],
-    most: int | None,
+    reads: Sequence[tuple[Table, BucketRun]],
+    max_results: int | None,
 ) -> list[tuple[int, Group, tuple[int, ...]]]:
-    """The sums of each bucket and group, in order, from the rows of `parts`."""
+    """Return the sums of each bucket and group, sorted."""
     found: dict[tuple[int, Group], tuple[int, ...]] = {}
-    first_sum = len(query.by) + 1
-    for table, run in parts:
-        for row in connection.execute(_select(connection, query, table, run, most)):
+    first_sum = len(query.group_by) + 1
+    for table, run in reads:
+        for row in connection.execute(_select(connection, query, table, run, max_results)):
             key = row[0], tuple(row[1:first_sum])
             sums, before = tuple(row[first_sum:]), found.get(key)
             found[key] = tuple(map(add, before, sums)) if before else sums
-        if most is not None and len(found) > most:
+        if max_results is not None and len(found) > max_results:
             raise InvalidRequest(
-                f"There are more than {most} results. Ask for fewer buckets at a time, for fewer "
-                "groups, or for some of them only.",
+                f"There are more than {max_results} results. Ask for fewer buckets at a time, "
+                "group by less, or filter.",
                 param="limit",
             )
     return [(*key, found[key]) for key in sorted(found, key=_order)]
 
 
 def _order(key: tuple[int, Group]) -> tuple[int, list[tuple[bool, str | None]]]:
-    # Those that have no value come first; it cannot be compared with one.
+    # None comes first. It cannot be compared with a string.
     return key[0], [(each is not None, each) for each in key[1]]
 
 
 def _select(
-    connection: Connection, query: UsageQuery, table: Table, run: BucketRun, most: int | None
+    connection: Connection, query: UsageQuery, table: Table, run: BucketRun, max_results: int | None
 ) -> Select[Any]:
     at_ms = table.c.at_ms
     groups = [
-        (run.bucket + (at_ms - run.span.start_ms) // run.part_ms).label("bucket"),
-        *(_value(connection, table, each) for each in query.by),
+        (run.first_bucket + (at_ms - run.span.start_ms) // run.piece_ms).label("bucket"),
+        *(_value(connection, table, each) for each in query.group_by),
     ]
     sums = [integer_sum(table.c.requests)] if table is refusals else sums_of(table)
-    chosen = (
+    statement = (
         select(*groups, *sums)
         .where(at_ms >= run.span.start_ms, at_ms < run.span.end_ms)
-        .where(*(_is_one(connection, table, each) for each in query.where))
-        # By number: written twice, Postgres takes two values that are bound for two things.
+        .where(*(_condition(connection, table, each) for each in query.filters))
+        # By number, because Postgres takes two expressions with bound values for different ones.
         .group_by(*(literal_column(str(each + 1), Integer) for each in range(len(groups))))
     )
-    return chosen if most is None else chosen.limit(most + 1)
+    return statement if max_results is None else statement.limit(max_results + 1)
 
 
-def _value(connection: Connection, table: Table, of: Dimension) -> ColumnElement[Any]:
-    """What `of` is in a row; null where it has none."""
-    if not of.startswith(METADATA):
-        return func.nullif(table.c[of], "")
-    key = of.removeprefix(METADATA)
+def _value(connection: Connection, table: Table, dimension: Dimension) -> ColumnElement[Any]:
+    """Return SQL for the value of a dimension in a row; null if it has none."""
+    if not dimension.startswith(METADATA):
+        return func.nullif(table.c[dimension], "")
+    key = dimension.removeprefix(METADATA)
     if connection.dialect.name == _SQLITE:
-        # A key may hold anything, which a path of JSON cannot.
+        # Not a JSON path, because a key may contain any character.
         pairs = func.json_each(table.c.metadata).table_valued("key", "value")
         return select(pairs.c.value).where(pairs.c.key == key).scalar_subquery()
     return table.c.metadata.op("->>", return_type=Text())(key)
 
 
-def _is_one(connection: Connection, table: Table, filter: UsageFilter) -> ColumnElement[bool]:
-    if filter.of.startswith(METADATA):
-        value = _value(connection, table, filter.of)
+def _condition(connection: Connection, table: Table, filter: UsageFilter) -> ColumnElement[bool]:
+    if filter.dimension.startswith(METADATA):
+        value = _value(connection, table, filter.dimension)
         chosen = value.in_([each for each in filter.values if each])
         return chosen | (func.coalesce(value, "") == "") if "" in filter.values else chosen
-    column = table.c[filter.of]
+    column = table.c[filter.dimension]
     chosen = column.in_(filter.values)
     return chosen | (column == null()) if "" in filter.values else chosen
 
 
-def _extent(connection: Connection) -> TimeSpan:
-    return _extent_of(connection, usage_days, DAY_MS)
-
-
-def _refusals_extent(connection: Connection) -> TimeSpan:
-    return _extent_of(connection, refusals, QUARTER_MS)
-
-
-def _extent_of(connection: Connection, table: Table, width_ms: int) -> TimeSpan:
+def _extent(connection: Connection, table: Table = usage_days, width_ms: int = DAY_MS) -> TimeSpan:
+    """Return the time from the first to the last row of a table."""
     first, last = (select(each(table.c.at_ms)).scalar_subquery() for each in (func.min, func.max))
     start_ms, last_ms = connection.execute(select(first, last)).one()
     return TimeSpan(0, 0) if start_ms is None else TimeSpan(start_ms, last_ms + width_ms)
 
 
-def _asked(extent: TimeSpan, since_ms: int | None, until_ms: int | None) -> TimeSpan:
+def _clip(extent: TimeSpan, since_ms: int | None, until_ms: int | None) -> TimeSpan:
     return TimeSpan(
         extent.start_ms if since_ms is None else since_ms,
         extent.end_ms if until_ms is None else until_ms,
-    ).within(extent)
+    ).clip_to(extent)
 
 
 def _names(connection: Connection, table: Table, ids: Collection[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    wanted = sorted(ids)
-    for start in range(0, len(wanted), NAMES_AT_ONCE):
-        some = wanted[start : start + NAMES_AT_ONCE]
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), IDS_PER_QUERY):
+        some = ordered[start : start + IDS_PER_QUERY]
         query = select(table.c.id, table.c.name).where(table.c.id.in_(some))
         found.update((id, name) for id, name in connection.execute(query))
     return found
 
 
-def _refuse_pruned(connection: Connection, from_ms: int) -> None:
-    """Raises InvalidRequest if lines from `from_ms` on are needed and were pruned."""
+def _check_kept(connection: Connection, from_ms: int) -> None:
+    """Raise `InvalidRequest` if records from `from_ms` on were pruned."""
     kept_ms = kept_from_ms(connection)
     if from_ms >= kept_ms:
         return
     needed, since = (to_local(each, UTC).isoformat() for each in (from_ms, kept_ms))
     raise InvalidRequest(
-        f"This needs ledger lines from {needed} on, and lines are kept since {since}: older ones "
-        "were pruned. Begin then or later. Sums of older usage are there for hours and days: ask "
-        "for no metadata and no minutes, and let the start, the end and every bucket begin at a "
-        "full hour of UTC.",
+        f"This needs usage records from {needed} on, but records are only kept since {since}. "
+        "Start then or later. Of older usage only sums by hour and day are left: ask for no "
+        "metadata and no minutes, and let the start, the end and every bucket begin at a full "
+        "hour of UTC.",
         param="start_time",
     )

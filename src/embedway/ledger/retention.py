@@ -1,7 +1,6 @@
-"""Deletes old lines of the ledger, never what they are summed into.
+"""Deletes old usage records. Their sums in the roll-ups stay.
 
-A running gateway goes on meanwhile: each transaction is short, and between two there is room for
-others. Knows nothing of who may do it.
+A gateway may run meanwhile: each transaction is short, and a pause after it lets others write.
 """
 
 import time
@@ -9,18 +8,18 @@ from collections.abc import Iterator
 
 from sqlalchemy import Engine, delete, func, insert, select, tuple_, update
 
-from embedway.ledger.reports import LINES_FROM
+from embedway.ledger.reports import RECORDS_FROM
 from embedway.ledger.rollups import DAY_MS
 from embedway.storage import database
 from embedway.storage.tables import installation, usage
 
-LINES_AT_ONCE = 2_000
+RECORDS_PER_DELETE = 2_000
 LOCK = "ledger lines"
-MOST_REST_S = 1.0
+MAX_PAUSE_S = 1.0
 
 
 def count_older(engine: Engine, before_ms: int) -> int:
-    """How many lines there are of before that time."""
+    """Return the number of usage records from before `before_ms`."""
     with engine.connect() as connection:
         database.lift_time_limits(connection)
         query = select(func.count()).select_from(usage).where(usage.c.at_ms < before_ms)
@@ -28,45 +27,45 @@ def count_older(engine: Engine, before_ms: int) -> int:
 
 
 def prune(engine: Engine, before_ms: int) -> Iterator[int]:
-    """Deletes the lines of before that time; tells each time how many more are gone.
+    """Delete the usage records from before `before_ms`; yield the number deleted by each commit.
 
     Args:
         engine: The database.
-        before_ms: When a UTC day begins, so that every sum has all of its lines or none.
+        before_ms: The start of a UTC day, so that every sum keeps all of its records or none.
 
     Raises:
-        ValueError: It is not when a day begins.
-        SQLAlchemyError: The database failed; what is told is gone, and the rest can be tried again.
+        ValueError: `before_ms` is not the start of a day.
+        SQLAlchemyError: The database failed. What was yielded is deleted; call again for the rest.
     """
     if before_ms % DAY_MS:
-        raise ValueError(f"{before_ms} is not when a UTC day begins")
-    # First: while lines are missing nobody must take them to be complete.
-    _note(engine, before_ms)
+        raise ValueError(f"before_ms {before_ms} is not the start of a UTC day")
+    # Recorded first, because from now on the older records are incomplete.
+    _record_start(engine, before_ms)
     oldest = (
         select(usage.c.id, usage.c.line)
         .where(usage.c.at_ms < before_ms)
         .order_by(usage.c.at_ms)
-        .limit(LINES_AT_ONCE)
+        .limit(RECORDS_PER_DELETE)
     )
-    some = delete(usage).where(tuple_(usage.c.id, usage.c.line).in_(oldest))
+    delete_some = delete(usage).where(tuple_(usage.c.id, usage.c.line).in_(oldest))
     while True:
         began_s = time.monotonic()
         with engine.begin() as connection:
-            deleted = connection.execute(some).rowcount
+            deleted = connection.execute(delete_some).rowcount
         yield deleted
-        if deleted < LINES_AT_ONCE:
+        if deleted < RECORDS_PER_DELETE:
             return
-        # As long as it took: a database with one writer at a time lets nobody wait in line.
-        time.sleep(min(MOST_REST_S, time.monotonic() - began_s))
+        # As long as it took, because SQLite has no queue of writers.
+        time.sleep(min(MAX_PAUSE_S, time.monotonic() - began_s))
 
 
-def _note(engine: Engine, before_ms: int) -> None:
+def _record_start(engine: Engine, before_ms: int) -> None:
     with database.locked_transaction(engine, lock=LOCK) as connection:
-        before = connection.scalar(
-            select(installation.c.value).where(installation.c.name == LINES_FROM)
+        recorded = connection.scalar(
+            select(installation.c.value).where(installation.c.name == RECORDS_FROM)
         )
-        if before is None:
-            connection.execute(insert(installation).values(name=LINES_FROM, value=str(before_ms)))
-        elif int(before) < before_ms:
-            named = installation.c.name == LINES_FROM
+        if recorded is None:
+            connection.execute(insert(installation).values(name=RECORDS_FROM, value=str(before_ms)))
+        elif int(recorded) < before_ms:
+            named = installation.c.name == RECORDS_FROM
             connection.execute(update(installation).where(named).values(value=str(before_ms)))

@@ -1,6 +1,6 @@
-"""What the ledger's lines are summed into: per hour and per day, with and without end users.
+"""Sums up usage records by hour and by day, with and without end users.
 
-Owns the rules of these sums, written once for lines that come in and for those in the database.
+The rules of the sums are written once, for new records and for those in the database.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,21 +24,21 @@ from embedway.storage.tables import (
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
-Key = tuple[int | str, ...]
-"""The primary key of a row: when its time begins, and what it is of."""
+RollupKey = tuple[int | str, ...]
+"""The primary key of a row: the start of its hour or day in ms, then the values it groups by."""
 RollupSums = tuple[int, ...]
-"""In the order of `SUMS`."""
+"""The values of `SUMS`, in that order."""
 
 
 class Rollup(msgspec.Struct, frozen=True, kw_only=True):
-    """One table of sums."""
+    """One table of sums, by hour or by day."""
 
     table: Table
     width_ms: int
-    end_users: bool = False
+    has_end_users: bool = False
 
     @property
-    def by(self) -> tuple[str, ...]:
+    def key_columns(self) -> tuple[str, ...]:
         """The columns of its primary key."""
         return tuple(str(column.name) for column in self.table.primary_key)
 
@@ -46,99 +46,97 @@ class Rollup(msgspec.Struct, frozen=True, kw_only=True):
 ROLLUPS = (
     Rollup(table=usage_hours, width_ms=HOUR_MS),
     Rollup(table=usage_days, width_ms=DAY_MS),
-    Rollup(table=usage_user_hours, width_ms=HOUR_MS, end_users=True),
-    Rollup(table=usage_user_days, width_ms=DAY_MS, end_users=True),
+    Rollup(table=usage_user_hours, width_ms=HOUR_MS, has_end_users=True),
+    Rollup(table=usage_user_days, width_ms=DAY_MS, has_end_users=True),
 )
 
-_of = attrgetter("project_id", "key_id", "model", "provider")
+_group_values = attrgetter("project_id", "key_id", "model", "provider")
 
 
 def rollup_rows(
-    lines: Iterable[UsageRecord], *, removed: Iterable[UsageRecord] = ()
-) -> list[list[tuple[Key, RollupSums]]]:
-    """What `lines` add to each of `ROLLUPS`, in the order of their primary keys.
-
-    That two processes add to the same rows in the same order is why neither waits for the other
-    for good.
+    records: Iterable[UsageRecord], *, deleted_records: Iterable[UsageRecord] = ()
+) -> list[list[tuple[RollupKey, RollupSums]]]:
+    """Return what `records` add to each of `ROLLUPS`, sorted by primary key to avoid deadlocks.
 
     Args:
-        lines: New lines.
-        removed: Lines that were summed before and are deleted in the same commit.
+        records: New records.
+        deleted_records: Records that are in the sums and will be deleted in the same commit.
     """
-    hours: dict[Key, RollupSums] = {}
-    for line in lines:
-        _add(hours, _hour(line), _sums(line, _choose))
-    for line in removed:
-        _add(hours, _hour(line), tuple(map(neg, _sums(line, _choose))))
+    hours: dict[RollupKey, RollupSums] = {}
+    for record in records:
+        _add(hours, _hour(record), _sums(record, _choose))
+    for record in deleted_records:
+        _add(hours, _hour(record), tuple(map(neg, _sums(record, _choose))))
     return [sorted(_merged(hours, each).items()) for each in ROLLUPS]
 
 
-def total_cost(lines: Iterable[UsageRecord]) -> int:
-    """What `lines` charge, in nano-dollars."""
-    return sum(line.cost_nano_usd for line in lines if line.status == ANSWERED)
+def total_cost(records: Iterable[UsageRecord]) -> int:
+    """Return what `records` charge, in nano-USD."""
+    return sum(each.cost_nano_usd for each in records if each.status == ANSWERED)
 
 
 def rollup_query(rollup: Rollup) -> Select[Any]:
-    """What the rows of `rollup` should be, from the lines; to be bounded by `usage.c.at_ms`."""
-    begins = (usage.c.at_ms - usage.c.at_ms % rollup.width_ms).label("at_ms")
-    groups = [begins, *(usage.c[name] for name in rollup.by[1:])]
+    """Select what the rows of `rollup` should be. Bound it by `usage.c.at_ms`."""
+    start_ms = (usage.c.at_ms - usage.c.at_ms % rollup.width_ms).label("at_ms")
+    groups = [start_ms, *(usage.c[name] for name in rollup.key_columns[1:])]
     return select(*groups, *sums_of(usage)).group_by(*groups)
 
 
 def sums_of(table: Table) -> list[ColumnElement[int]]:
-    """The `SUMS` over rows of `usage` or of a roll-up, so that both say the same."""
+    """Return SQL for the `SUMS` over rows of `usage` or of a roll-up."""
     values = _IN_SQL if table is usage else [table.c[name] for name in SUMS]
     return [integer_sum(value).label(name) for name, value in zip(SUMS, values, strict=True)]
 
 
 def integer_sum(value: ColumnElement[int]) -> ColumnElement[int]:
-    """The sum of `value`, which Postgres alone would make a decimal."""
+    """Return SQL for the sum of `value` as an integer, because Postgres would return a decimal."""
     return cast(func.sum(value), BigInteger)
 
 
-def _merged(hours: dict[Key, RollupSums], rollup: Rollup) -> dict[Key, RollupSums]:
-    merged: dict[Key, RollupSums] = {}
-    for (hour, *of, end_user), sums in hours.items():
-        begins = int(hour) - int(hour) % rollup.width_ms
-        _add(merged, (begins, *of, end_user) if rollup.end_users else (begins, *of), sums)
+def _merged(hours: dict[RollupKey, RollupSums], rollup: Rollup) -> dict[RollupKey, RollupSums]:
+    merged: dict[RollupKey, RollupSums] = {}
+    for (hour, *values, end_user), sums in hours.items():
+        start_ms = int(hour) - int(hour) % rollup.width_ms
+        key = (start_ms, *values, end_user) if rollup.has_end_users else (start_ms, *values)
+        _add(merged, key, sums)
     return merged
 
 
-def _hour(line: UsageRecord) -> Key:
-    hour = line.at_ms - line.at_ms % HOUR_MS
-    return (hour, *_of(line), line.end_user or "")
+def _hour(record: UsageRecord) -> RollupKey:
+    hour = record.at_ms - record.at_ms % HOUR_MS
+    return (hour, *_group_values(record), record.end_user or "")
 
 
-def _add(into: dict[Key, RollupSums], key: Key, sums: RollupSums) -> None:
+def _add(into: dict[RollupKey, RollupSums], key: RollupKey, sums: RollupSums) -> None:
     before = into.get(key)
     into[key] = tuple(map(add, before, sums)) if before else sums
 
 
-def _sums(line: Any, choose: Callable[[Any, Any, Any], Any]) -> tuple[Any, ...]:
-    """What a line adds to each of `SUMS`: numbers, or SQL for a line of columns.
+def _sums(record: Any, choose: Callable[[Any, Any, Any], Any]) -> tuple[Any, ...]:
+    """Return what a record adds to each of `SUMS`: numbers, or SQL if its fields are columns.
 
     Args:
-        line: The line.
+        record: A usage record, or a namespace of columns.
         choose: Returns its second argument if the first is true, else its third.
     """
 
     def if_answered(value: Any) -> Any:
-        return choose(line.status == ANSWERED, value, 0)
+        return choose(record.status == ANSWERED, value, 0)
 
-    # A probe of a deployment has no key, and is nobody's request.
-    requests = choose((line.line == 0) & (line.key_id != ""), 1, 0)
+    # A probe has no key and is not a request.
+    requests = choose((record.line == 0) & (record.key_id != ""), 1, 0)
     return (
         if_answered(requests),
-        choose(line.status == ANSWERED, 0, requests),
-        if_answered(line.items),
-        if_answered(line.tokens),
-        if_answered(line.cached_tokens),
-        if_answered(choose(line.estimated, line.tokens, 0)),
-        if_answered(choose(line.priced, 0, line.tokens)),
-        if_answered(line.cost_nano_usd),
-        line.upstream_cost_nano_usd,
-        line.calls,
-        line.failed_calls,
+        choose(record.status == ANSWERED, 0, requests),
+        if_answered(record.items),
+        if_answered(record.tokens),
+        if_answered(record.cached_tokens),
+        if_answered(choose(record.estimated, record.tokens, 0)),
+        if_answered(choose(record.priced, 0, record.tokens)),
+        if_answered(record.cost_nano_usd),
+        record.upstream_cost_nano_usd,
+        record.calls,
+        record.failed_calls,
     )
 
 
@@ -146,7 +144,7 @@ def _choose(condition: object, value: int, other: int) -> int:
     return value if condition else other
 
 
-# A namespace, for `usage.c.items` is a method.
+# A namespace, because `usage.c.items` is a method.
 _IN_SQL: Sequence[ColumnElement[int]] = _sums(
     SimpleNamespace(**{column.name: column for column in usage.c}),
     lambda condition, value, other: case((condition, value), else_=other),

@@ -1,13 +1,14 @@
-"""How a group of the ledger is committed on SQLite.
+"""Commits a group of ledger entries on SQLite.
 
-It speaks to the driver itself: what SQLAlchemy adds to each statement is as much as SQLite needs
-for it, and every answer waits for this.
+It calls the driver directly, because every response waits for this, and SQLAlchemy would double the
+time of each statement.
 """
 
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import starmap
+from operator import add
 from typing import Any, cast
 
 import msgspec
@@ -17,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from embedway.core.usage import UsageRecord
 from embedway.ledger.commits import (
     DECREMENT_HOLD,
-    DELETE,
-    STATUS,
+    DELETE_RECORDS,
+    SELECT_STATUS,
     CommitError,
     CommitGroup,
     CommitRejected,
@@ -26,7 +27,7 @@ from embedway.ledger.commits import (
     column_names,
     upsert_sql,
 )
-from embedway.ledger.rollups import ROLLUPS, Key, RollupSums
+from embedway.ledger.rollups import ROLLUPS
 from embedway.storage.tables import SUMS
 
 _FIELDS = UsageRecord.__struct_fields__
@@ -38,13 +39,13 @@ def _marks(count: int) -> str:
 
 
 _INSERT = f'INSERT INTO "usage" ({column_names([*_FIELDS, "end_user"])}) {_marks(len(_FIELDS) + 1)}'
-_ADD = [upsert_sql(each, _marks(len(each.by) + len(SUMS))) for each in ROLLUPS]
-_LESSEN = DECREMENT_HOLD.format("?")
-_DELETE = DELETE.format("?")
-_STATUS = STATUS.format("?")
+_ADD = [upsert_sql(each, _marks(len(each.key_columns) + len(SUMS))) for each in ROLLUPS]
+_DECREMENT = DECREMENT_HOLD.format("?")
+_DELETE = DELETE_RECORDS.format("?")
+_STATUS = SELECT_STATUS.format("?")
 
-# What the driver says of values that cannot be stored.
-_REFUSED = (
+# What the driver raises for values that cannot be stored.
+_REJECTED = (
     sqlite3.IntegrityError,
     sqlite3.DataError,
     sqlite3.InterfaceError,
@@ -56,34 +57,35 @@ _REFUSED = (
 
 
 class SqliteLedgerWriter:
-    """See `embedway.ledger.commits.LedgerWriter`."""
+    """Writes groups to SQLite."""
 
     def __init__(self, engine: Engine, *, process: str) -> None:
-        """Takes the database, and whose holds are made less."""
         self._engine = engine
         self._process = process
 
     def commit(self, group: CommitGroup) -> None:
-        """See `embedway.ledger.commits.LedgerWriter.commit`."""
+        """Commit all of `group` or nothing; raise `CommitError`."""
         with self._session() as session:
-            if group.removed:
-                session.execute(_DELETE, (group.removed,))
-            session.executemany(_INSERT, map(_row, group.lines))
-            for add, sums in zip(_ADD, group.sums, strict=True):
-                session.executemany(add, starmap(_joined, sums))
-            if group.held:
-                held = [(amount, subject, self._process) for subject, amount in group.held]
-                session.executemany(_LESSEN, held)
+            if group.replaced_id:
+                session.execute(_DELETE, (group.replaced_id,))
+            session.executemany(_INSERT, map(_row, group.records))
+            for statement, sums in zip(_ADD, group.rollup_rows, strict=True):
+                session.executemany(statement, starmap(add, sums))
+            if group.hold_decreases:
+                decreases = [
+                    (cost, subject, self._process) for subject, cost in group.hold_decreases
+                ]
+                session.executemany(_DECREMENT, decreases)
             session.commit()
 
     def status(self, id: str) -> int | None:
-        """See `embedway.ledger.commits.LedgerWriter.status`."""
+        """Return the status of the committed request with this id; raise `CommitError`."""
         with self._session() as session:
             found = session.execute(_STATUS, (id,)).fetchone()
             return found and found[0]
 
     def close(self) -> None:
-        """See `embedway.ledger.commits.LedgerWriter.close`."""
+        """Do nothing: each session has already returned its connection."""
 
     @contextmanager
     def _session(self) -> Generator[sqlite3.Connection]:
@@ -93,23 +95,19 @@ class SqliteLedgerWriter:
                 yield cast("sqlite3.Connection", pooled.driver_connection)
             finally:
                 pooled.close()  # rolls back what is not committed
-        except _REFUSED as error:
+        except _REJECTED as error:
             raise CommitRejected(f"{type(error).__name__}: {error}") from None
         except sqlite3.OperationalError as error:
-            told = f"{type(error).__name__}: {error}"
-            # Somebody else writes for longer than this waits; nothing of it is committed.
-            busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
-            raise (ConnectionLost(told, in_doubt=False) if busy else CommitError(told)) from None
+            message = f"{type(error).__name__}: {error}"
+            # Another program wrote for too long. Nothing of this group is committed.
+            is_busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+            raise (ConnectionLost(message) if is_busy else CommitError(message)) from None
         except (sqlite3.Error, SQLAlchemyError) as error:
             raise CommitError(f"{type(error).__name__}: {error}") from None
 
 
-def _joined(key: Key, sums: RollupSums) -> tuple[int | str, ...]:
-    return key + sums
-
-
-def _row(line: UsageRecord) -> tuple[Any, ...]:
-    fields = msgspec.structs.astuple(line)
+def _row(record: UsageRecord) -> tuple[Any, ...]:
+    fields = msgspec.structs.astuple(record)
     metadata = msgspec.json.encode(fields[_METADATA]).decode()
-    end_user = line.end_user or ""
+    end_user = record.end_user or ""
     return (*fields[:_METADATA], metadata, *fields[_METADATA + 1 :], end_user)

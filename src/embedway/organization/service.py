@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Engine
 
-from embedway.budgets.status import read_states
+from embedway.budgets.status import read_budget_spending
 from embedway.core.budget import BudgetSpending
 from embedway.core.errors import Forbidden, InvalidRequest, NotFound, quote_text
 from embedway.core.keys import USUAL_SCOPES, Key, Scope
@@ -332,7 +332,9 @@ class AdminService:
                 budgets = _get_project(
                     OrganizationStores.of(connection), record.project_id
                 ).user_budgets
-            return read_states(connection, _subject(record), budgets or (), at_ms=self._now_ms())
+            return read_budget_spending(
+                connection, _subject(record), budgets or (), at_ms=self._now_ms()
+            )
 
     def record_ledger_action(self, actor: Actor, action: AuditAction, details: Changes) -> None:
         """Log an action on the ledger before it is performed."""

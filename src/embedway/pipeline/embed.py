@@ -303,7 +303,7 @@ class Embedder:
         """Replace records whose commit is in doubt, in the background."""
 
         async def withdraw() -> None:
-            await self._ledger.replace(records, by=refused, held=account.subjects)
+            await self._ledger.replace(records, by=refused, holders=account.subjects)
             if reservation:
                 reservation.release()
 

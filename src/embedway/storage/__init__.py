@@ -1,1 +1,1 @@
-"""What is kept on disk: keys and the usage ledger."""
+"""The database: engines, tables, migrations, transactions and paging; and the pepper."""

@@ -1,7 +1,7 @@
-"""Whether the database can be used, as the last attempts to read it and to commit show.
+"""Tracks whether the database can be read and committed to.
 
-Owns the two log events of an outage, one when the database goes and one when it is back, so that
-none of the requests that fail meanwhile logs a line of its own.
+It logs the start and the end of an outage, so that the requests that fail in between need no log
+line of their own.
 """
 
 import threading
@@ -15,7 +15,7 @@ _log = structlog.get_logger("embedway.storage")
 
 
 class DatabaseAvailability:
-    """The state of one database, reported to from any thread."""
+    """The state of one database. Any thread may report to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,15 +27,15 @@ class DatabaseAvailability:
         return "commit" in self._failing
 
     def record_failure(self, use: Use, reason: str) -> None:
-        """Record that the database failed; `reason` must hold no user's data."""
+        """Record that the database failed; `reason` must not contain user data."""
         with self._lock:
-            is_first = not self._failing
+            was_working = not self._failing
             self._failing.add(use)
-        if is_first:
+        if was_working:
             _log.error("database unavailable", use=use, reason=reason)
 
     def record_success(self, use: Use) -> None:
-        """Record that the database did what it was asked for."""
+        """Record that the database worked."""
         if use not in self._failing:
             return
         with self._lock:

@@ -1,6 +1,6 @@
-"""Moves all rows of a SQLite database into an empty Postgres.
+"""Copies all rows of a SQLite database into an empty Postgres.
 
-Everything or nothing: one transaction, read from one snapshot. Knows the tables only as tables.
+It copies everything or nothing: one snapshot, written in one transaction.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,39 +27,39 @@ CHUNK_ROWS = 5_000
 
 TABLES: Sequence[Table] = metadata.sorted_tables
 
-Progress = Callable[[str, int, int], None]
-"""Told the table, the rows of it that are copied, and the rows that it has."""
+CopyProgress = Callable[[str, int, int], None]
+"""Receives a table's name, the number of rows copied so far, and the number of all its rows."""
 
 
 class CopyError(Exception):
-    """Nothing was copied; the message says why and what to do."""
+    """Nothing was copied. The message says why and what to do."""
 
 
 class CopyReport(msgspec.Struct, frozen=True):
     """What was copied."""
 
     rows: dict[str, int]
-    """Of each table."""
-    later: int
-    """Lines of usage that were written while it was copied, and are not in the copy."""
+    """The number of copied rows by table."""
+    missed_records: int
+    """Usage records that were written during the copy, and are not in it."""
 
 
-def copy_database(source: Engine, target: Engine, *, progress: Progress) -> CopyReport:
-    """Copies every row of `source`, as it is now, into `target`.
+def copy_database(source: Engine, target: Engine, *, progress: CopyProgress) -> CopyReport:
+    """Copy every row that `source` has now into `target`.
 
     Args:
-        source: On SQLite, up to date. It may be written to meanwhile; that is not copied.
-        target: On Postgres, up to date and empty.
-        progress: Told after each chunk.
+        source: A SQLite database that is up to date. What is written meanwhile is not copied.
+        target: A Postgres database that is up to date and empty.
+        progress: Called after each chunk.
 
     Raises:
-        CopyError: `target` is not empty, or the copy was not like the original.
-        SQLAlchemyError: Either database failed. Nothing was copied.
+        CopyError: `target` is not empty, or the copy differs from the original.
+        SQLAlchemyError: A database failed. Nothing was copied.
     """
     with source.connect() as reading, target.begin() as writing:
-        reading.exec_driver_sql("BEGIN")  # what is read from here on is of one moment
+        reading.exec_driver_sql("BEGIN")  # all reads from here on see one snapshot
         database.lift_time_limits(writing)
-        _reserve(writing)
+        _lock_empty_tables(writing)
         before = _totals(reading)
         for table in TABLES:
             _copy_table(reading, writing, table, before[table.name][0], progress)
@@ -67,34 +67,33 @@ def copy_database(source: Engine, target: Engine, *, progress: Progress) -> Copy
         differing = [name for name in before if before[name] != after[name]]
         if differing:
             raise CopyError(
-                f"The copy is not like the original in {', '.join(differing)}, so it was undone. "
-                "Try again; if it stays so, report it."
+                f"The copy differs from the original in {', '.join(differing)}, so it was undone. "
+                "Try again. If that fails too, report it."
             )
-        # The snapshot is older than this, and so of before what is counted now.
+        # Leave the snapshot, to count what was written since.
         reading.rollback()
-        later = (reading.scalar(_count(usage)) or 0) - before[usage.name][0]
+        missed = (reading.scalar(_count(usage)) or 0) - before[usage.name][0]
     return CopyReport(
-        rows={name: totals[0] for name, totals in before.items()}, later=max(0, later)
+        rows={name: totals[0] for name, totals in before.items()}, missed_records=max(0, missed)
     )
 
 
-def _reserve(connection: Connection) -> None:
-    """Keeps everybody else from writing to any table, and sees that there is nothing yet."""
+def _lock_empty_tables(connection: Connection) -> None:
+    """Keep others from writing to any table, and check that all are empty."""
     names = ", ".join(map(connection.dialect.identifier_preparer.format_table, TABLES))
     connection.exec_driver_sql(f"LOCK TABLE {names} IN EXCLUSIVE MODE")
-    # Each change to the default project is in `audit`, which then is not empty.
+    # A default project that was ever changed leaves rows in `audit`, which the check finds.
     connection.execute(delete(projects).where(projects.c.id == DEFAULT_PROJECT))
     full = [table.name for table in TABLES if connection.scalar(_count(table))]
     if full:
         raise CopyError(
-            f"There are rows in {', '.join(full)} of "
-            f"{database.describe(connection.engine)}. Name a "
-            "database that nobody has used, made with `createdb`."
+            f"There are rows in {', '.join(full)} of {database.describe(connection.engine)}. "
+            "Name an empty database. `createdb` makes one."
         )
 
 
 def _copy_table(
-    reading: Connection, writing: Connection, table: Table, total: int, progress: Progress
+    reading: Connection, writing: Connection, table: Table, total: int, progress: CopyProgress
 ) -> None:
     quoted = writing.dialect.identifier_preparer
     columns = ", ".join(map(quoted.format_column, table.columns))
@@ -111,7 +110,7 @@ def _copy_table(
 
 
 def _chunks(reading: Connection, table: Table) -> Iterator[Sequence[Sequence[Any]]]:
-    # JSON as the text it is: unread, it is also unchanged.
+    # JSON as text, so that it is copied unchanged.
     columns = [
         type_coerce(each, Text) if isinstance(each.type, JSON) else each for each in table.columns
     ]
@@ -120,7 +119,7 @@ def _chunks(reading: Connection, table: Table) -> Iterator[Sequence[Sequence[Any
 
 
 def _totals(connection: Connection) -> dict[str, tuple[int, ...]]:
-    """Of each table: its rows, and the sum of each column of money or tokens."""
+    """Return for each table the number of rows, and the sum of each column of money or tokens."""
     return {
         table.name: tuple(
             map(

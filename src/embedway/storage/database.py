@@ -1,8 +1,4 @@
-"""Opens the database and brings its tables up to date.
-
-The one way to open either kind, and the one way to write what depends on what was read. Knows
-nothing of what is stored.
-"""
+"""Opens SQLite or Postgres, brings the tables up to date, and provides locked transactions."""
 
 import os
 import shlex
@@ -33,14 +29,17 @@ _ALEMBIC = Lock()  # while it upgrades, Alembic keeps the database in globals of
 
 
 class DatabaseError(Exception):
-    """The database cannot be opened; the message says why and what to do."""
+    """The database cannot be opened. The message says why and what to do."""
 
 
 class DatabaseMissing(DatabaseError):
-    """There is no file at this path, or there are no tables in this Postgres."""
+    """The SQLite file is missing, or Postgres has no tables.
+
+    Args:
+        what: A sentence that says what is missing.
+    """
 
     def __init__(self, what: str) -> None:
-        """Takes what is missing, as a sentence."""
         super().__init__(
             f"{what} If yours is elsewhere, set EMBEDWAY_DATA_DIR or EMBEDWAY_DATABASE_URL; "
             "`embedway config show` says where their values come from. To make a new one here: "
@@ -52,17 +51,17 @@ class DatabaseMissing(DatabaseError):
 def connect(
     where: Path | str, *, create: bool = True, durability: Durability = "process"
 ) -> Engine:
-    """The database with its tables up to date.
+    """Open the database, and make sure that its tables are up to date.
 
     Args:
-        where: The file of SQLite, or the URL of Postgres.
-        create: Whether to make the file and to bring the tables up to date where that is needed.
-        durability: What a commit survives. Postgres is told on its own side.
+        where: The path of the SQLite file, or the URL of Postgres.
+        create: Whether to create the file and upgrade the tables if necessary.
+        durability: What a commit survives on SQLite. Postgres has its own setting.
 
     Raises:
-        DatabaseMissing: There is none, and it is not to be created.
-        DatabaseError: It cannot be opened, or was written by a newer Embedway; or by an older one,
-            and is not to be changed.
+        DatabaseMissing: There is no database, and `create` is false.
+        DatabaseError: The database cannot be opened, a newer Embedway wrote it, or an older one did
+            and `create` is false.
     """
     if create and isinstance(where, Path) and not _is_there(where):
         _make(where)
@@ -81,13 +80,11 @@ def connect(
 
 
 def open_existing(where: Path | str, *, durability: Durability = "process") -> Engine:
-    """The database as it is, with its tables of whatever revision. See `connect`.
-
-    A Postgres is not reached yet.
+    """Open an existing database without upgrading it. Postgres is not contacted yet.
 
     Raises:
-        DatabaseMissing: There is no such file.
-        DatabaseError: The file is empty, or the URL is none.
+        DatabaseMissing: The file is missing.
+        DatabaseError: The file is empty, or the URL is invalid.
     """
     if isinstance(where, Path) and not _is_there(where):
         raise DatabaseMissing(f"There is no database at {where}.")
@@ -95,17 +92,17 @@ def open_existing(where: Path | str, *, durability: Durability = "process") -> E
 
 
 def open_engine(where: Path | str, *, durability: Durability = "process") -> Engine:
-    """The database as it is: neither looked for, nor reached, nor migrated. See `connect`."""
+    """Make an engine without checking that the database exists, and without upgrading it."""
     if isinstance(where, Path):
         return sqlite.open_engine(where, durability=durability)
     try:
-        return postgres.open_engine(postgres.address(where))
+        return postgres.open_engine(postgres.parse_url(where))
     except ValueError as error:
-        raise DatabaseError(f"The address of the database is none: {error}.") from None
+        raise DatabaseError(f"The URL of the database is invalid: {error}.") from None
 
 
 def describe(engine: Engine) -> str:
-    """Which database it is, without its password."""
+    """Return the path or URL of the database, without a password."""
     if engine.dialect.name == _SQLITE:
         return str(engine.url.database)
     return postgres.describe(engine.url)
@@ -113,31 +110,31 @@ def describe(engine: Engine) -> str:
 
 @contextmanager
 def locked_transaction(engine: Engine, *, lock: str) -> Generator[Connection]:
-    """A transaction that is alone among all that use the same lock, of whatever process.
+    """Open a transaction that waits for all others with the same lock, in any process.
 
-    What it reads is then still so when it writes. It commits at the end, or rolls back on an error.
+    Use it to write what depends on what was read. It commits at the end, or rolls back on an error.
 
     Args:
         engine: The database.
         lock: A name for what must not change meanwhile, such as "keys".
 
     Raises:
-        SQLAlchemyError: The database cannot be reached, or the lock was not to be had in
+        SQLAlchemyError: The database cannot be reached, or waiting for the lock took longer than
             `postgres.WAIT_S`.
     """
     with engine.begin() as connection:
-        _take(connection, lock)
+        _take_lock(connection, lock)
         yield connection
 
 
 def lift_time_limits(connection: Connection) -> None:
-    """Lets this transaction take as long as it takes, for what reads or changes a great deal."""
+    """Let this transaction take any time, because it reads or changes a great deal."""
     if connection.dialect.name != _SQLITE:
         postgres.lift_time_limits(connection)
 
 
-def revisions(engine: Engine) -> tuple[str | None, list[str]]:
-    """Return the revision of the tables, None without tables, and the later revisions in order.
+def read_revisions(engine: Engine) -> tuple[str | None, list[str]]:
+    """Return the revision of the tables, or None without tables, and the later ones in order.
 
     Raises:
         DatabaseError: The database cannot be reached, or a newer or unreleased Embedway wrote it.
@@ -150,10 +147,9 @@ def revisions(engine: Engine) -> tuple[str | None, list[str]]:
         return None, known
     if current in DEVELOPMENT_REVISIONS:
         raise DatabaseError(
-            f"The database {describe(engine)} was made by an Embedway from before the "
-            "first release: "
-            f"its revision is {current}, which cannot be upgraded. Name another database with "
-            "EMBEDWAY_DATA_DIR or EMBEDWAY_DATABASE_URL, and make it: embedway db init"
+            f"The database {describe(engine)} was made by an Embedway from before the first "
+            f"release: its revision is {current}, which cannot be upgraded. Name another database "
+            "with EMBEDWAY_DATA_DIR or EMBEDWAY_DATABASE_URL, and make it: embedway db init"
         )
     if current not in known:
         raise DatabaseError(
@@ -165,29 +161,29 @@ def revisions(engine: Engine) -> tuple[str | None, list[str]]:
 
 
 def upgrade(engine: Engine) -> None:
-    """Brings the tables up to date.
+    """Bring the tables up to date.
 
     Raises:
-        DatabaseError: It cannot be reached, or was written by a newer Embedway.
+        DatabaseError: The database cannot be reached, or a newer Embedway wrote it.
     """
-    _, pending = revisions(engine)
+    _, pending = read_revisions(engine)
     if not pending:
         return
     config = _config()
     with _explained(engine), engine.begin() as connection:
         lift_time_limits(connection)
-        # Two processes may start at once: the second waits here and then finds it done.
-        _take(connection, "migrations")
+        # If two processes start at once, the second waits here and then has nothing to do.
+        _take_lock(connection, "migrations")
         config.attributes["connection"] = connection
         with _ALEMBIC:
             command.upgrade(config, "head")
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is a database file.
+    """Return whether the database file exists.
 
     Raises:
-        DatabaseError: The file is empty, which no file of ours ever is: keys and usage are lost.
+        DatabaseError: The file is empty. A file that Embedway made never is, so its data is lost.
     """
     try:
         size = path.stat().st_size
@@ -203,7 +199,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _make(path: Path) -> None:
-    """Creates the file with all its tables in one step: nobody ever finds it empty or half made."""
+    """Create the file with all its tables in one step, so that no process finds it incomplete."""
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             fresh = Path(folder) / path.name
@@ -212,7 +208,7 @@ def _make(path: Path) -> None:
                 upgrade(engine)
             finally:
                 engine.dispose()
-            # Unlike a rename, a link never replaces what another process has made meanwhile.
+            # Unlike a rename, a link never replaces a file that another process has just made.
             with suppress(FileExistsError):
                 os.link(fresh, path)
     except OSError as error:
@@ -220,13 +216,13 @@ def _make(path: Path) -> None:
 
 
 def _check_current(engine: Engine) -> None:
-    """Checks that the tables are there and up to date.
+    """Check that the tables exist and are up to date.
 
     Raises:
-        DatabaseMissing: There are none.
-        DatabaseError: They are of another revision, or the database cannot be reached.
+        DatabaseMissing: There are no tables.
+        DatabaseError: The tables have another revision, or the database cannot be reached.
     """
-    current, pending = revisions(engine)
+    current, pending = read_revisions(engine)
     if current is None:
         raise DatabaseMissing(f"There are no tables of Embedway in {describe(engine)}.")
     if pending:
@@ -247,7 +243,7 @@ def _explained(engine: Engine) -> Generator[None]:
 
 
 def explain(error: SQLAlchemyError | OSError) -> str:
-    """What went wrong with the database, and what to do."""
+    """Return what went wrong with the database, and what to do."""
     if isinstance(error, TooBusy):
         return "All connections to it were in use for too long. Try again, or run more gateways."
     cause = getattr(error, "orig", None) or error
@@ -256,9 +252,9 @@ def explain(error: SQLAlchemyError | OSError) -> str:
     return sqlite.explain(error, cause)
 
 
-def _take(connection: Connection, lock: str) -> None:
+def _take_lock(connection: Connection, lock: str) -> None:
     if connection.dialect.name == _SQLITE:
-        # There is one writer at a time whatever it is called.
+        # SQLite has one writer at a time, whatever the name of the lock.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         postgres.take_lock(connection, lock)

@@ -1,4 +1,4 @@
-"""How much there is in the database: its size, and about how many rows each table has."""
+"""Measures the database: its size, and the approximate number of rows in each table."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ from embedway.storage import database
 from embedway.storage.tables import metadata
 
 EXACT_ROWS = 10_000
-"""Tables of fewer rows than Postgres thinks this many are counted."""
+"""Tables that Postgres estimates at fewer rows than this are counted."""
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """How much there is."""
+    """The size of the database."""
 
     size_bytes: int
     rows: dict[str, int]
-    """Of each table that exists."""
+    """The number of rows in each table that exists, estimated if it is large."""
 
 
 def take_inventory(engine: Engine) -> Inventory:
-    """How much there is in the database, of whatever revision it is."""
+    """Measure the database, whatever its revision."""
     with engine.connect() as connection:
         database.lift_time_limits(connection)
         existing = set(inspect(connection).get_table_names())
@@ -35,13 +35,13 @@ def take_inventory(engine: Engine) -> Inventory:
 
 def _rows(connection: Connection, table: Table) -> int:
     if connection.dialect.name == "postgresql":
-        # What it knows from when it last looked; counting reads the whole table.
-        told = connection.exec_driver_sql(
+        # An estimate, because counting reads the whole table.
+        estimate = connection.exec_driver_sql(
             "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
             (f'"{table.name}"',),
         ).scalar()
-        if told and told >= EXACT_ROWS:
-            return told
+        if estimate and estimate >= EXACT_ROWS:
+            return estimate
     return connection.scalar(select(func.count()).select_from(table)) or 0
 
 

@@ -1,7 +1,6 @@
-"""Reads a list in parts, each after the last of the one before.
+"""Reads a list page by page. Each page starts after the last record of the previous one.
 
-A list read so has each item at most once, and each that was there all the while exactly once,
-whatever is added or changed between two parts.
+A record that exists all the time is read exactly once, whatever is added or changed between pages.
 """
 
 from collections.abc import Sequence
@@ -27,20 +26,20 @@ def read_page(
     limit: int,
     descending: bool = False,
 ) -> Page[Record]:
-    """The next part of a list.
+    """Return the next page of a list.
 
     Args:
-        connection: To the database.
-        whole: What `after` must be of.
-        filters: What to leave out of it.
-        type: Of the records.
-        by: The columns it is sorted by, which never change; the last is the id.
-        after: The id of the last record of the part before.
-        limit: At most so many.
-        descending: The other way round.
+        connection: A connection to the database.
+        whole: The list without filters. It must contain `after`.
+        filters: The conditions that the records of the page meet.
+        type: The class of the records.
+        by: The columns to sort by, which never change; the last is the id.
+        after: The id of the last record on the previous page.
+        limit: The most records on the page.
+        descending: Whether to reverse the order.
 
     Raises:
-        InvalidRequest: There is no record `after`.
+        InvalidRequest: The list has no record `after`.
     """
     query = whole.where(*filters)
     if after is not None:
@@ -64,10 +63,10 @@ def _place(
 
 
 def check_place(connection: Connection, id: Column[Any], after: str) -> None:
-    """Checks that the record `after` exists, for a list that is sorted by ids that never go.
+    """Check that the record `after` exists, in a list that is sorted by id and never shrinks.
 
     Raises:
-        InvalidRequest: It does not.
+        InvalidRequest: It does not exist.
     """
     if connection.execute(select(id).where(id == after)).first() is None:
         raise _not_in_list(after)
@@ -75,8 +74,7 @@ def check_place(connection: Connection, id: Column[Any], after: str) -> None:
 
 def _not_in_list(after: str) -> InvalidRequest:
     return InvalidRequest(
-        f"'after' is {quote_value(after)}, which is not in this list. Send the "
-        "'last_id' of the page "
-        "before, or leave it out.",
+        f"'after' is {quote_value(after)}, which is not in this list. Send the 'last_id' of the "
+        "previous page, or leave it out.",
         param="after",
     )

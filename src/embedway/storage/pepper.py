@@ -1,7 +1,7 @@
-"""The secret that keys are hashed with: from the settings, or a file in the data folder.
+"""Loads the pepper, the secret that keys are hashed with, from the settings or the data folder.
 
-It is never in the database. A fingerprint of it is, so that a gateway with another one says so when
-it starts, instead of refusing every key.
+The database has only a fingerprint of it, so that a gateway with the wrong pepper fails to start
+instead of refusing every key.
 """
 
 import contextlib
@@ -25,53 +25,55 @@ _NAME = "pepper"
 _LOCK = "installation"
 
 
-def load_pepper(engine: Engine, file: Path, *, given: str | None) -> bytes:
-    """The pepper that the keys in the database are hashed with; one is made for an empty database.
+def load_pepper(engine: Engine, file: Path, *, configured: str | None) -> bytes:
+    """Return the pepper of the keys in the database. Make one for a database without keys.
 
     Args:
         engine: The database.
-        file: Where the pepper is if none is `given`.
-        given: By the settings, in hex.
+        file: The file with the pepper, used if none is configured.
+        configured: The pepper from the settings, in hex.
 
     Raises:
         OSError: The file cannot be read or made, or is damaged.
-        DatabaseError: It is missing, or not that of the database.
+        DatabaseError: The pepper is missing, or belongs to another database.
     """
-    if given is None and not file.exists():
+    if configured is None and not file.exists():
         with database.locked_transaction(engine, lock=_LOCK) as connection:
-            # Looked for again: another process may have made it meanwhile.
-            kept = _kept(connection)
-            if kept and not file.exists():
+            # Look again, because another process may have just made it.
+            fingerprint = _read_fingerprint(connection)
+            if fingerprint and not file.exists():
                 raise DatabaseError(_missing(file, database.describe(engine)))
             _create(file)
-            if not kept:
-                _keep(connection, _read(file))
-    pepper = _read(file) if given is None else bytes.fromhex(given)
+            if not fingerprint:
+                _store_fingerprint(connection, _read(file))
+    pepper = _read(file) if configured is None else bytes.fromhex(configured)
     with engine.connect() as connection:
-        kept = _kept(connection)
-    if kept is None:
+        fingerprint = _read_fingerprint(connection)
+    if fingerprint is None:
         with database.locked_transaction(engine, lock=_LOCK) as connection:
-            kept = _kept(connection) or _keep(connection, pepper)
-    if not hmac.compare_digest(kept, _fingerprint(pepper)):
-        source = "EMBEDWAY_PEPPER" if given else str(file)
+            fingerprint = _read_fingerprint(connection) or _store_fingerprint(connection, pepper)
+    if not hmac.compare_digest(fingerprint, _fingerprint(pepper)):
+        source = "EMBEDWAY_PEPPER" if configured else str(file)
         raise DatabaseError(_differs(source, database.describe(engine)))
     return pepper
 
 
-def forget_fingerprint(engine: Engine, file: Path, *, given: str | None, now_ms: int) -> None:
-    """Revokes every key and moves the pepper away: who opens the database next has another.
+def discard_pepper(engine: Engine, file: Path, *, configured: str | None, now_ms: int) -> None:
+    """Revoke every key and move the pepper away. The next `load_pepper` makes a new one.
 
     Raises:
         OSError: The file cannot be moved.
-        DatabaseError: The settings still give the old one.
+        DatabaseError: The settings still have the old pepper.
     """
     with database.locked_transaction(engine, lock=_LOCK) as connection:
-        if given is not None and _kept(connection) == _fingerprint(bytes.fromhex(given)):
+        if configured is not None and _read_fingerprint(connection) == _fingerprint(
+            bytes.fromhex(configured)
+        ):
             raise DatabaseError(
-                "EMBEDWAY_PEPPER still is the one that is to be forgotten. Set another one, such "
-                "as `openssl rand -hex 32` prints, and try again."
+                "EMBEDWAY_PEPPER still is the old pepper. Set a new one, such as "
+                "`openssl rand -hex 32` prints, and try again."
             )
-        # Kept: it may be that of another database too.
+        # Renamed, not deleted, because another database may use it too.
         with contextlib.suppress(FileNotFoundError):
             file.rename(file.with_name(f"{file.name}.old"))
         connection.execute(delete(installation).where(installation.c.name == _NAME))
@@ -82,34 +84,34 @@ def forget_fingerprint(engine: Engine, file: Path, *, given: str | None, now_ms:
 
 def _missing(file: Path, shown: str) -> str:
     return (
-        f"The pepper that the keys in {shown} were made with is not here: there is no {file}. Copy "
-        "that file from the data folder of the gateway that made them, or from a backup, or set "
+        f"The pepper of the keys in {shown} is missing: there is no {file}. Copy that file from "
+        "the data folder of the gateway that made the keys, or from a backup, or set "
         "EMBEDWAY_PEPPER to its 64 hex digits. If it is lost for good, `embedway db repepper` "
-        "begins with a new one; no key made until then works any more."
+        "makes a new one, and all keys made until then stop working."
     )
 
 
 def _differs(source: str, shown: str) -> str:
     return (
-        f"The pepper of {source} is not the one that the keys in {shown} were made with, so none "
-        "of them would work here. Copy the file `pepper` from the data folder of the gateway that "
-        "made them, or set EMBEDWAY_PEPPER to its 64 hex digits. All gateways of one database "
-        "share one."
+        f"The pepper in {source} is not the one that the keys in {shown} were made with, so none "
+        "of them would work. Copy the file `pepper` from the data folder of the gateway that made "
+        "them, or set EMBEDWAY_PEPPER to its 64 hex digits. All gateways of one database share one "
+        "pepper."
     )
 
 
-def _kept(connection: Connection) -> str | None:
+def _read_fingerprint(connection: Connection) -> str | None:
     return connection.scalar(select(installation.c.value).where(installation.c.name == _NAME))
 
 
-def _keep(connection: Connection, pepper: bytes) -> str:
+def _store_fingerprint(connection: Connection, pepper: bytes) -> str:
     fingerprint = _fingerprint(pepper)
     connection.execute(insert(installation).values(name=_NAME, value=fingerprint))
     return fingerprint
 
 
 def _fingerprint(pepper: bytes) -> str:
-    # Keyed: it tells nothing of the pepper. The words keep it apart from the digest of any key.
+    # A keyed hash reveals nothing of the pepper. The text makes it differ from the digest of a key.
     return hashlib.blake2b(b"embedway: pepper", key=pepper, digest_size=16).hexdigest()
 
 
@@ -130,7 +132,7 @@ def _create(path: Path) -> None:
             file.write(secrets.token_bytes(PEPPER_BYTES))
             file.flush()
             os.fsync(handle)
-        # Unlike a rename, a link never replaces what another process has made meanwhile.
+        # Unlike a rename, a link never replaces a file that another process has just made.
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)
     finally:

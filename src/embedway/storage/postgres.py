@@ -1,6 +1,6 @@
-"""What is Postgres's own: its address, how a session is set up, and what its failures mean.
+"""Connects to Postgres: parses its URL, sets up sessions, and explains its errors.
 
-Knows nothing of the tables, and never tells a password.
+No message contains a password.
 """
 
 import hashlib
@@ -13,17 +13,17 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 FORMS = ("postgresql://", "postgres://", "postgresql+psycopg://")
 WAIT_S = 5
-"""For a connection, a lock, or a statement to end."""
+"""The longest to wait for a connection, for a lock, or for a statement to end."""
 MAX_CONNECTIONS = 16
-"""Of one process, half of them kept open."""
+"""The most connections of one process. Half of them stay open."""
 
 _WAIT_MS = WAIT_S * 1000
-# Nobody waits for ever for a process that stands still within a transaction.
+# Ends a transaction whose process hangs, so that others do not wait for it forever.
 _IDLE_IN_TRANSACTION_MS = 2 * _WAIT_MS
 _SESSION = {
     "connect_timeout": WAIT_S,
     "application_name": "embedway",
-    # A server that vanished without a word is given up after as long.
+    # Gives up a server that vanished silently after the same time.
     "keepalives_idle": WAIT_S,
     "keepalives_interval": 1,
     "keepalives_count": WAIT_S,
@@ -58,14 +58,15 @@ _CURES = (
     (("too many",), _CONNECTIONS),
     (("remaining connection slots",), _CONNECTIONS),
 )
-"""What to do if all these words are in what Postgres says."""
+"""The advice to add if a message of Postgres contains all these words."""
 
 
-def address(text: str) -> URL:
-    """Where a Postgres is, from its URL.
+def parse_url(text: str) -> URL:
+    """Parse the URL of a Postgres database.
 
     Raises:
-        ValueError: It is none. The text is not in the message, for a password may be in it.
+        ValueError: The URL is invalid. The message does not quote it, because it may contain a
+            password.
     """
     try:
         url = make_url(text)
@@ -73,37 +74,38 @@ def address(text: str) -> URL:
         url = None
     if not text.startswith(FORMS) or url is None or not url.database:
         raise ValueError(
-            "it must be an address such as postgresql://user:password@host:5432/database, and "
-            "what is special in a password is written with %: @ is %40, / is %2F"
+            "it must be a URL such as postgresql://user:password@host:5432/database, with special "
+            "characters in the password percent-encoded: @ is %40, / is %2F"
         )
     return url.set(drivername="postgresql+psycopg")
 
 
 def describe(url: URL) -> str:
-    """The address as people may see it: no password, nor what its options hold."""
+    """Return the URL without password and options."""
     return url.set(password=None, query={}, drivername="postgresql").render_as_string()
 
 
 def open_engine(url: URL) -> Engine:
-    """Connections to the database at `url`, made when they are needed."""
-    usual = {name: value for name, value in _SESSION.items() if name not in url.query}
-    # The driver warns of each pipeline that a lost connection ends; the log has that once.
+    """Make an engine that connects to `url` when it is used."""
+    defaults = {name: value for name, value in _SESSION.items() if name not in url.query}
+    # The driver warns about each pipeline that a lost connection ends. `DatabaseAvailability` logs
+    # the outage once.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
     engine = create_engine(
         url,
-        connect_args=usual,
-        hide_parameters=True,  # they are users' data
+        connect_args=defaults,
+        hide_parameters=True,  # they are user data
         pool_size=MAX_CONNECTIONS // 2,
         max_overflow=MAX_CONNECTIONS - MAX_CONNECTIONS // 2,
         pool_timeout=WAIT_S,
-        pool_pre_ping=True,  # connections of before a restart of Postgres are replaced unseen
+        pool_pre_ping=True,  # replaces connections that a restart of Postgres broke
     )
     event.listen(engine, "connect", _prepare)
     return engine
 
 
 def take_lock(connection: Connection, name: str) -> None:
-    """Waits until no other transaction has the lock of this name; it is given back at the end."""
+    """Take the lock with this name, once no other transaction has it, until this one ends."""
     number = hashlib.blake2b(f"embedway:{name}".encode(), digest_size=8).digest()
     connection.exec_driver_sql(
         "SELECT pg_advisory_xact_lock(%s)", (int.from_bytes(number, signed=True),)
@@ -111,27 +113,27 @@ def take_lock(connection: Connection, name: str) -> None:
 
 
 def lift_time_limits(connection: Connection) -> None:
-    """Lets this transaction take as long as it takes."""
+    """Let this transaction take any time."""
     for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
         connection.exec_driver_sql(f"SET LOCAL {name} = 0")
 
 
 def explain(error: SQLAlchemyError | OSError, cause: BaseException) -> str:
-    """What went wrong, and what to do."""
-    said = " ".join(str(cause).split()).rstrip(".?")
+    """Return what went wrong, and what to do."""
+    message = " ".join(str(cause).split()).rstrip(".?")
     for words, cure in _CURES:
-        if all(word in said for word in words):
-            return f"{said}. {cure}"
+        if all(word in message for word in words):
+            return f"{message}. {cure}"
     if isinstance(error, OperationalError | OSError):
         return (
-            f"{said}. Check that Postgres runs, can be reached from here and is what "
-            "EMBEDWAY_DATABASE_URL names."
+            f"{message}. Check that Postgres runs, can be reached from here, and is the one "
+            "that EMBEDWAY_DATABASE_URL names."
         )
-    return f"{said}. Its tables are not as Embedway made them: restore it from a copy."
+    return f"{message}. Its tables are not as Embedway made them: restore it from a copy."
 
 
 def _prepare(session: Any, _: ConnectionPoolEntry) -> None:
-    # Untyped: the driver is imported by those alone who have a Postgres.
+    # Untyped, because the driver is imported only if Postgres is used.
     session.autocommit = True
     for statement in _SETUP:
         session.execute(statement)

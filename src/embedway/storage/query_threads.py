@@ -1,7 +1,7 @@
-"""Queries in threads of their own, awaited for no longer than a client may be kept waiting.
+"""Runs queries in threads, and waits for each no longer than a client may be kept waiting.
 
-The database's own timeouts end what is slow. The bound here is for a database that stands still
-altogether, as a machine does that is being moved.
+The database's own timeouts end slow queries. The limit here is for a database that hangs, as while
+its machine is being moved.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from embedway.core.errors import CommitInDoubt, StorageUnavailable
 from embedway.storage.availability import DatabaseAvailability, Use
 
 WAIT_S = 15.0
-"""Longer than a free connection, a lock and a statement may take one after the other."""
+"""The longest to wait: more than for a connection, a lock and a statement one after another."""
 THREADS = 2
 
 Done = TypeVar("Done")
@@ -27,13 +27,13 @@ class QueryThreads:
     def __init__(
         self, name: str, *, use: Use, availability: DatabaseAvailability | None, unavailable: str
     ) -> None:
-        """Opens no thread yet.
+        """Start no thread yet.
 
         Args:
             name: The prefix of the threads' names.
-            use: The use of the database to report. Of the uses named `commit`, only the ledger's
-                shows that the database is back, for the others may be too small to tell.
-            availability: The state of the database; one of its own if None.
+            use: The use to report failures of. A success is reported for `read` only: a small
+                commit does not show that the database has recovered, so the ledger reports that.
+            availability: The state of the database; a new one if None.
             unavailable: The message for clients while the database fails.
         """
         self._use: Use = use
@@ -42,7 +42,7 @@ class QueryThreads:
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix=name)
 
     async def run(self, query: Callable[[], Done]) -> Done:
-        """Return what `query` returns.
+        """Run `query` and return its result.
 
         Raises:
             StorageUnavailable: The database failed, or did not answer in `WAIT_S`.
@@ -58,21 +58,21 @@ class QueryThreads:
         return done
 
     async def write(self, transaction: Callable[[Callable[[], None]], Done]) -> Done:
-        """Return what `transaction` returns once it has committed.
+        """Run `transaction` and return its result once it is committed.
 
         Args:
-            transaction: Gets a function to call last before it commits. The function raises
-                `TimeoutError` if nobody waits for the transaction any more.
+            transaction: Gets a function that it must call right before it commits. The function
+                raises `TimeoutError` if the wait for the transaction has ended.
 
         Raises:
-            CommitInDoubt: It may have committed, or may yet commit.
-            StorageUnavailable: It has not committed, and never will.
+            CommitInDoubt: The transaction may be committed, now or later.
+            StorageUnavailable: The transaction is not committed and never will be.
         """
         committing = given_up = False
 
         def about_to_commit() -> None:
             nonlocal committing
-            # Set before the other is read, as below: whoever comes second sees both.
+            # Each side sets its flag before it reads the other, so the later one sees both.
             committing = True
             if given_up:
                 raise TimeoutError
@@ -88,5 +88,5 @@ class QueryThreads:
             raise
 
     def close(self) -> None:
-        """End the threads, once what they do is done."""
+        """Finish the queries in progress and end the threads."""
         self._threads.shutdown()

@@ -1,4 +1,4 @@
-"""Frozen structs as rows of the table with their fields."""
+"""Stores frozen structs as table rows with one column per field."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
@@ -10,7 +10,7 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 
 
 def to_row(record: msgspec.Struct) -> dict[str, Any]:
-    """The columns of `record`; what is nested is as it is in JSON."""
+    """Return the columns of `record`. Nested values become JSON."""
     return {
         name: value if isinstance(value, bytes) else msgspec.to_builtins(value)
         for name, value in msgspec.structs.asdict(record).items()
@@ -18,13 +18,13 @@ def to_row(record: msgspec.Struct) -> dict[str, Any]:
 
 
 def from_row(row: Mapping[Any, Any], type: type[Record]) -> Record:
-    """The record of a row, which may have more columns than it has fields."""
+    """Return the record of a row, which may have additional columns."""
     fields = {name: row[name] for name in get_type_hints(type)}
     return msgspec.convert(fields, type, builtin_types=(bytes,))
 
 
 class Records(Generic[Record]):
-    """The records of one table, in one transaction; an id is the values of its primary key."""
+    """The records of one table in one transaction. An id is the values of the primary key."""
 
     table: ClassVar[Table]
     type: ClassVar[Any]
@@ -37,16 +37,16 @@ class Records(Generic[Record]):
         self._connection.execute(insert(self.table).values(to_row(record)))
 
     def get(self, *id: str) -> Record | None:
-        """The record with this id, in whatever state it is."""
+        """Return the record with this id, in any state, or None."""
         return self.find(*(column == value for column, value in zip(self._key, id, strict=True)))
 
     def find(self, *where: ColumnElement[bool]) -> Record | None:
-        """The first record with all of these properties."""
+        """Return the first record that meets all conditions, or None."""
         found = self._connection.execute(select(self.table).where(*where)).mappings().first()
         return from_row(found, self.type) if found else None
 
     def replace(self, record: Record) -> None:
-        """Store what has become of a record."""
+        """Store the new values of a record."""
         self._connection.execute(update(self.table).where(*self._is(record)).values(to_row(record)))
 
     def remove(self, record: Record) -> None:

@@ -1,7 +1,4 @@
-"""What is SQLite's own: the settings that durability rests on, and what its failures mean.
-
-Knows nothing of the tables.
-"""
+"""Opens SQLite files with the settings that durability needs, and explains SQLite's errors."""
 
 import os
 from functools import partial
@@ -15,7 +12,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 LOCK_WAIT_S = 5
 
 Durability = Literal["process", "power"]
-"""What a commit survives: the end of the process, however sudden, or a power cut too."""
+"""What a commit survives: a crash of the process, or a power cut too."""
 
 # In WAL mode both survive kill -9; FULL also waits for the disk at each commit.
 _SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL"}
@@ -26,42 +23,42 @@ class DatabaseFileMissing(SQLAlchemyError):
 
 
 def open_engine(path: Path, *, durability: Durability) -> Engine:
-    """Connections to the file at `path`, made when they are needed."""
-    url = URL.create("sqlite", database=str(path))  # a path may hold what means something in a URL
+    """Make an engine that opens the file at `path` when it is used."""
+    url = URL.create("sqlite", database=str(path))  # escapes the path
     engine = create_engine(
         url,
         connect_args={"timeout": LOCK_WAIT_S},
-        hide_parameters=True,  # they are users' data
+        hide_parameters=True,  # they are user data
     )
     event.listen(engine, "connect", partial(_prepare, _SYNCHRONOUS[durability]))
     return engine
 
 
 def watch_file(engine: Engine, path: Path) -> None:
-    """Fails whoever uses `engine` once another file, or none, is at `path`."""
-    # SQLite goes on writing to a file that was deleted under it, where nobody will read it again.
-    opened = path.stat()
+    """Make `engine` raise `DatabaseFileMissing` once the file at `path` is gone or another one."""
+    # Without this, SQLite would go on writing to the deleted file.
+    original = path.stat()
 
     def check(*_: object) -> None:
         try:
-            same = os.path.samestat(path.stat(), opened)
+            is_same = os.path.samestat(path.stat(), original)
         except OSError:
-            same = False
-        if not same:
-            raise DatabaseFileMissing(f"{path} is not the file it was. Restart this process.")
+            is_same = False
+        if not is_same:
+            raise DatabaseFileMissing(f"{path} was deleted or replaced. Restart this process.")
 
     event.listen(engine, "checkout", check)
 
 
 def explain(error: SQLAlchemyError | OSError, cause: BaseException) -> str:
-    """What went wrong, and what to do."""
+    """Return what went wrong, and what to do."""
     if isinstance(error, OperationalError | OSError):
         return (
-            f"{cause}. Check that the data folder is writable, the disk not full and no other "
-            "program busy with it, or set EMBEDWAY_DATA_DIR to another folder."
+            f"{cause}. Check that the data folder is writable, the disk is not full and no other "
+            "program uses the database, or set EMBEDWAY_DATA_DIR to another folder."
         )
     return (
-        f"{cause}. It is damaged. Restore it from a copy, or move it away to begin with an empty "
+        f"{cause}. It is damaged. Restore it from a copy, or move it away to start with an empty "
         "one: keys and usage are in it."
     )
 

@@ -1,4 +1,4 @@
-"""What is kept: the database and, apart from it, the pepper that keys are hashed with."""
+"""Opens the database and the pepper, which is kept apart from it."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from embedway.storage.database import DatabaseError
 from embedway.storage.sqlite import Durability
 
 SQLITE_FILE = "embedway.db"
-"""Of SQLite, in the data folder."""
+"""The name of the SQLite file in the data folder."""
 PEPPER = "pepper"
-"""Likewise, unless the settings give it."""
+"""The name of the file with the pepper in the data folder."""
 
 
 class Store(msgspec.Struct, frozen=True):
-    """What is kept, open."""
+    """An open database with its pepper."""
 
     database: Database
     pepper: bytes
@@ -36,17 +36,17 @@ def open_store(
     create: bool = True,
     durability: Durability = "process",
 ) -> Store:
-    """Opens what is kept.
+    """Open the database and load its pepper.
 
     Args:
         folder: The data folder.
-        database_url: Of Postgres; the file in the folder if not given.
-        pepper: In hex; the file in the folder if not given.
-        create: Whether to make it where there is none; see `database.connect`.
-        durability: See `database.connect`.
+        database_url: The URL of Postgres; if None, the SQLite file in the folder is used.
+        pepper: The pepper in hex; if None, the file in the folder is used.
+        create: Whether to create the database and upgrade its tables if necessary.
+        durability: What a commit survives on SQLite.
 
     Raises:
-        DatabaseMissing: There is none, and it is not to be created.
+        DatabaseMissing: There is no database, and `create` is false.
         DatabaseError: It cannot be made or opened, or its keys were made with another pepper.
     """
     with _explained(folder):
@@ -56,7 +56,7 @@ def open_store(
         engine = database.connect(where, create=create, durability=durability)
     try:
         with _explained(folder):
-            secret = peppers.load_pepper(engine, folder / PEPPER, given=pepper)
+            secret = peppers.load_pepper(engine, folder / PEPPER, configured=pepper)
     except BaseException:
         engine.dispose()
         raise

@@ -1,6 +1,6 @@
-"""The tables, in SQLAlchemy Core; the same on every database.
+"""Defines the tables, in SQLAlchemy Core, alike for SQLite and Postgres.
 
-A change here needs a migration in `migrations/versions`; a test compares the two.
+A change here needs a migration in `migrations/versions`. A test compares the two.
 """
 
 from sqlalchemy import (
@@ -136,12 +136,12 @@ SUMS = (
     "calls",
     "failed_calls",
 )
-"""What a roll-up sums over the lines of a time, project, key, model and provider."""
+"""The columns of sums in a roll-up, by time, project, key, model and provider."""
 
 
 def _rollup(name: str, *, end_users: bool) -> Table:
-    # `at_ms` is when the hour or day begins. Where none, ids and end users are empty, not null, for
-    # they are of the primary key.
+    # `at_ms` is the start of the hour or day. A missing id or end user is empty, not null, because
+    # it is in the primary key.
     return Table(
         name,
         metadata,
@@ -160,7 +160,7 @@ def _rollup(name: str, *, end_users: bool) -> Table:
                 Index(f"{name}_by_project", "project_id", "at_ms"),
             ]
         ),
-        sqlite_with_rowid=False,  # reports read ranges of the primary key: kept in its order
+        sqlite_with_rowid=False,  # stored in key order, because reports read ranges of the key
     )
 
 
@@ -172,13 +172,13 @@ usage_user_days = _rollup("usage_user_days", end_users=True)
 refusals = Table(
     "refusals",
     metadata,
-    # `at_ms` is when a quarter of an hour began. The ids are empty where no key was recognised.
+    # `at_ms` is the start of a quarter hour. The ids are empty if no key was recognised.
     Column("at_ms", BigInteger, primary_key=True),
     Column("project_id", Text, primary_key=True),
     Column("key_id", Text, primary_key=True),
     Column("reason", Text, primary_key=True),
     Column("requests", BigInteger, nullable=False),
-    sqlite_with_rowid=False,  # reports read ranges of the primary key: kept in its order
+    sqlite_with_rowid=False,  # stored in key order, because reports read ranges of the key
 )
 
 holds = Table(

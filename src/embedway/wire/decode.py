@@ -24,7 +24,7 @@ PROTECTED = frozenset(
     }
 )
 """Normalised names of fields that a client cannot send on to a provider, because the gateway
-decides them. `providers.adapter.DECIDED` adds those of each protocol."""
+decides them. `providers.adapter.GATEWAY_FIELDS` adds those of each protocol."""
 MAX_EXTRA = 64
 """The most fields that a request may send on to a provider."""
 MAX_NAME_CHARACTERS = 64

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `storage.database` hands over."""
+"""Runs the migrations for Alembic, on the connection that `storage.database` passes."""
 
 from alembic import context
 
