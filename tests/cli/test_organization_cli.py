@@ -267,7 +267,7 @@ def test_audit(run: Run, refused: Run) -> None:
     assert len(json.loads(run("audit", "--project", "shop", "--json"))) == 2
     assert len(json.loads(run("audit", "--action", "api_key.created", "--json"))) == 1
     assert json.loads(run("audit", "--since", "2999-01-01", "--json")) == []
-    assert run("audit", "--since", "2999-01-01") == "Nothing of that was done.\n"
+    assert run("audit", "--since", "2999-01-01") == "No such changes.\n"
     assert secret["key"] not in run("audit")
     assert "api_key.created" in refused("audit", "--action", "key.created", status=2)
 

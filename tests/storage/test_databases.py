@@ -537,7 +537,7 @@ def test_the_doctor_looks_at_both(postgres: Postgres, redis: Redis, tmp_path: Pa
     postgres.stop()
     redis.stop()
     ill = found()
-    for name, cure in (("data", "Check that Postgres runs"), ("redis", "Start it, or correct")):
+    for name, cure in (("data", "Check that Postgres runs"), ("redis", "Start Redis, or correct")):
         assert ill[name][0] == "fail"
         assert cure in ill[name][1]
     del env["EMBEDWAY_REDIS_URL"]

@@ -1,4 +1,4 @@
-"""The command line: one file per command, put together here."""
+"""Puts the command line together from one file per command."""
 
 import sys
 from typing import Annotated
@@ -36,8 +36,8 @@ from embedway.storage.database import DatabaseError
 HELP = f"""
 {embedway.__doc__}
 
-Begin with `embedway serve`: it prints a key and a `curl` to paste. No account is needed. If
-something is wrong, `embedway doctor` says what, and how to cure it.
+Begin with `embedway serve`: it prints a key and a `curl` command to paste. You need no account. If
+something is wrong, `embedway doctor` says what, and how to fix it.
 """
 
 commands = typer.Typer(
@@ -49,8 +49,8 @@ commands = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(embedway.__version__)
         raise typer.Exit
 
@@ -58,10 +58,13 @@ def _version(asked: bool) -> None:
 @commands.callback(help=HELP)
 def main(
     _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    """See `HELP`."""
+    """Print `HELP` or the version."""
 
 
 commands.command()(serve.serve)
@@ -83,10 +86,10 @@ commands.command()(doctor.doctor)
 
 
 def app() -> None:
-    """Runs a command. What a person can cure is told in a line.
+    """Run the command that was typed, and print errors that an operator can fix in one line.
 
-    The exit status is 1 if what the command line says could not be done. Each command checks its
-    options before it opens anything, and ends with 2 if they are wrong; see `terminal.reject`.
+    Such an error exits with status 1. Each command checks its options before it opens anything, and
+    exits with status 2 if they are wrong: see `terminal.reject`.
     """
     try:
         commands()

@@ -1,4 +1,4 @@
-"""Who runs a command, and what the commands that administer have in common."""
+"""Shared by the commands that manage projects, keys and end users."""
 
 import getpass
 import sys
@@ -22,11 +22,11 @@ from embedway.organization.service import AdminService
 from embedway.storage import records
 
 PAGE = 100
-"""How many are read at a time."""
+"""The number of records to read at a time."""
 
 Item = TypeVar("Item", Project, Key, EndUser)
 
-OfProject = Annotated[
+ProjectOption = Annotated[
     str, typer.Option("--project", metavar="ID|NAME", help="The project, by its id or name.")
 ]
 
@@ -34,7 +34,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")
 
 
 def open_service() -> tuple[AdminService, Actor]:
-    """What can be done, and by whom: the user of the operating system, an administrator."""
+    """Return the service that changes records, and the operating system's user as its actor."""
     store = load_store()
     try:
         user = getpass.getuser()
@@ -46,7 +46,7 @@ def open_service() -> tuple[AdminService, Actor]:
 
 
 def all_pages(read: Callable[..., Page[Item]], *arguments: Any, **options: Any) -> Iterator[Item]:
-    """All items of a list that `read` reads page by page."""
+    """Yield all items of a list that `read` returns page by page."""
     after: str | None = None
     while True:
         page = read(*arguments, after=after, limit=PAGE, **options)
@@ -57,14 +57,14 @@ def all_pages(read: Callable[..., Page[Item]], *arguments: Any, **options: Any) 
 
 
 def confirm(question: str, *, yes: bool, again: str | None = None) -> None:
-    """Goes on if a person at the terminal wants it, or said so with `--yes`; asks no script.
+    """Ask at a terminal whether to go on, unless `yes`, and exit with status 1 if not.
 
-    Exits with status 1 if not.
+    A script is not asked: the command goes on, or ends with status 1 if `again` is given.
 
     Args:
-        question: What to ask.
-        yes: Whether `--yes` was said.
-        again: The command for a script to run, which then goes no further; None if it goes on.
+        question: The question to ask.
+        yes: Whether `--yes` was typed.
+        again: The command that a script must run instead, with `--yes`.
     """
     if yes:
         return
@@ -74,33 +74,33 @@ def confirm(question: str, *, yes: bool, again: str | None = None) -> None:
         fail(f"{question} Nothing is changed: nobody is there to answer. Run: {again}")
 
 
-def spending(acts: AdminService, record: Project | Key | EndUser) -> str:
-    """Each budget of `record` as it is typed, with its alerts and what is spent and left of it."""
-    shown: list[str] = []
-    for each in acts.budget_spending(record):
+def format_spending(service: AdminService, record: Project | Key | EndUser) -> str:
+    """Return each budget of `record` with the amounts spent and left, and its alerts."""
+    budgets: list[str] = []
+    for each in service.budget_spending(record):
         spent, left = format_usd(each.spent_nano_usd), format_usd(each.left_nano_usd)
-        said = f"{spent} USD spent, {left} USD left"
+        amounts = f"{spent} USD spent, {left} USD left"
         if each.ends_ms is not None:
-            said += f" until {time(each.ends_ms)}"
-        shown.append(f"{format_budget(each.budget)} ({said}{format_alerts(each.budget)})")
-    return ", ".join(shown) or "none"
+            amounts += f" until {format_time(each.ends_ms)}"
+        budgets.append(f"{format_budget(each.budget)} ({amounts}{format_alerts(each.budget)})")
+    return ", ".join(budgets) or "none"
 
 
 def record_json(
-    acts: AdminService, record: Project | Key | EndUser, **more: object
+    service: AdminService, record: Project | Key | EndUser, **more: object
 ) -> dict[str, Any]:
-    """A record as the admin API answers it, with what is spent and left of its budgets."""
-    spent = public_spending(acts.budget_spending(record))
-    return public(records.to_row(record)) | more | {"spending": spent}
+    """Return a record as the admin API does, with the spending of its budgets."""
+    spending = public_spending(service.budget_spending(record))
+    return public(records.to_row(record)) | more | {"spending": spending}
 
 
 def join_names(values: Sequence[str] | None) -> str:
-    """Names, with commas between; `any` if there is no list of them."""
+    """Return the names with commas between them, or `any` for None."""
     return ANY if values is None else ", ".join(values)
 
 
-def time(at_ms: int | None) -> str | None:
-    """A time for people, in UTC."""
+def format_time(at_ms: int | None) -> str | None:
+    """Return a time in UTC for people to read, or None for None."""
     if at_ms is None:
         return None
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""`embedway audit`: who did what to projects, keys and end users."""
+"""`embedway audit`: shows who changed projects, keys and end users."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -7,7 +7,7 @@ import orjson
 import typer
 
 from embedway.cli import options
-from embedway.cli.administration import open_service, time
+from embedway.cli.administration import format_time, open_service
 from embedway.cli.terminal import AsJson, print_table, reject
 from embedway.organization.audit_event import ACTIONS
 from embedway.organization.audit_store import AuditFilter
@@ -17,10 +17,10 @@ MAX_SHOWN = 1000
 
 def audit(
     project: Annotated[
-        str | None, typer.Option(metavar="ID|NAME", help="Only what was done in this project.")
+        str | None, typer.Option(metavar="ID|NAME", help="Only changes in this project.")
     ] = None,
     actor: Annotated[
-        str | None, typer.Option(help="Only what this one did: the id of a key, or cli:USER.")
+        str | None, typer.Option(help="Only changes by this key id, or by cli:USER.")
     ] = None,
     action: Annotated[
         list[str] | None,
@@ -38,7 +38,7 @@ def audit(
     ] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Show who did what to projects, keys and end users, latest first.
+    """Show who changed projects, keys and end users, latest first.
 
     embedway audit --project web --since 2026-01-01
 
@@ -47,23 +47,23 @@ def audit(
     for each in action or ():
         if each not in ACTIONS:
             reject(f"--action {each!r} is not possible. Choose from: {', '.join(ACTIONS)}.")
-    acts, me = open_service()
-    wanted = AuditFilter(
+    service, operator = open_service()
+    filters = AuditFilter(
         actions=action or (),
-        project_ids=(acts.find_project(me, project).id,) if project else (),
+        project_ids=(service.find_project(operator, project).id,) if project else (),
         actors=(actor,) if actor else (),
         since_ms=round(since.replace(tzinfo=UTC).timestamp() * 1000) if since else None,
     )
     rows = [
         {
-            "effective_at": each.at_ms // 1000 if as_json else time(each.at_ms),
+            "effective_at": each.at_ms // 1000 if as_json else format_time(each.at_ms),
             "actor": each.actor,
             "action": each.action,
             "project_id" if as_json else "project": each.project_id,
             "target": each.target,
             "details": each.details if as_json else orjson.dumps(each.details).decode(),
         }
-        for each in acts.audit(me, wanted, after=None, limit=limit).items
+        for each in service.audit(operator, filters, after=None, limit=limit).items
     ]
-    empty = "Nothing was done yet." if wanted == AuditFilter() else "Nothing of that was done."
+    empty = "No changes yet." if filters == AuditFilter() else "No such changes."
     print_table(rows, empty=empty, as_json=as_json)

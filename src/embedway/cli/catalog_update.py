@@ -1,4 +1,4 @@
-"""`embedway catalog show|update|reset|export`: which catalog is in use, and how it is replaced."""
+"""`embedway catalog show|update|reset|export`: shows and replaces the catalog in use."""
 
 import asyncio
 import re
@@ -44,7 +44,7 @@ TIMEOUT_S = 60.0
 
 
 def show(as_json: AsJson = False) -> None:
-    """Show which catalog is in use: where it is from, of which day, and what is in it.
+    """Show which catalog is in use, its date, and what is in it.
 
     embedway catalog show
     """
@@ -70,17 +70,17 @@ def update(
         str, typer.Argument(metavar="FILE", help="The new catalog: a file, or an https address.")
     ],
     sha256: Annotated[
-        str, typer.Option(help="The SHA-256 of the file, from whoever publishes it.")
+        str, typer.Option(help="The SHA-256 of the file, as its publisher states it.")
     ],
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take a newer catalog, without a new release. Running gateways use it from their next start.
+    """Install a newer catalog without a new release. Gateways use it from their next start.
 
-    Shows first what it changes: models and deployments that come and go, prices, widths, dates.
-    What may change the vectors of a known model is marked. Nothing is changed if the file does not
-    have the digest, if it cannot be right, if it is older than the catalog in use, or if no gateway
-    could start with it.
+    The command first shows the changes: new and removed models and deployments, prices, widths and
+    dates. It marks changes that may affect the vectors of a known model. It changes nothing if the
+    file has another digest, has mistakes, is older than the catalog in use, or if no gateway could
+    start with it.
 
         embedway catalog update catalog.toml --sha256 DIGEST
 
@@ -91,20 +91,20 @@ def update(
             f"--sha256 {sha256!r} is no SHA-256: it has 64 hex digits, as sha256sum prints them."
         )
     loaded = config.load_settings()
-    content = _content(source)
+    content = _read_source(source)
     if len(content) > files.MAX_BYTES:  # not all of it was read
         fail(f"{source}: {files.TOO_LARGE}. Nothing is changed.")
-    if (found := catalogs.digest(content)) != sha256.lower():
+    if (digest := catalogs.digest(content)) != sha256.lower():
         fail(
-            f"{source} has the SHA-256 {found}, not {sha256.lower()}: it is damaged, or another "
-            "file than the digest is of. Nothing is changed."
+            f"{source} has the SHA-256 {digest}, not {sha256.lower()}: it is damaged, or the "
+            "digest is that of another file. Nothing is changed."
         )
     try:
         new = files.read(content, today=today())
     except CatalogFileError as error:
         fail(f"{source}: {error}. Nothing is changed.")
     used = catalogs.in_use(loaded.settings)
-    if used.sha256 == found:
+    if used.sha256 == digest:
         err.print("This catalog is in use already.")
         return
     if new.day < used.date:
@@ -120,7 +120,7 @@ def update(
     } - load_rows().keys()
     if kinds:
         names = escape(", ".join(sorted(kinds)))
-        err.print(f"Not known to this release, and so never asked: {names}.")
+        err.print(f"Not known to this release, so never called: {names}.")
     again = f"embedway catalog update {shlex.quote(source)} --sha256 {sha256} --yes"
     confirm(f"Use the catalog of {new.day} from the next start on?", yes=yes, again=again)
     file = catalogs.take(loaded.settings, content)
@@ -128,7 +128,7 @@ def update(
 
 
 def reset(yes: Yes = False, as_json: AsJson = False) -> None:
-    """Go back to the catalog of this release, from the next start of a gateway on.
+    """Go back to the catalog of this release. Gateways use it from their next start.
 
     embedway catalog reset --yes
     """
@@ -143,21 +143,23 @@ def reset(yes: Yes = False, as_json: AsJson = False) -> None:
         f"Go back to the catalog of {catalog.DATE}?", yes=yes, again="embedway catalog reset --yes"
     )
     catalogs.remove(settings)
-    err.print(f"The catalog of this release, of {catalog.DATE}, is used from the next start on.")
+    err.print(
+        f"Gateways use the catalog of this release, of {catalog.DATE}, from their next start."
+    )
 
 
 def export() -> None:
-    """Print the catalog of this release as a file that `update` takes.
+    """Print the catalog of this release as a file that `update` accepts.
 
-    What runs in the gateway itself is left out: it belongs to the release.
+    Local models are left out, because they belong to the release.
 
         embedway catalog export > catalog.toml
     """
     sys.stdout.write(files.write(catalog.read_packaged(), day=catalog.DATE))
 
 
-def _content(source: str) -> bytes:
-    """The file at a path or an https address."""
+def _read_source(source: str) -> bytes:
+    """Read the file at a path or an https address, up to one byte more than is allowed."""
     try:
         address = urlsplit(source)
     except ValueError as error:
@@ -165,7 +167,7 @@ def _content(source: str) -> bytes:
     if address.scheme == "https":
         from embedway.http.fetch import fetch_document  # noqa: PLC0415  # the HTTP client: slow
 
-        # Whoever types an address may name a private one.
+        # An operator may name a private address, unlike a client.
         hosts = [address.hostname or ""]
         return asyncio.run(
             fetch_document(
@@ -174,17 +176,19 @@ def _content(source: str) -> bytes:
         )
     if "://" in source:
         reject(f"{source!r} is neither a file nor an https address.")
-    with Path(source).open("rb") as file:  # `~` is for the shell to know
+    with Path(source).open("rb") as file:  # the shell expands `~`
         return file.read(files.MAX_BYTES + 1)
 
 
 def _check_start(loaded: LoadedSettings, new: CatalogFile, source: str) -> None:
-    """Refuses a catalog with which the settings name what there is not."""
+    """Exit with status 1 if no gateway could start with this catalog and the settings in force."""
     kinds = load_rows()
-    for served in (Deployment(model, each) for model in new.models for each in model.deployments):
-        row = kinds.get(served.provider)
-        if row and (reason := why_not(served.model, served.spec, row)):
-            fail(f"{source}: {served.id}: {reason} Nothing is changed.")
+    for deployment in (
+        Deployment(model, each) for model in new.models for each in model.deployments
+    ):
+        row = kinds.get(deployment.provider)
+        if row and (reason := why_not(deployment.model, deployment.spec, row)):
+            fail(f"{source}: {deployment.id}: {reason} Nothing is changed.")
     used = CatalogInUse(models=catalogs.with_local(new.models), date=new.day)
     try:
         build_catalog(loaded.settings, load_providers(loaded, used=used), used=used)
@@ -197,10 +201,10 @@ def _print_changes(changes: Sequence[CatalogChange], *, as_json: bool) -> None:
         [msgspec.structs.asdict(each) for each in changes], empty="No changes.", as_json=as_json
     )
     count = Counter(each.change for each in changes)
-    told = ", ".join(f"{count[each]} {each}" for each in ("added", "removed", "changed"))
-    err.print(f"{count_of(len(changes), 'change')}: {told}.")
+    totals = ", ".join(f"{count[each]} {each}" for each in ("added", "removed", "changed"))
+    err.print(f"{count_of(len(changes), 'change')}: {totals}.")
     if models := dict.fromkeys(each.where.rpartition(":")[2] for each in changes if each.vectors):
         err.print(
-            f"[yellow]warning[/yellow]: vectors of {escape(', '.join(models))} may be others than "
-            "before. Compare x-embedway-space before you mix old and new ones."
+            f"[yellow]warning[/yellow]: vectors of {escape(', '.join(models))} may change. "
+            "Compare x-embedway-space before you mix old and new ones."
         )

@@ -1,4 +1,4 @@
-"""`embedway config`: what is set, and where."""
+"""`embedway config`: shows the settings and where each comes from."""
 
 import typer
 
@@ -13,7 +13,7 @@ commands = typer.Typer(no_args_is_help=True, help="See how this gateway is confi
 def show(as_json: AsJson = False) -> None:
     """Show every setting in force and where its value came from.
 
-    Each can be set, strongest first, by a variable, a line in `.env`, or a line in `embedway.toml`:
+    Set one by a variable, a line in `.env`, or a line in `embedway.toml`; the first of these wins:
 
         EMBEDWAY_PORT=9000    in the environment or in .env
 
@@ -23,7 +23,7 @@ def show(as_json: AsJson = False) -> None:
     rows = [
         {
             "setting": name,
-            "value": _aliases(loaded.settings) if name == "aliases" else _shown(value),
+            "value": _format_aliases(loaded.settings) if name == "aliases" else _format(value),
             "from": loaded.origins.get(name, "default"),
             "meaning": Settings.meanings()[name],
         }
@@ -32,18 +32,18 @@ def show(as_json: AsJson = False) -> None:
     print_table(rows, empty="", as_json=as_json)
 
 
-def _aliases(settings: Settings) -> str:
+def _format_aliases(settings: Settings) -> str:
     return ", ".join(
-        f"{alias} -> {named if isinstance(named, str) else ', then '.join(named)}"
-        for alias, named in settings.aliases.items()
+        f"{alias} -> {target if isinstance(target, str) else ', then '.join(target)}"
+        for alias, target in settings.aliases.items()
     )
 
 
-def _shown(value: object) -> object:
+def _format(value: object) -> object:
     match value:
         case bool() | int() | float() | None:
             return value
         case dict() | list():
-            return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]  # sections hold keys
+            return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]  # names only: sections contain keys
         case _:
             return str(value)

@@ -1,4 +1,4 @@
-"""`embedway db`: the database that keys and usage are kept in."""
+"""`embedway db`: creates, inspects, upgrades and copies the database of keys and usage."""
 
 import sys
 from typing import Annotated
@@ -19,7 +19,6 @@ from embedway.cli.terminal import (
     progress,
     reject,
 )
-from embedway.config.settings import Settings
 from embedway.config.stores import database_of, open_configured_store, reveal
 from embedway.core.clock import now_ms
 from embedway.storage import copying, database, inventory, pepper
@@ -31,16 +30,16 @@ STDIN = "-"
 
 commands = typer.Typer(
     no_args_is_help=True,
-    help="See, update and move the database that keys and usage are kept in.",
+    help="See, upgrade and move the database of keys and usage.",
 )
 
 
 @commands.command()
 def init() -> None:
-    """Make the database, its tables and its pepper, where there is none yet.
+    """Make the database, its tables and its pepper, unless they exist.
 
-    `embedway serve` does so too when it starts; no other command does. What is there already stays
-    as it is.
+    `embedway serve` does the same when it starts; no other command does. Whatever exists stays
+    unchanged.
 
         embedway db init
 
@@ -48,30 +47,26 @@ def init() -> None:
     """
     settings = load_settings()
     try:
-        store, said = (
-            open_configured_store(settings, create=False),
-            "is there already. Nothing has changed.",
-        )
+        store = open_configured_store(settings, create=False)
+        result = "is there already. Nothing has changed."
     except DatabaseMissing:
-        store, said = (
-            open_configured_store(settings, create=True),
-            "is made. Next: embedway keys create --name NAME",
-        )
+        store = open_configured_store(settings, create=True)
+        result = "is made. Next: embedway keys create --name NAME"
     store.database.dispose()
-    out.print(f"{escape(database.describe(store.database))} {said}")
+    out.print(f"{escape(database.describe(store.database))} {result}")
 
 
 @commands.command()
 def status(as_json: AsJson = False) -> None:
-    """Show which database it is, of what revision, and how much is in it. Changes nothing.
+    """Show which database is in use, its revision, and how much is in it. Change nothing.
 
-    Without EMBEDWAY_DATABASE_URL it is the file embedway.db in the data folder. A password is never
-    shown. Rows of large tables are about so many.
+    Without EMBEDWAY_DATABASE_URL, the database is the file embedway.db in the data folder. The
+    output never contains a password. The row counts of large tables are estimates.
     """
     engine = database.open_existing(database_of(load_settings()))
     try:
-        current, pending = database.read_revisions(engine)
-        found = inventory.take_inventory(engine)
+        current, pending = database.revisions(engine)
+        contents = inventory.take_inventory(engine)
     finally:
         engine.dispose()
     facts = {
@@ -79,8 +74,8 @@ def status(as_json: AsJson = False) -> None:
         "revision": current,
         "newest_revision": pending[-1] if pending else current,
         "pending": pending,
-        "size_bytes": found.size_bytes,
-        "rows": found.rows,
+        "size_bytes": contents.size_bytes,
+        "rows": contents.rows,
     }
     if as_json:
         print_json(facts)
@@ -89,17 +84,17 @@ def status(as_json: AsJson = False) -> None:
     out.print(f"database  {escape(database.describe(engine))}")
     out.print(f"revision  {current or 'none'} of {facts['newest_revision']}")
     out.print(f"pending   {', '.join(pending)} {cure}" if pending else "pending   none")
-    out.print(f"size      {found.size_bytes / 2**20:,.1f} MiB")
-    for name, rows in found.rows.items():
+    out.print(f"size      {contents.size_bytes / 2**20:,.1f} MiB")
+    for name, rows in contents.rows.items():
         out.print(f"{name:18} {rows:12,} {'row' if rows == 1 else 'rows'}")
 
 
 @commands.command()
 def upgrade() -> None:
-    """Bring the tables up to date, as a gateway does by itself when it starts.
+    """Bring the tables up to date, as a gateway does when it starts.
 
-    Worth doing beforehand where much usage is kept: a migration may then take minutes. Take a copy
-    first. There is no way back but that copy.
+    Run this beforehand if the database is large, because a migration can take minutes. Make a copy
+    first: it is the only way back.
     """
     engine = database.open_existing(database_of(load_settings()))
     try:
@@ -112,8 +107,8 @@ def upgrade() -> None:
         after, _ = database.read_revisions(engine)
     finally:
         engine.dispose()
-    said = f"upgraded from {before} to {after}" if pending else f"up to date ({after})"
-    out.print(f"{escape(database.describe(engine))} is {said}.")
+    result = f"upgraded from {before} to {after}" if pending else f"up to date ({after})"
+    out.print(f"{escape(database.describe(engine))} is {result}.")
 
 
 @commands.command()
@@ -121,15 +116,15 @@ def copy(
     to: Annotated[
         str | None,
         typer.Option(
-            help="The URL of the empty Postgres; - to read it from standard input. If left out, "
-            "EMBEDWAY_DATABASE_URL. Both keep a password out of the list of processes."
+            help="The URL of the empty Postgres; - to read it from standard input. "
+            "[EMBEDWAY_DATABASE_URL] Both keep a password out of the list of processes."
         ),
     ] = None,
 ) -> None:
     """Copy everything from the data folder's SQLite file into an empty Postgres.
 
-    Keys, projects, end users, usage and what is proven of spaces; all of it or, if anything goes
-    wrong, nothing. The file is only read. To move a gateway:
+    It copies keys, projects, end users, usage and the proofs of spaces. If anything goes wrong, it
+    copies nothing. The file is only read. To move a gateway:
 
         createdb embedway
 
@@ -139,25 +134,27 @@ def copy(
 
         embedway serve
 
-    Stop the gateway first: what it writes after the copy began stays behind, and is told of.
-    Gateways that run elsewhere need the pepper too, without which no key works: copy the file
-    `pepper` into their data folder, or set EMBEDWAY_PEPPER to its 64 hex digits.
+    Stop the gateway first: what it writes after the copy began is not copied, and the command says
+    how much that is. Gateways that run elsewhere need the pepper too, because no key works without
+    it: copy the file `pepper` into their data folder, or set EMBEDWAY_PEPPER to its 64 hex digits.
     """
     settings = load_settings()
-    url = _target(to, settings)
-    # With its pepper: if that is not here, this is not the folder to move.
+    url = sys.stdin.readline().strip() if to == STDIN else to or reveal(settings.database_url)
+    if not url:
+        reject("Copy to where? embedway db copy --to postgresql://user:password@host/database")
+    # Opened with its pepper: a folder without one is not the folder to move.
     source = open_store(settings.data_dir, pepper=reveal(settings.pepper), create=False).database
     target = database.connect(url)
     try:
-        copied = _copy(source, target)
+        report = _copy_with_progress(source, target)
     except CopyError as error:
         fail(error)
     finally:
         source.dispose()
         target.dispose()
     out.print(
-        f"Copied {count_of(sum(copied.rows.values()), 'row')}, of which usage "
-        f"{copied.rows['usage']:,}, into "
+        f"Copied {count_of(sum(report.rows.values()), 'row')}, of which usage "
+        f"{report.rows['usage']:,}, into "
         f"{escape(database.describe(target))}. Counts and sums are those of the original."
     )
     pepper_at = "EMBEDWAY_PEPPER" if settings.pepper else escape(str(settings.data_dir / "pepper"))
@@ -165,19 +162,19 @@ def copy(
         f"Next: set EMBEDWAY_DATABASE_URL, and bring the pepper ({pepper_at}) along to wherever "
         "gateways run."
     )
-    if copied.missed_records:
+    if report.later:
         fail(
-            f"A gateway wrote {count_of(copied.missed_records, 'usage record')} meanwhile, not in "
-            "the copy. Stop it, and copy again into a database that is empty."
+            f"A gateway wrote {count_of(report.later, 'usage record')} meanwhile, not in the copy. "
+            "Stop it, and copy again into a database that is empty."
         )
 
 
 @commands.command()
 def repepper(yes: Yes = False) -> None:
-    """Begin with a new pepper, where the old one is lost or known to others: no key works any more.
+    """Replace a pepper that is lost or known to others. All existing keys stop working for good.
 
-    Usage, projects and settings stay. The pepper is what keys are hashed with; without it none can
-    be recognised. If there is a copy of it anywhere, use that instead.
+    Usage, projects and settings stay. Keys are hashed with the pepper, so none can be recognised
+    without it. If you have a copy of it anywhere, restore that instead.
     """
     settings = load_settings()
     engine = database.connect(database_of(settings), create=False)
@@ -193,14 +190,7 @@ def repepper(yes: Yes = False) -> None:
     out.print("Forgotten. Make new keys with `embedway keys create`.")
 
 
-def _target(to: str | None, settings: Settings) -> str:
-    url = sys.stdin.readline().strip() if to == STDIN else to or reveal(settings.database_url)
-    if not url:
-        reject("Copy to where? embedway db copy --to postgresql://user:password@host/database")
-    return url
-
-
-def _copy(source: Engine, target: Engine) -> copying.CopyReport:
+def _copy_with_progress(source: Engine, target: Engine) -> copying.CopyReport:
     text = TextColumn("{task.description}")
     with progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         tasks = {table.name: bar.add_task(table.name, total=None) for table in copying.TABLES}

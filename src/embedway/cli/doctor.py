@@ -1,4 +1,4 @@
-"""`embedway doctor`: says what is missing here, and how to cure it."""
+"""`embedway doctor`: says what is missing and how to fix it."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from embedway.catalog.deployment import Deployment
 from embedway.cli import notices
 from embedway.cli.plural import count_of
 from embedway.cli.terminal import AsJson, err, escape, load_providers, out, print_json, wheel_of
-from embedway.cli.trials import TOKENS, Trial, cost_usd, model_to_try, try_keys
+from embedway.cli.trials import TOKENS, Trial, format_cost_usd, trial_deployment, try_keys
 from embedway.config import catalogs
 from embedway.config import settings as config
 from embedway.config.models import build_catalog
@@ -39,19 +39,19 @@ from embedway.storage.database import DatabaseError, DatabaseMissing
 from embedway.storage.store import Store
 
 PROVIDER_CALLS = "embedway_provider_calls_total"
-FREE_BYTES = 500 * 2**20
-REDIS_WAIT_S = 2
+MIN_FREE_BYTES = 500 * 2**20
+REDIS_TIMEOUT_S = 2
 
 Level = Literal["ok", "warn", "fail"]
 DoctorFinding = tuple[Level, str]
-"""How grave it is, and what was found or how to cure it. Only what fails makes `doctor` fail."""
+"""The level of a finding, and its text. Only the level `fail` makes `doctor` exit with status 1."""
 _COLOURS: dict[Level, str] = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-class _Place:
-    """What the checks look at: the settings, and what is made of them, each made once.
+class _Setup:
+    """The settings and what follows from them, each built once, when a check first needs it.
 
-    Making it raises a `ConfigError` or `DatabaseError` where it cannot be made.
+    A property raises a `ConfigError` or `DatabaseError` if it cannot be built.
     """
 
     def __init__(self, loaded: LoadedSettings) -> None:
@@ -59,18 +59,18 @@ class _Place:
         self.settings = loaded.settings
 
     @cached_property
-    def declared(self) -> list[ProviderConfig]:
-        """The providers that are enabled."""
+    def providers(self) -> list[ProviderConfig]:
+        """The enabled providers."""
         return load_providers(self.loaded)
 
     @cached_property
     def catalog(self) -> Catalog:
-        """Their models, and those that run here."""
-        return build_catalog(self.settings, self.declared)
+        """The models of the enabled providers, and the local models."""
+        return build_catalog(self.settings, self.providers)
 
     @cached_property
     def store(self) -> Store:
-        """What is kept, open."""
+        """The open database."""
         return open_configured_store(self.settings, create=False)
 
 
@@ -84,24 +84,24 @@ def doctor(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that everything the gateway needs is here, and say how to cure what is not.
+    """Check that everything the gateway needs is here, and say how to fix what is not.
 
-    Exits with 1 if something fails, so that a script can ask too; a warning is not a failure.
+    The exit status is 1 if a check fails, for scripts to read; a warning is not a failure.
 
         embedway doctor
 
         embedway doctor --providers
     """
-    place = _Place(config.load_settings())
+    setup = _Setup(config.load_settings())
     findings: dict[str, DoctorFinding] = {}
     for name, check in CHECKS.items():
-        found = _checked(check, place)
-        earlier = next((each for each, other in findings.items() if other == found), None)
-        if found[0] == "fail" and earlier:
-            found = "warn", f"not checked: see {earlier}"
-        findings[name] = found
+        finding = _run_check(check, setup)
+        earlier = next((each for each, other in findings.items() if other == finding), None)
+        if finding[0] == "fail" and earlier:
+            finding = "warn", f"not checked: see {earlier}"
+        findings[name] = finding
     if providers:
-        findings |= _tried(place)
+        findings |= _check_keys(setup)
     if as_json:
         print_json(
             [
@@ -118,118 +118,121 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _checked(check: Callable[[_Place], DoctorFinding], place: _Place) -> DoctorFinding:
+def _run_check(check: Callable[[_Setup], DoctorFinding], setup: _Setup) -> DoctorFinding:
     try:
-        return check(place)
+        return check(setup)
     except (ConfigError, DatabaseError) as error:
         return "fail", str(error)
     except SQLAlchemyError as error:
         return "fail", f"The database failed: {database.explain(error)}"
 
 
-def _tried(place: _Place) -> dict[str, DoctorFinding]:
-    """What comes of a short text with each key of each provider."""
+def _check_keys(setup: _Setup) -> dict[str, DoctorFinding]:
+    """Send a short text with each key of each provider."""
     try:
-        served = [
-            (each, model_to_try(each, models=catalogs.in_use(place.settings).models))
-            for each in place.declared
+        pairs = [
+            (each, trial_deployment(each, models=catalogs.in_use(setup.settings).models))
+            for each in setup.providers
         ]
     except ConfigError:
-        return {}  # said already
-    asked = [(each, model) for each, model in served if model]
-    if not served:
+        return {}  # an earlier check has reported it
+    if not pairs:
         return {"keys": ("ok", "no provider is enabled, so there is no key to try")}
-    each_cost = [cost_usd(model, TOKENS) for each, model in asked for _ in each.keys or [None]]
+    usable = [(each, deployment) for each, deployment in pairs if deployment]
+    costs = [
+        format_cost_usd(deployment, TOKENS)
+        for each, deployment in usable
+        for _ in each.keys or [None]
+    ]
     err.print(
-        f"Sending a text of about {TOKENS} tokens with {count_of(len(each_cost), 'key')} of "
-        f"{escape(', '.join(each.name for each, _ in asked)) or 'nobody'}. USD that are billed "
-        f"for it: {' + '.join(each_cost) or '0'}."
+        f"Sending a text of about {TOKENS} tokens with {count_of(len(costs), 'key')} of "
+        f"{escape(', '.join(each.name for each, _ in usable)) or 'no provider'}. Cost in USD: "
+        f"{' + '.join(costs) or '0'}."
     )
-    found: dict[str, DoctorFinding] = {
+    findings: dict[str, DoctorFinding] = {
         f"provider {each.name}": (
             "fail",
-            "not tried, for no model of it is known. Run: "
+            "not tried, because no model of it is known. Run: "
             f"embedway providers test {each.name} --model MODEL",
         )
-        for each, model in served
-        if model is None
+        for each, deployment in pairs
+        if deployment is None
     }
-    for (each, model), trials in zip(asked, asyncio.run(_try_all(place, asked)), strict=True):
+    results = asyncio.run(_try_all(usable, timeout_s=setup.settings.request_timeout_s))
+    for (each, deployment), trials in zip(usable, results, strict=True):
         for trial in trials:
             name = " ".join(filter(None, ("provider", each.name, trial.key)))
-            found[name] = _outcome(trial, model)
-    return found
+            findings[name] = _trial_finding(trial, deployment)
+    return findings
 
 
 async def _try_all(
-    place: _Place, asked: Sequence[tuple[ProviderConfig, Deployment]]
+    pairs: Sequence[tuple[ProviderConfig, Deployment]], *, timeout_s: float
 ) -> list[list[Trial]]:
-    timeout_s = place.settings.request_timeout_s
-    tries = (try_keys(each, model, timeout_s=timeout_s) for each, model in asked)
-    return await asyncio.gather(*tries)
+    return await asyncio.gather(*(try_keys(*each, timeout_s=timeout_s) for each in pairs))
 
 
-def _outcome(trial: Trial, served: Deployment) -> DoctorFinding:
+def _trial_finding(trial: Trial, deployment: Deployment) -> DoctorFinding:
     if trial.failure:
         return "fail", trial.failure
     tokens = trial.tokens or TOKENS
     return "ok", (
-        f"{served.upstream_name}: {trial.dimensions} dimensions, {trial.milliseconds} "
-        f"ms, {tokens} tokens, "
-        f"{cost_usd(served, tokens)} USD"
+        f"{deployment.upstream_name}: {trial.dimensions} dimensions, {trial.milliseconds} ms, "
+        f"{tokens} tokens, {format_cost_usd(deployment, tokens)} USD"
     )
 
 
-def _data(place: _Place) -> DoctorFinding:
+def _data(setup: _Setup) -> DoctorFinding:
     try:
-        store = place.store
+        store = setup.store
     except DatabaseMissing as error:
         return "warn", (
-            f"{error.what} `embedway serve` makes it, or `embedway db init`. If a gateway has one "
+            f"{error.what} `embedway serve` or `embedway db init` makes one. If a gateway has one "
             "already, run this in its folder, or with its settings."
         )
-    working = [key for key in KeyBootstrap(store.database).all() if key.state(now_ms()) == "active"]
-    return "ok", f"{database.describe(store.database)} opens; working keys: {len(working)}"
+    working = sum(key.state(now_ms()) == "active" for key in KeyBootstrap(store.database).all())
+    return "ok", f"{database.describe(store.database)} opens; working keys: {working}"
 
 
-def _redis(place: _Place) -> DoctorFinding:
-    url = reveal(place.settings.redis_url)
+def _redis(setup: _Setup) -> DoctorFinding:
+    url = reveal(setup.settings.redis_url)
     if url is None:
         return "ok", "not set: this gateway counts rate limits alone"
     from redis import Redis, RedisError  # noqa: PLC0415  # slow
 
-    where = urlsplit(url)
-    shown = f"{where.hostname}:{where.port or 6379}" if where.hostname else where.path
+    parts = urlsplit(url)
+    address = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
     client: Any = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-        url, socket_timeout=REDIS_WAIT_S, socket_connect_timeout=REDIS_WAIT_S
+        url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S
     )
     try:
         client.ping()
     except (RedisError, OSError) as error:
         return "fail", (
-            f"{str(error).rstrip('.')}. Start it, or correct EMBEDWAY_REDIS_URL; until then each "
-            "gateway goes on with a share of every rate limit."
+            f"{str(error).rstrip('.')}. Start Redis, or correct EMBEDWAY_REDIS_URL. Until then "
+            "each gateway allows a share of every rate limit."
         )
     finally:
         client.close()
-    return "ok", f"{shown} answers"
+    return "ok", f"{address} answers"
 
 
-def _disk(place: _Place) -> DoctorFinding:
-    settings = place.settings
+def _disk(setup: _Setup) -> DoctorFinding:
+    settings = setup.settings
     folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.exists())
     free = shutil.disk_usage(folder).free
-    found = f"{free // 2**20} MiB free for {settings.data_dir}"
-    if free < FREE_BYTES:
+    detail = f"{free // 2**20} MiB free for {settings.data_dir}"
+    if free < MIN_FREE_BYTES:
         return (
             "fail",
-            f"{found}. Make room: without it nothing can be billed, so nothing is answered.",
+            f"{detail}. Free some: without it the gateway can bill nothing, so it refuses "
+            "requests.",
         )
-    return "ok", found
+    return "ok", detail
 
 
-def _weights(place: _Place) -> DoctorFinding:
-    settings = place.settings
+def _weights(setup: _Setup) -> DoctorFinding:
+    settings = setup.settings
     missing = [
         model.id
         for model in catalog.load_catalog(eu_native=settings.eu_native).local_models()
@@ -243,76 +246,75 @@ def _weights(place: _Place) -> DoctorFinding:
     return "ok", f"in {settings.cache_dir}"
 
 
-def _providers(place: _Place) -> DoctorFinding:
-    declared = place.declared
-    if missing := incomplete_providers(place.loaded):
+def _providers(setup: _Setup) -> DoctorFinding:
+    providers = setup.providers
+    if missing := incomplete_providers(setup.loaded):
         return "fail", " ".join(missing)
-    names = ", ".join(f"{each.name} ({each.origin})" for each in declared)
+    names = ", ".join(f"{each.name} ({each.origin})" for each in providers)
     if not names:
         return "ok", "none but this gateway"
-    url = base_url(place.settings)
-    calls = _refused_calls(url)
-    if refused := [each.name for each in declared if calls[each.name]]:
+    url = base_url(setup.settings)
+    calls = _count_refused_calls(url)
+    if refusing := [each.name for each in providers if calls[each.name]]:
         return "warn", (
-            f"Since the gateway on {url} started, {', '.join(refused)} refused a key in "
-            f"{count_of(sum(calls[name] for name in refused), 'call')}. Find out which: "
+            f"Since the gateway on {url} started, {', '.join(refusing)} refused a key in "
+            f"{count_of(sum(calls[name] for name in refusing), 'call')}. Find out which: "
             "embedway doctor --providers"
         )
-    return "ok", f"{names}; whether they take their keys: embedway doctor --providers"
+    return "ok", f"{names}; to test their keys: embedway doctor --providers"
 
 
-def _catalog(place: _Place) -> DoctorFinding:
-    used = catalogs.in_use(place.settings)
+def _catalog(setup: _Setup) -> DoctorFinding:
+    used = catalogs.in_use(setup.settings)
     return ("warn", used.problem) if used.problem else ("ok", used.described)
 
 
-def _models(place: _Place) -> DoctorFinding:
-    if gone := notices.retired(place.catalog, today()):
+def _models(setup: _Setup) -> DoctorFinding:
+    if gone := notices.retired(setup.catalog, today()):
         return "fail", gone
-    found = [
-        each
-        for each in (notices.retiring(place.catalog, today()), notices.unpriced(place.catalog))
-        if each
-    ]
-    return ("warn", " ".join(found)) if found else ("ok", "each has a price, or runs here")
+    warnings = (notices.retiring(setup.catalog, today()), notices.unpriced(setup.catalog))
+    if any(warnings):
+        return "warn", " ".join(filter(None, warnings))
+    return "ok", "each has a price, or runs here"
 
 
-def _spaces(place: _Place) -> DoctorFinding:
+def _spaces(setup: _Setup) -> DoctorFinding:
     try:
-        store = place.store
+        store = setup.store
     except DatabaseMissing:
         return "ok", "nothing has been proven yet"
-    spaces, _ = build_memberships(place.settings, place.catalog, place.declared)
+    spaces, _ = build_memberships(setup.settings, setup.catalog, setup.providers)
     spaces.load(*asyncio.run(SpaceStore(store.database, availability=store.availability).load()))
-    found = notices.drifted(spaces.drifted())
-    return ("fail", found) if found else ("ok", "nothing has drifted")
+    error = notices.drifted(spaces.drifted())
+    return ("fail", error) if error else ("ok", "nothing has drifted")
 
 
-def _files(place: _Place) -> DoctorFinding:
-    found = notices.readable(place.loaded)
-    return ("warn", found) if found else ("ok", "no secret is in a file that everybody can read")
+def _files(setup: _Setup) -> DoctorFinding:
+    warning = notices.readable(setup.loaded)
+    return (
+        ("warn", warning) if warning else ("ok", "no secret is in a file that everybody can read")
+    )
 
 
-def _precision(place: _Place) -> DoctorFinding:
-    settings = place.settings
+def _precision(setup: _Setup) -> DoctorFinding:
     from embedway.local.openvino import resolve_precision  # noqa: PLC0415  # the engine: slow
 
     try:
         cores = count_of(os.cpu_count() or 1, "core")
-        return "ok", f"{resolve_precision(settings.precision)} on {cores}"
+        return "ok", f"{resolve_precision(setup.settings.precision)} on {cores}"
     except ValueError as error:
         return "fail", str(error)
 
 
-def _port(place: _Place) -> DoctorFinding:
-    settings = place.settings
+def _port(setup: _Setup) -> DoctorFinding:
+    settings = setup.settings
     try:
         bind(settings).close()
     except AddressError as error:
         url = base_url(settings)
         if is_answering(url):
             return "ok", f"a gateway is ready on {url}"
-        if _lives(url):
+        if _is_alive(url):
             return "fail", (
                 f"A gateway is on {url}, but it is not ready: {url}/readyz and its log say why."
             )
@@ -320,16 +322,16 @@ def _port(place: _Place) -> DoctorFinding:
     return "ok", f"{settings.port} is free"
 
 
-def _lives(url: str) -> bool:
-    """Whether a gateway is there, ready or not."""
+def _is_alive(url: str) -> bool:
+    """Return whether a gateway runs at `url`, ready or not."""
     try:
         return json.loads(read(f"{url}/livez")) == {"status": "alive"}
     except (OSError, ValueError, HTTPException):
         return False
 
 
-def _refused_calls(url: str) -> Counter[str]:
-    """How many calls each provider refused for their key, as the gateway there counts them."""
+def _count_refused_calls(url: str) -> Counter[str]:
+    """Return how many calls each provider refused because of the key, by the gateway's metrics."""
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415  # slow
 
     calls = Counter[str]()
@@ -339,11 +341,11 @@ def _refused_calls(url: str) -> Counter[str]:
                 if each.name == PROVIDER_CALLS and each.labels["outcome"] == "credentials":
                     calls[each.labels["provider"]] = int(each.value)
     except (OSError, ValueError, HTTPException):
-        pass  # no gateway is there, which another check tells
+        pass  # no gateway runs there, which the check `port` reports
     return calls
 
 
-CHECKS: dict[str, Callable[[_Place], DoctorFinding]] = {
+CHECKS: dict[str, Callable[[_Setup], DoctorFinding]] = {
     "data": _data,
     "redis": _redis,
     "disk": _disk,

@@ -1,4 +1,4 @@
-"""`embedway embed`: embeds texts here and now, without a server or a key of one."""
+"""`embedway embed`: embeds texts at once, without a server or one of its keys."""
 
 import asyncio
 import sys
@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from embedway.catalog.model import Model
-from embedway.cli.exports import refusal
-from embedway.cli.lengths import too_long
+from embedway.cli.exports import output_error
+from embedway.cli.lengths import length_error
 from embedway.cli.options import is_unicode
 from embedway.cli.terminal import (
     LIST_MODELS,
@@ -20,12 +20,12 @@ from embedway.cli.terminal import (
     escape,
     fail,
     fetch_weights,
+    find_local_model,
     load_providers,
-    local_model,
     progress,
     reject,
 )
-from embedway.cli.vector_files import SUFFIXES, Write, writer
+from embedway.cli.vector_files import SUFFIXES, VectorWriter, open_vector_writer
 from embedway.config import settings as config
 from embedway.config.models import build_catalog
 from embedway.config.settings import LoadedSettings, Settings
@@ -36,13 +36,13 @@ from embedway.tokenizing.truncate import fit_to_limits
 
 STDIN = "-"
 CHUNK_TEXTS = 512
-"""Embedded and written at a time."""
+"""The most texts to embed and write at a time."""
 
 
 def embed(
     texts: Annotated[
         list[str] | None,
-        typer.Argument(help="The texts; if left out, lines are read.", metavar="TEXT"),
+        typer.Argument(help="The texts. [lines of standard input]", metavar="TEXT"),
     ] = None,
     file: Annotated[
         Path | None,
@@ -58,7 +58,7 @@ def embed(
         str, typer.Option(help="The model, as `embedway models list` shows it.")
     ] = "auto",
     truncate: Annotated[
-        Truncate, typer.Option(help="Cut texts that are too long at their end or start.")
+        Truncate, typer.Option(help="Where to cut texts that are too long.")
     ] = "none",
 ) -> None:
     """Embed texts and print a line of JSON for each, or write a file.
@@ -71,61 +71,66 @@ def embed(
 
         cat texts.txt | embedway embed > vectors.jsonl
 
-    Order is kept: the first vector is the first text's. No server is needed. A model of a provider
-    is asked there with the provider's own key, and billed by it; what runs here costs nothing.
+    Order is kept: the first vector is the first text's. No server is needed. A provider's model is
+    called with the provider's own key, and the provider bills it; a local model costs nothing.
     """
     loaded = config.load_settings()
-    if output and (reason := refusal(output, SUFFIXES)):
+    if output and (reason := output_error(output, SUFFIXES)):
         reject(f"Cannot write --output {str(output)!r}: {reason}.")
     lines = read_texts(texts, file)
-    if here := local_model(model, loaded.settings):
-        _embed_here(here, loaded.settings, lines, truncate, output)
+    if local_model := find_local_model(model, loaded.settings):
+        _embed_locally(local_model, loaded.settings, lines, truncate, output)
     else:
-        _embed_there(model, loaded, lines, truncate, output)
+        _embed_at_provider(model, loaded, lines, truncate, output)
 
 
-def _embed_here(
+def _embed_locally(
     model: Model, settings: Settings, lines: list[str], truncate: Truncate, output: Path | None
 ) -> None:
-    """Embeds `lines` with a model that runs in this process."""
-    from embedway.config.engines import load_engine  # noqa: PLC0415  # other commands do without it
+    """Embed `lines` with a model in this process."""
+    from embedway.config.engines import load_engine  # noqa: PLC0415  # slow, and few commands need it
 
     fetch_weights(model, settings)
 
     async def embed(texts: list[str], first: int) -> Vectors:
         ids = await engine.encode(texts)
         if truncate == "none":
-            _check_lengths(ids, model, first=first)
+            for number, item in enumerate(ids, first):
+                if reason := length_error(len(item), model, number=number):
+                    fail(reason)
         fitting = fit_to_limits(ids, model=model, truncate=truncate)
         batch = Batch(model=model.id, items=fitting, tokens=[len(item) for item in fitting])
         return (await engine.embed(batch)).vectors
 
-    # Closed also when interrupted: Python must not end while the model runs.
+    # Close it also when interrupted: Python must not end while the model runs.
     with closing(load_engine(model, settings)) as engine:
-        asyncio.run(_written(embed, lines, output))
+        asyncio.run(_write_vectors(embed, lines, output))
 
 
-def _embed_there(
+def _embed_at_provider(
     name: str, loaded: LoadedSettings, lines: list[str], truncate: Truncate, output: Path | None
 ) -> None:
-    """Embeds `lines` with a model that a provider runs."""
+    """Embed `lines` with a provider's model."""
     from embedway.cli import remote  # noqa: PLC0415  # the HTTP client: slow
 
-    declared = load_providers(loaded)
-    catalog = build_catalog(loaded.settings, declared)
-    named = catalog.find(name)
-    if named is None:
+    providers = load_providers(loaded)
+    catalog = build_catalog(loaded.settings, providers)
+    resolved = catalog.find(name)
+    if resolved is None:
         fail(catalog.unknown(name, otherwise=LIST_MODELS))
-    served = remote.deployment(name, named, catalog, declared, loaded.settings)
-    place = next(each for each in declared if each.name == served.provider)
+    deployment = remote.choose_deployment(name, resolved, catalog, providers, loaded.settings)
+    provider = next(each for each in providers if each.name == deployment.provider)
     err.print(
-        f"[dim]Asking {escape(served.id)}, which bills it; it is in no usage of the gateway.[/dim]"
+        f"[dim]Calling {escape(deployment.id)}, which bills it; the gateway's usage does not "
+        "include it.[/dim]"
     )
 
     async def embed_all() -> None:
-        model = remote.Remote(place, served, timeout_s=loaded.settings.request_timeout_s)
+        model = remote.RemoteModel(
+            provider, deployment, timeout_s=loaded.settings.request_timeout_s
+        )
         try:
-            await _written(partial(model.embed, truncate), lines, output)
+            await _write_vectors(partial(model.embed, truncate), lines, output)
         finally:
             await model.aclose()
 
@@ -135,25 +140,28 @@ def _embed_there(
         fail(error)
 
 
-async def _written(
+async def _write_vectors(
     embed: Callable[[list[str], int], Awaitable[Vectors]], lines: list[str], output: Path | None
 ) -> None:
-    """Writes the vectors of `lines`; `embed` is given some of them and the number of the first."""
-    with ExitStack() as opened, progress(disable=len(lines) <= CHUNK_TEXTS) as bar:
+    """Embed and write `lines` chunk by chunk; `embed` takes a chunk and its first line's number."""
+    with ExitStack() as exit_stack, progress(disable=len(lines) <= CHUNK_TEXTS) as bar:
         task = bar.add_task("Embedding", total=len(lines))
-        write: Write | None = None
+        write: VectorWriter | None = None
         for start in range(0, len(lines), CHUNK_TEXTS):
             texts = lines[start : start + CHUNK_TEXTS]
             vectors = await embed(texts, start + 1)
-            if write is None:  # the width of a provider's vectors may not be known before
-                to = writer(output, rows=len(lines), dimensions=vectors.shape[1])
-                write = opened.enter_context(to)
+            if write is None:  # only now is the width known for certain
+                writer = open_vector_writer(output, rows=len(lines), dimensions=vectors.shape[1])
+                write = exit_stack.enter_context(writer)
             write(start, texts, vectors)
             bar.advance(task, len(texts))
 
 
 def read_texts(texts: list[str] | None, file: Path | None) -> list[str]:
-    """Those given, or the lines of `file`, or of standard input: `-`, or if there is neither."""
+    """Return `texts`, or else the lines of `file`, or of standard input for `-` or neither.
+
+    Exits with status 2 for both or for text that is not UTF-8, and with 1 for an empty text.
+    """
     if texts and file:
         reject(f"Give texts or --file {str(file)!r}, not both.")
     if file and str(file) != STDIN and not file.exists():
@@ -165,17 +173,17 @@ def read_texts(texts: list[str] | None, file: Path | None) -> list[str]:
         )
     if any(not is_unicode(text) for text in texts or ()):
         reject("The texts are not UTF-8. Set the terminal to UTF-8, or use --file.")
-    lines = texts or _read(file)
+    lines = texts or _read_lines(file)
     for number, line in enumerate(lines, 1):
         if not line:
             fail(f"Text {number} is empty. Take it out: every text gets a vector of its own.")
     return lines
 
 
-def _read(file: Path | None) -> list[str]:
+def _read_lines(file: Path | None) -> list[str]:
     raw = file.read_bytes() if file and str(file) != STDIN else sys.stdin.buffer.read()
     try:
-        text = raw.decode("utf-8-sig")  # editors on Windows put a mark first
+        text = raw.decode("utf-8-sig")  # editors on Windows write a byte order mark
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         fail(
@@ -183,12 +191,6 @@ def _read(file: Path | None) -> list[str]:
             "Convert them first, for instance with iconv."
         )
     if not text:
-        fail("Nothing to embed: there is no text in it.")
-    # Not splitlines(), which also cuts at form feeds and Unicode's own separators.
+        fail("Nothing to embed: the input is empty.")
+    # Not splitlines(), which also cuts at form feeds and Unicode line separators.
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-
-
-def _check_lengths(ids: list[list[int]], model: Model, *, first: int) -> None:
-    for number, item in enumerate(ids, first):
-        if reason := too_long(len(item), model, number=number):
-            fail(reason)

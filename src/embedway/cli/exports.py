@@ -1,6 +1,7 @@
-"""Where `usage` puts tables: CSV or Parquet, written batch by batch.
+"""Writes the tables of `usage` to CSV or Parquet, batch by batch.
 
-Money is exact in both. In CSV, what a spreadsheet would take for a formula has a `'` before it.
+Amounts of money are exact in both. In CSV, a `'` precedes text that a spreadsheet would run as a
+formula.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -16,14 +17,14 @@ FORMULA = r"\A[=+\-@\t\r\n＝＋－＠]"  # noqa: RUF001  # the wide ones are fo
 PLACES = 9
 NANO = 10**PLACES
 
-Kind = Literal["text", "integer", "flag", "time", "usd"]
-"""Of a column; `time` is in milliseconds since 1970-01-01 UTC, `usd` in nano-dollars."""
-Write = Callable[[Mapping[str, Sequence[Any]]], None]
-"""Takes the next rows, column by column."""
+ColumnType = Literal["text", "integer", "flag", "time", "usd"]
+"""The type of a column: `time` is in milliseconds since the epoch, `usd` in nano-USD."""
+RowWriter = Callable[[Mapping[str, Sequence[Any]]], None]
+"""Writes the next rows, given column by column."""
 
 
-def refusal(output: Path, suffixes: Sequence[str] = SUFFIXES) -> str | None:
-    """Why no file of this name can be written, before any work is done for it."""
+def output_error(output: Path, suffixes: Sequence[str] = SUFFIXES) -> str | None:
+    """Return why `output` cannot be written, to say so before any work is done; None if it can."""
     if output.suffix not in suffixes:
         return f"its name must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}"
     if output.is_dir():
@@ -34,8 +35,8 @@ def refusal(output: Path, suffixes: Sequence[str] = SUFFIXES) -> str | None:
 
 
 @contextmanager
-def write_whole(output: Path) -> Generator[Path]:
-    """A path to write to, whose file becomes `output` once it is complete."""
+def write_atomically(output: Path) -> Generator[Path]:
+    """Yield a path to write to; the file becomes `output` once it is complete."""
     part = output.with_name(f".{output.name}.part")
     try:
         yield part
@@ -45,13 +46,13 @@ def write_whole(output: Path) -> Generator[Path]:
 
 
 @contextmanager
-def writer(output: Path, columns: Mapping[str, Kind]) -> Generator[Write]:
-    """What writes rows of these columns; the file appears under its name once it is whole.
+def open_writer(output: Path, columns: Mapping[str, ColumnType]) -> Generator[RowWriter]:
+    """Yield a function that writes rows of these columns; `output` appears once it is complete.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
-    # 100 ms and 60 MB that only this needs; and it comes without types.
+    # Imported here, because it takes 100 ms and 60 MB; and it comes without types.
     pa: Any = import_module("pyarrow")
     as_csv = output.suffix == ".csv"
     types = {
@@ -59,31 +60,31 @@ def writer(output: Path, columns: Mapping[str, Kind]) -> Generator[Write]:
         "integer": pa.int64(),
         "flag": pa.bool_(),
         "time": pa.timestamp("ms", tz="UTC"),
-        # Arrow would write a nano-dollar as 1E-9.
+        # In CSV, Arrow would write one nano-USD as 1E-9.
         "usd": pa.string() if as_csv else pa.decimal128(38, PLACES),
     }
-    schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
+    schema = pa.schema([(name, types[type]) for name, type in columns.items()])
 
     def write(rows: Mapping[str, Sequence[Any]]) -> None:
-        made = [
-            (_usd if columns[field.name] == "usd" else pa.array)(rows[field.name], field.type)
+        arrays = [
+            (_usd_array if columns[field.name] == "usd" else pa.array)(rows[field.name], field.type)
             for field in schema
         ]
-        table = pa.Table.from_arrays(made, schema=schema)
-        file.write_table(_defused(table) if as_csv else table)
+        table = pa.Table.from_arrays(arrays, schema=schema)
+        file.write_table(_escape_formulas(table) if as_csv else table)
 
-    with write_whole(output) as part, _opened(part, schema, as_csv=as_csv) as file:
+    with write_atomically(output) as path, _open_file(path, schema, as_csv=as_csv) as file:
         yield write
 
 
-def _opened(path: Path, schema: Any, *, as_csv: bool) -> Any:
+def _open_file(path: Path, schema: Any, *, as_csv: bool) -> Any:
     if as_csv:
         return import_module("pyarrow.csv").CSVWriter(path, schema)
     return import_module("pyarrow.parquet").ParquetWriter(path, schema)
 
 
-def _usd(nano_usd: Sequence[int], type: Any) -> Any:
-    """Dollars as a decimal or as plain text, with all nine places."""
+def _usd_array(nano_usd: Sequence[int], type: Any) -> Any:
+    """Return amounts in USD as decimals or as text, with all nine decimal places."""
     pa: Any = import_module("pyarrow")
     compute: Any = import_module("pyarrow.compute")
     nano = pa.array(nano_usd, pa.int64())
@@ -96,7 +97,7 @@ def _usd(nano_usd: Sequence[int], type: Any) -> Any:
     return compute.multiply(nano.cast(pa.decimal128(19, 0)), scale).cast(type)
 
 
-def _defused(table: Any) -> Any:
+def _escape_formulas(table: Any) -> Any:
     compute: Any = import_module("pyarrow.compute")
     for index, field in enumerate(table.schema):
         if field.type == "string":

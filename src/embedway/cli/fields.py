@@ -1,7 +1,7 @@
-"""The fields of projects, keys and end users as options of commands, each described once.
+"""Describes the fields of projects, keys and end users once, as options of commands.
 
-A command takes them all in one parameter, `changes`; `with_fields` puts an option for each field
-in its place.
+A command takes all of them in one parameter, `changes`, which `with_fields` replaces by one option
+for each field.
 """
 
 import inspect
@@ -16,10 +16,10 @@ from embedway.catalog.catalog import LOCAL
 from embedway.cli import options
 from embedway.cli.limits_and_budgets import (
     NONE,
+    format_option,
     parse_alerts,
     parse_budgets,
     parse_limits,
-    repeated,
 )
 from embedway.cli.terminal import explain, fail, load_catalog, reject
 from embedway.config import settings as config
@@ -31,15 +31,15 @@ from embedway.organization.rules import MAX_NAME_CHARACTERS, is_visible
 from embedway.routing.resolve import resolve
 
 ANY = "any"
-"""Allows all models or providers."""
-PROJECT_SAYS = "project"
-"""Gives an end user the limits or budgets that its project has for each."""
+"""The value that allows all models or providers."""
+AS_PROJECT = "project"
+"""The value that gives an end user the limits or budgets that its project sets for each."""
 ALERTS = {"budgets": "alerts", "user_budgets": "user_alerts"}
-"""The option of alerts that goes with each field of budgets."""
+"""The field of alerts that belongs to each field of budgets."""
 MIN_DAYS, MAX_DAYS = 0.00001, 36_500
 
 Changes = dict[str, Any]
-"""New values by the name of the field."""
+"""New values by field name."""
 
 
 class OptionField(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,13 +47,13 @@ class OptionField(msgspec.Struct, frozen=True, kw_only=True):
 
     option: str
     info: Any
-    """What `typer.Option` returns."""
+    """The `typer.Option`."""
     type: Any = list[str]
     parse: Callable[[str, Any], Any] = lambda _, typed: typed
-    """Turns the option and what was typed into the value of the field."""
+    """Takes the option's name and the typed value, and returns the field's value."""
 
 
-def _name(option: str, name: str) -> str:
+def _parse_name(option: str, name: str) -> str:
     if not is_visible(name):
         reject(
             f"{option} {name!r} is not possible: use 1 to {MAX_NAME_CHARACTERS} visible characters."
@@ -61,93 +61,100 @@ def _name(option: str, name: str) -> str:
     return name
 
 
-def _names(option: str, typed: Sequence[str]) -> tuple[str, ...] | None:
+def _parse_names(option: str, typed: Sequence[str]) -> tuple[str, ...] | None:
     if ANY in typed and len(typed) > 1:
         others = ", ".join(repr(name) for name in typed if name != ANY)
         reject(f"{option} {ANY!r} allows all, so it excludes {others}. Leave one of them out.")
     return None if list(typed) == [ANY] else tuple(dict.fromkeys(typed))
 
 
-def _scopes(option: str, typed: Sequence[str]) -> tuple[str, ...]:
+def _parse_scopes(option: str, typed: Sequence[str]) -> tuple[str, ...]:
     for each in typed:
         if each not in SCOPES[:-1]:
             reject(f"{option} {each!r} is not possible. Choose from: {', '.join(SCOPES[:-1])}.")
     return tuple(dict.fromkeys(typed))
 
 
-def _or_project(field: OptionField) -> OptionField:
+def _or_as_project(field: OptionField) -> OptionField:
     def parse(option: str, typed: Sequence[str]) -> Any:
-        return None if list(typed) == [PROJECT_SAYS] else field.parse(option, typed)
+        return None if list(typed) == [AS_PROJECT] else field.parse(option, typed)
 
     return msgspec.structs.replace(field, parse=parse)
 
 
-def _text(help: str) -> OptionField:
-    return OptionField(option="--name", info=typer.Option(help=help), type=str, parse=_name)
+def _name_option(help: str) -> OptionField:
+    return OptionField(option="--name", info=typer.Option(help=help), type=str, parse=_parse_name)
 
 
-def _list(
+def _list_option(
     option: str, parse: Callable[[str, Any], Any], help: str, form: str | None = None
 ) -> OptionField:
     info = typer.Option(option, metavar=form, help=f"{help} Repeatable.")
     return OptionField(option=option, info=info, parse=parse)
 
 
-def _flag(name: str, help: str) -> OptionField:
+def _flag_option(name: str, help: str) -> OptionField:
     return OptionField(
         option=f"--{name}", info=typer.Option(f"--{name}/--no-{name}", help=help), type=bool
     )
 
 
 _ACCESS = {
-    "models": _list("--model", _names, "A model it may use, by any name; 'any' for all."),
-    "providers": _list("--provider", _names, "A provider that may serve it; 'any' for all."),
+    "models": _list_option(
+        "--model", _parse_names, "A model it may use, by any name; 'any' for all."
+    ),
+    "providers": _list_option(
+        "--provider", _parse_names, "A provider that may serve it; 'any' for all."
+    ),
 }
 _AMOUNTS = {
-    "limits": _list(
+    "limits": _list_option(
         "--limit",
         parse_limits,
-        "Such as requests=600/minute; 'none' for no limits.",
+        "A rate limit, such as requests=600/minute; 'none' for no limits.",
         "OF=N/PER",
     ),
-    "budgets": _list(
-        "--budget", parse_budgets, "Such as 25/month or 0.5/day; 'none' for no budgets.", "USD/PER"
+    "budgets": _list_option(
+        "--budget",
+        parse_budgets,
+        "A budget, such as 25/month or 0.5/day; 'none' for no budgets.",
+        "USD/PER",
     ),
-    "alerts": _list(
+    "alerts": _list_option(
         "--alert",
         parse_alerts,
-        "Tell an operator when PERCENT of each --budget is spent; in an update without --budget, "
-        "of each budget there is. 'none' for never.",
+        "Log an alert once PERCENT of each --budget is spent; in an update without --budget, of "
+        "each existing budget. 'none' for no alerts.",
         "PERCENT",
     ),
 }
-PROJECT = {
-    "name": _text("What it is called in lists and reports."),
+PROJECT_FIELDS = {
+    "name": _name_option("The name to show in lists and reports."),
     **_ACCESS,
     **_AMOUNTS,
-    "user_limits": _list(
-        "--user-limit", parse_limits, "As --limit, but of each end user.", "OF=N/PER"
+    "user_limits": _list_option(
+        "--user-limit", parse_limits, "Like --limit, but for each end user.", "OF=N/PER"
     ),
-    "user_budgets": _list(
-        "--user-budget", parse_budgets, "As --budget, but of each end user.", "USD/PER"
+    "user_budgets": _list_option(
+        "--user-budget", parse_budgets, "Like --budget, but for each end user.", "USD/PER"
     ),
-    "user_alerts": _list(
-        "--user-alert", parse_alerts, "As --alert, but of each --user-budget.", "PERCENT"
+    "user_alerts": _list_option(
+        "--user-alert", parse_alerts, "Like --alert, but for each --user-budget.", "PERCENT"
     ),
-    "eu_native": _flag(
-        "eu-native", "Serve all requests by deployments based and regulated in the EU."
+    "eu_native": _flag_option(
+        "eu-native", "Only use deployments that are based and regulated in the EU."
     ),
-    "zero_data_retention": _flag(
-        "zero-data-retention", "Serve all requests by deployments that keep no data."
+    "zero_data_retention": _flag_option(
+        "zero-data-retention", "Only use deployments that keep no data."
     ),
-    "allow_quantization": _flag(
+    "allow_quantization": _flag_option(
         "allow-quantization",
         "Whether deployments with quantised weights may serve its requests.",
     ),
 }
-KEY = {
-    "name": _text("What it is for, to find it again."),
-    "scopes": _list("--scope", _scopes, f"What it may do: {', '.join(SCOPES[:-1])}."),
+KEY_FIELDS = {
+    "name": _name_option("What the key is for, to find it again."),
+    "scopes": _list_option("--scope", _parse_scopes, f"What it may do: {', '.join(SCOPES[:-1])}."),
     "expires_days": OptionField(
         option="--expires-days",
         info=options.days(
@@ -155,24 +162,24 @@ KEY = {
             least=MIN_DAYS,
             most=MAX_DAYS,
             example=30,
-            help="Days from now until it stops working. A new key without it never does.",
+            help="Days from now until the key stops working. A new key without it never expires.",
         ),
         type=float,
     ),
     **_ACCESS,
     **_AMOUNTS,
 }
-KEY_UPDATE = {
-    **KEY,
+KEY_UPDATE_FIELDS = {
+    **KEY_FIELDS,
     "never_expires": OptionField(
         option="--never-expires",
-        info=typer.Option("--never-expires", help="Let it work without an end."),
+        info=typer.Option("--never-expires", help="Let the key work for good."),
         type=bool,
     ),
 }
-END_USER = {
-    "limits": _or_project(_AMOUNTS["limits"]),
-    "budgets": _or_project(_AMOUNTS["budgets"]),
+END_USER_FIELDS = {
+    "limits": _or_as_project(_AMOUNTS["limits"]),
+    "budgets": _or_as_project(_AMOUNTS["budgets"]),
     "alerts": _AMOUNTS["alerts"],
 }
 
@@ -180,19 +187,19 @@ END_USER = {
 def with_fields(
     fields: Mapping[str, OptionField], *, update: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each field, in the place of its parameter `changes`.
+    """Give a command one option for each field, in place of its parameter `changes`.
 
-    What is wrong by itself exits with status 2 before the command begins. `update` is the command
-    as it is typed, if it changes what there is; such a command wants one option at least.
+    A wrong value exits with status 2 before the command begins. A command that changes an existing
+    record is typed as `update`, and needs at least one option.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
-        def run(**given: Any) -> None:
+        def run(**arguments: Any) -> None:
             changes = {
                 name: field.parse(field.option, typed)
                 for name, field in fields.items()
-                if (typed := given.pop(name)) is not None
+                if (typed := arguments.pop(name)) is not None
             }
             if update and not changes:
                 reject(f"Nothing to change. Give an option, as this shows: {update} --help")
@@ -200,9 +207,9 @@ def with_fields(
                 _add_alerts(changes, fields, budgets, new=not update)
             if changes.get("models") or changes.get("providers"):
                 _check_names(changes.get("models") or (), changes.get("providers") or ())
-            command(**given, changes=changes)
+            command(**arguments, changes=changes)
 
-        added = [
+        field_parameters = [
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
@@ -211,11 +218,10 @@ def with_fields(
             )
             for name, field in fields.items()
         ]
-        own = inspect.signature(command).parameters.values()
         parameters = [
             parameter.replace(kind=parameter.KEYWORD_ONLY)
-            for each in own
-            for parameter in (added if each.name == "changes" else [each])
+            for each in inspect.signature(command).parameters.values()
+            for parameter in (field_parameters if each.name == "changes" else [each])
         ]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         run.__dict__["__signature__"] = inspect.Signature(parameters)
@@ -227,23 +233,23 @@ def with_fields(
 def _add_alerts(
     changes: Changes, fields: Mapping[str, OptionField], field: str, *, new: bool
 ) -> None:
-    """Move the typed alerts into the typed budgets; a new record has no others for them."""
+    """Move typed alerts into the typed budgets, and reject alerts without a budget."""
     alerts = ALERTS[field]
     percents: tuple[int, ...] | None = changes.get(alerts)
     if field not in changes:
         if new and percents is not None:
-            reject(_no_budget(fields, field, percents))
+            reject(_no_budget_message(fields, field, percents))
         return
     budgets: tuple[Budget, ...] | None = changes[field]
     if budgets is None and percents is not None:
         reject(
-            f"{fields[field].option} {PROJECT_SAYS!r} has the alerts of the project. Leave out "
-            f"{_typed(fields[alerts], percents)}."
+            f"{fields[field].option} {AS_PROJECT!r} has the alerts of the project. Leave out "
+            f"{_format_alerts(fields[alerts], percents)}."
         )
     if percents and not budgets:
         reject(
-            f"{fields[field].option} {NONE!r} takes all budgets away, so "
-            f"{_typed(fields[alerts], percents)} has none. Leave one of them out."
+            f"{fields[field].option} {NONE!r} removes all budgets, so "
+            f"{_format_alerts(fields[alerts], percents)} has none. Leave one of them out."
         )
     changes.pop(alerts, None)
     if budgets:
@@ -256,9 +262,9 @@ def _add_alerts(
 def with_alerts(
     changes: Changes, fields: Mapping[str, OptionField], record: msgspec.Struct
 ) -> Changes:
-    """Give alerts that were typed without budgets to each budget that `record` has.
+    """Give alerts that were typed without budgets to each budget of `record`.
 
-    Exits with status 1 if it has none.
+    Exits with status 1 if `record` has no budget.
     """
     for field, alerts in ALERTS.items():
         percents: tuple[int, ...] | None = changes.pop(alerts, None)
@@ -266,22 +272,24 @@ def with_alerts(
             continue
         budgets: Sequence[Budget] | None = getattr(record, field)
         if not budgets:
-            fail(_no_budget(fields, field, percents))
+            fail(_no_budget_message(fields, field, percents))
         changes[field] = tuple(BudgetChange(per=each.per, alerts=percents) for each in budgets)
     return changes
 
 
-def _no_budget(fields: Mapping[str, OptionField], field: str, percents: Sequence[int]) -> str:
-    typed = _typed(fields[ALERTS[field]], percents)
-    return f"There is no budget for {typed}. Add one, such as {fields[field].option} 25/month"
+def _no_budget_message(
+    fields: Mapping[str, OptionField], field: str, percents: Sequence[int]
+) -> str:
+    alerts = _format_alerts(fields[ALERTS[field]], percents)
+    return f"There is no budget for {alerts}. Add one, such as {fields[field].option} 25/month"
 
 
-def _typed(field: OptionField, percents: Sequence[int]) -> str:
-    return repeated(field.option, percents or [NONE])
+def _format_alerts(field: OptionField, percents: Sequence[int]) -> str:
+    return format_option(field.option, percents or [NONE])
 
 
 def _check_names(models: Sequence[str], providers: Sequence[str]) -> None:
-    """Exit with status 1 for what no request could name: it would allow nothing."""
+    """Exit with status 1 for a name that no request can use, because it would allow nothing."""
     catalog = load_catalog(config.load_settings())
     enabled = [LOCAL, *catalog.offers]
     for name in providers:

@@ -1,6 +1,6 @@
-"""Whom a command asks what a gateway would do: the one that runs, or one made for the question.
+"""Asks a gateway what it would do: a running one, or else one opened in this process.
 
-Owns the choice between the two. Nothing that is asked here reaches a provider or is billed.
+No request made here reaches a provider or is billed.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "EMBEDWAY_API_KEY"
 TIMEOUT_S = 60
 SAMPLE = "The quick brown fox jumps over the lazy dog."
+"""The text to plan for when none is typed."""
 
 Url = Annotated[
     str | None,
@@ -46,54 +47,54 @@ T = TypeVar("T")
 
 
 class GatewayClient(Protocol):
-    """Who is asked. Both raise an `EmbedwayError` with the reason for what is refused."""
+    """A gateway to ask. Both methods raise an `EmbedwayError` if the gateway refuses."""
 
     def dry_run(self, fields: Mapping[str, object]) -> DryRun:
-        """What would become of a request with these fields."""
+        """Return what the gateway would do with a request of these fields."""
         ...
 
     def deployments(self, name: str) -> list[DeploymentCard]:
-        """Those of the model that a name stands for, as far as the caller may use them."""
+        """Return the deployments of the model called `name` that the caller may use."""
         ...
 
 
 @contextmanager
 def open_client(url: str | None) -> Generator[GatewayClient]:
-    """The gateway at `url` or on this machine, or, if there is none to ask, one made here.
+    """Yield the gateway at `url` or on this machine, or one opened in this process.
 
-    Says which on standard error: only one that runs knows how fast providers are and who fails.
+    Says which on standard error, because only a running gateway knows latencies and failures.
     """
     loaded = config.load_settings()
     key = loaded.variables.get(KEY_VARIABLE)
-    running = _at(url or base_url(loaded.settings))
+    address = _parse_url(url or base_url(loaded.settings))
     if url and not key:
         fail(
-            f"The gateway at {running} wants a key. Give it one: "
+            f"The gateway at {address} wants a key. Give it one: "
             f"export {KEY_VARIABLE}=sk-gateway-..."
         )
-    if key and is_answering(running):
-        err.print(f"Asked: the gateway at {escape(running)}.")
-        yield _Running(running, key)
+    if key and is_answering(address):
+        err.print(f"Asked: the gateway at {escape(address)}.")
+        yield _RunningGateway(address, key)
         return
     if url:
-        fail(f"No gateway is ready at {running}. Correct --url, or leave it out.")
-    reason = f"no gateway is ready at {running}" if key else f"{KEY_VARIABLE} is not set"
+        fail(f"No gateway is ready at {address}. Correct --url, or leave it out.")
+    reason = f"no gateway is ready at {address}" if key else f"{KEY_VARIABLE} is not set"
     err.print(
         f"No gateway was asked ({escape(reason)}), so latencies and health are assumptions. Set "
         f"{KEY_VARIABLE} to a key of a running gateway to ask that one."
     )
-    with _made_here(loaded) as made:
-        yield made
+    with _open_local_gateway(loaded) as gateway:
+        yield gateway
 
 
-def _at(url: str) -> str:
+def _parse_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         reject(f"--url {url!r} is no address of a gateway. Use one such as http://127.0.0.1:8080")
     return url.rstrip("/").removesuffix("/v1")
 
 
-class _Running:
-    """A gateway that runs."""
+class _RunningGateway:
+    """A running gateway, called over HTTP."""
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url
@@ -102,39 +103,39 @@ class _Running:
 
     def dry_run(self, fields: Mapping[str, object]) -> DryRun:
         body = msgspec.json.encode(fields)
-        return self._answer("/v1/embeddings?dry_run=true", body, DryRun)
+        return self._fetch("/v1/embeddings?dry_run=true", body, DryRun)
 
     def deployments(self, name: str) -> list[DeploymentCard]:
         query = urlencode({"model": name})
-        listed = self._answer(f"/v1/embeddings/models?{query}", None, dict[str, Any])
-        return [DeploymentCard.model_validate(each) for each in listed["data"]]
+        page = self._fetch(f"/v1/embeddings/models?{query}", None, dict[str, Any])
+        return [DeploymentCard.model_validate(each) for each in page["data"]]
 
-    def _answer(self, path: str, body: bytes | None, type: type[T]) -> T:
-        request = Request(  # _at has looked at it
+    def _fetch(self, path: str, body: bytes | None, type: type[T]) -> T:
+        request = Request(  # _parse_url has checked the scheme
             self._url + path, data=body, headers={"content-type": "application/json"}
         )
         request.add_unredirected_header("authorization", f"Bearer {self._key}")
         try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
-                return msgspec.json.decode(answer.read(), type=type)
+            with self._opener.open(request, timeout=TIMEOUT_S) as response:
+                return msgspec.json.decode(response.read(), type=type)
         except HTTPError as error:
             with error:
-                raise EmbedwayError(_told(error)) from None
+                raise EmbedwayError(_error_message(error)) from None
         except (OSError, HTTPException, ValueError) as error:
             raise EmbedwayError(
-                f"{self._url} answers otherwise than a gateway of this version: {error}."
+                f"{self._url} does not answer like a gateway of this version: {error}."
             ) from None
 
 
-def _told(error: HTTPError) -> str:
+def _error_message(error: HTTPError) -> str:
     try:
         return str(msgspec.json.decode(error.read())["error"]["message"])
     except (OSError, HTTPException, ValueError, LookupError, TypeError):
         return f"{error.url} answers HTTP {error.code}."
 
 
-class _Made:
-    """A gateway in this process, whoever asks."""
+class _LocalGateway:
+    """A gateway in this process, which allows every model."""
 
     def __init__(self, gateway: "Gateway", runner: asyncio.Runner) -> None:
         self._gateway = gateway
@@ -150,20 +151,21 @@ class _Made:
 
 
 @contextmanager
-def _made_here(loaded: LoadedSettings) -> Generator[GatewayClient]:
-    from embedway.app import open_gateway  # noqa: PLC0415  # other commands do without it
+def _open_local_gateway(loaded: LoadedSettings) -> Generator[GatewayClient]:
+    from embedway.app import open_gateway  # noqa: PLC0415  # slow, and few commands need it
 
     settings = loaded.settings
     logs.configure_logs(format=settings.log_format, level="warning")
-    load_store(settings).database.dispose()  # a gateway would make one where there is none
+    # Fails if there is no database, where a gateway would create one.
+    load_store(settings).database.dispose()
     for model in catalog.load_catalog(eu_native=settings.eu_native).local_models():
         fetch_weights(model, settings)
     with asyncio.Runner() as runner:
-        parts = AsyncExitStack()
+        exit_stack = AsyncExitStack()
         gateway = runner.run(
-            parts.enter_async_context(open_gateway(settings, enabled_providers(loaded)))
+            exit_stack.enter_async_context(open_gateway(settings, enabled_providers(loaded)))
         )
         try:
-            yield _Made(gateway, runner)
+            yield _LocalGateway(gateway, runner)
         finally:
-            runner.run(parts.aclose())
+            runner.run(exit_stack.aclose())

@@ -1,4 +1,4 @@
-"""`embedway ledger`: delete old lines, and prove that sums are those of the lines."""
+"""`embedway ledger`: deletes old usage records, and compares sums with records."""
 
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from embedway.cli import options
 from embedway.cli.administration import Yes, confirm, open_service
-from embedway.cli.options import as_typed
+from embedway.cli.options import format_typed_time
 from embedway.cli.plural import count_are, count_of
 from embedway.cli.terminal import AsJson, escape, load_store, out, print_json, progress, reject
 from embedway.core.clock import now_ms
@@ -18,10 +18,11 @@ from embedway.ledger.recount import RollupDifference
 from embedway.ledger.rollups import DAY_MS
 
 SHOWN = 20
+"""The most differences to print."""
 MAX_DAYS = 36_500
 
 commands = typer.Typer(
-    no_args_is_help=True, help="Delete old usage lines, and check sums against lines."
+    no_args_is_help=True, help="Delete old usage records, and check sums against records."
 )
 
 
@@ -29,7 +30,7 @@ commands = typer.Typer(
 def prune(
     before: Annotated[
         datetime | None,
-        options.day("--before", help="Delete lines older than this UTC day, such as 2026-11-01."),
+        options.day("--before", help="Delete records older than this UTC day, such as 2026-11-01."),
     ] = None,
     keep_days: Annotated[
         int | None,
@@ -38,17 +39,19 @@ def prune(
             least=0,
             most=MAX_DAYS,
             example=90,
-            help="Keep the lines of today and of the N days before it.",
+            help="Keep the records of today and of the N days before it.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them; delete nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count the records; delete nothing.")
+    ] = False,
     yes: Yes = False,
 ) -> None:
-    """Delete old lines of the ledger. What is summed by hour and day stays, and so do budgets.
+    """Delete old usage records. The sums by hour and day stay, and so do budgets.
 
-    A line says what one request cost, for whom and with which metadata. Without it, usage of that
-    time can still be had by hour, day, project, key, model, provider and end user, but not by
-    metadata or minute. Gateways may run meanwhile. The room is used for new lines.
+    A record says what one request cost, for whom, and with which metadata. Without records, you can
+    still report usage by hour, day, project, key, model, provider and end user, but not by metadata
+    or minute. Gateways may run meanwhile. New records reuse the disk space.
 
         embedway ledger prune --keep-days 90 --dry-run
 
@@ -58,50 +61,51 @@ def prune(
     engine = load_store().database
     count, date = retention.count_older(engine, before_ms), _date(before_ms)
     if dry_run or not count:
-        out.print(f"{_older(count, date)}.")
+        out.print(f"{count_are(count, 'usage record').capitalize()} older than {date}.")
         return
     confirm(
         f"Delete {count_of(count, 'usage record')} older than {date} for good?",
         yes=yes,
         again=f"embedway ledger prune --before {date} --yes",
     )
-    acts, actor = open_service()
-    acts.record_ledger_action(actor, "ledger.pruned", {"before": date, "lines": count})
+    service, actor = open_service()
+    service.record_ledger_action(actor, "ledger.pruned", {"before": date, "lines": count})
     deleted = 0
     with progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("prune", total=count)
-        for some in retention.prune(engine, before_ms):
-            deleted += some
-            bar.advance(task, some)
+        for batch_count in retention.prune(engine, before_ms):
+            deleted += batch_count
+            bar.advance(task, batch_count)
     out.print(f"Deleted {count_of(deleted, 'usage record')} older than {date}.")
 
 
 @commands.command()
 def check(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Compute sums that differ again from the lines.")
+        bool, typer.Option("--repair", help="Compute sums that differ again from the records.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the sums by hour and day with the lines, and show where they differ.
+    """Compare the sums by hour and day with the usage records, and show where they differ.
 
-    Budgets are held and usage is reported by these sums. Each is committed with its lines, so a
-    difference means that somebody else wrote to the database or that it was damaged. Only days
-    whose lines are kept can be checked. The exit status is 1 if sums differ and are not repaired.
+    Budgets and usage reports rely on these sums. Each sum is committed together with its records,
+    so a difference means that something else wrote to the database or that it was damaged. Only
+    days whose records are kept can be checked. The exit status is 1 if sums differ and are not
+    repaired.
     """
     engine = load_store().database
-    found: list[RollupDifference] = []
+    first: list[RollupDifference] = []
     checked = differing = repaired = 0
     for day_ms in recount.recorded_days(engine):
         checked += 1
-        here = recount.find_differences(engine, day_ms)
-        if not here:
+        differences = recount.find_differences(engine, day_ms)
+        if not differences:
             continue
         differing += 1
-        found = list(islice(chain(found, here), SHOWN))
+        first = list(islice(chain(first, differences), SHOWN))
         if repair:
-            acts, actor = open_service()
-            acts.record_ledger_action(actor, "ledger.repaired", {"day": _date(day_ms)})
+            service, actor = open_service()
+            service.record_ledger_action(actor, "ledger.repaired", {"day": _date(day_ms)})
             recount.repair(engine, day_ms)
             repaired += 1
     if as_json:
@@ -111,20 +115,22 @@ def check(
                 "days_that_differ": differing,
                 "days_repaired": repaired,
                 "first_differences": [
-                    {"table": each.table, "of": each.key, "sum": each.column, "kept": each.stored,
-                     "lines": each.computed} for each in found
+                    {"table": each.table, "of": each.of, "sum": each.sum, "kept": each.kept,
+                     "lines": each.lines} for each in first
                 ],
             }
         )  # fmt: skip
     else:
-        _tell(found, checked=checked, differing=differing, repaired=repaired)
+        _print_differences(first, checked=checked, differing=differing, repaired=repaired)
     if differing > repaired:
         raise typer.Exit(1)
 
 
-def _tell(found: list[RollupDifference], *, checked: int, differing: int, repaired: int) -> None:
-    for each in found:
-        of = ", ".join(f"{name} {_shown(name, value)!r}" for name, value in each.key.items())
+def _print_differences(
+    first: list[RollupDifference], *, checked: int, differing: int, repaired: int
+) -> None:
+    for each in first:
+        of = ", ".join(f"{name} {_format_value(name, value)!r}" for name, value in each.of.items())
         out.print(
             escape(
                 f"{each.table}: {each.column} is {each.stored}, but {each.computed} by the records "
@@ -153,20 +159,16 @@ def _before_ms(before: datetime | None, keep_days: int | None) -> int:
     before_ms = round(before.replace(tzinfo=UTC).timestamp() * 1000)
     if before_ms > today_ms:
         reject(
-            f"--before {as_typed(before)!r} is in the future: lines of today are still being "
-            f"written. The latest is --before {_date(today_ms)}"
+            f"--before {format_typed_time(before)!r} is in the future: today's records are still "
+            f"being written. The latest is --before {_date(today_ms)}"
         )
     return before_ms
 
 
-def _shown(name: str, value: int | str) -> int | str:
+def _format_value(name: str, value: int | str) -> int | str:
     if name != "at_ms":
         return value
     return datetime.fromtimestamp(int(value) / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ")
-
-
-def _older(count: int, date: str) -> str:
-    return f"{count_are(count, 'usage record').capitalize()} older than {date}"
 
 
 def _date(at_ms: int) -> str:

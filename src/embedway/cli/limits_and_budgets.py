@@ -1,7 +1,4 @@
-"""Limits and budgets as they are typed: `requests=600/minute` and `25/month`.
-
-Owns the one form of each, both ways. Knows nothing of whose they are.
-"""
+"""Parses and formats limits and budgets as they are typed: `requests=600/minute`, `25/month`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,105 +12,104 @@ from embedway.core.money import format_usd
 from embedway.organization.rules import MAX_ALERTS
 
 NONE = "none"
-"""Takes away what there is."""
+"""The value that removes all limits, budgets or alerts."""
 
 T = TypeVar("T")
 
 _NANO_DIGITS = 9
-_OF = "|".join(get_args(LimitUnit))
-_PER = "|".join(get_args(LimitPeriod))
-_BUDGET_PER = "|".join(get_args(BudgetPer))
-_LIMIT = re.compile(rf"({_OF})=([0-9]{{1,16}})/({_PER})")
-_BUDGET = re.compile(rf"([0-9]{{1,10}}(?:\.[0-9]{{1,{_NANO_DIGITS}}})?)/({_BUDGET_PER})")
+_UNITS = "|".join(get_args(LimitUnit))
+_LIMIT_PERIODS = "|".join(get_args(LimitPeriod))
+_BUDGET_PERIODS = "|".join(get_args(BudgetPer))
+_LIMIT = re.compile(rf"({_UNITS})=([0-9]{{1,16}})/({_LIMIT_PERIODS})")
+_BUDGET = re.compile(rf"([0-9]{{1,10}}(?:\.[0-9]{{1,{_NANO_DIGITS}}})?)/({_BUDGET_PERIODS})")
 _PERCENT = re.compile(r"[0-9]{1,3}")
 _MAX_PERCENT = 100
 
 
 def parse_limit(text: str) -> Limit:
-    """The limit that is typed so.
+    """Parse a limit.
 
     Raises:
-        ValueError: None is; the message says how they are.
+        ValueError: `text` is not a limit; the message shows how to type one.
     """
-    found = _LIMIT.fullmatch(text)
-    if not found or not 1 <= int(found[2]) <= MAX_AMOUNT:
+    match = _LIMIT.fullmatch(text)
+    if not match or not 1 <= int(match[2]) <= MAX_AMOUNT:
         raise ValueError(
             f"{text!r} is no limit. Type one as requests=600/minute or tokens=1000000/day: "
-            f"{_OF.replace('|', ' or ')}, a whole number from 1 on, per "
-            f"{_PER.replace('|', ', ')}."
+            f"{_UNITS.replace('|', ' or ')}, a whole number from 1 on, per "
+            f"{_LIMIT_PERIODS.replace('|', ', ')}."
         )
-    of, per = cast("LimitUnit", found[1]), cast("LimitPeriod", found[3])
-    return Limit(of=of, amount=int(found[2]), per=per)
+    of, per = cast("LimitUnit", match[1]), cast("LimitPeriod", match[3])
+    return Limit(of=of, amount=int(match[2]), per=per)
 
 
 def parse_budget(text: str) -> Budget:
-    """The budget that is typed so, without alerts.
+    """Parse a budget without alerts.
 
     Raises:
-        ValueError: None is; the message says how they are.
+        ValueError: `text` is not a budget; the message shows how to type one.
     """
-    found = _BUDGET.fullmatch(text)
-    amount = int(Decimal(found[1]).scaleb(_NANO_DIGITS)) if found else -1
-    if not found or amount > MAX_NANO_USD:
+    match = _BUDGET.fullmatch(text)
+    amount = int(Decimal(match[1]).scaleb(_NANO_DIGITS)) if match else -1
+    if not match or amount > MAX_NANO_USD:
         raise ValueError(
             f"{text!r} is no budget. Type one as 25/month or 0.5/day: USD, at most "
             f"{MAX_NANO_USD // 10**_NANO_DIGITS}, with at most {_NANO_DIGITS} decimals, per "
-            f"{_BUDGET_PER.replace('|', ', ')}."
+            f"{_BUDGET_PERIODS.replace('|', ', ')}."
         )
-    per = cast("BudgetPer", found[2])
-    return Budget(amount_nano_usd=amount, per=per)
+    return Budget(amount_nano_usd=amount, per=cast("BudgetPer", match[2]))
 
 
 def format_limit(limit: Limit) -> str:
-    """The limit as it is typed."""
+    """Return the limit as it is typed."""
     return f"{limit.of}={limit.amount}/{limit.per}"
 
 
 def format_budget(budget: Budget) -> str:
-    """The budget as it is typed, without its alerts."""
+    """Return the budget as it is typed, without its alerts."""
     return f"{format_usd(budget.amount_nano_usd)}/{budget.per}"
 
 
 def format_alerts(budget: Budget) -> str:
-    """The alerts of the budget, to be read after it; empty if it has none."""
+    """Return the alerts of the budget to print after it, or an empty string if it has none."""
     percents = ", ".join(f"{each}%" for each in budget.alerts)
     return f", alerts at {percents}" if percents else ""
 
 
 def format_amounts(amounts: Sequence[Limit | Budget] | None, *, empty: str = "none") -> str:
-    """Limits or budgets as they are typed; None stands for those that a project has for each."""
+    """Return limits or budgets as they are typed; None means what the project sets for each."""
     if amounts is None:
         return "as the project says"
-    each = (
+    texts = (
         format_limit(each) if isinstance(each, Limit) else format_budget(each) for each in amounts
     )
-    return ", ".join(each) or empty
+    return ", ".join(texts) or empty
 
 
 def parse_limits(option: str, typed: Sequence[str]) -> tuple[Limit, ...]:
-    """The limits that were typed for an option; () for `none`.
+    """Parse the limits that were typed for an option; `none` gives ().
 
-    Exits with status 2 for what is no limit, and for two limits of the same.
+    Exits with status 2 for a wrong limit, and for two limits of one unit and period.
     """
-    found = _parse(parse_limit, option, typed)
-    _check_once(option, typed, [f"limits of {each.of} per {each.per}" for each in found])
-    return found
+    limits = _parse_all(parse_limit, option, typed)
+    _check_unique(option, typed, [f"limits of {each.of} per {each.per}" for each in limits])
+    return limits
 
 
 def parse_budgets(option: str, typed: Sequence[str]) -> tuple[Budget, ...]:
-    """The budgets that were typed for an option, without alerts; () for `none`.
+    """Parse the budgets that were typed for an option, without alerts; `none` gives ().
 
-    Exits with status 2 for what is no budget, and for two budgets of the same window.
+    Exits with status 2 for a wrong budget, and for two budgets of one period.
     """
-    found = _parse(parse_budget, option, typed)
-    _check_once(option, typed, [f"budgets per {each.per}" for each in found])
-    return found
+    budgets = _parse_all(parse_budget, option, typed)
+    _check_unique(option, typed, [f"budgets per {each.per}" for each in budgets])
+    return budgets
 
 
 def parse_alerts(option: str, typed: Sequence[str]) -> tuple[int, ...]:
-    """The percentages that were typed for an option; () for `none`.
+    """Parse the percentages that were typed for an option; `none` gives ().
 
-    Exits with status 2 for what is no percentage, and for too many.
+    Exits with status 2 for a wrong percentage, and for too many.
     """
     if list(typed) == [NONE]:
         return ()
@@ -126,30 +122,30 @@ def parse_alerts(option: str, typed: Sequence[str]) -> tuple[int, ...]:
     percents = tuple(sorted({int(each) for each in typed}))
     if len(percents) > MAX_ALERTS:
         reject(
-            f"{repeated(option, percents)} are {len(percents)} alerts; a budget has at most "
+            f"{format_option(option, percents)} are {len(percents)} alerts; a budget has at most "
             f"{MAX_ALERTS}. Leave some out."
         )
     return percents
 
 
-def repeated(option: str, values: Sequence[object]) -> str:
-    """An option with each of its values, as it is typed."""
+def format_option(option: str, values: Sequence[object]) -> str:
+    """Return an option with each of its values, as it is typed."""
     return " ".join(f"{option} {str(each)!r}" for each in values)
 
 
-def _parse(parse: Callable[[str], T], option: str, typed: Sequence[str]) -> tuple[T, ...]:
+def _parse_all(parse: Callable[[str], T], option: str, typed: Sequence[str]) -> tuple[T, ...]:
     try:
         return () if list(typed) == [NONE] else tuple(map(parse, typed))
     except ValueError as error:
         reject(f"{option} {error}")
 
 
-def _check_once(option: str, typed: Sequence[str], windows: Sequence[str]) -> None:
+def _check_unique(option: str, typed: Sequence[str], kinds: Sequence[str]) -> None:
     first: dict[str, str] = {}
-    for text, window in zip(typed, windows, strict=False):  # `none` has no window
-        if window in first:
+    for text, kind in zip(typed, kinds, strict=False):  # `none` has no kind
+        if kind in first:
             reject(
-                f"{option} {first[window]!r} and {option} {text!r} are both {window}. Leave one of "
+                f"{option} {first[kind]!r} and {option} {text!r} are both {kind}. Leave one of "
                 "them out."
             )
-        first[window] = text
+        first[kind] = text

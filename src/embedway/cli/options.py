@@ -1,6 +1,6 @@
-"""Options that take a number or a time: what they accept, and what they say to anything else.
+"""Options that take a number or a time.
 
-Each message repeats the option and the value, and gives one to type instead.
+Each error message repeats the option and the value, and shows one to type instead.
 """
 
 import math
@@ -18,7 +18,7 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 
 
 def whole_number(name: str, *, least: int, most: int, example: int, help: str) -> Any:
-    """An option that takes a whole number from `least` to `most`."""
+    """Return an option that takes a whole number from `least` to `most`."""
 
     def parse(text: str | int) -> int:
         number = int(text) if _WHOLE.fullmatch(str(text)) else None
@@ -33,7 +33,7 @@ def whole_number(name: str, *, least: int, most: int, example: int, help: str) -
 
 
 def days(name: str, *, least: float, most: int, example: int, help: str) -> Any:
-    """An option that takes a number of days, `least` of which is above 0."""
+    """Return an option that takes a number of days, also a fraction, from `least` to `most`."""
 
     def parse(text: str | float) -> float:
         try:
@@ -51,32 +51,32 @@ def days(name: str, *, least: float, most: int, example: int, help: str) -> Any:
 
 
 def time(name: str, *, help: str) -> Any:
-    """An option that takes a day, or a time of one."""
+    """Return an option that takes a day, or a time on a day."""
     cure = f"Type a day, such as {name} 2026-11-01, or a time, such as {name} 2026-11-01T13:30"
-    return _dated(name, TIME_FORMATS, cure, metavar="TIME", help=help)
+    return _datetime_option(name, TIME_FORMATS, cure, metavar="TIME", help=help)
 
 
 def day(name: str, *, help: str) -> Any:
-    """An option that takes a day."""
+    """Return an option that takes a day."""
     cure = f"Type a day, such as {name} 2026-11-01"
-    return _dated(name, TIME_FORMATS[:1], cure, metavar="DAY", help=help)
+    return _datetime_option(name, TIME_FORMATS[:1], cure, metavar="DAY", help=help)
 
 
-def as_typed(at: datetime) -> str:
-    """A time as somebody may have typed it."""
+def format_typed_time(at: datetime) -> str:
+    """Return a time in the shortest form in which it can be typed."""
     return at.isoformat().removesuffix(":00").removesuffix("T00:00")
 
 
 def is_unicode(text: str) -> bool:
-    """Whether an argument was UTF-8: Python hands on what was not as lone surrogates."""
+    """Return whether an argument was UTF-8. Python passes on other bytes as lone surrogates."""
     return not re.search("[\ud800-\udfff]", text)
 
 
-def _dated(name: str, formats: tuple[str, ...], cure: str, **info: str) -> Any:
+def _datetime_option(name: str, formats: tuple[str, ...], cure: str, **info: str) -> Any:
     def parse(text: str | datetime) -> datetime:
         if isinstance(text, datetime):
             return text
-        at = next(filter(None, (_read(text, each) for each in formats)), None)
+        at = next(filter(None, (_parse_time(text, each) for each in formats)), None)
         if at is None:
             reject(f"{name} {text!r} is not possible. {cure}")
         return at
@@ -84,10 +84,10 @@ def _dated(name: str, formats: tuple[str, ...], cure: str, **info: str) -> Any:
     return typer.Option(name, parser=parse, **info)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
-def _read(text: str, format: str) -> datetime | None:
+def _parse_time(text: str, format: str) -> datetime | None:
     try:
         at = datetime.strptime(text, format)  # noqa: DTZ007  # each command knows its zone
     except ValueError:
         return None
-    # The first and the last year may have no such time in another zone.
+    # In another time zone, a time of the first or last year may not exist.
     return at if MINYEAR < at.year < MAXYEAR else None

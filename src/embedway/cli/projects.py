@@ -1,4 +1,4 @@
-"""`embedway projects`: make, list, show, change and archive projects."""
+"""`embedway projects`: creates, lists, shows, changes and archives projects."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -9,13 +9,13 @@ from embedway.cli.administration import (
     Yes,
     all_pages,
     confirm,
+    format_spending,
+    format_time,
     join_names,
     open_service,
     record_json,
-    spending,
-    time,
 )
-from embedway.cli.fields import PROJECT, Changes, with_alerts, with_fields
+from embedway.cli.fields import PROJECT_FIELDS, Changes, with_alerts, with_fields
 from embedway.cli.limits_and_budgets import format_alerts, format_amounts, format_budget
 from embedway.cli.plural import count_of
 from embedway.cli.terminal import AsJson, out, print_json, print_record, print_table
@@ -24,23 +24,26 @@ from embedway.core.project import Project
 from embedway.organization.actors import Actor
 from embedway.organization.service import AdminService
 
-Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="The project, by its id or name.")]
+ProjectArgument = Annotated[
+    str, typer.Argument(metavar="ID|NAME", help="The project, by its id or name.")
+]
 
-UNKNOWN = 0
-"""When the default project was created, in databases that older versions made."""
+UNKNOWN_MS = 0
+"""The creation time of the default project in databases that older versions made."""
 
 commands = typer.Typer(
-    no_args_is_help=True, help="Projects: tenants with keys, end users, limits and budgets."
+    no_args_is_help=True,
+    help="Manage projects: tenants with keys, end users, limits and budgets.",
 )
 
 
 @commands.command()
-@with_fields(PROJECT)
+@with_fields(PROJECT_FIELDS)
 def create(
     changes: Changes,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the id.")] = False,
 ) -> None:
-    """Make a project. Its limits and budgets hold for all its requests together.
+    """Make a project. Its limits and budgets apply to all its requests together.
 
     embedway projects create --name web
 
@@ -50,12 +53,12 @@ def create(
 
     embedway projects create --name web --user-limit requests=10/second --user-budget 0.5/day
     """
-    acts, actor = open_service()
-    project = acts.create_project(actor, changes, unique=True)
+    service, actor = open_service()
+    project = service.create_project(actor, changes, unique=True)
     if as_json:
         print_json({"id": project.id})
-        return
-    out.print(project.id)
+    else:
+        out.print(project.id)
 
 
 @commands.command("list")
@@ -66,46 +69,46 @@ def list_projects(
     as_json: AsJson = False,
 ) -> None:
     """List projects, oldest first."""
-    acts, actor = open_service()
-    to_row = partial(_json, acts) if as_json else _row
+    service, actor = open_service()
+    to_row = partial(_to_json, service) if as_json else _to_row
     print_table(
-        [to_row(each) for each in all_pages(acts.projects, actor, archived=archived)],
+        [to_row(each) for each in all_pages(service.projects, actor, archived=archived)],
         empty="No projects: embedway projects create --name NAME",
         as_json=as_json,
     )
 
 
 @commands.command()
-def show(project: Which, as_json: AsJson = False) -> None:
-    """Show a project: its rules, its limits, and what is spent and left of its budgets."""
-    acts, actor = open_service()
-    found = acts.find_project(actor, project)
+def show(name: ProjectArgument, as_json: AsJson = False) -> None:
+    """Show a project: its rules and limits, and what its budgets have spent and left."""
+    service, actor = open_service()
+    project = service.find_project(actor, name)
     if as_json:
-        print_json(_json(acts, found))
+        print_json(_to_json(service, project))
         return
-    user_budgets = (f"{format_budget(each)}{format_alerts(each)}" for each in found.user_budgets)
+    user_budgets = (f"{format_budget(each)}{format_alerts(each)}" for each in project.user_budgets)
     print_record(
-        _facts(found)
+        _facts(project)
         | {
-            "archived": time(found.archived_ms),
-            "models": join_names(found.models),
-            "providers": join_names(found.providers),
-            "rules": join_names(_rules(found)) or "none",
-            "limits": format_amounts(found.limits),
-            "budgets": spending(acts, found),
-            "limits of each end user": format_amounts(found.user_limits),
+            "archived": format_time(project.archived_ms),
+            "models": join_names(project.models),
+            "providers": join_names(project.providers),
+            "rules": join_names(_rules(project)) or "none",
+            "limits": format_amounts(project.limits),
+            "budgets": format_spending(service, project),
+            "limits of each end user": format_amounts(project.user_limits),
             "budgets of each end user": ", ".join(user_budgets) or "none",
         }
     )
 
 
 @commands.command()
-@with_fields(PROJECT, update="embedway projects update")
-def update(project: Which, changes: Changes) -> None:
-    """Change what the options say, and nothing else; running gateways follow within a second.
+@with_fields(PROJECT_FIELDS, update="embedway projects update")
+def update(current_name: ProjectArgument, changes: Changes) -> None:
+    """Change only what the options name. Running gateways follow within a second.
 
-    Limits, budgets, models or providers that you give replace all that the project had. A budget
-    keeps its alerts unless --alert gives others.
+    Limits, budgets, models or providers that you type replace all previous ones. A budget keeps its
+    alerts unless you type --alert.
 
     embedway projects update web --budget 50/month
 
@@ -113,45 +116,46 @@ def update(project: Which, changes: Changes) -> None:
 
     embedway projects update web --limit none --model any
     """
-    acts, actor = open_service()
-    found = acts.find_project(actor, project)
-    acts.update_project(actor, found.id, with_alerts(changes, PROJECT, found), unique=True)
-    out.print(f"{found.id} is changed.")
+    service, actor = open_service()
+    project = service.find_project(actor, current_name)
+    service.update_project(
+        actor, project.id, with_alerts(changes, PROJECT_FIELDS, project), unique=True
+    )
+    out.print(f"{project.id} is changed.")
 
 
 @commands.command()
-def archive(project: Which, yes: Yes = False) -> None:
-    """Archive a project for good: its keys stop working within a second; its usage is kept.
+def archive(name: ProjectArgument, yes: Yes = False) -> None:
+    """Archive a project for good. Its keys stop working within a second; its usage is kept.
 
-    At a terminal it asks first.
+    The command asks first at a terminal, unless you add --yes.
     """
-    acts, actor = open_service()
-    found = acts.find_project(actor, project)
-    if found.archived_ms is None:
-        keys = count_of(_working(acts, actor, found), "working key")
-        confirm(f"Archive {found.name} ({found.id}) for good? This ends {keys}.", yes=yes)
-    acts.archive_project(actor, found.id)
-    out.print(f"{found.id} is archived.")
+    service, actor = open_service()
+    project = service.find_project(actor, name)
+    if project.archived_ms is None:
+        keys = count_of(_count_working_keys(service, actor, project), "working key")
+        confirm(f"Archive {project.name} ({project.id}) for good? This ends {keys}.", yes=yes)
+    service.archive_project(actor, project.id)
+    out.print(f"{project.id} is archived.")
 
 
-def _working(acts: AdminService, actor: Actor, project: Project) -> int:
-    """How many of its keys work now: an issued one does with its issuer."""
-    keys = all_pages(acts.keys, actor, project_id=project.id)
+def _count_working_keys(service: AdminService, actor: Actor, project: Project) -> int:
+    """Count the keys that work now. An issued key works only while its issuing key does."""
+    keys = all_pages(service.keys, actor, project_id=project.id)
     active = {key.id: key.issued_by for key in keys if key.state(now_ms()) == "active"}
     return sum(issuer is None or issuer in active for issuer in active.values())
 
 
-def _json(acts: AdminService, project: Project) -> dict[str, Any]:
-    unknown = {"created_at": None} if project.created_ms == UNKNOWN else {}
-    return record_json(acts, project, **unknown, status=_status(project))
+def _to_json(service: AdminService, project: Project) -> dict[str, Any]:
+    unknown = {"created_at": None} if project.created_ms == UNKNOWN_MS else {}
+    return record_json(service, project, **unknown, status=_status(project))
 
 
-def _row(project: Project) -> dict[str, str | None]:
-    limits, budgets = (
-        format_amounts(project.limits, empty=""),
-        format_amounts(project.budgets, empty=""),
-    )
-    return _facts(project) | {"limits": limits, "budgets": budgets}
+def _to_row(project: Project) -> dict[str, str | None]:
+    return _facts(project) | {
+        "limits": format_amounts(project.limits, empty=""),
+        "budgets": format_amounts(project.budgets, empty=""),
+    }
 
 
 def _facts(project: Project) -> dict[str, str | None]:
@@ -159,7 +163,7 @@ def _facts(project: Project) -> dict[str, str | None]:
         "id": project.id,
         "name": project.name,
         "status": _status(project),
-        "created": "-" if project.created_ms == UNKNOWN else time(project.created_ms),
+        "created": "-" if project.created_ms == UNKNOWN_MS else format_time(project.created_ms),
     }
 
 
@@ -173,4 +177,4 @@ def _rules(project: Project) -> list[str]:
         "zero_data_retention": project.zero_data_retention,
         "no quantised weights": not project.allow_quantization,
     }
-    return [rule for rule, holds in rules.items() if holds]
+    return [rule for rule, applies in rules.items() if applies]

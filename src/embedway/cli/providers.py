@@ -1,4 +1,4 @@
-"""`embedway providers`: list the providers, and test whether they answer."""
+"""`embedway providers`: lists the providers and tests whether they answer."""
 
 import asyncio
 from typing import Annotated
@@ -16,7 +16,7 @@ from embedway.cli.terminal import (
     print_table,
     say_error,
 )
-from embedway.cli.trials import ModelName, ProviderName, provider_and_model, try_keys
+from embedway.cli.trials import ModelName, ProviderName, choose_deployment, try_keys
 from embedway.cli.verify import verify
 from embedway.config import settings as config
 from embedway.config.catalogs import in_use
@@ -42,26 +42,29 @@ def list_providers(
         embedway providers list --all
     """
     if all_kinds:
-        kinds = [_kind(row, notes=as_json) for row in load_rows().values()]
+        kinds = [_kind_row(row, notes=as_json) for row in load_rows().values()]
         print_table(kinds, empty="", as_json=as_json)
         return
     loaded = config.load_settings()
-    declared = load_providers(loaded)
-    models = in_use(loaded.settings).models
-    known = catalog.load_catalog(eu_native=False, offers=provider_offers(declared), models=models)
-    enabled = [
+    providers = load_providers(loaded)
+    deployments = catalog.load_catalog(
+        eu_native=False,
+        offers=provider_offers(providers),
+        models=in_use(loaded.settings).models,
+    ).deployments()
+    rows = [
         {
             "name": each.name,
             "kind": each.row.name,
             "base_url": each.url,
             "keys": len(each.keys),
-            "models": sum(served.provider == each.name for served in known.deployments()),
+            "models": sum(deployment.provider == each.name for deployment in deployments),
             "from": each.origin,
         }
-        for each in declared
+        for each in providers
     ]
     print_table(
-        enabled,
+        rows,
         empty="No provider is enabled; only the models that run here are served. To see what "
         "enables one: embedway providers list --all",
         as_json=as_json,
@@ -71,11 +74,7 @@ def list_providers(
 
 
 @commands.command("test")
-def try_provider(
-    name: ProviderName,
-    model: ModelName = None,
-    as_json: AsJson = False,
-) -> None:
+def try_provider(name: ProviderName, model: ModelName = None, as_json: AsJson = False) -> None:
     """Embed one short text at a provider, with each of its keys, and show the result.
 
     The provider bills the text, about ten tokens for each key.
@@ -85,28 +84,29 @@ def try_provider(
         embedway providers test ollama --model nomic-embed-text
     """
     loaded = config.load_settings()
-    chosen, served = provider_and_model(loaded, name, model, command="test")
-    with err.status(f"Asking {chosen.url}"):
-        trials = asyncio.run(try_keys(chosen, served, timeout_s=loaded.settings.request_timeout_s))
+    provider, deployment = choose_deployment(loaded, name, model, command="test")
+    timeout_s = loaded.settings.request_timeout_s
+    with err.status(f"Calling {provider.url}"):
+        trials = asyncio.run(try_keys(provider, deployment, timeout_s=timeout_s))
     for trial in trials:
-        which = f" with {trial.key}" if trial.key else ""
+        with_key = f" with {trial.key}" if trial.key else ""
         if trial.failure:
-            say_error(f"{name}{which}: {trial.failure}")
+            say_error(f"{name}{with_key}: {trial.failure}")
         elif as_json:
             print_json(
                 {
                     "provider": name,
-                    "model": served.upstream_name,
+                    "model": deployment.upstream_name,
                     "dimensions": trial.dimensions,
                     "tokens": trial.tokens,
                     "milliseconds": trial.milliseconds,
                 }
             )
         else:
-            unknown = "" if served.model.declared else ", a model that is not in the catalog"
+            unknown = "" if deployment.model.declared else ", a model that is not in the catalog"
             out.print(
-                f"[green]{escape(name)}[/green] answers{which}: "
-                f"{escape(served.upstream_name)}{unknown}, {trial.dimensions} dimensions, "
+                f"[green]{escape(name)}[/green] answers{with_key}: "
+                f"{escape(deployment.upstream_name)}{unknown}, {trial.dimensions} dimensions, "
                 f"{trial.milliseconds} ms."
             )
     if any(trial.failure for trial in trials):
@@ -116,17 +116,17 @@ def try_provider(
 commands.command("verify")(verify)
 
 
-def _kind(row: ProviderRow, *, notes: bool) -> dict[str, object]:
-    needed = [row.sources(name)[0] for name in row.variables if name not in row.defaults]
-    keys = " or ".join(row.key_variables)
-    found = " + ".join(filter(None, (keys, *needed)))
+def _kind_row(row: ProviderRow, *, notes: bool) -> dict[str, object]:
     if row.own_server:
-        found = f"found on port {row.port}" if row.port else ""
-    told: dict[str, object] = {
+        enabled_by = f"found on port {row.port}" if row.port else ""
+    else:
+        needed = [row.sources(name)[0] for name in row.variables if name not in row.defaults]
+        enabled_by = " + ".join(filter(None, (" or ".join(row.key_variables), *needed)))
+    cells: dict[str, object] = {
         "kind": row.name,
         "provider": row.title,
-        "enabled_by": found or f"[providers.{row.name}] in embedway.toml",
+        "enabled_by": enabled_by or f"[providers.{row.name}] in embedway.toml",
     }
     if notes:
-        told |= {"base_url": row.base_url, "eu_native": row.eu_native, "notes": row.notes}
-    return told
+        cells |= {"base_url": row.base_url, "eu_native": row.eu_native, "notes": row.notes}
+    return cells

@@ -1,7 +1,7 @@
-"""Embeds texts at a provider, without a gateway: what `embed` does for a model that runs elsewhere.
+"""Embeds texts at a provider, without a gateway, for `embedway embed`.
 
-Cuts, retries and checks as a gateway does, but asks one deployment alone: the one whose vectors a
-name stands for. Counts no limits and writes no usage.
+Cuts, retries and checks as a gateway does, but calls only the deployment whose vectors the name
+stands for. Counts no limits and writes no usage records.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from embedway.catalog.catalog import Catalog
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.resolved_name import ResolvedName
-from embedway.cli.lengths import too_long
-from embedway.cli.trials import explain
+from embedway.cli.lengths import length_error
+from embedway.cli.trials import explain_failure
 from embedway.config.settings import Settings
 from embedway.config.spaces import build_memberships
 from embedway.core.clock import today
@@ -37,109 +37,105 @@ from embedway.wire.decode import decode
 
 
 class CannotEmbed(Exception):
-    """A text cannot be embedded there; the message says which, why and what to do."""
+    """A text that the provider cannot embed; the message says which, why and what to do."""
 
 
-def deployment(
+def choose_deployment(
     name: str,
-    named: ResolvedName,
+    resolved: ResolvedName,
     catalog: Catalog,
-    declared: Sequence[ProviderConfig],
+    providers: Sequence[ProviderConfig],
     settings: Settings,
 ) -> Deployment:
-    """The deployment whose vectors a name stands for, whoever else has the same model.
+    """Return the one deployment whose vectors `name` stands for.
 
     Raises:
-        ModelRetired: Its provider no longer serves it.
+        ModelRetired: The provider no longer serves it.
     """
-    served = _standard(named, catalog, declared, settings)
-    if is_retired(served.spec, today()):
-        raise retired_error(name, served)
-    return served
+    deployment = resolved.deployments[0]
+    if settings.canaries and not (resolved.is_pinned or resolved.is_ordered):
+        spaces, _ = build_memberships(settings, catalog, providers)
+        reference = spaces.known.reference_deployment(deployment.model.id)
+        if reference and reference in resolved.deployments:
+            deployment = reference
+    if is_retired(deployment.spec, today()):
+        raise retired_error(name, deployment)
+    return deployment
 
 
-def _standard(
-    named: ResolvedName, catalog: Catalog, declared: Sequence[ProviderConfig], settings: Settings
-) -> Deployment:
-    first = named.deployments[0]
-    if named.is_pinned or named.is_ordered or not settings.canaries:
-        return first
-    spaces, _ = build_memberships(settings, catalog, declared)
-    maker = spaces.known.reference_deployment(first.model.id)
-    return maker if maker and maker in named.deployments else first
-
-
-class Remote:
+class RemoteModel:
     """A model at a provider."""
 
-    def __init__(self, declared: ProviderConfig, served: Deployment, *, timeout_s: float) -> None:
-        """Takes who is asked, and how long for at most 512 texts or so."""
-        self._declared = declared
-        self._served = served
+    def __init__(
+        self, provider_config: ProviderConfig, deployment: Deployment, *, timeout_s: float
+    ) -> None:
+        self._provider_config = provider_config
+        self._deployment = deployment
         self._timeout_s = timeout_s
-        self._provider = provider.build_provider(declared)
+        self._provider = provider.build_provider(provider_config)
         self._cl100k = Cl100kTokenizer()
         self._sender = Sender(
-            EngineRegistry({served.engine_name: self._provider}),
+            EngineRegistry({deployment.engine_name: self._provider}),
             healths=HealthRegistry(now_s=time.monotonic),
             preparer=InputPreparer(tokenizers={}, cl100k=self._cl100k),
         )
 
     async def embed(self, truncate: Truncate, texts: list[str], first: int) -> Vectors:
-        """The vectors of `texts`, of which `first` is the number of the first, from 1.
+        """Return the vectors of `texts`, one row each; `first` is the first text's number, from 1.
 
         Raises:
-            CannotEmbed: There are none.
+            CannotEmbed: A text cannot be embedded, or the provider fails or takes too long.
         """
-        served = self._served
+        deployment = self._deployment
         try:
-            return await self._embedded(texts, truncate)
+            return await self._send(texts, truncate)
         except ProviderError as error:
             text = "" if error.item is None else f", text {first + error.item}"
-            reason = explain(self._declared, served.upstream_name, error)
-            raise CannotEmbed(f"{served.provider}{text}: {reason}") from error
+            reason = explain_failure(self._provider_config, deployment.upstream_name, error)
+            raise CannotEmbed(f"{deployment.provider}{text}: {reason}") from error
         except ContextLengthExceeded as error:
-            raise CannotEmbed(await self._too_long(texts, first) or error.message) from error
+            raise CannotEmbed(await self._length_error(texts, first) or error.message) from error
         except EmbedwayError as error:
             raise CannotEmbed(error.message) from error
         except TimeoutError as error:
             raise CannotEmbed(
-                f"{served.provider} did not answer within {self._timeout_s:g} s. Try again, or set "
-                "EMBEDWAY_REQUEST_TIMEOUT_S higher."
+                f"{deployment.provider} did not answer within {self._timeout_s:g} s. Try again, or "
+                "set EMBEDWAY_REQUEST_TIMEOUT_S higher."
             ) from error
 
     async def aclose(self) -> None:
-        """Closes its connections."""
+        """Close the connections to the provider."""
         self._cl100k.close()
         await self._provider.aclose()
 
-    async def _embedded(self, texts: list[str], truncate: Truncate) -> Vectors:
-        fields = {"model": self._served.id, "input": texts, "truncate": truncate}
+    async def _send(self, texts: list[str], truncate: Truncate) -> Vectors:
+        fields = {"model": self._deployment.id, "input": texts, "truncate": truncate}
         request = decode(msgspec.json.encode(fields))
-        if refused := ability_error(request, self._served, self._provider.abilities):
-            raise refused
-        attempt = self._sender.attempt(request, self._served, request_id="", counts={})
+        if error := ability_error(request, self._deployment, self._provider.abilities):
+            raise error
+        attempt = self._sender.attempt(request, self._deployment, request_id="", counts={})
         try:
             await attempt.prepare()
         except TooManyTokens:
             if len(texts) == 1:
                 raise
             half = len(texts) // 2
-            parts = [await self._embedded(part, truncate) for part in (texts[:half], texts[half:])]
-            return np.concatenate(parts)
+            return np.concatenate(
+                [await self._send(each, truncate) for each in (texts[:half], texts[half:])]
+            )
         async with asyncio.timeout(self._timeout_s):
             deadline_s = self._sender.now_s() + self._timeout_s
             vectors = await self._sender.send([attempt], deadline_s=deadline_s)
-        if self._served.model.dimensions is None:
-            # A model without a declared width keeps to that of the first answer.
-            model = msgspec.structs.replace(self._served.model, dimensions=vectors.shape[1])
-            self._served = msgspec.structs.replace(self._served, model=model)
+        if self._deployment.model.dimensions is None:
+            # If no width is declared, all later vectors must be as wide as the first.
+            model = msgspec.structs.replace(self._deployment.model, dimensions=vectors.shape[1])
+            self._deployment = msgspec.structs.replace(self._deployment, model=model)
         return vectors
 
-    async def _too_long(self, texts: list[str], first: int) -> str | None:
-        """Name the text that is too long, where its tokens are counted here."""
-        model = self._served.model
+    async def _length_error(self, texts: list[str], first: int) -> str | None:
+        """Name the text that is too long, by this process's own token counts; None if none is."""
+        model = self._deployment.model
         for number, ids in enumerate(await self._cl100k.encode(texts), first):
-            if reason := too_long(len(ids), model, number=number):
+            if reason := length_error(len(ids), model, number=number):
                 return reason
         return None

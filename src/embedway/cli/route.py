@@ -1,4 +1,4 @@
-"""`embedway route`: who would be asked for a request, in which order, and why."""
+"""`embedway route`: shows which deployments a request would try, in which order, and why."""
 
 import sys
 from pathlib import Path
@@ -17,13 +17,15 @@ from embedway.core.request import InputType, Preference
 from embedway.pipeline.dry_run import DryRun, DryRunCandidate, DryRunExclusion
 
 MAX_DIMENSIONS = 1_000_000
-"""More than any model has."""
+"""The most dimensions that can be typed; no model has so many."""
 
 
 def route(
-    model: Annotated[str, typer.Argument(help="By any name that a request may use.")] = "auto",
+    model: Annotated[
+        str, typer.Argument(help="The model, by any name that a request may use.")
+    ] = "auto",
     texts: Annotated[
-        list[str] | None, typer.Argument(help="The texts; a short one if left out.", metavar="TEXT")
+        list[str] | None, typer.Argument(help="The texts. [one short text]", metavar="TEXT")
     ] = None,
     file: Annotated[
         Path | None,
@@ -46,7 +48,7 @@ def route(
         bool,
         typer.Option(
             "--allow-quantization/--no-allow-quantization",
-            help="Whether deployments with quantised weights may serve it.",
+            help="Whether deployments with quantised weights may serve the request.",
         ),
     ] = True,
     zero_data_retention: Annotated[
@@ -70,10 +72,10 @@ def route(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show who would be asked for a request, in which order, why, and at what price.
+    """Show which deployments a request would try, in which order, why, and at what price.
 
-    Nobody is asked and nothing is billed. If EMBEDWAY_API_KEY is set, the running gateway tells,
-    which knows how fast providers are and who fails; else the plan is made here.
+    No provider is called and nothing is billed. If EMBEDWAY_API_KEY is set, the running gateway
+    answers, because it knows latencies and failures; otherwise this command plans by itself.
 
         embedway route bge-m3
 
@@ -93,36 +95,39 @@ def route(
         "input_type": input_type,
         "fallbacks": fallbacks,
     }
-    with open_client(url) as asked:
+    with open_client(url) as client:
         try:
-            told = asked.dry_run(fields)
-        except InvalidRequest as refusal:
-            fail(refusal)  # the command is understood: this is its answer
+            dry_run = client.dry_run(fields)
+        except InvalidRequest as error:
+            fail(error)  # status 1, not 2: the command line itself is right
     if as_json:
-        sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.encode(dry_run) + b"\n")
         return
-    _print(told)
+    _print(dry_run)
 
 
-def _print(told: DryRun) -> None:
-    count = count_of(told.items, "text")
-    if told.tokens is not None:
-        tokens = count_of(told.tokens, "token")
-        count += f", {tokens}{' (an estimate)' if told.tokens_estimated else ''}"
+def _print(dry_run: DryRun) -> None:
+    count = count_of(dry_run.items, "text")
+    if dry_run.tokens is not None:
+        tokens = count_of(dry_run.tokens, "token")
+        count += f", {tokens}{' (an estimate)' if dry_run.tokens_estimated else ''}"
     out.print(
-        f"{escape(told.model)}: {count}, preference {told.preference}\nspace {escape(told.space)}\n"
+        f"{escape(dry_run.model)}: {count}, preference {dry_run.preference}\n"
+        f"space {escape(dry_run.space)}\n"
     )
-    nobody = "Nobody is proven to be of this space yet: a request waits while that is found out."
-    rows = [_row(number, each) for number, each in enumerate(told.candidates, 1)]
-    print_table(rows, empty=nobody, as_json=False)
-    unproven = [_left_out(each, "space, unproven") for each in told.unproven]
-    removed = [_left_out(each, each.filter) for each in told.removed]
+    print_table(
+        [_candidate_row(number, each) for number, each in enumerate(dry_run.candidates, 1)],
+        empty="No deployment is proven to be of this space yet. A request waits for the proof.",
+        as_json=False,
+    )
+    unproven = [_exclusion_row(each, "space, unproven") for each in dry_run.unproven]
+    removed = [_exclusion_row(each, each.filter) for each in dry_run.removed]
     if unproven or removed:
         out.print()
         print_table([*unproven, *removed], empty="", as_json=False)
 
 
-def _row(number: int, candidate: DryRunCandidate) -> dict[str, object]:
+def _candidate_row(number: int, candidate: DryRunCandidate) -> dict[str, object]:
     price = candidate.price_per_mtok_usd
     return {
         "order": number,
@@ -137,5 +142,5 @@ def _row(number: int, candidate: DryRunCandidate) -> dict[str, object]:
     }
 
 
-def _left_out(each: DryRunExclusion, filter: str) -> dict[str, object]:
-    return {"left_out": each.id, "by": filter, "why": each.reason}
+def _exclusion_row(exclusion: DryRunExclusion, filter: str) -> dict[str, object]:
+    return {"left_out": exclusion.id, "by": filter, "why": exclusion.reason}

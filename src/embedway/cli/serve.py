@@ -1,4 +1,4 @@
-"""`embedway serve`: the gateway, and what it says once it is ready."""
+"""`embedway serve`: runs the gateway, and prints how to use it once it is ready."""
 
 import signal
 from collections import Counter
@@ -45,10 +45,10 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Run the gateway. Ctrl-C or SIGTERM finishes what is in flight, then stops it.
+    """Run the gateway until Ctrl-C or SIGTERM. It then finishes the requests in flight.
 
-    The first start makes a key and shows it, this once. Everything else that can be set is in
-    `embedway config show`; each line of it can be set by a variable, as in
+    The first start makes a key and shows it once. `embedway config show` lists all other settings;
+    you can set each of them by a variable, such as
 
         EMBEDWAY_PORT=9000 embedway serve
     """
@@ -66,30 +66,30 @@ def serve(
             _log.warning("provider left out", reason=missing)
         for model in catalog.load_catalog(eu_native=settings.eu_native).local_models():
             fetch_weights(model, settings)
-        # Until the server handles signals there is nothing to tidy up, so Ctrl-C need not be
-        # an exception in whatever is being imported.
+        # Until the server handles signals, nothing needs tidying up, so let Ctrl-C end the process
+        # instead of raising an exception in a module that is being imported.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        from embedway.serving import server  # noqa: PLC0415  # the engine: other commands do without
+        from embedway.serving import server  # noqa: PLC0415  # the engine: slow
 
         server.run_server(
             settings,
             providers,
             bound,
-            on_ready=partial(_greet, loaded, used),
+            on_ready=partial(_print_welcome, loaded, used),
             dropped_lines=dropped_lines,
         )
     except AddressError as error:
         fail(error)
 
 
-def _first_key(store: Store) -> str | None:
-    """The secret of a first key, if there has never been one."""
-    shown, key = key_secret.issue_key("first", pepper=store.pepper, now_ms=now_ms())
-    return shown if KeyBootstrap(store.database).create_first(key) else None
+def _create_first_key(store: Store) -> str | None:
+    """Create the first key and return its secret, or None if there has ever been a key."""
+    secret, key = key_secret.issue_key("first", pepper=store.pepper, now_ms=now_ms())
+    return secret if KeyBootstrap(store.database).create_first(key) else None
 
 
-def _providers(gateway: "Gateway") -> str:
-    """Who can be asked, how we know of them, and how many of their models are known."""
+def _format_providers(gateway: "Gateway") -> str:
+    """Return the enabled providers, where each was found, and how many models each has."""
     if not gateway.providers:
         return "this gateway alone; `embedway providers list --all` shows who else could be"
     counts = Counter(each.provider for each in gateway.catalog.deployments())
@@ -99,10 +99,10 @@ def _providers(gateway: "Gateway") -> str:
     )
 
 
-def _aliases(catalog: Catalog) -> str:
+def _format_aliases(catalog: Catalog) -> str:
     return (
         f"\n{' ' * 13}".join(
-            f"{alias} -> {_stands_for(alias, catalog)}"
+            f"{alias} -> {_format_targets(alias, catalog)}"
             for alias in catalog.aliases
             if alias != AUTO
         )
@@ -110,18 +110,17 @@ def _aliases(catalog: Catalog) -> str:
     )
 
 
-def _stands_for(alias: str, catalog: Catalog) -> str:
-    """The names, and whom that means."""
-    named = resolve(alias, catalog, param="model")
-    of = ", ".join(
+def _format_targets(alias: str, catalog: Catalog) -> str:
+    """Return the names that an alias stands for, and the providers of their deployments."""
+    providers = ", ".join(
         each.provider if each.model.declared else f"{each.provider}, a model that nobody declared"
-        for each in named.deployments
+        for each in resolve(alias, catalog, param="model").deployments
     )
-    return f"{', then '.join(catalog.aliases[alias])} ({of})"
+    return f"{', then '.join(catalog.aliases[alias])} ({providers})"
 
 
-def _warnings(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> str:
-    told = (
+def _format_warnings(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> str:
+    warnings = (
         used.problem,
         notices.retired(gateway.catalog, today()),
         notices.retiring(gateway.catalog, today()),
@@ -129,13 +128,13 @@ def _warnings(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") ->
         notices.drifted(gateway.spaces.drifted()),
         notices.readable(loaded),
     )
-    return "".join(f"\n[yellow]warning[/yellow]: {escape(each)}\n" for each in told if each)
+    return "".join(f"\n[yellow]warning[/yellow]: {escape(each)}\n" for each in warnings if each)
 
 
-def _greet(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> None:
+def _print_welcome(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> None:
     settings = loaded.settings
-    store = open_configured_store(settings, create=False)  # the gateway has made it
-    first_key, kept_in = _first_key(store), database.describe(store.database)
+    store = open_configured_store(settings, create=False)  # the gateway has created it
+    first_key, database_name = _create_first_key(store), database.describe(store.database)
     store.database.dispose()
     base = f"{base_url(settings)}/v1"
     key = first_key or "$EMBEDWAY_API_KEY"
@@ -143,7 +142,7 @@ def _greet(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> No
     note = (
         f"{first_key}  (shown this once; only its hash is kept)"
         if first_key
-        else "yours from before, or a new one: embedway keys create --name NAME"
+        else "an earlier one, or a new one: embedway keys create --name NAME"
     )
     out.print(
         f"""
@@ -151,13 +150,13 @@ def _greet(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> No
 
   base URL   {base}
   key        {escape(note)}
-  auto       {escape(_stands_for(AUTO, gateway.catalog))}
-  aliases    {escape(_aliases(gateway.catalog))}
-  providers  {escape(_providers(gateway))}
+  auto       {escape(_format_targets(AUTO, gateway.catalog))}
+  aliases    {escape(_format_aliases(gateway.catalog))}
+  providers  {escape(_format_providers(gateway))}
   catalog    {escape(used.described)}
-  database   {escape(kept_in)}
+  database   {escape(database_name)}
   docs       {base.removesuffix("/v1")}/docs
-{_warnings(loaded, used, gateway)}
+{_format_warnings(loaded, used, gateway)}
 curl {base}/embeddings -H "Authorization: Bearer {key}" \\
   -H "Content-Type: application/json" -d '{escape('{"input": "The quick brown fox"}')}'
 

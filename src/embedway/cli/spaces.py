@@ -1,4 +1,4 @@
-"""`embedway spaces`: show, prove and release which vector space each deployment is in."""
+"""`embedway spaces`: shows and proves each deployment's vector space, and releases deployments."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ import typer
 
 from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.deployment import Deployment
-from embedway.cli.administration import time as shown_time
+from embedway.cli.administration import format_time
 from embedway.cli.terminal import (
     AsJson,
     err,
@@ -25,7 +25,7 @@ from embedway.cli.terminal import (
     progress,
     say_error,
 )
-from embedway.cli.trials import answer
+from embedway.cli.trials import describe_response
 from embedway.config import settings as config
 from embedway.config.models import build_catalog
 from embedway.config.settings import Settings
@@ -47,36 +47,37 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(
     no_args_is_help=True,
-    help="Show and prove which deployments give vectors that can be compared.",
+    help="Show and prove which deployments return vectors that can be compared.",
 )
 Model = Annotated[
     str | None,
-    typer.Argument(help="Any name of the model; all models if left out.", metavar="MODEL"),
+    typer.Argument(help="Any name of the model. [all models]", metavar="MODEL"),
 ]
 
-_Wanted = tuple[Deployment, InputType | None]
+_Target = tuple[Deployment, InputType | None]
+"""What one probe measures."""
 
 
-class _Known(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings, with the models, providers and proofs that they lead to."""
+class _SpacesSetup(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings, with the models, providers and proofs that follow from them."""
 
     settings: Settings
-    declared: list[ProviderConfig]
+    providers: list[ProviderConfig]
     models: Catalog
     store: Store
     spaces: SpaceMemberships
 
     def deployments(self, name: str | None) -> list[Deployment]:
-        """The deployments that the gateway probes, of one model or of all.
+        """Return the deployments that the gateway probes, of one model or of all.
 
         Raises:
             UnknownModel: No model has this name.
         """
-        chosen = [each for each in self.models.deployments() if self.spaces.is_probed(each)]
+        deployments = [each for each in self.models.deployments() if self.spaces.is_probed(each)]
         if name is None:
-            return chosen
+            return deployments
         ids = {each.model.id for each in resolve(name, self.models, param="model").deployments}
-        return [each for each in chosen if each.model.id in ids]
+        return [each for each in deployments if each.model.id in ids]
 
 
 @commands.command()
@@ -90,10 +91,10 @@ def status(model: Model = None, as_json: AsJson = False) -> None:
 
         embedway spaces status bge-m3 --json
     """
-    known = _known()
-    deployments = known.deployments(model)
-    _print(known, deployments, as_json=as_json)
-    _end(known, deployments)
+    setup = _load_setup()
+    deployments = setup.deployments(model)
+    _print(setup, deployments, as_json=as_json)
+    _exit(setup, deployments)
 
 
 @commands.command()
@@ -106,30 +107,26 @@ def prove(model: Model = None, as_json: AsJson = False) -> None:
 
         embedway spaces prove bge-m3
     """
-    known = _known()
-    deployments = known.deployments(model)
-    probed: list[_Wanted] = [
-        (each, told) for each in deployments for told in _input_types(known, each)
+    setup = _load_setup()
+    deployments = setup.deployments(model)
+    targets: list[_Target] = [
+        (each, input_type) for each in deployments for input_type in _input_types(setup, each)
     ]
-    retired = known.spaces.known.retired
-    wanted: list[_Wanted] = [
-        (each, told)
-        for each, told in (*probed, *_to_compare_with(known, probed))
-        if each.id not in retired
-    ]
-    failed = asyncio.run(_prove(known, wanted))
-    _print(known, deployments, as_json=as_json)
-    for each, error in failed:
+    targets += _shared_references(setup, targets)
+    retired = setup.spaces.known.retired
+    failures = asyncio.run(_probe(setup, [each for each in targets if each[0].id not in retired]))
+    _print(setup, deployments, as_json=as_json)
+    for deployment, error in failures:
         say_error(
-            f"{each.id} did not answer the probe: {_cause(error)}. To see what is wrong: "
-            f"embedway providers test {each.provider}"
+            f"{deployment.id} did not answer the probe: {_describe(error)}. To see what is wrong: "
+            f"embedway providers test {deployment.provider}"
         )
-    _end(known, deployments, failed=bool(failed))
+    _exit(setup, deployments, failed=bool(failures))
 
 
 @commands.command()
 def release(
-    deployment: Annotated[
+    name: Annotated[
         str,
         typer.Argument(
             metavar="DEPLOYMENT", help="`provider:model`, as `embedway spaces status` shows it."
@@ -151,193 +148,210 @@ def release(
 
         embedway spaces release deepinfra:bge-m3
     """
-    known = _known()
-    found = known.models.find(deployment)
-    if found is None or not found.is_pinned:
+    setup = _load_setup()
+    resolved = setup.models.find(name)
+    if resolved is None or not resolved.is_pinned:
         fail(
-            f"There is no deployment {deployment!r}. Name it as provider:model. To see all: "
+            f"There is no deployment {name!r}. Name it as provider:model. To see all: "
             "embedway spaces status"
         )
-    served = found.deployments[0]
-    proofs = known.spaces.known.proofs(served.id)
+    deployment = resolved.deployments[0]
+    proofs = setup.spaces.known.proofs(deployment.id)
     drifted = [each for each in proofs if each.state == "drifted"]
     if not drifted:
-        out.print(f"{escape(served.id)} has not drifted, so there is nothing to release.")
+        out.print(f"{escape(deployment.id)} has not drifted, so there is nothing to release.")
         return
-    left = known.spaces.space(served, drifted[0].input_type, revision=drifted[0].revision)
+    input_type, revision = drifted[0].input_type, drifted[0].revision
+    old_space = setup.spaces.space(deployment, input_type, revision=revision)
     try:
-        with err.status(f"Probing {served.id}"):
-            asyncio.run(_release(known, served, drifted, accept=accept))
+        with err.status(f"Probing {deployment.id}"):
+            asyncio.run(_release(setup, deployment, drifted, accept=accept))
     except ProviderError as error:
         fail(
-            f"{served.id} is not released, because it did not answer the probe: {_cause(error)}. "
-            f"To see what is wrong: embedway providers test {served.provider}"
+            f"{deployment.id} is not released, because it did not answer the probe: "
+            f"{_describe(error)}. To see what is wrong: embedway providers test "
+            f"{deployment.provider}"
         )
-    still = known.spaces.known.drifted.get(served.id)
-    if still is not None:
+    if proof := setup.spaces.known.drifted.get(deployment.id):
         fail(
-            f"{served.id} is not released, because its vectors still differ from those of {left}: "
-            f"{still.reason}. Find out what changed at the provider. To use its new vectors, in a "
-            f"space of their own: embedway spaces release {served.id} --accept"
+            f"{deployment.id} is not released, because its vectors still differ from those of "
+            f"{old_space}: {proof.reason}. Find out what changed at the provider. To use its new "
+            f"vectors, in a space of their own: embedway spaces release {deployment.id} --accept"
         )
-    member = known.spaces.membership(served, drifted[0].input_type)
-    now = known.spaces.space(served, drifted[0].input_type, revision=member.revision)
-    out.print(f"[green]{escape(served.id)}[/green] is released into {escape(str(now))}.")
-    if member.revision != drifted[0].revision:
+    member = setup.spaces.membership(deployment, input_type)
+    new_space = setup.spaces.space(deployment, input_type, revision=member.revision)
+    out.print(f"[green]{escape(deployment.id)}[/green] is released into {escape(str(new_space))}.")
+    if member.revision != revision:
         out.print(
-            f"Its new vectors cannot be compared with those of {escape(str(left))}. Embed again "
-            "what you want to compare."
+            f"Its new vectors cannot be compared with those of {escape(str(old_space))}. Embed "
+            "again what you want to compare."
         )
 
 
-def _known() -> _Known:
+def _load_setup() -> _SpacesSetup:
     loaded = config.load_settings()
     settings = loaded.settings
     logs.configure_logs(format=settings.log_format, level="error")
-    declared = load_providers(loaded)
-    models = build_catalog(settings, declared)
+    providers = load_providers(loaded)
+    models = build_catalog(settings, providers)
     store = load_store(settings)
-    spaces, _ = build_memberships(settings, models, declared)
+    spaces, _ = build_memberships(settings, models, providers)
     spaces.load(*asyncio.run(SpaceStore(store.database, availability=store.availability).load()))
     if not settings.canaries:
         fail("'canaries' is false, so no space is proven. Set EMBEDWAY_CANARIES=true, or unset it.")
-    return _Known(settings=settings, declared=declared, models=models, store=store, spaces=spaces)
+    return _SpacesSetup(
+        settings=settings, providers=providers, models=models, store=store, spaces=spaces
+    )
 
 
-async def _prove(
-    known: _Known, wanted: Sequence[_Wanted]
+async def _probe(
+    setup: _SpacesSetup, targets: Sequence[_Target]
 ) -> list[tuple[Deployment, ProviderError]]:
-    """Probe each deployment, and return those that failed with their errors."""
-    failed: list[tuple[Deployment, ProviderError]] = []
-    async with _prober(known, [each for each, _ in wanted]) as prober:
+    """Probe each target, and return the deployments that failed with their errors."""
+    failures: list[tuple[Deployment, ProviderError]] = []
+    async with _open_prober(setup, [each for each, _ in targets]) as prober:
         with progress() as bar:
-            task = bar.add_task("Probing", total=len(wanted))
+            task = bar.add_task("Probing", total=len(targets))
 
-            async def one(served: Deployment, input_type: InputType | None) -> None:
+            async def probe_one(deployment: Deployment, input_type: InputType | None) -> None:
                 try:
-                    await prober.prove(served, input_type)
+                    await prober.prove(deployment, input_type)
                 except ProviderError as error:
-                    failed.append((served, error))
+                    failures.append((deployment, error))
                 bar.advance(task)
 
-            await asyncio.gather(*(one(*each) for each in wanted))
-    return failed
+            await asyncio.gather(*(probe_one(*each) for each in targets))
+    return failures
 
 
 async def _release(
-    known: _Known, served: Deployment, drifted: Sequence[Proof], *, accept: bool
+    setup: _SpacesSetup, deployment: Deployment, drifted: Sequence[Proof], *, accept: bool
 ) -> None:
-    revision = known.spaces.known.next_revision(served) if accept else None
-    async with _prober(known, [served]) as prober:
+    revision = setup.spaces.known.next_revision(deployment) if accept else None
+    async with _open_prober(setup, [deployment]) as prober:
         for each in drifted:
-            await prober.release(served, each.input_type, accept=revision)
+            await prober.release(deployment, each.input_type, accept=revision)
 
 
 @asynccontextmanager
-async def _prober(known: _Known, deployments: Sequence[Deployment]) -> AsyncGenerator["Prober"]:
-    """A prober for these deployments and for those that make their references."""
+async def _open_prober(
+    setup: _SpacesSetup, deployments: Sequence[Deployment]
+) -> AsyncGenerator["Prober"]:
+    """Yield a prober for these deployments and for the deployments of their references."""
+    # Imported here, because they are slow and few commands need them.
     from embedway.sending.engine import EngineRegistry  # noqa: PLC0415
     from embedway.sending.prepare import InputPreparer  # noqa: PLC0415
     from embedway.sending.sender import Sender  # noqa: PLC0415
-    from embedway.spaces.prober import Prober  # noqa: PLC0415  # other commands do without it
+    from embedway.spaces.prober import Prober  # noqa: PLC0415
     from embedway.tokenizing.cl100k import Cl100kTokenizer  # noqa: PLC0415
 
-    makers = (known.spaces.known.reference_deployment(each.model.id) for each in deployments)
-    local = {each.model.id: each.model for each in makers if each and each.provider == LOCAL}
+    references = (setup.spaces.known.reference_deployment(each.model.id) for each in deployments)
+    local = {each.model.id: each.model for each in references if each and each.provider == LOCAL}
     engines: dict[str, Any] = {}
     tokenizers: dict[str, Any] = {}
-    async with AsyncExitStack() as parts:
+    async with AsyncExitStack() as exit_stack:
         for model in local.values():
             from embedway.config.engines import load_engine  # noqa: PLC0415  # the model: slow
 
-            fetch_weights(model, known.settings)
-            engine = await asyncio.to_thread(load_engine, model, known.settings)
-            parts.callback(engine.close)
+            fetch_weights(model, setup.settings)
+            engine = await asyncio.to_thread(load_engine, model, setup.settings)
+            exit_stack.callback(engine.close)
             engines[f"{LOCAL}:{model.id}"] = tokenizers[model.id] = engine
-        for name, engine in _providers(known.declared):
-            parts.push_async_callback(engine.aclose)
+        for name, engine in _build_providers(setup.providers):
+            exit_stack.push_async_callback(engine.aclose)
             engines[name] = engine
         cl100k = Cl100kTokenizer()
-        parts.callback(cl100k.close)
+        exit_stack.callback(cl100k.close)
         sender = Sender(
             EngineRegistry(engines),
             healths=HealthRegistry(now_s=time.monotonic),
             preparer=InputPreparer(tokenizers=tokenizers, cl100k=cl100k),
         )
         prober = Prober(
-            spaces=known.spaces,
-            store=SpaceStore(known.store.database, availability=known.store.availability),
+            spaces=setup.spaces,
+            store=SpaceStore(setup.store.database, availability=setup.store.availability),
             sender=sender,
         )
-        parts.push_async_callback(prober.aclose)
+        exit_stack.push_async_callback(prober.aclose)
         yield prober
 
 
-def _providers(declared: Sequence[ProviderConfig]) -> Iterator[tuple[str, Any]]:
+def _build_providers(configs: Sequence[ProviderConfig]) -> Iterator[tuple[str, Any]]:
     from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: slow
 
-    for each in declared:
+    for each in configs:
         try:
             yield each.name, provider.build_provider(each)
         except (ImportError, ValueError) as error:
             fail(f"Provider {each.name!r} cannot be used: {error}")
 
 
-def _input_types(known: _Known, served: Deployment) -> list[InputType | None]:
-    """The input types that the deployment was probed with; None alone if it never was."""
-    return [each.input_type for each in known.spaces.known.proofs(served.id)] or [None]
+def _input_types(setup: _SpacesSetup, deployment: Deployment) -> list[InputType | None]:
+    """Return the input types that the deployment was probed with, or [None] if it never was."""
+    return [each.input_type for each in setup.spaces.known.proofs(deployment.id)] or [None]
 
 
-def _to_compare_with(known: _Known, probed: Sequence[_Wanted]) -> Iterator[_Wanted]:
-    """The deployments whose vectors tell whether models share a space as their makers say."""
-    asked = {(each.id, input_type) for each, input_type in probed}
-    for served, input_type in probed:
-        maker = known.spaces.known.reference_deployment(served.model.same_space_as)
-        if maker and known.spaces.is_probed(maker) and (maker.id, input_type) not in asked:
-            asked.add((maker.id, input_type))
-            yield maker, input_type
+def _shared_references(setup: _SpacesSetup, targets: Sequence[_Target]) -> list[_Target]:
+    """Return what else to probe, to prove that models share a space as their makers say."""
+    added: dict[tuple[str, InputType | None], _Target] = {}
+    ids = {(each.id, input_type) for each, input_type in targets}
+    for each, input_type in targets:
+        reference = setup.spaces.known.reference_deployment(each.model.same_space_as)
+        if (
+            reference
+            and setup.spaces.is_probed(reference)
+            and (reference.id, input_type) not in ids
+        ):
+            added[reference.id, input_type] = reference, input_type
+    return list(added.values())
 
 
-def _print(known: _Known, deployments: Sequence[Deployment], *, as_json: bool) -> None:
-    rows = [_row(known, each, told) for each in deployments for told in _input_types(known, each)]
+def _print(setup: _SpacesSetup, deployments: Sequence[Deployment], *, as_json: bool) -> None:
+    rows = [
+        _row(setup, each, input_type)
+        for each in deployments
+        for input_type in _input_types(setup, each)
+    ]
     if not as_json and not any(row["shares_space_with"] for row in rows):
         for row in rows:
             del row["shares_space_with"]
     print_table(
         rows,
-        empty="No provider serves such a model. Models that run here are checked by their digest.",
+        empty="No provider serves such a model. Local models are checked by their digest.",
         as_json=as_json,
     )
 
 
-def _row(known: _Known, served: Deployment, input_type: InputType | None) -> dict[str, object]:
-    proof = known.spaces.known.proof(served.id, input_type)
-    member = known.spaces.membership(served, input_type)
-    space = known.spaces.space(served, input_type, revision=member.revision)
-    shared = known.spaces.shared(served, input_type, revision=member.revision)
+def _row(
+    setup: _SpacesSetup, deployment: Deployment, input_type: InputType | None
+) -> dict[str, object]:
+    proof = setup.spaces.known.proof(deployment.id, input_type)
+    member = setup.spaces.membership(deployment, input_type)
+    space = setup.spaces.space(deployment, input_type, revision=member.revision)
+    shared = setup.spaces.shared(deployment, input_type, revision=member.revision)
     return {
-        "model": served.model.id,
+        "model": deployment.model.id,
         "space": str(space),
-        "deployment": served.id,
+        "deployment": deployment.id,
         "input_type": input_type,
         "state": member.state,
-        "lowest_cosine": proof and _rounded(proof.cosine),
-        "norm_deviation": proof and _rounded(proof.norm_deviation),
-        "probed": proof and shown_time(proof.at_ms),
-        "since": proof and shown_time(proof.since_ms),
+        "lowest_cosine": proof and _round(proof.cosine),
+        "norm_deviation": proof and _round(proof.norm_deviation),
+        "probed": proof and format_time(proof.at_ms),
+        "since": proof and format_time(proof.since_ms),
         "why": member.reason or None,
-        "shares_space_with": shared and _claim(shared),
+        "shares_space_with": shared and _describe_shared_space(shared),
     }
 
 
-def _claim(shared: SharedSpace) -> str:
+def _describe_shared_space(shared: SharedSpace) -> str:
     reason = f" ({shared.reason})" if shared.reason else ""
     return f"{shared.model}: {shared.state}{reason}"
 
 
-def _end(known: _Known, deployments: Sequence[Deployment], *, failed: bool = False) -> None:
+def _exit(setup: _SpacesSetup, deployments: Sequence[Deployment], *, failed: bool = False) -> None:
     """Report the deployments that drifted, and exit with status 1 if any did or `failed`."""
-    drifted = [each.id for each in deployments if each.id in known.spaces.known.drifted]
+    drifted = [each.id for each in deployments if each.id in setup.spaces.known.drifted]
     for each in drifted:
         say_error(
             f"{each} has drifted, so gateways do not use it. Once its vectors are back: "
@@ -347,9 +361,9 @@ def _end(known: _Known, deployments: Sequence[Deployment], *, failed: bool = Fal
         raise typer.Exit(1)
 
 
-def _cause(error: ProviderError) -> str:
-    return f"{error.kind.replace('_', ' ')}{answer(error)}"
+def _describe(error: ProviderError) -> str:
+    return f"{error.kind.replace('_', ' ')}{describe_response(error)}"
 
 
-def _rounded(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 6)

@@ -1,4 +1,4 @@
-"""Tries providers: one short text with each of their keys, which they bill."""
+"""Tries providers by sending one short text with each of their keys, which they bill."""
 
 import asyncio
 import time
@@ -27,123 +27,130 @@ from embedway.routing.resolve import resolve
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 TOKENS = 10
-"""About how many tokens that is, for whoever is told the cost beforehand."""
-
+"""About how many tokens `TEXT` has, to estimate the cost beforehand."""
 
 ProviderName = Annotated[
     str, typer.Argument(help="The provider, as `embedway providers list` shows it.")
 ]
 ModelName = Annotated[
-    str | None, typer.Option(help="Any name of the model; the first known one if left out.")
+    str | None, typer.Option(help="Any name of the model. [the first one in the catalog]")
 ]
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one text with one key."""
+    """The result of sending one text with one key."""
 
     key: str
-    """Which of several keys, such as `key 2 of 3`; empty for the only one."""
+    """The key's number, such as `key 2 of 3`; empty if there is only one."""
     dimensions: int = 0
     tokens: int = 0
     milliseconds: int = 0
     failure: str = ""
-    """What went wrong, and the cure; empty if nothing did."""
+    """What went wrong and how to fix it; empty if nothing did."""
 
 
-def provider_and_model(
+def choose_deployment(
     loaded: LoadedSettings, name: str, model: str | None, *, command: str
 ) -> tuple[ProviderConfig, Deployment]:
-    """The enabled provider of this name, and its model to try.
+    """Return the enabled provider called `name` and its deployment to try.
 
-    Exits with status 1 and the cure if there is no such provider, or if no model of it is known.
+    Exits with status 1 if there is no such provider, or if no model of it is known.
     """
-    declared = load_providers(loaded)
-    chosen = next((each for each in declared if each.name == name), None)
-    if chosen is None:
+    providers = load_providers(loaded)
+    provider_config = next((each for each in providers if each.name == name), None)
+    if provider_config is None:
         missing = [each for each in incomplete_providers(loaded) if each.startswith(f"{name}: ")]
-        names = ", ".join(each.name for each in declared) or "none"
+        names = ", ".join(each.name for each in providers) or "none"
         fail(
             missing[0] if missing
             else f"Provider {name!r} is not enabled. Enabled: {names}. To see how to enable "
             "one: embedway providers list --all"
         )  # fmt: skip
-    served = model_to_try(chosen, model, models=in_use(loaded.settings).models)
-    if served is None:
+    deployment = trial_deployment(provider_config, model, models=in_use(loaded.settings).models)
+    if deployment is None:
         fail(
-            f"No model of {chosen.name!r} is known. Name one: embedway providers {command} "
-            f"{chosen.name} --model NAME"
+            f"No model of {name!r} is known. Name one: embedway providers {command} {name} "
+            "--model NAME"
         )
-    return chosen, served
+    return provider_config, deployment
 
 
-def model_to_try(
-    declared: ProviderConfig, name: str | None = None, *, models: Sequence[Model]
+def trial_deployment(
+    provider_config: ProviderConfig, name: str | None = None, *, models: Sequence[Model]
 ) -> Deployment | None:
-    """The model of this name as the catalog knows it there, or the first that it still serves."""
-    known = catalog.load_catalog(eu_native=False, offers=provider_offers([declared]), models=models)
+    """Return the provider's deployment of the model `name`, or else the first not retired."""
+    offers = provider_offers([provider_config])
+    offered = catalog.load_catalog(eu_native=False, offers=offers, models=models)
     if name:
-        return resolve(f"{declared.name}:{name}", known, param="model").deployments[0]
-    served = (
+        return resolve(f"{provider_config.name}:{name}", offered, param="model").deployments[0]
+    usable = (
         each
-        for each in known.deployments()
-        if each.provider == declared.name and not is_retired(each.spec, today())
+        for each in offered.deployments()
+        if each.provider == provider_config.name and not is_retired(each.spec, today())
     )
-    return next(served, None)
+    return next(usable, None)
 
 
-def batch_to_try(served: Deployment) -> Batch:
-    """A call for one short text, without the width, so that another one can be told of."""
-    deployment = served.spec
+def trial_batch(deployment: Deployment) -> Batch:
+    """Return a batch of one short text. It names no width, so that a wrong one is noticed."""
+    spec = deployment.spec
     return Batch(
-        model=served.upstream_name,
-        base_model=deployment.base_model,
+        model=deployment.upstream_name,
+        base_model=spec.base_model,
         items=[TEXT],
         tokens=[TOKENS],
         exact=False,
-        input_types=deployment.input_types,
-        extra=deployment.parameters,
+        input_types=spec.input_types,
+        extra=spec.parameters,
     )
 
 
-def cost_usd(served: Deployment, tokens: int) -> str:
-    """What the provider asks for so many tokens, in USD."""
-    price = served.spec.price_per_mtok_usd
+def format_cost_usd(deployment: Deployment, tokens: int) -> str:
+    """Return the provider's price of `tokens` tokens in USD, or `unknown`."""
+    price = deployment.spec.price_per_mtok_usd
     return (
         "unknown" if price is None else money.format_usd(money.cost(tokens, price_per_mtok=price))
     )
 
 
 async def try_keys(
-    declared: ProviderConfig, served: Deployment, *, timeout_s: float
+    provider_config: ProviderConfig, deployment: Deployment, *, timeout_s: float
 ) -> list[Trial]:
-    """What comes of each key of a provider, or of asking without one if it has none."""
-    keys = declared.keys or [None]
-    names = [
-        f"key {number} of {len(keys)}" if len(keys) > 1 else ""
-        for number in range(1, len(keys) + 1)
-    ]
-    one_each = (msgspec.structs.replace(declared, keys=[key] if key else []) for key in keys)
+    """Try each key of a provider, or a call without a key if it has none."""
+    keys = provider_config.keys or [None]
     return await asyncio.gather(
-        *(_tried(each, served, name, timeout_s) for each, name in zip(one_each, names, strict=True))
+        *(
+            _try_key(
+                msgspec.structs.replace(provider_config, keys=[key] if key else []),
+                deployment,
+                f"key {number} of {len(keys)}" if len(keys) > 1 else "",
+                timeout_s,
+            )
+            for number, key in enumerate(keys, 1)
+        )
     )
 
 
-async def _tried(declared: ProviderConfig, served: Deployment, key: str, timeout_s: float) -> Trial:
-    began_s = time.perf_counter()
+async def _try_key(
+    provider_config: ProviderConfig, deployment: Deployment, key: str, timeout_s: float
+) -> Trial:
+    start_s = time.perf_counter()
     try:
-        width, tokens = await _embedded(declared, served, timeout_s)
+        width, tokens = await _embed_text(provider_config, deployment, timeout_s)
     except (ProviderError, EmbedwayError, ImportError, ValueError) as error:
-        return Trial(key=key, failure=explain(declared, served.upstream_name, error))
-    milliseconds = round((time.perf_counter() - began_s) * 1000)
+        return Trial(
+            key=key, failure=explain_failure(provider_config, deployment.upstream_name, error)
+        )
+    milliseconds = round((time.perf_counter() - start_s) * 1000)
     return Trial(key=key, dimensions=width, tokens=tokens, milliseconds=milliseconds)
 
 
-async def _embedded(
-    declared: ProviderConfig, served: Deployment, timeout_s: float
+async def _embed_text(
+    provider_config: ProviderConfig, deployment: Deployment, timeout_s: float
 ) -> tuple[int, int]:
-    """The width of the vector, and the tokens that the provider counts."""
-    model, batch = served.model, batch_to_try(served)
-    result = await call(declared, batch, timeout_s=timeout_s)
+    """Return the width of the vector, and the provider's token count."""
+    model, batch = deployment.model, trial_batch(deployment)
+    result = await call_provider(provider_config, batch, timeout_s=timeout_s)
     width = result.vectors.shape[1]
     if model.dimensions not in {None, width}:
         raise ValueError(
@@ -154,15 +161,17 @@ async def _embedded(
     return width, result.tokens_up_to(batch.max_tokens) or 0
 
 
-async def call(declared: ProviderConfig, batch: Batch, *, timeout_s: float) -> BatchResult:
-    """The answer of a provider to one call.
+async def call_provider(
+    provider_config: ProviderConfig, batch: Batch, *, timeout_s: float
+) -> BatchResult:
+    """Send one batch to a provider, without retries.
 
     Raises:
-        ProviderError: It fails, or does not answer in time.
+        ProviderError: The provider fails or does not answer in time.
     """
-    from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: listing needs none
+    from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: slow
 
-    async with aclosing(provider.build_provider(declared)) as engine:
+    async with aclosing(provider.build_provider(provider_config)) as engine:
         try:
             async with asyncio.timeout(timeout_s):
                 return await engine.embed(batch)
@@ -170,33 +179,34 @@ async def call(declared: ProviderConfig, batch: Batch, *, timeout_s: float) -> B
             raise ProviderError("timeout") from None
 
 
-def explain(declared: ProviderConfig, model: str, error: Exception) -> str:
-    """What went wrong at a provider, for who runs the gateway."""
+def explain_failure(provider_config: ProviderConfig, model: str, error: Exception) -> str:
+    """Return what went wrong at a provider, in words for the operator."""
     if not isinstance(error, ProviderError):
         return str(error)
-    said = answer(error)
-    cause = f" ({_cause(error.__cause__)})" if error.__cause__ else ""
+    response = describe_response(error)
+    cause = f" ({_describe_cause(error.__cause__)})" if error.__cause__ else ""
     match error.kind:
         case "credentials":
-            return f"it refuses the key{said}. The key is from {declared.origin}."
+            return f"it refuses the key{response}. The key is from {provider_config.origin}."
         case "model":
             return (
-                f"it has no model {model!r}{said}. If it should, check the base URL: {declared.url}"
+                f"it has no model {model!r}{response}. If it should, check the base URL: "
+                f"{provider_config.url}"
             )
         case "unreachable":
             return (
-                f"nothing answers at {declared.url}{cause}. A private address has to be declared "
-                "as its base_url."
+                f"nothing answers at {provider_config.url}{cause}. If that address is private, "
+                "declare it as the provider's base_url."
             )
         case kind:
-            return f"{kind.replace('_', ' ')}{said}{cause}. Asked: {declared.url}"
+            return f"{kind.replace('_', ' ')}{response}{cause}. Asked: {provider_config.url}"
 
 
-def answer(error: ProviderError) -> str:
-    """The status and reason of a provider's error, as the end of a sentence."""
+def describe_response(error: ProviderError) -> str:
+    """Return the HTTP status and reason of a provider's error, to end a sentence."""
     status = f" (HTTP {error.status})" if error.status else ""
     return f"{status}: {error.reason}" if error.reason else status
 
 
-def _cause(error: BaseException) -> str:
+def _describe_cause(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,4 +1,4 @@
-"""`embedway users`: the end users that a project treats unlike the others."""
+"""`embedway users`: manages the end users that have limits of their own or are blocked."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -6,14 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from embedway.cli.administration import (
-    OfProject,
+    ProjectOption,
     all_pages,
+    format_spending,
+    format_time,
     open_service,
     record_json,
-    spending,
-    time,
 )
-from embedway.cli.fields import END_USER, Changes, with_alerts, with_fields
+from embedway.cli.fields import END_USER_FIELDS, Changes, with_alerts, with_fields
 from embedway.cli.limits_and_budgets import format_amounts
 from embedway.cli.terminal import (
     AsJson,
@@ -46,106 +46,106 @@ EndUserId = Annotated[
     typer.Argument(
         metavar="ID",
         callback=_check_id,
-        help="The end user, as in X-On-Behalf-Of or `user` of its requests.",
+        help="The end user's id, as requests send it in X-On-Behalf-Of or `user`.",
     ),
 ]
 
 commands = typer.Typer(
-    no_args_is_help=True, help="End users with limits of their own, or who are blocked."
+    no_args_is_help=True, help="Manage end users that have limits of their own or are blocked."
 )
 
 
 @commands.command("list")
-def list_users(project: OfProject, as_json: AsJson = False) -> None:
-    """List the end users with a record in a project; its own rules hold for all others."""
-    acts, actor = open_service()
-    of = acts.find_project(actor, project).id
-    to_row = partial(_json, acts) if as_json else _row
+def list_users(project: ProjectOption, as_json: AsJson = False) -> None:
+    """List the end users of a project that have a record. The project's rules apply to the rest."""
+    service, actor = open_service()
+    project_id = service.find_project(actor, project).id
+    to_row = partial(_to_json, service) if as_json else _to_row
     print_table(
-        [to_row(each) for each in all_pages(acts.end_users, actor, of)],
+        [to_row(each) for each in all_pages(service.end_users, actor, project_id)],
         empty="No end user has a record.",
         as_json=as_json,
     )
 
 
 @commands.command()
-def show(end_user: EndUserId, project: OfProject, as_json: AsJson = False) -> None:
-    """Show an end user, with or without a record: what is spent and left of its budgets."""
-    acts, actor = open_service()
-    of = acts.find_project(actor, project).id
-    found = acts.end_user(actor, of, end_user)
+def show(end_user: EndUserId, project: ProjectOption, as_json: AsJson = False) -> None:
+    """Show an end user, with or without a record, and what its budgets have spent and left."""
+    service, actor = open_service()
+    project_id = service.find_project(actor, project).id
+    record = service.end_user(actor, project_id, end_user)
     if as_json:
-        print_json(_json(acts, found))
+        print_json(_to_json(service, record))
         return
-    whose = f"{format_amounts(None)}: " if found.budgets is None else ""
+    source = f"{format_amounts(None)}: " if record.budgets is None else ""
     print_record(
         {
-            "id": found.id,
-            "project": of,
-            "created": time(found.created_ms) or "none: it is as all others",
-            "blocked": time(found.blocked_ms) or "no",
-            "limits": format_amounts(found.limits),
-            "budgets": f"{whose}{spending(acts, found)}",
+            "id": record.id,
+            "project": project_id,
+            "created": format_time(record.created_ms) or "none: it is like all others",
+            "blocked": format_time(record.blocked_ms) or "no",
+            "limits": format_amounts(record.limits),
+            "budgets": f"{source}{format_spending(service, record)}",
         }
     )
 
 
 @commands.command("set")
-@with_fields(END_USER, update="embedway users set")
-def set_user(end_user: EndUserId, project: OfProject, changes: Changes) -> None:
-    """Give an end user limits and budgets of its own, instead of those that the project has.
+@with_fields(END_USER_FIELDS, update="embedway users set")
+def set_user(end_user: EndUserId, project: ProjectOption, changes: Changes) -> None:
+    """Give an end user limits and budgets of its own, instead of those that the project sets.
 
     embedway users set alice --project web --limit requests=100/minute --budget 2/day
 
     embedway users set alice --project web --limit none --budget project
 
-    `none` is no limit at all; `project` is what the project has for each end user.
+    `none` means no limit at all; `project` means what the project sets for each end user.
     """
-    _set(end_user, project, changes)
+    _change(end_user, project, changes)
     out.print(f"{escape(end_user)} is changed.")
 
 
 @commands.command()
-def block(end_user: EndUserId, project: OfProject) -> None:
+def block(end_user: EndUserId, project: ProjectOption) -> None:
     """Refuse all requests for an end user, within a second."""
-    _set(end_user, project, {"blocked": True})
+    _change(end_user, project, {"blocked": True})
     out.print(f"{escape(end_user)} is blocked.")
 
 
 @commands.command()
-def unblock(end_user: EndUserId, project: OfProject) -> None:
-    """Answer requests for an end user again."""
-    _set(end_user, project, {"blocked": False})
+def unblock(end_user: EndUserId, project: ProjectOption) -> None:
+    """Accept requests for an end user again."""
+    _change(end_user, project, {"blocked": False})
     out.print(f"{escape(end_user)} is not blocked.")
 
 
 @commands.command()
-def remove(end_user: EndUserId, project: OfProject) -> None:
-    """Remove the record: the end user is as all others of the project. Its usage is kept."""
-    acts, actor = open_service()
-    of = acts.find_project(actor, project).id
+def remove(end_user: EndUserId, project: ProjectOption) -> None:
+    """Remove the record: the end user is like all others of the project. Its usage is kept."""
+    service, actor = open_service()
+    project_id = service.find_project(actor, project).id
     try:
-        acts.remove_end_user(actor, of, end_user)
+        service.remove_end_user(actor, project_id, end_user)
     except NotFound as error:
-        fail(f"{error} To see who has one: embedway users list --project {of}")
+        fail(f"{error} To see who has one: embedway users list --project {project_id}")
     out.print(f"{escape(end_user)} has no record any more.")
 
 
-def _set(end_user: str, project: str, changes: Changes) -> None:
-    acts, actor = open_service()
-    of = acts.find_project(actor, project).id
-    changes = with_alerts(changes, END_USER, acts.end_user(actor, of, end_user))
-    acts.set_end_user(actor, of, end_user, changes)
+def _change(end_user: str, project: str, changes: Changes) -> None:
+    service, actor = open_service()
+    project_id = service.find_project(actor, project).id
+    changes = with_alerts(changes, END_USER_FIELDS, service.end_user(actor, project_id, end_user))
+    service.set_end_user(actor, project_id, end_user, changes)
 
 
-def _json(acts: AdminService, user: EndUser) -> dict[str, Any]:
-    return record_json(acts, user, blocked=user.blocked_ms is not None)
+def _to_json(service: AdminService, user: EndUser) -> dict[str, Any]:
+    return record_json(service, user, blocked=user.blocked_ms is not None)
 
 
-def _row(user: EndUser) -> dict[str, str | None]:
+def _to_row(user: EndUser) -> dict[str, str | None]:
     return {
         "id": user.id,
-        "blocked": time(user.blocked_ms),
+        "blocked": format_time(user.blocked_ms),
         "limits": format_amounts(user.limits),
         "budgets": format_amounts(user.budgets),
     }

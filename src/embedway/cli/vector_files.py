@@ -1,4 +1,4 @@
-"""Where `embed` puts vectors: lines of JSON, NumPy's .npy, or Parquet."""
+"""Writes the vectors of `embed` as lines of JSON, NumPy's .npy, or Parquet."""
 
 import sys
 from collections.abc import Callable, Generator
@@ -10,36 +10,40 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
-from embedway.cli.exports import write_whole
+from embedway.cli.exports import write_atomically
 from embedway.core.vectors import Vectors
 
 SUFFIXES = (".npy", ".parquet", ".jsonl")
 
-Write = Callable[[int, list[str], Vectors], None]
-"""Takes the index of the first text, the texts and their vectors."""
+VectorWriter = Callable[[int, list[str], Vectors], None]
+"""Writes vectors, given the index of the first text, the texts and their vectors."""
 
 
 @contextmanager
-def writer(output: Path | None, *, rows: int, dimensions: int) -> Generator[Write]:
-    """What writes the vectors; a file appears under its name once it is whole.
+def open_vector_writer(
+    output: Path | None, *, rows: int, dimensions: int
+) -> Generator[VectorWriter]:
+    """Yield a function that writes vectors; `output` appears once it is complete.
+
+    Without `output`, the function prints lines of JSON to standard output.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     if output is None:
-        yield _jsonl(sys.stdout.buffer)
+        yield _jsonl_writer(sys.stdout.buffer)
         return
-    with write_whole(output) as part, ExitStack() as closing:
+    with write_atomically(output) as path, ExitStack() as exit_stack:
         match output.suffix:
             case ".npy":
-                yield _npy(part, rows, dimensions)
+                yield _npy_writer(path, rows, dimensions)
             case ".jsonl":
-                yield _jsonl(closing.enter_context(part.open("wb")))
+                yield _jsonl_writer(exit_stack.enter_context(path.open("wb")))
             case _:
-                yield _parquet(part, dimensions, closing)
+                yield _parquet_writer(path, dimensions, exit_stack)
 
 
-def _jsonl(file: BinaryIO) -> Write:
+def _jsonl_writer(file: BinaryIO) -> VectorWriter:
     def write(first: int, texts: list[str], vectors: Vectors) -> None:
         for index, (text, vector) in enumerate(zip(texts, vectors, strict=True), first):
             line = {"index": index, "text": text, "embedding": vector}
@@ -49,7 +53,7 @@ def _jsonl(file: BinaryIO) -> Write:
     return write
 
 
-def _npy(path: Path, rows: int, dimensions: int) -> Write:
+def _npy_writer(path: Path, rows: int, dimensions: int) -> VectorWriter:
     array = np.lib.format.open_memmap(path, "w+", np.dtype("<f4"), (rows, dimensions))
 
     def write(first: int, texts: list[str], vectors: Vectors) -> None:
@@ -58,13 +62,13 @@ def _npy(path: Path, rows: int, dimensions: int) -> Write:
     return write
 
 
-def _parquet(path: Path, dimensions: int, closing: ExitStack) -> Write:
-    # 100 ms and 60 MB that only this needs; and it comes without types.
+def _parquet_writer(path: Path, dimensions: int, exit_stack: ExitStack) -> VectorWriter:
+    # Imported here, because it takes 100 ms and 60 MB; and it comes without types.
     pa: Any = import_module("pyarrow")
     pq: Any = import_module("pyarrow.parquet")
     kind = pa.list_(pa.float32(), dimensions)
     schema = pa.schema([("text", pa.string()), ("embedding", kind)])
-    file = closing.enter_context(pq.ParquetWriter(path, schema))
+    file = exit_stack.enter_context(pq.ParquetWriter(path, schema))
 
     def write(_: int, texts: list[str], vectors: Vectors) -> None:
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimensions)
