@@ -701,7 +701,7 @@ def test_pretty_logs_at_a_terminal(home: dict[str, str], minilm: object) -> None
 CRASH = """
 import logging, sys, threading, warnings, structlog
 from embedway.observe import logs
-logs.configure(format=sys.argv[1], level="info")
+logs.configure_logs(format=sys.argv[1], level="info")
 log = structlog.get_logger("test")
 def fail():
     local = "sk-gateway-" + "secret"

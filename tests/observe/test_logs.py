@@ -115,7 +115,7 @@ CLOSED = """
 from embedway.cli.terminal import err, out
 from embedway.observe import logs, streams
 streams.write_in_background()
-logs.configure(format="auto", level="info")
+logs.configure_logs(format="auto", level="info")
 out.print("banner")
 err.print("progress")
 """
@@ -132,7 +132,7 @@ CROWD = """
 import logging, sys, structlog
 from embedway.observe import logs, streams
 dropped = streams.write_in_background()
-logs.configure(format="json", level="info")
+logs.configure_logs(format="json", level="info")
 for n in range(20_000):
     logging.getLogger("library").error("%s of %s", n, "x" * 400)
 print(dropped())

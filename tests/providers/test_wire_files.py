@@ -205,7 +205,7 @@ def batch_of(path: Path, asked: Asked) -> Batch:
         items=cast("Items", items),
         tokens=[1] * len(asked.input),
         dimensions=asked.dimensions,
-        input_type=served.forwarded(told),
+        input_type=served.forwarded_input_type(told),
         input_types=served.spec.input_types,
         truncate=asked.truncate,
         user=asked.user,

@@ -153,7 +153,7 @@ class Authenticator:
             project=found[0],
             scopes=identity.scopes,
             on_behalf_of=identity.end_user,
-            end_users=found[1],
+            has_end_users=found[1],
         )
 
     async def _read_once(self, arrived: "_Arrived") -> TokenGrant | IssuerIdentity | EmbedwayError:

@@ -110,10 +110,10 @@ class IssuerKeys:
 
     def _start(self, again_s: float) -> bool:
         """Start a fetch if one is due; return whether one is under way."""
-        if not self._fetching.running and self._now_s() - self._tried_s >= again_s:
+        if not self._fetching.is_running and self._now_s() - self._tried_s >= again_s:
             self._tried_s = self._now_s()
             self._fetching.start()
-        return self._fetching.running
+        return self._fetching.is_running
 
     async def _refresh(self) -> None:
         try:

@@ -38,7 +38,7 @@ def caller_of_key(held: KeyContext, *, now_ms: int, cure: str) -> Caller:
         project=project,
         keys=(key, issuer) if issuer else (key,),
         scopes=_scopes(key, issuer),
-        end_users=held.end_users,
+        has_end_users=held.has_end_users,
     )
 
 

@@ -15,7 +15,7 @@ from embedway.cli import catalog_update
 from embedway.cli.plural import count_of
 from embedway.cli.terminal import AsJson, err, fail, print_table
 from embedway.config import settings as config
-from embedway.config.catalogs import in_use
+from embedway.config.catalogs import catalog_in_use
 from embedway.config.providers import enabled_providers, provider_offers
 from embedway.core import clock
 from embedway.providers.provider_config import ProviderConfig
@@ -65,7 +65,7 @@ def check(
         # What is packaged comes first: where a section differs from it, the section is told of.
         known = [*(kind for kind in kinds if kind.name not in names), *declared]
         eu_native = loaded.settings.eu_native
-        models = in_use(loaded.settings).models
+        models = catalog_in_use(loaded.settings).models
         served = catalog.load_catalog(
             eu_native=eu_native, offers=provider_offers(known), models=models
         ).deployments()

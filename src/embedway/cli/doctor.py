@@ -32,7 +32,7 @@ from embedway.core.clock import now_ms, today
 from embedway.local import weights
 from embedway.organization.keys import KeyBootstrap
 from embedway.providers.provider_config import ProviderConfig
-from embedway.serving.address import AddressError, base_url, bind, is_answering, read
+from embedway.serving.address import AddressError, base_url, bind, fetch_page, is_answering
 from embedway.spaces.store import SpaceStore
 from embedway.storage import database
 from embedway.storage.database import DatabaseError, DatabaseMissing
@@ -131,7 +131,7 @@ def _tried(place: _Place) -> dict[str, DoctorFinding]:
     """What comes of a short text with each key of each provider."""
     try:
         served = [
-            (each, model_to_try(each, models=catalogs.in_use(place.settings).models))
+            (each, model_to_try(each, models=catalogs.catalog_in_use(place.settings).models))
             for each in place.declared
         ]
     except ConfigError:
@@ -262,7 +262,7 @@ def _providers(place: _Place) -> DoctorFinding:
 
 
 def _catalog(place: _Place) -> DoctorFinding:
-    used = catalogs.in_use(place.settings)
+    used = catalogs.catalog_in_use(place.settings)
     return ("warn", used.problem) if used.problem else ("ok", used.described)
 
 
@@ -323,7 +323,7 @@ def _port(place: _Place) -> DoctorFinding:
 def _lives(url: str) -> bool:
     """Whether a gateway is there, ready or not."""
     try:
-        return json.loads(read(f"{url}/livez")) == {"status": "alive"}
+        return json.loads(fetch_page(f"{url}/livez")) == {"status": "alive"}
     except (OSError, ValueError, HTTPException):
         return False
 
@@ -334,7 +334,7 @@ def _refused_calls(url: str) -> Counter[str]:
 
     calls = Counter[str]()
     try:
-        for family in text_string_to_metric_families(read(f"{url}/metrics").decode()):
+        for family in text_string_to_metric_families(fetch_page(f"{url}/metrics").decode()):
             for each in family.samples:
                 if each.name == PROVIDER_CALLS and each.labels["outcome"] == "credentials":
                     calls[each.labels["provider"]] = int(each.value)

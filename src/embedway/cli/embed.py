@@ -115,7 +115,7 @@ def _embed_there(
     catalog = build_catalog(loaded.settings, declared)
     named = catalog.find(name)
     if named is None:
-        fail(catalog.unknown(name, otherwise=LIST_MODELS))
+        fail(catalog.unknown_message(name, otherwise=LIST_MODELS))
     served = remote.deployment(name, named, catalog, declared, loaded.settings)
     place = next(each for each in declared if each.name == served.provider)
     err.print(

@@ -7,7 +7,7 @@ from datetime import date
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired, retires_soon
-from embedway.config.exposed import exposed
+from embedway.config.exposed import exposed_files
 from embedway.config.settings import LoadedSettings
 
 NAMED = 3
@@ -75,7 +75,7 @@ def drifted(deployments: Sequence[str]) -> str | None:
 
 def readable(loaded: LoadedSettings) -> str | None:
     """Says which files show their secrets to every user of this machine; None if none does."""
-    files = exposed(loaded)
+    files = exposed_files(loaded)
     if not files:
         return None
     return (

@@ -19,7 +19,7 @@ from embedway.cli.terminal import (
 from embedway.cli.trials import ModelName, ProviderName, provider_and_model, try_keys
 from embedway.cli.verify import verify
 from embedway.config import settings as config
-from embedway.config.catalogs import in_use
+from embedway.config.catalogs import catalog_in_use
 from embedway.config.providers import incomplete_providers, provider_offers
 from embedway.providers.adapter import ProviderRow
 from embedway.providers.registry import load_rows
@@ -47,7 +47,7 @@ def list_providers(
         return
     loaded = config.load_settings()
     declared = load_providers(loaded)
-    models = in_use(loaded.settings).models
+    models = catalog_in_use(loaded.settings).models
     known = catalog.load_catalog(eu_native=False, offers=provider_offers(declared), models=models)
     enabled = [
         {

@@ -14,7 +14,7 @@ from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Model
 from embedway.cli.terminal import fail, load_providers
-from embedway.config.catalogs import in_use
+from embedway.config.catalogs import catalog_in_use
 from embedway.config.providers import incomplete_providers, provider_offers
 from embedway.config.settings import LoadedSettings
 from embedway.core import money, vectors
@@ -67,7 +67,7 @@ def provider_and_model(
             else f"Provider {name!r} is not enabled. Enabled: {names}. To see how to enable "
             "one: embedway providers list --all"
         )  # fmt: skip
-    served = model_to_try(chosen, model, models=in_use(loaded.settings).models)
+    served = model_to_try(chosen, model, models=catalog_in_use(loaded.settings).models)
     if served is None:
         fail(
             f"No model of {chosen.name!r} is known. Name one: embedway providers {command} "

@@ -184,7 +184,7 @@ class Verification:
             if given.shape[1] != width:
                 return "differs", f"{given.shape[1]} dimensions, where {width} are asked for"
             start = vectors.shorten(self._full[:1], dimensions=width)
-            if against := _against(vectors.unit(given), start):
+            if against := _against(vectors.normalise(given), start):
                 return "differs", f"{width} dimensions are not the start of all {full}: {against}"
             length = np.linalg.norm(given[0])
             return "ok", f"{width} dimensions are the start of all {full}, of length {length:.4g}"

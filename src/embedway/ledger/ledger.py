@@ -171,7 +171,7 @@ class Ledger:
     @property
     def alive(self) -> bool:
         """Whether lines get committed."""
-        return self._writer.alive
+        return self._writer.is_alive
 
     @property
     def waiting(self) -> int:

@@ -97,7 +97,7 @@ class LocalEngine:
     @property
     def alive(self) -> bool:
         """Whether requests get answered."""
-        return self._tokenising.alive and self._embedding.alive
+        return self._tokenising.is_alive and self._embedding.is_alive
 
     def close(self) -> None:
         """Finishes what waits and ends the threads."""

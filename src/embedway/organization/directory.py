@@ -75,7 +75,7 @@ def _held(connection: Connection, which: ColumnElement[bool]) -> KeyContext | No
         None,
         False,
     )
-    return KeyContext(key=key, issuer=issuer, project=project, end_users=has_end_users)
+    return KeyContext(key=key, issuer=issuer, project=project, has_end_users=has_end_users)
 
 
 def _project(connection: Connection, project_id: str) -> tuple[Project, bool] | None:

@@ -74,7 +74,7 @@ class InputPreparer:
             dimensions=dimensions,
             width=None if asked else dimensions or model.dimensions,
             normalised=bool(model.normalised),
-            input_type=served.forwarded(input_type),
+            input_type=served.forwarded_input_type(input_type),
             input_types=served.spec.input_types,
             truncate=request.truncate,
             user=request.user,

@@ -110,7 +110,7 @@ class Cl100kTokenizer:
     def alive(self) -> bool:
         """Whether requests get answered."""
         started = (worker for worker in (self._encoding, self._decoding) if worker)
-        return not self._closed and all(worker.alive for worker in started)
+        return not self._closed and all(worker.is_alive for worker in started)
 
     def close(self) -> None:
         """Finishes what waits and ends the threads there are. Blocks until they have ended."""
