@@ -11,7 +11,7 @@ from embedway.ledger.ledger import Ledger
 async def write(
     ledger: Ledger, records: Sequence[UsageRecord], *, held: Collection[Subject] = ()
 ) -> None:
-    """Return once they are committed; raise what a client would be answered otherwise."""
+    """Wait until the records are committed; otherwise raise what a client would receive."""
     outcome = await ledger.append(records, holders=held)
     if outcome != "committed":
         raise (CommitInDoubt if outcome == "in_doubt" else StorageUnavailable)(outcome)
