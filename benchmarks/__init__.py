@@ -1,1 +1,1 @@
-"""Measurements, each beside a baseline in the same run. Run them with `make bench`."""
+"""Measures the gateway, always beside a baseline in the same run. Run `make bench`."""

@@ -1,8 +1,8 @@
-"""Lines of a ledger as a year of many customers leaves them, made fast.
+"""Makes usage records fast, as a year of many customers would leave them.
 
-Who asks much asks very much more than who asks little: end users, and with them keys, models and
-providers, are as frequent as words are. An end user is always of the same key, a key mostly uses
-one model, and a model is mostly served by one provider.
+The frequency of end users, and with them of keys, models and providers, follows a power law, like
+that of words. An end user always has the same key, a key mostly uses one model, and a model mostly
+one provider.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,19 +17,19 @@ AT_ONCE = 100_000
 PROJECTS, KEYS, MODELS, PROVIDERS, END_USERS = 8, 40, 12, 5, 10_000
 EXPONENT = 1.1
 NO_END_USER = 0.2
-"""Of the keys."""
+"""The share of keys whose requests name no end user."""
 FAILED = 0.02
 NANO_USD_PER_TOKEN = 20
 MODELS_OF_A_KEY = np.array([0.75, 0.95, 1.0])
 PROVIDERS_OF_A_MODEL = np.array([0.85, 0.98, 1.0])
 
 
-def made(
+def make_records(
     count: int, *, start_ms: int, end_ms: int, seed: int = 1
 ) -> Iterator[Sequence[tuple[Any, ...]]]:
-    """`count` lines in the order of time, spread from `start_ms` to `end_ms`, a part at a time.
+    """Yield chunks of `count` records in the order of time, from `start_ms` to `end_ms`.
 
-    Each is a tuple in the order of `COLUMNS`.
+    Each record is a tuple in the order of `COLUMNS`.
     """
     random = np.random.default_rng(seed)
     chances = np.arange(1, END_USERS + 1) ** -EXPONENT

@@ -1,7 +1,7 @@
-"""Puts a server under load: some connections, each sending its next request after an answer.
+"""Puts a server under load: each connection sends its next request after an answer.
 
-One asyncio protocol for each connection and nothing parsed but the status and the length, so that
-on a small machine most of the time goes to the server that is measured.
+It parses nothing but the status and the length of answers, so that on a small machine most of the
+CPU time goes to the server.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Load:
-    """What was seen: answers with 200, others, and latencies of the former in seconds."""
+    """The result of a run: the latencies of answers with 200, and the number of others."""
 
     seconds: float
     latencies_s: list[float]
@@ -24,11 +24,11 @@ class Load:
 
     @property
     def requests_per_s(self) -> float:
-        """Answers with 200 a second."""
+        """The answers with 200 per second."""
         return len(self.latencies_s) / self.seconds
 
     def latency_ms(self, quantile: float) -> float:
-        """A quantile of the latencies, in milliseconds."""
+        """Return a quantile of the latencies, in milliseconds."""
         ordered = sorted(self.latencies_s)
         return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))] * 1000
 
@@ -76,7 +76,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def load(url: str, body: bytes, *, key: str, connections: int, seconds: float) -> Load:
-    """Sends `body` over `connections` connections for `seconds`."""
+    """Send `body` over `connections` connections for `seconds`."""
     parts = urlsplit(url)
     request = (
         f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\n"
@@ -100,19 +100,19 @@ async def load(url: str, body: bytes, *, key: str, connections: int, seconds: fl
 
 
 def median(values: list[float]) -> float:
-    """The median, the figure to quote on a noisy machine."""
+    """Return the median, the figure to quote on a noisy machine."""
     return statistics.median(values)
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def wait_until_listening(process: subprocess.Popen, port: int) -> None:
-    """Returns once it listens; ends the program if the process has ended instead."""
+    """Wait until the process listens on `port`; exit if it ends instead."""
     while process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

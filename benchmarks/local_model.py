@@ -1,9 +1,9 @@
-"""The built-in model over HTTP, beside a plain server and beside the engine without HTTP.
+"""Measures the built-in model over HTTP, beside a plain server and the engine without HTTP.
 
     python -m benchmarks.local_model [--seconds 3] [--rounds 3] [--case NAME]
 
-All three run on the same machine in turn, round after round; what is printed are medians over the
-rounds, and ratios. A short text has some 10 tokens, a long one some 200.
+All three run in turn on the same machine, round after round. It prints medians over the rounds, and
+ratios. A short text has about 10 tokens, a long one about 200.
 """
 
 import argparse
@@ -38,7 +38,7 @@ LONG = (
 
 @dataclass
 class Case:
-    """One kind of load."""
+    """A kind of load."""
 
     name: str
     texts: list[str]
@@ -55,7 +55,7 @@ CASES = [
 
 
 async def engine_load(engine: LocalEngine, case: Case, seconds: float) -> Load:
-    """The same load on the engine in this process, without HTTP."""
+    """Put the same load on the engine in this process, without HTTP."""
     seen = Load(seconds, [], 0)
     deadline_s = time.perf_counter() + seconds
 
@@ -74,7 +74,7 @@ async def engine_load(engine: LocalEngine, case: Case, seconds: float) -> Load:
 
 @contextmanager
 def servers(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
-    """Both servers, listening; yields a key for ours, and their ports by name."""
+    """Start both servers; yield a key for the gateway, and the servers' ports by name."""
     command = Path(sys.executable).with_name("embedway")
     ports = {"embedway": free_port(), "plain server": free_port()}
     env = os.environ | {
@@ -102,7 +102,7 @@ def servers(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
 
 
 async def measure(cases: list[Case], seconds: float, rounds: int, folder: Path) -> None:
-    """Runs every case on all three and prints a table."""
+    """Run every case on all three and print a table."""
     settings = load_settings().settings
     engine = load_engine(catalog.load_catalog(eu_native=False).local_models()[0], settings)
     with servers(folder) as (key, ports):
@@ -134,7 +134,7 @@ async def measure(cases: list[Case], seconds: float, rounds: int, folder: Path) 
 
 
 def report(case: Case, tokens: int, seen: dict[str, list[Load]]) -> None:
-    """Prints the rows of one case."""
+    """Print the rows of one case."""
     print(f"\n{case.name} ({tokens} tokens a request)")
     print(f"  {'':14}{'requests/s':>12}{'tokens/s':>12}{'p50 ms':>10}{'p99 ms':>10}{'ratio':>8}")
     ours = median([each.requests_per_s for each in seen["embedway"]])
@@ -149,7 +149,7 @@ def report(case: Case, tokens: int, seen: dict[str, list[Load]]) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seconds", type=float, default=3, help="per system, case and round")
     options.add_argument("--rounds", type=int, default=3)

@@ -1,11 +1,11 @@
-"""A request passed through to a provider, beside LiteLLM's proxy and beside the provider itself.
+"""Measures requests passed through to a provider, beside LiteLLM's proxy and the provider itself.
 
     python -m benchmarks.passthrough [--peer litellm] [--seconds 4] [--rounds 3]
 
 The provider is an nginx that answers every request with the same vector of 1536 dimensions, in
-base64 as OpenAI's own clients ask for it; wrk asks. All run on the same machine in turn, round
-after round; what is printed are medians over the rounds, and ratios. CPU time is the server's own,
-from /proc, and tells more than requests a second where cores are few, shared or noisy.
+base64 as OpenAI's own clients request it. The client is wrk. All run in turn on the same machine,
+round after round. It prints medians over the rounds, and ratios. CPU time is the server's own, from
+/proc; it says more than requests per second where cores are few, shared or noisy.
 """
 
 import argparse
@@ -80,29 +80,29 @@ class System:
 
     @property
     def url(self) -> str:
-        """Where it takes embeddings requests."""
+        """The URL of its embeddings endpoint."""
         return f"http://127.0.0.1:{self.port}/v1/embeddings"
 
 
 @dataclass
-class Seen:
-    """One round on one server."""
+class Measurement:
+    """The figures of one round on one server."""
 
     requests_per_s: float
     p50_ms: float
     p99_ms: float
     cpu_ms: float
-    """The server's CPU time for one request."""
+    """The server's CPU time per request, in milliseconds."""
 
 
 def vector() -> np.ndarray:
-    """What the provider answers: of unit length, and the same in every run."""
-    made = np.random.default_rng(0).standard_normal(DIMENSIONS)
-    return (made / np.linalg.norm(made)).astype("<f4")
+    """Return the provider's vector: of unit length, and the same in every run."""
+    drawn = np.random.default_rng(0).standard_normal(DIMENSIONS)
+    return (drawn / np.linalg.norm(drawn)).astype("<f4")
 
 
 def nginx_config(port: int) -> str:
-    """Its answer comes in parts: no word of a configuration may have more than 4 KiB."""
+    """Return the configuration; the answer is split, since nginx allows 4 KiB for each word."""
     embedding = base64.b64encode(vector().tobytes()).decode()
     answer = json.dumps(
         {
@@ -122,9 +122,9 @@ def nginx_config(port: int) -> str:
 
 @contextmanager
 def running(command: list[str | Path], port: int, **env: str) -> Iterator[subprocess.Popen]:
-    """A server, listening; stopped in the end.
+    """Start a server, wait until it listens, and stop it at the end.
 
-    It gets no Ctrl-C of its own, so that it is always this program that stops it.
+    It gets no Ctrl-C from the terminal, so that always this program stops it.
     """
     process = subprocess.Popen(
         command, env=os.environ | env, stdout=subprocess.DEVNULL, start_new_session=True
@@ -143,7 +143,7 @@ def running(command: list[str | Path], port: int, **env: str) -> Iterator[subpro
 
 @contextmanager
 def systems(nginx: str, peers: list[str], folder: Path) -> Iterator[dict[str, System]]:
-    """All by name, listening; the provider comes first, and the others pass on to it."""
+    """Start all systems; yield them by name, first the provider that the others call."""
     with ExitStack() as stack:
         port = free_port()
         config = folder / "nginx.conf"
@@ -159,7 +159,7 @@ def systems(nginx: str, peers: list[str], folder: Path) -> Iterator[dict[str, Sy
 
 
 def start_embedway(stack: ExitStack, base_url: str, folder: Path) -> System:
-    """With its ledger, as it comes; only the log is less."""
+    """Start the gateway with its defaults, except for less logging."""
     command = Path(sys.executable).with_name("embedway")
     port = free_port()
     config = folder / "embedway.toml"
@@ -168,7 +168,7 @@ def start_embedway(stack: ExitStack, base_url: str, folder: Path) -> System:
         "EMBEDWAY_CONFIG": str(config),
         "EMBEDWAY_DATA_DIR": str(folder / "embedway"),
         "EMBEDWAY_PORT": str(port),
-        "EMBEDWAY_LOG_LEVEL": "warning",  # as LiteLLM, which logs no requests either
+        "EMBEDWAY_LOG_LEVEL": "warning",  # LiteLLM logs no requests either
         "EMBEDWAY_DRAIN_S": "0",
     }
     subprocess.run([command, "db", "init"], env=env, check=True, capture_output=True)
@@ -179,7 +179,7 @@ def start_embedway(stack: ExitStack, base_url: str, folder: Path) -> System:
 
 
 def start_litellm(stack: ExitStack, base_url: str, folder: Path) -> System:
-    """At its best: without database, callbacks or logs, and reaching for nothing on the network."""
+    """Start LiteLLM at its best: without database, callbacks, logs or network access."""
     key, port = "sk-benchmark", free_port()
     provider = {"model": f"openai/{MODEL}", "api_base": base_url, "api_key": "sk-upstream"}
     config = folder / "litellm.yaml"
@@ -212,26 +212,27 @@ PEERS = {"litellm": start_litellm}
 
 
 def check(name: str, system: System) -> None:
-    """Ends the program unless the server answers with the provider's vector and usage."""
+    """Exit unless the server answers with the provider's vector and usage."""
     headers = {"Authorization": f"Bearer {system.key}", "Content-Type": "application/json"}
     request = urllib.request.Request(system.url, REQUEST.encode(), headers)
     with urllib.request.urlopen(request, timeout=30) as response:
         answer = json.load(response)
     (item,) = answer["data"]
-    got = np.frombuffer(base64.b64decode(item["embedding"]), "<f4")
+    received = np.frombuffer(base64.b64decode(item["embedding"]), "<f4")
     tokens = answer["usage"]["prompt_tokens"]
-    if item["index"] != 0 or tokens != USAGE["prompt_tokens"] or not np.array_equal(got, vector()):
-        sys.exit(f"{name} does not answer what the provider does.")
+    is_right = tokens == USAGE["prompt_tokens"] and np.array_equal(received, vector())
+    if item["index"] != 0 or not is_right:
+        sys.exit(f"{name} does not answer with the provider's vector and usage.")
 
 
-def served(provider: System) -> int:
-    """How many requests the provider has had: answers from a cache would be no passing through."""
+def count_requests(provider: System) -> int:
+    """Return how many requests the provider has received, to rule out answers from a cache."""
     with urllib.request.urlopen(f"http://127.0.0.1:{provider.port}/served") as response:
         return int(response.read().split()[9])
 
 
 def tree(pid: int) -> Iterator[Path]:
-    """The folders in /proc of a process and of its descendants."""
+    """Yield the folders in /proc of a process and its descendants."""
     yield Path(f"/proc/{pid}")
     for task in Path(f"/proc/{pid}/task").iterdir():
         children: list[str] = []
@@ -242,7 +243,7 @@ def tree(pid: int) -> Iterator[Path]:
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds so far, in user and kernel, of a process and of all it has started."""
+    """Return the CPU seconds so far, in user and kernel, of a process and its descendants."""
     ticks = 0
     for folder in tree(pid):
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
@@ -251,16 +252,18 @@ def cpu_s(pid: int) -> float:
 
 
 def peak_mib(pid: int) -> float:
-    """The most memory they have held."""
+    """Return the peak memory of a process and its descendants."""
     lines = (line for folder in tree(pid) for line in (folder / "status").read_text().splitlines())
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
-def load(wrk: str, started: dict[str, System], name: str, connections: int, seconds: int) -> Seen:
-    """One run of wrk; ends the program if any answer is not a 200 with the provider's vector."""
+def load(
+    wrk: str, started: dict[str, System], name: str, connections: int, seconds: int
+) -> Measurement:
+    """Run wrk once; exit if any answer is not a 200 with the provider's vector."""
     system, provider = started[name], started["nginx"]
     command = [wrk, "--threads", "1", "--connections", str(connections), "--timeout", "10s"]
-    served_before, before_s = served(provider), cpu_s(system.process.pid)
+    requests_before, before_s = count_requests(provider), cpu_s(system.process.pid)
     ran = subprocess.run(
         [*command, "--duration", f"{seconds}s", "--script", SCRIPT, system.url],
         env=os.environ | {"BENCHMARK_BODY": REQUEST, "BENCHMARK_KEY": system.key},
@@ -269,35 +272,40 @@ def load(wrk: str, started: dict[str, System], name: str, connections: int, seco
     )
     time.sleep(SETTLE_S)
     used_s = cpu_s(system.process.pid) - before_s
-    passed_on = served(provider) - served_before
-    said = json.loads(ran.stdout.splitlines()[-1])
-    answers = said["answers"]
-    if not answers or said["errors"] or said["bytes"] < answers * vector().nbytes:
-        sys.exit(f"{name} has failed under load: {said}")
+    passed_on = count_requests(provider) - requests_before
+    result = json.loads(ran.stdout.splitlines()[-1])
+    answers = result["answers"]
+    if not answers or result["errors"] or result["bytes"] < answers * vector().nbytes:
+        sys.exit(f"{name} has failed under load: {result}")
     if passed_on < answers:
-        sys.exit(f"{name} has given {answers} answers and passed on only {passed_on} requests.")
-    return Seen(answers / said["seconds"], said["p50_ms"], said["p99_ms"], used_s / answers * 1000)
+        sys.exit(f"{name} gave {answers} answers, but passed on only {passed_on} requests.")
+    return Measurement(
+        requests_per_s=answers / result["seconds"],
+        p50_ms=result["p50_ms"],
+        p99_ms=result["p99_ms"],
+        cpu_ms=used_s / answers * 1000,
+    )
 
 
 def measure(
     wrk: str, nginx: str, peers: list[str], seconds: int, rounds: int, folder: Path
 ) -> None:
-    """Runs every case on all of them and prints a table."""
+    """Run every case on all systems and print a table."""
     with systems(nginx, peers, folder) as started:
         for name, system in started.items():
             check(name, system)
         for connections in CONNECTIONS:
             for name in started:
                 load(wrk, started, name, connections, WARM_UP_S)
-            seen: dict[str, list[Seen]] = {name: [] for name in started}
+            seen: dict[str, list[Measurement]] = {name: [] for name in started}
             for _ in range(rounds):
                 for name in started:
                     seen[name].append(load(wrk, started, name, connections, seconds))
             report(connections, seen, {n: peak_mib(s.process.pid) for n, s in started.items()})
 
 
-def report(connections: int, seen: dict[str, list[Seen]], memory: dict[str, float]) -> None:
-    """Prints the rows of one case."""
+def report(connections: int, seen: dict[str, list[Measurement]], memory: dict[str, float]) -> None:
+    """Print the rows of one case."""
     print(f"\n1 x {DIMENSIONS}, {connections} connection{'s' if connections > 1 else ''}")
     heads = ("requests/s", "p50 ms", "p99 ms", "CPU ms", "peak MiB", "ratio", "CPU ratio")
     print(f"  {'':14}" + "".join(f"{head:>11}" for head in heads))
@@ -311,9 +319,9 @@ def report(connections: int, seen: dict[str, list[Seen]], memory: dict[str, floa
         )
 
 
-def medians(rounds: list[Seen]) -> Seen:
-    """Of each figure for itself."""
-    return Seen(
+def medians(rounds: list[Measurement]) -> Measurement:
+    """Return the median of each figure."""
+    return Measurement(
         median([each.requests_per_s for each in rounds]),
         median([each.p50_ms for each in rounds]),
         median([each.p99_ms for each in rounds]),
@@ -322,13 +330,13 @@ def medians(rounds: list[Seen]) -> Seen:
 
 
 def tool(name: str) -> str:
-    """Where a program is; Debian has nginx where only root looks."""
+    """Return the path of a program. Debian puts nginx where only root's path looks."""
     found = shutil.which(name, path=os.pathsep.join((os.environ["PATH"], "/usr/sbin")))
     return found or sys.exit(f"{name} is missing. On Debian and Ubuntu: apt-get install {name}")
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--peer", action="append", choices=PEERS, default=[], dest="peers")
     options.add_argument("--seconds", type=int, default=4, help="per system, case and round")
@@ -337,7 +345,7 @@ def main() -> None:
     wrk, nginx = tool("wrk"), tool("nginx")
     if "litellm" in chosen.peers and not LITELLM.exists():
         sys.exit("LiteLLM is missing; `make bench-peers` installs it, then measures.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what runs is stopped then too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped too
     os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
     print(
         "CPU ms: the server's CPU time for a request, without the provider's. Ratios: embedway's "

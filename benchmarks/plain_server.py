@@ -1,7 +1,7 @@
-"""The baseline: the server one would write in an afternoon on the same model.
+"""Serves the same model the way one would in an afternoon, as a baseline.
 
-FastAPI, pydantic, a thread for each request, a lock around the model, vectors as lists. No keys,
-no ledger, no shared batches, no checks.
+It uses FastAPI, pydantic, a thread for each request, a lock around the model and vectors as lists.
+It has no keys, no ledger, no shared batches and no checks.
 """
 
 import sys
@@ -22,7 +22,7 @@ tokenizer, encoder = load_parts(catalog.load_catalog(eu_native=False).local_mode
 
 
 class Body(BaseModel):
-    """The fields it understands."""
+    """The fields that this server understands."""
 
     input: str | list[str]
     model: str = "auto"
@@ -30,7 +30,7 @@ class Body(BaseModel):
 
 @app.post("/v1/embeddings")
 def embeddings(body: Body) -> dict:
-    """Embeds."""
+    """Embed the input."""
     texts = [body.input] if isinstance(body.input, str) else body.input
     with model:
         ids = tokenizer.encode(texts)

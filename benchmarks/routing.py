@@ -1,10 +1,10 @@
-"""A day at six deployments in trouble, beside an oracle that knows how they are.
+"""Simulates a day with six deployments in trouble, beside an oracle that knows their state.
 
     python -m benchmarks.routing [--hours 4.5] [--seed 1] [--preference speed] [--json]
 
-Hours pass in seconds: see `benchmarks.simulation`. The same requests are also routed by two
-policies that know nothing: one always asks the first declared, one takes turns. Both go on to the
-next after a failure, as the gateway does.
+Hours pass in seconds: see `benchmarks.simulation`. Two simple policies route the same requests: one
+always starts with the first declared deployment, one takes turns. Both fail over as the gateway
+does.
 """
 
 import argparse
@@ -22,54 +22,54 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.simulation import BLIND, DAY, Outcome, Phase, Simulation, simulated
+from benchmarks.simulation import BLIND, DAY, Outcome, Phase, Simulation, simulate
 from embedway.core.request import Preference
 
 ALL = "all day"
 BEFORE_S = 300.0
-"""In which a deployment's usual share of the answers is looked for."""
+"""How long before a phase a deployment's usual share of the answers is measured, in seconds."""
 USED = 0.05
-"""Of a smaller share than this nobody can tell when it came back."""
+"""The smallest usual share at which a deployment's return can be recognised."""
 NEXT = 20
-"""Answers among which one that is back has half of its usual share again."""
+"""A deployment is back when it has half of its usual share of this many answers."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What one policy made of one phase."""
+    """The figures of one policy in one phase."""
 
     phase: str
     requests: int
     unservable: int
-    """Came when nobody was up."""
+    """The requests that came while no deployment was up."""
     served: float
-    """The share of the others."""
+    """The share of the other requests that were answered."""
     optimal: float
-    """Of those served, the share at a price no higher than the lowest of those that were up."""
+    """The share of answers at the lowest price of the deployments that were up."""
     price: float
-    """Mean price, to that lowest."""
+    """The mean price, divided by that lowest price."""
     p50_s: float
     p99_s: float
     oracle_p99_s: float
-    """Of the fastest that was up, for the same requests with the same noise."""
+    """The p99 if the fastest deployment that was up had answered each request."""
     calls: float
-    """For a request."""
+    """The calls per request."""
     wrong: int
-    """Answers of another space."""
+    """The answers with vectors of another space."""
 
 
 class Return(msgspec.Struct, frozen=True, kw_only=True):
-    """How traffic left a deployment that was down, and came back."""
+    """How requests left a deployment that was down, and came back."""
 
     phase: str
     deployment: str
     usual: float
     """Its share of the answers before."""
     left_s: float | None
-    """Until it was ejected."""
+    """The time until it was ejected."""
     calls: int
-    """To it while it was down."""
+    """The calls to it while it was down."""
     back_s: float | None
-    """From when it was well until it had half of its share again."""
+    """The time from its recovery until it had half of its share again."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,21 +77,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     policy: str
     phases: Sequence[Figures]
-    """The whole day is the last."""
+    """The figures by phase; the last are those of the whole day."""
     returns: Sequence[Return]
     errors: dict[str, int]
     probes: int
     too_early: int
-    """Calls before the time that a deployment had told another call to wait until."""
+    """The calls before the end of a deployment's `Retry-After`."""
     most_running: int
-    """Calls at one deployment at a time."""
+    """The most calls at one deployment at a time."""
 
 
-def reported(policy: str, simulation: Simulation) -> Report:
-    """What is to be told of a day."""
+def summarize(policy: str, simulation: Simulation) -> Report:
+    """Return the report on a simulated day."""
     outcomes = simulation.outcomes
     names = list(dict.fromkeys(phase.name for phase in simulation.day))
-    of = {
+    by_phase = {
         name: [each for each in outcomes if simulation.day[each.phase].name == name]
         for name in names
     }
@@ -101,7 +101,7 @@ def reported(policy: str, simulation: Simulation) -> Report:
             errors[each.error] = errors.get(each.error, 0) + 1
     return Report(
         policy=policy,
-        phases=[_figures(name, of[name]) for name in names] + [_figures(ALL, outcomes)],
+        phases=[_figures(name, by_phase[name]) for name in names] + [_figures(ALL, outcomes)],
         returns=_returns(simulation),
         errors=errors,
         probes=sum(each.probes for each in simulation.deployments),
@@ -143,8 +143,8 @@ def _returns(simulation: Simulation) -> list[Return]:
         for deployment in simulation.deployments:
             now = phase.conditions.get(deployment.name)
             if now and (now.dead or now.hangs or now.key_refused or now.foreign):
-                told = _return(simulation, phase, deployment.name, start_s, end_s)
-                returns += [told] if told.usual >= USED else []
+                each = _return(simulation, phase, deployment.name, start_s, end_s)
+                returns += [each] if each.usual >= USED else []
         start_s = end_s
     return returns
 
@@ -176,14 +176,14 @@ def _return(
 
 
 def report(policy: str, *, hours: float, seed: int, day: Sequence[Phase] = DAY) -> Report:
-    """Simulates a day with a policy: a preference, or one of `BLIND`."""
-    return reported(policy, simulated(policy, hours=hours, seed=seed, day=day))
+    """Simulate a day with a policy: a preference, or one of `BLIND`."""
+    return summarize(policy, simulate(policy, hours=hours, seed=seed, day=day))
 
 
-def _silently(of: Callable[[str], Report], policy: str) -> Report:
+def _silently(make: Callable[[str], Report], policy: str) -> Report:
     quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)
     structlog.configure(wrapper_class=quiet)
-    return of(policy)
+    return make(policy)
 
 
 def _table(reports: Sequence[Report]) -> Table:
@@ -195,11 +195,11 @@ def _table(reports: Sequence[Report]) -> Table:
         *("p99 x", "calls", "wrong"),
     ):
         table.add_column(heading, justify="right")
-    for told in reports:
-        for at, each in enumerate(told.phases):
-            last = at == len(told.phases) - 1
+    for one in reports:
+        for at, each in enumerate(one.phases):
+            last = at == len(one.phases) - 1
             table.add_row(
-                "" if at else told.policy,
+                "" if at else one.policy,
                 each.phase,
                 str(each.requests),
                 f"{each.served:.2%}"[:-1],
@@ -222,10 +222,10 @@ def _table_of_returns(reports: Sequence[Report]) -> Table:
         table.add_column(heading)
     for heading in ("usual %", "left after s", "calls while down", "back after s"):
         table.add_column(heading, justify="right")
-    for told in reports:
-        for each in told.returns:
+    for one in reports:
+        for each in one.returns:
             table.add_row(
-                told.policy,
+                one.policy,
                 each.phase,
                 each.deployment,
                 f"{each.usual:.0%}"[:-1],
@@ -237,7 +237,7 @@ def _table_of_returns(reports: Sequence[Report]) -> Table:
 
 
 def main() -> None:
-    """Simulates and prints."""
+    """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--hours", type=float, default=4.5)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,7 +1,7 @@
-"""Deployments of one model that slow down, die, limit the rate and come back, as a script says.
+"""Simulates deployments of one model that slow down, fail, limit the rate and recover.
 
-They are engines, so that the real gateway can ask them; and they tell the truth about themselves,
-so that an oracle can be asked who should have been asked. Time is the running loop's.
+They are engines, so that the real gateway can call them. They also reveal their state, so that an
+oracle knows which one was best. Time is the running loop's.
 """
 
 import asyncio
@@ -24,56 +24,57 @@ from embedway.core.vectors import Vectors
 WIDTH = 16
 MODEL = "simulated-embed"
 REFUSED_S = 0.002
-"""Until a connection is refused."""
+"""The time until a connection is refused."""
 LIMITED_S = 0.01
+"""The time until a call is refused by a rate limit."""
 ERROR_S = 0.05
-"""Until an error comes, but for the noise."""
+"""The time until an error, before noise."""
 UNRELIABLE = 0.1
-"""Who fails a larger share of its calls is not one that an oracle would count on."""
+"""The oracle does not use a deployment that fails a larger share of its calls."""
 FAILURES: tuple[FailureKind, ...] = ("failed", "overloaded", "malformed", "unreachable", "timeout")
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """What is the matter with a deployment."""
+    """The state of a deployment."""
 
     slower: float = 1.0
-    """How many times."""
+    """The factor by which calls take longer."""
     fails: float = 0.0
-    """The share of its calls."""
+    """The share of calls that fail."""
     dead: bool = False
-    """Refuses connections."""
+    """Whether it refuses connections."""
     hangs: bool = False
-    """Takes calls and never answers."""
+    """Whether it accepts calls and never answers."""
     key_refused: bool = False
     per_s: float | None = None
-    """Calls it takes, if fewer than usual."""
+    """The calls it accepts per second; None for its usual number."""
     foreign: bool = False
-    """Gives vectors of another space, and calls its model otherwise."""
+    """Whether it returns vectors of another space, under another model's name."""
 
 
 WELL = Condition()
 
 
 @dataclass
-class Trip:
-    """A request on its way, as those who are asked for it see it."""
+class SimulatedRequest:
+    """A request in flight, as the deployments see it."""
 
     noise: float
-    """By which every call for it takes longer or shorter, whoever is asked."""
+    """The factor by which every call for it takes longer."""
     calls: int = 0
 
 
-TRIP: ContextVar[Trip] = ContextVar("trip")
+REQUEST: ContextVar[SimulatedRequest] = ContextVar("request")
 
 
 class Vectorspace:
-    """A vector for each text, and another in the other space; made once."""
+    """The vectors of each text in two spaces, each made once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, bool], Vectors] = {}
 
     def of(self, texts: Sequence[str], *, foreign: bool = False) -> Vectors:
-        """The vectors of `texts`."""
+        """Return the vectors of `texts`."""
         return np.stack([self._one(text, foreign=foreign) for text in texts])
 
     def _one(self, text: str, *, foreign: bool) -> Vectors:
@@ -88,71 +89,71 @@ class Vectorspace:
 
 @dataclass
 class Simulated:
-    """A deployment, and all that was done to it."""
+    """A simulated deployment, and what happened to it."""
 
     name: str
     price: float
-    """USD per million tokens."""
+    """The price in USD per million tokens."""
     start_s: float
-    """Of a call without tokens."""
+    """The time of a call without tokens."""
     per_token_s: float
     slots: int
-    """Calls at a time; with more each takes longer."""
+    """The calls it runs at a time at full speed."""
     per_s: float
-    """Calls that it takes, on the long run."""
+    """The calls it accepts per second, in the long run."""
     limits: BatchLimits = field(default_factory=lambda: BatchLimits(max_items=64))
     condition: Condition = WELL
     abilities: EngineAbilities = field(default_factory=EngineAbilities)
 
     def join(self, space: Vectorspace, random: Random) -> None:
-        """Begins its day."""
+        """Start its day."""
         self._space = space
         self._random = random
         self._room = self._burst
         self._room_s = self._now_s
-        self._told_until_s = 0.0
+        self._retry_at_s = 0.0
         self._running = 0
         self.most_running = 0
         self.too_early = 0
-        """Calls that came before the time that another call had been told to wait until."""
+        """The calls before the end of the last `Retry-After`."""
         self.calls_s: list[float] = []
-        """When it was asked, probes apart."""
+        """The times of its calls, without probes."""
         self.probes = 0
 
     @property
-    def served(self) -> DeploymentSpec:
-        """As the catalog knows it."""
+    def spec(self) -> DeploymentSpec:
+        """The deployment as the catalog describes it."""
         return DeploymentSpec(provider=self.name, price_per_mtok_usd=Decimal(str(self.price)))
 
     def available(self) -> bool:
-        """Whether it would answer a call now, but for bad luck."""
+        """Return whether it would answer a call now, except for random failures."""
         now = self.condition
         down = now.dead or now.hangs or now.key_refused or now.foreign or now.fails > UNRELIABLE
         return not down and self._level() >= 1 and self._running < 4 * self.slots
 
     def seconds(self, *, items: int, tokens: float, noise: float) -> float:
-        """What answering so many takes now."""
+        """Return how long a request of this size takes now."""
         calls = -(-items // self.limits.max_items)
         load = max(1.0, (self._running + calls) / self.slots)
-        return self._took(tokens / calls, noise=noise, load=load)
+        return self._duration_s(tokens / calls, noise=noise, load=load)
 
     async def embed(self, batch: Batch) -> BatchResult:
-        """See `embedway.sending.engine.Engine.embed`."""
-        trip, now_s = TRIP.get(), self._now_s
+        """Answer a call, or fail, as the condition says."""
+        request, now_s = REQUEST.get(), self._now_s
         if batch.items[0] in TEXTS:
-            trip.calls += 1
+            request.calls += 1
             self.calls_s.append(now_s)
         else:
             self.probes += 1
-        self.too_early += now_s < self._told_until_s
+        self.too_early += now_s < self._retry_at_s
         self._running += 1
         self.most_running = max(self.most_running, self._running)
         try:
-            return await self._answered(batch, trip.noise)
+            return await self._answer(batch, request.noise)
         finally:
             self._running -= 1
 
-    async def _answered(self, batch: Batch, noise: float) -> BatchResult:
+    async def _answer(self, batch: Batch, noise: float) -> BatchResult:
         now = self.condition
         if now.hangs:
             await asyncio.get_running_loop().create_future()
@@ -168,9 +169,9 @@ class Simulated:
             raise self._limited()
         self._room -= 1
         if self._random.random() < now.fails:
-            return await self._failed(batch, noise)
+            return await self._fail(batch, noise)
         load = max(1.0, self._running / self.slots)
-        await asyncio.sleep(self._took(sum(batch.tokens), noise=noise, load=load))
+        await asyncio.sleep(self._duration_s(sum(batch.tokens), noise=noise, load=load))
         return BatchResult(
             vectors=self._space.of(batch.items, foreign=now.foreign),
             tokens=sum(batch.tokens),
@@ -179,17 +180,17 @@ class Simulated:
 
     def _limited(self) -> ProviderError:
         wait_s = max((1 - self._level()) / self._rate, 0.0)
-        self._told_until_s = max(self._told_until_s, self._now_s + wait_s)
+        self._retry_at_s = max(self._retry_at_s, self._now_s + wait_s)
         return ProviderError("rate_limit", retry_after_s=wait_s)
 
-    async def _failed(self, batch: Batch, noise: float) -> BatchResult:
+    async def _fail(self, batch: Batch, noise: float) -> BatchResult:
         kind = self._random.choice(FAILURES)
         await asyncio.sleep(ERROR_S * noise)
-        if kind == "malformed":  # as the gateway's own check finds it
+        if kind == "malformed":  # the gateway's own check finds zeros
             return BatchResult(vectors=np.zeros((len(batch.items), WIDTH), np.float32))
         raise ProviderError(kind, billed="no" if kind == "unreachable" else "maybe")
 
-    def _took(self, tokens: float, *, noise: float, load: float) -> float:
+    def _duration_s(self, tokens: float, *, noise: float, load: float) -> float:
         return (self.start_s + self.per_token_s * tokens) * self.condition.slower * noise * load
 
     @property
@@ -202,7 +203,7 @@ class Simulated:
         return max(2.0, 2 * self._rate)
 
     def _level(self) -> float:
-        """Of the bucket that a call takes one from."""
+        """Return the level of the token bucket of its rate limit."""
         since_s = self._now_s - self._room_s
         return min(self._room + since_s * self._rate, self._burst)
 
@@ -212,7 +213,7 @@ class Simulated:
 
 
 def deployments() -> list[Simulated]:
-    """Six of one model, in the order in which they are declared."""
+    """Return six deployments of one model, in the order of their declaration."""
     return [
         Simulated("middling", 0.05, 0.10, 40e-6, slots=24, per_s=60),
         Simulated("cheap", 0.01, 0.25, 80e-6, slots=32, per_s=40),
@@ -223,14 +224,14 @@ def deployments() -> list[Simulated]:
     ]
 
 
-def served(all_: Sequence[Simulated]) -> list[Deployment]:
-    """As the catalog knows them."""
+def catalog_deployments(all_: Sequence[Simulated]) -> list[Deployment]:
+    """Return the deployments as the catalog describes them."""
     model = Model(
         id=MODEL,
         dimensions=WIDTH,
         normalised=True,
         pooling="cls",
-        deployments=[each.served for each in all_],
+        deployments=[each.spec for each in all_],
     )
     return [Deployment(model, each) for each in model.deployments]
 
@@ -244,4 +245,4 @@ def _texts() -> Mapping[str, list[int]]:
 
 
 TEXTS = _texts()
-"""All that clients ever send, with their tokens."""
+"""All texts that clients send, with their tokens."""

@@ -1,7 +1,7 @@
-"""The gateway's own request path, on a clock of its own, through a day at simulated deployments.
+"""Runs the gateway's own request path in virtual time, through a day with simulated deployments.
 
-What the gateway does in threads (ledger, store, tokenizer) is done in memory here; router, health,
-spaces, prober and sender are the real ones. An oracle is asked beside it who was up.
+Router, health, spaces, prober and sender are the real ones. Ledger, store and tokenizer, which use
+threads, are replaced by ones in memory. An oracle notes which deployments were up.
 """
 
 import asyncio
@@ -15,9 +15,16 @@ import msgspec
 import numpy as np
 
 from benchmarks import virtual_time
-from benchmarks.simulated import TEXTS, TRIP, WELL, Condition, Trip, Vectorspace
+from benchmarks.simulated import (
+    REQUEST,
+    TEXTS,
+    WELL,
+    Condition,
+    SimulatedRequest,
+    Vectorspace,
+    catalog_deployments,
+)
 from benchmarks.simulated import deployments as simulated_deployments
-from benchmarks.simulated import served as served_by
 from embedway.budgets.enforcer import BudgetEnforcer
 from embedway.catalog.catalog import Catalog, ProviderOffer
 from embedway.catalog.deployment import Deployment
@@ -44,25 +51,25 @@ from embedway.spaces.prober import Prober
 from embedway.spaces.proof import Proof, Reference
 
 PER_S = 4.0
-"""Requests, on average."""
+"""The mean number of requests per second."""
 NOISE = 0.25
-"""Of the logarithm of a call's time, its standard deviation."""
+"""The standard deviation of the logarithm of a call's time."""
 DEADLINE_S = 60.0
 SIZES = ((1, 1, 0.6), (2, 8, 0.25), (9, 32, 0.1), (33, 64, 0.05))
-"""Items: from, to, and the share of requests."""
+"""The number of items, as ranges with their shares of requests."""
 CALLER = Caller(key_id="simulated", project=None, scopes=frozenset(("embeddings",)))
 BLIND = ("first declared", "in turn")
 POLICIES: tuple[str, ...] = (*get_args(Preference), *BLIND)
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
-    """Some time in which the deployments are as they are."""
+    """A part of the day in which no deployment changes its condition."""
 
     name: str
     minutes: float
-    """If the day is as long as all of them; a shorter day has shorter phases."""
+    """Its length, before all phases are scaled to the length of the day."""
     conditions: dict[str, Condition] = {}
-    """Of the deployments that are not well."""
+    """The conditions of the deployments that are not well, by name."""
 
 
 CALM = Phase(name="calm", minutes=10)
@@ -102,35 +109,35 @@ DAY = (
     CALM,
     Phase(name="key refused", minutes=10, conditions={"second": Condition(key_refused=True)}),
     Phase(name="vectors of another space", minutes=20, conditions=FOREIGN),
-    # It stays quarantined until an operator releases it; this one never gets well.
+    # A quarantined deployment waits for an operator, so this one does not recover.
     Phase(name="calm, one quarantined", minutes=10, conditions=FOREIGN),
 )
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a request, and what an oracle would have made of it."""
+    """The outcome of a request, and what the oracle would have done."""
 
     at_s: float
-    """When it came, since the day began."""
+    """When it arrived, in seconds since the start of the day."""
     phase: int
     by: str
-    """Who answered; empty if nobody did."""
+    """The deployment that answered; empty if none did."""
     error: str
     seconds: float
     tokens: int
     cost_usd: float
     calls: int
-    """To all deployments."""
+    """The calls to all deployments."""
     wrong: bool
-    """Whether the vectors are of another space."""
+    """Whether the vectors are from another space."""
     fastest_s: float | None
-    """The time of the fastest that was up and had room; None if there was none."""
+    """The time that the fastest available deployment would have taken; None if none was."""
     cheapest: float | None
-    """The price of the cheapest, likewise."""
+    """The price of the cheapest available deployment; None if none was."""
 
 
 class Memory:
-    """The ledger, the store of spaces and the tokenizer, without a database or threads."""
+    """Replaces the ledger, the space store and the tokenizer, without a database or threads."""
 
     def append(self, records: Sequence[UsageRecord], **_: object) -> asyncio.Future[RecordOutcome]:
         """Commit at once."""
@@ -156,42 +163,41 @@ class Memory:
         """Know no end user."""
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `embedway.tokenizing.tokenizer.ModelTokenizer.encode`."""
-        # Canaries are not among the texts.
+        """Return the token ids of each text; make some up for canaries."""
         return [TEXTS.get(text) or list(range(len(text) // 3 + 1)) for text in texts]
 
     async def decode(self, items: Sequence[Sequence[int]]) -> list[str]:
-        """See `embedway.tokenizing.tokenizer.TokenCodec.decode`; nobody sends token ids here."""
+        """Fail, because no request has token ids."""
         raise NotImplementedError
 
 
 class Unwatched(HealthRegistry):
     """Lets every deployment be called at any time, and learns nothing."""
 
-    def of(self, served: Deployment) -> DeploymentHealth:
-        """A health that nothing has happened to."""
-        return DeploymentHealth(served)
+    def of(self, deployment: Deployment) -> DeploymentHealth:
+        """Return the health of a deployment that was never called."""
+        return DeploymentHealth(deployment)
 
 
 class Blind:
-    """In place of the router: asks in declared order, always or from one further on each time."""
+    """Replaces the router: plans all deployments in declared order, or each first in turn."""
 
-    def __init__(self, served: Sequence[Deployment], *, turns: bool) -> None:
-        self._served = list(served)
+    def __init__(self, deployments: Sequence[Deployment], *, turns: bool) -> None:
+        self._deployments = list(deployments)
         self._turns = turns
 
-    def told(self, _served: Deployment, _request: EmbedRequest) -> None:
-        """Nothing."""
+    def told(self, _deployment: Deployment, _request: EmbedRequest) -> None:
+        """Return None."""
 
     def plan(self, _request: EmbedRequest, _caller: Caller, **_: object) -> Plan:
-        """Everybody, whatever their health."""
+        """Plan all deployments, whatever their health."""
         if self._turns:
-            self._served.append(self._served.pop(0))
-        first = self._served[0]
+            self._deployments.append(self._deployments.pop(0))
+        first = self._deployments[0]
         return Plan(
             space=first.space(),
             revisions={first.model.id: first.revision},
-            candidates=[Candidate(deployment=each, latency_s=0.0) for each in self._served],
+            candidates=[Candidate(deployment=each, latency_s=0.0) for each in self._deployments],
             unproven=(),
             due=(),
             excluded=(),
@@ -199,7 +205,7 @@ class Blind:
 
 
 class Simulation:
-    """One day with one policy; on a loop of virtual time."""
+    """One day with one policy, on a loop of virtual time."""
 
     def __init__(
         self, policy: str, *, hours: float, seed: int, day: Sequence[Phase], per_s: float
@@ -211,7 +217,7 @@ class Simulation:
         share = hours * 3600 / sum(phase.minutes for phase in day)
         self.ends_s = list(accumulate(phase.minutes * share for phase in day))
         self.day = day
-        # Each kind of chance by itself: whatever is chosen, the same requests come.
+        # Separate random numbers: whatever the policy does, the same requests come.
         self._per_s = per_s
         self._traffic = Random(f"traffic {seed}")
         self._space = Vectorspace()
@@ -224,20 +230,20 @@ class Simulation:
 
     def _gateway(self, seed: int) -> tuple[Embedder, Prober]:
         memory, now_s = Memory(), self._loop.time
-        served = served_by(self.deployments)
+        deployments = catalog_deployments(self.deployments)
         engines = {
-            each.engine_name: one for each, one in zip(served, self.deployments, strict=True)
+            each.engine_name: one for each, one in zip(deployments, self.deployments, strict=True)
         }
         offers = [
             ProviderOffer(provider=name, kind=name, unlisted=DeploymentSpec(provider=name))
             for name in engines
         ]
-        catalog = Catalog(served, offers=offers, auto=served[0].model.id)
+        catalog = Catalog(deployments, offers=offers, auto=deployments[0].model.id)
         chance = Random(f"gateway {seed}")
         healths = HealthRegistry(now_s=now_s, on_ejected=self._on_ejected, uniform=chance.uniform)
         spaces = SpaceMemberships(
             policy=catalog.policy,
-            deployments=served,
+            deployments=deployments,
             enabled=self._policy not in BLIND,
             interval_s=3600,
             fingerprint=lambda each: each.id,
@@ -250,10 +256,10 @@ class Simulation:
         )
         prober = Prober(spaces=spaces, store=memory, sender=sender)
         if self._policy in BLIND:
-            prober.is_in = lambda *_: True  # they take anybody's vectors for the model's
+            prober.is_in = lambda *_: True  # these policies accept any vectors
         router = Router(
             catalog=catalog,
-            lifetimes=ModelLifetimes(served, now_ms=self._now_ms),
+            lifetimes=ModelLifetimes(deployments, now_ms=self._now_ms),
             spaces=spaces,
             healths=healths,
             abilities=lambda each: engines[each.engine_name].abilities,
@@ -261,7 +267,7 @@ class Simulation:
             random=chance,
         )
         embedder = Embedder(
-            router=Blind(served, turns=self._policy == "in turn")
+            router=Blind(deployments, turns=self._policy == "in turn")
             if self._policy in BLIND
             else router,
             prober=prober,
@@ -278,8 +284,8 @@ class Simulation:
         return embedder, prober
 
     async def run(self) -> None:
-        """The day, until its last request is answered."""
-        random.seed(0)  # the sender draws the waits before its retries there
+        """Run the day, until its last request is answered."""
+        random.seed(0)  # the sender draws the waits before retries from the global generator
         for at, end_s in enumerate([0.0, *self.ends_s[:-1]]):
             self._loop.call_at(self.start_s + end_s, self._begin, self.day[at])
         await asyncio.sleep(0)
@@ -293,8 +299,8 @@ class Simulation:
         await self._prober.aclose()
 
     async def _request(self, texts: list[str], noise: float, *, phase: int) -> None:
-        at_s, trip = self._at_s, Trip(noise)
-        TRIP.set(trip)
+        at_s, simulated = self._at_s, SimulatedRequest(noise)
+        REQUEST.set(simulated)
         tokens = sum(len(TEXTS[text]) for text in texts)
         up = [each for each in self.deployments if each.available()]
         best_s = [each.seconds(items=len(texts), tokens=tokens, noise=noise) for each in up]
@@ -314,7 +320,7 @@ class Simulation:
                 seconds=self._at_s - at_s,
                 tokens=tokens,
                 cost_usd=answer.cost_nano_usd / 1e9 if answer else 0.0,
-                calls=trip.calls,
+                calls=simulated.calls,
                 wrong=answer is not None
                 and not np.array_equal(answer.vectors, self._space.of(texts)),
                 fastest_s=min(best_s, default=None),
@@ -330,8 +336,8 @@ class Simulation:
         for each in self.deployments:
             each.condition = phase.conditions.get(each.name, WELL)
 
-    def _on_ejected(self, served: Deployment, _seconds: float) -> None:
-        self.ejected.append((self._at_s, served.provider))
+    def _on_ejected(self, deployment: Deployment, _seconds: float) -> None:
+        self.ejected.append((self._at_s, deployment.provider))
 
     @property
     def _at_s(self) -> float:
@@ -341,17 +347,17 @@ class Simulation:
         return int(self._loop.time() * 1000)
 
 
-def simulated(
+def simulate(
     policy: str, *, hours: float, seed: int, day: Sequence[Phase] = DAY, per_s: float = PER_S
 ) -> Simulation:
-    """A day that has passed.
+    """Simulate a day.
 
     Args:
         policy: A preference, or one of `BLIND`.
-        hours: How long it is.
-        seed: Of all chance in it.
-        day: What happens.
-        per_s: Requests, on average.
+        hours: The length of the day.
+        seed: The seed of all random numbers.
+        day: The phases of the day.
+        per_s: The mean number of requests per second.
     """
 
     async def run() -> Simulation:

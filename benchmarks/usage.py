@@ -1,10 +1,10 @@
-"""How long a question about a month takes with a year's ledger, on SQLite beside Postgres.
+"""Measures usage reports over a month of a year's ledger, on SQLite beside Postgres.
 
     python -m benchmarks.usage [--rows 10000000] [--runs 7] [--commits 3000] [--json]
 
-The lines of `benchmarks.ledger_lines` go into a new database of each kind, one after the other,
-and are summed as a migration does it. Then the product's own queries are timed, and its ledger's
-commits. Peak disk is about 12 GB for ten million lines.
+It fills a new database of each kind with the records of `benchmarks.ledger_lines` and rolls them
+up. Then it times the gateway's own queries and its ledger's commits. Ten million records take up to
+12 GB of disk.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from rich.table import Table
 from sqlalchemy import Engine, func, insert, select
 from tests.servers import Postgres, running
 
-from benchmarks.ledger_lines import COLUMNS, made
+from benchmarks.ledger_lines import COLUMNS, make_records
 from embedway.core import ids
 from embedway.core.usage import UsageRecord
 from embedway.ledger import recount, rollups
@@ -44,51 +44,51 @@ NAMES = ", ".join(f'"{each}"' for each in COLUMNS)
 CONNECTIONS = 32
 MONTHS = [datetime(2025 + at // 12, 1 + at % 12, 1, tzinfo=UTC) for at in range(10, 23)]
 STARTS_MS = [round(each.timestamp() * 1000) for each in MONTHS]
-"""When each of twelve months begins, and when the last one ends."""
+"""The start of each of twelve months, and the end of the last."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one database."""
+    """The figures of one database."""
 
     database: str
     lines: int
     size_gb: float
     filled_s: float
     ms: dict[str, float]
-    """The median time of each question."""
+    """The median time of each query, in milliseconds."""
     commits: dict[str, float]
 
 
 class DiskPostgres(Postgres):
-    """A Postgres as one would run it: it waits for the disk."""
+    """A Postgres as in production: it waits for the disk."""
 
     def command(self) -> list[str]:
-        """As of a machine of a few gigabytes; the log is small while tables are filled."""
+        """Return the command for a machine of a few gigabytes, with a small write-ahead log."""
         options = [
             f"port={self.port}", "listen_addresses=127.0.0.1",
             f"unix_socket_directories={self.folder}", "shared_buffers=1GB", "max_wal_size=1GB",
             "wal_level=minimal", "max_wal_senders=0", "maintenance_work_mem=512MB",
             "random_page_cost=1.1", "effective_cache_size=4GB",
         ]  # fmt: skip
-        given = itertools.chain.from_iterable(("-c", each) for each in options)
-        return [self._server, "-D", str(self.data), *given]
+        arguments = itertools.chain.from_iterable(("-c", each) for each in options)
+        return [self._server, "-D", str(self.data), *arguments]
 
 
 @contextmanager
 def sqlite_filled(rows: int) -> Iterator[Engine]:
-    """A SQLite with so many lines, in a folder for temporary files."""
+    """Open a SQLite database with this many records, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="embedway-bench-") as folder:
         path = Path(folder) / "embedway.db"
         database.connect(path).dispose()
         with closing(sqlite3.connect(path)) as connection:
-            # Nothing is to survive but the end of it.
+            # A crash on the way may lose everything.
             connection.executescript(
                 "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -2000000;"
                 "PRAGMA temp_store = MEMORY; DROP INDEX usage_by_time;"
             )
             marks = ", ".join("?" * len(COLUMNS))
-            for part in made(rows, start_ms=STARTS_MS[0], end_ms=STARTS_MS[-1]):
-                connection.executemany(f'INSERT INTO "usage" ({NAMES}) VALUES ({marks})', part)
+            for chunk in make_records(rows, start_ms=STARTS_MS[0], end_ms=STARTS_MS[-1]):
+                connection.executemany(f'INSERT INTO "usage" ({NAMES}) VALUES ({marks})', chunk)
             connection.execute('CREATE INDEX usage_by_time ON "usage" (at_ms)')
             connection.commit()
         engine = database.connect(path)
@@ -103,13 +103,13 @@ def sqlite_filled(rows: int) -> Iterator[Engine]:
 
 @contextmanager
 def postgres_filled(rows: int) -> Iterator[Engine]:
-    """A Postgres of its own with so many lines."""
+    """Open a new Postgres with this many records."""
     with running(DiskPostgres) as server:
         url = server.url
         engine = database.connect(url)
         with psycopg.connect(url) as connection:
             connection.execute("SET maintenance_work_mem = '512MB'")
-            # What is emptied and filled in one transaction needs no log.
+            # Emptying and filling a table in one transaction needs no write-ahead log.
             connection.execute('TRUNCATE "usage"; DROP INDEX usage_by_time')
             [key] = connection.execute(
                 "SELECT conname FROM pg_constraint "
@@ -117,13 +117,13 @@ def postgres_filled(rows: int) -> Iterator[Engine]:
             ).fetchone()
             connection.execute(f'ALTER TABLE "usage" DROP CONSTRAINT {key}')
             with connection.cursor().copy(f'COPY "usage" ({NAMES}) FROM STDIN') as copy:
-                for part in made(rows, start_ms=STARTS_MS[0], end_ms=STARTS_MS[-1]):
-                    for line in part:
-                        copy.write_row(line)
+                for chunk in make_records(rows, start_ms=STARTS_MS[0], end_ms=STARTS_MS[-1]):
+                    for record in chunk:
+                        copy.write_row(record)
             connection.execute(f'ALTER TABLE "usage" ADD CONSTRAINT {key} PRIMARY KEY (id, line)')
             connection.execute('CREATE INDEX usage_by_time ON "usage" (at_ms)')
         _sum_up(engine, "SET LOCAL work_mem = '512MB'")
-        # As autovacuum would have by then.
+        # In production, autovacuum would have run by then.
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("CHECKPOINT")
@@ -137,7 +137,7 @@ def _sum_up(engine: Engine, prepare: str) -> None:
             database.lift_time_limits(connection)
             connection.exec_driver_sql(prepare)
             recount.rebuild(connection, USER_HOURS, start_ms, end_ms)
-            # From sums of shorter times, or of each end user: fewer rows than lines.
+            # Sum up finer roll-ups, which have fewer rows than the ledger.
             for finer, coarser in ((USER_HOURS, HOURS), (USER_HOURS, USER_DAYS), (HOURS, DAYS)):
                 _sum_again(connection, finer, coarser, start_ms, end_ms)
 
@@ -157,7 +157,7 @@ def _sum_again(connection: Any, finer: Rollup, coarser: Rollup, start_ms: int, e
 
 def _questions(engine: Engine) -> dict[str, Callable[[], Sequence[Any]]]:
     month, end = STARTS_MS[-2:]
-    asked = UsageReports(engine)
+    reports = UsageReports(engine)
 
     def ask(*by: str, width: Any, since_ms: int) -> Callable[[], Sequence[Any]]:
         query = UsageQuery(group_by=by, width=width)
@@ -177,10 +177,10 @@ def _questions(engine: Engine) -> dict[str, Callable[[], Sequence[Any]]]:
 
 
 def _from_lines(engine: Engine, start_ms: int, end_ms: int) -> Sequence[Any]:
-    made = rollups.rollup_query(DAYS).selected_columns
+    columns = rollups.rollup_query(DAYS).selected_columns
     day = (usage.c.at_ms - usage.c.at_ms % DAY_MS).label("day")
     query = (
-        select(day, usage.c.model, *(made[name] for name in SUMS))
+        select(day, usage.c.model, *(columns[name] for name in SUMS))
         .where(usage.c.at_ms >= start_ms, usage.c.at_ms < end_ms)
         .group_by(day, usage.c.model)
     )
@@ -201,7 +201,7 @@ def _line(number: int) -> UsageRecord:
 
 
 async def _commit(engine: Engine, connections: int, *, count: int) -> tuple[float, float]:
-    """Lines a second, and the median wait of one in milliseconds."""
+    """Return the records per second, and the median wait for one in milliseconds."""
     ledger = Ledger(engine, process="benchmark")
     numbers = iter(range(count))
     waits: list[float] = []
@@ -227,8 +227,8 @@ def _size(engine: Engine) -> int:
         return connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar()
 
 
-def measured(name: str, *, rows: int, runs: int, commits: int) -> Figures:
-    """The figures of one kind of database."""
+def measure(name: str, *, rows: int, runs: int, commits: int) -> Figures:
+    """Measure one kind of database."""
     began = time.perf_counter()
     filled = {"SQLite": sqlite_filled, "Postgres": postgres_filled}[name]
     with filled(rows) as engine:
@@ -270,7 +270,7 @@ def _table(figures: Sequence[Figures]) -> Table:
 
 
 def main() -> None:
-    """Fills, measures and prints."""
+    """Fill the databases, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--runs", type=int, default=7)
@@ -280,8 +280,7 @@ def main() -> None:
     figures = []
     for name in ("SQLite", "Postgres"):
         print(f"{name}: making {options.rows:,} lines ...", file=sys.stderr)
-        filled = measured(name, rows=options.rows, runs=options.runs, commits=options.commits)
-        figures.append(filled)
+        figures.append(measure(name, rows=options.rows, runs=options.runs, commits=options.commits))
     if options.json:
         sys.stdout.buffer.write(msgspec.json.encode(figures) + b"\n")
         return

@@ -1,7 +1,7 @@
-"""An event loop on which hours pass in seconds: where nobody is ready, the clock jumps ahead.
+"""Runs an event loop on which hours pass in seconds: when it has nothing to do, its clock jumps.
 
-What runs on it may wait for timers and for other tasks, but for no thread and no socket: nothing
-would tell the loop that these are ready.
+Code on this loop may wait for timers and other tasks, but not for threads or sockets, because
+nothing would wake the loop for them.
 """
 
 import asyncio
@@ -9,30 +9,30 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-Told = TypeVar("Told")
+Result = TypeVar("Result")
 
 START_S = 1_000_000.0
-"""On the loop's clock; not 0, which might be taken for never."""
+"""The loop's time at its start; not 0, which code might take for "never"."""
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock is its own."""
+    """An event loop with a virtual clock."""
 
     def __init__(self) -> None:
         self._now_s = START_S
         super().__init__(_Jump(self))
 
     def time(self) -> float:
-        """Seconds, most of which never passed."""
+        """Return the virtual time, in seconds."""
         return self._now_s
 
     def jump(self, seconds: float) -> None:
-        """Sets the clock ahead."""
+        """Set the clock ahead."""
         self._now_s += seconds
 
 
 class _Jump(selectors.SelectSelector):
-    """Does not wait for anything to be ready, but jumps over the wait."""
+    """Jumps over every wait."""
 
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Jump(selectors.SelectSelector):
         return []
 
 
-def run(main: Coroutine[Any, Any, Told]) -> Told:
-    """What `main` returns, run to its end in virtual time."""
+def run(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run `main` to its end in virtual time and return its result."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)

@@ -1,4 +1,4 @@
-"""Attempts for tests of the sender: real ones, on a function in place of an engine."""
+"""Makes attempts for tests of the sender: real ones, with a function in place of an engine."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -57,6 +57,7 @@ class FunctionAttempt:
         provider: str = "p",
     ) -> None:
         self.told: list[str] = []
+        """How each call ended: `ok`, the kind of failure, `not sent` or `cancelled`."""
         self._deployment = Deployment(Model(id="m"), DeploymentSpec(provider=provider))
         self._healths = HealthRegistry(now_s=time.monotonic)
         sender = Sender(
@@ -98,13 +99,13 @@ async def send_to(functions: Sequence[FunctionAttempt], *, deadline_s: float) ->
 
 
 def answered_by(functions: Sequence[FunctionAttempt]) -> list[int]:
-    """The indices of those that answered, in the order of the items."""
+    """Return the indices of the attempts that answered, in the order of the items."""
     answered = [at for at, each in enumerate(functions) if each.attempt.items]
     return sorted(answered, key=lambda at: functions[at].attempt.first_item or 0)
 
 
 class ByCharacters:
-    """Counts a token for each three characters; in place of a tokenizer."""
+    """Replaces a tokenizer; three characters are a token."""
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(range(len(text) // 3 + 1)) for text in texts]
@@ -119,7 +120,7 @@ def sender_to(
     tokenizers: Mapping[str, Tokenizer] | None = None,
     now_s: Callable[[], float] = lambda: 0.0,
 ) -> Sender:
-    """A sender to these engines, by their names."""
+    """Return a sender to these engines, given by name."""
     return Sender(
         EngineRegistry(engines),
         healths=HealthRegistry(now_s=now_s),

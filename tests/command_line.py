@@ -1,8 +1,8 @@
 """Runs command lines of `embedway`, each in a process of its own, within milliseconds.
 
-To import the program takes longer than most commands do. So one process imports it, once, and forks
-for each command line: what runs is the program's own entry point, with the arguments, environment,
-folder and standard streams that it is given, and nothing that another command line left behind.
+Importing the program takes longer than most commands, so one process imports it once and forks for
+each command line. The fork calls the program's own entry point, with its own arguments,
+environment, folder and standard streams.
 """
 
 import atexit
@@ -29,11 +29,11 @@ PROGRAM = Path(sys.executable).with_name("embedway")
 STDIN = 0
 NUMBER = struct.Struct("i")
 TIMEOUT_S = 120
-"""Far more than any command takes here: that it ends is what tests ask."""
+"""The longest wait for a command, in seconds; far more than any takes."""
 
 
 class Process:
-    """A running command line; what of `subprocess.Popen` tests need."""
+    """A running command line, with those methods of `subprocess.Popen` that tests need."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Process:
         cwd: Path | str,
         streams: tuple[IO[bytes], IO[bytes], IO[bytes]],
     ) -> None:
-        """Starts it; `streams` are what it has as standard input, output and error."""
+        """Start it; `streams` are its standard input, output and error."""
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.settimeout(TIMEOUT_S)
         self._connection.connect(_forking())
@@ -58,13 +58,13 @@ class Process:
         return number
 
     def poll(self) -> int | None:
-        """Its exit status; None while it runs."""
+        """Return its exit status; None while it runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
     def wait(self, timeout: float = TIMEOUT_S) -> int:
-        """Its exit status, once it has ended."""
+        """Wait until it has ended; return its exit status."""
         if self.returncode is None:
             if not select.select([self._connection], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("embedway", timeout)
@@ -73,19 +73,19 @@ class Process:
         return self.returncode
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Sends a signal, unless it has ended."""
+        """Send a signal, unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Ends it as `kill -9` does."""
+        """End it as `kill -9` does."""
         self.send_signal(signal.SIGKILL)
 
 
 def run(
     arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path | str, input: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command line with `input` as its standard input, and waits for its end."""
+    """Run a command line to its end, with `input` as its standard input."""
     with contextlib.ExitStack() as files:
         stdin, stdout, stderr = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
         stdin.write(input.encode())
@@ -104,7 +104,7 @@ def run(
 
 @cache
 def _forking() -> str:
-    """Starts the process that forks; returns the path of the socket that it listens on."""
+    """Start the process that forks; return the path of its socket."""
     folder = tempfile.mkdtemp(prefix="embedway-commands-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = f"{folder}/socket"
@@ -125,7 +125,7 @@ def _forking() -> str:
 
 
 def _serve(path: str) -> None:
-    """Forks for each connection until standard input ends, as it does when the tests end."""
+    """Fork for each connection until standard input ends, which it does when the tests end."""
     # Whoever only asks need not load these. The second is what `serve` alone loads.
     import pydantic.v1  # noqa: F401, PLC0415
 
@@ -149,7 +149,7 @@ def _serve(path: str) -> None:
 
 
 def _watch(connection: socket.socket, app: Callable[[], None]) -> None:
-    """Runs one command line in a child; says which process that is, then its exit status."""
+    """Run one command line in a child; send its process id, then its exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile("r") as lines:

@@ -1,4 +1,4 @@
-"""What the tests share: the real model, and real gateways in processes of their own."""
+"""Provides fixtures for all tests: the real model, and gateways in processes of their own."""
 
 import atexit
 import contextlib
@@ -35,9 +35,9 @@ pytest_plugins = ["servers"]
 
 EMBEDWAY = command_line.PROGRAM
 START_S = 120
-"""Far more than a start takes."""
+"""The longest wait for a start, in seconds; far more than it takes."""
 
-# A shell that runs the tests in the background has these ignored, and so would all that they start.
+# A shell that runs the tests in the background ignores these, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
@@ -45,13 +45,13 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 def embedway(
     *arguments: str, env: dict[str, str], cwd: Path | str | None = None, input: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the command line to its end, with `input` as its standard input."""
+    """Run the command line to its end, with `input` as its standard input."""
     env = clean_environment() | env
     return command_line.run(arguments, env=env, cwd=cwd or Path.cwd(), input=input)
 
 
 def clean_environment() -> dict[str, str]:
-    """This environment without settings and providers' keys, but with the weights' folder."""
+    """Return this environment without settings and keys, except for the weights' folder."""
     usual = {name for row in ROWS.values() for name in row.environment()}
     return {
         name: value
@@ -60,14 +60,14 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-# Ports stay bound, so that the system gives no other process one before a gateway listens on it.
-# Linux lets one listen all the same, if both say SO_REUSEADDR; elsewhere the port is let go.
+# Ports stay bound, so that the system gives them to no other process before a gateway listens.
+# On Linux, a gateway can still listen if both sockets have SO_REUSEADDR; elsewhere, free the port.
 _bound = contextlib.ExitStack()
 atexit.register(_bound.close)
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with contextlib.ExitStack() as opened:
         probe = opened.enter_context(socket.socket())
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -86,20 +86,20 @@ class Minilm:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many workers again as there are cores, for tests wait a good part of their time."""
+    """Run three workers for two cores, because tests often wait."""
     cores = os.cpu_count() or 1
     return cores + cores // 2
 
 
 def pytest_collection_finish() -> None:
-    """Spares the garbage collector the thousands of tests and modules that stay to the end."""
+    """Exempt tests and modules, which stay until the end, from garbage collection."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def minilm() -> Minilm:
-    """The built-in model's files, fetched by the product itself if they are not in the cache."""
+    """Return the built-in model's files; the command line downloads them if needed."""
     pulled = embedway("models", "pull", env={}, cwd="/")
     assert pulled.returncode == 0, pulled.stderr
     settings = Settings(cache_dir=os.environ.get("EMBEDWAY_CACHE_DIR") or Settings().cache_dir)
@@ -109,14 +109,14 @@ def minilm() -> Minilm:
     return Minilm(folder / "model.safetensors", folder / "tokenizer.json")
 
 
-# Gateways here speak plain HTTP. To read the certificates of all authorities for each client, as
-# httpx does otherwise, takes longer than most answers.
+# Gateways here speak plain HTTP. By default, httpx reads all certificates for each client, which
+# takes longer than most answers.
 Client = partial(httpx.Client, verify=False)
 get = partial(httpx.get, verify=False)
 
 
 def first_key(env: dict[str, str]) -> str:
-    """A key of the gateway that has this environment, made as `embedway keys create` does."""
+    """Create a key for the gateway with this environment, and return its secret."""
     store = open_store(
         Path(env["EMBEDWAY_DATA_DIR"]),
         database_url=env.get("EMBEDWAY_DATABASE_URL"),
@@ -142,7 +142,7 @@ class Gateway:
             "EMBEDWAY_PRECISION": "f32",
             "EMBEDWAY_DRAIN_S": "0.2",
             "EMBEDWAY_LOCAL_SERVERS": "false",
-            # Where upstreams' calls are counted, those of canaries are in the way.
+            # Tests count the calls to upstreams, so leave out those of canaries.
             "EMBEDWAY_CANARIES": "false",
             **{f"EMBEDWAY_{name.upper()}": str(value) for name, value in settings.items()},
         }
@@ -150,7 +150,7 @@ class Gateway:
         self.process: command_line.Process | subprocess.Popen | None = None
 
     def start(self) -> "Gateway":
-        """Starts it and waits until it is ready."""
+        """Start it and wait until it is ready."""
         with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
             self.process = command_line.Process(
                 ["serve"],
@@ -166,71 +166,71 @@ class Gateway:
         return self
 
     def ready(self) -> bool:
-        """Whether /readyz says so."""
+        """Return whether /readyz says that it is ready."""
         with contextlib.suppress(httpx.HTTPError):
             return get(f"{self.url}/readyz", timeout=5).status_code == 200
         return False
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal."""
+        """Send a signal."""
         assert self.process is not None
         self.process.send_signal(number)
 
     def wait(self, timeout_s: float = 120) -> int:
-        """Its exit status, once it has ended."""
+        """Wait until it has ended; return its exit status."""
         assert self.process is not None
         return self.process.wait(timeout_s)
 
     def kill(self) -> None:
-        """Ends it as `kill -9` does."""
+        """End it as `kill -9` does."""
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
 
     def cli(self, *arguments: str, **options) -> subprocess.CompletedProcess:
-        """Runs the command line on the same data folder."""
+        """Run the command line on the same data folder."""
         return embedway(*arguments, env=self.env, cwd=self.folder, **options)
 
     def new_key(self, name: str, *arguments: str) -> dict[str, str]:
-        """Makes a key: `{"id", "key"}`."""
+        """Create a key; return its `id` and its secret, `key`."""
         made = self.cli("keys", "create", "--name", name, "--json", *arguments)
         assert made.returncode == 0, made.stderr
         return json.loads(made.stdout)
 
     def usage(self, by: str = "model") -> list[dict]:
-        """What `embedway usage --json` prints."""
+        """Return what `embedway usage --json` prints."""
         shown = self.cli("usage", "--by", by, "--json")
         assert shown.returncode == 0, shown.stderr
         return json.loads(shown.stdout)
 
     def client(self, **options) -> httpx.Client:
-        """An HTTP client with the key."""
+        """Return an HTTP client with the key."""
         headers = {"authorization": f"Bearer {self.key}"} | options.pop("headers", {})
         return Client(base_url=self.url, headers=headers, timeout=120, **options)
 
     def embed(self, **fields) -> httpx.Response:
-        """One request to `/v1/embeddings`."""
+        """Send a request to `/v1/embeddings`."""
         with self.client() as client:
             return client.post("/v1/embeddings", json=fields)
 
 
 @pytest.fixture(autouse=True)
 def unconfigured_logs() -> Iterator[None]:
-    """Undo what a command run in this process set up, on a stream that is closed by now."""
+    """Reset the logging that a command in this process configured."""
     yield
     structlog.reset_defaults()
 
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    """A server that is every provider, and misbehaves as it is told."""
+    """Run a scripted upstream."""
     with Upstream() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def gateway(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A running gateway that all tests share; none of them changes how it runs."""
+    """Run a gateway that all tests share and none changes."""
     running = Gateway(tmp_path_factory.mktemp("gateway")).start()
     yield running
     running.kill()
@@ -238,7 +238,7 @@ def gateway(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def new_gateway(minilm: Minilm, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    """Makes gateways for one test, not started yet, with settings of their own."""
+    """Return a function that makes gateways with settings of their own, not started yet."""
     made: list[Gateway] = []
 
     def make(**settings: object) -> Gateway:

@@ -1,4 +1,4 @@
-"""A gateway in the process of the tests, so that they set its clocks; its upstreams are servers."""
+"""Opens a gateway in the process of the tests, so that they can set its clocks."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -20,7 +20,7 @@ async def running(
     now_ms: Callable[[], int],
     now_s: Callable[[], float],
 ) -> AsyncGenerator[Gateway]:
-    """The gateway that has these settings from an `embedway.toml` in the folder."""
+    """Open a gateway with these settings, as from an `embedway.toml` in the folder."""
     origins = {"providers": "embedway.toml", "models": str(folder / "embedway.toml")}
     quiet = {
         "data_dir": folder / "data",
@@ -29,14 +29,14 @@ async def running(
         "local_servers": False,
         "providers_from_environment": False,
     }
-    told = Settings.model_validate({**quiet, **values}, context=origins)
-    providers = enabled_providers(LoadedSettings(told, origins, [], {}))
-    async with app.open_gateway(told, providers, now_ms=now_ms, now_s=now_s) as gateway:
+    settings = Settings.model_validate({**quiet, **values}, context=origins)
+    providers = enabled_providers(LoadedSettings(settings, origins, [], {}))
+    async with app.open_gateway(settings, providers, now_ms=now_ms, now_s=now_s) as gateway:
         yield gateway
 
 
 async def settled() -> None:
-    """Waits for what a gateway does in the background."""
+    """Wait for a gateway's background tasks."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
         _, pending = await asyncio.wait(others, timeout=20)

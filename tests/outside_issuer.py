@@ -1,4 +1,4 @@
-"""An issuer of tokens that is not ours: its keys, tokens however wrong, and its server."""
+"""Plays an outside issuer of tokens: its keys, valid and invalid tokens, and its server."""
 
 import base64
 import hashlib
@@ -18,12 +18,12 @@ AUDIENCE = "embedway"
 
 
 def b64(data: bytes) -> str:
-    """As parts of a token are spelled."""
+    """Encode a part of a token."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def raw(header: bytes | Mapping, claims: bytes | Mapping, sign: Callable[[bytes], bytes]) -> str:
-    """A token of any parts."""
+    """Make a token of any parts, valid or not."""
     parts = [
         each if isinstance(each, bytes) else json.dumps(each).encode() for each in (header, claims)
     ]
@@ -32,12 +32,12 @@ def raw(header: bytes | Mapping, claims: bytes | Mapping, sign: Callable[[bytes]
 
 
 def hs256(secret: bytes) -> Callable[[bytes], bytes]:
-    """Signs with a shared secret."""
+    """Return a function that signs with a shared secret."""
     return lambda signed: hmac.digest(secret, signed, hashlib.sha256)
 
 
 class Signer:
-    """A private key, and the public one as it is published."""
+    """A private key, and its public key as a JWK."""
 
     def __init__(self, kid: str | None, *, algorithm: str = "RS256", key: Any = None) -> None:
         self.kid = kid
@@ -66,10 +66,10 @@ class Signer:
         )
 
     def token(self, claims: bytes | Mapping, **header: Any) -> str:
-        """`claims`, signed; with more, or other, in the header."""
-        told = {"alg": self.algorithm, "typ": "JWT", "kid": self.kid} | header
+        """Sign `claims`; `header` adds or replaces fields of the header, None removes one."""
+        fields = {"alg": self.algorithm, "typ": "JWT", "kid": self.kid} | header
         return raw(
-            {name: each for name, each in told.items() if each is not None}, claims, self.sign
+            {name: each for name, each in fields.items() if each is not None}, claims, self.sign
         )
 
 
@@ -82,12 +82,12 @@ def _new(algorithm: str) -> Any:
 
 
 class OutsideIssuer:
-    """A server with a configuration and a key set, on loopback; counts what is asked for."""
+    """A server with an OpenID configuration and a key set, which records the requested paths."""
 
     def __init__(self, *signers: Signer) -> None:
         self.signers = list(signers)
         self.answers: dict[str, tuple[int, bytes]] = {}
-        """Of other paths, or instead of the usual ones."""
+        """Status and body by path, for further paths or in place of the usual answers."""
         self.asked: list[str] = []
         handler = type("Handler", (_Handler,), {"issuer": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -102,9 +102,9 @@ class OutsideIssuer:
         self._server.server_close()
 
     def claims(self, **more: Any) -> dict[str, Any]:
-        """Of a good token; None leaves one out."""
-        told = {"iss": self.url, "aud": AUDIENCE, "sub": "ada", "exp": NOW_S + 600, "iat": NOW_S}
-        return {name: each for name, each in (told | more).items() if each is not None}
+        """Return the claims of a valid token; `more` adds or replaces some, None removes one."""
+        valid = {"iss": self.url, "aud": AUDIENCE, "sub": "ada", "exp": NOW_S + 600, "iat": NOW_S}
+        return {name: each for name, each in (valid | more).items() if each is not None}
 
     def answer(self, path: str) -> tuple[int, bytes]:
         self.asked.append(path)

@@ -1,4 +1,4 @@
-"""An HTTP server in a thread that keeps what it is sent and answers as it is told."""
+"""Runs an HTTP server in a thread that records calls and answers by a function."""
 
 import json
 import threading
@@ -11,23 +11,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recorded:
-    """One call as it came."""
+    """A call as it was received."""
 
     method: str
     target: str
-    """Path and query, as they were on the wire."""
+    """The path and the query, as they were on the wire."""
     headers: dict[str, str]
-    """Names in lower case."""
+    """The headers, with names in lower case."""
     content: bytes
 
     @property
     def body(self) -> Any:
-        """The JSON that was sent."""
+        """The JSON of the call."""
         return json.loads(self.content)
 
 
 Answer = Callable[[Recorded], Any]
-"""The JSON to answer a call with."""
+"""Returns the JSON to answer a call with."""
 
 
 @dataclass
@@ -37,18 +37,18 @@ class Recorder:
     url: str
     answer: Answer
     headers: dict[str, str] = field(default_factory=dict)
-    """Of every answer, beside the usual."""
+    """Headers to add to every answer."""
     calls: list[Recorded] = field(default_factory=list)
 
     def taken(self) -> list[Recorded]:
-        """The calls since this was last asked."""
+        """Return the calls since the last time, and forget them."""
         calls, self.calls = self.calls, []
         return calls
 
 
 @contextmanager
 def recording(answer: Answer) -> Iterator[Recorder]:
-    """Runs one at a free port."""
+    """Run a server on a free port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -69,7 +69,7 @@ def recording(answer: Answer) -> Iterator[Recorder]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         recorder = Recorder(f"http://127.0.0.1:{server.server_port}", answer)

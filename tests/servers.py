@@ -1,6 +1,6 @@
-"""The servers that tests need beside a gateway: a Postgres and a Redis.
+"""Runs the servers that tests need beside a gateway: Postgres and Redis.
 
-Each is started from Debian's binaries on a free port, with data of its own, and removed at the end.
+Each runs from Debian's binaries on a free port, with data of its own, and is removed at the end.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from sqlalchemy import Engine
 from embedway.storage import database
 
 START_S = 60
-# Neither runs as root, for Postgres refuses to.
 UNPRIVILEGED = ("postgres", "nobody")
+"""The users to run servers as instead of root, which Postgres refuses."""
 FAST = (
     "fsync=off",
     "synchronous_commit=off",
@@ -38,14 +38,14 @@ FAST = (
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def binary(name: str) -> str:
-    """Where the program is; without it the test is skipped, or fails if servers are required."""
+    """Return the path of a program; without it, skip the test, or fail if servers are required."""
     debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
     found = shutil.which(name) or next(map(str, debian), None)
     if found:
@@ -57,7 +57,7 @@ def binary(name: str) -> str:
 
 
 def account() -> str:
-    """The user that servers run as."""
+    """Return the user that servers run as."""
     if os.getuid():
         return getpass.getuser()
     known = {each.pw_name for each in pwd.getpwall()}
@@ -69,7 +69,7 @@ class Server:
 
     def __init__(self) -> None:
         self.port = free_port()
-        # Not of pytest's folders, which another user cannot get into.
+        # Other users cannot read pytest's own folders.
         self.folder = Path(tempfile.mkdtemp(prefix="embedway-server-"))
         self.user = account()
         if os.getuid() == 0:
@@ -78,12 +78,12 @@ class Server:
 
     @property
     def as_user(self) -> dict[str, object]:
-        """What makes a subprocess one of that user."""
-        given = {"cwd": self.folder, "start_new_session": True}
+        """The options that run a subprocess as that user."""
+        options = {"cwd": self.folder, "start_new_session": True}
         if os.getuid() == 0:
             entry = pwd.getpwnam(self.user)
-            given |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-        return given
+            options |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+        return options
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -92,9 +92,9 @@ class Server:
         raise NotImplementedError
 
     def start(self) -> None:
-        """Starts it, and waits until it answers."""
-        # In a session of its own, so that Ctrl-C is for pytest, which then stops it; and it does
-        # not outlive a pytest that is killed.
+        """Start it and wait until it answers."""
+        # It has a session of its own, so that Ctrl-C reaches only pytest, which then stops it, and
+        # it does not outlive a killed pytest.
         setpriv = shutil.which("setpriv")
         dependent = [setpriv, "--pdeathsig", "INT"] if setpriv else []
         with (self.folder / "log").open("ab") as log:
@@ -112,20 +112,20 @@ class Server:
             time.sleep(0.02)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Ends it without waiting for its clients; what it has kept stays."""
+        """End it without waiting for its clients; keep its data."""
         if self.process and self.process.poll() is None:
             self.resume()
             self.process.send_signal(number)
             self.process.wait(START_S)
 
     def pause(self) -> None:
-        """Lets it stand still: it accepts connections but says nothing."""
+        """Freeze it: it accepts connections but does not answer."""
         self.process.send_signal(signal.SIGSTOP)  # first, so that it starts no more children
         for child in self._children():
             os.kill(child, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Lets it go on."""
+        """Let it continue."""
         for child in self._children():
             os.kill(child, signal.SIGCONT)
         self.process.send_signal(signal.SIGCONT)
@@ -135,13 +135,13 @@ class Server:
         return [int(each) for each in listed.read_text().split()] if listed.exists() else []
 
     def remove(self) -> None:
-        """Ends it for good."""
+        """End it and remove its data."""
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Postgres(Server):
-    """A Postgres, stopped at first, that trusts whoever connects but the user `guarded`."""
+    """A Postgres, stopped at first, that trusts every user except `guarded`."""
 
     PASSWORD = "correct horse"
     _numbers = itertools.count()
@@ -172,18 +172,18 @@ class Postgres(Server):
         return False
 
     def address(self, name: str) -> str:
-        """The URL of one of its databases."""
+        """Return the URL of one of its databases."""
         return f"postgresql://embedway@127.0.0.1:{self.port}/{name}"
 
     def run(self, statement: str, name: str = "postgres") -> list[tuple]:
-        """Runs a statement on one of its databases."""
+        """Run a statement on one of its databases."""
         with psycopg.connect(self.address(name), autocommit=True) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
     @property
     def url(self) -> str:
-        """The URL of a database that nobody has used: another one each time."""
+        """The URL of a new database, another one each time."""
         name = f"test_{next(self._numbers)}"
         self.run(f"CREATE DATABASE {name} TEMPLATE template0")
         return self.address(name)
@@ -191,7 +191,7 @@ class Postgres(Server):
 
 @contextlib.contextmanager
 def broken_commits(engine: Engine, table: str) -> Iterator[None]:
-    """Breaks the connection of whoever changes a table of a Postgres, in the commit."""
+    """Break connections that change a table of a Postgres, during their commit."""
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE FUNCTION break() RETURNS trigger LANGUAGE plpgsql AS "
@@ -207,7 +207,7 @@ def broken_commits(engine: Engine, table: str) -> Iterator[None]:
 
 
 class Redis(Server):
-    """A Redis that keeps nothing, stopped at first."""
+    """A Redis without persistence, stopped at first."""
 
     def __init__(self) -> None:
         self._server = binary("redis-server")
@@ -225,20 +225,20 @@ class Redis(Server):
         return False
 
     def say(self, line: bytes) -> bytes:
-        """What it answers to a command."""
+        """Send a command and return the answer."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             connection.sendall(line)
             return connection.recv(1000)
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Its URL."""
         return f"redis://127.0.0.1:{self.port}/0"
 
 
 @contextlib.contextmanager
 def running(kind: type[Server]) -> Iterator:
-    """A server of that kind, started, and removed in the end."""
+    """Start a server of that kind; remove it at the end."""
     server = kind()
     try:
         server.start()
@@ -249,55 +249,55 @@ def running(kind: type[Server]) -> Iterator:
 
 @pytest.fixture(scope="session")
 def shared_postgres() -> Iterator[Postgres]:
-    """The Postgres of this test run; nobody stops it."""
+    """Run a Postgres that all tests share and none stops."""
     with running(Postgres) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[Redis]:
-    """The Redis of this test run; nobody stops it."""
+    """Run a Redis that all tests share and none stops."""
     with running(Redis) as server:
         yield server
 
 
 @pytest.fixture
 def postgres_url(shared_postgres: Postgres) -> str:
-    """The URL of an empty Postgres database of this test alone."""
+    """Return the URL of an empty Postgres database for one test."""
     return shared_postgres.url
 
 
 @pytest.fixture
 def redis_url(shared_redis: Redis) -> str:
-    """The URL of a Redis with nothing in it."""
+    """Return the URL of an empty Redis."""
     shared_redis.say(b"FLUSHALL\r\n")
     return shared_redis.url
 
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    """A Postgres of this test alone, for it to stop and start; `url` is a new database of it."""
+    """Run a Postgres for one test, which may stop and start it."""
     with running(Postgres) as server:
         yield server
 
 
 @pytest.fixture
 def redis() -> Iterator[Redis]:
-    """A Redis of this test alone, for it to stop, start, pause and resume."""
+    """Run a Redis for one test, which may stop, start, pause and resume it."""
     with running(Redis) as server:
         yield server
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def any_address(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    """Where a new database is to be: each test runs on either kind."""
+    """Return the address of a new database; each test runs on both kinds."""
     on_postgres = request.param == "postgres"
     return request.getfixturevalue("postgres_url") if on_postgres else tmp_path / "test.db"
 
 
 @pytest.fixture
 def any_database(any_address: Path | str) -> Iterator[Engine]:
-    """A new database with all its tables, open: each test runs on either kind."""
+    """Open a new database with all tables; each test runs on both kinds."""
     engine = database.connect(any_address)
     yield engine
     engine.dispose()

@@ -1,4 +1,4 @@
-"""The composition root: the only module that names concrete parts and puts them together."""
+"""Builds the gateway from its parts, and closes them: the composition root."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ from embedway.catalog.catalog import LOCAL, Catalog
 from embedway.catalog.lifetimes import ModelLifetimes
 from embedway.concurrency.ttl_cache import TTLCache
 from embedway.config import settings as config
-from embedway.config.catalogs import in_use
+from embedway.config.catalogs import catalog_in_use
 from embedway.config.engines import load_engine, open_providers
 from embedway.config.issuers import private_issuer_hosts, read_issuers
 from embedway.config.models import build_catalog
@@ -82,14 +82,13 @@ class Gateway(msgspec.Struct, frozen=True):
     control_plane: Application
     admission: Admission
     catalog: Catalog
-    """What can be asked for, and of whom."""
     providers: Sequence[ProviderConfig]
     embedder: Embedder
-    cards: ModelListing
+    model_listing: ModelListing
     spaces: SpaceMemberships
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         plane = self.data_plane if scope["path"] in PATHS else self.control_plane
         await plane(scope, receive, send)
 
@@ -103,14 +102,14 @@ async def open_gateway(
     now_s: Callable[[], float] = time.monotonic,
     dropped_lines: Callable[[], int] = lambda: 0,
 ) -> AsyncGenerator[Gateway]:
-    """A gateway over open parts; leaving the context finishes what waits and closes them.
+    """Open a gateway; leaving the context finishes what is waiting and closes its parts.
 
     Args:
-        settings: In force.
-        providers: That are enabled.
-        now_ms: The wall clock.
-        now_s: A clock that only goes forward, for waits and deadlines.
-        dropped_lines: Tells how many log lines could not be written so far.
+        settings: The settings in force.
+        providers: The enabled providers.
+        now_ms: The wall clock, in ms since the epoch.
+        now_s: A monotonic clock for waits and deadlines, in seconds.
+        dropped_lines: Returns how many log lines were dropped so far.
     """
     metrics = Metrics()
     providers = await local_servers.add_local_models(
@@ -130,6 +129,7 @@ async def open_gateway(
         process = ids.new_id("proc")
         ledger = Ledger(store.database, process=process, availability=store.availability)
         parts.callback(ledger.close)
+        open_directory = partial(Directory, store.database, availability=store.availability)
         refusals = _refusals(store, parts, now_ms=now_ms)
         cl100k = Cl100kTokenizer()
         parts.callback(cl100k.close)
@@ -139,7 +139,7 @@ async def open_gateway(
             engine = await asyncio.to_thread(load_engine, model, settings, on_batch=on_batch)
             parts.callback(engine.close)
             engines[model.id] = engine
-        # The web framework keeps what it was given after this gateway is gone: without the models.
+        # The web framework keeps references after the gateway is closed: free the models.
         parts.callback(engines.clear)
         all_engines: dict[str, Engine] = {
             **{f"{LOCAL}:{id}": engine for id, engine in engines.items()},
@@ -189,7 +189,7 @@ async def open_gateway(
             prober=prober,
             sender=sender,
             meter=Meter(
-                accounts=AccountFinder(Directory(store.database, availability=store.availability)),
+                accounts=AccountFinder(open_directory()),
                 limiter=await _limiter(settings, metrics, parts, now_s=now_s),
                 budgets=budgets,
             ),
@@ -198,24 +198,24 @@ async def open_gateway(
             now_ms=now_ms,
         )
         parts.push_async_callback(embedder.aclose)
-        cards = ModelListing(
+        model_listing = ModelListing(
             catalog=models,
             lifetimes=lifetimes,
             spaces=spaces,
             healths=healths,
-            alive=lambda served: served.provider != LOCAL or engines[served.model.id].alive,
+            alive=lambda each: each.provider != LOCAL or engines[each.model.id].alive,
             limits=sender.engines.limits,
         )
-        declared = read_issuers(settings)
+        configured_issuers = read_issuers(settings)
         issuers = IssuerRegistry(
-            declared,
-            fetch=partial(fetch_document, private_hosts=private_issuer_hosts(declared)),
+            configured_issuers,
+            fetch=partial(fetch_document, private_hosts=private_issuer_hosts(configured_issuers)),
             now_s=now_s,
         )
         parts.push_async_callback(issuers.aclose)
         tokens = GatewayTokens(pepper=store.pepper, audiences=settings.token_audiences)
         authenticator = Authenticator(
-            Directory(store.database, availability=store.availability),
+            open_directory(),
             pepper=store.pepper,
             now_ms=now_ms,
             tokens=tokens,
@@ -275,31 +275,31 @@ async def open_gateway(
             models,
             providers,
             embedder,
-            cards,
+            model_listing,
             spaces,
         )
 
 
 def _for_browsers(plane: Application, settings: Settings) -> Application:
-    """A plane that web pages may call as well, if the settings list any."""
+    """Let web pages call the plane too, if the settings list their origins."""
     return Cors(plane, origins=settings.cors_origins) if settings.cors_origins else plane
 
 
 def create() -> Application:
-    """The application for another ASGI server: `uvicorn --factory embedway.app:create`."""
+    """Return the application for another ASGI server: `uvicorn --factory embedway.app:create`."""
     gateways: list[Gateway] = []
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         loaded = config.load_settings()
         settings = loaded.settings
-        used = in_use(settings)
+        catalog = catalog_in_use(settings)
         dropped_lines = streams.write_in_background()
         logs.configure_logs(format=settings.log_format, level=settings.log_level, for_good=True)
-        if used.problem:
-            _log.warning("catalog not used", reason=used.problem)
+        if catalog.problem:
+            _log.warning("catalog not used", reason=catalog.problem)
         async with open_gateway(
-            settings, enabled_providers(loaded, used=used), dropped_lines=dropped_lines
+            settings, enabled_providers(loaded, used=catalog), dropped_lines=dropped_lines
         ) as gateway:
             gateways.append(gateway)
             yield
@@ -307,8 +307,8 @@ def create() -> Application:
     starting = Starlette(lifespan=lifespan)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        answering = gateways[0] if scope["type"] == "http" else starting
-        await answering(scope, receive, send)  # pyright: ignore[reportArgumentType]  # same words
+        handler = gateways[0] if scope["type"] == "http" else starting
+        await handler(scope, receive, send)  # pyright: ignore[reportArgumentType]  # same types
 
     return application
 
@@ -333,7 +333,7 @@ async def _check_ready(
 async def _limiter(
     settings: Settings, metrics: Metrics, parts: AsyncExitStack, *, now_s: Callable[[], float]
 ) -> RateLimiter:
-    """Counts with the other replicas where Redis is set, else alone."""
+    """Count together with the other replicas if Redis is set, else alone."""
     url = reveal(settings.redis_url)
     if url is None:
         return MemoryRateLimiter(now_ms=lambda: int(now_s() * 1000))
@@ -343,7 +343,7 @@ async def _limiter(
         RedisCounts(url), now_s=now_s, on_sharing_change=events.log_limits_sharing
     )
     parts.push_async_callback(limiter.aclose)
-    metrics.gauge(
+    metrics.add_gauge(
         "embedway_limits_shared",
         "1 while limits are counted with the other replicas; 0 while Redis is away and each takes "
         "its share.",
@@ -354,17 +354,17 @@ async def _limiter(
 
 
 def _refusals(store: Store, parts: AsyncExitStack, *, now_ms: Callable[[], int]) -> RefusalCounts:
-    sums = RefusalStore(store.database, availability=store.availability)
-    parts.callback(sums.close)
-    counts = RefusalCounts(sums, now_ms=now_ms)
+    refusal_store = RefusalStore(store.database, availability=store.availability)
+    parts.callback(refusal_store.close)
+    counts = RefusalCounts(refusal_store, now_ms=now_ms)
     parts.push_async_callback(counts.aclose)
     return counts
 
 
-async def _record_probe(ledger: Ledger, line: UsageRecord) -> None:
-    # What it found out stands, recorded or not.
+async def _record_probe(ledger: Ledger, record: UsageRecord) -> None:
+    # The proof counts even if its record is lost.
     with suppress(EmbedwayError):
-        await ledger.append([line])
+        await ledger.append([record])
 
 
 def _add_gauges(
@@ -376,16 +376,16 @@ def _add_gauges(
     lifetimes: ModelLifetimes,
     dropped_lines: Callable[[], int],
 ) -> None:
-    metrics.count(
+    metrics.add_counter(
         "embedway_log_lines_dropped",
         "Lines of the log that could not be written, or that nobody read in time.",
         dropped_lines,
     )
-    metrics.retirements(lifetimes.retirements)
-    gauge = metrics.gauge
+    metrics.set_retirements(lifetimes.retirements)
+    gauge = metrics.add_gauge
     gauge(
         "embedway_deployments_drifted",
-        "Deployments that nobody is served by, for their vectors are no longer what they were.",
+        "Deployments that serve no requests, because their vectors are no longer those proven.",
         lambda: len(spaces.drifted()),
     )
     gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)

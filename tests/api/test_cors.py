@@ -108,10 +108,10 @@ def test_unset(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("origins", "said"),
     [
-        ("*", "'*' is no exact origin"),
-        ("https://*.example.com", "is no exact origin"),
-        ("app.example.com", "is no exact origin"),
-        ("null", "is no exact origin"),
+        ("*", "'*' is not an exact origin"),
+        ("https://*.example.com", "is not an exact origin"),
+        ("app.example.com", "is not an exact origin"),
+        ("null", "is not an exact origin"),
         ("https://a.example, https://b.example/", "as https://b.example, so write it like that"),
         ("HTTPS://App.example.com:443", "as https://app.example.com, so write it like that"),
         ("https://app.example.com/page", "as https://app.example.com, so write it like that"),

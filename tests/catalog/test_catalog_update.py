@@ -30,7 +30,7 @@ from embedway.config.settings import Settings
 from embedway.core.clock import today
 from embedway.testing import Upstream
 
-PACKAGED = files.write(catalog.read_packaged(), day=DATE)
+PACKAGED = files.write_catalog(catalog.read_packaged(), day=DATE)
 WAYS_TO_BREAK: dict[str, tuple[Callable[[str], str | bytes], str]] = {
     "empty": (lambda _: "", "required field"),
     "no TOML": (lambda _: "<html>", "no catalog file"),
@@ -44,10 +44,10 @@ WAYS_TO_BREAK: dict[str, tuple[Callable[[str], str | bytes], str]] = {
     "an unknown field": (lambda text: text.replace("owned_by", "owner", 1), "`owner`"),
     "a date to come": (
         lambda text: text.replace(f"date = {DATE}", "date = 2999-01-01", 1),
-        "which is to come",
+        "in the future",
     ),
     "no models": (lambda text: text.partition("[[models]]")[0] + "models = []", "no models"),
-    "a model twice": (lambda text: text + second("text-embedding-3-small"), "there twice"),
+    "a model twice": (lambda text: text + second("text-embedding-3-small"), "listed twice"),
     "a wrong id": (lambda text: text + second("A model"), "no id of a model"),
     "no number": (lambda text: text + second("m", '"NaN"'), "price_per_mtok_usd is NaN"),
     "infinite": (lambda text: text + second("m", '"-Infinity"'), "price_per_mtok_usd"),
@@ -59,9 +59,12 @@ WAYS_TO_BREAK: dict[str, tuple[Callable[[str], str | bytes], str]] = {
         "description cannot be",
     ),
     "an escape in a key": (lambda text: text + '\n"\\u001b[2J" = 1\n', "unknown field"),
-    "ours": (lambda text: text + second("m", provider="embedway"), "for its release to say"),
-    "weights": (lambda text: text + second("m", more='tokenizer = "own"'), "for its release"),
-    "nobody": (lambda text: text + '\n[[models]]\nid = "m"\n', "nobody serves it"),
+    "ours": (lambda text: text + second("m", provider="embedway"), "cannot add models that run"),
+    "weights": (
+        lambda text: text + second("m", more='tokenizer = "own"'),
+        "cannot add models that run",
+    ),
+    "nobody": (lambda text: text + '\n[[models]]\nid = "m"\n', "it has no deployments"),
 }
 
 
@@ -117,10 +120,10 @@ def test_an_export_is_the_catalog(folder: Folder) -> None:
     """What is exported is every model that providers serve, with all that is known of it."""
     exported = folder.run("export")
     assert exported.stdout == PACKAGED
-    again = files.read(exported.stdout.encode(), today=DATE)
-    assert again.models == files.portable(catalog.read_packaged())
+    again = files.read_catalog(exported.stdout.encode(), today=DATE)
+    assert again.models == files.portable_models(catalog.read_packaged())
     assert again.day == DATE
-    assert files.write(again.models, day=DATE) == PACKAGED
+    assert files.write_catalog(again.models, day=DATE) == PACKAGED
     assert {each.provider for model in again.models for each in model.deployments} >= {"openai"}
     assert all(each["deployments"] for each in tomllib.loads(PACKAGED)["models"])
 
@@ -180,7 +183,7 @@ def test_what_cannot_be_right(how: str) -> None:
     broken, reason = WAYS_TO_BREAK[how]
     content = broken(PACKAGED)
     with pytest.raises(CatalogFileError, match=re.escape(reason)) as refused:
-        files.read(content if isinstance(content, bytes) else content.encode(), today=DATE)
+        files.read_catalog(content if isinstance(content, bytes) else content.encode(), today=DATE)
     assert "\x1b" not in str(refused.value)
 
 
@@ -270,10 +273,10 @@ def rewritten(old: str, new: str) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda kept: kept[: len(kept) // 2], "not as it was taken"),
-        (lambda kept: kept.replace(b'"0.02"', b'"0.01"'), "not as it was taken"),
-        (lambda kept: kept + b"#\n" * 2**20, "not as it was taken"),
-        (lambda _: b"", "not as it was taken"),
+        (lambda kept: kept[: len(kept) // 2], "has changed since it was installed"),
+        (lambda kept: kept.replace(b'"0.02"', b'"0.01"'), "has changed since it was installed"),
+        (lambda kept: kept + b"#\n" * 2**20, "has changed since it was installed"),
+        (lambda _: b"", "has changed since it was installed"),
         (rewritten("format = 1", "format = 2"), "this release reads format 1"),
         (rewritten(f"date = {DATE}", "date = 2026-01-01"), f"a newer one, of {DATE}"),
     ],
@@ -282,10 +285,10 @@ def rewritten(old: str, new: str) -> Callable[[bytes], bytes]:
 def test_what_breaks_later(folder: Folder, change: Callable[[bytes], bytes], reason: str) -> None:
     """If the kept file cannot be used, that of the release is, and everybody is told why."""
     settings = Settings.model_validate({"data_dir": folder.path / "data"})
-    file = catalogs.take(settings, (PACKAGED + second("only-there")).encode())
-    assert "only-there" in {model.id for model in catalogs.in_use(settings).models}
+    file = catalogs.keep_catalog(settings, (PACKAGED + second("only-there")).encode())
+    assert "only-there" in {model.id for model in catalogs.catalog_in_use(settings).models}
     file.write_bytes(change(file.read_bytes()))
-    used = catalogs.in_use(settings)
+    used = catalogs.catalog_in_use(settings)
     assert (used.file, used.date) == (None, DATE)
     assert used.models == catalog.read_packaged()
     assert str(file) in used.problem
@@ -293,7 +296,7 @@ def test_what_breaks_later(folder: Folder, change: Callable[[bytes], bytes], rea
     assert "embedway catalog reset" in used.problem
     file.unlink()
     file.mkdir()
-    assert "irectory" in catalogs.in_use(settings).problem
+    assert "irectory" in catalogs.catalog_in_use(settings).problem
 
 
 def test_who_is_told_of_a_broken_catalog(folder: Folder) -> None:
@@ -302,7 +305,7 @@ def test_who_is_told_of_a_broken_catalog(folder: Folder) -> None:
     folder.kept.write_bytes(folder.kept.read_bytes()[:-5])
     shown = folder.shown()
     assert shown["catalog"] == "the one of this release"
-    assert f"{folder.kept} is not used: it is not as it was taken" in shown["problem"]
+    assert f"{folder.kept} is not used: it has changed since it was installed" in shown["problem"]
     doctor = embedway("doctor", "--json", env=folder.env, cwd=folder.path)
     [check] = [each for each in json.loads(doctor.stdout) if each["check"] == "catalog"]
     assert (check["level"], check["detail"]) == ("warn", shown["problem"])
@@ -321,8 +324,8 @@ def test_a_name_of_a_catalog_that_is_gone(folder: Folder) -> None:
     folder.kept.write_bytes(folder.kept.read_bytes()[:-5])
     listed = embedway("models", "list", env=folder.env, cwd=folder.path)
     assert listed.returncode == 1
-    assert "nobody here has 'only-there'" in listed.stderr
-    assert "it is not as it was taken" in listed.stderr
+    assert "no enabled provider serves 'only-there'" in listed.stderr
+    assert "it has changed since it was installed" in listed.stderr
 
 
 def test_a_gateway_uses_it(new_gateway: Callable[..., Gateway], upstream: Upstream) -> None:
@@ -347,7 +350,7 @@ def test_a_gateway_uses_it(new_gateway: Callable[..., Gateway], upstream: Upstre
     assert gateway.embed(model="brand-new", input="a").status_code == 404
     assert gateway.embed(model="auto", input="a").status_code == 200
     log = gateway.log.read_text()
-    assert f"The catalog in {kept} is not used: it is not as it was taken" in log
+    assert f"The catalog in {kept} is not used: it has changed since it was installed" in log
     gateway.kill()
 
 
@@ -449,7 +452,7 @@ def test_auto_is_no_id(folder: Folder) -> None:
     """No model of a catalog can be called as this gateway calls its usual one."""
     done = folder.update(PACKAGED + second("auto"))
     assert done.returncode == 1
-    assert "'auto' is this gateway's own word" in done.stderr
+    assert "'auto' is reserved" in done.stderr
 
 
 @pytest.mark.parametrize(("source", "status"), [("https://[", 2), ("~nobody/catalog.toml", 1)])

@@ -234,18 +234,20 @@ REFUSED = {
     ),
     "nobody, nearly itself": (
         '[aliases]\nmistral-embedd = "mistral-embbed"\nmistral-embe = "mistral-embbed"',
-        "nobody here has 'mistral-embbed'. Did you mean 'mistral-embed'",
+        "no enabled provider serves 'mistral-embbed'. Did you mean 'mistral-embed'",
     ),
     "nobody": (
         '[aliases]\ndocs = "text-embeding-3-small"',
-        "alias 'docs': nobody here has 'text-embeding-3-small'. Did you mean 'text-embedding-3-",
+        "alias 'docs': no enabled provider serves 'text-embeding-3-small'. Did you mean "
+        "'text-embedding-3-",
     ),
     "no provider": (
         '[aliases]\ndocs = "azure:text-embedding-3-small"',
-        "nobody here has 'azure:text-embedding-3-small'. No provider 'azure' is enabled here",
+        "no enabled provider serves 'azure:text-embedding-3-small'. No provider 'azure' is enabled "
+        "here",
     ),
     "nothing": ("[aliases]\ndocs = []", "alias 'docs': it stands for nothing."),
-    "empty": ('[aliases]\ndocs = ""', "alias 'docs': nobody here has ''."),
+    "empty": ('[aliases]\ndocs = ""', "alias 'docs': no enabled provider serves ''."),
     "itself": ('[aliases]\na = "a"', "alias 'a': it ends where it began, 'a' -> 'a'."),
     "a circle": (
         '[aliases]\na = "b"\nb = ["c"]\nc = "a"',
@@ -265,7 +267,8 @@ REFUSED = {
     "control characters": ('[aliases]\n"a\\nb" = "mistral-embed"', r"alias 'a\nb': an alias is"),
     "an unknown model": (
         "[models.text-embeding-3-small]\nmin_cosine = 1",
-        'gateway.toml: [models."text-embeding-3-small"]: nobody here has this model. Did you mean',
+        'gateway.toml: [models."text-embeding-3-small"]: no enabled provider serves this model. '
+        "Did you mean",
     ),
     **{
         f"{setting} of others": (
@@ -321,7 +324,9 @@ def test_refused(load: Load, tmp_path: Path, case: str) -> None:
 
 def test_auto_of_nobody(load: Load) -> None:
     """An `auto` that nobody has is refused with where it was set."""
-    with pytest.raises(ConfigError, match=r"^environment: auto: nobody here has 'text-smal'\."):
+    with pytest.raises(
+        ConfigError, match=r"^environment: auto: no enabled provider serves 'text-smal'\."
+    ):
         load(AUTO="text-smal")
     with pytest.raises(ConfigError, match=r"^environment: auto: it ends where it began, 'auto'"):
         load('[aliases]\na = "auto"', AUTO="a")
@@ -374,7 +379,7 @@ def test_what_is_said_of_a_model(load: Load, tmp_path: Path) -> None:
         ('{"texts": ["a", "b"], "vectors": [[1, 2, 3, 4], [1, 2, 3, 1e39]]}', "not a finite"),
         ('{"texts": ["a", "b"], "vectors": [[1, 2, 3, 4], [1, 2, 3, NaN]]}', "malformed"),
         ('{"texts": ["a", ""], "vectors": [[1, 2, 3, 4], [1, 2, 3, 1]]}', "text 2 is empty"),
-        ('{"texts": ["a"], "vectors": [[1, 2, 3, 4]]}', "2 to 64 texts are asked for, not 1"),
+        ('{"texts": ["a"], "vectors": [[1, 2, 3, 4]]}', "it must have 2 to 64 texts, not 1"),
         (json.dumps({"texts": ["a"] * 65, "vectors": [[1]] * 65}), "2 to 64 texts"),
         ('{"texts": ["a", "b"], "vectors": [[1, 2], [3, 4]]}', "of 2 dimensions, but the model is"),
     ],

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from embedway import cli
 from embedway.config import settings as config
-from embedway.config.exposed import exposed
+from embedway.config.exposed import exposed_files
 from embedway.testing import Upstream
 
 SETTINGS = """
@@ -131,9 +131,9 @@ def test_files_with_secrets(
     file = tmp_path / name
     file.write_text(text)
     file.chmod(0o604)
-    assert exposed(config.load_settings()) == ([file] if told else [])
+    assert exposed_files(config.load_settings()) == ([file] if told else [])
     file.chmod(0o640)
-    assert exposed(config.load_settings()) == []
+    assert exposed_files(config.load_settings()) == []
 
 
 def test_prices_in_the_catalog_check(

@@ -190,7 +190,7 @@ def test_an_exception_reaches_exactly_its_group():
         assert await shared.submit(["good"]) == ["good"]
 
     run(scenario())
-    assert shared.alive
+    assert shared.is_alive
     assert shared.waiting_weight == 0
     shared.close()
 
@@ -244,7 +244,7 @@ def test_wrong_work_is_an_error_not_a_wrong_result(parts: list[Part]):
         assert result == ["a", "b"] or isinstance(result, RuntimeError)
 
     run(scenario())
-    assert shared.alive
+    assert shared.is_alive
     shared.close()
 
 
@@ -270,7 +270,7 @@ def test_no_failure_ends_the_worker(failure: BaseException):
         assert await shared.submit(["b"]) == ["b"]
 
     run(scenario())
-    assert shared.alive
+    assert shared.is_alive
     shared.close()
 
 
@@ -292,7 +292,7 @@ def test_close_finishes_what_waits_and_refuses_the_rest():
         assert await asyncio.gather(*waiting) == [[n] * 20 for n in range(5)]
 
     run(scenario())
-    assert not shared.alive
+    assert not shared.is_alive
     shared.close()
 
 

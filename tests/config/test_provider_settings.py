@@ -12,7 +12,7 @@ from conftest import embedway
 
 from embedway.catalog.catalog import load_catalog
 from embedway.config import providers
-from embedway.config.exposed import exposed
+from embedway.config.exposed import exposed_files
 from embedway.config.settings import ConfigError, LoadedSettings, Settings
 from embedway.providers.adapter import AddressTemplate, ProviderRow
 from embedway.providers.provider_config import ProviderConfig
@@ -101,20 +101,23 @@ def test_a_section_takes_the_usual_key(tmp_path: Path) -> None:
             ["base_url: it must begin with https://"],
         ),
         ("[providers.OpenAI]\n", ["OpenAI"]),
-        ("[providers.embedway]\n", ["models that run here"]),
+        ("[providers.embedway]\n", ["reserved for local models"]),
         ("[providers.databricks]\napi_key = 'x'\n", ["host is missing", "DATABRICKS_HOST"]),
         ("[providers.vllm]\nhq_country = 'France'\n", ["hq_country", "such as FR"]),
         ("providers = 3\n", ["[providers.NAME]"]),
         (f"providers = '{SECRET}'\n", ["[providers.NAME]"]),
         (f"[providers.openai]\nbase_url = 'https://u:{SECRET}@x/v1'\n", ["use api_key"]),
         (f"[providers.openai]\nbase_url = 'https://x/v1?code={SECRET}'\n", ["use api_key"]),
-        ("[providers.openai]\nbase_url = 'https://x/v1#part'\n", ["behind # is never sent"]),
-        ("[providers.together]\nbase64 = true\napi_key = 'x'\n", ["base64 = true", "Leave it out"]),
+        ("[providers.openai]\nbase_url = 'https://x/v1#part'\n", ["after # is never sent"]),
+        (
+            "[providers.together]\nbase64 = true\napi_key = 'x'\n",
+            ["base64 = true", "Remove the line"],
+        ),
         ("[providers.vllm]\nbase_url = 'https://x/{tenant}/v1'\n", ["it must begin with https://"]),
         (f'[providers.openai]\napi_key = "{SECRET}\\u0000"\n', ["characters that no key has"]),
         ("[providers.databricks]\napi_key = 'x'\nhost = 'acme.example'\n", ["its address is"]),
         ("[providers.a]\nkind='x'\n[providers.b]\nkind='y'\n", ["[providers.a]", "[providers.b]"]),
-        ("[providers.vllm]\n[[providers.vllm.models]]\nid = 'auto'\n", ["gateway's own word"]),
+        ("[providers.vllm]\n[[providers.vllm.models]]\nid = 'auto'\n", ["'auto' is reserved"]),
         (
             f"[providers.openai]\napi_key = '{SECRET}'\n[[providers.openai.models]]\nname = 'x'\n",
             ["model 1: id is missing"],
@@ -538,7 +541,7 @@ def test_keys_in_files(tmp_path: Path) -> None:
         ("DASHSCOPE_API_KEY_FILE_PATH", "dashscope"),
     ):
         assert found(**{name: str(path)})[kind].keys == [SECRET]
-        assert exposed(LoadedSettings(Settings(), {}, [], {name: str(path)})) == [path]
+        assert exposed_files(LoadedSettings(Settings(), {}, [], {name: str(path)})) == [path]
         told = left_out(**{name: str(tmp_path / "nothing")})
         assert f"{kind}: {name}: the file {tmp_path / 'nothing'} cannot be read" in told
     both = {"VOYAGE_API_KEY_PATH": str(path), "VOYAGE_API_KEY": "pa-other"}

@@ -178,10 +178,10 @@ def test_bytes_that_editors_put_first(tmp_path: Path) -> None:
         ("embedway.toml", "port = 70000", "less than or equal to 65535. Correct it, or"),
         ("embedway.toml", "canary_interval_s = 0.5", "greater than or equal to 1. Correct it, or"),
         ("embedway.toml", "canary_interval_s = 604801", "less than or equal to 604800. Correct"),
-        ("embedway.toml", "[aliases]\na = 3", "embedway.toml: aliases.a cannot be this. What sets"),
-        ("embedway.toml", "aliases = 'a'", "embedway.toml: aliases cannot be this. What sets"),
+        ("embedway.toml", "[aliases]\na = 3", "embedway.toml: aliases.a is not valid. Set"),
+        ("embedway.toml", "aliases = 'a'", "embedway.toml: aliases is not valid. Set"),
         ("embedway.toml", "[models]\na = 3", 'models is a section [models."ID"] for each of'),
-        (".env", "EMBEDWAY_ALIASES=a", ".env: aliases cannot be this. What sets aliases is a line"),
+        (".env", "EMBEDWAY_ALIASES=a", ".env: aliases is not valid. Set aliases only with a line"),
         (".env", "EMBEDWAY_DRAIN_S=-1", ".env: EMBEDWAY_DRAIN_S = '-1': input should be greater"),
     ],
 )  # fmt: skip
@@ -213,7 +213,7 @@ def test_all_wrong_values_at_once(tmp_path: Path) -> None:
     assert len(lines) == 2
     assert "embedway.toml: precision = 'f16': input should be 'auto', 'bf16' or 'f32'" in lines[0]
     assert "environment: EMBEDWAY_THREADS = 'many'" in lines[1]
-    assert "take it out for the default, none" in lines[1]
+    assert "remove it for the default, none" in lines[1]
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def key_of(id: str, *scopes: str, **more) -> Key:
 
 
 def caller_of(key: Key, issuer: Key | None = None, project: Project | None = PROJECT) -> Caller:
-    held = KeyContext(key=key, issuer=issuer, project=project, end_users=False)
+    held = KeyContext(key=key, issuer=issuer, project=project, has_end_users=False)
     return rights.caller_of_key(held, now_ms=100, cure="")
 
 

@@ -9,9 +9,9 @@ from typing import get_args
 import msgspec
 import pytest
 from benchmarks import virtual_time
-from benchmarks.routing import Report, reported
+from benchmarks.routing import Report, summarize
 from benchmarks.simulated import Condition
-from benchmarks.simulation import Phase, Simulation, simulated
+from benchmarks.simulation import Phase, Simulation, simulate
 
 from embedway.core.request import Preference
 from embedway.health.health import MAX_IN_FLIGHT
@@ -32,13 +32,13 @@ def _same_chance_afterwards() -> Iterator[None]:
 @cache
 def day(preference: str) -> Simulation:
     """Half an hour in which all happens that happens in a benchmark's day."""
-    return simulated(preference, hours=0.5, seed=7)
+    return simulate(preference, hours=0.5, seed=7)
 
 
 @cache
 def report(preference: str) -> Report:
     """What is told of that half hour."""
-    return reported(preference, day(preference))
+    return summarize(preference, day(preference))
 
 
 @pytest.mark.parametrize("preference", PREFERENCES)
@@ -52,8 +52,8 @@ def test_no_vector_of_another_space(preference: str) -> None:
 def test_wrong_vectors_are_noticed() -> None:
     """Who routes without proofs hands out such vectors, and the simulation counts them."""
     foreign = [Phase(name="foreign", minutes=1, conditions={"twin": Condition(foreign=True)})]
-    simulation = simulated("in turn", hours=1 / 60, seed=7, day=foreign)
-    assert reported("in turn", simulation).phases[-1].wrong > 10
+    simulation = simulate("in turn", hours=1 / 60, seed=7, day=foreign)
+    assert summarize("in turn", simulation).phases[-1].wrong > 10
 
 
 @pytest.mark.parametrize("preference", PREFERENCES)
@@ -83,16 +83,16 @@ def test_in_flight() -> None:
     """However many requests come to one that hangs, its cap holds, and the others serve most."""
     well = Phase(name="well", minutes=1.5)
     hangs = Phase(name="hangs", minutes=0.5, conditions={"swift": Condition(hangs=True)})
-    simulation = simulated("speed", hours=2 / 60, seed=7, day=[well, hangs], per_s=120)
+    simulation = simulate("speed", hours=2 / 60, seed=7, day=[well, hangs], per_s=120)
     most = {each.name: each.most_running for each in simulation.deployments}
     assert most["swift"] == MAX_IN_FLIGHT
-    assert reported("speed", simulation).phases[1].served > 0.95
+    assert summarize("speed", simulation).phases[1].served > 0.95
 
 
 def test_same_seed() -> None:
     """The same seed gives the same report, another seed another."""
     one, again, other = (
-        msgspec.json.encode(reported("balanced", simulated("balanced", hours=0.05, seed=seed)))
+        msgspec.json.encode(summarize("balanced", simulate("balanced", hours=0.05, seed=seed)))
         for seed in (1, 1, 2)
     )
     assert one == again

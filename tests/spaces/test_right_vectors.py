@@ -377,7 +377,7 @@ def test_dashscope_tells_queries_from_documents(gateway: Gateway, upstream: Upst
         ({"vllm": {"models": [{"id": "m", "apply_prompts": True}]}}, "Set prompts too."),
         (
             {"vllm": {"models": [{"id": "m", "input_types": {"query": "query"}}]}},
-            "input_types cannot be said to a provider of kind 'vllm'",
+            "input_types cannot be sent to a provider of kind 'vllm'",
         ),
     ],
     ids=[

@@ -113,7 +113,7 @@ class IssuerKeys:
         if not self._fetching.running and self._now_s() - self._attempted_s >= retry_after_s:
             self._attempted_s = self._now_s()
             self._fetching.start()
-        return self._fetching.running
+        return self._fetching.is_running
 
     async def _refresh(self) -> None:
         try:

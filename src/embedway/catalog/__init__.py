@@ -1,1 +1,1 @@
-"""Known models: data files and their loader."""
+"""Holds the known models: data files, their loader and their checks."""

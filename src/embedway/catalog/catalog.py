@@ -18,24 +18,24 @@ from embedway.catalog.suggest import NameSuggester
 DATE = date(2026, 11, 28)
 """The day of the packaged catalog. No price in it was read later."""
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,255}", re.ASCII)
-"""What an id in the catalog looks like."""
+"""The pattern of model ids in the catalog."""
 AUTO_MODEL = "all-minilm-l6-v2"
-"""Runs in this process, and is behind `auto` unless the operator pins another."""
+"""The model that `auto` means unless the operator chooses another. It runs in this process."""
 
 
 class ProviderOffer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider that this gateway may ask offers."""
+    """The models that an enabled provider serves."""
 
     provider: str
-    """Its name here, such as `openai-eu`."""
+    """The provider's name, such as `openai-eu`."""
     kind: str
-    """What it is, such as `openai`: the models known of that kind are to be had from it."""
+    """The provider's kind, such as `openai`."""
     models: Sequence[Model] = ()
-    """Models declared for it alone, each with one deployment."""
+    """The models declared for this provider, each with one deployment."""
     unlisted: DeploymentSpec
-    """How a model that nobody declared is served there."""
+    """The deployment of any model that is not declared."""
     known: bool = True
-    """Whether it has the models known of its kind; a server of one's own has what one put there."""
+    """Whether it serves the catalog's models of its kind. A server of one's own may not."""
 
 
 class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,19 +43,19 @@ class ModelFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     models: list[Model]
     prices: date | None = None
-    """When its prices were read, but for those with a date of their own."""
+    """When its prices were read, except those with a date of their own."""
     format: int | None = None
-    """The format of a whole catalog in one file; see `embedway.catalog.files`."""
+    """The file format, if the file is a whole catalog; `embedway.catalog.files` reads those."""
     day: date | None = msgspec.field(name="date", default=None)
-    """The day of such a file."""
+    """The day of a whole catalog."""
 
 
 class Catalog:
-    """The known models by id, who serves them in order of preference, and what names stand for."""
+    """The models of this gateway, their deployments, and what names stand for."""
 
     def __init__(
         self,
-        served: Sequence[Deployment],
+        deployments: Sequence[Deployment],
         *,
         offers: Sequence[ProviderOffer] = (),
         auto: str = f"{LOCAL}:{AUTO_MODEL}",
@@ -63,75 +63,81 @@ class Catalog:
         policies: Mapping[str, ModelPolicy] = {},
         known: Sequence[Model] = (),
     ) -> None:
-        """Index these deployments by name; `known` are all models of the catalog."""
-        self._served = served
+        """Index `deployments`, given in order of preference, by every name they have.
+
+        `known` holds all models of the catalog, including those that no enabled provider serves.
+        """
+        self._deployments = deployments
         self._known = known
         by_id: dict[str, list[Deployment]] = {}
-        for each in self._served:
+        for each in deployments:
             by_id.setdefault(each.model.id, []).append(each)
         self.models = {
             id: msgspec.structs.replace(all[0].model, deployments=[each.spec for each in all])
             for id, all in by_id.items()
         }
-        """What is listed of each id: the facts of the first who serves it."""
+        """The model of each id, with the facts of its first deployment."""
         self.offers: Mapping[str, ProviderOffer] = {offer.provider: offer for offer in offers}
         self._policies = policies
         self._bare = {
             id: ResolvedName(deployments=policy.same_space(all, self.policy(id)), is_pinned=False)
             for id, all in by_id.items()
         }
-        # By the provider's own name for a model too, where that is no other model's id.
-        theirs = {f"{each.provider}:{each.upstream_name}": each for each in self._served}
+        # A provider's own name for a model works too, unless it is another model's id.
+        upstream = {f"{each.provider}:{each.upstream_name}": each for each in deployments}
         self._qualified = {
             name: ResolvedName(deployments=(each,), is_pinned=True)
-            for name, each in (theirs | {each.id: each for each in self._served}).items()
+            for name, each in (upstream | {each.id: each for each in deployments}).items()
         }
-        names = [AUTO, *aliases, *by_id, *(each.id for each in self._served)]
-        own_names = [(each.upstream_name, each.id) for each in self._served]
-        self._near = NameSuggester([*((name, name) for name in names), *own_names])
-        for id, said in policies.items():
+        names = [AUTO, *aliases, *by_id, *(each.id for each in deployments)]
+        upstream_names = [(each.upstream_name, each.id) for each in deployments]
+        self._suggester = NameSuggester([*((name, name) for name in names), *upstream_names])
+        for id, model_policy in policies.items():
             if id not in by_id:
-                raise policy.policy_error(id, f"nobody here has this model. {self._hint(id)}")
-            policy.check_policy(id, said, by_id[id])
+                raise policy.policy_error(
+                    id, f"no enabled provider serves this model. {self._hint(id)}"
+                )
+            policy.check_policy(id, model_policy, by_id[id])
         for alias in aliases:
             resolved_name.check_alias(alias, ids=by_id)
         self._pinned: dict[str, ResolvedName] = {}
         self.aliases: Mapping[str, tuple[str, ...]] = resolved_name.flatten_aliases(
             {AUTO: auto, **aliases}
         )
-        """The names that `auto` and each alias stand for in the end."""
-        self._pinned = {alias: self._stands_for(alias) for alias in self.aliases}
+        """The names that `auto` and each alias finally stand for."""
+        self._pinned = {alias: self._resolve_alias(alias) for alias in self.aliases}
 
     def deployments(self) -> Sequence[Deployment]:
-        """Every deployment with its model, in order of preference."""
-        return self._served
+        """Return all deployments, in order of preference."""
+        return self._deployments
 
     def local_models(self) -> list[Model]:
-        """Those that run in this process."""
-        return [each.model for each in self._served if each.provider == LOCAL]
+        """Return the models that run in this process."""
+        return [each.model for each in self._deployments if each.provider == LOCAL]
 
     def policy(self, model_id: str) -> ModelPolicy:
-        """What the operator says of a model."""
+        """Return the operator's policy for a model."""
         return self._policies.get(model_id) or ModelPolicy()
 
     def find(self, name: str) -> ResolvedName | None:
-        """Find what a name stands for; None if nobody has it.
+        """Return what a name stands for; None if no enabled provider serves it.
 
-        A name is `auto`, an alias, an id, or `provider:model` with the model's id or the provider's
-        name for it.
+        A name is `auto`, an alias, a model's id, or `provider:model` with the model's id or the
+        provider's name for it.
         """
         if found := self._pinned.get(name):
             return found
         provider, _, bare = name.partition(":")
         offer = self.offers.get(provider)
-        # A provider's name decides first, or a server that is found could take it for its own.
+        # A provider's name wins over a model's id with a colon; otherwise a discovered server could
+        # take requests meant for the provider.
         if not bare or (offer is None and provider != LOCAL):
             return self._bare.get(name)
         if found := self._qualified.get(name):
             return found
         if offer is None:
             return None
-        # As Google lists its models.
+        # Google lists its models as `models/NAME`.
         plain = f"{provider}:{bare.rpartition('models/')[2]}"
         if offer.known and (found := self._qualified.get(plain)):
             return found
@@ -144,8 +150,8 @@ class Catalog:
         )
         return ResolvedName(deployments=(Deployment(unlisted, offer.unlisted),), is_pinned=True)
 
-    def unknown(self, name: str, *, otherwise: str) -> str:
-        """The message about a name that nobody here has; `otherwise` is as for `hint`."""
+    def unknown_message(self, name: str, *, otherwise: str) -> str:
+        """Return the message about an unknown name; `hint` explains `otherwise`."""
         wrong = (
             f"No provider enabled here serves the model {name!r}."
             if self._not_enabled(name)
@@ -154,31 +160,31 @@ class Catalog:
         return f"{wrong} {self.hint(name, otherwise=otherwise)}"
 
     def hint(self, name: str, *, otherwise: str, without: Collection[str] = ()) -> str:
-        """Suggest a cure for a name that nobody has, or `otherwise` if no name is near.
+        """Suggest a cure for an unknown name; return `otherwise` if no known name is similar.
 
-        None of the names in `without` is suggested.
+        Never suggest a name in `without`.
         """
         provider, separator, _ = name.partition(":")
-        told: list[str] = []
+        hints: list[str] = []
         if (
             separator
             and provider.replace("-", "_").isidentifier()
             and provider not in {*self.offers, LOCAL}
         ):
             enabled = ", ".join([LOCAL, *self.offers])
-            told.append(f"No provider {provider!r} is enabled here; there are {enabled}.")
+            hints.append(f"No provider {provider!r} is enabled here; there are {enabled}.")
         if known := self._not_enabled(name):
             kinds = ", ".join(each.provider for each in known.deployments)
-            told.append(
+            hints.append(
                 f"Known providers of {known.id!r}: {kinds}. To see how to enable one: "
                 "embedway providers list --all"
             )
-            return " ".join(told)
-        near = " or ".join(map(repr, self._near.suggest(name, without=without)))
-        return " ".join([*told, f"Did you mean {near}?" if near else otherwise])
+            return " ".join(hints)
+        near = " or ".join(map(repr, self._suggester.suggest(name, without=without)))
+        return " ".join([*hints, f"Did you mean {near}?" if near else otherwise])
 
     def _not_enabled(self, name: str) -> Model | None:
-        """The model of the catalog that this name means, if nobody here serves it."""
+        """Return the catalog's model of this name if no enabled provider serves it."""
         bare = name.rpartition(":")[2]
         if bare in self.models:
             return None
@@ -188,22 +194,24 @@ class Catalog:
         otherwise = "To see all models: embedway models list"
         return self.hint(name, otherwise=otherwise, without=without)
 
-    def _stands_for(self, alias: str) -> ResolvedName:
-        found: dict[str, ResolvedName] = {}
+    def _resolve_alias(self, alias: str) -> ResolvedName:
+        resolved: dict[str, ResolvedName] = {}
         for name in self.aliases[alias]:
-            meant = self.find(name)
-            if meant is None:
-                # An alias of a name that nobody has is no cure for it.
-                useless = [each for each, names in self.aliases.items() if name in names]
+            each = self.find(name)
+            if each is None:
+                # Do not suggest an alias of the unknown name itself.
+                useless = [other for other, names in self.aliases.items() if name in names]
                 hint = self._hint(name, without=useless)
-                raise resolved_name.alias_error(alias, f"nobody here has {name!r}. {hint}")
-            found[name] = meant
-        return resolved_name.join_names(alias, found)
+                raise resolved_name.alias_error(
+                    alias, f"no enabled provider serves {name!r}. {hint}"
+                )
+            resolved[name] = each
+        return resolved_name.join_names(alias, resolved)
 
 
 @cache
 def read_packaged() -> Sequence[Model]:
-    """Every model of the packaged catalog; the providers of its deployments are kinds."""
+    """Return every model of the packaged catalog; its deployments name kinds of providers."""
     folder = resources.files("embedway.catalog") / "models"
     files = sorted(folder.iterdir(), key=lambda file: file.name)
     return tuple(model for file in files for model in read_family(file.read_bytes()))
@@ -212,17 +220,17 @@ def read_packaged() -> Sequence[Model]:
 def read_family(file: bytes) -> list[Model]:
     """Read a file of the catalog, and date its prices. Raises `msgspec.DecodeError`."""
     family = msgspec.toml.decode(file, type=ModelFamily)
-    return dated(family.models, family.prices)
+    return date_prices(family.models, family.prices)
 
 
-def dated(models: Sequence[Model], prices: date | None) -> list[Model]:
+def date_prices(models: Sequence[Model], prices: date | None) -> list[Model]:
     """Date the prices of `models` that have no date of their own."""
     replace = msgspec.structs.replace
     return [
         replace(
             model,
             deployments=[
-                # That something is free is too easily said of all: it needs a date of its own.
+                # A price of 0 needs a date of its own, because it is easily a mistake.
                 replace(each, price_date=each.price_date or prices)
                 if each.price_per_mtok_usd
                 else each
@@ -242,22 +250,22 @@ def load_catalog(
     policies: Mapping[str, ModelPolicy] = {},
     models: Sequence[Model] | None = None,
 ) -> Catalog:
-    """Make the catalog of the models that run here, and then those of `offers`, in order.
+    """Make the catalog of the local models and then those of `offers`, in order.
 
     Args:
-        eu_native: Whether models that run here count as run in the EU by an organisation of the EU.
-        offers: The providers that are enabled.
+        eu_native: Whether an organisation based and regulated in the EU runs the local models.
+        offers: The models of each enabled provider.
         auto: The name that `auto` stands for.
-        aliases: The name, or the names in order, that each stands for.
-        policies: The operator's policy for models, by id.
+        aliases: The name, or the names in order, that each alias stands for.
+        policies: The operator's policies, by model id.
         models: The models that providers are known to serve; the packaged ones if left out.
 
     Raises:
-        CatalogError: `auto`, an alias or a policy names nobody, or an alias names models whose
-            vectors cannot be compared.
+        CatalogError: `auto`, an alias or a policy names an unknown model, or an alias names models
+            whose vectors cannot be compared.
     """
     known = read_packaged() if models is None else models
-    served: list[Deployment] = [
+    deployments: list[Deployment] = [
         Deployment(model, msgspec.structs.replace(each, eu_native=eu_native))
         for model in read_packaged()
         for each in model.deployments
@@ -265,17 +273,17 @@ def load_catalog(
     ]
     for offer in offers:
         declared = {model.id for model in offer.models}
-        served += [
+        deployments += [
             Deployment(model, each.at_provider(offer.unlisted))
             for model in offer.models
             for each in model.deployments
         ]
-        served += [
+        deployments += [
             Deployment(model, each.at_provider(offer.unlisted))
             for model in (known if offer.known else ())
             for each in model.deployments
             if each.provider == offer.kind and model.id not in declared
         ]
     return Catalog(
-        served, offers=offers, auto=auto, aliases=aliases, policies=policies, known=known
+        deployments, offers=offers, auto=auto, aliases=aliases, policies=policies, known=known
     )

@@ -1,6 +1,6 @@
-"""Finds what cannot be right in a catalog: slipped prices, widths that do not fit, clashing names.
+"""Finds mistakes in a catalog: implausible prices, inconsistent widths, clashing names.
 
-Pure: it must not know which files or settings the models were read from, and asks nobody.
+Does no I/O and knows no files or settings.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -20,13 +20,14 @@ Level = Literal["error", "warning", "info"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "info")
 
 LEAST_USD, MOST_USD = Decimal("0.001"), Decimal(2)
-"""What a million tokens may cost at a provider. They cost 0.004 to 0.80 USD in litellm's price list
-of August 2026 (1.109.1), but for slips: any of them, times or by 1000, is outside."""
+"""The plausible prices of a million tokens. In litellm's price list of August 2026 (1.109.1) they
+are 0.004 to 0.80 USD; a slip of units, a factor of 1000, moves any of these out of range."""
 FACTOR = 300
-"""How much dearer or cheaper than at all others is taken for a slip of units, which is by 1000."""
+"""A price this many times above or below all others is taken for a slip of units."""
 PRICE_AGE = timedelta(days=365)
+"""The age at which a price should be read again."""
 FEWEST_TOKENS, MOST_TOKENS = 64, 262_144
-"""Of an item. Known models take 128 to 131,072."""
+"""The plausible values of `max_item_tokens`. Known models have 128 to 131,072."""
 EU = frozenset(
     {
         *("AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU"),
@@ -36,7 +37,7 @@ EU = frozenset(
 
 
 class CatalogFinding(msgspec.Struct, frozen=True):
-    """Something that is wrong, or that nobody said."""
+    """A mistake in the catalog, or a missing fact."""
 
     level: Level
     where: str
@@ -46,7 +47,7 @@ class CatalogFinding(msgspec.Struct, frozen=True):
 
 
 Faults = Iterator[tuple[Level, str, str]]
-"""The level of each fault, what is wrong, and the cure."""
+"""The level of each mistake, what is wrong, and the cure."""
 
 
 def check_catalog(
@@ -56,13 +57,13 @@ def check_catalog(
     today: date,
     enabled: Container[str] = (),
 ) -> list[CatalogFinding]:
-    """Find what is wrong with `served`, the worst first.
+    """Return what is wrong with the deployments `served`, the worst first.
 
     Args:
-        served: The catalog, in order of preference.
-        own: Names of the providers that one runs oneself, where prices are one's own affair.
-        today: The day by which prices age.
-        enabled: Names of the providers that are asked; of others, many prices are not known.
+        served: The deployments, in order of preference.
+        own: The names of the operator's own servers, whose prices are not checked.
+        today: The day to measure the age of prices by.
+        enabled: The names of the enabled providers. Missing prices are reported only for these.
     """
     hosted = [each for each in served if each.provider not in own]
     distinct = list(_distinct(served))
@@ -104,8 +105,8 @@ def _price(each: Deployment, plausible: Mapping[str, list[Decimal]]) -> Faults:
         return
     if price == 0:
         if each.spec.price_date is None:
-            cure = "Give its price, or take it out; if it is free indeed, give price_date."
-            yield "error", "it costs nothing, though somebody else runs it", cure
+            cure = "Give its price, or remove it; if it really is free, give price_date."
+            yield "error", "its price is 0, though it is not your own server", cure
     elif price not in others:
         usual = f"embeddings cost {LEAST_USD} to {MOST_USD}"
         yield "error", f"{price} USD per million tokens; {usual}", unit
@@ -120,7 +121,7 @@ def _unpriced(each: Deployment, enabled: Container[str]) -> Faults:
             "Give price_per_mtok_usd; until then it is billed at 0 USD, and requests within a "
             "budget do not go there."
         )
-        yield "warning", "nobody says what it costs", cure
+        yield "warning", "its price is unknown", cure
 
 
 def _price_date(each: Deployment, today: date) -> Faults:
@@ -128,9 +129,9 @@ def _price_date(each: Deployment, today: date) -> Faults:
     if not each.spec.price_per_mtok_usd:
         return
     if read is None:
-        yield "warning", "nobody says when its price was read", f"Give price_date, such as {today}."
+        yield "warning", "the date of its price is unknown", f"Give price_date, such as {today}."
     elif read > today:
-        yield "error", f"its price was read on {read}, which is to come", "Correct price_date."
+        yield "error", f"its price was read on {read}, in the future", "Correct price_date."
     elif today - read > PRICE_AGE:
         what = f"its price was read on {read}, more than a year ago"
         yield "warning", what, "Read it again, and give price_date."
@@ -141,7 +142,7 @@ def _end(each: Deployment, today: date, enabled: Container[str]) -> Faults:
     for name, day in (("released", deployment.released), ("deprecated", deployment.deprecated)):
         if day and retires and day > retires:
             yield "error", f"{name} on {day}, after it retires on {retires}", "Correct either."
-    cure = f"Ask for {deployment.successor or 'another model'}, and embed all texts anew."
+    cure = f"Ask for {deployment.successor or 'another model'}, and embed all texts again."
     if is_retired(deployment, today):
         yield "info", f"its provider retired it on {retires}", cure
     elif retires_soon(deployment, today):
@@ -156,15 +157,15 @@ def _place(each: Deployment) -> Faults:
         if country:
             yield "error", f"eu_native, with headquarters in {country}", cure
         else:
-            yield "warning", "eu_native, and nobody says where its headquarters are", cure
+            yield "warning", "eu_native, but the country of its headquarters is unknown", cure
 
 
 def _widths(each: Deployment) -> Faults:
     model, trained = each.model, each.model.trained_dimensions
     widest = model.native_dimensions or model.dimensions
     if model.dimensions is None:
-        cure = "Give dimensions; until then the first answer tells."
-        yield "warning", "nobody says how wide its vectors are", cure
+        cure = "Give dimensions; until then the first answer decides."
+        yield "warning", "the width of its vectors is unknown", cure
     if widest and model.dimensions and widest < model.dimensions:
         what = f"native_dimensions {widest} are fewer than its dimensions {model.dimensions}"
         yield "error", what, "Correct either."
@@ -175,7 +176,7 @@ def _widths(each: Deployment) -> Faults:
         yield "error", what, "Write each once, the smallest first."
     if widest and trained and max(trained) > widest:
         cure = (
-            "Correct dimensions or trained_dimensions; if fewer come unasked than it has, give "
+            "Correct dimensions or trained_dimensions; if the default is not its widest, give "
             "native_dimensions."
         )
         yield "error", f"trained for {max(trained)} dimensions, of only {widest}", cure
@@ -185,17 +186,17 @@ def _length(each: Deployment) -> Faults:
     length = each.model.max_item_tokens
     if length is None:
         cure = "Give max_item_tokens; until then every text is sent to it."
-        yield "warning", "nobody says how long a text it takes", cure
+        yield "warning", "the longest text it accepts is unknown", cure
     elif not FEWEST_TOKENS <= length <= MOST_TOKENS:
         what = f"max_item_tokens {length}; models take {FEWEST_TOKENS} to {MOST_TOKENS}"
-        yield "error", what, "Correct it: it is of one text, in tokens."
+        yield "error", what, "Correct it: it counts the tokens of one text."
 
 
 def _space(each: Deployment, first: dict[str, Deployment]) -> Faults:
     other = first.setdefault(each.model.id, each)
     for name in ("dimensions", "pooling", "normalised"):
         here, there = getattr(each.model, name), getattr(other.model, name)
-        # A width that nobody says is that of the answers, which are compared.
+        # An unknown width is not a contradiction: it is checked when vectors are compared.
         if here != there and (name != "dimensions" or None not in {here, there}):
             what = f"{name} is {here}, but {there} at {other.id}: not one space"
             yield "error", what, "Correct either, or give one of them another id."
@@ -225,10 +226,10 @@ class _Names:
         self._meant: dict[tuple[str, str], Deployment] = {}
 
     def __call__(self, each: Deployment) -> Faults:
-        """The faults of its names."""
+        """Return the mistakes in the names of this deployment."""
         id = each.model.id
         if self._ids.setdefault(each.id, each) is not each:
-            yield "error", "it is there twice", "Take one out."
+            yield "error", "it is listed twice", "Remove one."
             return
         for name in dict.fromkeys((id, each.upstream_name)):
             other = self._meant.setdefault((each.provider, name), each)
@@ -237,21 +238,21 @@ class _Names:
                 yield "error", what, "Correct its name, or the other's."
         prefix, colon, _ = id.partition(":")
         if colon and prefix in self._providers:
-            what = f"by its id {id!r} the provider {prefix!r} is asked, not this one"
+            what = f"its id {id!r} means a model of the provider {prefix!r}, not this one"
             yield "error", what, "Give it an id without a provider's name."
         if each is not self._here.get(id, each):
             cure = "Give it another id, unless it has the same weights."
-            yield "warning", "it has the id of a model that runs here", cure
+            yield "warning", "it has the id of a local model", cure
 
 
 def _licence(each: Deployment) -> Faults:
     if each.model.licence == "unknown":
         cure = "Give licence, such as Apache-2.0, or proprietary."
-        yield "info", "nobody says what its licence is", cure
+        yield "info", "its licence is unknown", cure
 
 
 def _distinct(served: Iterable[Deployment]) -> Iterator[Deployment]:
-    """The first of all that share the facts of a model, because a fact is wrong once."""
+    """Return one deployment for each model with the same facts, to report each mistake once."""
     seen: dict[str, list[Model]] = {}
     for each in served:
         models = seen.setdefault(each.model.id, [])

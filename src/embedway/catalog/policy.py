@@ -1,4 +1,4 @@
-"""What the operator says of a model: who is asked for it, and what proves that vectors are its."""
+"""Defines the operator's policy for a model: its providers, and the reference for its space."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,46 +11,47 @@ from embedway.core.vectors import Vectors
 
 
 class SuppliedCanaries(msgspec.Struct, frozen=True, kw_only=True):
-    """Texts with the vectors that the model gives them, as the operator supplies them."""
+    """Texts that the operator supplies, with the vectors that the model gives them."""
 
     texts: tuple[str, ...]
     vectors: Vectors
-    """Of the texts, in their order."""
+    """The vectors of the texts, in the same order."""
     digest: str
-    """12 hex digits that stand for the file."""
+    """The first 12 hex digits of the file's SHA-256."""
 
 
 class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of one model; providers are by their names here."""
+    """The operator's policy for one model."""
 
     order: tuple[str, ...] = ()
-    """Tried first, in this order, whatever is preferred."""
+    """The providers to try first, in this order, whatever the request's preference."""
     weights: Mapping[str, float] = {}
-    """Shares of first tries among those that rank alike; with 0 only when nobody else is left."""
+    """How often each provider goes first among those that rank equally; 1 if not set, 0 for a
+    provider to use only when no other is left."""
     only: tuple[str, ...] = ()
-    """These alone, if any are named."""
+    """The providers to use, and no others; empty for all."""
     reference: str | None = None
-    """Whose vectors define the model's home space."""
+    """The provider whose vectors define the model's space."""
     canaries: SuppliedCanaries | None = None
-    """What defines it instead."""
+    """Texts and vectors that define the space instead."""
     min_cosine: float = 0.999
-    """Of a deployment's canary vectors to the reference, the lowest at which it joins."""
+    """The lowest cosine to the reference at which a provider's vectors agree."""
 
 
 def default_deployment(deployments: Sequence[Deployment], policy: ModelPolicy) -> Deployment:
-    """The one of a model's deployments whose facts its bare id stands for."""
+    """Return the deployment whose facts a model's bare id stands for."""
     pinned = (policy.reference,) if policy.reference else policy.only
     return next((each for each in deployments if each.provider in pinned), deployments[0])
 
 
 def same_space(deployments: Sequence[Deployment], policy: ModelPolicy) -> tuple[Deployment, ...]:
-    """Those of a model's deployments that a bare id may mean: declared with the same facts."""
+    """Return the deployments that a bare id may mean: those declared with the same facts."""
     space = claimed_space(default_deployment(deployments, policy))
     return tuple(each for each in deployments if claimed_space(each) == space)
 
 
 def check_policy(id: str, policy: ModelPolicy, deployments: Sequence[Deployment]) -> None:
-    """Raise `CatalogError` for a policy that cannot hold for a model with these deployments."""
+    """Raise `CatalogError` if the policy does not fit the model's deployments."""
     providers = [each.provider for each in deployments]
     reference = (policy.reference,) if policy.reference else ()
     for setting, named in (
@@ -83,5 +84,5 @@ def check_policy(id: str, policy: ModelPolicy, deployments: Sequence[Deployment]
 
 
 def policy_error(id: str, reason: str) -> CatalogError:
-    """The error for a section `[models.ID]`."""
+    """Return the error for a section `[models.ID]`."""
     return CatalogError(f'[models."{id}"]: {reason}', setting="models")

@@ -1,4 +1,4 @@
-"""What a name stands for, and the names that an operator gives: `auto` and aliases."""
+"""Resolves names to deployments, including `auto` and the operator's aliases."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -10,57 +10,57 @@ from embedway.core.space_id import SpaceId
 
 AUTO = "auto"
 MAX_ALIAS = 256
-"""Letters; a request names no model by more."""
+"""The most characters of an alias, since a request's `model` has no more."""
 
 
 class CatalogError(ValueError):
-    """What an operator says of names or models cannot be; the message says why and the cure."""
+    """The settings for names or models are impossible; the message says why, and the cure."""
 
     def __init__(self, message: str, *, setting: Literal["auto", "aliases", "models"]) -> None:
         super().__init__(message)
         self.setting = setting
-        """What says so."""
+        """The setting at fault."""
 
 
 class ResolvedName(msgspec.Struct, frozen=True, kw_only=True):
-    """What a name stands for."""
+    """The deployments that a name stands for."""
 
     deployments: Sequence[Deployment]
-    """Who may be asked, at least one."""
+    """The deployments that may serve the name; at least one."""
     is_pinned: bool
-    """Whether the provider was named: its own space counts, not the model's home."""
+    """Whether the name includes the provider. Its own space counts then, not the model's home."""
     is_ordered: bool = False
-    """Whether they are asked in this order, not ranked: the alias of several names."""
+    """Whether to try them in this order, not by rank, because an alias lists several names."""
 
 
 def flatten_aliases(aliases: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Resolve each alias to the names it stands for in the end, none of them an alias.
+    """Resolve each alias to the names it finally stands for, none of them an alias.
 
     Raises:
         CatalogError: An alias stands for itself, or for nothing.
     """
     flat: dict[str, tuple[str, ...]] = {}
 
-    def names(name: str, asked_by: tuple[str, ...]) -> tuple[str, ...]:
+    def resolve(name: str, path: tuple[str, ...]) -> tuple[str, ...]:
         if name not in aliases:
             return (name,)
-        if name in asked_by:
-            chain = " -> ".join(map(repr, (*asked_by, name)))
-            raise alias_error(asked_by[0], f"it ends where it began, {chain}. Name a model.")
+        if name in path:
+            chain = " -> ".join(map(repr, (*path, name)))
+            raise alias_error(path[0], f"it ends where it began, {chain}. Name a model.")
         if name not in flat:
-            told = aliases[name]
-            each_of = (told,) if isinstance(told, str) else told
-            if not each_of:
+            value = aliases[name]
+            names = (value,) if isinstance(value, str) else value
+            if not names:
                 raise alias_error(name, "it stands for nothing. Name a model.")
-            nested = (names(each, (*asked_by, name)) for each in each_of)
+            nested = (resolve(each, (*path, name)) for each in names)
             flat[name] = tuple(dict.fromkeys(each for all in nested for each in all))
         return flat[name]
 
-    return {alias: names(alias, ()) for alias in aliases}
+    return {alias: resolve(alias, ()) for alias in aliases}
 
 
 def check_alias(alias: str, *, ids: Mapping[str, object]) -> None:
-    """Raise `CatalogError` for an alias that is, or looks like, another kind of name."""
+    """Raise `CatalogError` if the alias is not valid or is already another kind of name."""
     if alias in ids:
         raise alias_error(alias, "a model has this id. Name the alias otherwise.")
     if alias == AUTO:
@@ -74,10 +74,10 @@ def check_alias(alias: str, *, ids: Mapping[str, object]) -> None:
 
 
 def join_names(alias: str, found: Mapping[str, ResolvedName]) -> ResolvedName:
-    """What an alias of these names, in this order, stands for.
+    """Return what an alias of these names, in this order, stands for.
 
     Raises:
-        CatalogError: Two of them are, or may be, of different vector spaces.
+        CatalogError: Two of them are, or may be, in different vector spaces.
     """
     (first, named), *others = found.items()
     if not others:
@@ -99,19 +99,19 @@ def join_names(alias: str, found: Mapping[str, ResolvedName]) -> ResolvedName:
                     f"{first!r} and {name!r} are of different vector spaces; their vectors cannot "
                     "be compared. Name one of them, or deployments of one model.",
                 )
-    served = {each.id: each for each_of in found.values() for each in each_of.deployments}
+    by_id = {each.id: each for name in found.values() for each in name.deployments}
     return ResolvedName(
-        deployments=tuple(served.values()), is_pinned=named.is_pinned, is_ordered=True
+        deployments=tuple(by_id.values()), is_pinned=named.is_pinned, is_ordered=True
     )
 
 
-def claimed_space(served: Deployment) -> SpaceId:
-    """The space a deployment claims to be of, whoever's: equal if its facts are."""
-    return served.space(revision="-")
+def claimed_space(deployment: Deployment) -> SpaceId:
+    """Return the space that a deployment claims by its declared facts, without a revision."""
+    return deployment.space(revision="-")
 
 
 def alias_error(alias: str, reason: str) -> CatalogError:
-    """The error for an alias, or for `auto`."""
+    """Return the error for an alias, or for `auto`."""
     if alias == AUTO:
         return CatalogError(f"auto: {reason}", setting="auto")
     return CatalogError(f"alias {alias!r}: {reason}", setting="aliases")

@@ -48,7 +48,7 @@ def show(as_json: AsJson = False) -> None:
 
     embedway catalog show
     """
-    used = catalogs.in_use(load_settings())
+    used = catalogs.catalog_in_use(load_settings())
     deployments = [each for model in used.models for each in model.deployments]
     record = {
         "catalog": str(used.file) if used.file else "the one of this release",
@@ -100,7 +100,7 @@ def update(
             "digest is that of another file. Nothing is changed."
         )
     try:
-        new = files.read(content, today=today())
+        new = files.read_catalog(content, today=today())
     except CatalogFileError as error:
         fail(f"{source}: {error}. Nothing is changed.")
     used = catalogs.in_use(loaded.settings)
@@ -113,7 +113,7 @@ def update(
             "is changed. To go back to the one of this release: embedway catalog reset"
         )
     _check_start(loaded, new, source)
-    changes = files.changes(files.portable(used.models), new.models)
+    changes = files.compare_catalogs(files.portable_models(used.models), new.models)
     _print_changes(changes, as_json=as_json)
     kinds = {
         each.provider for model in new.models for each in model.deployments
@@ -123,7 +123,7 @@ def update(
         err.print(f"Not known to this release, so never called: {names}.")
     again = f"embedway catalog update {shlex.quote(source)} --sha256 {sha256} --yes"
     confirm(f"Use the catalog of {new.day} from the next start on?", yes=yes, again=again)
-    file = catalogs.take(loaded.settings, content)
+    file = catalogs.keep_catalog(loaded.settings, content)
     err.print(f"Kept in {escape(str(file))}. Gateways use it from their next start.")
 
 
@@ -133,12 +133,14 @@ def reset(yes: Yes = False, as_json: AsJson = False) -> None:
     embedway catalog reset --yes
     """
     settings = load_settings()
-    used = catalogs.in_use(settings)
+    used = catalogs.catalog_in_use(settings)
     if used.file is None and not used.problem:
         err.print("The catalog of this release is in use already.")
         return
-    packaged = files.portable(catalog.read_packaged())
-    _print_changes(files.changes(files.portable(used.models), packaged), as_json=as_json)
+    packaged = files.portable_models(catalog.read_packaged())
+    _print_changes(
+        files.compare_catalogs(files.portable_models(used.models), packaged), as_json=as_json
+    )
     confirm(
         f"Go back to the catalog of {catalog.DATE}?", yes=yes, again="embedway catalog reset --yes"
     )
@@ -155,7 +157,7 @@ def export() -> None:
 
         embedway catalog export > catalog.toml
     """
-    sys.stdout.write(files.write(catalog.read_packaged(), day=catalog.DATE))
+    sys.stdout.write(files.write_catalog(catalog.read_packaged(), day=catalog.DATE))
 
 
 def _read_source(source: str) -> bytes:

@@ -32,7 +32,7 @@ from embedway.core.clock import now_ms, today
 from embedway.local import weights
 from embedway.organization.keys import KeyBootstrap
 from embedway.providers.provider_config import ProviderConfig
-from embedway.serving.address import AddressError, base_url, bind, is_answering, read
+from embedway.serving.address import AddressError, base_url, bind, fetch_page, is_answering
 from embedway.spaces.store import SpaceStore
 from embedway.storage import database
 from embedway.storage.database import DatabaseError, DatabaseMissing
@@ -325,7 +325,7 @@ def _port(setup: _Setup) -> DoctorFinding:
 def _is_alive(url: str) -> bool:
     """Return whether a gateway runs at `url`, ready or not."""
     try:
-        return json.loads(read(f"{url}/livez")) == {"status": "alive"}
+        return json.loads(fetch_page(f"{url}/livez")) == {"status": "alive"}
     except (OSError, ValueError, HTTPException):
         return False
 
@@ -336,7 +336,7 @@ def _count_refused_calls(url: str) -> Counter[str]:
 
     calls = Counter[str]()
     try:
-        for family in text_string_to_metric_families(read(f"{url}/metrics").decode()):
+        for family in text_string_to_metric_families(fetch_page(f"{url}/metrics").decode()):
             for each in family.samples:
                 if each.name == PROVIDER_CALLS and each.labels["outcome"] == "credentials":
                     calls[each.labels["provider"]] = int(each.value)

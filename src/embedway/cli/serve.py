@@ -15,7 +15,7 @@ from embedway.cli import notices, options
 from embedway.cli.plural import count_of
 from embedway.cli.terminal import escape, fail, fetch_weights, out
 from embedway.config import settings as config
-from embedway.config.catalogs import CatalogInUse, in_use
+from embedway.config.catalogs import CatalogInUse, catalog_in_use
 from embedway.config.providers import enabled_providers, incomplete_providers
 from embedway.config.settings import LoadedSettings
 from embedway.config.stores import open_configured_store
@@ -60,7 +60,7 @@ def serve(
         _log.warning("unknown variables", names=loaded.unknown)
     try:
         bound = bind(settings)
-        used = in_use(settings)
+        used = catalog_in_use(settings)
         providers = enabled_providers(loaded, used=used)
         for missing in incomplete_providers(loaded):
             _log.warning("provider left out", reason=missing)

@@ -1,1 +1,1 @@
-"""Concurrency without a subject: work in groups, one flight for many, caches, background tasks."""
+"""Provides worker threads, single flights, caches and background tasks for any kind of work."""

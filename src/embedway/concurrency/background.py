@@ -1,4 +1,4 @@
-"""Runs tasks in the background that shutdown waits for."""
+"""Runs background tasks that shutdown waits for."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,20 +8,20 @@ Done = TypeVar("Done")
 
 
 class BackgroundTasks:
-    """Tasks that nobody else needs to keep or wait for."""
+    """Tasks that run on after the code that scheduled them has returned."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def schedule(self, work: Coroutine[Any, Any, Done]) -> asyncio.Task[Done]:
-        """Run `work` in the background, to its end."""
+        """Run `work` in the background; `close` waits for it."""
         task = asyncio.ensure_future(work)
-        # The event loop alone would let a running task be garbage collected.
+        # The event loop keeps no strong reference: the task could be garbage collected.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self) -> None:
-        """Wait for all tasks, and for those that they schedule meanwhile."""
+        """Wait for all tasks, including those scheduled meanwhile."""
         while self._tasks:
             await asyncio.wait(self._tasks)

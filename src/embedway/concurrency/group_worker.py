@@ -1,9 +1,9 @@
-"""Work that many requests share, done in a thread, a group at a time.
+"""Works on the items of many requests in one thread, a group at a time.
 
-Tokenising, inference and ledger commits all have this shape: requests wait with a list of items
-each, one thread takes what waits as one group, and each request gets its own results back. This
-module owns the queue, its bound, its fairness and the way back to the event loop. What an item is
-and how a group is worked on belong to the caller.
+Tokenising, inference and ledger commits all work like this: each request waits with a list of
+items, one thread takes what is waiting as one group, and each request gets its own results. This
+module owns the queue, its bound, its fairness and the way back to the event loop; the caller
+decides what an item is and how to work on a group.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Work = Callable[[list[T]], Iterable[tuple[Sequence[int], Sequence[R]]]]
-"""Takes a group; yields positions in it with their results, as soon as it has them."""
+"""Works on a group; yields positions in it with their results as soon as it has them."""
 
 
 class _Job(Generic[T, R]):
@@ -34,7 +34,7 @@ class _Job(Generic[T, R]):
 
 
 class _SingleJob(_Job[T, R]):
-    """A job of one item, whose future has that item's result in place of a list."""
+    """A job of one item. Its future gets that item's result rather than a list."""
 
     __slots__ = ()
 
@@ -42,8 +42,8 @@ class _SingleJob(_Job[T, R]):
 class GroupWorker(Generic[T, R]):
     """A thread that works on the items of all waiting jobs in groups of bounded weight.
 
-    A group takes an equal share of every waiting job in turn, so a job of one item waits for a
-    group or two, never for the whole of a large job that came before it.
+    A group takes an equal share of every waiting job in turn, so a small job waits for a group or
+    two, never for all of a large job ahead of it.
     """
 
     def __init__(
@@ -55,14 +55,15 @@ class GroupWorker(Generic[T, R]):
         max_waiting_weight: int,
         weigh: Callable[[T], int] = lambda _: 1,
     ) -> None:
-        """Starts the thread.
+        """Start the thread.
 
         Args:
-            work: Called in the thread with each group.
-            name: Of the thread, and in messages.
-            group_weight: A group is closed once it weighs this much.
-            max_waiting_weight: What may wait; more is refused, unless nothing waits.
-            weigh: The weight of an item.
+            work: The function that the thread calls with each group.
+            name: The thread's name, also used in messages.
+            group_weight: The weight at which a group is full.
+            max_waiting_weight: The most weight that may wait. A heavier job is accepted if nothing
+                else is waiting.
+            weigh: Returns the weight of an item.
         """
         self._work = work
         self._name = name
@@ -78,7 +79,7 @@ class GroupWorker(Generic[T, R]):
         self._thread.start()
 
     async def submit(self, items: Sequence[T]) -> list[R]:
-        """The results of `items`, in order. Cancelling the wait drops what was not yet begun.
+        """Return the results of `items`, in order. Cancelling drops the items not yet started.
 
         Raises:
             ServiceOverloaded: Too much is waiting, or the worker is closing.
@@ -94,9 +95,9 @@ class GroupWorker(Generic[T, R]):
             raise
 
     def put(self, item: T) -> asyncio.Future[R]:
-        """Hand over one item without waiting for it; the future has its result.
+        """Queue one item and return a future of its result.
 
-        Cancelling the future does not take the item back.
+        Cancelling the future does not remove the item from the queue.
 
         Raises:
             ServiceOverloaded: Too much is waiting, or the worker is closing.
@@ -118,12 +119,12 @@ class GroupWorker(Generic[T, R]):
             self._changed.notify()
 
     @property
-    def alive(self) -> bool:
-        """Whether jobs get worked on."""
+    def is_alive(self) -> bool:
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Finishes what waits, then ends the thread. Blocks until it has ended."""
+        """Finish the waiting jobs and end the thread. Blocks until it has ended."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -149,13 +150,13 @@ class GroupWorker(Generic[T, R]):
                 if unanswered:
                     raise RuntimeError(f"{self._name} left {len(unanswered)} items unanswered")
             except BaseException as error:  # noqa: BLE001  # a background task's top: the jobs get it
-                # A panic in Rust is no Exception; whoever waits must not take it for a way out.
+                # A panic in Rust is not an Exception; without a wrapper, it would end the caller.
                 known = isinstance(error, Exception)
                 failure = error if known else RuntimeError(f"{self._name} failed: {error!r}")
                 self._fail({id(group[at][0]): group[at][0] for at in unanswered}, failure)
 
     def _take(self) -> list[tuple[_Job[T, R], int]]:
-        """The next group as (job, index of the item) pairs; empty once closed and drained."""
+        """Return the next group as (job, item index) pairs; empty once closed and drained."""
         group: list[tuple[_Job[T, R], int]] = []
         weight = 0
         with self._changed:
@@ -183,7 +184,7 @@ class GroupWorker(Generic[T, R]):
             if not job.missing:
                 done.append(job)
         if done:
-            # One wake-up of the loop for all jobs that are done, not one each.
+            # Wake the loop once for all finished jobs.
             self._to_loop(done[0], lambda: [_settle(job) for job in done])
 
     def _fail(self, jobs: dict[int, _Job[T, R]], error: Exception) -> None:
@@ -194,7 +195,7 @@ class GroupWorker(Generic[T, R]):
     @staticmethod
     def _to_loop(job: _Job[T, R], callback: Callable[[], object]) -> None:
         loop = job.future.get_loop()
-        # A loop that is closed has nobody left who waits.
+        # After the loop is closed, nothing waits for the result.
         if not loop.is_closed():
             loop.call_soon_threadsafe(callback)
 

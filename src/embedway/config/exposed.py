@@ -1,4 +1,4 @@
-"""Finds settings files that hold a secret and that every user of this machine may read."""
+"""Finds files with secrets that every user of this machine may read."""
 
 import stat
 from collections.abc import Iterator
@@ -16,29 +16,29 @@ from embedway.config.settings import (
 from embedway.providers.registry import load_rows
 
 
-def exposed(loaded: LoadedSettings) -> list[Path]:
-    """The files with secrets that others may read, as absolute paths."""
-    paths = (Path(name).absolute() for name in _with_secrets(loaded))
+def exposed_files(loaded: LoadedSettings) -> list[Path]:
+    """Return the absolute paths of the files with secrets that others may read."""
+    paths = (Path(name).absolute() for name in _secret_files(loaded))
     return [path for path in paths if path.exists() and path.stat().st_mode & stat.S_IROTH]
 
 
-def _with_secrets(loaded: LoadedSettings) -> Iterator[str]:
+def _secret_files(loaded: LoadedSettings) -> Iterator[str]:
     if loaded.file and (
         any(loaded.origins.get(name) == loaded.file for name in SECRETS)
         or any(map(_has_key, loaded.settings.providers.values()))
     ):
         yield loaded.file
-    of_files = {name for row in load_rows().values() for name in row.key_files}
-    yield from (loaded.variables[name] for name in of_files & loaded.variables.keys())
-    of_providers = {
+    file_names = {name for row in load_rows().values() for name in row.key_files}
+    yield from (loaded.variables[name] for name in file_names & loaded.variables.keys())
+    provider_keys = {
         name for row in load_rows().values() for name in (*row.key_variables, *row.key_parts)
-    } - of_files
-    of_ours = {PREFIX + name.upper() for name in SECRETS} | NOT_SETTINGS - {CONFIG_VARIABLE}
-    if any(loaded.dotenv.get(name) for name in of_providers | of_ours):
+    } - file_names
+    gateway_keys = {PREFIX + name.upper() for name in SECRETS} | NOT_SETTINGS - {CONFIG_VARIABLE}
+    if any(loaded.dotenv.get(name) for name in provider_keys | gateway_keys):
         yield DOTENV
 
 
 def _has_key(section: dict[str, Any]) -> bool:
-    """Whether a section holds a key itself, not the name of a variable that does."""
+    """Return whether a section holds a key itself, not only the name of a variable."""
     keys = [section.get("api_key"), *(section.get("api_keys") or ())]
     return any(isinstance(key, str) and key and not key.startswith("$") for key in keys)

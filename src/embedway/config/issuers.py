@@ -1,4 +1,4 @@
-"""What a section `[issuers.NAME]` of `embedway.toml` may say: outside issuers of tokens."""
+"""Reads sections `[issuers.NAME]` of `embedway.toml`: outside issuers of tokens."""
 
 import ipaddress
 import re
@@ -33,8 +33,8 @@ def _address(value: str) -> str:
         raise ValueError("it must be an address such as https://login.example.com")
     if parts.scheme == "http" and not _of_this_machine(host):
         raise ValueError(
-            "without TLS whoever is on the way makes tokens as they like: use https, or http for "
-            "this machine alone"
+            "without TLS, anyone on the network could forge tokens: use https, or http for this "
+            "machine alone"
         )
     return value
 
@@ -49,14 +49,13 @@ def _of_this_machine(host: str) -> bool:
 def _algorithm(value: str) -> str:
     if value not in ALGORITHMS:
         raise ValueError(
-            f"{quote_value(value)} is not accepted, for who checks it could also sign, "
-            "or nobody signs. "
+            f"{quote_value(value)} is not accepted: tokens must be signed with a private key. "
             f"There are: {', '.join(ALGORITHMS)}"
         )
     return value
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
@@ -67,12 +66,12 @@ OutsideScope = Literal["embeddings", "usage"]
 
 
 class IssuerSettings(SettingsSection):
-    """One issuer."""
+    """An outside issuer of tokens."""
 
     issuer: Address
     """The exact value of 'iss' in its tokens."""
-    audience: Annotated[list[Text], BeforeValidator(_listed), Len(1)]
-    """The value that 'aud' of its tokens must have, or a list of such."""
+    audience: Annotated[list[Text], BeforeValidator(_as_list), Len(1)]
+    """The value that 'aud' of its tokens must have, or a list of possible ones."""
     jwks_url: Address | None = None
     """The address of its keys; if not set, its OpenID configuration names it."""
     algorithms: Annotated[list[Algorithm], Len(1)] = Field(["RS256", "ES256"])
@@ -94,42 +93,42 @@ class IssuerSettings(SettingsSection):
     def _one_project(self) -> "IssuerSettings":
         if (self.project is None) == (self.project_claim is None):
             raise ValueError(
-                "it must say whose its tokens are: either project, or project_claim if each "
-                "token says so"
+                "it must say which project its tokens belong to: set project, or project_claim if "
+                "each token names it"
             )
         return self
 
 
 def read_issuers(settings: Settings) -> list[Issuer]:
-    """Every outside issuer whose tokens are accepted.
+    """Return every outside issuer whose tokens to accept.
 
     Raises:
-        ConfigError: A section says something impossible; the message says which, and what to do.
+        ConfigError: A section is wrong; the message says which, and what to do.
     """
-    found: list[Issuer] = []
+    issuers: list[Issuer] = []
     wrong: list[str] = []
     for name, section in settings.issuers.items():
         where = f"{settings.origin('issuers')}: [issuers.{name}]"
         try:
-            found.append(_issuer(name, section, where=where))
+            issuers.append(_issuer(name, section, where=where))
         except ConfigError as error:
             wrong.append(str(error))
-    addresses = [each.issuer for each in found]
+    addresses = [each.issuer for each in issuers]
     wrong += [
         f"{DEFAULT_CONFIG}: [issuers.{each.name}]: another section has the issuer "
-        f"{each.issuer!r} too. Take one of them out; audience may be a list."
-        for each in found
+        f"{each.issuer!r} too. Remove one of them; audience may be a list."
+        for each in issuers
         if addresses.count(each.issuer) > 1
     ]
     if wrong:
         raise ConfigError("\n".join(wrong))
-    return found
+    return issuers
 
 
 def private_issuer_hosts(issuers: list[Issuer]) -> frozenset[str]:
-    """The hosts that the administrator named, which may be at private addresses."""
-    named = (url for each in issuers for url in (each.issuer, each.jwks_url) if url)
-    return frozenset(filter(None, (urlsplit(url).hostname for url in named)))
+    """Return the hosts in the settings, which may have private addresses."""
+    urls = (url for each in issuers for url in (each.issuer, each.jwks_url) if url)
+    return frozenset(filter(None, (urlsplit(url).hostname for url in urls)))
 
 
 def _issuer(name: str, section: Mapping[str, Any], *, where: str) -> Issuer:

@@ -1,4 +1,4 @@
-"""What names stand for and what sections `[models."ID"]` say: the one way to make the catalog."""
+"""Builds the catalog from the settings: aliases, and sections `[models."ID"]`."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.policy import ModelPolicy, SuppliedCanaries
 from embedway.catalog.resolved_name import CatalogError
-from embedway.config.catalogs import CatalogInUse, in_use
+from embedway.config.catalogs import CatalogInUse, catalog_in_use
 from embedway.config.providers import provider_offers
 from embedway.config.schema import ConfigError, SettingsSection, read_section
 from embedway.config.settings import Settings
@@ -27,26 +27,26 @@ MIN_CANARIES, MAX_CANARIES = 2, 64
 
 
 class PolicySettings(SettingsSection):
-    """What the operator says of a model; providers are by their names here."""
+    """The operator's policy for a model."""
 
     order: list[str] = Field([])
-    """Providers that are tried first, in this order."""
+    """The providers to try first, in this order."""
     weights: dict[str, Annotated[FiniteFloat, Ge(0)]] = Field({})
-    """By provider, its share of first tries among those that rank alike; 1 if not set, 0 for
-    one that is asked when nobody else is left."""
+    """How often each provider goes first among those that rank equally. 0: only when no other is
+    left."""
     only: Annotated[list[str], MinLen(1)] = Field([])
-    """The providers that may be asked, and no others."""
+    """The providers to use, and no others."""
     reference: str | None = None
     """The provider whose vectors define the model's space."""
     canaries: str | None = None
-    """A JSON file of texts and vectors that define it instead; a relative path is from this
-    file's folder."""
+    """A JSON file of texts and vectors that define the space instead. A relative path starts at the
+    settings file's folder."""
     min_cosine: Annotated[FiniteFloat, Gt(0), Le(1)] = 0.999
-    """A provider's vectors agree with the reference if their cosine is at least this."""
+    """The lowest cosine to the reference at which a provider's vectors agree."""
 
 
 class CanaryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Texts and the vectors that the model gives them, in the same order."""
+    """The content of a canary file: texts, and the model's vectors in the same order."""
 
     texts: list[str]
     vectors: list[list[float]]
@@ -55,17 +55,17 @@ class CanaryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def build_catalog(
     settings: Settings, providers: Sequence[ProviderConfig], *, used: CatalogInUse | None = None
 ) -> Catalog:
-    """Make the catalog of the models that run here and those of the enabled `providers`.
+    """Build the catalog of the local models and those of the enabled `providers`.
 
     Args:
         settings: The settings in force.
-        providers: The providers that are enabled.
-        used: The catalog file to use; the one in use if left out.
+        providers: The enabled providers.
+        used: The catalog to use; the one in use if left out.
 
     Raises:
-        ConfigError: What the settings say of names and models cannot be.
+        ConfigError: The settings for names or models are impossible.
     """
-    used = used or in_use(settings)
+    used = used or catalog_in_use(settings)
     try:
         return catalog.load_catalog(
             eu_native=settings.eu_native,
@@ -76,7 +76,7 @@ def build_catalog(
             models=used.models,
         )
     except CatalogError as error:
-        # A name may be one of the catalog that the operator expects to be in use.
+        # The name may be in a newer catalog that could not be used.
         reasons = f"{settings.origin(error.setting)}: {error} {used.problem}".rstrip()
         raise ConfigError(reasons) from None
 
@@ -103,10 +103,10 @@ def _expanded(path: str) -> str:
 
 
 def _canaries(path: Path, *, where: str) -> SuppliedCanaries:
-    """The file at `path`.
+    """Read the canary file at `path`.
 
     Raises:
-        ConfigError: It cannot be read, or no vectors are to be compared with what is in it.
+        ConfigError: It cannot be read, or its vectors cannot be a reference.
     """
 
     def wrong(reason: str) -> ConfigError:
@@ -120,14 +120,14 @@ def _canaries(path: Path, *, where: str) -> SuppliedCanaries:
     except ValueError as error:
         raise wrong(f'{error}. It holds {{"texts": [...], "vectors": [[...], ...]}}') from None
     if not MIN_CANARIES <= len(file.texts) <= MAX_CANARIES:
-        raise wrong(f"{MIN_CANARIES} to {MAX_CANARIES} texts are asked for, not {len(file.texts)}")
+        raise wrong(f"it must have {MIN_CANARIES} to {MAX_CANARIES} texts, not {len(file.texts)}")
     if not all(file.texts):
         raise wrong(f"text {file.texts.index('') + 1} is empty")
     if len(file.vectors) != len(file.texts):
         raise wrong(f"it has {len(file.texts)} texts, but {len(file.vectors)} vectors")
     if len({len(each) for each in file.vectors}) > 1 or not file.vectors[0]:
         raise wrong("its vectors are not all of one width")
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is told
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, which the check refuses
         values = np.array(file.vectors, np.float64).astype(np.float32)
     try:
         vectors.check_vectors(values, items=len(file.texts), dimensions=None)

@@ -1,4 +1,4 @@
-"""Which providers are enabled: those of `embedway.toml`, and those whose usual key is found."""
+"""Finds the enabled providers: those in `embedway.toml`, and those whose usual key is set."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ import msgspec
 from embedway.catalog.catalog import ProviderOffer
 from embedway.catalog.model import DeploymentSpec, Model
 from embedway.config import sections
-from embedway.config.catalogs import CatalogInUse, in_use
+from embedway.config.catalogs import CatalogInUse, catalog_in_use
 from embedway.config.schema import ConfigError, did_you_mean, unknown_setting
 from embedway.config.sections import ModelSettings, ProviderSettings
 from embedway.config.settings import LoadedSettings
@@ -21,24 +21,24 @@ from embedway.providers.adapter import GATEWAY_FIELDS, ProviderRow
 from embedway.providers.provider_config import ProviderConfig
 from embedway.providers.registry import load_rows
 
-_OF_DEPLOYMENT = frozenset(DeploymentSpec.__struct_fields__)
+_DEPLOYMENT_FIELDS = frozenset(DeploymentSpec.__struct_fields__)
 
 
 def enabled_providers(
     loaded: LoadedSettings, *, used: CatalogInUse | None = None
 ) -> list[ProviderConfig]:
-    """List every provider that can be asked, those of the file first, in its order.
+    """List the enabled providers, those of the file first, in its order.
 
     Args:
         loaded: The settings, and the variables that hold keys.
         used: The catalog to use; the one in use if left out.
 
     Raises:
-        ConfigError: A section names no kind of provider, or lacks something that it needs.
+        ConfigError: A section names an unknown kind of provider, or lacks a required setting.
     """
     declared: list[ProviderConfig] = []
     wrong: list[str] = []
-    models = (used or in_use(loaded.settings)).models
+    models = (used or catalog_in_use(loaded.settings)).models
     for name, section in loaded.settings.providers.items():
         where = f"{loaded.origins['providers']}: [providers.{name}]"
         try:
@@ -49,32 +49,32 @@ def enabled_providers(
             wrong.append(str(error))
     if wrong:
         raise ConfigError("\n".join(wrong))
-    found = (_found(row, loaded.variables) for row in _looked_for(loaded))
-    return [*declared, *(each for each in found if isinstance(each, ProviderConfig))]
+    discovered = (_discover(row, loaded.variables) for row in _discoverable_rows(loaded))
+    return [*declared, *(each for each in discovered if isinstance(each, ProviderConfig))]
 
 
 def incomplete_providers(loaded: LoadedSettings) -> list[str]:
-    """Say what is missing or wrong for each provider whose key is found but cannot be used."""
-    found = ((row, _found(row, loaded.variables)) for row in _looked_for(loaded))
-    return [f"{row.name}: {reason}" for row, reason in found if isinstance(reason, str)]
+    """Say what is missing or wrong for each provider that has a key but cannot be used."""
+    discovered = ((row, _discover(row, loaded.variables)) for row in _discoverable_rows(loaded))
+    return [f"{row.name}: {reason}" for row, reason in discovered if isinstance(reason, str)]
 
 
-def provider_offers(declared: Sequence[ProviderConfig]) -> list[ProviderOffer]:
-    """What the catalog is to know of them."""
+def provider_offers(providers: Sequence[ProviderConfig]) -> list[ProviderOffer]:
+    """Describe the providers to the catalog."""
     return [
         ProviderOffer(
             provider=each.name,
             kind=each.row.name,
             models=each.models,
-            unlisted=_deployment(each),
+            unlisted=_default_deployment(each),
             known=each.catalog,
         )
-        for each in declared
+        for each in providers
     ]
 
 
-def _looked_for(loaded: LoadedSettings) -> list[ProviderRow]:
-    """The kinds of provider that a key in the environment enables."""
+def _discoverable_rows(loaded: LoadedSettings) -> list[ProviderRow]:
+    """Return the kinds of provider that a key in the environment enables."""
     if not loaded.settings.providers_from_environment:
         return []
     sections = loaded.settings.providers
@@ -85,38 +85,37 @@ def _first(names: Sequence[str], variables: Mapping[str, str]) -> str | None:
     return next((name for name in names if name in variables), None)
 
 
-def _taken(row: ProviderRow, variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables of its address that the environment has."""
-    found = {name: _first(row.sources(name), variables) for name in row.variables}
-    return {name: variables[each] for name, each in found.items() if each}
+def _address_values(row: ProviderRow, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the values that the environment has for the variables of the row's address."""
+    names = {name: _first(row.sources(name), variables) for name in row.variables}
+    return {name: variables[each] for name, each in names.items() if each}
 
 
-def _found(row: ProviderRow, variables: Mapping[str, str]) -> ProviderConfig | str | None:
-    """The provider of `row`, or why it cannot be used; None if the environment has no key of it."""
-    variable, taken = _first(row.key_variables, variables), _taken(row, variables)
+def _discover(row: ProviderRow, variables: Mapping[str, str]) -> ProviderConfig | str | None:
+    """Return the provider of `row`, or why it cannot be used; None if no key of it is set."""
+    variable, values = _first(row.key_variables, variables), _address_values(row, variables)
     if variable is None:
         return None
-    lacks = row.variables.keys() - row.defaults.keys() - taken.keys()
-    if lacks:
+    if lacks := row.variables.keys() - row.defaults.keys() - values.keys():
         missing = sorted(row.sources(name)[0] for name in lacks)
         return f"{variable} is set, but not {', '.join(missing)}."
     try:
-        return _in_environment(row, variable, taken, variables)
+        return _from_environment(row, variable, values, variables)
     except (ConfigError, ValueError) as error:
         return str(error)
 
 
-def _in_environment(
-    row: ProviderRow, variable: str, taken: Mapping[str, str], variables: Mapping[str, str]
+def _from_environment(
+    row: ProviderRow, variable: str, values: Mapping[str, str], variables: Mapping[str, str]
 ) -> ProviderConfig:
-    """Declare the provider of `row` with the key in `variable`.
+    """Configure the provider of `row` with the key in `variable`.
 
     Raises:
-        ConfigError: Its key cannot be sent, or is for another service.
-        ValueError: It has no address.
+        ConfigError: The key is invalid, or is for another service.
+        ValueError: The address is missing.
     """
-    for name, values in row.key_elsewhere.items():
-        if (value := variables.get(name, "")).lower() in values:
+    for name, elsewhere in row.key_elsewhere.items():
+        if (value := variables.get(name, "")).lower() in elsewhere:
             raise ConfigError(
                 f"{name} is {value}, so the key is for another address. Declare "
                 f"[providers.{row.name}] in embedway.toml to use it all the same."
@@ -125,29 +124,29 @@ def _in_environment(
         if name not in row.key_files:
             _checked(variables.get(name, "-"), name)
     address = row.address and row.address.variable(variables)
-    found = ProviderConfig(
+    config = ProviderConfig(
         name=row.name,
         row=row,
         keys=[_checked(_key(row, variable, variables), variable)],
-        base_url=_address(row, variables, taken),
-        variables=taken,
+        base_url=_address(row, variables, values),
+        variables=values,
         headers=_headers(row, variables),
         origin=", ".join(filter(None, (variable, address))),
     )
     try:
-        sections.address(found.url)
+        sections.address(config.url)
     except ValueError as error:
         raise ConfigError(f"{address}: {error}" if address else str(error)) from None
-    return found
+    return config
 
 
 def _address(
     row: ProviderRow, variables: Mapping[str, str], values: Mapping[str, str]
 ) -> str | None:
-    """The base URL that the environment names for the provider's own SDK, if any.
+    """Return the base URL that the environment sets for the provider's own SDK, if any.
 
     Raises:
-        ValueError: It cannot be made without a variable that is not set.
+        ValueError: The URL needs a variable that is not set.
     """
     if row.address is None or (name := row.address.variable(variables)) is None:
         return None
@@ -159,7 +158,7 @@ def _address(
 
 
 def _headers(row: ProviderRow, variables: Mapping[str, str]) -> dict[str, str]:
-    """What is sent beside a key of the environment."""
+    """Return the headers to send with a key from the environment."""
     return {
         header: _checked(variables[name], name)
         for header, name in row.headers.items()
@@ -168,7 +167,7 @@ def _headers(row: ProviderRow, variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _key(row: ProviderRow, variable: str, variables: Mapping[str, str]) -> str:
-    """The key in `variable`, with the parts of it that other variables hold."""
+    """Return the key in `variable`, joined with its parts in other variables."""
     if variable in row.key_files:
         path = Path(variables[variable])
         try:
@@ -185,20 +184,20 @@ def _declared(
     name: str,
     section: ProviderSettings,
     loaded: LoadedSettings,
-    of_catalog: Sequence[Model],
+    catalog: Sequence[Model],
     *,
     where: str,
 ) -> ProviderConfig:
     kinds = load_rows()
     row = kinds.get(section.kind or name)
     if row is None:
-        hint = did_you_mean(section.kind or name, kinds, written=repr)
+        hint = did_you_mean(section.kind or name, kinds, spell=repr)
         raise ConfigError(f"{where}: there is no kind of provider {section.kind or name!r}. {hint}")
     extra = section.variables
     known = [*ProviderSettings.model_fields, *row.variables, *row.defaults]
     for setting in sorted(extra.keys() - set(known)):
         raise ConfigError(f"{where}: {unknown_setting(setting, known)}")
-    variables = _taken(row, loaded.variables)
+    variables = _address_values(row, loaded.variables)
     variables |= {variable: _value(text, where, loaded) for variable, text in extra.items()}
     base_url = _base_url(section, row, loaded, variables, where=where)
     secrets = [*section.api_keys, *([section.api_key] if section.api_key else [])]
@@ -218,10 +217,10 @@ def _declared(
         )
     if section.base64 and not row.fields.base64:
         raise ConfigError(
-            f"{where}: base64 = true is not possible: nothing asks a provider of kind {row.name!r} "
-            "for base64. Leave it out."
+            f"{where}: base64 = true is not possible: a provider of kind {row.name!r} does not "
+            "support it. Remove the line."
         )
-    declared = ProviderConfig(
+    config = ProviderConfig(
         name=name,
         row=row.without_base64() if section.base64 is False else row,
         keys=keys,
@@ -241,9 +240,9 @@ def _declared(
         origin=loaded.origins["providers"],
         is_discovered=False,
     )
-    _check_address(declared, where)
-    models = list(_models(section.models, declared, of_catalog, where=where))
-    return msgspec.structs.replace(declared, models=models)
+    _check_address(config, where)
+    models = list(_models(section.models, config, catalog, where=where))
+    return msgspec.structs.replace(config, models=models)
 
 
 def _base_url(
@@ -254,7 +253,7 @@ def _base_url(
     *,
     where: str,
 ) -> str | None:
-    """The address that the section or the environment says; None for the row's."""
+    """Return the base URL in the section or the environment; None for the row's."""
     try:
         base_url = section.base_url or _address(row, loaded.variables, values)
     except ValueError as error:
@@ -268,16 +267,16 @@ def _base_url(
             "the environment."
         )
     if not row.base_url:
-        raise ConfigError(f"{where}: base_url is missing. Say where your {row.title} is.")
+        raise ConfigError(f"{where}: base_url is missing. Set the address of your {row.title}.")
     return None
 
 
 def _has_known_models(
     name: str, section: ProviderSettings, row: ProviderRow, url: str | None
 ) -> bool:
-    """Whether the catalog's models of this kind are to be had there.
+    """Return whether the provider serves the catalog's models of its kind.
 
-    A section of another name with a foreign address is a server that only speaks as they do.
+    A section with another name and an address elsewhere only speaks that kind's protocol.
     """
     if section.catalog is not None:
         return section.catalog
@@ -286,9 +285,9 @@ def _has_known_models(
 
 
 def _checked(key: str, what: str) -> str:
-    """`key`, if it can be sent."""
+    """Return `key` if a header can hold it."""
     if not key or not re.fullmatch(r"[\x21-\x7e]+", key):
-        raise ConfigError(f"{what} has characters that no key has, or none. Copy it again.")
+        raise ConfigError(f"{what} is empty or has characters that no key has. Copy it again.")
     return key
 
 
@@ -301,17 +300,17 @@ def _value(text: str, where: str, loaded: LoadedSettings) -> str:
     return value
 
 
-def _check_address(declared: ProviderConfig, where: str) -> None:
-    """Refuse an address that cannot be, or at which the provider speaks another protocol."""
-    row = declared.row
+def _check_address(config: ProviderConfig, where: str) -> None:
+    """Refuse an address that is invalid or is for another of the provider's protocols."""
+    row = config.row
     try:
-        url = declared.url
+        url = config.url
     except ValueError as error:
         raise ConfigError(f"{where}: {error}.") from None
     try:
         sections.address(url)
     except ValueError as error:
-        # Without a password, and without what a query may hold.
+        # Do not show a password or a query.
         shown = re.sub(r"//[^/]*@", "//***@", url).partition("?")[0]
         raise ConfigError(f"{where}: its address is {shown!r}: {error}.") from None
     base_url = url.rstrip("/")
@@ -324,47 +323,49 @@ def _check_address(declared: ProviderConfig, where: str) -> None:
 
 
 def _models(
-    told_of: list[ModelSettings],
-    declared: ProviderConfig,
-    of_catalog: Sequence[Model],
+    model_sections: list[ModelSettings],
+    config: ProviderConfig,
+    catalog: Sequence[Model],
     *,
     where: str,
 ) -> Iterator[Model]:
-    """The models of a section, each on top of what the catalog knows of it."""
-    known = {model.id: model for model in of_catalog}
-    for section in told_of:
-        told: dict[str, Any] = section.model_dump(exclude_none=True)
-        model = known.get(section.id) or _behind(section, declared.row, of_catalog)
+    """Make the models of a section; the catalog fills in what the section leaves out."""
+    known = {model.id: model for model in catalog}
+    for section in model_sections:
+        settings: dict[str, Any] = section.model_dump(exclude_none=True)
+        model = known.get(section.id) or _base_model(section, config.row, catalog)
         model = model or Model(
             id=section.id,
-            owned_by=declared.name,
-            trained_dimensions="unknown" if declared.row.own_server else [],
+            owned_by=config.name,
+            trained_dimensions="unknown" if config.row.own_server else [],
         )
-        here = _deployment(declared)
-        there = next(
-            (each for each in model.deployments if each.provider == declared.row.name), here
+        here = _default_deployment(config)
+        known_deployment = next(
+            (each for each in model.deployments if each.provider == config.row.name), here
         )
-        if not declared.catalog:  # who only speaks as that provider does retires nothing with it
-            there = there.undated()
-        if section.name and section.name != there.name:
-            told.setdefault("base_model", there.base_model or there.name or section.id)
-        if section.price_per_mtok_usd is not None:  # which was not read when the other one was
-            told.setdefault("price_date", None)
+        if not config.catalog:  # the provider's dates do not hold for another server
+            known_deployment = known_deployment.undated()
+        if section.name and section.name != known_deployment.name:
+            base_model = known_deployment.base_model or known_deployment.name or section.id
+            settings.setdefault("base_model", base_model)
+        if section.price_per_mtok_usd is not None:  # the catalog's date is of another price
+            settings.setdefault("price_date", None)
         deployment = msgspec.structs.replace(
-            there.at_provider(here), **{name: told[name] for name in told.keys() & _OF_DEPLOYMENT}
+            known_deployment.at_provider(here),
+            **{name: settings[name] for name in settings.keys() & _DEPLOYMENT_FIELDS},
         )
-        facts = {name: told[name] for name in told.keys() - _OF_DEPLOYMENT}
-        if model.tokenizer == "own":  # which runs here, and there another
+        facts = {name: settings[name] for name in settings.keys() - _DEPLOYMENT_FIELDS}
+        if model.tokenizer == "own":  # a local model's tokenizer does not count for a provider
             facts = {"tokenizer": "unknown"} | facts
-        made = msgspec.structs.replace(model, deployments=[deployment], weights=None, **facts)
-        if reason := why_not(made, deployment, declared.row):
-            raise ConfigError(f"{where}: model {made.id!r}: {reason}")
-        yield made
+        model = msgspec.structs.replace(model, deployments=[deployment], weights=None, **facts)
+        if reason := why_not(model, deployment, config.row):
+            raise ConfigError(f"{where}: model {model.id!r}: {reason}")
+        yield model
 
 
-def _behind(section: ModelSettings, row: ProviderRow, of_catalog: Sequence[Model]) -> Model | None:
-    """The model of the catalog that is behind a name of the operator's own, under its id."""
-    for model in of_catalog:
+def _base_model(section: ModelSettings, row: ProviderRow, catalog: Sequence[Model]) -> Model | None:
+    """Return the catalog's model that `base_model` names, under the section's id."""
+    for model in catalog:
         names = [each.name or model.id for each in model.deployments if each.provider == row.name]
         if section.base_model is not None and section.base_model in names:
             return msgspec.structs.replace(model, id=section.id)
@@ -372,14 +373,14 @@ def _behind(section: ModelSettings, row: ProviderRow, of_catalog: Sequence[Model
 
 
 def why_not(model: Model, deployment: DeploymentSpec, row: ProviderRow) -> str | None:
-    """Why a deployment of a model cannot be asked as it is described, if so."""
+    """Return why a deployment cannot be called as it is described; None if it can."""
     fields = row.fields
     if deployment.apply_prompts and not model.prompts:
         return "apply_prompts is true, but it has no prompts. Set prompts too."
     if deployment.input_types and not (fields.input_type or fields.words_are_fields):
         return (
-            f"input_types cannot be said to a provider of kind {row.name!r}. Leave them out, or "
-            "set prompts and apply_prompts = true."
+            f"input_types cannot be sent to a provider of kind {row.name!r}. Remove them, or set "
+            "prompts and apply_prompts = true."
         )
     encoding = fields.base64[0] if fields.base64 else ""
     sent = (fields.dimensions, encoding, fields.user, fields.input_type, fields.truncate)
@@ -388,25 +389,24 @@ def why_not(model: Model, deployment: DeploymentSpec, row: ProviderRow) -> str |
         if normalise_name(name) in decided:
             return (
                 f"parameters cannot set {name}, which the gateway sends by itself where it is "
-                "needed. Take it out."
+                "needed. Remove it."
             )
     return None
 
 
-def _deployment(declared: ProviderConfig) -> DeploymentSpec:
-    """How a model of which nothing is known is served there."""
-    row, eu, zdr = declared.row, declared.eu_native, declared.zero_data_retention
-    hq = declared.hq_country
-    # What is known of a provider does not hold for whoever else is at an address of one's own.
-    theirs = declared.base_url is None or _same_domain(declared.base_url, row.base_url)
+def _default_deployment(config: ProviderConfig) -> DeploymentSpec:
+    """Describe the provider's deployment of a model of which nothing is known."""
+    row, eu, zdr, hq = config.row, config.eu_native, config.zero_data_retention, config.hq_country
+    # The row's facts do not hold for another organisation's server.
+    is_theirs = config.base_url is None or _same_domain(config.base_url, row.base_url)
     return DeploymentSpec(
-        provider=declared.name,
+        provider=config.name,
         price_per_mtok_usd=Decimal(0) if row.own_server else None,
-        eu_native=row.eu_native and theirs if eu is None else eu,
-        zero_data_retention=row.zero_data_retention and theirs if zdr is None else zdr,
-        hq_country=(row.hq_country if theirs else "") if hq is None else hq,
-        # Of its address, which the row's is not elsewhere.
-        region=declared.values.get("region") or ("" if declared.base_url else row.region),
+        eu_native=row.eu_native and is_theirs if eu is None else eu,
+        zero_data_retention=row.zero_data_retention and is_theirs if zdr is None else zdr,
+        hq_country=(row.hq_country if is_theirs else "") if hq is None else hq,
+        # The row's region is that of the row's address.
+        region=config.values.get("region") or ("" if config.base_url else row.region),
     )
 
 

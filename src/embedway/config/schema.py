@@ -1,4 +1,4 @@
-"""What everything that reads settings shares: strict models, and messages about what is wrong."""
+"""Checks settings strictly, and explains what is wrong with them."""
 
 import ast
 import difflib
@@ -21,18 +21,21 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 
 
 class ConfigError(Exception):
-    """A setting is unknown or has a value it cannot have; the message says which and where."""
+    """A setting is unknown or has an invalid value; the message says which and where."""
 
 
 class SettingsSection(BaseModel):
-    """The base of what can be set. The text below a field says what it means, in messages too."""
+    """The base of all settings. Messages quote the docstring below a field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     @cache
     def meanings(cls) -> Mapping[str, str]:
-        """The text below each field, in one line. Pydantic can do this too, but at each start."""
+        """Return the docstring of each field, in one line.
+
+        Pydantic can do this too, but would do it at every start.
+        """
         [definition] = ast.parse(inspect.getsource(cls)).body
         return {
             field.target.id: " ".join(text.split())
@@ -54,23 +57,25 @@ def read_section(
     nested: Mapping[str, type[SettingsSection]] = {},
     show_values: bool = False,
 ) -> AnySchema:
-    """Check what a section of the settings file says.
+    """Check a section of the settings file.
 
     Args:
-        schema: What it may say.
-        section: As it is in the file.
-        where: File and section, for messages.
+        schema: The settings that the section may have.
+        section: The section as it is in the file.
+        where: The file and the section, for messages.
         nested: The schema of the entries of each field that is a list of tables.
-        show_values: Whether messages may show values. They must not where one may be a key.
+        show_values: Whether messages may show values, because none can be a key.
 
     Raises:
-        ConfigError: It says something else; the message names each wrong setting and the cure.
+        ConfigError: Settings are wrong; the message names each of them and the cure.
     """
     try:
         return schema.model_validate(section)
     except ValidationError as error:
-        told = (_explained(each, schema, section, nested, show_values) for each in error.errors())
-        raise ConfigError("\n".join(f"{where}: {each}" for each in dict.fromkeys(told))) from None
+        reasons = dict.fromkeys(
+            _explained(each, schema, section, nested, show_values) for each in error.errors()
+        )
+        raise ConfigError("\n".join(f"{where}: {each}" for each in reasons)) from None
 
 
 def _explained(
@@ -80,7 +85,7 @@ def _explained(
     nested: Mapping[str, type[SettingsSection]],
     show_values: bool,  # noqa: FBT001
 ) -> str:
-    # Without the parts by which pydantic tells the branches of a union apart.
+    # Drop the parts that name branches of a union.
     place = [each for each in error["loc"] if isinstance(each, int) or "[" not in each]
     entry = ""
     if len(place) > 1 and place[0] in nested:
@@ -102,33 +107,36 @@ def _explained(
 
 
 def explain_reason(error: ErrorDetails) -> str:
-    """What is wrong with a value, to go on with after a colon."""
+    """Return what is wrong with a value, in words to put after a colon."""
     text = error["msg"].removeprefix("Value error, ")
     return text[0].lower() + text[1:]
 
 
 def unknown_setting(
-    setting: str, known: Iterable[str], *, written: Callable[[str], str] = str
+    setting: str, known: Iterable[str], *, spell: Callable[[str], str] = str
 ) -> str:
-    """The message about a setting that there is not; `written` is how settings are written."""
-    return (
-        f"there is no setting {written(setting)}. {did_you_mean(setting, known, written=written)}"
-    )
+    """Return the message about an unknown setting; `spell` writes names as the source does."""
+    return f"there is no setting {spell(setting)}. {did_you_mean(setting, known, spell=spell)}"
 
 
-def did_you_mean(name: str, known: Iterable[str], *, written: Callable[[str], str] = str) -> str:
-    """The name in `known` that is nearest to a mistyped one, or all of them."""
+def did_you_mean(name: str, known: Iterable[str], *, spell: Callable[[str], str] = str) -> str:
+    """Suggest the name in `known` that is closest to a mistyped one, or list them all."""
     names = list(dict.fromkeys(known))
     if near := difflib.get_close_matches(name, names, n=1):
-        return f"Did you mean {written(near[0])}?"
-    return f"There are: {', '.join(map(written, names))}."
+        return f"Did you mean {spell(near[0])}?"
+    return f"There are: {', '.join(map(spell, names))}."
 
 
 def check_name(name: str, *, of: str, where: str) -> None:
-    """Refuse a section whose name cannot be that of a provider or an issuer.
+    """Check the name of a section.
+
+    Args:
+        name: The name.
+        of: What it names, for the message.
+        where: The file and the section, for the message.
 
     Raises:
-        ConfigError: It cannot.
+        ConfigError: The name is invalid.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
@@ -138,7 +146,7 @@ def check_name(name: str, *, of: str, where: str) -> None:
 
 
 def split_url(url: str) -> SplitResult | None:
-    """The parts of an address; None if they cannot be told apart or its port is none."""
+    """Return the parts of a URL; None if it or its port is invalid."""
     with suppress(ValueError):
         parts = urlsplit(url)
         if parts.port != 0:

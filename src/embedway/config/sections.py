@@ -1,4 +1,4 @@
-"""What a section `[providers.NAME]` of `embedway.toml` may say, and what is said of a wrong one."""
+"""Reads sections `[providers.NAME]` of `embedway.toml`."""
 
 import re
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ _KEY_IN_QUERY = re.compile(
 
 
 def address(value: str) -> str:
-    """`value`, if a provider can be at this base URL.
+    """Return `value` if it is a valid base URL of a provider.
 
     Raises:
-        ValueError: It is none, has a fragment, or shows a password or key.
+        ValueError: It is not a URL, has a fragment, or shows a password or key.
     """
     parts = split_url(value)
     whole = parts and parts.scheme in {"http", "https"} and parts.hostname
@@ -40,14 +40,14 @@ def address(value: str) -> str:
     if "@" in parts.netloc:
         raise ValueError("an address with a user in it shows their password: use api_key")
     if "#" in value:
-        raise ValueError("what stands behind # is never sent: leave it out")
+        raise ValueError("the part after # is never sent: remove it")
     if _KEY_IN_QUERY.search(parts.query):
         raise ValueError("an address with a key in its query shows the key: use api_key")
     return value
 
 
 class ModelSettings(SettingsSection):
-    """A model at a provider. What is left out is taken from the catalog, if it knows the id."""
+    """A model at a provider. The catalog fills in what is left out, if it knows the id."""
 
     id: str = Field(min_length=1, max_length=256)
     """The name that clients ask for."""
@@ -109,7 +109,7 @@ class ModelSettings(SettingsSection):
 
 
 class ProviderSettings(SettingsSection):
-    """A provider. What its row calls a variable, such as `region`, is set here by that name."""
+    """A provider. The variables of its row, such as `resource`, are settings here too."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -149,7 +149,7 @@ class ProviderSettings(SettingsSection):
 
     @property
     def variables(self) -> dict[str, str]:
-        """What it is told beyond these."""
+        """The values of the row's variables."""
         region = {"region": self.region} if self.region else {}
         return {name: str(value) for name, value in ((self.model_extra or {}) | region).items()}
 
@@ -158,16 +158,16 @@ def read_provider_section(name: str, section: Mapping[str, Any], *, where: str) 
     """Read the section of the provider `name`, which `where` names in messages.
 
     Raises:
-        ConfigError: It cannot be so named, or a setting has a value it cannot have. No value of
-            the section is in the message, for it may be a key.
+        ConfigError: The name or a setting is invalid. The message shows no value of the section,
+            because it may be a key.
     """
     if name == LOCAL:
-        raise ConfigError(f"{where}: this name is that of the models that run here. Take another.")
+        raise ConfigError(f"{where}: this name is reserved for local models. Choose another.")
     check_name(name, of="a provider", where=where)
     read = read_section(ProviderSettings, section, where=where, nested={"models": ModelSettings})
     ids = [model.id for model in read.models]
     for id in ids:
         if id == AUTO or ids.count(id) > 1:
-            reason = "is this gateway's own word" if id == AUTO else "is there twice"
-            raise ConfigError(f"{where}: the model id {id!r} {reason}. Take another.")
+            reason = "is reserved" if id == AUTO else "is listed twice"
+            raise ConfigError(f"{where}: the model id {id!r} {reason}. Choose another.")
     return read

@@ -1,7 +1,8 @@
-"""The one reader of the environment: every setting, its default, and where its value came from.
+"""Reads every setting, with its default and the source of its value.
 
-Strongest first: command-line options, `EMBEDWAY_*` variables, a `.env` file in the working folder,
-`embedway.toml` (or the file `EMBEDWAY_CONFIG` names), defaults. An empty value counts as none.
+The sources, strongest first: command-line options, `EMBEDWAY_*` variables, a `.env` file in the
+working folder, `embedway.toml` (or the file that `EMBEDWAY_CONFIG` names), defaults. An empty value
+counts as not set. No other module reads the environment.
 """
 
 import os
@@ -42,8 +43,8 @@ PREFIX = "EMBEDWAY_"
 CONFIG_VARIABLE = "EMBEDWAY_CONFIG"
 DEFAULT_CONFIG = "embedway.toml"
 DOTENV = ".env"
-# Where the settings file is, and the key that clients of the gateway use.
 NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "EMBEDWAY_API_KEY"})
+"""The variables with the prefix that are not settings: the file's name, and a client's key."""
 
 ENVIRONMENT = "environment"
 COMMAND_LINE = "command line"
@@ -65,8 +66,8 @@ def _redis(url: SecretStr) -> SecretStr:
     network = parts and parts.scheme in {"redis", "rediss"} and parts.hostname
     if not (parts and (network or parts.scheme == "unix")):
         raise ValueError(
-            "it must be an address such as redis://:password@host:6379/0, or rediss:// for TLS, "
-            "and what is special in a password is written with %: @ is %40, / is %2F"
+            "it must be an address such as redis://:password@host:6379/0, or rediss:// for TLS. "
+            "In a password, write special characters with %: @ is %40, / is %2F"
         )
     return url
 
@@ -74,8 +75,8 @@ def _redis(url: SecretStr) -> SecretStr:
 def _pepper(secret: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", secret.get_secret_value()):
         raise ValueError(
-            "it must be 64 hex digits: those of an existing one are in `xxd -p -c 32 "
-            "DATA_DIR/pepper`, a new one is made by `openssl rand -hex 32`"
+            "it must be 64 hex digits. Print an existing one with `xxd -p -c 32 DATA_DIR/pepper`, "
+            "or make a new one with `openssl rand -hex 32`"
         )
     return secret
 
@@ -85,19 +86,19 @@ def _origin(origin: str) -> str:
     host = parts and parts.hostname
     if not parts or not host or "*" in origin or "@" in origin or not origin.isascii():
         raise ValueError(
-            f"{origin!r} is no exact origin: list each as a browser sends it, such as "
+            f"{origin!r} is not an exact origin: write each as a browser sends it, such as "
             "https://app.example.com or http://localhost:3000"
         )
-    sent = f"{parts.scheme}://[{host}]" if ":" in host else f"{parts.scheme}://{host}"
+    canonical = f"{parts.scheme}://[{host}]" if ":" in host else f"{parts.scheme}://{host}"
     if parts.port not in {None, {"http": 80, "https": 443}.get(parts.scheme)}:
-        sent += f":{parts.port}"
-    if origin != sent:
-        raise ValueError(f"browsers send {origin!r} as {sent}, so write it like that")
+        canonical += f":{parts.port}"
+    if origin != canonical:
+        raise ValueError(f"browsers send {origin!r} as {canonical}, so write it like that")
     return origin
 
 
-def _listed(value: object) -> object:
-    """A list, which a variable holds as text joined by commas."""
+def _split_list(value: object) -> object:
+    """Split text at its commas, since variables hold lists so."""
     return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
 
 
@@ -105,7 +106,7 @@ Folder = Annotated[Path, AfterValidator(_expanded)]
 
 
 class Settings(SettingsSection):
-    """Everything that can be set."""
+    """All settings. `docs/configuration.md` describes them in the same words."""
 
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 for all."""
@@ -114,97 +115,98 @@ class Settings(SettingsSection):
     data_dir: Folder = Field(default_factory=lambda: user_data_path("embedway", appauthor=False))
     """Where keys, usage and the pepper are kept."""
     database_url: Annotated[SecretStr, AfterValidator(_postgres)] | None = None
-    """A Postgres, as postgresql://user:password@host/database, to keep keys and usage in; if
-    not set, they are in a SQLite file in data_dir."""
+    """The Postgres that keeps keys and usage, as `postgresql://user:password@host/database`. If not
+    set, a SQLite file in `data_dir` keeps them."""
     redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = None
-    """A Redis, as redis://:password@host:6379/0, that several gateways count rate limits in; if
-    not set, each counts alone."""
+    """The Redis that several gateways count rate limits in, as `redis://:password@host:6379/0`. If
+    not set, each gateway counts alone."""
     pepper: Annotated[SecretStr, AfterValidator(_pepper)] | None = None
-    """The secret that keys are hashed with, as 64 hex digits; if not set, the file `pepper` in
-    data_dir, made on first use."""
+    """The secret that keys are hashed with, as 64 hex digits. If not set, the file `pepper` in
+    `data_dir`, which is made on first use."""
     cache_dir: Folder = Field(default_factory=lambda: user_cache_path("embedway", appauthor=False))
-    """Where the weights of models are kept; safe to delete."""
+    """Where model weights are kept; safe to delete."""
     precision: Literal["auto", "bf16", "f32"] = "auto"
-    """The precision of local models; auto is bf16 where the CPU has it, else f32."""
+    """The precision of local models. `auto` is bf16 where the CPU supports it, else f32."""
     threads: Annotated[int, Ge(1), Le(1024)] | None = None
-    """Threads for local models; as many as there are cores if not set."""
+    """The threads for local models. If not set, one for each core."""
     eu_native: bool = False
-    """Declares that this gateway is run by an organisation based and regulated in the EU; its
-    local models then serve requests with eu_native."""
+    """Declares that an organisation based and regulated in the EU runs this gateway. Its local
+    models then serve requests with `eu_native`."""
     max_in_flight: Count = 512
-    """Requests worked on at once; more get a 503. One project may have seven eighths of them."""
+    """The most requests to work on at once; more get a 503. One project may use at most seven
+    eighths."""
     max_in_flight_bytes: Count = 256 * 2**20
-    """Bytes of request bodies and answers held at once; more bodies get a 503. Shared as
-    max_in_flight is."""
+    """The most bytes of request bodies and answers to hold at once; further bodies get a 503. One
+    project may use at most seven eighths."""
     max_body_bytes: Count = 16 * 2**20
     """The largest request body; a larger one gets a 413."""
     header_timeout_s: Annotated[float, Ge(0.1), Le(3600)] = 30
-    """The longest wait for a request's head, and for an idle connection."""
+    """How long a request's headers may take to arrive, and how long an idle connection is kept."""
     body_timeout_s: Seconds = 30
-    """The longest wait for a request's body, and for 256 KiB of an answer to be taken."""
+    """How long a request's body may take to arrive, and how long a client may take to read each
+    256 KiB of its answer."""
     request_timeout_s: Seconds = 60
-    """The longest wait for an answer to be ready."""
+    """How long an answer may take."""
     drain_s: Annotated[float, Ge(0), Le(3600)] = 2
-    """After SIGTERM: how long to go on serving while /readyz says no, before the port is closed
-    and what is in flight is finished."""
+    """How long to keep serving after SIGTERM while `/readyz` says no. Then the port closes, and
+    requests in flight finish."""
     durability: Literal["process", "power"] = "process"
-    """What the bill survives: process is kill -9 and every crash; power is a power cut too, for
-    one wait for the disk at each commit."""
+    """What the ledger survives. `process`: `kill -9` and every crash. `power`: a power cut too, at
+    the price of one wait for the disk at each commit."""
     local_servers: bool = True
-    """Looks, at start, for Ollama, LM Studio, vLLM, TEI, Infinity and llama.cpp on their
-    default ports of this machine."""
+    """Looks at start for Ollama, LM Studio, vLLM, TEI, Infinity and llama.cpp on their default
+    ports on this machine."""
     providers_from_environment: bool = True
-    """Enables every provider whose usual key is found; if false, those of embedway.toml alone."""
+    """Enables every provider whose usual key is set. If `false`, only those in `embedway.toml`."""
     providers: dict[str, dict[str, Any]] = Field({})
-    """In embedway.toml: a section [providers.NAME] for each; see docs/providers.md."""
+    """In `embedway.toml`: a section `[providers.NAME]` for each provider."""
     token_audiences: Annotated[
-        list[Annotated[str, MinLen(1)]], BeforeValidator(_listed), MinLen(1)
+        list[Annotated[str, MinLen(1)]], BeforeValidator(_split_list), MinLen(1)
     ] = Field(["embedway"])
-    """Audiences that tokens of this gateway are made and accepted for; the first is that of
-    OAuth clients. In a variable, joined by commas."""
+    """The audiences for which this gateway makes and accepts its tokens. The first is that of OAuth
+    clients. In a variable, separate them with commas."""
     cors_origins: Annotated[
-        list[Annotated[str, AfterValidator(_origin)]], BeforeValidator(_listed)
+        list[Annotated[str, AfterValidator(_origin)]], BeforeValidator(_split_list)
     ] = Field([])
-    """Origins whose web pages may call this gateway from a browser, such as
-    https://app.example.com; exact ones, never `*`. In a variable, joined by commas."""
+    """The origins whose web pages may call this gateway from a browser, such as
+    `https://app.example.com`; exact ones, never `*`. In a variable, separate them with commas."""
     issuers: dict[str, dict[str, Any]] = Field({})
-    """In embedway.toml: a section [issuers.NAME] for each OpenID Connect issuer whose tokens
-    are taken; see docs/authentication.md."""
+    """In `embedway.toml`: a section `[issuers.NAME]` for each OpenID Connect issuer whose tokens to
+    accept."""
     auto: Annotated[str, MinLen(1)] = f"{LOCAL}:{AUTO_MODEL}"
-    """The model that `auto` names, by any of its names; a pinned choice, for another one gives
-    vectors that cannot be compared with those one has."""
+    """The model that `auto` stands for, by any of its names. Choose it once: vectors of another
+    model cannot be compared with those you already have."""
     aliases: dict[str, str | list[str]] = Field({})
-    """In embedway.toml: a section [aliases] with a line NAME = MODEL for each; see
-    docs/configuration.md."""
+    """In `embedway.toml`: a section `[aliases]` with a line `NAME = MODEL` for each."""
     models: dict[str, dict[str, Any]] = Field({})
-    """In embedway.toml: a section [models."ID"] for each; see docs/configuration.md."""
+    """In `embedway.toml`: a section `[models."ID"]` for each."""
     canaries: bool = True
-    """Proves, with a few texts, that providers of one model give the same vectors before one
-    stands in for another; if false, a bare id means its first provider alone."""
+    """Proves with a few texts that providers of one model return the same vectors, before one
+    stands in for another. If `false`, a bare id means its first provider alone."""
     canary_interval_s: Annotated[float, Ge(1), Le(7 * 86_400)] = 3600
-    """How old a proof may be before the next use of it asks for another."""
+    """How long a proof lasts. The next use after that starts another probe."""
     log_format: LogFormat = "auto"
-    """auto is pretty on a terminal, else json."""
+    """`auto` is pretty on a terminal, else JSON."""
     log_level: LogLevel = "info"
-    """The lowest level that is logged."""
+    """The lowest level to log."""
 
     _origins: Mapping[str, str] = PrivateAttr(default={})
 
     def model_post_init(self, context: Mapping[str, str] | None, /) -> None:
-        """Keeps where the values came from."""
+        """Keep the sources of the values."""
         self._origins = context or {}
 
     def origin(self, name: str) -> str:
-        """Where the value of this setting came from."""
+        """Return the source of this setting's value."""
         return self._origins.get(name, "default")
 
 
 Content = TypeVar("Content")
 
 _NAMES = frozenset(Settings.model_fields)
-# Nobody is shown their values.
 SECRETS = frozenset({"database_url", "redis_url", "pepper"})
-# What nothing but the file sets, and how.
+"""The settings whose values are never shown."""
+# The settings that only the file can set, and how.
 _SECTIONS = {
     "providers": "a section [providers.NAME] for each",
     "issuers": "a section [issuers.NAME] for each",
@@ -214,32 +216,33 @@ _SECTIONS = {
 
 
 class LoadedSettings(msgspec.Struct, frozen=True):
-    """The settings in force and, for each that was set, where its value came from."""
+    """The settings in force and their sources."""
 
     settings: Settings
     origins: dict[str, str]
+    """The source of each setting that was set."""
     unknown: list[str]
-    """`EMBEDWAY_*` variables of the environment that are no setting."""
+    """The `EMBEDWAY_*` variables in the environment that are not settings."""
     variables: Mapping[str, str]
-    """Everything in the environment and in `.env`, for the keys of providers."""
+    """All variables of the environment and of `.env`, which hold the keys of providers."""
     file: str | None = None
-    """The settings file that was read, `embedway.toml` or the one that is named instead."""
+    """The settings file that was read; None if there is none."""
     dotenv: Mapping[str, str | None] = {}
-    """Everything in `.env`."""
+    """All variables of `.env`."""
 
 
 def load_settings(**options: object) -> LoadedSettings:
-    """Reads all sources; `options` that are not None beat them.
+    """Read all sources; `options` that are not None win.
 
     Raises:
-        ConfigError: A file cannot be read, a name is unknown, or a value is not possible.
+        ConfigError: A file cannot be read, a name is unknown, or a value is invalid.
     """
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
     environment = _prefixed(os.environ)
-    # Kubernetes puts variables of its own under this prefix for a service called embedway, so an
-    # unknown one is reported but, unlike in a file, no error.
-    unset = sorted(PREFIX + name.upper() for name in environment.keys() - _NAMES)
+    # Kubernetes sets variables with this prefix for a service called embedway, so an unknown one is
+    # reported but, unlike in a file, not an error.
+    unknown = sorted(PREFIX + name.upper() for name in environment.keys() - _NAMES)
     dotenv = _dotenv()
     file, toml = _toml(dotenv)
     for origin, source in (
@@ -250,33 +253,33 @@ def load_settings(**options: object) -> LoadedSettings:
     ):
         for name, value in source.items():
             if name not in _NAMES:
-                written = partial(_written, origin=origin)
-                told = unknown_setting(name, Settings.model_fields, written=written)
-                raise ConfigError(f"{origin}: {told}")
+                spell = partial(_spelled, origin=origin)
+                message = unknown_setting(name, Settings.model_fields, spell=spell)
+                raise ConfigError(f"{origin}: {message}")
             if value is not None and value != "":
                 values[name], origins[name] = value, origin
     try:
         settings = Settings.model_validate(values, context=origins)
     except ValidationError as error:
-        told = dict.fromkeys(_explained(each, origins) for each in error.errors())
-        raise ConfigError("\n".join(told)) from None
+        messages = dict.fromkeys(_explained(each, origins) for each in error.errors())
+        raise ConfigError("\n".join(messages)) from None
     variables = {name: each for name, each in {**dotenv, **os.environ}.items() if each}
-    return LoadedSettings(settings, origins, unset, variables, file, dotenv)
+    return LoadedSettings(settings, origins, unknown, variables, file, dotenv)
 
 
 def _toml(dotenv: Mapping[str, str | None]) -> tuple[str | None, Mapping[str, object]]:
-    """The settings file, if there is one, and what is in it."""
-    named = os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
-    config = _expanded(Path(named)) if named else Path(DEFAULT_CONFIG)
-    if named or config.exists():
-        hint = f"{CONFIG_VARIABLE} names it." if named else ""
+    """Read the settings file, if there is one; return its name and content."""
+    name = os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
+    config = _expanded(Path(name)) if name else Path(DEFAULT_CONFIG)
+    if name or config.exists():
+        hint = f"{CONFIG_VARIABLE} names it." if name else ""
         toml = _read(config, lambda: tomllib.loads(config.read_text("utf-8-sig")), hint)
         return str(config), toml
     return None, {}
 
 
 def _dotenv() -> Mapping[str, str | None]:
-    # With the mark that editors on Windows put first.
+    # Editors on Windows begin files with a byte order mark.
     return _read(DOTENV, lambda: dotenv_values(DOTENV, encoding="utf-8-sig"))
 
 
@@ -296,8 +299,8 @@ def _prefixed(variables: Mapping[str, str | None]) -> dict[str, object]:
     }
 
 
-def _written(name: str, origin: str) -> str:
-    """The setting's name as it is written there."""
+def _spelled(name: str, origin: str) -> str:
+    """Return the setting's name as this source spells it."""
     if origin == COMMAND_LINE:
         return f"--{name.replace('_', '-')}"
     return PREFIX + name.upper() if origin in {ENVIRONMENT, DOTENV} else name
@@ -309,21 +312,19 @@ def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     if section := _SECTIONS.get(name):
         wrong = ".".join(map(str, error["loc"][:2]))
         return (
-            f"{origin}: {wrong} cannot be this. What sets {name} is {section} of {DEFAULT_CONFIG}, "
-            "and nothing else."
+            f"{origin}: {wrong} is not valid. Set {name} only with {section} of {DEFAULT_CONFIG}."
         )
     if name == "port" and origin == ENVIRONMENT and str(value).startswith("tcp://"):
         return (
             f"{origin}: EMBEDWAY_PORT = {value!r} was set by Kubernetes, which does so for a "
             "service called 'embedway'. Put `enableServiceLinks: false` into the pod's spec, or "
-            "name the service otherwise."
+            "give the service another name."
         )
+    setting = _spelled(name, origin)
     if name in SECRETS:
-        written = _written(name, origin)
-        return f"{origin}: {written}: {explain_reason(error)}. Correct it, or take it out."
+        return f"{origin}: {setting}: {explain_reason(error)}. Correct it, or remove it."
     default = Settings.model_fields[name].get_default(call_default_factory=True)
     return (
-        f"{origin}: {_written(name, origin)} = {value!r}: {explain_reason(error)}. "
-        "Correct it, or take "
-        f"it out for the default, {'none' if default in (None, []) else default}."
+        f"{origin}: {setting} = {value!r}: {explain_reason(error)}. Correct it, or remove it for "
+        f"the default, {'none' if default in (None, []) else default}."
     )

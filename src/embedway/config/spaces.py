@@ -1,4 +1,4 @@
-"""Makes the spaces and lifetimes of all deployments, as the settings say."""
+"""Builds the space memberships and the lifetimes of all deployments from the settings."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,9 +17,9 @@ def build_memberships(
     *,
     now_ms: Callable[[], int] = clock.now_ms,
 ) -> tuple[SpaceMemberships, ModelLifetimes]:
-    """Make the spaces and the lifetimes of the deployments of `models`.
+    """Build the space memberships and the lifetimes of the deployments of `models`.
 
-    The spaces know what is retired today; on later days, asking the lifetimes tells them.
+    The memberships know which deployments are retired today; `ModelLifetimes.today` updates them.
     """
     spaces = SpaceMemberships(
         policy=models.policy,

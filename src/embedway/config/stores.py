@@ -1,4 +1,4 @@
-"""What is kept, where the settings say: the one way to open it."""
+"""Opens the store that the settings name."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from embedway.storage.store import SQLITE_FILE, Store, open_store
 
 
 def open_configured_store(settings: Settings, *, create: bool) -> Store:
-    """Open the store; with `create`, as for a gateway that starts, make one where there is none.
+    """Open the store; with `create`, create it if it does not exist.
 
     Raises:
-        DatabaseMissing: There is none, and it is not to be created.
-        DatabaseError: It cannot be made or opened, or its keys were made with another pepper.
+        DatabaseMissing: The database does not exist, and `create` is false.
+        DatabaseError: It cannot be created or opened, or its keys were made with another pepper.
     """
     return open_store(
         settings.data_dir,
@@ -25,10 +25,10 @@ def open_configured_store(settings: Settings, *, create: bool) -> Store:
 
 
 def database_of(settings: Settings) -> Path | str:
-    """The file or the URL of the database, as `embedway.storage.database` takes them."""
+    """Return the file or the URL of the database."""
     return reveal(settings.database_url) or settings.data_dir / SQLITE_FILE
 
 
 def reveal(secret: SecretStr | None) -> str | None:
-    """The value of a secret setting, to be handed on and never shown."""
+    """Return the value of a secret setting. Never show it."""
     return secret.get_secret_value() if secret else None

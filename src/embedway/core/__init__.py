@@ -1,1 +1,1 @@
-"""What an embedding request is: types, spaces, errors, money, and shared work. No I/O."""
+"""Defines the values that travel between rooms: requests, batches, vectors, errors and money."""

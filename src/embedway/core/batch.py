@@ -1,4 +1,4 @@
-"""A batch: the items of one call to whoever embeds them, and what comes back."""
+"""Defines a batch, the items of one call to an engine, and its result."""
 
 import re
 from collections.abc import Mapping
@@ -10,38 +10,39 @@ from embedway.core.request import InputType, Truncate
 from embedway.core.vectors import Vectors
 
 Items = list[str] | list[list[int]]
-"""Texts, or the token ids of each."""
+"""The texts of a batch, or the token ids of each text."""
 
 MAX_PROMPT_TOKENS = 64
-"""The most tokens that a provider may put before each item."""
+"""The most tokens a provider may add before each item."""
 MAX_TOKENS_PER_TOKEN = 4
-"""The most tokens of one vocabulary that a token of another becomes."""
+"""The most tokens that one token can become in another vocabulary."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call may hold, and how many calls may run."""
+    """The largest batch an engine accepts, and how many calls may run in parallel."""
 
     max_items: int = 2048
     max_tokens: int | None = None
-    """Of all items together; None where there is no such limit."""
+    """The most tokens of all items together; None for no limit."""
     max_parallel: int = 8
-    """Calls of one request at a time."""
+    """The most calls that one request runs at a time."""
 
 
 class EngineAbilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What whoever embeds can be asked for beyond the vectors of texts."""
+    """The optional features an engine supports."""
 
     token_ids: bool = False
     """Whether items may be token ids of the model's own vocabulary."""
     dimensions: bool = False
+    """Whether it can return shortened vectors."""
     input_types: frozenset[InputType] = frozenset()
-    """That make a difference."""
+    """The input types that change its vectors."""
     truncations: frozenset[Truncate] = frozenset()
-    """What it can be told about items that are too long."""
+    """The ways it can truncate an item that is too long."""
 
 
 def clients_name(model: str) -> str:
-    """A provider's name for a model as clients may read it: without an account or a project."""
+    """Return a provider's name for a model without the operator's account or project."""
     if not re.search(r"^arn:|(^|/)(accounts|projects)/", model):
         return model
     end = model.rpartition("/")[2]
@@ -49,66 +50,66 @@ def clients_name(model: str) -> str:
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call asks for."""
+    """The input and the parameters of one call to an engine."""
 
     model: str
-    """By the name it has where it is served."""
+    """The provider's name for the model."""
     base_model: str = ""
-    """The provider's own name for the model where `model` does not say it; empty if it does."""
+    """The provider's own name for the model if `model` is a name the operator gave it."""
     items: Items
     tokens: list[int]
-    """Of each item."""
+    """The token count of each item."""
     exact: bool = True
-    """Whether `tokens` are counted with the model's own tokenizer; estimates otherwise."""
+    """Whether the model's own tokenizer counted `tokens`; otherwise they are estimates."""
     dimensions: int | None = None
-    """Vectors of this width are to be asked for; None for the model's own."""
+    """The width to request; None for the model's own."""
     width: int | None = None
-    """Of the vectors that must come back; None if it is not known."""
+    """The width that the vectors must have; None if unknown."""
     normalised: bool = False
-    """Whether the vectors must have length one; if they come back at another, they are scaled."""
+    """Whether to scale vectors to length one if the provider did not."""
     input_type: InputType | None = None
-    """What the provider is told that the vectors are for; None for nothing."""
+    """The purpose of the vectors to send to the provider; None to send none."""
     input_types: Mapping[InputType, str] | None = None
-    """The provider's words for input types of this model, if other than its usual ones."""
+    """The provider's words for this model's input types, if not the provider's usual ones."""
     truncate: Truncate = "none"
     user: str | None = None
     extra: Mapping[str, Any] = {}
-    """Fields of the provider's own: those of the deployment, and those that the client sent."""
+    """Provider-specific fields, from the deployment and from the client."""
     fixed: frozenset[str] = frozenset()
-    """The names of those of `extra` that the operator fixed."""
+    """The names in `extra` that the operator fixed."""
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens that any tokenizer counts in it: one for each byte, and a prompt."""
+        """The most tokens that any tokenizer can count: one per byte, and a prompt per item."""
         return sum(map(_max_tokens, self.items))
 
     @property
     def max_billed_tokens(self) -> int:
-        """The most tokens that are billed for it, whatever the provider reports."""
+        """The most tokens to bill, whatever the provider reports."""
         return sum(self.tokens) if self.exact else self.max_tokens
 
     def slice(self, start: int, end: int) -> "Batch":
-        """Items `start` up to but without `end`."""
+        """Return a batch of the items from `start` up to, but not including, `end`."""
         return msgspec.structs.replace(
             self, items=self.items[start:end], tokens=self.tokens[start:end]
         )
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call answered."""
+    """The vectors and the usage that one call returned."""
 
     vectors: Vectors
     """Shape (items, width), float32, in the order of the items."""
     tokens: int | None = None
-    """As counted by whoever embedded them; None if they did not say, negative if what they said is
-    no count."""
+    """The token count that the engine reports; None if it reports none, negative if its report is
+    not a count."""
     model: str | None = None
-    """What whoever embedded them says that its model is."""
+    """The model's name according to the engine."""
     rate_limit_rest_s: float | None = None
-    """How long nothing is left of a rate limit, if the answer says so."""
+    """How long to send nothing because a rate limit is used up, in seconds; None if it is not."""
 
     def tokens_up_to(self, most: int) -> int | None:
-        """The reported tokens; None if there are none, or more than `most`."""
+        """Return the reported tokens; None if none were reported, or more than `most`."""
         tokens = self.tokens
         return tokens if tokens is not None and 0 < tokens <= most else None
 

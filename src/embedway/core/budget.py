@@ -1,4 +1,4 @@
-"""How much somebody may spend in a calendar window, in UTC."""
+"""Defines budgets: the most USD to spend in a calendar window, in UTC."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
@@ -17,19 +17,19 @@ Percent = Annotated[int, Meta(ge=1, le=100)]
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """At most so much in a window; what is reserved for requests under way counts as spent."""
+    """The most to spend in one window. Reservations for unfinished requests count as spent."""
 
     amount_nano_usd: Annotated[NanoUsd, Meta(ge=0, le=MAX_NANO_USD)]
     per: BudgetPer
     alerts: tuple[Percent, ...] = ()
-    """At how many percent of it an operator is told."""
+    """The percentages at which the log and the metrics report the spending."""
 
     def __str__(self) -> str:
         per = "in total" if self.per == "total" else f"per {self.per}"
         return f"{format_usd(self.amount_nano_usd)} USD {per}"
 
     def alerts_due(self, spent_nano_usd: NanoUsd) -> tuple[Percent, ...]:
-        """Which of `alerts` are due when so much of it is spent."""
+        """Return those of `alerts` that spending `spent_nano_usd` has reached."""
         return tuple(
             percent
             for percent in self.alerts
@@ -38,23 +38,23 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BudgetSpending(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of a budget is spent in the window that is under way."""
+    """How much of a budget is spent in the current window."""
 
     budget: Budget
     spent_nano_usd: NanoUsd
     ends_ms: int | None
-    """When the window ends and the budget begins anew, in ms since the epoch; None for never."""
+    """When the window ends and spending restarts at 0, in ms since the epoch; None for never."""
 
     @property
     def left_nano_usd(self) -> NanoUsd:
-        """What is not spent. Some of it may be reserved for requests under way."""
+        """The amount not spent. Some of it may be reserved for unfinished requests."""
         return max(0, self.budget.amount_nano_usd - self.spent_nano_usd)
 
 
 def budget_window(per: BudgetPer, now_ms: int) -> tuple[int, int | None]:
-    """The window that `now_ms` is in: its first millisecond and that after its last.
+    """Return the start (inclusive) and end (exclusive) of the window around `now_ms`.
 
-    Weeks begin on Monday. `total` begins at 0 and has no end. Milliseconds since 1970-01-01 UTC.
+    All times are ms since the epoch. Weeks begin on Monday; `total` begins at 0 and has no end.
     """
     if per == "total":
         return 0, None

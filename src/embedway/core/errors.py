@@ -1,32 +1,32 @@
-"""Every error a client can be answered with, as one tree.
+"""Defines every error that a client can receive, as one tree.
 
-Owns status, type, code and param of each case of the contract's error table. Knows nothing of HTTP
-beyond these numbers; `wire.error` turns an error into bytes.
+Each class sets the status, type and code of a row in the API's error table. `wire.error` turns an
+error into bytes.
 
     EmbedwayError
-    ├── InvalidRequest ............ 400  the caller must change the request
-    │   ├── ContextLengthExceeded   400  one item is too long for the model
-    │   └── TooManyTokens ......... 400  all items together are
-    ├── InvalidKey ................ 401  no key, or not a valid one
-    ├── Forbidden ................. 403  the credential lacks the right, or the end user is blocked
-    │   └── ModelForbidden ........ 403  the key may not use this model, or those who serve it
-    ├── UnknownModel .............. 404
-    │   └── ModelRetired .......... 404  its provider no longer serves it
-    ├── NotFound .................. 404  no such route
-    ├── MethodNotAllowed .......... 405
-    ├── SlowRequest ............... 408  the body did not arrive in time
-    ├── BodyTooLarge .............. 413
-    ├── EncodedBody ............... 415  Content-Encoding is not understood
-    ├── InternalError ............. 500  a defect of ours
-    ├── RateLimited ............... 429  too many requests
-    │   └── TokenRateLimited ...... 429  too many tokens
-    ├── BudgetSpent ............... 429  of a key, a project or an end user
-    ├── UpstreamFailed ............ 502  an engine or provider failed or answered nonsense
-    │   ├── UpstreamRefused ....... 502  a provider refuses the gateway's own key or account
-    │   └── UpstreamTimeout ....... 504  a provider did not answer in time
-    ├── Overloaded ................ 503  more work than we accept, or than we finished in time
-    └── StorageUnavailable ........ 503  keys or the ledger cannot be reached
-        └── CommitInDoubt ......... 503  the database may have committed, and does not say
+    ├── InvalidRequest ............. 400
+    │   ├── ContextLengthExceeded .. 400  one item is too long for the model
+    │   └── TooManyTokens .......... 400  all items together are too long
+    ├── InvalidKey ................. 401
+    ├── Forbidden .................. 403
+    │   └── ModelForbidden ......... 403
+    ├── UnknownModel ............... 404
+    │   └── ModelRetired ........... 404
+    ├── NotFound ................... 404
+    ├── MethodNotAllowed ........... 405
+    ├── SlowRequest ................ 408
+    ├── BodyTooLarge ............... 413
+    ├── UnsupportedEncoding ........ 415
+    ├── RateLimitExceeded .......... 429  too many requests
+    │   └── TokenRateLimitExceeded . 429  too many tokens
+    ├── BudgetExceeded ............. 429
+    ├── InternalError .............. 500  a defect of this gateway
+    ├── UpstreamError .............. 502  an engine or provider failed
+    │   ├── UpstreamAccountError ... 502  a provider refuses the gateway's key or account
+    │   └── UpstreamTimeout ........ 504
+    ├── ServiceOverloaded .......... 503
+    └── StorageUnavailable ......... 503
+        └── CommitInDoubt .......... 503  the database may have committed
 """
 
 import json
@@ -41,17 +41,17 @@ SHOWN_CHARACTERS = 60
 MODELS_LISTED = "GET /v1/models lists those there are."
 """The end of a message about an unknown model. The command line replaces it with its own."""
 LEAST_WAIT_S = 0.25
-"""Before another try, also where a provider says that it may be at once."""
+"""The shortest wait to suggest, even if a provider allows an immediate retry."""
 LONGEST_WAIT_S = 60.0
-"""Some clients give up when they are told a longer wait, so jitter does not make it one."""
+"""Jitter does not push a wait beyond this, because some clients give up on longer ones."""
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def quote_value(value: object) -> str:
-    """A field's value for a message, as the client wrote it: JSON, and the start of it if long."""
+    """Return a value for a message: as JSON, cut after `SHOWN_CHARACTERS`."""
     try:
-        # Piece by piece: a value may be megabytes, of which the start is enough.
+        # Encode piece by piece: a value may be megabytes long, and its start is enough.
         text = "".join(islice(_JSON.iterencode(value), SHOWN_CHARACTERS + 1))
     except RecursionError:
         return "too deeply nested"
@@ -59,32 +59,31 @@ def quote_value(value: object) -> str:
 
 
 def quote_text(text: str) -> str:
-    """A name or an id for a message: in single quotes, and the start of it if long."""
+    """Return a name or an id for a message: in single quotes, cut after `SHOWN_CHARACTERS`."""
     cut = f"{text[:SHOWN_CHARACTERS]}..." if len(text) > SHOWN_CHARACTERS else text
     return repr(cut)
 
 
 Remedy = Literal["list projects", "list keys", "create a key"]
-"""What helps after an error. The command line names its command for it; over HTTP the message
-stands alone."""
+"""An action that helps after an error. The command line adds its command for it to the message."""
 
 
 class EmbedwayError(Exception):
-    """The root: what the client is told, and how.
+    """The root of all errors that clients receive.
 
     Args:
-        message: What was wrong, with the value, and what to do. Never a secret, never a text.
+        message: What is wrong, with the value, and what to do. Never holds a secret or an input.
         param: The request field at fault, if there is one.
-        headers: Extra response headers, for instance `Retry-After`.
-        remedy: What helps, where a command does.
+        headers: Extra response headers, such as `Retry-After`.
+        remedy: The action that helps, if the command line has a command for it.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
     reason: ClassVar[str] = "server_error"
-    """What logs, metrics and reports of refused requests call this kind of error: its code, unless
-    that is null or shared with another kind."""
+    """The word for this kind of error in logs, metrics and reports. It is `code`, unless that is
+    null or shared with another kind."""
 
     def __init__(
         self,
@@ -100,45 +99,46 @@ class EmbedwayError(Exception):
         self.remedy: Remedy | None = remedy
         self.headers: Mapping[str, str] = headers or {}
         self.key_id = ""
-        """The key of the request, if it is known but refused; not told to clients."""
+        """The key that sent the request, if known, for the log. Clients do not see it."""
         self.project_id = ""
+        """The project of that key."""
 
     def __init_subclass__(cls) -> None:
         if "reason" not in cls.__dict__:
             cls.reason = cls.code or cls.type
 
     def copy(self) -> Self:
-        """The same, to be raised to somebody else."""
+        """Return a copy to raise to another waiting request."""
         return copy(self)
 
     def attribute(self, *, key_id: str, project_id: str | None) -> None:
-        """Note whose request it is, for the log and the count of refusals."""
+        """Note whose request failed, for the log and the refusal counts."""
         self.key_id = key_id
         self.project_id = project_id or ""
 
 
 class InvalidRequest(EmbedwayError):
-    """A field is missing, of the wrong type, out of range, or cannot be honoured."""
+    """A field is missing, has the wrong type, is out of range or cannot be honoured."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """An item has more tokens than the model takes."""
+    """An item has more tokens than the model accepts."""
 
     code = "context_length_exceeded"
 
 
 class TooManyTokens(InvalidRequest):
-    """The items of one request have more tokens together than the model's request limit."""
+    """All items together have more tokens than the model accepts in one request."""
 
     type = "max_tokens_per_request"
     code = "max_tokens_per_request"
 
 
 class InvalidKey(EmbedwayError):
-    """No key, a malformed, unknown, expired or revoked one."""
+    """The key is missing, malformed, unknown, expired or revoked."""
 
     status = 401
     type = "invalid_request_error"
@@ -149,7 +149,7 @@ class InvalidKey(EmbedwayError):
 
 
 class Forbidden(EmbedwayError):
-    """The credential is valid, but has no right to do this."""
+    """The credential lacks the right to do this, or its end user is blocked."""
 
     status = 403
     type = "invalid_request_error"
@@ -157,14 +157,14 @@ class Forbidden(EmbedwayError):
 
 
 class ModelForbidden(Forbidden):
-    """The key or its project is restricted to other models or providers."""
+    """The key or its project may use only other models or providers."""
 
     code = "model_not_found"
     reason = "model_forbidden"
 
 
 class UnknownModel(EmbedwayError):
-    """Nobody serves a model of this name."""
+    """No enabled provider serves a model of this name."""
 
     status = 404
     type = "invalid_request_error"
@@ -178,7 +178,7 @@ class ModelRetired(UnknownModel):
 
 
 class NotFound(EmbedwayError):
-    """No such route."""
+    """The route does not exist."""
 
     status = 404
     type = "invalid_request_error"
@@ -186,7 +186,7 @@ class NotFound(EmbedwayError):
 
 
 class MethodNotAllowed(EmbedwayError):
-    """The route exists, the method does not."""
+    """The route does not support this method."""
 
     status = 405
     type = "invalid_request_error"
@@ -194,7 +194,7 @@ class MethodNotAllowed(EmbedwayError):
 
 
 class SlowRequest(EmbedwayError):
-    """The body did not arrive within the deadline; the connection is closed."""
+    """The body did not arrive in time; the connection is closed."""
 
     status = 408
     type = "invalid_request_error"
@@ -202,7 +202,7 @@ class SlowRequest(EmbedwayError):
 
 
 class BodyTooLarge(EmbedwayError):
-    """The body is larger than the cap."""
+    """The body is larger than this gateway accepts."""
 
     status = 413
     type = "invalid_request_error"
@@ -210,7 +210,7 @@ class BodyTooLarge(EmbedwayError):
 
 
 class UnsupportedEncoding(EmbedwayError):
-    """The body is compressed or otherwise encoded."""
+    """The body has a `Content-Encoding` that this gateway does not support."""
 
     status = 415
     type = "invalid_request_error"
@@ -218,13 +218,13 @@ class UnsupportedEncoding(EmbedwayError):
 
 
 class InternalError(EmbedwayError):
-    """A defect of ours; the log has the rest under the request id."""
+    """A defect of this gateway; the log has the details under the request id."""
 
     reason = "internal_error"
 
 
 class UpstreamError(EmbedwayError):
-    """An engine or provider failed or answered something that is not the vectors asked for."""
+    """An engine or provider failed, or returned something other than the requested vectors."""
 
     status = 502
     type = "upstream_error"
@@ -233,7 +233,7 @@ class UpstreamError(EmbedwayError):
 
 
 class UpstreamAccountError(UpstreamError):
-    """A provider refuses the gateway's key, or the gateway's account there is spent."""
+    """A provider refuses the gateway's key, or the gateway's account there has no credit left."""
 
     code = "client_error"
     reason = "upstream_refused"
@@ -248,13 +248,13 @@ class UpstreamTimeout(UpstreamError):
 
 
 class RateLimitExceeded(EmbedwayError):
-    """More requests than are allowed in a time; `Retry-After` says when there is room again.
+    """A rate limit leaves no room; `Retry-After` says when to try again.
 
     Args:
-        message: As of every error.
-        retry_after_s: When; None where nobody knows.
-        never: Whether no wait helps, for the request alone is more than is allowed.
-        headers: More of them.
+        message: What is wrong and what to do.
+        retry_after_s: When there is room again, in seconds from now; None if unknown.
+        never: Whether the request alone exceeds the limit, so that waiting does not help.
+        headers: Extra response headers.
     """
 
     status = 429
@@ -269,32 +269,36 @@ class RateLimitExceeded(EmbedwayError):
         never: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        told = {"x-should-retry": "false"} if never else _retry(retry_after_s)
-        super().__init__(message, headers={**(headers or {}), **told})
+        retry = {"x-should-retry": "false"} if never else _retry(retry_after_s)
+        super().__init__(message, headers={**(headers or {}), **retry})
 
 
 class TokenRateLimitExceeded(RateLimitExceeded):
-    """More tokens than are allowed in a time."""
+    """A rate limit of tokens leaves no room."""
 
     type = "tokens"
     reason = "token_limit_exceeded"
 
 
 class BudgetExceeded(EmbedwayError):
-    """What may be spent in a window is spent, or reserved for requests under way."""
+    """A budget is spent, or reserved for unfinished requests.
+
+    Args:
+        message: What is wrong and what to do.
+        soon: Whether another try shortly may succeed.
+    """
 
     status = 429
     type = "insufficient_quota"
     code = "insufficient_quota"
 
     def __init__(self, message: str, *, soon: bool = False) -> None:
-        """Takes whether another try shortly may succeed."""
         headers = _retry() if soon else {"x-should-retry": "false"}
         super().__init__(message, headers=headers)
 
 
 class ServiceOverloaded(EmbedwayError):
-    """More work than this process accepts, or than it could finish before the deadline."""
+    """This process has more work than it accepts, or than it can finish in time."""
 
     status = 503
     type = "service_unavailable_error"
@@ -305,7 +309,7 @@ class ServiceOverloaded(EmbedwayError):
 
 
 class StorageUnavailable(EmbedwayError):
-    """Keys cannot be read or usage cannot be recorded; nothing is answered unmetered."""
+    """The database is unavailable; without it, no request is answered."""
 
     status = 503
     type = "service_unavailable_error"
@@ -315,18 +319,18 @@ class StorageUnavailable(EmbedwayError):
         super().__init__(message, headers=_retry())
 
     def copy(self) -> Self:
-        """See `EmbedwayError.again`; at a time of its own."""
+        """Return an error with a `Retry-After` of its own, so that the waiting requests spread."""
         return type(self)(self.message)
 
 
 class CommitInDoubt(StorageUnavailable):
-    """The database stopped answering in a commit, which may have happened, or may yet happen."""
+    """The database stopped answering during a commit, which may or may not have happened."""
 
     reason = "commit_in_doubt"
 
 
 def _retry(after_s: float | None = None) -> Mapping[str, str]:
-    # Jittered, so that those who were refused together do not come back together.
+    # Jitter keeps clients that were refused together from coming back together.
     wait_s = random.uniform(0.5, 2.0)
     if after_s is not None:
         wait_s = max(after_s, LEAST_WAIT_S) * random.uniform(1.0, 1.1)

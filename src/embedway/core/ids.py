@@ -1,4 +1,4 @@
-"""Ids of requests and answers: unique, but no secret."""
+"""Makes ids for requests and answers. They are unique, not secret."""
 
 import os
 import re
@@ -8,19 +8,19 @@ from embedway.core.redaction import contains_secret
 
 _BITS = 96
 _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
-# Seeded by the system once. Asking the system for each id took a tenth of a request's Python time.
+# Seeded once: asking the system for each id took a tenth of a request's Python time.
 _random = Random()
-# Of processes forked from one that has loaded this, as some servers do, each has its own ids.
+# Some servers fork after importing this module; each process needs ids of its own.
 os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_id(prefix: str) -> str:
-    """A new id, `prefix_` and 24 hexadecimal digits."""
+    """Return a new id: `prefix`, an underscore and 24 hexadecimal digits."""
     return f"{prefix}_{_random.getrandbits(_BITS):024x}"
 
 
-def for_request(given: str | None) -> str:
-    """The id of a request: the one its client gave it, if that is plain and no secret."""
-    if given and _PLAIN.fullmatch(given) and not contains_secret(given):
-        return given
+def for_request(client_id: str | None) -> str:
+    """Return the client's id if it is printable ASCII and no secret, else a new id."""
+    if client_id and _PLAIN.fullmatch(client_id) and not contains_secret(client_id):
+        return client_id
     return new_id("req")

@@ -1,4 +1,4 @@
-"""Keys as the gateway knows them, never the secrets, and who a request comes from."""
+"""Defines keys, without their secrets, and callers."""
 
 from collections.abc import Collection
 from typing import Literal, get_args
@@ -10,12 +10,12 @@ from embedway.core.limit import Limit
 from embedway.core.project import Project
 
 Scope = Literal["embeddings", "on_behalf_of", "tokens", "usage", "keys", "admin"]
-"""What a credential may do.
+"""One right of a credential.
 
 `embeddings`: embed, and list models. `on_behalf_of`: name end users with `X-On-Behalf-Of`.
-`tokens`: exchange for tokens of end users. `usage`: read the project's usage and cost. `keys`: make
-keys of the project with no more rights than its own, and rotate and revoke those. `admin`: all but
-embedding, in every project.
+`tokens`: exchange a key for tokens for end users. `usage`: read the project's usage and cost.
+`keys`: create keys of the project with no more rights than its own, and rotate and revoke those.
+`admin`: everything except embedding, in every project.
 """
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 USUAL_SCOPES: tuple[Scope, ...] = ("embeddings", "on_behalf_of")
@@ -25,42 +25,43 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     """The stored record of one key."""
 
     id: str
-    """`key_...`, shown in listings and usage."""
+    """The key's id, `key_...`, shown in listings and usage."""
     project_id: str | None
-    """Whose it is; None of an admin key, which is of no project."""
+    """The project it belongs to; None for an admin key."""
     name: str
     digest: bytes
-    """Keyed BLAKE2b-256 of the secret; the only form in which the secret is stored."""
+    """The keyed BLAKE2b-256 of the secret, the only form in which the secret is stored."""
     hint: str
     """The first characters of the secret, to tell keys apart."""
     scopes: tuple[Scope, ...]
     issued_by: str | None = None
-    """The key of the same project that issued it and that it stays within; None if an
-    administrator did."""
+    """The key of the same project that issued it and whose rights and limits bind it; None if an
+    administrator issued it."""
     created_ms: int
     expires_ms: int | None = None
     revoked_ms: int | None = None
     models: tuple[str, ...] | None = None
-    """The only names of models that requests with it may use; None for any."""
+    """The model names that requests may use; None for any."""
     providers: tuple[str, ...] | None = None
-    """The only providers that may serve them; None for any."""
+    """The providers that may serve them; None for any."""
     limits: tuple[Limit, ...] = ()
-    """Of its requests and those of keys it issued, together."""
+    """The rate limits for this key and the keys it issued, together."""
     budgets: tuple[Budget, ...] = ()
+    """The budgets for this key and the keys it issued, together."""
     previous_digest: bytes | None = None
-    """Digest of the secret before the last rotation; None if that ended it at once."""
+    """The digest of the secret before the last rotation; None if it no longer works."""
     previous_expires_ms: int | None = None
-    """When that secret stops working."""
+    """When the previous secret stops working, in ms since the epoch."""
 
     def opened_by(self, digest: bytes) -> "Key":
-        """The key as one of its two secrets opens it: the previous one expires sooner."""
+        """Return the key with the digest and the expiry of the secret that was sent."""
         if digest != self.previous_digest:
             return self
         ends = [each for each in (self.expires_ms, self.previous_expires_ms) if each is not None]
         return msgspec.structs.replace(self, digest=digest, expires_ms=min(ends))
 
     def state(self, now_ms: int) -> str:
-        """`active`, `expired` or `revoked` at `now_ms` (milliseconds since 1970-01-01 UTC)."""
+        """Return `active`, `expired` or `revoked` at `now_ms`, in ms since the epoch."""
         if self.revoked_ms is not None:
             return "revoked"
         if self.expires_ms is not None and self.expires_ms <= now_ms:
@@ -69,32 +70,32 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyContext(msgspec.Struct, frozen=True, kw_only=True):
-    """A key with what it stays within, as it is read from the store in one go."""
+    """A key with its issuer and project, read from the database together."""
 
     key: Key
     issuer: Key | None
-    """The key that issued it, if one did."""
+    """The key that issued it, if any."""
     project: Project | None
-    """None of an admin key."""
-    end_users: bool
+    """The key's project; None for an admin key."""
+    has_end_users: bool
     """Whether any end user of the project has a record of its own."""
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who sent a request, with what rights, and the end user it was sent for."""
+    """Who sent a request, with which rights, and for which end user."""
 
     key_id: str
-    """Of the key, or `issuer:NAME` for a token of an outside issuer."""
+    """The key's id, or `issuer:NAME` for a token of an outside issuer."""
     project: Project | None
-    """None of an admin key."""
+    """The key's project; None for an admin key."""
     keys: tuple[Key, ...] = ()
-    """The key and the one that issued it, if any: the request stays within each."""
+    """The key and its issuer, if any. The restrictions of each bind the request."""
     scopes: frozenset[Scope]
-    """What all of them and the token allow."""
+    """The scopes that all keys and the token have in common."""
     on_behalf_of: str | None = None
-    end_users: bool = False
-    """As of `KeyContext`."""
+    has_end_users: bool = False
+    """Whether any end user of the project has a record of its own."""
 
     def has_any_scope(self, scopes: Collection[Scope]) -> bool:
-        """Whether any one of `scopes` is among its own."""
+        """Return whether the caller has at least one of `scopes`."""
         return not self.scopes.isdisjoint(scopes)

@@ -1,4 +1,4 @@
-"""Describes a rate limit."""
+"""Defines rate limits."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ LimitPeriod = Literal["second", "minute", "hour", "day"]
 SECONDS: Mapping[LimitPeriod, int] = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 SLOTS = 20
-"""That each length is counted in: what is used leaves with its slot, never early."""
+"""How many slots a period is divided into. Usage expires a slot at a time, never early."""
 SLOT_MS: Mapping[LimitPeriod, int] = {
     per: length_s * 1000 // SLOTS for per, length_s in SECONDS.items()
 }
@@ -21,7 +21,7 @@ MAX_AMOUNT = 10**15
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
-    """At most `amount` in any stretch of that length."""
+    """The most requests or tokens in any interval of this length."""
 
     of: LimitUnit
     amount: Annotated[int, Meta(ge=1, le=MAX_AMOUNT)]
@@ -32,5 +32,5 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.amount} {of} per {self.per}"
 
     def units(self, tokens: int) -> int:
-        """What a request of so many tokens counts."""
+        """Return how much a request of `tokens` counts against this limit."""
         return tokens if self.of == "tokens" else 1

@@ -1,4 +1,4 @@
-"""A part of a long list."""
+"""Defines a page of a long list."""
 
 from typing import Generic, TypeVar
 
@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 
 
 class Page(msgspec.Struct, Generic[Item], frozen=True):
-    """Some items in order; `more` follow the last of them."""
+    """Some items in order. `more` says whether others follow the last of them."""
 
     items: tuple[Item, ...]
     more: bool

@@ -1,7 +1,7 @@
-"""A provider's failure: what kind it is, whether it may have been billed, and what clients hear.
+"""Describes the failure of a call to a provider.
 
-Adapters turn each provider's errors into one of these kinds; what is tried again and what the
-client is answered follows from the kind alone.
+Adapters turn each provider's errors into one of these kinds. The kind alone decides whether the
+call is retried and which error the client receives.
 """
 
 import math
@@ -20,35 +20,37 @@ from embedway.core.errors import (
 )
 
 FailureKind = Literal[
-    "request",  # it refuses what the client asked for
+    "request",  # the provider refuses the client's request
     "item_too_long",
-    "item_failed",  # its model computes nothing for one item; others of the batch are well
+    "item_failed",  # the model returns no numbers for one item; the rest of the batch is fine
     "batch_too_large",  # too many items or tokens for one call
     "dimensions",
-    "model",  # it has no such model
-    "credentials",  # it refuses the gateway's own key
-    "quota",  # the gateway's account there is spent or blocked
+    "model",  # the provider has no such model
+    "credentials",  # the provider refuses the gateway's own key
+    "quota",  # the gateway's account is spent or blocked
     "rate_limit",
     "overloaded",
     "timeout",
     "unreachable",
-    "failed",  # any other failure of its own
-    "malformed",  # it answered 200, but not with the vectors asked for
+    "failed",  # any other failure of the provider
+    "malformed",  # the provider answered 200, but not with the requested vectors
 ]
 
 Billable = Literal["not sent", "no", "maybe", "yes"]
-"""Whether the provider may charge for the call: it was never called, it refused or was not reached,
-nobody knows, it answered."""
+"""Whether the provider may charge for the call.
+
+`not sent`: it was never called. `no`: it refused the call or was not reached. `maybe`: unknown.
+`yes`: it answered.
+"""
 
 TRANSIENT: frozenset[FailureKind] = frozenset(
     {"rate_limit", "overloaded", "timeout", "unreachable", "failed"}
 )
-"""Worth trying again."""
+"""The kinds worth a retry at the same deployment."""
 PROVIDER_KINDS: frozenset[FailureKind] = frozenset({"malformed", "credentials", "quota", "model"})
-"""Not worth trying again there, but another deployment need not have it."""
+"""The kinds not worth a retry at the same deployment, but worth a failover."""
 ITEM_KINDS: frozenset[FailureKind] = frozenset({"request", "item_too_long", "item_failed"})
-"""One item of a batch may be the cause."""
-
+"""The kinds that one item of a batch may cause."""
 
 MESSAGES: dict[FailureKind, str] = {
     "request": "{provider} refuses the request{said}.{at_fault} Change it.",
@@ -91,16 +93,16 @@ class ProviderError(Exception):
         item: int | None = None,
         field: str = "",
     ) -> None:
-        """Describes the failure.
+        """Describe the failure.
 
         Args:
             kind: What failed.
-            reason: In the provider's words, cleaned, or in ours; never a secret.
+            reason: The provider's words, cleaned, or the gateway's; never holds a secret.
             billed: Whether the provider may charge for the call.
-            retry_after_s: When the provider wants to be asked again.
-            of_tokens: Whether the rate limit is one of tokens, not of requests.
-            item: Index in the batch of the item at fault.
-            field: The field of the call at fault, by the provider's name; empty if it names none.
+            retry_after_s: How long the provider asks to wait, in seconds.
+            of_tokens: Whether the rate limit is on tokens rather than requests.
+            item: The index in the batch of the item at fault.
+            field: The provider's name for the field at fault, if it names one.
         """
         super().__init__(kind)  # not the reason: it may be emptied, for what it gives away
         self.kind: FailureKind = kind
@@ -113,36 +115,36 @@ class ProviderError(Exception):
         self.param: str | None = None
         """The field of the client's request at fault, if the provider names one."""
         self.status: int | None = None
-        """Of the reply, if there was one."""
+        """The HTTP status of the reply, if there was one."""
         self.retry_immediately = False
-        """Whether the next try may go out at once: with another key, which rests from nothing."""
+        """Whether a retry need not wait, because it uses another key."""
         self.provider = ""
-        """Whose failure it is, once that is known."""
+        """The provider that failed, once known."""
         self.tried: list[tuple[str, FailureKind]] = []
-        """The providers that failed one after the other, and how."""
+        """The providers that failed in turn, each with its kind of failure."""
 
     @property
     def was_sent(self) -> bool:
-        """Whether the provider was called; if not, there is no call to count."""
+        """Whether the provider was called."""
         return self.billed != "not sent"
 
     @property
     def can_fail_over(self) -> bool:
-        """Whether another deployment may be asked instead."""
+        """Whether the request may go to another deployment instead."""
         return self.kind in TRANSIENT or self.kind in PROVIDER_KINDS or self.kind == "item_failed"
 
     def combine(self, earlier: "ProviderError") -> "ProviderError":
-        """What to tell of two deployments that failed one after the other, this one the last."""
-        # That there is no more room says less than anything else.
-        told = earlier if self.kind == "rate_limit" else self
+        """Return the error to report after `earlier` and then this one at another deployment."""
+        # A rate limit says less than any other failure.
+        combined = earlier if self.kind == "rate_limit" else self
         if self.kind == earlier.kind == "rate_limit":
             waits = [each.retry_after_s for each in (self, earlier)]
-            told.retry_after_s = min((each for each in waits if each is not None), default=None)
-        told.tried = earlier.tried + self.tried
-        return told
+            combined.retry_after_s = min((each for each in waits if each is not None), default=None)
+        combined.tried = earlier.tried + self.tried
+        return combined
 
     def client_error(self, *, model: str) -> EmbedwayError:
-        """What the client is told, when nothing is left to try."""
+        """Return the error that the client receives when no deployment is left to try."""
         said = f": {self.reason.rstrip('.')}" if self.reason else ""
         param = self.param if self.item is None else f"input[{self.item}]"
         at_fault = f" {param!r} is at fault." if param else ""

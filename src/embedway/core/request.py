@@ -1,7 +1,7 @@
-"""What an embedding request is: the superset of every client's fields, typed and with its limits.
+"""Defines an embedding request: the fields of every client, with their types and limits.
 
 The annotations are the one source of the rules: `wire.decode` checks bodies against them and
-`admin.openapi` publishes them. Rules that no annotation can say are in `wire.decode`.
+`admin.openapi` publishes them. `wire.decode` holds the rules that no annotation can express.
 """
 
 import re
@@ -29,12 +29,12 @@ _SEPARATORS = re.compile(r"[-_. ]")
 
 
 def normalise_name(name: str) -> str:
-    """A field's name as names are compared: `apiKey`, `api-key` and `api_key` are one."""
+    """Return a field's name for comparison: `apiKey`, `api-key` and `api_key` become the same."""
     return _SEPARATORS.sub("", name).casefold()
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request to embed 1..2048 items, as the client asked for it."""
+    """One request to embed 1 to 2048 items."""
 
     input: Annotated[
         Input,
@@ -146,7 +146,7 @@ class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def items(self) -> list[str] | list[list[int]]:
-        """The items in order, also where a single one was sent."""
+        """The items in order; a list even if the client sent a single one."""
         if isinstance(self.input, str):
             return [self.input]
         if isinstance(self.input[0], int):

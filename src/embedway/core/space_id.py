@@ -1,18 +1,18 @@
-"""Names a vector space."""
+"""Defines the identity of a vector space."""
 
 import msgspec
 
 
 class SpaceId(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that decides what a vector means; equal ids mean comparable vectors."""
+    """The identity of a vector space. Vectors are comparable if their space ids are equal."""
 
     model: str
     revision: str
-    """12 hex digits that stand for weights and tokenizer, or the provider whose they are."""
+    """12 hex digits for weights and tokenizer, or the name of the provider that runs them."""
     pooling: str
     normalised: bool | None
     prompt: str
-    """Name of the prompt that is put before each text, or `none`."""
+    """The name of the prompt put before each text, or `none`."""
     dimensions: int
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Who limits and budgets are of."""
+"""Defines the subjects that rate limits and budgets apply to."""
 
 from typing import Literal
 
@@ -12,14 +12,14 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: SubjectKind
     id: str
-    """Of a key: its usage and that of all keys it issued."""
+    """The subject's id. A key stands for the keys it issued too."""
     project_id: str
 
     @property
     def label(self) -> str:
-        """As messages name it."""
+        """The subject's name in messages."""
         return f"{self.kind} {self.id!r}"
 
     def __str__(self) -> str:
-        # Unambiguous: ids of projects and keys hold no slash, only an end user's may.
+        # This is unambiguous because only an end user's id may hold a slash.
         return f"{self.kind}/{self.project_id}/{self.id}"

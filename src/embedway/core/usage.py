@@ -1,7 +1,7 @@
-"""The ledger's lines: what was answered, to whom, what it cost, and what providers were asked.
+"""Defines usage records, the lines of the ledger.
 
-One for each deployment that a request was sent to, and one for a well-formed request that was
-refused before; a probe of a deployment has one too, of no project.
+A request has a record for each deployment that it was sent to, or a single one if it was
+well-formed but refused before. A probe has one too, which belongs to no project.
 """
 
 from collections.abc import Mapping
@@ -12,59 +12,59 @@ from embedway.core.money import NanoUsd
 
 ANSWERED = 200
 CLIENT_LEFT = 499
-"""In the ledger, logs and metrics, for a request whose client did not wait for the answer."""
+"""The status in ledger, logs and metrics if the client left before the answer."""
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One line."""
+    """What one deployment did for one request, and what it cost."""
 
     id: str
-    """The answer's own id, `embd_...`; with `line` unique, so no answer is billed twice."""
+    """The answer's id, `embd_...`; unique together with `line`, so no answer is billed twice."""
     line: int = 0
-    """0 is the line that counts as the request."""
+    """The number of the record. Record 0 counts as the request."""
     at_ms: int
-    """When the request had been read, milliseconds since 1970-01-01 UTC."""
+    """When the request had been read, in ms since the epoch."""
     request_id: str
     project_id: str
-    """Empty of a probe."""
+    """The caller's project; empty for a probe."""
     key_id: str
-    """Empty of a probe."""
+    """The caller's key; empty for a probe."""
     on_behalf_of: str | None
     user: str | None
     metadata: Mapping[str, str]
     model: str
-    """The model that answered or failed to; empty where none was asked. Names that clients make up
-    are here only if there is such a model, for usage is summed by it."""
+    """The model that answered or failed; empty if none was called. Usage is summed by it, so it
+    never holds the name of a model that does not exist."""
     asked: str = ""
-    """The name that the request had for the model."""
+    """The name that the request used for the model."""
     provider: str
-    """The provider that answered or failed to; empty where none was asked."""
+    """The provider that answered or failed; empty if none was called."""
     items: int
     tokens: int
-    """That are charged."""
+    """The tokens charged."""
     cached_tokens: int = 0
-    """Of these, that were answered from the cache."""
+    """How many of `tokens` were answered from the cache."""
     estimated: bool = False
-    """Whether `tokens` is an estimate: they could not be counted, and the provider did not tell."""
+    """Whether `tokens` is an estimate, because neither gateway nor provider counted them."""
     priced: bool = True
     """Whether the price was known; if not, both costs are 0."""
     cost_nano_usd: NanoUsd
-    """What is charged, at the price of that time."""
+    """The cost charged, at the price of that time."""
     upstream_cost_nano_usd: NanoUsd
-    """What the provider may charge: also for calls that failed after it may have done the work."""
+    """What the provider may charge, including calls that failed after it may have done the work."""
     calls: int
-    """To the provider, retries included."""
+    """The calls to the provider, retries included."""
     failed_calls: int
     latency_us: int
-    """From the request's head to the line, microseconds."""
+    """The time from the request's head to this record, in microseconds."""
     status: int
-    """The HTTP status of the answer. Only lines with 200 are charged."""
+    """The HTTP status of the answer. Only records with 200 are charged."""
 
     @property
     def end_user(self) -> str | None:
-        """For whom it was, as usage is summed."""
+        """The end user by whom usage is summed."""
         return self.on_behalf_of or self.user or None
 
 
 PROBE = "probe"
-"""Stands where a request is named, in the log and the ledger, for a probe."""
+"""The request id of probes, in the log and the ledger."""

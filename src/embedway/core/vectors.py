@@ -1,4 +1,4 @@
-"""The check every answer passes before anything else sees it, and the shortening of vectors."""
+"""Checks the vectors of every answer, and shortens vectors."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,28 +6,28 @@ from numpy.typing import NDArray
 from embedway.core.provider_error import ProviderError
 
 Vectors = NDArray[np.float32]
-"""Shape (items, dimensions), dtype float32, C-contiguous."""
+"""An array of shape (items, dimensions), dtype float32, C-contiguous."""
 
 UNIT_TOLERANCE = 1e-3
-"""How far from one the squared length of a vector may be before the vector is normalised anew.
+"""How far the squared length of a vector may be from one before the vector is normalised again.
 
-Vectors that were normalised at half precision stay within it.
+Vectors normalised at half precision stay within it.
 """
 
 
 def check_vectors(
     vectors: Vectors, *, items: int, dimensions: int | None, normalised: bool = False
 ) -> Vectors:
-    """Return `vectors` if they are what was asked for, at length one if they must have it.
+    """Return `vectors` if they are as requested, normalised if they must be.
 
     Args:
-        vectors: What was answered.
-        items: How many were asked for.
-        dimensions: Of each; None if it is not known.
-        normalised: Whether vectors of another length than one are normalised.
+        vectors: The answer.
+        items: How many vectors were requested.
+        dimensions: The requested width; None for any.
+        normalised: Whether to scale vectors to length one.
 
     Raises:
-        ProviderError: Wrong count or width, a value that is not finite, or an all-zero vector.
+        ProviderError: The count or width is wrong, a value is not finite, or a vector is all zeros.
     """
     if vectors.shape != (items, dimensions or vectors.shape[-1]):
         wanted = (items, dimensions or "any width")
@@ -36,28 +36,28 @@ def check_vectors(
     least, most = (1 - UNIT_TOLERANCE, 1 + UNIT_TOLERANCE) if normalised else (0, np.inf)
     if all(least < norm < most for norm in np.einsum("ij,ij->i", vectors, vectors).tolist()):
         return vectors
-    # Squares of float32 may overflow or vanish where the numbers themselves do not.
+    # The squares of float32 numbers may overflow or vanish, so check the numbers themselves.
     if not np.isfinite(vectors).all():
         raise _malformed("a value that is not a finite number")
     if not vectors.any(axis=1).all():
         raise _malformed("a vector of zeros")
-    return unit(vectors) if normalised else vectors
+    return normalise(vectors) if normalised else vectors
 
 
 def shorten(vectors: Vectors, *, dimensions: int) -> Vectors:
-    """The first `dimensions` of each vector, normalised anew, as Matryoshka models are trained.
+    """Return the first `dimensions` of each vector, normalised, as Matryoshka models are trained.
 
     Raises:
-        ProviderError: Nothing is left of a vector.
+        ProviderError: What is left of a vector is all zeros.
     """
-    return unit(vectors[:, :dimensions])
+    return normalise(vectors[:, :dimensions])
 
 
-def unit(vectors: Vectors) -> Vectors:
-    """`vectors` of length one.
+def normalise(vectors: Vectors) -> Vectors:
+    """Return `vectors` scaled to length one.
 
     Raises:
-        ProviderError: One is of zeros.
+        ProviderError: A vector is all zeros.
     """
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     if not norms.all():

@@ -68,7 +68,7 @@ class AccountFinder:
         if project is None:
             return None
         limits, budgets = project.user_limits, project.user_budgets
-        if caller.end_users:
+        if caller.has_end_users:
             found = await self._end_users.get((project.id, end_user))
             if found and found.blocked_ms is not None:
                 raise Forbidden(

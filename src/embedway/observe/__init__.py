@@ -1,1 +1,1 @@
-"""Metrics and logs."""
+"""Writes metrics and logs."""

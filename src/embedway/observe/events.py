@@ -1,4 +1,4 @@
-"""Counts and logs what happens: calls to providers, ejections, budget alerts, changes of spaces."""
+"""Counts and logs events: calls to providers, ejections, budget alerts and changes of spaces."""
 
 import structlog
 
@@ -15,7 +15,7 @@ _log = structlog.get_logger("embedway.events")
 
 
 def log_limits_sharing(reason: str | None) -> None:
-    """Log that replicas count rate limits together, or for what reason each counts alone."""
+    """Log that replicas count rate limits together, or the `reason` why each counts alone."""
     if reason is None:
         _log.info("limits are counted together")
     else:
@@ -25,12 +25,12 @@ def log_limits_sharing(reason: str | None) -> None:
 def log_budget_alert(
     metrics: Metrics, subject: Subject, budget: Budget, percent: int, spent: NanoUsd
 ) -> None:
-    """Count and log that a budget has reached a share at which its owner wants to know."""
+    """Count and log that spending reached an alert of a budget."""
     metrics.budget_alerts.labels(subject.kind, str(percent)).inc()
     _log.warning(
         "budget alert",
         of=subject.kind,
-        # An end user's id is logged, as with each answer, but no key that was sent as one.
+        # Someone may have sent a key as an end user's id.
         id=redact(subject.id),
         project=subject.project_id,
         percent=percent,
@@ -39,38 +39,40 @@ def log_budget_alert(
     )
 
 
-def log_ejection(metrics: Metrics, served: Deployment, seconds: float) -> None:
-    """Count and log that a deployment gets no requests for a while."""
-    metrics.ejections.labels(served.label).inc()
-    _log.warning("deployment ejected", deployment=served.id, seconds=round(seconds, 1))
+def log_ejection(metrics: Metrics, deployment: Deployment, seconds: float) -> None:
+    """Count and log that a deployment gets no requests for `seconds`."""
+    metrics.ejections.labels(deployment.label).inc()
+    _log.warning("deployment ejected", deployment=deployment.id, seconds=round(seconds, 1))
 
 
-def log_space_event(metrics: Metrics, event: str, served: Deployment, member: Membership) -> None:
-    """Count and log what canaries found out about a deployment's vectors."""
-    metrics.space_events.labels(served.id, event).inc()
+def log_space_event(
+    metrics: Metrics, event: str, deployment: Deployment, member: Membership
+) -> None:
+    """Count and log what a probe found out about a deployment's vectors."""
+    metrics.space_events.labels(deployment.id, event).inc()
     log = {"drifted": _log.error, "differs": _log.warning}.get(event, _log.info)
     log(
         f"deployment {event}",
-        deployment=served.id,
-        space=str(served.space(revision=member.revision)),
+        deployment=deployment.id,
+        space=str(deployment.space(revision=member.revision)),
         reason=member.reason,
     )
 
 
 def log_call(
-    metrics: Metrics, request_id: str, served: Deployment, outcome: Outcome, seconds: float
+    metrics: Metrics, request_id: str, deployment: Deployment, outcome: Outcome, seconds: float
 ) -> None:
     """Count a call to a provider, and log it if it failed."""
     if isinstance(outcome, Success):
-        metrics.count_call(served.provider, seconds, "ok")
+        metrics.count_call(deployment.provider, seconds, "ok")
     elif isinstance(outcome, Failure):
         error = outcome.error
-        metrics.count_call(served.provider, seconds, error.kind)
-        # The reason is left out: a provider may repeat in it what it was sent.
+        metrics.count_call(deployment.provider, seconds, error.kind)
+        # The reason is not logged, because it may repeat the input.
         _log.warning(
             "provider failed",
             request_id=request_id,
-            deployment=served.label,
+            deployment=deployment.label,
             kind=error.kind,
             status=error.status,
             billed=error.billed,
@@ -80,20 +82,20 @@ def log_call(
 
 
 def log_overcount(
-    metrics: Metrics, request_id: str, served: Deployment, reported: int, billed: int
+    metrics: Metrics, request_id: str, deployment: Deployment, reported: int, billed: int
 ) -> None:
-    """Count and log an answer that reports more tokens than its input can have."""
-    metrics.overcounts.labels(served.label).inc()
+    """Count and log a reply that reports more tokens than its input can have."""
+    metrics.overcounts.labels(deployment.label).inc()
     _log.warning(
         "provider overcounted",
         request_id=request_id,
-        deployment=served.label,
+        deployment=deployment.label,
         reported_tokens=reported,
         billed_tokens_at_most=billed,
     )
 
 
-def log_unreadable_usage(metrics: Metrics, request_id: str, served: Deployment) -> None:
-    """Count and log an answer whose reported tokens are no whole number."""
-    metrics.unreadable_usages.labels(served.label).inc()
-    _log.warning("provider usage unreadable", request_id=request_id, deployment=served.label)
+def log_unreadable_usage(metrics: Metrics, request_id: str, deployment: Deployment) -> None:
+    """Count and log a reply whose token count is not a whole number."""
+    metrics.unreadable_usages.labels(deployment.label).inc()
+    _log.warning("provider usage unreadable", request_id=request_id, deployment=deployment.label)

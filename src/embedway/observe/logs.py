@@ -1,4 +1,4 @@
-"""Structured logs on stderr: events and ids, never texts, vectors or secrets."""
+"""Configures structured logs on stderr. They hold events and ids, never inputs or secrets."""
 
 import logging
 import sys
@@ -19,10 +19,9 @@ def configure_logs(*, format: LogFormat, level: LogLevel, for_good: bool = False
     """Set up logging for the process.
 
     Args:
-        format: How lines look; `auto` is pretty on a terminal and JSON elsewhere.
-        level: The least level that is logged.
-        for_good: Whether loggers may keep this set-up from their first line on, which makes each
-            line cheaper.
+        format: The format of lines; `auto` is pretty on a terminal and JSON elsewhere.
+        level: The lowest level to log.
+        for_good: Whether this set-up is final, so that loggers may cache it, which is faster.
     """
     pretty = format == "pretty" or (format == "auto" and sys.stderr.isatty())
     stamps: list[Processor] = [
@@ -47,7 +46,7 @@ def configure_logs(*, format: LogFormat, level: LogLevel, for_good: bool = False
 
 def _rendering(*, pretty: bool) -> list[Processor]:
     if pretty:
-        # Not structlog's default, which shows local variables: texts and keys.
+        # structlog's default would show local variables, such as inputs and keys.
         traceback = structlog.dev.plain_traceback
         colors = sys.stderr.isatty()
         return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=traceback)]
@@ -59,7 +58,7 @@ def _json(event: object, **options: Any) -> str:
 
 
 def _take_over(formatter: logging.Formatter, *, level: int) -> None:
-    """Makes what libraries log, and what nobody caught, look as all else does."""
+    """Format what libraries log, and uncaught exceptions, like all other lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level, force=True)

@@ -1,6 +1,6 @@
-"""Every metric of the gateway, in one registry that `/metrics` prints.
+"""Defines every metric of the gateway, in one registry that `/metrics` prints.
 
-Labels are bounded: routes, statuses and models of this gateway, never what a client sent.
+Labels have few values: routes, statuses and models of this gateway, never what a client sent.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ class Metrics:
     """The metrics of one gateway."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # they double the page and nobody reads them
+        disable_created_metrics()  # they would double the page
         self.registry = CollectorRegistry()
         self._children: dict[tuple[object, tuple[str, ...]], Any] = {}
         counter = partial(Counter, registry=self.registry)
@@ -97,53 +97,53 @@ class Metrics:
             registry=self.registry,
         )
 
-    def retirements(self, dates: Mapping[str, date]) -> None:
-        """Set when each deployment retires."""
+    def set_retirements(self, dates: Mapping[str, date]) -> None:
+        """Set the day on which each deployment retires."""
         for deployment, day in dates.items():
             midnight = datetime.combine(day, time.min, UTC)
             self._retires.labels(deployment).set(midnight.timestamp())
 
     def count_request(self, route: str, status: int) -> None:
-        """Counts an answer."""
+        """Count an answer."""
         self._child(self.requests, route, str(status)).inc()
 
     def count_embeddings(self, model: str, *, items: int, tokens: int) -> None:
-        """Counts what an answered request embedded."""
+        """Count the items and tokens of an answered request."""
         self._child(self.items, model).inc(items)
         self._child(self.tokens, model).inc(tokens)
 
     def count_call(self, provider: str, seconds: float, outcome: str) -> None:
-        """Counts a call to a provider; `outcome` is `ok` or the kind of its failure."""
+        """Count a call to a provider; `outcome` is `ok` or the kind of its failure."""
         self._child(self.provider_calls, provider, outcome).inc()
         self._child(self.provider_latency, provider).observe(seconds)
 
     def _child(self, metric: M, *labels: str) -> M:
-        """The metric with these labels. Looking it up in the metric itself takes a lock."""
+        """Return the metric with these labels, without the lock that `metric.labels` takes."""
         key = (metric, labels)
         child = self._children.get(key)
         if child is None:
             child = self._children[key] = metric.labels(*labels)
         return cast("M", child)
 
-    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """Adds a gauge whose value is what `read` returns at each scrape."""
+    def add_gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """Add a gauge whose value is what `read` returns at each scrape."""
         Gauge(name, documentation, registry=self.registry).set_function(read)
 
-    def count(self, name: str, documentation: str, read: Callable[[], int]) -> None:
-        """Adds a counter whose value is what `read` returns at each scrape."""
+    def add_counter(self, name: str, documentation: str, read: Callable[[], int]) -> None:
+        """Add a counter whose value is what `read` returns at each scrape."""
         self.registry.register(_ReadCounter(name, documentation, read))
 
-    def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class _ReadCounter(Collector):
-    """A counter that is kept elsewhere."""
+    """A counter whose value is kept elsewhere."""
 
     def __init__(self, name: str, documentation: str, read: Callable[[], int]) -> None:
         self._name, self._documentation, self._read = name, documentation, read
 
     def collect(self) -> list[CounterMetricFamily]:
-        """Its value now."""
+        """Return the value now."""
         return [CounterMetricFamily(self._name, self._documentation, value=self._read())]

@@ -1,7 +1,7 @@
-"""Counts refused requests, so that an operator can see who is being refused and why.
+"""Counts refused requests, so that operators can see whose requests are refused and why.
 
-A refusal has to cost next to nothing, so it is counted in memory; the sums are written every few
-seconds and at the end. Knows neither HTTP nor SQL.
+Refusing must cost next to nothing, so requests are counted in memory, and the counts are written
+every few seconds and at shutdown.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from embedway.core.refusals import QUARTER_MS, RefusalCount
 from embedway.ledger.refusals import RefusalStore
 
 WRITE_EVERY_S = 2.0
-"""How often sums are written. A process that is killed loses the counts since the last time."""
+"""How often counts are written, in seconds. A killed process loses those since the last time."""
 MAX_WAITING = 50_000
-"""The most sums to keep while the database is away. Refusals of further kinds are not counted."""
+"""The most counts to keep while the database is unavailable. Further kinds are not counted."""
 
 
 class RefusalCounts:
-    """The refusals that this process has counted and not yet written."""
+    """The refused requests that this process has counted but not yet written."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class RefusalCounts:
         self._writing: asyncio.Task[None] | None = None
 
     def add(self, reason: str, *, project_id: str = "", key_id: str = "") -> None:
-        """Count one refused request; its ids are empty if its key was not recognised."""
+        """Count one refused request. Leave the ids empty if its key was not recognised."""
         now_ms = self._now_ms()
         refusal = RefusalCount(
             at_ms=now_ms - now_ms % QUARTER_MS, project_id=project_id, key_id=key_id, reason=reason
@@ -48,7 +48,7 @@ class RefusalCounts:
         self._schedule()
 
     async def aclose(self) -> None:
-        """Write what is counted."""
+        """Write all counts."""
         if self._timer:
             self._timer.cancel()
         if self._writing:
@@ -76,8 +76,8 @@ class RefusalCounts:
         try:
             await self._store.add(counts)
         except CommitInDoubt:
-            pass  # To lose some is better than to count any twice.
+            pass  # Losing some is better than counting any twice.
         except StorageUnavailable:
-            # Those of the meantime come on top: nothing is lost while the database is away.
+            # Add what was counted meanwhile, so that nothing is lost.
             counts.update(self._counts)
             self._counts = counts

@@ -1,7 +1,7 @@
-"""Standard output and error that never make the writer wait: a thread of their own writes them.
+"""Writes standard output and error in a thread, so that writers never wait.
 
-A pipe that nobody reads blocks whoever writes to it; a reader that left or a full device raises an
-error. Neither may stop a gateway, so what cannot be written is dropped and counted.
+A pipe without a reader blocks its writer, and a closed pipe or a full disk raises an error. Neither
+may stop a gateway, so lines that cannot be written are dropped and counted.
 """
 
 import atexit
@@ -18,17 +18,18 @@ import structlog
 MAX_WAITING_BYTES = 4 * 1024 * 1024
 """The most bytes that may wait for a slow reader; text beyond that is dropped."""
 REST_S = 0.01
-"""Pause between two writes, so that under load many lines share one system call and one wake-up."""
+"""The pause between two writes, in seconds, so that under load many lines share a system call."""
 DRAIN_S = 2
-"""Longest wait at the end of the process for a reader to take what still waits."""
+"""The longest wait for a reader at the end of the process, in seconds."""
 
 _log = structlog.get_logger("embedway.streams")
 
 
 def write_in_background() -> Callable[[], int]:
-    """Replace `sys.stdout` and `sys.stderr`, before anything keeps a reference to them.
+    """Replace `sys.stdout` and `sys.stderr`; call it before anything keeps a reference to them.
 
-    The function that it returns counts the lines that have been dropped so far.
+    Returns:
+        A function that returns the number of lines dropped so far.
     """
     output, errors = BackgroundStream(_opened(sys.stdout)), BackgroundStream(_opened(sys.stderr))
     sys.stdout, sys.stderr = cast("TextIO", output), cast("TextIO", errors)
@@ -36,7 +37,7 @@ def write_in_background() -> Callable[[], int]:
 
 
 def drain() -> None:
-    """Writes what still waits, for a process that is about to end by `os._exit`."""
+    """Write what is still waiting, before the process ends by `os._exit`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, BackgroundStream):
             stream.drain()
@@ -53,13 +54,13 @@ class BackgroundStream:
     def __init__(self, stream: TextIO) -> None:
         self.dropped = 0
         self._stream = stream
-        # Both may be used again by code that runs while they are in use: a garbage collection
-        # inside `write` can report an error of a finalizer to `sys.stderr`.
+        # Both are reentrant: a garbage collection inside `write` can make a finalizer write an
+        # error to `sys.stderr`.
         self._queue: SimpleQueue[bytes] = SimpleQueue()
         self._lock = RLock()
         self._waiting_bytes = 0
         self._reported = 0
-        # Whether a failure left half a line behind, which the next write has to end first.
+        # Whether a failed write left half a line, which the next write must end first.
         self._cut = False
         self._ending = Event()
         self._thread = Thread(target=self._run, name=f"write {stream.name}", daemon=True)
@@ -70,7 +71,7 @@ class BackgroundStream:
         return getattr(self._stream, name)
 
     def write(self, text: str, /) -> int:
-        """Hands `text` to the thread, or drops it if too much waits already."""
+        """Hand `text` to the thread, or drop it if too much is waiting."""
         data = text.encode(self._stream.encoding, "backslashreplace")
         with self._lock:
             if self._waiting_bytes + len(data) > MAX_WAITING_BYTES:
@@ -81,10 +82,10 @@ class BackgroundStream:
         return len(text)
 
     def flush(self) -> None:
-        """Does nothing: the thread writes as soon as it can."""
+        """Do nothing: the thread writes as soon as it can."""
 
     def drain(self) -> None:
-        """Writes what waits, for `DRAIN_S` at most, and ends the thread."""
+        """Write what is waiting, for at most `DRAIN_S`, and end the thread."""
         self._ending.set()
         self._queue.put(b"")
         self._thread.join(DRAIN_S)
@@ -99,12 +100,12 @@ class BackgroundStream:
             with self._lock:
                 self._waiting_bytes -= len(data)
             if works and self.dropped > self._reported:
-                # The total: should this line be dropped too, the next one tells the same and more.
+                # Log the total, so that the next line makes up for this one if it is dropped too.
                 self._reported = self.dropped
                 _log.warning("log lines dropped", total=self._reported)
 
     def _put_out(self, data: bytes) -> bool:
-        """Writes all of `data`, waiting as long as the reader makes it wait; False if it fails."""
+        """Write all of `data`, however long it takes. Return False if writing fails."""
         written = 0
         try:
             if self._cut:

@@ -75,7 +75,7 @@ def _find_key(connection: Connection, condition: ColumnElement[bool]) -> KeyCont
         None,
         False,
     )
-    return KeyContext(key=key, issuer=issuer, project=project, end_users=has_end_users)
+    return KeyContext(key=key, issuer=issuer, project=project, has_end_users=has_end_users)
 
 
 def _find_project(connection: Connection, project_id: str) -> tuple[Project, bool] | None:

@@ -71,7 +71,7 @@ class GoogleToken(RefreshingCredential):
         self._closed = True
         for server in self._servers.values():
             await server.aclose()
-        if self._renewal.running:
+        if self._renewal.is_running:
             await self._renewal.wait()
 
     async def renew(self) -> None:

@@ -13,7 +13,7 @@ def resolve(name: str, catalog: Catalog, *, param: str) -> ResolvedName:
     """
     if found := catalog.find(name):
         return found
-    raise UnknownModel(catalog.unknown(name, otherwise=MODELS_LISTED), param=param)
+    raise UnknownModel(catalog.unknown_message(name, otherwise=MODELS_LISTED), param=param)
 
 
 def retired_error(asked: str, served: Deployment) -> ModelRetired:

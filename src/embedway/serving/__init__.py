@@ -1,1 +1,1 @@
-"""Runs the application: its socket, its signals, its end."""
+"""Runs the application: its socket, signals and shutdown."""

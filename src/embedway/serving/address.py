@@ -1,4 +1,4 @@
-"""Where the gateway listens, and where a client on this machine finds it."""
+"""Binds the gateway's address, and finds a gateway on this machine."""
 
 import json
 import socket
@@ -8,27 +8,27 @@ from urllib.request import ProxyHandler, build_opener
 from embedway.config.settings import Settings
 
 BACKLOG = 2048
-"""Connections that wait to be accepted."""
+"""The most connections that wait to be accepted."""
 ANSWER_TIMEOUT_S = 2
 MAX_PAGE_BYTES = 2**24
 
 
 class AddressError(Exception):
-    """The gateway cannot listen there; the message says why and what to do."""
+    """The gateway cannot listen on its address; the message says why and what to do."""
 
 
 def bind(settings: Settings) -> socket.socket:
-    """A socket bound to the address to listen on, which nobody listens on so far.
+    """Return a socket bound to the address in the settings; it does not listen yet.
 
     Raises:
-        AddressError: It is taken, or none of this machine's.
+        AddressError: The address is in use, or does not belong to this machine.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind)
-        # Old connections of a server that ended do not count; one that listens does.
+        # This ignores old connections of a server that ended, but not a server that listens.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except (OSError, UnicodeError) as error:
@@ -37,10 +37,10 @@ def bind(settings: Settings) -> socket.socket:
 
 
 def listen(bound: socket.socket, settings: Settings) -> None:
-    """Listens on `bound`; from now on clients can connect.
+    """Listen on `bound`, so that clients can connect.
 
     Raises:
-        AddressError: Another process was faster since it was bound.
+        AddressError: Another process has started to listen since the socket was bound.
     """
     try:
         bound.listen(BACKLOG)
@@ -57,26 +57,26 @@ def _refused(settings: Settings, error: Exception) -> AddressError:
 
 
 def base_url(settings: Settings) -> str:
-    """Where a client on this machine finds the gateway."""
-    # What stands for all addresses is no address to connect to.
+    """Return the URL at which a client on this machine reaches the gateway."""
+    # Clients cannot connect to the addresses that mean "all addresses".
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def is_answering(url: str) -> bool:
-    """Whether a gateway is ready there."""
+    """Return whether a gateway at this URL is ready."""
     try:
-        return json.loads(read(f"{url}/readyz")) == {"status": "ready"}
+        return json.loads(fetch_page(f"{url}/readyz")) == {"status": "ready"}
     except (OSError, ValueError, HTTPException):
         return False
 
 
-def read(url: str) -> bytes:
-    """The body of a page of a gateway on this machine, up to `MAX_PAGE_BYTES`.
+def fetch_page(url: str) -> bytes:
+    """Return the body of a gateway's page, up to `MAX_PAGE_BYTES`.
 
     Raises:
-        OSError: Nothing answers in `ANSWER_TIMEOUT_S`, or with another status than 200.
-        HTTPException: What answers does not speak HTTP.
+        OSError: Nothing answers within `ANSWER_TIMEOUT_S`, or the status is not 200.
+        HTTPException: The answer is not HTTP.
     """
     opener = build_opener(ProxyHandler({}))  # this machine is not behind its own proxy
     with opener.open(url, timeout=ANSWER_TIMEOUT_S) as answer:

@@ -1,4 +1,4 @@
-"""Runs the gateway on its server until it is told to stop, then drains it."""
+"""Runs the gateway on its server until a signal stops it, then drains it."""
 
 import asyncio
 import gc
@@ -27,25 +27,25 @@ from embedway.serving.address import BACKLOG, listen
 
 MAX_CONNECTIONS = 16_384
 MAX_HEAD_BYTES = 16_384
-"""The largest head of a request: all that a connection holds before it is known who asks."""
-# Runs of the cyclic collector are what shows at the 99th percentile: what start-up made is
-# frozen, and the rest is looked at rarely.
+"""The largest head of a request, the only memory that an unauthenticated connection uses."""
+# Garbage collections show at the 99th percentile, so objects made at start are frozen and
+# collections are rare.
 GC_THRESHOLD = 50_000
-# The model, the tokenizer and the ledger come back from their libraries for a moment of Python each
-# time; Python's default lets them wait 5 ms for it. Gave 10% more requests at 32 connections.
+# Threads of the model, the tokenizer and the ledger often need Python for a moment, and its default
+# makes them wait 5 ms. This gave 10% more requests at 32 connections.
 SWITCH_INTERVAL_S = 0.0005
 INTERRUPT_GRACE_S = 0.5
-"""After Ctrl-C: how long to go on serving, at most."""
+"""The longest to keep serving after Ctrl-C, in seconds."""
 CLOSE_S = 5
-"""After everything in flight is answered: how long clients have to take their answers."""
+"""How long clients may take to read their answers after the last request finished, in seconds."""
 LONGEST_CLOSE_S = 20
-"""The longest that closing the parts may take. Only a database that stands still takes longer."""
+"""The longest that shutdown may take, in seconds. Only a database that hangs takes longer."""
 
 _log = structlog.get_logger("embedway.serve")
 
 
 class _Server(Server):
-    """Granian on a socket of ours: its own would share the port with any second gateway."""
+    """Granian on a bound socket; its own would let a second gateway share the port."""
 
     def __init__(self, bound: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -65,17 +65,17 @@ def run_server(
     on_ready: Callable[[Gateway], None],
     dropped_lines: Callable[[], int],
 ) -> None:
-    """Returns once the gateway has been told to stop and is drained.
+    """Run the gateway until a signal stops it and it is drained.
 
     Args:
-        settings: How it runs.
-        providers: Who may be asked.
-        bound: Bound to where it listens; closed in the end.
-        on_ready: Called once it answers.
-        dropped_lines: Tells how many log lines could not be written so far.
+        settings: The settings in force.
+        providers: The enabled providers.
+        bound: The socket to listen on; closed at the end.
+        on_ready: Called once the gateway answers.
+        dropped_lines: Returns how many log lines were dropped so far.
 
     Raises:
-        AddressError: Another process has come to listen there.
+        AddressError: Another process listens on the address.
     """
     with bound:
         uvloop.run(_run(settings, providers, bound, on_ready, dropped_lines))
@@ -113,25 +113,25 @@ async def _run(
         on_ready(gateway)
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
-            await serving  # it failed, and says why
+            await serving  # it failed: raise the reason
         await _drain(settings, gateway, server, serving, stopping.result())
-        _bound_the_end()
+        _limit_shutdown()
     _log.info("stopped")
 
 
 def _on_signals() -> asyncio.Future[signal.Signals]:
-    """Done at the first SIGTERM or SIGINT; a second one ends the process at once."""
+    """Return a future of the first SIGTERM or SIGINT; a second one ends the process at once."""
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[signal.Signals] = loop.create_future()
+    first: asyncio.Future[signal.Signals] = loop.create_future()
 
-    def tell(number: signal.Signals) -> None:
-        if told.done():
+    def on_signal(number: signal.Signals) -> None:
+        if first.done():
             os._exit(128 + number)
-        told.set_result(number)
+        first.set_result(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, tell, number)
-    return told
+        loop.add_signal_handler(number, on_signal, number)
+    return first
 
 
 async def _drain(
@@ -156,8 +156,8 @@ async def _drain(
     await asyncio.wait({serving}, timeout=CLOSE_S)
 
 
-def _bound_the_end() -> None:
-    """Lets the process end although what closes its parts, on the event loop, may block it."""
+def _limit_shutdown() -> None:
+    """End the process after `LONGEST_CLOSE_S`, because closing may block the event loop."""
     watchdog = threading.Timer(LONGEST_CLOSE_S, _end_unclosed)
     watchdog.daemon = True
     watchdog.start()

@@ -4,7 +4,7 @@ import msgspec
 
 from embedway.catalog.deployment import Deployment
 from embedway.core.request import InputType
-from embedway.core.vectors import Vectors, unit
+from embedway.core.vectors import Vectors, normalise
 from embedway.spaces import canaries
 from embedway.spaces.canaries import CanaryComparison
 from embedway.spaces.proof import Proof, ProofState
@@ -97,5 +97,5 @@ def _agreement(
     min_cosine = known.policy(model_id).min_cosine
     vectors = probe.vectors[known.canary_slice(model_id, revision, input_type)]
     # Whatever the length of the vectors that the operator supplied, the probe's have length one.
-    wanted = unit(reference.vectors) if served.model.normalised else reference.vectors
+    wanted = normalise(reference.vectors) if served.model.normalised else reference.vectors
     return canaries.compare(vectors, wanted, min_cosine=min_cosine)

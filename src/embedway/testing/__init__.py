@@ -1,4 +1,4 @@
-"""For tests of whoever uses this package: a provider that is scripted to misbehave.
+"""Provides a scripted upstream for tests: a provider that answers well or misbehaves on demand.
 
     from embedway.testing import Upstream, vector_of
 
@@ -7,8 +7,8 @@
         ...                           # a gateway whose openai is at f"{upstream.url}/openai/v1"
         assert len(upstream.calls) == 2
 
-`MISBEHAVIOURS` has every name that a script may hold. Several upstreams can be several models, or
-deployments that claim to be one and are not:
+`MISBEHAVIOURS` has every name that a script may use. Several upstreams can play several models, or
+deployments that wrongly claim to be the same model:
 
     reference = space("bge-m3")
     with Upstream(vectors=reference) as good, Upstream(vectors=noisy(reference)) as bad:

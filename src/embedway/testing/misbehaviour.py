@@ -1,4 +1,4 @@
-"""Everything an upstream can do wrong, and a few odd things that are right, by name."""
+"""Names everything an upstream can do wrong, and a few odd things that are valid."""
 
 import base64
 import gzip
@@ -21,60 +21,60 @@ from embedway.testing.protocols import ReplyEntry, UpstreamCall, UpstreamReply, 
 DRIP_S = 0.05
 MEGABYTE = 2**20
 MANY = 64
-"""Megabytes, of what is too much."""
+"""The size of oversized bodies, in megabytes."""
 
 Entries = list[ReplyEntry]
 
 
 class Misbehaviour(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call gets; exactly one of the functions is set."""
+    """A change to the proper answer of a call; exactly one of the functions is set."""
 
     entries: Callable[[Entries, UpstreamRequest], Entries] | None = None
-    """Changes the vectors; the rest of the answer is as it should be."""
+    """Changes the vectors; the rest of the answer stays proper."""
     tokens: Callable[[int], Any] | None = None
-    """Changes what was counted."""
+    """Changes the token count."""
     reply: Callable[[UpstreamCall, UpstreamReply], UpstreamReply] | None = None
-    """Changes the reply, which is whole and right."""
+    """Changes the whole, proper reply."""
     wire: Callable[[StreamReader, StreamWriter, bytes, bytes], Awaitable[None]] | None = None
-    """Writes something itself, knowing head and body of the right reply; then it is closed."""
+    """Writes to the connection itself, given head and body of the proper reply, and closes it."""
     indexed: bool = False
-    """Whether it is one only where vectors have numbers."""
+    """Whether it applies only to protocols that number vectors."""
 
 
-# Vectors. One at a time is changed where that is enough: the second, if there is one.
+# Vectors. Where one changed vector is enough, it is the second, if there is one.
 
 
 def _second(
-    change: Callable[[Any, UpstreamRequest], Any], entries: Entries, asked: UpstreamRequest
+    change: Callable[[Any, UpstreamRequest], Any], entries: Entries, request: UpstreamRequest
 ) -> Entries:
     at = min(1, len(entries) - 1)
-    changed = msgspec.structs.replace(entries[at], embedding=change(entries[at].embedding, asked))
+    changed = msgspec.structs.replace(entries[at], embedding=change(entries[at].embedding, request))
     return [*entries[:at], changed, *entries[at + 1 :]]
 
 
 def _all(
-    change: Callable[[Any, UpstreamRequest], Any], entries: Entries, asked: UpstreamRequest
+    change: Callable[[Any, UpstreamRequest], Any], entries: Entries, request: UpstreamRequest
 ) -> Entries:
     return [
-        msgspec.structs.replace(each, embedding=change(each.embedding, asked)) for each in entries
+        msgspec.structs.replace(each, embedding=change(each.embedding, request)) for each in entries
     ]
 
 
 def _numbers(value: Any) -> list[float]:
-    """A vector as numbers, however it was written."""
+    """Return a vector as numbers, however it was encoded."""
     if isinstance(value, str):
         return [float(each) for each in np.frombuffer(base64.b64decode(value), "<f4")]
     return list(value)
 
 
 def _as(name: str, change: Callable[[list[Any]], Any], *, all: bool = False) -> dict[str, Any]:
-    """A misbehaviour by what it makes of a vector's numbers."""
+    """Make a misbehaviour that changes a vector's numbers."""
     apply = partial(_all if all else _second, lambda value, _: change(_numbers(value)))
     return {name: Misbehaviour(entries=apply)}
 
 
 def _bytes(name: str, change: Callable[[bytes], Any], *, all: bool = False) -> dict[str, Any]:
-    """A misbehaviour by what it makes of a vector's bytes, which are its base64 if any is."""
+    """Make a misbehaviour that changes a vector's bytes, which are then encoded in base64."""
 
     def changed(value: Any, _: UpstreamRequest) -> Any:
         made = change(np.array(_numbers(value), "<f4").tobytes())
@@ -84,7 +84,7 @@ def _bytes(name: str, change: Callable[[bytes], Any], *, all: bool = False) -> d
 
 
 def _indices(name: str, change: Callable[[list[int]], list[Any]]) -> dict[str, Misbehaviour]:
-    """A misbehaviour by what it makes of the numbers 0, 1, 2, ..."""
+    """Make a misbehaviour that changes the vectors' indices 0, 1, 2, ..."""
 
     def changed(entries: Entries, _: UpstreamRequest) -> Entries:
         indices = change(list(range(len(entries))))
@@ -101,7 +101,7 @@ def _wide(content: bytes) -> bytes:
 
 
 def raw(literal: str) -> str:
-    """Makes of a string what is written without quotes."""
+    """Mark text that `written` puts into JSON without quotes."""
     return f"@raw@{literal}@"
 
 
@@ -187,7 +187,7 @@ _COUNTS: dict[str, Misbehaviour] = {
 
 
 def _fields(reply: UpstreamReply, **fields: Any) -> UpstreamReply:
-    """An answer with other fields, without those that are None."""
+    """Replace fields of an answer; drop those that are None."""
     body = json.loads(reply.body)
     if isinstance(body, dict):
         merged = {**cast("dict[str, Any]", body), **fields}
@@ -196,7 +196,7 @@ def _fields(reply: UpstreamReply, **fields: Any) -> UpstreamReply:
 
 
 def written(value: Any) -> bytes:
-    """JSON as a careless server writes it."""
+    """Encode JSON as a careless server would."""
     text = json.dumps(value)
     pieces = text.split('"@raw@')
     return "".join([pieces[0], *(piece.replace('@"', "", 1) for piece in pieces[1:])]).encode()
@@ -221,7 +221,7 @@ def _answer(
 
 
 def _headed(status: int | None = None, **headers: str) -> Misbehaviour:
-    """The right body with other headers."""
+    """Make a misbehaviour that sends the proper body with other headers."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Misbehaviour(
         reply=lambda _, reply: UpstreamReply(
@@ -235,7 +235,7 @@ def _said(message: str, kind: str = "invalid_request_error", code: str | None = 
 
 
 def secrets_in(headers: Mapping[str, str]) -> list[str]:
-    """What in the head of a call proves who sent it, and the same as it may be disguised."""
+    """Return the keys in the headers of a call, as sent and in other encodings."""
     names = ("authorization", "api-key", "x-goog-api-key")
     keys = [headers[name].split()[-1] for name in names if headers.get(name)]
     return [
@@ -252,7 +252,7 @@ def secrets_in(headers: Mapping[str, str]) -> list[str]:
 
 
 def _echo(status: int, write: Callable[[UpstreamCall], Any], **headers: str) -> Misbehaviour:
-    """A refusal that repeats something of the call."""
+    """Make a refusal that repeats a part of the call."""
 
     def reply(call: UpstreamCall, _: UpstreamReply) -> UpstreamReply:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -272,7 +272,7 @@ def _limited(message: str = "Rate limit reached", **headers: str) -> Misbehaviou
 
 
 def _until(wait_s: float) -> Misbehaviour:
-    """A rate limit that says until when."""
+    """Make a rate limit whose `Retry-After` is a date."""
 
     def reply(_: UpstreamCall, __: UpstreamReply) -> UpstreamReply:
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=wait_s), usegmt=True)
@@ -441,20 +441,20 @@ async def _write(reader: StreamReader, writer: StreamWriter, content: bytes) -> 
 
 
 async def _gone(reader: StreamReader) -> None:
-    """Waits until the other end has closed."""
+    """Wait until the other end has closed."""
     while await reader.read(65536):
         pass
 
 
 def _reset(writer: StreamWriter) -> None:
-    """Closes with RST."""
+    """Close with RST."""
     connection: socket.socket = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 def _cut(at: Callable[[int, int], int], *, reset: bool = False) -> Misbehaviour:
-    """Ends after so many bytes of head and body."""
+    """Make a reply that ends after `at` bytes of head and body."""
 
     async def wire(reader: StreamReader, writer: StreamWriter, head: bytes, body: bytes) -> None:
         await _write(reader, writer, (head + body)[: at(len(head), len(body))])
@@ -465,7 +465,7 @@ def _cut(at: Callable[[int, int], int], *, reset: bool = False) -> Misbehaviour:
 
 
 def _stall(at: Callable[[int, int], int]) -> Misbehaviour:
-    """Says nothing more after so many bytes of head and body."""
+    """Make a reply that stalls after `at` bytes of head and body."""
 
     async def wire(reader: StreamReader, writer: StreamWriter, head: bytes, body: bytes) -> None:
         await _write(reader, writer, (head + body)[: at(len(head), len(body))])
@@ -475,14 +475,14 @@ def _stall(at: Callable[[int, int], int]) -> Misbehaviour:
 
 
 def _verbatim(write: Callable[[bytes, bytes], bytes]) -> Misbehaviour:
-    """Writes something else, of head and body."""
+    """Make a reply of bytes computed from head and body."""
     return Misbehaviour(
         wire=lambda reader, writer, head, body: _write(reader, writer, write(head, body))
     )
 
 
 def _without_end(start: bytes, piece: Callable[[], bytes], pause_s: float = 0) -> Misbehaviour:
-    """Writes until the other end has had enough."""
+    """Make a reply that goes on until the other end closes."""
 
     async def wire(reader: StreamReader, writer: StreamWriter, _: bytes, __: bytes) -> None:
         await _write(reader, writer, start)
@@ -611,14 +611,14 @@ MISBEHAVIOURS: Mapping[str, Misbehaviour] = {
     **_REFUSALS,
     **_WIRE,
 }
-"""By name."""
+"""All misbehaviours by name."""
 
 
 def find_misbehaviour(step: "str | UpstreamReply | Misbehaviour") -> Misbehaviour:
-    """What a step of a script means.
+    """Return the misbehaviour that a step of a script stands for.
 
     Raises:
-        KeyError: There is none of this name.
+        KeyError: No misbehaviour has this name.
     """
     if isinstance(step, str):
         return MISBEHAVIOURS[step]

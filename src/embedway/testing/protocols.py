@@ -1,7 +1,7 @@
-"""What each provider's protocol takes and answers, from the provider's side.
+"""Implements the provider's side of each protocol.
 
-Written from the providers' documentation, independently of `embedway.providers`, so that each
-checks the other: what a provider does not document is refused, in the provider's own words.
+It was written from the providers' documentation, independently of `embedway.providers`, so that
+each checks the other. It refuses what a provider does not document, in the provider's own words.
 """
 
 import base64
@@ -46,24 +46,24 @@ WIDTHS: Mapping[str, int] = {
     "jina-embeddings-v4": 2048,
     "text-embedding-v4": 1024,
 }
-"""Of models that have another width than `WIDTH`."""
+"""The widths of models that do not have `WIDTH`."""
 
 
 class UpstreamCall(msgspec.Struct, frozen=True, kw_only=True):
-    """What was received."""
+    """A received call."""
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """The headers, with names in lower case."""
     body: Any
-    """As parsed; None if it is not JSON."""
+    """The parsed JSON; None if it is not JSON."""
     content: bytes
 
 
 class UpstreamReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What is answered."""
+    """The reply to a call."""
 
     status: int = 200
     body: bytes = b""
@@ -71,48 +71,48 @@ class UpstreamReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A call as it is understood."""
+    """A parsed call."""
 
     items: Sequence[Item]
     model: str = ""
     dimensions: int | None = None
     form: str = "float"
-    """Of the vectors: `float`, `base64` or `base64_int8`."""
+    """The encoding of the vectors: `float`, `base64` or `base64_int8`."""
     purpose: str = ""
-    """What they are for, in the protocol's word; empty if the call does not say."""
+    """What the vectors are for, in the protocol's word; empty if the call does not say."""
     echo: str = ""
-    """The model that the answer names; empty for the one that was asked for."""
+    """The model's name in the answer; empty for the name in the call."""
 
     @property
     def width(self) -> int:
-        """Of the vectors."""
+        """The width of the vectors."""
         return self.dimensions or self.native
 
     @property
     def native(self) -> int:
-        """The width that the model has by itself."""
+        """The model's own width."""
         return WIDTHS.get(self.model, WIDTH)
 
     @property
-    def named(self) -> str:
-        """The model, as the answer names it."""
+    def reported_model(self) -> str:
+        """The model's name in the answer."""
         return self.echo or self.model
 
     @property
     def tokens(self) -> int:
-        """What is counted."""
+        """The token count of all items."""
         return sum(map(count, self.items))
 
 
 class ReplyEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A vector on its way out; a misbehaviour may put anything into it."""
+    """A vector in an answer. A misbehaviour may put anything into it."""
 
     index: Any
     embedding: Any
 
 
 class RequestRejected(Exception):
-    """The provider's 4xx."""
+    """The provider refuses the call with a 4xx."""
 
     def __init__(self, status: int, message: str, *, code: str = "") -> None:
         super().__init__(message)
@@ -122,46 +122,47 @@ class RequestRejected(Exception):
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider's side of its protocol."""
+    """The provider's side of a protocol."""
 
     path: str
-    """A pattern; its group `model` is the model."""
+    """The pattern of the path; its group `model`, if any, is the model."""
     read: Callable[[UpstreamCall, str], UpstreamRequest]
+    """Parses a call, given the model in the path."""
     write: Callable[[UpstreamRequest, list[ReplyEntry], Any], Any]
-    """The JSON of an answer; the last argument is the tokens."""
+    """Returns the JSON of an answer; the last argument is the token count."""
     error: Callable[[int, str, str], Any]
-    """The JSON of a refusal, of its status, message and code."""
+    """Returns the JSON of a refusal, given its status, message and code."""
     most: int
-    """Items in a call."""
+    """The most items in a call."""
     too_many: str = "batch size {count} > maximum allowed batch size {most}"
     key: str | None = "authorization"
-    """The header with the key; None if it needs none."""
+    """The header with the key; None if the provider needs no key."""
     invalid: int = 400
-    """The status of what it refuses."""
+    """The status of a refused call."""
     indexed: bool = False
-    """Whether its vectors have numbers."""
+    """Whether answers number the vectors."""
 
 
 def count(item: Item) -> int:
-    """The tokens of an item: of a text, its words."""
+    """Return the tokens of an item; a word is a token."""
     return max(1, len(item.split())) if isinstance(item, str) else len(item)
 
 
-def embedding(item: Item, asked: UpstreamRequest, vectors: Vectors) -> Any:
-    """The vector of an item as it is written."""
-    # `vector_of` is short by itself, to the last bit as whoever calls it has it.
-    if asked.width >= asked.native or vectors is vector_of:
-        vector = vectors(item, asked.width)
+def embedding(item: Item, request: UpstreamRequest, vectors: Vectors) -> Any:
+    """Return the vector of an item, encoded as the call asks."""
+    # `vector_of` shortens by itself, so that tests get the same bits from it.
+    if request.width >= request.native or vectors is vector_of:
+        vector = vectors(item, request.width)
     else:
-        vector = shorten_vector(vectors(item, asked.native), asked.width)
-    if asked.form == "float":
+        vector = shorten_vector(vectors(item, request.native), request.width)
+    if request.form == "float":
         return [float(value) for value in vector]
-    if asked.form == "base64_int8":
+    if request.form == "base64_int8":
         vector = np.rint(vector / np.abs(vector).max() * 127).astype(np.int8)
     return base64.b64encode(vector.tobytes()).decode()
 
 
-# What a field may hold.
+# Checks of fields.
 
 
 def _text(value: Any) -> bool:
@@ -185,7 +186,7 @@ def _ids(value: Any) -> bool:
 
 
 def _items(value: Any) -> bool:
-    """Texts or token ids, one or several, not of both kinds."""
+    """Return whether the value is one or several texts, or one or several lists of token ids."""
     return _texts(value) or _ids(value) or (_list(value) and all(map(_ids, value)))
 
 
@@ -221,10 +222,10 @@ def _checked(
     *,
     invalid: int,
 ) -> dict[str, Any]:
-    """The fields of an object, if each is one of these and what it should be.
+    """Return the fields of an object after checking each.
 
     Raises:
-        RequestRejected: One is not.
+        RequestRejected: A field is missing, unknown or invalid.
     """
     if not isinstance(value, dict):
         raise RequestRejected(invalid, "the body is no JSON object")
@@ -241,7 +242,7 @@ def _checked(
 
 
 def _each(value: Any) -> list[Item]:
-    """The items of a field that may hold one or several."""
+    """Return the items of a field that may hold one or several."""
     if isinstance(value, str) or _ids(value):
         return [value]
     return cast("list[Item]", value)
@@ -310,7 +311,7 @@ def _watsonx(status: int, message: str, _: str) -> Any:
     return {"errors": said, "trace": "0000", "status_code": status}
 
 
-# OpenAI's protocol, as each host speaks it.
+# The dialects of OpenAI's protocol.
 
 
 def _openai(
@@ -327,20 +328,20 @@ def _openai(
     error: Callable[[int, str, str], Any] = _nested,
     **more: Any,
 ) -> Protocol:
-    """A dialect.
+    """Make a dialect of OpenAI's protocol.
 
     Args:
-        path: Pattern of where it is.
-        fields: That may be there beyond input and model.
-        required: That must be.
-        dimensions: The field that asks for a width.
-        form: The field that asks for base64.
-        ids: Whether it takes token ids.
+        path: The pattern of the path.
+        fields: The optional fields beside input and model.
+        required: The further required fields.
+        dimensions: The field for the width.
+        form: The field for the encoding.
+        ids: Whether it accepts token ids.
         named: Whether the model must be in the body.
-        usage: What it counts.
-        most: Items in a call.
+        usage: The token counts in an answer.
+        most: The most items in a call.
         error: The shape of its errors.
-        more: Of `Protocol`.
+        more: Further fields of `Protocol`.
     """
     optional = {**(fields or {}), **({} if named else {"model": _text})}
     must = {"input": _items if ids else _texts, **(required or {})}
@@ -357,8 +358,12 @@ def _openai(
             purpose=body.get("input_type") or body.get("task") or "",
         )
 
-    def write(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
-        answer: dict[str, Any] = {"object": "list", "data": _data(entries), "model": asked.named}
+    def write(request: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
+        answer: dict[str, Any] = {
+            "object": "list",
+            "data": _data(entries),
+            "model": request.reported_model,
+        }
         if usage:
             answer["usage"] = dict.fromkeys(usage, tokens)
         return answer
@@ -367,7 +372,7 @@ def _openai(
 
 
 def _data(entries: list[ReplyEntry]) -> list[dict[str, Any]]:
-    # A number or a vector that is None is left out: what says null says so itself.
+    # Leave out an index or a vector that is None; a misbehaviour writes null itself.
     return [
         {
             "object": "embedding",
@@ -415,11 +420,11 @@ def _read_cohere(call: UpstreamCall, model: str) -> UpstreamRequest:
     )
 
 
-def _write_cohere(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
+def _write_cohere(request: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     return {
         "id": "0000",
-        "embeddings": {asked.form: _vectors(entries)},
-        "texts": asked.items,
+        "embeddings": {request.form: _vectors(entries)},
+        "texts": request.items,
         "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}},
         "response_type": "embeddings_by_type",
     }
@@ -446,9 +451,9 @@ def _read_pinecone(call: UpstreamCall, _: str) -> UpstreamRequest:
     )
 
 
-def _write_pinecone(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
+def _write_pinecone(request: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     return {
-        "model": asked.named,
+        "model": request.reported_model,
         "vector_type": "dense",
         "data": [{"values": each, "vector_type": "dense"} for each in _vectors(entries)],
         "usage": {"total_tokens": tokens},
@@ -460,8 +465,8 @@ def _read_snowflake(call: UpstreamCall, _: str) -> UpstreamRequest:
     return UpstreamRequest(items=body["text"], model=body["model"])
 
 
-def _write_snowflake(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
-    # A vector that is None is left out, as elsewhere.
+def _write_snowflake(request: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
+    # Leave out a vector that is None, as elsewhere.
     nested = [
         msgspec.structs.replace(
             each, embedding=None if each.embedding is None else [each.embedding]
@@ -471,7 +476,7 @@ def _write_snowflake(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: 
     return {
         "object": "list",
         "data": _data(nested),
-        "model": asked.named,
+        "model": request.reported_model,
         "usage": {"total_tokens": tokens},
     }
 
@@ -500,9 +505,9 @@ def _read_nomic(call: UpstreamCall, _: str) -> UpstreamRequest:
     )
 
 
-def _write_nomic(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
+def _write_nomic(request: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"embeddings": _vectors(entries), "usage": usage, "model": asked.named}
+    return {"embeddings": _vectors(entries), "usage": usage, "model": request.reported_model}
 
 
 _GOOGLE_TASKS = _one_of(
@@ -571,7 +576,7 @@ def _read_gemini_one(call: UpstreamCall, model: str) -> UpstreamRequest:
 
 
 def _write_gemini_one(_: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
-    # As many as there should be is one; a misbehaviour may have made it none.
+    # A misbehaviour may have removed the only vector.
     values = next(iter(_vectors(entries)), None)
     return {"embedding": {"values": values}, "usageMetadata": {"promptTokenCount": tokens}}
 
@@ -600,24 +605,24 @@ def _read_vertex(call: UpstreamCall, model: str) -> UpstreamRequest:
     )
 
 
-def _write_vertex(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
-    # Its tokens are of each item. What they add up to is right if the misbehaviour is not theirs.
-    right = tokens == asked.tokens
-    counts = [count(item) for item in asked.items] if right else [tokens] * len(asked.items)
+def _write_vertex(request: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
+    # Vertex reports tokens for each item. Their sum is right unless the misbehaviour changed it.
+    right = tokens == request.tokens
+    counts = [count(item) for item in request.items] if right else [tokens] * len(request.items)
     counts += [0] * len(entries)
     return {
         "predictions": [
             {"embeddings": {"values": each, "statistics": {"token_count": n, "truncated": False}}}
             for each, n in zip(_vectors(entries), counts, strict=False)
         ],
-        "metadata": {"billableCharacterCount": sum(map(len, asked.items))},
+        "metadata": {"billableCharacterCount": sum(map(len, request.items))},
     }
 
 
 def _read_titan(call: UpstreamCall, model: str) -> UpstreamRequest:
     optional: dict[str, FieldCheck] = {}
     if model.startswith("arn:"):
-        model = "amazon.titan-embed-text-v2:0"  # every inference profile here is of this one
+        model = "amazon.titan-embed-text-v2:0"  # the model of every inference profile here
     if "v2" in model:
         optional = {
             "dimensions": _one_of(256, 512, 1024),
@@ -656,9 +661,9 @@ def _read_ollama(call: UpstreamCall, _: str) -> UpstreamRequest:
     )
 
 
-def _write_ollama(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
+def _write_ollama(request: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     return {
-        "model": asked.named,
+        "model": request.reported_model,
         "embeddings": _vectors(entries),
         "total_duration": 14143917,
         "load_duration": 1019500,
@@ -717,18 +722,18 @@ def _read_cloudflare(call: UpstreamCall, model: str) -> UpstreamRequest:
         pooled = {"pooling": _one_of("mean", "cls")}
     optional = {"truncate_inputs": _boolean, **pooled}
     body = _checked(call.body, {"text": _texts}, optional, invalid=400)
-    # What they are pooled by makes them other vectors, as what they are for does elsewhere.
+    # The pooling changes the vectors, as the purpose does elsewhere.
     purpose = body.get("pooling", "mean") if pooled else ""
     return UpstreamRequest(items=_each(body["text"]), model=model, purpose=purpose)
 
 
-def _write_cloudflare(asked: UpstreamRequest, entries: list[ReplyEntry], _: Any) -> Any:
+def _write_cloudflare(request: UpstreamRequest, entries: list[ReplyEntry], _: Any) -> Any:
     result: dict[str, Any] = {
-        "shape": [len(asked.items), asked.width],
+        "shape": [len(request.items), request.width],
         "data": _vectors(entries),
     }
-    if asked.purpose:
-        result["pooling"] = asked.echo or asked.purpose
+    if request.purpose:
+        result["pooling"] = request.echo or request.purpose
     return {"result": result, "success": True, "errors": [], "messages": []}
 
 
@@ -780,9 +785,9 @@ def _read_watsonx(call: UpstreamCall, _: str) -> UpstreamRequest:
     return UpstreamRequest(items=body["inputs"], model=body["model_id"])
 
 
-def _write_watsonx(asked: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
+def _write_watsonx(request: UpstreamRequest, entries: list[ReplyEntry], tokens: Any) -> Any:
     return {
-        "model_id": asked.named,
+        "model_id": request.reported_model,
         "created_at": "2026-11-20T10:00:00.000Z",
         "results": [{"embedding": each} for each in _vectors(entries)],
         "input_token_count": tokens,
@@ -794,8 +799,8 @@ def _azure(
 ) -> UpstreamRequest:
     if not re.fullmatch(r"\d{4}-\d\d-\d\d(-preview)?", call.query.get("api-version", "")):
         raise RequestRejected(404, "Resource not found", code="404")
-    asked = read(call, model)
-    return msgspec.structs.replace(asked, model=model)
+    request = read(call, model)
+    return msgspec.structs.replace(request, model=model)
 
 
 _DIMENSIONS: Mapping[str, FieldCheck] = {"dimensions": _positive}
@@ -1126,4 +1131,4 @@ SPOKEN: Mapping[str, Sequence[Protocol]] = {
         )
     ],
 }
-"""What is spoken under each name; without one, the first whose path it is."""
+"""The protocols of each provider. Without a name in the path, the first that matches answers."""

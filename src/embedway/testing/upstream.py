@@ -1,4 +1,4 @@
-"""The scripted upstream: a real server on a real socket. It answers well, or as it is told."""
+"""Runs the scripted upstream: a real server on a real socket."""
 
 import asyncio
 import contextlib
@@ -36,19 +36,20 @@ START_S = 10.0
 MAX_HEAD_BYTES = 2**20
 
 Step = str | UpstreamReply | Misbehaviour | None
-"""What a call gets: a name of `MISBEHAVIOURS`, one of one's own, a reply, or a proper answer."""
+"""The answer to a call: a name in `MISBEHAVIOURS`, a `Misbehaviour`, a reply, or None for a proper
+answer."""
 
 
 class _Admitted(msgspec.Struct, frozen=True, kw_only=True):
-    """The key, the model and the longest item that the upstream accepts; None accepts every one."""
+    """The key, the model and the longest item that the upstream accepts; None accepts any."""
 
     key: str | None = None
     model: str | None = None
     max_item_tokens: int | None = None
 
 
-class _Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What a proper answer depends on, beside the call."""
+class _Behaviour(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that a proper answer depends on."""
 
     refused: frozenset[str]
     admitted: "_Admitted"
@@ -59,29 +60,28 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upstream:
-    """Every provider at once, on a free port of this machine, while the context is open.
+    """A server that plays every provider at once, on a free local port, while the context is open.
 
-    `url` followed by `/` and a name of `SPOKEN` is that provider; without a name, the path alone
-    says who it is. A vector is a function of its item, so that a test can tell whose it is.
+    A provider's address is `url`, `/` and a name in `SPOKEN`; without a name, the path decides
+    which provider answers. A vector is a function of its item, so tests can tell vectors apart.
 
         with Upstream(vectors=space("bge-m3")) as good, Upstream() as bad:
             bad.vectors = other_pooling(good.vectors)
 
-    `vectors`, `purposes` and `echo` may be set while it runs: the next call is answered by them.
+    `vectors`, `purposes` and `echo` may be set while it runs, and apply from the next call on.
 
     Args:
-        vectors: The function; where fewer dimensions than the model's own are asked for, the
-            answer is the start of what it gives, brought to length one.
+        vectors: Returns the vector of an item at the model's width. If a call asks for fewer
+            dimensions, the upstream cuts and normalises it.
     """
 
     def __init__(self, *, vectors: Vectors = vector_of) -> None:
-        """Opens nothing yet."""
         self.url = ""
         self.vectors = self._first = vectors
         self.purposes: Mapping[str, Vectors] = {}
-        """Other functions for what a call says it is for, by the protocol's word for it."""
+        """Other functions by the purpose of a call, in the protocol's word for it."""
         self.echo = ""
-        """The model that answers name, where they name one; empty for the one asked for."""
+        """The model's name in answers; empty for the name in the call."""
         self._lock = threading.Lock()
         self._calls: list[UpstreamCall] = []
         self._script: deque[Step] = deque()
@@ -99,7 +99,7 @@ class Upstream:
         self._stopped: asyncio.Event | None = None
 
     def __enter__(self) -> Self:
-        """Starts it."""
+        """Start the server."""
         self._thread.start()
         if not self._started.wait(START_S):
             raise TimeoutError("the upstream did not start")
@@ -111,15 +111,15 @@ class Upstream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes every connection and the port."""
+        """Close every connection and the port."""
         if self._loop and self._stopped:
             self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(START_S)
 
-    # What a test says.
+    # How a test scripts it.
 
     def script(self, *steps: Step) -> None:
-        """What the next calls get, one after the other; after them it answers properly.
+        """Set the answers to the next calls, in order. Later calls get proper answers.
 
         Raises:
             KeyError: No misbehaviour has this name.
@@ -130,7 +130,7 @@ class Upstream:
             self._script.extend(steps)
 
     def always(self, step: Step) -> None:
-        """What every call gets for which no script is left; None for a proper answer.
+        """Set the answer to every call after the script; None for a proper answer.
 
         Raises:
             KeyError: No misbehaviour has this name.
@@ -140,7 +140,7 @@ class Upstream:
             self._always = step
 
     def refuse(self, *texts: str) -> None:
-        """Calls with one of these texts get a 400 that does not say which it is."""
+        """Answer calls with one of these texts with a 400 that does not say which."""
         with self._lock:
             self._refused.update(texts)
 
@@ -151,17 +151,17 @@ class Upstream:
         model: str | None = None,
         max_item_tokens: int | None = None,
     ) -> None:
-        """Refuse other keys and models, and items of more tokens; None admits every one."""
+        """Refuse other keys and models, and items of more tokens; None admits any."""
         with self._lock:
             self._admitted = _Admitted(key=key, model=model, max_item_tokens=max_item_tokens)
 
     def limit(self, most: int | None) -> None:
-        """Calls with more items than this are too large, whatever the provider documents."""
+        """Refuse calls with more items than `most`, whatever the provider documents."""
         with self._lock:
             self._most = most
 
     def reset(self) -> None:
-        """Forgets what it was told since it was made, and what it received."""
+        """Forget all scripts, settings and received calls."""
         self.vectors, self.purposes, self.echo = self._first, {}, ""
         with self._lock:
             self._script.clear()
@@ -172,35 +172,35 @@ class Upstream:
             self._most_at_once = self._running
 
     def release(self) -> None:
-        """Ends what `holding` began."""
+        """Answer the calls that `holding` holds back."""
         self._hold(held=False)
 
     @contextlib.contextmanager
     def holding(self) -> Generator[None]:
-        """Answers nothing until the block ends, or until `release`."""
+        """Hold back all answers until the block ends or `release` is called."""
         self._hold(held=True)
         try:
             yield
         finally:
             self.release()
 
-    # What a test asks.
+    # What a test reads.
 
     @property
     def calls(self) -> list[UpstreamCall]:
-        """What was received, in order."""
+        """The received calls, in order."""
         with self._lock:
             return list(self._calls)
 
     @property
     def running(self) -> int:
-        """Calls that are being answered."""
+        """The number of calls that are being answered."""
         with self._lock:
             return self._running
 
     @property
     def most_at_once(self) -> int:
-        """The most there have been of them at a time."""
+        """The most calls that were being answered at the same time."""
         with self._lock:
             return self._most_at_once
 
@@ -250,7 +250,7 @@ class Upstream:
                     if not await self._answer(call, reader, writer):
                         break
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
-            pass  # whoever called is gone, or spoke no HTTP
+            pass  # the client is gone, or did not speak HTTP
         finally:
             writer.close()
 
@@ -269,10 +269,10 @@ class Upstream:
     async def _answer(
         self, call: UpstreamCall, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        """Answers; returns whether the connection may be used again."""
+        """Answer a call; return whether the connection may be used again."""
         with self._lock:
             step = self._script.popleft() if self._script else self._always
-            told = _Told(
+            behaviour = _Behaviour(
                 refused=frozenset(self._refused),
                 admitted=self._admitted,
                 most=self._most,
@@ -281,7 +281,7 @@ class Upstream:
                 echo=self.echo,
             )
         odd = misbehaviour.find_misbehaviour(step) if step is not None else Misbehaviour()
-        reply = _reply(call, odd, told)
+        reply = _reply(call, odd, behaviour)
         head = _head(reply)
         if odd.wire:
             await odd.wire(reader, writer, head, reply.body)
@@ -297,7 +297,7 @@ def _known(step: Step) -> None:
 
 
 async def _received(reader: asyncio.StreamReader) -> UpstreamCall | None:
-    """The next call of a connection; None if there is none."""
+    """Read the next call of a connection; None if it is closed."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -346,38 +346,38 @@ def _head(reply: UpstreamReply) -> bytes:
     return "\r\n".join(lines).encode("latin-1", "replace")
 
 
-def _reply(call: UpstreamCall, odd: Misbehaviour, told: _Told) -> UpstreamReply:
-    """What the provider would answer, and what the misbehaviour makes of it."""
-    found = _token(call) or _understood(call)
-    if isinstance(found, UpstreamReply):
-        reply = found
+def _reply(call: UpstreamCall, odd: Misbehaviour, behaviour: _Behaviour) -> UpstreamReply:
+    """Return the provider's reply, changed by the misbehaviour."""
+    target = _token(call) or _route(call)
+    if isinstance(target, UpstreamReply):
+        reply = target
     else:
-        protocol, model = found
+        protocol, model = target
         try:
-            asked = _asked(call, protocol, model, told)
-            vectors = told.purposes.get(asked.purpose, told.vectors)
-            reply = _embedded(asked, protocol, odd, vectors)
+            request = _parsed(call, protocol, model, behaviour)
+            vectors = behaviour.purposes.get(request.purpose, behaviour.vectors)
+            reply = _embedded(request, protocol, odd, vectors)
         except RequestRejected as error:
             reply = _json(protocol.error(error.status, error.message, error.code), error.status)
     return odd.reply(call, reply) if odd.reply else reply
 
 
 def _embedded(
-    asked: UpstreamRequest, protocol: Protocol, odd: Misbehaviour, vectors: Vectors
+    request: UpstreamRequest, protocol: Protocol, odd: Misbehaviour, vectors: Vectors
 ) -> UpstreamReply:
     entries = [
-        ReplyEntry(index=index, embedding=embedding(item, asked, vectors))
-        for index, item in enumerate(asked.items)
+        ReplyEntry(index=index, embedding=embedding(item, request, vectors))
+        for index, item in enumerate(request.items)
     ]
     if odd.entries and (protocol.indexed or not odd.indexed):
-        entries = odd.entries(entries, asked)
-    tokens = odd.tokens(asked.tokens) if odd.tokens else asked.tokens
+        entries = odd.entries(entries, request)
+    tokens = odd.tokens(request.tokens) if odd.tokens else request.tokens
     headers = {
-        # Where TEI and Bedrock's Cohere tell it.
+        # TEI and Bedrock's Cohere report token counts in these headers.
         "x-compute-tokens": str(tokens),
         "x-amzn-bedrock-input-token-count": str(tokens),
     }
-    return _json(protocol.write(asked, entries, tokens), headers=headers)
+    return _json(protocol.write(request, entries, tokens), headers=headers)
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> UpstreamReply:
@@ -385,8 +385,8 @@ def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return UpstreamReply(status=status, body=written(value), headers=named)
 
 
-def _understood(call: UpstreamCall) -> tuple[Protocol, str] | UpstreamReply:
-    """Who is called, and the model in the path."""
+def _route(call: UpstreamCall) -> tuple[Protocol, str] | UpstreamReply:
+    """Return the protocol of the call and the model in its path, or a refusal."""
     name, _, rest = call.path.lstrip("/").partition("/")
     path = f"/{rest}" if name in SPOKEN else call.path
     for protocol in SPOKEN.get(name) or chain.from_iterable(SPOKEN.values()):
@@ -398,31 +398,33 @@ def _understood(call: UpstreamCall) -> tuple[Protocol, str] | UpstreamReply:
     return _json({"detail": "Not Found"}, 404)
 
 
-def _asked(call: UpstreamCall, protocol: Protocol, model: str, told: _Told) -> UpstreamRequest:
-    """The call, understood.
+def _parsed(
+    call: UpstreamCall, protocol: Protocol, model: str, behaviour: _Behaviour
+) -> UpstreamRequest:
+    """Parse and check the call.
 
     Raises:
         RequestRejected: The provider refuses it.
     """
-    _authorised(call, protocol, told.admitted.key)
+    _check_key(call, protocol, behaviour.admitted.key)
     if call.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise RequestRejected(415, "Unsupported Media Type")
-    asked = msgspec.structs.replace(protocol.read(call, model), echo=told.echo)
-    _admitted(asked, protocol, told.admitted)
-    limit = protocol.most if told.most is None else min(told.most, protocol.most)
-    if len(asked.items) > limit:
-        message = protocol.too_many.format(count=len(asked.items), most=limit)
+    request = msgspec.structs.replace(protocol.read(call, model), echo=behaviour.echo)
+    _check_admitted(request, protocol, behaviour.admitted)
+    limit = protocol.most if behaviour.most is None else min(behaviour.most, protocol.most)
+    if len(request.items) > limit:
+        message = protocol.too_many.format(count=len(request.items), most=limit)
         raise RequestRejected(protocol.invalid, message)
-    if any(item in told.refused for item in asked.items if isinstance(item, str)):
+    if any(item in behaviour.refused for item in request.items if isinstance(item, str)):
         raise RequestRejected(protocol.invalid, "'$.input' is invalid.")
-    return asked
+    return request
 
 
-def _admitted(asked: UpstreamRequest, protocol: Protocol, admitted: _Admitted) -> None:
-    if admitted.model is not None and asked.model not in {"", admitted.model}:
-        message = f"The model `{asked.model}` does not exist."
+def _check_admitted(request: UpstreamRequest, protocol: Protocol, admitted: _Admitted) -> None:
+    if admitted.model is not None and request.model not in {"", admitted.model}:
+        message = f"The model `{request.model}` does not exist."
         raise RequestRejected(404, message, code="model_not_found")
-    longest, limit = max(map(count, asked.items)), admitted.max_item_tokens
+    longest, limit = max(map(count, request.items)), admitted.max_item_tokens
     if limit is not None and longest > limit:
         raise RequestRejected(
             protocol.invalid,
@@ -431,25 +433,25 @@ def _admitted(asked: UpstreamRequest, protocol: Protocol, admitted: _Admitted) -
         )
 
 
-def _authorised(call: UpstreamCall, protocol: Protocol, admitted: str | None) -> None:
+def _check_key(call: UpstreamCall, protocol: Protocol, admitted: str | None) -> None:
     if protocol.key is None:
         return
-    given = call.headers.get(protocol.key, "")
+    key = call.headers.get(protocol.key, "")
     if protocol.key == "authorization":
-        scheme, _, given = given.partition(" ")
+        scheme, _, key = key.partition(" ")
         if scheme not in {"Bearer", "AWS4-HMAC-SHA256"}:
-            given = ""
-    elif not given:
-        # Azure and Google take a token of theirs, too.
-        scheme, _, given = call.headers.get("authorization", "").partition(" ")
-    if not given:
+            key = ""
+    elif not key:
+        # Azure and Google accept their tokens too.
+        scheme, _, key = call.headers.get("authorization", "").partition(" ")
+    if not key:
         raise RequestRejected(401, "You didn't provide an API key.", code="invalid_api_key")
-    if admitted is not None and given not in {admitted, _token_of(admitted)}:
+    if admitted is not None and key not in {admitted, _token_of(admitted)}:
         raise RequestRejected(401, "Incorrect API key provided.", code="invalid_api_key")
 
 
 def _token(call: UpstreamCall) -> UpstreamReply | None:
-    """What the places answer that exchange one kind of credentials for another."""
+    """Answer calls to the token endpoints of cloud providers; None for any other call."""
     if not call.path.endswith(("/identity/token", "/token")) or call.method != "POST":
         return None
     form = dict(parse_qsl(call.content.decode("latin-1")))

@@ -1,7 +1,7 @@
-"""What the scripted upstream answers with: functions of an item and a width, each its own space.
+"""Makes vectors for the scripted upstream: functions of an item and a width, one for each space.
 
-`vector_of` is the one that is answered unless a test gives another. The rest make others, to play a
-deployment of another model, or one that claims to be the same and is not. All are deterministic.
+The upstream uses `vector_of` unless a test sets another. The others play a deployment of another
+model, or one that wrongly claims to be the same. All are deterministic.
 """
 
 import hashlib
@@ -16,16 +16,16 @@ Item = str | list[int]
 """A text, or token ids."""
 Vector = NDArray[np.float32]
 Vectors = Callable[[Item, int], Vector]
-"""The vector of an item, of a model as wide as this. The upstream cuts it where less is asked."""
+"""Returns the vector of an item at the model's width; the upstream cuts it to fewer dimensions."""
 
 WIDTH = 64
 MIXED_IN = 0.484  # tan(acos(0.9))
 
 
 def vector_of(item: Item, dimensions: int = WIDTH) -> Vector:
-    """The vector of a text or of token ids: length one, another for each item.
+    """Return a vector of length one that is different for each item.
 
-    Fewer dimensions give the start of the same vector, normalised anew.
+    Fewer dimensions give the start of the same vector, normalised again.
     """
     drawn = hashlib.shake_256(_name(item).encode("utf-8", "surrogatepass")).digest(2 * dimensions)
     values = np.frombuffer(drawn, "<u2").astype(np.float64) - 32767.5
@@ -33,17 +33,17 @@ def vector_of(item: Item, dimensions: int = WIDTH) -> Vector:
 
 
 def space(seed: str) -> Vectors:
-    """Vectors of another model: as `vector_of`, and unlike those of every other seed."""
+    """Make the vectors of another model, unlike those of any other seed."""
     return lambda item, width: vector_of(f"{seed}\0{_name(item)}", width)
 
 
 def scaled(vectors: Vectors, by: float) -> Vectors:
-    """The same vectors in another normalisation: `by` times as long, so the cosine stays one."""
+    """Make the same vectors `by` times as long, so that the cosine stays one."""
     return lambda item, width: vectors(item, width) * np.float32(by)
 
 
 def noisy(vectors: Vectors, bits: int = 4) -> Vectors:
-    """As long, but each number is one of `2 ** bits - 1`: with four bits the cosine is 0.997."""
+    """Round each number to one of `2 ** bits - 1` values; with four bits the cosine is 0.997."""
     steps = 2 ** (bits - 1) - 1
 
     def quantised(item: Item, width: int) -> Vector:
@@ -54,7 +54,7 @@ def noisy(vectors: Vectors, bits: int = 4) -> Vectors:
 
 
 def other_pooling(vectors: Vectors) -> Vectors:
-    """As long, but turned towards one fixed vector: the cosine is about 0.9."""
+    """Turn each vector towards one fixed vector, at the same length; the cosine is about 0.9."""
 
     def turned(item: Item, width: int) -> Vector:
         exact = vectors(item, width)
@@ -65,9 +65,10 @@ def other_pooling(vectors: Vectors) -> Vectors:
 
 
 def sibling(vectors: Vectors) -> Vectors:
-    """Another model of the same space: as long, but each text deviates its own way.
+    """Make the vectors of another model in the same space.
 
-    The cosine of the two vectors of a text is about 0.9.
+    Each text deviates in its own direction, at the same length. The cosine between a text's two
+    vectors is about 0.9.
     """
 
     def deviating(item: Item, width: int) -> Vector:
@@ -79,12 +80,12 @@ def sibling(vectors: Vectors) -> Vectors:
 
 
 def rotated(vectors: Vectors) -> Vectors:
-    """As alike to each other as before, but in a space of their own: all turned by one rotation."""
+    """Turn all vectors by one rotation: they are as similar to each other, but in another space."""
     return lambda item, width: (_rotation(width) @ vectors(item, width)).astype(np.float32)
 
 
 def shorten_vector(vector: Vector, dimensions: int) -> Vector:
-    """The start of a vector, brought to length one."""
+    """Return the start of a vector, scaled to length one."""
     cut = vector[:dimensions].astype(np.float64)
     return (cut / np.linalg.norm(cut)).astype(np.float32)
 

@@ -110,7 +110,7 @@ class Cl100kTokenizer:
     def alive(self) -> bool:
         """Whether it is open and its threads are running."""
         started = (worker for worker in (self._encoding, self._decoding) if worker)
-        return not self._closed and all(worker.alive for worker in started)
+        return not self._closed and all(worker.is_alive for worker in started)
 
     def close(self) -> None:
         """Finish the queued work and end the threads. Blocks until they have ended."""
