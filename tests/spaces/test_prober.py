@@ -17,6 +17,7 @@ from embedway.providers import provider
 from embedway.providers.provider_config import ProviderConfig, fingerprinter
 from embedway.providers.registry import ROWS
 from embedway.spaces.canaries import CANARIES
+from embedway.spaces.check import SpaceCheck
 from embedway.spaces.membership import Membership, SpaceMemberships
 from embedway.spaces.probe import AT_ONCE
 from embedway.spaces.prober import Prober
@@ -466,7 +467,7 @@ def test_few_at_once(world: World) -> None:
             for name in ("one", "two")
         ]
         prober._known.__init__(policy=lambda _: ModelPolicy(), deployments=many, enabled=True)
-        prober._spaces.load()
+        prober.spaces.load()
         found = await asyncio.gather(*(prober.prove(each, None) for each in many[1::2]))
         assert {each.state for each in found} == {"proven"}
 
@@ -511,30 +512,30 @@ def test_changed(world: World) -> None:
     world.upstreams["one"].echo = "m-2024"
 
     async def test(prober: Prober) -> None:
-        one = world.one("one")
+        check = SpaceCheck(prober, world.one("one"), None, revision="one")
         proven = {"width": 64, "norm": 1.0, "model": "m-2024"}
-        assert not prober.changed(one, None, **proven)  # nothing is known yet
+        assert not check.has_changed(**proven)  # nothing is known yet
         await world.prove(prober, "one")
-        assert not prober.changed(one, None, **proven)
-        assert not prober.changed(one, None, width=None, norm=None, model=None)
-        assert not prober.changed(one, None, **proven | {"norm": 1.009})
+        assert not check.has_changed(**proven)
+        assert not check.has_changed(width=None, norm=None, model=None)
+        assert not check.has_changed(**proven | {"norm": 1.009})
         for other in ({"width": 63}, {"norm": 1.02}, {"norm": 0.98}, {"model": "m-2025"}):
-            assert prober.changed(one, None, **proven | other), other
-            assert not await prober.confirm(one, None, **proven | other), other
+            assert check.has_changed(**proven | other), other
+            assert not await check.confirm(**proven | other), other
             asked = len(world.upstreams["one"].calls)
-            assert not await prober.confirm(one, None, **proven | other), other
+            assert not await check.confirm(**proven | other), other
             assert len(world.upstreams["one"].calls) == asked  # not for each answer
             world.now_ms += 2000
         world.upstreams["one"].echo = "m-2025"
         renamed = proven | {"model": "m-2025"}
-        assert await prober.confirm(one, None, **renamed)  # the canaries agree
-        assert not prober.changed(one, None, **renamed)
-        assert not prober.changed(one, None, **proven)
+        assert await check.confirm(**renamed)  # the canaries agree
+        assert not check.has_changed(**renamed)
+        assert not check.has_changed(**proven)
         world.upstreams["one"].echo = "m-2026"
         world.upstreams["one"].vectors = space("wrong")
-        assert not await prober.confirm(one, None, **proven | {"model": "m-2026"})
+        assert not await check.confirm(**proven | {"model": "m-2026"})
         # What it answered before it was known to have drifted is held back too.
-        assert prober.changed(one, None, **proven)
+        assert check.has_changed(**proven)
 
     world.run(test)
 
@@ -547,7 +548,8 @@ def test_not_probed(world: World) -> None:
         assert prober.membership(own, None) == Membership(state="reference", revision="one")
         assert await prober.prove(own, None) == Membership(state="reference", revision="one")
         prober.schedule(own, None)
-        assert not prober.changed(own, None, width=1, norm=2.0, model="x")
+        check = SpaceCheck(prober, own, None, revision="one")
+        assert not check.has_changed(width=1, norm=2.0, model="x")
 
     world.run(test)
     assert world.calls("one") == 0
@@ -598,7 +600,7 @@ def test_accepted(world: World, who: str) -> None:
     world.run(test)
 
     async def later(prober: Prober) -> None:
-        assert prober._spaces.home("m") == ("one~2" if who == "one" else "one")
+        assert prober.spaces.home("m") == ("one~2" if who == "one" else "one")
         assert prober.membership(world.one(who), None).revision == f"{who}~2"
 
     world.run(later)

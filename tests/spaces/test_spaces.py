@@ -24,6 +24,7 @@ from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.spaces import canaries
 from embedway.spaces.canaries import CANARIES, compare
+from embedway.spaces.check import SpaceCheck
 from embedway.spaces.membership import Membership, SpaceMemberships
 from embedway.spaces.prober import Prober
 from embedway.spaces.proof import Proof, Reference
@@ -163,7 +164,7 @@ class World:
         reference = self.store.references[found.revision, told]
         vectors = made(self.engines[name].function, told)
         assert not compare(vectors, reference.vectors, min_cosine=0.999).against
-        in_home = found.revision == prober._spaces.home("m")
+        in_home = found.revision == prober.spaces.home("m")
         assert in_home == (found.state in {"reference", "proven"})
 
 
@@ -246,7 +247,8 @@ def test_local_model() -> None:
         assert (found.state, found.revision) == ("proven", "embedway")
         engines["embedway:m"].function = WRONG  # another precision, say: its digest tells of that
         assert prober.membership(here, None) == local
-        assert not prober.changed(here, None, width=64, norm=2.0, model="x")
+        check = SpaceCheck(prober, here, None, revision="embedway")
+        assert not check.has_changed(width=64, norm=2.0, model="x")
 
     asyncio.run(run())
 
