@@ -276,9 +276,9 @@ def test_documented() -> None:
     (few, quick_s), (many, slow_s) = latency.PRIOR
     for said in (
         f"(price + {ranking.PRICE_FLOOR}) / (lowest price + {ranking.PRICE_FLOOR})",
-        f"within {ranking.ALIKE['speed'] - 1:.0%} of the best",
-        f"For up to {ranking.EXPLORED['speed'] * 100:g} of 100 requests with `speed`",
-        f"and {ranking.EXPLORED['balanced'] * 100:g} of 100 with `balanced`",
+        f"within {ranking.TIE_RATIOS['speed'] - 1:.0%} of the best",
+        f"For up to {ranking.EXPLORATION_SHARES['speed'] * 100:g} of 100 requests with `speed`",
+        f"and {ranking.EXPLORATION_SHARES['balanced'] * 100:g} of 100 with `balanced`",
         f"not been asked for {latency.STALE_S / 60:g} minutes",
         f"A call counts half after {latency.HALF_LIFE_S:g} s",
         f"no more than the last {latency.MEMORY} or so",
@@ -290,7 +290,7 @@ def test_documented() -> None:
         f"| {health.FAILURES_IN_A_ROW} failures in a row | {health.FIRST_EJECTION_S:g} s, doubled",
         f"at most {health.LONGEST_EJECTION_S:g} s |",
         f"a call counts half after {health.SHARE_HALF_LIFE_S:g} s)",
-        f"of at least {health.FAILED_OF:g} |",
+        f"of at least {health.MIN_CALLS_FOR_SHARE:g} |",
         f"| {health.LONGEST_EJECTION_S:g} s at once",
         f"shortened by up to {health.JITTER:.0%} at random",
     ):

@@ -19,7 +19,7 @@ from embedway.providers.registry import ROWS
 from embedway.spaces.canaries import CANARIES
 from embedway.spaces.check import SpaceCheck
 from embedway.spaces.membership import Membership, SpaceMemberships
-from embedway.spaces.probe import AT_ONCE
+from embedway.spaces.probe import MAX_PARALLEL_PROBES
 from embedway.spaces.prober import Prober
 from embedway.spaces.proof import Reference
 from embedway.spaces.store import SpaceStore
@@ -204,7 +204,7 @@ def test_drifts(world: World, who: str) -> None:
         await world.prove(prober, "one", "two")
         world.upstreams[who].vectors = other_pooling(RIGHT)
         world.now_ms += HOUR_MS
-        assert prober.membership(world.one(who), None).due
+        assert prober.membership(world.one(who), None).is_due
         assert await world.prove(prober, who) == {who: ("drifted", "one")}
         world.upstreams[who].vectors = RIGHT
         for told in (None, "query"):
@@ -227,13 +227,13 @@ def test_age(world: World) -> None:
         await world.prove(prober, "one", "two")
         for name, state in (("one", "reference"), ("two", "proven")):
             member = prober.membership(world.one(name), None)
-            assert (member.state, member.due) == (state, False)
+            assert (member.state, member.is_due) == (state, False)
         world.now_ms += HOUR_MS - 1
-        assert not prober.membership(world.one("two"), None).due
+        assert not prober.membership(world.one("two"), None).is_due
         world.now_ms += 1
         for name, state in (("one", "reference"), ("two", "proven")):
             member = prober.membership(world.one(name), None)
-            assert (member.state, member.due) == (state, True)
+            assert (member.state, member.is_due) == (state, True)
         world.now_ms += HOUR_MS
         for name in ("one", "two"):
             assert prober.membership(world.one(name), None).state == "unproven"
@@ -362,7 +362,7 @@ def test_another_input_type(world: World) -> None:
     async def test(prober: Prober) -> None:
         await world.prove(prober, "one")
         member = prober.membership(world.one("one"), "query")
-        assert (member.state, member.due) == ("reference", True)
+        assert (member.state, member.is_due) == ("reference", True)
         world.now_ms += 2 * HOUR_MS
         assert prober.membership(world.one("one"), "query").state == "unproven"
         world.upstreams["one"].vectors = space("wrong")
@@ -380,7 +380,7 @@ def test_maker_cannot_be_asked(world: World) -> None:
         with pytest.raises(ProviderError):
             await prober.prove(world.one("one"), None)
         member = await prober.prove(world.one("two"), None)
-        assert (member.state, member.revision, member.due) == ("unproven", "two", True)
+        assert (member.state, member.revision, member.is_due) == ("unproven", "two", True)
         world.upstreams["one"].always(None)
         world.now_ms += 60_000
         assert await world.prove(prober, "two") == {"two": ("proven", "one")}
@@ -404,7 +404,7 @@ def test_failed_probe(world: World, step: Step) -> None:
             await prober.prove(world.one("two"), None)
         assert world.calls("two") == before + 1
         member = prober.membership(world.one("two"), None)
-        assert (member.state, member.due) == ("proven", True)
+        assert (member.state, member.is_due) == ("proven", True)
         for wait_ms, asked in ((29_000, False), (1_000, True), (30_000, False), (30_000, True)):
             calls = world.calls("two")
             world.now_ms += wait_ms
@@ -473,10 +473,12 @@ def test_few_at_once(world: World) -> None:
 
     world.run(test)
     assert (
-        1 < world.upstreams["one"].most_at_once + world.upstreams["two"].most_at_once <= AT_ONCE * 2
+        1
+        < world.upstreams["one"].most_at_once + world.upstreams["two"].most_at_once
+        <= MAX_PARALLEL_PROBES * 2
     )
-    assert world.upstreams["one"].most_at_once <= AT_ONCE
-    assert world.upstreams["two"].most_at_once <= AT_ONCE
+    assert world.upstreams["one"].most_at_once <= MAX_PARALLEL_PROBES
+    assert world.upstreams["two"].most_at_once <= MAX_PARALLEL_PROBES
 
 
 def test_limits(world: World) -> None:

@@ -1,7 +1,6 @@
-"""Who is asked for a request, in which order, and why the others are not.
+"""Turns a request into a plan: from the name, through filters, proofs and rate limits, to ranks.
 
-Owns the way from a name to deployments of one vector space: restrictions, filters, proofs, room,
-rank. Asks nobody and knows no engine but by what it can be told.
+All candidates of a plan are in one vector space. Sends nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ from embedway.routing.resolve import resolve
 from embedway.spaces.membership import SpaceMemberships
 
 CHARACTERS_PER_TOKEN = 4
-"""To tell a large batch from a small one before it is counted."""
+"""Estimates a request's tokens before they are counted."""
 
 
 class Router:
@@ -46,7 +45,7 @@ class Router:
         now_s: Callable[[], float],
         random: Random,
     ) -> None:
-        """Args name what it needs; `abilities` of the engine that embeds for a deployment."""
+        """Plan over `catalog`; `abilities` are those of a deployment's engine."""
         self._catalog = catalog
         self._lifetimes = lifetimes
         self._spaces = spaces
@@ -55,41 +54,43 @@ class Router:
         self._now_s = now_s
         self._random = random
 
-    def effective_input_type(self, served: Deployment, request: EmbedRequest) -> InputType | None:
-        """What the vectors are for, if `served` makes a difference of it."""
+    def effective_input_type(
+        self, deployment: Deployment, request: EmbedRequest
+    ) -> InputType | None:
+        """Return the input type that `deployment` makes use of for `request`, or None."""
         wanted = request.input_type
-        return wanted and served.effective_input_type(wanted, self._abilities(served))
+        return wanted and deployment.effective_input_type(wanted, self._abilities(deployment))
 
     def plan(
         self,
         request: EmbedRequest,
         caller: Caller,
         *,
-        given_up: frozenset[str] = frozenset(),
-        any_age: bool = False,
-        priced: bool = False,
+        unprovable: frozenset[str] = frozenset(),
+        accept_old_proofs: bool = False,
+        needs_price: bool = False,
     ) -> Plan:
-        """Who is asked for `request`, best first; perhaps nobody.
+        """Plan a request. The plan may have no candidates.
 
         Args:
-            request: What is asked for.
-            caller: Who asks.
-            given_up: Ids of deployments that could not be proven just now.
-            any_age: Whether old proofs will do, for nobody is going to be asked.
-            priced: Whether only those with a known price can be asked.
+            request: The request.
+            caller: The caller, whose restrictions apply.
+            unprovable: Ids of deployments whose probes just failed.
+            accept_old_proofs: Use proofs of any age, for a plan that nothing is sent by.
+            needs_price: Exclude deployments of unknown price.
 
         Raises:
-            UnknownModel: Nothing has this name.
-            InvalidRequest: A fallback is of another vector space.
+            UnknownModel: The catalog has no such name.
+            InvalidRequest: A fallback is in another vector space.
         """
         named = resolve(request.model, self._catalog, param="model")
         retired = self._lifetimes.today().retired
         pinned = named.is_pinned and not named.is_ordered
         asked = named.deployments[0] if pinned else self._home(named.deployments)
-        alone = _alone(request, asked)
-        old_will_do = any_age or asked.id in given_up
+        sole_field = _sole_field(request, asked)
+        old_will_do = accept_old_proofs or asked.id in unprovable
         revision = self._revision(asked, request, pinned=pinned, old_will_do=old_will_do)
-        if revision is None:  # only once that is known can anybody else be of the same space
+        if revision is None:  # no other deployment can be in a space that is unknown
             names = {asked.id: request.model}
             candidates, revision = [asked], self._spaces.home(asked.model.id)
             revisions = {asked.model.id: revision}
@@ -98,21 +99,25 @@ class Router:
             names, candidates = self._candidates(request, named, asked, revisions)
         removed: list[Exclusion] = []
         policy = self._catalog.policy(asked.model.id)
-        asking = FilterContext(
+        context = FilterContext(
             request=request,
             caller=caller,
-            asked=asked,
-            alone=alone,
+            target=asked,
+            sole_field=sole_field,
             names=names,
-            only=policy.only,
-            priced=priced,
-            retired=retired,
-            told=lambda served: self.effective_input_type(served, request),
+            policy_providers=policy.only,
+            needs_price=needs_price,
+            retired_ids=retired,
+            effective_input_type=lambda deployment: self.effective_input_type(deployment, request),
             abilities=self._abilities,
         )
-        candidates = filters.apply_filters(candidates, asking, removed)
+        candidates = filters.apply_filters(candidates, context, removed)
         ready, unproven, due = self._in_space(
-            candidates, request, None if alone else revisions, removed, any_age=any_age
+            candidates,
+            request,
+            None if sole_field else revisions,
+            removed,
+            accept_old_proofs=accept_old_proofs,
         )
         due += self._references_due(candidates, request)
         ready = self._with_room(ready, removed)
@@ -127,8 +132,8 @@ class Router:
         )
         if len(order) > 1 and (named.is_ordered or request.fallbacks):
             order = _as_named(order, named, names)
-        if alone:
-            revisions[asked.model.id] = self._spaces.known.native_space(asked)
+        if sole_field:
+            revisions[asked.model.id] = self._spaces.registry.native_space(asked)
             space = asked.space(
                 revision=revisions[asked.model.id],
                 width=request.dimensions,
@@ -139,34 +144,35 @@ class Router:
             space = self._space(asked, request, revision)
         return Plan(
             space=space, revisions=revisions, candidates=order,
-            unproven=unproven, due=due, excluded=removed,
+            unproven=unproven, probes_due=due, excluded=removed,
         )  # fmt: skip
 
-    def _space(self, served: Deployment, request: EmbedRequest, revision: str) -> SpaceId:
-        """The name of the space of a request's vectors, if `served` answers in this revision."""
+    def _space(self, deployment: Deployment, request: EmbedRequest, revision: str) -> SpaceId:
+        """Name the space of a request's vectors from `deployment` in this revision."""
         return self._spaces.space(
-            served,
-            self.effective_input_type(served, request),
+            deployment,
+            self.effective_input_type(deployment, request),
             revision=revision,
             width=request.dimensions,
         )
 
-    def _home(self, served: Sequence[Deployment]) -> Deployment:
-        """The deployment that the model's home is named after, if it is there."""
-        if len(served) == 1:
-            return served[0]
-        maker = self._spaces.known.reference_deployment(served[0].model.id)
-        return maker if maker and maker in served else served[0]
+    def _home(self, deployments: Sequence[Deployment]) -> Deployment:
+        """Return the deployment that defines the model's home space, or else the first."""
+        first = deployments[0]
+        if len(deployments) == 1:
+            return first
+        maker = self._spaces.registry.reference_deployment(first.model.id)
+        return maker if maker and maker in deployments else first
 
     def _revision(
         self, asked: Deployment, request: EmbedRequest, *, pinned: bool, old_will_do: bool
     ) -> str | None:
-        """Of the space that the name means; None if that must be proven first."""
+        """Return the revision of the space that the name means; None if a probe must prove it."""
         home = self._spaces.home(asked.model.id)
         if not pinned:
             return home
         member = self._spaces.membership(asked, self.effective_input_type(asked, request))
-        if member.may_be_asked or member.state == "drifted":
+        if member.is_usable or member.state == "drifted":
             return member.revision
         return member.last_revision if old_will_do else None
 
@@ -177,7 +183,7 @@ class Router:
         asked: Deployment,
         revisions: dict[str, str],
     ) -> tuple[dict[str, str], list[Deployment]]:
-        """All whom the request names, and of each by its id the name that it is asked for by.
+        """Return the requested name by deployment id, and all deployments of the request's names.
 
         Adds to `revisions` those of other models that are proven to share the space.
         """
@@ -219,17 +225,17 @@ class Router:
                 )
         return [each for each in named.deployments if self._is_allowed(each, asked)]
 
-    def _is_allowed(self, served: Deployment, asked: Deployment) -> bool:
-        """Whether the operator's `only` for another model than the one asked for has `served`."""
-        if served.model.id == asked.model.id:
-            return True  # there is a filter for that
-        only = self._catalog.policy(served.model.id).only
-        return not only or served.provider in only
+    def _is_allowed(self, deployment: Deployment, asked: Deployment) -> bool:
+        """Return whether the operator's `only` for a fallback's model allows `deployment`."""
+        if deployment.model.id == asked.model.id:
+            return True  # a filter checks that
+        only = self._catalog.policy(deployment.model.id).only
+        return not only or deployment.provider in only
 
     def _shares_space(
         self, other: Deployment, asked: Deployment, request: EmbedRequest, revision: str
     ) -> Literal["proven", "unproven", "differs"]:
-        """Whether another model gives vectors of the space that the request's name means."""
+        """Return whether another model is in the space that the request's name means."""
         if (other.model.same_space_as or other.model.id) != (
             asked.model.same_space_as or asked.model.id
         ):
@@ -238,7 +244,7 @@ class Router:
         if self._space(other, request, home) == self._space(asked, request, revision):
             return "proven"
         claims = (
-            self._spaces.shared(each, self.effective_input_type(each, request), revision=of)
+            self._spaces.shared_space(each, self.effective_input_type(each, request), revision=of)
             for each, of in ((other, home), (asked, revision))
         )
         states = {claim.state for claim in claims if claim}
@@ -247,19 +253,19 @@ class Router:
     def _references_due(
         self, candidates: Sequence[Deployment], request: EmbedRequest
     ) -> Sequence[Deployment]:
-        """Deployments of other models that must give their canaries before spaces are compared."""
+        """Return deployments of other models whose references are missing for a comparison."""
         due: dict[str, Deployment] = {}
         for each in candidates:
             if not each.model.same_space_as:
                 continue
             home = self._spaces.home(each.model.id)
-            claim = self._spaces.shared(
+            claim = self._spaces.shared_space(
                 each, self.effective_input_type(each, request), revision=home
             )
             if (
                 claim
-                and claim.missing
-                and (maker := self._spaces.known.reference_deployment(claim.model))
+                and claim.is_reference_missing
+                and (maker := self._spaces.registry.reference_deployment(claim.model))
             ):
                 due[maker.id] = maker
         return list(due.values())
@@ -271,11 +277,11 @@ class Router:
         revisions: Mapping[str, str] | None,
         removed: list[Exclusion],
         *,
-        any_age: bool,
+        accept_old_proofs: bool,
     ) -> tuple[list[Deployment], list[Exclusion], list[Deployment]]:
-        """Those whose vectors are of the space, those of whom that is not proven, those due.
+        """Return the deployments that are in the space, the unproven ones, and those to probe.
 
-        Any space will do where `revisions` is None: then there is one candidate.
+        Without `revisions` any space will do, because there is just one candidate.
         """
         ready: list[Deployment] = []
         unproven: list[Exclusion] = []
@@ -289,8 +295,8 @@ class Router:
                 continue
             member = self._spaces.membership(each, self.effective_input_type(each, request))
             of = member.revision
-            in_own_space = member.in_own_space and revision in {None, of}
-            if member.state == "unproven" and any_age and member.last_revision:
+            in_own_space = member.is_in_own_space and revision in {None, of}
+            if member.state == "unproven" and accept_old_proofs and member.last_revision:
                 of = member.last_revision
             elif member.state == "unproven" and not in_own_space:
                 unproven.append(Exclusion(deployment=each, filter=SPACE, reason=member.reason))
@@ -304,12 +310,12 @@ class Router:
                 ready.append(each)
             else:
                 removed.append(Exclusion(deployment=each, filter=SPACE, reason=member.reason))
-            if member.due:
+            if member.is_due:
                 due.append(each)
         return ready, unproven, due
 
     def _with_room(self, ready: list[Deployment], removed: list[Exclusion]) -> list[Deployment]:
-        """Those that did not ask to be left alone for a while."""
+        """Return the deployments that are not rate-limited."""
         now_s = self._now_s()
         left: list[Deployment] = []
         for each in ready:
@@ -325,10 +331,10 @@ class Router:
         return left
 
 
-def _alone(request: EmbedRequest, asked: Deployment) -> str | None:
-    """The field that only the one whom the name means can be asked, in a space of its own.
+def _sole_field(request: EmbedRequest, asked: Deployment) -> str | None:
+    """Return the field that ties a request to one deployment, in a space of its own, or None.
 
-    Canaries prove what is answered without it: nobody knows what others make of it.
+    Canaries are sent without such a field, so they do not prove what others make of it.
     """
     if request.extra_body:
         return "extra_body"
@@ -337,10 +343,12 @@ def _alone(request: EmbedRequest, asked: Deployment) -> str | None:
     return None
 
 
-def _claims(served: Deployment, asked: Deployment) -> bool:
-    """Whether `served` is said to be of the same space."""
-    declared = served.model.declared and asked.model.declared
-    return served.id == asked.id or (declared and claimed_space(served) == claimed_space(asked))
+def _claims(deployment: Deployment, asked: Deployment) -> bool:
+    """Return whether `deployment` claims to be in the same space."""
+    declared = deployment.model.declared and asked.model.declared
+    return deployment.id == asked.id or (
+        declared and claimed_space(deployment) == claimed_space(asked)
+    )
 
 
 def _tokens(request: EmbedRequest) -> int:
@@ -352,7 +360,7 @@ def _tokens(request: EmbedRequest) -> int:
 def _as_named(
     order: list[Candidate], named: ResolvedName, names: Mapping[str, str]
 ) -> list[Candidate]:
-    """`order`, but with what the request names first before what it names later."""
+    """Sort candidates by where the request names them; ranks decide within one name."""
     ranked = 0 if named.is_ordered else len(named.deployments)
     places = {id: max(place, ranked - 1) for place, id in enumerate(names)}
     placed = sorted(order, key=lambda each: places[each.deployment.id])

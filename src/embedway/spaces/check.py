@@ -58,10 +58,10 @@ class SpaceCheck:
         if looks is None:
             return False
         return (
-            deployment.id in prober.spaces.known.drifted  # found while it answered
-            or (model is not None and model not in looks.models and looks.width is not None)
+            deployment.id in prober.spaces.registry.drift_proofs  # found while it answered
+            or (model is not None and model not in looks.model_names and looks.width is not None)
             or (width is not None and looks.width is not None and width != looks.width)
-            or (norm is not None and looks.of_length_one and abs(norm - 1) > NORM_TOLERANCE)
+            or (norm is not None and looks.has_unit_length and abs(norm - 1) > NORM_TOLERANCE)
         )
 
     async def confirm(self, *, width: int | None, norm: float | None, model: str | None) -> bool:
@@ -74,7 +74,7 @@ class SpaceCheck:
         before = prober.membership(deployment, input_type)
         after = await prober.prove(deployment, input_type)
         if (
-            after.may_be_asked
+            after.is_usable
             and after.revision == before.revision
             # The old model may have answered the canaries, and the new one this request.
             and not self.has_changed(width=width, norm=norm, model=model)

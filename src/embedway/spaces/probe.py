@@ -1,4 +1,4 @@
-"""One probe: asks a deployment for the vectors of the canaries, within its limits."""
+"""Asks a deployment for the vectors of the canaries, within its limits."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,14 +21,15 @@ from embedway.spaces.verdict import ProbeResult
 
 TIMEOUT_S = 10
 """Give up a call of a probe after this long."""
-AT_ONCE = 8
+MAX_PARALLEL_PROBES = 8
+"""The most probes that run at the same time."""
 
 ProbeRecorder = Callable[[UsageRecord], Awaitable[None]]
-"""Keeps the usage record of a probe; raises nothing."""
+"""Stores the usage record of a probe. Must not raise."""
 
 
 class CanaryProbe:
-    """Makes probes, at most `AT_ONCE` at a time."""
+    """Sends probes, at most `MAX_PARALLEL_PROBES` at a time."""
 
     def __init__(
         self,
@@ -42,28 +43,28 @@ class CanaryProbe:
         self._fingerprint = fingerprint
         self._now_ms = now_ms
         self._record = record
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._gate = asyncio.Semaphore(MAX_PARALLEL_PROBES)
 
     async def run(
-        self, served: Deployment, input_type: InputType | None, texts: Sequence[str]
+        self, deployment: Deployment, input_type: InputType | None, texts: Sequence[str]
     ) -> ProbeResult:
         """Ask a deployment for the vectors of `texts`.
 
         Raises:
-            ProviderError: It cannot be asked, or does not answer properly.
+            ProviderError: A call failed, or the vectors are malformed.
         """
         async with self._gate:
-            # Fields that an operator fixed go with every call; a client's are not probed.
-            request = EmbedRequest(input=list(texts), model=served.id, input_type=input_type)
+            # Every call carries the fields that an operator fixed. A client's are not probed.
+            request = EmbedRequest(input=list(texts), model=deployment.id, input_type=input_type)
             attempt = self._sender.attempt(
-                request, served, request_id=PROBE, counts={}, was_healthy=False
+                request, deployment, request_id=PROBE, counts={}, was_healthy=False
             )
             began_s, failed = self._sender.now_s(), True
             try:
                 results = await self._results(attempt)
                 failed = False
             finally:
-                if attempt.calls and served.provider != LOCAL:
+                if attempt.calls and deployment.provider != LOCAL:
                     seconds = self._sender.now_s() - began_s
                     await self._record(
                         probe_record(
@@ -76,12 +77,12 @@ class CanaryProbe:
             return ProbeResult(
                 vectors=_join(results),
                 models=frozenset(result.model for result in results if result.model),
-                fingerprint=self._fingerprint(served),
+                fingerprint=self._fingerprint(deployment),
                 at_ms=self._now_ms(),
             )
 
     async def _results(self, attempt: Attempt) -> Sequence[BatchResult]:
-        """The answers to all parts of a probe, in order: no retry, no failover."""
+        """Send the batches of a probe one after the other, with no retry and no failover."""
         try:
             parts = attempt.cut(await attempt.prepare())
         except EmbedwayError as error:
@@ -103,7 +104,7 @@ def _join(results: Sequence[BatchResult]) -> Vectors:
 
 
 def _failure(error: ProviderError | EmbedwayError) -> ProviderError:
-    """What a probe fails with where this gateway sent nothing."""
+    """Turn any error of a probe into a `ProviderError`."""
     if isinstance(error, ProviderError):
         return error
     kind = "overloaded" if isinstance(error, ServiceOverloaded) else "failed"
@@ -113,7 +114,7 @@ def _failure(error: ProviderError | EmbedwayError) -> ProviderError:
 def probe_record(
     attempt: Attempt, *, received_ms: int, latency_s: float, failed: bool
 ) -> UsageRecord:
-    """The record of one probe of a deployment: nobody is charged, but its provider may charge."""
+    """Build the usage record of a probe. It charges no caller, but has the provider's price."""
     deployment = attempt.deployment
     return UsageRecord(
         id=ids.new_id(PROBE),
