@@ -79,7 +79,7 @@ class Calls:
         return self.ejections[-1]
 
     def wait(self) -> float:
-        """Waits as told, and a little, for clocks are not exact."""
+        """Waits the given time and a little more, because clocks are not exact."""
         seconds = self.health.wait_s(self.now_s)
         self.now_s += seconds + 1e-6
         return seconds
@@ -202,7 +202,7 @@ def test_longer_each_time() -> None:
 
 
 def test_one_trial() -> None:
-    """Half open, one call may try it and nobody else, until it ended; then everybody may."""
+    """After an ejection one trial call may go out; when it succeeds, all may."""
     calls = Calls()
     calls.eject()
     calls.wait()
@@ -256,7 +256,7 @@ def test_older_calls(end: Any) -> None:
 
 
 def test_asked_nonetheless() -> None:
-    """Who asks one that is ejected, for want of another, does not prolong its ejection."""
+    """A call to an ejected deployment, when there is no other, does not prolong its ejection."""
     calls = Calls()
     calls.eject()
     calls.now_s += 1
@@ -284,7 +284,7 @@ def test_retry_after(kind: FailureKind) -> None:
 
 
 def test_overloaded_counts() -> None:
-    """An overloaded one fails as well as rests, and the longer wait is told."""
+    """Overload counts as a failure and as a pause, and the longer wait is reported."""
     calls = Calls()
     for _ in range(FAILURES_IN_A_ROW):
         calls.call("overloaded", retry_after_s=1.0)

@@ -117,7 +117,7 @@ def servers(minilm: Minilm) -> Iterator[dict[str, Upstream]]:
 
 @pytest.fixture
 def world(servers: dict[str, Upstream], tmp_path: Path) -> Iterator[World]:
-    """Servers that nobody told anything yet, and a folder that nobody wrote to."""
+    """Fresh servers and an empty folder."""
     for each in servers.values():
         each.reset()
     made = World(tmp_path, servers)
@@ -204,7 +204,7 @@ async def test_a_false_claim_is_refuted(world: World) -> None:
 
 @in_a_loop
 async def test_a_claim_without_vectors_to_compare_is_unproven(world: World) -> None:
-    """As long as the other model gives no canaries, a model keeps the name of its own space."""
+    """A model keeps the name of its own space until the other model gives its canaries."""
     async with world.gateway(*sections(world)) as ask:
         world.a.always("401")
         for _ in range(2):

@@ -209,7 +209,7 @@ def test_nobody_is_in_a_space_whose_vectors_it_does_not_give(
 
 async def proven(prober: Prober, world: World, step: str, name: str, what: Any) -> None:
     served = Deployment(MODEL, DeploymentSpec(provider=name))
-    known = prober._known
+    known = prober._registry
     was_drifted = served.id in known.drift_proofs
     if step == "prove":
         found = await prober.prove(served, what)
@@ -314,7 +314,7 @@ def test_store(engine: Database) -> None:
 
 
 def test_store_keeps_drift(engine: Database) -> None:
-    """That something drifted is forgotten by nobody but who releases it."""
+    """Only a release ends drift."""
     store = SpaceStore(engine)
 
     async def run() -> None:
@@ -330,14 +330,14 @@ def test_store_keeps_drift(engine: Database) -> None:
 
 
 def test_store_gone(engine: Database, tmp_path: Path) -> None:
-    """A database that is gone is told as that."""
+    """A missing database raises StorageUnavailable."""
     (tmp_path / "test.db").unlink()
     with pytest.raises(StorageUnavailable):
         asyncio.run(SpaceStore(engine).keep_proof(proof()))
 
 
 def test_failed_engine_is_told() -> None:
-    """Whatever an engine raises, who waits for a proof is told of a provider's failure."""
+    """Whatever an engine raises, a caller that waits for a proof gets a ProviderError."""
 
     class Broken(Fake):
         async def embed(self, batch: Batch) -> BatchResult:
@@ -414,7 +414,7 @@ def test_commands(tmp_path: Path) -> None:
 
 
 def test_commands_refuse(tmp_path: Path) -> None:
-    """What cannot be done is told with status 1."""
+    """Commands that cannot be done exit with status 1."""
     with Upstream(vectors=RIGHT) as one, Upstream(vectors=RIGHT) as two:
         shell = Shell(tmp_path, one, two)
         for arguments, said in (

@@ -20,7 +20,7 @@ def ability_error(
         name = next(iter(request.extra_body))
         return InvalidRequest(
             f"The field {name!r} is not known, and the model runs here: there is no provider to "
-            "hand it to. Take it out.",
+            "pass it to. Take it out.",
             param=name,
         )
     if error := _parameters_error(request, deployment) or _prompt_error(request, deployment):
@@ -32,8 +32,8 @@ def ability_error(
     )
     if request.truncate != "none" and model.tokenizer != "own" and not can_truncate:
         return InvalidRequest(
-            f"'truncate' is {request.truncate!r}, which {provider} cannot be asked for. Leave it "
-            "out and shorten what is too long.",
+            f"'truncate' is {request.truncate!r}, which {provider} does not support. Leave it "
+            "out and shorten long texts yourself.",
             param="truncate",
         )
     if (
@@ -77,8 +77,9 @@ def _prompt_error(request: EmbedRequest, deployment: Deployment) -> InvalidReque
         )
     if deployment.model.token_ids == "native" and not isinstance(request.items[0], str):
         return InvalidRequest(
-            f"'input' is token ids of {deployment.model.id} itself, before which no text can be "
-            f"put for 'input_type' {request.input_type!r}. Send texts, or leave 'input_type' out.",
+            f"'input' is token ids of {deployment.model.id}, and the prompt for 'input_type' "
+            f"{request.input_type!r} can only precede texts. Send texts, or leave 'input_type' "
+            "out.",
             param="input",
         )
     return None
@@ -94,7 +95,7 @@ def _dimensions_error(
         if abilities.dimensions:
             return None
         can = (
-            f"{deployment.provider} cannot be asked for it, and {model.id!r} is not known to be "
+            f"{deployment.provider} does not support it, and {model.id!r} is not known to be "
             "trained for vectors cut to that. Leave it out, or declare the model with its "
             "dimensions and trained_dimensions."
         )

@@ -165,7 +165,7 @@ class ModelListing:
         """List every name without a provider that `caller` may use: `auto`, aliases and ids."""
         names = (*self._catalog.aliases, *self._catalog.models)
         found = ((name, resolve(name, self._catalog, param="model")) for name in names)
-        return [card for name, named in found if (card := self._model(name, named, caller))]
+        return [card for name, named in found if (card := self._model_card(name, named, caller))]
 
     def get_model(self, name: str, caller: Caller) -> ModelCard:
         """Describe what `name`, any name that a request may use, stands for.
@@ -176,8 +176,8 @@ class ModelListing:
             ModelForbidden: The caller may not use it.
         """
         named = resolve(name, self._catalog, param="model")
-        card = self._model(name, named, caller)
-        if card is None and not self._served_today(named.deployments):
+        card = self._model_card(name, named, caller)
+        if card is None and not self._not_retired(named.deployments):
             raise retired_error(name, named.deployments[0])
         if card is None:
             raise ModelForbidden(
@@ -192,8 +192,8 @@ class ModelListing:
         Raises:
             UnknownModel: The catalog has no such name.
         """
-        listed = self._catalog.deployments() if name is None else self._of_model(name)
-        return [card for each in listed if (card := self._deployment(each, caller))]
+        listed = self._catalog.deployments() if name is None else self._list_siblings(name)
+        return [card for each in listed if (card := self._deployment_card(each, caller))]
 
     def list_hub_models(self) -> list[HubCard]:
         """List every model as the catalog has it, the same for all callers."""
@@ -205,30 +205,30 @@ class ModelListing:
                 pricing=HubPricing(input=_cheapest(found.deployments)),
             )
             for model in self._catalog.models.values()
-            if (found := self._catalog.find(model.id)) and self._served_today(found.deployments)
+            if (found := self._catalog.find(model.id)) and self._not_retired(found.deployments)
         ]
 
-    def _served_today(self, deployments: Sequence[Deployment]) -> list[Deployment]:
+    def _not_retired(self, deployments: Sequence[Deployment]) -> list[Deployment]:
         """Return the deployments that are not retired."""
-        gone = self._lifetimes.today().retired
-        return [each for each in deployments if each.id not in gone]
+        retired = self._lifetimes.today().retired
+        return [each for each in deployments if each.id not in retired]
 
-    def _model(self, name: str, named: ResolvedName, caller: Caller) -> ModelCard | None:
+    def _model_card(self, name: str, named: ResolvedName, caller: Caller) -> ModelCard | None:
         only = self._catalog.policy(named.deployments[0].model.id).only
-        deployment = [
+        deployments = [
             each
-            for each in self._served_today(named.deployments)
+            for each in self._not_retired(named.deployments)
             if may_use(caller, name=name, deployment=each) and (not only or each.provider in only)
         ]
-        if not deployment:
+        if not deployments:
             return None
         # A deployment found to be in another space serves only its own name.
-        deployment = [
+        deployments = [
             each
-            for each in deployment
+            for each in deployments
             if self._spaces.membership(each, None).state not in {"differs", "drifted"}
-        ] or deployment
-        model, stands_for = deployment[0].model, self._catalog.aliases.get(name)
+        ] or deployments
+        model, stands_for = deployments[0].model, self._catalog.aliases.get(name)
         created = datetime.combine(model.created, datetime.min.time(), UTC)
         return ModelCard(
             id=name,
@@ -237,20 +237,20 @@ class ModelListing:
             description=(
                 f"Stands for {', then '.join(stands_for)}." if stands_for else model.description
             ),
-            pricing=ModelPricing(input_token=_cheapest(deployment)),
-            providers=sorted({each.provider for each in deployment}),
+            pricing=ModelPricing(input_token=_cheapest(deployments)),
+            providers=sorted({each.provider for each in deployments}),
             context_size=model.max_item_tokens,
             tags=model.tags,
         )
 
-    def _of_model(self, name: str) -> Sequence[Deployment]:
-        found = resolve(name, self._catalog, param="model").deployments
-        model: Model = found[0].model
+    def _list_siblings(self, name: str) -> Sequence[Deployment]:
+        deployments = resolve(name, self._catalog, param="model").deployments
+        model: Model = deployments[0].model
         if not model.declared:
-            return found
+            return deployments
         return [each for each in self._catalog.deployments() if each.model.id == model.id]
 
-    def _shared_space(self, deployment: Deployment, caller: Caller) -> SharedSpaceCard | None:
+    def _shared_space_card(self, deployment: Deployment, caller: Caller) -> SharedSpaceCard | None:
         """Describe the space that the model is said to share, or None."""
         model = deployment.model.same_space_as or deployment.model.id
         sharing = {
@@ -268,7 +268,7 @@ class ModelListing:
             proof_reason=claim.reason if claim else "",
         )
 
-    def _deployment(self, deployment: Deployment, caller: Caller) -> DeploymentCard | None:
+    def _deployment_card(self, deployment: Deployment, caller: Caller) -> DeploymentCard | None:
         model, spec = deployment.model, deployment.spec
         aliases = [
             each
@@ -305,7 +305,7 @@ class ModelListing:
                 "prompts": {str(purpose): text for purpose, text in model.prompts.items()},
                 "space": str(self._spaces.space(deployment, None, revision=member.revision)),
                 "home_space": str(self._spaces.space(deployment, None, revision=home)),
-                "shared_space": self._shared_space(deployment, caller),
+                "shared_space": self._shared_space_card(deployment, caller),
                 "proof": member.state,
                 "proof_reason": member.reason,
                 "dates_source": spec.source,
@@ -314,7 +314,7 @@ class ModelListing:
         )
 
     def _health(self, deployment: Deployment) -> HealthState | Literal["down", "retired"]:
-        if not self._served_today([deployment]):
+        if not self._not_retired([deployment]):
             return "retired"
         state = self._healths.get(deployment).state(self._healths.now_s())
         return state if self._alive(deployment) else "down"

@@ -41,8 +41,10 @@ def no_candidates_error(
 
 
 def _summary(request: EmbedRequest, removed: Sequence[Exclusion]) -> str:
-    by: dict[str, list[str]] = {}
+    by_filter: dict[str, list[str]] = {}
     for each in removed:
-        by.setdefault(each.filter, []).append(f"{each.deployment.id} ({each.reason})")
-    listed = "; ".join(f"{name!r} removes {', '.join(whom)}" for name, whom in by.items())
-    return f"Nobody is left to serve {request.model!r}: {listed}."
+        by_filter.setdefault(each.filter, []).append(f"{each.deployment.id} ({each.reason})")
+    listed = "; ".join(
+        f"{name!r} removes {', '.join(deployments)}" for name, deployments in by_filter.items()
+    )
+    return f"No deployment is left to serve {request.model!r}: {listed}."

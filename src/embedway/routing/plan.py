@@ -46,24 +46,24 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         match self.decided_by:
             case "cost":
                 price = self.deployment.spec.price_per_mtok_usd
-                said = "price unknown" if price is None else f"{price:f} USD per million tokens"
-                said = f"cheapest: {said}" if best and price is not None else said
+                reason = "price unknown" if price is None else f"{price:f} USD per million tokens"
+                reason = f"cheapest: {reason}" if best and price is not None else reason
             case "speed":
-                said = f"about {self.latency_s * 1000:.0f} ms for this batch"
-                said = f"fastest: {said}" if best else said
+                reason = f"about {self.latency_s * 1000:.0f} ms for this batch"
+                reason = f"fastest: {reason}" if best else reason
             case "balanced":
-                said = f"balanced: {self.price_ratio:.1f} x price, {self.time_ratio:.1f} x time"
+                reason = f"balanced: {self.price_ratio:.1f} x price, {self.time_ratio:.1f} x time"
             case "alone":
-                said = "the only candidate"
+                reason = "the only candidate"
             case "order":
-                said = "order of embedway.toml"
+                reason = "order of embedway.toml"
             case "weight":
-                said = "weight 0 in embedway.toml: after everybody else"
+                reason = "weight 0 in embedway.toml: after everybody else"
             case "named":
                 return "in the order in which the alias names them"
             case "explored":
-                said = "asked first now and then, to learn how fast it is"
-        return said
+                reason = "asked first now and then, to learn how fast it is"
+        return reason
 
 
 class Exclusion(msgspec.Struct, frozen=True, kw_only=True):

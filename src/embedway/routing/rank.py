@@ -27,7 +27,7 @@ UNKNOWN_PRICE = 2.0
 _LAST: dict[HealthState, int] = {"healthy": 0, "ejected": 1, "full": 1, "limited": 2}
 
 
-class _Candidate:
+class _ScoredCandidate:
     """A candidate's scores during one ranking."""
 
     __slots__ = (
@@ -49,8 +49,8 @@ class _Candidate:
         price = deployment.spec.price_per_mtok_usd
         self.price = None if price is None else float(price)
         order = policy.order
-        named = order.index(deployment.provider) if deployment.provider in order else len(order)
-        self.group = named if self.weight else len(order) + 1
+        place = order.index(deployment.provider) if deployment.provider in order else len(order)
+        self.group = place if self.weight else len(order) + 1
         """Its place in the operator's order, which goes before any preference."""
         self.price_ratio = self.time_ratio = 1.0
         self.score = 0.0
@@ -80,23 +80,20 @@ def rank(
         now_s: The time on the clock of `healths`.
         random: Breaks ties.
     """
-    if len(candidates) == 1:
-        health = healths.get(candidates[0])
-        return [_rested(candidates[0], health, health.latency.estimate(tokens, now_s=now_s), now_s)]
-    ready: list[_Candidate] = []
-    resting: list[Candidate] = []
+    ready: list[_ScoredCandidate] = []
+    unavailable: list[Candidate] = []
     for deployment in candidates:
         health = healths.get(deployment)
         latency_s = health.latency.estimate(tokens, now_s=now_s)
-        if health.state(now_s) == "healthy":
-            ready.append(_Candidate(deployment, health, latency_s, policy))
+        if len(candidates) > 1 and health.state(now_s) == "healthy":
+            ready.append(_ScoredCandidate(deployment, health, latency_s, policy))
         else:
-            resting.append(_rested(deployment, health, latency_s, now_s))
-    resting.sort(key=lambda each: (_LAST[each.health], each.wait_s))
-    return _by_preference(ready, preference, policy, now_s, random) + resting
+            unavailable.append(_to_candidate(deployment, health, latency_s, now_s))
+    unavailable.sort(key=lambda each: (_LAST[each.health], each.wait_s))
+    return _rank_ready(ready, preference, policy, now_s, random) + unavailable
 
 
-def _rested(
+def _to_candidate(
     deployment: Deployment, health: DeploymentHealth, latency_s: float, now_s: float
 ) -> Candidate:
     state = health.state(now_s)
@@ -107,8 +104,8 @@ def _rested(
     )
 
 
-def _by_preference(
-    ready: list[_Candidate],
+def _rank_ready(
+    ready: list[_ScoredCandidate],
     preference: Preference,
     policy: ModelPolicy,
     now_s: float,
@@ -119,21 +116,21 @@ def _by_preference(
     _score(ready, preference)
     ready.sort(key=lambda each: (each.group, each.score))
     ordered = [
-        each for tie in _ties(ready, TIE_RATIOS[preference]) for each in _spread(tie, random)
+        each for tie in _group_ties(ready, TIE_RATIOS[preference]) for each in _shuffle(tie, random)
     ]
-    explored = _explored(ordered, EXPLORATION_SHARES[preference], now_s, random)
+    explored = _pick_explored(ordered, EXPLORATION_SHARES[preference], now_s, random)
     if explored is not None:
         ordered.remove(explored)
         ordered.insert(0, explored)
     unnamed = len(policy.order)
     result: list[Candidate] = []
     for each in ordered:
-        by = preference if each.group == unnamed else "order" if each.weight else "weight"
+        decided_by = preference if each.group == unnamed else "order" if each.weight else "weight"
         result.append(
             Candidate(
                 deployment=each.deployment,
                 latency_s=each.latency_s,
-                decided_by="explored" if each is explored else by,
+                decided_by="explored" if each is explored else decided_by,
                 price_ratio=each.price_ratio,
                 time_ratio=each.time_ratio,
             )
@@ -141,7 +138,7 @@ def _by_preference(
     return result
 
 
-def _score(ready: list[_Candidate], preference: Preference) -> None:
+def _score(ready: list[_ScoredCandidate], preference: Preference) -> None:
     known = [PRICE_FLOOR + each.price for each in ready if each.price is not None]
     unknown = UNKNOWN_PRICE * max(known, default=PRICE_FLOOR)
     cheapest = min(known, default=unknown)
@@ -159,18 +156,18 @@ def _score(ready: list[_Candidate], preference: Preference) -> None:
                 each.score = math.sqrt(each.price_ratio * each.time_ratio)
 
 
-def _ties(ready: list[_Candidate], alike: float) -> Iterable[list[_Candidate]]:
+def _group_ties(ready: list[_ScoredCandidate], ratio: float) -> Iterable[list[_ScoredCandidate]]:
     """Group sorted candidates that are about as good as the first of the group."""
-    tie: list[_Candidate] = []
+    tie: list[_ScoredCandidate] = []
     for each in ready:
-        if tie and (each.group != tie[0].group or each.score > tie[0].score * alike):
+        if tie and (each.group != tie[0].group or each.score > tie[0].score * ratio):
             yield tie
             tie = []
         tie.append(each)
     yield tie
 
 
-def _spread(tie: list[_Candidate], random: Random) -> list[_Candidate]:
+def _shuffle(tie: list[_ScoredCandidate], random: Random) -> list[_ScoredCandidate]:
     """Shuffle ties: more weight and fewer calls in flight come sooner.
 
     Calls in flight count relative to weight, so that equally fast deployments share calls by their
@@ -180,7 +177,7 @@ def _spread(tie: list[_Candidate], random: Random) -> list[_Candidate]:
         return tie
     mean = sum(each.weight for each in tie) / len(tie) or 1.0
 
-    def turn(each: _Candidate) -> float:
+    def turn(each: _ScoredCandidate) -> float:
         weight = each.weight or 1.0
         # The smallest of exponential draws is each one's with the probability of its rate's share.
         return random.expovariate(weight / (1 + each.health.in_flight * mean / weight))
@@ -188,9 +185,9 @@ def _spread(tie: list[_Candidate], random: Random) -> list[_Candidate]:
     return sorted(tie, key=turn)
 
 
-def _explored(
-    ordered: list[_Candidate], share: float, now_s: float, random: Random
-) -> _Candidate | None:
+def _pick_explored(
+    ordered: list[_ScoredCandidate], share: float, now_s: float, random: Random
+) -> _ScoredCandidate | None:
     first = ordered[0]
     if not share or not first.weight or random.random() >= share:
         return None

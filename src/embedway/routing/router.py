@@ -25,10 +25,10 @@ from embedway.routing.no_candidates import QUARANTINE, SPACE
 from embedway.routing.plan import Candidate, Exclusion, Plan
 from embedway.routing.rank import rank
 from embedway.routing.resolve import resolve
-from embedway.spaces.membership import SpaceMemberships
+from embedway.spaces.membership import Membership, SpaceMemberships
 
 CHARACTERS_PER_TOKEN = 4
-"""Estimates a request's tokens before they are counted."""
+"""An estimate for text, to rank by before tokens are counted."""
 
 
 class Router:
@@ -83,26 +83,28 @@ class Router:
             UnknownModel: The catalog has no such name.
             InvalidRequest: A fallback is in another vector space.
         """
-        named = resolve(request.model, self._catalog, param="model")
+        resolved = resolve(request.model, self._catalog, param="model")
         retired = self._lifetimes.today().retired
-        pinned = named.is_pinned and not named.is_ordered
-        asked = named.deployments[0] if pinned else self._home(named.deployments)
-        sole_field = _sole_field(request, asked)
-        old_will_do = accept_old_proofs or asked.id in unprovable
-        revision = self._revision(asked, request, pinned=pinned, old_will_do=old_will_do)
+        is_pinned = resolved.is_pinned and not resolved.is_ordered
+        target = resolved.deployments[0] if is_pinned else self._find_target(resolved.deployments)
+        sole_field = _sole_field(request, target)
+        accept_old_proof = accept_old_proofs or target.id in unprovable
+        revision = self._find_revision(
+            target, request, is_pinned=is_pinned, accept_old_proof=accept_old_proof
+        )
         if revision is None:  # no other deployment can be in a space that is unknown
-            names = {asked.id: request.model}
-            candidates, revision = [asked], self._spaces.home(asked.model.id)
-            revisions = {asked.model.id: revision}
+            names = {target.id: request.model}
+            candidates, revision = [target], self._spaces.home(target.model.id)
+            revisions = {target.model.id: revision}
         else:
-            revisions = {asked.model.id: revision}
-            names, candidates = self._candidates(request, named, asked, revisions)
+            revisions = {target.model.id: revision}
+            names, candidates = self._find_candidates(request, resolved, target, revisions)
         removed: list[Exclusion] = []
-        policy = self._catalog.policy(asked.model.id)
+        policy = self._catalog.policy(target.model.id)
         context = FilterContext(
             request=request,
             caller=caller,
-            target=asked,
+            target=target,
             sole_field=sole_field,
             names=names,
             policy_providers=policy.only,
@@ -112,42 +114,46 @@ class Router:
             abilities=self._abilities,
         )
         candidates = filters.apply_filters(candidates, context, removed)
-        ready, unproven, due = self._in_space(
+        ready, unproven, due = self._select_in_space(
             candidates,
             request,
             None if sole_field else revisions,
             removed,
             accept_old_proofs=accept_old_proofs,
         )
-        due += self._references_due(candidates, request)
-        ready = self._with_room(ready, removed)
-        order = rank(
+        due += self._find_missing_references(candidates, request)
+        ready = self._drop_limited(ready, removed)
+        ranked = rank(
             ready,
             preference=request.preference,
-            tokens=_tokens(request) if len(ready) > 1 else 0,
+            tokens=_estimate_tokens(request) if len(ready) > 1 else 0,
             healths=self._healths,
             policy=policy,
             now_s=self._now_s(),
             random=self._random,
         )
-        if len(order) > 1 and (named.is_ordered or request.fallbacks):
-            order = _as_named(order, named, names)
+        if len(ranked) > 1 and (resolved.is_ordered or request.fallbacks):
+            ranked = _sort_by_name(ranked, resolved, names)
         if sole_field:
-            revisions[asked.model.id] = self._spaces.registry.native_space(asked)
-            space = asked.space(
-                revision=revisions[asked.model.id],
+            revisions[target.model.id] = self._spaces.registry.native_space(target)
+            space = target.space(
+                revision=revisions[target.model.id],
                 width=request.dimensions,
-                input_type=self.effective_input_type(asked, request),
+                input_type=self.effective_input_type(target, request),
                 extra=request.extra_body,
             )
         else:
-            space = self._space(asked, request, revision)
+            space = self._name_space(target, request, revision)
         return Plan(
-            space=space, revisions=revisions, candidates=order,
+            space=space, revisions=revisions, candidates=ranked,
             unproven=unproven, probes_due=due, excluded=removed,
         )  # fmt: skip
 
-    def _space(self, deployment: Deployment, request: EmbedRequest, revision: str) -> SpaceId:
+    def _membership(self, deployment: Deployment, request: EmbedRequest) -> Membership:
+        input_type = self.effective_input_type(deployment, request)
+        return self._spaces.membership(deployment, input_type)
+
+    def _name_space(self, deployment: Deployment, request: EmbedRequest, revision: str) -> SpaceId:
         """Name the space of a request's vectors from `deployment` in this revision."""
         return self._spaces.space(
             deployment,
@@ -156,7 +162,7 @@ class Router:
             width=request.dimensions,
         )
 
-    def _home(self, deployments: Sequence[Deployment]) -> Deployment:
+    def _find_target(self, deployments: Sequence[Deployment]) -> Deployment:
         """Return the deployment that defines the model's home space, or else the first."""
         first = deployments[0]
         if len(deployments) == 1:
@@ -164,93 +170,93 @@ class Router:
         maker = self._spaces.registry.reference_deployment(first.model.id)
         return maker if maker and maker in deployments else first
 
-    def _revision(
-        self, asked: Deployment, request: EmbedRequest, *, pinned: bool, old_will_do: bool
+    def _find_revision(
+        self, target: Deployment, request: EmbedRequest, *, is_pinned: bool, accept_old_proof: bool
     ) -> str | None:
         """Return the revision of the space that the name means; None if a probe must prove it."""
-        home = self._spaces.home(asked.model.id)
-        if not pinned:
+        home = self._spaces.home(target.model.id)
+        if not is_pinned:
             return home
-        member = self._spaces.membership(asked, self.effective_input_type(asked, request))
+        member = self._membership(target, request)
         if member.is_usable or member.state == "drifted":
             return member.revision
-        return member.last_revision if old_will_do else None
+        return member.last_revision if accept_old_proof else None
 
-    def _candidates(
+    def _find_candidates(
         self,
         request: EmbedRequest,
-        named: ResolvedName,
-        asked: Deployment,
+        resolved: ResolvedName,
+        target: Deployment,
         revisions: dict[str, str],
     ) -> tuple[dict[str, str], list[Deployment]]:
         """Return the requested name by deployment id, and all deployments of the request's names.
 
         Adds to `revisions` those of other models that are proven to share the space.
         """
-        names = dict.fromkeys((each.id for each in named.deployments), request.model)
-        candidates = list(named.deployments)
+        names = dict.fromkeys((each.id for each in resolved.deployments), request.model)
+        candidates = list(resolved.deployments)
         for name in request.fallbacks if request.enable_model_fallback else ():
-            for each in self._fallback(name, request, asked, revisions):
+            for each in self._resolve_fallback(name, request, target, revisions):
                 if each.id not in names:
                     names[each.id] = name
                     candidates.append(each)
         return names, candidates
 
-    def _fallback(
-        self, name: str, request: EmbedRequest, asked: Deployment, revisions: dict[str, str]
+    def _resolve_fallback(
+        self, name: str, request: EmbedRequest, target: Deployment, revisions: dict[str, str]
     ) -> Sequence[Deployment]:
-        revision = revisions[asked.model.id]
+        revision = revisions[target.model.id]
         try:
-            named = resolve(name, self._catalog, param="fallbacks")
+            resolved = resolve(name, self._catalog, param="fallbacks")
         except UnknownModel as error:
             raise InvalidRequest(error.message, param=error.param) from None
-        for each in named.deployments:
-            if each.model.id != asked.model.id:
-                known = self._spaces.home(each.model.id)
-                state = self._shares_space(each, asked, request, revision)
-                refused = state == "differs"
+        for each in resolved.deployments:
+            if each.model.id != target.model.id:
+                own_revision = self._spaces.home(each.model.id)
+                state = self._compare_spaces(each, target, request, revision)
+                is_other_space = state == "differs"
                 if state == "proven":
-                    revisions[each.model.id] = known
+                    revisions[each.model.id] = own_revision
             else:
-                member = self._spaces.membership(each, self.effective_input_type(each, request))
-                known = revision if member.state == "unproven" else member.revision
-                refused = not _claims(each, asked) or known != revision
-            if refused:
+                member = self._membership(each, request)
+                own_revision = revision if member.state == "unproven" else member.revision
+                is_other_space = not _claims_space_of(each, target) or own_revision != revision
+            if is_other_space:
                 raise InvalidRequest(
                     f"The fallback {name!r} gives vectors of another space "
-                    f"({self._space(each, request, known)}) than {request.model!r} "
-                    f"({self._space(asked, request, revision)}); they cannot be compared. Take it "
-                    "out.",
+                    f"({self._name_space(each, request, own_revision)}) than {request.model!r} "
+                    f"({self._name_space(target, request, revision)}); they cannot be compared. "
+                    "Take it out.",
                     param="fallbacks",
                 )
-        return [each for each in named.deployments if self._is_allowed(each, asked)]
+        return [each for each in resolved.deployments if self._is_allowed(each, target)]
 
-    def _is_allowed(self, deployment: Deployment, asked: Deployment) -> bool:
+    def _is_allowed(self, deployment: Deployment, target: Deployment) -> bool:
         """Return whether the operator's `only` for a fallback's model allows `deployment`."""
-        if deployment.model.id == asked.model.id:
+        if deployment.model.id == target.model.id:
             return True  # a filter checks that
         only = self._catalog.policy(deployment.model.id).only
         return not only or deployment.provider in only
 
-    def _shares_space(
-        self, other: Deployment, asked: Deployment, request: EmbedRequest, revision: str
+    def _compare_spaces(
+        self, other: Deployment, target: Deployment, request: EmbedRequest, revision: str
     ) -> Literal["proven", "unproven", "differs"]:
         """Return whether another model is in the space that the request's name means."""
         if (other.model.same_space_as or other.model.id) != (
-            asked.model.same_space_as or asked.model.id
+            target.model.same_space_as or target.model.id
         ):
             return "differs"
         home = self._spaces.home(other.model.id)
-        if self._space(other, request, home) == self._space(asked, request, revision):
+        if self._name_space(other, request, home) == self._name_space(target, request, revision):
             return "proven"
         claims = (
             self._spaces.shared_space(each, self.effective_input_type(each, request), revision=of)
-            for each, of in ((other, home), (asked, revision))
+            for each, of in ((other, home), (target, revision))
         )
         states = {claim.state for claim in claims if claim}
         return "unproven" if "unproven" in states and "differs" not in states else "differs"
 
-    def _references_due(
+    def _find_missing_references(
         self, candidates: Sequence[Deployment], request: EmbedRequest
     ) -> Sequence[Deployment]:
         """Return deployments of other models whose references are missing for a comparison."""
@@ -270,7 +276,7 @@ class Router:
                 due[maker.id] = maker
         return list(due.values())
 
-    def _in_space(
+    def _select_in_space(
         self,
         candidates: Sequence[Deployment],
         request: EmbedRequest,
@@ -293,11 +299,11 @@ class Router:
                 unproven.append(Exclusion(deployment=each, filter=SPACE, reason=reason))
                 due.append(each)
                 continue
-            member = self._spaces.membership(each, self.effective_input_type(each, request))
-            of = member.revision
-            in_own_space = member.is_in_own_space and revision in {None, of}
+            member = self._membership(each, request)
+            own_revision = member.revision
+            in_own_space = member.is_in_own_space and revision in {None, own_revision}
             if member.state == "unproven" and accept_old_proofs and member.last_revision:
-                of = member.last_revision
+                own_revision = member.last_revision
             elif member.state == "unproven" and not in_own_space:
                 unproven.append(Exclusion(deployment=each, filter=SPACE, reason=member.reason))
                 due.append(each)
@@ -306,7 +312,7 @@ class Router:
                 removed.append(Exclusion(deployment=each, filter=QUARANTINE, reason=member.reason))
                 due.append(each)  # an operator may have released it
                 continue
-            if revision in {None, of}:
+            if revision in {None, own_revision}:
                 ready.append(each)
             else:
                 removed.append(Exclusion(deployment=each, filter=SPACE, reason=member.reason))
@@ -314,56 +320,56 @@ class Router:
                 due.append(each)
         return ready, unproven, due
 
-    def _with_room(self, ready: list[Deployment], removed: list[Exclusion]) -> list[Deployment]:
+    def _drop_limited(self, ready: list[Deployment], removed: list[Exclusion]) -> list[Deployment]:
         """Return the deployments that are not rate-limited."""
         now_s = self._now_s()
         left: list[Deployment] = []
         for each in ready:
             health = self._healths.get(each)
-            if health.state(now_s) == "limited":
-                wait_s = health.wait_s(now_s)
-                reason = f"limits the rate, for another {wait_s:.1f} s"
-                removed.append(
-                    Exclusion(deployment=each, filter="rate limit", reason=reason, wait_s=wait_s)
-                )
-            else:
+            if health.state(now_s) != "limited":
                 left.append(each)
+                continue
+            wait_s = health.wait_s(now_s)
+            reason = f"limits the rate, for another {wait_s:.1f} s"
+            removed.append(
+                Exclusion(deployment=each, filter="rate limit", reason=reason, wait_s=wait_s)
+            )
         return left
 
 
-def _sole_field(request: EmbedRequest, asked: Deployment) -> str | None:
+def _sole_field(request: EmbedRequest, target: Deployment) -> str | None:
     """Return the field that ties a request to one deployment, in a space of its own, or None.
 
     Canaries are sent without such a field, so they do not prove what others make of it.
     """
     if request.extra_body:
         return "extra_body"
-    if request.dimensions is not None and not asked.model.can_shorten(request.dimensions):
+    if request.dimensions is not None and not target.model.can_shorten(request.dimensions):
         return "dimensions"
     return None
 
 
-def _claims(deployment: Deployment, asked: Deployment) -> bool:
+def _claims_space_of(deployment: Deployment, target: Deployment) -> bool:
     """Return whether `deployment` claims to be in the same space."""
-    declared = deployment.model.declared and asked.model.declared
-    return deployment.id == asked.id or (
-        declared and claimed_space(deployment) == claimed_space(asked)
+    declared = deployment.model.declared and target.model.declared
+    return deployment.id == target.id or (
+        declared and claimed_space(deployment) == claimed_space(target)
     )
 
 
-def _tokens(request: EmbedRequest) -> int:
+def _estimate_tokens(request: EmbedRequest) -> int:
     items = request.items
     units = sum(map(len, items))
     return units // CHARACTERS_PER_TOKEN if isinstance(items[0], str) else units
 
 
-def _as_named(
-    order: list[Candidate], named: ResolvedName, names: Mapping[str, str]
+def _sort_by_name(
+    candidates: list[Candidate], resolved: ResolvedName, names: Mapping[str, str]
 ) -> list[Candidate]:
     """Sort candidates by where the request names them; ranks decide within one name."""
-    ranked = 0 if named.is_ordered else len(named.deployments)
-    places = {id: max(place, ranked - 1) for place, id in enumerate(names)}
-    placed = sorted(order, key=lambda each: places[each.deployment.id])
-    if named.is_ordered:
+    tied = 0 if resolved.is_ordered else len(resolved.deployments)
+    places = {id: max(place, tied - 1) for place, id in enumerate(names)}
+    placed = sorted(candidates, key=lambda each: places[each.deployment.id])
+    if resolved.is_ordered:
         return [msgspec.structs.replace(each, decided_by="named") for each in placed]
     return placed

@@ -62,19 +62,19 @@ def compare(vectors: Vectors, reference: Vectors, *, min_cosine: float) -> Canar
         min_cosine: The lowest cosine between two vectors of one text in one space.
     """
     if vectors.shape != reference.shape:
-        against = f"{vectors.shape[1]} dimensions, not {reference.shape[1]}"
-        return CanaryComparison(cosine=None, norm_deviation=None, difference=against)
+        difference = f"{vectors.shape[1]} dimensions, not {reference.shape[1]}"
+        return CanaryComparison(cosine=None, norm_deviation=None, difference=difference)
     one, other = vectors.astype(np.float64), reference.astype(np.float64)
-    norms, wanted = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
-    cosine = float((np.einsum("ij,ij->i", one, other) / (norms * wanted)).min())
-    deviation = float(np.abs(norms / wanted - 1).max())
-    against = ""
+    norms, expected = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
+    cosine = float((np.einsum("ij,ij->i", one, other) / (norms * expected)).min())
+    deviation = float(np.abs(norms / expected - 1).max())
+    difference = ""
     # Written with "not", so that a NaN counts as different.
     if not cosine >= min_cosine:
-        against = f"cosine {cosine:.5f} < {min_cosine:g}"
+        difference = f"cosine {cosine:.5f} < {min_cosine:g}"
     elif not deviation <= NORM_TOLERANCE:
-        against = f"norms differ by {deviation:.2%}"
-    return CanaryComparison(cosine=cosine, norm_deviation=deviation, difference=against)
+        difference = f"norms differ by {deviation:.2%}"
+    return CanaryComparison(cosine=cosine, norm_deviation=deviation, difference=difference)
 
 
 def describe_difference(vectors: Vectors, reference: Vectors) -> str:
@@ -91,11 +91,11 @@ def describe_difference(vectors: Vectors, reference: Vectors) -> str:
     if vectors.shape != reference.shape:
         return f"{vectors.shape[1]} dimensions, not {reference.shape[1]}"
     one, other = vectors.astype(np.float64), reference.astype(np.float64)
-    norms, wanted = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
-    deviation = float(np.abs(norms / wanted - 1).max())
+    norms, expected = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
+    deviation = float(np.abs(norms / expected - 1).max())
     if not deviation <= NORM_TOLERANCE:
         return f"norms differ by {deviation:.2%}"
-    one, other = one / norms[:, None], other / wanted[:, None]
+    one, other = one / norms[:, None], other / expected[:, None]
     same = np.eye(len(one), dtype=bool)
 
     def nearest_other_text(cosines: NDArray[np.float64]) -> NDArray[np.float64]:

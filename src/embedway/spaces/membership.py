@@ -49,9 +49,9 @@ class ResponseSignature(msgspec.Struct, frozen=True, kw_only=True):
     model_names: frozenset[str]
 
 
-class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+class _CacheEntry(msgspec.Struct, frozen=True, kw_only=True):
     membership: Membership
-    looks: ResponseSignature | None
+    signature: ResponseSignature | None
     since_ms: int
     """A clock before this time was set back, and the entry is computed anew."""
     until_ms: float
@@ -91,7 +91,7 @@ class SpaceMemberships:
     def retire(self, deployments: frozenset[str]) -> None:
         """Stop the deployments with these ids from defining a home space."""
         self.registry.retire(deployments)
-        self._kept, self._shared = {}, {}
+        self._entries, self._shared = {}, {}
 
     def home(self, model_id: str) -> str:
         """Return the revision of the space that the model's bare id means."""
@@ -99,10 +99,10 @@ class SpaceMemberships:
 
     def membership(self, deployment: Deployment, input_type: InputType | None) -> Membership:
         """Return which space `deployment` is in with `input_type`, as far as is known now."""
-        kept = self._kept.get((deployment.id, input_type))
-        if kept is not None and kept.since_ms <= self.now_ms() < kept.until_ms:
-            return kept.membership
-        return self._renewed(deployment, input_type).membership
+        entry = self._entries.get((deployment.id, input_type))
+        if entry is not None and entry.since_ms <= self.now_ms() < entry.until_ms:
+            return entry.membership
+        return self._compute(deployment, input_type).membership
 
     def shared_space(
         self, deployment: Deployment, input_type: InputType | None, *, revision: str
@@ -160,12 +160,12 @@ class SpaceMemberships:
             revision: Revision of the model's space that they are in.
             width: Width of the vectors, if other than the model's default.
         """
-        common = self.shared_space(deployment, input_type, revision=revision)
-        if common and common.default_deployment and common.state == "proven":
-            other = common.default_deployment
+        claim = self.shared_space(deployment, input_type, revision=revision)
+        if claim and claim.default_deployment and claim.state == "proven":
+            other = claim.default_deployment
             if width is None or other.model.can_shorten(width):
                 width = width or deployment.model.dimensions
-                return other.space(revision=common.revision, width=width, input_type=input_type)
+                return other.space(revision=claim.revision, width=width, input_type=input_type)
         return deployment.space(revision=revision, width=width, input_type=input_type)
 
     def is_in(self, deployment: Deployment, input_type: InputType | None, revision: str) -> bool:
@@ -185,8 +185,10 @@ class SpaceMemberships:
         self, deployment: Deployment, input_type: InputType | None
     ) -> ResponseSignature | None:
         """Return what its responses should look like; None if that is not checked."""
-        kept = self._kept.get((deployment.id, input_type)) or self._renewed(deployment, input_type)
-        return kept.looks
+        entry = self._entries.get((deployment.id, input_type)) or self._compute(
+            deployment, input_type
+        )
+        return entry.signature
 
     def is_probed(self, deployment: Deployment) -> bool:
         """Return whether `deployment` is probed; local and undeclared models are not."""
@@ -197,23 +199,25 @@ class SpaceMemberships:
         return list(self.registry.drift_proofs) if self._enabled else []
 
     def load(self, references: Iterable[Reference] = (), proofs: Iterable[Proof] = ()) -> None:
-        """Replace what is known with these references and proofs."""
+        """Add these references and proofs to what is known."""
         self.registry.load(references, proofs)
-        self._kept: dict[tuple[str, InputType | None], _Kept] = {}
+        self._entries: dict[tuple[str, InputType | None], _CacheEntry] = {}
         self._shared: dict[tuple[str, InputType | None], SharedSpace | None] = {}
 
-    def _renewed(self, deployment: Deployment, input_type: InputType | None) -> _Kept:
+    def _compute(self, deployment: Deployment, input_type: InputType | None) -> _CacheEntry:
         if self.is_probed(deployment):
             membership, until_ms = self._membership(deployment, input_type)
-            looks = self._looks(deployment, input_type, membership.revision)
+            signature = self._signature(deployment, input_type, membership.revision)
         else:
-            membership, looks, until_ms = self._unprobed(deployment), None, math.inf
-        kept = _Kept(membership=membership, looks=looks, since_ms=self.now_ms(), until_ms=until_ms)
+            membership, signature, until_ms = self._unprobed(deployment), None, math.inf
+        entry = _CacheEntry(
+            membership=membership, signature=signature, since_ms=self.now_ms(), until_ms=until_ms
+        )
         if deployment.model.declared:  # clients can make up any number of others
-            self._kept[deployment.id, input_type] = kept
-        return kept
+            self._entries[deployment.id, input_type] = entry
+        return entry
 
-    def _looks(
+    def _signature(
         self, deployment: Deployment, input_type: InputType | None, revision: str
     ) -> ResponseSignature:
         reference = self.registry.reference(deployment.model.id, revision, input_type)
@@ -235,19 +239,20 @@ class SpaceMemberships:
         self, deployment: Deployment, input_type: InputType | None
     ) -> tuple[Membership, float]:
         """Return its membership, and until when that holds in ms since the epoch."""
-        known, model = self.registry, deployment.model.id
-        home, own = known.default_space(model), known.native_space(deployment)
-        if left := known.drift_proofs.get(deployment.id):
-            return Membership(state="drifted", revision=left.revision, reason=left.reason), math.inf
-        if own == home and known.reference(model, home, input_type) is None:
-            return self._first(deployment, input_type, home)
-        proof = known.proof(deployment.id, input_type)
-        void = self._void(deployment, proof, home, own)
+        registry, model = self.registry, deployment.model.id
+        home, own = registry.default_space(model), registry.native_space(deployment)
+        if drift := registry.drift_proofs.get(deployment.id):
+            drifted = Membership(state="drifted", revision=drift.revision, reason=drift.reason)
+            return drifted, math.inf
+        if own == home and registry.reference(model, home, input_type) is None:
+            return self._judge_without_reference(deployment, input_type, home)
+        proof = registry.proof(deployment.id, input_type)
+        void = self._why_void(deployment, proof, home, own)
         if proof is None or void:
             return Membership(state="unproven", revision=own, reason=void), math.inf
-        return self._aged(deployment, proof)
+        return self._judge_by_age(deployment, proof)
 
-    def _first(
+    def _judge_without_reference(
         self, deployment: Deployment, input_type: InputType | None, home: str
     ) -> tuple[Membership, float]:
         """Judge the deployment that defines the home space, before it has a reference."""
@@ -258,7 +263,7 @@ class SpaceMemberships:
                 return Membership(state="unproven", revision=home, reason=anchored.reason), until_ms
         return Membership(state="reference", revision=home, reason=reason, is_due=True), until_ms
 
-    def _aged(self, deployment: Deployment, proof: Proof) -> tuple[Membership, float]:
+    def _judge_by_age(self, deployment: Deployment, proof: Proof) -> tuple[Membership, float]:
         """Judge a valid proof by its age."""
         age_ms = abs(self.now_ms() - proof.at_ms)  # a clock set back must not make a proof fresh
         if age_ms >= 2 * self._interval_ms:
@@ -276,12 +281,12 @@ class SpaceMemberships:
             state=proof.state,
             revision=proof.revision,
             reason=proof.reason,
-            is_due=not fresh or self._waits(deployment, proof),
+            is_due=not fresh or self._can_compare_now(deployment, proof),
             is_in_own_space=proof.state == "unproven",
         )
         return membership, proof.at_ms + self._interval_ms * (1 if fresh else 2)
 
-    def _waits(self, deployment: Deployment, proof: Proof) -> bool:
+    def _can_compare_now(self, deployment: Deployment, proof: Proof) -> bool:
         """Return whether it could not be compared with the home space but perhaps can be now."""
         if proof.cosine is not None:
             return False
@@ -290,7 +295,7 @@ class SpaceMemberships:
             return self.registry.reference_deployment(deployment.model.id) is not None
         return reference.made_ms > proof.at_ms
 
-    def _void(self, deployment: Deployment, proof: Proof | None, home: str, own: str) -> str:
+    def _why_void(self, deployment: Deployment, proof: Proof | None, home: str, own: str) -> str:
         """Return why `proof` is void; empty if it is valid."""
         if proof is None:
             return self._why_not_yet(deployment.model.id, home)
@@ -298,15 +303,15 @@ class SpaceMemberships:
             return f"not probed since the model's space is {home}"
         if proof.fingerprint != self.fingerprint(deployment):
             return "not probed since its address or its name for the model changed"
-        least = self.registry.policy(deployment.model.id).min_cosine
-        if proof.state == "proven" and (proof.cosine or 0) < least:
-            return f"not probed since min_cosine is {least:g}"
+        min_cosine = self.registry.policy(deployment.model.id).min_cosine
+        if proof.state == "proven" and (proof.cosine or 0) < min_cosine:
+            return f"not probed since min_cosine is {min_cosine:g}"
         return ""
 
     def _why_not_yet(self, model_id: str, home: str) -> str:
-        known = self.registry
-        if known.reference_deployment(model_id) or any(
-            known.reference(model_id, home, each) for each in INPUT_TYPES
+        registry = self.registry
+        if registry.reference_deployment(model_id) or any(
+            registry.reference(model_id, home, each) for each in INPUT_TYPES
         ):
             return "not probed yet"
         return f"not probed yet, and there are no reference vectors of {home}"

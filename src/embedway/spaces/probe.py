@@ -13,7 +13,6 @@ from embedway.core.errors import EmbedwayError, ServiceOverloaded, UpstreamError
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest, InputType
 from embedway.core.usage import ANSWERED, PROBE, UsageRecord
-from embedway.core.vectors import Vectors
 from embedway.sending.attempt import Attempt
 from embedway.sending.outcome import Success
 from embedway.sending.sender import Sender
@@ -61,49 +60,40 @@ class CanaryProbe:
             )
             began_s, failed = self._sender.now_s(), True
             try:
-                results = await self._results(attempt)
+                results = await self._send(attempt)
                 failed = False
             finally:
                 if attempt.calls and deployment.provider != LOCAL:
-                    seconds = self._sender.now_s() - began_s
+                    latency_s = self._sender.now_s() - began_s
                     await self._record(
-                        probe_record(
-                            attempt,
-                            received_ms=self._now_ms(),
-                            latency_s=seconds,
-                            failed=failed,
-                        )
+                        _build_record(attempt, self._now_ms(), latency_s, failed=failed)
                     )
             return ProbeResult(
-                vectors=_join(results),
+                vectors=np.concatenate([result.vectors for result in results]),
                 models=frozenset(result.model for result in results if result.model),
                 fingerprint=self._fingerprint(deployment),
                 at_ms=self._now_ms(),
             )
 
-    async def _results(self, attempt: Attempt) -> Sequence[BatchResult]:
+    async def _send(self, attempt: Attempt) -> Sequence[BatchResult]:
         """Send the batches of a probe one after the other, with no retry and no failover."""
         try:
             parts = attempt.cut(await attempt.prepare())
         except EmbedwayError as error:
-            raise _failure(error) from error
+            raise _to_provider_error(error) from error
         results: list[BatchResult] = []
         for part in parts:
             deadline_s = self._sender.now_s() + TIMEOUT_S
             outcome = await attempt.run(part, deadline_s=deadline_s, timeout_s=TIMEOUT_S)
             if not isinstance(outcome, Success):
-                raise _failure(outcome.error)
+                raise _to_provider_error(outcome.error)
             results.append(outcome.result)
         if len({result.vectors.shape[1] for result in results}) > 1:
             raise ProviderError("malformed", "vectors of different widths", billed="yes")
         return results
 
 
-def _join(results: Sequence[BatchResult]) -> Vectors:
-    return np.concatenate([result.vectors for result in results])
-
-
-def _failure(error: ProviderError | EmbedwayError) -> ProviderError:
+def _to_provider_error(error: ProviderError | EmbedwayError) -> ProviderError:
     """Turn any error of a probe into a `ProviderError`."""
     if isinstance(error, ProviderError):
         return error
@@ -111,8 +101,8 @@ def _failure(error: ProviderError | EmbedwayError) -> ProviderError:
     return ProviderError(kind, str(error), billed="not sent")
 
 
-def probe_record(
-    attempt: Attempt, *, received_ms: int, latency_s: float, failed: bool
+def _build_record(
+    attempt: Attempt, received_ms: int, latency_s: float, *, failed: bool
 ) -> UsageRecord:
     """Build the usage record of a probe. It charges no caller, but has the provider's price."""
     deployment = attempt.deployment

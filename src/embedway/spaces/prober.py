@@ -52,7 +52,7 @@ class _Failure(msgspec.Struct, frozen=True, kw_only=True):
     """None if the probe succeeded, but its vectors could not be compared."""
 
 
-async def _forget(_: UsageRecord) -> None:
+async def _ignore(_: UsageRecord) -> None:
     pass
 
 
@@ -66,7 +66,7 @@ class Prober:
         store: SpaceStore,
         sender: Sender,
         on_event: OnEvent = lambda _event, _deployment, _membership: None,
-        record: ProbeRecorder = _forget,
+        record: ProbeRecorder = _ignore,
     ) -> None:
         """Probe through `sender`, and keep results in `spaces` and `store`.
 
@@ -81,7 +81,7 @@ class Prober:
         self.is_in = spaces.is_in
         self.is_probed = spaces.is_probed
         self.spaces = spaces
-        self._known = spaces.registry
+        self._registry = spaces.registry
         self._store = store
         self._probes = CanaryProbe(
             sender=sender, fingerprint=spaces.fingerprint, now_ms=spaces.now_ms, record=record
@@ -90,7 +90,7 @@ class Prober:
         self._now_s = sender.now_s
         self._flights: dict[Key, asyncio.Task[Membership]] = {}
         self._failures: dict[Key, _Failure] = {}
-        self._rereading: asyncio.Task[None] | None = None
+        self._reread_task: asyncio.Task[None] | None = None
         self._reread_s = sender.now_s()
         self._unstored: set[Key] = set()
         """Deployments and input types whose last proof could not be stored."""
@@ -101,7 +101,7 @@ class Prober:
         Raises:
             StorageUnavailable: The database cannot be read.
         """
-        references, proofs = await self._store.load(known=self._known.references())
+        references, proofs = await self._store.load(known=self._registry.references())
         self.spaces.load(
             references,
             (each for each in proofs if (each.deployment, each.input_type) not in self._unstored),
@@ -112,7 +112,7 @@ class Prober:
         age_s = self._now_s() - self._reread_s
         if age_s < REREAD_S or not self.spaces.is_any_probed:
             return
-        reread = self._reread()
+        reread = self._start_reread()
         if age_s >= 2 * REREAD_S:  # idle for so long that much may have changed
             await asyncio.shield(reread)
 
@@ -124,16 +124,16 @@ class Prober:
         """
         if not self.spaces.is_probed(deployment):
             return self.membership(deployment, input_type)
-        if deployment.id in self._known.drift_proofs:
-            await asyncio.shield(self._reread())
-            if deployment.id in self._known.drift_proofs:
+        if deployment.id in self._registry.drift_proofs:
+            await asyncio.shield(self._start_reread())
+            if deployment.id in self._registry.drift_proofs:
                 return self.membership(deployment, input_type)
         failure = self._failures.get((deployment.id, input_type))
         if failure and self._now_s() - failure.at_s < USER_REST_S:
             if failure.error is None:
                 return self.membership(deployment, input_type)
-            raise _again(failure.error)
-        return await asyncio.shield(self._flight(deployment, input_type))
+            raise _copy_error(failure.error)
+        return await asyncio.shield(self._start_probe(deployment, input_type))
 
     def schedule(self, deployment: Deployment, input_type: InputType | None) -> None:
         """Probe `deployment` in the background if that is due; cheap if it is not.
@@ -142,11 +142,11 @@ class Prober:
         """
         membership = self.membership(deployment, input_type)
         if membership.state == "drifted":
-            self._reread()
+            self._start_reread()
         elif membership.is_due or not membership.is_usable:
             failure = self._failures.get((deployment.id, input_type))
             if failure is None or self._now_s() - failure.at_s >= _rest_s(failure):
-                self._flight(deployment, input_type)
+                self._start_probe(deployment, input_type)
 
     def delay_next_probe(self, deployment: Deployment, input_type: InputType | None) -> None:
         """Make the next probe wait as after a failed one, unless the last one did fail."""
@@ -168,21 +168,21 @@ class Prober:
             StorageUnavailable: The release could not be stored, and has no effect.
         """
         probe = await self._probes.run(
-            deployment, input_type, self._known.canary_texts(deployment.model.id)
+            deployment, input_type, self._registry.canary_texts(deployment.model.id)
         )
-        proof = judge(self._known, deployment, input_type, probe)
+        proof = judge(self._registry, deployment, input_type, probe)
         if proof.state == "drifted" and accept:
-            makes = self._known.reference_deployment(deployment.model.id) == deployment
-            reference = self._reference(deployment, accept, input_type, probe)
+            makes_reference = self._registry.reference_deployment(deployment.model.id) == deployment
+            reference = self._build_reference(deployment, accept, input_type, probe)
             self.spaces.load([await self._store.keep_reference(reference)])
             proof = msgspec.structs.replace(
                 proof,
-                state="reference" if makes else "differs",
+                state="reference" if makes_reference else "differs",
                 revision=accept,
-                home=self._known.default_space(deployment.model.id),
-                cosine=1.0 if makes else proof.cosine,
-                norm_deviation=0.0 if makes else proof.norm_deviation,
-                reason="" if makes else f"accepted as it is now, apart from {proof.home}",
+                home=self._registry.default_space(deployment.model.id),
+                cosine=1.0 if makes_reference else proof.cosine,
+                norm_deviation=0.0 if makes_reference else proof.norm_deviation,
+                reason="" if makes_reference else f"accepted as it is now, apart from {proof.home}",
                 since_ms=probe.at_ms,
             )
         kept = await self._store.keep_proof(proof, release=proof.state != "drifted")
@@ -192,14 +192,14 @@ class Prober:
     async def aclose(self) -> None:
         """Cancel the probes and reads in the background."""
         tasks: list[asyncio.Task[Any]] = [*self._flights.values()]
-        if self._rereading:
-            tasks.append(self._rereading)
+        if self._reread_task:
+            tasks.append(self._reread_task)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    def _flight(
+    def _start_probe(
         self, deployment: Deployment, input_type: InputType | None
     ) -> asyncio.Task[Membership]:
         """Return the probe under way, or start one."""
@@ -208,17 +208,17 @@ class Prober:
         if flight is None:
             flight = asyncio.create_task(self._run(deployment, input_type))
             self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._landed(key, done))
+            flight.add_done_callback(lambda done: self._end_flight(key, done))
         return flight
 
-    def _landed(self, key: Key, flight: asyncio.Task[Membership]) -> None:
+    def _end_flight(self, key: Key, flight: asyncio.Task[Membership]) -> None:
         self._flights.pop(key, None)
         if not flight.cancelled():
             flight.exception()  # retrieved: callers and the log have it
 
     async def _run(self, deployment: Deployment, input_type: InputType | None) -> Membership:
         try:
-            membership = await self._settle(deployment, input_type)
+            membership = await self._probe_and_judge(deployment, input_type)
         except ProviderError as error:
             self._record_failure(deployment, input_type, error)
             raise
@@ -251,85 +251,93 @@ class Prober:
                 failures=count,
             )
 
-    async def _settle(self, deployment: Deployment, input_type: InputType | None) -> Membership:
+    async def _probe_and_judge(
+        self, deployment: Deployment, input_type: InputType | None
+    ) -> Membership:
         """Probe `deployment` and store the verdict. Make the home's reference first if missing."""
-        known, model = self._known, deployment.model.id
-        home = known.default_space(model)
-        makes = await self._makes_home(deployment, input_type)
-        if deployment.id in known.drift_proofs:  # just found with another input type
+        registry, model = self._registry, deployment.model.id
+        home = registry.default_space(model)
+        makes_reference = await self._must_make_reference(deployment, input_type)
+        if deployment.id in registry.drift_proofs:  # just found with another input type
             return self.membership(deployment, input_type)
-        probe = await self._probes.run(deployment, input_type, known.canary_texts(model))
-        if makes:
-            await self._make(self._reference(deployment, home, input_type, probe))
-        if known.default_space(model) != home:  # an operator or another process was faster
-            return await self._settle(deployment, input_type)
-        proof = judge(known, deployment, input_type, probe)
-        missing = known.reference(model, proof.revision, input_type) is None
+        probe = await self._probes.run(deployment, input_type, registry.canary_texts(model))
+        if makes_reference:
+            await self._store_reference(self._build_reference(deployment, home, input_type, probe))
+        if registry.default_space(model) != home:  # an operator or another process was faster
+            return await self._probe_and_judge(deployment, input_type)
+        proof = judge(registry, deployment, input_type, probe)
+        missing = registry.reference(model, proof.revision, input_type) is None
         if proof.state in {"differs", "unproven"} and missing:
-            await self._make(self._reference(deployment, proof.revision, input_type, probe))
-            proof = judge(known, deployment, input_type, probe)
+            await self._store_reference(
+                self._build_reference(deployment, proof.revision, input_type, probe)
+            )
+            proof = judge(registry, deployment, input_type, probe)
         if proof.state == "drifted":
             # An operator may have accepted it through another process.
             with contextlib.suppress(StorageUnavailable):
                 await self.load()
-            if known.default_space(model) != home:
-                return await self._settle(deployment, input_type)
-            proof = judge(known, deployment, input_type, probe)
-        await self._believe(deployment, proof)
+            if registry.default_space(model) != home:
+                return await self._probe_and_judge(deployment, input_type)
+            proof = judge(registry, deployment, input_type, probe)
+        await self._store_proof(deployment, proof)
         return self.membership(deployment, input_type)
 
-    def _reread(self) -> asyncio.Task[None]:
+    def _start_reread(self) -> asyncio.Task[None]:
         """Start to read what is stored, or return the read under way or just done."""
-        if self._rereading is None or (
-            self._rereading.done() and self._now_s() - self._reread_s >= REREAD_S
+        if self._reread_task is None or (
+            self._reread_task.done() and self._now_s() - self._reread_s >= REREAD_S
         ):
             self._reread_s = self._now_s()
-            self._rereading = asyncio.create_task(self._shared())
-        return self._rereading
+            self._reread_task = asyncio.create_task(self._read_stored())
+        return self._reread_task
 
-    async def _shared(self) -> None:
-        before = set(self._known.drift_proofs)
+    async def _read_stored(self) -> None:
+        before = set(self._registry.drift_proofs)
         with contextlib.suppress(StorageUnavailable):
             await self.load()
-        after = set(self._known.drift_proofs)
+        after = set(self._registry.drift_proofs)
         for id in before ^ after:
-            if deployment := self._known.deployment(id):
+            if deployment := self._registry.deployment(id):
                 event = "drifted" if id in after else "released"
                 self._on_event(event, deployment, self.membership(deployment, None))
 
-    async def _makes_home(self, deployment: Deployment, input_type: InputType | None) -> bool:
+    async def _must_make_reference(
+        self, deployment: Deployment, input_type: InputType | None
+    ) -> bool:
         """Return whether the home's reference is missing and `deployment` has to make it.
 
         If another deployment has to, ask that one first.
         """
-        known, model = self._known, deployment.model.id
-        home, maker = known.default_space(model), known.reference_deployment(model)
-        if known.reference(model, home, input_type):
+        registry, model = self._registry, deployment.model.id
+        home, maker = registry.default_space(model), registry.reference_deployment(model)
+        if registry.reference(model, home, input_type):
             return False
-        retired = maker is not None and maker.id in known.retired_ids
-        anchors = known.anchor_input_types(model, home, input_type)
+        retired = maker is not None and maker.id in registry.retired_ids
+        anchors = registry.anchor_input_types(model, home, input_type)
         # A deployment that agrees with supplied canaries makes the references of other input types,
         # and so does one that agrees with the references of a retired maker.
         if retired:
-            makes = bool(anchors)
+            makes_reference = bool(anchors)
         else:
-            makes = known.is_supplied(model) if maker is None else maker.id == deployment.id
-        if makes:
-            anchored = [await self._settled_before(deployment, each) for each in anchors]
-            return all(each.state in {"reference", "proven"} for each in anchored)
+            makes_reference = (
+                registry.is_supplied(model) if maker is None else maker.id == deployment.id
+            )
+        if makes_reference:
+            memberships = [await self._prove_if_unproven(deployment, each) for each in anchors]
+            return all(each.state in {"reference", "proven"} for each in memberships)
         if maker is None or retired:
             return False
         try:
             if maker.provider == LOCAL:
-                probe = await self._probes.run(maker, input_type, known.canary_texts(model))
-                await self._make(self._reference(maker, home, input_type, probe))
+                probe = await self._probes.run(maker, input_type, registry.canary_texts(model))
+                await self._store_reference(self._build_reference(maker, home, input_type, probe))
             else:
                 await self.prove(maker, input_type)
         except ProviderError as error:
             _log.warning("no reference", deployment=deployment.id, maker=maker.id, kind=error.kind)
         return False
 
-    async def _settled_before(
+    async def _prove_if_unproven(
         self, deployment: Deployment, input_type: InputType | None
     ) -> Membership:
         membership = self.membership(deployment, input_type)
@@ -337,7 +345,7 @@ class Prober:
             return await self.prove(deployment, input_type)
         return membership
 
-    def _reference(
+    def _build_reference(
         self,
         deployment: Deployment,
         revision: str,
@@ -354,7 +362,7 @@ class Prober:
             made_ms=probe.at_ms,
         )
 
-    async def _make(self, reference: Reference) -> None:
+    async def _store_reference(self, reference: Reference) -> None:
         """Store a reference, then use it, or the one that another process stored before."""
         try:
             reference = await self._store.keep_reference(reference)
@@ -362,9 +370,9 @@ class Prober:
             _log.warning("reference not stored", model=reference.model)
         self.spaces.load([reference])
 
-    async def _believe(self, deployment: Deployment, proof: Proof) -> None:
+    async def _store_proof(self, deployment: Deployment, proof: Proof) -> None:
         """Store a proof, then use it, or the drift that another process stored."""
-        before = self._known.proof(deployment.id, proof.input_type)
+        before = self._registry.proof(deployment.id, proof.input_type)
         key = (deployment.id, proof.input_type)
         try:
             proof = await self._store.keep_proof(proof)
@@ -373,20 +381,18 @@ class Prober:
             _log.warning("proof not stored", deployment=deployment.id)
             self._unstored.add(key)
         self.spaces.load(proofs=[proof])
-        if before and (before.state, before.revision) == (proof.state, proof.revision):
-            return
-        membership = self.membership(deployment, proof.input_type)
-        if proof.state != "unproven":
+        is_news = not before or (before.state, before.revision) != (proof.state, proof.revision)
+        if is_news and proof.state != "unproven":
             event = "proven" if proof.state == "reference" else proof.state
-            self._on_event(event, deployment, membership)
+            self._on_event(event, deployment, self.membership(deployment, proof.input_type))
 
 
 def _rest_s(failure: _Failure) -> float:
     return min(REST_S * 2 ** (failure.count - 1), MAX_REST_S)
 
 
-def _again(error: ProviderError) -> ProviderError:
+def _copy_error(error: ProviderError) -> ProviderError:
     """Copy an error, to raise it for another request."""
-    again = ProviderError(error.kind, error.reason, retry_after_s=error.retry_after_s)
-    again.status = error.status
-    return again
+    copy = ProviderError(error.kind, error.reason, retry_after_s=error.retry_after_s)
+    copy.status = error.status
+    return copy

@@ -49,8 +49,8 @@ class SpaceRegistry:
     def load(self, references: Iterable[Reference], proofs: Iterable[Proof]) -> None:
         """Add these references and proofs, or replace those with the same keys."""
         for reference in references:
-            kept = self._references.setdefault(reference.model, {})
-            kept[reference.revision, reference.input_type] = reference
+            of_model = self._references.setdefault(reference.model, {})
+            of_model[reference.revision, reference.input_type] = reference
             self._homes.pop(reference.model, None)
         for proof in proofs:
             model_id = _model_of(proof.deployment)
@@ -130,7 +130,7 @@ class SpaceRegistry:
         return supplied is not None and self.default_space(model_id) == supplied.digest
 
     def default_space(self, model_id: str) -> str:
-        """Return the revision of the space that the model's bare id means; empty if none."""
+        """Return the revision of the space that the model's bare id means; empty if not served."""
         home = self._homes.get(model_id)
         if home is None and model_id in self._deployments:
             home = self._homes[model_id] = self._home(model_id)
@@ -143,7 +143,7 @@ class SpaceRegistry:
         return next((each for each in deployments if self.native_space(each) == home), None)
 
     def default_deployment(self, model_id: str) -> Deployment | None:
-        """Return the deployment that the model's bare id stands for; None if none."""
+        """Return the deployment that the model's bare id means; None if not served."""
         if deployments := self._deployments.get(model_id):
             return self.reference_deployment(model_id) or policies.default_deployment(
                 deployments, self.policy(model_id)

@@ -31,24 +31,24 @@ class SharedSpace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_shared_space(
-    known: SpaceRegistry, model: Model, revision: str, input_type: InputType | None
+    registry: SpaceRegistry, model: Model, revision: str, input_type: InputType | None
 ) -> SharedSpace | None:
     """Test `model`'s claim for its space of this revision; None if it makes no claim."""
     other = model.same_space_as
     if not other:
         return None
-    standard = known.default_deployment(other)
+    standard = registry.default_deployment(other)
     if standard is None:
         return SharedSpace(model=other, state="unproven", reason=f"no provider here has {other}")
     if root := standard.model.same_space_as:
         reason = f"{other} itself names {root}: name that instead"
         return SharedSpace(model=other, state="unproven", reason=reason)
-    home = known.default_space(other)
-    theirs = known.reference(other, home, input_type)
-    ours = known.reference(model.id, revision, input_type)
+    home = registry.default_space(other)
+    theirs = registry.reference(other, home, input_type)
+    ours = registry.reference(model.id, revision, input_type)
     if theirs is None or ours is None or theirs.texts != ours.texts:
-        lacking = other if theirs is None else model.id
-        reason = f"no vectors of {lacking} to compare yet"
+        missing = other if theirs is None else model.id
+        reason = f"no vectors of {missing} to compare yet"
         if theirs and ours:
             reason = "their references are of different texts"
         return SharedSpace(
@@ -59,11 +59,11 @@ def find_shared_space(
             revision=home,
             is_reference_missing=theirs is None,
         )
-    against = canaries.describe_difference(ours.vectors, theirs.vectors)
+    difference = canaries.describe_difference(ours.vectors, theirs.vectors)
     return SharedSpace(
         model=other,
-        state="differs" if against else "proven",
-        reason=against,
+        state="differs" if difference else "proven",
+        reason=difference,
         default_deployment=standard,
         revision=home,
     )
