@@ -199,7 +199,7 @@ class Blind:
             revisions={first.model.id: first.revision},
             candidates=[Candidate(deployment=each, latency_s=0.0) for each in self._deployments],
             unproven=(),
-            due=(),
+            probes_due=(),
             excluded=(),
         )
 

@@ -125,7 +125,7 @@ def _format_warnings(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gatew
         notices.retired(gateway.catalog, today()),
         notices.retiring(gateway.catalog, today()),
         notices.unpriced(gateway.catalog),
-        notices.drifted(gateway.spaces.drifted()),
+        notices.drifted(gateway.spaces.drifted_ids()),
         notices.readable(loaded),
     )
     return "".join(f"\n[yellow]warning[/yellow]: {escape(each)}\n" for each in warnings if each)

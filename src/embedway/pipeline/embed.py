@@ -165,7 +165,9 @@ class Embedder:
         await self._prober.refresh()
         account = await self._meter.account(request, caller, admitted)
         await self._meter.count(account)
-        plan = self._router.plan(request, caller, any_age=True, priced=bool(account.budgets))
+        plan = self._router.plan(
+            request, caller, accept_old_proofs=True, needs_price=bool(account.budgets)
+        )
         if not plan.candidates and not plan.unproven:
             raise no_candidates_error(request, plan.excluded, plan.unproven)
         try:
@@ -191,7 +193,7 @@ class Embedder:
             ProviderError: The last deployment left could not be probed.
         """
         await self._prober.refresh()
-        plan = self._router.plan(request, caller, priced=priced)
+        plan = self._router.plan(request, caller, needs_price=priced)
         given_up: set[str] = set()
         failed: ProviderError | None = None
         while not plan.candidates:
@@ -206,7 +208,9 @@ class Embedder:
                 )
             except ProviderError as error:
                 failed = _canary_failure(error, left[0])
-            plan = self._router.plan(request, caller, given_up=frozenset(given_up), priced=priced)
+            plan = self._router.plan(
+                request, caller, unprovable=frozenset(given_up), needs_price=priced
+            )
         self._probe_due(plan, request)
         return plan
 

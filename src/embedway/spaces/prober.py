@@ -1,55 +1,63 @@
-"""Asks deployments for the canaries' vectors, and keeps what their answers prove.
+"""Proves which space each deployment is in: probes it, judges the vectors, stores the result.
 
-Owns when and how often they are asked. What an answer means is for `routing` to say.
+Decides when and how often to probe. Everything is stored before it is used; if the database is
+unreachable, the process goes by what it saw itself.
 """
 
 import asyncio
-from contextlib import suppress
-from typing import Any
+import contextlib
+from collections.abc import Callable
+from typing import Any, Literal
 
 import msgspec
 import structlog
 
+from embedway.catalog.catalog import LOCAL
 from embedway.catalog.deployment import Deployment
 from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.core.usage import UsageRecord
 from embedway.sending.sender import Sender
-from embedway.spaces.canaries import NORM_TOLERANCE
+from embedway.spaces import canaries
+from embedway.spaces.canaries import CANARIES
 from embedway.spaces.membership import Membership, SpaceMemberships
 from embedway.spaces.probe import CanaryProbe, ProbeRecorder
-from embedway.spaces.settling import OnEvent, ProofJudge
+from embedway.spaces.proof import Proof, Reference
 from embedway.spaces.store import SpaceStore
+from embedway.spaces.verdict import ProbeResult, judge
 
 REST_S = 30
-"""After a failed probe, doubled for each that follows, no background probe is begun."""
+"""No background probe starts for this long after a failed one. Each further failure doubles it."""
 MAX_REST_S = 600
-REST_OF_USERS_S = 2
-"""Likewise where requests wait for it."""
+"""The longest wait between background probes."""
+USER_REST_S = 2
+"""No probe that a request waits for starts for this long after a failed one."""
 REREAD_S = 5
-"""Between two looks for what operators and other processes on this database found out."""
+"""How often to read what operators and other processes stored."""
 
 _log = structlog.get_logger("embedway.prober")
 
+SpaceEvent = Literal["proven", "differs", "drifted", "released"]
+OnEvent = Callable[[SpaceEvent, Deployment, Membership], None]
 Key = tuple[str, InputType | None]
 
 
 class _Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the last probe, and how many have failed one after the other."""
+    """The last failed probe, and how many failed in a row."""
 
     count: int
     at_s: float
     error: ProviderError | None
-    """None if it answered, but could not be compared."""
+    """None if the probe succeeded, but its vectors could not be compared."""
 
 
-async def _forget(_: UsageRecord) -> None:
+async def _ignore(_: UsageRecord) -> None:
     pass
 
 
 class Prober:
-    """Proves of which spaces deployments are; one for the process."""
+    """Proves which space each deployment is in; one for the process."""
 
     def __init__(
         self,
@@ -57,246 +65,334 @@ class Prober:
         spaces: SpaceMemberships,
         store: SpaceStore,
         sender: Sender,
-        on_event: OnEvent = lambda _event, _served, _membership: None,
-        record: ProbeRecorder = _forget,
+        on_event: OnEvent = lambda _event, _deployment, _membership: None,
+        record: ProbeRecorder = _ignore,
     ) -> None:
-        """Takes what it needs.
+        """Probe through `sender`, and keep results in `spaces` and `store`.
 
         Args:
-            spaces: What is known; learns what is proven.
-            store: Keeps it.
+            spaces: Holds what is known, and learns what is proven.
+            store: Keeps it in the database.
             sender: Sends the canaries.
-            on_event: Told when a deployment is proven to be in another state than before.
-            record: Keeps what a probe may cost.
+            on_event: Called when a deployment's state changes.
+            record: Stores the usage record of a probe.
         """
         self.membership = spaces.membership
         self.is_in = spaces.is_in
         self.is_probed = spaces.is_probed
-        self._spaces = spaces
-        self._known = spaces.known
+        self.spaces = spaces
+        self._registry = spaces.registry
         self._store = store
-        self._settling = ProofJudge(
-            spaces=spaces,
-            store=store,
-            probes=CanaryProbe(
-                sender=sender,
-                fingerprint=spaces.fingerprint,
-                now_ms=spaces.now_ms,
-                record=record,
-            ),
-            prove=self.prove,
-            load=self.load,
-            on_event=on_event,
+        self._probes = CanaryProbe(
+            sender=sender, fingerprint=spaces.fingerprint, now_ms=spaces.now_ms, record=record
         )
         self._on_event = on_event
         self._now_s = sender.now_s
         self._flights: dict[Key, asyncio.Task[Membership]] = {}
         self._failures: dict[Key, _Failure] = {}
-        self._rereading: asyncio.Task[None] | None = None
+        self._reread_task: asyncio.Task[None] | None = None
         self._reread_s = sender.now_s()
+        self._unstored: set[Key] = set()
+        """Deployments and input types whose last proof could not be stored."""
 
     async def load(self) -> None:
-        """Learns what is stored and not yet known.
+        """Read what is stored and not yet known.
 
         Raises:
-            StorageUnavailable: It cannot be read.
+            StorageUnavailable: The database cannot be read.
         """
-        references, proofs = await self._store.load(known=self._known.references())
-        unstored = self._settling.unstored
-        self._spaces.load(
+        references, proofs = await self._store.load(known=self._registry.references())
+        self.spaces.load(
             references,
-            (each for each in proofs if (each.deployment, each.input_type) not in unstored),
+            (each for each in proofs if (each.deployment, each.input_type) not in self._unstored),
         )
 
     async def refresh(self) -> None:
-        """Looks what other processes and operators found out, if that was a while ago."""
+        """Read what operators and other processes stored, if the last read was a while ago."""
         age_s = self._now_s() - self._reread_s
-        if age_s < REREAD_S or not self._spaces.any_probed:
+        if age_s < REREAD_S or not self.spaces.is_any_probed:
             return
-        reread = self._reread()
-        if age_s >= 2 * REREAD_S:  # nobody asked for so long that much may have happened
+        reread = self._start_reread()
+        if age_s >= 2 * REREAD_S:  # idle for so long that much may have changed
             await asyncio.shield(reread)
 
-    def changed(
-        self,
-        served: Deployment,
-        input_type: InputType | None,
-        *,
-        width: int | None,
-        norm: float | None,
-        model: str | None,
-    ) -> bool:
-        """Whether an answer looks other than the proven ones; if so, `prove` before it is used.
-
-        Args:
-            served: Who answered.
-            input_type: As asked for.
-            width: Of the vectors; None if another than the model's own was asked for.
-            norm: The length of one of them, likewise.
-            model: What the answer calls the model, if it does.
-        """
-        looks = self._spaces.expected_signature(served, input_type)
-        if looks is None:
-            return False
-        return (
-            served.id in self._known.drifted  # while it answered
-            or (model is not None and model not in looks.models and looks.width is not None)
-            or (width is not None and looks.width is not None and width != looks.width)
-            or (norm is not None and looks.of_length_one and abs(norm - 1) > NORM_TOLERANCE)
-        )
-
-    async def confirm(
-        self,
-        served: Deployment,
-        input_type: InputType | None,
-        *,
-        width: int | None,
-        norm: float | None,
-        model: str | None,
-    ) -> bool:
-        """Whether an answer that looked `changed` is of the deployment's space all the same.
+    async def prove(self, deployment: Deployment, input_type: InputType | None) -> Membership:
+        """Probe `deployment` now, or wait for the probe under way.
 
         Raises:
-            ProviderError: The deployment cannot be probed.
+            ProviderError: The probe failed.
         """
-        before = self.membership(served, input_type)
-        after = await self.prove(served, input_type)
-        if (
-            after.may_be_asked
-            and after.revision == before.revision
-            # The canaries may have been answered by the old model, this by the new.
-            and not self.changed(served, input_type, width=width, norm=norm, model=model)
-        ):
-            return True
-        if (served.id, input_type) not in self._failures:
-            # Who changes all the time is not probed each time, but however many ask, again.
-            self._failed(served, input_type, None)
-        return False
-
-    async def prove(self, served: Deployment, input_type: InputType | None) -> Membership:
-        """Probes `served` now, together with whoever else waits for that.
-
-        Raises:
-            ProviderError: It cannot be asked.
-        """
-        if not self._spaces.is_probed(served):
-            return self.membership(served, input_type)
-        if served.id in self._known.drifted:
-            await asyncio.shield(self._reread())
-            if served.id in self._known.drifted:
-                return self.membership(served, input_type)
-        failure = self._failures.get((served.id, input_type))
-        if failure and self._now_s() - failure.at_s < REST_OF_USERS_S:
+        if not self.spaces.is_probed(deployment):
+            return self.membership(deployment, input_type)
+        if deployment.id in self._registry.drift_proofs:
+            await asyncio.shield(self._start_reread())
+            if deployment.id in self._registry.drift_proofs:
+                return self.membership(deployment, input_type)
+        failure = self._failures.get((deployment.id, input_type))
+        if failure and self._now_s() - failure.at_s < USER_REST_S:
             if failure.error is None:
-                return self.membership(served, input_type)
-            raise _again(failure.error)
-        return await asyncio.shield(self._flight(served, input_type))
+                return self.membership(deployment, input_type)
+            raise _copy_error(failure.error)
+        return await asyncio.shield(self._start_probe(deployment, input_type))
 
-    def schedule(self, served: Deployment, input_type: InputType | None) -> None:
-        """Probes `served` in the background, if it should be; costs little if not.
+    def schedule(self, deployment: Deployment, input_type: InputType | None) -> None:
+        """Probe `deployment` in the background if that is due; cheap if it is not.
 
-        For one that drifted it looks whether an operator released it.
+        After drift, look whether an operator released the deployment instead.
         """
-        membership = self.membership(served, input_type)
+        membership = self.membership(deployment, input_type)
         if membership.state == "drifted":
-            self._reread()
-        elif membership.due or not membership.may_be_asked:
-            failure = self._failures.get((served.id, input_type))
+            self._start_reread()
+        elif membership.is_due or not membership.is_usable:
+            failure = self._failures.get((deployment.id, input_type))
             if failure is None or self._now_s() - failure.at_s >= _rest_s(failure):
-                self._flight(served, input_type)
+                self._start_probe(deployment, input_type)
+
+    def delay_next_probe(self, deployment: Deployment, input_type: InputType | None) -> None:
+        """Make the next probe wait as after a failed one, unless the last one did fail."""
+        if (deployment.id, input_type) not in self._failures:
+            self._record_failure(deployment, input_type, None)
 
     async def release(
-        self, served: Deployment, input_type: InputType | None, *, accept: str | None = None
+        self, deployment: Deployment, input_type: InputType | None, *, accept: str | None = None
     ) -> Membership:
-        """See `ProofJudge.release`."""
-        return await self._settling.release(served, input_type, accept=accept)
+        """Probe a deployment that drifted, and release it if it is again what it was.
+
+        Args:
+            deployment: The deployment that drifted.
+            input_type: The input type with which it drifted.
+            accept: A new revision for its vectors if they still differ; None to keep it drifted.
+
+        Raises:
+            ProviderError: The probe failed.
+            StorageUnavailable: The release could not be stored, and has no effect.
+        """
+        probe = await self._probes.run(
+            deployment, input_type, self._registry.canary_texts(deployment.model.id)
+        )
+        proof = judge(self._registry, deployment, input_type, probe)
+        if proof.state == "drifted" and accept:
+            makes_reference = self._registry.reference_deployment(deployment.model.id) == deployment
+            reference = self._build_reference(deployment, accept, input_type, probe)
+            self.spaces.load([await self._store.keep_reference(reference)])
+            proof = msgspec.structs.replace(
+                proof,
+                state="reference" if makes_reference else "differs",
+                revision=accept,
+                home=self._registry.default_space(deployment.model.id),
+                cosine=1.0 if makes_reference else proof.cosine,
+                norm_deviation=0.0 if makes_reference else proof.norm_deviation,
+                reason="" if makes_reference else f"accepted as it is now, apart from {proof.home}",
+                since_ms=probe.at_ms,
+            )
+        kept = await self._store.keep_proof(proof, release=proof.state != "drifted")
+        self.spaces.load(proofs=[kept])
+        return self.membership(deployment, input_type)
 
     async def aclose(self) -> None:
-        """Ends what runs in the background."""
+        """Cancel the probes and reads in the background."""
         tasks: list[asyncio.Task[Any]] = [*self._flights.values()]
-        if self._rereading:
-            tasks.append(self._rereading)
+        if self._reread_task:
+            tasks.append(self._reread_task)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    def _flight(self, served: Deployment, input_type: InputType | None) -> asyncio.Task[Membership]:
-        """The probe that runs, or a new one."""
-        key = (served.id, input_type)
+    def _start_probe(
+        self, deployment: Deployment, input_type: InputType | None
+    ) -> asyncio.Task[Membership]:
+        """Return the probe under way, or start one."""
+        key = (deployment.id, input_type)
         flight = self._flights.get(key)
         if flight is None:
-            flight = asyncio.create_task(self._run(served, input_type))
+            flight = asyncio.create_task(self._run(deployment, input_type))
             self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._landed(key, done))
+            flight.add_done_callback(lambda done: self._end_flight(key, done))
         return flight
 
-    def _landed(self, key: Key, flight: asyncio.Task[Membership]) -> None:
+    def _end_flight(self, key: Key, flight: asyncio.Task[Membership]) -> None:
         self._flights.pop(key, None)
         if not flight.cancelled():
-            flight.exception()  # whoever waited was told, and the log
+            flight.exception()  # retrieved: callers and the log have it
 
-    async def _run(self, served: Deployment, input_type: InputType | None) -> Membership:
+    async def _run(self, deployment: Deployment, input_type: InputType | None) -> Membership:
         try:
-            membership = await self._settling.settle(served, input_type)
+            membership = await self._probe_and_judge(deployment, input_type)
         except ProviderError as error:
-            self._failed(served, input_type, error)
+            self._record_failure(deployment, input_type, error)
             raise
         except Exception as error:  # the top of a background task
-            _log.exception("probe broke", deployment=served.id)
+            _log.exception("probe broke", deployment=deployment.id)
             failure = ProviderError("failed", type(error).__name__)
-            self._failed(served, input_type, failure)
+            self._record_failure(deployment, input_type, failure)
             raise failure from error
-        if membership.due or not membership.may_be_asked:
-            self._failed(served, input_type, None)  # it could not be compared
+        if membership.is_due or not membership.is_usable:
+            self._record_failure(deployment, input_type, None)  # its vectors could not be compared
         else:
-            self._failures.pop((served.id, input_type), None)
+            self._failures.pop((deployment.id, input_type), None)
         return membership
 
-    def _failed(
-        self, served: Deployment, input_type: InputType | None, error: ProviderError | None
+    def _record_failure(
+        self, deployment: Deployment, input_type: InputType | None, error: ProviderError | None
     ) -> None:
-        key = (served.id, input_type)
+        key = (deployment.id, input_type)
         before = self._failures.get(key)
         count = before.count + 1 if before else 1
         self._failures[key] = _Failure(count=count, at_s=self._now_s(), error=error)
         if error:
-            # Of the reason nothing: a provider may repeat in it what it was sent.
+            # Leave the reason out: a provider may repeat in it what it was sent.
             _log.warning(
                 "probe failed",
-                deployment=served.id,
+                deployment=deployment.id,
                 input_type=input_type,
                 kind=error.kind,
                 status=error.status,
                 failures=count,
             )
 
-    def _reread(self) -> asyncio.Task[None]:
-        """Looks what was stored, unless that was just looked for."""
-        if self._rereading is None or (
-            self._rereading.done() and self._now_s() - self._reread_s >= REREAD_S
+    async def _probe_and_judge(
+        self, deployment: Deployment, input_type: InputType | None
+    ) -> Membership:
+        """Probe `deployment` and store the verdict. Make the home's reference first if missing."""
+        registry, model = self._registry, deployment.model.id
+        home = registry.default_space(model)
+        makes_reference = await self._must_make_reference(deployment, input_type)
+        if deployment.id in registry.drift_proofs:  # just found with another input type
+            return self.membership(deployment, input_type)
+        probe = await self._probes.run(deployment, input_type, registry.canary_texts(model))
+        if makes_reference:
+            await self._store_reference(self._build_reference(deployment, home, input_type, probe))
+        if registry.default_space(model) != home:  # an operator or another process was faster
+            return await self._probe_and_judge(deployment, input_type)
+        proof = judge(registry, deployment, input_type, probe)
+        missing = registry.reference(model, proof.revision, input_type) is None
+        if proof.state in {"differs", "unproven"} and missing:
+            await self._store_reference(
+                self._build_reference(deployment, proof.revision, input_type, probe)
+            )
+            proof = judge(registry, deployment, input_type, probe)
+        if proof.state == "drifted":
+            # An operator may have accepted it through another process.
+            with contextlib.suppress(StorageUnavailable):
+                await self.load()
+            if registry.default_space(model) != home:
+                return await self._probe_and_judge(deployment, input_type)
+            proof = judge(registry, deployment, input_type, probe)
+        await self._store_proof(deployment, proof)
+        return self.membership(deployment, input_type)
+
+    def _start_reread(self) -> asyncio.Task[None]:
+        """Start to read what is stored, or return the read under way or just done."""
+        if self._reread_task is None or (
+            self._reread_task.done() and self._now_s() - self._reread_s >= REREAD_S
         ):
             self._reread_s = self._now_s()
-            self._rereading = asyncio.create_task(self._shared())
-        return self._rereading
+            self._reread_task = asyncio.create_task(self._read_stored())
+        return self._reread_task
 
-    async def _shared(self) -> None:
-        before = set(self._known.drifted)
-        with suppress(StorageUnavailable):
+    async def _read_stored(self) -> None:
+        before = set(self._registry.drift_proofs)
+        with contextlib.suppress(StorageUnavailable):
             await self.load()
-        after = set(self._known.drifted)
+        after = set(self._registry.drift_proofs)
         for id in before ^ after:
-            if served := self._known.deployment(id):
+            if deployment := self._registry.deployment(id):
                 event = "drifted" if id in after else "released"
-                self._on_event(event, served, self.membership(served, None))
+                self._on_event(event, deployment, self.membership(deployment, None))
+
+    async def _must_make_reference(
+        self, deployment: Deployment, input_type: InputType | None
+    ) -> bool:
+        """Return whether the home's reference is missing and `deployment` has to make it.
+
+        If another deployment has to, ask that one first.
+        """
+        registry, model = self._registry, deployment.model.id
+        home, maker = registry.default_space(model), registry.reference_deployment(model)
+        if registry.reference(model, home, input_type):
+            return False
+        retired = maker is not None and maker.id in registry.retired_ids
+        anchors = registry.anchor_input_types(model, home, input_type)
+        # A deployment that agrees with supplied canaries makes the references of other input types,
+        # and so does one that agrees with the references of a retired maker.
+        if retired:
+            makes_reference = bool(anchors)
+        else:
+            makes_reference = (
+                registry.is_supplied(model) if maker is None else maker.id == deployment.id
+            )
+        if makes_reference:
+            memberships = [await self._prove_if_unproven(deployment, each) for each in anchors]
+            return all(each.state in {"reference", "proven"} for each in memberships)
+        if maker is None or retired:
+            return False
+        try:
+            if maker.provider == LOCAL:
+                probe = await self._probes.run(maker, input_type, registry.canary_texts(model))
+                await self._store_reference(self._build_reference(maker, home, input_type, probe))
+            else:
+                await self.prove(maker, input_type)
+        except ProviderError as error:
+            _log.warning("no reference", deployment=deployment.id, maker=maker.id, kind=error.kind)
+        return False
+
+    async def _prove_if_unproven(
+        self, deployment: Deployment, input_type: InputType | None
+    ) -> Membership:
+        membership = self.membership(deployment, input_type)
+        if membership.state == "unproven":
+            return await self.prove(deployment, input_type)
+        return membership
+
+    def _build_reference(
+        self,
+        deployment: Deployment,
+        revision: str,
+        input_type: InputType | None,
+        probe: ProbeResult,
+    ) -> Reference:
+        return Reference(
+            model=deployment.model.id,
+            revision=revision,
+            input_type=input_type,
+            texts=canaries.digest_texts(CANARIES),
+            vectors=probe.vectors[: len(CANARIES)],
+            made_by=deployment.id,
+            made_ms=probe.at_ms,
+        )
+
+    async def _store_reference(self, reference: Reference) -> None:
+        """Store a reference, then use it, or the one that another process stored before."""
+        try:
+            reference = await self._store.keep_reference(reference)
+        except StorageUnavailable:
+            _log.warning("reference not stored", model=reference.model)
+        self.spaces.load([reference])
+
+    async def _store_proof(self, deployment: Deployment, proof: Proof) -> None:
+        """Store a proof, then use it, or the drift that another process stored."""
+        before = self._registry.proof(deployment.id, proof.input_type)
+        key = (deployment.id, proof.input_type)
+        try:
+            proof = await self._store.keep_proof(proof)
+            self._unstored.discard(key)
+        except StorageUnavailable:
+            _log.warning("proof not stored", deployment=deployment.id)
+            self._unstored.add(key)
+        self.spaces.load(proofs=[proof])
+        is_news = not before or (before.state, before.revision) != (proof.state, proof.revision)
+        if is_news and proof.state != "unproven":
+            event = "proven" if proof.state == "reference" else proof.state
+            self._on_event(event, deployment, self.membership(deployment, proof.input_type))
 
 
 def _rest_s(failure: _Failure) -> float:
     return min(REST_S * 2 ** (failure.count - 1), MAX_REST_S)
 
 
-def _again(error: ProviderError) -> ProviderError:
-    """Another of the same, for another request."""
-    again = ProviderError(error.kind, error.reason, retry_after_s=error.retry_after_s)
-    again.status = error.status
-    return again
+def _copy_error(error: ProviderError) -> ProviderError:
+    """Copy an error, to raise it for another request."""
+    copy = ProviderError(error.kind, error.reason, retry_after_s=error.retry_after_s)
+    copy.status = error.status
+    return copy
