@@ -243,7 +243,7 @@ async def open_gateway(
             ),
         )
         control_plane = control.create_control_plane(
-            listing=cards,
+            listing=model_listing,
             services=organization,
             authenticator=authenticator,
             metrics=metrics,
@@ -386,7 +386,7 @@ def _add_gauges(
     gauge(
         "embedway_deployments_drifted",
         "Deployments that serve no requests, because their vectors are no longer those proven.",
-        lambda: len(spaces.drifted()),
+        lambda: len(spaces.drifted_ids()),
     )
     gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)
     gauge("embedway_in_flight_bytes", "Bytes of their bodies and answers.", lambda: admission.bytes)

@@ -34,6 +34,6 @@ def router(*, check_ready: Callable[[], Awaitable[None]], metrics: Metrics) -> A
     @routes.get("/metrics", response_class=Response)
     async def exposition() -> Response:
         """Return all metrics, in Prometheus' text format."""
-        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
     return routes

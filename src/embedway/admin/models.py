@@ -50,7 +50,7 @@ def router(listing: ModelListing, *, caller: Caller) -> APIRouter:
             raise InvalidRequest(
                 f"'currency' is {currency!r}: prices are in USD. Leave it out.", param="currency"
             )
-        listed = listing.models(caller)
+        listed = listing.list_models(caller)
         return ModelCards(data=[card for card in listed if tag is None or tag in card.tags])
 
     @routes.get("/v1/embeddings/models")
@@ -63,17 +63,17 @@ def router(listing: ModelListing, *, caller: Caller) -> APIRouter:
         Each has its limits, price, location and health, and the space of its vectors, as far as
         proven.
         """
-        return DeploymentCards(data=listing.deployments(caller, name=model))
+        return DeploymentCards(data=listing.list_deployments(caller, name=model))
 
     @routes.get("/v1/models/{id:path}")
     async def retrieve_model(id: str, caller: Caller = caller) -> ModelCard:
         """Return one model, by any name that a request may use."""
-        return listing.model(id, caller)
+        return listing.get_model(id, caller)
 
     @routes.get("/api/v1/models")
     async def list_hub_models(response: Response, type: HubType = "embedding") -> HubCards:
         """List all models of a type. Needs no key; responses may be cached."""
         response.headers["cache-control"] = f"public, max-age={PUBLIC_CACHE_S}"
-        return HubCards(data=listing.hub() if type == "embedding" else [])
+        return HubCards(data=listing.list_hub_models() if type == "embedding" else [])
 
     return routes

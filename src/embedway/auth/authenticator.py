@@ -152,7 +152,7 @@ class Authenticator:
             project=project,
             scopes=identity.scopes,
             on_behalf_of=identity.end_user,
-            end_users=has_end_users,
+            has_end_users=has_end_users,
         )
 
     async def _read_token(

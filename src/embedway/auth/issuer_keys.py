@@ -110,7 +110,7 @@ class IssuerKeys:
 
     def _start(self, retry_after_s: float) -> bool:
         """Start a fetch if one is due; return whether one is in progress."""
-        if not self._fetching.running and self._now_s() - self._attempted_s >= retry_after_s:
+        if not self._fetching.is_running and self._now_s() - self._attempted_s >= retry_after_s:
             self._attempted_s = self._now_s()
             self._fetching.start()
         return self._fetching.is_running

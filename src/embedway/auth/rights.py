@@ -38,7 +38,7 @@ def caller_of_key(context: KeyContext, *, now_ms: int, cure: str) -> Caller:
         project=project,
         keys=(key, issuer) if issuer else (key,),
         scopes=_scopes(key, issuer),
-        end_users=context.end_users,
+        has_end_users=context.has_end_users,
     )
 
 

@@ -15,7 +15,6 @@ from embedway.cli import catalog_update
 from embedway.cli.plural import count_of
 from embedway.cli.terminal import AsJson, err, fail, print_table
 from embedway.config import settings as config
-from embedway.config.catalogs import catalog_in_use
 from embedway.config.providers import enabled_providers, provider_offers
 from embedway.core import clock
 from embedway.providers.provider_config import ProviderConfig
@@ -69,7 +68,7 @@ def check(
         deployments = catalog.load_catalog(
             eu_native=loaded.settings.eu_native,
             offers=offers,
-            models=in_use(loaded.settings).models,
+            models=catalog_in_use(loaded.settings).models,
         ).deployments()
         own = {LOCAL, *(each.name for each in providers if each.row.own_server)}
     findings = check_catalog(deployments, own=own, today=clock.today(), enabled=enabled)

@@ -103,7 +103,7 @@ def update(
         new = files.read_catalog(content, today=today())
     except CatalogFileError as error:
         fail(f"{source}: {error}. Nothing is changed.")
-    used = catalogs.in_use(loaded.settings)
+    used = catalogs.catalog_in_use(loaded.settings)
     if used.sha256 == digest:
         err.print("This catalog is in use already.")
         return
@@ -144,7 +144,7 @@ def reset(yes: Yes = False, as_json: AsJson = False) -> None:
     confirm(
         f"Go back to the catalog of {catalog.DATE}?", yes=yes, again="embedway catalog reset --yes"
     )
-    catalogs.remove(settings)
+    catalogs.remove_catalog(settings)
     err.print(
         f"Gateways use the catalog of this release, of {catalog.DATE}, from their next start."
     )

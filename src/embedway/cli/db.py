@@ -65,7 +65,7 @@ def status(as_json: AsJson = False) -> None:
     """
     engine = database.open_existing(database_of(load_settings()))
     try:
-        current, pending = database.revisions(engine)
+        current, pending = database.read_revisions(engine)
         contents = inventory.take_inventory(engine)
     finally:
         engine.dispose()
@@ -162,9 +162,9 @@ def copy(
         f"Next: set EMBEDWAY_DATABASE_URL, and bring the pepper ({pepper_at}) along to wherever "
         "gateways run."
     )
-    if report.later:
+    if report.missed_records:
         fail(
-            f"A gateway wrote {count_of(report.later, 'usage record')} meanwhile, not in the copy. "
+            f"A gateway wrote {count_of(report.missed_records, 'usage record')} meanwhile, not in the copy. "
             "Stop it, and copy again into a database that is empty."
         )
 

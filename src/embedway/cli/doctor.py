@@ -131,7 +131,7 @@ def _check_keys(setup: _Setup) -> dict[str, DoctorFinding]:
     """Send a short text with each key of each provider."""
     try:
         pairs = [
-            (each, trial_deployment(each, models=catalogs.in_use(setup.settings).models))
+            (each, trial_deployment(each, models=catalogs.catalog_in_use(setup.settings).models))
             for each in setup.providers
         ]
     except ConfigError:
@@ -265,7 +265,7 @@ def _providers(setup: _Setup) -> DoctorFinding:
 
 
 def _catalog(setup: _Setup) -> DoctorFinding:
-    used = catalogs.in_use(setup.settings)
+    used = catalogs.catalog_in_use(setup.settings)
     return ("warn", used.problem) if used.problem else ("ok", used.described)
 
 
@@ -285,7 +285,7 @@ def _spaces(setup: _Setup) -> DoctorFinding:
         return "ok", "nothing has been proven yet"
     spaces, _ = build_memberships(setup.settings, setup.catalog, setup.providers)
     spaces.load(*asyncio.run(SpaceStore(store.database, availability=store.availability).load()))
-    error = notices.drifted(spaces.drifted())
+    error = notices.drifted(spaces.drifted_ids())
     return ("fail", error) if error else ("ok", "nothing has drifted")
 
 

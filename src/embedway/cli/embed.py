@@ -117,7 +117,7 @@ def _embed_at_provider(
     catalog = build_catalog(loaded.settings, providers)
     resolved = catalog.find(name)
     if resolved is None:
-        fail(catalog.unknown(name, otherwise=LIST_MODELS))
+        fail(catalog.unknown_message(name, otherwise=LIST_MODELS))
     deployment = remote.choose_deployment(name, resolved, catalog, providers, loaded.settings)
     provider = next(each for each in providers if each.name == deployment.provider)
     err.print(

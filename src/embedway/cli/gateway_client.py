@@ -147,7 +147,7 @@ class _LocalGateway:
         return self._runner.run(self._gateway.embedder.dry_run(request, self._caller))
 
     def deployments(self, name: str) -> list[DeploymentCard]:
-        return self._gateway.model_listing.deployments(self._caller, name=name)
+        return self._gateway.model_listing.list_deployments(self._caller, name=name)
 
 
 @contextmanager

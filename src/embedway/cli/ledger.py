@@ -115,8 +115,8 @@ def check(
                 "days_that_differ": differing,
                 "days_repaired": repaired,
                 "first_differences": [
-                    {"table": each.table, "of": each.of, "sum": each.sum, "kept": each.kept,
-                     "lines": each.lines} for each in first
+                    {"table": each.table, "of": each.key, "sum": each.column, "kept": each.stored,
+                     "lines": each.computed} for each in first
                 ],
             }
         )  # fmt: skip
@@ -130,7 +130,7 @@ def _print_differences(
     first: list[RollupDifference], *, checked: int, differing: int, repaired: int
 ) -> None:
     for each in first:
-        of = ", ".join(f"{name} {_format_value(name, value)!r}" for name, value in each.of.items())
+        of = ", ".join(f"{name} {_format_value(name, value)!r}" for name, value in each.key.items())
         out.print(
             escape(
                 f"{each.table}: {each.column} is {each.stored}, but {each.computed} by the records "

@@ -7,7 +7,6 @@ from datetime import date
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired, retires_soon
-from embedway.config.exposed import exposed_files
 from embedway.config.settings import LoadedSettings
 
 NAMED = 3
@@ -75,7 +74,7 @@ def drifted(deployments: Sequence[str]) -> str | None:
 
 def readable(loaded: LoadedSettings) -> str | None:
     """Return a warning that names the files whose secrets everybody here can read, or None."""
-    files = exposed(loaded)
+    files = exposed_files(loaded)
     if not files:
         return None
     return (

@@ -19,7 +19,6 @@ from embedway.cli.terminal import (
 from embedway.cli.trials import ModelName, ProviderName, choose_deployment, try_keys
 from embedway.cli.verify import verify
 from embedway.config import settings as config
-from embedway.config.catalogs import catalog_in_use
 from embedway.config.providers import incomplete_providers, provider_offers
 from embedway.providers.adapter import ProviderRow
 from embedway.providers.registry import load_rows
@@ -50,7 +49,7 @@ def list_providers(
     deployments = catalog.load_catalog(
         eu_native=False,
         offers=provider_offers(providers),
-        models=in_use(loaded.settings).models,
+        models=catalog_in_use(loaded.settings).models,
     ).deployments()
     rows = [
         {

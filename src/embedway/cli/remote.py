@@ -55,7 +55,7 @@ def choose_deployment(
     deployment = resolved.deployments[0]
     if settings.canaries and not (resolved.is_pinned or resolved.is_ordered):
         spaces, _ = build_memberships(settings, catalog, providers)
-        reference = spaces.known.reference_deployment(deployment.model.id)
+        reference = spaces.registry.reference_deployment(deployment.model.id)
         if reference and reference in resolved.deployments:
             deployment = reference
     if is_retired(deployment.spec, today()):

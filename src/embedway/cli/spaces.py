@@ -113,7 +113,7 @@ def prove(model: Model = None, as_json: AsJson = False) -> None:
         (each, input_type) for each in deployments for input_type in _input_types(setup, each)
     ]
     targets += _shared_references(setup, targets)
-    retired = setup.spaces.known.retired
+    retired = setup.spaces.registry.retired
     failures = asyncio.run(_probe(setup, [each for each in targets if each[0].id not in retired]))
     _print(setup, deployments, as_json=as_json)
     for deployment, error in failures:
@@ -156,7 +156,7 @@ def release(
             "embedway spaces status"
         )
     deployment = resolved.deployments[0]
-    proofs = setup.spaces.known.proofs(deployment.id)
+    proofs = setup.spaces.registry.proofs(deployment.id)
     drifted = [each for each in proofs if each.state == "drifted"]
     if not drifted:
         out.print(f"{escape(deployment.id)} has not drifted, so there is nothing to release.")
@@ -172,7 +172,7 @@ def release(
             f"{_describe(error)}. To see what is wrong: embedway providers test "
             f"{deployment.provider}"
         )
-    if proof := setup.spaces.known.drifted.get(deployment.id):
+    if proof := setup.spaces.registry.drifted.get(deployment.id):
         fail(
             f"{deployment.id} is not released, because its vectors still differ from those of "
             f"{old_space}: {proof.reason}. Find out what changed at the provider. To use its new "
@@ -227,7 +227,7 @@ async def _probe(
 async def _release(
     setup: _SpacesSetup, deployment: Deployment, drifted: Sequence[Proof], *, accept: bool
 ) -> None:
-    revision = setup.spaces.known.next_revision(deployment) if accept else None
+    revision = setup.spaces.registry.next_revision(deployment) if accept else None
     async with _open_prober(setup, [deployment]) as prober:
         for each in drifted:
             await prober.release(deployment, each.input_type, accept=revision)
@@ -245,7 +245,7 @@ async def _open_prober(
     from embedway.spaces.prober import Prober  # noqa: PLC0415
     from embedway.tokenizing.cl100k import Cl100kTokenizer  # noqa: PLC0415
 
-    references = (setup.spaces.known.reference_deployment(each.model.id) for each in deployments)
+    references = (setup.spaces.registry.reference_deployment(each.model.id) for each in deployments)
     local = {each.model.id: each.model for each in references if each and each.provider == LOCAL}
     engines: dict[str, Any] = {}
     tokenizers: dict[str, Any] = {}
@@ -288,7 +288,7 @@ def _build_providers(configs: Sequence[ProviderConfig]) -> Iterator[tuple[str, A
 
 def _input_types(setup: _SpacesSetup, deployment: Deployment) -> list[InputType | None]:
     """Return the input types that the deployment was probed with, or [None] if it never was."""
-    return [each.input_type for each in setup.spaces.known.proofs(deployment.id)] or [None]
+    return [each.input_type for each in setup.spaces.registry.proofs(deployment.id)] or [None]
 
 
 def _shared_references(setup: _SpacesSetup, targets: Sequence[_Target]) -> list[_Target]:
@@ -296,7 +296,7 @@ def _shared_references(setup: _SpacesSetup, targets: Sequence[_Target]) -> list[
     added: dict[tuple[str, InputType | None], _Target] = {}
     ids = {(each.id, input_type) for each, input_type in targets}
     for each, input_type in targets:
-        reference = setup.spaces.known.reference_deployment(each.model.same_space_as)
+        reference = setup.spaces.registry.reference_deployment(each.model.same_space_as)
         if (
             reference
             and setup.spaces.is_probed(reference)
@@ -325,10 +325,10 @@ def _print(setup: _SpacesSetup, deployments: Sequence[Deployment], *, as_json: b
 def _row(
     setup: _SpacesSetup, deployment: Deployment, input_type: InputType | None
 ) -> dict[str, object]:
-    proof = setup.spaces.known.proof(deployment.id, input_type)
+    proof = setup.spaces.registry.proof(deployment.id, input_type)
     member = setup.spaces.membership(deployment, input_type)
     space = setup.spaces.space(deployment, input_type, revision=member.revision)
-    shared = setup.spaces.shared(deployment, input_type, revision=member.revision)
+    shared = setup.spaces.shared_space(deployment, input_type, revision=member.revision)
     return {
         "model": deployment.model.id,
         "space": str(space),
@@ -351,7 +351,7 @@ def _describe_shared_space(shared: SharedSpace) -> str:
 
 def _exit(setup: _SpacesSetup, deployments: Sequence[Deployment], *, failed: bool = False) -> None:
     """Report the deployments that drifted, and exit with status 1 if any did or `failed`."""
-    drifted = [each.id for each in deployments if each.id in setup.spaces.known.drifted]
+    drifted = [each.id for each in deployments if each.id in setup.spaces.registry.drifted]
     for each in drifted:
         say_error(
             f"{each} has drifted, so gateways do not use it. Once its vectors are back: "

@@ -14,7 +14,6 @@ from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Model
 from embedway.cli.terminal import fail, load_providers
-from embedway.config.catalogs import catalog_in_use
 from embedway.config.providers import incomplete_providers, provider_offers
 from embedway.config.settings import LoadedSettings
 from embedway.core import money, vectors
@@ -66,7 +65,9 @@ def choose_deployment(
             else f"Provider {name!r} is not enabled. Enabled: {names}. To see how to enable "
             "one: embedway providers list --all"
         )  # fmt: skip
-    deployment = trial_deployment(provider_config, model, models=in_use(loaded.settings).models)
+    deployment = trial_deployment(
+        provider_config, model, models=catalog_in_use(loaded.settings).models
+    )
     if deployment is None:
         fail(
             f"No model of {name!r} is known. Name one: embedway providers {command} {name} "

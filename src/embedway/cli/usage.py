@@ -161,7 +161,7 @@ def _build_request(
         )
     zone = ZoneInfo(time_zone)
     names = _parse_by(by, refused=refused)
-    if others := [each for each, _ in filters if refused and each not in report.OF_REFUSALS]:
+    if others := [each for each, _ in filters if refused and each not in report.REFUSAL_DIMENSIONS]:
         options_by_dimension = {of: f"--{name}" for name, of in DIMENSIONS.items()}
         typed = dict.fromkeys(options_by_dimension.get(each, "--metadata") for each in others)
         reject(
@@ -181,8 +181,8 @@ def _build_request(
             f"{format_typed_time(until)!r}. Swap them, or leave one out."
         )
     query = UsageQuery(
-        by=tuple(DIMENSIONS.get(name, name) for name in names if name not in WIDTHS),
-        where=tuple(UsageFilter(of, tuple(values)) for of, values in _resolve_filters(filters)),
+        group_by=tuple(DIMENSIONS.get(name, name) for name in names if name not in WIDTHS),
+        filters=tuple(UsageFilter(of, tuple(values)) for of, values in _resolve_filters(filters)),
         width=next((WIDTHS[name] for name in names if name in WIDTHS), None),
         zone=zone,
     )
@@ -233,8 +233,8 @@ def _write_records(request: ReportRequest, reports: UsageReports, output: Path) 
         **dict.fromkeys(MONEY, "usd"),
     }
     since_ms, until_ms = request.since_ms, request.until_ms
-    batches = reports.records(request.query.where, since_ms=since_ms, until_ms=until_ms)
-    extent, count = reports.extent(), 0
+    batches = reports.read_records(request.query.filters, since_ms=since_ms, until_ms=until_ms)
+    extent, count = reports.read_extent(), 0
     with (
         exports.open_writer(output, columns) as write,
         progress(*Progress.get_default_columns()) as bar,

@@ -12,7 +12,7 @@ from embedway.cli.terminal import format_name_and_id, out, print_json, print_tab
 from embedway.core.money import format_usd
 from embedway.ledger.buckets import Width, to_local
 from embedway.ledger.query import (
-    OF_REFUSALS,
+    REFUSAL_DIMENSIONS,
     Dimension,
     EntityNames,
     RefusalGroup,
@@ -82,7 +82,7 @@ def write_report(request: ReportRequest, reports: UsageReports, output: Path) ->
         row
         | {
             name: getattr(
-                each if isinstance(each, RefusalGroup) else each.figures, MONEY.get(name, name)
+                each if isinstance(each, RefusalGroup) else each.totals, MONEY.get(name, name)
             )
             for name in figures
         }
@@ -110,7 +110,7 @@ def _refusals_of(request: ReportRequest) -> ReportRequest | None:
 
     Returns None if `request` filters by a dimension that refused requests do not have.
     """
-    if not {each.of for each in request.query.where} <= OF_REFUSALS:
+    if not {each.of for each in request.query.filters} <= REFUSAL_DIMENSIONS:
         return None
     names = ("project", *(["key"] if "key" in request.names else []), "reason")
     query = msgspec.structs.replace(
@@ -123,11 +123,13 @@ def _read_groups(
     request: ReportRequest, reports: UsageReports
 ) -> list[tuple[UsageGroup | RefusalGroup, Row]]:
     """Return all sums with their labels, sorted by what `--by` lists."""
-    sum_up = reports.refused if request.refused else reports.report
+    sum_up = reports.count_refusals if request.refused else reports.sum_usage
     groups = sum_up(request.query, since_ms=request.since_ms, until_ms=request.until_ms)
     by = [DIMENSIONS.get(name, name) for name in request.names]
-    values_by_group = [dict(zip(request.query.by, each.group, strict=True)) for each in groups]
-    names = reports.names(
+    values_by_group = [
+        dict(zip(request.query.group_by, each.group, strict=True)) for each in groups
+    ]
+    names = reports.read_names(
         projects={id for each in values_by_group if (id := each.get("project_id"))},
         keys={id for each in values_by_group if (id := each.get("key_id"))},
     )
@@ -178,13 +180,13 @@ def _figures(each: UsageGroup | RefusalGroup, *, exact: bool) -> Row:
     """Return the figures of a row. Costs are text if `exact`, else floats."""
     if isinstance(each, RefusalGroup):
         return {"requests": each.requests}
-    counts = {name: getattr(each.figures, name) for name in _COUNTS}
-    costs = {name: format_usd(getattr(each.figures, nano)) for name, nano in MONEY.items()}
+    counts = {name: getattr(each.totals, name) for name in _COUNTS}
+    costs = {name: format_usd(getattr(each.totals, nano)) for name, nano in MONEY.items()}
     return counts | (costs if exact else {name: float(value) for name, value in costs.items()})
 
 
 def _empty_message(request: ReportRequest) -> str:
     what = "refused requests" if request.refused else "usage"
     when = "" if request.since_ms is None and request.until_ms is None else " in that time"
-    filters = " for that" if request.query.where else ""
+    filters = " for that" if request.query.filters else ""
     return f"No {what}{when}{filters}." if when or filters else f"No {what} yet."

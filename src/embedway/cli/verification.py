@@ -188,7 +188,7 @@ class Verification:
             if short.shape[1] != width:
                 return "differs", f"{short.shape[1]} dimensions, where {width} are asked for"
             start = vectors.shorten(self._full[:1], dimensions=width)
-            if difference := _difference(vectors.unit(short), start):
+            if difference := _difference(vectors.normalise(short), start):
                 return (
                     "differs",
                     f"{width} dimensions are not the start of all {full}: {difference}",
@@ -331,4 +331,4 @@ def _encode_call(provider_config: ProviderConfig, batch: Batch) -> object:
 
 def _difference(actual: Vectors, expected: Vectors) -> str:
     """Return how two matrices of vectors differ, or an empty string if they agree."""
-    return canaries.compare(actual, expected, min_cosine=MIN_COSINE).against
+    return canaries.compare(actual, expected, min_cosine=MIN_COSINE).difference

@@ -63,6 +63,6 @@ def open_providers(providers: Sequence[ProviderConfig]) -> Iterator[tuple[str, P
         try:
             yield each.name, provider.build_provider(each)
         except (ImportError, ValueError) as error:
-            if not declared.is_discovered:
-                raise ConfigError(f"[providers.{declared.name}]: {error}") from error
-            _log.warning("provider left out", provider=declared.name, reason=str(error))
+            if not each.is_discovered:
+                raise ConfigError(f"[providers.{each.name}]: {error}") from error
+            _log.warning("provider left out", provider=each.name, reason=str(error))

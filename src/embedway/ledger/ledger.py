@@ -173,7 +173,7 @@ class Ledger:
     @property
     def is_alive(self) -> bool:
         """Whether the writer's thread runs."""
-        return self._writer.alive
+        return self._writer.is_alive
 
     @property
     def waiting_records(self) -> int:

@@ -91,7 +91,7 @@ class LocalEngine:
     @property
     def alive(self) -> bool:
         """Whether both threads are running."""
-        return self._tokenising.alive and self._embedding.alive
+        return self._tokenising.is_alive and self._embedding.is_alive
 
     def close(self) -> None:
         """Finish the queued work and end the threads."""

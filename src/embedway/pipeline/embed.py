@@ -216,7 +216,7 @@ class Embedder:
 
     def _probe_due(self, plan: Plan, request: EmbedRequest) -> None:
         """Start the probes that are due, in the background."""
-        for each in plan.due:
+        for each in plan.probes_due:
             self._prober.schedule(each, self._router.effective_input_type(each, request))
 
     def _attempts(

@@ -73,7 +73,7 @@ class InputPreparer:
             dimensions=dimensions,
             width=None if is_unsure else dimensions or model.dimensions,
             normalised=bool(model.normalised),
-            input_type=deployment.forwarded(input_type),
+            input_type=deployment.forwarded_input_type(input_type),
             input_types=deployment.spec.input_types,
             truncate=request.truncate,
             user=request.user,

@@ -4,7 +4,7 @@ import msgspec
 
 from embedway.catalog.deployment import Deployment
 from embedway.core.request import InputType
-from embedway.core.vectors import Vectors, normalise
+from embedway.core.vectors import Vectors
 from embedway.spaces import canaries
 from embedway.spaces.canaries import CanaryComparison
 from embedway.spaces.proof import Proof, ProofState
@@ -99,5 +99,5 @@ def _compare(
     min_cosine = registry.policy(model_id).min_cosine
     vectors = probe.vectors[registry.canary_slice(model_id, revision, input_type)]
     # Supplied vectors may have any length, but the probe's are normalised.
-    expected = unit(reference.vectors) if deployment.model.normalised else reference.vectors
+    expected = normalise(reference.vectors) if deployment.model.normalised else reference.vectors
     return canaries.compare(vectors, expected, min_cosine=min_cosine)
