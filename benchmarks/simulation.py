@@ -193,7 +193,7 @@ class Blind:
             revisions={first.model.id: first.revision},
             candidates=[Candidate(deployment=each, latency_s=0.0) for each in self._served],
             unproven=(),
-            due=(),
+            probes_due=(),
             excluded=(),
         )
 

@@ -379,7 +379,7 @@ def _add_gauges(
     gauge(
         "embedway_deployments_drifted",
         "Deployments that nobody is served by, for their vectors are no longer what they were.",
-        lambda: len(spaces.drifted()),
+        lambda: len(spaces.drifted_ids()),
     )
     gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)
     gauge("embedway_in_flight_bytes", "Bytes of their bodies and answers.", lambda: admission.bytes)

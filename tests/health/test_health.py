@@ -13,25 +13,25 @@ from embedway.catalog.deployment import Deployment
 from embedway.catalog.model import DeploymentSpec, Model
 from embedway.core.provider_error import TRANSIENT, FailureKind, ProviderError
 from embedway.health.health import (
-    FAILED_OF,
-    FAILURES,
+    COUNTED_FAILURES,
     FAILURES_IN_A_ROW,
     FIRST_EJECTION_S,
     FIRST_REST_S,
-    FOR_THE_OPERATOR,
     HANGING_CALLS,
     JITTER,
     LONGEST_EJECTION_S,
     LONGEST_REST_S,
     MAX_IN_FLIGHT,
     MAX_UNDECLARED,
+    MIN_CALLS_FOR_SHARE,
+    OPERATOR_FAILURES,
     SILENT_S,
     DeploymentHealth,
     HealthRegistry,
 )
 
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
-THE_CLIENTS = set(KINDS) - FAILURES - FOR_THE_OPERATOR - {"rate_limit"}
+THE_CLIENTS = set(KINDS) - COUNTED_FAILURES - OPERATOR_FAILURES - {"rate_limit"}
 
 
 def served(id: str = "m", *, declared: bool = True) -> Deployment:
@@ -79,7 +79,7 @@ class Calls:
         return self.ejections[-1]
 
     def wait(self) -> float:
-        """Waits as told, and a little, for clocks are not exact."""
+        """Waits the given time and a little more, because clocks are not exact."""
         seconds = self.health.wait_s(self.now_s)
         self.now_s += seconds + 1e-6
         return seconds
@@ -87,12 +87,12 @@ class Calls:
 
 def test_kinds() -> None:
     """Each kind is the client's fault, the operator's, a rate limit or a failure that counts."""
-    assert TRANSIENT - {"rate_limit"} | {"malformed"} == FAILURES
+    assert TRANSIENT - {"rate_limit"} | {"malformed"} == COUNTED_FAILURES
     of_input = {"request", "item_too_long", "item_failed", "batch_too_large"}
     assert of_input | {"dimensions"} == THE_CLIENTS
 
 
-@pytest.mark.parametrize("kind", sorted(FAILURES))
+@pytest.mark.parametrize("kind", sorted(COUNTED_FAILURES))
 def test_row(kind: FailureKind) -> None:
     """Failures in a row eject, and a success between them starts the row anew."""
     calls = Calls()
@@ -111,7 +111,7 @@ def test_row(kind: FailureKind) -> None:
 def test_share() -> None:
     """Half of the calls of late failing ejects, without a row, but only if there were enough."""
     calls = Calls()
-    for _ in range(int(FAILED_OF) // 2 - 1):
+    for _ in range(int(MIN_CALLS_FOR_SHARE) // 2 - 1):
         calls.call()
         calls.call("failed")
     assert calls.standing == "healthy"
@@ -123,7 +123,7 @@ def test_share() -> None:
 def test_share_fades() -> None:
     """Failures of long ago do not count in the share."""
     calls = Calls()
-    for _ in range(int(FAILED_OF) // 2 - 1):
+    for _ in range(int(MIN_CALLS_FOR_SHARE) // 2 - 1):
         calls.call()
         calls.call("failed")
     calls.now_s += 60
@@ -157,7 +157,7 @@ def test_not_its_fault(kind: FailureKind) -> None:
     assert calls.standing == "healthy"
 
 
-@pytest.mark.parametrize("kind", sorted(FOR_THE_OPERATOR))
+@pytest.mark.parametrize("kind", sorted(OPERATOR_FAILURES))
 def test_for_the_operator(kind: FailureKind) -> None:
     """What only the operator can cure ejects at once, for the longest time."""
     calls = Calls()
@@ -202,7 +202,7 @@ def test_longer_each_time() -> None:
 
 
 def test_one_trial() -> None:
-    """Half open, one call may try it and nobody else, until it ended; then everybody may."""
+    """After an ejection one trial call may go out; when it succeeds, all may."""
     calls = Calls()
     calls.eject()
     calls.wait()
@@ -256,7 +256,7 @@ def test_older_calls(end: Any) -> None:
 
 
 def test_asked_nonetheless() -> None:
-    """Who asks one that is ejected, for want of another, does not prolong its ejection."""
+    """A call to an ejected deployment, when there is no other, does not prolong its ejection."""
     calls = Calls()
     calls.eject()
     calls.now_s += 1
@@ -284,7 +284,7 @@ def test_retry_after(kind: FailureKind) -> None:
 
 
 def test_overloaded_counts() -> None:
-    """An overloaded one fails as well as rests, and the longer wait is told."""
+    """Overload counts as a failure and as a pause, and the longer wait is reported."""
     calls = Calls()
     for _ in range(FAILURES_IN_A_ROW):
         calls.call("overloaded", retry_after_s=1.0)
@@ -452,13 +452,13 @@ class HealthMachine(RuleBasedStateMachine):
         ejected_now = len(self.calls.ejections) > before
         if since and kind is None:
             self.ejected, self.row = False, 0
-        if since and kind in FAILURES:
+        if since and kind in COUNTED_FAILURES:
             self.row += 1
             assert ejected_now or not (self.ejected or self.row >= FAILURES_IN_A_ROW)
-        if since and kind in FOR_THE_OPERATOR:
+        if since and kind in OPERATOR_FAILURES:
             assert ejected_now
         if ejected_now:
-            assert since and kind in FAILURES | FOR_THE_OPERATOR
+            assert since and kind in COUNTED_FAILURES | OPERATOR_FAILURES
             self.ejected, self.row = True, 0
             self.trials.clear()
 

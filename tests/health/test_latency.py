@@ -50,7 +50,7 @@ def test_prior() -> None:
 
 
 def test_line() -> None:
-    """What a call costs and what each token adds are told apart."""
+    """The estimate separates the cost of a call from that of each token."""
     chance = random.Random(1)
     sizes = [chance.choice([10, 300, 2000, 8000]) for _ in range(100)]
     noisy = [(size, (0.05 + size * 1e-4) * chance.uniform(0.8, 1.2)) for size in sizes]
@@ -61,7 +61,7 @@ def test_line() -> None:
 
 
 def test_never_below_nothing() -> None:
-    """Where a line would start below zero, small batches are still told from none."""
+    """If a line would start below zero, small batches still get an estimate above it."""
     latency, now_s = after([(10_000, 1.0), (20_000, 3.0)] * 20)
     assert 0.3 < latency.estimate(4000, now_s=now_s) < 0.8
 

@@ -167,7 +167,7 @@ def test_what_a_restricted_key_may_use(
         key_secret.issue_key("k", pepper=b"p" * 32, now_ms=1)[1], models=models
     )
     caller = Caller(key_id=key.id, project=None, keys=(key,), scopes=frozenset())
-    assert may_use(caller, asked=asked, served=served) is allowed
+    assert may_use(caller, name=asked, deployment=served) is allowed
 
 
 def test_generated_secrets_are_well_formed_and_differ():

@@ -1,4 +1,4 @@
-"""Who is asked first: what the request prefers, within what the operator says."""
+"""The request's preference ranks deployments, within the operator's order."""
 
 import random
 from collections import Counter
@@ -17,7 +17,7 @@ from embedway.catalog.policy import ModelPolicy
 from embedway.core.provider_error import FailureKind, ProviderError
 from embedway.core.request import Preference
 from embedway.health import health, latency
-from embedway.health.health import MAX_IN_FLIGHT, HealthRegistry
+from embedway.health.health import MAX_IN_FLIGHT, DeploymentHealth, HealthRegistry
 from embedway.routing import rank as ranking
 from embedway.routing.plan import Candidate
 from embedway.routing.rank import rank
@@ -52,15 +52,15 @@ class Place:
         self, name: str, kind: FailureKind, *, times: int = 5, wait_s: float | None = None
     ) -> None:
         for _ in range(times):
-            self.health(name).began(1000.0)
+            self.health(name).start_call(1000.0)
             error = ProviderError(kind, retry_after_s=wait_s)
-            self.health(name).ended(error, tokens=100, seconds=0.1, now_s=1000.0)
+            self.health(name).end_call(error, tokens=100, seconds=0.1, now_s=1000.0)
 
     def busy(self, name: str, calls: int) -> None:
         for _ in range(calls):
-            self.health(name).began(1000.0)
+            self.health(name).start_call(1000.0)
 
-    def health(self, name: str) -> Any:
+    def health(self, name: str) -> DeploymentHealth:
         return self.healths.get(self.served[name])
 
     def ranked(self, preference: Preference, **policy: Any) -> list[Candidate]:
@@ -145,7 +145,7 @@ def test_any(place: Place, preference: Preference, policy: dict[str, Any]) -> No
 
 @given(places(), policies)
 def test_wishes(place: Place, policy: dict[str, Any]) -> None:
-    """Of those that may be asked: the operator's order, then everybody else, then weight 0."""
+    """The operator's order goes first, then all others, then weight 0."""
     order, weights = policy["order"], policy["weights"]
 
     def turn(name: str) -> int:
@@ -161,7 +161,7 @@ def test_wishes(place: Place, policy: dict[str, Any]) -> None:
 
 @given(places())
 def test_cost(place: Place) -> None:
-    """With `cost` nobody goes before a cheaper one that may be asked; unknown prices go last."""
+    """With `cost` the cheapest available one goes first; unknown prices go last."""
     healthy = [each for each in place.ranked("cost") if each.health == "healthy"]
     prices = [each.deployment.spec.price_per_mtok_usd for each in healthy]
     assert prices == sorted(prices, key=lambda each: (each is None, each))
@@ -201,7 +201,7 @@ def test_free() -> None:
 
 @pytest.mark.parametrize("preference", PREFERENCES)
 def test_ties_are_spread(preference: Preference) -> None:
-    """Who is about as good takes turns, and who is clearly worse is not among them."""
+    """About equally good deployments take turns, clearly worse ones do not."""
     place = Place({"a": 0.01, "b": 0.01, "c": 0.01, "worse": 0.2})
     for name, seconds in (("a", 0.1), ("b", 0.104), ("c", 0.102), ("worse", 1.0)):
         place.takes(name, seconds)
@@ -225,7 +225,7 @@ def test_weights(load: int) -> None:
 
 
 def test_in_flight() -> None:
-    """Of two that are as good the one with calls piling up gets few more."""
+    """Between two equally good ones, the one with calls piling up gets few more."""
     place = Place({"hangs": 0.01, "well": 0.01})
     place.busy("hangs", 99)
     assert place.firsts("cost")["hangs"] < 0.05
@@ -248,7 +248,7 @@ def test_explored(preference: Preference, share: float) -> None:
 
 
 def test_not_explored() -> None:
-    """Who asks for the lowest cost, or says an order, never pays for learning."""
+    """Requests with `cost`, and those under an order, never explore."""
     place = Place({"cheap": 0.01, "dear": 0.02, "dearer": 0.03})
     assert place.firsts("cost")["cheap"] == 1
     assert place.firsts("speed", order=("dear", "cheap"))["dear"] == 1
@@ -276,9 +276,9 @@ def test_documented() -> None:
     (few, quick_s), (many, slow_s) = latency.PRIOR
     for said in (
         f"(price + {ranking.PRICE_FLOOR}) / (lowest price + {ranking.PRICE_FLOOR})",
-        f"within {ranking.ALIKE['speed'] - 1:.0%} of the best",
-        f"For up to {ranking.EXPLORED['speed'] * 100:g} of 100 requests with `speed`",
-        f"and {ranking.EXPLORED['balanced'] * 100:g} of 100 with `balanced`",
+        f"within {ranking.TIE_RATIOS['speed'] - 1:.0%} of the best",
+        f"For up to {ranking.EXPLORATION_SHARES['speed'] * 100:g} of 100 requests with `speed`",
+        f"and {ranking.EXPLORATION_SHARES['balanced'] * 100:g} of 100 with `balanced`",
         f"not been asked for {latency.STALE_S / 60:g} minutes",
         f"A call counts half after {latency.HALF_LIFE_S:g} s",
         f"no more than the last {latency.MEMORY} or so",
@@ -290,7 +290,7 @@ def test_documented() -> None:
         f"| {health.FAILURES_IN_A_ROW} failures in a row | {health.FIRST_EJECTION_S:g} s, doubled",
         f"at most {health.LONGEST_EJECTION_S:g} s |",
         f"a call counts half after {health.SHARE_HALF_LIFE_S:g} s)",
-        f"of at least {health.FAILED_OF:g} |",
+        f"of at least {health.MIN_CALLS_FOR_SHARE:g} |",
         f"| {health.LONGEST_EJECTION_S:g} s at once",
         f"shortened by up to {health.JITTER:.0%} at random",
     ):
@@ -298,7 +298,7 @@ def test_documented() -> None:
 
 
 def test_nobody() -> None:
-    """Of no candidates nobody is first."""
+    """Without candidates the ranking is empty."""
     assert Place({}).ranked("cost") == []
 
 

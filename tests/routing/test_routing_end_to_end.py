@@ -1,4 +1,4 @@
-"""Who is asked, in which order, and who instead, as the servers see it that a gateway asks."""
+"""Routing and failover, as the servers behind a gateway see them."""
 
 import contextlib
 import json
@@ -149,7 +149,7 @@ def running(minilm: Minilm, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def world(running: World) -> World:
-    """The gateway, with servers that nobody told anything yet."""
+    """The gateway, with fresh servers."""
     for upstream in running.upstreams.values():
         upstream.reset()
     return running
@@ -166,7 +166,7 @@ def test_cost_asks_the_cheapest(world: World) -> None:
 
 
 def test_speed_asks_the_fastest(world: World) -> None:
-    """With `speed` whoever answered faster is asked, but for the few that find out who does."""
+    """With `speed` the faster deployment gets all requests but the few that explore."""
     world.upstreams["a"].vectors = world.upstreams["c"].vectors = slow(0.1)
     world.proven("speed")
     for _ in range(3):
@@ -204,7 +204,7 @@ def test_the_operators_order(world: World) -> None:
 
 
 def test_the_operators_weights(world: World) -> None:
-    """With weight 0 one is asked when nobody else is left."""
+    """A deployment with weight 0 is called when no other is left."""
     world.proven("weights")
     assert world.first("weights", 15) == {"a": 15}
     world.upstreams["a"].script("500")
@@ -212,7 +212,7 @@ def test_the_operators_weights(world: World) -> None:
 
 
 def test_only_pins(world: World) -> None:
-    """`only` holds whatever the name, and tells whoever names another."""
+    """`only` holds for every name, and a request for another provider is refused."""
     world.ask("only")
     assert world.first("only", 10) == {"b": 10}
     reply, received = world.ask("a:only")
@@ -233,7 +233,7 @@ def test_who_fails_is_passed_over(world: World, at: int) -> None:
 
 
 def test_who_is_gone_is_passed_over(world: World) -> None:
-    """Nobody listens any more: the next is asked."""
+    """A refused connection fails over to the next deployment."""
     world.proven("refused", ["gone", "a", "b", "c"])
     world.close_gone()
     for _ in range(3):
@@ -273,7 +273,7 @@ def test_chunks_of_one_request_by_two_deployments(world: World) -> None:
 
 
 def test_a_rate_limit_is_obeyed(world: World) -> None:
-    """Who asks to be left alone is not asked again before, whoever else is there or not."""
+    """A rate-limited deployment is not called before its time, with or without others."""
     world.proven("limited")
     limit = UpstreamReply(status=429, headers={"retry-after": "2"})
     world.upstreams["a"].script(limit)
@@ -286,7 +286,7 @@ def test_a_rate_limit_is_obeyed(world: World) -> None:
 
 
 def test_who_waits_as_told_succeeds(world: World) -> None:
-    """If all limit the rate the client is told for how long, and nobody is asked meanwhile."""
+    """If all are rate-limited, the client learns for how long, and nothing is sent."""
     world.proven("exhausted", ["a", "b"])
     for name in "ab":
         world.upstreams[name].script(UpstreamReply(status=429, headers={"retry-after": "6"}))
@@ -401,7 +401,7 @@ def test_a_dry_run_asks_nobody(world: World) -> None:
 
 
 def test_two_requests_at_once(world: World) -> None:
-    """They wait for nobody but their own provider, and neither gets the other's vectors."""
+    """Each waits for its own provider only, and neither gets the other's vectors."""
     world.proven("together")
     with ThreadPoolExecutor(2) as clients, world.upstreams["a"].holding():
         held = clients.submit(world.ask, "a:together")

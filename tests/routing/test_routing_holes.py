@@ -215,7 +215,7 @@ def is_of(reply: httpx.Response, true: Any) -> bool:
 
 
 def write_canaries(world: World, width: int) -> None:
-    """Puts `canaries.json` of a space that nobody is of next to embedway.toml."""
+    """Puts `canaries.json` of a space without deployments next to embedway.toml."""
     texts = ["one", "two", "three"]
     vectors = [space("supplied")(text, width).tolist() for text in texts]
     file = world.folder / "canaries.json"
@@ -244,7 +244,7 @@ def upstreams(minilm: Minilm) -> Iterator[dict[str, Upstream]]:
 
 @pytest.fixture
 def world(upstreams: dict[str, Upstream], tmp_path: Path) -> Iterator[World]:
-    """Servers that nobody told anything yet, and a folder that nobody wrote to."""
+    """Fresh servers and an empty folder."""
     for each in upstreams.values():
         each.reset()
     made = World(tmp_path, upstreams)
@@ -282,7 +282,7 @@ def cut_oddly(call: UpstreamCall, reply: UpstreamReply) -> UpstreamReply:
 
 @in_a_loop
 async def test_widths_that_are_cut_here(world: World) -> None:
-    """Who shortens otherwise is of the space all the same, for whole vectors are asked for."""
+    """A deployment that shortens differently is in the space: it is asked for whole vectors."""
     for each in (world.a, world.b):
         each.always(Misbehaviour(reply=cut_oddly))
     said = (f"dimensions = {WIDTH}", "trained_dimensions = [16, 32]")
@@ -398,7 +398,7 @@ async def test_a_name_that_is_not_proven_yet(world: World) -> None:
 
 @in_a_loop
 async def test_an_alias_of_several(world: World) -> None:
-    """It means the model's home, whoever is named first and whatever is known of them."""
+    """The name means the model's home, whatever is listed first or known."""
     world.c.vectors = OTHER
     names = '[aliases]\nx = ["c:m", "a:m"]'
     async with world.gateway(names, world.provider("a"), world.provider("c")) as ask:
@@ -411,7 +411,7 @@ async def test_an_alias_of_several(world: World) -> None:
 
 @in_a_loop
 async def test_one_request_has_one_space(world: World) -> None:
-    """Whoever serves it, and whatever that one can be told of what vectors are for."""
+    """The space is the same whichever deployment serves it, with or without input types."""
     world.b.purposes = {"query": TRUE}
     providers = (world.provider("a"), world.provider("b", kind="voyage"))
     async with world.gateway(*providers) as ask:
@@ -457,7 +457,7 @@ async def test_a_clock_that_was_set_back(world: World) -> None:
 
 @in_a_loop
 async def test_a_release_by_another_clock(world: World) -> None:
-    """It counts, though by the clock of whoever released it is earlier than the drift."""
+    """A release counts even if its clock is behind the one that saw the drift."""
     async with world.gateway(world.provider("a")) as ask:
         ask.clock.forward(60)
         await ask.proven("a:m")
@@ -488,7 +488,7 @@ async def test_the_last_resort_is_asked(world: World) -> None:
 
 @in_a_loop
 async def test_who_was_not_asked_did_not_fail(world: World) -> None:
-    """Who asked meanwhile to be left alone is not told of as one that was tried."""
+    """A deployment that became rate-limited meanwhile is not reported as tried."""
     order = '[models.m]\norder = ["a", "b"]'
     async with world.gateway(order, world.provider("a"), world.provider("b")) as ask:
         await ask.proven("a:m", "b:m")
@@ -508,7 +508,7 @@ async def test_who_was_not_asked_did_not_fail(world: World) -> None:
 
 @in_a_loop
 async def test_a_proof_that_is_old_at_once(world: World) -> None:
-    """Where each proof is too old before it is used, that is what the client is told."""
+    """If each proof is too old before it is used, the error says that."""
     async with world.gateway(
         "canary_interval_s = 1", world.provider("a"), world.provider("b")
     ) as ask:
@@ -536,7 +536,7 @@ async def test_nobody_is_asked_twice_for_having_several_names(world: World) -> N
 
 @in_a_loop
 async def test_an_echo_that_changes_each_time(world: World) -> None:
-    """Who calls its model otherwise in each answer is not probed for each answer."""
+    """A deployment with a new model name in each response is not probed each time."""
     async with world.gateway(world.provider("a")) as ask:
         await ask.proven("a:m")
         before = world.probes("a")
@@ -580,7 +580,7 @@ class Counting(Cl100kTokenizer):
     encoded: ClassVar[list[str]] = []
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Cl100kTokenizer.encode`."""
+        """Encode as `Cl100kTokenizer` does."""
         self.encoded.extend(texts)
         return await super().encode(texts)
 
@@ -600,7 +600,7 @@ async def test_a_dry_run_counts_once(world: World, monkeypatch: pytest.MonkeyPat
 
 @in_a_loop
 async def test_a_refusal_lists_all_filters(world: World) -> None:
-    """Where one was left out for the key and another for the request, both are told."""
+    """If one was excluded by the key and another by the request, the error has both."""
     said = (f"dimensions = {WIDTH}", "trained_dimensions = [16]")
     async with world.gateway(world.provider("a", *said), world.provider("b", *said)) as ask:
         reply = await ask(dimensions=7, key=world.key(providers=("b",)))
@@ -612,7 +612,7 @@ async def test_a_refusal_lists_all_filters(world: World) -> None:
 
 @in_a_loop
 async def test_refused_canaries(world: World) -> None:
-    """That a provider refuses the canaries is no fault of whoever asked for something else."""
+    """A provider that refuses the canaries is not the client's fault."""
     world.a.refuse(CANARIES[1])
     world.b.refuse(CANARIES[1])
     async with world.gateway(world.provider("a"), world.provider("b")) as ask:
@@ -646,7 +646,7 @@ async def test_param_is_a_field(world: World) -> None:
 @pytest.mark.parametrize("said", ['reference = "a"', 'canaries = "canaries.json"'])
 @in_a_loop
 async def test_what_runs_here_is_its_own_reference(world: World, said: str) -> None:
-    """Who would have another say what the space of a local model is, is told at start."""
+    """A reference other than the local model itself is refused at start."""
     write_canaries(world, 384)
     id = "all-minilm-l6-v2"
     sections = (f'[models."{id}"]\n{said}', world.provider("a", "dimensions = 384", id=id))

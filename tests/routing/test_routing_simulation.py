@@ -37,20 +37,20 @@ def day(preference: str) -> Simulation:
 
 @cache
 def report(preference: str) -> Report:
-    """What is told of that half hour."""
+    """The report of that half hour."""
     return reported(preference, day(preference))
 
 
 @pytest.mark.parametrize("preference", PREFERENCES)
 def test_no_vector_of_another_space(preference: str) -> None:
-    """One deployment begins to answer from another space, and nobody ever sees such a vector."""
+    """One deployment starts to answer from another space, and no client ever sees it."""
     assert report(preference).phases[-1].wrong == 0
     foreign = next(each for each in day(preference).deployments if each.name == "twin")
     assert foreign.condition.foreign
 
 
 def test_wrong_vectors_are_noticed() -> None:
-    """Who routes without proofs hands out such vectors, and the simulation counts them."""
+    """Routing without proofs hands out such vectors, and the simulation counts them."""
     foreign = [Phase(name="foreign", minutes=1, conditions={"twin": Condition(foreign=True)})]
     simulation = simulated("in turn", hours=1 / 60, seed=7, day=foreign)
     assert reported("in turn", simulation).phases[-1].wrong > 10
@@ -58,7 +58,7 @@ def test_wrong_vectors_are_noticed() -> None:
 
 @pytest.mark.parametrize("preference", PREFERENCES)
 def test_never_before_it_said(preference: str) -> None:
-    """Nobody is asked before the `Retry-After` that another request was told is over."""
+    """No request goes out before the `Retry-After` of another one is over."""
     told = report(preference)
     limited = next(each for each in told.phases if each.phase == "two limit the rate")
     assert limited.calls > 1
@@ -100,7 +100,7 @@ def test_same_seed() -> None:
 
 
 def test_clock_jumps() -> None:
-    """Hours of waiting are over at once, in their order, and waiting for nothing is told."""
+    """Simulated hours pass at once and in order, and waiting for nothing is an error."""
 
     async def waits() -> tuple[list[str], float]:
         order: list[str] = []

@@ -29,7 +29,7 @@ NUMBERS = itertools.count()
 
 @pytest.fixture
 def servers() -> Iterator[Callable[..., dict[str, Upstream]]]:
-    """Starts a server for each name; those that are not told otherwise are the true model."""
+    """Starts a server for each name; without other instructions it serves the true model."""
     with contextlib.ExitStack() as running:
 
         def start(*names: str, **vectors: Vectors) -> dict[str, Upstream]:
@@ -57,7 +57,7 @@ def serving(
 
 
 def new_text() -> str:
-    """One that nobody asked for before."""
+    """A new input that was not embedded before."""
     return f"text {next(NUMBERS)}"
 
 
@@ -120,7 +120,7 @@ def states(gateway: Gateway) -> tuple[int, dict[str, str]]:
 def test_an_impostor_is_never_mixed_in(
     new_gateway: Callable[..., Gateway], servers: Callable[..., dict[str, Upstream]]
 ) -> None:
-    """Who claims the model with other vectors answers under its own name, in its own space."""
+    """A deployment with other vectors serves only its own name, in its own space."""
     upstreams = servers("good", "twin", **IMPOSTORS)
     gateway = serving(new_gateway(canaries=True), upstreams)
     served: set[str] = set()
@@ -150,7 +150,7 @@ def test_an_impostor_is_never_mixed_in(
         text, reply = asked(gateway, "m", fallbacks=[f"{name}:m"])
         texts.add(text)
         assert (reply.status_code, reply.json()["error"]["param"]) == (400, "fallbacks")
-    # Nor where nobody else is left.
+    # Not even when no other deployment is left.
     upstreams["good"].always("503")
     upstreams["twin"].always("503")
     for _ in range(3):
@@ -168,7 +168,7 @@ def test_an_impostor_is_never_mixed_in(
 def test_a_silent_switch_is_quarantined_until_it_is_released(
     new_gateway: Callable[..., Gateway], servers: Callable[..., dict[str, Upstream]]
 ) -> None:
-    """Who agreed and then does not serves nobody, through a restart, until an operator says so."""
+    """A drifted deployment serves no requests, even after a restart, until it is released."""
     upstreams = servers("good", *IMPOSTORS)
     gateway = serving(new_gateway(canaries=True, canary_interval_s=1, log_format="json"), upstreams)
     in_space(gateway, "good", upstreams)

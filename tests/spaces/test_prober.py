@@ -19,7 +19,7 @@ from embedway.providers.registry import ROWS
 from embedway.spaces.canaries import CANARIES
 from embedway.spaces.check import SpaceCheck
 from embedway.spaces.membership import Membership, SpaceMemberships
-from embedway.spaces.probe import AT_ONCE
+from embedway.spaces.probe import MAX_PARALLEL_PROBES
 from embedway.spaces.prober import Prober
 from embedway.spaces.proof import Reference
 from embedway.spaces.store import SpaceStore
@@ -31,7 +31,7 @@ from embedway.testing.vectors import Vectors
 HOUR_MS = 3_600_000
 RIGHT = space("right")
 MODEL = Model(id="m", dimensions=64)
-"""As wide as the scripted upstream's vectors of a model that it does not know."""
+"""The width is that of the scripted upstream's vectors for an unknown model."""
 NAMES = ("one", "two", "three")
 
 
@@ -59,7 +59,7 @@ class World:
 
     @asynccontextmanager
     async def prober(self) -> AsyncIterator[Prober]:
-        """As a gateway has it that starts now."""
+        """Yield a prober in the state of a gateway that starts now."""
         row = ROWS[self.kind]
         declared = [
             ProviderConfig(
@@ -120,7 +120,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def test_joins(world: World) -> None:
-    """Who gives the reference's vectors joins its space; nobody asked before is in it."""
+    """A deployment joins the reference's space by giving its vectors, and not before."""
 
     async def test(prober: Prober) -> None:
         before = [prober.membership(world.one(name), None).state for name in NAMES]
@@ -148,7 +148,7 @@ def test_joins(world: World) -> None:
     ids=["pooling", "4 bits", "twice", "a bit shorter", "another model"],
 )
 def test_differs(world: World, wrong: Vectors, reason: str) -> None:
-    """Who gives other vectors is of a space of its own, whatever it claims, and can drift there."""
+    """A deployment with other vectors is in a space of its own, and can drift there."""
     world.upstreams["two"].vectors = wrong
 
     async def test(prober: Prober) -> None:
@@ -178,7 +178,7 @@ def test_within_tolerance(world: World) -> None:
 
 
 def test_stricter(world: World) -> None:
-    """Who agreed only by what the operator said before differs now; it has not drifted."""
+    """A deployment that agreed only by an earlier min_cosine differs now; it has not drifted."""
     world.upstreams["two"].vectors = noisy(RIGHT)
     world.policy = ModelPolicy(min_cosine=0.98)
 
@@ -198,13 +198,13 @@ def test_stricter(world: World) -> None:
 
 @pytest.mark.parametrize("who", ["one", "two"])
 def test_drifts(world: World, who: str) -> None:
-    """Who agreed and no longer does serves nobody any more, with whatever input type."""
+    """A deployment that agreed and no longer does serves no requests, of any input type."""
 
     async def test(prober: Prober) -> None:
         await world.prove(prober, "one", "two")
         world.upstreams[who].vectors = other_pooling(RIGHT)
         world.now_ms += HOUR_MS
-        assert prober.membership(world.one(who), None).due
+        assert prober.membership(world.one(who), None).is_due
         assert await world.prove(prober, who) == {who: ("drifted", "one")}
         world.upstreams[who].vectors = RIGHT
         for told in (None, "query"):
@@ -227,13 +227,13 @@ def test_age(world: World) -> None:
         await world.prove(prober, "one", "two")
         for name, state in (("one", "reference"), ("two", "proven")):
             member = prober.membership(world.one(name), None)
-            assert (member.state, member.due) == (state, False)
+            assert (member.state, member.is_due) == (state, False)
         world.now_ms += HOUR_MS - 1
-        assert not prober.membership(world.one("two"), None).due
+        assert not prober.membership(world.one("two"), None).is_due
         world.now_ms += 1
         for name, state in (("one", "reference"), ("two", "proven")):
             member = prober.membership(world.one(name), None)
-            assert (member.state, member.due) == (state, True)
+            assert (member.state, member.is_due) == (state, True)
         world.now_ms += HOUR_MS
         for name in ("one", "two"):
             assert prober.membership(world.one(name), None).state == "unproven"
@@ -336,7 +336,7 @@ def test_supplied_canaries(world: World) -> None:
             "one": ("differs", "one"),
             "two": ("proven", "0123456789ab"),
         }
-        # Of another input type nobody supplied vectors: who agrees with those there are makes them.
+        # No vectors were supplied for another input type: a deployment that agrees makes them.
         assert prober.membership(world.one("two"), "query").state == "unproven"
         # There is nothing yet to compare the one that does not agree with.
         member = await prober.prove(world.one("one"), "query")
@@ -362,7 +362,7 @@ def test_another_input_type(world: World) -> None:
     async def test(prober: Prober) -> None:
         await world.prove(prober, "one")
         member = prober.membership(world.one("one"), "query")
-        assert (member.state, member.due) == ("reference", True)
+        assert (member.state, member.is_due) == ("reference", True)
         world.now_ms += 2 * HOUR_MS
         assert prober.membership(world.one("one"), "query").state == "unproven"
         world.upstreams["one"].vectors = space("wrong")
@@ -373,14 +373,14 @@ def test_another_input_type(world: World) -> None:
 
 
 def test_maker_cannot_be_asked(world: World) -> None:
-    """Without a reference nobody joins; under its own name each serves on, and joins later."""
+    """Without a reference no deployment joins; each serves its own name, and joins later."""
     world.upstreams["one"].always("503")
 
     async def test(prober: Prober) -> None:
         with pytest.raises(ProviderError):
             await prober.prove(world.one("one"), None)
         member = await prober.prove(world.one("two"), None)
-        assert (member.state, member.revision, member.due) == ("unproven", "two", True)
+        assert (member.state, member.revision, member.is_due) == ("unproven", "two", True)
         world.upstreams["one"].always(None)
         world.now_ms += 60_000
         assert await world.prove(prober, "two") == {"two": ("proven", "one")}
@@ -404,7 +404,7 @@ def test_failed_probe(world: World, step: Step) -> None:
             await prober.prove(world.one("two"), None)
         assert world.calls("two") == before + 1
         member = prober.membership(world.one("two"), None)
-        assert (member.state, member.due) == ("proven", True)
+        assert (member.state, member.is_due) == ("proven", True)
         for wait_ms, asked in ((29_000, False), (1_000, True), (30_000, False), (30_000, True)):
             calls = world.calls("two")
             world.now_ms += wait_ms
@@ -466,17 +466,19 @@ def test_few_at_once(world: World) -> None:
             for at in range(20)
             for name in ("one", "two")
         ]
-        prober._known.__init__(policy=lambda _: ModelPolicy(), deployments=many, enabled=True)
+        prober._registry.__init__(policy=lambda _: ModelPolicy(), deployments=many, enabled=True)
         prober.spaces.load()
         found = await asyncio.gather(*(prober.prove(each, None) for each in many[1::2]))
         assert {each.state for each in found} == {"proven"}
 
     world.run(test)
     assert (
-        1 < world.upstreams["one"].most_at_once + world.upstreams["two"].most_at_once <= AT_ONCE * 2
+        1
+        < world.upstreams["one"].most_at_once + world.upstreams["two"].most_at_once
+        <= MAX_PARALLEL_PROBES * 2
     )
-    assert world.upstreams["one"].most_at_once <= AT_ONCE
-    assert world.upstreams["two"].most_at_once <= AT_ONCE
+    assert world.upstreams["one"].most_at_once <= MAX_PARALLEL_PROBES
+    assert world.upstreams["two"].most_at_once <= MAX_PARALLEL_PROBES
 
 
 def test_limits(world: World) -> None:
@@ -508,7 +510,7 @@ def test_storage_fails(world: World) -> None:
 
 
 def test_changed(world: World) -> None:
-    """An answer of another width or length, or from a model of another name, is told."""
+    """A response with another width, length or model name counts as changed."""
     world.upstreams["one"].echo = "m-2024"
 
     async def test(prober: Prober) -> None:
@@ -541,7 +543,7 @@ def test_changed(world: World) -> None:
 
 
 def test_not_probed(world: World) -> None:
-    """Models that nobody declared are asked as they are: nothing claims that they are another's."""
+    """Undeclared models are not probed: they claim no space but their own."""
 
     async def test(prober: Prober) -> None:
         own = Deployment(Model(id="any", declared=False), DeploymentSpec(provider="one"))
@@ -568,7 +570,7 @@ def test_released(world: World) -> None:
             world.now_ms += 1000
             assert (await operator.release(world.one("two"), None)).state == "proven"
         prober.schedule(world.one("two"), None)
-        await prober._reread()
+        await prober._start_reread()
         assert prober.membership(world.one("two"), None).state == "proven"
 
     world.run(drift)
@@ -585,12 +587,12 @@ def test_accepted(world: World, who: str) -> None:
         await world.prove(prober, who)
         async with world.prober() as operator:
             one = world.one(who)
-            accept = operator._known.next_revision(one)
+            accept = operator._registry.next_revision(one)
             assert accept == f"{who}~2"
             world.now_ms += 1000
             member = await operator.release(one, None, accept=accept)
             assert member.revision == accept
-        await prober._reread()
+        await prober._start_reread()
         found = await world.prove(prober, "one", "two")
         if who == "one":
             assert found == {"one": ("reference", "one~2"), "two": ("differs", "two")}

@@ -143,7 +143,7 @@ def test_lengths_are_made_one_before_vectors_are_compared(gateway: Gateway) -> N
 
 
 def test_other_lengths_stay(gateway: Gateway) -> None:
-    """Vectors of a model that nobody says is normalised keep the length its provider gives them."""
+    """Vectors of a model not declared as normalised keep their length."""
     answer = gateway.embed(model="raw:raw-alone", input="a").json()
     assert np.linalg.norm(answer["data"][0]["embedding"]) == pytest.approx(LENGTH, rel=1e-5)
 
@@ -180,7 +180,7 @@ def test_no_length(value: float, reason: str) -> None:
     [("bge-small-en-v1.5", 384), ("bge-base-en-v1.5", 768), ("bge-large-en-v1.5", 1024)],
 )
 def test_pooling_is_asked_for(gateway: Gateway, upstream: Upstream, model: str, width: int) -> None:
-    """Cloudflare, which pools by mean unless told otherwise, is told to pool as the model does."""
+    """A call to Cloudflare, which pools by mean by default, names the model's pooling."""
     upstream.purposes = {"mean": other_pooling(vector_of), "cls": vector_of}
     reply = gateway.embed(model=f"cloudflare:{model}", input=["a"])
     assert np.allclose(vectors_of(reply), [vector_of("a", width)], atol=1e-6)
@@ -211,7 +211,7 @@ def test_what_a_deployment_fixes_cannot_be_changed(
 
 
 def test_a_refusal_of_what_a_deployment_fixes(gateway: Gateway, upstream: Upstream) -> None:
-    """A provider that refuses such a field failed: no client is told to mend what it never sent."""
+    """A provider that refuses such a field failed: the client did not send it."""
 
     def refused(_: UpstreamCall, right: UpstreamReply) -> UpstreamReply:
         body = b'{"error": {"message": "Unrecognized request argument supplied: pooling"}}'
@@ -227,7 +227,7 @@ def test_a_refusal_of_what_a_deployment_fixes(gateway: Gateway, upstream: Upstre
 def test_texts_are_not_sent_beside_the_input(
     gateway: Gateway, upstream: Upstream, field: str
 ) -> None:
-    """A client cannot have texts embedded that nobody counts."""
+    """A client cannot have texts embedded that are not counted."""
     reply = gateway.embed(
         model="cloudflare:qwen3-embedding-0.6b", input="not billed", extra_body={field: ["more"]}
     )
@@ -249,7 +249,7 @@ PROMPTS = {
 def test_prompts_are_put_before_texts(
     gateway: Gateway, upstream: Upstream, input_type: str | None, ids: bool
 ) -> None:
-    """gemini-embedding-2, which ignores what it is told beside the text, is told in the text."""
+    """gemini-embedding-2 ignores the task field, so its text carries the task."""
     texts = ["hello world", "and another"]
     sent = [[15339, 1917], [438, 2500]] if ids else texts
     prompt, space = PROMPTS[input_type]
@@ -331,7 +331,7 @@ def test_a_prompt_is_not_lost(
 def test_input_types_of_a_model(
     gateway: Gateway, upstream: Upstream, model: str, input_type: str, task: str | None
 ) -> None:
-    """A model is told what its vectors are for where it makes a difference, and so is the space."""
+    """The input type goes to models that use it, and into the space's name."""
     reply = gateway.embed(model=f"jina:{model}", input="a text", input_type=input_type)
     assert reply.status_code == 200, reply.text
     assert [call.body.get("task") for call in calls_with(upstream, "a text")] == [task]
@@ -348,7 +348,7 @@ def test_a_field_that_is_not_there_makes_no_space(gateway: Gateway, upstream: Up
 
 
 def test_dashscope_tells_queries_from_documents(gateway: Gateway, upstream: Upstream) -> None:
-    """DashScope's native protocol is told what vectors are for."""
+    """DashScope's native protocol carries the input type."""
     upstream.purposes = {"query": space("query"), "document": space("document")}
     for input_type in ("query", "document"):
         reply = gateway.embed(
@@ -394,7 +394,7 @@ def test_settings_that_cannot_be(section: dict, said: str) -> None:
 
 
 def test_what_a_deployment_is_told_is_part_of_its_proof() -> None:
-    """A proof is void once a deployment is told something else that its vectors depend on."""
+    """A proof is void once a field that the vectors depend on changes."""
     model = Model(id="m", prompts={"query": "query: "})
     deployments = [
         DeploymentSpec(provider="p"),

@@ -21,7 +21,7 @@ from test_routing_holes import Asked, Clock, World, in_a_loop, space_of
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.model import DeploymentSpec, Model
 from embedway.catalog.policy import ModelPolicy
-from embedway.spaces.canaries import CANARIES, against_sharing
+from embedway.spaces.canaries import CANARIES, describe_difference
 from embedway.spaces.membership import SpaceMemberships
 from embedway.testing import Upstream, Vectors, noisy, rotated, scaled, sibling, space
 
@@ -57,7 +57,7 @@ def alike(vectors: Vectors) -> Vectors:
 def test_sharing(other: Vectors, shares: bool) -> None:
     """Two models share a space if each canary is by far nearest to itself, and none is longer."""
     for one, two in ((other, LARGE), (LARGE, other)):
-        against = against_sharing(canaries(one), canaries(two))
+        against = describe_difference(canaries(one), canaries(two))
         assert (not against) == shares, against
 
 
@@ -69,12 +69,12 @@ def test_sharing_of_models_whose_vectors_are_all_alike() -> None:
         two = canaries(alike(other))
         two /= np.linalg.norm(two, axis=1)[:, None]
         assert (one * two).sum(axis=1).min() > 0.85
-        assert (not against_sharing(one, two)) == shares
+        assert (not describe_difference(one, two)) == shares
 
 
 def test_sharing_needs_one_width() -> None:
     """Vectors of different widths are not of one space."""
-    assert against_sharing(canaries(LARGE)[:, :32], canaries(LARGE)) == "32 dimensions, not 64"
+    assert describe_difference(canaries(LARGE)[:, :32], canaries(LARGE)) == "32 dimensions, not 64"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_claims_that_cannot_be_proven(enabled: bool, others: list[Model], reason
         fingerprint=lambda _: "",
         now_ms=lambda: 0,
     )
-    claim = spaces.claim(lite)
+    claim = spaces.shared_space_claim(lite)
     assert claim
     assert claim.state == "unproven"
     assert claim.reason.startswith(reason)
@@ -117,7 +117,7 @@ def servers(minilm: Minilm) -> Iterator[dict[str, Upstream]]:
 
 @pytest.fixture
 def world(servers: dict[str, Upstream], tmp_path: Path) -> Iterator[World]:
-    """Servers that nobody told anything yet, and a folder that nobody wrote to."""
+    """Fresh servers and an empty folder."""
     for each in servers.values():
         each.reset()
     made = World(tmp_path, servers)
@@ -204,7 +204,7 @@ async def test_a_false_claim_is_refuted(world: World) -> None:
 
 @in_a_loop
 async def test_a_claim_without_vectors_to_compare_is_unproven(world: World) -> None:
-    """As long as the other model gives no canaries, a model keeps the name of its own space."""
+    """A model keeps the name of its own space until the other model gives its canaries."""
     async with world.gateway(*sections(world)) as ask:
         world.a.always("401")
         for _ in range(2):
@@ -266,7 +266,7 @@ async def test_what_differs_from_its_model_shares_no_space(world: World) -> None
             await asked(ask, name)
         assert space_of(await ask("lite")) == space_of(await ask("b:lite")) == COMMON
         assert space_of(await ask("c:lite")).startswith("lite@c/")
-        assert not against_sharing(canaries(world.c.vectors), canaries(LARGE))
+        assert not describe_difference(canaries(world.c.vectors), canaries(LARGE))
 
 
 @in_a_loop

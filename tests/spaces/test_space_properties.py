@@ -70,7 +70,7 @@ VARIANTS: Mapping[str, Callable[[Vectors], Vectors]] = {
     "narrow": lambda true: lambda item, width: true(item, width // 2),
 }
 VISIBLE = {"scaled", "narrow"}
-"""Of these the answer itself shows that they are another than `true`."""
+"""Variants whose responses alone show that they are not `true`."""
 FAULTS = (
     *("429", "429 of seconds", "429 of a date", "rate limit with 200", "insufficient quota"),
     *("500", "502 HTML", "503", "503 with Retry-After", "504", "408", "409"),
@@ -211,7 +211,7 @@ class World:
     answered: dict[str, httpx.Response] = field(default_factory=dict)
     """With 200, by id."""
     quarantined: set[str] = field(default_factory=set)
-    """As the gateway itself had it at the last rest."""
+    """What the gateway knew at the last pause."""
 
     async def settle(self) -> None:
         """Waits for what the gateway does in the background."""
@@ -327,7 +327,7 @@ class World:
         *,
         began_s: float,
     ) -> bool:
-        """Whether what was said is of the space, or nobody can know yet that it is not."""
+        """Whether the response is in the space, or cannot be known yet not to be."""
         deployment = self.deployments[provider]
         id = f"{provider}:{deployment.model}"
         assert id not in self.quarantined, asked
@@ -339,7 +339,7 @@ class World:
             return True
         if not whole and {said.variant, truth} == {"true", "scaled"}:
             return True  # cut and brought to length one they are the same
-        # It changed silently; until the next probe is due nobody can tell.
+        # It changed silently, which cannot show until the next probe is due.
         if whole and truth not in VISIBLE and said.variant in VISIBLE:
             return False
         proofs = [
@@ -603,7 +603,7 @@ async def recovered(world: World) -> None:
         only = world.values["models"].get(each.model, {}).get("only")
         if only and provider not in only:
             continue
-        # One that was not told to be so wide never was a model of that width.
+        # Without the width in the request, it never was a model of that width.
         narrow = world.declared and each.variant == "narrow"
         for _ in range(50):  # the first may have to wait for a probe, for too long
             reply = await world.ask(with_texts({"model": name, "items": 1}))

@@ -61,14 +61,14 @@ def made(function: Vectors, told: InputType | None = None) -> np.ndarray:
 def test_compared(other: Vectors, agrees: bool) -> None:
     """Vectors agree if the lowest cosine is 0.999 and no length differs by more than a percent."""
     found = compare(made(other), made(RIGHT), min_cosine=0.999)
-    assert (found.against == "") == agrees
+    assert (found.difference == "") == agrees
 
 
 def test_one_text_decides() -> None:
     """One text on which two deployments differ is enough: the rest does not outweigh it."""
     vectors = made(RIGHT)
     vectors[3] = WRONG("x", 64)
-    assert compare(vectors, made(RIGHT), min_cosine=0.999).against.startswith("cosine")
+    assert compare(vectors, made(RIGHT), min_cosine=0.999).difference.startswith("cosine")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -77,10 +77,10 @@ def test_nonsense_agrees_with_nothing(value: float) -> None:
     vectors = made(RIGHT)
     vectors[0, 0] = value
     with np.errstate(invalid="ignore"):
-        assert compare(vectors, made(RIGHT), min_cosine=0.999).against
-        assert compare(vectors, vectors, min_cosine=0.999).against
+        assert compare(vectors, made(RIGHT), min_cosine=0.999).difference
+        assert compare(vectors, vectors, min_cosine=0.999).difference
     found = compare(made(RIGHT)[:, :32], made(RIGHT), min_cosine=0.999)
-    assert found.against == "32 dimensions, not 64"
+    assert found.difference == "32 dimensions, not 64"
 
 
 def test_canaries_are_fixed() -> None:
@@ -163,7 +163,7 @@ class World:
             return
         reference = self.store.references[found.revision, told]
         vectors = made(self.engines[name].function, told)
-        assert not compare(vectors, reference.vectors, min_cosine=0.999).against
+        assert not compare(vectors, reference.vectors, min_cosine=0.999).difference
         in_home = found.revision == prober.spaces.home("m")
         assert in_home == (found.state in {"reference", "proven"})
 
@@ -209,8 +209,8 @@ def test_nobody_is_in_a_space_whose_vectors_it_does_not_give(
 
 async def proven(prober: Prober, world: World, step: str, name: str, what: Any) -> None:
     served = Deployment(MODEL, DeploymentSpec(provider=name))
-    known = prober._known
-    was_drifted = served.id in known.drifted
+    known = prober._registry
+    was_drifted = served.id in known.drift_proofs
     if step == "prove":
         found = await prober.prove(served, what)
         assert not was_drifted or found.state == "drifted"
@@ -222,7 +222,7 @@ async def proven(prober: Prober, world: World, step: str, name: str, what: Any) 
     for proof in [each for each in known.proofs(served.id) if each.state == "drifted"]:
         found = await prober.release(served, proof.input_type, accept=accept)
         world.check(prober, name, proof.input_type, found)
-    assert not what or served.id not in known.drifted
+    assert not what or served.id not in known.drift_proofs
 
 
 def test_local_model() -> None:
@@ -314,7 +314,7 @@ def test_store(engine: Database) -> None:
 
 
 def test_store_keeps_drift(engine: Database) -> None:
-    """That something drifted is forgotten by nobody but who releases it."""
+    """Only a release ends drift."""
     store = SpaceStore(engine)
 
     async def run() -> None:
@@ -330,14 +330,14 @@ def test_store_keeps_drift(engine: Database) -> None:
 
 
 def test_store_gone(engine: Database, tmp_path: Path) -> None:
-    """A database that is gone is told as that."""
+    """A missing database raises StorageUnavailable."""
     (tmp_path / "test.db").unlink()
     with pytest.raises(StorageUnavailable):
         asyncio.run(SpaceStore(engine).keep_proof(proof()))
 
 
 def test_failed_engine_is_told() -> None:
-    """Whatever an engine raises, who waits for a proof is told of a provider's failure."""
+    """Whatever an engine raises, a caller that waits for a proof gets a ProviderError."""
 
     class Broken(Fake):
         async def embed(self, batch: Batch) -> BatchResult:
@@ -414,7 +414,7 @@ def test_commands(tmp_path: Path) -> None:
 
 
 def test_commands_refuse(tmp_path: Path) -> None:
-    """What cannot be done is told with status 1."""
+    """Commands that cannot be done exit with status 1."""
     with Upstream(vectors=RIGHT) as one, Upstream(vectors=RIGHT) as two:
         shell = Shell(tmp_path, one, two)
         for arguments, said in (

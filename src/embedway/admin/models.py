@@ -50,7 +50,7 @@ def router(cards: ModelListing, *, caller: Caller) -> APIRouter:
             raise InvalidRequest(
                 f"'currency' is {currency!r}: prices are in USD. Leave it out.", param="currency"
             )
-        listed = cards.models(caller)
+        listed = cards.list_models(caller)
         return ModelCards(data=[card for card in listed if tag is None or tag in card.tags])
 
     @routes.get("/v1/embeddings/models")
@@ -63,17 +63,17 @@ def router(cards: ModelListing, *, caller: Caller) -> APIRouter:
         Each with its limits, its price, where it runs, whether it may be asked now, and the space
         that its vectors are in, as far as that is proven.
         """
-        return DeploymentCards(data=cards.deployments(caller, name=model))
+        return DeploymentCards(data=cards.list_deployments(caller, name=model))
 
     @routes.get("/v1/models/{id:path}")
     async def retrieve_model(id: str, caller: Caller = caller) -> ModelCard:
         """One model, by any name a request may use."""
-        return cards.model(id, caller)
+        return cards.get_model(id, caller)
 
     @routes.get("/api/v1/models")
     async def list_hub_models(response: Response, type: HubType = "embedding") -> HubCards:
         """Every model of a type; needs no key and may be cached."""
         response.headers["cache-control"] = f"public, max-age={PUBLIC_CACHE_S}"
-        return HubCards(data=cards.hub() if type == "embedding" else [])
+        return HubCards(data=cards.list_hub_models() if type == "embedding" else [])
 
     return routes

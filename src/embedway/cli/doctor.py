@@ -284,7 +284,7 @@ def _spaces(place: _Place) -> DoctorFinding:
         return "ok", "nothing has been proven yet"
     spaces, _ = build_memberships(place.settings, place.catalog, place.declared)
     spaces.load(*asyncio.run(SpaceStore(store.database, availability=store.availability).load()))
-    found = notices.drifted(spaces.drifted())
+    found = notices.drifted(spaces.drifted_ids())
     return ("fail", found) if found else ("ok", "nothing has drifted")
 
 

@@ -146,7 +146,7 @@ class _Made:
         return self._runner.run(self._gateway.embedder.dry_run(request, self._caller))
 
     def deployments(self, name: str) -> list[DeploymentCard]:
-        return self._gateway.cards.deployments(self._caller, name=name)
+        return self._gateway.cards.list_deployments(self._caller, name=name)
 
 
 @contextmanager

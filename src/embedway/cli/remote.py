@@ -65,7 +65,7 @@ def _standard(
     if named.is_pinned or named.is_ordered or not settings.canaries:
         return first
     spaces, _ = build_memberships(settings, catalog, declared)
-    maker = spaces.known.reference_deployment(first.model.id)
+    maker = spaces.registry.reference_deployment(first.model.id)
     return maker if maker and maker in named.deployments else first
 
 

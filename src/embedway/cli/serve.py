@@ -126,7 +126,7 @@ def _warnings(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") ->
         notices.retired(gateway.catalog, today()),
         notices.retiring(gateway.catalog, today()),
         notices.unpriced(gateway.catalog),
-        notices.drifted(gateway.spaces.drifted()),
+        notices.drifted(gateway.spaces.drifted_ids()),
         notices.readable(loaded),
     )
     return "".join(f"\n[yellow]warning[/yellow]: {escape(each)}\n" for each in told if each)

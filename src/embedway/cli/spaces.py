@@ -111,7 +111,7 @@ def prove(model: Model = None, as_json: AsJson = False) -> None:
     probed: list[_Wanted] = [
         (each, told) for each in deployments for told in _input_types(known, each)
     ]
-    retired = known.spaces.known.retired
+    retired = known.spaces.registry.retired_ids
     wanted: list[_Wanted] = [
         (each, told)
         for each, told in (*probed, *_to_compare_with(known, probed))
@@ -159,7 +159,7 @@ def release(
             "embedway spaces status"
         )
     served = found.deployments[0]
-    proofs = known.spaces.known.proofs(served.id)
+    proofs = known.spaces.registry.proofs(served.id)
     drifted = [each for each in proofs if each.state == "drifted"]
     if not drifted:
         out.print(f"{escape(served.id)} has not drifted, so there is nothing to release.")
@@ -173,7 +173,7 @@ def release(
             f"{served.id} is not released, because it did not answer the probe: {_cause(error)}. "
             f"To see what is wrong: embedway providers test {served.provider}"
         )
-    still = known.spaces.known.drifted.get(served.id)
+    still = known.spaces.registry.drift_proofs.get(served.id)
     if still is not None:
         fail(
             f"{served.id} is not released, because its vectors still differ from those of {left}: "
@@ -227,7 +227,7 @@ async def _prove(
 async def _release(
     known: _Known, served: Deployment, drifted: Sequence[Proof], *, accept: bool
 ) -> None:
-    revision = known.spaces.known.next_revision(served) if accept else None
+    revision = known.spaces.registry.next_revision(served) if accept else None
     async with _prober(known, [served]) as prober:
         for each in drifted:
             await prober.release(served, each.input_type, accept=revision)
@@ -242,7 +242,7 @@ async def _prober(known: _Known, deployments: Sequence[Deployment]) -> AsyncGene
     from embedway.spaces.prober import Prober  # noqa: PLC0415  # other commands do without it
     from embedway.tokenizing.cl100k import Cl100kTokenizer  # noqa: PLC0415
 
-    makers = (known.spaces.known.reference_deployment(each.model.id) for each in deployments)
+    makers = (known.spaces.registry.reference_deployment(each.model.id) for each in deployments)
     local = {each.model.id: each.model for each in makers if each and each.provider == LOCAL}
     engines: dict[str, Any] = {}
     tokenizers: dict[str, Any] = {}
@@ -285,14 +285,14 @@ def _providers(declared: Sequence[ProviderConfig]) -> Iterator[tuple[str, Any]]:
 
 def _input_types(known: _Known, served: Deployment) -> list[InputType | None]:
     """The input types that the deployment was probed with; None alone if it never was."""
-    return [each.input_type for each in known.spaces.known.proofs(served.id)] or [None]
+    return [each.input_type for each in known.spaces.registry.proofs(served.id)] or [None]
 
 
 def _to_compare_with(known: _Known, probed: Sequence[_Wanted]) -> Iterator[_Wanted]:
     """The deployments whose vectors tell whether models share a space as their makers say."""
     asked = {(each.id, input_type) for each, input_type in probed}
     for served, input_type in probed:
-        maker = known.spaces.known.reference_deployment(served.model.same_space_as)
+        maker = known.spaces.registry.reference_deployment(served.model.same_space_as)
         if maker and known.spaces.is_probed(maker) and (maker.id, input_type) not in asked:
             asked.add((maker.id, input_type))
             yield maker, input_type
@@ -311,10 +311,10 @@ def _print(known: _Known, deployments: Sequence[Deployment], *, as_json: bool) -
 
 
 def _row(known: _Known, served: Deployment, input_type: InputType | None) -> dict[str, object]:
-    proof = known.spaces.known.proof(served.id, input_type)
+    proof = known.spaces.registry.proof(served.id, input_type)
     member = known.spaces.membership(served, input_type)
     space = known.spaces.space(served, input_type, revision=member.revision)
-    shared = known.spaces.shared(served, input_type, revision=member.revision)
+    shared = known.spaces.shared_space(served, input_type, revision=member.revision)
     return {
         "model": served.model.id,
         "space": str(space),
@@ -337,7 +337,7 @@ def _claim(shared: SharedSpace) -> str:
 
 def _end(known: _Known, deployments: Sequence[Deployment], *, failed: bool = False) -> None:
     """Report the deployments that drifted, and exit with status 1 if any did or `failed`."""
-    drifted = [each.id for each in deployments if each.id in known.spaces.known.drifted]
+    drifted = [each.id for each in deployments if each.id in known.spaces.registry.drift_proofs]
     for each in drifted:
         say_error(
             f"{each} has drifted, so gateways do not use it. Once its vectors are back: "

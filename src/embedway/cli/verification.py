@@ -324,4 +324,4 @@ def _call(declared: ProviderConfig, batch: Batch) -> object:
 
 def _against(given: Vectors, wanted: Vectors) -> str:
     """Why two matrices are not the same vectors; empty if they are."""
-    return canaries.compare(given, wanted, min_cosine=MIN_COSINE).against
+    return canaries.compare(given, wanted, min_cosine=MIN_COSINE).difference

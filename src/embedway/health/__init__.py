@@ -1,1 +1,1 @@
-"""Whether each deployment can be asked now, and how long it takes."""
+"""Whether each deployment can be called now, and how long a call takes."""

@@ -1,7 +1,7 @@
-"""Whether a deployment may be asked now, from how the calls to it ended.
+"""Decides from the results of calls whether a deployment may be called now.
 
-Three rules, each on its own: a cap on calls in flight, a rest after a rate limit, and ejection
-after failures. It neither sends nor chooses; clock and chance are given to it.
+Three independent rules: a cap on calls in flight, a pause after a rate limit, and ejection after
+failures.
 """
 
 import math
@@ -17,95 +17,98 @@ from embedway.health.latency import LatencyEstimator
 HealthState = Literal["healthy", "ejected", "limited", "full"]
 
 MAX_IN_FLIGHT = 256
-"""Calls to one deployment; the provider's pool of connections queues some of them."""
+"""The most calls in flight to one deployment. The connection pool queues some of them."""
 HANGING_CALLS = 5
+"""With this many calls in flight and no response for `SILENT_S`, a deployment seems to hang. Its
+calls time out much later, and more would pile up until then."""
 SILENT_S = 3.0
-"""With so many calls in flight and none answered for so long it seems to hang; its calls time out
-much later, and until then ever more would join them."""
 FAILURES_IN_A_ROW = 5
-"""Envoy's `consecutive_5xx`."""
+"""Failures in a row that eject a deployment, as in Envoy's `consecutive_5xx`."""
 FAILED_SHARE = 0.5
-FAILED_OF = 20.0
-"""Calls of late that the share is taken of at least, or one failure of two would eject."""
+"""Share of failed calls that ejects a deployment."""
+MIN_CALLS_FOR_SHARE = 20.0
+"""Fewest recent calls to compute the share from, or one failure in two calls would eject."""
 SHARE_HALF_LIFE_S = 10.0
+"""A call counts half in the share after this long."""
 FIRST_EJECTION_S = 5.0
 LONGEST_EJECTION_S = 60.0
-"""Who is well again should not wait longer, and a try a minute costs little."""
+"""A recovered deployment should not wait longer, and one trial call a minute costs little."""
 FIRST_REST_S = 1.0
 LONGEST_REST_S = 30.0
-MOST_IN_A_ROW = 6
-"""Ejections or rests that are counted: the longest is reached by then."""
+"""Longest pause after rate limits that do not say how long to wait."""
+MAX_IN_A_ROW = 6
+"""Count no more ejections or pauses in a row: the longest is reached by then."""
 JITTER = 0.1
-"""By how much an ejection or rest is shortened at random, so that replicas do not return as one."""
-SOON_S = 0.5
-"""The wait for a call's end, which nobody can foretell."""
-SLACK_S = 0.1
-"""By how much a call's seconds may be off, when they tell whether it is older than an ejection."""
+"""Shorten ejections and pauses at random by up to this share, to spread out replicas."""
+DEFAULT_WAIT_S = 0.5
+"""The wait to report when it depends on the end of a call."""
+CLOCK_SLACK_S = 0.1
+"""Tolerance when a call's duration shows whether it began before an ejection."""
 MAX_UNDECLARED = 1024
-"""Deployments of names that clients made up."""
+"""The most undeclared deployments to remember, because clients can make up any number of names."""
 
-FAILURES: frozenset[FailureKind] = frozenset(
+COUNTED_FAILURES: frozenset[FailureKind] = frozenset(
     {"overloaded", "timeout", "unreachable", "failed", "malformed"}
 )
-"""What counts against a deployment; that it is busy, or the client's own fault, does not."""
-FOR_THE_OPERATOR: frozenset[FailureKind] = frozenset({"credentials", "quota", "model"})
-"""What no retry cures: ejected at once, for the longest time."""
+"""Failures that count against a deployment. Rate limits and the client's errors do not."""
+OPERATOR_FAILURES: frozenset[FailureKind] = frozenset({"credentials", "quota", "model"})
+"""Failures that only the operator can cure. They eject at once, for the longest time."""
 
 
-def _nobody(_served: Deployment, _seconds: float) -> None:
+def _ignore(_deployment: Deployment, _seconds: float) -> None:
     pass
 
 
 class DeploymentHealth:
-    """One deployment's.
+    """The health of one deployment.
 
-    After an ejection it is half open: one call at a time may try it, and everybody else sees it as
-    ejected, until a try succeeds. Ask `standing` right before `began`, with no `await` between.
+    After an ejection, one trial call at a time may go out, and all other calls see it as ejected
+    until a trial succeeds. Call `state` right before `start_call`, with no `await` in between.
     """
 
     def __init__(
         self,
-        served: Deployment,
+        deployment: Deployment,
         *,
-        on_ejected: Callable[[Deployment, float], None] = _nobody,
+        on_ejected: Callable[[Deployment, float], None] = _ignore,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """Makes one that is healthy.
+        """Start healthy.
 
         Args:
-            served: The deployment.
-            on_ejected: Told the deployment and for how many seconds, at each ejection.
+            deployment: The deployment.
+            on_ejected: Called at each ejection with the deployment and the seconds.
             uniform: Draws the jitter.
         """
         self.in_flight = 0
         self._silent_s = 0.0
-        """When it last answered, or began to be asked."""
+        """When the last response came, or the first of the calls in flight began."""
         self.latency = LatencyEstimator()
-        self._served = served
+        self._deployment = deployment
         self._on_ejected = on_ejected
         self._uniform = uniform
-        self._row = 0
+        self._failures_in_a_row = 0
         """Failures since the last success."""
         self._calls = self._failed = 0.0
-        """Decayed counts."""
+        """Recent calls, and the failed ones among them; they decay over time."""
         self._counted_s = 0.0
         self._ejected = False
-        """Until a try succeeds, half open included."""
+        """Stays set after the time is over, until a trial call succeeds."""
         self._ejected_s = -math.inf
         self._ejected_until_s = 0.0
         self._ejections = 0
         self._older = 0
-        """Calls in flight that had begun when it was ejected: none of them is a try."""
+        """Calls in flight from before the ejection: none of them is a trial."""
         self._limited_until_s = 0.0
         self._full_until_s = 0.0
         self._rests = 0
-        """Rests in a row whose length it did not say."""
+        """Rate limits in a row that did not say how long to wait."""
 
     def state(self, now_s: float) -> HealthState:
-        """Whether it may be asked; a rate limit goes before all else: it is never overridden."""
+        """Return whether it may be called. A rate limit goes before all else."""
         if now_s < self._limited_until_s:
             return "limited"
-        if self._ejected and (now_s < self._ejected_until_s or self._tried):
+        if self._ejected and (now_s < self._ejected_until_s or self._has_trial):
             return "ejected"
         full = (
             self.in_flight >= MAX_IN_FLIGHT
@@ -115,16 +118,16 @@ class DeploymentHealth:
         return "full" if full else "healthy"
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds until it may be asked; 0.0 now."""
+        """Return the seconds until it may be called; 0.0 if it may be called now."""
         wait_s = max(self._limited_until_s, self._full_until_s) - now_s
         if self._ejected:
             wait_s = max(wait_s, self._ejected_until_s - now_s)
         if wait_s > 0:
             return wait_s
-        return 0.0 if self.state(now_s) == "healthy" else SOON_S
+        return 0.0 if self.state(now_s) == "healthy" else DEFAULT_WAIT_S
 
     def start_call(self, now_s: float) -> None:
-        """Counts a call that goes out."""
+        """Count a call that goes out."""
         if not self.in_flight:
             self._silent_s = now_s
         self.in_flight += 1
@@ -138,16 +141,16 @@ class DeploymentHealth:
         now_s: float,
         rest_s: float | None = None,
     ) -> None:
-        """Learns from a call's end.
+        """Record the end of a call.
 
         Args:
-            error: How it failed; None for a success.
-            tokens: Of the batch.
-            seconds: Since it began.
+            error: Why it failed; None for a success.
+            tokens: Tokens in the batch.
+            seconds: How long the call took.
             now_s: When it ended.
-            rest_s: For how long the answer says that nothing is left of a rate limit.
+            rest_s: Seconds until the provider's rate limit has room again, if its response says so.
         """
-        old = now_s - seconds < self._ejected_s + SLACK_S
+        old = now_s - seconds < self._ejected_s + CLOCK_SLACK_S
         self._leave(old=old)
         if error is None or error.kind != "timeout":
             self._silent_s = now_s
@@ -159,22 +162,22 @@ class DeploymentHealth:
                 self._rests = 0
         else:
             if error.kind == "timeout" and not old:
-                # It would have taken longer still: that is no news if it is less than expected.
+                # The call would have taken even longer, so a time below the estimate says nothing.
                 expected_s = self.latency.estimate(tokens, now_s=now_s)
                 self.latency.observe(tokens=tokens, seconds=max(seconds, expected_s), now_s=now_s)
             self._learn_limits(error, now_s=now_s)
-        # Of what happened before an ejection, the ejection was the consequence.
+        # An ejection is already the consequence of calls that began before it.
         if not old:
             self._judge(error, now_s=now_s)
 
     def cancel_call(self) -> None:
-        """Records a call that was given up or never sent. It is neither success nor failure."""
-        # It may have been the try. While older calls are in flight nobody knows, and it counts as
-        # one of them: the next try then waits for their end, but there are never two.
+        """Record a call that was cancelled or never sent. It is neither success nor failure."""
+        # It may have been the trial. If older calls are in flight, count it as one of them: the
+        # next trial then waits for them to end, but there are never two trials.
         self._leave(old=True)
 
     @property
-    def _tried(self) -> bool:
+    def _has_trial(self) -> bool:
         return self.in_flight > self._older
 
     def _leave(self, *, old: bool) -> None:
@@ -183,14 +186,14 @@ class DeploymentHealth:
             self._older = max(self._older - 1, 0)
 
     def _learn_limits(self, error: ProviderError, *, now_s: float) -> None:
-        said_s = error.retry_after_s
+        retry_after_s = error.retry_after_s
         if error.retry_immediately:
             return  # another key is not limited
-        if error.kind in {"rate_limit", "overloaded"} and said_s is not None:
-            self._rest(said_s, now_s=now_s)
+        if error.kind in {"rate_limit", "overloaded"} and retry_after_s is not None:
+            self._rest(retry_after_s, now_s=now_s)
         elif error.kind == "rate_limit" and now_s >= self._full_until_s:
-            # A guess: others are asked first, but who has nobody else may try.
-            self._rests = min(self._rests + 1, MOST_IN_A_ROW)
+            # A guess: other deployments go first, but a request with no other may try.
+            self._rests = min(self._rests + 1, MAX_IN_A_ROW)
             rest_s = self._doubled(FIRST_REST_S, self._rests, LONGEST_REST_S)
             self._full_until_s = now_s + rest_s
 
@@ -199,22 +202,24 @@ class DeploymentHealth:
 
     def _judge(self, error: ProviderError | None, *, now_s: float) -> None:
         if error is None:
-            self._row = 0
+            self._failures_in_a_row = 0
             self._count(0.0, now_s=now_s)
             if self._ejected:
                 self._ejected = False
                 self._ejections //= 2
         elif error.retry_immediately or (self._ejected and now_s < self._ejected_until_s):
-            pass  # another key may do; or it was asked although ejected, and this is no news
-        elif error.kind in FOR_THE_OPERATOR:
-            # Who makes a name up learns nothing about the deployment if there is no such model.
-            if error.kind != "model" or self._served.model.declared:
+            pass  # another key may work; or it was called although ejected, which is no news
+        elif error.kind in OPERATOR_FAILURES:
+            # A missing model says nothing about a deployment whose name the client made up.
+            if error.kind != "model" or self._deployment.model.declared:
                 self._eject(LONGEST_EJECTION_S, now_s=now_s)
-        elif error.kind in FAILURES:
-            self._row += 1
+        elif error.kind in COUNTED_FAILURES:
+            self._failures_in_a_row += 1
             self._count(1.0, now_s=now_s)
-            share = self._calls >= FAILED_OF and self._failed >= FAILED_SHARE * self._calls
-            if self._ejected or share or self._row >= FAILURES_IN_A_ROW:
+            share = (
+                self._calls >= MIN_CALLS_FOR_SHARE and self._failed >= FAILED_SHARE * self._calls
+            )
+            if self._ejected or share or self._failures_in_a_row >= FAILURES_IN_A_ROW:
                 self._eject(None, now_s=now_s)
 
     def _count(self, failed: float, *, now_s: float) -> None:
@@ -224,34 +229,34 @@ class DeploymentHealth:
         self._failed = self._failed * faded + failed
 
     def _eject(self, seconds: float | None, *, now_s: float) -> None:
-        self._ejections = min(self._ejections + 1, MOST_IN_A_ROW)
+        self._ejections = min(self._ejections + 1, MAX_IN_A_ROW)
         if seconds is None:
             seconds = self._doubled(FIRST_EJECTION_S, self._ejections, LONGEST_EJECTION_S)
         self._ejected, self._ejected_s, self._ejected_until_s = True, now_s, now_s + seconds
         self._older = self.in_flight
         self._calls = self._failed = 0.0
-        self.latency = LatencyEstimator()  # how fast it was says nothing of how fast it will be
-        self._on_ejected(self._served, seconds)
+        self.latency = LatencyEstimator()  # its past latency says nothing about the future
+        self._on_ejected(self._deployment, seconds)
 
     def _doubled(self, first_s: float, times: int, longest_s: float) -> float:
         return min(first_s * 2 ** (times - 1), longest_s) * self._uniform(1 - JITTER, 1.0)
 
 
 class HealthRegistry:
-    """Of every deployment; one for the process."""
+    """The health of every deployment; one for the process."""
 
     def __init__(
         self,
         *,
         now_s: Callable[[], float],
-        on_ejected: Callable[[Deployment, float], None] = _nobody,
+        on_ejected: Callable[[Deployment, float], None] = _ignore,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """Starts with everybody healthy.
+        """Start with all deployments healthy.
 
         Args:
-            now_s: The monotonic clock that all times of these are of.
-            on_ejected: Told the deployment and for how many seconds, at each ejection.
+            now_s: The monotonic clock of all times here.
+            on_ejected: Called at each ejection with the deployment and the seconds.
             uniform: Draws the jitter.
         """
         self.now_s = now_s
@@ -259,27 +264,27 @@ class HealthRegistry:
         self._uniform = uniform
         self._declared: dict[str, DeploymentHealth] = {}
         self._undeclared: OrderedDict[str, DeploymentHealth] = OrderedDict()
-        """The one asked for last is last."""
+        """The most recently used is last."""
 
-    def get(self, served: Deployment) -> DeploymentHealth:
-        """The deployment's; healthy if it is not known yet."""
-        if served.model.declared:
-            health = self._declared.get(served.id)
+    def get(self, deployment: Deployment) -> DeploymentHealth:
+        """Return the health of a deployment; a new one is healthy."""
+        if deployment.model.declared:
+            health = self._declared.get(deployment.id)
             if health is None:
-                health = self._declared[served.id] = self._new(served)
+                health = self._declared[deployment.id] = self._new(deployment)
             return health
-        health = self._undeclared.get(served.id)
+        health = self._undeclared.get(deployment.id)
         if health is None:
-            self._drop()
-            health = self._undeclared[served.id] = self._new(served)
+            self._drop_oldest()
+            health = self._undeclared[deployment.id] = self._new(deployment)
         else:
-            self._undeclared.move_to_end(served.id)
+            self._undeclared.move_to_end(deployment.id)
         return health
 
-    def _new(self, served: Deployment) -> DeploymentHealth:
-        return DeploymentHealth(served, on_ejected=self._on_ejected, uniform=self._uniform)
+    def _new(self, deployment: Deployment) -> DeploymentHealth:
+        return DeploymentHealth(deployment, on_ejected=self._on_ejected, uniform=self._uniform)
 
-    def _drop(self) -> None:
+    def _drop_oldest(self) -> None:
         if len(self._undeclared) < MAX_UNDECLARED:
             return
         idle = (id for id, each in self._undeclared.items() if not each.in_flight)

@@ -1,29 +1,28 @@
-"""How long a deployment takes for a batch, estimated from the calls to it.
+"""Estimates how long a deployment takes for a batch, from recent calls to it.
 
-A line, seconds over tokens, is fitted by least squares to the calls of late. It knows of no clock
-and of no failures: who calls it says when, and what counts.
+Fits a line, seconds over tokens, to them by least squares.
 """
 
 import math
 
 HALF_LIFE_S = 120.0
-"""After which a call counts half: long enough to bridge a lull, short enough to follow the hour."""
+"""A call counts half after this long: long enough to bridge a lull, short enough to adapt."""
 MEMORY = 20
-"""How many calls the line remembers at most, or one of a thousand a minute would learn of a change
-only when the half-life has passed."""
+"""The most calls to remember. Otherwise a deployment with a thousand calls a minute would notice a
+change only after the half-life."""
 PRIOR = ((10.0, 0.3), (10_000.0, 1.5))
-"""What is assumed of a deployment that was not called: tokens, seconds."""
+"""Two assumed calls, in tokens and seconds, for a deployment without calls."""
 PRIOR_WEIGHTS = (0.1, 0.001)
-"""Of these, in calls: the first real one outweighs them. A large batch has that much more say in
-what a token takes, so that a thousandth of one holds its own against small batches but not against
-middling ones. They never fade, so that without calls the estimate is back at the prior in about a
-quarter of an hour, and who was slow is asked again."""
+"""The weights of the assumed calls; a real call has 1 and outweighs them. A large batch says far
+more about the time per token, so a thousandth of one holds its own against small batches but not
+against middling ones. They never fade: without calls, the estimate returns to them in about a
+quarter of an hour, and a slow deployment gets another chance."""
 OUTLIER = 4.0
-"""How many times slower or faster than the estimate one call may count at most."""
+"""One call counts as at most this many times slower or faster than the estimate."""
 STALE_S = 240.0
-"""Without calls for so long, it may have become another."""
+"""Distrust an estimate after this long without calls."""
 FASTEST_S = 0.001
-"""No estimate is below it: at that, differences are the machine's noise."""
+"""The lowest estimate. Below this, differences are noise."""
 
 _WEIGHED = tuple((weight, x, y) for weight, (x, y) in zip(PRIOR_WEIGHTS, PRIOR, strict=True))
 _N0 = sum(weight for weight, _, _ in _WEIGHED)
@@ -34,26 +33,26 @@ _XY0 = sum(weight * x * y for weight, x, y in _WEIGHED)
 
 
 class LatencyEstimator:
-    """The estimate for one deployment."""
+    """Estimates the latency of one deployment."""
 
-    __slots__ = ("_at_s", "_far", "_n", "_x", "_xx", "_xy", "_y")
+    __slots__ = ("_at_s", "_n", "_was_outlier", "_x", "_xx", "_xy", "_y")
 
     def __init__(self) -> None:
         # Decayed sums over the calls: of 1, tokens, seconds, and their products.
         self._n = self._x = self._y = self._xx = self._xy = 0.0
         self._at_s = -math.inf
-        """When they were last decayed."""
-        self._far = False
+        """When the sums were last decayed."""
+        self._was_outlier = False
         """Whether the last call was an outlier."""
 
     def observe(self, *, tokens: int, seconds: float, now_s: float) -> None:
-        """Learns from a call that ended `now_s`."""
+        """Learn from a call that ended at `now_s`."""
         expected = self.estimate(tokens, now_s=now_s)
         likely = min(max(seconds, expected / OUTLIER), expected * OUTLIER)
-        # One call far off may be bad luck; two in a row are a change, and half is forgotten.
-        far = likely != seconds
-        keep = self._faded(now_s) * (0.5 if far and self._far else 1 - 1 / MEMORY)
-        self._far = far
+        # One outlier may be bad luck. Two in a row are a change: forget half of what came before.
+        is_outlier = likely != seconds
+        keep = self._faded(now_s) * (0.5 if is_outlier and self._was_outlier else 1 - 1 / MEMORY)
+        self._was_outlier = is_outlier
         self._at_s = max(self._at_s, now_s)
         self._n = self._n * keep + 1
         self._x = self._x * keep + tokens
@@ -62,11 +61,11 @@ class LatencyEstimator:
         self._xy = self._xy * keep + tokens * likely
 
     def estimate(self, tokens: int, *, now_s: float) -> float:
-        """Seconds that a batch of `tokens` takes; more tokens never take less."""
+        """Return the seconds that a batch takes; more tokens never take less."""
         faded = self._faded(now_s)
         n, x, y = self._n * faded + _N0, self._x * faded + _X0, self._y * faded + _Y0
         xx, xy = self._xx * faded + _XX0, self._xy * faded + _XY0
-        # The prior's two sizes keep the divisor above 0.
+        # The two assumed calls differ in size, which keeps the divisor above 0.
         slope = (n * xy - x * y) / (n * xx - x * x)
         start = (y - slope * x) / n
         if slope < 0:
@@ -76,8 +75,8 @@ class LatencyEstimator:
         return max(start + slope * tokens, FASTEST_S)
 
     def is_stale(self, now_s: float) -> bool:
-        """Whether one more call would tell much: the last is long ago, or was a surprise."""
-        return self._far or now_s - self._at_s >= STALE_S
+        """Return whether one more call would teach much: the last is long ago or was an outlier."""
+        return self._was_outlier or now_s - self._at_s >= STALE_S
 
     def _faded(self, now_s: float) -> float:
         elapsed_s = now_s - self._at_s

@@ -176,7 +176,9 @@ class Embedder:
         await self._prober.refresh()
         account = await self._meter.account(request, caller, admitted)
         await self._meter.count(account)
-        plan = self._router.plan(request, caller, any_age=True, priced=bool(account.budgets))
+        plan = self._router.plan(
+            request, caller, accept_old_proofs=True, needs_price=bool(account.budgets)
+        )
         if not plan.candidates and not plan.unproven:
             raise no_candidates_error(request, plan.excluded, plan.unproven)
         try:
@@ -202,7 +204,7 @@ class Embedder:
             ProviderError: The last one left cannot be asked whether it is of the space.
         """
         await self._prober.refresh()
-        plan = self._router.plan(request, caller, priced=priced)
+        plan = self._router.plan(request, caller, needs_price=priced)
         given_up: set[str] = set()
         failed: ProviderError | None = None
         while not plan.candidates:
@@ -217,13 +219,15 @@ class Embedder:
                 )
             except ProviderError as error:
                 failed = _canary_failure(error, left[0])
-            plan = self._router.plan(request, caller, given_up=frozenset(given_up), priced=priced)
+            plan = self._router.plan(
+                request, caller, unprovable=frozenset(given_up), needs_price=priced
+            )
         self._probe_due(plan, request)
         return plan
 
     def _probe_due(self, plan: Plan, request: EmbedRequest) -> None:
         """Begin in the background the probes that are due."""
-        for each in plan.due:
+        for each in plan.probes_due:
             self._prober.schedule(each, self._router.effective_input_type(each, request))
 
     def _attempts(

@@ -1,1 +1,1 @@
-"""Who serves a request."""
+"""Which deployments may serve a request, and in which order; the listing of models."""

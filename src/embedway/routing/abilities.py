@@ -1,4 +1,4 @@
-"""What a deployment cannot be asked for, whatever state it is in."""
+"""Refuses requests that a deployment cannot serve, whatever its state."""
 
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.deployment import Deployment
@@ -8,28 +8,22 @@ from embedway.core.request import EmbedRequest, normalise_name
 
 
 def ability_error(
-    request: EmbedRequest, served: Deployment, abilities: EngineAbilities
+    request: EmbedRequest, deployment: Deployment, abilities: EngineAbilities
 ) -> InvalidRequest | None:
-    """Why `served` cannot be asked for what `request` asks for; None if it can.
-
-    Args:
-        request: What is asked for.
-        served: Who would be asked.
-        abilities: Of the engine that embeds there.
-    """
-    model, provider = served.model, served.provider
+    """Return why `deployment` cannot serve `request`, given its engine's abilities, or None."""
+    model, provider = deployment.model, deployment.provider
     if request.dimensions is not None and (
-        error := _of_dimensions(request.dimensions, served, abilities)
+        error := _dimensions_error(request.dimensions, deployment, abilities)
     ):
         return error
     if request.extra_body and provider == LOCAL:
         name = next(iter(request.extra_body))
         return InvalidRequest(
             f"The field {name!r} is not known, and the model runs here: there is no provider to "
-            "hand it to. Take it out.",
+            "pass it to. Take it out.",
             param=name,
         )
-    if error := _of_parameters(request, served) or _of_prompt(request, served):
+    if error := _parameters_error(request, deployment) or _prompt_error(request, deployment):
         return error
     can_truncate = (
         abilities.token_ids
@@ -38,8 +32,8 @@ def ability_error(
     )
     if request.truncate != "none" and model.tokenizer != "own" and not can_truncate:
         return InvalidRequest(
-            f"'truncate' is {request.truncate!r}, which {provider} cannot be asked for. Leave it "
-            "out and shorten what is too long.",
+            f"'truncate' is {request.truncate!r}, which {provider} does not support. Leave it "
+            "out and shorten long texts yourself.",
             param="truncate",
         )
     if (
@@ -55,25 +49,25 @@ def ability_error(
     return None
 
 
-def _of_parameters(request: EmbedRequest, served: Deployment) -> InvalidRequest | None:
-    """Refuse a field of the client's that would change what the deployment's own field says."""
-    if not request.extra_body or not served.spec.parameters:
+def _parameters_error(request: EmbedRequest, deployment: Deployment) -> InvalidRequest | None:
+    """Refuse a client's field that would override one that the deployment fixes."""
+    if not request.extra_body or not deployment.spec.parameters:
         return None
-    own = {normalise_name(name): name for name in served.spec.parameters}
+    own = {normalise_name(name): name for name in deployment.spec.parameters}
     for name in request.extra_body:
         if field := own.get(normalise_name(name)):
             return InvalidRequest(
-                f"{name!r} is fixed for {served.id}: {field} is "
-                f"{served.spec.parameters[field]!r}, or its vectors are of another space. "
+                f"{name!r} is fixed for {deployment.id}: {field} is "
+                f"{deployment.spec.parameters[field]!r}, or its vectors are of another space. "
                 "Take it out.",
                 param=name,
             )
     return None
 
 
-def _of_prompt(request: EmbedRequest, served: Deployment) -> InvalidRequest | None:
-    """Refuse what would leave no prompt before a text."""
-    if not served.prompt(request.input_type):
+def _prompt_error(request: EmbedRequest, deployment: Deployment) -> InvalidRequest | None:
+    """Refuse a request whose texts would lose their prompt."""
+    if not deployment.prompt(request.input_type):
         return None
     if request.truncate == "start":
         return InvalidRequest(
@@ -81,26 +75,27 @@ def _of_prompt(request: EmbedRequest, served: Deployment) -> InvalidRequest | No
             f"for 'input_type' {request.input_type!r}. Use 'end'.",
             param="truncate",
         )
-    if served.model.token_ids == "native" and not isinstance(request.items[0], str):
+    if deployment.model.token_ids == "native" and not isinstance(request.items[0], str):
         return InvalidRequest(
-            f"'input' is token ids of {served.model.id} itself, before which no text can be put "
-            f"for 'input_type' {request.input_type!r}. Send texts, or leave 'input_type' out.",
+            f"'input' is token ids of {deployment.model.id}, and the prompt for 'input_type' "
+            f"{request.input_type!r} can only precede texts. Send texts, or leave 'input_type' "
+            "out.",
             param="input",
         )
     return None
 
 
-def _of_dimensions(
-    dimensions: int, served: Deployment, abilities: EngineAbilities
+def _dimensions_error(
+    dimensions: int, deployment: Deployment, abilities: EngineAbilities
 ) -> InvalidRequest | None:
-    model = served.model
+    model = deployment.model
     if model.can_shorten(dimensions):
         return None
     if model.trained_for(dimensions) or model.trained_dimensions == "unknown":
         if abilities.dimensions:
             return None
         can = (
-            f"{served.provider} cannot be asked for it, and {model.id!r} is not known to be "
+            f"{deployment.provider} does not support it, and {model.id!r} is not known to be "
             "trained for vectors cut to that. Leave it out, or declare the model with its "
             "dimensions and trained_dimensions."
         )

@@ -1,4 +1,4 @@
-"""Who may not be asked for a request, whatever is preferred: each filter with its reasons."""
+"""Excludes deployments that may not serve a request, each with the reason."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
@@ -16,104 +16,101 @@ from embedway.routing.plan import Exclusion
 from embedway.routing.resolve import retired_error
 
 FilterRule = Callable[[Deployment], str | EmbedwayError | None]
-"""Why a deployment is left out; None if it is not."""
+"""Returns why a deployment is excluded, or None."""
 
 
 class FilterContext(msgspec.Struct, frozen=True, kw_only=True):
-    """A request, and what its filters are told of it."""
+    """A request, and what its filters need to know."""
 
     request: EmbedRequest
     caller: Caller
-    asked: Deployment
-    """Whose space the name means."""
-    alone: str | None
-    """The field for which nobody else can be asked; None if others can."""
+    target: Deployment
+    """The deployment whose space the requested name means."""
+    sole_field: str | None
+    """The field that only `target` can serve; None if others may serve the request too."""
     names: Mapping[str, str]
-    """Of each candidate by its id: the name that it was asked for by."""
-    only: Sequence[str]
-    """The providers that the operator pins the model to, if any."""
-    priced: bool
-    """Whether only who has a known price can be asked, for a budget is to be held."""
-    retired: Collection[str]
-    """The ids of the deployments that their providers have retired."""
-    told: Callable[[Deployment], InputType | None]
-    """What a deployment is told that the vectors are for."""
+    """The requested name of each candidate, by deployment id."""
+    policy_providers: Sequence[str]
+    """The providers that the operator pins the model to; empty for any."""
+    needs_price: bool
+    """Whether a budget applies, which excludes deployments of unknown price."""
+    retired_ids: Collection[str]
+    """Ids of the deployments that their providers have retired."""
+    effective_input_type: Callable[[Deployment], InputType | None]
+    """Returns the input type that a deployment makes use of, or None."""
     abilities: Callable[[Deployment], EngineAbilities]
 
 
 def apply_filters(
-    candidates: Sequence[Deployment], asking: FilterContext, removed: list[Exclusion]
+    candidates: Sequence[Deployment], context: FilterContext, removed: list[Exclusion]
 ) -> list[Deployment]:
-    """The candidates that pass all filters; the others are added to `removed`."""
+    """Return the candidates that pass all filters, and add the others to `removed`."""
     left = list(candidates)
-    for name, why in _filters(asking):
-        tried = left
-        left: list[Deployment] = []
-        for each in tried:
-            reason = why(each)
+    for name, rule in _filters(context):
+        candidates, left = left, list[Deployment]()
+        for each in candidates:
+            reason = rule(each)
             if reason is None:
                 left.append(each)
             elif isinstance(reason, str):
                 removed.append(Exclusion(deployment=each, filter=name, reason=reason))
             else:
-                said = reason.message.removesuffix(".")
+                text = reason.message.removesuffix(".")
                 field = reason.param if name == "input" and reason.param else name
-                removed.append(Exclusion(deployment=each, filter=field, reason=said, error=reason))
+                removed.append(Exclusion(deployment=each, filter=field, reason=text, error=reason))
     return left
 
 
-def _filters(asking: FilterContext) -> Iterator[tuple[str, FilterRule]]:
-    """The filters in force, in order: the field or word for each, and its test."""
-    request, caller, asked, told = asking.request, asking.caller, asking.asked, asking.told
-    project = caller.project
-    names = asking.names
+def _filters(context: FilterContext) -> Iterator[tuple[str, FilterRule]]:
+    """Yield the filters in force, in order: the field or word for each, and its rule."""
+    request, caller, project = context.request, context.caller, context.caller.project
+    names, target, retired_ids = context.names, context.target, context.retired_ids
     yield (
         "model",
-        lambda each: restrictions.model_error(caller, asked=names[each.id], served=each),
+        lambda each: restrictions.model_error(caller, name=names[each.id], deployment=each),
     )
-    yield "provider", lambda each: restrictions.provider_error(caller, served=each)
-    if asking.retired:
-        gone = asking.retired
+    yield "provider", lambda each: restrictions.provider_error(caller, deployment=each)
+    if retired_ids:
         yield (
             "retired",
-            lambda each: retired_error(names[each.id], each) if each.id in gone else None,
+            lambda each: retired_error(names[each.id], each) if each.id in retired_ids else None,
         )
-    if asking.only:
-        yield "only", _in(asking.only, "embedway.toml pins the model to others")
+    if context.policy_providers:
+        yield "only", _in(context.policy_providers, "embedway.toml pins the model to others")
     if request.allowed_providers is not None:
         allowed = request.allowed_providers
         yield "allowed_providers", _in(allowed, f"not in {quote_value(allowed)}")
     if request.eu_native or (project and project.eu_native):
         yield "eu_native", lambda each: None if each.spec.eu_native else "not EU-native"
     if not request.allow_quantization or (project and not project.allow_quantization):
-        yield "allow_quantization", _quantised
+        yield "allow_quantization", _check_quantisation
     zdr = request.zdr or request.allow_zero_data_retention
     if zdr or (project and project.zero_data_retention):
-        yield "zdr", _retaining
-    if asking.priced:
-        why = "its price is not known, and a budget applies; declare price_per_mtok_usd, or 0"
-        yield (
-            "budget",
-            lambda each: why if each.spec.price_per_mtok_usd is None else None,
-        )
-    if told(asked):
+        yield "zdr", _check_retention
+    if context.needs_price:
+        unpriced = "its price is not known, and a budget applies; declare price_per_mtok_usd, or 0"
+        yield "budget", lambda each: unpriced if each.spec.price_per_mtok_usd is None else None
+    if context.effective_input_type(target):
         blind = "cannot be told what vectors are for"
-        yield "input_type", lambda each: None if told(each) else blind
-    yield "input", lambda each: ability_error(request, each, asking.abilities(each))
-    if asking.alone:
-        # What a parameter of one provider does at another is nobody's promise.
-        other = f"nothing proves that it does the same there as at {asked.provider}"
-        yield asking.alone, lambda each: None if each.id == asked.id else other
+        yield (
+            "input_type",
+            lambda each: None if context.effective_input_type(each) else blind,
+        )
+    yield "input", lambda each: ability_error(request, each, context.abilities(each))
+    if context.sole_field:
+        # A parameter of one provider may do something else at another.
+        other = f"nothing proves that it does the same there as at {target.provider}"
+        yield context.sole_field, lambda each: None if each.id == target.id else other
 
 
 def _in(providers: Sequence[str], otherwise: str) -> FilterRule:
     return lambda each: None if each.provider in providers else otherwise
 
 
-def _quantised(served: Deployment) -> str | None:
-    quantisation = served.spec.quantisation
+def _check_quantisation(deployment: Deployment) -> str | None:
+    quantisation = deployment.spec.quantisation
     return None if quantisation in UNQUANTISED else f"quantisation is {quantisation}"
 
 
-def _retaining(served: Deployment) -> str | None:
-    return None if served.spec.zero_data_retention else "keeps data, or does not say"
+def _check_retention(deployment: Deployment) -> str | None:
+    return None if deployment.spec.zero_data_retention else "keeps data, or does not say"

@@ -1,12 +1,10 @@
-"""What is told of models and deployments, in the shapes of the clients that read it.
+"""Lists the models and deployments that a caller may use, in the shapes that clients expect.
 
-Owns who sees what of the catalog, and with it what is known of each deployment now: the space its
-vectors are in, and whether it may be asked. Knows nothing of HTTP.
+Adds to the catalog what is known of each deployment now: its space, its proof and its health.
 """
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from typing import Literal
 
 from pydantic import BaseModel
@@ -35,7 +33,7 @@ class ModelPricing(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """A model, or an alias, as OpenAI's clients know it, with cortecs' additions."""
+    """A model or an alias as OpenAI's clients know it, with cortecs' additions."""
 
     id: str
     object: Literal["model"] = "model"
@@ -49,7 +47,7 @@ class ModelCard(BaseModel):
 
 
 class EmbeddingLimits(BaseModel):
-    """What one request for a deployment may be; it is cut into as many calls as it takes."""
+    """The limits of one request, which may be cut into several calls."""
 
     max_batch_size: int
     max_input_tokens: int | None
@@ -57,7 +55,7 @@ class EmbeddingLimits(BaseModel):
 
 
 class CallLimits(BaseModel):
-    """What one call to a deployment holds at most, and how many of one request run at a time."""
+    """The limits of one call to a deployment, and how many calls of a request run at a time."""
 
     max_items: int
     max_tokens: int | None
@@ -65,7 +63,7 @@ class CallLimits(BaseModel):
 
 
 class SharedSpaceCard(BaseModel):
-    """The space that several models share, as their makers say."""
+    """A space that several models share, as their makers say."""
 
     model: str
     models: list[str]
@@ -74,7 +72,7 @@ class SharedSpaceCard(BaseModel):
 
 
 class DeploymentCard(BaseModel):
-    """A model at a provider, as MKA1's clients know it, with what choosing needs."""
+    """A model at a provider as MKA1's clients know it, with what helps to choose one."""
 
     id: str
     provider: str
@@ -121,7 +119,7 @@ class HubPricing(BaseModel):
 
 
 class HubCard(BaseModel):
-    """A model as AIHubMix' clients know it."""
+    """A model as AIHubMix's clients know it."""
 
     model_id: str
     desc: str
@@ -134,7 +132,7 @@ class HubCard(BaseModel):
 
 
 class ModelListing:
-    """Makes them; one for the process."""
+    """Builds the listings; one for the process."""
 
     def __init__(
         self,
@@ -146,7 +144,7 @@ class ModelListing:
         alive: Callable[[Deployment], bool],
         limits: Callable[[Deployment], BatchLimits],
     ) -> None:
-        """Args name what it needs; `alive` and `limits` of the engine that embeds there."""
+        """List what `catalog` has; `alive` and `limits` describe a deployment's engine."""
         self._catalog = catalog
         self._lifetimes = lifetimes
         self._spaces = spaces
@@ -154,7 +152,7 @@ class ModelListing:
         self._alive = alive
         self._limits = limits
         self._sharing: dict[str, dict[str, Deployment]] = {}
-        """By model id, the models that their makers say share its space, each with a deployment."""
+        """By model id, the models said to share its space, each with a deployment."""
         for each in catalog.deployments():
             if other := each.model.same_space_as:
                 self._sharing.setdefault(other, {}).setdefault(each.model.id, each)
@@ -163,23 +161,23 @@ class ModelListing:
             for each in resolve(alias, catalog, param="model").deployments:
                 self._aliases.setdefault(each.id, []).append(alias)
 
-    def models(self, caller: Caller) -> list[ModelCard]:
-        """Every name without a provider that `caller` may use: `auto`, aliases, and ids."""
+    def list_models(self, caller: Caller) -> list[ModelCard]:
+        """List every name without a provider that `caller` may use: `auto`, aliases and ids."""
         names = (*self._catalog.aliases, *self._catalog.models)
         found = ((name, resolve(name, self._catalog, param="model")) for name in names)
-        return [card for name, named in found if (card := self._model(name, named, caller))]
+        return [card for name, named in found if (card := self._model_card(name, named, caller))]
 
-    def model(self, name: str, caller: Caller) -> ModelCard:
-        """What `name`, any that a request may use, stands for.
+    def get_model(self, name: str, caller: Caller) -> ModelCard:
+        """Describe what `name`, any name that a request may use, stands for.
 
         Raises:
-            UnknownModel: Nothing has this name.
-            ModelRetired: All whom it means have retired it.
+            UnknownModel: The catalog has no such name.
+            ModelRetired: All providers of the model have retired it.
             ModelForbidden: The caller may not use it.
         """
         named = resolve(name, self._catalog, param="model")
-        card = self._model(name, named, caller)
-        if card is None and not self._served_today(named.deployments):
+        card = self._model_card(name, named, caller)
+        if card is None and not self._not_retired(named.deployments):
             raise retired_error(name, named.deployments[0])
         if card is None:
             raise ModelForbidden(
@@ -188,17 +186,17 @@ class ModelListing:
             )
         return card
 
-    def deployments(self, caller: Caller, *, name: str | None = None) -> list[DeploymentCard]:
-        """Every deployment that `caller` may use; with `name` those of the model it stands for.
+    def list_deployments(self, caller: Caller, *, name: str | None = None) -> list[DeploymentCard]:
+        """List the deployments that `caller` may use; with `name` only those of that model.
 
         Raises:
-            UnknownModel: Nothing has this name.
+            UnknownModel: The catalog has no such name.
         """
-        listed = self._catalog.deployments() if name is None else self._of_model(name)
-        return [card for each in listed if (card := self._deployment(each, caller))]
+        listed = self._catalog.deployments() if name is None else self._list_siblings(name)
+        return [card for each in listed if (card := self._deployment_card(each, caller))]
 
-    def hub(self) -> list[HubCard]:
-        """Every model, as the catalog has it: for everybody, and nothing of what is now."""
+    def list_hub_models(self) -> list[HubCard]:
+        """List every model as the catalog has it, the same for all callers."""
         return [
             HubCard(
                 model_id=model.id,
@@ -207,30 +205,30 @@ class ModelListing:
                 pricing=HubPricing(input=_cheapest(found.deployments)),
             )
             for model in self._catalog.models.values()
-            if (found := self._catalog.find(model.id)) and self._served_today(found.deployments)
+            if (found := self._catalog.find(model.id)) and self._not_retired(found.deployments)
         ]
 
-    def _served_today(self, served: Sequence[Deployment]) -> list[Deployment]:
-        """The deployments that are not retired."""
-        gone = self._lifetimes.today().retired
-        return [each for each in served if each.id not in gone]
+    def _not_retired(self, deployments: Sequence[Deployment]) -> list[Deployment]:
+        """Return the deployments that are not retired."""
+        retired = self._lifetimes.today().retired
+        return [each for each in deployments if each.id not in retired]
 
-    def _model(self, name: str, named: ResolvedName, caller: Caller) -> ModelCard | None:
+    def _model_card(self, name: str, named: ResolvedName, caller: Caller) -> ModelCard | None:
         only = self._catalog.policy(named.deployments[0].model.id).only
-        served = [
+        deployments = [
             each
-            for each in self._served_today(named.deployments)
-            if may_use(caller, asked=name, served=each) and (not only or each.provider in only)
+            for each in self._not_retired(named.deployments)
+            if may_use(caller, name=name, deployment=each) and (not only or each.provider in only)
         ]
-        if not served:
+        if not deployments:
             return None
-        # Who was found to be of another space answers to its own name alone.
-        served = [
+        # A deployment found to be in another space serves only its own name.
+        deployments = [
             each
-            for each in served
+            for each in deployments
             if self._spaces.membership(each, None).state not in {"differs", "drifted"}
-        ] or served
-        model, stands_for = served[0].model, self._catalog.aliases.get(name)
+        ] or deployments
+        model, stands_for = deployments[0].model, self._catalog.aliases.get(name)
         created = datetime.combine(model.created, datetime.min.time(), UTC)
         return ModelCard(
             id=name,
@@ -239,30 +237,30 @@ class ModelListing:
             description=(
                 f"Stands for {', then '.join(stands_for)}." if stands_for else model.description
             ),
-            pricing=ModelPricing(input_token=_cheapest(served)),
-            providers=sorted({each.provider for each in served}),
+            pricing=ModelPricing(input_token=_cheapest(deployments)),
+            providers=sorted({each.provider for each in deployments}),
             context_size=model.max_item_tokens,
             tags=model.tags,
         )
 
-    def _of_model(self, name: str) -> Sequence[Deployment]:
-        found = resolve(name, self._catalog, param="model").deployments
-        model: Model = found[0].model
+    def _list_siblings(self, name: str) -> Sequence[Deployment]:
+        deployments = resolve(name, self._catalog, param="model").deployments
+        model: Model = deployments[0].model
         if not model.declared:
-            return found
+            return deployments
         return [each for each in self._catalog.deployments() if each.model.id == model.id]
 
-    def _shared_space(self, served: Deployment, caller: Caller) -> SharedSpaceCard | None:
-        """The space that the model's maker says it shares with others; None if it shares none."""
-        model = served.model.same_space_as or served.model.id
+    def _shared_space_card(self, deployment: Deployment, caller: Caller) -> SharedSpaceCard | None:
+        """Describe the space that the model is said to share, or None."""
+        model = deployment.model.same_space_as or deployment.model.id
         sharing = {
             id: each
             for id, each in self._sharing.get(model, {}).items()
-            if may_use(caller, asked=id, served=each)
+            if may_use(caller, name=id, deployment=each)
         }
         if not sharing:
             return None
-        claim = self._spaces.claim(served)
+        claim = self._spaces.shared_space_claim(deployment)
         return SharedSpaceCard(
             model=model,
             models=[model, *sharing],
@@ -270,31 +268,31 @@ class ModelListing:
             proof_reason=claim.reason if claim else "",
         )
 
-    def _deployment(self, served: Deployment, caller: Caller) -> DeploymentCard | None:
-        model, deployment = served.model, served.spec
+    def _deployment_card(self, deployment: Deployment, caller: Caller) -> DeploymentCard | None:
+        model, spec = deployment.model, deployment.spec
         aliases = [
             each
-            for each in self._aliases.get(served.id, ())
-            if may_use(caller, asked=each, served=served)
+            for each in self._aliases.get(deployment.id, ())
+            if may_use(caller, name=each, deployment=deployment)
         ]
-        if not aliases and not may_use(caller, asked=served.id, served=served):
+        if not aliases and not may_use(caller, name=deployment.id, deployment=deployment):
             return None
-        limits = self._limits(served)
-        member = self._spaces.membership(served, None)
+        limits = self._limits(deployment)
+        member = self._spaces.membership(deployment, None)
         home = self._spaces.home(model.id) if model.declared else member.revision
         fields = {
             name: getattr(of, name)
-            for of in (model, deployment)
+            for of in (model, spec)
             for name in of.__struct_fields__
             if name in DeploymentCard.model_fields
         }
         return DeploymentCard.model_validate(
             fields
             | {
-                "id": served.id,
-                "provider": served.provider,
+                "id": deployment.id,
+                "provider": deployment.provider,
                 "model": model.id,
-                "upstream_model": served.clients_name,
+                "upstream_model": deployment.clients_name,
                 "aliases": aliases,
                 "limits": {
                     "max_batch_size": MAX_ITEMS,
@@ -305,27 +303,23 @@ class ModelListing:
                 "native_dimensions": model.native_dimensions or model.dimensions,
                 "allowed_dimensions": model.trained_dimensions,
                 "prompts": {str(purpose): text for purpose, text in model.prompts.items()},
-                "space": str(self._spaces.space(served, None, revision=member.revision)),
-                "home_space": str(self._spaces.space(served, None, revision=home)),
-                "shared_space": self._shared_space(served, caller),
+                "space": str(self._spaces.space(deployment, None, revision=member.revision)),
+                "home_space": str(self._spaces.space(deployment, None, revision=home)),
+                "shared_space": self._shared_space_card(deployment, caller),
                 "proof": member.state,
                 "proof_reason": member.reason,
-                "dates_source": deployment.source,
-                "health": self._health(served),
+                "dates_source": spec.source,
+                "health": self._health(deployment),
             }
         )
 
-    def _health(self, served: Deployment) -> HealthState | Literal["down", "retired"]:
-        if not self._served_today([served]):
+    def _health(self, deployment: Deployment) -> HealthState | Literal["down", "retired"]:
+        if not self._not_retired([deployment]):
             return "retired"
-        standing = self._healths.get(served).state(self._healths.now_s())
-        return standing if self._alive(served) else "down"
+        state = self._healths.get(deployment).state(self._healths.now_s())
+        return state if self._alive(deployment) else "down"
 
 
-def _cheapest(served: Sequence[Deployment]) -> float | None:
-    prices = (each.spec.price_per_mtok_usd for each in served)
-    return _usd(min((price for price in prices if price is not None), default=None))
-
-
-def _usd(price: Decimal | None) -> float | None:
-    return None if price is None else float(price)
+def _cheapest(deployments: Sequence[Deployment]) -> float | None:
+    prices = (each.spec.price_per_mtok_usd for each in deployments)
+    return min((float(price) for price in prices if price is not None), default=None)

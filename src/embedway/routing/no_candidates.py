@@ -1,4 +1,4 @@
-"""What a client is told where nobody is left to be asked."""
+"""Builds the error for a request that no deployment may serve."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,20 @@ from embedway.core.request import EmbedRequest
 from embedway.routing.plan import Exclusion
 
 SPACE = "space"
-"""What removes a deployment whose vectors are of another space."""
+"""The filter that removes deployments whose vectors are in another space."""
 QUARANTINE = "quarantine"
-"""What removes a deployment whose vectors are no longer what they were."""
+"""The filter that removes deployments that drifted."""
 
 
 def no_candidates_error(
     request: EmbedRequest, removed: Sequence[Exclusion], unproven: Sequence[Exclusion]
 ) -> EmbedwayError:
-    """The error that lists each filter and whom it removes.
+    """Build an error that lists each filter and the deployments it removes.
 
     Args:
-        request: That nobody is left for.
-        removed: By the filters.
-        unproven: Those of whom it could not be proven that they are of the space.
+        request: The request.
+        removed: Deployments that a filter removed.
+        unproven: Deployments that could not be proven to be in the space.
     """
     errors = [each.error for each in removed]
     filters = list(dict.fromkeys(each.filter for each in removed))
@@ -41,9 +41,10 @@ def no_candidates_error(
 
 
 def _summary(request: EmbedRequest, removed: Sequence[Exclusion]) -> str:
-    """Each filter and whom it removes."""
-    by: dict[str, list[str]] = {}
+    by_filter: dict[str, list[str]] = {}
     for each in removed:
-        by.setdefault(each.filter, []).append(f"{each.deployment.id} ({each.reason})")
-    listed = "; ".join(f"{name!r} removes {', '.join(whom)}" for name, whom in by.items())
-    return f"Nobody is left to serve {request.model!r}: {listed}."
+        by_filter.setdefault(each.filter, []).append(f"{each.deployment.id} ({each.reason})")
+    listed = "; ".join(
+        f"{name!r} removes {', '.join(deployments)}" for name, deployments in by_filter.items()
+    )
+    return f"No deployment is left to serve {request.model!r}: {listed}."

@@ -13,23 +13,24 @@ from embedway.health.health import HealthState
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate at its place, with the numbers that put it there."""
+    """A deployment that may serve a request, with what decided its rank."""
 
     deployment: Deployment
     latency_s: float
-    """Estimated for this batch."""
+    """Estimated for this request."""
     health: HealthState = "healthy"
     wait_s: float = 0.0
-    """Until it may be asked."""
+    """Seconds until it may be called."""
     decided_by: Preference | Literal["alone", "order", "weight", "explored", "named"] = "alone"
-    """What decided its place, if it may be asked now."""
+    """What decided its rank, if it may be called now."""
     price_ratio: float = 1.0
+    """Its price over the cheapest candidate's."""
     time_ratio: float = 1.0
-    """To the best of the candidates."""
+    """Its latency over the fastest candidate's."""
 
     @property
     def reason(self) -> str:
-        """Why it has its place, for people."""
+        """Why it has its rank, for people."""
         match self.health:
             case "ejected":
                 return f"ejected after failures, for {self.wait_s:.1f} s more"
@@ -45,50 +46,51 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         match self.decided_by:
             case "cost":
                 price = self.deployment.spec.price_per_mtok_usd
-                said = "price unknown" if price is None else f"{price:f} USD per million tokens"
-                said = f"cheapest: {said}" if best and price is not None else said
+                reason = "price unknown" if price is None else f"{price:f} USD per million tokens"
+                reason = f"cheapest: {reason}" if best and price is not None else reason
             case "speed":
-                said = f"about {self.latency_s * 1000:.0f} ms for this batch"
-                said = f"fastest: {said}" if best else said
+                reason = f"about {self.latency_s * 1000:.0f} ms for this batch"
+                reason = f"fastest: {reason}" if best else reason
             case "balanced":
-                said = f"balanced: {self.price_ratio:.1f} x price, {self.time_ratio:.1f} x time"
+                reason = f"balanced: {self.price_ratio:.1f} x price, {self.time_ratio:.1f} x time"
             case "alone":
-                said = "the only candidate"
+                reason = "the only candidate"
             case "order":
-                said = "order of embedway.toml"
+                reason = "order of embedway.toml"
             case "weight":
-                said = "weight 0 in embedway.toml: after everybody else"
+                reason = "weight 0 in embedway.toml: after everybody else"
             case "named":
                 return "in the order in which the alias names them"
             case "explored":
-                said = "asked first now and then, to learn how fast it is"
-        return said
+                reason = "asked first now and then, to learn how fast it is"
+        return reason
 
 
 class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment that is not asked."""
+    """A deployment that may not serve the request."""
 
     deployment: Deployment
     filter: str
-    """The field of the request, or the word, for what removed it."""
+    """The request field that removed it, or a word for what did."""
     reason: str
     error: EmbedwayError | None = None
-    """What the client is told if it was the only one."""
+    """The client's error if no filter but this one removed anything."""
     wait_s: float | None = None
-    """Until it may be asked, if that is all that is the matter."""
+    """Seconds until it may be called, if only a rate limit removed it."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is asked for a request."""
+    """The deployments to try for a request."""
 
     space: SpaceId
-    """That the name means."""
+    """The space that the requested name means."""
     revisions: Mapping[str, str]
-    """By model id, the revision of that space for this model's deployments."""
+    """The revision of that space by model id."""
     candidates: Sequence[Candidate]
-    """The best first, all of that space."""
+    """The deployments to try, best first, all in that space."""
     unproven: Sequence[Exclusion]
-    """They would be among them, if it were proven that they are of that space."""
-    due: Sequence[Deployment]
-    """Of all there are, those whose proof should be renewed or looked for."""
+    """Deployments that would be candidates if they were proven to be in that space."""
+    probes_due: Sequence[Deployment]
+    """Deployments to probe in the background."""
     excluded: Sequence[Exclusion]
+    """Deployments that a filter removed."""

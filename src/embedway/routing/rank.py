@@ -1,8 +1,7 @@
-"""In which order the deployments that may serve a request are asked.
+"""Orders the deployments that may serve a request.
 
-Those that cannot be asked now go last; the others follow the operator's order, then what the
-request prefers, and who is about as good as another takes turns with it. Who may serve at all,
-and whether to wait for somebody, is decided elsewhere.
+Deployments that cannot be called now go last. The others follow the operator's order, then the
+request's preference, and about equally good ones take turns.
 """
 
 import math
@@ -15,41 +14,44 @@ from embedway.core.request import Preference
 from embedway.health.health import DeploymentHealth, HealthRegistry, HealthState
 from embedway.routing.plan import Candidate
 
-ALIKE: dict[Preference, float] = {"cost": 1.0, "speed": 1.1, "balanced": 1.1}
-"""Who is at most so many times worse than the best left is a tie with it."""
-EXPLORED: dict[Preference, float] = {"cost": 0.0, "speed": 0.02, "balanced": 0.01}
-"""The most of the requests for which another is asked first, if little is known of how fast it is
-by now: to ask again tells little, and would make for most of the slow answers."""
+TIE_RATIOS: dict[Preference, float] = {"cost": 1.0, "speed": 1.1, "balanced": 1.1}
+"""How many times worse than the best a deployment may score and still tie with it."""
+EXPLORATION_SHARES: dict[Preference, float] = {"cost": 0.0, "speed": 0.02, "balanced": 0.01}
+"""The largest share of requests that try a deployment of uncertain latency first. More would teach
+little and cause most of the slow responses."""
 PRICE_FLOOR = 0.001
-"""USD per million tokens, added to each price when prices are compared as ratios: nothing is
-infinitely cheaper than anything."""
+"""USD per million tokens, added to each price to keep ratios to a price of 0 finite."""
 UNKNOWN_PRICE = 2.0
-"""Times the dearest price known among the candidates."""
+"""An unknown price counts as this many times the highest known price of the candidates."""
 
 _LAST: dict[HealthState, int] = {"healthy": 0, "ejected": 1, "full": 1, "limited": 2}
 
 
-class _Candidate:
-    """What ranks one; made for a single ranking."""
+class _ScoredCandidate:
+    """A candidate's scores during one ranking."""
 
     __slots__ = (
         *("group", "health", "latency_s", "price", "price_ratio"),
-        *("score", "served", "time_ratio", "weight"),
+        *("score", "deployment", "time_ratio", "weight"),
     )
 
     def __init__(
-        self, served: Deployment, health: DeploymentHealth, latency_s: float, policy: ModelPolicy
+        self,
+        deployment: Deployment,
+        health: DeploymentHealth,
+        latency_s: float,
+        policy: ModelPolicy,
     ) -> None:
-        self.served = served
+        self.deployment = deployment
         self.health = health
         self.latency_s = latency_s
-        self.weight = policy.weights.get(served.provider, 1.0)
-        price = served.spec.price_per_mtok_usd
+        self.weight = policy.weights.get(deployment.provider, 1.0)
+        price = deployment.spec.price_per_mtok_usd
         self.price = None if price is None else float(price)
         order = policy.order
-        named = order.index(served.provider) if served.provider in order else len(order)
-        self.group = named if self.weight else len(order) + 1
-        """What the operator says comes before any preference."""
+        place = order.index(deployment.provider) if deployment.provider in order else len(order)
+        self.group = place if self.weight else len(order) + 1
+        """Its place in the operator's order, which goes before any preference."""
         self.price_ratio = self.time_ratio = 1.0
         self.score = 0.0
 
@@ -64,49 +66,46 @@ def rank(
     now_s: float,
     random: Random,
 ) -> list[Candidate]:
-    """All candidates, the one to ask first at the front.
+    """Return all candidates, best first.
 
-    After those that may be asked now come the ejected and full ones, in the order in which they
-    may be asked again, and last those that a rate limit forbids to ask.
+    After those that may be called now come the ejected and full ones, in the order in which they
+    may be called again, and last the rate-limited ones.
 
     Args:
-        candidates: Who may serve the request: filters are behind them.
-        preference: The request's.
-        tokens: Of the batch.
-        healths: Of the deployments.
-        policy: The operator's, for the model.
-        now_s: On the clock of `healths`.
-        random: Draws who is first among equals.
+        candidates: The deployments that passed all filters.
+        preference: The request's preference.
+        tokens: Estimated tokens of the request.
+        healths: The health of all deployments.
+        policy: The operator's policy for the model.
+        now_s: The time on the clock of `healths`.
+        random: Breaks ties.
     """
-    if len(candidates) == 1:
-        health = healths.get(candidates[0])
-        return [_placed(candidates[0], health, health.latency.estimate(tokens, now_s=now_s), now_s)]
-    ready: list[_Candidate] = []
-    resting: list[Candidate] = []
-    for served in candidates:
-        health = healths.get(served)
+    ready: list[_ScoredCandidate] = []
+    unavailable: list[Candidate] = []
+    for deployment in candidates:
+        health = healths.get(deployment)
         latency_s = health.latency.estimate(tokens, now_s=now_s)
-        if health.state(now_s) == "healthy":
-            ready.append(_Candidate(served, health, latency_s, policy))
+        if len(candidates) > 1 and health.state(now_s) == "healthy":
+            ready.append(_ScoredCandidate(deployment, health, latency_s, policy))
         else:
-            resting.append(_placed(served, health, latency_s, now_s))
-    resting.sort(key=lambda each: (_LAST[each.health], each.wait_s))
-    return _by_wishes(ready, preference, policy, now_s, random) + resting
+            unavailable.append(_to_candidate(deployment, health, latency_s, now_s))
+    unavailable.sort(key=lambda each: (_LAST[each.health], each.wait_s))
+    return _rank_ready(ready, preference, policy, now_s, random) + unavailable
 
 
-def _placed(
-    served: Deployment, health: DeploymentHealth, latency_s: float, now_s: float
+def _to_candidate(
+    deployment: Deployment, health: DeploymentHealth, latency_s: float, now_s: float
 ) -> Candidate:
-    standing = health.state(now_s)
-    if standing == "healthy":
-        return Candidate(deployment=served, latency_s=latency_s)
+    state = health.state(now_s)
+    if state == "healthy":
+        return Candidate(deployment=deployment, latency_s=latency_s)
     return Candidate(
-        deployment=served, latency_s=latency_s, health=standing, wait_s=health.wait_s(now_s)
+        deployment=deployment, latency_s=latency_s, health=state, wait_s=health.wait_s(now_s)
     )
 
 
-def _by_wishes(
-    ready: list[_Candidate],
+def _rank_ready(
+    ready: list[_ScoredCandidate],
     preference: Preference,
     policy: ModelPolicy,
     now_s: float,
@@ -116,20 +115,22 @@ def _by_wishes(
         return []
     _score(ready, preference)
     ready.sort(key=lambda each: (each.group, each.score))
-    ordered = [each for tie in _ties(ready, ALIKE[preference]) for each in _spread(tie, random)]
-    explored = _explored(ordered, EXPLORED[preference], now_s, random)
+    ordered = [
+        each for tie in _group_ties(ready, TIE_RATIOS[preference]) for each in _shuffle(tie, random)
+    ]
+    explored = _pick_explored(ordered, EXPLORATION_SHARES[preference], now_s, random)
     if explored is not None:
         ordered.remove(explored)
         ordered.insert(0, explored)
     unnamed = len(policy.order)
     result: list[Candidate] = []
     for each in ordered:
-        by = preference if each.group == unnamed else "order" if each.weight else "weight"
+        decided_by = preference if each.group == unnamed else "order" if each.weight else "weight"
         result.append(
             Candidate(
-                deployment=each.served,
+                deployment=each.deployment,
                 latency_s=each.latency_s,
-                decided_by="explored" if each is explored else by,
+                decided_by="explored" if each is explored else decided_by,
                 price_ratio=each.price_ratio,
                 time_ratio=each.time_ratio,
             )
@@ -137,7 +138,7 @@ def _by_wishes(
     return result
 
 
-def _score(ready: list[_Candidate], preference: Preference) -> None:
+def _score(ready: list[_ScoredCandidate], preference: Preference) -> None:
     known = [PRICE_FLOOR + each.price for each in ready if each.price is not None]
     unknown = UNKNOWN_PRICE * max(known, default=PRICE_FLOOR)
     cheapest = min(known, default=unknown)
@@ -155,43 +156,42 @@ def _score(ready: list[_Candidate], preference: Preference) -> None:
                 each.score = math.sqrt(each.price_ratio * each.time_ratio)
 
 
-def _ties(ready: list[_Candidate], alike: float) -> Iterable[list[_Candidate]]:
-    """Of sorted ones: those that are about as good as the first of them."""
-    tie: list[_Candidate] = []
+def _group_ties(ready: list[_ScoredCandidate], ratio: float) -> Iterable[list[_ScoredCandidate]]:
+    """Group sorted candidates that are about as good as the first of the group."""
+    tie: list[_ScoredCandidate] = []
     for each in ready:
-        if tie and (each.group != tie[0].group or each.score > tie[0].score * alike):
+        if tie and (each.group != tie[0].group or each.score > tie[0].score * ratio):
             yield tie
             tie = []
         tie.append(each)
     yield tie
 
 
-def _spread(tie: list[_Candidate], random: Random) -> list[_Candidate]:
-    """In random order: the more weight and the fewer calls in flight, the sooner.
+def _shuffle(tie: list[_ScoredCandidate], random: Random) -> list[_ScoredCandidate]:
+    """Shuffle ties: more weight and fewer calls in flight come sooner.
 
-    In flight counts by share: equally fast ones get calls by their weights under any load, and one
-    that hangs gets few. All are looked at, which two choices at random would save where there are
-    hundreds; here are a handful, whose calls are all this process's own.
+    Calls in flight count relative to weight, so that equally fast deployments share calls by their
+    weights under any load, and one that hangs gets few.
     """
     if len(tie) == 1:
         return tie
     mean = sum(each.weight for each in tie) / len(tie) or 1.0
 
-    def turn(each: _Candidate) -> float:
+    def turn(each: _ScoredCandidate) -> float:
         weight = each.weight or 1.0
-        # The least of exponential draws is each one's with a probability of its rate's share.
+        # The smallest of exponential draws is each one's with the probability of its rate's share.
         return random.expovariate(weight / (1 + each.health.in_flight * mean / weight))
 
     return sorted(tie, key=turn)
 
 
-def _explored(
-    ordered: list[_Candidate], share: float, now_s: float, random: Random
-) -> _Candidate | None:
+def _pick_explored(
+    ordered: list[_ScoredCandidate], share: float, now_s: float, random: Random
+) -> _ScoredCandidate | None:
     first = ordered[0]
     if not share or not first.weight or random.random() >= share:
         return None
-    # The operator's wishes hold for these requests too.
+    # The operator's order holds for these requests too.
     others = [
         each
         for each in ordered[1:]

@@ -1,4 +1,4 @@
-"""From a name to what it stands for, or to what the client is told that it may have meant."""
+"""Resolves a requested name, or says which names the client may have meant."""
 
 from embedway.catalog.catalog import Catalog, ResolvedName
 from embedway.catalog.deployment import Deployment
@@ -6,24 +6,24 @@ from embedway.core.errors import MODELS_LISTED, ModelRetired, UnknownModel
 
 
 def resolve(name: str, catalog: Catalog, *, param: str) -> ResolvedName:
-    """What this name stands for.
+    """Return what this name stands for.
 
     Raises:
-        UnknownModel: Nothing has this name; says which names are near, or who there is.
+        UnknownModel: The catalog has no such name. The message suggests names close to it.
     """
     if found := catalog.find(name):
         return found
     raise UnknownModel(catalog.unknown(name, otherwise=MODELS_LISTED), param=param)
 
 
-def retired_error(asked: str, served: Deployment) -> ModelRetired:
-    """What a client is told that asks for a deployment which its provider has retired."""
-    deployment, model = served.spec, served.model.id
-    means = "" if asked in {served.id, model} else f"{asked!r} means {served.id}: "
-    message = f"{means}{served.provider} retired the model {model!r} on {deployment.retires}."
-    if deployment.successor:
+def retired_error(name: str, deployment: Deployment) -> ModelRetired:
+    """Build the error for a request that names a deployment its provider has retired."""
+    spec, model = deployment.spec, deployment.model.id
+    means = "" if name in {deployment.id, model} else f"{name!r} means {deployment.id}: "
+    message = f"{means}{deployment.provider} retired the model {model!r} on {spec.retires}."
+    if spec.successor:
         message += (
-            f" Its successor there is {deployment.successor!r}; vectors of the two cannot be "
+            f" Its successor there is {spec.successor!r}; vectors of the two cannot be "
             "compared, so embed all texts anew."
         )
     else:

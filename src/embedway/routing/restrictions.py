@@ -1,7 +1,4 @@
-"""What a caller may use: the models and providers that its keys and its project are limited to.
-
-Knows nothing of how a name is resolved or of who is asked; the router asks it of each deployment.
-"""
+"""Checks the models and providers that a caller's keys and project are limited to."""
 
 from collections.abc import Iterator
 
@@ -11,35 +8,36 @@ from embedway.core.keys import Caller, Key
 from embedway.core.project import Project
 
 
-def may_use(caller: Caller, *, asked: str, served: Deployment) -> bool:
-    """Whether `caller` may use this deployment under the name `asked`."""
+def may_use(caller: Caller, *, name: str, deployment: Deployment) -> bool:
+    """Return whether `caller` may use this deployment under this name."""
     return (
-        model_error(caller, asked=asked, served=served) or provider_error(caller, served=served)
+        model_error(caller, name=name, deployment=deployment)
+        or provider_error(caller, deployment=deployment)
     ) is None
 
 
-def model_error(caller: Caller, *, asked: str, served: Deployment) -> ModelForbidden | None:
-    """Why `caller` may not use this model under the name `asked`, if it may not.
+def model_error(caller: Caller, *, name: str, deployment: Deployment) -> ModelForbidden | None:
+    """Return why `caller` may not use this model under this name, or None.
 
-    A model's id allows every deployment of it that the catalog declares; `provider:model` allows
-    that deployment, also where it is reached by another name; any other name, such as an alias,
-    allows whoever it stands for, but only under this name.
+    A restriction to a model's id allows all its declared deployments. `provider:model` allows that
+    deployment under any name. Another name, such as an alias, allows what it stands for, but only
+    under this name.
     """
     for whose, holder in _holders(caller):
         models = holder.models
-        if models is None or asked in models or served.id in models:
+        if models is None or name in models or deployment.id in models:
             continue
-        # A provider's undeclared model is whatever it has under the name, perhaps no such model.
-        if not (served.model.declared and served.model.id in models):
-            return _forbidden(whose, f"the model {asked!r}", models)
+        # An undeclared model may be anything that the provider has under the name.
+        if not (deployment.model.declared and deployment.model.id in models):
+            return _forbidden(whose, f"the model {name!r}", models)
     return None
 
 
-def provider_error(caller: Caller, *, served: Deployment) -> ModelForbidden | None:
-    """Why `caller` may not be served by this provider, if it may not."""
+def provider_error(caller: Caller, *, deployment: Deployment) -> ModelForbidden | None:
+    """Return why `caller` may not use this provider, or None."""
     for whose, holder in _holders(caller):
-        if holder.providers is not None and served.provider not in holder.providers:
-            return _forbidden(whose, f"the provider {served.provider!r}", holder.providers)
+        if holder.providers is not None and deployment.provider not in holder.providers:
+            return _forbidden(whose, f"the provider {deployment.provider!r}", holder.providers)
     return None
 
 

@@ -1,7 +1,6 @@
-"""Who is asked for a request, in which order, and why the others are not.
+"""Turns a request into a plan: from the name, through filters, proofs and rate limits, to ranks.
 
-Owns the way from a name to deployments of one vector space: restrictions, filters, proofs, room,
-rank. Asks nobody and knows no engine but by what it can be told.
+All candidates of a plan are in one vector space. Sends nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +25,10 @@ from embedway.routing.no_candidates import QUARANTINE, SPACE
 from embedway.routing.plan import Candidate, Exclusion, Plan
 from embedway.routing.rank import rank
 from embedway.routing.resolve import resolve
-from embedway.spaces.membership import SpaceMemberships
+from embedway.spaces.membership import Membership, SpaceMemberships
 
 CHARACTERS_PER_TOKEN = 4
-"""To tell a large batch from a small one before it is counted."""
+"""An estimate for text, to rank by before tokens are counted."""
 
 
 class Router:
@@ -46,7 +45,7 @@ class Router:
         now_s: Callable[[], float],
         random: Random,
     ) -> None:
-        """Args name what it needs; `abilities` of the engine that embeds for a deployment."""
+        """Plan over `catalog`; `abilities` are those of a deployment's engine."""
         self._catalog = catalog
         self._lifetimes = lifetimes
         self._spaces = spaces
@@ -55,227 +54,240 @@ class Router:
         self._now_s = now_s
         self._random = random
 
-    def effective_input_type(self, served: Deployment, request: EmbedRequest) -> InputType | None:
-        """What the vectors are for, if `served` makes a difference of it."""
+    def effective_input_type(
+        self, deployment: Deployment, request: EmbedRequest
+    ) -> InputType | None:
+        """Return the input type that `deployment` makes use of for `request`, or None."""
         wanted = request.input_type
-        return wanted and served.effective_input_type(wanted, self._abilities(served))
+        return wanted and deployment.effective_input_type(wanted, self._abilities(deployment))
 
     def plan(
         self,
         request: EmbedRequest,
         caller: Caller,
         *,
-        given_up: frozenset[str] = frozenset(),
-        any_age: bool = False,
-        priced: bool = False,
+        unprovable: frozenset[str] = frozenset(),
+        accept_old_proofs: bool = False,
+        needs_price: bool = False,
     ) -> Plan:
-        """Who is asked for `request`, best first; perhaps nobody.
+        """Plan a request. The plan may have no candidates.
 
         Args:
-            request: What is asked for.
-            caller: Who asks.
-            given_up: Ids of deployments that could not be proven just now.
-            any_age: Whether old proofs will do, for nobody is going to be asked.
-            priced: Whether only those with a known price can be asked.
+            request: The request.
+            caller: The caller, whose restrictions apply.
+            unprovable: Ids of deployments whose probes just failed.
+            accept_old_proofs: Use proofs of any age, for a plan that nothing is sent by.
+            needs_price: Exclude deployments of unknown price.
 
         Raises:
-            UnknownModel: Nothing has this name.
-            InvalidRequest: A fallback is of another vector space.
+            UnknownModel: The catalog has no such name.
+            InvalidRequest: A fallback is in another vector space.
         """
-        named = resolve(request.model, self._catalog, param="model")
+        resolved = resolve(request.model, self._catalog, param="model")
         retired = self._lifetimes.today().retired
-        pinned = named.is_pinned and not named.is_ordered
-        asked = named.deployments[0] if pinned else self._home(named.deployments)
-        alone = _alone(request, asked)
-        old_will_do = any_age or asked.id in given_up
-        revision = self._revision(asked, request, pinned=pinned, old_will_do=old_will_do)
-        if revision is None:  # only once that is known can anybody else be of the same space
-            names = {asked.id: request.model}
-            candidates, revision = [asked], self._spaces.home(asked.model.id)
-            revisions = {asked.model.id: revision}
+        is_pinned = resolved.is_pinned and not resolved.is_ordered
+        target = resolved.deployments[0] if is_pinned else self._find_target(resolved.deployments)
+        sole_field = _sole_field(request, target)
+        accept_old_proof = accept_old_proofs or target.id in unprovable
+        revision = self._find_revision(
+            target, request, is_pinned=is_pinned, accept_old_proof=accept_old_proof
+        )
+        if revision is None:  # no other deployment can be in a space that is unknown
+            names = {target.id: request.model}
+            candidates, revision = [target], self._spaces.home(target.model.id)
+            revisions = {target.model.id: revision}
         else:
-            revisions = {asked.model.id: revision}
-            names, candidates = self._candidates(request, named, asked, revisions)
+            revisions = {target.model.id: revision}
+            names, candidates = self._find_candidates(request, resolved, target, revisions)
         removed: list[Exclusion] = []
-        policy = self._catalog.policy(asked.model.id)
-        asking = FilterContext(
+        policy = self._catalog.policy(target.model.id)
+        context = FilterContext(
             request=request,
             caller=caller,
-            asked=asked,
-            alone=alone,
+            target=target,
+            sole_field=sole_field,
             names=names,
-            only=policy.only,
-            priced=priced,
-            retired=retired,
-            told=lambda served: self.effective_input_type(served, request),
+            policy_providers=policy.only,
+            needs_price=needs_price,
+            retired_ids=retired,
+            effective_input_type=lambda deployment: self.effective_input_type(deployment, request),
             abilities=self._abilities,
         )
-        candidates = filters.apply_filters(candidates, asking, removed)
-        ready, unproven, due = self._in_space(
-            candidates, request, None if alone else revisions, removed, any_age=any_age
+        candidates = filters.apply_filters(candidates, context, removed)
+        ready, unproven, due = self._select_in_space(
+            candidates,
+            request,
+            None if sole_field else revisions,
+            removed,
+            accept_old_proofs=accept_old_proofs,
         )
-        due += self._references_due(candidates, request)
-        ready = self._with_room(ready, removed)
-        order = rank(
+        due += self._find_missing_references(candidates, request)
+        ready = self._drop_limited(ready, removed)
+        ranked = rank(
             ready,
             preference=request.preference,
-            tokens=_tokens(request) if len(ready) > 1 else 0,
+            tokens=_estimate_tokens(request) if len(ready) > 1 else 0,
             healths=self._healths,
             policy=policy,
             now_s=self._now_s(),
             random=self._random,
         )
-        if len(order) > 1 and (named.is_ordered or request.fallbacks):
-            order = _as_named(order, named, names)
-        if alone:
-            revisions[asked.model.id] = self._spaces.known.native_space(asked)
-            space = asked.space(
-                revision=revisions[asked.model.id],
+        if len(ranked) > 1 and (resolved.is_ordered or request.fallbacks):
+            ranked = _sort_by_name(ranked, resolved, names)
+        if sole_field:
+            revisions[target.model.id] = self._spaces.registry.native_space(target)
+            space = target.space(
+                revision=revisions[target.model.id],
                 width=request.dimensions,
-                input_type=self.effective_input_type(asked, request),
+                input_type=self.effective_input_type(target, request),
                 extra=request.extra_body,
             )
         else:
-            space = self._space(asked, request, revision)
+            space = self._name_space(target, request, revision)
         return Plan(
-            space=space, revisions=revisions, candidates=order,
-            unproven=unproven, due=due, excluded=removed,
+            space=space, revisions=revisions, candidates=ranked,
+            unproven=unproven, probes_due=due, excluded=removed,
         )  # fmt: skip
 
-    def _space(self, served: Deployment, request: EmbedRequest, revision: str) -> SpaceId:
-        """The name of the space of a request's vectors, if `served` answers in this revision."""
+    def _membership(self, deployment: Deployment, request: EmbedRequest) -> Membership:
+        input_type = self.effective_input_type(deployment, request)
+        return self._spaces.membership(deployment, input_type)
+
+    def _name_space(self, deployment: Deployment, request: EmbedRequest, revision: str) -> SpaceId:
+        """Name the space of a request's vectors from `deployment` in this revision."""
         return self._spaces.space(
-            served,
-            self.effective_input_type(served, request),
+            deployment,
+            self.effective_input_type(deployment, request),
             revision=revision,
             width=request.dimensions,
         )
 
-    def _home(self, served: Sequence[Deployment]) -> Deployment:
-        """The deployment that the model's home is named after, if it is there."""
-        if len(served) == 1:
-            return served[0]
-        maker = self._spaces.known.reference_deployment(served[0].model.id)
-        return maker if maker and maker in served else served[0]
+    def _find_target(self, deployments: Sequence[Deployment]) -> Deployment:
+        """Return the deployment that defines the model's home space, or else the first."""
+        first = deployments[0]
+        if len(deployments) == 1:
+            return first
+        maker = self._spaces.registry.reference_deployment(first.model.id)
+        return maker if maker and maker in deployments else first
 
-    def _revision(
-        self, asked: Deployment, request: EmbedRequest, *, pinned: bool, old_will_do: bool
+    def _find_revision(
+        self, target: Deployment, request: EmbedRequest, *, is_pinned: bool, accept_old_proof: bool
     ) -> str | None:
-        """Of the space that the name means; None if that must be proven first."""
-        home = self._spaces.home(asked.model.id)
-        if not pinned:
+        """Return the revision of the space that the name means; None if a probe must prove it."""
+        home = self._spaces.home(target.model.id)
+        if not is_pinned:
             return home
-        member = self._spaces.membership(asked, self.effective_input_type(asked, request))
-        if member.may_be_asked or member.state == "drifted":
+        member = self._membership(target, request)
+        if member.is_usable or member.state == "drifted":
             return member.revision
-        return member.last_revision if old_will_do else None
+        return member.last_revision if accept_old_proof else None
 
-    def _candidates(
+    def _find_candidates(
         self,
         request: EmbedRequest,
-        named: ResolvedName,
-        asked: Deployment,
+        resolved: ResolvedName,
+        target: Deployment,
         revisions: dict[str, str],
     ) -> tuple[dict[str, str], list[Deployment]]:
-        """All whom the request names, and of each by its id the name that it is asked for by.
+        """Return the requested name by deployment id, and all deployments of the request's names.
 
         Adds to `revisions` those of other models that are proven to share the space.
         """
-        names = dict.fromkeys((each.id for each in named.deployments), request.model)
-        candidates = list(named.deployments)
+        names = dict.fromkeys((each.id for each in resolved.deployments), request.model)
+        candidates = list(resolved.deployments)
         for name in request.fallbacks if request.enable_model_fallback else ():
-            for each in self._fallback(name, request, asked, revisions):
+            for each in self._resolve_fallback(name, request, target, revisions):
                 if each.id not in names:
                     names[each.id] = name
                     candidates.append(each)
         return names, candidates
 
-    def _fallback(
-        self, name: str, request: EmbedRequest, asked: Deployment, revisions: dict[str, str]
+    def _resolve_fallback(
+        self, name: str, request: EmbedRequest, target: Deployment, revisions: dict[str, str]
     ) -> Sequence[Deployment]:
-        revision = revisions[asked.model.id]
+        revision = revisions[target.model.id]
         try:
-            named = resolve(name, self._catalog, param="fallbacks")
+            resolved = resolve(name, self._catalog, param="fallbacks")
         except UnknownModel as error:
             raise InvalidRequest(error.message, param=error.param) from None
-        for each in named.deployments:
-            if each.model.id != asked.model.id:
-                known = self._spaces.home(each.model.id)
-                state = self._shares_space(each, asked, request, revision)
-                refused = state == "differs"
+        for each in resolved.deployments:
+            if each.model.id != target.model.id:
+                own_revision = self._spaces.home(each.model.id)
+                state = self._compare_spaces(each, target, request, revision)
+                is_other_space = state == "differs"
                 if state == "proven":
-                    revisions[each.model.id] = known
+                    revisions[each.model.id] = own_revision
             else:
-                member = self._spaces.membership(each, self.effective_input_type(each, request))
-                known = revision if member.state == "unproven" else member.revision
-                refused = not _claims(each, asked) or known != revision
-            if refused:
+                member = self._membership(each, request)
+                own_revision = revision if member.state == "unproven" else member.revision
+                is_other_space = not _claims_space_of(each, target) or own_revision != revision
+            if is_other_space:
                 raise InvalidRequest(
                     f"The fallback {name!r} gives vectors of another space "
-                    f"({self._space(each, request, known)}) than {request.model!r} "
-                    f"({self._space(asked, request, revision)}); they cannot be compared. Take it "
-                    "out.",
+                    f"({self._name_space(each, request, own_revision)}) than {request.model!r} "
+                    f"({self._name_space(target, request, revision)}); they cannot be compared. "
+                    "Take it out.",
                     param="fallbacks",
                 )
-        return [each for each in named.deployments if self._is_allowed(each, asked)]
+        return [each for each in resolved.deployments if self._is_allowed(each, target)]
 
-    def _is_allowed(self, served: Deployment, asked: Deployment) -> bool:
-        """Whether the operator's `only` for another model than the one asked for has `served`."""
-        if served.model.id == asked.model.id:
-            return True  # there is a filter for that
-        only = self._catalog.policy(served.model.id).only
-        return not only or served.provider in only
+    def _is_allowed(self, deployment: Deployment, target: Deployment) -> bool:
+        """Return whether the operator's `only` for a fallback's model allows `deployment`."""
+        if deployment.model.id == target.model.id:
+            return True  # a filter checks that
+        only = self._catalog.policy(deployment.model.id).only
+        return not only or deployment.provider in only
 
-    def _shares_space(
-        self, other: Deployment, asked: Deployment, request: EmbedRequest, revision: str
+    def _compare_spaces(
+        self, other: Deployment, target: Deployment, request: EmbedRequest, revision: str
     ) -> Literal["proven", "unproven", "differs"]:
-        """Whether another model gives vectors of the space that the request's name means."""
+        """Return whether another model is in the space that the request's name means."""
         if (other.model.same_space_as or other.model.id) != (
-            asked.model.same_space_as or asked.model.id
+            target.model.same_space_as or target.model.id
         ):
             return "differs"
         home = self._spaces.home(other.model.id)
-        if self._space(other, request, home) == self._space(asked, request, revision):
+        if self._name_space(other, request, home) == self._name_space(target, request, revision):
             return "proven"
         claims = (
-            self._spaces.shared(each, self.effective_input_type(each, request), revision=of)
-            for each, of in ((other, home), (asked, revision))
+            self._spaces.shared_space(each, self.effective_input_type(each, request), revision=of)
+            for each, of in ((other, home), (target, revision))
         )
         states = {claim.state for claim in claims if claim}
         return "unproven" if "unproven" in states and "differs" not in states else "differs"
 
-    def _references_due(
+    def _find_missing_references(
         self, candidates: Sequence[Deployment], request: EmbedRequest
     ) -> Sequence[Deployment]:
-        """Deployments of other models that must give their canaries before spaces are compared."""
+        """Return deployments of other models whose references are missing for a comparison."""
         due: dict[str, Deployment] = {}
         for each in candidates:
             if not each.model.same_space_as:
                 continue
             home = self._spaces.home(each.model.id)
-            claim = self._spaces.shared(
+            claim = self._spaces.shared_space(
                 each, self.effective_input_type(each, request), revision=home
             )
             if (
                 claim
-                and claim.missing
-                and (maker := self._spaces.known.reference_deployment(claim.model))
+                and claim.is_reference_missing
+                and (maker := self._spaces.registry.reference_deployment(claim.model))
             ):
                 due[maker.id] = maker
         return list(due.values())
 
-    def _in_space(
+    def _select_in_space(
         self,
         candidates: Sequence[Deployment],
         request: EmbedRequest,
         revisions: Mapping[str, str] | None,
         removed: list[Exclusion],
         *,
-        any_age: bool,
+        accept_old_proofs: bool,
     ) -> tuple[list[Deployment], list[Exclusion], list[Deployment]]:
-        """Those whose vectors are of the space, those of whom that is not proven, those due.
+        """Return the deployments that are in the space, the unproven ones, and those to probe.
 
-        Any space will do where `revisions` is None: then there is one candidate.
+        Without `revisions` any space will do, because there is just one candidate.
         """
         ready: list[Deployment] = []
         unproven: list[Exclusion] = []
@@ -287,11 +299,11 @@ class Router:
                 unproven.append(Exclusion(deployment=each, filter=SPACE, reason=reason))
                 due.append(each)
                 continue
-            member = self._spaces.membership(each, self.effective_input_type(each, request))
-            of = member.revision
-            in_own_space = member.in_own_space and revision in {None, of}
-            if member.state == "unproven" and any_age and member.last_revision:
-                of = member.last_revision
+            member = self._membership(each, request)
+            own_revision = member.revision
+            in_own_space = member.is_in_own_space and revision in {None, own_revision}
+            if member.state == "unproven" and accept_old_proofs and member.last_revision:
+                own_revision = member.last_revision
             elif member.state == "unproven" and not in_own_space:
                 unproven.append(Exclusion(deployment=each, filter=SPACE, reason=member.reason))
                 due.append(each)
@@ -300,62 +312,64 @@ class Router:
                 removed.append(Exclusion(deployment=each, filter=QUARANTINE, reason=member.reason))
                 due.append(each)  # an operator may have released it
                 continue
-            if revision in {None, of}:
+            if revision in {None, own_revision}:
                 ready.append(each)
             else:
                 removed.append(Exclusion(deployment=each, filter=SPACE, reason=member.reason))
-            if member.due:
+            if member.is_due:
                 due.append(each)
         return ready, unproven, due
 
-    def _with_room(self, ready: list[Deployment], removed: list[Exclusion]) -> list[Deployment]:
-        """Those that did not ask to be left alone for a while."""
+    def _drop_limited(self, ready: list[Deployment], removed: list[Exclusion]) -> list[Deployment]:
+        """Return the deployments that are not rate-limited."""
         now_s = self._now_s()
         left: list[Deployment] = []
         for each in ready:
             health = self._healths.get(each)
-            if health.state(now_s) == "limited":
-                wait_s = health.wait_s(now_s)
-                reason = f"limits the rate, for another {wait_s:.1f} s"
-                removed.append(
-                    Exclusion(deployment=each, filter="rate limit", reason=reason, wait_s=wait_s)
-                )
-            else:
+            if health.state(now_s) != "limited":
                 left.append(each)
+                continue
+            wait_s = health.wait_s(now_s)
+            reason = f"limits the rate, for another {wait_s:.1f} s"
+            removed.append(
+                Exclusion(deployment=each, filter="rate limit", reason=reason, wait_s=wait_s)
+            )
         return left
 
 
-def _alone(request: EmbedRequest, asked: Deployment) -> str | None:
-    """The field that only the one whom the name means can be asked, in a space of its own.
+def _sole_field(request: EmbedRequest, target: Deployment) -> str | None:
+    """Return the field that ties a request to one deployment, in a space of its own, or None.
 
-    Canaries prove what is answered without it: nobody knows what others make of it.
+    Canaries are sent without such a field, so they do not prove what others make of it.
     """
     if request.extra_body:
         return "extra_body"
-    if request.dimensions is not None and not asked.model.can_shorten(request.dimensions):
+    if request.dimensions is not None and not target.model.can_shorten(request.dimensions):
         return "dimensions"
     return None
 
 
-def _claims(served: Deployment, asked: Deployment) -> bool:
-    """Whether `served` is said to be of the same space."""
-    declared = served.model.declared and asked.model.declared
-    return served.id == asked.id or (declared and claimed_space(served) == claimed_space(asked))
+def _claims_space_of(deployment: Deployment, target: Deployment) -> bool:
+    """Return whether `deployment` claims to be in the same space."""
+    declared = deployment.model.declared and target.model.declared
+    return deployment.id == target.id or (
+        declared and claimed_space(deployment) == claimed_space(target)
+    )
 
 
-def _tokens(request: EmbedRequest) -> int:
+def _estimate_tokens(request: EmbedRequest) -> int:
     items = request.items
     units = sum(map(len, items))
     return units // CHARACTERS_PER_TOKEN if isinstance(items[0], str) else units
 
 
-def _as_named(
-    order: list[Candidate], named: ResolvedName, names: Mapping[str, str]
+def _sort_by_name(
+    candidates: list[Candidate], resolved: ResolvedName, names: Mapping[str, str]
 ) -> list[Candidate]:
-    """`order`, but with what the request names first before what it names later."""
-    ranked = 0 if named.is_ordered else len(named.deployments)
-    places = {id: max(place, ranked - 1) for place, id in enumerate(names)}
-    placed = sorted(order, key=lambda each: places[each.deployment.id])
-    if named.is_ordered:
+    """Sort candidates by where the request names them; ranks decide within one name."""
+    tied = 0 if resolved.is_ordered else len(resolved.deployments)
+    places = {id: max(place, tied - 1) for place, id in enumerate(names)}
+    placed = sorted(candidates, key=lambda each: places[each.deployment.id])
+    if resolved.is_ordered:
         return [msgspec.structs.replace(each, decided_by="named") for each in placed]
     return placed

@@ -1,1 +1,1 @@
-"""Vector spaces: who serves them, the canary probes that prove it, and their SQL."""
+"""Vector spaces: which deployments serve them, the probes that prove it, and their SQL."""

@@ -1,4 +1,4 @@
-"""Canaries: a few fixed texts whose vectors tell whether two deployments serve one vector space."""
+"""Canaries: fixed texts whose vectors show whether two deployments share a vector space."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from embedway.core.vectors import Vectors
 
-# About 200 tokens. Never change them: every stored reference would have to be made anew, and what
-# drifted meanwhile would go unnoticed.
+# About 200 tokens. Never change them: every stored reference would have to be made again, and drift
+# would go unnoticed meanwhile.
 CANARIES = (
     "bridge",
     "How do I reset the password of my account?",
@@ -24,79 +24,78 @@ CANARIES = (
     "clouds, the height of the sea. When he retired, the books went to a museum, where students "
     "of the climate still read them with great care today.",
 )
-"""Several languages, code, numbers, one word, a paragraph: what pooling, prompts and quantisation
-treat differently."""
+"""Texts that pooling, prompts and quantisation treat differently: several languages, code, numbers,
+one word, a paragraph."""
 
 NORM_TOLERANCE = 0.01
-"""Vectors whose lengths differ by more are of another space: a scale leaves cosines as they are,
-but not dot products."""
-
-
+"""The largest relative difference in length between vectors of one space. Scaling a vector leaves
+its cosines unchanged but not its dot products."""
 MARGIN = 0.5
-"""The least share of the distance between texts by which the vectors of one text stand out, in the
-common space of two models. Equal vectors have a share of 1, unrelated ones of about 0 or less."""
+"""How much nearer two models' vectors of one text must be than vectors of different texts, as a
+share of the distance between texts. Equal vectors have 1, unrelated ones about 0 or less."""
 SMALLEST_DISTANCE = 1e-6
+"""Keeps that share finite for a model that gives all texts one vector."""
 
 
 class CanaryComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """How vectors compare with those of a reference."""
+    """How the canaries' vectors compare with those of a reference."""
 
     cosine: float | None
-    """The lowest; None if they cannot be compared."""
+    """The lowest of any text; None if the widths differ."""
     norm_deviation: float | None
-    """The greatest relative difference of two lengths."""
-    against: str
-    """Why they are not of one space, for people; empty if they are."""
+    """The greatest relative difference in length; None if the widths differ."""
+    difference: str
+    """Why they are not from one space, for people; empty if they are."""
 
 
 def digest_texts(texts: Sequence[str]) -> str:
-    """12 hex digits that stand for `texts`."""
+    """Return 12 hex digits that identify `texts`."""
     return hashlib.sha256(msgspec.json.encode(texts)).hexdigest()[:12]
 
 
 def compare(vectors: Vectors, reference: Vectors, *, min_cosine: float) -> CanaryComparison:
-    """How the vectors of the canaries compare with the reference's, text by text.
+    """Compare the canaries' vectors with a reference's, text by text.
 
     Args:
-        vectors: Shape (texts, width), float32; checked: finite, none of zeros.
-        reference: Likewise.
-        min_cosine: Of two vectors of one text, the lowest at which they are of one space.
+        vectors: Shape (texts, width), float32; finite, no row all zeros.
+        reference: The same for the reference.
+        min_cosine: The lowest cosine between two vectors of one text in one space.
     """
     if vectors.shape != reference.shape:
-        against = f"{vectors.shape[1]} dimensions, not {reference.shape[1]}"
-        return CanaryComparison(cosine=None, norm_deviation=None, against=against)
+        difference = f"{vectors.shape[1]} dimensions, not {reference.shape[1]}"
+        return CanaryComparison(cosine=None, norm_deviation=None, difference=difference)
     one, other = vectors.astype(np.float64), reference.astype(np.float64)
-    norms, wanted = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
-    cosine = float((np.einsum("ij,ij->i", one, other) / (norms * wanted)).min())
-    deviation = float(np.abs(norms / wanted - 1).max())
-    against = ""
-    # Asked this way round, a NaN agrees with nothing.
+    norms, expected = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
+    cosine = float((np.einsum("ij,ij->i", one, other) / (norms * expected)).min())
+    deviation = float(np.abs(norms / expected - 1).max())
+    difference = ""
+    # Written with "not", so that a NaN counts as different.
     if not cosine >= min_cosine:
-        against = f"cosine {cosine:.5f} < {min_cosine:g}"
+        difference = f"cosine {cosine:.5f} < {min_cosine:g}"
     elif not deviation <= NORM_TOLERANCE:
-        against = f"norms differ by {deviation:.2%}"
-    return CanaryComparison(cosine=cosine, norm_deviation=deviation, against=against)
+        difference = f"norms differ by {deviation:.2%}"
+    return CanaryComparison(cosine=cosine, norm_deviation=deviation, difference=difference)
 
 
-def against_sharing(vectors: Vectors, reference: Vectors) -> str:
-    """Why the vectors of two models are not of one space, for people; empty if they are.
+def describe_difference(vectors: Vectors, reference: Vectors) -> str:
+    """Return why the vectors of two models are not from one space; empty if they are.
 
-    Two models give one text different vectors, so a high cosine of each pair cannot be asked for.
-    Instead, each text's two vectors must stand out: they are nearer to each other than to any other
-    text's vectors by at least `MARGIN` of the distance between texts within either model.
+    Two models in one space still give a text slightly different vectors, so a high cosine is no
+    test. Instead, a text's two vectors must be nearer to each other than to any other text's
+    vectors, by at least `MARGIN` of the distance between texts within either model.
 
     Args:
-        vectors: The canaries' vectors by one model; shape (texts, width), float32, none of zeros.
-        reference: Those by the other model.
+        vectors: One model's vectors of the canaries, shape (texts, width), float32, none all zeros.
+        reference: The other model's.
     """
     if vectors.shape != reference.shape:
         return f"{vectors.shape[1]} dimensions, not {reference.shape[1]}"
     one, other = vectors.astype(np.float64), reference.astype(np.float64)
-    norms, wanted = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
-    deviation = float(np.abs(norms / wanted - 1).max())
+    norms, expected = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
+    deviation = float(np.abs(norms / expected - 1).max())
     if not deviation <= NORM_TOLERANCE:
         return f"norms differ by {deviation:.2%}"
-    one, other = one / norms[:, None], other / wanted[:, None]
+    one, other = one / norms[:, None], other / expected[:, None]
     same = np.eye(len(one), dtype=bool)
 
     def nearest_other_text(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -106,7 +105,6 @@ def against_sharing(vectors: Vectors, reference: Vectors) -> str:
     within = np.maximum(nearest_other_text(one @ one.T), nearest_other_text(other @ other.T))
     between = one @ other.T
     cosines = between.diagonal()
-    # A model that gives all texts one vector stands out nowhere, whatever the share.
     margins = (cosines - nearest_other_text(between)) / np.maximum(1 - within, SMALLEST_DISTANCE)
     worst = int(margins.argmin())
     if margins[worst] >= MARGIN:
@@ -118,6 +116,6 @@ def against_sharing(vectors: Vectors, reference: Vectors) -> str:
 
 
 def are_unit_length(vectors: Vectors) -> bool:
-    """Whether all of them are."""
+    """Return whether every vector has length 1, within `NORM_TOLERANCE`."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     return bool((np.abs(norms - 1) <= NORM_TOLERANCE).all())

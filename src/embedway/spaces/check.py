@@ -49,19 +49,23 @@ class SpaceCheck:
         """Return whether a response looks different from the proven ones.
 
         Args:
-            width: Width of the vectors; None if the request asked for another than the default.
-            norm: Length of one vector; None likewise.
+            width: Width of the vectors; None unless it is the model's default.
+            norm: Length of one vector; None under the same condition.
             model: The model's name in the response, if it has one.
         """
         prober, deployment = self._prober, self._deployment
-        looks = prober.spaces.expected_signature(deployment, self._input_type)
-        if looks is None:
+        expected = prober.spaces.expected_signature(deployment, self._input_type)
+        if expected is None:
             return False
         return (
-            deployment.id in prober.spaces.known.drifted  # found while it answered
-            or (model is not None and model not in looks.models and looks.width is not None)
-            or (width is not None and looks.width is not None and width != looks.width)
-            or (norm is not None and looks.of_length_one and abs(norm - 1) > NORM_TOLERANCE)
+            deployment.id in prober.spaces.registry.drift_proofs  # found while it answered
+            or (
+                model is not None
+                and model not in expected.model_names
+                and expected.width is not None
+            )
+            or (width is not None and expected.width is not None and width != expected.width)
+            or (norm is not None and expected.has_unit_length and abs(norm - 1) > NORM_TOLERANCE)
         )
 
     async def confirm(self, *, width: int | None, norm: float | None, model: str | None) -> bool:
@@ -74,7 +78,7 @@ class SpaceCheck:
         before = prober.membership(deployment, input_type)
         after = await prober.prove(deployment, input_type)
         if (
-            after.may_be_asked
+            after.is_usable
             and after.revision == before.revision
             # The old model may have answered the canaries, and the new one this request.
             and not self.has_changed(width=width, norm=norm, model=model)

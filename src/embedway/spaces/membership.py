@@ -1,6 +1,6 @@
-"""What each deployment may be asked for, as its canaries tell: of which space its vectors are.
+"""Decides from proofs which space each deployment's vectors are in, and when a proof expires.
 
-Owns when a proof is old or void. Does no I/O: `pipeline.prober` asks the deployments.
+Does no I/O: `spaces.prober` sends the probes.
 """
 
 import math
@@ -16,49 +16,49 @@ from embedway.core.space_id import SpaceId
 from embedway.spaces import canaries
 from embedway.spaces.proof import Proof, ProofState, Reference
 from embedway.spaces.registry import INPUT_TYPES, SpaceRegistry
-from embedway.spaces.shared_space import SharedSpace, find_shared_spaces
+from embedway.spaces.shared_space import SharedSpace, find_shared_space
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
-    """What a deployment may be asked for."""
+    """Which space a deployment is in, and how that is known."""
 
     state: ProofState
     revision: str
-    """Of the space its vectors are in; of one that drifted, of the space it left."""
+    """Revision of the space that its vectors are in; after drift, of the space it left."""
     reason: str = ""
-    """For people."""
-    due: bool = False
-    """Whether it should be probed again, in the background."""
+    """Why it is in this state, for people."""
+    is_due: bool = False
+    """Whether to probe it again in the background."""
     last_revision: str | None = None
-    """Revision of the space that it was in when last probed, if only age voids that proof."""
-    in_own_space: bool = False
-    """Whether its vectors are known to be of its own space, though nothing was there to compare
-    them with the model's."""
+    """Revision of its space when last probed, if that proof is merely too old."""
+    is_in_own_space: bool = False
+    """Whether its vectors are known to be of its own space, though they could not be compared with
+    the model's home space."""
 
     @property
-    def may_be_asked(self) -> bool:
-        """Whether it may be asked for vectors of the space of `revision`."""
-        return self.in_own_space or self.state not in {"unproven", "drifted"}
+    def is_usable(self) -> bool:
+        """Whether it may serve requests for the space of `revision`."""
+        return self.is_in_own_space or self.state not in {"unproven", "drifted"}
 
 
 class ResponseSignature(msgspec.Struct, frozen=True, kw_only=True):
-    """How the answers of a proven deployment look."""
+    """What the responses of a proven deployment look like."""
 
     width: int | None
-    of_length_one: bool
-    models: frozenset[str]
+    has_unit_length: bool
+    model_names: frozenset[str]
 
 
-class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+class _CacheEntry(msgspec.Struct, frozen=True, kw_only=True):
     membership: Membership
-    looks: ResponseSignature | None
+    signature: ResponseSignature | None
     since_ms: int
-    """No clock that was set back before it is believed."""
+    """A clock before this time was set back, and the entry is computed anew."""
     until_ms: float
 
 
 class SpaceMemberships:
-    """What is known of the deployments; one for the process."""
+    """Knows which space each deployment is in; one for the process."""
 
     def __init__(
         self,
@@ -70,73 +70,73 @@ class SpaceMemberships:
         fingerprint: Callable[[Deployment], str],
         now_ms: Callable[[], int],
     ) -> None:
-        """Takes what is configured.
+        """Start with no references and no proofs.
 
         Args:
-            policy: What the operator says of a model, by its id.
-            deployments: All there are, in order of preference.
-            enabled: Whether deployments are probed; if not, each stays in a space of its own.
-            interval_s: How long a proof is fresh.
-            fingerprint: Of a deployment's address and of the model's name there.
-            now_ms: The clock.
+            policy: Returns the operator's policy for a model id.
+            deployments: All deployments, in order of preference.
+            enabled: Whether to probe deployments. If not, each is in a space of its own.
+            interval_s: How long a proof is fresh, in seconds.
+            fingerprint: Returns a digest of a deployment's address and its name for the model.
+            now_ms: Returns the time in ms since the epoch.
         """
-        self.known = SpaceRegistry(policy=policy, deployments=deployments, enabled=enabled)
+        self.registry = SpaceRegistry(policy=policy, deployments=deployments, enabled=enabled)
         self.fingerprint = fingerprint
         self.now_ms = now_ms
         self._enabled = enabled
-        self.any_probed = any(map(self.is_probed, deployments))
+        self.is_any_probed = any(map(self.is_probed, deployments))
         self._interval_ms = interval_s * 1000
         self.load()
 
     def retire(self, deployments: frozenset[str]) -> None:
-        """Let none of the deployments of these ids define a space from now on."""
-        self.known.retire(deployments)
-        self._kept, self._shared = {}, {}
+        """Stop the deployments with these ids from defining a home space."""
+        self.registry.retire(deployments)
+        self._entries, self._shared = {}, {}
 
     def home(self, model_id: str) -> str:
-        """The revision of the space that the model's bare id means."""
-        return self.known.default_space(model_id)
+        """Return the revision of the space that the model's bare id means."""
+        return self.registry.default_space(model_id)
 
-    def membership(self, served: Deployment, input_type: InputType | None) -> Membership:
-        """What `served` may be asked for with `input_type`, as far as is known now."""
-        kept = self._kept.get((served.id, input_type))
-        if kept is not None and kept.since_ms <= self.now_ms() < kept.until_ms:
-            return kept.membership
-        return self._renewed(served, input_type).membership
+    def membership(self, deployment: Deployment, input_type: InputType | None) -> Membership:
+        """Return which space `deployment` is in with `input_type`, as far as is known now."""
+        entry = self._entries.get((deployment.id, input_type))
+        if entry is not None and entry.since_ms <= self.now_ms() < entry.until_ms:
+            return entry.membership
+        return self._compute(deployment, input_type).membership
 
-    def shared(
-        self, served: Deployment, input_type: InputType | None, *, revision: str
+    def shared_space(
+        self, deployment: Deployment, input_type: InputType | None, *, revision: str
     ) -> SharedSpace | None:
-        """What is known of the model's claim to share another model's space; None without a claim.
+        """Return what is known of the model's claim to share a space; None without a claim.
 
-        The claim is about the space that the model's id means. Vectors that differ from those may
-        be near enough to another model's, but then one name would stand for vectors that differ.
+        The claim covers the model's home space only. Another revision might match the other model
+        too, but then one name would stand for different vectors.
 
         Args:
-            served: Whose vectors.
-            input_type: What they are for.
-            revision: Revision of the space of the model that they are of.
+            deployment: The deployment that gives the vectors.
+            input_type: What the vectors are for.
+            revision: Revision of the model's space that they are in.
         """
-        model = served.model
+        model = deployment.model
         if not model.same_space_as or revision != self.home(model.id):
             return None
         if not self._enabled:
             reason = "canaries = false: nothing proves it"
             return SharedSpace(model=model.same_space_as, state="unproven", reason=reason)
-        key = (served.id, input_type)
+        key = (deployment.id, input_type)
         if key not in self._shared:
-            self._shared[key] = find_shared_spaces(self.known, model, revision, input_type)
+            self._shared[key] = find_shared_space(self.registry, model, revision, input_type)
         return self._shared[key]
 
-    def claim(self, served: Deployment) -> SharedSpace | None:
-        """What is known of the model's claim for all input types in use: the worst of them."""
-        home = self.home(served.model.id)
+    def shared_space_claim(self, deployment: Deployment) -> SharedSpace | None:
+        """Return the least certain state of the model's claim among the input types in use."""
+        home = self.home(deployment.model.id)
         in_use: list[InputType | None] = [
-            each for each in INPUT_TYPES if self.known.reference(served.model.id, home, each)
+            each for each in INPUT_TYPES if self.registry.reference(deployment.model.id, home, each)
         ]
         if not in_use:
-            return self.shared(served, None, revision=home)
-        claims = [self.shared(served, each, revision=home) for each in in_use]
+            return self.shared_space(deployment, None, revision=home)
+        claims = [self.shared_space(deployment, each, revision=home) for each in in_use]
         worst = ("differs", "unproven", "proven")
         return min(
             (each for each in claims if each),
@@ -146,128 +146,133 @@ class SpaceMemberships:
 
     def space(
         self,
-        served: Deployment,
+        deployment: Deployment,
         input_type: InputType | None,
         *,
         revision: str,
         width: int | None = None,
     ) -> SpaceId:
-        """The name of the space of its vectors: another model's, if it is proven to share that.
+        """Name the space of a deployment's vectors; the other model's space if it shares that.
 
         Args:
-            served: Whose vectors.
-            input_type: What they are for.
-            revision: Revision of the space of the model that they are of.
-            width: Their width, if other than the model's own.
+            deployment: The deployment that gives the vectors.
+            input_type: What the vectors are for.
+            revision: Revision of the model's space that they are in.
+            width: Width of the vectors, if other than the model's default.
         """
-        common = self.shared(served, input_type, revision=revision)
-        if common and common.standard and common.state == "proven":
-            other = common.standard
+        claim = self.shared_space(deployment, input_type, revision=revision)
+        if claim and claim.default_deployment and claim.state == "proven":
+            other = claim.default_deployment
             if width is None or other.model.can_shorten(width):
-                width = width or served.model.dimensions
-                return other.space(revision=common.revision, width=width, input_type=input_type)
-        return served.space(revision=revision, width=width, input_type=input_type)
+                width = width or deployment.model.dimensions
+                return other.space(revision=claim.revision, width=width, input_type=input_type)
+        return deployment.space(revision=revision, width=width, input_type=input_type)
 
-    def is_in(self, served: Deployment, input_type: InputType | None, revision: str) -> bool:
-        """Whether its vectors still are of the space of this revision, its own or the home."""
-        member = self.membership(served, input_type)
-        if not member.in_own_space and (
-            member.state == "unproven" and revision == self.home(served.model.id)
+    def is_in(self, deployment: Deployment, input_type: InputType | None, revision: str) -> bool:
+        """Return whether its vectors are still in the space of this revision, native or home."""
+        member = self.membership(deployment, input_type)
+        if not member.is_in_own_space and (
+            member.state == "unproven" and revision == self.home(deployment.model.id)
         ):
-            return True  # its proof is old, and says nothing against it
+            return True  # an old proof says nothing against it
         if member.state == "drifted":
             return False
         if revision == member.revision:
             return True
-        return revision == self.known.native_space(served)  # which takes a search
+        return revision == self.registry.native_space(deployment)  # last, because it takes a search
 
     def expected_signature(
-        self, served: Deployment, input_type: InputType | None
+        self, deployment: Deployment, input_type: InputType | None
     ) -> ResponseSignature | None:
-        """How its answers should look; None if any will do."""
-        kept = self._kept.get((served.id, input_type)) or self._renewed(served, input_type)
-        return kept.looks
+        """Return what its responses should look like; None if that is not checked."""
+        entry = self._entries.get((deployment.id, input_type)) or self._compute(
+            deployment, input_type
+        )
+        return entry.signature
 
-    def is_probed(self, served: Deployment) -> bool:
-        """Whether `served` is probed at all: not what runs here, nor what nobody declared."""
-        return self._enabled and served.model.declared and served.provider != LOCAL
+    def is_probed(self, deployment: Deployment) -> bool:
+        """Return whether `deployment` is probed; local and undeclared models are not."""
+        return self._enabled and deployment.model.declared and deployment.provider != LOCAL
 
-    def drifted(self) -> Sequence[str]:
-        """The ids of the deployments that drifted."""
-        return list(self.known.drifted) if self._enabled else []
+    def drifted_ids(self) -> Sequence[str]:
+        """List the ids of the deployments that drifted."""
+        return list(self.registry.drift_proofs) if self._enabled else []
 
     def load(self, references: Iterable[Reference] = (), proofs: Iterable[Proof] = ()) -> None:
-        """Believes what was stored, or could not be."""
-        self.known.load(references, proofs)
-        self._kept: dict[tuple[str, InputType | None], _Kept] = {}
+        """Add these references and proofs to what is known."""
+        self.registry.load(references, proofs)
+        self._entries: dict[tuple[str, InputType | None], _CacheEntry] = {}
         self._shared: dict[tuple[str, InputType | None], SharedSpace | None] = {}
 
-    def _renewed(self, served: Deployment, input_type: InputType | None) -> _Kept:
-        if self.is_probed(served):
-            membership, until_ms = self._membership(served, input_type)
-            looks = self._looks(served, input_type, membership.revision)
+    def _compute(self, deployment: Deployment, input_type: InputType | None) -> _CacheEntry:
+        if self.is_probed(deployment):
+            membership, until_ms = self._membership(deployment, input_type)
+            signature = self._signature(deployment, input_type, membership.revision)
         else:
-            membership, looks, until_ms = self._unprobed(served), None, math.inf
-        kept = _Kept(membership=membership, looks=looks, since_ms=self.now_ms(), until_ms=until_ms)
-        if served.model.declared:  # of others there is no end
-            self._kept[served.id, input_type] = kept
-        return kept
+            membership, signature, until_ms = self._unprobed(deployment), None, math.inf
+        entry = _CacheEntry(
+            membership=membership, signature=signature, since_ms=self.now_ms(), until_ms=until_ms
+        )
+        if deployment.model.declared:  # clients can make up any number of others
+            self._entries[deployment.id, input_type] = entry
+        return entry
 
-    def _looks(
-        self, served: Deployment, input_type: InputType | None, revision: str
+    def _signature(
+        self, deployment: Deployment, input_type: InputType | None, revision: str
     ) -> ResponseSignature:
-        reference = self.known.reference(served.model.id, revision, input_type)
-        proof = self.known.proof(served.id, input_type)
+        reference = self.registry.reference(deployment.model.id, revision, input_type)
+        proof = self.registry.proof(deployment.id, input_type)
         return ResponseSignature(
             width=reference and reference.vectors.shape[1],
-            of_length_one=reference is not None and canaries.are_unit_length(reference.vectors),
-            models=proof.models if proof else frozenset(),
+            has_unit_length=reference is not None and canaries.are_unit_length(reference.vectors),
+            model_names=proof.models if proof else frozenset(),
         )
 
-    def _unprobed(self, served: Deployment) -> Membership:
-        own = self.known.native_space(served)
-        if self._enabled or own == self.home(served.model.id) or not served.model.declared:
+    def _unprobed(self, deployment: Deployment) -> Membership:
+        own = self.registry.native_space(deployment)
+        if self._enabled or own == self.home(deployment.model.id) or not deployment.model.declared:
             return Membership(state="reference", revision=own)
         reason = "canaries = false: nothing proves that its vectors are of the model's space"
         return Membership(state="differs", revision=own, reason=reason)
 
     def _membership(
-        self, served: Deployment, input_type: InputType | None
+        self, deployment: Deployment, input_type: InputType | None
     ) -> tuple[Membership, float]:
-        """What it may be asked for, and until when that holds."""
-        known, model = self.known, served.model.id
-        home, own = known.default_space(model), known.native_space(served)
-        if left := known.drifted.get(served.id):
-            return Membership(state="drifted", revision=left.revision, reason=left.reason), math.inf
-        if own == home and known.reference(model, home, input_type) is None:
-            return self._first(served, input_type, home)
-        proof = known.proof(served.id, input_type)
-        void = self._void(served, proof, home, own)
+        """Return its membership, and until when that holds in ms since the epoch."""
+        registry, model = self.registry, deployment.model.id
+        home, own = registry.default_space(model), registry.native_space(deployment)
+        if drift := registry.drift_proofs.get(deployment.id):
+            drifted = Membership(state="drifted", revision=drift.revision, reason=drift.reason)
+            return drifted, math.inf
+        if own == home and registry.reference(model, home, input_type) is None:
+            return self._judge_without_reference(deployment, input_type, home)
+        proof = registry.proof(deployment.id, input_type)
+        void = self._why_void(deployment, proof, home, own)
         if proof is None or void:
             return Membership(state="unproven", revision=own, reason=void), math.inf
-        return self._aged(served, proof)
+        return self._judge_by_age(deployment, proof)
 
-    def _first(
-        self, served: Deployment, input_type: InputType | None, home: str
+    def _judge_without_reference(
+        self, deployment: Deployment, input_type: InputType | None, home: str
     ) -> tuple[Membership, float]:
-        """What the home's maker may be asked for before there is a reference."""
+        """Judge the deployment that defines the home space, before it has a reference."""
         reason, until_ms = "its vectors become the reference", math.inf
-        for anchor in self.known.anchor_input_types(served.model.id, home, input_type):
-            anchored, until_ms = self._membership(served, anchor)
+        for anchor in self.registry.anchor_input_types(deployment.model.id, home, input_type):
+            anchored, until_ms = self._membership(deployment, anchor)
             if anchored.state != "reference":
                 return Membership(state="unproven", revision=home, reason=anchored.reason), until_ms
-        return Membership(state="reference", revision=home, reason=reason, due=True), until_ms
+        return Membership(state="reference", revision=home, reason=reason, is_due=True), until_ms
 
-    def _aged(self, served: Deployment, proof: Proof) -> tuple[Membership, float]:
-        """What a proof that is not void says at its age."""
-        age_ms = abs(self.now_ms() - proof.at_ms)  # a clock that was set back makes nothing fresh
+    def _judge_by_age(self, deployment: Deployment, proof: Proof) -> tuple[Membership, float]:
+        """Judge a valid proof by its age."""
+        age_ms = abs(self.now_ms() - proof.at_ms)  # a clock set back must not make a proof fresh
         if age_ms >= 2 * self._interval_ms:
             reason = f"{proof.state} when last probed, {age_ms / 1000:.0f} s ago"
             aged = Membership(
                 state="unproven",
-                revision=self.known.native_space(served),
+                revision=self.registry.native_space(deployment),
                 reason=reason,
-                due=True,
+                is_due=True,
                 last_revision=proof.revision,
             )
             return aged, math.inf
@@ -276,37 +281,37 @@ class SpaceMemberships:
             state=proof.state,
             revision=proof.revision,
             reason=proof.reason,
-            due=not fresh or self._waits(served, proof),
-            in_own_space=proof.state == "unproven",
+            is_due=not fresh or self._can_compare_now(deployment, proof),
+            is_in_own_space=proof.state == "unproven",
         )
         return membership, proof.at_ms + self._interval_ms * (1 if fresh else 2)
 
-    def _waits(self, served: Deployment, proof: Proof) -> bool:
-        """Whether it could not be compared with the home space, and now perhaps can be."""
+    def _can_compare_now(self, deployment: Deployment, proof: Proof) -> bool:
+        """Return whether it could not be compared with the home space but perhaps can be now."""
         if proof.cosine is not None:
             return False
-        reference = self.known.reference(served.model.id, proof.home, proof.input_type)
+        reference = self.registry.reference(deployment.model.id, proof.home, proof.input_type)
         if reference is None:
-            return self.known.reference_deployment(served.model.id) is not None
+            return self.registry.reference_deployment(deployment.model.id) is not None
         return reference.made_ms > proof.at_ms
 
-    def _void(self, served: Deployment, proof: Proof | None, home: str, own: str) -> str:
-        """Why `proof` says nothing now; empty if it does."""
+    def _why_void(self, deployment: Deployment, proof: Proof | None, home: str, own: str) -> str:
+        """Return why `proof` is void; empty if it is valid."""
         if proof is None:
-            return self._why_not_yet(served.model.id, home)
+            return self._why_not_yet(deployment.model.id, home)
         if proof.home != home or proof.revision not in {home, own}:
             return f"not probed since the model's space is {home}"
-        if proof.fingerprint != self.fingerprint(served):
+        if proof.fingerprint != self.fingerprint(deployment):
             return "not probed since its address or its name for the model changed"
-        least = self.known.policy(served.model.id).min_cosine
-        if proof.state == "proven" and (proof.cosine or 0) < least:
-            return f"not probed since min_cosine is {least:g}"
+        min_cosine = self.registry.policy(deployment.model.id).min_cosine
+        if proof.state == "proven" and (proof.cosine or 0) < min_cosine:
+            return f"not probed since min_cosine is {min_cosine:g}"
         return ""
 
     def _why_not_yet(self, model_id: str, home: str) -> str:
-        known = self.known
-        if known.reference_deployment(model_id) or any(
-            known.reference(model_id, home, each) for each in INPUT_TYPES
+        registry = self.registry
+        if registry.reference_deployment(model_id) or any(
+            registry.reference(model_id, home, each) for each in INPUT_TYPES
         ):
             return "not probed yet"
-        return f"not probed yet, and no reference vectors of {home} are to be had"
+        return f"not probed yet, and there are no reference vectors of {home}"

@@ -1,4 +1,4 @@
-"""One probe: asks a deployment for the vectors of the canaries, within its limits."""
+"""Asks a deployment for the vectors of the canaries, within its limits."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +13,6 @@ from embedway.core.errors import EmbedwayError, ServiceOverloaded, UpstreamError
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest, InputType
 from embedway.core.usage import ANSWERED, PROBE, UsageRecord
-from embedway.core.vectors import Vectors
 from embedway.sending.attempt import Attempt
 from embedway.sending.outcome import Success
 from embedway.sending.sender import Sender
@@ -21,14 +20,15 @@ from embedway.spaces.verdict import ProbeResult
 
 TIMEOUT_S = 10
 """Give up a call of a probe after this long."""
-AT_ONCE = 8
+MAX_PARALLEL_PROBES = 8
+"""The most probes that run at the same time."""
 
 ProbeRecorder = Callable[[UsageRecord], Awaitable[None]]
-"""Keeps the usage record of a probe; raises nothing."""
+"""Stores the usage record of a probe. Must not raise."""
 
 
 class CanaryProbe:
-    """Makes probes, at most `AT_ONCE` at a time."""
+    """Sends probes, at most `MAX_PARALLEL_PROBES` at a time."""
 
     def __init__(
         self,
@@ -42,78 +42,69 @@ class CanaryProbe:
         self._fingerprint = fingerprint
         self._now_ms = now_ms
         self._record = record
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._gate = asyncio.Semaphore(MAX_PARALLEL_PROBES)
 
     async def run(
-        self, served: Deployment, input_type: InputType | None, texts: Sequence[str]
+        self, deployment: Deployment, input_type: InputType | None, texts: Sequence[str]
     ) -> ProbeResult:
         """Ask a deployment for the vectors of `texts`.
 
         Raises:
-            ProviderError: It cannot be asked, or does not answer properly.
+            ProviderError: A call failed, or the vectors are malformed.
         """
         async with self._gate:
-            # Fields that an operator fixed go with every call; a client's are not probed.
-            request = EmbedRequest(input=list(texts), model=served.id, input_type=input_type)
+            # Every call carries the fields that an operator fixed. A client's are not probed.
+            request = EmbedRequest(input=list(texts), model=deployment.id, input_type=input_type)
             attempt = self._sender.attempt(
-                request, served, request_id=PROBE, counts={}, was_healthy=False
+                request, deployment, request_id=PROBE, counts={}, was_healthy=False
             )
             began_s, failed = self._sender.now_s(), True
             try:
-                results = await self._results(attempt)
+                results = await self._send(attempt)
                 failed = False
             finally:
-                if attempt.calls and served.provider != LOCAL:
-                    seconds = self._sender.now_s() - began_s
+                if attempt.calls and deployment.provider != LOCAL:
+                    latency_s = self._sender.now_s() - began_s
                     await self._record(
-                        probe_record(
-                            attempt,
-                            received_ms=self._now_ms(),
-                            latency_s=seconds,
-                            failed=failed,
-                        )
+                        _build_record(attempt, self._now_ms(), latency_s, failed=failed)
                     )
             return ProbeResult(
-                vectors=_join(results),
+                vectors=np.concatenate([result.vectors for result in results]),
                 models=frozenset(result.model for result in results if result.model),
-                fingerprint=self._fingerprint(served),
+                fingerprint=self._fingerprint(deployment),
                 at_ms=self._now_ms(),
             )
 
-    async def _results(self, attempt: Attempt) -> Sequence[BatchResult]:
-        """The answers to all parts of a probe, in order: no retry, no failover."""
+    async def _send(self, attempt: Attempt) -> Sequence[BatchResult]:
+        """Send the batches of a probe one after the other, with no retry and no failover."""
         try:
             parts = attempt.cut(await attempt.prepare())
         except EmbedwayError as error:
-            raise _failure(error) from error
+            raise _to_provider_error(error) from error
         results: list[BatchResult] = []
         for part in parts:
             deadline_s = self._sender.now_s() + TIMEOUT_S
             outcome = await attempt.run(part, deadline_s=deadline_s, timeout_s=TIMEOUT_S)
             if not isinstance(outcome, Success):
-                raise _failure(outcome.error)
+                raise _to_provider_error(outcome.error)
             results.append(outcome.result)
         if len({result.vectors.shape[1] for result in results}) > 1:
             raise ProviderError("malformed", "vectors of different widths", billed="yes")
         return results
 
 
-def _join(results: Sequence[BatchResult]) -> Vectors:
-    return np.concatenate([result.vectors for result in results])
-
-
-def _failure(error: ProviderError | EmbedwayError) -> ProviderError:
-    """What a probe fails with where this gateway sent nothing."""
+def _to_provider_error(error: ProviderError | EmbedwayError) -> ProviderError:
+    """Turn any error of a probe into a `ProviderError`."""
     if isinstance(error, ProviderError):
         return error
     kind = "overloaded" if isinstance(error, ServiceOverloaded) else "failed"
     return ProviderError(kind, str(error), billed="not sent")
 
 
-def probe_record(
-    attempt: Attempt, *, received_ms: int, latency_s: float, failed: bool
+def _build_record(
+    attempt: Attempt, received_ms: int, latency_s: float, *, failed: bool
 ) -> UsageRecord:
-    """The record of one probe of a deployment: nobody is charged, but its provider may charge."""
+    """Build the usage record of a probe. It charges no caller, but has the provider's price."""
     deployment = attempt.deployment
     return UsageRecord(
         id=ids.new_id(PROBE),

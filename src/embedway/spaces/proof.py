@@ -1,7 +1,4 @@
-"""Vector spaces: two vectors may be compared only if they come from the same one.
-
-What a space is called, and what was proven of who claims to be in one.
-"""
+"""References of vector spaces, and proofs that deployments are in them."""
 
 from typing import Literal
 
@@ -11,56 +8,55 @@ from embedway.core.request import InputType
 from embedway.core.vectors import Vectors
 
 ProofState = Literal["reference", "proven", "unproven", "differs", "drifted"]
-"""What is known of a deployment: its vectors are the home space's reference, agree with it, were
-not compared yet, are of a space of their own, or are no longer those they were."""
-
-
+"""A deployment's vectors are the home space's reference, agree with it, were not compared yet, are
+in a space of their own, or are no longer what they were."""
 ReferenceKey = tuple[str, str, InputType | None]
-"""Model, revision and input type, of which a reference is."""
+"""Model id, revision and input type of a reference."""
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """The vectors of a space's canary texts: whoever is in the space answers with these."""
+    """The canaries' vectors that define a space."""
 
     model: str
     revision: str
-    """Of the space."""
+    """Revision of the space."""
     input_type: InputType | None
     texts: str
-    """Digest of the texts; with other texts these vectors say nothing."""
+    """Digest of the canaries that these are the vectors of."""
     vectors: Vectors
+    """Shape (texts, width), float32."""
     made_by: str
-    """Id of the deployment whose vectors they are."""
+    """Id of the deployment that gave the vectors."""
     made_ms: int
 
     @property
     def key(self) -> ReferenceKey:
-        """What it is of."""
+        """The primary key."""
         return self.model, self.revision, self.input_type
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """What the last probe of a deployment told."""
+    """The result of a deployment's last probe."""
 
     deployment: str
-    """Its id."""
+    """Id of the deployment."""
     input_type: InputType | None
     state: ProofState
     revision: str
-    """Of the space that its vectors are in, or that it left."""
+    """Revision of the space that its vectors are in; after drift, of the space it left."""
     home: str
-    """Revision of the model's home space at that time."""
+    """Revision of the model's home space when it was probed."""
     cosine: float | None
-    """The lowest of a canary's vector to its reference; None if none could be compared."""
+    """The lowest cosine of a canary with its reference; None if there was nothing to compare."""
     norm_deviation: float | None
-    """The greatest relative difference of their lengths, likewise."""
+    """The greatest relative difference in length; None if there was nothing to compare."""
     reason: str
     """Why it is not in the home space, for people."""
     fingerprint: str
-    """Of its address and of the model's name there."""
+    """Digest of its address and its name for the model."""
     models: frozenset[str]
-    """The names by which its answers called the model while they agreed."""
+    """The model names in its responses while it was in this state."""
     at_ms: int
     """When it was probed."""
     since_ms: int
-    """Since when it is in this state."""
+    """When it entered this state."""

@@ -1,6 +1,6 @@
-"""The references and proofs there are, and the names of spaces that follow from them.
+"""Holds all references and proofs, and derives the names of spaces from them.
 
-Knows nothing of time: how old a proof may be is for `routing.spaces` to say.
+Knows nothing of time: `spaces.membership` decides how old a proof may be.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,11 +18,11 @@ from embedway.spaces.proof import Proof, Reference, ReferenceKey
 INPUT_TYPES: tuple[InputType | None, ...] = (None, *get_args(InputType))
 _CANARIES = canaries.digest_texts(CANARIES)
 GENERATION = "~"
-"""Before the number of a space that took the place of another of that name; in no provider's."""
+"""Separates a space's name from its generation number. Provider names never contain it."""
 
 
 class SpaceRegistry:
-    """What is known of the spaces of declared models."""
+    """The references and proofs of declared models."""
 
     def __init__(
         self,
@@ -31,33 +31,32 @@ class SpaceRegistry:
         deployments: Sequence[Deployment],
         enabled: bool,
     ) -> None:
-        """See `embedway.spaces.membership.Spaces`."""
         self.policy = policy
         self._enabled = enabled
         self._deployments: dict[str, list[Deployment]] = {}
         for each in deployments:
             self._deployments.setdefault(each.model.id, []).append(each)
         self._by_id = {each.id: each for each in deployments}
-        # Of each model, for there may be hundreds.
+        # By model id, because there may be hundreds.
         self._references: dict[str, dict[tuple[str, InputType | None], Reference]] = {}
         self._proofs: dict[str, dict[tuple[str, InputType | None], Proof]] = {}
         self._homes: dict[str, str] = {}
-        self.drifted: dict[str, Proof] = {}
-        """By deployment, a proof that it drifted."""
-        self.retired: frozenset[str] = frozenset()
-        """The ids of the deployments that their providers have retired."""
+        self.drift_proofs: dict[str, Proof] = {}
+        """Proofs of drift by deployment id."""
+        self.retired_ids: frozenset[str] = frozenset()
+        """Ids of the deployments that their providers have retired."""
 
     def load(self, references: Iterable[Reference], proofs: Iterable[Proof]) -> None:
-        """Believes what was stored, or could not be."""
+        """Add these references and proofs, or replace those with the same keys."""
         for reference in references:
-            kept = self._references.setdefault(reference.model, {})
-            kept[reference.revision, reference.input_type] = reference
+            of_model = self._references.setdefault(reference.model, {})
+            of_model[reference.revision, reference.input_type] = reference
             self._homes.pop(reference.model, None)
         for proof in proofs:
             model_id = _model_of(proof.deployment)
             self._proofs.setdefault(model_id, {})[proof.deployment, proof.input_type] = proof
             self._homes.pop(model_id, None)
-        self.drifted = {
+        self.drift_proofs = {
             proof.deployment: proof
             for of_model in self._proofs.values()
             for proof in of_model.values()
@@ -65,30 +64,30 @@ class SpaceRegistry:
         }
 
     def retire(self, deployments: frozenset[str]) -> None:
-        """Replace the ids of the deployments that their providers have retired."""
-        self.retired = deployments
+        """Replace the ids of retired deployments."""
+        self.retired_ids = deployments
         self._homes.clear()
 
     def deployment(self, id: str) -> Deployment | None:
-        """The deployment of this id, if it is enabled."""
+        """Return the deployment with this id, if it is enabled."""
         return self._by_id.get(id)
 
     def proof(self, deployment: str, input_type: InputType | None) -> Proof | None:
-        """What the last probe told of the deployment of this id."""
+        """Return the result of the deployment's last probe, or None."""
         return self._proofs.get(_model_of(deployment), {}).get((deployment, input_type))
 
     def proofs(self, deployment: str) -> Sequence[Proof]:
-        """What the last probes told, one with each input type that was asked for."""
+        """Return the results of the deployment's last probes, one for each input type in use."""
         found = (self.proof(deployment, each) for each in INPUT_TYPES)
         return [each for each in found if each]
 
     def canary_texts(self, model_id: str) -> tuple[str, ...]:
-        """The canaries of a model: those of everybody, then those that the operator supplied."""
+        """Return a model's canaries: the built-in ones, then those that the operator supplied."""
         supplied = self.policy(model_id).canaries
         return (*CANARIES, *supplied.texts) if supplied else CANARIES
 
     def canary_slice(self, model_id: str, revision: str, input_type: InputType | None) -> slice:
-        """Which of the canaries a space's reference is of."""
+        """Return which of a model's canaries the space's reference covers."""
         supplied = self.policy(model_id).canaries
         if supplied and revision == supplied.digest and input_type is None:
             return slice(len(CANARIES), None)
@@ -97,7 +96,7 @@ class SpaceRegistry:
     def reference(
         self, model_id: str, revision: str, input_type: InputType | None
     ) -> Reference | None:
-        """The reference of a space, if there is one of the texts in use."""
+        """Return the reference of a space, if it has one for the canaries in use."""
         supplied = self.policy(model_id).canaries
         if supplied and revision == supplied.digest and input_type is None:
             return Reference(
@@ -108,15 +107,15 @@ class SpaceRegistry:
         return found if found and found.texts == _CANARIES else None
 
     def references(self) -> set[ReferenceKey]:
-        """What there are references of."""
+        """Return the keys of all stored references."""
         return {each.key for of_model in self._references.values() for each in of_model.values()}
 
     def anchor_input_types(
         self, model_id: str, revision: str, input_type: InputType | None
     ) -> Sequence[InputType | None]:
-        """Another input type with a reference of that space, if there is one.
+        """Return another input type that has a reference in that space, if there is one.
 
-        Who makes a reference of a space must be in it, as far as that can be told.
+        A deployment must match it before its vectors become a reference of the space.
         """
         known: list[InputType | None] = [
             each
@@ -126,45 +125,45 @@ class SpaceRegistry:
         return known[:1]
 
     def is_supplied(self, model_id: str) -> bool:
-        """Whether the operator supplied the vectors that define the home space."""
+        """Return whether the operator supplied the vectors that define the home space."""
         supplied = self.policy(model_id).canaries
         return supplied is not None and self.default_space(model_id) == supplied.digest
 
     def default_space(self, model_id: str) -> str:
-        """The revision of the space that the model's bare id means; empty if nobody serves it."""
+        """Return the revision of the space that the model's bare id means; empty if not served."""
         home = self._homes.get(model_id)
         if home is None and model_id in self._deployments:
             home = self._homes[model_id] = self._home(model_id)
         return home or ""
 
     def reference_deployment(self, model_id: str) -> Deployment | None:
-        """The deployment whose vectors define the home space, if it is enabled."""
+        """Return the deployment whose vectors define the home space, if it is enabled."""
         home = self.default_space(model_id)
         deployments = self._deployments.get(model_id, ())
         return next((each for each in deployments if self.native_space(each) == home), None)
 
     def default_deployment(self, model_id: str) -> Deployment | None:
-        """The deployment whose facts the model's id stands for; None if nobody serves it."""
+        """Return the deployment that the model's bare id means; None if not served."""
         if deployments := self._deployments.get(model_id):
             return self.reference_deployment(model_id) or policies.default_deployment(
                 deployments, self.policy(model_id)
             )
         return None
 
-    def native_space(self, served: Deployment) -> str:
-        """The revision of the space of its own: of all it had, the last."""
-        if not served.model.declared:
-            return served.revision
-        return self._last(served.model.id, served.revision)
+    def native_space(self, deployment: Deployment) -> str:
+        """Return the latest revision of the deployment's own space."""
+        if not deployment.model.declared:
+            return deployment.revision
+        return self._last(deployment.model.id, deployment.revision)
 
-    def next_revision(self, served: Deployment) -> str:
-        """A revision for its vectors that none had before."""
-        base, _, number = self.native_space(served).partition(GENERATION)
+    def next_revision(self, deployment: Deployment) -> str:
+        """Return a new revision for the deployment's own space."""
+        base, _, number = self.native_space(deployment).partition(GENERATION)
         return f"{base}{GENERATION}{int(number or 1) + 1}"
 
     def _home(self, model_id: str) -> str:
         deployments, policy = self._deployments[model_id], self.policy(model_id)
-        # What runs here is what it is: its digest says so.
+        # A digest pins the weights of a local model, so it cannot drift.
         local = next((each for each in deployments if each.provider == LOCAL), None)
         if local is not None:
             return local.revision
@@ -175,13 +174,13 @@ class SpaceRegistry:
             return policy.canaries.digest
         if stored := self._stored_home(model_id):
             return stored
-        # Whoever is retired defined nothing so far, and never will.
+        # A retired deployment without a stored reference will never give one.
         alike = policies.same_space(deployments, policy)
-        left = [each for each in alike if each.id not in self.retired]
+        left = [each for each in alike if each.id not in self.retired_ids]
         return self.native_space(policies.default_deployment(left, policy) if left else first)
 
     def _stored_home(self, model_id: str) -> str | None:
-        """The home as it was last, if a deployment's vectors defined it."""
+        """Return the last home space that a deployment's vectors defined."""
         references = self._references.get(model_id, {}).values()
         homes = {each.revision for each in references if _is_of_maker(each)}
         proofs = [each for each in self._proofs.get(model_id, {}).values() if each.home in homes]
@@ -189,7 +188,7 @@ class SpaceRegistry:
         return last and self._last(model_id, last.home)
 
     def _last(self, model_id: str, revision: str) -> str:
-        """Of all spaces of that name, the last."""
+        """Return the latest generation of a space."""
         base = revision.partition(GENERATION)[0]
         last = 1
         for each, _ in self._references.get(model_id, ()):
@@ -200,10 +199,10 @@ class SpaceRegistry:
 
 
 def _is_of_maker(reference: Reference) -> bool:
-    """Whether the space of a reference is named after who made it, not after supplied vectors."""
+    """Return whether the space is named after its deployment, not after supplied vectors."""
     provider = reference.made_by.partition(":")[0]
     return provider in {LOCAL, reference.revision.partition(GENERATION)[0]}
 
 
 def _model_of(deployment: str) -> str:
-    return deployment.partition(":")[2]  # no provider's name has a colon
+    return deployment.partition(":")[2]  # provider names contain no colon

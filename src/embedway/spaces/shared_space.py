@@ -1,7 +1,6 @@
-"""Whether a model's vectors are proven to be of another model's space, as its maker says.
+"""Tests a maker's claim that two models share a vector space, by their stored references.
 
-Compares the stored references of both, so it asks nobody and cannot age: that deployments still
-give the vectors of their reference is what `routing.spaces` watches.
+Sends nothing. `spaces.membership` watches whether deployments still match their references.
 """
 
 from typing import Literal
@@ -23,51 +22,48 @@ class SharedSpace(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["proven", "unproven", "differs"]
     reason: str = ""
     """Why it is not proven, for people."""
-    standard: Deployment | None = None
-    """The deployment whose facts the other model's id stands for, if anybody serves it."""
+    default_deployment: Deployment | None = None
+    """The deployment that the other model's bare id stands for, if any."""
     revision: str = ""
     """Revision of the other model's home space."""
-    missing: bool = False
-    """Whether the other model has no reference yet."""
+    is_reference_missing: bool = False
+    """Whether the other model still lacks a reference."""
 
 
-def find_shared_spaces(
-    known: SpaceRegistry, model: Model, revision: str, input_type: InputType | None
+def find_shared_space(
+    registry: SpaceRegistry, model: Model, revision: str, input_type: InputType | None
 ) -> SharedSpace | None:
-    """What the canaries say of `model`'s claim; None if it makes none.
-
-    Args:
-        known: The references there are.
-        model: The model.
-        revision: Revision of the space of the model's vectors.
-        input_type: What the vectors are for.
-    """
+    """Test `model`'s claim for its space of this revision; None if it makes no claim."""
     other = model.same_space_as
     if not other:
         return None
-    standard = known.default_deployment(other)
+    standard = registry.default_deployment(other)
     if standard is None:
         return SharedSpace(model=other, state="unproven", reason=f"no provider here has {other}")
     if root := standard.model.same_space_as:
         reason = f"{other} itself names {root}: name that instead"
         return SharedSpace(model=other, state="unproven", reason=reason)
-    home = known.default_space(other)
-    theirs = known.reference(other, home, input_type)
-    ours = known.reference(model.id, revision, input_type)
+    home = registry.default_space(other)
+    theirs = registry.reference(other, home, input_type)
+    ours = registry.reference(model.id, revision, input_type)
     if theirs is None or ours is None or theirs.texts != ours.texts:
-        lacking = other if theirs is None else model.id
-        reason = f"no vectors of {lacking} to compare yet"
+        missing = other if theirs is None else model.id
+        reason = f"no vectors of {missing} to compare yet"
         if theirs and ours:
             reason = "their references are of different texts"
         return SharedSpace(
-            model=other, state="unproven", reason=reason, standard=standard, revision=home,
-            missing=theirs is None,
-        )  # fmt: skip
-    against = canaries.against_sharing(ours.vectors, theirs.vectors)
+            model=other,
+            state="unproven",
+            reason=reason,
+            default_deployment=standard,
+            revision=home,
+            is_reference_missing=theirs is None,
+        )
+    difference = canaries.describe_difference(ours.vectors, theirs.vectors)
     return SharedSpace(
         model=other,
-        state="differs" if against else "proven",
-        reason=against,
-        standard=standard,
+        state="differs" if difference else "proven",
+        reason=difference,
+        default_deployment=standard,
         revision=home,
     )

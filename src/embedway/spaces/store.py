@@ -1,4 +1,4 @@
-"""References and proofs of vector spaces at rest."""
+"""Stores references and proofs of vector spaces."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
@@ -14,14 +14,14 @@ from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.query_threads import QueryThreads
 from embedway.storage.tables import space_proofs, space_references
 
-Told = TypeVar("Told")
+Result = TypeVar("Result")
 
 NO_INPUT_TYPE = "none"
-"""A part of a primary key is not null."""
+"""Stands for no input type, because a primary key column cannot be null."""
 
 
 class SpaceStore:
-    """The references of vector spaces, and the results of probes.
+    """The tables of references and proofs.
 
     Methods raise `StorageUnavailable` if the database cannot be read or written.
     """
@@ -38,7 +38,7 @@ class SpaceStore:
     async def load(
         self, *, known: Collection[ReferenceKey] = ()
     ) -> tuple[Sequence[Reference], Sequence[Proof]]:
-        """Return all references but those that are `known`, which never change, and all proofs."""
+        """Return all proofs, and all references except the `known` ones, which never change."""
 
         def load() -> tuple[Sequence[Reference], Sequence[Proof]]:
             with self._engine.connect() as connection:
@@ -52,7 +52,7 @@ class SpaceStore:
         return await self._threads.run(load)
 
     async def keep_reference(self, reference: Reference) -> Reference:
-        """Store `reference` unless the same texts have one; return the one that is stored."""
+        """Store `reference` unless there is one for the same texts; return the stored one."""
 
         def keep(connection: Connection) -> Reference:
             row = _reference_row(reference)
@@ -65,7 +65,7 @@ class SpaceStore:
         return await self._transaction(keep)
 
     async def keep_proof(self, proof: Proof, *, release: bool = False) -> Proof:
-        """Store `proof`, but keep one of drift until `release`; return the one that is stored."""
+        """Store `proof`, but keep a stored drift unless `release`; return the stored one."""
 
         def keep(connection: Connection) -> Proof:
             row = _proof_row(proof)
@@ -77,11 +77,11 @@ class SpaceStore:
 
         return await self._transaction(keep)
 
-    async def _transaction(self, do: Callable[[Connection], Told]) -> Told:
-        def run() -> Told:
+    async def _transaction(self, work: Callable[[Connection], Result]) -> Result:
+        def run() -> Result:
             # Two processes may learn the same at once.
             with database.locked_transaction(self._engine, lock="spaces") as connection:
-                return do(connection)
+                return work(connection)
 
         return await self._threads.run(run)
 
@@ -134,5 +134,5 @@ def _key(row: Mapping[Any, Any]) -> ReferenceKey:
 
 
 def _input_type(row: Mapping[Any, Any]) -> InputType | None:
-    told = row["input_type"]
-    return None if told == NO_INPUT_TYPE else told
+    stored = row["input_type"]
+    return None if stored == NO_INPUT_TYPE else stored

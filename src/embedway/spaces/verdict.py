@@ -1,4 +1,4 @@
-"""What a probe tells of a deployment, beside what was known of it."""
+"""Judges a probe's vectors against references and the deployment's last proof."""
 
 import msgspec
 
@@ -12,90 +12,92 @@ from embedway.spaces.registry import SpaceRegistry
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a deployment answered to the canaries."""
+    """A deployment's responses to the canaries."""
 
     vectors: Vectors
     models: frozenset[str] = frozenset()
-    """The names by which the answers called the model."""
+    """The model names in the responses."""
     fingerprint: str
-    """Of the address that was asked, and of the model's name there."""
+    """Digest of the deployment's address and its name for the model."""
     at_ms: int
 
 
 def judge(
-    known: SpaceRegistry, served: Deployment, input_type: InputType | None, probe: ProbeResult
+    registry: SpaceRegistry,
+    deployment: Deployment,
+    input_type: InputType | None,
+    probe: ProbeResult,
 ) -> Proof:
-    """The proof that `probe` makes.
+    """Return the proof that `probe` gives.
 
-    Whether the deployment drifted before is not looked at, only which space it was in: that it
-    stays drifted until an operator releases it is for the caller to see to.
+    Earlier drift does not matter here, only which space the deployment was in. The caller keeps a
+    drifted deployment in quarantine until an operator releases it.
     """
-    model, home, own = (
-        served.model.id,
-        known.default_space(served.model.id),
-        known.native_space(served),
-    )
-    before = known.proof(served.id, input_type)
-    was = before.revision if before and before.home == home else None
+    model = deployment.model.id
+    home, own = registry.default_space(model), registry.native_space(deployment)
+    before = registry.proof(deployment.id, input_type)
+    previous = before.revision if before and before.home == home else None
     if (
         before
         and before.state == "proven"
-        and (before.cosine or 0) < known.policy(model).min_cosine
+        and (before.cosine or 0) < registry.policy(model).min_cosine
     ):
-        was = None  # by what the operator says now it never was there
-    to_home = _agreement(known, served, home, input_type, probe)
-    to_own = None if own == home else _agreement(known, served, own, input_type, probe)
-    in_home = to_home is not None and not to_home.against
-    in_own = to_own is None or not to_own.against
+        previous = None  # by today's min_cosine it was never there
+    to_home = _compare(registry, deployment, home, input_type, probe)
+    to_own = None if own == home else _compare(registry, deployment, own, input_type, probe)
+    in_home = to_home is not None and not to_home.difference
+    in_own = to_own is None or not to_own.difference
     state: ProofState
-    if in_home and (in_own or was != own):
-        state, revision, told = "reference" if own == home else "proven", home, to_home
-    elif own == home or (to_home is not None and was == home):
-        state, revision, told = "drifted", home, to_home
+    if in_home and (in_own or previous != own):
+        state, revision, comparison = "reference" if own == home else "proven", home, to_home
+    elif own == home or (to_home is not None and previous == home):
+        state, revision, comparison = "drifted", home, to_home
     elif not in_own:
-        state, revision, told = "drifted", own, to_own
+        state, revision, comparison = "drifted", own, to_own
     else:
-        # Where there was nothing to compare it with, nothing differs.
-        state, revision, told = "differs" if to_home else "unproven", own, to_home
+        # Without a reference to compare with, nothing differs.
+        state, revision, comparison = "differs" if to_home else "unproven", own, to_home
     same = before if before and (before.state, before.revision) == (state, revision) else None
-    names = same.models if same and same.fingerprint == probe.fingerprint else frozenset[str]()
+    earlier_names = (
+        same.models if same and same.fingerprint == probe.fingerprint else frozenset[str]()
+    )
     return Proof(
-        deployment=served.id,
+        deployment=deployment.id,
         input_type=input_type,
         state=state,
         revision=revision,
         home=home,
-        cosine=told and told.cosine,
-        norm_deviation=told and told.norm_deviation,
-        reason=told.against if told else _why_not_compared(known, model, home),
+        cosine=comparison and comparison.cosine,
+        norm_deviation=comparison and comparison.norm_deviation,
+        reason=comparison.difference if comparison else _why_not_compared(registry, model, home),
         fingerprint=probe.fingerprint,
-        models=probe.models | names,
+        models=probe.models | earlier_names,
         at_ms=probe.at_ms,
         since_ms=same.since_ms if same else probe.at_ms,
     )
 
 
-def _why_not_compared(known: SpaceRegistry, model_id: str, home: str) -> str:
-    maker = known.reference_deployment(model_id)
+def _why_not_compared(registry: SpaceRegistry, model_id: str, home: str) -> str:
+    maker = registry.reference_deployment(model_id)
     if maker is None:
-        return f"no reference vectors of {home} are to be had"
-    return f"not compared yet: {maker.id}, whose vectors define the space, has given none"
+        return f"there are no reference vectors of {home}"
+    return f"not compared yet: {maker.id}, whose vectors define the space, has sent none"
 
 
-def _agreement(
-    known: SpaceRegistry,
-    served: Deployment,
+def _compare(
+    registry: SpaceRegistry,
+    deployment: Deployment,
     revision: str,
     input_type: InputType | None,
     probe: ProbeResult,
 ) -> CanaryComparison | None:
-    """How it compares with a space's reference; None if there is none."""
-    model_id = served.model.id
-    reference = known.reference(model_id, revision, input_type)
+    """Compare a probe with a space's reference; None if there is none."""
+    model_id = deployment.model.id
+    reference = registry.reference(model_id, revision, input_type)
     if reference is None:
         return None
-    min_cosine = known.policy(model_id).min_cosine
-    vectors = probe.vectors[known.canary_slice(model_id, revision, input_type)]
-    # Whatever the length of the vectors that the operator supplied, the probe's have length one.
-    wanted = unit(reference.vectors) if served.model.normalised else reference.vectors
-    return canaries.compare(vectors, wanted, min_cosine=min_cosine)
+    min_cosine = registry.policy(model_id).min_cosine
+    vectors = probe.vectors[registry.canary_slice(model_id, revision, input_type)]
+    # Supplied vectors may have any length, but the probe's are normalised.
+    expected = unit(reference.vectors) if deployment.model.normalised else reference.vectors
+    return canaries.compare(vectors, expected, min_cosine=min_cosine)
