@@ -17,7 +17,7 @@ from embedway.catalog.policy import ModelPolicy
 from embedway.core.provider_error import FailureKind, ProviderError
 from embedway.core.request import Preference
 from embedway.health import health, latency
-from embedway.health.health import MAX_IN_FLIGHT, HealthRegistry
+from embedway.health.health import MAX_IN_FLIGHT, DeploymentHealth, HealthRegistry
 from embedway.routing import rank as ranking
 from embedway.routing.plan import Candidate
 from embedway.routing.rank import rank
@@ -60,7 +60,7 @@ class Place:
         for _ in range(calls):
             self.health(name).start_call(1000.0)
 
-    def health(self, name: str) -> Any:
+    def health(self, name: str) -> DeploymentHealth:
         return self.healths.get(self.served[name])
 
     def ranked(self, preference: Preference, **policy: Any) -> list[Candidate]:
