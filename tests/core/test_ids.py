@@ -8,10 +8,10 @@ import os
 from embedway.core import ids
 for _ in range(3):
     if os.fork() == 0:
-        print(ids.new("req"), flush=True)
+        print(ids.new_id("req"), flush=True)
         os._exit(0)
     os.wait()
-print(ids.new("req"))
+print(ids.new_id("req"))
 """
 
 
