@@ -180,8 +180,12 @@ def test_bytes_that_editors_put_first(tmp_path: Path) -> None:
         ("embedway.toml", "canary_interval_s = 604801", "less than or equal to 604800. Correct"),
         ("embedway.toml", "[aliases]\na = 3", "embedway.toml: aliases.a is not valid. Set"),
         ("embedway.toml", "aliases = 'a'", "embedway.toml: aliases is not valid. Set"),
-        ("embedway.toml", "[models]\na = 3", 'models is a section [models."ID"] for each of'),
-        (".env", "EMBEDWAY_ALIASES=a", ".env: aliases is not valid. Set aliases only with a line"),
+        ("embedway.toml", "[models]\na = 3", 'with a section [models."ID"] for each'),
+        (
+            ".env",
+            "EMBEDWAY_ALIASES=a",
+            ".env: aliases is not valid. Set aliases only in embedway.toml, with a line",
+        ),
         (".env", "EMBEDWAY_DRAIN_S=-1", ".env: EMBEDWAY_DRAIN_S = '-1': input should be greater"),
     ],
 )  # fmt: skip

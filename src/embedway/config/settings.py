@@ -312,7 +312,7 @@ def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     if section := _SECTIONS.get(name):
         wrong = ".".join(map(str, error["loc"][:2]))
         return (
-            f"{origin}: {wrong} is not valid. Set {name} only with {section} of {DEFAULT_CONFIG}."
+            f"{origin}: {wrong} is not valid. Set {name} only in {DEFAULT_CONFIG}, with {section}."
         )
     if name == "port" and origin == ENVIRONMENT and str(value).startswith("tcp://"):
         return (
