@@ -170,12 +170,12 @@ def test_malformed_keys_meet_no_database(house: House) -> None:
     """Brute force of keys (CWE-307): the checksum refuses invalid keys without a lookup."""
     asked: list[bytes] = []
 
-    class Directory(Directory):
+    class RecordingDirectory(Directory):
         async def known(self, digests: Collection[bytes]) -> Collection[bytes]:
             asked.extend(digests)
             return await super().known(digests)
 
-    directory = Directory(house.store.database)
+    directory = RecordingDirectory(house.store.database)
     authenticator = Authenticator(directory, pepper=house.store.pepper, now_ms=clock.now_ms)
 
     async def guess(key: str) -> None:
