@@ -113,7 +113,7 @@ def prove(model: Model = None, as_json: AsJson = False) -> None:
         (each, input_type) for each in deployments for input_type in _input_types(setup, each)
     ]
     targets += _shared_references(setup, targets)
-    retired = setup.spaces.registry.retired
+    retired = setup.spaces.registry.retired_ids
     failures = asyncio.run(_probe(setup, [each for each in targets if each[0].id not in retired]))
     _print(setup, deployments, as_json=as_json)
     for deployment, error in failures:
@@ -172,7 +172,7 @@ def release(
             f"{_describe(error)}. To see what is wrong: embedway providers test "
             f"{deployment.provider}"
         )
-    if proof := setup.spaces.registry.drifted.get(deployment.id):
+    if proof := setup.spaces.registry.drift_proofs.get(deployment.id):
         fail(
             f"{deployment.id} is not released, because its vectors still differ from those of "
             f"{old_space}: {proof.reason}. Find out what changed at the provider. To use its new "
@@ -351,7 +351,7 @@ def _describe_shared_space(shared: SharedSpace) -> str:
 
 def _exit(setup: _SpacesSetup, deployments: Sequence[Deployment], *, failed: bool = False) -> None:
     """Report the deployments that drifted, and exit with status 1 if any did or `failed`."""
-    drifted = [each.id for each in deployments if each.id in setup.spaces.registry.drifted]
+    drifted = [each.id for each in deployments if each.id in setup.spaces.registry.drift_proofs]
     for each in drifted:
         say_error(
             f"{each} has drifted, so gateways do not use it. Once its vectors are back: "
