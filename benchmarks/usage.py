@@ -161,7 +161,7 @@ def _questions(engine: Engine) -> dict[str, Callable[[], Sequence[Any]]]:
 
     def ask(*by: str, width: Any, since_ms: int) -> Callable[[], Sequence[Any]]:
         query = UsageQuery(group_by=by, width=width)
-        return lambda: asked.sum_usage(query, since_ms=since_ms, until_ms=end)
+        return lambda: reports.sum_usage(query, since_ms=since_ms, until_ms=end)
 
     return {
         "a month by day and model": ask("model", width="1d", since_ms=month),

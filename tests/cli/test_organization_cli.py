@@ -192,7 +192,7 @@ def test_users(run: Run, refused: Run) -> None:
     assert (shown["blocked_at"], shown["budgets"]) == (None, None)
     assert "as the project says" in run("users", "show", "a/b [c]", *of)
     run("users", "remove", "a/b [c]", *of)
-    assert "as all others" in run("users", "show", "a/b [c]", *of)
+    assert "like all others" in run("users", "show", "a/b [c]", *of)
     assert "project's defaults" in refused("users", "remove", "a/b [c]", *of)
     assert "No end user" in run("users", "list", *of)
 

@@ -15,6 +15,7 @@ from embedway.cli import catalog_update
 from embedway.cli.plural import count_of
 from embedway.cli.terminal import AsJson, err, fail, print_table
 from embedway.config import settings as config
+from embedway.config.catalogs import catalog_in_use
 from embedway.config.providers import enabled_providers, provider_offers
 from embedway.core import clock
 from embedway.providers.provider_config import ProviderConfig

@@ -164,7 +164,8 @@ def copy(
     )
     if report.missed_records:
         fail(
-            f"A gateway wrote {count_of(report.missed_records, 'usage record')} meanwhile, not in the copy. "
+            f"A gateway wrote {count_of(report.missed_records, 'usage record')} meanwhile, not in "
+            "the copy. "
             "Stop it, and copy again into a database that is empty."
         )
 

@@ -7,6 +7,7 @@ from datetime import date
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired, retires_soon
+from embedway.config.exposed import exposed_files
 from embedway.config.settings import LoadedSettings
 
 NAMED = 3

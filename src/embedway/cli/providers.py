@@ -19,6 +19,7 @@ from embedway.cli.terminal import (
 from embedway.cli.trials import ModelName, ProviderName, choose_deployment, try_keys
 from embedway.cli.verify import verify
 from embedway.config import settings as config
+from embedway.config.catalogs import catalog_in_use
 from embedway.config.providers import incomplete_providers, provider_offers
 from embedway.providers.adapter import ProviderRow
 from embedway.providers.registry import load_rows

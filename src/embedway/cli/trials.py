@@ -14,6 +14,7 @@ from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Model
 from embedway.cli.terminal import fail, load_providers
+from embedway.config.catalogs import catalog_in_use
 from embedway.config.providers import incomplete_providers, provider_offers
 from embedway.config.settings import LoadedSettings
 from embedway.core import money, vectors

@@ -110,7 +110,7 @@ def _refusals_of(request: ReportRequest) -> ReportRequest | None:
 
     Returns None if `request` filters by a dimension that refused requests do not have.
     """
-    if not {each.of for each in request.query.filters} <= REFUSAL_DIMENSIONS:
+    if not {each.dimension for each in request.query.filters} <= REFUSAL_DIMENSIONS:
         return None
     names = ("project", *(["key"] if "key" in request.names else []), "reason")
     query = msgspec.structs.replace(

@@ -4,7 +4,7 @@ import msgspec
 
 from embedway.catalog.deployment import Deployment
 from embedway.core.request import InputType
-from embedway.core.vectors import Vectors
+from embedway.core.vectors import Vectors, normalise
 from embedway.spaces import canaries
 from embedway.spaces.canaries import CanaryComparison
 from embedway.spaces.proof import Proof, ProofState
