@@ -205,7 +205,7 @@ def batch_of(path: Path, request: Request) -> Batch:
         items=cast("Items", items),
         tokens=[1] * len(request.input),
         dimensions=request.dimensions,
-        input_type=deployment.forwarded(input_type),
+        input_type=deployment.forwarded_input_type(input_type),
         input_types=deployment.spec.input_types,
         truncate=request.truncate,
         user=request.user,
