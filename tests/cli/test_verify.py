@@ -301,10 +301,10 @@ def test_a_made_up_key_goes_where_the_real_one_goes() -> None:
     asked: list[str] = []
 
     class Watched(Verification):
-        async def _refusal(
-            self, kind: object, *, declared: ProviderConfig | None = None, **_: object
+        async def _expect_refusal(
+            self, kind: object, *, provider_config: ProviderConfig | None = None, **_: object
         ):
-            asked.append((declared or self._declared).url)
+            asked.append((provider_config or self._provider_config).url)
             return "ok", ""
 
     verification = Watched(provider, served("voyage"), timeout_s=1)

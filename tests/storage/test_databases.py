@@ -169,7 +169,12 @@ def test_records_are_read_as_written(any_database: Engine) -> None:
     async def look() -> None:
         directory = Directory(any_database)
         held = await directory.find_key_by_digest(key.digest)
-        assert (held.key, held.issuer, held.project, held.has_end_users) == (key, issuer, project, True)
+        assert (held.key, held.issuer, held.project, held.has_end_users) == (
+            key,
+            issuer,
+            project,
+            True,
+        )
         held = await directory.find_key(issuer.id)
         assert (held.key, held.issuer, held.project) == (issuer, None, project)
         held = await directory.find_key(admin.id)
