@@ -589,13 +589,13 @@ BAD = [
     ({"group_by": "line_item"}, "group_by", "one of project_id"),
     ({"group_by": "metadata."}, "group_by", "1 to 64"),
     ({"group_by": "metadata." + "k" * 65}, "group_by", "1 to 64"),
-    ({"group_by": [f"metadata.{n}" for n in range(9)]}, "group_by", "at most 8"),
+    ({"group_by": [f"metadata.{n}" for n in range(9)]}, "group_by", "the most is 8"),
     ({"time_zone": "Mars/Olympus"}, "time_zone", "Europe/Berlin"),
     ({"time_zone": "../../../etc/passwd"}, "time_zone", "Europe/Berlin"),
     ({"models": "a\0"}, "models", "NUL"),
     ({"metadata.a\0": "x"}, "group_by", "1 to 64"),
     ({"project_id": "proj_a"}, "project_id", "no parameter"),
-    ({"models": ["m"] * 501}, None, "at most 500"),
+    ({"models": ["m"] * 501}, None, "the most is 500"),
     ({"page": "x"}, "page", "no page of this query"),
     ({"page": "ü"}, "page", "no page of this query"),
     ({"page": "A" * 43}, "page", "no page of this query"),
@@ -932,7 +932,7 @@ def test_refused_requests(home: dict[str, str], tmp_path: Path) -> None:
     for arguments, said in (
         (("--refused", "--by", "model"), "Choose from: day, hour, month, project, key, reason"),
         (("--refused", "--user", "ann"), "counted by project and key"),
-        (("--refused", "--lines", "--output", str(tmp_path / "x.csv")), "no lines"),
+        (("--refused", "--lines", "--output", str(tmp_path / "x.csv")), "no records"),
         (("--by", "reason"), "nothing is summed by 'reason'"),
     ):
         assert said in refused(home, *arguments), arguments

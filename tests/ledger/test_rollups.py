@@ -463,12 +463,12 @@ def test_differences_are_found_and_repaired(any_database: Engine):
     right = [kept(any_database, at) for at in range(4)]
     damage(any_database)
     found = check(any_database)
-    assert {(each.table, each.of["at_ms"]) for each in found} == {
+    assert {(each.table, each.key["at_ms"]) for each in found} == {
         ("usage_days", DAY), ("usage_days", DAY - DAY_MS), ("usage_hours", DAY),
         ("usage_user_days", DAY + DAY_MS),
     }  # fmt: skip
-    [tokens] = [each for each in found if each.table == "usage_days" and each.of["at_ms"] == DAY]
-    assert (tokens.sum, tokens.kept, tokens.lines) == ("tokens", 3, 2)
+    [tokens] = [each for each in found if each.table == "usage_days" and each.key["at_ms"] == DAY]
+    assert (tokens.column, tokens.stored, tokens.computed) == ("tokens", 3, 2)
     for day in recount.recorded_days(any_database):
         recount.repair(any_database, day)
     assert check(any_database) == []

@@ -179,7 +179,7 @@ def test_what_a_provider_cannot_be_told(gateway: Gateway, upstream: Upstream) ->
     """A `truncate` that the provider lacks is refused, not ignored."""
     error = refusal(gateway.embed(model="together:cheap", input="a", truncate="end"))
     assert error["param"] == "truncate"
-    assert "together cannot be asked" in error["message"]
+    assert "together does not support" in error["message"]
     assert upstream.calls == []
 
 

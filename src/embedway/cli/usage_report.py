@@ -114,7 +114,7 @@ def _refusals_of(request: ReportRequest) -> ReportRequest | None:
         return None
     names = ("project", *(["key"] if "key" in request.names else []), "reason")
     query = msgspec.structs.replace(
-        request.query, by=tuple(DIMENSIONS[name] for name in names), width=None
+        request.query, group_by=tuple(DIMENSIONS[name] for name in names), width=None
     )
     return msgspec.structs.replace(request, names=names, query=query, refused=True)
 
