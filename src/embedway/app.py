@@ -129,7 +129,7 @@ async def open_gateway(
         process = ids.new_id("proc")
         ledger = Ledger(store.database, process=process, availability=store.availability)
         parts.callback(ledger.close)
-        open_directory = partial(Directory, store.database, availability=store.availability)
+        directory = Directory(store.database, availability=store.availability)
         refusals = _refusals(store, parts, now_ms=now_ms)
         cl100k = Cl100kTokenizer()
         parts.callback(cl100k.close)
@@ -189,7 +189,7 @@ async def open_gateway(
             prober=prober,
             sender=sender,
             meter=Meter(
-                accounts=AccountFinder(open_directory()),
+                accounts=AccountFinder(directory),
                 limiter=await _limiter(settings, metrics, parts, now_s=now_s),
                 budgets=budgets,
             ),
@@ -215,7 +215,7 @@ async def open_gateway(
         parts.push_async_callback(issuers.aclose)
         tokens = GatewayTokens(pepper=store.pepper, audiences=settings.token_audiences)
         authenticator = Authenticator(
-            open_directory(),
+            directory,
             pepper=store.pepper,
             now_ms=now_ms,
             tokens=tokens,
@@ -252,9 +252,7 @@ async def open_gateway(
                 admission,
                 ledger,
                 engines,
-                keys=TTLCache(
-                    Directory(store.database, availability=store.availability).find_key_by_digest
-                ),
+                keys=TTLCache(directory.find_key_by_digest),
                 commits=TTLCache(lambda _: ledger.try_commit()),
             ),
             embeddings_paths=PATHS,

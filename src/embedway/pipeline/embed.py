@@ -22,7 +22,7 @@ from embedway.core.keys import Caller
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import ANSWERED, CLIENT_LEFT, UsageRecord
-from embedway.ledger.ledger import Ledger, RecordOutcome
+from embedway.ledger.ledger import UNRECORDED, Ledger, RecordOutcome
 from embedway.metering.account import UNMETERED, Account
 from embedway.metering.billing import UsageContext
 from embedway.metering.meter import Meter, Reservation
@@ -41,7 +41,6 @@ MAX_DEPLOYMENTS = 4
 """The most deployments one request may try."""
 WITHDRAW_S = 5.0
 """Wait this long at shutdown for commits in doubt to become certain."""
-UNRECORDED = "Usage cannot be recorded right now. Try again."
 
 
 class Embedder:
@@ -194,14 +193,16 @@ class Embedder:
         """
         await self._prober.refresh()
         plan = self._router.plan(request, caller, needs_price=priced)
-        given_up: set[str] = set()
+        unprovable: set[str] = set()
         failed: ProviderError | None = None
         while not plan.candidates:
-            left = [each.deployment for each in plan.unproven if each.deployment.id not in given_up]
+            left = [
+                each.deployment for each in plan.unproven if each.deployment.id not in unprovable
+            ]
             if not left:
                 self._probe_due(plan, request)  # an operator may have released a drifted deployment
                 raise failed or no_candidates_error(request, plan.excluded, plan.unproven)
-            given_up.add(left[0].id)
+            unprovable.add(left[0].id)
             try:
                 await self._prober.prove(
                     left[0], self._router.effective_input_type(left[0], request)
@@ -209,7 +210,7 @@ class Embedder:
             except ProviderError as error:
                 failed = _canary_failure(error, left[0])
             plan = self._router.plan(
-                request, caller, unprovable=frozenset(given_up), needs_price=priced
+                request, caller, unprovable=frozenset(unprovable), needs_price=priced
             )
         self._probe_due(plan, request)
         return plan

@@ -140,9 +140,8 @@ class Sender:
                 async with delivery.gate(part.attempt):
                     left = await self._deliver(delivery, part)
                 if left and left[0].splits:
-                    await deliver(
-                        left
-                    )  # halves go one after another, because each may be too large
+                    # Halves go one after another, because each may be too large.
+                    await deliver(left)
                     continue
                 for each in left:
                     group.create_task(deliver([each]))
