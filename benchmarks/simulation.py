@@ -186,15 +186,13 @@ class Blind:
         self._deployments = list(deployments)
         self._turns = turns
 
-    def told(self, _deployment: Deployment, _request: EmbedRequest) -> None:
-        """Return None."""
-
-    def plan(self, _request: EmbedRequest, _caller: Caller, **_: object) -> Plan:
+    def plan(self, request: EmbedRequest, _caller: Caller, **_: object) -> Plan:
         """Plan all deployments, whatever their health."""
         if self._turns:
             self._deployments.append(self._deployments.pop(0))
         first = self._deployments[0]
         return Plan(
+            request=request,
             space=first.space(),
             revisions={first.model.id: first.revision},
             candidates=[Candidate(deployment=each, latency_s=0.0) for each in self._deployments],

@@ -428,6 +428,23 @@ async def test_one_request_has_one_space(world: World) -> None:
 
 
 @in_a_loop
+async def test_an_input_type_that_the_space_ignores_is_sent_to_none(world: World) -> None:
+    """Where the first deployment ignores `input_type`, all others embed without it too."""
+    world.b.purposes = {"query": OTHER}
+    providers = (world.provider("a"), world.provider("b", kind="voyage"))
+    async with world.gateway(*providers) as ask:
+        await ask.proven("a:m", "b:m")
+        assert (await ask("b:m", "pinned", input_type="query")).status_code == 200
+        pinned = await ask("b:m", "pinned", input_type="query")
+        assert is_of(pinned, OTHER("pinned", WIDTH))
+        assert "/prompt-retrieval/" in pinned.headers["x-embedway-space"]
+        reply = await ask("m", "hello", input_type="query", allowed_providers=["b"])
+        assert reply.headers["x-embedway-provider"] == "b"
+        assert "/prompt-none/" in reply.headers["x-embedway-space"]
+        assert is_of(reply, TRUE("hello", WIDTH))
+
+
+@in_a_loop
 async def test_drift_that_another_process_saw(world: World) -> None:
     """A use some time later is enough for it to be seen here, too."""
     provider = world.provider("a")

@@ -6,7 +6,6 @@ import msgspec
 
 from embedway.core import money
 from embedway.core.errors import InvalidRequest
-from embedway.core.request import EmbedRequest
 from embedway.routing.plan import Plan
 from embedway.routing.router import Exclusion
 from embedway.sending.attempt import Attempt
@@ -64,12 +63,11 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     """Deployments that the request's filters or its input exclude."""
 
 
-async def describe(request: EmbedRequest, plan: Plan, attempts: Sequence[Attempt]) -> DryRun:
+async def describe(plan: Plan, attempts: Sequence[Attempt]) -> DryRun:
     """Count and cut a request, and send nothing.
 
     Args:
-        request: The client's request.
-        plan: The candidates and the excluded deployments.
+        plan: The request, the candidates and the excluded deployments.
         attempts: One for each candidate, in the order of the plan.
 
     Raises:
@@ -115,6 +113,7 @@ async def describe(request: EmbedRequest, plan: Plan, attempts: Sequence[Attempt
         )
     if refusals and not candidates:
         raise refusals[0]
+    request = plan.request
     return DryRun(
         model=request.model,
         space=str(plan.space),

@@ -112,7 +112,7 @@ class Embedder:
         try:
             async with asyncio.timeout(self._deadline_s):
                 plan = await self._plan(request, caller, priced=bool(account.budgets))
-                attempts = self._attempts(request, plan, request_id, at_most=MAX_DEPLOYMENTS)
+                attempts = self._attempts(plan, request_id, at_most=MAX_DEPLOYMENTS)
                 if account is not UNMETERED:
                     try:
                         reservation = await self._meter.reserve(
@@ -171,7 +171,7 @@ class Embedder:
             raise no_candidates_error(request, plan.excluded, plan.unproven)
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await describe(request, plan, self._attempts(request, plan, ""))
+                return await describe(plan, self._attempts(plan, ""))
         except TimeoutError:
             raise self._late(()) from None
 
@@ -200,28 +200,26 @@ class Embedder:
                 each.deployment for each in plan.unproven if each.deployment.id not in unprovable
             ]
             if not left:
-                self._probe_due(plan, request)  # an operator may have released a drifted deployment
+                self._probe_due(plan)  # an operator may have released a drifted deployment
                 raise failed or no_candidates_error(request, plan.excluded, plan.unproven)
             unprovable.add(left[0].id)
             try:
-                await self._prober.prove(
-                    left[0], self._router.effective_input_type(left[0], request)
-                )
+                await self._prober.prove(left[0], plan.request.input_type)
             except ProviderError as error:
                 failed = _canary_failure(error, left[0])
             plan = self._router.plan(
                 request, caller, unprovable=frozenset(unprovable), needs_price=priced
             )
-        self._probe_due(plan, request)
+        self._probe_due(plan)
         return plan
 
-    def _probe_due(self, plan: Plan, request: EmbedRequest) -> None:
+    def _probe_due(self, plan: Plan) -> None:
         """Start the probes that are due, in the background."""
         for each in plan.probes_due:
-            self._prober.schedule(each, self._router.effective_input_type(each, request))
+            self._prober.schedule(each, self._router.effective_input_type(each, plan.request))
 
     def _attempts(
-        self, request: EmbedRequest, plan: Plan, request_id: str, *, at_most: int | None = None
+        self, plan: Plan, request_id: str, *, at_most: int | None = None
     ) -> Sequence[Attempt]:
         counts: TokenCounts = {}
         attempts: list[Attempt] = []
@@ -231,12 +229,12 @@ class Embedder:
                 check = SpaceCheck(
                     self._prober,
                     deployment,
-                    self._router.effective_input_type(deployment, request),
+                    plan.request.input_type,
                     revision=plan.revisions[deployment.model.id],
                 )
             attempts.append(
                 self._sender.attempt(
-                    request,
+                    plan.request,
                     deployment,
                     request_id=request_id,
                     counts=counts,

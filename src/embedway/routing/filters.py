@@ -9,7 +9,7 @@ from embedway.catalog.model import UNQUANTISED
 from embedway.core.batch import EngineAbilities
 from embedway.core.errors import EmbedwayError, quote_value
 from embedway.core.keys import Caller
-from embedway.core.request import EmbedRequest, InputType
+from embedway.core.request import EmbedRequest
 from embedway.routing import restrictions
 from embedway.routing.abilities import ability_error
 from embedway.routing.plan import Exclusion
@@ -23,6 +23,7 @@ class FilterContext(msgspec.Struct, frozen=True, kw_only=True):
     """A request, and what its filters need to know."""
 
     request: EmbedRequest
+    """The request, without an `input_type` that `target` ignores."""
     caller: Caller
     target: Deployment
     """The deployment whose space the requested name means."""
@@ -36,8 +37,6 @@ class FilterContext(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a budget applies, which excludes deployments of unknown price."""
     retired_ids: Collection[str]
     """Ids of the deployments that their providers have retired."""
-    effective_input_type: Callable[[Deployment], InputType | None]
-    """Returns the input type that a deployment makes use of, or None."""
     abilities: Callable[[Deployment], EngineAbilities]
 
 
@@ -90,11 +89,13 @@ def _filters(context: FilterContext) -> Iterator[tuple[str, FilterRule]]:
     if context.needs_price:
         unpriced = "its price is not known, and a budget applies; declare price_per_mtok_usd, or 0"
         yield "budget", lambda each: unpriced if each.spec.price_per_mtok_usd is None else None
-    if context.effective_input_type(target):
+    if input_type := request.input_type:
         blind = "cannot be told what vectors are for"
         yield (
             "input_type",
-            lambda each: None if context.effective_input_type(each) else blind,
+            lambda each: (
+                None if each.effective_input_type(input_type, context.abilities(each)) else blind
+            ),
         )
     yield "input", lambda each: ability_error(request, each, context.abilities(each))
     if context.sole_field:

@@ -7,7 +7,7 @@ import msgspec
 
 from embedway.catalog.deployment import Deployment
 from embedway.core.errors import EmbedwayError
-from embedway.core.request import Preference
+from embedway.core.request import EmbedRequest, Preference
 from embedway.core.space_id import SpaceId
 from embedway.health.health import HealthState
 
@@ -82,6 +82,8 @@ class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The deployments to try for a request."""
 
+    request: EmbedRequest
+    """The request, without an `input_type` that the space does not depend on."""
     space: SpaceId
     """The space that the requested name means."""
     revisions: Mapping[str, str]

@@ -87,6 +87,10 @@ class Router:
         retired = self._lifetimes.today().retired
         is_pinned = resolved.is_pinned and not resolved.is_ordered
         target = resolved.deployments[0] if is_pinned else self._find_target(resolved.deployments)
+        input_type = self.effective_input_type(target, request)
+        if input_type != request.input_type:
+            # The space that the name means is the same with or without it, so it is sent to none.
+            request = msgspec.structs.replace(request, input_type=input_type)
         sole_field = _sole_field(request, target)
         accept_old_proof = accept_old_proofs or target.id in unprovable
         revision = self._find_revision(
@@ -110,7 +114,6 @@ class Router:
             policy_providers=policy.only,
             needs_price=needs_price,
             retired_ids=retired,
-            effective_input_type=lambda deployment: self.effective_input_type(deployment, request),
             abilities=self._abilities,
         )
         candidates = filters.apply_filters(candidates, context, removed)
@@ -139,13 +142,13 @@ class Router:
             space = target.space(
                 revision=revisions[target.model.id],
                 width=request.dimensions,
-                input_type=self.effective_input_type(target, request),
+                input_type=input_type,
                 extra=request.extra_body,
             )
         else:
             space = self._name_space(target, request, revision)
         return Plan(
-            space=space, revisions=revisions, candidates=ranked,
+            request=request, space=space, revisions=revisions, candidates=ranked,
             unproven=unproven, probes_due=due, excluded=removed,
         )  # fmt: skip
 
