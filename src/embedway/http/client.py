@@ -4,6 +4,7 @@ Owns connections, time limits, the size of replies, and which addresses may be c
 about embeddings.
 """
 
+import asyncio
 import ssl
 import sys
 import zlib
@@ -14,7 +15,7 @@ from typing import Any, Protocol, cast
 
 import aiohttp
 import truststore
-from aiohttp.connector import Connection
+from aiohttp.http import RawResponseMessage, StreamWriter
 from yarl import URL
 
 import embedway
@@ -28,7 +29,7 @@ READ_TIMEOUT_S = 30.0
 KEEPALIVE_S = 30.0
 DNS_CACHE_S = 60
 MAX_PATHS = 256
-"""The most parsed URLs to keep. Bounded because clients choose the model in some paths."""
+"""The most targets to keep. Bounded because clients choose the model in some paths."""
 
 _HEADERS = {
     "Content-Type": "application/json",
@@ -37,6 +38,8 @@ _HEADERS = {
     "Accept-Encoding": "identity",
     "User-Agent": f"embedway/{embedway.__version__}",
 }
+
+_TIMEOUT = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S)
 
 MAX_PACKED_ERROR_BYTES = 2**16
 """The most decompressed bytes to read of a compressed error reply."""
@@ -98,40 +101,87 @@ class HttpClient:
         self.base_url = base_url
         self._allow_private = allow_private
         self._max_in_flight = max_in_flight
-        self._session: aiohttp.ClientSession | None = None
-        self._urls: dict[str, URL] = {}
+        self._connector: aiohttp.TCPConnector | None = None
+        self._targets: dict[str, aiohttp.ClientRequest] = {}
 
     async def send(
         self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int
     ) -> HttpReply:
         """Send `call` and return the reply, as `Transport.send` describes."""
-        session = self._session or self._open()
-        dropped = 0
+        tries = 0
         while True:
+            tries += 1
             try:
-                async with session.request(
-                    call.method,
-                    self._url(call.path),
-                    data=call.body or None,
-                    headers={**call.headers, **headers},
-                    allow_redirects=False,
-                ) as response:
-                    body = await _read_body(response, max_bytes)
-                    return HttpReply(status=response.status, headers=response.headers, body=body)
+                return await self._exchange(call, headers, max_bytes)
             except ProviderError:
                 raise
             except Exception as error:
-                dropped += isinstance(error, UnsolicitedResponse)
-                if not isinstance(error, UnsolicitedResponse) or dropped == MAX_UNSOLICITED:
+                unsolicited = isinstance(error, UnsolicitedResponse) and tries < MAX_UNSOLICITED
+                if not unsolicited and (tries > 1 or call.method != "GET" or not _is_stale(error)):
                     raise _failure(error) from error
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if self._session:
-            await self._session.close()
+        if self._connector:
+            await self._connector.close()
 
-    def _open(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
+    async def _exchange(
+        self, call: HttpCall, headers: Mapping[str, str], max_bytes: int
+    ) -> HttpReply:
+        """Send one call on one connection, and read the reply.
+
+        A `ClientSession` does the same, with cookies, redirects and proxies. None of them is wanted
+        here, and they took a tenth of the CPU time of a small request.
+        """
+        connector = self._connector or self._open()
+        target = self._target(call.path)
+        try:
+            connection = await connector.connect(target, traces=[], timeout=_TIMEOUT)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError from error
+        sent = None
+        try:
+            protocol = connection.protocol
+            if protocol is None:
+                raise UnsolicitedResponse
+            protocol.set_response_params(
+                read_until_eof=True, auto_decompress=False, read_timeout=READ_TIMEOUT_S
+            )
+            # Unsolicited data on a pooled connection would be taken for the reply.
+            if protocol.should_close:
+                raise UnsolicitedResponse
+            head = target.headers.copy()
+            head.update(call.headers)
+            head.update(headers)
+            if call.body or call.method != "GET":
+                head["Content-Length"] = str(len(call.body))
+            writer = StreamWriter(protocol, target.loop)
+            line = f"{call.method} {target.url.raw_path_qs} HTTP/1.1"
+            await writer.write_headers(line, head)
+            await writer.write(call.body, drain=False)
+            if protocol.writing_paused:
+                # The time limit starts when a large body is sent. The reply may come before that.
+                sent = asyncio.ensure_future(writer.drain())
+                sent.add_done_callback(lambda sent: _is_done(sent) and protocol.start_timeout())
+            else:
+                protocol.start_timeout()
+            message, content = await protocol.read()
+            while message.code < HTTPStatus.OK:
+                message, content = await protocol.read()
+            body = await _read_body(message, content, max_bytes)
+            if protocol.writing_paused:
+                connection.close()
+            return HttpReply(status=message.code, headers=message.headers, body=body)
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            if sent is not None:
+                sent.cancel()
+            connection.release()
+
+    def _open(self) -> aiohttp.TCPConnector:
+        self._connector = aiohttp.TCPConnector(
             limit=self._max_in_flight,
             ttl_dns_cache=DNS_CACHE_S,
             keepalive_timeout=KEEPALIVE_S,
@@ -139,42 +189,30 @@ class HttpClient:
             # Called for every address, including one written in the URL.
             socket_factory=cast("Any", None if self._allow_private else public_socket),
         )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
-            ),
-            headers=_HEADERS,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            request_class=_Request,
-            auto_decompress=False,
-        )
-        return self._session
+        return self._connector
 
-    def _url(self, path: str) -> URL:
-        url = self._urls.get(path)
-        if url is None:
+    def _target(self, path: str) -> aiohttp.ClientRequest:
+        """Return the URL for this path, and the headers that all calls have."""
+        target = self._targets.get(path)
+        if target is None:
             url = URL(join_url(self.base_url, path), encoded=True)
-            if len(self._urls) < MAX_PATHS:
-                self._urls[path] = url
-        return url
+            if url.scheme not in {"http", "https"}:
+                raise aiohttp.InvalidURL(url)
+            target = aiohttp.ClientRequest(
+                "GET", url, headers=_HEADERS, loop=asyncio.get_running_loop()
+            )
+            if len(self._targets) < MAX_PATHS:
+                self._targets[path] = target
+        return target
 
 
-class _Request(aiohttp.ClientRequest):
-    """A request that is sent only on a connection without unread data.
+def _is_stale(error: Exception) -> bool:
+    """Return whether a pooled connection may have been closed just before the call."""
+    return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
 
-    Otherwise unsolicited data on a pooled connection would be taken for the reply to the next call.
-    """
 
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Send the request.
-
-        Raises:
-            UnsolicitedResponse: The connection has unread data. The session closes it.
-        """
-        if conn.protocol is None or conn.protocol.should_close:
-            raise UnsolicitedResponse
-        return await super().send(conn)
+def _is_done(sent: asyncio.Future[None]) -> bool:
+    return not sent.cancelled() and sent.exception() is None
 
 
 def _failure(error: Exception) -> ProviderError:
@@ -184,17 +222,19 @@ def _failure(error: Exception) -> ProviderError:
     return ProviderError(kind, billed=billed)
 
 
-async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    encoding = response.headers.get("Content-Encoding", "identity").lower()
-    if response.status >= HTTPStatus.BAD_REQUEST and encoding != "identity":
+async def _read_body(
+    message: RawResponseMessage, content: aiohttp.StreamReader, max_bytes: int
+) -> bytes:
+    encoding = message.headers.get("Content-Encoding", "identity").lower()
+    if message.code >= HTTPStatus.BAD_REQUEST and encoding != "identity":
         try:
-            return await _decompress(response, encoding, min(max_bytes, MAX_PACKED_ERROR_BYTES))
+            return await _decompress(content, encoding, min(max_bytes, MAX_PACKED_ERROR_BYTES))
         except ProviderError:
             return b""  # the status says enough
-    return await _decompress(response, encoding, max_bytes)
+    return await _decompress(content, encoding, max_bytes)
 
 
-async def _decompress(response: aiohttp.ClientResponse, encoding: str, max_bytes: int) -> bytes:
+async def _decompress(content: aiohttp.StreamReader, encoding: str, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     left = max_bytes
     decompressor = None
@@ -202,7 +242,8 @@ async def _decompress(response: aiohttp.ClientResponse, encoding: str, max_bytes
         decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)
     elif encoding != "identity":
         raise ProviderError("malformed", "a content encoding that was not requested", billed="yes")
-    async for chunk in response.content.iter_any():
+    while not content.at_eof():
+        chunk = await content.readany()
         try:
             piece = decompressor.decompress(chunk, left + 1) if decompressor else chunk
         except zlib.error:

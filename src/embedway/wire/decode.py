@@ -227,10 +227,10 @@ def _check_unique(body: bytes | bytearray, fields: Mapping[str, msgspec.Raw]) ->
     """
     if len(fields) > len(_DECODERS) + MAX_EXTRA:
         raise _too_many(len(fields))
-    lengths = (len(name) + memoryview(value).nbytes for name, value in fields.items())
-    if len(body) == 1 + sum(lengths, 4 * len(fields)):
-        return  # no spaces, and no room for another field
     text = bytes(body)
+    quotes = sum([bytes(value).count(b'"') for value in fields.values()], 2 * len(fields))
+    if text.count(b'"') == quotes:
+        return  # no room for the name of another field
     at, seen = 0, set[str]()
     while member := _NAME.match(text, at):
         name, at = msgspec.json.decode(member[1]), member.end()
