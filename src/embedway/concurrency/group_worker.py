@@ -73,6 +73,8 @@ class GroupWorker(Generic[T, R]):
         self._jobs: deque[_Job[T, R]] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._waking: asyncio.AbstractEventLoop | None = None
+        """The event loop that is about to wake the thread."""
         self.waiting_weight = 0
         """The weight of all items not yet taken into a group."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -116,6 +118,15 @@ class GroupWorker(Generic[T, R]):
                 )
             self._jobs.append(job)
             self.waiting_weight += total
+        loop = job.future.get_loop()
+        if self._waking is not loop:
+            self._waking = loop
+            loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        """Wake the thread, once for all jobs of one turn of the event loop."""
+        self._waking = None
+        with self._changed:
             self._changed.notify()
 
     @property
