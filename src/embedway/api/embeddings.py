@@ -323,16 +323,14 @@ def _label(deployment: Deployment) -> str:
 
 def _headers(result: EmbedResult, started_s: float) -> Headers:
     elapsed_s = time.perf_counter() - started_s
-    values = (
-        (b"openai-processing-ms", str(round(elapsed_s * 1000))),
-        (b"x-embedway-model", result.deployments[0].model.id),
-        (b"x-embedway-provider", result.providers),
-        (b"x-embedway-space", str(result.space)),
-        (b"x-embedway-cost-usd", money.format_usd(result.cost_nano_usd)),
-        (b"x-embedway-overhead-ms", f"{(elapsed_s - result.engine_s) * 1000:.2f}"),
-    )
-    # A client may name a provider's model in any characters, so names are encoded.
-    headers = [(name, _header(value)) for name, value in values]
+    headers = [
+        (b"openai-processing-ms", b"%d" % round(elapsed_s * 1000)),
+        (b"x-embedway-model", _header(result.deployments[0].model.id)),
+        (b"x-embedway-provider", _header(result.providers)),
+        (b"x-embedway-space", _header(str(result.space))),
+        (b"x-embedway-cost-usd", money.format_usd(result.cost_nano_usd).encode()),
+        (b"x-embedway-overhead-ms", b"%.2f" % ((elapsed_s - result.engine_s) * 1000)),
+    ]
     if result.limit_statuses:
         limits = rate_limit_headers(result.limit_statuses)
         headers += [(name.encode(), value.encode()) for name, value in limits]
@@ -352,6 +350,7 @@ def _lifetime(result: EmbedResult, today: CatalogToday) -> Headers:
 
 
 def _header(value: str) -> bytes:
+    # A client may name a provider's model in any characters.
     if not (value.isascii() and value.isprintable()):
         value = quote(value, safe=_HEADER_SAFE)
     return value.encode()

@@ -81,7 +81,7 @@ class Authenticator:
             InvalidKey: The id and key do not belong together, or the key does not work now.
             StorageUnavailable: The database cannot be read.
         """
-        context = await self._find_key(key) if key_secret.is_well_formed(key) else None
+        context = await self._find_key(key)
         # Compare even if the key does not exist, so that both cases take equally long.
         actual_id = context.key.id if context else ""
         same = hmac.compare_digest(actual_id.encode(), key_id.encode("utf-8", "replace"))
@@ -94,18 +94,21 @@ class Authenticator:
 
     async def _find_key(self, key: str) -> KeyContext | None:
         digest = key_secret.digest(key, pepper=self._pepper)
-        # Lookups of keys that do not exist wait in a queue of their own and are not cached.
-        if digest not in self._keys and not await self._unknown_keys.exists(digest):
-            return None
+        if digest not in self._keys:
+            if not key_secret.is_well_formed(key):
+                return None
+            # Lookups of keys that do not exist wait in a queue of their own and are not cached.
+            if not await self._unknown_keys.exists(digest):
+                return None
         return await self._keys.get(digest)
 
     async def _authenticate_key(self, token: bytes) -> Caller:
         key = token.decode("latin-1")
-        if not key_secret.is_well_formed(key):
-            raise InvalidKey(f"This API key is incomplete or mistyped. {_CURE}")
         context = await self._find_key(key)
         if context is None:
-            raise InvalidKey(f"This API key does not exist. {_CURE}")
+            is_whole = key_secret.is_well_formed(key)
+            problem = "does not exist" if is_whole else "is incomplete or mistyped"
+            raise InvalidKey(f"This API key {problem}. {_CURE}")
         return self._caller_of_key(context, cure=_CURE)
 
     def _caller_of_key(self, context: KeyContext, *, cure: str) -> Caller:

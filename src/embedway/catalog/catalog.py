@@ -15,6 +15,8 @@ from embedway.catalog.policy import ModelPolicy
 from embedway.catalog.resolved_name import AUTO, ResolvedName
 from embedway.catalog.suggest import NameSuggester
 
+_NO_POLICY = ModelPolicy()
+
 DATE = date(2026, 11, 28)
 """The day of the packaged catalog. No price in it was read later."""
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,255}", re.ASCII)
@@ -117,7 +119,7 @@ class Catalog:
 
     def policy(self, model_id: str) -> ModelPolicy:
         """Return the operator's policy for a model."""
-        return self._policies.get(model_id) or ModelPolicy()
+        return self._policies.get(model_id, _NO_POLICY)
 
     def find(self, name: str) -> ResolvedName | None:
         """Return what a name stands for; None if no enabled provider serves it.

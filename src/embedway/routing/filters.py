@@ -64,11 +64,7 @@ def _filters(context: FilterContext) -> Iterator[tuple[str, FilterRule]]:
     """Yield the filters in force, in order: the field or word for each, and its rule."""
     request, caller, project = context.request, context.caller, context.caller.project
     names, target, retired_ids = context.names, context.target, context.retired_ids
-    yield (
-        "model",
-        lambda each: restrictions.model_error(caller, name=names[each.id], deployment=each),
-    )
-    yield "provider", lambda each: restrictions.provider_error(caller, deployment=each)
+    yield from _caller_filters(caller, names)
     if retired_ids:
         yield (
             "retired",
@@ -102,6 +98,16 @@ def _filters(context: FilterContext) -> Iterator[tuple[str, FilterRule]]:
         # A parameter of one provider may do something else at another.
         other = f"nothing proves that it does the same there as at {target.provider}"
         yield context.sole_field, lambda each: None if each.id == target.id else other
+
+
+def _caller_filters(caller: Caller, names: Mapping[str, str]) -> Iterator[tuple[str, FilterRule]]:
+    if not restrictions.is_restricted(caller):
+        return
+    yield (
+        "model",
+        lambda each: restrictions.model_error(caller, name=names[each.id], deployment=each),
+    )
+    yield "provider", lambda each: restrictions.provider_error(caller, deployment=each)
 
 
 def _in(providers: Sequence[str], otherwise: str) -> FilterRule:

@@ -8,6 +8,13 @@ from embedway.core.keys import Caller, Key
 from embedway.core.project import Project
 
 
+def is_restricted(caller: Caller) -> bool:
+    """Return whether `caller` is limited to certain models or providers."""
+    return any(
+        holder.models is not None or holder.providers is not None for _, holder in _holders(caller)
+    )
+
+
 def may_use(caller: Caller, *, name: str, deployment: Deployment) -> bool:
     """Return whether `caller` may use this deployment under this name."""
     return (

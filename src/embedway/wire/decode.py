@@ -79,15 +79,17 @@ def decode(body: bytes | bytearray) -> EmbedRequest:
     known["extra_body"] = unknown | known.get("extra_body", {})
     request = EmbedRequest(**known)
     _check_input(request)
-    _check_text("model", (request.model,))
+    # JSON cannot hold a NUL but as an escape.
+    if b"\\u0000" in body:
+        _check_text("model", (request.model,))
+        _check_text("user", (request.user or "",))
+        _check_text("metadata", (*request.metadata, *request.metadata.values()))
     if contains_secret(request.model):
         raise InvalidRequest(
             "'model' holds what looks like an API key. Send a key as Authorization, and nowhere "
             "else.",
             param="model",
         )
-    _check_text("user", (request.user or "",))
-    _check_text("metadata", (*request.metadata, *request.metadata.values()))
     _check_extra(request.extra_body)
     return request
 

@@ -1,11 +1,11 @@
 """Encodes a response body, in the one shape that fits every client."""
 
-from binascii import b2a_base64
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import orjson
+import pybase64
 
 from embedway.core.request import EncodingFormat
 from embedway.core.vectors import Vectors
@@ -49,4 +49,4 @@ def encode(
 def _value(row: Any, encoding_format: EncodingFormat) -> Any:
     if encoding_format == "float":
         return row
-    return b2a_base64(row.astype("<f4", copy=False), newline=False).decode("ascii")
+    return pybase64.b64encode_as_string(row.astype("<f4", copy=False))
