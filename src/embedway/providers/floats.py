@@ -6,6 +6,7 @@ from typing import NoReturn, TypeVar
 
 import msgspec
 import numpy as np
+import pybase64
 from numpy.typing import DTypeLike
 
 from embedway.core.provider_error import ProviderError
@@ -16,8 +17,8 @@ Shape = TypeVar("Shape")
 
 _NAN = re.compile(rb"(?<=[:,\[\s])(?:NaN|-?Infinity)(?=[\s,}\]])")
 
-Value = bytes | list[float]
-"""A vector as bytes, which msgspec decodes from base64, or as numbers."""
+Value = str | list[float]
+"""A vector in base64 or as numbers."""
 
 
 def malformed_error(reason: str) -> NoReturn:
@@ -53,18 +54,20 @@ def stack_vectors(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f
     """Return the vectors as an array of shape (items, width), float32.
 
     Args:
-        values: One vector per item, all as bytes or all as numbers.
+        values: One vector per item, all in base64 or all as numbers.
         items: The expected number of vectors.
-        dtype: The type of the numbers in the bytes.
+        dtype: The type of the numbers in base64.
 
     Raises:
-        ProviderError: The number of vectors is wrong, or their widths differ or are no whole number
-            of floats.
+        ProviderError: The number of vectors is wrong, they are not base64, or their widths differ
+            or are no whole number of floats.
     """
     if len(values) != items:
         malformed_error(f"{len(values)} vectors for {items} items")
-    raws = [value for value in values if isinstance(value, bytes)]
     try:
+        raws = [
+            pybase64.b64decode(value, validate=True) for value in values if isinstance(value, str)
+        ]
         if not raws:
             with np.errstate(over="ignore"):  # `core.vectors.check_vectors` finds infinities
                 return np.array(values, np.float64).reshape(items, -1).astype(np.float32)
@@ -75,7 +78,9 @@ def stack_vectors(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f
             return array.astype(np.float32, copy=False)
     except ValueError:
         pass
-    malformed_error("vectors of different widths, or of no whole number of floats")
+    malformed_error(
+        "vectors that are no base64, of different widths, or of no whole number of floats"
+    )
 
 
 def order_by_index(indices: Sequence[int | None], values: Sequence[Value]) -> list[Value]:

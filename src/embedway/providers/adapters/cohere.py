@@ -14,7 +14,7 @@ from embedway.providers.floats import Value
 
 
 class _ByEncoding(msgspec.Struct):
-    as_base64: list[bytes] | None = msgspec.field(name="base64", default=None)
+    as_base64: list[str] | None = msgspec.field(name="base64", default=None)
     as_floats: list[list[float]] | None = msgspec.field(name="float", default=None)
 
 
