@@ -169,8 +169,8 @@ class _Watch:
             raise ClientDisconnect from None
 
     def _wait(self) -> None:
-        # Granian returns a future here. A task that awaited it would take a twentieth of the CPU time
-        # of a small request.
+        # Granian returns a future here. A task that awaited it would take a twentieth of the CPU
+        # time of a small request.
         self._message = asyncio.ensure_future(self._receive())
         self._message.add_done_callback(self._read)
 

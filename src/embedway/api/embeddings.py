@@ -5,7 +5,6 @@ pipeline embeds the request.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote
@@ -37,7 +36,7 @@ from embedway.core.errors import (
     quote_value,
 )
 from embedway.core.keys import Caller
-from embedway.core.redaction import contains_secret, redact
+from embedway.core.redaction import redact
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import CLIENT_LEFT
 from embedway.metering.account import Account
@@ -58,7 +57,6 @@ YIELD_BYTES = 65_536
 """Give the event loop a turn after encoding a piece larger than this."""
 
 _HEADER_SAFE = "".join(map(chr, range(0x20, 0x7F)))
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _BROKEN_BODY = InvalidRequest("The body broke off or its chunks are malformed. Send it whole.")
 _log = structlog.get_logger("embedway.api")
 
@@ -134,7 +132,8 @@ class EmbeddingsEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, from reading it to the last byte of the answer."""
         started_s = time.perf_counter()
-        request_id = _request_id(scope)
+        sent_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = ids.for_request(sent_id.decode("latin-1"))
         client, ticket, facts = (
             ClientConnection(receive, send),
             RequestSlot(self._admission),
@@ -286,14 +285,6 @@ def _is_dry_run(scope: Scope) -> bool:
             param="dry_run",
         )
     return value == "true"
-
-
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            request_id = value.decode("ascii")
-            return ids.new_id("req") if contains_secret(request_id) else request_id
-    return ids.new_id("req")
 
 
 async def _body(path: str, request: EmbedRequest, result: EmbedResult) -> bytes:
