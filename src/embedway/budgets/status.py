@@ -41,7 +41,7 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """When the first of the other holds expires, in ms since the epoch; None without any."""
 
     def remaining(self, own_hold: NanoUsd) -> NanoUsd:
-        """Return what is left of the tightest budget if this process holds `own_hold`."""
+        """Return what the tightest budget still allows if this process holds `own_hold`."""
         least = min(budget.amount_nano_usd - spent for budget, spent in self.spending.items())
         return least - self.other_holds - own_hold
 

@@ -1,1 +1,1 @@
-"""Which deployments may serve a request, and in which order; the listing of models."""
+"""Decides which deployments may serve a request and in which order, and lists the models."""

@@ -20,7 +20,7 @@ from embedway.spaces.shared_space import SharedSpace, find_shared_space
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
-    """Which space a deployment is in, and how that is known."""
+    """The space that a deployment is in, and how that is known."""
 
     state: ProofState
     revision: str
