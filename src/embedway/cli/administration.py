@@ -10,7 +10,8 @@ import typer
 
 from embedway.cli.fields import ANY
 from embedway.cli.limits_and_budgets import format_alerts, format_budget
-from embedway.cli.terminal import fail, load_store
+from embedway.cli.setup import open_store
+from embedway.cli.terminal import fail
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key
 from embedway.core.money import format_usd
@@ -35,7 +36,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")
 
 def open_service() -> tuple[AdminService, Actor]:
     """Return the service that changes records, and the operating system's user as its actor."""
-    store = load_store()
+    store = open_store()
     try:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):

@@ -12,10 +12,8 @@ from embedway.catalog.catalog import LOCAL
 from embedway.catalog.check import LEVELS, check_catalog
 from embedway.catalog.deployment import Deployment
 from embedway.cli import catalog_update
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import AsJson, err, fail, print_table
-from embedway.config import settings as config
-from embedway.config.catalogs import catalog_in_use
+from embedway.cli.setup import Setup
+from embedway.cli.terminal import AsJson, count_of, fail, note, print_table
 from embedway.config.providers import enabled_providers, provider_offers
 from embedway.core import clock
 from embedway.providers.provider_config import ProviderConfig
@@ -59,28 +57,24 @@ def check(
         deployments = [each for file in files for each in _read_deployments(file, kinds)]
         own, enabled = {LOCAL}, set[str]()
     else:
-        loaded = config.load_settings()
-        providers = enabled_providers(loaded)
+        setup = Setup()
+        providers = enabled_providers(setup.loaded)
         enabled = {each.name for each in providers}
         # The packaged kinds come first, so that a section which differs from one is reported.
         offers = provider_offers(
             [*(each for each in kinds if each.name not in enabled), *providers]
         )
         deployments = catalog.load_catalog(
-            eu_native=loaded.settings.eu_native,
+            eu_native=setup.settings.eu_native,
             offers=offers,
-            models=catalog_in_use(loaded.settings).models,
+            models=setup.catalog_in_use.models,
         ).deployments()
         own = {LOCAL, *(each.name for each in providers if each.row.own_server)}
     findings = check_catalog(deployments, own=own, today=clock.today(), enabled=enabled)
-    print_table(
-        [msgspec.structs.asdict(each) for each in findings],
-        empty="Nothing is wrong.",
-        as_json=as_json,
-    )
+    print_table(findings, empty="Nothing is wrong.", as_json=as_json)
     count = Counter(each.level for each in findings)
     totals = ", ".join(f"{level} {count[level]}" for level in LEVELS)
-    err.print(f"Checked {count_of(len(deployments), 'deployment')}: {totals}.")
+    note(f"Checked {count_of(len(deployments), 'deployment')}: {totals}.")
     if count["error"]:
         raise typer.Exit(1)
 

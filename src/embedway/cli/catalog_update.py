@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import msgspec
 import typer
 
 from embedway.catalog import catalog, files
@@ -18,21 +17,19 @@ from embedway.catalog.deployment import Deployment
 from embedway.catalog.files import CatalogChange, CatalogFile, CatalogFileError
 from embedway.catalog.lifetimes import is_retired
 from embedway.cli.administration import Yes, confirm
-from embedway.cli.plural import count_of
+from embedway.cli.setup import Setup
 from embedway.cli.terminal import (
     AsJson,
+    count_of,
     err,
     escape,
     fail,
-    load_providers,
-    load_settings,
-    print_json,
+    note,
     print_record,
     print_table,
     reject,
 )
 from embedway.config import catalogs
-from embedway.config import settings as config
 from embedway.config.catalogs import CatalogInUse
 from embedway.config.models import build_catalog
 from embedway.config.providers import why_not
@@ -48,7 +45,7 @@ def show(as_json: AsJson = False) -> None:
 
     embedway catalog show
     """
-    used = catalogs.catalog_in_use(load_settings())
+    used = Setup().catalog_in_use
     deployments = [each for model in used.models for each in model.deployments]
     record = {
         "catalog": str(used.file) if used.file else "the one of this release",
@@ -59,10 +56,7 @@ def show(as_json: AsJson = False) -> None:
         "retired": sum(is_retired(each, today()) for each in deployments),
         "problem": used.problem or None,
     }
-    if as_json:
-        print_json(record)
-    else:
-        print_record(record)
+    print_record(record, as_json=as_json)
 
 
 def update(
@@ -90,7 +84,7 @@ def update(
         reject(
             f"--sha256 {sha256!r} is no SHA-256: it has 64 hex digits, as sha256sum prints them."
         )
-    loaded = config.load_settings()
+    setup = Setup()
     content = _read_source(source)
     if len(content) > files.MAX_BYTES:  # not all of it was read
         fail(f"{source}: {files.TOO_LARGE}. Nothing is changed.")
@@ -103,28 +97,27 @@ def update(
         new = files.read_catalog(content, today=today())
     except CatalogFileError as error:
         fail(f"{source}: {error}. Nothing is changed.")
-    used = catalogs.catalog_in_use(loaded.settings)
+    used = setup.catalog_in_use
     if used.sha256 == digest:
-        err.print("This catalog is in use already.")
+        note("This catalog is in use already.")
         return
     if new.day < used.date:
         fail(
             f"{source} is of {new.day}, older than the catalog in use: {used.described}. Nothing "
             "is changed. To go back to the one of this release: embedway catalog reset"
         )
-    _check_start(loaded, new, source)
+    _check_start(setup.loaded, new, source)
     changes = files.compare_catalogs(files.portable_models(used.models), new.models)
     _print_changes(changes, as_json=as_json)
     kinds = {
         each.provider for model in new.models for each in model.deployments
     } - load_rows().keys()
     if kinds:
-        names = escape(", ".join(sorted(kinds)))
-        err.print(f"Not known to this release, so never called: {names}.")
+        note(f"Not known to this release, so never called: {', '.join(sorted(kinds))}.")
     again = f"embedway catalog update {shlex.quote(source)} --sha256 {sha256} --yes"
     confirm(f"Use the catalog of {new.day} from the next start on?", yes=yes, again=again)
-    file = catalogs.keep_catalog(loaded.settings, content)
-    err.print(f"Kept in {escape(str(file))}. Gateways use it from their next start.")
+    file = catalogs.keep_catalog(setup.settings, content)
+    note(f"Kept in {file}. Gateways use it from their next start.")
 
 
 def reset(yes: Yes = False, as_json: AsJson = False) -> None:
@@ -132,10 +125,10 @@ def reset(yes: Yes = False, as_json: AsJson = False) -> None:
 
     embedway catalog reset --yes
     """
-    settings = load_settings()
-    used = catalogs.catalog_in_use(settings)
+    setup = Setup()
+    used = setup.catalog_in_use
     if used.file is None and not used.problem:
-        err.print("The catalog of this release is in use already.")
+        note("The catalog of this release is in use already.")
         return
     packaged = files.portable_models(catalog.read_packaged())
     _print_changes(
@@ -144,10 +137,8 @@ def reset(yes: Yes = False, as_json: AsJson = False) -> None:
     confirm(
         f"Go back to the catalog of {catalog.DATE}?", yes=yes, again="embedway catalog reset --yes"
     )
-    catalogs.remove_catalog(settings)
-    err.print(
-        f"Gateways use the catalog of this release, of {catalog.DATE}, from their next start."
-    )
+    catalogs.remove_catalog(setup.settings)
+    note(f"Gateways use the catalog of this release, of {catalog.DATE}, from their next start.")
 
 
 def export() -> None:
@@ -191,20 +182,19 @@ def _check_start(loaded: LoadedSettings, new: CatalogFile, source: str) -> None:
         row = kinds.get(deployment.provider)
         if row and (reason := why_not(deployment.model, deployment.spec, row)):
             fail(f"{source}: {deployment.id}: {reason} Nothing is changed.")
-    used = CatalogInUse(models=catalogs.with_local(new.models), date=new.day)
+    setup = Setup(loaded)
+    setup.catalog_in_use = used = CatalogInUse(models=catalogs.with_local(new.models), date=new.day)
     try:
-        build_catalog(loaded.settings, load_providers(loaded, used=used), used=used)
+        build_catalog(setup.settings, setup.providers, used=used)
     except ConfigError as error:
         fail(f"No gateway could start with {source}: {error} Nothing is changed.")
 
 
 def _print_changes(changes: Sequence[CatalogChange], *, as_json: bool) -> None:
-    print_table(
-        [msgspec.structs.asdict(each) for each in changes], empty="No changes.", as_json=as_json
-    )
+    print_table(changes, empty="No changes.", as_json=as_json)
     count = Counter(each.change for each in changes)
     totals = ", ".join(f"{count[each]} {each}" for each in ("added", "removed", "changed"))
-    err.print(f"{count_of(len(changes), 'change')}: {totals}.")
+    note(f"{count_of(len(changes), 'change')}: {totals}.")
     if models := dict.fromkeys(each.where.rpartition(":")[2] for each in changes if each.vectors):
         err.print(
             f"[yellow]warning[/yellow]: vectors of {escape(', '.join(models))} may change. "

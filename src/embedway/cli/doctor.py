@@ -6,7 +6,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from http.client import HTTPException
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -14,29 +13,21 @@ from urllib.parse import urlsplit
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.catalog import catalog
-from embedway.catalog.catalog import Catalog
 from embedway.catalog.deployment import Deployment
 from embedway.cli import notices
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import AsJson, err, escape, load_providers, out, print_json, wheel_of
+from embedway.cli.setup import Setup, wheel_of
+from embedway.cli.terminal import AsJson, count_of, escape, note, out, print_json
 from embedway.cli.trials import TOKENS, Trial, format_cost_usd, trial_deployment, try_keys
-from embedway.config import catalogs
-from embedway.config import settings as config
-from embedway.config.models import build_catalog
 from embedway.config.providers import incomplete_providers
-from embedway.config.settings import ConfigError, LoadedSettings
-from embedway.config.spaces import build_memberships
-from embedway.config.stores import open_configured_store, reveal
+from embedway.config.settings import ConfigError
+from embedway.config.stores import reveal
 from embedway.core.clock import now_ms, today
 from embedway.local import weights
 from embedway.organization.keys import KeyBootstrap
 from embedway.providers.provider_config import ProviderConfig
 from embedway.serving.address import AddressError, base_url, bind, fetch_page, is_answering
-from embedway.spaces.store import SpaceStore
 from embedway.storage import database
 from embedway.storage.database import DatabaseError, DatabaseMissing
-from embedway.storage.store import Store
 
 PROVIDER_CALLS = "embedway_provider_calls_total"
 MIN_FREE_BYTES = 500 * 2**20
@@ -46,32 +37,6 @@ Level = Literal["ok", "warn", "fail"]
 DoctorFinding = tuple[Level, str]
 """The level of a finding, and its text. Only the level `fail` makes `doctor` exit with status 1."""
 _COLOURS: dict[Level, str] = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-class _Setup:
-    """The settings and what follows from them, each built once, when a check first needs it.
-
-    A property raises a `ConfigError` or `DatabaseError` if it cannot be built.
-    """
-
-    def __init__(self, loaded: LoadedSettings) -> None:
-        self.loaded = loaded
-        self.settings = loaded.settings
-
-    @cached_property
-    def providers(self) -> list[ProviderConfig]:
-        """The enabled providers."""
-        return load_providers(self.loaded)
-
-    @cached_property
-    def catalog(self) -> Catalog:
-        """The models of the enabled providers, and the local models."""
-        return build_catalog(self.settings, self.providers)
-
-    @cached_property
-    def store(self) -> Store:
-        """The open database."""
-        return open_configured_store(self.settings, create=False)
 
 
 def doctor(
@@ -92,7 +57,7 @@ def doctor(
 
         embedway doctor --providers
     """
-    setup = _Setup(config.load_settings())
+    setup = Setup()
     findings: dict[str, DoctorFinding] = {}
     for name, check in CHECKS.items():
         finding = _run_check(check, setup)
@@ -118,7 +83,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _run_check(check: Callable[[_Setup], DoctorFinding], setup: _Setup) -> DoctorFinding:
+def _run_check(check: Callable[[Setup], DoctorFinding], setup: Setup) -> DoctorFinding:
     try:
         return check(setup)
     except (ConfigError, DatabaseError) as error:
@@ -127,11 +92,11 @@ def _run_check(check: Callable[[_Setup], DoctorFinding], setup: _Setup) -> Docto
         return "fail", f"The database failed: {database.explain(error)}"
 
 
-def _check_keys(setup: _Setup) -> dict[str, DoctorFinding]:
+def _check_keys(setup: Setup) -> dict[str, DoctorFinding]:
     """Send a short text with each key of each provider."""
     try:
         pairs = [
-            (each, trial_deployment(each, models=catalogs.catalog_in_use(setup.settings).models))
+            (each, trial_deployment(each, models=setup.catalog_in_use.models))
             for each in setup.providers
         ]
     except ConfigError:
@@ -144,9 +109,9 @@ def _check_keys(setup: _Setup) -> dict[str, DoctorFinding]:
         for each, deployment in usable
         for _ in each.keys or [None]
     ]
-    err.print(
+    note(
         f"Sending a text of about {TOKENS} tokens with {count_of(len(costs), 'key')} of "
-        f"{escape(', '.join(each.name for each, _ in usable)) or 'no provider'}. Cost in USD: "
+        f"{', '.join(each.name for each, _ in usable) or 'no provider'}. Cost in USD: "
         f"{' + '.join(costs) or '0'}."
     )
     findings: dict[str, DoctorFinding] = {
@@ -182,7 +147,7 @@ def _trial_finding(trial: Trial, deployment: Deployment) -> DoctorFinding:
     )
 
 
-def _data(setup: _Setup) -> DoctorFinding:
+def _data(setup: Setup) -> DoctorFinding:
     try:
         store = setup.store
     except DatabaseMissing as error:
@@ -194,7 +159,7 @@ def _data(setup: _Setup) -> DoctorFinding:
     return "ok", f"{database.describe(store.database)} opens; working keys: {working}"
 
 
-def _redis(setup: _Setup) -> DoctorFinding:
+def _redis(setup: Setup) -> DoctorFinding:
     url = reveal(setup.settings.redis_url)
     if url is None:
         return "ok", "not set: this gateway counts rate limits alone"
@@ -217,7 +182,7 @@ def _redis(setup: _Setup) -> DoctorFinding:
     return "ok", f"{address} answers"
 
 
-def _disk(setup: _Setup) -> DoctorFinding:
+def _disk(setup: Setup) -> DoctorFinding:
     settings = setup.settings
     folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.exists())
     free = shutil.disk_usage(folder).free
@@ -231,11 +196,11 @@ def _disk(setup: _Setup) -> DoctorFinding:
     return "ok", detail
 
 
-def _weights(setup: _Setup) -> DoctorFinding:
+def _weights(setup: Setup) -> DoctorFinding:
     settings = setup.settings
     missing = [
         model.id
-        for model in catalog.load_catalog(eu_native=settings.eu_native).local_models()
+        for model in setup.local_models.local_models()
         if not weights.has_weights(wheel_of(model), settings.cache_dir)
     ]
     if missing:
@@ -246,7 +211,7 @@ def _weights(setup: _Setup) -> DoctorFinding:
     return "ok", f"in {settings.cache_dir}"
 
 
-def _providers(setup: _Setup) -> DoctorFinding:
+def _providers(setup: Setup) -> DoctorFinding:
     providers = setup.providers
     if missing := incomplete_providers(setup.loaded):
         return "fail", " ".join(missing)
@@ -264,12 +229,12 @@ def _providers(setup: _Setup) -> DoctorFinding:
     return "ok", f"{names}; to test their keys: embedway doctor --providers"
 
 
-def _catalog(setup: _Setup) -> DoctorFinding:
-    used = catalogs.catalog_in_use(setup.settings)
+def _catalog(setup: Setup) -> DoctorFinding:
+    used = setup.catalog_in_use
     return ("warn", used.problem) if used.problem else ("ok", used.described)
 
 
-def _models(setup: _Setup) -> DoctorFinding:
+def _models(setup: Setup) -> DoctorFinding:
     if gone := notices.retired(setup.catalog, today()):
         return "fail", gone
     warnings = (notices.retiring(setup.catalog, today()), notices.unpriced(setup.catalog))
@@ -278,25 +243,22 @@ def _models(setup: _Setup) -> DoctorFinding:
     return "ok", "each has a price, or runs here"
 
 
-def _spaces(setup: _Setup) -> DoctorFinding:
+def _spaces(setup: Setup) -> DoctorFinding:
     try:
-        store = setup.store
+        error = notices.drifted(setup.spaces.drifted_ids())
     except DatabaseMissing:
         return "ok", "nothing has been proven yet"
-    spaces, _ = build_memberships(setup.settings, setup.catalog, setup.providers)
-    spaces.load(*asyncio.run(SpaceStore(store.database, availability=store.availability).load()))
-    error = notices.drifted(spaces.drifted_ids())
     return ("fail", error) if error else ("ok", "nothing has drifted")
 
 
-def _files(setup: _Setup) -> DoctorFinding:
+def _files(setup: Setup) -> DoctorFinding:
     warning = notices.readable(setup.loaded)
     return (
         ("warn", warning) if warning else ("ok", "no secret is in a file that everybody can read")
     )
 
 
-def _precision(setup: _Setup) -> DoctorFinding:
+def _precision(setup: Setup) -> DoctorFinding:
     from embedway.local.openvino import resolve_precision  # noqa: PLC0415  # the engine: slow
 
     try:
@@ -306,7 +268,7 @@ def _precision(setup: _Setup) -> DoctorFinding:
         return "fail", str(error)
 
 
-def _port(setup: _Setup) -> DoctorFinding:
+def _port(setup: Setup) -> DoctorFinding:
     settings = setup.settings
     try:
         bind(settings).close()
@@ -345,7 +307,7 @@ def _count_refused_calls(url: str) -> Counter[str]:
     return calls
 
 
-CHECKS: dict[str, Callable[[_Setup], DoctorFinding]] = {
+CHECKS: dict[str, Callable[[Setup], DoctorFinding]] = {
     "data": _data,
     "redis": _redis,
     "disk": _disk,

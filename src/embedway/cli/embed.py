@@ -14,21 +14,10 @@ from embedway.catalog.model import Model
 from embedway.cli.exports import output_error
 from embedway.cli.lengths import length_error
 from embedway.cli.options import is_unicode
-from embedway.cli.terminal import (
-    LIST_MODELS,
-    err,
-    escape,
-    fail,
-    fetch_weights,
-    find_local_model,
-    load_providers,
-    progress,
-    reject,
-)
+from embedway.cli.setup import Setup, fetch_weights
+from embedway.cli.terminal import LIST_MODELS, err, escape, fail, progress, reject
 from embedway.cli.vector_files import SUFFIXES, VectorWriter, open_vector_writer
-from embedway.config import settings as config
-from embedway.config.models import build_catalog
-from embedway.config.settings import LoadedSettings, Settings
+from embedway.config.settings import Settings
 from embedway.core.batch import Batch
 from embedway.core.request import Truncate
 from embedway.core.vectors import Vectors
@@ -74,14 +63,14 @@ def embed(
     Order is kept: the first vector is the first text's. No server is needed. A provider's model is
     called with the provider's own key, and the provider bills it; a local model costs nothing.
     """
-    loaded = config.load_settings()
+    setup = Setup()
     if output and (reason := output_error(output, SUFFIXES)):
         reject(f"Cannot write --output {str(output)!r}: {reason}.")
     lines = read_texts(texts, file)
-    if local_model := find_local_model(model, loaded.settings):
-        _embed_locally(local_model, loaded.settings, lines, truncate, output)
+    if local_model := setup.find_local_model(model):
+        _embed_locally(local_model, setup.settings, lines, truncate, output)
     else:
-        _embed_at_provider(model, loaded, lines, truncate, output)
+        _embed_at_provider(model, setup, lines, truncate, output)
 
 
 def _embed_locally(
@@ -108,35 +97,30 @@ def _embed_locally(
 
 
 def _embed_at_provider(
-    name: str, loaded: LoadedSettings, lines: list[str], truncate: Truncate, output: Path | None
+    name: str, setup: Setup, lines: list[str], truncate: Truncate, output: Path | None
 ) -> None:
     """Embed `lines` with a provider's model."""
     from embedway.cli import remote  # noqa: PLC0415  # the HTTP client: slow
 
-    providers = load_providers(loaded)
-    catalog = build_catalog(loaded.settings, providers)
-    resolved = catalog.find(name)
+    resolved = setup.catalog.find(name)
     if resolved is None:
-        fail(catalog.unknown_message(name, otherwise=LIST_MODELS))
-    deployment = remote.choose_deployment(name, resolved, catalog, providers, loaded.settings)
-    provider = next(each for each in providers if each.name == deployment.provider)
+        fail(setup.catalog.unknown_message(name, otherwise=LIST_MODELS))
+    deployment = remote.choose_deployment(name, resolved, setup)
+    provider = next(each for each in setup.providers if each.name == deployment.provider)
     err.print(
         f"[dim]Calling {escape(deployment.id)}, which bills it; the gateway's usage does not "
         "include it.[/dim]"
     )
 
     async def embed_all() -> None:
-        model = remote.RemoteModel(
-            provider, deployment, timeout_s=loaded.settings.request_timeout_s
-        )
-        try:
+        async with remote.open_sender([provider], (), setup.settings) as sender:
+            timeout_s = setup.settings.request_timeout_s
+            model = remote.RemoteModel(sender, provider, deployment, timeout_s=timeout_s)
             await _write_vectors(partial(model.embed, truncate), lines, output)
-        finally:
-            await model.aclose()
 
     try:
         asyncio.run(embed_all())
-    except (remote.CannotEmbed, ImportError, ValueError) as error:
+    except (remote.CannotEmbed, ValueError) as error:
         fail(error)
 
 

@@ -21,8 +21,8 @@ from embedway.cli.limits_and_budgets import (
     parse_budgets,
     parse_limits,
 )
-from embedway.cli.terminal import explain, fail, load_catalog, reject
-from embedway.config import settings as config
+from embedway.cli.setup import Setup
+from embedway.cli.terminal import explain, fail, reject
 from embedway.core.budget import Budget
 from embedway.core.errors import UnknownModel
 from embedway.core.keys import SCOPES
@@ -290,7 +290,7 @@ def _format_alerts(field: OptionField, percents: Sequence[int]) -> str:
 
 def _check_names(models: Sequence[str], providers: Sequence[str]) -> None:
     """Exit with status 1 for a name that no request can use, because it would allow nothing."""
-    catalog = load_catalog(config.load_settings())
+    catalog = Setup().catalog
     enabled = [LOCAL, *catalog.offers]
     for name in providers:
         if name not in enabled:

@@ -15,11 +15,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 import msgspec
 import typer
 
-from embedway.catalog import catalog
-from embedway.cli.terminal import err, escape, fail, fetch_weights, load_store, reject
-from embedway.config import settings as config
+from embedway.cli.setup import Setup, open_store
+from embedway.cli.terminal import fail, note, reject
 from embedway.config.providers import enabled_providers
-from embedway.config.settings import LoadedSettings
 from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
 from embedway.observe import logs
@@ -64,26 +62,26 @@ def open_client(url: str | None) -> Generator[GatewayClient]:
 
     Says which on standard error, because only a running gateway knows latencies and failures.
     """
-    loaded = config.load_settings()
-    key = loaded.variables.get(KEY_VARIABLE)
-    address = _parse_url(url or base_url(loaded.settings))
+    setup = Setup()
+    key = setup.loaded.variables.get(KEY_VARIABLE)
+    address = _parse_url(url or base_url(setup.settings))
     if url and not key:
         fail(
             f"The gateway at {address} wants a key. Give it one: "
             f"export {KEY_VARIABLE}=sk-gateway-..."
         )
     if key and is_answering(address):
-        err.print(f"Asked: the gateway at {escape(address)}.")
+        note(f"Asked: the gateway at {address}.")
         yield _RunningGateway(address, key)
         return
     if url:
         fail(f"No gateway is ready at {address}. Correct --url, or leave it out.")
     reason = f"no gateway is ready at {address}" if key else f"{KEY_VARIABLE} is not set"
-    err.print(
-        f"No gateway was asked ({escape(reason)}), so latencies and health are assumptions. Set "
+    note(
+        f"No gateway was asked ({reason}), so latencies and health are assumptions. Set "
         f"{KEY_VARIABLE} to a key of a running gateway to ask that one."
     )
-    with _open_local_gateway(loaded) as gateway:
+    with _open_local_gateway(setup) as gateway:
         yield gateway
 
 
@@ -151,20 +149,18 @@ class _LocalGateway:
 
 
 @contextmanager
-def _open_local_gateway(loaded: LoadedSettings) -> Generator[GatewayClient]:
+def _open_local_gateway(setup: Setup) -> Generator[GatewayClient]:
     from embedway.app import open_gateway  # noqa: PLC0415  # slow, and few commands need it
 
-    settings = loaded.settings
+    settings = setup.settings
     logs.configure_logs(format=settings.log_format, level="warning")
     # Fails if there is no database, where a gateway would create one.
-    load_store(settings).database.dispose()
-    for model in catalog.load_catalog(eu_native=settings.eu_native).local_models():
-        fetch_weights(model, settings)
+    open_store(setup).database.dispose()
+    setup.fetch_weights()
     with asyncio.Runner() as runner:
         exit_stack = AsyncExitStack()
-        gateway = runner.run(
-            exit_stack.enter_async_context(open_gateway(settings, enabled_providers(loaded)))
-        )
+        opening = open_gateway(settings, enabled_providers(setup.loaded))
+        gateway = runner.run(exit_stack.enter_async_context(opening))
         try:
             yield _LocalGateway(gateway, runner)
         finally:

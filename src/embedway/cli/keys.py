@@ -18,8 +18,15 @@ from embedway.cli.administration import (
 )
 from embedway.cli.fields import KEY_FIELDS, KEY_UPDATE_FIELDS, Changes, with_alerts, with_fields
 from embedway.cli.limits_and_budgets import format_amounts
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import AsJson, escape, out, print_json, print_record, print_table, reject
+from embedway.cli.terminal import (
+    AsJson,
+    count_of,
+    print_json,
+    print_record,
+    print_table,
+    reject,
+    say,
+)
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key
 from embedway.core.project import DEFAULT_PROJECT
@@ -86,7 +93,7 @@ def create(
     if as_json:
         print_json({"id": key.id, "key": secret})
         return
-    out.print(f"id   {key.id}\nkey  {escape(secret)}  (shown this once)")
+    say(f"id   {key.id}\nkey  {secret}  (shown this once)")
 
 
 @commands.command("list")
@@ -160,7 +167,7 @@ def update(key_id: KeyId, changes: Changes) -> None:
     key = service.find_key(actor, key_id)
     changes = _with_expiry(with_alerts(changes, KEY_FIELDS, key))
     service.update_key(actor, key.id, project_id=key.project_id, changes=changes)
-    out.print(f"{key_id} is changed.")
+    say(f"{key_id} is changed.")
 
 
 @commands.command()
@@ -196,7 +203,7 @@ def rotate(
         return
     until = format_time(key.previous_expires_ms)
     ends = f"The old secret works until {until}." if until else "The old secret no longer works."
-    out.print(f"id   {key.id}\nkey  {escape(secret)}  (shown this once)\n{ends}")
+    say(f"id   {key.id}\nkey  {secret}  (shown this once)\n{ends}")
 
 
 def _parse_grace_s(grace: str) -> int:
@@ -222,7 +229,7 @@ def revoke(key_id: KeyId, yes: Yes = False) -> None:
         effect = _describe_effect(service, actor, key)
         confirm(f"Revoke {key.name} ({key.id}) for good? {effect}", yes=yes)
     service.revoke_key(actor, key.id, project_id=key.project_id)
-    out.print(f"{key_id} is revoked.")
+    say(f"{key_id} is revoked.")
 
 
 def _with_expiry(changes: Changes) -> Changes:

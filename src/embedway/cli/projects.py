@@ -17,8 +17,7 @@ from embedway.cli.administration import (
 )
 from embedway.cli.fields import PROJECT_FIELDS, Changes, with_alerts, with_fields
 from embedway.cli.limits_and_budgets import format_alerts, format_amounts, format_budget
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import AsJson, out, print_json, print_record, print_table
+from embedway.cli.terminal import AsJson, count_of, print_json, print_record, print_table, say
 from embedway.core.clock import now_ms
 from embedway.core.project import Project
 from embedway.organization.actors import Actor
@@ -58,7 +57,7 @@ def create(
     if as_json:
         print_json({"id": project.id})
     else:
-        out.print(project.id)
+        say(project.id)
 
 
 @commands.command("list")
@@ -121,7 +120,7 @@ def update(current_name: ProjectArgument, changes: Changes) -> None:
     service.update_project(
         actor, project.id, with_alerts(changes, PROJECT_FIELDS, project), unique=True
     )
-    out.print(f"{project.id} is changed.")
+    say(f"{project.id} is changed.")
 
 
 @commands.command()
@@ -136,7 +135,7 @@ def archive(name: ProjectArgument, yes: Yes = False) -> None:
         keys = count_of(_count_working_keys(service, actor, project), "working key")
         confirm(f"Archive {project.name} ({project.id}) for good? This ends {keys}.", yes=yes)
     service.archive_project(actor, project.id)
-    out.print(f"{project.id} is archived.")
+    say(f"{project.id} is archived.")
 
 
 def _count_working_keys(service: AdminService, actor: Actor, project: Project) -> int:

@@ -6,20 +6,10 @@ from typing import Annotated
 import typer
 
 from embedway.catalog import catalog
-from embedway.cli.terminal import (
-    AsJson,
-    err,
-    escape,
-    load_providers,
-    out,
-    print_json,
-    print_table,
-    say_error,
-)
+from embedway.cli.setup import Setup
+from embedway.cli.terminal import AsJson, err, escape, out, print_json, print_table, say_error
 from embedway.cli.trials import ModelName, ProviderName, choose_deployment, try_keys
 from embedway.cli.verify import verify
-from embedway.config import settings as config
-from embedway.config.catalogs import catalog_in_use
 from embedway.config.providers import incomplete_providers, provider_offers
 from embedway.providers.adapter import ProviderRow
 from embedway.providers.registry import load_rows
@@ -43,14 +33,13 @@ def list_providers(
     """
     if all_kinds:
         kinds = [_kind_row(row, notes=as_json) for row in load_rows().values()]
-        print_table(kinds, empty="", as_json=as_json)
+        print_table(kinds, as_json=as_json)
         return
-    loaded = config.load_settings()
-    providers = load_providers(loaded)
+    setup = Setup()
     deployments = catalog.load_catalog(
         eu_native=False,
-        offers=provider_offers(providers),
-        models=catalog_in_use(loaded.settings).models,
+        offers=provider_offers(setup.providers),
+        models=setup.catalog_in_use.models,
     ).deployments()
     rows = [
         {
@@ -61,7 +50,7 @@ def list_providers(
             "models": sum(deployment.provider == each.name for deployment in deployments),
             "from": each.origin,
         }
-        for each in providers
+        for each in setup.providers
     ]
     print_table(
         rows,
@@ -69,7 +58,7 @@ def list_providers(
         "enables one: embedway providers list --all",
         as_json=as_json,
     )
-    for missing in incomplete_providers(loaded):
+    for missing in incomplete_providers(setup.loaded):
         err.print(f"[yellow]left out:[/yellow] {escape(missing)}")
 
 
@@ -83,9 +72,9 @@ def try_provider(name: ProviderName, model: ModelName = None, as_json: AsJson = 
 
         embedway providers test ollama --model nomic-embed-text
     """
-    loaded = config.load_settings()
-    provider, deployment = choose_deployment(loaded, name, model, command="test")
-    timeout_s = loaded.settings.request_timeout_s
+    setup = Setup()
+    provider, deployment = choose_deployment(setup, name, model, command="test")
+    timeout_s = setup.settings.request_timeout_s
     with err.status(f"Calling {provider.url}"):
         trials = asyncio.run(try_keys(provider, deployment, timeout_s=timeout_s))
     for trial in trials:

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 
-from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.resolved_name import AUTO
 from embedway.cli import notices, options
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import escape, fail, fetch_weights, out
-from embedway.config import settings as config
-from embedway.config.catalogs import CatalogInUse, catalog_in_use
+from embedway.cli.setup import Setup
+from embedway.cli.terminal import count_of, escape, fail, out
 from embedway.config.providers import enabled_providers, incomplete_providers
-from embedway.config.settings import LoadedSettings
-from embedway.config.stores import open_configured_store
+from embedway.config.settings import load_settings
 from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
 from embedway.organization import key_secret
@@ -52,20 +48,18 @@ def serve(
 
         EMBEDWAY_PORT=9000 embedway serve
     """
-    loaded = config.load_settings(host=host, port=port)
-    settings = loaded.settings
+    setup = Setup(load_settings(host=host, port=port))
+    loaded, settings = setup.loaded, setup.settings
     dropped_lines = streams.write_in_background()
     logs.configure_logs(format=settings.log_format, level=settings.log_level, for_good=True)
     if loaded.unknown:
         _log.warning("unknown variables", names=loaded.unknown)
     try:
         bound = bind(settings)
-        used = catalog_in_use(settings)
-        providers = enabled_providers(loaded, used=used)
+        providers = enabled_providers(loaded, used=setup.catalog_in_use)
         for missing in incomplete_providers(loaded):
             _log.warning("provider left out", reason=missing)
-        for model in catalog.load_catalog(eu_native=settings.eu_native).local_models():
-            fetch_weights(model, settings)
+        setup.fetch_weights()
         # Until the server handles signals, nothing needs tidying up, so let Ctrl-C end the process
         # instead of raising an exception in a module that is being imported.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -75,7 +69,7 @@ def serve(
             settings,
             providers,
             bound,
-            on_ready=partial(_print_welcome, loaded, used),
+            on_ready=partial(_print_welcome, setup),
             dropped_lines=dropped_lines,
         )
     except AddressError as error:
@@ -119,24 +113,23 @@ def _format_targets(alias: str, catalog: Catalog) -> str:
     return f"{', then '.join(catalog.aliases[alias])} ({providers})"
 
 
-def _format_warnings(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> str:
+def _format_warnings(setup: Setup, gateway: "Gateway") -> str:
     warnings = (
-        used.problem,
+        setup.catalog_in_use.problem,
         notices.retired(gateway.catalog, today()),
         notices.retiring(gateway.catalog, today()),
         notices.unpriced(gateway.catalog),
         notices.drifted(gateway.spaces.drifted_ids()),
-        notices.readable(loaded),
+        notices.readable(setup.loaded),
     )
     return "".join(f"\n[yellow]warning[/yellow]: {escape(each)}\n" for each in warnings if each)
 
 
-def _print_welcome(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> None:
-    settings = loaded.settings
-    store = open_configured_store(settings, create=False)  # the gateway has created it
+def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
+    store = setup.store  # the gateway has created it
     first_key, database_name = _create_first_key(store), database.describe(store.database)
     store.database.dispose()
-    base = f"{base_url(settings)}/v1"
+    base = f"{base_url(setup.settings)}/v1"
     key = first_key or "$EMBEDWAY_API_KEY"
     python_key = f'"{first_key}"' if first_key else 'os.environ["EMBEDWAY_API_KEY"]'
     note = (
@@ -153,10 +146,10 @@ def _print_welcome(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway
   auto       {escape(_format_targets(AUTO, gateway.catalog))}
   aliases    {escape(_format_aliases(gateway.catalog))}
   providers  {escape(_format_providers(gateway))}
-  catalog    {escape(used.described)}
+  catalog    {escape(setup.catalog_in_use.described)}
   database   {escape(database_name)}
   docs       {base.removesuffix("/v1")}/docs
-{_format_warnings(loaded, used, gateway)}
+{_format_warnings(setup, gateway)}
 curl {base}/embeddings -H "Authorization: Bearer {key}" \\
   -H "Content-Type: application/json" -d '{escape('{"input": "The quick brown fox"}')}'
 

@@ -13,10 +13,9 @@ from embedway.catalog import catalog
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Model
-from embedway.cli.terminal import fail, load_providers
-from embedway.config.catalogs import catalog_in_use
+from embedway.cli.setup import Setup
+from embedway.cli.terminal import fail
 from embedway.config.providers import incomplete_providers, provider_offers
-from embedway.config.settings import LoadedSettings
 from embedway.core import money, vectors
 from embedway.core.batch import Batch, BatchResult
 from embedway.core.clock import today
@@ -50,25 +49,23 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose_deployment(
-    loaded: LoadedSettings, name: str, model: str | None, *, command: str
+    setup: Setup, name: str, model: str | None, *, command: str
 ) -> tuple[ProviderConfig, Deployment]:
     """Return the enabled provider called `name` and its deployment to try.
 
     Exits with status 1 if there is no such provider, or if no model of it is known.
     """
-    providers = load_providers(loaded)
-    provider_config = next((each for each in providers if each.name == name), None)
+    provider_config = next((each for each in setup.providers if each.name == name), None)
     if provider_config is None:
-        missing = [each for each in incomplete_providers(loaded) if each.startswith(f"{name}: ")]
-        names = ", ".join(each.name for each in providers) or "none"
+        incomplete = incomplete_providers(setup.loaded)
+        missing = [each for each in incomplete if each.startswith(f"{name}: ")]
+        names = ", ".join(each.name for each in setup.providers) or "none"
         fail(
             missing[0] if missing
             else f"Provider {name!r} is not enabled. Enabled: {names}. To see how to enable "
             "one: embedway providers list --all"
         )  # fmt: skip
-    deployment = trial_deployment(
-        provider_config, model, models=catalog_in_use(loaded.settings).models
-    )
+    deployment = trial_deployment(provider_config, model, models=setup.catalog_in_use.models)
     if deployment is None:
         fail(
             f"No model of {name!r} is known. Name one: embedway providers {command} {name} "

@@ -15,8 +15,8 @@ from embedway.cli import exports, options, usage_report
 from embedway.cli.administration import open_service
 from embedway.cli.exports import ColumnType
 from embedway.cli.options import format_typed_time, is_unicode
-from embedway.cli.plural import count_are
-from embedway.cli.terminal import AsJson, load_store, out, progress, reject
+from embedway.cli.setup import open_store
+from embedway.cli.terminal import AsJson, count_are, progress, reject, say
 from embedway.cli.usage_report import DIMENSIONS, MONEY, WIDTHS, ReportRequest
 from embedway.ledger import query as report
 from embedway.ledger.buckets import epoch_ms, time_zones
@@ -118,13 +118,13 @@ def usage(
     if by is None:
         by = DEFAULT_REFUSALS_BY if refused else DEFAULT_BY
     request = _build_request(by, since, until, time_zone, filters, refused=refused)
-    reports = UsageReports(load_store().database)
+    reports = UsageReports(open_store().database)
     if output is None:
         usage_report.print_report(request, reports, as_json=as_json)
         return
     write = _write_records if lines else usage_report.write_report
     count = write(request, reports, output)
-    out.print(f"{count_are(count, 'line' if lines else 'sum')} in {output}.")
+    say(f"{count_are(count, 'line' if lines else 'sum')} in {output}.")
 
 
 def _resolve_filters(filters: Filters) -> Filters:

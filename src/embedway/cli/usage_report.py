@@ -60,12 +60,12 @@ def print_report(request: ReportRequest, reports: UsageReports, *, as_json: bool
         groups = _read_groups(request, reports)
         print_json([labels | _figures(each, exact=False) for each, labels in groups])
         return
-    print_table(_table_rows(request, reports), empty=_empty_message(request), as_json=False)
+    print_table(_table_rows(request, reports), empty=_empty_message(request))
     if request.refused or (refusals := _refusals_of(request)) is None:
         return
     if rows := _table_rows(refusals, reports):
         out.print("\nRefused requests (--refused shows them by day):\n")
-        print_table(rows, empty="", as_json=False)
+        print_table(rows)
 
 
 def write_report(request: ReportRequest, reports: UsageReports, output: Path) -> int:

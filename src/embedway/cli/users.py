@@ -15,16 +15,7 @@ from embedway.cli.administration import (
 )
 from embedway.cli.fields import END_USER_FIELDS, Changes, with_alerts, with_fields
 from embedway.cli.limits_and_budgets import format_amounts
-from embedway.cli.terminal import (
-    AsJson,
-    escape,
-    fail,
-    out,
-    print_json,
-    print_record,
-    print_table,
-    reject,
-)
+from embedway.cli.terminal import AsJson, fail, print_json, print_record, print_table, reject, say
 from embedway.core.errors import InvalidRequest, NotFound
 from embedway.core.project import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
@@ -102,21 +93,21 @@ def set_user(end_user: EndUserId, project: ProjectOption, changes: Changes) -> N
     `none` means no limit at all; `project` means what the project sets for each end user.
     """
     _change(end_user, project, changes)
-    out.print(f"{escape(end_user)} is changed.")
+    say(f"{end_user} is changed.")
 
 
 @commands.command()
 def block(end_user: EndUserId, project: ProjectOption) -> None:
     """Refuse all requests for an end user, within a second."""
     _change(end_user, project, {"blocked": True})
-    out.print(f"{escape(end_user)} is blocked.")
+    say(f"{end_user} is blocked.")
 
 
 @commands.command()
 def unblock(end_user: EndUserId, project: ProjectOption) -> None:
     """Accept requests for an end user again."""
     _change(end_user, project, {"blocked": False})
-    out.print(f"{escape(end_user)} is not blocked.")
+    say(f"{end_user} is not blocked.")
 
 
 @commands.command()
@@ -128,7 +119,7 @@ def remove(end_user: EndUserId, project: ProjectOption) -> None:
         service.remove_end_user(actor, project_id, end_user)
     except NotFound as error:
         fail(f"{error} To see who has one: embedway users list --project {project_id}")
-    out.print(f"{escape(end_user)} has no record any more.")
+    say(f"{end_user} has no record any more.")
 
 
 def _change(end_user: str, project: str, changes: Changes) -> None:

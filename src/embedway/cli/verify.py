@@ -2,11 +2,11 @@
 
 import asyncio
 
-import msgspec
 import typer
 
 from embedway.cli.administration import Yes, confirm
-from embedway.cli.terminal import AsJson, err, fail, print_table
+from embedway.cli.setup import Setup
+from embedway.cli.terminal import AsJson, err, fail, note, print_table
 from embedway.cli.trials import (
     ModelName,
     ProviderName,
@@ -14,7 +14,6 @@ from embedway.cli.trials import (
     explain_failure,
     format_cost_usd,
 )
-from embedway.config import settings as config
 from embedway.core.provider_error import ProviderError
 
 
@@ -33,16 +32,15 @@ def verify(
 
         embedway providers verify deepinfra --model bge-m3 --yes
     """
-    loaded = config.load_settings()
-    provider, deployment = choose_deployment(loaded, name, model, command="verify")
+    setup = Setup()
+    provider, deployment = choose_deployment(setup, name, model, command="verify")
     from embedway.cli.verification import Verification  # noqa: PLC0415  # the HTTP client: slow
 
-    verification = Verification(provider, deployment, timeout_s=loaded.settings.request_timeout_s)
+    verification = Verification(provider, deployment, timeout_s=setup.settings.request_timeout_s)
     tokens = verification.tokens
-    err.print(
+    note(
         f"{provider.name} will bill at most about {tokens} tokens of {deployment.upstream_name}: "
-        f"{format_cost_usd(deployment, tokens)} USD.",
-        markup=False,
+        f"{format_cost_usd(deployment, tokens)} USD."
     )
     confirm("Verify it?", yes=yes)
     try:
@@ -50,6 +48,6 @@ def verify(
             findings = asyncio.run(verification.run())
     except (ProviderError, ImportError, ValueError) as error:
         fail(f"{provider.name}: {explain_failure(provider, deployment.upstream_name, error)}")
-    print_table([msgspec.structs.asdict(each) for each in findings], empty="", as_json=as_json)
+    print_table(findings, as_json=as_json)
     if any(each.outcome == "differs" for each in findings):
         raise typer.Exit(1)
