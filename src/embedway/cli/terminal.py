@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
 import msgspec
+import orjson
 import typer
 from rich import markup
 from rich.console import Console
@@ -106,7 +107,7 @@ def reject(message: object) -> NoReturn:
 
 def print_json(value: object) -> None:
     """Print `value` as one line of JSON."""
-    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.buffer.write(orjson.dumps(value, default=msgspec.to_builtins) + b"\n")
 
 
 def print_table(
