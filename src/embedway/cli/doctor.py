@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http.client import HTTPException
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -13,18 +13,16 @@ from urllib.parse import urlsplit
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.catalog.deployment import Deployment
 from embedway.cli import notices
 from embedway.cli.setup import Setup, wheel_of
 from embedway.cli.terminal import AsJson, count_of, escape, note, out, print_json
-from embedway.cli.trials import TOKENS, Trial, format_cost_usd, trial_deployment, try_keys
+from embedway.cli.trials import TOKENS, Trial, find_target, try_keys
 from embedway.config.providers import incomplete_providers
 from embedway.config.settings import ConfigError
 from embedway.config.stores import reveal
 from embedway.core.clock import now_ms, today
 from embedway.local import weights
 from embedway.organization.keys import KeyBootstrap
-from embedway.providers.provider_config import ProviderConfig
 from embedway.serving.address import AddressError, base_url, bind, fetch_page, is_answering
 from embedway.storage import database
 from embedway.storage.database import DatabaseError, DatabaseMissing
@@ -95,55 +93,41 @@ def _run_check(check: Callable[[Setup], DoctorFinding], setup: Setup) -> DoctorF
 def _check_keys(setup: Setup) -> dict[str, DoctorFinding]:
     """Send a short text with each key of each provider."""
     try:
-        pairs = [
-            (each, trial_deployment(each, models=setup.catalog_in_use.models))
-            for each in setup.providers
-        ]
+        targets = {each.name: find_target(setup, each) for each in setup.providers}
     except ConfigError:
         return {}  # an earlier check has reported it
-    if not pairs:
+    if not targets:
         return {"keys": ("ok", "no provider is enabled, so there is no key to try")}
-    usable = [(each, deployment) for each, deployment in pairs if deployment]
+    usable = {name: target for name, target in targets.items() if target}
     costs = [
-        format_cost_usd(deployment, TOKENS)
-        for each, deployment in usable
-        for _ in each.keys or [None]
+        each.cost_usd(TOKENS) for each in usable.values() for _ in each.provider.keys or [None]
     ]
     note(
         f"Sending a text of about {TOKENS} tokens with {count_of(len(costs), 'key')} of "
-        f"{', '.join(each.name for each, _ in usable) or 'no provider'}. Cost in USD: "
-        f"{' + '.join(costs) or '0'}."
+        f"{', '.join(usable) or 'no provider'}. Cost in USD: {' + '.join(costs) or '0'}."
     )
     findings: dict[str, DoctorFinding] = {
-        f"provider {each.name}": (
+        f"provider {name}": (
             "fail",
             "not tried, because no model of it is known. Run: "
-            f"embedway providers test {each.name} --model MODEL",
+            f"embedway providers test {name} --model MODEL",
         )
-        for each, deployment in pairs
-        if deployment is None
+        for name in targets
+        if name not in usable
     }
-    results = asyncio.run(_try_all(usable, timeout_s=setup.settings.request_timeout_s))
-    for (each, deployment), trials in zip(usable, results, strict=True):
-        for trial in trials:
-            name = " ".join(filter(None, ("provider", each.name, trial.key)))
-            findings[name] = _trial_finding(trial, deployment)
+    for trial in asyncio.run(try_keys(usable.values())):
+        name = " ".join(filter(None, ("provider", trial.target.provider.name, trial.key)))
+        findings[name] = _trial_finding(trial)
     return findings
 
 
-async def _try_all(
-    pairs: Sequence[tuple[ProviderConfig, Deployment]], *, timeout_s: float
-) -> list[list[Trial]]:
-    return await asyncio.gather(*(try_keys(*each, timeout_s=timeout_s) for each in pairs))
-
-
-def _trial_finding(trial: Trial, deployment: Deployment) -> DoctorFinding:
+def _trial_finding(trial: Trial) -> DoctorFinding:
     if trial.failure:
         return "fail", trial.failure
     tokens = trial.tokens or TOKENS
     return "ok", (
-        f"{deployment.upstream_name}: {trial.dimensions} dimensions, {trial.milliseconds} ms, "
-        f"{tokens} tokens, {format_cost_usd(deployment, tokens)} USD"
+        f"{trial.target.deployment.upstream_name}: {trial.dimensions} dimensions, "
+        f"{trial.milliseconds} ms, {tokens} tokens, {trial.target.cost_usd(tokens)} USD"
     )
 
 

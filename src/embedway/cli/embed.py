@@ -114,8 +114,8 @@ def _embed_at_provider(
 
     async def embed_all() -> None:
         async with remote.open_sender([provider], (), setup.settings) as sender:
-            timeout_s = setup.settings.request_timeout_s
-            model = remote.RemoteModel(sender, provider, deployment, timeout_s=timeout_s)
+            target = remote.Target(provider, deployment, setup.settings.request_timeout_s)
+            model = remote.RemoteModel(sender, target)
             await _write_vectors(partial(model.embed, truncate), lines, output)
 
     try:

@@ -6,11 +6,22 @@ from typing import Annotated
 import typer
 
 from embedway.catalog import catalog
+from embedway.cli.administration import Yes, confirm
 from embedway.cli.setup import Setup
-from embedway.cli.terminal import AsJson, err, escape, out, print_json, print_table, say_error
-from embedway.cli.trials import ModelName, ProviderName, choose_deployment, try_keys
-from embedway.cli.verify import verify
+from embedway.cli.terminal import (
+    AsJson,
+    err,
+    escape,
+    fail,
+    note,
+    out,
+    print_json,
+    print_table,
+    say_error,
+)
+from embedway.cli.trials import ModelName, ProviderName, choose_target, try_keys
 from embedway.config.providers import incomplete_providers, provider_offers
+from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import ProviderRow
 from embedway.providers.registry import load_rows
 
@@ -72,11 +83,10 @@ def try_provider(name: ProviderName, model: ModelName = None, as_json: AsJson = 
 
         embedway providers test ollama --model nomic-embed-text
     """
-    setup = Setup()
-    provider, deployment = choose_deployment(setup, name, model, command="test")
-    timeout_s = setup.settings.request_timeout_s
-    with err.status(f"Calling {provider.url}"):
-        trials = asyncio.run(try_keys(provider, deployment, timeout_s=timeout_s))
+    target = choose_target(Setup(), name, model, command="test")
+    deployment = target.deployment
+    with err.status(f"Calling {target.provider.url}"):
+        trials = asyncio.run(try_keys([target]))
     for trial in trials:
         with_key = f" with {trial.key}" if trial.key else ""
         if trial.failure:
@@ -102,7 +112,40 @@ def try_provider(name: ProviderName, model: ModelName = None, as_json: AsJson = 
         raise typer.Exit(1)
 
 
-commands.command("verify")(verify)
+@commands.command()
+def verify(
+    name: ProviderName,
+    model: ModelName = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a provider with what this gateway expects of it, by about ten calls that it bills.
+
+    The command shows the cost first, and asks at a terminal. The exit status is 1 if something
+    differs.
+
+        embedway providers verify openai
+
+        embedway providers verify deepinfra --model bge-m3 --yes
+    """
+    target = choose_target(Setup(), name, model, command="verify")
+    from embedway.cli.verification import Verification  # noqa: PLC0415  # the HTTP client: slow
+
+    verification = Verification(target.provider, target.deployment, timeout_s=target.timeout_s)
+    tokens = verification.tokens
+    note(
+        f"{name} will bill at most about {tokens} tokens of {target.deployment.upstream_name}: "
+        f"{target.cost_usd(tokens)} USD."
+    )
+    confirm("Verify it?", yes=yes)
+    try:
+        with err.status(f"Calling {target.provider.url}"):
+            findings = asyncio.run(verification.run())
+    except (ProviderError, ImportError, ValueError) as error:
+        fail(f"{name}: {target.explain(error)}")
+    print_table(findings, as_json=as_json)
+    if any(each.outcome == "differs" for each in findings):
+        raise typer.Exit(1)
 
 
 def _kind_row(row: ProviderRow, *, notes: bool) -> dict[str, object]:

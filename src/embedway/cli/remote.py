@@ -19,7 +19,7 @@ from embedway.catalog.resolved_name import ResolvedName
 from embedway.cli.lengths import length_error
 from embedway.cli.setup import Setup, fetch_weights
 from embedway.cli.terminal import fail
-from embedway.cli.trials import explain_failure
+from embedway.cli.trials import Target
 from embedway.config.settings import Settings
 from embedway.config.spaces import build_memberships
 from embedway.core.clock import today
@@ -97,18 +97,10 @@ async def open_sender(
 class RemoteModel:
     """A model at a provider."""
 
-    def __init__(
-        self,
-        sender: Sender,
-        provider_config: ProviderConfig,
-        deployment: Deployment,
-        *,
-        timeout_s: float,
-    ) -> None:
+    def __init__(self, sender: Sender, target: Target) -> None:
         self._sender = sender
-        self._provider_config = provider_config
-        self._deployment = deployment
-        self._timeout_s = timeout_s
+        self._target = target
+        self._deployment = target.deployment
 
     async def embed(self, truncate: Truncate, texts: list[str], first: int) -> Vectors:
         """Return the vectors of `texts`, one row each; `first` is the first text's number, from 1.
@@ -121,7 +113,7 @@ class RemoteModel:
             return await self._send(texts, truncate)
         except ProviderError as error:
             text = "" if error.item is None else f", text {first + error.item}"
-            reason = explain_failure(self._provider_config, deployment.upstream_name, error)
+            reason = self._target.explain(error)
             raise CannotEmbed(f"{deployment.provider}{text}: {reason}") from error
         except ContextLengthExceeded as error:
             raise CannotEmbed(await self._length_error(texts, first) or error.message) from error
@@ -129,8 +121,8 @@ class RemoteModel:
             raise CannotEmbed(error.message) from error
         except TimeoutError as error:
             raise CannotEmbed(
-                f"{deployment.provider} did not answer within {self._timeout_s:g} s. Try again, or "
-                "set EMBEDWAY_REQUEST_TIMEOUT_S higher."
+                f"{deployment.provider} did not answer within {self._target.timeout_s:g} s. Try "
+                "again, or set EMBEDWAY_REQUEST_TIMEOUT_S higher."
             ) from error
 
     async def _send(self, texts: list[str], truncate: Truncate) -> Vectors:
@@ -149,8 +141,8 @@ class RemoteModel:
             return np.concatenate(
                 [await self._send(each, truncate) for each in (texts[:half], texts[half:])]
             )
-        async with asyncio.timeout(self._timeout_s):
-            deadline_s = self._sender.now_s() + self._timeout_s
+        async with asyncio.timeout(self._target.timeout_s):
+            deadline_s = self._sender.now_s() + self._target.timeout_s
             vectors = await self._sender.send([attempt], deadline_s=deadline_s)
         if self._deployment.model.dimensions is None:
             # If no width is declared, all later vectors must be as wide as the first.

@@ -9,7 +9,7 @@ import numpy as np
 
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.policy import ModelPolicy
-from embedway.cli.trials import TEXT, TOKENS, call_provider, explain_failure, trial_batch
+from embedway.cli.trials import TEXT, TOKENS, Target
 from embedway.core import vectors
 from embedway.core.batch import Batch, BatchResult
 from embedway.core.errors import InvalidRequest
@@ -65,8 +65,8 @@ class Verification:
     ) -> None:
         self._provider_config = provider_config
         self._deployment = deployment
-        self._timeout_s = timeout_s
-        self._batch = trial_batch(deployment)
+        self._target = Target(provider_config, deployment, timeout_s)
+        self._batch = self._target.batch
         self._call = _encode_call(provider_config, self._batch)
         self._single_results: list[BatchResult] = []
         self._checks = [
@@ -106,7 +106,7 @@ class Verification:
             detail = error.message
         except ProviderError as error:
             outcome = "not tried" if error.kind in (*TRANSIENT, "quota") else "differs"
-            detail = self._explain(error)
+            detail = self._target.explain(error)
         return VerificationFinding(check=check.name, outcome=outcome, detail=detail)
 
     # Checks of the two texts that were embedded alone.
@@ -287,7 +287,8 @@ class Verification:
         batch = msgspec.structs.replace(self._batch, **changes)
         batch = msgspec.structs.replace(batch, tokens=[TOKENS] * len(batch.items))
         provider_config = provider_config or self._provider_config
-        result = await call_provider(provider_config, batch, timeout_s=self._timeout_s)
+        target = msgspec.structs.replace(self._target, provider=provider_config)
+        result = await target.call(batch)
         vectors.check_vectors(result.vectors, items=len(batch.items), dimensions=None)
         return result
 
@@ -297,12 +298,12 @@ class Verification:
             return await self._embed(**changes)
         except ProviderError as error:
             if not error.was_sent:
-                return "not tried", f"no call can be made: {self._explain(error)}"
+                return "not tried", f"no call can be made: {self._target.explain(error)}"
             if error.kind == kind:
                 return "ok", f"refused as {kind}, HTTP {error.status}"
             if error.kind in TRANSIENT:
-                return "not tried", self._explain(error)
-            return "differs", f"refused as {error.kind}, not {kind}: {self._explain(error)}"
+                return "not tried", self._target.explain(error)
+            return "differs", f"refused as {error.kind}, not {kind}: {self._target.explain(error)}"
 
     def _judge_answer(self, result: Verdict | BatchResult, answers: str) -> Verdict:
         """Judge an answer to a call that only servers of one's own may answer."""
@@ -319,9 +320,6 @@ class Verification:
             return _encode_call(self._provider_config, batch) == self._call
         except InvalidRequest:
             return True
-
-    def _explain(self, error: ProviderError) -> str:
-        return explain_failure(self._provider_config, self._deployment.upstream_name, error)
 
 
 def _encode_call(provider_config: ProviderConfig, batch: Batch) -> object:
