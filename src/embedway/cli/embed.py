@@ -11,12 +11,11 @@ from typing import Annotated
 import typer
 
 from embedway.catalog.model import Model
-from embedway.cli.exports import output_error
+from embedway.cli.exports import VECTOR_SUFFIXES, VectorWriter, open_vector_writer, output_error
 from embedway.cli.lengths import length_error
 from embedway.cli.options import is_unicode
 from embedway.cli.setup import Setup, fetch_weights
 from embedway.cli.terminal import LIST_MODELS, err, escape, fail, progress, reject
-from embedway.cli.vector_files import SUFFIXES, VectorWriter, open_vector_writer
 from embedway.config.settings import Settings
 from embedway.core.batch import Batch
 from embedway.core.request import Truncate
@@ -64,7 +63,7 @@ def embed(
     called with the provider's own key, and the provider bills it; a local model costs nothing.
     """
     setup = Setup()
-    if output and (reason := output_error(output, SUFFIXES)):
+    if output and (reason := output_error(output, VECTOR_SUFFIXES)):
         reject(f"Cannot write --output {str(output)!r}: {reason}.")
     lines = read_texts(texts, file)
     if local_model := setup.find_local_model(model):
