@@ -1,7 +1,6 @@
 """`embedway doctor`: says what is missing and how to fix it."""
 
 import asyncio
-import json
 import os
 import shutil
 from collections import Counter
@@ -260,20 +259,12 @@ def _port(setup: Setup) -> DoctorFinding:
         url = base_url(settings)
         if is_answering(url):
             return "ok", f"a gateway is ready on {url}"
-        if _is_alive(url):
+        if is_answering(url, page="livez", status="alive"):
             return "fail", (
                 f"A gateway is on {url}, but it is not ready: {url}/readyz and its log say why."
             )
         return "fail", str(error)
     return "ok", f"{settings.port} is free"
-
-
-def _is_alive(url: str) -> bool:
-    """Return whether a gateway runs at `url`, ready or not."""
-    try:
-        return json.loads(fetch_page(f"{url}/livez")) == {"status": "alive"}
-    except (OSError, ValueError, HTTPException):
-        return False
 
 
 def _count_refused_calls(url: str) -> Counter[str]:

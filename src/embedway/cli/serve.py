@@ -12,7 +12,7 @@ from embedway.catalog.catalog import Catalog
 from embedway.catalog.resolved_name import AUTO
 from embedway.cli import notices, options
 from embedway.cli.setup import Setup
-from embedway.cli.terminal import count_of, escape, fail, out
+from embedway.cli.terminal import count_of, escape, fail, out, say
 from embedway.config.providers import enabled_providers, incomplete_providers
 from embedway.config.settings import load_settings
 from embedway.core.clock import now_ms, today
@@ -63,15 +63,13 @@ def serve(
         # Until the server handles signals, nothing needs tidying up, so let Ctrl-C end the process
         # instead of raising an exception in a module that is being imported.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        from embedway.serving import server  # noqa: PLC0415  # the engine: slow
+        import uvloop  # noqa: PLC0415
 
-        server.run_server(
-            settings,
-            providers,
-            bound,
-            on_ready=partial(_print_welcome, setup),
-            dropped_lines=dropped_lines,
-        )
+        from embedway.serving.server import run_server  # noqa: PLC0415  # the engine: slow
+
+        welcome = partial(_print_welcome, setup)
+        with bound:
+            uvloop.run(run_server(settings, providers, bound, welcome, dropped_lines))
     except AddressError as error:
         fail(error)
 
@@ -113,18 +111,6 @@ def _format_targets(alias: str, catalog: Catalog) -> str:
     return f"{', then '.join(catalog.aliases[alias])} ({providers})"
 
 
-def _format_warnings(setup: Setup, gateway: "Gateway") -> str:
-    warnings = (
-        setup.catalog_in_use.problem,
-        notices.retired(gateway.catalog, today()),
-        notices.retiring(gateway.catalog, today()),
-        notices.unpriced(gateway.catalog),
-        notices.drifted(gateway.spaces.drifted_ids()),
-        notices.readable(setup.loaded),
-    )
-    return "".join(f"\n[yellow]warning[/yellow]: {escape(each)}\n" for each in warnings if each)
-
-
 def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
     store = setup.store  # the gateway has created it
     first_key, database_name = _create_first_key(store), database.describe(store.database)
@@ -137,24 +123,36 @@ def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
         if first_key
         else "an earlier one, or a new one: embedway keys create --name NAME"
     )
-    out.print(
-        f"""
-[bold]Embedway[/bold] is ready.
-
+    out.print("\n[bold]Embedway[/bold] is ready.\n")
+    say(
+        f"""\
   base URL   {base}
-  key        {escape(note)}
-  auto       {escape(_format_targets(AUTO, gateway.catalog))}
-  aliases    {escape(_format_aliases(gateway.catalog))}
-  providers  {escape(_format_providers(gateway))}
-  catalog    {escape(setup.catalog_in_use.described)}
-  database   {escape(database_name)}
+  key        {note}
+  auto       {_format_targets(AUTO, gateway.catalog)}
+  aliases    {_format_aliases(gateway.catalog)}
+  providers  {_format_providers(gateway)}
+  catalog    {setup.catalog_in_use.described}
+  database   {database_name}
   docs       {base.removesuffix("/v1")}/docs
-{_format_warnings(setup, gateway)}
+"""
+    )
+    warnings = (
+        setup.catalog_in_use.problem,
+        notices.retired(gateway.catalog, today()),
+        notices.retiring(gateway.catalog, today()),
+        notices.unpriced(gateway.catalog),
+        notices.drifted(gateway.spaces.drifted_ids()),
+        notices.readable(setup.loaded),
+    )
+    for each in filter(None, warnings):
+        out.print(f"[yellow]warning[/yellow]: {escape(each)}\n")
+    say(
+        f"""\
 curl {base}/embeddings -H "Authorization: Bearer {key}" \\
-  -H "Content-Type: application/json" -d '{escape('{"input": "The quick brown fox"}')}'
+  -H "Content-Type: application/json" -d '{{"input": "The quick brown fox"}}'
 
 import os, openai
-client = openai.OpenAI(base_url="{base}", api_key={escape(python_key)})
-client.embeddings.create(model="auto", input="The quick brown fox").data{escape("[0]")}.embedding
+client = openai.OpenAI(base_url="{base}", api_key={python_key})
+client.embeddings.create(model="auto", input="The quick brown fox").data[0].embedding
 """
     )

@@ -27,8 +27,8 @@ from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.observe import logs
 from embedway.routing.resolve import resolve
+from embedway.spaces.membership import SpaceMemberships
 from embedway.spaces.proof import Proof
-from embedway.spaces.shared_space import SharedSpace
 from embedway.spaces.store import SpaceStore
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ Model = Annotated[
 
 _Target = tuple[Deployment, InputType | None]
 """What one probe measures."""
+_Failure = tuple[Deployment, ProviderError]
 
 
 @commands.command()
@@ -59,9 +60,7 @@ def status(model: Model = None, as_json: AsJson = False) -> None:
         embedway spaces status bge-m3 --json
     """
     setup = _load_setup()
-    deployments = _deployments(setup, model)
-    _print(setup, deployments, as_json=as_json)
-    _exit(setup, deployments)
+    _report(setup, _deployments(setup, model), as_json=as_json)
 
 
 @commands.command()
@@ -76,19 +75,11 @@ def prove(model: Model = None, as_json: AsJson = False) -> None:
     """
     setup = _load_setup()
     deployments = _deployments(setup, model)
-    targets: list[_Target] = [
-        (each, input_type) for each in deployments for input_type in _input_types(setup, each)
-    ]
+    targets = _targets(setup, deployments)
     targets += _shared_references(setup, targets)
     retired = setup.spaces.registry.retired_ids
     failures = asyncio.run(_probe(setup, [each for each in targets if each[0].id not in retired]))
-    _print(setup, deployments, as_json=as_json)
-    for deployment, error in failures:
-        say_error(
-            f"{deployment.id} did not answer the probe: {_describe(error)}. To see what is wrong: "
-            f"embedway providers test {deployment.provider}"
-        )
-    _exit(setup, deployments, failed=bool(failures))
+    _report(setup, deployments, failures, as_json=as_json)
 
 
 @commands.command()
@@ -134,11 +125,7 @@ def release(
         with err.status(f"Probing {deployment.id}"):
             asyncio.run(_release(setup, deployment, drifted, accept=accept))
     except ProviderError as error:
-        fail(
-            f"{deployment.id} is not released, because it did not answer the probe: "
-            f"{_describe(error)}. To see what is wrong: embedway providers test "
-            f"{deployment.provider}"
-        )
+        fail(f"{deployment.id} is not released, because it {_no_answer(deployment, error)}")
     if proof := setup.spaces.registry.drift_proofs.get(deployment.id):
         fail(
             f"{deployment.id} is not released, because its vectors still differ from those of "
@@ -177,11 +164,9 @@ def _deployments(setup: Setup, name: str | None) -> list[Deployment]:
     return [each for each in probed if each.model.id in ids]
 
 
-async def _probe(
-    setup: Setup, targets: Sequence[_Target]
-) -> list[tuple[Deployment, ProviderError]]:
+async def _probe(setup: Setup, targets: Sequence[_Target]) -> list[_Failure]:
     """Probe each target, and return the deployments that failed with their errors."""
-    failures: list[tuple[Deployment, ProviderError]] = []
+    failures: list[_Failure] = []
     async with _open_prober(setup, [each for each, _ in targets]) as prober:
         with progress() as bar:
             task = bar.add_task("Probing", total=len(targets))
@@ -221,9 +206,13 @@ async def _open_prober(setup: Setup, deployments: Sequence[Deployment]) -> Async
             yield prober
 
 
-def _input_types(setup: Setup, deployment: Deployment) -> list[InputType | None]:
-    """Return the input types that the deployment was probed with, or [None] if it never was."""
-    return [each.input_type for each in setup.spaces.registry.proofs(deployment.id)] or [None]
+def _targets(setup: Setup, deployments: Sequence[Deployment]) -> list[_Target]:
+    """Return each deployment with the input types that it was probed with, or None for never."""
+    targets: list[_Target] = []
+    for each in deployments:
+        proofs = setup.spaces.registry.proofs(each.id)
+        targets += [(each, proof.input_type) for proof in proofs] or [(each, None)]
+    return targets
 
 
 def _shared_references(setup: Setup, targets: Sequence[_Target]) -> list[_Target]:
@@ -241,12 +230,15 @@ def _shared_references(setup: Setup, targets: Sequence[_Target]) -> list[_Target
     return list(added.values())
 
 
-def _print(setup: Setup, deployments: Sequence[Deployment], *, as_json: bool) -> None:
-    rows = [
-        _row(setup, each, input_type)
-        for each in deployments
-        for input_type in _input_types(setup, each)
-    ]
+def _report(
+    setup: Setup,
+    deployments: Sequence[Deployment],
+    failures: Sequence[_Failure] = (),
+    *,
+    as_json: bool,
+) -> None:
+    """Print the deployments' spaces, and exit with status 1 if any drifted or did not answer."""
+    rows = [_row(setup.spaces, *each) for each in _targets(setup, deployments)]
     if not as_json and not any(row["shares_space_with"] for row in rows):
         for row in rows:
             del row["shares_space_with"]
@@ -255,48 +247,42 @@ def _print(setup: Setup, deployments: Sequence[Deployment], *, as_json: bool) ->
         empty="No provider serves such a model. Local models are checked by their digest.",
         as_json=as_json,
     )
-
-
-def _row(setup: Setup, deployment: Deployment, input_type: InputType | None) -> dict[str, object]:
-    proof = setup.spaces.registry.proof(deployment.id, input_type)
-    member = setup.spaces.membership(deployment, input_type)
-    space = setup.spaces.space(deployment, input_type, revision=member.revision)
-    shared = setup.spaces.shared_space(deployment, input_type, revision=member.revision)
-    return {
-        "model": deployment.model.id,
-        "space": str(space),
-        "deployment": deployment.id,
-        "input_type": input_type,
-        "state": member.state,
-        "lowest_cosine": proof and _round(proof.cosine),
-        "norm_deviation": proof and _round(proof.norm_deviation),
-        "probed": proof and format_time(proof.at_ms),
-        "since": proof and format_time(proof.since_ms),
-        "why": member.reason or None,
-        "shares_space_with": shared and _describe_shared_space(shared),
-    }
-
-
-def _describe_shared_space(shared: SharedSpace) -> str:
-    reason = f" ({shared.reason})" if shared.reason else ""
-    return f"{shared.model}: {shared.state}{reason}"
-
-
-def _exit(setup: Setup, deployments: Sequence[Deployment], *, failed: bool = False) -> None:
-    """Report the deployments that drifted, and exit with status 1 if any did or `failed`."""
+    for failure in failures:
+        say_error(f"{failure[0].id} {_no_answer(*failure)}")
     drifted = [each.id for each in deployments if each.id in setup.spaces.registry.drift_proofs]
     for each in drifted:
         say_error(
             f"{each} has drifted, so gateways do not use it. Once its vectors are back: "
             f"embedway spaces release {each}"
         )
-    if drifted or failed:
+    if drifted or failures:
         raise typer.Exit(1)
 
 
-def _describe(error: ProviderError) -> str:
-    return f"{error.kind.replace('_', ' ')}{describe_response(error)}"
+def _row(
+    spaces: SpaceMemberships, deployment: Deployment, input_type: InputType | None
+) -> dict[str, object]:
+    proof = spaces.registry.proof(deployment.id, input_type)
+    member = spaces.membership(deployment, input_type)
+    shared = spaces.shared_space(deployment, input_type, revision=member.revision)
+    reason = f" ({shared.reason})" if shared and shared.reason else ""
+    return {
+        "model": deployment.model.id,
+        "space": str(spaces.space(deployment, input_type, revision=member.revision)),
+        "deployment": deployment.id,
+        "input_type": input_type,
+        "state": member.state,
+        "lowest_cosine": proof and proof.cosine and round(proof.cosine, 6),
+        "norm_deviation": proof and proof.norm_deviation and round(proof.norm_deviation, 6),
+        "probed": proof and format_time(proof.at_ms),
+        "since": proof and format_time(proof.since_ms),
+        "why": member.reason or None,
+        "shares_space_with": shared and f"{shared.model}: {shared.state}{reason}",
+    }
 
 
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+def _no_answer(deployment: Deployment, error: ProviderError) -> str:
+    return (
+        f"did not answer the probe: {error.kind.replace('_', ' ')}{describe_response(error)}. To "
+        f"see what is wrong: embedway providers test {deployment.provider}"
+    )
