@@ -211,8 +211,9 @@ def _targets(setup: Setup, deployments: Sequence[Deployment]) -> list[_Target]:
     targets: list[_Target] = []
     for each in deployments:
         proofs = setup.spaces.registry.proofs(each.id)
-        input_types: list[InputType | None] = [proof.input_type for proof in proofs]
-        targets += [(each, input_type) for input_type in input_types or [None]]
+        targets.extend((each, proof.input_type) for proof in proofs)
+        if not proofs:
+            targets.append((each, None))
     return targets
 
 
