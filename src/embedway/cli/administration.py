@@ -60,12 +60,8 @@ def all_pages(read: Callable[..., Page[Item]], *arguments: Any, **options: Any) 
 def confirm(question: str, *, yes: bool, again: str | None = None) -> None:
     """Ask at a terminal whether to go on, unless `yes`, and exit with status 1 if not.
 
-    A script is not asked: the command goes on, or ends with status 1 if `again` is given.
-
-    Args:
-        question: The question to ask.
-        yes: Whether `--yes` was typed.
-        again: The command that a script must run instead, with `--yes`.
+    A script is not asked: the command goes on, or ends with status 1 if `again` is given, the
+    command to run instead, with `--yes`.
     """
     if yes:
         return

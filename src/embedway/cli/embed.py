@@ -12,7 +12,7 @@ import typer
 
 from embedway.catalog.model import Model
 from embedway.cli.exports import VECTOR_SUFFIXES, VectorWriter, open_vector_writer, output_error
-from embedway.cli.lengths import length_error
+from embedway.cli.lengths import check_lengths
 from embedway.cli.options import is_unicode
 from embedway.cli.setup import Setup, fetch_weights
 from embedway.cli.terminal import LIST_MODELS, err, escape, fail, progress, reject
@@ -83,9 +83,7 @@ def _embed_locally(
     async def embed(texts: list[str], first: int) -> Vectors:
         ids = await engine.encode(texts)
         if truncate == "none":
-            for number, item in enumerate(ids, first):
-                if reason := length_error(len(item), model, number=number):
-                    fail(reason)
+            check_lengths(ids, model, first=first)
         fitting = fit_to_limits(ids, model=model, truncate=truncate)
         batch = Batch(model=model.id, items=fitting, tokens=[len(item) for item in fitting])
         return (await engine.embed(batch)).vectors
@@ -119,7 +117,7 @@ def _embed_at_provider(
 
     try:
         asyncio.run(embed_all())
-    except (remote.CannotEmbed, ValueError) as error:
+    except ValueError as error:
         fail(error)
 
 

@@ -16,7 +16,7 @@ from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Model
 from embedway.catalog.resolved_name import ResolvedName
-from embedway.cli.lengths import length_error
+from embedway.cli.lengths import check_lengths
 from embedway.cli.setup import Setup, fetch_weights
 from embedway.cli.terminal import fail
 from embedway.cli.trials import Target
@@ -38,10 +38,6 @@ from embedway.sending.sender import Sender
 from embedway.tokenizing.cl100k import Cl100kTokenizer
 from embedway.tokenizing.tokenizer import Tokenizer
 from embedway.wire.decode import decode
-
-
-class CannotEmbed(Exception):
-    """A text that the provider cannot embed; the message says which, why and what to do."""
 
 
 def choose_deployment(name: str, resolved: ResolvedName, setup: Setup) -> Deployment:
@@ -105,25 +101,26 @@ class RemoteModel:
     async def embed(self, truncate: Truncate, texts: list[str], first: int) -> Vectors:
         """Return the vectors of `texts`, one row each; `first` is the first text's number, from 1.
 
-        Raises:
-            CannotEmbed: A text cannot be embedded, or the provider fails or takes too long.
+        Exits with status 1 if a text cannot be embedded, or the provider fails or takes too long.
         """
-        deployment = self._deployment
+        name = self._target.provider.name
         try:
             return await self._send(texts, truncate)
         except ProviderError as error:
             text = "" if error.item is None else f", text {first + error.item}"
-            reason = self._target.explain(error)
-            raise CannotEmbed(f"{deployment.provider}{text}: {reason}") from error
+            fail(f"{name}{text}: {self._target.explain(error)}")
         except ContextLengthExceeded as error:
-            raise CannotEmbed(await self._length_error(texts, first) or error.message) from error
+            # Name the text by this process's own counts, if they agree.
+            with closing(Cl100kTokenizer()) as codec:
+                check_lengths(await codec.encode(texts), self._deployment.model, first=first)
+            fail(error.message)
         except EmbedwayError as error:
-            raise CannotEmbed(error.message) from error
-        except TimeoutError as error:
-            raise CannotEmbed(
-                f"{deployment.provider} did not answer within {self._target.timeout_s:g} s. Try "
-                "again, or set EMBEDWAY_REQUEST_TIMEOUT_S higher."
-            ) from error
+            fail(error.message)
+        except TimeoutError:
+            fail(
+                f"{name} did not answer within {self._target.timeout_s:g} s. Try again, or set "
+                "EMBEDWAY_REQUEST_TIMEOUT_S higher."
+            )
 
     async def _send(self, texts: list[str], truncate: Truncate) -> Vectors:
         fields = {"model": self._deployment.id, "input": texts, "truncate": truncate}
@@ -149,13 +146,3 @@ class RemoteModel:
             model = msgspec.structs.replace(self._deployment.model, dimensions=vectors.shape[1])
             self._deployment = msgspec.structs.replace(self._deployment, model=model)
         return vectors
-
-    async def _length_error(self, texts: list[str], first: int) -> str | None:
-        """Name the text that is too long, by this process's own token counts; None if none is."""
-        with closing(Cl100kTokenizer()) as codec:
-            counts = [len(ids) for ids in await codec.encode(texts)]
-        reasons = (
-            length_error(tokens, self._deployment.model, number=number)
-            for number, tokens in enumerate(counts, first)
-        )
-        return next(filter(None, reasons), None)
