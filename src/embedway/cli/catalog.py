@@ -17,8 +17,9 @@ from embedway.catalog import catalog, files
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.check import LEVELS, check_catalog
 from embedway.catalog.deployment import Deployment
-from embedway.catalog.files import CatalogChange, CatalogFile, CatalogFileError
+from embedway.catalog.files import CatalogFile, CatalogFileError
 from embedway.catalog.lifetimes import is_retired
+from embedway.catalog.model import Model
 from embedway.cli.administration import Yes, confirm
 from embedway.cli.setup import Setup
 from embedway.cli.terminal import (
@@ -81,14 +82,8 @@ def check(
         providers = enabled_providers(setup.loaded)
         enabled = {each.name for each in providers}
         # The packaged kinds come first, so that a section which differs from one is reported.
-        offers = provider_offers(
-            [*(each for each in kinds if each.name not in enabled), *providers]
-        )
-        deployments = catalog.load_catalog(
-            eu_native=setup.settings.eu_native,
-            offers=offers,
-            models=setup.catalog_in_use.models,
-        ).deployments()
+        others = [each for each in kinds if each.name not in enabled]
+        deployments = setup.offered_by([*others, *providers]).deployments()
         own = {LOCAL, *(each.name for each in providers if each.row.own_server)}
     findings = check_catalog(deployments, own=own, today=today(), enabled=enabled)
     print_table(findings, empty="Nothing is wrong.", as_json=as_json)
@@ -168,13 +163,10 @@ def update(
             "is changed. To go back to the one of this release: embedway catalog reset"
         )
     _check_start(setup.loaded, new, source)
-    changes = files.compare_catalogs(files.portable_models(used.models), new.models)
-    _print_changes(changes, as_json=as_json)
-    kinds = {
-        each.provider for model in new.models for each in model.deployments
-    } - load_rows().keys()
-    if kinds:
-        note(f"Not known to this release, so never called: {', '.join(sorted(kinds))}.")
+    _print_changes(used, new.models, as_json=as_json)
+    kinds = {each.provider for model in new.models for each in model.deployments}
+    if unknown := kinds - load_rows().keys():
+        note(f"Not known to this release, so never called: {', '.join(sorted(unknown))}.")
     again = f"embedway catalog update {shlex.quote(source)} --sha256 {sha256} --yes"
     confirm(f"Use the catalog of {new.day} from the next start on?", yes=yes, again=again)
     file = catalogs.keep_catalog(setup.settings, content)
@@ -192,10 +184,7 @@ def reset(yes: Yes = False, as_json: AsJson = False) -> None:
     if used.file is None and not used.problem:
         note("The catalog of this release is in use already.")
         return
-    packaged = files.portable_models(catalog.read_packaged())
-    _print_changes(
-        files.compare_catalogs(files.portable_models(used.models), packaged), as_json=as_json
-    )
+    _print_changes(used, files.portable_models(catalog.read_packaged()), as_json=as_json)
     confirm(
         f"Go back to the catalog of {catalog.DATE}?", yes=yes, again="embedway catalog reset --yes"
     )
@@ -261,12 +250,12 @@ def _read_source(source: str) -> bytes:
 def _check_start(loaded: LoadedSettings, new: CatalogFile, source: str) -> None:
     """Exit with status 1 if no gateway could start with this catalog and the settings in force."""
     kinds = load_rows()
-    for deployment in (
-        Deployment(model, each) for model in new.models for each in model.deployments
-    ):
-        row = kinds.get(deployment.provider)
-        if row and (reason := why_not(deployment.model, deployment.spec, row)):
-            fail(f"{source}: {deployment.id}: {reason} Nothing is changed.")
+    for model in new.models:
+        for spec in model.deployments:
+            row = kinds.get(spec.provider)
+            if row and (reason := why_not(model, spec, row)):
+                id = Deployment(model, spec).id
+                fail(f"{source}: {id}: {reason} Nothing is changed.")
     setup = Setup(loaded)
     setup.catalog_in_use = used = CatalogInUse(models=catalogs.with_local(new.models), date=new.day)
     try:
@@ -275,7 +264,8 @@ def _check_start(loaded: LoadedSettings, new: CatalogFile, source: str) -> None:
         fail(f"No gateway could start with {source}: {error} Nothing is changed.")
 
 
-def _print_changes(changes: Sequence[CatalogChange], *, as_json: bool) -> None:
+def _print_changes(used: CatalogInUse, new: Sequence[Model], *, as_json: bool) -> None:
+    changes = files.compare_catalogs(files.portable_models(used.models), new)
     print_table(changes, empty="No changes.", as_json=as_json)
     count = Counter(each.change for each in changes)
     totals = ", ".join(f"{count[each]} {each}" for each in ("added", "removed", "changed"))

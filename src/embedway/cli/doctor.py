@@ -183,7 +183,7 @@ def _weights(setup: Setup) -> DoctorFinding:
     settings = setup.settings
     missing = [
         model.id
-        for model in setup.local_models.local_models()
+        for model in setup.local_models
         if not weights.has_weights(wheel_of(model), settings.cache_dir)
     ]
     if missing:

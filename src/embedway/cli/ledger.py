@@ -95,7 +95,7 @@ def check(
     """
     engine = open_store().database
     first: list[RollupDifference] = []
-    checked = differing = repaired = 0
+    checked = differing = 0
     for day_ms in recount.recorded_days(engine):
         checked += 1
         differences = recount.find_differences(engine, day_ms)
@@ -107,13 +107,12 @@ def check(
             service, actor = open_service()
             service.record_ledger_action(actor, "ledger.repaired", {"day": _date(day_ms)})
             recount.repair(engine, day_ms)
-            repaired += 1
     if as_json:
         print_json(
             {
                 "days": checked,
                 "days_that_differ": differing,
-                "days_repaired": repaired,
+                "days_repaired": differing if repair else 0,
                 "first_differences": [
                     {"table": each.table, "of": each.key, "sum": each.column, "kept": each.stored,
                      "lines": each.computed} for each in first
@@ -121,13 +120,13 @@ def check(
             }
         )  # fmt: skip
     else:
-        _print_differences(first, checked=checked, differing=differing, repaired=repaired)
-    if differing > repaired:
+        _print_differences(first, checked=checked, differing=differing, repaired=repair)
+    if differing and not repair:
         raise typer.Exit(1)
 
 
 def _print_differences(
-    first: list[RollupDifference], *, checked: int, differing: int, repaired: int
+    first: list[RollupDifference], *, checked: int, differing: int, repaired: bool
 ) -> None:
     for each in first:
         of = ", ".join(f"{name} {_format_value(name, value)!r}" for name, value in each.key.items())

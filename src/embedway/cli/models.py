@@ -119,7 +119,7 @@ def pull(
     embedway models pull all-minilm-l6-v2
     """
     setup = Setup()
-    models = setup.local_models.local_models()
+    models = setup.local_models
     if model is not None:
         local_model = setup.find_local_model(model)
         if local_model is None:

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from embedway.catalog import catalog
 from embedway.cli.administration import Yes, confirm
 from embedway.cli.setup import Setup
 from embedway.cli.terminal import (
@@ -20,7 +19,7 @@ from embedway.cli.terminal import (
     say_error,
 )
 from embedway.cli.trials import ModelName, ProviderName, choose_target, try_keys
-from embedway.config.providers import incomplete_providers, provider_offers
+from embedway.config.providers import incomplete_providers
 from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import ProviderRow
 from embedway.providers.registry import load_rows
@@ -47,11 +46,7 @@ def list_providers(
         print_table(kinds, as_json=as_json)
         return
     setup = Setup()
-    deployments = catalog.load_catalog(
-        eu_native=False,
-        offers=provider_offers(setup.providers),
-        models=setup.catalog_in_use.models,
-    ).deployments()
+    deployments = setup.offered_by(setup.providers).deployments()
     rows = [
         {
             "name": each.name,

@@ -1,6 +1,7 @@
 """Reads the settings, and builds what follows from them when a command first needs it."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import cache, cached_property
 from typing import cast
 
@@ -13,7 +14,7 @@ from embedway.catalog.resolved_name import AUTO, CatalogError, flatten_aliases
 from embedway.cli.terminal import err, escape, fail, progress
 from embedway.config.catalogs import CatalogInUse, catalog_in_use
 from embedway.config.models import build_catalog
-from embedway.config.providers import enabled_providers
+from embedway.config.providers import enabled_providers, provider_offers
 from embedway.config.settings import LoadedSettings, Settings, load_settings
 from embedway.config.spaces import build_memberships
 from embedway.config.stores import open_configured_store
@@ -41,9 +42,9 @@ class Setup:
         return catalog_in_use(self.settings)
 
     @cached_property
-    def local_models(self) -> Catalog:
-        """The models that run in a process of this gateway, without those of providers."""
-        return catalog.load_catalog(eu_native=self.settings.eu_native)
+    def local_models(self) -> list[Model]:
+        """The models that run in a process of this gateway."""
+        return self.offered_by([]).local_models()
 
     @cached_property
     def providers(self) -> list[ProviderConfig]:
@@ -77,6 +78,14 @@ class Setup:
         spaces.load(*asyncio.run(stored.load()))
         return spaces
 
+    def offered_by(self, providers: Sequence[ProviderConfig]) -> Catalog:
+        """Return the local models and those of these providers, without aliases or policies."""
+        return catalog.load_catalog(
+            eu_native=self.settings.eu_native,
+            offers=provider_offers(providers),
+            models=self.catalog_in_use.models,
+        )
+
     def find_local_model(self, name: str) -> Model | None:
         """Return the local model that `name` or an alias stands for, or None if no local one."""
         aliases = {AUTO: self.settings.auto, **self.settings.aliases}
@@ -84,12 +93,12 @@ class Setup:
             targets = flatten_aliases(aliases).get(name, (name,))
         except CatalogError as error:
             fail(error)
-        resolved = self.local_models.find(targets[0])
+        resolved = self.offered_by([]).find(targets[0])
         return resolved and resolved.deployments[0].model
 
     def fetch_weights(self) -> None:
         """Download the weights of all local models, unless they are in the cache."""
-        for each in self.local_models.local_models():
+        for each in self.local_models:
             fetch_weights(each, self.settings)
 
 

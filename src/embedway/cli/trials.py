@@ -9,12 +9,11 @@ from typing import Annotated
 import msgspec
 import typer
 
-from embedway.catalog import catalog
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired
 from embedway.cli.setup import Setup
 from embedway.cli.terminal import fail
-from embedway.config.providers import incomplete_providers, provider_offers
+from embedway.config.providers import incomplete_providers
 from embedway.core import money, vectors
 from embedway.core.batch import Batch, BatchResult
 from embedway.core.clock import today
@@ -137,9 +136,7 @@ def choose_target(setup: Setup, name: str, model: str | None, *, command: str) -
 
 def find_target(setup: Setup, provider: ProviderConfig, name: str | None = None) -> Target | None:
     """Return the provider's deployment of the model `name`, or else the first not retired."""
-    offered = catalog.load_catalog(
-        eu_native=False, offers=provider_offers([provider]), models=setup.catalog_in_use.models
-    )
+    offered = setup.offered_by([provider])
     if name:
         found = resolve(f"{provider.name}:{name}", offered, param="model").deployments
     else:
