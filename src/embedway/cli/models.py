@@ -80,16 +80,11 @@ def show(
         if not cards:
             fail(f"The key in use may not use {name!r}.")
         positions, refusal = _read_positions(client, name, preference)
-    cards.sort(key=lambda card: positions.get(card.id, (None,))[0] or len(cards) + 1)
-    rows = [
-        (
-            card,
-            *positions.get(
-                card.id, (None, "" if refusal else f"the name does not mean it; ask for {card.id}")
-            ),
-        )
-        for card in cards
-    ]
+    cards = sorted(cards, key=lambda card: positions.get(card.id, (None,))[0] or len(cards) + 1)
+    rows: list[tuple[DeploymentCard, int | None, str]] = []
+    for card in cards:
+        otherwise = "" if refusal else f"the name does not mean it; ask for {card.id}"
+        rows.append((card, *positions.get(card.id, (None, otherwise))))
     if as_json:
         deployments = [
             card.model_dump(mode="json") | {"order": order, "reason": reason}
