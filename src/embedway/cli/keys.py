@@ -1,7 +1,6 @@
 """`embedway keys`: creates, lists, shows, changes, rotates and revokes API keys."""
 
 import re
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -111,9 +110,8 @@ def list_keys(
     else:
         keys = all_pages(service.all_keys, actor)
     names = {each.id: each.name for each in all_pages(service.projects, actor, archived=True)}
-    to_row = partial(_to_json, service) if as_json else partial(_to_row, names)
     print_table(
-        [to_row(key) for key in keys],
+        [_to_json(service, each) if as_json else _to_row(names, each) for each in keys],
         empty="No keys yet: embedway keys create --name NAME",
         as_json=as_json,
     )
@@ -128,13 +126,8 @@ def show(key_id: KeyId, as_json: AsJson = False) -> None:
         print_json(_to_json(service, key))
         return
     print_record(
-        {
-            "id": key.id,
-            "name": key.name,
-            "project": key.project_id or "none: an admin key",
-            "key": f"{key.hint}...",
-            "status": key.state(now_ms()),
-            "created": format_time(key.created_ms),
+        _facts(key, key.project_id or "none: an admin key")
+        | {
             "expires": format_time(key.expires_ms) or "never",
             "revoked": format_time(key.revoked_ms),
             "old secret expires": format_time(key.previous_expires_ms),
@@ -245,17 +238,20 @@ def _to_json(service: AdminService, key: Key) -> dict[str, Any]:
 
 
 def _to_row(projects: dict[str, str], key: Key) -> dict[str, str | None]:
-    project_id = key.project_id
+    project = projects.get(key.project_id, key.project_id) if key.project_id else "admin"
+    access = {"models": join_names(key.models), "providers": join_names(key.providers)}
+    return _facts(key, project) | access
+
+
+def _facts(key: Key, project: str) -> dict[str, str | None]:
     return {
         "id": key.id,
         "name": key.name,
-        "project": projects.get(project_id, project_id) if project_id else "admin",
+        "project": project,
         "key": f"{key.hint}...",
         "status": key.state(now_ms()),
         "created": format_time(key.created_ms),
         "expires": format_time(key.expires_ms),
-        "models": join_names(key.models),
-        "providers": join_names(key.providers),
     }
 
 

@@ -1,6 +1,5 @@
 """`embedway projects`: creates, lists, shows, changes and archives projects."""
 
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -69,9 +68,9 @@ def list_projects(
 ) -> None:
     """List projects, oldest first."""
     service, actor = open_service()
-    to_row = partial(_to_json, service) if as_json else _to_row
+    projects = all_pages(service.projects, actor, archived=archived)
     print_table(
-        [to_row(each) for each in all_pages(service.projects, actor, archived=archived)],
+        [_to_json(service, each) if as_json else _to_row(each) for each in projects],
         empty="No projects: embedway projects create --name NAME",
         as_json=as_json,
     )
@@ -85,6 +84,11 @@ def show(name: ProjectArgument, as_json: AsJson = False) -> None:
     if as_json:
         print_json(_to_json(service, project))
         return
+    rules = {
+        "eu_native": project.eu_native,
+        "zero_data_retention": project.zero_data_retention,
+        "no quantised weights": not project.allow_quantization,
+    }
     user_budgets = (f"{format_budget(each)}{format_alerts(each)}" for each in project.user_budgets)
     print_record(
         _facts(project)
@@ -92,7 +96,7 @@ def show(name: ProjectArgument, as_json: AsJson = False) -> None:
             "archived": format_time(project.archived_ms),
             "models": join_names(project.models),
             "providers": join_names(project.providers),
-            "rules": join_names(_rules(project)) or "none",
+            "rules": join_names([name for name, applies in rules.items() if applies]) or "none",
             "limits": format_amounts(project.limits),
             "budgets": format_spending(service, project),
             "limits of each end user": format_amounts(project.user_limits),
@@ -168,12 +172,3 @@ def _facts(project: Project) -> dict[str, str | None]:
 
 def _status(project: Project) -> str:
     return "active" if project.archived_ms is None else "archived"
-
-
-def _rules(project: Project) -> list[str]:
-    rules = {
-        "eu_native": project.eu_native,
-        "zero_data_retention": project.zero_data_retention,
-        "no quantised weights": not project.allow_quantization,
-    }
-    return [rule for rule, applies in rules.items() if applies]

@@ -22,7 +22,6 @@ from embedway.organization.keys import KeyBootstrap
 from embedway.routing.resolve import resolve
 from embedway.serving.address import AddressError, base_url, bind
 from embedway.storage import database
-from embedway.storage.store import Store
 
 if TYPE_CHECKING:
     from embedway.app import Gateway
@@ -74,12 +73,6 @@ def serve(
         fail(error)
 
 
-def _create_first_key(store: Store) -> str | None:
-    """Create the first key and return its secret, or None if there has ever been a key."""
-    secret, key = key_secret.issue_key("first", pepper=store.pepper, now_ms=now_ms())
-    return secret if KeyBootstrap(store.database).create_first(key) else None
-
-
 def _format_providers(gateway: "Gateway") -> str:
     """Return the enabled providers, where each was found, and how many models each has."""
     if not gateway.providers:
@@ -113,10 +106,12 @@ def _format_targets(alias: str, catalog: Catalog) -> str:
 
 def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
     store = setup.store  # the gateway has created it
-    first_key, database_name = _create_first_key(store), database.describe(store.database)
+    secret, key = key_secret.issue_key("first", pepper=store.pepper, now_ms=now_ms())
+    first_key = secret if KeyBootstrap(store.database).create_first(key) else None
+    database_name = database.describe(store.database)
     store.database.dispose()
     base = f"{base_url(setup.settings)}/v1"
-    key = first_key or "$EMBEDWAY_API_KEY"
+    header_key = first_key or "$EMBEDWAY_API_KEY"
     python_key = f'"{first_key}"' if first_key else 'os.environ["EMBEDWAY_API_KEY"]'
     note = (
         f"{first_key}  (shown this once; only its hash is kept)"
@@ -148,7 +143,7 @@ def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
         out.print(f"[yellow]warning[/yellow]: {escape(each)}\n")
     say(
         f"""\
-curl {base}/embeddings -H "Authorization: Bearer {key}" \\
+curl {base}/embeddings -H "Authorization: Bearer {header_key}" \\
   -H "Content-Type: application/json" -d '{{"input": "The quick brown fox"}}'
 
 import os, openai

@@ -129,7 +129,8 @@ def print_table(
     table = _build_table(rows, space=" ")
     if out.is_terminal:
         for each in (table, _build_table(rows, space="\n")):
-            if _width_of(each) <= out.width:
+            unbroken = out.options.update(width=UNBOUNDED_WIDTH)
+            if Measurement.get(out, unbroken, each).maximum <= out.width:
                 out.print(each)
                 return
         for row in rows:
@@ -164,11 +165,6 @@ def _build_table(rows: Sequence[Mapping[str, Any]], *, space: str) -> Table:
     for row in rows:
         table.add_row(*(escape(_format_cell(value)) for value in row.values()))
     return table
-
-
-def _width_of(table: Table) -> int:
-    """Return the width of the table in terminal columns, if no cell is broken."""
-    return Measurement.get(out, out.options.update(width=UNBOUNDED_WIDTH), table).maximum
 
 
 def print_record(record: Mapping[str, object], *, as_json: bool = False) -> None:

@@ -1,6 +1,5 @@
 """`embedway users`: manages the end users that have limits of their own or are blocked."""
 
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -51,9 +50,9 @@ def list_users(project: ProjectOption, as_json: AsJson = False) -> None:
     """List the end users of a project that have a record. The project's rules apply to the rest."""
     service, actor = open_service()
     project_id = service.find_project(actor, project).id
-    to_row = partial(_to_json, service) if as_json else _to_row
+    users = all_pages(service.end_users, actor, project_id)
     print_table(
-        [to_row(each) for each in all_pages(service.end_users, actor, project_id)],
+        [_to_json(service, each) if as_json else _to_row(each) for each in users],
         empty="No end user has a record.",
         as_json=as_json,
     )
