@@ -4,8 +4,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from sqlalchemy import Engine
 
 from embedway.cli.administration import Yes
 from embedway.cli.terminal import AsJson, count_of, fail, print_json, progress, reject, say
@@ -137,7 +135,13 @@ def copy(
     source = open_store(settings.data_dir, pepper=reveal(settings.pepper), create=False).database
     target = database.connect(url)
     try:
-        report = _copy_with_progress(source, target)
+        with progress() as bar:
+            tasks = {table.name: bar.add_task(table.name, total=None) for table in copying.TABLES}
+
+            def show(name: str, done: int, total: int) -> None:
+                bar.update(tasks[name], completed=done, total=total)
+
+            report = copying.copy_database(source, target, progress=show)
     except CopyError as error:
         fail(error)
     finally:
@@ -179,14 +183,3 @@ def repepper(yes: Yes = False) -> None:
         engine.dispose()
     open_configured_store(settings, create=True).database.dispose()
     say("Forgotten. Make new keys with `embedway keys create`.")
-
-
-def _copy_with_progress(source: Engine, target: Engine) -> copying.CopyReport:
-    text = TextColumn("{task.description}")
-    with progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        tasks = {table.name: bar.add_task(table.name, total=None) for table in copying.TABLES}
-        return copying.copy_database(
-            source,
-            target,
-            progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total),
-        )

@@ -102,16 +102,14 @@ def _embed_at_provider(
     resolved = setup.catalog.find(name)
     if resolved is None:
         fail(setup.catalog.unknown_message(name, otherwise=LIST_MODELS))
-    deployment = remote.choose_deployment(name, resolved, setup)
-    provider = next(each for each in setup.providers if each.name == deployment.provider)
+    target = remote.choose_target(name, resolved, setup)
     err.print(
-        f"[dim]Calling {escape(deployment.id)}, which bills it; the gateway's usage does not "
-        "include it.[/dim]"
+        f"[dim]Calling {escape(target.deployment.id)}, which bills it; the gateway's usage does "
+        "not include it.[/dim]"
     )
 
     async def embed_all() -> None:
-        async with remote.open_sender([provider], (), setup.settings) as sender:
-            target = remote.Target(provider, deployment, setup.settings.request_timeout_s)
+        async with remote.open_sender(setup.settings, [target.provider]) as sender:
             model = remote.RemoteModel(sender, target)
             await _write_vectors(partial(model.embed, truncate), lines, output)
 

@@ -5,7 +5,6 @@ from itertools import chain, islice
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from embedway.cli import options
 from embedway.cli.administration import Yes, confirm, open_service
@@ -71,7 +70,7 @@ def prune(
     service, actor = open_service()
     service.record_ledger_action(actor, "ledger.pruned", {"before": date, "lines": count})
     deleted = 0
-    with progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+    with progress() as bar:
         task = bar.add_task("prune", total=count)
         for batch_count in retention.prune(engine, before_ms):
             deleted += batch_count

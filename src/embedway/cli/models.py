@@ -17,6 +17,7 @@ from embedway.cli.terminal import (
     fail,
     out,
     print_json,
+    print_record,
     print_table,
     say,
 )
@@ -92,8 +93,7 @@ def show(
         ]
         print_json({"name": name, "preference": preference, "deployments": deployments})
         return
-    for label, value in _facts([card for card in cards if card.id in positions] or cards).items():
-        say(f"{label:12} {value}")
+    print_record(_facts([card for card in cards if card.id in positions] or cards))
     out.print()
     print_table([_row(*each) for each in rows])
     if refusal:
@@ -150,7 +150,7 @@ def _read_positions(
     return positions, ""
 
 
-def _facts(cards: Sequence[DeploymentCard]) -> dict[str, str]:
+def _facts(cards: Sequence[DeploymentCard]) -> dict[str, str | None]:
     """Describe the model that `cards` serve, by its reference deployment if that is one of them."""
     card = next((each for each in cards if each.proof == "reference"), cards[0])
     if not card.declared:
@@ -173,21 +173,21 @@ def _facts(cards: Sequence[DeploymentCard]) -> dict[str, str]:
         "pooling": f"{card.pooling}, {normalised[card.normalised]}",
         "prompts": "; ".join(prompts) or "none",
         "space": card.home_space,
-        **_shared_space(card),
+        "shared with": _describe_sharing(card),
         "aliases": ", ".join(aliases) or "none",
     }
 
 
-def _shared_space(card: DeploymentCard) -> dict[str, str]:
+def _describe_sharing(card: DeploymentCard) -> str | None:
     """Say with which models its maker says it shares a space, and whether that is proven."""
     shared = card.shared_space
     if shared is None:
-        return {}
+        return None
     others = ", ".join(each for each in shared.models if each != card.model)
     if shared.proof == "reference":
-        return {"shared with": f"{others}: their makers say that they share this space"}
+        return f"{others}: their makers say that they share this space"
     reason = f" ({shared.proof_reason})" if shared.proof_reason else ""
-    return {"shared with": f"{others}, its maker says; {shared.proof} by canaries{reason}"}
+    return f"{others}, its maker says; {shared.proof} by canaries{reason}"
 
 
 def _dimensions(card: DeploymentCard) -> str:

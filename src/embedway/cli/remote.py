@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 
 from embedway.catalog.catalog import LOCAL
-from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Model
 from embedway.catalog.resolved_name import ResolvedName
@@ -40,8 +39,8 @@ from embedway.tokenizing.tokenizer import Tokenizer
 from embedway.wire.decode import decode
 
 
-def choose_deployment(name: str, resolved: ResolvedName, setup: Setup) -> Deployment:
-    """Return the one deployment whose vectors `name` stands for.
+def choose_target(name: str, resolved: ResolvedName, setup: Setup) -> Target:
+    """Return the one deployment whose vectors `name` stands for, and its provider.
 
     Raises:
         ModelRetired: The provider no longer serves it.
@@ -54,12 +53,13 @@ def choose_deployment(name: str, resolved: ResolvedName, setup: Setup) -> Deploy
             deployment = reference
     if is_retired(deployment.spec, today()):
         raise retired_error(name, deployment)
-    return deployment
+    provider = next(each for each in setup.providers if each.name == deployment.provider)
+    return Target(provider, deployment, setup.settings.request_timeout_s)
 
 
 @asynccontextmanager
 async def open_sender(
-    providers: Sequence[ProviderConfig], models: Iterable[Model], settings: Settings
+    settings: Settings, providers: Sequence[ProviderConfig], models: Iterable[Model] = ()
 ) -> AsyncGenerator[Sender]:
     """Yield a sender to these providers and local models.
 

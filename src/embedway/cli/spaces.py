@@ -200,7 +200,7 @@ async def _open_prober(setup: Setup, deployments: Sequence[Deployment]) -> Async
 
     references = (setup.spaces.registry.reference_deployment(each.model.id) for each in deployments)
     local = {each.model.id: each.model for each in references if each and each.provider == LOCAL}
-    async with open_sender(setup.providers, local.values(), setup.settings) as sender:
+    async with open_sender(setup.settings, setup.providers, local.values()) as sender:
         store = SpaceStore(setup.store.database, availability=setup.store.availability)
         async with aclosing(Prober(spaces=setup.spaces, store=store, sender=sender)) as prober:
             yield prober
