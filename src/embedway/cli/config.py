@@ -39,10 +39,6 @@ def _format_aliases(settings: Settings) -> str:
 
 
 def _format(value: object) -> object:
-    match value:
-        case bool() | int() | float() | None:
-            return value
-        case dict() | list():
-            return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]  # names only: sections contain keys
-        case _:
-            return str(value)
+    if isinstance(value, dict | list):
+        return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]  # names only: sections contain keys
+    return value if isinstance(value, int | float | None) else str(value)

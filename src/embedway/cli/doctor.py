@@ -13,14 +13,13 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from embedway.cli import notices
-from embedway.cli.setup import Setup, wheel_of
+from embedway.cli.setup import Setup
 from embedway.cli.terminal import AsJson, count_of, escape, note, out, print_json
 from embedway.cli.trials import TOKENS, Trial, find_target, try_keys
 from embedway.config.providers import incomplete_providers
 from embedway.config.settings import ConfigError
 from embedway.config.stores import reveal
 from embedway.core.clock import now_ms, today
-from embedway.local import weights
 from embedway.organization.keys import KeyBootstrap
 from embedway.serving.address import AddressError, base_url, bind, fetch_page, is_answering
 from embedway.storage import database
@@ -171,27 +170,17 @@ def _disk(setup: Setup) -> DoctorFinding:
     free = shutil.disk_usage(folder).free
     detail = f"{free // 2**20} MiB free for {settings.data_dir}"
     if free < MIN_FREE_BYTES:
-        return (
-            "fail",
-            f"{detail}. Free some: without it the gateway can bill nothing, so it refuses "
-            "requests.",
+        return "fail", (
+            f"{detail}. Free some: without it the gateway can bill nothing, so it refuses requests."
         )
     return "ok", detail
 
 
 def _weights(setup: Setup) -> DoctorFinding:
-    settings = setup.settings
-    missing = [
-        model.id
-        for model in setup.local_models
-        if not weights.has_weights(wheel_of(model), settings.cache_dir)
-    ]
-    if missing:
-        return (
-            "fail",
-            f"{', '.join(missing)} not in {settings.cache_dir}. Run: embedway models pull",
-        )
-    return "ok", f"in {settings.cache_dir}"
+    folder = setup.settings.cache_dir
+    if missing := [each.id for each in setup.local_models if not setup.has_weights(each)]:
+        return "fail", f"{', '.join(missing)} not in {folder}. Run: embedway models pull"
+    return "ok", f"in {folder}"
 
 
 def _providers(setup: Setup) -> DoctorFinding:
@@ -235,10 +224,9 @@ def _spaces(setup: Setup) -> DoctorFinding:
 
 
 def _files(setup: Setup) -> DoctorFinding:
-    warning = notices.readable(setup.loaded)
-    return (
-        ("warn", warning) if warning else ("ok", "no secret is in a file that everybody can read")
-    )
+    if warning := notices.readable(setup.loaded):
+        return "warn", warning
+    return "ok", "no secret is in a file that everybody can read"
 
 
 def _precision(setup: Setup) -> DoctorFinding:

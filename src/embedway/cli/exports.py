@@ -19,7 +19,8 @@ from embedway.core.vectors import Vectors
 
 SUFFIXES = (".csv", ".parquet")
 VECTOR_SUFFIXES = (".npy", ".parquet", ".jsonl")
-FORMULA = r"\A[=+\-@\t\r\n＝＋－＠]"  # noqa: RUF001  # the wide ones are formulas too in some places
+FORMULA = frozenset("=+-@\t\r\n＝＋－＠")  # noqa: RUF001  # the wide ones are formulas too in some places
+"""The characters that a spreadsheet takes for the start of a formula."""
 
 PLACES = 9
 
@@ -63,28 +64,23 @@ def open_writer(output: Path, columns: Mapping[str, ColumnType]) -> Generator[Ro
     # Imported here, because it takes 100 ms and 60 MB; and it comes without types.
     pa: Any = import_module("pyarrow")
     as_csv = output.suffix == ".csv"
-    open_file: Any = (
-        import_module("pyarrow.csv").CSVWriter
-        if as_csv
-        else import_module("pyarrow.parquet").ParquetWriter
-    )
+    files: Any = import_module("pyarrow.csv" if as_csv else "pyarrow.parquet")
+    open_file = files.CSVWriter if as_csv else files.ParquetWriter
     types = {
         "text": pa.string(),
         "integer": pa.int64(),
         "flag": pa.bool_(),
         "time": pa.timestamp("ms", tz="UTC"),
-        # In CSV, Arrow would write one nano-USD as 1E-9.
         "usd": pa.string() if as_csv else pa.decimal128(38, PLACES),
     }
     schema = pa.schema([(name, types[type]) for name, type in columns.items()])
 
     def write(rows: Mapping[str, Sequence[Any]]) -> None:
         arrays = [
-            (_usd_array if columns[field.name] == "usd" else pa.array)(rows[field.name], field.type)
-            for field in schema
+            pa.array(_convert(rows[name], type, as_csv=as_csv), types[type])
+            for name, type in columns.items()
         ]
-        table = pa.Table.from_arrays(arrays, schema=schema)
-        file.write_table(_escape_formulas(table) if as_csv else table)
+        file.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
     with write_atomically(output) as path, open_file(path, schema) as file:
         yield write
@@ -114,22 +110,15 @@ def open_vector_writer(
                 yield _parquet_writer(path, dimensions, exit_stack)
 
 
-def _usd_array(nano_usd: Sequence[int], type: Any) -> Any:
-    """Return amounts in USD as decimals or as text, with all nine decimal places."""
-    pa: Any = import_module("pyarrow")
-    amounts = (Decimal(each).scaleb(-PLACES) for each in nano_usd)
-    return pa.array([f"{each:f}" if type == "string" else each for each in amounts], type)
-
-
-def _escape_formulas(table: Any) -> Any:
-    compute: Any = import_module("pyarrow.compute")
-    for index, field in enumerate(table.schema):
-        if field.type == "string":
-            text = table.column(index)
-            formula = compute.match_substring_regex(text, FORMULA)
-            quoted = compute.binary_join_element_wise("'", text, "")
-            table = table.set_column(index, field, compute.if_else(formula, quoted, text))
-    return table
+def _convert(values: Sequence[Any], type: ColumnType, *, as_csv: bool) -> Sequence[Any]:
+    """Return amounts in USD with all nine decimals, and text that no spreadsheet runs."""
+    if type == "usd":
+        amounts = (Decimal(each).scaleb(-PLACES) for each in values)
+        # In CSV, Arrow would write one nano-USD as 1E-9.
+        return [f"{each:f}" if as_csv else each for each in amounts]
+    if type == "text" and as_csv:
+        return [f"'{each}" if each and each[0] in FORMULA else each for each in values]
+    return values
 
 
 def _jsonl_writer(file: BinaryIO) -> VectorWriter:

@@ -58,7 +58,9 @@ def open_client(url: str | None) -> Generator[GatewayClient]:
     """
     setup = Setup()
     key = setup.loaded.variables.get(KEY_VARIABLE)
-    address = _parse_url(url or base_url(setup.settings))
+    if url and not url.startswith(("http://", "https://")):
+        reject(f"--url {url!r} is no address of a gateway. Use one such as http://127.0.0.1:8080")
+    address = (url or base_url(setup.settings)).rstrip("/").removesuffix("/v1")
     if url and not key:
         fail(
             f"The gateway at {address} wants a key. Give it one: "
@@ -79,18 +81,12 @@ def open_client(url: str | None) -> Generator[GatewayClient]:
         yield gateway
 
 
-def _parse_url(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
-        reject(f"--url {url!r} is no address of a gateway. Use one such as http://127.0.0.1:8080")
-    return url.rstrip("/").removesuffix("/v1")
-
-
 def _running_gateway(url: str, key: str) -> GatewayClient:
     """Return a running gateway, called over HTTP."""
     opener = build_opener(ProxyHandler({}))
 
     def fetch(path: str, body: bytes | None, type: type[T]) -> T:
-        request = Request(  # _parse_url has checked the scheme
+        request = Request(  # open_client has checked the scheme
             url + path, data=body, headers={"content-type": "application/json"}
         )
         request.add_unredirected_header("authorization", f"Bearer {key}")

