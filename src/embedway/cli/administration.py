@@ -41,9 +41,8 @@ def open_service() -> tuple[AdminService, Actor]:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):
         user = "unknown"
-    return AdminService(store.database, pepper=store.pepper, now_ms=now_ms), Actor.at_command_line(
-        user
-    )
+    service = AdminService(store.database, pepper=store.pepper, now_ms=now_ms)
+    return service, Actor.at_command_line(user)
 
 
 def all_pages(read: Callable[..., Page[Item]], *arguments: Any, **options: Any) -> Iterator[Item]:

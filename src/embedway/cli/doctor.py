@@ -89,7 +89,6 @@ def _run_check(check: Callable[[Setup], DoctorFinding], setup: Setup) -> DoctorF
 
 
 def _check_keys(setup: Setup) -> dict[str, DoctorFinding]:
-    """Send a short text with each key of each provider."""
     try:
         targets = {each.name: find_target(setup, each) for each in setup.providers}
     except ConfigError:

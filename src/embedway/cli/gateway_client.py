@@ -82,7 +82,6 @@ def open_client(url: str | None) -> Generator[GatewayClient]:
 
 
 def _running_gateway(url: str, key: str) -> GatewayClient:
-    """Return a running gateway, called over HTTP."""
     opener = build_opener(ProxyHandler({}))
 
     def fetch(path: str, body: bytes | None, type: type[T]) -> T:

@@ -74,7 +74,6 @@ def serve(
 
 
 def _format_providers(gateway: "Gateway") -> str:
-    """Return the enabled providers, where each was found, and how many models each has."""
     if not gateway.providers:
         return "this gateway alone; `embedway providers list --all` shows who else could be"
     counts = Counter(each.provider for each in gateway.catalog.deployments())
