@@ -21,7 +21,7 @@ import pytest
 import structlog
 
 from embedway.catalog import catalog
-from embedway.cli.terminal import wheel_of
+from embedway.cli.setup import wheel_of
 from embedway.config.settings import Settings
 from embedway.core.clock import now_ms
 from embedway.local import weights

@@ -252,6 +252,13 @@ def test_show_for_programs(ask: Callable[..., subprocess.CompletedProcess]) -> N
     assert [near["proof"], cheap["proof"]] == ["reference", "proven"]
 
 
+def test_show_in_order(ask: Callable[..., subprocess.CompletedProcess]) -> None:
+    """A deployment that is never tried comes after those that are, wherever the catalog has it."""
+    told = parsed(ask("models", "show", "cheap:shared", "--json"))
+    found = [(each["id"], each["order"]) for each in told["deployments"]]
+    assert found == [("cheap:shared", 1), ("near:shared", None)]
+
+
 def test_show_what_nobody_declared(ask: Callable[..., subprocess.CompletedProcess]) -> None:
     """Of a provider's undeclared model is told that nothing is known; of no model, near names."""
     shown = ask("models", "show", "near:what-is-this")

@@ -308,5 +308,5 @@ def test_a_made_up_key_goes_where_the_real_one_goes() -> None:
             return "ok", ""
 
     verification = Watched(provider, served("voyage"), timeout_s=1)
-    asyncio.run(verification._wrong_key().run())
+    asyncio.run(verification._wrong_key())
     assert asked == [provider.url] == ["https://ai.mongodb.com/v1"]

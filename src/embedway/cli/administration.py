@@ -10,7 +10,8 @@ import typer
 
 from embedway.cli.fields import ANY
 from embedway.cli.limits_and_budgets import format_alerts, format_budget
-from embedway.cli.terminal import fail, load_store
+from embedway.cli.setup import open_store
+from embedway.cli.terminal import fail
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key
 from embedway.core.money import format_usd
@@ -35,14 +36,13 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")
 
 def open_service() -> tuple[AdminService, Actor]:
     """Return the service that changes records, and the operating system's user as its actor."""
-    store = load_store()
+    store = open_store()
     try:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):
         user = "unknown"
-    return AdminService(store.database, pepper=store.pepper, now_ms=now_ms), Actor.at_command_line(
-        user
-    )
+    service = AdminService(store.database, pepper=store.pepper, now_ms=now_ms)
+    return service, Actor.at_command_line(user)
 
 
 def all_pages(read: Callable[..., Page[Item]], *arguments: Any, **options: Any) -> Iterator[Item]:
@@ -59,12 +59,8 @@ def all_pages(read: Callable[..., Page[Item]], *arguments: Any, **options: Any) 
 def confirm(question: str, *, yes: bool, again: str | None = None) -> None:
     """Ask at a terminal whether to go on, unless `yes`, and exit with status 1 if not.
 
-    A script is not asked: the command goes on, or ends with status 1 if `again` is given.
-
-    Args:
-        question: The question to ask.
-        yes: Whether `--yes` was typed.
-        again: The command that a script must run instead, with `--yes`.
+    A script is not asked: the command goes on, or ends with status 1 if `again` is given, the
+    command to run instead, with `--yes`.
     """
     if yes:
         return

@@ -3,8 +3,7 @@
 import typer
 
 from embedway.cli.terminal import AsJson, print_table
-from embedway.config import settings as config
-from embedway.config.settings import Settings
+from embedway.config.settings import Settings, load_settings
 
 commands = typer.Typer(no_args_is_help=True, help="See how this gateway is configured.")
 
@@ -19,7 +18,7 @@ def show(as_json: AsJson = False) -> None:
 
         port = 9000           in embedway.toml
     """
-    loaded = config.load_settings()
+    loaded = load_settings()
     rows = [
         {
             "setting": name,
@@ -29,7 +28,7 @@ def show(as_json: AsJson = False) -> None:
         }
         for name, value in loaded.settings
     ]
-    print_table(rows, empty="", as_json=as_json)
+    print_table(rows, as_json=as_json)
 
 
 def _format_aliases(settings: Settings) -> str:
@@ -40,10 +39,6 @@ def _format_aliases(settings: Settings) -> str:
 
 
 def _format(value: object) -> object:
-    match value:
-        case bool() | int() | float() | None:
-            return value
-        case dict() | list():
-            return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]  # names only: sections contain keys
-        case _:
-            return str(value)
+    if isinstance(value, dict | list):
+        return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]  # names only: sections contain keys
+    return value if isinstance(value, int | float | None) else str(value)

@@ -4,21 +4,10 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from sqlalchemy import Engine
 
 from embedway.cli.administration import Yes
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import (
-    AsJson,
-    escape,
-    fail,
-    load_settings,
-    out,
-    print_json,
-    progress,
-    reject,
-)
+from embedway.cli.terminal import AsJson, count_of, fail, print_json, progress, reject, say
+from embedway.config.settings import load_settings
 from embedway.config.stores import database_of, open_configured_store, reveal
 from embedway.core.clock import now_ms
 from embedway.storage import copying, database, inventory, pepper
@@ -45,7 +34,7 @@ def init() -> None:
 
         EMBEDWAY_DATABASE_URL=postgresql://user:password@host/embedway embedway db init
     """
-    settings = load_settings()
+    settings = load_settings().settings
     try:
         store = open_configured_store(settings, create=False)
         result = "is there already. Nothing has changed."
@@ -53,7 +42,7 @@ def init() -> None:
         store = open_configured_store(settings, create=True)
         result = "is made. Next: embedway keys create --name NAME"
     store.database.dispose()
-    out.print(f"{escape(database.describe(store.database))} {result}")
+    say(f"{database.describe(store.database)} {result}")
 
 
 @commands.command()
@@ -63,7 +52,7 @@ def status(as_json: AsJson = False) -> None:
     Without EMBEDWAY_DATABASE_URL, the database is the file embedway.db in the data folder. The
     output never contains a password. The row counts of large tables are estimates.
     """
-    engine = database.open_existing(database_of(load_settings()))
+    engine = database.open_existing(database_of(load_settings().settings))
     try:
         current, pending = database.read_revisions(engine)
         contents = inventory.take_inventory(engine)
@@ -81,12 +70,12 @@ def status(as_json: AsJson = False) -> None:
         print_json(facts)
         return
     cure = f"(embedway db {'upgrade' if current else 'init'}; a gateway does it when it starts)"
-    out.print(f"database  {escape(database.describe(engine))}")
-    out.print(f"revision  {current or 'none'} of {facts['newest_revision']}")
-    out.print(f"pending   {', '.join(pending)} {cure}" if pending else "pending   none")
-    out.print(f"size      {contents.size_bytes / 2**20:,.1f} MiB")
+    say(f"database  {database.describe(engine)}")
+    say(f"revision  {current or 'none'} of {facts['newest_revision']}")
+    say(f"pending   {', '.join(pending)} {cure}" if pending else "pending   none")
+    say(f"size      {contents.size_bytes / 2**20:,.1f} MiB")
     for name, rows in contents.rows.items():
-        out.print(f"{name:18} {rows:12,} {'row' if rows == 1 else 'rows'}")
+        say(f"{name:18} {rows:12,} {'row' if rows == 1 else 'rows'}")
 
 
 @commands.command()
@@ -96,7 +85,7 @@ def upgrade() -> None:
     Run this beforehand if the database is large, because a migration can take minutes. Make a copy
     first: it is the only way back.
     """
-    engine = database.open_existing(database_of(load_settings()))
+    engine = database.open_existing(database_of(load_settings().settings))
     try:
         before, pending = database.read_revisions(engine)
         if before is None:
@@ -108,7 +97,7 @@ def upgrade() -> None:
     finally:
         engine.dispose()
     result = f"upgraded from {before} to {after}" if pending else f"up to date ({after})"
-    out.print(f"{escape(database.describe(engine))} is {result}.")
+    say(f"{database.describe(engine)} is {result}.")
 
 
 @commands.command()
@@ -138,7 +127,7 @@ def copy(
     how much that is. Gateways that run elsewhere need the pepper too, because no key works without
     it: copy the file `pepper` into their data folder, or set EMBEDWAY_PEPPER to its 64 hex digits.
     """
-    settings = load_settings()
+    settings = load_settings().settings
     url = sys.stdin.readline().strip() if to == STDIN else to or reveal(settings.database_url)
     if not url:
         reject("Copy to where? embedway db copy --to postgresql://user:password@host/database")
@@ -146,27 +135,32 @@ def copy(
     source = open_store(settings.data_dir, pepper=reveal(settings.pepper), create=False).database
     target = database.connect(url)
     try:
-        report = _copy_with_progress(source, target)
+        with progress() as bar:
+            tasks = {table.name: bar.add_task(table.name, total=None) for table in copying.TABLES}
+
+            def show(name: str, done: int, total: int) -> None:
+                bar.update(tasks[name], completed=done, total=total)
+
+            report = copying.copy_database(source, target, progress=show)
     except CopyError as error:
         fail(error)
     finally:
         source.dispose()
         target.dispose()
-    out.print(
+    say(
         f"Copied {count_of(sum(report.rows.values()), 'row')}, of which usage "
-        f"{report.rows['usage']:,}, into "
-        f"{escape(database.describe(target))}. Counts and sums are those of the original."
+        f"{report.rows['usage']:,}, into {database.describe(target)}. Counts and sums are those of "
+        "the original."
     )
-    pepper_at = "EMBEDWAY_PEPPER" if settings.pepper else escape(str(settings.data_dir / "pepper"))
-    out.print(
+    pepper_at = "EMBEDWAY_PEPPER" if settings.pepper else settings.data_dir / "pepper"
+    say(
         f"Next: set EMBEDWAY_DATABASE_URL, and bring the pepper ({pepper_at}) along to wherever "
         "gateways run."
     )
     if report.missed_records:
         fail(
             f"A gateway wrote {count_of(report.missed_records, 'usage record')} meanwhile, not in "
-            "the copy. "
-            "Stop it, and copy again into a database that is empty."
+            "the copy. Stop it, and copy again into a database that is empty."
         )
 
 
@@ -177,7 +171,7 @@ def repepper(yes: Yes = False) -> None:
     Usage, projects and settings stay. Keys are hashed with the pepper, so none can be recognised
     without it. If you have a copy of it anywhere, restore that instead.
     """
-    settings = load_settings()
+    settings = load_settings().settings
     engine = database.connect(database_of(settings), create=False)
     try:
         if not yes:
@@ -188,15 +182,4 @@ def repepper(yes: Yes = False) -> None:
     finally:
         engine.dispose()
     open_configured_store(settings, create=True).database.dispose()
-    out.print("Forgotten. Make new keys with `embedway keys create`.")
-
-
-def _copy_with_progress(source: Engine, target: Engine) -> copying.CopyReport:
-    text = TextColumn("{task.description}")
-    with progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        tasks = {table.name: bar.add_task(table.name, total=None) for table in copying.TABLES}
-        return copying.copy_database(
-            source,
-            target,
-            progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total),
-        )
+    say("Forgotten. Make new keys with `embedway keys create`.")

@@ -1,12 +1,10 @@
 """`embedway doctor`: says what is missing and how to fix it."""
 
 import asyncio
-import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable
 from http.client import HTTPException
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -14,29 +12,18 @@ from urllib.parse import urlsplit
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from embedway.catalog import catalog
-from embedway.catalog.catalog import Catalog
-from embedway.catalog.deployment import Deployment
 from embedway.cli import notices
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import AsJson, err, escape, load_providers, out, print_json, wheel_of
-from embedway.cli.trials import TOKENS, Trial, format_cost_usd, trial_deployment, try_keys
-from embedway.config import catalogs
-from embedway.config import settings as config
-from embedway.config.models import build_catalog
+from embedway.cli.setup import Setup
+from embedway.cli.terminal import AsJson, count_of, escape, note, out, print_json
+from embedway.cli.trials import TOKENS, Trial, find_target, try_keys
 from embedway.config.providers import incomplete_providers
-from embedway.config.settings import ConfigError, LoadedSettings
-from embedway.config.spaces import build_memberships
-from embedway.config.stores import open_configured_store, reveal
+from embedway.config.settings import ConfigError
+from embedway.config.stores import reveal
 from embedway.core.clock import now_ms, today
-from embedway.local import weights
 from embedway.organization.keys import KeyBootstrap
-from embedway.providers.provider_config import ProviderConfig
 from embedway.serving.address import AddressError, base_url, bind, fetch_page, is_answering
-from embedway.spaces.store import SpaceStore
 from embedway.storage import database
 from embedway.storage.database import DatabaseError, DatabaseMissing
-from embedway.storage.store import Store
 
 PROVIDER_CALLS = "embedway_provider_calls_total"
 MIN_FREE_BYTES = 500 * 2**20
@@ -46,32 +33,6 @@ Level = Literal["ok", "warn", "fail"]
 DoctorFinding = tuple[Level, str]
 """The level of a finding, and its text. Only the level `fail` makes `doctor` exit with status 1."""
 _COLOURS: dict[Level, str] = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-class _Setup:
-    """The settings and what follows from them, each built once, when a check first needs it.
-
-    A property raises a `ConfigError` or `DatabaseError` if it cannot be built.
-    """
-
-    def __init__(self, loaded: LoadedSettings) -> None:
-        self.loaded = loaded
-        self.settings = loaded.settings
-
-    @cached_property
-    def providers(self) -> list[ProviderConfig]:
-        """The enabled providers."""
-        return load_providers(self.loaded)
-
-    @cached_property
-    def catalog(self) -> Catalog:
-        """The models of the enabled providers, and the local models."""
-        return build_catalog(self.settings, self.providers)
-
-    @cached_property
-    def store(self) -> Store:
-        """The open database."""
-        return open_configured_store(self.settings, create=False)
 
 
 def doctor(
@@ -92,7 +53,7 @@ def doctor(
 
         embedway doctor --providers
     """
-    setup = _Setup(config.load_settings())
+    setup = Setup()
     findings: dict[str, DoctorFinding] = {}
     for name, check in CHECKS.items():
         finding = _run_check(check, setup)
@@ -118,7 +79,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _run_check(check: Callable[[_Setup], DoctorFinding], setup: _Setup) -> DoctorFinding:
+def _run_check(check: Callable[[Setup], DoctorFinding], setup: Setup) -> DoctorFinding:
     try:
         return check(setup)
     except (ConfigError, DatabaseError) as error:
@@ -127,62 +88,47 @@ def _run_check(check: Callable[[_Setup], DoctorFinding], setup: _Setup) -> Docto
         return "fail", f"The database failed: {database.explain(error)}"
 
 
-def _check_keys(setup: _Setup) -> dict[str, DoctorFinding]:
-    """Send a short text with each key of each provider."""
+def _check_keys(setup: Setup) -> dict[str, DoctorFinding]:
     try:
-        pairs = [
-            (each, trial_deployment(each, models=catalogs.catalog_in_use(setup.settings).models))
-            for each in setup.providers
-        ]
+        targets = {each.name: find_target(setup, each) for each in setup.providers}
     except ConfigError:
         return {}  # an earlier check has reported it
-    if not pairs:
+    if not targets:
         return {"keys": ("ok", "no provider is enabled, so there is no key to try")}
-    usable = [(each, deployment) for each, deployment in pairs if deployment]
+    usable = {name: target for name, target in targets.items() if target}
     costs = [
-        format_cost_usd(deployment, TOKENS)
-        for each, deployment in usable
-        for _ in each.keys or [None]
+        each.cost_usd(TOKENS) for each in usable.values() for _ in each.provider.keys or [None]
     ]
-    err.print(
+    note(
         f"Sending a text of about {TOKENS} tokens with {count_of(len(costs), 'key')} of "
-        f"{escape(', '.join(each.name for each, _ in usable)) or 'no provider'}. Cost in USD: "
-        f"{' + '.join(costs) or '0'}."
+        f"{', '.join(usable) or 'no provider'}. Cost in USD: {' + '.join(costs) or '0'}."
     )
     findings: dict[str, DoctorFinding] = {
-        f"provider {each.name}": (
+        f"provider {name}": (
             "fail",
             "not tried, because no model of it is known. Run: "
-            f"embedway providers test {each.name} --model MODEL",
+            f"embedway providers test {name} --model MODEL",
         )
-        for each, deployment in pairs
-        if deployment is None
+        for name in targets
+        if name not in usable
     }
-    results = asyncio.run(_try_all(usable, timeout_s=setup.settings.request_timeout_s))
-    for (each, deployment), trials in zip(usable, results, strict=True):
-        for trial in trials:
-            name = " ".join(filter(None, ("provider", each.name, trial.key)))
-            findings[name] = _trial_finding(trial, deployment)
+    for trial in asyncio.run(try_keys(usable.values())):
+        name = " ".join(filter(None, ("provider", trial.target.provider.name, trial.key)))
+        findings[name] = _trial_finding(trial)
     return findings
 
 
-async def _try_all(
-    pairs: Sequence[tuple[ProviderConfig, Deployment]], *, timeout_s: float
-) -> list[list[Trial]]:
-    return await asyncio.gather(*(try_keys(*each, timeout_s=timeout_s) for each in pairs))
-
-
-def _trial_finding(trial: Trial, deployment: Deployment) -> DoctorFinding:
+def _trial_finding(trial: Trial) -> DoctorFinding:
     if trial.failure:
         return "fail", trial.failure
     tokens = trial.tokens or TOKENS
     return "ok", (
-        f"{deployment.upstream_name}: {trial.dimensions} dimensions, {trial.milliseconds} ms, "
-        f"{tokens} tokens, {format_cost_usd(deployment, tokens)} USD"
+        f"{trial.target.deployment.upstream_name}: {trial.dimensions} dimensions, "
+        f"{trial.milliseconds} ms, {tokens} tokens, {trial.target.cost_usd(tokens)} USD"
     )
 
 
-def _data(setup: _Setup) -> DoctorFinding:
+def _data(setup: Setup) -> DoctorFinding:
     try:
         store = setup.store
     except DatabaseMissing as error:
@@ -194,7 +140,7 @@ def _data(setup: _Setup) -> DoctorFinding:
     return "ok", f"{database.describe(store.database)} opens; working keys: {working}"
 
 
-def _redis(setup: _Setup) -> DoctorFinding:
+def _redis(setup: Setup) -> DoctorFinding:
     url = reveal(setup.settings.redis_url)
     if url is None:
         return "ok", "not set: this gateway counts rate limits alone"
@@ -217,36 +163,26 @@ def _redis(setup: _Setup) -> DoctorFinding:
     return "ok", f"{address} answers"
 
 
-def _disk(setup: _Setup) -> DoctorFinding:
+def _disk(setup: Setup) -> DoctorFinding:
     settings = setup.settings
     folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.exists())
     free = shutil.disk_usage(folder).free
     detail = f"{free // 2**20} MiB free for {settings.data_dir}"
     if free < MIN_FREE_BYTES:
-        return (
-            "fail",
-            f"{detail}. Free some: without it the gateway can bill nothing, so it refuses "
-            "requests.",
+        return "fail", (
+            f"{detail}. Free some: without it the gateway can bill nothing, so it refuses requests."
         )
     return "ok", detail
 
 
-def _weights(setup: _Setup) -> DoctorFinding:
-    settings = setup.settings
-    missing = [
-        model.id
-        for model in catalog.load_catalog(eu_native=settings.eu_native).local_models()
-        if not weights.has_weights(wheel_of(model), settings.cache_dir)
-    ]
-    if missing:
-        return (
-            "fail",
-            f"{', '.join(missing)} not in {settings.cache_dir}. Run: embedway models pull",
-        )
-    return "ok", f"in {settings.cache_dir}"
+def _weights(setup: Setup) -> DoctorFinding:
+    folder = setup.settings.cache_dir
+    if missing := [each.id for each in setup.local_models if not setup.has_weights(each)]:
+        return "fail", f"{', '.join(missing)} not in {folder}. Run: embedway models pull"
+    return "ok", f"in {folder}"
 
 
-def _providers(setup: _Setup) -> DoctorFinding:
+def _providers(setup: Setup) -> DoctorFinding:
     providers = setup.providers
     if missing := incomplete_providers(setup.loaded):
         return "fail", " ".join(missing)
@@ -264,12 +200,12 @@ def _providers(setup: _Setup) -> DoctorFinding:
     return "ok", f"{names}; to test their keys: embedway doctor --providers"
 
 
-def _catalog(setup: _Setup) -> DoctorFinding:
-    used = catalogs.catalog_in_use(setup.settings)
+def _catalog(setup: Setup) -> DoctorFinding:
+    used = setup.catalog_in_use
     return ("warn", used.problem) if used.problem else ("ok", used.described)
 
 
-def _models(setup: _Setup) -> DoctorFinding:
+def _models(setup: Setup) -> DoctorFinding:
     if gone := notices.retired(setup.catalog, today()):
         return "fail", gone
     warnings = (notices.retiring(setup.catalog, today()), notices.unpriced(setup.catalog))
@@ -278,25 +214,21 @@ def _models(setup: _Setup) -> DoctorFinding:
     return "ok", "each has a price, or runs here"
 
 
-def _spaces(setup: _Setup) -> DoctorFinding:
+def _spaces(setup: Setup) -> DoctorFinding:
     try:
-        store = setup.store
+        error = notices.drifted(setup.spaces.drifted_ids())
     except DatabaseMissing:
         return "ok", "nothing has been proven yet"
-    spaces, _ = build_memberships(setup.settings, setup.catalog, setup.providers)
-    spaces.load(*asyncio.run(SpaceStore(store.database, availability=store.availability).load()))
-    error = notices.drifted(spaces.drifted_ids())
     return ("fail", error) if error else ("ok", "nothing has drifted")
 
 
-def _files(setup: _Setup) -> DoctorFinding:
-    warning = notices.readable(setup.loaded)
-    return (
-        ("warn", warning) if warning else ("ok", "no secret is in a file that everybody can read")
-    )
+def _files(setup: Setup) -> DoctorFinding:
+    if warning := notices.readable(setup.loaded):
+        return "warn", warning
+    return "ok", "no secret is in a file that everybody can read"
 
 
-def _precision(setup: _Setup) -> DoctorFinding:
+def _precision(setup: Setup) -> DoctorFinding:
     from embedway.local.openvino import resolve_precision  # noqa: PLC0415  # the engine: slow
 
     try:
@@ -306,7 +238,7 @@ def _precision(setup: _Setup) -> DoctorFinding:
         return "fail", str(error)
 
 
-def _port(setup: _Setup) -> DoctorFinding:
+def _port(setup: Setup) -> DoctorFinding:
     settings = setup.settings
     try:
         bind(settings).close()
@@ -314,20 +246,12 @@ def _port(setup: _Setup) -> DoctorFinding:
         url = base_url(settings)
         if is_answering(url):
             return "ok", f"a gateway is ready on {url}"
-        if _is_alive(url):
+        if is_answering(url, page="livez", status="alive"):
             return "fail", (
                 f"A gateway is on {url}, but it is not ready: {url}/readyz and its log say why."
             )
         return "fail", str(error)
     return "ok", f"{settings.port} is free"
-
-
-def _is_alive(url: str) -> bool:
-    """Return whether a gateway runs at `url`, ready or not."""
-    try:
-        return json.loads(fetch_page(f"{url}/livez")) == {"status": "alive"}
-    except (OSError, ValueError, HTTPException):
-        return False
 
 
 def _count_refused_calls(url: str) -> Counter[str]:
@@ -345,7 +269,7 @@ def _count_refused_calls(url: str) -> Counter[str]:
     return calls
 
 
-CHECKS: dict[str, Callable[[_Setup], DoctorFinding]] = {
+CHECKS: dict[str, Callable[[Setup], DoctorFinding]] = {
     "data": _data,
     "redis": _redis,
     "disk": _disk,

@@ -11,24 +11,12 @@ from typing import Annotated
 import typer
 
 from embedway.catalog.model import Model
-from embedway.cli.exports import output_error
-from embedway.cli.lengths import length_error
+from embedway.cli.exports import VECTOR_SUFFIXES, VectorWriter, open_vector_writer, output_error
+from embedway.cli.lengths import check_lengths
 from embedway.cli.options import is_unicode
-from embedway.cli.terminal import (
-    LIST_MODELS,
-    err,
-    escape,
-    fail,
-    fetch_weights,
-    find_local_model,
-    load_providers,
-    progress,
-    reject,
-)
-from embedway.cli.vector_files import SUFFIXES, VectorWriter, open_vector_writer
-from embedway.config import settings as config
-from embedway.config.models import build_catalog
-from embedway.config.settings import LoadedSettings, Settings
+from embedway.cli.setup import Setup, fetch_weights
+from embedway.cli.terminal import LIST_MODELS, err, escape, fail, progress, reject
+from embedway.config.settings import Settings
 from embedway.core.batch import Batch
 from embedway.core.request import Truncate
 from embedway.core.vectors import Vectors
@@ -74,14 +62,14 @@ def embed(
     Order is kept: the first vector is the first text's. No server is needed. A provider's model is
     called with the provider's own key, and the provider bills it; a local model costs nothing.
     """
-    loaded = config.load_settings()
-    if output and (reason := output_error(output, SUFFIXES)):
+    setup = Setup()
+    if output and (reason := output_error(output, VECTOR_SUFFIXES)):
         reject(f"Cannot write --output {str(output)!r}: {reason}.")
     lines = read_texts(texts, file)
-    if local_model := find_local_model(model, loaded.settings):
-        _embed_locally(local_model, loaded.settings, lines, truncate, output)
+    if local_model := setup.find_local_model(model):
+        _embed_locally(local_model, setup.settings, lines, truncate, output)
     else:
-        _embed_at_provider(model, loaded, lines, truncate, output)
+        _embed_at_provider(model, setup, lines, truncate, output)
 
 
 def _embed_locally(
@@ -95,9 +83,7 @@ def _embed_locally(
     async def embed(texts: list[str], first: int) -> Vectors:
         ids = await engine.encode(texts)
         if truncate == "none":
-            for number, item in enumerate(ids, first):
-                if reason := length_error(len(item), model, number=number):
-                    fail(reason)
+            check_lengths(ids, model, first=first)
         fitting = fit_to_limits(ids, model=model, truncate=truncate)
         batch = Batch(model=model.id, items=fitting, tokens=[len(item) for item in fitting])
         return (await engine.embed(batch)).vectors
@@ -108,35 +94,28 @@ def _embed_locally(
 
 
 def _embed_at_provider(
-    name: str, loaded: LoadedSettings, lines: list[str], truncate: Truncate, output: Path | None
+    name: str, setup: Setup, lines: list[str], truncate: Truncate, output: Path | None
 ) -> None:
     """Embed `lines` with a provider's model."""
     from embedway.cli import remote  # noqa: PLC0415  # the HTTP client: slow
 
-    providers = load_providers(loaded)
-    catalog = build_catalog(loaded.settings, providers)
-    resolved = catalog.find(name)
+    resolved = setup.catalog.find(name)
     if resolved is None:
-        fail(catalog.unknown_message(name, otherwise=LIST_MODELS))
-    deployment = remote.choose_deployment(name, resolved, catalog, providers, loaded.settings)
-    provider = next(each for each in providers if each.name == deployment.provider)
+        fail(setup.catalog.unknown_message(name, otherwise=LIST_MODELS))
+    target = remote.choose_target(name, resolved, setup)
     err.print(
-        f"[dim]Calling {escape(deployment.id)}, which bills it; the gateway's usage does not "
-        "include it.[/dim]"
+        f"[dim]Calling {escape(target.deployment.id)}, which bills it; the gateway's usage does "
+        "not include it.[/dim]"
     )
 
     async def embed_all() -> None:
-        model = remote.RemoteModel(
-            provider, deployment, timeout_s=loaded.settings.request_timeout_s
-        )
-        try:
+        async with remote.open_sender(setup.settings, [target.provider]) as sender:
+            model = remote.RemoteModel(sender, target)
             await _write_vectors(partial(model.embed, truncate), lines, output)
-        finally:
-            await model.aclose()
 
     try:
         asyncio.run(embed_all())
-    except (remote.CannotEmbed, ImportError, ValueError) as error:
+    except ValueError as error:
         fail(error)
 
 

@@ -21,8 +21,8 @@ from embedway.cli.limits_and_budgets import (
     parse_budgets,
     parse_limits,
 )
-from embedway.cli.terminal import explain, fail, load_catalog, reject
-from embedway.config import settings as config
+from embedway.cli.setup import Setup
+from embedway.cli.terminal import explain, fail, reject
 from embedway.core.budget import Budget
 from embedway.core.errors import UnknownModel
 from embedway.core.keys import SCOPES
@@ -93,10 +93,9 @@ def _list_option(
     return OptionField(option=option, info=info, parse=parse)
 
 
-def _flag_option(name: str, help: str) -> OptionField:
-    return OptionField(
-        option=f"--{name}", info=typer.Option(f"--{name}/--no-{name}", help=help), type=bool
-    )
+def _flag_option(declaration: str, help: str) -> OptionField:
+    info = typer.Option(declaration, help=help)
+    return OptionField(option=declaration.partition("/")[0], info=info, type=bool)
 
 
 _ACCESS = {
@@ -142,13 +141,13 @@ PROJECT_FIELDS = {
         "--user-alert", parse_alerts, "Like --alert, but for each --user-budget.", "PERCENT"
     ),
     "eu_native": _flag_option(
-        "eu-native", "Only use deployments that are based and regulated in the EU."
+        "--eu-native/--no-eu-native", "Only use deployments that are based and regulated in the EU."
     ),
     "zero_data_retention": _flag_option(
-        "zero-data-retention", "Only use deployments that keep no data."
+        "--zero-data-retention/--no-zero-data-retention", "Only use deployments that keep no data."
     ),
     "allow_quantization": _flag_option(
-        "allow-quantization",
+        "--allow-quantization/--no-allow-quantization",
         "Whether deployments with quantised weights may serve its requests.",
     ),
 }
@@ -171,11 +170,7 @@ KEY_FIELDS = {
 }
 KEY_UPDATE_FIELDS = {
     **KEY_FIELDS,
-    "never_expires": OptionField(
-        option="--never-expires",
-        info=typer.Option("--never-expires", help="Let the key work for good."),
-        type=bool,
-    ),
+    "never_expires": _flag_option("--never-expires", "Let the key work for good."),
 }
 END_USER_FIELDS = {
     "limits": _or_as_project(_AMOUNTS["limits"]),
@@ -290,7 +285,7 @@ def _format_alerts(field: OptionField, percents: Sequence[int]) -> str:
 
 def _check_names(models: Sequence[str], providers: Sequence[str]) -> None:
     """Exit with status 1 for a name that no request can use, because it would allow nothing."""
-    catalog = load_catalog(config.load_settings())
+    catalog = Setup().catalog
     enabled = [LOCAL, *catalog.offers]
     for name in providers:
         if name not in enabled:

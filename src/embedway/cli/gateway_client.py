@@ -4,10 +4,10 @@ No request made here reaches a provider or is billed.
 """
 
 import asyncio
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, Request, build_opener
@@ -15,11 +15,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 import msgspec
 import typer
 
-from embedway.catalog import catalog
-from embedway.cli.terminal import err, escape, fail, fetch_weights, load_store, reject
-from embedway.config import settings as config
+from embedway.cli.setup import Setup, open_store
+from embedway.cli.terminal import fail, note, reject
 from embedway.config.providers import enabled_providers
-from embedway.config.settings import LoadedSettings
 from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
 from embedway.observe import logs
@@ -27,9 +25,6 @@ from embedway.pipeline.dry_run import DryRun
 from embedway.routing.model_listing import DeploymentCard
 from embedway.serving.address import base_url, is_answering
 from embedway.wire.decode import decode
-
-if TYPE_CHECKING:
-    from embedway.app import Gateway
 
 KEY_VARIABLE = "EMBEDWAY_API_KEY"
 TIMEOUT_S = 60
@@ -46,16 +41,13 @@ Url = Annotated[
 T = TypeVar("T")
 
 
-class GatewayClient(Protocol):
-    """A gateway to ask. Both methods raise an `EmbedwayError` if the gateway refuses."""
+class GatewayClient(msgspec.Struct, frozen=True):
+    """A gateway to ask. Both functions raise an `EmbedwayError` if the gateway refuses."""
 
-    def dry_run(self, fields: Mapping[str, object]) -> DryRun:
-        """Return what the gateway would do with a request of these fields."""
-        ...
-
-    def deployments(self, name: str) -> list[DeploymentCard]:
-        """Return the deployments of the model called `name` that the caller may use."""
-        ...
+    dry_run: Callable[[Mapping[str, object]], DryRun]
+    """Returns what the gateway would do with a request of these fields."""
+    deployments: Callable[[str], list[DeploymentCard]]
+    """Returns the deployments of the model of this name that the caller may use."""
 
 
 @contextmanager
@@ -64,67 +56,59 @@ def open_client(url: str | None) -> Generator[GatewayClient]:
 
     Says which on standard error, because only a running gateway knows latencies and failures.
     """
-    loaded = config.load_settings()
-    key = loaded.variables.get(KEY_VARIABLE)
-    address = _parse_url(url or base_url(loaded.settings))
+    setup = Setup()
+    key = setup.loaded.variables.get(KEY_VARIABLE)
+    if url and not url.startswith(("http://", "https://")):
+        reject(f"--url {url!r} is no address of a gateway. Use one such as http://127.0.0.1:8080")
+    address = (url or base_url(setup.settings)).rstrip("/").removesuffix("/v1")
     if url and not key:
         fail(
             f"The gateway at {address} wants a key. Give it one: "
             f"export {KEY_VARIABLE}=sk-gateway-..."
         )
     if key and is_answering(address):
-        err.print(f"Asked: the gateway at {escape(address)}.")
-        yield _RunningGateway(address, key)
+        note(f"Asked: the gateway at {address}.")
+        yield _running_gateway(address, key)
         return
     if url:
         fail(f"No gateway is ready at {address}. Correct --url, or leave it out.")
     reason = f"no gateway is ready at {address}" if key else f"{KEY_VARIABLE} is not set"
-    err.print(
-        f"No gateway was asked ({escape(reason)}), so latencies and health are assumptions. Set "
+    note(
+        f"No gateway was asked ({reason}), so latencies and health are assumptions. Set "
         f"{KEY_VARIABLE} to a key of a running gateway to ask that one."
     )
-    with _open_local_gateway(loaded) as gateway:
+    with _open_local_gateway(setup) as gateway:
         yield gateway
 
 
-def _parse_url(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
-        reject(f"--url {url!r} is no address of a gateway. Use one such as http://127.0.0.1:8080")
-    return url.rstrip("/").removesuffix("/v1")
+def _running_gateway(url: str, key: str) -> GatewayClient:
+    opener = build_opener(ProxyHandler({}))
 
-
-class _RunningGateway:
-    """A running gateway, called over HTTP."""
-
-    def __init__(self, url: str, key: str) -> None:
-        self._url = url
-        self._key = key
-        self._opener = build_opener(ProxyHandler({}))
-
-    def dry_run(self, fields: Mapping[str, object]) -> DryRun:
-        body = msgspec.json.encode(fields)
-        return self._fetch("/v1/embeddings?dry_run=true", body, DryRun)
-
-    def deployments(self, name: str) -> list[DeploymentCard]:
-        query = urlencode({"model": name})
-        page = self._fetch(f"/v1/embeddings/models?{query}", None, dict[str, Any])
-        return [DeploymentCard.model_validate(each) for each in page["data"]]
-
-    def _fetch(self, path: str, body: bytes | None, type: type[T]) -> T:
-        request = Request(  # _parse_url has checked the scheme
-            self._url + path, data=body, headers={"content-type": "application/json"}
+    def fetch(path: str, body: bytes | None, type: type[T]) -> T:
+        request = Request(  # open_client has checked the scheme
+            url + path, data=body, headers={"content-type": "application/json"}
         )
-        request.add_unredirected_header("authorization", f"Bearer {self._key}")
+        request.add_unredirected_header("authorization", f"Bearer {key}")
         try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as response:
+            with opener.open(request, timeout=TIMEOUT_S) as response:
                 return msgspec.json.decode(response.read(), type=type)
         except HTTPError as error:
             with error:
                 raise EmbedwayError(_error_message(error)) from None
         except (OSError, HTTPException, ValueError) as error:
             raise EmbedwayError(
-                f"{self._url} does not answer like a gateway of this version: {error}."
+                f"{url} does not answer like a gateway of this version: {error}."
             ) from None
+
+    def dry_run(fields: Mapping[str, object]) -> DryRun:
+        return fetch("/v1/embeddings?dry_run=true", msgspec.json.encode(fields), DryRun)
+
+    def deployments(name: str) -> list[DeploymentCard]:
+        query = urlencode({"model": name})
+        page = fetch(f"/v1/embeddings/models?{query}", None, dict[str, Any])
+        return [DeploymentCard.model_validate(each) for each in page["data"]]
+
+    return GatewayClient(dry_run, deployments)
 
 
 def _error_message(error: HTTPError) -> str:
@@ -134,38 +118,30 @@ def _error_message(error: HTTPError) -> str:
         return f"{error.url} answers HTTP {error.code}."
 
 
-class _LocalGateway:
-    """A gateway in this process, which allows every model."""
-
-    def __init__(self, gateway: "Gateway", runner: asyncio.Runner) -> None:
-        self._gateway = gateway
-        self._runner = runner
-        self._caller = Caller(key_id="", project=None, scopes=frozenset(("embeddings",)))
-
-    def dry_run(self, fields: Mapping[str, object]) -> DryRun:
-        request = decode(msgspec.json.encode(fields))
-        return self._runner.run(self._gateway.embedder.dry_run(request, self._caller))
-
-    def deployments(self, name: str) -> list[DeploymentCard]:
-        return self._gateway.model_listing.list_deployments(self._caller, name=name)
-
-
 @contextmanager
-def _open_local_gateway(loaded: LoadedSettings) -> Generator[GatewayClient]:
+def _open_local_gateway(setup: Setup) -> Generator[GatewayClient]:
+    """Yield a gateway in this process, which allows every model."""
     from embedway.app import open_gateway  # noqa: PLC0415  # slow, and few commands need it
 
-    settings = loaded.settings
+    settings = setup.settings
     logs.configure_logs(format=settings.log_format, level="warning")
     # Fails if there is no database, where a gateway would create one.
-    load_store(settings).database.dispose()
-    for model in catalog.load_catalog(eu_native=settings.eu_native).local_models():
-        fetch_weights(model, settings)
+    open_store(setup).database.dispose()
+    setup.fetch_weights()
+    caller = Caller(key_id="", project=None, scopes=frozenset(("embeddings",)))
     with asyncio.Runner() as runner:
         exit_stack = AsyncExitStack()
-        gateway = runner.run(
-            exit_stack.enter_async_context(open_gateway(settings, enabled_providers(loaded)))
-        )
+        opening = open_gateway(settings, enabled_providers(setup.loaded))
+        gateway = runner.run(exit_stack.enter_async_context(opening))
+
+        def dry_run(fields: Mapping[str, object]) -> DryRun:
+            request = decode(msgspec.json.encode(fields))
+            return runner.run(gateway.embedder.dry_run(request, caller))
+
+        def deployments(name: str) -> list[DeploymentCard]:
+            return gateway.model_listing.list_deployments(caller, name=name)
+
         try:
-            yield _LocalGateway(gateway, runner)
+            yield GatewayClient(dry_run, deployments)
         finally:
             runner.run(exit_stack.aclose())

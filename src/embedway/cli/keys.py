@@ -1,7 +1,6 @@
 """`embedway keys`: creates, lists, shows, changes, rotates and revokes API keys."""
 
 import re
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -18,8 +17,15 @@ from embedway.cli.administration import (
 )
 from embedway.cli.fields import KEY_FIELDS, KEY_UPDATE_FIELDS, Changes, with_alerts, with_fields
 from embedway.cli.limits_and_budgets import format_amounts
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import AsJson, escape, out, print_json, print_record, print_table, reject
+from embedway.cli.terminal import (
+    AsJson,
+    count_of,
+    print_json,
+    print_record,
+    print_table,
+    reject,
+    say,
+)
 from embedway.core.clock import now_ms
 from embedway.core.keys import Key
 from embedway.core.project import DEFAULT_PROJECT
@@ -68,15 +74,12 @@ def create(
 
     embedway keys create --name platform --admin
     """
-    if admin and (
-        fields := [*(["project"] if project else []), *sorted(changes.keys() - ADMIN_FIELDS)]
-    ):
-        typed = " or ".join(
-            KEY_FIELDS[each].option if each in KEY_FIELDS else "--project" for each in fields
-        )
+    excluded = ["--project"] if project else []
+    excluded += [KEY_FIELDS[each].option for each in sorted(changes.keys() - ADMIN_FIELDS)]
+    if admin and excluded:
         reject(
-            f"--admin makes a key of no project that cannot embed, so it has no {typed}. Leave one "
-            "of them out."
+            "--admin makes a key of no project that cannot embed, so it has no "
+            f"{' or '.join(excluded)}. Leave one of them out."
         )
     service, actor = open_service()
     project_id = service.find_project(actor, project).id if project else DEFAULT_PROJECT
@@ -86,7 +89,7 @@ def create(
     if as_json:
         print_json({"id": key.id, "key": secret})
         return
-    out.print(f"id   {key.id}\nkey  {escape(secret)}  (shown this once)")
+    say(f"id   {key.id}\nkey  {secret}  (shown this once)")
 
 
 @commands.command("list")
@@ -104,9 +107,8 @@ def list_keys(
     else:
         keys = all_pages(service.all_keys, actor)
     names = {each.id: each.name for each in all_pages(service.projects, actor, archived=True)}
-    to_row = partial(_to_json, service) if as_json else partial(_to_row, names)
     print_table(
-        [to_row(key) for key in keys],
+        [_to_json(service, each) if as_json else _to_row(names, each) for each in keys],
         empty="No keys yet: embedway keys create --name NAME",
         as_json=as_json,
     )
@@ -121,13 +123,8 @@ def show(key_id: KeyId, as_json: AsJson = False) -> None:
         print_json(_to_json(service, key))
         return
     print_record(
-        {
-            "id": key.id,
-            "name": key.name,
-            "project": key.project_id or "none: an admin key",
-            "key": f"{key.hint}...",
-            "status": key.state(now_ms()),
-            "created": format_time(key.created_ms),
+        _facts(key, key.project_id or "none: an admin key")
+        | {
             "expires": format_time(key.expires_ms) or "never",
             "revoked": format_time(key.revoked_ms),
             "old secret expires": format_time(key.previous_expires_ms),
@@ -160,7 +157,7 @@ def update(key_id: KeyId, changes: Changes) -> None:
     key = service.find_key(actor, key_id)
     changes = _with_expiry(with_alerts(changes, KEY_FIELDS, key))
     service.update_key(actor, key.id, project_id=key.project_id, changes=changes)
-    out.print(f"{key_id} is changed.")
+    say(f"{key_id} is changed.")
 
 
 @commands.command()
@@ -196,7 +193,7 @@ def rotate(
         return
     until = format_time(key.previous_expires_ms)
     ends = f"The old secret works until {until}." if until else "The old secret no longer works."
-    out.print(f"id   {key.id}\nkey  {escape(secret)}  (shown this once)\n{ends}")
+    say(f"id   {key.id}\nkey  {secret}  (shown this once)\n{ends}")
 
 
 def _parse_grace_s(grace: str) -> int:
@@ -222,7 +219,7 @@ def revoke(key_id: KeyId, yes: Yes = False) -> None:
         effect = _describe_effect(service, actor, key)
         confirm(f"Revoke {key.name} ({key.id}) for good? {effect}", yes=yes)
     service.revoke_key(actor, key.id, project_id=key.project_id)
-    out.print(f"{key_id} is revoked.")
+    say(f"{key_id} is revoked.")
 
 
 def _with_expiry(changes: Changes) -> Changes:
@@ -238,17 +235,20 @@ def _to_json(service: AdminService, key: Key) -> dict[str, Any]:
 
 
 def _to_row(projects: dict[str, str], key: Key) -> dict[str, str | None]:
-    project_id = key.project_id
+    project = projects.get(key.project_id, key.project_id) if key.project_id else "admin"
+    access = {"models": join_names(key.models), "providers": join_names(key.providers)}
+    return _facts(key, project) | access
+
+
+def _facts(key: Key, project: str) -> dict[str, str | None]:
     return {
         "id": key.id,
         "name": key.name,
-        "project": projects.get(project_id, project_id) if project_id else "admin",
+        "project": project,
         "key": f"{key.hint}...",
         "status": key.state(now_ms()),
         "created": format_time(key.created_ms),
         "expires": format_time(key.expires_ms),
-        "models": join_names(key.models),
-        "providers": join_names(key.providers),
     }
 
 

@@ -5,13 +5,12 @@ from itertools import chain, islice
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from embedway.cli import options
 from embedway.cli.administration import Yes, confirm, open_service
 from embedway.cli.options import format_typed_time
-from embedway.cli.plural import count_are, count_of
-from embedway.cli.terminal import AsJson, escape, load_store, out, print_json, progress, reject
+from embedway.cli.setup import open_store
+from embedway.cli.terminal import AsJson, count_are, count_of, print_json, progress, reject, say
 from embedway.core.clock import now_ms
 from embedway.ledger import recount, retention
 from embedway.ledger.recount import RollupDifference
@@ -58,10 +57,10 @@ def prune(
         embedway ledger prune --before 2026-01-01 --yes
     """
     before_ms = _before_ms(before, keep_days)
-    engine = load_store().database
+    engine = open_store().database
     count, date = retention.count_older(engine, before_ms), _date(before_ms)
     if dry_run or not count:
-        out.print(f"{count_are(count, 'usage record').capitalize()} older than {date}.")
+        say(f"{count_are(count, 'usage record').capitalize()} older than {date}.")
         return
     confirm(
         f"Delete {count_of(count, 'usage record')} older than {date} for good?",
@@ -71,12 +70,12 @@ def prune(
     service, actor = open_service()
     service.record_ledger_action(actor, "ledger.pruned", {"before": date, "lines": count})
     deleted = 0
-    with progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+    with progress() as bar:
         task = bar.add_task("prune", total=count)
         for batch_count in retention.prune(engine, before_ms):
             deleted += batch_count
             bar.advance(task, batch_count)
-    out.print(f"Deleted {count_of(deleted, 'usage record')} older than {date}.")
+    say(f"Deleted {count_of(deleted, 'usage record')} older than {date}.")
 
 
 @commands.command()
@@ -93,9 +92,9 @@ def check(
     days whose records are kept can be checked. The exit status is 1 if sums differ and are not
     repaired.
     """
-    engine = load_store().database
+    engine = open_store().database
     first: list[RollupDifference] = []
-    checked = differing = repaired = 0
+    checked = differing = 0
     for day_ms in recount.recorded_days(engine):
         checked += 1
         differences = recount.find_differences(engine, day_ms)
@@ -107,13 +106,12 @@ def check(
             service, actor = open_service()
             service.record_ledger_action(actor, "ledger.repaired", {"day": _date(day_ms)})
             recount.repair(engine, day_ms)
-            repaired += 1
     if as_json:
         print_json(
             {
                 "days": checked,
                 "days_that_differ": differing,
-                "days_repaired": repaired,
+                "days_repaired": differing if repair else 0,
                 "first_differences": [
                     {"table": each.table, "of": each.key, "sum": each.column, "kept": each.stored,
                      "lines": each.computed} for each in first
@@ -121,29 +119,27 @@ def check(
             }
         )  # fmt: skip
     else:
-        _print_differences(first, checked=checked, differing=differing, repaired=repaired)
-    if differing > repaired:
+        _print_differences(first, checked=checked, differing=differing, repaired=repair)
+    if differing and not repair:
         raise typer.Exit(1)
 
 
 def _print_differences(
-    first: list[RollupDifference], *, checked: int, differing: int, repaired: int
+    first: list[RollupDifference], *, checked: int, differing: int, repaired: bool
 ) -> None:
     for each in first:
         of = ", ".join(f"{name} {_format_value(name, value)!r}" for name, value in each.key.items())
-        out.print(
-            escape(
-                f"{each.table}: {each.column} is {each.stored}, but {each.computed} by the records "
-                f"({of})"
-            )
+        say(
+            f"{each.table}: {each.column} is {each.stored}, but {each.computed} by the records "
+            f"({of})"
         )
     days = count_of(checked, "day")
     if not differing:
-        out.print(f"The sums agree with the usage records: {days} checked.")
+        say(f"The sums agree with the usage records: {days} checked.")
     elif repaired:
-        out.print(f"Repaired the sums of {count_of(differing, 'day')}; {days} checked.")
+        say(f"Repaired the sums of {count_of(differing, 'day')}; {days} checked.")
     else:
-        out.print(
+        say(
             f"The sums of {count_of(differing, 'day')} differ from the usage records; {days} "
             "checked. The first differences are above. `embedway ledger check --repair` computes "
             "these sums again from the records."

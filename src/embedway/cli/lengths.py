@@ -1,15 +1,18 @@
-"""Names the text that has more tokens than a model takes."""
+"""Refuses texts that have more tokens than a model takes."""
+
+from collections.abc import Iterable, Sequence
 
 from embedway.catalog.model import Model
+from embedway.cli.terminal import fail
 from embedway.tokenizing.truncate import DEFAULT_ITEM_TOKENS
 
 
-def length_error(tokens: int, model: Model, *, number: int) -> str | None:
-    """Return why text `number`, counted from 1, is too long for `model`, or None if it fits."""
+def check_lengths(texts: Iterable[Sequence[int]], model: Model, *, first: int) -> None:
+    """Exit with status 1 for a text, given as token ids, that is too long; count from `first`."""
     limit = model.max_item_tokens or DEFAULT_ITEM_TOKENS
-    if tokens <= limit:
-        return None
-    return (
-        f"Text {number} has {tokens} tokens, more than the {limit} that {model.id} takes. Shorten "
-        "or split it, or have it cut: --truncate end."
-    )
+    for number, ids in enumerate(texts, first):
+        if len(ids) > limit:
+            fail(
+                f"Text {number} has {len(ids)} tokens, more than the {limit} that {model.id} "
+                "takes. Shorten or split it, or have it cut: --truncate end."
+            )

@@ -91,9 +91,9 @@ def parse_limits(option: str, typed: Sequence[str]) -> tuple[Limit, ...]:
 
     Exits with status 2 for a wrong limit, and for two limits of one unit and period.
     """
-    limits = _parse_all(parse_limit, option, typed)
-    _check_unique(option, typed, [f"limits of {each.of} per {each.per}" for each in limits])
-    return limits
+    return _parse_all(
+        parse_limit, option, typed, lambda each: f"limits of {each.of} per {each.per}"
+    )
 
 
 def parse_budgets(option: str, typed: Sequence[str]) -> tuple[Budget, ...]:
@@ -101,9 +101,7 @@ def parse_budgets(option: str, typed: Sequence[str]) -> tuple[Budget, ...]:
 
     Exits with status 2 for a wrong budget, and for two budgets of one period.
     """
-    budgets = _parse_all(parse_budget, option, typed)
-    _check_unique(option, typed, [f"budgets per {each.per}" for each in budgets])
-    return budgets
+    return _parse_all(parse_budget, option, typed, lambda each: f"budgets per {each.per}")
 
 
 def parse_alerts(option: str, typed: Sequence[str]) -> tuple[int, ...]:
@@ -133,19 +131,21 @@ def format_option(option: str, values: Sequence[object]) -> str:
     return " ".join(f"{option} {str(each)!r}" for each in values)
 
 
-def _parse_all(parse: Callable[[str], T], option: str, typed: Sequence[str]) -> tuple[T, ...]:
-    try:
-        return () if list(typed) == [NONE] else tuple(map(parse, typed))
-    except ValueError as error:
-        reject(f"{option} {error}")
-
-
-def _check_unique(option: str, typed: Sequence[str], kinds: Sequence[str]) -> None:
-    first: dict[str, str] = {}
-    for text, kind in zip(typed, kinds, strict=False):  # `none` has no kind
-        if kind in first:
+def _parse_all(
+    parse: Callable[[str], T], option: str, typed: Sequence[str], kind_of: Callable[[T], str]
+) -> tuple[T, ...]:
+    texts: dict[str, str] = {}
+    values: list[T] = []
+    for text in typed if list(typed) != [NONE] else ():
+        try:
+            values.append(parse(text))
+        except ValueError as error:
+            reject(f"{option} {error}")
+        kind = kind_of(values[-1])
+        if kind in texts:
             reject(
-                f"{option} {first[kind]!r} and {option} {text!r} are both {kind}. Leave one of "
+                f"{option} {texts[kind]!r} and {option} {text!r} are both {kind}. Leave one of "
                 "them out."
             )
-        first[kind] = text
+        texts[kind] = text
+    return tuple(values)

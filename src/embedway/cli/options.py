@@ -3,8 +3,9 @@
 Each error message repeats the option and the value, and shows one to type instead.
 """
 
-import math
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Any
 
@@ -20,46 +21,43 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 def whole_number(name: str, *, least: int, most: int, example: int, help: str) -> Any:
     """Return an option that takes a whole number from `least` to `most`."""
 
-    def parse(text: str | int) -> int:
-        number = int(text) if _WHOLE.fullmatch(str(text)) else None
-        if number is None or not least <= number <= most:
-            reject(
-                f"{name} {str(text)!r} is not possible. Type a whole number from {least} to "
-                f"{most}, such as {name} {example}"
-            )
-        return number
+    def parse(text: str) -> int | None:
+        return int(text) if _WHOLE.fullmatch(text) and least <= int(text) <= most else None
 
-    return typer.Option(name, parser=parse, metavar="N", help=help)
+    cure = f"Type a whole number from {least} to {most}, such as {name} {example}"
+    return _option(name, parse, cure, metavar="N", help=help)
 
 
 def days(name: str, *, least: float, most: int, example: int, help: str) -> Any:
     """Return an option that takes a number of days, also a fraction, from `least` to `most`."""
 
-    def parse(text: str | float) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not least <= number <= most:
-            reject(
-                f"{name} {str(text)!r} is not possible. Type a number of days from {least:.5f} to "
-                f"{most}, such as {name} {example}"
-            )
-        return number
+    def parse(text: str) -> float | None:
+        return number if least <= (number := float(text)) <= most else None
 
-    return typer.Option(name, parser=parse, metavar="DAYS", help=help)
+    cure = f"Type a number of days from {least:.5f} to {most}, such as {name} {example}"
+    return _option(name, parse, cure, metavar="DAYS", help=help)
 
 
-def time(name: str, *, help: str) -> Any:
+def time(name: str, *, help: str, formats: tuple[str, ...] = TIME_FORMATS) -> Any:
     """Return an option that takes a day, or a time on a day."""
-    cure = f"Type a day, such as {name} 2026-11-01, or a time, such as {name} 2026-11-01T13:30"
-    return _datetime_option(name, TIME_FORMATS, cure, metavar="TIME", help=help)
+
+    def parse(text: str) -> datetime | None:
+        for each in formats:
+            with suppress(ValueError):
+                at = datetime.strptime(text, each)  # noqa: DTZ007  # each command knows its zone
+                # In another time zone, a time of the first or last year may not exist.
+                return at if MINYEAR < at.year < MAXYEAR else None
+        return None
+
+    cure = f"Type a day, such as {name} 2026-11-01"
+    if len(formats) > 1:
+        cure += f", or a time, such as {name} 2026-11-01T13:30"
+    return _option(name, parse, cure, metavar="TIME" if len(formats) > 1 else "DAY", help=help)
 
 
 def day(name: str, *, help: str) -> Any:
     """Return an option that takes a day."""
-    cure = f"Type a day, such as {name} 2026-11-01"
-    return _datetime_option(name, TIME_FORMATS[:1], cure, metavar="DAY", help=help)
+    return time(name, help=help, formats=TIME_FORMATS[:1])
 
 
 def format_typed_time(at: datetime) -> str:
@@ -72,22 +70,17 @@ def is_unicode(text: str) -> bool:
     return not re.search("[\ud800-\udfff]", text)
 
 
-def _datetime_option(name: str, formats: tuple[str, ...], cure: str, **info: str) -> Any:
-    def parse(text: str | datetime) -> datetime:
-        if isinstance(text, datetime):
-            return text
-        at = next(filter(None, (_parse_time(text, each) for each in formats)), None)
-        if at is None:
-            reject(f"{name} {text!r} is not possible. {cure}")
-        return at
+def _option(name: str, parse: Callable[[str], Any], cure: str, *, metavar: str, help: str) -> Any:
+    """Return an option whose value `parse` reads; None or a `ValueError` means a wrong value."""
 
-    return typer.Option(name, parser=parse, **info)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    def parser(typed: object) -> Any:
+        if not isinstance(typed, str):  # a default, or parsed before
+            return typed
+        value = None
+        with suppress(ValueError):
+            value = parse(typed)
+        if value is None:
+            reject(f"{name} {typed!r} is not possible. {cure}")
+        return value
 
-
-def _parse_time(text: str, format: str) -> datetime | None:
-    try:
-        at = datetime.strptime(text, format)  # noqa: DTZ007  # each command knows its zone
-    except ValueError:
-        return None
-    # In another time zone, a time of the first or last year may not exist.
-    return at if MINYEAR < at.year < MAXYEAR else None
+    return typer.Option(name, parser=parser, metavar=metavar, help=help)

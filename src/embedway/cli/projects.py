@@ -1,6 +1,5 @@
 """`embedway projects`: creates, lists, shows, changes and archives projects."""
 
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -17,8 +16,7 @@ from embedway.cli.administration import (
 )
 from embedway.cli.fields import PROJECT_FIELDS, Changes, with_alerts, with_fields
 from embedway.cli.limits_and_budgets import format_alerts, format_amounts, format_budget
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import AsJson, out, print_json, print_record, print_table
+from embedway.cli.terminal import AsJson, count_of, print_json, print_record, print_table, say
 from embedway.core.clock import now_ms
 from embedway.core.project import Project
 from embedway.organization.actors import Actor
@@ -58,7 +56,7 @@ def create(
     if as_json:
         print_json({"id": project.id})
     else:
-        out.print(project.id)
+        say(project.id)
 
 
 @commands.command("list")
@@ -70,9 +68,9 @@ def list_projects(
 ) -> None:
     """List projects, oldest first."""
     service, actor = open_service()
-    to_row = partial(_to_json, service) if as_json else _to_row
+    projects = all_pages(service.projects, actor, archived=archived)
     print_table(
-        [to_row(each) for each in all_pages(service.projects, actor, archived=archived)],
+        [_to_json(service, each) if as_json else _to_row(each) for each in projects],
         empty="No projects: embedway projects create --name NAME",
         as_json=as_json,
     )
@@ -86,6 +84,11 @@ def show(name: ProjectArgument, as_json: AsJson = False) -> None:
     if as_json:
         print_json(_to_json(service, project))
         return
+    rules = {
+        "eu_native": project.eu_native,
+        "zero_data_retention": project.zero_data_retention,
+        "no quantised weights": not project.allow_quantization,
+    }
     user_budgets = (f"{format_budget(each)}{format_alerts(each)}" for each in project.user_budgets)
     print_record(
         _facts(project)
@@ -93,7 +96,7 @@ def show(name: ProjectArgument, as_json: AsJson = False) -> None:
             "archived": format_time(project.archived_ms),
             "models": join_names(project.models),
             "providers": join_names(project.providers),
-            "rules": join_names(_rules(project)) or "none",
+            "rules": join_names([name for name, applies in rules.items() if applies]) or "none",
             "limits": format_amounts(project.limits),
             "budgets": format_spending(service, project),
             "limits of each end user": format_amounts(project.user_limits),
@@ -121,7 +124,7 @@ def update(current_name: ProjectArgument, changes: Changes) -> None:
     service.update_project(
         actor, project.id, with_alerts(changes, PROJECT_FIELDS, project), unique=True
     )
-    out.print(f"{project.id} is changed.")
+    say(f"{project.id} is changed.")
 
 
 @commands.command()
@@ -136,7 +139,7 @@ def archive(name: ProjectArgument, yes: Yes = False) -> None:
         keys = count_of(_count_working_keys(service, actor, project), "working key")
         confirm(f"Archive {project.name} ({project.id}) for good? This ends {keys}.", yes=yes)
     service.archive_project(actor, project.id)
-    out.print(f"{project.id} is archived.")
+    say(f"{project.id} is archived.")
 
 
 def _count_working_keys(service: AdminService, actor: Actor, project: Project) -> int:
@@ -169,12 +172,3 @@ def _facts(project: Project) -> dict[str, str | None]:
 
 def _status(project: Project) -> str:
     return "active" if project.archived_ms is None else "archived"
-
-
-def _rules(project: Project) -> list[str]:
-    rules = {
-        "eu_native": project.eu_native,
-        "zero_data_retention": project.zero_data_retention,
-        "no quantised weights": not project.allow_quantization,
-    }
-    return [rule for rule, applies in rules.items() if applies]

@@ -5,22 +5,22 @@ from typing import Annotated
 
 import typer
 
-from embedway.catalog import catalog
+from embedway.cli.administration import Yes, confirm
+from embedway.cli.setup import Setup
 from embedway.cli.terminal import (
     AsJson,
     err,
     escape,
-    load_providers,
+    fail,
+    note,
     out,
     print_json,
     print_table,
     say_error,
 )
-from embedway.cli.trials import ModelName, ProviderName, choose_deployment, try_keys
-from embedway.cli.verify import verify
-from embedway.config import settings as config
-from embedway.config.catalogs import catalog_in_use
-from embedway.config.providers import incomplete_providers, provider_offers
+from embedway.cli.trials import ModelName, ProviderName, choose_target, try_keys
+from embedway.config.providers import incomplete_providers
+from embedway.core.provider_error import ProviderError
 from embedway.providers.adapter import ProviderRow
 from embedway.providers.registry import load_rows
 
@@ -43,15 +43,10 @@ def list_providers(
     """
     if all_kinds:
         kinds = [_kind_row(row, notes=as_json) for row in load_rows().values()]
-        print_table(kinds, empty="", as_json=as_json)
+        print_table(kinds, as_json=as_json)
         return
-    loaded = config.load_settings()
-    providers = load_providers(loaded)
-    deployments = catalog.load_catalog(
-        eu_native=False,
-        offers=provider_offers(providers),
-        models=catalog_in_use(loaded.settings).models,
-    ).deployments()
+    setup = Setup()
+    deployments = setup.offered_by(setup.providers).deployments()
     rows = [
         {
             "name": each.name,
@@ -61,7 +56,7 @@ def list_providers(
             "models": sum(deployment.provider == each.name for deployment in deployments),
             "from": each.origin,
         }
-        for each in providers
+        for each in setup.providers
     ]
     print_table(
         rows,
@@ -69,7 +64,7 @@ def list_providers(
         "enables one: embedway providers list --all",
         as_json=as_json,
     )
-    for missing in incomplete_providers(loaded):
+    for missing in incomplete_providers(setup.loaded):
         err.print(f"[yellow]left out:[/yellow] {escape(missing)}")
 
 
@@ -83,11 +78,10 @@ def try_provider(name: ProviderName, model: ModelName = None, as_json: AsJson = 
 
         embedway providers test ollama --model nomic-embed-text
     """
-    loaded = config.load_settings()
-    provider, deployment = choose_deployment(loaded, name, model, command="test")
-    timeout_s = loaded.settings.request_timeout_s
-    with err.status(f"Calling {provider.url}"):
-        trials = asyncio.run(try_keys(provider, deployment, timeout_s=timeout_s))
+    target = choose_target(Setup(), name, model, command="test")
+    deployment = target.deployment
+    with err.status(f"Calling {target.provider.url}"):
+        trials = asyncio.run(try_keys([target]))
     for trial in trials:
         with_key = f" with {trial.key}" if trial.key else ""
         if trial.failure:
@@ -113,7 +107,40 @@ def try_provider(name: ProviderName, model: ModelName = None, as_json: AsJson = 
         raise typer.Exit(1)
 
 
-commands.command("verify")(verify)
+@commands.command()
+def verify(
+    name: ProviderName,
+    model: ModelName = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a provider with what this gateway expects of it, by about ten calls that it bills.
+
+    The command shows the cost first, and asks at a terminal. The exit status is 1 if something
+    differs.
+
+        embedway providers verify openai
+
+        embedway providers verify deepinfra --model bge-m3 --yes
+    """
+    target = choose_target(Setup(), name, model, command="verify")
+    from embedway.cli.verification import Verification  # noqa: PLC0415  # the HTTP client: slow
+
+    verification = Verification(target.provider, target.deployment, timeout_s=target.timeout_s)
+    tokens = verification.tokens
+    note(
+        f"{name} will bill at most about {tokens} tokens of {target.deployment.upstream_name}: "
+        f"{target.cost_usd(tokens)} USD."
+    )
+    confirm("Verify it?", yes=yes)
+    try:
+        with err.status(f"Calling {target.provider.url}"):
+            findings = asyncio.run(verification.run())
+    except (ProviderError, ImportError, ValueError) as error:
+        fail(f"{name}: {target.explain(error)}")
+    print_table(findings, as_json=as_json)
+    if any(each.outcome == "differs" for each in findings):
+        raise typer.Exit(1)
 
 
 def _kind_row(row: ProviderRow, *, notes: bool) -> dict[str, object]:

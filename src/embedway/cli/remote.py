@@ -1,22 +1,24 @@
-"""Embeds texts at a provider, without a gateway, for `embedway embed`.
+"""Sends texts to providers without a gateway, for `embedway embed` and `embedway spaces`.
 
-Cuts, retries and checks as a gateway does, but calls only the deployment whose vectors the name
-stands for. Counts no limits and writes no usage records.
+Cuts, retries and checks as a gateway does. Counts no limits and writes no usage records.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 import msgspec
 import numpy as np
 
-from embedway.catalog.catalog import Catalog
-from embedway.catalog.deployment import Deployment
+from embedway.catalog.catalog import LOCAL
 from embedway.catalog.lifetimes import is_retired
+from embedway.catalog.model import Model
 from embedway.catalog.resolved_name import ResolvedName
-from embedway.cli.lengths import length_error
-from embedway.cli.trials import explain_failure
+from embedway.cli.lengths import check_lengths
+from embedway.cli.setup import Setup, fetch_weights
+from embedway.cli.terminal import fail
+from embedway.cli.trials import Target
 from embedway.config.settings import Settings
 from embedway.config.spaces import build_memberships
 from embedway.core.clock import today
@@ -29,89 +31,102 @@ from embedway.providers import provider
 from embedway.providers.provider_config import ProviderConfig
 from embedway.routing.abilities import ability_error
 from embedway.routing.resolve import retired_error
-from embedway.sending.engine import EngineRegistry
+from embedway.sending.engine import Engine, EngineRegistry
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
 from embedway.tokenizing.cl100k import Cl100kTokenizer
+from embedway.tokenizing.tokenizer import Tokenizer
 from embedway.wire.decode import decode
 
 
-class CannotEmbed(Exception):
-    """A text that the provider cannot embed; the message says which, why and what to do."""
-
-
-def choose_deployment(
-    name: str,
-    resolved: ResolvedName,
-    catalog: Catalog,
-    providers: Sequence[ProviderConfig],
-    settings: Settings,
-) -> Deployment:
-    """Return the one deployment whose vectors `name` stands for.
+def choose_target(name: str, resolved: ResolvedName, setup: Setup) -> Target:
+    """Return the one deployment whose vectors `name` stands for, and its provider.
 
     Raises:
         ModelRetired: The provider no longer serves it.
     """
     deployment = resolved.deployments[0]
-    if settings.canaries and not (resolved.is_pinned or resolved.is_ordered):
-        spaces, _ = build_memberships(settings, catalog, providers)
+    if setup.settings.canaries and not (resolved.is_pinned or resolved.is_ordered):
+        spaces, _ = build_memberships(setup.settings, setup.catalog, setup.providers)
         reference = spaces.registry.reference_deployment(deployment.model.id)
         if reference and reference in resolved.deployments:
             deployment = reference
     if is_retired(deployment.spec, today()):
         raise retired_error(name, deployment)
-    return deployment
+    provider = next(each for each in setup.providers if each.name == deployment.provider)
+    return Target(provider, deployment, setup.settings.request_timeout_s)
+
+
+@asynccontextmanager
+async def open_sender(
+    settings: Settings, providers: Sequence[ProviderConfig], models: Iterable[Model] = ()
+) -> AsyncGenerator[Sender]:
+    """Yield a sender to these providers and local models.
+
+    Exits with status 1 if a provider cannot be used.
+    """
+    engines: dict[str, Engine] = {}
+    tokenizers: dict[str, Tokenizer] = {}
+    async with AsyncExitStack() as exit_stack:
+        for model in models:
+            from embedway.config.engines import load_engine  # noqa: PLC0415  # the model: slow
+
+            fetch_weights(model, settings)
+            engine = await asyncio.to_thread(load_engine, model, settings)
+            exit_stack.callback(engine.close)
+            engines[f"{LOCAL}:{model.id}"] = tokenizers[model.id] = engine
+        for each in providers:
+            try:
+                engines[each.name] = built = provider.build_provider(each)
+            except (ImportError, ValueError) as error:
+                fail(f"Provider {each.name!r} cannot be used: {error}")
+            exit_stack.push_async_callback(built.aclose)
+        cl100k = Cl100kTokenizer()
+        exit_stack.callback(cl100k.close)
+        yield Sender(
+            EngineRegistry(engines),
+            healths=HealthRegistry(now_s=time.monotonic),
+            preparer=InputPreparer(tokenizers=tokenizers, cl100k=cl100k),
+        )
 
 
 class RemoteModel:
     """A model at a provider."""
 
-    def __init__(
-        self, provider_config: ProviderConfig, deployment: Deployment, *, timeout_s: float
-    ) -> None:
-        self._provider_config = provider_config
-        self._deployment = deployment
-        self._timeout_s = timeout_s
-        self._provider = provider.build_provider(provider_config)
-        self._cl100k = Cl100kTokenizer()
-        self._sender = Sender(
-            EngineRegistry({deployment.engine_name: self._provider}),
-            healths=HealthRegistry(now_s=time.monotonic),
-            preparer=InputPreparer(tokenizers={}, cl100k=self._cl100k),
-        )
+    def __init__(self, sender: Sender, target: Target) -> None:
+        self._sender = sender
+        self._target = target
+        self._deployment = target.deployment
 
     async def embed(self, truncate: Truncate, texts: list[str], first: int) -> Vectors:
         """Return the vectors of `texts`, one row each; `first` is the first text's number, from 1.
 
-        Raises:
-            CannotEmbed: A text cannot be embedded, or the provider fails or takes too long.
+        Exits with status 1 if a text cannot be embedded, or the provider fails or takes too long.
         """
-        deployment = self._deployment
+        name = self._target.provider.name
         try:
             return await self._send(texts, truncate)
         except ProviderError as error:
             text = "" if error.item is None else f", text {first + error.item}"
-            reason = explain_failure(self._provider_config, deployment.upstream_name, error)
-            raise CannotEmbed(f"{deployment.provider}{text}: {reason}") from error
+            fail(f"{name}{text}: {self._target.explain(error)}")
         except ContextLengthExceeded as error:
-            raise CannotEmbed(await self._length_error(texts, first) or error.message) from error
+            # Name the text by this process's own counts, if they agree.
+            with closing(Cl100kTokenizer()) as codec:
+                check_lengths(await codec.encode(texts), self._deployment.model, first=first)
+            fail(error.message)
         except EmbedwayError as error:
-            raise CannotEmbed(error.message) from error
-        except TimeoutError as error:
-            raise CannotEmbed(
-                f"{deployment.provider} did not answer within {self._timeout_s:g} s. Try again, or "
-                "set EMBEDWAY_REQUEST_TIMEOUT_S higher."
-            ) from error
-
-    async def aclose(self) -> None:
-        """Close the connections to the provider."""
-        self._cl100k.close()
-        await self._provider.aclose()
+            fail(error.message)
+        except TimeoutError:
+            fail(
+                f"{name} did not answer within {self._target.timeout_s:g} s. Try again, or set "
+                "EMBEDWAY_REQUEST_TIMEOUT_S higher."
+            )
 
     async def _send(self, texts: list[str], truncate: Truncate) -> Vectors:
         fields = {"model": self._deployment.id, "input": texts, "truncate": truncate}
         request = decode(msgspec.json.encode(fields))
-        if error := ability_error(request, self._deployment, self._provider.abilities):
+        abilities = self._sender.engines.abilities(self._deployment)
+        if error := ability_error(request, self._deployment, abilities):
             raise error
         attempt = self._sender.attempt(request, self._deployment, request_id="", counts={})
         try:
@@ -123,19 +138,11 @@ class RemoteModel:
             return np.concatenate(
                 [await self._send(each, truncate) for each in (texts[:half], texts[half:])]
             )
-        async with asyncio.timeout(self._timeout_s):
-            deadline_s = self._sender.now_s() + self._timeout_s
+        async with asyncio.timeout(self._target.timeout_s):
+            deadline_s = self._sender.now_s() + self._target.timeout_s
             vectors = await self._sender.send([attempt], deadline_s=deadline_s)
         if self._deployment.model.dimensions is None:
             # If no width is declared, all later vectors must be as wide as the first.
             model = msgspec.structs.replace(self._deployment.model, dimensions=vectors.shape[1])
             self._deployment = msgspec.structs.replace(self._deployment, model=model)
         return vectors
-
-    async def _length_error(self, texts: list[str], first: int) -> str | None:
-        """Name the text that is too long, by this process's own token counts; None if none is."""
-        model = self._deployment.model
-        for number, ids in enumerate(await self._cl100k.encode(texts), first):
-            if reason := length_error(len(ids), model, number=number):
-                return reason
-        return None

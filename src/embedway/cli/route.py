@@ -1,17 +1,14 @@
 """`embedway route`: shows which deployments a request would try, in which order, and why."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from embedway.cli import options
 from embedway.cli.embed import read_texts
 from embedway.cli.gateway_client import SAMPLE, Url, open_client
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import AsJson, escape, fail, out, print_table
+from embedway.cli.terminal import AsJson, count_of, fail, out, print_json, print_table, say
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import InputType, Preference
 from embedway.pipeline.dry_run import DryRun, DryRunCandidate, DryRunExclusion
@@ -101,7 +98,7 @@ def route(
         except InvalidRequest as error:
             fail(error)  # status 1, not 2: the command line itself is right
     if as_json:
-        sys.stdout.buffer.write(msgspec.json.encode(dry_run) + b"\n")
+        print_json(dry_run)
         return
     _print(dry_run)
 
@@ -111,20 +108,16 @@ def _print(dry_run: DryRun) -> None:
     if dry_run.tokens is not None:
         tokens = count_of(dry_run.tokens, "token")
         count += f", {tokens}{' (an estimate)' if dry_run.tokens_estimated else ''}"
-    out.print(
-        f"{escape(dry_run.model)}: {count}, preference {dry_run.preference}\n"
-        f"space {escape(dry_run.space)}\n"
-    )
+    say(f"{dry_run.model}: {count}, preference {dry_run.preference}\nspace {dry_run.space}\n")
     print_table(
         [_candidate_row(number, each) for number, each in enumerate(dry_run.candidates, 1)],
         empty="No deployment is proven to be of this space yet. A request waits for the proof.",
-        as_json=False,
     )
     unproven = [_exclusion_row(each, "space, unproven") for each in dry_run.unproven]
     removed = [_exclusion_row(each, each.filter) for each in dry_run.removed]
     if unproven or removed:
         out.print()
-        print_table([*unproven, *removed], empty="", as_json=False)
+        print_table([*unproven, *removed])
 
 
 def _candidate_row(number: int, candidate: DryRunCandidate) -> dict[str, object]:

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 
-from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.resolved_name import AUTO
 from embedway.cli import notices, options
-from embedway.cli.plural import count_of
-from embedway.cli.terminal import escape, fail, fetch_weights, out
-from embedway.config import settings as config
-from embedway.config.catalogs import CatalogInUse, catalog_in_use
+from embedway.cli.setup import Setup
+from embedway.cli.terminal import count_of, escape, fail, out, say
 from embedway.config.providers import enabled_providers, incomplete_providers
-from embedway.config.settings import LoadedSettings
-from embedway.config.stores import open_configured_store
+from embedway.config.settings import load_settings
 from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
 from embedway.organization import key_secret
@@ -26,7 +22,6 @@ from embedway.organization.keys import KeyBootstrap
 from embedway.routing.resolve import resolve
 from embedway.serving.address import AddressError, base_url, bind
 from embedway.storage import database
-from embedway.storage.store import Store
 
 if TYPE_CHECKING:
     from embedway.app import Gateway
@@ -52,44 +47,33 @@ def serve(
 
         EMBEDWAY_PORT=9000 embedway serve
     """
-    loaded = config.load_settings(host=host, port=port)
-    settings = loaded.settings
+    setup = Setup(load_settings(host=host, port=port))
+    loaded, settings = setup.loaded, setup.settings
     dropped_lines = streams.write_in_background()
     logs.configure_logs(format=settings.log_format, level=settings.log_level, for_good=True)
     if loaded.unknown:
         _log.warning("unknown variables", names=loaded.unknown)
     try:
         bound = bind(settings)
-        used = catalog_in_use(settings)
-        providers = enabled_providers(loaded, used=used)
+        providers = enabled_providers(loaded, used=setup.catalog_in_use)
         for missing in incomplete_providers(loaded):
             _log.warning("provider left out", reason=missing)
-        for model in catalog.load_catalog(eu_native=settings.eu_native).local_models():
-            fetch_weights(model, settings)
+        setup.fetch_weights()
         # Until the server handles signals, nothing needs tidying up, so let Ctrl-C end the process
         # instead of raising an exception in a module that is being imported.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        from embedway.serving import server  # noqa: PLC0415  # the engine: slow
+        import uvloop  # noqa: PLC0415
 
-        server.run_server(
-            settings,
-            providers,
-            bound,
-            on_ready=partial(_print_welcome, loaded, used),
-            dropped_lines=dropped_lines,
-        )
+        from embedway.serving.server import run_server  # noqa: PLC0415  # the engine: slow
+
+        welcome = partial(_print_welcome, setup)
+        with bound:
+            uvloop.run(run_server(settings, providers, bound, welcome, dropped_lines))
     except AddressError as error:
         fail(error)
 
 
-def _create_first_key(store: Store) -> str | None:
-    """Create the first key and return its secret, or None if there has ever been a key."""
-    secret, key = key_secret.issue_key("first", pepper=store.pepper, now_ms=now_ms())
-    return secret if KeyBootstrap(store.database).create_first(key) else None
-
-
 def _format_providers(gateway: "Gateway") -> str:
-    """Return the enabled providers, where each was found, and how many models each has."""
     if not gateway.providers:
         return "this gateway alone; `embedway providers list --all` shows who else could be"
     counts = Counter(each.provider for each in gateway.catalog.deployments())
@@ -119,49 +103,50 @@ def _format_targets(alias: str, catalog: Catalog) -> str:
     return f"{', then '.join(catalog.aliases[alias])} ({providers})"
 
 
-def _format_warnings(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> str:
-    warnings = (
-        used.problem,
-        notices.retired(gateway.catalog, today()),
-        notices.retiring(gateway.catalog, today()),
-        notices.unpriced(gateway.catalog),
-        notices.drifted(gateway.spaces.drifted_ids()),
-        notices.readable(loaded),
-    )
-    return "".join(f"\n[yellow]warning[/yellow]: {escape(each)}\n" for each in warnings if each)
-
-
-def _print_welcome(loaded: LoadedSettings, used: CatalogInUse, gateway: "Gateway") -> None:
-    settings = loaded.settings
-    store = open_configured_store(settings, create=False)  # the gateway has created it
-    first_key, database_name = _create_first_key(store), database.describe(store.database)
+def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
+    store = setup.store  # the gateway has created it
+    secret, key = key_secret.issue_key("first", pepper=store.pepper, now_ms=now_ms())
+    first_key = secret if KeyBootstrap(store.database).create_first(key) else None
+    database_name = database.describe(store.database)
     store.database.dispose()
-    base = f"{base_url(settings)}/v1"
-    key = first_key or "$EMBEDWAY_API_KEY"
+    base = f"{base_url(setup.settings)}/v1"
+    header_key = first_key or "$EMBEDWAY_API_KEY"
     python_key = f'"{first_key}"' if first_key else 'os.environ["EMBEDWAY_API_KEY"]'
     note = (
         f"{first_key}  (shown this once; only its hash is kept)"
         if first_key
         else "an earlier one, or a new one: embedway keys create --name NAME"
     )
-    out.print(
-        f"""
-[bold]Embedway[/bold] is ready.
-
+    out.print("\n[bold]Embedway[/bold] is ready.\n")
+    say(
+        f"""\
   base URL   {base}
-  key        {escape(note)}
-  auto       {escape(_format_targets(AUTO, gateway.catalog))}
-  aliases    {escape(_format_aliases(gateway.catalog))}
-  providers  {escape(_format_providers(gateway))}
-  catalog    {escape(used.described)}
-  database   {escape(database_name)}
+  key        {note}
+  auto       {_format_targets(AUTO, gateway.catalog)}
+  aliases    {_format_aliases(gateway.catalog)}
+  providers  {_format_providers(gateway)}
+  catalog    {setup.catalog_in_use.described}
+  database   {database_name}
   docs       {base.removesuffix("/v1")}/docs
-{_format_warnings(loaded, used, gateway)}
-curl {base}/embeddings -H "Authorization: Bearer {key}" \\
-  -H "Content-Type: application/json" -d '{escape('{"input": "The quick brown fox"}')}'
+"""
+    )
+    warnings = (
+        setup.catalog_in_use.problem,
+        notices.retired(gateway.catalog, today()),
+        notices.retiring(gateway.catalog, today()),
+        notices.unpriced(gateway.catalog),
+        notices.drifted(gateway.spaces.drifted_ids()),
+        notices.readable(setup.loaded),
+    )
+    for each in filter(None, warnings):
+        out.print(f"[yellow]warning[/yellow]: {escape(each)}\n")
+    say(
+        f"""\
+curl {base}/embeddings -H "Authorization: Bearer {header_key}" \\
+  -H "Content-Type: application/json" -d '{{"input": "The quick brown fox"}}'
 
 import os, openai
-client = openai.OpenAI(base_url="{base}", api_key={escape(python_key)})
-client.embeddings.create(model="auto", input="The quick brown fox").data{escape("[0]")}.embedding
+client = openai.OpenAI(base_url="{base}", api_key={python_key})
+client.embeddings.create(model="auto", input="The quick brown fox").data[0].embedding
 """
     )

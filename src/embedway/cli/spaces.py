@@ -1,46 +1,35 @@
 """`embedway spaces`: shows and proves each deployment's vector space, and releases deployments."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from embedway.catalog.catalog import LOCAL, Catalog
+from embedway.catalog.catalog import LOCAL
 from embedway.catalog.deployment import Deployment
 from embedway.cli.administration import format_time
+from embedway.cli.setup import Setup, open_store
 from embedway.cli.terminal import (
     AsJson,
     err,
     escape,
     fail,
-    fetch_weights,
-    load_providers,
-    load_store,
     out,
     print_table,
     progress,
+    say,
     say_error,
 )
 from embedway.cli.trials import describe_response
-from embedway.config import settings as config
-from embedway.config.models import build_catalog
-from embedway.config.settings import Settings
-from embedway.config.spaces import build_memberships
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
-from embedway.health.health import HealthRegistry
 from embedway.observe import logs
-from embedway.providers.provider_config import ProviderConfig
 from embedway.routing.resolve import resolve
 from embedway.spaces.membership import SpaceMemberships
 from embedway.spaces.proof import Proof
-from embedway.spaces.shared_space import SharedSpace
 from embedway.spaces.store import SpaceStore
-from embedway.storage.store import Store
 
 if TYPE_CHECKING:
     from embedway.spaces.prober import Prober
@@ -56,28 +45,7 @@ Model = Annotated[
 
 _Target = tuple[Deployment, InputType | None]
 """What one probe measures."""
-
-
-class _SpacesSetup(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings, with the models, providers and proofs that follow from them."""
-
-    settings: Settings
-    providers: list[ProviderConfig]
-    models: Catalog
-    store: Store
-    spaces: SpaceMemberships
-
-    def deployments(self, name: str | None) -> list[Deployment]:
-        """Return the deployments that the gateway probes, of one model or of all.
-
-        Raises:
-            UnknownModel: No model has this name.
-        """
-        deployments = [each for each in self.models.deployments() if self.spaces.is_probed(each)]
-        if name is None:
-            return deployments
-        ids = {each.model.id for each in resolve(name, self.models, param="model").deployments}
-        return [each for each in deployments if each.model.id in ids]
+_Failure = tuple[Deployment, ProviderError]
 
 
 @commands.command()
@@ -92,9 +60,7 @@ def status(model: Model = None, as_json: AsJson = False) -> None:
         embedway spaces status bge-m3 --json
     """
     setup = _load_setup()
-    deployments = setup.deployments(model)
-    _print(setup, deployments, as_json=as_json)
-    _exit(setup, deployments)
+    _report(setup, _deployments(setup, model), as_json=as_json)
 
 
 @commands.command()
@@ -108,20 +74,12 @@ def prove(model: Model = None, as_json: AsJson = False) -> None:
         embedway spaces prove bge-m3
     """
     setup = _load_setup()
-    deployments = setup.deployments(model)
-    targets: list[_Target] = [
-        (each, input_type) for each in deployments for input_type in _input_types(setup, each)
-    ]
+    deployments = _deployments(setup, model)
+    targets = _targets(setup, deployments)
     targets += _shared_references(setup, targets)
     retired = setup.spaces.registry.retired_ids
     failures = asyncio.run(_probe(setup, [each for each in targets if each[0].id not in retired]))
-    _print(setup, deployments, as_json=as_json)
-    for deployment, error in failures:
-        say_error(
-            f"{deployment.id} did not answer the probe: {_describe(error)}. To see what is wrong: "
-            f"embedway providers test {deployment.provider}"
-        )
-    _exit(setup, deployments, failed=bool(failures))
+    _report(setup, deployments, failures, as_json=as_json)
 
 
 @commands.command()
@@ -149,7 +107,7 @@ def release(
         embedway spaces release deepinfra:bge-m3
     """
     setup = _load_setup()
-    resolved = setup.models.find(name)
+    resolved = setup.catalog.find(name)
     if resolved is None or not resolved.is_pinned:
         fail(
             f"There is no deployment {name!r}. Name it as provider:model. To see all: "
@@ -159,7 +117,7 @@ def release(
     proofs = setup.spaces.registry.proofs(deployment.id)
     drifted = [each for each in proofs if each.state == "drifted"]
     if not drifted:
-        out.print(f"{escape(deployment.id)} has not drifted, so there is nothing to release.")
+        say(f"{deployment.id} has not drifted, so there is nothing to release.")
         return
     input_type, revision = drifted[0].input_type, drifted[0].revision
     old_space = setup.spaces.space(deployment, input_type, revision=revision)
@@ -167,11 +125,7 @@ def release(
         with err.status(f"Probing {deployment.id}"):
             asyncio.run(_release(setup, deployment, drifted, accept=accept))
     except ProviderError as error:
-        fail(
-            f"{deployment.id} is not released, because it did not answer the probe: "
-            f"{_describe(error)}. To see what is wrong: embedway providers test "
-            f"{deployment.provider}"
-        )
+        fail(f"{deployment.id} is not released, because it {_no_answer(deployment, error)}")
     if proof := setup.spaces.registry.drift_proofs.get(deployment.id):
         fail(
             f"{deployment.id} is not released, because its vectors still differ from those of "
@@ -182,33 +136,37 @@ def release(
     new_space = setup.spaces.space(deployment, input_type, revision=member.revision)
     out.print(f"[green]{escape(deployment.id)}[/green] is released into {escape(str(new_space))}.")
     if member.revision != revision:
-        out.print(
-            f"Its new vectors cannot be compared with those of {escape(str(old_space))}. Embed "
-            "again what you want to compare."
+        say(
+            f"Its new vectors cannot be compared with those of {old_space}. Embed again what you "
+            "want to compare."
         )
 
 
-def _load_setup() -> _SpacesSetup:
-    loaded = config.load_settings()
-    settings = loaded.settings
-    logs.configure_logs(format=settings.log_format, level="error")
-    providers = load_providers(loaded)
-    models = build_catalog(settings, providers)
-    store = load_store(settings)
-    spaces, _ = build_memberships(settings, models, providers)
-    spaces.load(*asyncio.run(SpaceStore(store.database, availability=store.availability).load()))
-    if not settings.canaries:
+def _load_setup() -> Setup:
+    setup = Setup()
+    logs.configure_logs(format=setup.settings.log_format, level="error")
+    open_store(setup)
+    if not setup.settings.canaries:
         fail("'canaries' is false, so no space is proven. Set EMBEDWAY_CANARIES=true, or unset it.")
-    return _SpacesSetup(
-        settings=settings, providers=providers, models=models, store=store, spaces=spaces
-    )
+    return setup
 
 
-async def _probe(
-    setup: _SpacesSetup, targets: Sequence[_Target]
-) -> list[tuple[Deployment, ProviderError]]:
+def _deployments(setup: Setup, name: str | None) -> list[Deployment]:
+    """Return the deployments that the gateway probes, of one model or of all.
+
+    Raises:
+        UnknownModel: No model has this name.
+    """
+    probed = [each for each in setup.catalog.deployments() if setup.spaces.is_probed(each)]
+    if name is None:
+        return probed
+    ids = {each.model.id for each in resolve(name, setup.catalog, param="model").deployments}
+    return [each for each in probed if each.model.id in ids]
+
+
+async def _probe(setup: Setup, targets: Sequence[_Target]) -> list[_Failure]:
     """Probe each target, and return the deployments that failed with their errors."""
-    failures: list[tuple[Deployment, ProviderError]] = []
+    failures: list[_Failure] = []
     async with _open_prober(setup, [each for each, _ in targets]) as prober:
         with progress() as bar:
             task = bar.add_task("Probing", total=len(targets))
@@ -225,7 +183,7 @@ async def _probe(
 
 
 async def _release(
-    setup: _SpacesSetup, deployment: Deployment, drifted: Sequence[Proof], *, accept: bool
+    setup: Setup, deployment: Deployment, drifted: Sequence[Proof], *, accept: bool
 ) -> None:
     revision = setup.spaces.registry.next_revision(deployment) if accept else None
     async with _open_prober(setup, [deployment]) as prober:
@@ -234,64 +192,32 @@ async def _release(
 
 
 @asynccontextmanager
-async def _open_prober(
-    setup: _SpacesSetup, deployments: Sequence[Deployment]
-) -> AsyncGenerator["Prober"]:
+async def _open_prober(setup: Setup, deployments: Sequence[Deployment]) -> AsyncGenerator["Prober"]:
     """Yield a prober for these deployments and for the deployments of their references."""
     # Imported here, because they are slow and few commands need them.
-    from embedway.sending.engine import EngineRegistry  # noqa: PLC0415
-    from embedway.sending.prepare import InputPreparer  # noqa: PLC0415
-    from embedway.sending.sender import Sender  # noqa: PLC0415
+    from embedway.cli.remote import open_sender  # noqa: PLC0415
     from embedway.spaces.prober import Prober  # noqa: PLC0415
-    from embedway.tokenizing.cl100k import Cl100kTokenizer  # noqa: PLC0415
 
     references = (setup.spaces.registry.reference_deployment(each.model.id) for each in deployments)
     local = {each.model.id: each.model for each in references if each and each.provider == LOCAL}
-    engines: dict[str, Any] = {}
-    tokenizers: dict[str, Any] = {}
-    async with AsyncExitStack() as exit_stack:
-        for model in local.values():
-            from embedway.config.engines import load_engine  # noqa: PLC0415  # the model: slow
-
-            fetch_weights(model, setup.settings)
-            engine = await asyncio.to_thread(load_engine, model, setup.settings)
-            exit_stack.callback(engine.close)
-            engines[f"{LOCAL}:{model.id}"] = tokenizers[model.id] = engine
-        for name, engine in _build_providers(setup.providers):
-            exit_stack.push_async_callback(engine.aclose)
-            engines[name] = engine
-        cl100k = Cl100kTokenizer()
-        exit_stack.callback(cl100k.close)
-        sender = Sender(
-            EngineRegistry(engines),
-            healths=HealthRegistry(now_s=time.monotonic),
-            preparer=InputPreparer(tokenizers=tokenizers, cl100k=cl100k),
-        )
-        prober = Prober(
-            spaces=setup.spaces,
-            store=SpaceStore(setup.store.database, availability=setup.store.availability),
-            sender=sender,
-        )
-        exit_stack.push_async_callback(prober.aclose)
-        yield prober
+    async with open_sender(setup.settings, setup.providers, local.values()) as sender:
+        store = SpaceStore(setup.store.database, availability=setup.store.availability)
+        async with aclosing(Prober(spaces=setup.spaces, store=store, sender=sender)) as prober:
+            yield prober
 
 
-def _build_providers(configs: Sequence[ProviderConfig]) -> Iterator[tuple[str, Any]]:
-    from embedway.providers import provider  # noqa: PLC0415  # the HTTP client: slow
-
-    for each in configs:
-        try:
-            yield each.name, provider.build_provider(each)
-        except (ImportError, ValueError) as error:
-            fail(f"Provider {each.name!r} cannot be used: {error}")
-
-
-def _input_types(setup: _SpacesSetup, deployment: Deployment) -> list[InputType | None]:
-    """Return the input types that the deployment was probed with, or [None] if it never was."""
-    return [each.input_type for each in setup.spaces.registry.proofs(deployment.id)] or [None]
+def _targets(setup: Setup, deployments: Sequence[Deployment]) -> list[_Target]:
+    """Return each deployment with the input types that it was probed with, or None for never."""
+    targets: list[_Target] = []
+    for each in deployments:
+        proofs = setup.spaces.registry.proofs(each.id)
+        targets.extend((each, proof.input_type) for proof in proofs)
+        if not proofs:
+            targets.append((each, None))
+    return targets
 
 
-def _shared_references(setup: _SpacesSetup, targets: Sequence[_Target]) -> list[_Target]:
+def _shared_references(setup: Setup, targets: Sequence[_Target]) -> list[_Target]:
     """Return what else to probe, to prove that models share a space as their makers say."""
     added: dict[tuple[str, InputType | None], _Target] = {}
     ids = {(each.id, input_type) for each, input_type in targets}
@@ -306,12 +232,15 @@ def _shared_references(setup: _SpacesSetup, targets: Sequence[_Target]) -> list[
     return list(added.values())
 
 
-def _print(setup: _SpacesSetup, deployments: Sequence[Deployment], *, as_json: bool) -> None:
-    rows = [
-        _row(setup, each, input_type)
-        for each in deployments
-        for input_type in _input_types(setup, each)
-    ]
+def _report(
+    setup: Setup,
+    deployments: Sequence[Deployment],
+    failures: Sequence[_Failure] = (),
+    *,
+    as_json: bool,
+) -> None:
+    """Print the deployments' spaces, and exit with status 1 if any drifted or did not answer."""
+    rows = [_row(setup.spaces, *each) for each in _targets(setup, deployments)]
     if not as_json and not any(row["shares_space_with"] for row in rows):
         for row in rows:
             del row["shares_space_with"]
@@ -320,50 +249,42 @@ def _print(setup: _SpacesSetup, deployments: Sequence[Deployment], *, as_json: b
         empty="No provider serves such a model. Local models are checked by their digest.",
         as_json=as_json,
     )
-
-
-def _row(
-    setup: _SpacesSetup, deployment: Deployment, input_type: InputType | None
-) -> dict[str, object]:
-    proof = setup.spaces.registry.proof(deployment.id, input_type)
-    member = setup.spaces.membership(deployment, input_type)
-    space = setup.spaces.space(deployment, input_type, revision=member.revision)
-    shared = setup.spaces.shared_space(deployment, input_type, revision=member.revision)
-    return {
-        "model": deployment.model.id,
-        "space": str(space),
-        "deployment": deployment.id,
-        "input_type": input_type,
-        "state": member.state,
-        "lowest_cosine": proof and _round(proof.cosine),
-        "norm_deviation": proof and _round(proof.norm_deviation),
-        "probed": proof and format_time(proof.at_ms),
-        "since": proof and format_time(proof.since_ms),
-        "why": member.reason or None,
-        "shares_space_with": shared and _describe_shared_space(shared),
-    }
-
-
-def _describe_shared_space(shared: SharedSpace) -> str:
-    reason = f" ({shared.reason})" if shared.reason else ""
-    return f"{shared.model}: {shared.state}{reason}"
-
-
-def _exit(setup: _SpacesSetup, deployments: Sequence[Deployment], *, failed: bool = False) -> None:
-    """Report the deployments that drifted, and exit with status 1 if any did or `failed`."""
+    for failure in failures:
+        say_error(f"{failure[0].id} {_no_answer(*failure)}")
     drifted = [each.id for each in deployments if each.id in setup.spaces.registry.drift_proofs]
     for each in drifted:
         say_error(
             f"{each} has drifted, so gateways do not use it. Once its vectors are back: "
             f"embedway spaces release {each}"
         )
-    if drifted or failed:
+    if drifted or failures:
         raise typer.Exit(1)
 
 
-def _describe(error: ProviderError) -> str:
-    return f"{error.kind.replace('_', ' ')}{describe_response(error)}"
+def _row(
+    spaces: SpaceMemberships, deployment: Deployment, input_type: InputType | None
+) -> dict[str, object]:
+    proof = spaces.registry.proof(deployment.id, input_type)
+    member = spaces.membership(deployment, input_type)
+    shared = spaces.shared_space(deployment, input_type, revision=member.revision)
+    reason = f" ({shared.reason})" if shared and shared.reason else ""
+    return {
+        "model": deployment.model.id,
+        "space": str(spaces.space(deployment, input_type, revision=member.revision)),
+        "deployment": deployment.id,
+        "input_type": input_type,
+        "state": member.state,
+        "lowest_cosine": proof and proof.cosine and round(proof.cosine, 6),
+        "norm_deviation": proof and proof.norm_deviation and round(proof.norm_deviation, 6),
+        "probed": proof and format_time(proof.at_ms),
+        "since": proof and format_time(proof.since_ms),
+        "why": member.reason or None,
+        "shares_space_with": shared and f"{shared.model}: {shared.state}{reason}",
+    }
 
 
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+def _no_answer(deployment: Deployment, error: ProviderError) -> str:
+    return (
+        f"did not answer the probe: {error.kind.replace('_', ' ')}{describe_response(error)}. To "
+        f"see what is wrong: embedway providers test {deployment.provider}"
+    )

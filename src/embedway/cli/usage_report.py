@@ -1,6 +1,7 @@
 """Prints or writes the sums of `embedway usage` as rows, with names beside ids."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 from embedway.cli import exports
 from embedway.cli.exports import ColumnType
 from embedway.cli.terminal import format_name_and_id, out, print_json, print_table
-from embedway.core.money import format_usd
+from embedway.core.money import NanoUsd, format_usd
 from embedway.ledger.buckets import Width, to_local
 from embedway.ledger.query import (
     REFUSAL_DIMENSIONS,
@@ -35,8 +36,7 @@ DIMENSIONS: dict[str, Dimension] = {
 MONEY = {"cost_usd": "cost_nano_usd", "upstream_cost_usd": "upstream_cost_nano_usd"}
 
 _FIGURES = UsageTotals.__struct_fields__
-_COUNTS = tuple(name for name in _FIGURES if name not in {*MONEY.values(), "calls"})
-_NAMED = ("project", "key")
+_NAMED = {"project", "key"}
 """The dimensions that have a name beside their id."""
 
 Row = dict[str, Any]
@@ -57,50 +57,41 @@ class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
 def print_report(request: ReportRequest, reports: UsageReports, *, as_json: bool) -> None:
     """Print the sums, and below a table of usage the refused requests of the same time."""
     if as_json:
-        groups = _read_groups(request, reports)
-        print_json([labels | _figures(each, exact=False) for each, labels in groups])
+        rows = _read_rows(request, reports)
+        print_json([_with_costs(each, lambda nano: float(format_usd(nano))) for each in rows])
         return
-    print_table(_table_rows(request, reports), empty=_empty_message(request), as_json=False)
+    print_table(_table_rows(request, reports), empty=_empty_message(request))
     if request.refused or (refusals := _refusals_of(request)) is None:
         return
     if rows := _table_rows(refusals, reports):
         out.print("\nRefused requests (--refused shows them by day):\n")
-        print_table(rows, empty="", as_json=False)
+        print_table(rows)
 
 
 def write_report(request: ReportRequest, reports: UsageReports, output: Path) -> int:
     """Write the sums to a file, with exact costs, and return how many there are."""
-    figures: dict[str, ColumnType] = {"requests": "integer"}
-    if not request.refused:
-        figures = {**dict.fromkeys(_FIGURES, "integer"), **dict.fromkeys(MONEY, "usd")}
-    labels: dict[str, ColumnType] = {
+    columns: dict[str, ColumnType] = {
         column: "text"
         for name in request.names
         for column in ((name, f"{name}_name") if name in _NAMED else (name,))
     }
-    rows = [
-        row
-        | {
-            name: getattr(
-                each if isinstance(each, RefusalGroup) else each.totals, MONEY.get(name, name)
-            )
-            for name in figures
-        }
-        for each, row in _read_groups(request, reports)
-    ]
-    columns = labels | figures
+    if request.refused:
+        columns["requests"] = "integer"
+    else:
+        columns |= {**dict.fromkeys(_FIGURES, "integer"), **dict.fromkeys(MONEY, "usd")}
+    rows = _read_rows(request, reports)
     with exports.open_writer(output, columns) as write:
-        write({name: [row[name] for row in rows] for name in columns})
+        write({name: [row[MONEY.get(name, name)] for row in rows] for name in columns})
     return len(rows)
 
 
 def _table_rows(request: ReportRequest, reports: UsageReports) -> list[Row]:
     """Return the rows of a table: names and ids in one column, and no column of zeros."""
-    rows = [
-        _join_names_and_ids(labels) | _figures(each, exact=True)
-        for each, labels in _read_groups(request, reports)
-    ]
-    figures = {*_COUNTS, *MONEY} - {"requests"}
+    rows = [_with_costs(each, format_usd) for each in _read_rows(request, reports)]
+    for row in rows:
+        for name in _NAMED & row.keys():
+            row[name] = format_name_and_id(row.pop(f"{name}_name"), row[name])
+    figures = {*_FIGURES, *MONEY} - {"requests"}
     zeros = {name for name in figures if not any(float(row.get(name, 0)) for row in rows)}
     return [{name: row[name] for name in row if name not in zeros} for row in rows]
 
@@ -119,70 +110,61 @@ def _refusals_of(request: ReportRequest) -> ReportRequest | None:
     return msgspec.structs.replace(request, names=names, query=query, refused=True)
 
 
-def _read_groups(
-    request: ReportRequest, reports: UsageReports
-) -> list[tuple[UsageGroup | RefusalGroup, Row]]:
-    """Return all sums with their labels, sorted by what `--by` lists."""
+def _read_rows(request: ReportRequest, reports: UsageReports) -> list[Row]:
+    """Return all sums with their labels, sorted by what `--by` lists. Costs are in nano-USD."""
     sum_up = reports.count_refusals if request.refused else reports.sum_usage
     groups = sum_up(request.query, since_ms=request.since_ms, until_ms=request.until_ms)
-    by = [DIMENSIONS.get(name, name) for name in request.names]
-    values_by_group = [
-        dict(zip(request.query.group_by, each.group, strict=True)) for each in groups
+    values_by_group: list[Row] = [
+        dict(zip(request.query.group_by, each.group, strict=True))
+        | dict.fromkeys(WIDTHS, each.bucket.start_ms)
+        for each in groups
     ]
     names = reports.read_names(
         projects={id for each in values_by_group if (id := each.get("project_id"))},
         keys={id for each in values_by_group if (id := each.get("key_id"))},
     )
 
-    def order(
-        pair: tuple[UsageGroup | RefusalGroup, dict[Dimension, str | None]],
-    ) -> list[tuple[bool, Any]]:
-        group, values = pair
+    def order(pair: tuple[UsageGroup | RefusalGroup, Row]) -> list[tuple[bool, Any]]:
         # Sort by the time, not by its label: when clocks go back, an hour's label occurs twice.
-        start = (True, group.bucket.start_ms)
-        return [
-            (values[each] is not None, values[each]) if each in values else start for each in by
-        ]
+        values = [pair[1][DIMENSIONS.get(name, name)] for name in request.names]
+        return [(each is not None, each) for each in values]
 
     return [
-        (group, dict(_labels(group.bucket.start_ms, values, names, request)))
+        _labels(values, names, request)
+        | (
+            {"requests": group.requests}
+            if isinstance(group, RefusalGroup)
+            else msgspec.structs.asdict(group.totals)
+        )
         for group, values in sorted(zip(groups, values_by_group, strict=True), key=order)
     ]
 
 
-def _labels(
-    start_ms: int, values: dict[Dimension, str | None], names: EntityNames, request: ReportRequest
-) -> Iterator[tuple[str, str | None]]:
-    """Yield the columns that say what a sum is for: times, ids and their names."""
-    start = to_local(start_ms, request.query.zone)
-    times = {
-        "day": start.date().isoformat(),
-        "month": f"{start:%Y-%m}",
-        "hour": start.replace(minute=0, second=0, microsecond=0).isoformat(timespec="minutes"),
-    }
+def _labels(values: Row, names: EntityNames, request: ReportRequest) -> Row:
+    """Return the columns that say what a sum is for: times, ids and their names."""
+    labels: Row = {}
     entity_names = names.label(values)
     for name in request.names:
         dimension = DIMENSIONS.get(name, name)
-        yield name, times[name] if name in times else values[dimension]
+        labels[name] = values[dimension]
+        if name in WIDTHS:
+            labels[name] = _format_start(name, to_local(values[name], request.query.zone))
         if name in _NAMED:
-            yield f"{name}_name", entity_names[dimension]
+            labels[f"{name}_name"] = entity_names[dimension]
+    return labels
 
 
-def _join_names_and_ids(labels: Row) -> Row:
-    joined = dict(labels)
-    for name in _NAMED:
-        if name in joined:
-            joined[name] = format_name_and_id(joined.pop(f"{name}_name"), joined[name])
-    return joined
+def _format_start(width: str, start: datetime) -> str:
+    if width == "hour":
+        return start.replace(minute=0).isoformat(timespec="minutes")
+    return f"{start:%Y-%m}" if width == "month" else start.date().isoformat()
 
 
-def _figures(each: UsageGroup | RefusalGroup, *, exact: bool) -> Row:
-    """Return the figures of a row. Costs are text if `exact`, else floats."""
-    if isinstance(each, RefusalGroup):
-        return {"requests": each.requests}
-    counts = {name: getattr(each.totals, name) for name in _COUNTS}
-    costs = {name: format_usd(getattr(each.totals, nano)) for name, nano in MONEY.items()}
-    return counts | (costs if exact else {name: float(value) for name, value in costs.items()})
+def _with_costs(row: Row, format: Callable[[NanoUsd], object]) -> Row:
+    """Return the row to print: costs in USD as `format` gives them, and no calls."""
+    hidden = {"calls", *MONEY.values()}
+    printed = {name: value for name, value in row.items() if name not in hidden}
+    return printed | {name: format(row[nano]) for name, nano in MONEY.items() if nano in row}
 
 
 def _empty_message(request: ReportRequest) -> str:

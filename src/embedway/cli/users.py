@@ -1,6 +1,5 @@
 """`embedway users`: manages the end users that have limits of their own or are blocked."""
 
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -15,16 +14,7 @@ from embedway.cli.administration import (
 )
 from embedway.cli.fields import END_USER_FIELDS, Changes, with_alerts, with_fields
 from embedway.cli.limits_and_budgets import format_amounts
-from embedway.cli.terminal import (
-    AsJson,
-    escape,
-    fail,
-    out,
-    print_json,
-    print_record,
-    print_table,
-    reject,
-)
+from embedway.cli.terminal import AsJson, fail, print_json, print_record, print_table, reject, say
 from embedway.core.errors import InvalidRequest, NotFound
 from embedway.core.project import EndUser
 from embedway.core.request import MAX_ATTRIBUTION_CHARACTERS
@@ -60,9 +50,9 @@ def list_users(project: ProjectOption, as_json: AsJson = False) -> None:
     """List the end users of a project that have a record. The project's rules apply to the rest."""
     service, actor = open_service()
     project_id = service.find_project(actor, project).id
-    to_row = partial(_to_json, service) if as_json else _to_row
+    users = all_pages(service.end_users, actor, project_id)
     print_table(
-        [to_row(each) for each in all_pages(service.end_users, actor, project_id)],
+        [_to_json(service, each) if as_json else _to_row(each) for each in users],
         empty="No end user has a record.",
         as_json=as_json,
     )
@@ -102,21 +92,21 @@ def set_user(end_user: EndUserId, project: ProjectOption, changes: Changes) -> N
     `none` means no limit at all; `project` means what the project sets for each end user.
     """
     _change(end_user, project, changes)
-    out.print(f"{escape(end_user)} is changed.")
+    say(f"{end_user} is changed.")
 
 
 @commands.command()
 def block(end_user: EndUserId, project: ProjectOption) -> None:
     """Refuse all requests for an end user, within a second."""
     _change(end_user, project, {"blocked": True})
-    out.print(f"{escape(end_user)} is blocked.")
+    say(f"{end_user} is blocked.")
 
 
 @commands.command()
 def unblock(end_user: EndUserId, project: ProjectOption) -> None:
     """Accept requests for an end user again."""
     _change(end_user, project, {"blocked": False})
-    out.print(f"{escape(end_user)} is not blocked.")
+    say(f"{end_user} is not blocked.")
 
 
 @commands.command()
@@ -128,7 +118,7 @@ def remove(end_user: EndUserId, project: ProjectOption) -> None:
         service.remove_end_user(actor, project_id, end_user)
     except NotFound as error:
         fail(f"{error} To see who has one: embedway users list --project {project_id}")
-    out.print(f"{escape(end_user)} has no record any more.")
+    say(f"{end_user} has no record any more.")
 
 
 def _change(end_user: str, project: str, changes: Changes) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.policy import ModelPolicy
-from embedway.cli.trials import TEXT, TOKENS, call_provider, explain_failure, trial_batch
+from embedway.cli.trials import TEXT, TOKENS, Target
 from embedway.core import vectors
 from embedway.core.batch import Batch, BatchResult
 from embedway.core.errors import InvalidRequest
@@ -46,17 +46,6 @@ class VerificationFinding(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """A test of one statement that a row or the catalog makes."""
-
-    name: str
-    run: Callable[[], Awaitable[Verdict]]
-    tokens: int = 0
-    """About how many tokens the calls send."""
-    skipped: str = ""
-    """Why the check cannot run; empty if it can."""
-
-
 class Verification:
     """Compares one provider with its row, by one of its deployments."""
 
@@ -65,27 +54,18 @@ class Verification:
     ) -> None:
         self._provider_config = provider_config
         self._deployment = deployment
-        self._timeout_s = timeout_s
-        self._batch = trial_batch(deployment)
+        self._target = Target(provider_config, deployment, timeout_s)
+        self._batch = self._target.batch
         self._call = _encode_call(provider_config, self._batch)
         self._single_results: list[BatchResult] = []
-        self._checks = [
-            Check(name="width", run=self._width),
-            Check(name="norm", run=self._norm),
-            self._order(),
-            Check(name="tokens", run=self._tokens),
-            self._base64(),
-            self._dimensions(),
-            self._input_types(),
-            self._too_long(),
-            self._wrong_key(),
-            self._unknown_model(),
-        ]
 
     @property
     def tokens(self) -> int:
-        """Return about how many tokens all calls send together."""
-        return len(TEXTS) * TOKENS + sum(each.tokens for each in self._checks if not each.skipped)
+        """Return about how many tokens all calls send together, at most."""
+        # Each text alone and in a batch; then base64, dimensions, a wrong key and a wrong model.
+        short_texts = 2 * len(TEXTS) + 4 + len(self._input_types)
+        long = self._long_tokens if self._long_tokens <= MAX_LONG_TOKENS else 0
+        return short_texts * TOKENS + long
 
     async def run(self) -> list[VerificationFinding]:
         """Make the calls one after the other and return a finding for each check.
@@ -94,20 +74,31 @@ class Verification:
             ProviderError: The provider does not embed a short text, so nothing can be compared.
         """
         self._single_results = [await self._embed(items=[text]) for text in TEXTS]
-        return [await self._run_check(check) for check in self._checks]
+        checks: dict[str, Callable[[], Awaitable[Verdict]]] = {
+            "width": self._width,
+            "norm": self._norm,
+            "order": self._order,
+            "tokens": self._tokens,
+            "base64": self._base64,
+            "dimensions": self._dimensions,
+            "input types": self._try_input_types,
+            "too long": self._too_long,
+            "wrong key": self._wrong_key,
+            "unknown model": self._unknown_model,
+        }
+        return [await self._run_check(*each) for each in checks.items()]
 
-    async def _run_check(self, check: Check) -> VerificationFinding:
-        outcome: Outcome = "not tried"
-        detail = check.skipped
+    async def _run_check(
+        self, name: str, check: Callable[[], Awaitable[Verdict]]
+    ) -> VerificationFinding:
         try:
-            if not detail:
-                outcome, detail = await check.run()
+            outcome, detail = await check()
         except InvalidRequest as error:
-            detail = error.message
+            outcome, detail = "not tried", error.message
         except ProviderError as error:
             outcome = "not tried" if error.kind in (*TRANSIENT, "quota") else "differs"
-            detail = self._explain(error)
-        return VerificationFinding(check=check.name, outcome=outcome, detail=detail)
+            detail = self._target.explain(error)
+        return VerificationFinding(check=name, outcome=outcome, detail=detail)
 
     # Checks of the two texts that were embedded alone.
 
@@ -144,65 +135,51 @@ class Verification:
 
     # Checks that make further calls.
 
-    def _order(self) -> Check:
+    async def _order(self) -> Verdict:
         limits = self._provider_config.limits or self._provider_config.row.limits
-        max_items = self._deployment.spec.max_items or limits.max_items
+        if (self._deployment.spec.max_items or limits.max_items) == 1:
+            return "not tried", "it takes one text a call"
+        both = (await self._embed(items=TEXTS)).vectors
+        difference, swapped = _difference(both, self._full), _difference(both[::-1], self._full)
+        if difference and not swapped:
+            return "differs", "two texts in a batch get each other's vector"
+        if difference:
+            return "differs", f"two texts get other vectors in a batch than alone: {difference}"
+        if not swapped:
+            return "differs", "two texts get the same vector"
+        return "ok", "two texts get the same vectors in a batch as alone"
 
-        async def run() -> Verdict:
-            both = await self._embed(items=TEXTS)
-            difference = _difference(both.vectors, self._full)
-            if difference and not _difference(both.vectors[::-1], self._full):
-                return "differs", "two texts in a batch get each other's vector"
-            if difference:
-                return "differs", f"two texts get other vectors in a batch than alone: {difference}"
-            if not _difference(both.vectors[::-1], self._full):
-                return "differs", "two texts get the same vector"
-            return "ok", "two texts get the same vectors in a batch as alone"
+    async def _base64(self) -> Verdict:
+        row = self._provider_config.row.without_base64()
+        numbers = msgspec.structs.replace(self._provider_config, row=row)
+        if _encode_call(numbers, self._batch) == self._call:
+            return "not tried", "its row does not ask for base64"
+        result = await self._embed(provider_config=numbers)
+        if difference := _difference(result.vectors, self._full[:1]):
+            return "differs", f"the numbers are other vectors than the base64: {difference}"
+        return "ok", "base64 and numbers are the same vectors"
 
-        skipped = "" if max_items > 1 else "it takes one text a call"
-        return Check(name="order", run=run, tokens=len(TEXTS) * TOKENS, skipped=skipped)
-
-    def _base64(self) -> Check:
-        numbers = msgspec.structs.replace(
-            self._provider_config, row=self._provider_config.row.without_base64()
-        )
-
-        async def run() -> Verdict:
-            result = await self._embed(provider_config=numbers)
-            if difference := _difference(result.vectors, self._full[:1]):
-                return "differs", f"the numbers are other vectors than the base64: {difference}"
-            return "ok", "base64 and numbers are the same vectors"
-
-        same = _encode_call(numbers, self._batch) == self._call
-        skipped = "its row does not ask for base64" if same else ""
-        return Check(name="base64", run=run, tokens=TOKENS, skipped=skipped)
-
-    def _dimensions(self) -> Check:
+    async def _dimensions(self) -> Verdict:
         model = self._deployment.model
         full, trained = model.dimensions or 0, model.trained_dimensions
         widths = [full // 2] if trained == "any" else [] if trained == "unknown" else trained
         width = min((each for each in widths if 0 < each < full), default=0)
+        if not width:
+            return "not tried", "no smaller width is known for which this model is trained"
+        if self._is_same_call(dimensions=width):
+            return "not tried", "its row cannot ask for dimensions; this gateway shortens"
+        short = (await self._embed(dimensions=width)).vectors
+        if short.shape[1] != width:
+            return "differs", f"{short.shape[1]} dimensions, where {width} are asked for"
+        start = vectors.shorten(self._full[:1], dimensions=width)
+        if difference := _difference(vectors.normalise(short), start):
+            return "differs", f"{width} dimensions are not the start of all {full}: {difference}"
+        length = np.linalg.norm(short[0])
+        return "ok", f"{width} dimensions are the start of all {full}, of length {length:.4g}"
 
-        async def run() -> Verdict:
-            short = (await self._embed(dimensions=width)).vectors
-            if short.shape[1] != width:
-                return "differs", f"{short.shape[1]} dimensions, where {width} are asked for"
-            start = vectors.shorten(self._full[:1], dimensions=width)
-            if difference := _difference(vectors.normalise(short), start):
-                return (
-                    "differs",
-                    f"{width} dimensions are not the start of all {full}: {difference}",
-                )
-            length = np.linalg.norm(short[0])
-            return "ok", f"{width} dimensions are the start of all {full}, of length {length:.4g}"
-
-        skipped = "no smaller width is known for which this model is trained"
-        if width:
-            same = self._is_same_call(dimensions=width)
-            skipped = "its row cannot ask for dimensions; this gateway shortens" if same else ""
-        return Check(name="dimensions", run=run, tokens=TOKENS, skipped=skipped)
-
-    def _input_types(self) -> Check:
+    @property
+    def _input_types(self) -> list[InputType]:
+        """The input types that make a difference to the call."""
         words = self._batch.input_types
         if words is None:
             words = self._provider_config.row.fields.input_types
@@ -210,69 +187,62 @@ class Verification:
         # For `document`, a row may send what it sends without an input type.
         if "query" in types and "document" in words and "document" not in types:
             types.append("document")
+        return types
 
-        async def run() -> Verdict:
-            results: dict[InputType, Vectors] = {}
-            for each in types:
-                results[each] = (await self._embed(input_type=each)).vectors
-            query, document = results.get("query"), results.get("document")
-            if query is None or document is None:
-                return "ok", f"it takes {', '.join(types)}"
-            if not (difference := _difference(query, document)):
-                return "differs", "query and document get the same vectors"
-            return "ok", f"query and document differ ({difference}); it takes {', '.join(types)}"
+    async def _try_input_types(self) -> Verdict:
+        results: dict[InputType, Vectors] = {}
+        for each in self._input_types:
+            results[each] = (await self._embed(input_type=each)).vectors
+        if not results:
+            return "not tried", "its calls say no input type for this model"
+        query, document = results.get("query"), results.get("document")
+        if query is None or document is None:
+            return "ok", f"it takes {', '.join(results)}"
+        if not (difference := _difference(query, document)):
+            return "differs", "query and document get the same vectors"
+        return "ok", f"query and document differ ({difference}); it takes {', '.join(results)}"
 
-        skipped = "" if types else "its calls say no input type for this model"
-        return Check(name="input types", run=run, tokens=len(types) * TOKENS, skipped=skipped)
-
-    def _too_long(self) -> Check:
+    @property
+    def _long_tokens(self) -> int:
+        """The tokens of a text that is too long; 0 if no limit is known."""
         limit = self._deployment.model.max_item_tokens
-        tokens = (limit or 0) + MARGIN_TOKENS
+        return limit + MARGIN_TOKENS if limit else 0
 
-        async def run() -> Verdict:
-            # `a` is one token in every vocabulary.
-            result = await self._expect_refusal("item_too_long", items=["a " * tokens])
-            if not isinstance(result, BatchResult):
-                return result
-            counts = "" if result.tokens is None else f" and counts {result.tokens}"
-            answers = f"it answers a text of {tokens} tokens{counts}"
-            if "none" in self._provider_config.row.fields.truncations:
-                return "differs", f"{answers}, where {limit} is the limit and it is told not to cut"
-            return "ok", f"{answers}; its row cannot tell it not to cut"
-
-        skipped = ""
+    async def _too_long(self) -> Verdict:
+        limit, tokens = self._deployment.model.max_item_tokens, self._long_tokens
         if limit is None:
-            skipped = "nobody says how long a text may be"
-        elif tokens > MAX_LONG_TOKENS:
-            skipped = f"a text of {tokens} tokens would cost too much if it were answered"
-        return Check(name="too long", run=run, tokens=tokens, skipped=skipped)
+            return "not tried", "nobody says how long a text may be"
+        if tokens > MAX_LONG_TOKENS:
+            return (
+                "not tried",
+                f"a text of {tokens} tokens would cost too much if it were answered",
+            )
+        # `a` is one token in every vocabulary.
+        result = await self._expect_refusal("item_too_long", items=["a " * tokens])
+        if not isinstance(result, BatchResult):
+            return result
+        counts = "" if result.tokens is None else f" and counts {result.tokens}"
+        answers = f"it answers a text of {tokens} tokens{counts}"
+        if "none" in self._provider_config.row.fields.truncations:
+            return "differs", f"{answers}, where {limit} is the limit and it is told not to cut"
+        return "ok", f"{answers}; its row cannot tell it not to cut"
 
-    def _wrong_key(self) -> Check:
+    async def _wrong_key(self) -> Verdict:
         config = self._provider_config
+        if not config.keys:
+            return "not tried", "no key is declared"
         # The start of a key may select the provider's address, so keep it.
-        key = "".join(config.keys[:1])
-        start = next((each for each in config.row.by_key if key.startswith(each)), "")
+        start = next((each for each in config.row.by_key if config.keys[0].startswith(each)), "")
         made_up = msgspec.structs.replace(config, keys=[start + MADE_UP_KEY])
+        result = await self._expect_refusal("credentials", provider_config=made_up)
+        return self._judge_answer(result, "it answers a made-up key")
 
-        async def run() -> Verdict:
-            return self._judge_answer(
-                await self._expect_refusal("credentials", provider_config=made_up),
-                "it answers a made-up key",
-            )
-
-        skipped = "" if config.keys else "no key is declared"
-        return Check(name="wrong key", run=run, tokens=TOKENS, skipped=skipped)
-
-    def _unknown_model(self) -> Check:
+    async def _unknown_model(self) -> Verdict:
         name = self._deployment.upstream_name + MADE_UP_SUFFIX
-
-        async def run() -> Verdict:
-            return self._judge_answer(
-                await self._expect_refusal("model", model=name), f"it answers for a model {name!r}"
-            )
-
-        skipped = "its calls name no model" if self._is_same_call(model=name) else ""
-        return Check(name="unknown model", run=run, tokens=TOKENS, skipped=skipped)
+        if self._is_same_call(model=name):
+            return "not tried", "its calls name no model"
+        result = await self._expect_refusal("model", model=name)
+        return self._judge_answer(result, f"it answers for a model {name!r}")
 
     # Helpers that make calls.
 
@@ -287,7 +257,8 @@ class Verification:
         batch = msgspec.structs.replace(self._batch, **changes)
         batch = msgspec.structs.replace(batch, tokens=[TOKENS] * len(batch.items))
         provider_config = provider_config or self._provider_config
-        result = await call_provider(provider_config, batch, timeout_s=self._timeout_s)
+        target = msgspec.structs.replace(self._target, provider=provider_config)
+        result = await target.call(batch)
         vectors.check_vectors(result.vectors, items=len(batch.items), dimensions=None)
         return result
 
@@ -297,12 +268,12 @@ class Verification:
             return await self._embed(**changes)
         except ProviderError as error:
             if not error.was_sent:
-                return "not tried", f"no call can be made: {self._explain(error)}"
+                return "not tried", f"no call can be made: {self._target.explain(error)}"
             if error.kind == kind:
                 return "ok", f"refused as {kind}, HTTP {error.status}"
             if error.kind in TRANSIENT:
-                return "not tried", self._explain(error)
-            return "differs", f"refused as {error.kind}, not {kind}: {self._explain(error)}"
+                return "not tried", self._target.explain(error)
+            return "differs", f"refused as {error.kind}, not {kind}: {self._target.explain(error)}"
 
     def _judge_answer(self, result: Verdict | BatchResult, answers: str) -> Verdict:
         """Judge an answer to a call that only servers of one's own may answer."""
@@ -319,9 +290,6 @@ class Verification:
             return _encode_call(self._provider_config, batch) == self._call
         except InvalidRequest:
             return True
-
-    def _explain(self, error: ProviderError) -> str:
-        return explain_failure(self._provider_config, self._deployment.upstream_name, error)
 
 
 def _encode_call(provider_config: ProviderConfig, batch: Batch) -> object:

@@ -63,10 +63,10 @@ def base_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
-def is_answering(url: str) -> bool:
-    """Return whether a gateway at this URL is ready."""
+def is_answering(url: str, *, page: str = "readyz", status: str = "ready") -> bool:
+    """Return whether a gateway at this URL is ready, or says another `status` on another page."""
     try:
-        return json.loads(fetch_page(f"{url}/readyz")) == {"status": "ready"}
+        return json.loads(fetch_page(f"{url}/{page}")) == {"status": status}
     except (OSError, ValueError, HTTPException):
         return False
 

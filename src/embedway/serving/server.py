@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-import uvloop
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.net import SocketHolder  # pyright: ignore[reportPrivateImportUsage]
@@ -57,37 +56,20 @@ class _Server(Server):
         self._shd = SocketHolder(fd, False, BACKLOG)  # noqa: FBT003  # pyright: ignore[reportCallIssue]
 
 
-def run_server(
+async def run_server(
     settings: Settings,
     providers: Sequence[ProviderConfig],
     bound: socket.socket,
-    *,
     on_ready: Callable[[Gateway], None],
     dropped_lines: Callable[[], int],
 ) -> None:
-    """Run the gateway until a signal stops it and it is drained.
+    """Run the gateway on a bound socket until a signal stops it and it is drained.
 
-    Args:
-        settings: The settings in force.
-        providers: The enabled providers.
-        bound: The socket to listen on; closed at the end.
-        on_ready: Called once the gateway answers.
-        dropped_lines: Returns how many log lines were dropped so far.
+    Calls `on_ready` once the gateway answers; `dropped_lines` counts the log lines dropped so far.
 
     Raises:
         AddressError: Another process listens on the address.
     """
-    with bound:
-        uvloop.run(_run(settings, providers, bound, on_ready, dropped_lines))
-
-
-async def _run(
-    settings: Settings,
-    providers: Sequence[ProviderConfig],
-    bound: socket.socket,
-    on_ready: Callable[[Gateway], None],
-    dropped_lines: Callable[[], int],
-) -> None:
     async with app.open_gateway(settings, providers, dropped_lines=dropped_lines) as gateway:
         server = _Server(
             bound,
