@@ -136,6 +136,8 @@ def router(service: AdminService, *, actor: Actor) -> APIRouter:
             since_ms=max(since, default=None),
             until_ms=min(until, default=None),
         )
-        return list_page(service.audit(actor, filter, after=after, limit=limit), to_card)
+        return list_page(
+            service.list_audit_events(actor, filter, after=after, limit=limit), to_card
+        )
 
     return routes

@@ -216,7 +216,7 @@ def _add_project_keys(
         return common | {
             "owner": {"service_account": common["owner"]},
             "owner_project_access": "active" if common["status"] == "active" else "inactive",
-            "spending": spending_cards(service.budget_spending(key)),
+            "spending": spending_cards(service.get_budget_spending(key)),
         }
 
     def to_card(key: Key) -> KeyCard:
@@ -232,7 +232,7 @@ def _add_project_keys(
         actor: Actor = actor,
     ) -> ListPage[KeyCard]:
         """List the keys of a project, oldest first. A key that issues keys sees those it issued."""
-        page = service.keys(
+        page = service.list_keys(
             actor, project_id=project_id, after=after, limit=limit, revoked=include_revoked
         )
         return list_page(page, to_card)
@@ -250,7 +250,7 @@ def _add_project_keys(
     @routes.get("/projects/{project_id}/api_keys/{key_id}")
     def retrieve_key(project_id: str, key_id: str, actor: Actor = actor) -> KeyCard:
         """Return one key, in any state."""
-        return to_card(service.key(actor, key_id, project_id=project_id))
+        return to_card(service.get_key(actor, key_id, project_id=project_id))
 
     @routes.post("/projects/{project_id}/api_keys/{key_id}")
     def update_key(project_id: str, key_id: str, body: KeyChanges, actor: Actor = actor) -> KeyCard:
@@ -294,7 +294,7 @@ def _add_admin_keys(
         actor: Actor = actor,
     ) -> ListPage[AdminKeyCard]:
         """List the admin keys. Like all routes of admin keys, it needs one."""
-        page = service.keys(
+        page = service.list_keys(
             actor,
             project_id=None,
             after=after,
@@ -317,7 +317,7 @@ def _add_admin_keys(
     @routes.get("/admin_api_keys/{key_id}")
     def retrieve_admin_key(key_id: str, actor: Actor = actor) -> AdminKeyCard:
         """Return one admin key, in any state."""
-        return to_card(service.key(actor, key_id, project_id=None))
+        return to_card(service.get_key(actor, key_id, project_id=None))
 
     @routes.post("/admin_api_keys/{key_id}/rotate")
     def rotate_admin_key(key_id: str, body: Rotation, actor: Actor = actor) -> NewAdminKeyCard:

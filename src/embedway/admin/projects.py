@@ -90,7 +90,7 @@ def router(service: AdminService, *, actor: Actor) -> APIRouter:
 
     def to_card(project: Project) -> ProjectCard:
         status = "active" if project.archived_ms is None else "archived"
-        more = {"status": status, "spending": spending_cards(service.budget_spending(project))}
+        more = {"status": status, "spending": spending_cards(service.get_budget_spending(project))}
         return ProjectCard.model_validate(public(records.to_row(project)) | more)
 
     @routes.get("")
@@ -102,7 +102,7 @@ def router(service: AdminService, *, actor: Actor) -> APIRouter:
         actor: Actor = actor,
     ) -> ListPage[ProjectCard]:
         """List all projects, oldest first. Needs an admin key."""
-        page = service.projects(actor, after=after, limit=limit, archived=include_archived)
+        page = service.list_projects(actor, after=after, limit=limit, archived=include_archived)
         return list_page(page, to_card)
 
     @routes.post("")
@@ -113,7 +113,7 @@ def router(service: AdminService, *, actor: Actor) -> APIRouter:
     @routes.get("/{project_id}")
     def retrieve_project(project_id: str, actor: Actor = actor) -> ProjectCard:
         """Return one project, archived or not."""
-        return to_card(service.project(actor, project_id))
+        return to_card(service.get_project(actor, project_id))
 
     @routes.post("/{project_id}")
     def update_project(project_id: str, body: ProjectChanges, actor: Actor = actor) -> ProjectCard:

@@ -63,7 +63,7 @@ def audit(
             "target": each.target,
             "details": each.details if as_json else orjson.dumps(each.details).decode(),
         }
-        for each in service.audit(operator, filters, after=None, limit=limit).items
+        for each in service.list_audit_events(operator, filters, after=None, limit=limit).items
     ]
     empty = "No changes yet." if filters == AuditFilter() else "No such changes."
     print_table(rows, empty=empty, as_json=as_json)

@@ -78,14 +78,14 @@ class AdminService:
             audit_log.log_created("project.created", project)
         return project
 
-    def projects(
+    def list_projects(
         self, actor: Actor, *, after: str | None, limit: int, archived: bool = False
     ) -> Page[Project]:
         """Return projects, oldest first, with or without `archived` ones."""
         with self._reading(actor) as stores:
             return stores.projects.read_page(after=after, limit=limit, archived=archived)
 
-    def project(self, actor: Actor, id: str) -> Project:
+    def get_project(self, actor: Actor, id: str) -> Project:
         """Return the project with this id."""
         with self._reading(actor) as stores:
             return _get_project(stores, id)
@@ -178,7 +178,7 @@ class AdminService:
             audit_log.log_created("api_key.created", key)
         return secret, key
 
-    def keys(
+    def list_keys(
         self,
         actor: Actor,
         *,
@@ -208,12 +208,12 @@ class AdminService:
                 descending=descending,
             )
 
-    def all_keys(self, actor: Actor, *, after: str | None, limit: int) -> Page[Key]:
+    def list_all_keys(self, actor: Actor, *, after: str | None, limit: int) -> Page[Key]:
         """Return all keys, revoked ones included, oldest first."""
         with self._reading(actor) as stores:
             return stores.keys.read_page(KeyFilter(), after=after, limit=limit)
 
-    def key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
+    def get_key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
         """Return a key of a project, or an admin key, in any state."""
         with read_organization(self._database) as stores:
             return self._get_key(stores, actor, id, project_id)
@@ -271,7 +271,7 @@ class AdminService:
 
     # End users
 
-    def end_users(
+    def list_end_users(
         self, actor: Actor, project_id: str, *, after: str | None, limit: int
     ) -> Page[EndUser]:
         """Return the end users of a project that have a record, in order of their ids."""
@@ -279,7 +279,7 @@ class AdminService:
             _get_project(stores, project_id)
             return stores.end_users.read_page(project_id, after=after, limit=limit)
 
-    def end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
+    def get_end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
         """Return an end user's record; without one, the record that a new end user would have."""
         with self._reading(actor) as stores:
             _get_project(stores, project_id)
@@ -318,7 +318,7 @@ class AdminService:
 
     # Spending and the audit log
 
-    def budget_spending(self, record: Project | Key | EndUser) -> tuple[BudgetSpending, ...]:
+    def get_budget_spending(self, record: Project | Key | EndUser) -> tuple[BudgetSpending, ...]:
         """Return what is spent and left of each budget of `record`, in its current window.
 
         Takes no actor: a caller that has the record may see its spending. End users without budgets
@@ -341,7 +341,7 @@ class AdminService:
         with self._changing(actor, admin=True) as (_, audit_log):
             audit_log.log(action, None, details)
 
-    def audit(
+    def list_audit_events(
         self, actor: Actor, filter: AuditFilter, *, after: str | None, limit: int
     ) -> Page[AuditEvent]:
         """Return audit events, latest first."""
