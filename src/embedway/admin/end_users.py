@@ -13,7 +13,7 @@ from pydantic import Field
 from embedway.admin.amounts import (
     BudgetCard,
     Budgets,
-    LimitCard,
+    LimitBody,
     Limits,
     SpendingCard,
     StrictBody,
@@ -47,7 +47,7 @@ class EndUserCard(ListEntry):
     """Null if the end user has no record, and so the project's defaults."""
     blocked: bool
     blocked_at: int | None
-    limits: list[LimitCard] | None
+    limits: list[LimitBody] | None
     budgets: list[BudgetCard] | None
     spending: list[SpendingCard]
     """What is spent and left of its budgets, or of the project's budgets for each end user."""

@@ -11,14 +11,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from embedway.admin.amounts import (
-    AllowedModels,
-    AllowedProviders,
-    BudgetCard,
-    LimitCard,
     Name,
     OptionalBudgets,
     OptionalLimits,
-    SpendingCard,
+    RestrictedCard,
+    RestrictionFields,
     StrictBody,
     spending_cards,
 )
@@ -59,26 +56,26 @@ class ProjectOwner(BaseModel):
     service_account: KeyServiceAccount
 
 
-class KeyCard(ListEntry):
-    """A key of a project."""
+class AnyKeyCard(ListEntry):
+    """The fields that keys of projects and admin keys share."""
 
-    object: Literal["organization.project.api_key"] = "organization.project.api_key"
     name: str
     redacted_value: str
     created_at: int
     expires_at: int | None
     previous_expires_at: int | None
+    status: Literal["active", "expired", "revoked"]
+
+
+class KeyCard(AnyKeyCard, RestrictedCard):
+    """A key of a project."""
+
+    object: Literal["organization.project.api_key"] = "organization.project.api_key"
     owner: ProjectOwner
     owner_project_access: Literal["active", "inactive"]
     project_id: str
-    status: Literal["active", "expired", "revoked"]
     scopes: list[Scope]
     issued_by: str | None
-    models: list[str] | None
-    providers: list[str] | None
-    limits: list[LimitCard]
-    budgets: list[BudgetCard]
-    spending: list[SpendingCard]
 
 
 class NewKeyCard(KeyCard):
@@ -98,17 +95,11 @@ class AdminOwner(BaseModel):
     role: Literal["owner"] = "owner"
 
 
-class AdminKeyCard(ListEntry):
+class AdminKeyCard(AnyKeyCard):
     """An admin key."""
 
     object: Literal["organization.admin_api_key"] = "organization.admin_api_key"
-    name: str
-    redacted_value: str
-    created_at: int
-    expires_at: int | None
-    previous_expires_at: int | None
     owner: AdminOwner
-    status: Literal["active", "expired", "revoked"]
 
 
 class NewAdminKeyCard(AdminKeyCard):
@@ -146,9 +137,7 @@ class _Expiring(StrictBody):
         return sent
 
 
-class _KeyFields(_Expiring):
-    models: AllowedModels = None
-    providers: AllowedProviders = None
+class _KeyFields(RestrictionFields, _Expiring):
     limits: OptionalLimits = Field(
         default=None,
         description="Limits on the requests of this key and of the keys it issued, together.",

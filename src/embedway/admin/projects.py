@@ -6,15 +6,13 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from embedway.admin.amounts import (
-    AllowedModels,
-    AllowedProviders,
     BudgetCard,
-    LimitCard,
+    LimitBody,
     Name,
     OptionalBudgets,
     OptionalLimits,
-    SpendingCard,
-    StrictBody,
+    RestrictedCard,
+    RestrictionFields,
     spending_cards,
 )
 from embedway.admin.paging import ListEntry, ListPage, PageAfter, PageLimit, list_page
@@ -25,30 +23,22 @@ from embedway.organization.service import AdminService
 from embedway.storage import records
 
 
-class ProjectCard(ListEntry):
-    """A project."""
+class ProjectCard(RestrictedCard, ListEntry):
+    """A project. `spending` is of `budgets`."""
 
     object: Literal["organization.project"] = "organization.project"
     name: str
     created_at: int
     archived_at: int | None
     status: Literal["active", "archived"]
-    models: list[str] | None
-    providers: list[str] | None
     eu_native: bool
     zero_data_retention: bool
     allow_quantization: bool
-    limits: list[LimitCard]
-    budgets: list[BudgetCard]
-    user_limits: list[LimitCard]
+    user_limits: list[LimitBody]
     user_budgets: list[BudgetCard]
-    spending: list[SpendingCard]
-    """What is spent and left of `budgets`."""
 
 
-class _Fields(StrictBody):
-    models: AllowedModels = None
-    providers: AllowedProviders = None
+class _Fields(RestrictionFields):
     eu_native: Annotated[
         bool, Field(description="Whether every request is served as if it had `eu_native`.")
     ] = False
