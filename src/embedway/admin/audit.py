@@ -7,8 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from embedway.admin.paging import ListEntry, ListPage, PageAfter, PageLimit, list_page
 from embedway.organization.actors import Actor
-from embedway.organization.audit_event import AuditAction, AuditEvent
-from embedway.organization.audit_store import AuditFilter
+from embedway.organization.audit_store import AuditAction, AuditEvent, AuditFilter
 from embedway.organization.service import AdminService
 
 MAX_FILTERED = 100

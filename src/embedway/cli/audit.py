@@ -9,8 +9,7 @@ import typer
 from embedway.cli import options
 from embedway.cli.administration import format_time, open_service
 from embedway.cli.terminal import AsJson, print_table, reject
-from embedway.organization.audit_event import ACTIONS
-from embedway.organization.audit_store import AuditFilter
+from embedway.organization.audit_store import ACTIONS, AuditFilter
 
 MAX_SHOWN = 1000
 
