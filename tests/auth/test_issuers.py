@@ -16,7 +16,8 @@ from sqlalchemy import update
 
 from embedway.auth import compact, issuer_keys
 from embedway.auth.authenticator import Authenticator
-from embedway.auth.issuers import Issuer, IssuerRegistry
+from embedway.auth.issuer_keys import Issuer
+from embedway.auth.issuers import IssuerRegistry
 from embedway.auth.tokens import GatewayTokens
 from embedway.config.issuers import private_issuer_hosts, read_issuers
 from embedway.config.settings import ConfigError, Settings

@@ -114,7 +114,9 @@ class House:
 
     def done(self, **wanted: Any) -> list[tuple[str, str, str]]:
         """Return actor, action and target of each audit event, oldest first."""
-        acts = self.acts.audit(ADMIN, AuditFilter(**wanted), after=None, limit=1000).items
+        acts = self.acts.list_audit_events(
+            ADMIN, AuditFilter(**wanted), after=None, limit=1000
+        ).items
         return [(each.actor, each.action, each.target) for each in reversed(acts)]
 
 
@@ -459,7 +461,7 @@ def test_tokens_have_no_more_than_they_say(house: House) -> None:
         house.key(project, by=Actor.of_request(user, request_id="r"), scopes=("usage",))
     rule_all = Caller(key_id="k", project=None, scopes=frozenset({"admin"}), on_behalf_of="alice")
     with pytest.raises(Forbidden):
-        house.acts.projects(Actor.of_request(rule_all, request_id="r"), after=None, limit=1)
+        house.acts.list_projects(Actor.of_request(rule_all, request_id="r"), after=None, limit=1)
     outside = Caller(key_id="issuer:x", project=caller.project, scopes=frozenset({"keys"}))
     with pytest.raises(Forbidden):
         house.key(project, by=Actor.of_request(outside, request_id="r"), scopes=("usage",))
@@ -718,7 +720,7 @@ def test_lists_in_parts(house: House) -> None:
     seen: list[str] = []
     after = None
     for step in range(20):
-        page = house.acts.projects(ADMIN, after=after, limit=2)
+        page = house.acts.list_projects(ADMIN, after=after, limit=2)
         seen += [each.id for each in page.items]
         if not page.more:
             break
@@ -731,7 +733,7 @@ def test_lists_in_parts(house: House) -> None:
     assert len(seen) == len(set(seen))
     assert set(ids) <= set(seen)
     with pytest.raises(InvalidRequest, match="last_id"):
-        house.acts.projects(ADMIN, after="proj_none", limit=2)
+        house.acts.list_projects(ADMIN, after="proj_none", limit=2)
 
 
 def test_lists_of_others_cannot_be_probed(house: House) -> None:
@@ -743,7 +745,7 @@ def test_lists_of_others_cannot_be_probed(house: House) -> None:
     messages = []
     for after in (stranger.id, "key_none"):
         with pytest.raises(InvalidRequest) as refused:
-            house.acts.keys(actor, project_id=mine, after=after, limit=1)
+            house.acts.list_keys(actor, project_id=mine, after=after, limit=1)
         messages.append(str(refused.value).replace(after, ""))
     assert messages[0] == messages[1]
 
@@ -757,10 +759,10 @@ def test_many_at_once(house: House) -> None:
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(change, range(12)))
-    page = house.acts.keys(ADMIN, project_id=DEFAULT_PROJECT, after=None, limit=100)
+    page = house.acts.list_keys(ADMIN, project_id=DEFAULT_PROJECT, after=None, limit=100)
     assert {each.name for each in page.items} == {f"k{n}" for n in range(12)}
-    assert len(house.acts.end_users(ADMIN, DEFAULT_PROJECT, after=None, limit=9).items) == 3
-    acts = house.acts.audit(ADMIN, AuditFilter(), after=None, limit=100).items
+    assert len(house.acts.list_end_users(ADMIN, DEFAULT_PROJECT, after=None, limit=9).items) == 3
+    acts = house.acts.list_audit_events(ADMIN, AuditFilter(), after=None, limit=100).items
     numbers = [int(each.id.removeprefix("audit_"), 16) for each in acts]
     assert numbers == list(range(len(acts), 0, -1))
     assert sum(each.action == "api_key.created" for each in acts) == 12
@@ -781,7 +783,7 @@ def test_acts_are_recorded(house: House) -> None:
     for wrong in ({"name": "\n"}, {"models": ()}, {"archived_ms": 1}, {"id": "x"}):
         with pytest.raises(InvalidRequest):
             house.acts.update_project(actor, project.id, wrong)
-    updated, created = house.acts.audit(
+    updated, created = house.acts.list_audit_events(
         ADMIN, AuditFilter(project_ids=[project.id]), after=None, limit=10
     ).items
     assert created.details == {"name": "web", "eu_native": True}
@@ -826,7 +828,7 @@ def test_no_secret_is_recorded(house: House) -> None:
             client.get(path).text
             for path in (keys, f"{keys}/{made['id']}", "/v1/organization/audit_logs")
         )
-    acts = house.acts.audit(ADMIN, AuditFilter(), after=None, limit=100).items
+    acts = house.acts.list_audit_events(ADMIN, AuditFilter(), after=None, limit=100).items
     shown += str(acts)
     assert made["id"] in shown
     for private in (made["value"], made["value"][20:], "digest"):

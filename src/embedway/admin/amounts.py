@@ -49,12 +49,6 @@ Usd = Annotated[
 ]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Names = Annotated[list[Name], Field(min_length=1, max_length=MAX_NAMES)]
-AllowedModels = Annotated[
-    Names | None, Field(description="The only model names that requests may use; null for any.")
-]
-AllowedProviders = Annotated[
-    Names | None, Field(description="The only providers that may serve requests; null for any.")
-]
 _EMPTY_FOR_NULL = BeforeValidator(lambda value: [] if value is None else value)
 
 
@@ -104,14 +98,6 @@ OptionalLimits = Annotated[Limits | None, _EMPTY_FOR_NULL]
 OptionalBudgets = Annotated[Budgets | None, _EMPTY_FOR_NULL]
 
 
-class LimitCard(BaseModel):
-    """A rate limit."""
-
-    of: LimitUnit
-    amount: int
-    per: LimitPeriod
-
-
 class BudgetCard(BaseModel):
     """A budget."""
 
@@ -130,6 +116,27 @@ class SpendingCard(BaseModel):
     """What is not spent yet. Some of it may be reserved for requests in progress."""
     resets_at: int | None
     """When the next window begins, in Unix seconds; null if never."""
+
+
+class RestrictionFields(StrictBody):
+    """The models and providers that a project or key may use."""
+
+    models: Names | None = Field(
+        default=None, description="The only model names that requests may use; null for any."
+    )
+    providers: Names | None = Field(
+        default=None, description="The only providers that may serve requests; null for any."
+    )
+
+
+class RestrictedCard(BaseModel):
+    """What the requests of a project or key may use and spend."""
+
+    models: list[str] | None
+    providers: list[str] | None
+    limits: list[LimitBody]
+    budgets: list[BudgetCard]
+    spending: list[SpendingCard]
 
 
 def spending_cards(states: Iterable[BudgetSpending]) -> list[SpendingCard]:

@@ -7,8 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from embedway.admin.paging import ListEntry, ListPage, PageAfter, PageLimit, list_page
 from embedway.organization.actors import Actor
-from embedway.organization.audit_event import AuditAction, AuditEvent
-from embedway.organization.audit_store import AuditFilter
+from embedway.organization.audit_store import AuditAction, AuditEvent, AuditFilter
 from embedway.organization.service import AdminService
 
 MAX_FILTERED = 100
@@ -18,30 +17,24 @@ Seconds = Annotated[int | None, Query(ge=0, le=MAX_TIME_S)]
 Ids = Annotated[list[Annotated[str, Field(pattern=r"^[^\x00]{1,512}$")]], Query()]
 
 
-class AuditServiceAccount(BaseModel):
-    """A key, or a token of an outside issuer."""
+class AuditObject(BaseModel):
+    """An object that an event names by its id."""
 
     id: str
 
 
-class AuditKey(BaseModel):
-    """The key that was used."""
+class AuditKey(AuditObject):
+    """The key, or the token of an outside issuer, that was used."""
 
-    id: str
     type: Literal["service_account"] = "service_account"
-    service_account: AuditServiceAccount
-
-
-class AuditUser(BaseModel):
-    """The operating system user at the command line, as `cli:USER`."""
-
-    id: str
+    service_account: AuditObject
 
 
 class AuditSession(BaseModel):
     """A session at the command line."""
 
-    user: AuditUser
+    user: AuditObject
+    """The operating system user, as `cli:USER`."""
 
 
 class ActorCard(BaseModel):
@@ -50,12 +43,6 @@ class ActorCard(BaseModel):
     type: Literal["api_key", "session"]
     api_key: AuditKey | None = None
     session: AuditSession | None = None
-
-
-class AuditProject(BaseModel):
-    """The project that the action concerns."""
-
-    id: str
 
 
 class AuditEventCard(ListEntry):
@@ -67,7 +54,7 @@ class AuditEventCard(ListEntry):
     type: AuditAction
     effective_at: int
     actor: ActorCard
-    project: AuditProject | None
+    project: AuditObject | None
     request_id: str | None
     changes: dict[str, Any] | None = Field(
         description="Of an update: each field that was changed, with `from` and `to`."
@@ -136,6 +123,8 @@ def router(service: AdminService, *, actor: Actor) -> APIRouter:
             since_ms=max(since, default=None),
             until_ms=min(until, default=None),
         )
-        return list_page(service.audit(actor, filter, after=after, limit=limit), to_card)
+        return list_page(
+            service.list_audit_events(actor, filter, after=after, limit=limit), to_card
+        )
 
     return routes

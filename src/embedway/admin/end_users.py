@@ -13,7 +13,7 @@ from pydantic import Field
 from embedway.admin.amounts import (
     BudgetCard,
     Budgets,
-    LimitCard,
+    LimitBody,
     Limits,
     SpendingCard,
     StrictBody,
@@ -47,7 +47,7 @@ class EndUserCard(ListEntry):
     """Null if the end user has no record, and so the project's defaults."""
     blocked: bool
     blocked_at: int | None
-    limits: list[LimitCard] | None
+    limits: list[LimitBody] | None
     budgets: list[BudgetCard] | None
     spending: list[SpendingCard]
     """What is spent and left of its budgets, or of the project's budgets for each end user."""
@@ -82,7 +82,7 @@ def router(service: AdminService, *, actor: Actor) -> APIRouter:
     def to_card(user: EndUser) -> EndUserCard:
         more = {
             "blocked": user.blocked_ms is not None,
-            "spending": spending_cards(service.budget_spending(user)),
+            "spending": spending_cards(service.get_budget_spending(user)),
         }
         return EndUserCard.model_validate(public(records.to_row(user)) | more)
 
@@ -99,9 +99,9 @@ def router(service: AdminService, *, actor: Actor) -> APIRouter:
         With `id`, list only that end user, even without a record.
         """
         if id is None:
-            page = service.end_users(actor, project_id, after=after, limit=limit)
+            page = service.list_end_users(actor, project_id, after=after, limit=limit)
         else:
-            page = Page((service.end_user(actor, project_id, id),), more=False)
+            page = Page((service.get_end_user(actor, project_id, id),), more=False)
         return list_page(page, to_card)
 
     @routes.post("")
@@ -113,7 +113,7 @@ def router(service: AdminService, *, actor: Actor) -> APIRouter:
     @routes.get("/{end_user_id:path}")
     def retrieve_end_user(project_id: str, end_user_id: str, actor: Actor = actor) -> EndUserCard:
         """Return one end user and what it has spent of its budgets, even if it has no record."""
-        return to_card(service.end_user(actor, project_id, end_user_id))
+        return to_card(service.get_end_user(actor, project_id, end_user_id))
 
     @routes.post("/{end_user_id:path}")
     def update_end_user(

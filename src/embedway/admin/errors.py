@@ -38,14 +38,12 @@ _SECRET_LOOK = re.compile(r"sk-|eyJ")
 
 def install(app: FastAPI) -> None:
     """Register the error handlers."""
-    app.add_exception_handler(EmbedwayError, _handle_embedway_error)
-    app.add_exception_handler(RequestValidationError, _handle_validation_error)
-    app.add_exception_handler(HTTPException, _handle_http_exception)
-    app.add_exception_handler(SQLAlchemyError, _handle_database_error)
-    app.add_exception_handler(Exception, _handle_defect)
+    for kind in (EmbedwayError, RequestValidationError, HTTPException, SQLAlchemyError, Exception):
+        app.add_exception_handler(kind, _handle)
 
 
-def _response(error: EmbedwayError) -> Response:
+def _handle(request: Request, exception: Exception) -> Response:
+    error = _to_error(request, exception)
     return Response(
         wire_error.encode_error(error),
         status_code=error.status,
@@ -54,12 +52,22 @@ def _response(error: EmbedwayError) -> Response:
     )
 
 
-def _handle_embedway_error(_: Request, error: Any) -> Response:
-    return _response(error)
-
-
-def _handle_validation_error(_: Request, error: Any) -> Response:
-    return _response(validation_error(error.errors()[0]))
+def _to_error(request: Request, exception: Exception) -> EmbedwayError:
+    path = request.url.path
+    match exception:
+        case EmbedwayError():
+            return exception
+        case RequestValidationError():
+            return validation_error(exception.errors()[0])
+        case HTTPException():
+            return _http_error(request, exception.status_code)
+        case SQLAlchemyError():
+            # Log the error's type only: its text may contain values of the SQL statement.
+            _log.error("database failed", path=path, kind=type(exception).__name__)
+            return StorageUnavailable("The database cannot be used right now. Try again.")
+        case _:
+            _log.error("defect", path=path, exc_info=exception)
+            return InternalError("The gateway has a defect. Its log has the details.")
 
 
 def read_json(body: bytes, model: type[AnyModel]) -> AnyModel:
@@ -121,20 +129,18 @@ def _describe_value(name: str, value: object) -> str:
     return quote_value(value) if isinstance(value, str | int | float | None) else "not possible"
 
 
-def _handle_http_exception(request: Request, error: Any) -> Response:
-    if error.status_code == MethodNotAllowed.status:
+def _http_error(request: Request, status: int) -> EmbedwayError:
+    if status == MethodNotAllowed.status:
         # The web framework would list only the methods of the first route at this path.
         allowed = ", ".join(sorted(_allowed_methods(request)))
-        return _response(
-            MethodNotAllowed(
-                f"{request.method} is not allowed on {request.url.path}. Use {allowed}.",
-                headers={"allow": allowed},
-            )
+        return MethodNotAllowed(
+            f"{request.method} is not allowed on {request.url.path}. Use {allowed}.",
+            headers={"allow": allowed},
         )
-    if error.status_code == InvalidRequest.status:
+    if status == InvalidRequest.status:
         # The web framework could not read the body, for example because it is not UTF-8.
-        return _response(InvalidRequest("The body cannot be read as JSON. Correct it."))
-    return _response(NotFound(f"There is nothing at {request.url.path}. See /docs for all paths."))
+        return InvalidRequest("The body cannot be read as JSON. Correct it.")
+    return NotFound(f"There is nothing at {request.url.path}. See /docs for all paths.")
 
 
 def _allowed_methods(request: Request) -> set[str]:
@@ -145,14 +151,3 @@ def _allowed_methods(request: Request) -> set[str]:
         if route.matches(request.scope)[0] is not Match.NONE
         for method in route.methods or ()
     }
-
-
-def _handle_database_error(request: Request, error: Any) -> Response:
-    # Log the error's type only: its text may contain values of the SQL statement.
-    _log.error("database failed", path=request.url.path, kind=type(error).__name__)
-    return _response(StorageUnavailable("The database cannot be used right now. Try again."))
-
-
-def _handle_defect(request: Request, error: Any) -> Response:
-    _log.error("defect", path=request.url.path, exc_info=error)
-    return _response(InternalError("The gateway has a defect. Its log has the details."))

@@ -11,14 +11,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from embedway.admin.amounts import (
-    AllowedModels,
-    AllowedProviders,
-    BudgetCard,
-    LimitCard,
     Name,
     OptionalBudgets,
     OptionalLimits,
-    SpendingCard,
+    RestrictedCard,
+    RestrictionFields,
     StrictBody,
     spending_cards,
 )
@@ -59,26 +56,26 @@ class ProjectOwner(BaseModel):
     service_account: KeyServiceAccount
 
 
-class KeyCard(ListEntry):
-    """A key of a project."""
+class AnyKeyCard(ListEntry):
+    """The fields that keys of projects and admin keys share."""
 
-    object: Literal["organization.project.api_key"] = "organization.project.api_key"
     name: str
     redacted_value: str
     created_at: int
     expires_at: int | None
     previous_expires_at: int | None
+    status: Literal["active", "expired", "revoked"]
+
+
+class KeyCard(AnyKeyCard, RestrictedCard):
+    """A key of a project."""
+
+    object: Literal["organization.project.api_key"] = "organization.project.api_key"
     owner: ProjectOwner
     owner_project_access: Literal["active", "inactive"]
     project_id: str
-    status: Literal["active", "expired", "revoked"]
     scopes: list[Scope]
     issued_by: str | None
-    models: list[str] | None
-    providers: list[str] | None
-    limits: list[LimitCard]
-    budgets: list[BudgetCard]
-    spending: list[SpendingCard]
 
 
 class NewKeyCard(KeyCard):
@@ -98,17 +95,11 @@ class AdminOwner(BaseModel):
     role: Literal["owner"] = "owner"
 
 
-class AdminKeyCard(ListEntry):
+class AdminKeyCard(AnyKeyCard):
     """An admin key."""
 
     object: Literal["organization.admin_api_key"] = "organization.admin_api_key"
-    name: str
-    redacted_value: str
-    created_at: int
-    expires_at: int | None
-    previous_expires_at: int | None
     owner: AdminOwner
-    status: Literal["active", "expired", "revoked"]
 
 
 class NewAdminKeyCard(AdminKeyCard):
@@ -146,9 +137,7 @@ class _Expiring(StrictBody):
         return sent
 
 
-class _KeyFields(_Expiring):
-    models: AllowedModels = None
-    providers: AllowedProviders = None
+class _KeyFields(RestrictionFields, _Expiring):
     limits: OptionalLimits = Field(
         default=None,
         description="Limits on the requests of this key and of the keys it issued, together.",
@@ -216,7 +205,7 @@ def _add_project_keys(
         return common | {
             "owner": {"service_account": common["owner"]},
             "owner_project_access": "active" if common["status"] == "active" else "inactive",
-            "spending": spending_cards(service.budget_spending(key)),
+            "spending": spending_cards(service.get_budget_spending(key)),
         }
 
     def to_card(key: Key) -> KeyCard:
@@ -232,7 +221,7 @@ def _add_project_keys(
         actor: Actor = actor,
     ) -> ListPage[KeyCard]:
         """List the keys of a project, oldest first. A key that issues keys sees those it issued."""
-        page = service.keys(
+        page = service.list_keys(
             actor, project_id=project_id, after=after, limit=limit, revoked=include_revoked
         )
         return list_page(page, to_card)
@@ -250,7 +239,7 @@ def _add_project_keys(
     @routes.get("/projects/{project_id}/api_keys/{key_id}")
     def retrieve_key(project_id: str, key_id: str, actor: Actor = actor) -> KeyCard:
         """Return one key, in any state."""
-        return to_card(service.key(actor, key_id, project_id=project_id))
+        return to_card(service.get_key(actor, key_id, project_id=project_id))
 
     @routes.post("/projects/{project_id}/api_keys/{key_id}")
     def update_key(project_id: str, key_id: str, body: KeyChanges, actor: Actor = actor) -> KeyCard:
@@ -294,7 +283,7 @@ def _add_admin_keys(
         actor: Actor = actor,
     ) -> ListPage[AdminKeyCard]:
         """List the admin keys. Like all routes of admin keys, it needs one."""
-        page = service.keys(
+        page = service.list_keys(
             actor,
             project_id=None,
             after=after,
@@ -317,7 +306,7 @@ def _add_admin_keys(
     @routes.get("/admin_api_keys/{key_id}")
     def retrieve_admin_key(key_id: str, actor: Actor = actor) -> AdminKeyCard:
         """Return one admin key, in any state."""
-        return to_card(service.key(actor, key_id, project_id=None))
+        return to_card(service.get_key(actor, key_id, project_id=None))
 
     @routes.post("/admin_api_keys/{key_id}/rotate")
     def rotate_admin_key(key_id: str, body: Rotation, actor: Actor = actor) -> NewAdminKeyCard:

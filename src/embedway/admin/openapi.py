@@ -12,67 +12,61 @@ from embedway.pipeline.dry_run import DryRun
 
 _REF = "#/components/schemas/{name}"
 
+_STRING = {"type": "string"}
+_INTEGER = {"type": "integer"}
+_OPTIONAL_STRING = {"type": ["string", "null"]}
+
+
+def _object(properties: dict[str, Any], *, optional: str = "") -> dict[str, Any]:
+    """Describe an object that has all of `properties`, except perhaps the one named `optional`."""
+    required = [name for name in properties if name != optional]
+    return {"type": "object", "required": required, "properties": properties}
+
+
 _VECTOR: dict[str, Any] = {
     "oneOf": [
         {"type": "array", "items": {"type": "number"}, "title": "float"},
-        {"type": "string", "format": "byte", "title": "base64: little-endian float32"},
+        _STRING | {"format": "byte", "title": "base64: little-endian float32"},
     ]
 }
-_RESPONSE: dict[str, Any] = {
-    "type": "object",
-    "required": ["object", "data", "model", "usage", "id", "created", "provider"],
-    "properties": {
-        "object": {"const": "list"},
-        "data": {
-            "type": "array",
-            "description": "One entry for each item of the input, in its order.",
-            "items": {
-                "type": "object",
-                "required": ["object", "index", "embedding"],
-                "properties": {
-                    "object": {"const": "embedding"},
-                    "index": {"type": "integer", "minimum": 0},
-                    "embedding": _VECTOR,
-                },
-            },
-        },
-        "model": {
-            "type": "string",
-            "description": "The model as requested; x-embedway-model has its id.",
-        },
-        "usage": {
-            "type": "object",
-            "required": ["prompt_tokens", "total_tokens"],
-            "properties": {
-                "prompt_tokens": {"type": "integer"},
-                "total_tokens": {"type": "integer"},
-                "completion_tokens": {
-                    "type": "integer",
-                    "description": "Always 0; only on cortecs' path.",
-                },
-            },
-        },
-        "id": {"type": "string", "description": "`embd_...`, also the id of the usage record."},
-        "created": {"type": "integer", "description": "Unix time in seconds."},
-        "provider": {"type": "string"},
-    },
-}
-ERROR: dict[str, Any] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
+_DATA = {
+    "type": "array",
+    "description": "One entry for each item of the input, in its order.",
+    "items": _object(
+        {
+            "object": {"const": "embedding"},
+            "index": _INTEGER | {"minimum": 0},
+            "embedding": _VECTOR,
         }
-    },
+    ),
 }
+_USAGE = _object(
+    {
+        "prompt_tokens": _INTEGER,
+        "total_tokens": _INTEGER,
+        "completion_tokens": _INTEGER | {"description": "Always 0; only on cortecs' path."},
+    },
+    optional="completion_tokens",
+)
+_MODEL = "The model as requested; x-embedway-model has its id."
+_RESPONSE = _object(
+    {
+        "object": {"const": "list"},
+        "data": _DATA,
+        "model": _STRING | {"description": _MODEL},
+        "usage": _USAGE,
+        "id": _STRING | {"description": "`embd_...`, also the id of the usage record."},
+        "created": _INTEGER | {"description": "Unix time in seconds."},
+        "provider": _STRING,
+    }
+)
+_DETAILS = {
+    "message": _STRING,
+    "type": _STRING,
+    "param": _OPTIONAL_STRING,
+    "code": _OPTIONAL_STRING,
+}
+ERROR = _object({"error": _object(_DETAILS)})
 _HEADERS = {
     "x-request-id": "The request's id; your own if you sent one.",
     "openai-processing-ms": "Milliseconds from receiving the request to answering it.",
@@ -193,13 +187,11 @@ def _response_headers(status: int) -> dict[str, Any]:
 
 
 def _header_schemas(headers: dict[str, str]) -> dict[str, Any]:
-    return {
-        name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
-    }
+    return {name: {"description": text, "schema": _STRING} for name, text in headers.items()}
 
 
 def _header(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+    return {"name": name, "in": "header", "description": description, "schema": _STRING}
 
 
 def _json_content(*components: str) -> dict[str, Any]:

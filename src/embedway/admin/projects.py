@@ -6,15 +6,13 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from embedway.admin.amounts import (
-    AllowedModels,
-    AllowedProviders,
     BudgetCard,
-    LimitCard,
+    LimitBody,
     Name,
     OptionalBudgets,
     OptionalLimits,
-    SpendingCard,
-    StrictBody,
+    RestrictedCard,
+    RestrictionFields,
     spending_cards,
 )
 from embedway.admin.paging import ListEntry, ListPage, PageAfter, PageLimit, list_page
@@ -25,30 +23,22 @@ from embedway.organization.service import AdminService
 from embedway.storage import records
 
 
-class ProjectCard(ListEntry):
-    """A project."""
+class ProjectCard(RestrictedCard, ListEntry):
+    """A project. `spending` is of `budgets`."""
 
     object: Literal["organization.project"] = "organization.project"
     name: str
     created_at: int
     archived_at: int | None
     status: Literal["active", "archived"]
-    models: list[str] | None
-    providers: list[str] | None
     eu_native: bool
     zero_data_retention: bool
     allow_quantization: bool
-    limits: list[LimitCard]
-    budgets: list[BudgetCard]
-    user_limits: list[LimitCard]
+    user_limits: list[LimitBody]
     user_budgets: list[BudgetCard]
-    spending: list[SpendingCard]
-    """What is spent and left of `budgets`."""
 
 
-class _Fields(StrictBody):
-    models: AllowedModels = None
-    providers: AllowedProviders = None
+class _Fields(RestrictionFields):
     eu_native: Annotated[
         bool, Field(description="Whether every request is served as if it had `eu_native`.")
     ] = False
@@ -90,7 +80,7 @@ def router(service: AdminService, *, actor: Actor) -> APIRouter:
 
     def to_card(project: Project) -> ProjectCard:
         status = "active" if project.archived_ms is None else "archived"
-        more = {"status": status, "spending": spending_cards(service.budget_spending(project))}
+        more = {"status": status, "spending": spending_cards(service.get_budget_spending(project))}
         return ProjectCard.model_validate(public(records.to_row(project)) | more)
 
     @routes.get("")
@@ -102,7 +92,7 @@ def router(service: AdminService, *, actor: Actor) -> APIRouter:
         actor: Actor = actor,
     ) -> ListPage[ProjectCard]:
         """List all projects, oldest first. Needs an admin key."""
-        page = service.projects(actor, after=after, limit=limit, archived=include_archived)
+        page = service.list_projects(actor, after=after, limit=limit, archived=include_archived)
         return list_page(page, to_card)
 
     @routes.post("")
@@ -113,7 +103,7 @@ def router(service: AdminService, *, actor: Actor) -> APIRouter:
     @routes.get("/{project_id}")
     def retrieve_project(project_id: str, actor: Actor = actor) -> ProjectCard:
         """Return one project, archived or not."""
-        return to_card(service.project(actor, project_id))
+        return to_card(service.get_project(actor, project_id))
 
     @routes.post("/{project_id}")
     def update_project(project_id: str, body: ProjectChanges, actor: Actor = actor) -> ProjectCard:

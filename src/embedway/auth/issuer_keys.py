@@ -1,4 +1,4 @@
-"""Fetches and caches the signing keys of one outside issuer.
+"""Defines an outside issuer of tokens, and fetches and caches its signing keys.
 
 The constants below bound how often callers can make the gateway fetch. The `fetch` function that is
 passed in decides how, and from which addresses.
@@ -14,6 +14,7 @@ from embedway.auth import public_keys
 from embedway.auth.public_keys import PublicKey
 from embedway.concurrency.single_flight import SingleFlight
 from embedway.core.errors import StorageUnavailable
+from embedway.core.keys import Scope
 
 REFRESH_S = 600.0
 """Fetch keys again at this age; use the old ones meanwhile."""
@@ -33,6 +34,28 @@ Fetch = Callable[[str], Awaitable[bytes]]
 """Returns the document at a URL, or raises `OSError` with the reason."""
 
 
+class Issuer(msgspec.Struct, frozen=True, kw_only=True):
+    """An outside issuer, as configured by the administrator."""
+
+    name: str
+    issuer: str
+    """The exact `iss` of its tokens."""
+    audiences: tuple[str, ...]
+    """The accepted audiences; a token must name one of them."""
+    jwks_url: str | None = None
+    """The URL of its keys; None to look it up in its OpenID configuration."""
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    project: str | None = None
+    """The project of its tokens; None if each token names one in `project_claim`."""
+    project_claim: str | None = None
+    user_claim: str = "sub"
+    """The claim that names the end user."""
+    scopes: tuple[Scope, ...] = ("embeddings",)
+    """The scopes of its tokens. With `scopes_claim`, the most they may have."""
+    scopes_claim: str | None = None
+    leeway_s: float = 30
+
+
 class _Configuration(msgspec.Struct):
     """The fields used of OpenID Connect's discovery document."""
 
@@ -43,18 +66,8 @@ class _Configuration(msgspec.Struct):
 class IssuerKeys:
     """The public keys of one issuer."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        issuer: str,
-        jwks_url: str | None,
-        fetch: Fetch,
-        now_s: Callable[[], float],
-    ) -> None:
-        self._name = name
-        self._issuer = issuer
-        self._jwks_url = jwks_url
+    def __init__(self, issuer: Issuer, *, fetch: Fetch, now_s: Callable[[], float]) -> None:
+        self.issuer = issuer
         self._fetch = fetch
         self._now_s = now_s
         self._keys: Sequence[PublicKey] | None = None
@@ -87,7 +100,8 @@ class IssuerKeys:
     def _choose(self, kid: str | None, algorithm: str) -> PublicKey | None:
         if self._keys is None:
             raise StorageUnavailable(
-                f"The keys of the issuer {self._name!r} cannot be fetched right now. Try again."
+                f"The keys of the issuer {self.issuer.name!r} cannot be fetched right now. "
+                "Try again."
             )
         candidates = [each for each in self._keys if each.supports(algorithm)]
         if kid is None:
@@ -100,7 +114,7 @@ class IssuerKeys:
             return
         if self._waiting >= MAX_WAITING:
             raise StorageUnavailable(
-                f"The keys of the issuer {self._name!r} are being fetched. Try again."
+                f"The keys of the issuer {self.issuer.name!r} are being fetched. Try again."
             )
         self._waiting += 1
         try:
@@ -118,22 +132,22 @@ class IssuerKeys:
     async def _refresh(self) -> None:
         try:
             keys = public_keys.parse_public_keys(
-                await self._fetch(self._jwks_url or await self._discover_url())
+                await self._fetch(self.issuer.jwks_url or await self._discover_url())
             )
         except (OSError, ValueError) as error:
-            _log.warning("issuer's keys not fetched", issuer=self._name, reason=str(error))
+            _log.warning("issuer's keys not fetched", issuer=self.issuer.name, reason=str(error))
         else:
             if not keys:
-                _log.warning("issuer publishes no key that can be used", issuer=self._name)
+                _log.warning("issuer publishes no key that can be used", issuer=self.issuer.name)
             self._keys, self._fetched_s = keys, self._now_s()
 
     async def _discover_url(self) -> str:
-        document = await self._fetch(self._issuer.rstrip("/") + _DISCOVERY)
+        document = await self._fetch(self.issuer.issuer.rstrip("/") + _DISCOVERY)
         try:
             configuration = msgspec.json.decode(document, type=_Configuration)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise ValueError(f"it is not a configuration: {error}") from None
-        if configuration.issuer != self._issuer:
+        if configuration.issuer != self.issuer.issuer:
             raise ValueError("its configuration is for another issuer")
         if not self._is_trusted(configuration.jwks_uri):
             raise ValueError("its configuration has no jwks_uri that begins with https://")
@@ -141,6 +155,6 @@ class IssuerKeys:
 
     def _is_trusted(self, url: str) -> bool:
         # Only the host that the administrator configured may go without TLS.
-        ours, theirs = urlsplit(self._issuer), urlsplit(url)
+        ours, theirs = urlsplit(self.issuer.issuer), urlsplit(url)
         same = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
         return bool(theirs.hostname) and (theirs.scheme == "https" or same)

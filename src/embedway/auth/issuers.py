@@ -12,7 +12,7 @@ import msgspec
 from embedway.auth import claims
 from embedway.auth.claims import TokenLifetime
 from embedway.auth.compact import CURE, CompactToken
-from embedway.auth.issuer_keys import Fetch, IssuerKeys
+from embedway.auth.issuer_keys import Fetch, Issuer, IssuerKeys
 from embedway.auth.public_keys import MAX_KID_CHARACTERS
 from embedway.core.errors import Forbidden, InvalidKey
 from embedway.core.keys import Scope
@@ -20,28 +20,6 @@ from embedway.core.keys import Scope
 SCOPES: tuple[Scope, ...] = ("embeddings", "usage")
 """The scopes that a token of an outside issuer may have. Anything more takes an API key."""
 MAX_PROJECT_CHARACTERS = 64
-
-
-class Issuer(msgspec.Struct, frozen=True, kw_only=True):
-    """An outside issuer, as configured by the administrator."""
-
-    name: str
-    issuer: str
-    """The exact `iss` of its tokens."""
-    audiences: tuple[str, ...]
-    """The accepted audiences; a token must name one of them."""
-    jwks_url: str | None = None
-    """The URL of its keys; None to look it up in its OpenID configuration."""
-    algorithms: tuple[str, ...] = ("RS256", "ES256")
-    project: str | None = None
-    """The project of its tokens; None if each token names one in `project_claim`."""
-    project_claim: str | None = None
-    user_claim: str = "sub"
-    """The claim that names the end user."""
-    scopes: tuple[Scope, ...] = ("embeddings",)
-    """The scopes of its tokens. With `scopes_claim`, the most they may have."""
-    scopes_claim: str | None = None
-    leeway_s: float = 30
 
 
 class IssuerIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,13 +39,7 @@ class IssuerRegistry:
     def __init__(
         self, issuers: Iterable[Issuer], *, fetch: Fetch, now_s: Callable[[], float]
     ) -> None:
-        def keys_of(issuer: Issuer) -> IssuerKeys:
-            url = issuer.jwks_url
-            return IssuerKeys(
-                issuer.name, issuer=issuer.issuer, jwks_url=url, fetch=fetch, now_s=now_s
-            )
-
-        self._issuers = {each.issuer: (each, keys_of(each)) for each in issuers}
+        self._keys = {each.issuer: IssuerKeys(each, fetch=fetch, now_s=now_s) for each in issuers}
 
     async def read(self, token: CompactToken) -> IssuerIdentity:
         """Check the signature and claims of `token` and return whom it stands for.
@@ -80,12 +52,11 @@ class IssuerRegistry:
             StorageUnavailable: The issuer's keys cannot be read.
         """
         iss: Any = token.claims.get("iss")
-        entry = self._issuers.get(iss) if isinstance(iss, str) else None
-        if entry is None:
+        keys = self._keys.get(iss) if isinstance(iss, str) else None
+        if keys is None:
             raise InvalidKey(f"Tokens of this issuer are not accepted here. {CURE}")
-        issuer, keys = entry
-        await _check_signature(token, issuer, keys)
-        payload = token.claims
+        await _check_signature(token, keys)
+        issuer, payload = keys.issuer, token.claims
         claims.check_audience(payload, issuer.audiences)
         return IssuerIdentity(
             issuer=issuer.name,
@@ -97,16 +68,16 @@ class IssuerRegistry:
 
     async def aclose(self) -> None:
         """Cancel all fetches of keys."""
-        for _, keys in self._issuers.values():
+        for keys in self._keys.values():
             await keys.aclose()
 
 
-async def _check_signature(token: CompactToken, issuer: Issuer, keys: IssuerKeys) -> None:
-    algorithm = token.algorithm
-    if algorithm not in issuer.algorithms:
+async def _check_signature(token: CompactToken, keys: IssuerKeys) -> None:
+    algorithm, accepted = token.algorithm, keys.issuer.algorithms
+    if algorithm not in accepted:
         raise InvalidKey(
             f"This token's algorithm is not accepted from its issuer. Accepted: "
-            f"{', '.join(issuer.algorithms)}."
+            f"{', '.join(accepted)}."
         )
     kid: Any = token.header.get("kid")
     if not (kid is None or (isinstance(kid, str) and len(kid) <= MAX_KID_CHARACTERS)):

@@ -73,7 +73,7 @@ def confirm(question: str, *, yes: bool, again: str | None = None) -> None:
 def format_spending(service: AdminService, record: Project | Key | EndUser) -> str:
     """Return each budget of `record` with the amounts spent and left, and its alerts."""
     budgets: list[str] = []
-    for each in service.budget_spending(record):
+    for each in service.get_budget_spending(record):
         spent, left = format_usd(each.spent_nano_usd), format_usd(each.left_nano_usd)
         amounts = f"{spent} USD spent, {left} USD left"
         if each.ends_ms is not None:
@@ -86,7 +86,7 @@ def record_json(
     service: AdminService, record: Project | Key | EndUser, **more: object
 ) -> dict[str, Any]:
     """Return a record as the admin API does, with the spending of its budgets."""
-    spending = public_spending(service.budget_spending(record))
+    spending = public_spending(service.get_budget_spending(record))
     return public(records.to_row(record)) | more | {"spending": spending}
 
 

@@ -9,8 +9,7 @@ import typer
 from embedway.cli import options
 from embedway.cli.administration import format_time, open_service
 from embedway.cli.terminal import AsJson, print_table, reject
-from embedway.organization.audit_event import ACTIONS
-from embedway.organization.audit_store import AuditFilter
+from embedway.organization.audit_store import ACTIONS, AuditFilter
 
 MAX_SHOWN = 1000
 
@@ -63,7 +62,7 @@ def audit(
             "target": each.target,
             "details": each.details if as_json else orjson.dumps(each.details).decode(),
         }
-        for each in service.audit(operator, filters, after=None, limit=limit).items
+        for each in service.list_audit_events(operator, filters, after=None, limit=limit).items
     ]
     empty = "No changes yet." if filters == AuditFilter() else "No such changes."
     print_table(rows, empty=empty, as_json=as_json)

@@ -103,10 +103,10 @@ def list_keys(
     service, actor = open_service()
     if project:
         project_id = service.find_project(actor, project).id
-        keys = all_pages(service.keys, actor, project_id=project_id, revoked=True)
+        keys = all_pages(service.list_keys, actor, project_id=project_id, revoked=True)
     else:
-        keys = all_pages(service.all_keys, actor)
-    names = {each.id: each.name for each in all_pages(service.projects, actor, archived=True)}
+        keys = all_pages(service.list_all_keys, actor)
+    names = {each.id: each.name for each in all_pages(service.list_projects, actor, archived=True)}
     print_table(
         [_to_json(service, each) if as_json else _to_row(names, each) for each in keys],
         empty="No keys yet: embedway keys create --name NAME",
@@ -253,7 +253,7 @@ def _facts(key: Key, project: str) -> dict[str, str | None]:
 
 
 def _describe_effect(service: AdminService, actor: Actor, key: Key) -> str:
-    keys = all_pages(service.keys, actor, project_id=key.project_id)
+    keys = all_pages(service.list_keys, actor, project_id=key.project_id)
     issued = sum(each.issued_by == key.id and each.state(now_ms()) == "active" for each in keys)
     too = f", and {count_of(issued, 'key')} that it issued" if issued else ""
     return f"It and its tokens would stop working{too}."

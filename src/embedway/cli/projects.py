@@ -68,7 +68,7 @@ def list_projects(
 ) -> None:
     """List projects, oldest first."""
     service, actor = open_service()
-    projects = all_pages(service.projects, actor, archived=archived)
+    projects = all_pages(service.list_projects, actor, archived=archived)
     print_table(
         [_to_json(service, each) if as_json else _to_row(each) for each in projects],
         empty="No projects: embedway projects create --name NAME",
@@ -144,7 +144,7 @@ def archive(name: ProjectArgument, yes: Yes = False) -> None:
 
 def _count_working_keys(service: AdminService, actor: Actor, project: Project) -> int:
     """Count the keys that work now. An issued key works only while its issuing key does."""
-    keys = all_pages(service.keys, actor, project_id=project.id)
+    keys = all_pages(service.list_keys, actor, project_id=project.id)
     active = {key.id: key.issued_by for key in keys if key.state(now_ms()) == "active"}
     return sum(issuer is None or issuer in active for issuer in active.values())
 

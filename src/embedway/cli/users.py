@@ -50,7 +50,7 @@ def list_users(project: ProjectOption, as_json: AsJson = False) -> None:
     """List the end users of a project that have a record. The project's rules apply to the rest."""
     service, actor = open_service()
     project_id = service.find_project(actor, project).id
-    users = all_pages(service.end_users, actor, project_id)
+    users = all_pages(service.list_end_users, actor, project_id)
     print_table(
         [_to_json(service, each) if as_json else _to_row(each) for each in users],
         empty="No end user has a record.",
@@ -63,7 +63,7 @@ def show(end_user: EndUserId, project: ProjectOption, as_json: AsJson = False) -
     """Show an end user, with or without a record, and what its budgets have spent and left."""
     service, actor = open_service()
     project_id = service.find_project(actor, project).id
-    record = service.end_user(actor, project_id, end_user)
+    record = service.get_end_user(actor, project_id, end_user)
     if as_json:
         print_json(_to_json(service, record))
         return
@@ -124,7 +124,9 @@ def remove(end_user: EndUserId, project: ProjectOption) -> None:
 def _change(end_user: str, project: str, changes: Changes) -> None:
     service, actor = open_service()
     project_id = service.find_project(actor, project).id
-    changes = with_alerts(changes, END_USER_FIELDS, service.end_user(actor, project_id, end_user))
+    changes = with_alerts(
+        changes, END_USER_FIELDS, service.get_end_user(actor, project_id, end_user)
+    )
     service.set_end_user(actor, project_id, end_user, changes)
 
 

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from embedway.auth.issuers import Issuer
+from embedway.auth.issuer_keys import Issuer
 from embedway.auth.public_keys import ALGORITHMS
 from embedway.config.schema import ConfigError, SettingsSection, check_name, read_section, split_url
 from embedway.config.settings import DEFAULT_CONFIG, Settings

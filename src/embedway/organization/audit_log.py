@@ -8,7 +8,7 @@ import msgspec
 from embedway.core.keys import Key
 from embedway.core.project import EndUser, Project
 from embedway.organization.actors import Actor
-from embedway.organization.audit_event import AuditAction, AuditEvent
+from embedway.organization.audit_store import AuditAction, AuditEvent
 from embedway.organization.public_fields import public
 from embedway.organization.transaction import OrganizationStores
 from embedway.storage import records
@@ -29,17 +29,12 @@ class AuditLog(msgspec.Struct, frozen=True):
     def log_created(self, action: AuditAction, target: Target) -> None:
         """Log that `target` was created, with every field that differs from its default."""
         defaults = {each.name: each.default for each in msgspec.structs.fields(target)}
-        self.log(
-            action,
-            target,
-            public(
-                {
-                    name: value
-                    for name, value in records.to_row(target).items()
-                    if name not in _UNLOGGED and getattr(target, name) != defaults[name]
-                }
-            ),
-        )
+        fields = {
+            name: value
+            for name, value in records.to_row(target).items()
+            if name not in _UNLOGGED and getattr(target, name) != defaults[name]
+        }
+        self.log(action, target, public(fields))
 
     def log_updated(self, action: AuditAction, before: Target, after: Target) -> None:
         """Log which fields differ between `before` and `after`."""
@@ -55,14 +50,13 @@ class AuditLog(msgspec.Struct, frozen=True):
         self, action: AuditAction, target: Target | None, details: Mapping[str, Any] = {}
     ) -> None:
         """Log an action on `target`, or on the ledger if it is None."""
+        project_id = target.id if isinstance(target, Project) else target and target.project_id
         self.stores.audit.add(
             AuditEvent(
                 at_ms=self.at_ms,
                 actor=self.actor.id,
                 action=action,
-                project_id=target.id
-                if isinstance(target, Project)
-                else target and target.project_id,
+                project_id=project_id,
                 target=target.id if target else "ledger",
                 details=details,
                 request_id=self.actor.request_id,

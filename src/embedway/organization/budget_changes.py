@@ -24,12 +24,7 @@ class BudgetChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def complete_budgets(changes: Mapping[str, Any], before: msgspec.Struct | None) -> dict[str, Any]:
-    """Return the changes with each `BudgetChange` completed to a `Budget`.
-
-    Args:
-        changes: Fields with their new values. Budgets are `BudgetChange`, or `Budget` if
-            complete.
-        before: The record to change; None if it is new.
+    """Return changes to the record `before`, or to a new one, with each budget complete.
 
     Raises:
         InvalidRequest: A new budget has no amount.
@@ -45,15 +40,11 @@ def complete_budgets(changes: Mapping[str, Any], before: msgspec.Struct | None) 
 
 
 def _complete_budget(field: str, change: Budget | BudgetChange, before: Budget | None) -> Budget:
-    amount, alerts = change.amount_nano_usd, change.alerts
-    if amount is None:
-        if before is None:
-            raise InvalidRequest(
-                f"'{field}' has a new budget per {change.per} without 'amount_usd'. Send "
-                "the amount.",
-                param=field,
-            )
-        amount = before.amount_nano_usd
-    if alerts is None:
-        alerts = before.alerts if before else ()
-    return Budget(amount_nano_usd=amount, per=change.per, alerts=alerts)
+    if change.amount_nano_usd is None and before is None:
+        raise InvalidRequest(
+            f"'{field}' has a new budget per {change.per} without 'amount_usd'. Send the amount.",
+            param=field,
+        )
+    old = msgspec.structs.asdict(before) if before else {}
+    new = msgspec.structs.asdict(change)
+    return Budget(**old | {name: value for name, value in new.items() if value is not None})

@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, select
 
 from embedway.core.keys import KeyContext
 from embedway.core.project import EndUser, Project
-from embedway.organization.end_users import EndUserStore
 from embedway.organization.keys import KeyStore
+from embedway.organization.projects import EndUserStore
 from embedway.storage import records
 from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.query_threads import QueryThreads

@@ -1,26 +1,15 @@
 """Stores keys."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import msgspec
 from sqlalchemy import Engine, select
 
 from embedway.core.keys import Key
 from embedway.core.page import Page
-from embedway.organization.audit_event import AuditEvent
-from embedway.organization.audit_store import LOCK, AuditStore
+from embedway.organization.audit_store import LOCK, AuditEvent, AuditStore
 from embedway.storage import pages, records
 from embedway.storage.database import locked_transaction
 from embedway.storage.tables import keys
-
-
-class KeyFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Selects keys. A missing field selects all."""
-
-    project_id: str | None = None
-    admin: bool = False
-    """Whether to select admin keys only."""
-    issued_by: str | None = None
 
 
 class KeyStore(records.Records[Key]):
@@ -35,20 +24,20 @@ class KeyStore(records.Records[Key]):
 
     def read_page(
         self,
-        filter: KeyFilter,
         *,
+        where: Mapping[str, str | None],
         after: str | None,
         limit: int,
         revoked: bool = True,
         descending: bool = False,
     ) -> Page[Key]:
-        """Return the next keys, oldest first unless `descending`, with or without revoked ones."""
-        fields = {} if filter.project_id is None else {"project_id": filter.project_id}
-        fields |= {"project_id": None} if filter.admin else {}
-        fields |= {} if filter.issued_by is None else {"issued_by": filter.issued_by}
+        """Return the next keys, oldest first unless `descending`, with or without revoked ones.
+
+        `where` has values that fields of the keys must have.
+        """
         return pages.read_page(
             self._connection,
-            select(keys).filter_by(**fields),
+            select(keys).filter_by(**where),
             *(() if revoked else (keys.c.revoked_ms.is_(None),)),
             type=Key,
             by=(keys.c.created_ms, keys.c.id),

@@ -83,7 +83,8 @@ def check_end_user(record: EndUser) -> EndUser:
 
 def check_end_user_id(id: str) -> str:
     """Return `id` if a request can name an end user by it."""
-    if not 0 < len(id) <= MAX_ATTRIBUTION_CHARACTERS or "\0" in id or not _is_text(id):
+    has_surrogate = id.encode(errors="ignore").decode() != id
+    if not 0 < len(id) <= MAX_ATTRIBUTION_CHARACTERS or "\0" in id or has_surrogate:
         raise InvalidRequest(
             f"'id' is {quote_value(id)}: an end user's id has 1 to {MAX_ATTRIBUTION_CHARACTERS} "
             "characters, none of them NUL.",
@@ -109,14 +110,6 @@ def _check_types(record: Record) -> Record:
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"This cannot be stored: {error}.") from None
     return record
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _check_name(name: str) -> None:

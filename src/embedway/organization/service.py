@@ -21,11 +21,9 @@ from embedway.core.project import DEFAULT_PROJECT, EndUser, Project
 from embedway.core.subject import Subject
 from embedway.organization import actors, issuing, key_secret, rules
 from embedway.organization.actors import Actor, not_found_error, require_admin
-from embedway.organization.audit_event import AuditAction, AuditEvent
 from embedway.organization.audit_log import AuditLog
-from embedway.organization.audit_store import AuditFilter
+from embedway.organization.audit_store import AuditAction, AuditEvent, AuditFilter
 from embedway.organization.budget_changes import complete_budgets
-from embedway.organization.keys import KeyFilter
 from embedway.organization.public_fields import public
 from embedway.organization.transaction import (
     OrganizationStores,
@@ -78,14 +76,14 @@ class AdminService:
             audit_log.log_created("project.created", project)
         return project
 
-    def projects(
+    def list_projects(
         self, actor: Actor, *, after: str | None, limit: int, archived: bool = False
     ) -> Page[Project]:
         """Return projects, oldest first, with or without `archived` ones."""
         with self._reading(actor) as stores:
             return stores.projects.read_page(after=after, limit=limit, archived=archived)
 
-    def project(self, actor: Actor, id: str) -> Project:
+    def get_project(self, actor: Actor, id: str) -> Project:
         """Return the project with this id."""
         with self._reading(actor) as stores:
             return _get_project(stores, id)
@@ -178,7 +176,7 @@ class AdminService:
             audit_log.log_created("api_key.created", key)
         return secret, key
 
-    def keys(
+    def list_keys(
         self,
         actor: Actor,
         *,
@@ -197,23 +195,19 @@ class AdminService:
             if project_id is not None:
                 _get_project(stores, project_id)
             return stores.keys.read_page(
-                KeyFilter(
-                    project_id=project_id,
-                    admin=project_id is None,
-                    issued_by=issuer.id if issuer else None,
-                ),
+                where={"project_id": project_id} | ({"issued_by": issuer.id} if issuer else {}),
                 after=after,
                 limit=limit,
                 revoked=revoked,
                 descending=descending,
             )
 
-    def all_keys(self, actor: Actor, *, after: str | None, limit: int) -> Page[Key]:
+    def list_all_keys(self, actor: Actor, *, after: str | None, limit: int) -> Page[Key]:
         """Return all keys, revoked ones included, oldest first."""
         with self._reading(actor) as stores:
-            return stores.keys.read_page(KeyFilter(), after=after, limit=limit)
+            return stores.keys.read_page(where={}, after=after, limit=limit)
 
-    def key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
+    def get_key(self, actor: Actor, id: str, *, project_id: str | None) -> Key:
         """Return a key of a project, or an admin key, in any state."""
         with read_organization(self._database) as stores:
             return self._get_key(stores, actor, id, project_id)
@@ -271,7 +265,7 @@ class AdminService:
 
     # End users
 
-    def end_users(
+    def list_end_users(
         self, actor: Actor, project_id: str, *, after: str | None, limit: int
     ) -> Page[EndUser]:
         """Return the end users of a project that have a record, in order of their ids."""
@@ -279,7 +273,7 @@ class AdminService:
             _get_project(stores, project_id)
             return stores.end_users.read_page(project_id, after=after, limit=limit)
 
-    def end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
+    def get_end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
         """Return an end user's record; without one, the record that a new end user would have."""
         with self._reading(actor) as stores:
             _get_project(stores, project_id)
@@ -311,14 +305,19 @@ class AdminService:
     def remove_end_user(self, actor: Actor, project_id: str, id: str) -> EndUser:
         """Remove an end user's record: the project's defaults apply again. Usage is kept."""
         with self._changing(actor, admin=True) as (stores, audit_log):
-            user = _get_end_user(stores, project_id, id)
+            _get_project(stores, project_id)
+            user = stores.end_users.get(project_id, rules.check_end_user_id(id))
+            if user is None:
+                raise NotFound(
+                    f"End user {quote_text(id)} has no record, so the project's defaults apply."
+                )
             stores.end_users.remove(user)
             audit_log.log("end_user.deleted", user)
         return user
 
     # Spending and the audit log
 
-    def budget_spending(self, record: Project | Key | EndUser) -> tuple[BudgetSpending, ...]:
+    def get_budget_spending(self, record: Project | Key | EndUser) -> tuple[BudgetSpending, ...]:
         """Return what is spent and left of each budget of `record`, in its current window.
 
         Takes no actor: a caller that has the record may see its spending. End users without budgets
@@ -329,9 +328,8 @@ class AdminService:
         with self._database.connect() as connection:
             budgets = record.budgets
             if isinstance(record, EndUser) and budgets is None:
-                budgets = _get_project(
-                    OrganizationStores.of(connection), record.project_id
-                ).user_budgets
+                project = _get_project(OrganizationStores(connection), record.project_id)
+                budgets = project.user_budgets
             return read_budget_spending(
                 connection, _subject(record), budgets or (), at_ms=self._now_ms()
             )
@@ -341,7 +339,7 @@ class AdminService:
         with self._changing(actor, admin=True) as (_, audit_log):
             audit_log.log(action, None, details)
 
-    def audit(
+    def list_audit_events(
         self, actor: Actor, filter: AuditFilter, *, after: str | None, limit: int
     ) -> Page[AuditEvent]:
         """Return audit events, latest first."""
@@ -432,14 +430,6 @@ def _default_scopes(issuer: Key) -> tuple[Scope, ...]:
             param="scopes",
         )
     return scopes
-
-
-def _get_end_user(stores: OrganizationStores, project_id: str, id: str) -> EndUser:
-    _get_project(stores, project_id)
-    user = stores.end_users.get(project_id, rules.check_end_user_id(id))
-    if user is None:
-        raise NotFound(f"End user {quote_text(id)} has no record, so the project's defaults apply.")
-    return user
 
 
 def _subject(record: Project | Key | EndUser) -> Subject:

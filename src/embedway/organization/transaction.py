@@ -2,35 +2,23 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Self
 
-import msgspec
 from sqlalchemy import Connection, Engine
 
 from embedway.organization.audit_store import LOCK, AuditStore
-from embedway.organization.end_users import EndUserStore
 from embedway.organization.keys import KeyStore
-from embedway.organization.projects import ProjectStore
+from embedway.organization.projects import EndUserStore, ProjectStore
 from embedway.storage.database import locked_transaction
 
 
-class OrganizationStores(msgspec.Struct, frozen=True):
+class OrganizationStores:
     """The stores of one transaction."""
 
-    projects: ProjectStore
-    keys: KeyStore
-    end_users: EndUserStore
-    audit: AuditStore
-
-    @classmethod
-    def of(cls, connection: Connection) -> Self:
-        """Return the stores that use `connection`."""
-        return cls(
-            ProjectStore(connection),
-            KeyStore(connection),
-            EndUserStore(connection),
-            AuditStore(connection),
-        )
+    def __init__(self, connection: Connection) -> None:
+        self.projects = ProjectStore(connection)
+        self.keys = KeyStore(connection)
+        self.end_users = EndUserStore(connection)
+        self.audit = AuditStore(connection)
 
 
 @contextmanager
@@ -41,7 +29,7 @@ def write_organization(engine: Engine) -> Generator[OrganizationStores]:
         SQLAlchemyError: The database cannot be reached.
     """
     with locked_transaction(engine, lock=LOCK) as connection:
-        yield OrganizationStores.of(connection)
+        yield OrganizationStores(connection)
 
 
 @contextmanager
@@ -52,4 +40,4 @@ def read_organization(engine: Engine) -> Generator[OrganizationStores]:
         SQLAlchemyError: The database cannot be reached.
     """
     with engine.connect() as connection:
-        yield OrganizationStores.of(connection)
+        yield OrganizationStores(connection)
