@@ -268,21 +268,18 @@ class HealthRegistry:
 
     def get(self, deployment: Deployment) -> DeploymentHealth:
         """Return the health of a deployment; a new one is healthy."""
-        if deployment.model.declared:
-            health = self._declared.get(deployment.id)
-            if health is None:
-                health = self._declared[deployment.id] = self._new(deployment)
-            return health
-        health = self._undeclared.get(deployment.id)
+        is_declared = deployment.model.declared
+        healths = self._declared if is_declared else self._undeclared
+        health = healths.get(deployment.id)
         if health is None:
-            self._drop_oldest()
-            health = self._undeclared[deployment.id] = self._new(deployment)
-        else:
+            if not is_declared:
+                self._drop_oldest()
+            health = healths[deployment.id] = DeploymentHealth(
+                deployment, on_ejected=self._on_ejected, uniform=self._uniform
+            )
+        elif not is_declared:
             self._undeclared.move_to_end(deployment.id)
         return health
-
-    def _new(self, deployment: Deployment) -> DeploymentHealth:
-        return DeploymentHealth(deployment, on_ejected=self._on_ejected, uniform=self._uniform)
 
     def _drop_oldest(self) -> None:
         if len(self._undeclared) < MAX_UNDECLARED:
