@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import BigInteger, ColumnElement, Select, Table, case, cast, func, select
 
 from embedway.core.usage import ANSWERED, UsageRecord
+from embedway.ledger.buckets import DAY_MS, HOUR_MS
 from embedway.storage.tables import (
     SUMS,
     usage,
@@ -20,9 +21,6 @@ from embedway.storage.tables import (
     usage_user_days,
     usage_user_hours,
 )
-
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 
 RollupKey = tuple[int | str, ...]
 """The primary key of a row: the start of its hour or day in ms, then the values it groups by."""
