@@ -316,15 +316,18 @@ class Prober:
         anchors = registry.anchor_input_types(model, home, input_type)
         # A deployment that agrees with supplied canaries makes the references of other input types,
         # and so does one that agrees with the references of a retired maker.
-        if retired:
-            makes_reference = bool(anchors)
+        if maker is None:
+            makes_reference = registry.is_supplied(model)
         else:
-            makes_reference = (
-                registry.is_supplied(model) if maker is None else maker.id == deployment.id
-            )
+            makes_reference = bool(anchors) if retired else maker.id == deployment.id
         if makes_reference:
-            memberships = [await self._prove_if_unproven(deployment, each) for each in anchors]
-            return all(each.state in {"reference", "proven"} for each in memberships)
+            for anchor in anchors:
+                membership = self.membership(deployment, anchor)
+                if membership.state == "unproven":
+                    membership = await self.prove(deployment, anchor)
+                if membership.state not in {"reference", "proven"}:
+                    return False
+            return True
         if maker is None or retired:
             return False
         try:
@@ -336,14 +339,6 @@ class Prober:
         except ProviderError as error:
             _log.warning("no reference", deployment=deployment.id, maker=maker.id, kind=error.kind)
         return False
-
-    async def _prove_if_unproven(
-        self, deployment: Deployment, input_type: InputType | None
-    ) -> Membership:
-        membership = self.membership(deployment, input_type)
-        if membership.state == "unproven":
-            return await self.prove(deployment, input_type)
-        return membership
 
     def _build_reference(
         self,
