@@ -73,13 +73,7 @@ class DeploymentHealth:
         on_ejected: Callable[[Deployment, float], None] = _ignore,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """Start healthy.
-
-        Args:
-            deployment: The deployment.
-            on_ejected: Called at each ejection with the deployment and the seconds.
-            uniform: Draws the jitter.
-        """
+        """Start healthy. `HealthRegistry` explains the arguments."""
         self.in_flight = 0
         self._silent_s = 0.0
         """When the last response came, or the first of the calls in flight began."""
@@ -141,14 +135,10 @@ class DeploymentHealth:
         now_s: float,
         rest_s: float | None = None,
     ) -> None:
-        """Record the end of a call.
+        """Record that a call, of `tokens` in `seconds`, ended now; `error` is None for a success.
 
-        Args:
-            error: Why it failed; None for a success.
-            tokens: Tokens in the batch.
-            seconds: How long the call took.
-            now_s: When it ended.
-            rest_s: Seconds until the provider's rate limit has room again, if its response says so.
+        If the response says how long until the provider's rate limit has room again, that is
+        `rest_s`, in seconds.
         """
         old = now_s - seconds < self._ejected_s + CLOCK_SLACK_S
         self._leave(old=old)

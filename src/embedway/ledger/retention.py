@@ -29,9 +29,7 @@ def count_older(engine: Engine, before_ms: int) -> int:
 def prune(engine: Engine, before_ms: int) -> Iterator[int]:
     """Delete the usage records from before `before_ms`; yield the number deleted by each commit.
 
-    Args:
-        engine: The database.
-        before_ms: The start of a UTC day, so that every sum keeps all of its records or none.
+    `before_ms` is the start of a UTC day, so that every sum keeps all of its records or none.
 
     Raises:
         ValueError: `before_ms` is not the start of a day.

@@ -54,11 +54,9 @@ _group_values = attrgetter("project_id", "key_id", "model", "provider")
 def rollup_rows(
     records: Iterable[UsageRecord], *, deleted_records: Iterable[UsageRecord] = ()
 ) -> list[list[tuple[RollupKey, RollupSums]]]:
-    """Return what `records` add to each of `ROLLUPS`, sorted by primary key to avoid deadlocks.
+    """Return what new records add to each of `ROLLUPS`, sorted by primary key to avoid deadlocks.
 
-    Args:
-        records: New records.
-        deleted_records: Records that are in the sums and will be deleted in the same commit.
+    `deleted_records` are in the sums and will be deleted in the same commit.
     """
     hours: dict[RollupKey, RollupSums] = {}
     for record in records:

@@ -26,11 +26,9 @@ class MemoryRateLimiter:
     def __init__(
         self, *, now_ms: Callable[[], int] = _monotonic_ms, max_windows: int = MAX_WINDOWS
     ) -> None:
-        """Start with nothing counted.
+        """Count nothing yet, by a clock in ms from any starting point.
 
-        Args:
-            now_ms: A clock in ms, from any starting point.
-            max_windows: The most windows of end users to keep.
+        At most `max_windows` of end users are kept.
         """
         self._now_ms = SteadyClock(now_ms)
         self._windows = WindowTable(SlidingWindow, max_windows=max_windows)

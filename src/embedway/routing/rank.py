@@ -59,14 +59,8 @@ def rank(
     After those that may be called now come the ejected and full ones, in the order in which they
     may be called again, and last the rate-limited ones.
 
-    Args:
-        candidates: The deployments that passed all filters.
-        preference: The request's preference.
-        tokens: Estimated tokens of the request.
-        healths: The health of all deployments.
-        policy: The operator's policy for the model.
-        now_s: The time on the clock of `healths`.
-        random: Breaks ties.
+    `tokens` is an estimate for the request, `now_s` the time on the clock of `healths`, and
+    `random` breaks ties.
     """
     ready: list[_ScoredCandidate] = []
     unavailable: list[Candidate] = []

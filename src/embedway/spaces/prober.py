@@ -70,12 +70,8 @@ class Prober:
     ) -> None:
         """Probe through `sender`, and keep results in `spaces` and `store`.
 
-        Args:
-            spaces: Holds what is known, and learns what is proven.
-            store: Keeps it in the database.
-            sender: Sends the canaries.
-            on_event: Called when a deployment's state changes.
-            record: Stores the usage record of a probe.
+        `on_event` is called when a deployment's state changes, and `record` stores the usage
+        record of a probe.
         """
         self.membership = spaces.membership
         self.is_in = spaces.is_in
@@ -158,10 +154,7 @@ class Prober:
     ) -> Membership:
         """Probe a deployment that drifted, and release it if it is again what it was.
 
-        Args:
-            deployment: The deployment that drifted.
-            input_type: The input type with which it drifted.
-            accept: A new revision for its vectors if they still differ; None to keep it drifted.
+        If its vectors still differ, they get the new revision `accept`; with None it stays drifted.
 
         Raises:
             ProviderError: The probe failed.
