@@ -323,7 +323,7 @@ def test_sums_are_those_of_the_lines(any_database: Engine) -> None:
     @settings(deadline=None, max_examples=120)
     def check(span: TimeSpan, query: UsageQuery) -> None:
         wanted = list(split_span(span, query.width, query.zone))
-        assert told(usage.sum_usage_in(query, wanted)) == naive(lines, wanted, query)
+        assert told(usage.sum_usage(query, wanted)) == naive(lines, wanted, query)
 
     check()
     everything = UsageQuery(group_by=("model", "end_user"), width="1mo")
@@ -342,7 +342,7 @@ def test_minutes_are_those_of_the_lines(any_database: Engine) -> None:
     spans = list(
         split_span(TimeSpan(start_ms, start_ms + 120_000), "1m", ZoneInfo("Asia/Kathmandu"))
     )
-    found = UsageReports(any_database).sum_usage_in(UsageQuery(width="1m"), spans)
+    found = UsageReports(any_database).sum_usage(UsageQuery(width="1m"), spans)
     assert [(each.bucket, each.totals.requests) for each in found] == [
         (spans[0], 2), (spans[1], 2),
     ]  # fmt: skip
@@ -359,7 +359,7 @@ def test_nothing_is_scanned(any_database: Engine) -> None:
     spans = list(split_span(TimeSpan(STARTS[0], STARTS[0] + 31 * DAY_MS), "1d", ZoneInfo("UTC")))
     for by in (("model",), ("end_user",), ("project_id", "key_id")):
         said.clear()
-        usage.sum_usage_in(UsageQuery(group_by=by, filters=(UsageFilter("model", ("m",)),)), spans)
+        usage.sum_usage(UsageQuery(group_by=by, filters=(UsageFilter("model", ("m",)),)), spans)
         sums = [each for each in said if "GROUP BY" in each[0]]
         assert len(sums) == 1
         assert "FROM usage_" in sums[0][0]
@@ -1047,6 +1047,6 @@ def test_nobody_asks_for_ever(any_database: Engine) -> None:
     query, day = UsageQuery(group_by=("metadata.team",)), TimeSpan(STARTS[0], STARTS[0] + DAY_MS)
     hasty = UsageReports(any_database, time_limit_s=0.001)
     with pytest.raises(InvalidRequest, match=r"longer than 0\.001 s"):
-        hasty.sum_usage_in(query, [day], max_results=10)
+        hasty.sum_usage(query, [day], max_results=10)
     for usage in (hasty, UsageReports(any_database)):
-        assert usage.sum_usage_in(query, [day])[0].totals.requests == 4_000
+        assert usage.sum_usage(query, [day])[0].totals.requests == 4_000

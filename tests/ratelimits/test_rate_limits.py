@@ -13,12 +13,10 @@ from embedway.core.errors import RateLimitExceeded, ServiceOverloaded, TokenRate
 from embedway.core.limit import SECONDS, SLOT_MS, Limit, LimitPeriod, LimitUnit
 from embedway.core.subject import Subject
 from embedway.ratelimits.headers import format_duration, rate_limit_headers
-from embedway.ratelimits.key import LimitKey
-from embedway.ratelimits.limiter import LimitReservation, RateLimiter
+from embedway.ratelimits.limiter import LimitKey, LimitReservation, LimitStatus, RateLimiter
 from embedway.ratelimits.memory import MemoryRateLimiter
 from embedway.ratelimits.redis_counts import RedisCounts
 from embedway.ratelimits.shared import SharedRateLimiter
-from embedway.ratelimits.status import LimitStatus
 from embedway.ratelimits.window import SlidingWindow
 
 PERS: Sequence[LimitPeriod] = get_args(LimitPeriod)

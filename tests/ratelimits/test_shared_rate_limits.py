@@ -15,8 +15,7 @@ from test_rate_limits import limit_key, most
 from embedway.core.errors import RateLimitExceeded
 from embedway.core.limit import SECONDS, SLOT_MS, LimitPeriod
 from embedway.core.subject import Subject
-from embedway.ratelimits.key import LimitKey
-from embedway.ratelimits.limiter import LimitReservation
+from embedway.ratelimits.limiter import LimitKey, LimitReservation
 from embedway.ratelimits.redis_counts import RedisCounts
 from embedway.ratelimits.shared import SharedRateLimiter
 from embedway.ratelimits.shared_counts import (

@@ -207,7 +207,7 @@ def _page(reports: UsageReports, request: UsageRequest, caller: Caller, now_ms: 
     whole_span = request.span(now_ms=now_ms)
     spans = list(islice(split_span(whole_span, query.width, query.zone), request.page_size))
     counts_refusals = isinstance(request, RefusalsRequest)
-    read_groups = reports.count_refusals_in if counts_refusals else reports.sum_usage_in
+    read_groups = reports.count_refusals if counts_refusals else reports.sum_usage
     try:
         usage_groups = read_groups(query, spans, max_results=MAX_RESULTS)
         groups = [dict(zip(query.group_by, each.group, strict=True)) for each in usage_groups]

@@ -63,13 +63,10 @@ class BudgetEnforcer:
     async def reserve(
         self, budgets: SubjectBudgets, *, cost_nano_usd: NanoUsd, at_ms: int | None = None
     ) -> None:
-        """Reserve the cost from all budgets, or from none. A cost of 0 always fits.
+        """Reserve the most that a request may cost from all budgets, or from none. 0 always fits.
 
-        Args:
-            budgets: The budgets.
-            cost_nano_usd: The most that the request may cost.
-            at_ms: When the request was read, in ms since the epoch; now if None. It decides which
-                windows the request counts in.
+        The request counts in the windows around `at_ms`, when it was read, in ms since the epoch;
+        now if None.
 
         Raises:
             BudgetExceeded: A budget has too little left.

@@ -13,8 +13,7 @@ import msgspec
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from embedway.budgets.closed_days import ClosedDayTotals
-from embedway.budgets.status import BudgetStatus, ClosedDays, read_status
+from embedway.budgets.status import BudgetStatus, ClosedDays, ClosedDayTotals, read_status
 from embedway.core.budget import Budget, budget_window
 from embedway.core.money import NanoUsd
 from embedway.core.subject import Subject
@@ -68,6 +67,7 @@ class HoldStore:
         """Open no connection yet. No other process may have, or ever have had, the same name."""
         self._engine = engine
         self._process = process
+        self._is_own = holds.c.process == process
         self._now_ms = now_ms
         self._closed_days = ClosedDayTotals(engine)
         self._threads = QueryThreads(
@@ -134,9 +134,7 @@ class HoldStore:
                 expires_ms = self._now_ms() + HOLD_MS
                 connection.execute(
                     update(holds)
-                    .where(
-                        holds.c.process == self._process, holds.c.subject == bindparam("of_subject")
-                    )
+                    .where(self._is_own, holds.c.subject == bindparam("of_subject"))
                     .values(
                         amount_nano_usd=holds.c.amount_nano_usd - bindparam("decrease"),
                         expires_ms=expires_ms,
@@ -147,8 +145,7 @@ class HoldStore:
                         for subject, amount in sorted(changes.items())
                     ],
                 )
-                own = select(holds.c.subject).where(holds.c.process == self._process)
-                renewed = set(connection.scalars(own))
+                renewed = set(connection.scalars(select(holds.c.subject).where(self._is_own)))
                 about_to_commit()
             return {subject: expires_ms for subject in unused if str(subject) in renewed}
 
@@ -160,9 +157,7 @@ class HoldStore:
         def release() -> None:
             with self._engine.begin() as connection:
                 connection.execute(
-                    delete(holds).where(
-                        holds.c.process == self._process, holds.c.subject == bindparam("of_subject")
-                    ),
+                    delete(holds).where(self._is_own, holds.c.subject == bindparam("of_subject")),
                     [{"of_subject": subject} for subject in sorted(map(str, subjects))],
                 )
             with self._engine.begin() as connection:
@@ -231,9 +226,7 @@ class HoldStore:
             return status
         connection.execute(
             delete(holds).where(
-                holds.c.subject == str(subject),
-                holds.c.process != self._process,
-                holds.c.expires_ms <= now_ms,
+                holds.c.subject == str(subject), ~self._is_own, holds.c.expires_ms <= now_ms
             )
         )
         # Read again, because another process may have just renewed one of them.
@@ -253,7 +246,7 @@ class HoldStore:
             # A difference, not a value, because the ledger changes it too.
             connection.execute(
                 update(holds)
-                .where(holds.c.subject == str(subject), holds.c.process == self._process)
+                .where(holds.c.subject == str(subject), self._is_own)
                 .values(amount_nano_usd=holds.c.amount_nano_usd + change, expires_ms=expires_ms)
             )
         elif change:

@@ -168,8 +168,6 @@ class ProviderError(Exception):
                 limited = TokenRateLimitExceeded if self.of_tokens else RateLimitExceeded
                 return limited(message, retry_after_s=self.retry_after_s)
             case _:
-                return UPSTREAM.get(self.kind, UpstreamError)(message, headers=self._headers())
-
-    def _headers(self) -> dict[str, str]:
-        wait_s = self.retry_after_s
-        return {} if wait_s is None else {"retry-after": str(math.ceil(wait_s))}
+                wait_s = self.retry_after_s
+                headers = {} if wait_s is None else {"retry-after": str(math.ceil(wait_s))}
+                return UPSTREAM.get(self.kind, UpstreamError)(message, headers=headers)

@@ -73,13 +73,7 @@ class DeploymentHealth:
         on_ejected: Callable[[Deployment, float], None] = _ignore,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """Start healthy.
-
-        Args:
-            deployment: The deployment.
-            on_ejected: Called at each ejection with the deployment and the seconds.
-            uniform: Draws the jitter.
-        """
+        """Start healthy. `HealthRegistry` explains the arguments."""
         self.in_flight = 0
         self._silent_s = 0.0
         """When the last response came, or the first of the calls in flight began."""
@@ -141,14 +135,10 @@ class DeploymentHealth:
         now_s: float,
         rest_s: float | None = None,
     ) -> None:
-        """Record the end of a call.
+        """Record that a call, of `tokens` in `seconds`, ended now; `error` is None for a success.
 
-        Args:
-            error: Why it failed; None for a success.
-            tokens: Tokens in the batch.
-            seconds: How long the call took.
-            now_s: When it ended.
-            rest_s: Seconds until the provider's rate limit has room again, if its response says so.
+        If the response says how long until the provider's rate limit has room again, that is
+        `rest_s`, in seconds.
         """
         old = now_s - seconds < self._ejected_s + CLOCK_SLACK_S
         self._leave(old=old)
@@ -268,21 +258,18 @@ class HealthRegistry:
 
     def get(self, deployment: Deployment) -> DeploymentHealth:
         """Return the health of a deployment; a new one is healthy."""
-        if deployment.model.declared:
-            health = self._declared.get(deployment.id)
-            if health is None:
-                health = self._declared[deployment.id] = self._new(deployment)
-            return health
-        health = self._undeclared.get(deployment.id)
+        is_declared = deployment.model.declared
+        healths = self._declared if is_declared else self._undeclared
+        health = healths.get(deployment.id)
         if health is None:
-            self._drop_oldest()
-            health = self._undeclared[deployment.id] = self._new(deployment)
-        else:
+            if not is_declared:
+                self._drop_oldest()
+            health = healths[deployment.id] = DeploymentHealth(
+                deployment, on_ejected=self._on_ejected, uniform=self._uniform
+            )
+        elif not is_declared:
             self._undeclared.move_to_end(deployment.id)
         return health
-
-    def _new(self, deployment: Deployment) -> DeploymentHealth:
-        return DeploymentHealth(deployment, on_ejected=self._on_ejected, uniform=self._uniform)
 
     def _drop_oldest(self) -> None:
         if len(self._undeclared) < MAX_UNDECLARED:

@@ -71,9 +71,7 @@ def split_span(span: TimeSpan, width: Width | None, zone: ZoneInfo) -> Iterator[
 def plan_reads(buckets: Iterable[TimeSpan], sources: Sequence[Source]) -> list[BucketRun]:
     """Plan how to read buckets with as few rows, and then as few queries, as the sources allow.
 
-    Args:
-        buckets: The time to read for each bucket, in order.
-        sources: The sources to choose from, coarsest first; the last one is `records`.
+    `buckets` are in order. The coarsest source comes first, and `records` last.
     """
     pieces: list[tuple[Source, int, TimeSpan]] = [
         (source, at, piece)

@@ -23,9 +23,10 @@ from sqlalchemy import (
     union_all,
 )
 
+from embedway.ledger.buckets import DAY_MS
 from embedway.ledger.reports import kept_from_ms
 from embedway.ledger.retention import LOCK
-from embedway.ledger.rollups import DAY_MS, ROLLUPS, Rollup, integer_sum, rollup_query
+from embedway.ledger.rollups import ROLLUPS, Rollup, integer_sum, rollup_query
 from embedway.storage import database
 from embedway.storage.tables import SUMS, usage
 

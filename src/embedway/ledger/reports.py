@@ -90,16 +90,24 @@ class UsageReports:
         self._engine = engine
         self._time_limit_s = time_limit_s
 
-    def sum_usage_in(
-        self, query: UsageQuery, spans: Sequence[TimeSpan], *, max_results: int | None = None
+    def sum_usage(
+        self,
+        query: UsageQuery,
+        spans: Sequence[TimeSpan] | None = None,
+        *,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        max_results: int | None = None,
     ) -> list[UsageGroup]:
-        """Sum up the usage of each group in each of `spans`, sorted by bucket and group.
+        """Sum up the usage of each group in each bucket, sorted by bucket and group.
 
         Groups without usage are left out.
 
         Args:
             query: What to sum up.
-            spans: Buckets, in order and without gaps.
+            spans: Buckets, in order and without gaps; None for those of `query` between two times.
+            since_ms: The first of these times; None for the first usage.
+            until_ms: The second of these times; None for the last usage.
             max_results: The most results; None for any number, in any time.
 
         Raises:
@@ -108,21 +116,45 @@ class UsageReports:
             SQLAlchemyError: The database cannot be read.
         """
         with self._reading(is_limited=max_results is not None) as connection:
-            return _sum_usage_in(connection, query, spans, max_results)
+            extent = _extent(connection)
+            buckets = _buckets(query, extent, since_ms, until_ms) if spans is None else spans
+            runs = plan_reads((each.clip_to(extent) for each in buckets), query.sources)
+            if starts := [each.span.start_ms for each in runs if each.source == "records"]:
+                _check_kept(connection, min(starts))
+            sources = _USER_TABLES if "end_user" in query.dimensions else _TABLES
+            reads = [(sources[run.source], run) for run in runs]
+            return [
+                UsageGroup(buckets[bucket], group, UsageTotals(*sums))
+                for bucket, group, sums in _sum_up(connection, query, reads, max_results)
+            ]
 
-    def sum_usage(
-        self, query: UsageQuery, *, since_ms: int | None = None, until_ms: int | None = None
-    ) -> list[UsageGroup]:
-        """Sum up the usage between two times, like `sum_usage_in`; None for the first or last.
+    def count_refusals(
+        self,
+        query: UsageQuery,
+        spans: Sequence[TimeSpan] | None = None,
+        *,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        max_results: int | None = None,
+    ) -> list[RefusalGroup]:
+        """Count the refused requests of each group in each bucket, like `sum_usage`.
+
+        They are stored by quarter hour, which counts in the bucket that it begins in. `query`
+        groups and filters by `REFUSAL_DIMENSIONS` only.
 
         Raises:
-            InvalidRequest: It needs records that were pruned.
+            InvalidRequest: There are more results than `max_results`, or it takes too long.
             SQLAlchemyError: The database cannot be read.
         """
-        with self._reading(is_limited=False) as connection:
-            span = _clip(_extent(connection), since_ms, until_ms)
-            spans = list(split_span(span, query.width, query.zone))
-            return _sum_usage_in(connection, query, spans, None)
+        with self._reading(is_limited=max_results is not None) as connection:
+            extent = _extent(connection, refusals, QUARTER_MS)
+            buckets = _buckets(query, extent, since_ms, until_ms) if spans is None else spans
+            runs = plan_reads((each.clip_to(extent) for each in buckets), ("records",))
+            reads = [(refusals, run) for run in runs]
+            return [
+                RefusalGroup(buckets[bucket], group, *sums)
+                for bucket, group, sums in _sum_up(connection, query, reads, max_results)
+            ]
 
     def read_records(
         self,
@@ -170,38 +202,6 @@ class UsageReports:
         """Return the time from the first to the last UTC day with usage."""
         with self._reading(is_limited=True) as connection:
             return _extent(connection)
-
-    def count_refusals_in(
-        self, query: UsageQuery, spans: Sequence[TimeSpan], *, max_results: int | None = None
-    ) -> list[RefusalGroup]:
-        """Count the refused requests of each group in each of `spans`, like `sum_usage_in`.
-
-        They are stored by quarter hour, which counts in the span that it begins in.
-
-        Args:
-            query: What to group and filter by, all in `REFUSAL_DIMENSIONS`.
-            spans: Buckets, in order and without gaps.
-            max_results: The most results; None for any number, in any time.
-
-        Raises:
-            InvalidRequest: There are more results, or it takes too long.
-            SQLAlchemyError: The database cannot be read.
-        """
-        with self._reading(is_limited=max_results is not None) as connection:
-            return _count_refusals_in(connection, query, spans, max_results)
-
-    def count_refusals(
-        self, query: UsageQuery, *, since_ms: int | None = None, until_ms: int | None = None
-    ) -> list[RefusalGroup]:
-        """Count refused requests between two times, like `sum_usage`.
-
-        Raises:
-            SQLAlchemyError: The database cannot be read.
-        """
-        with self._reading(is_limited=False) as connection:
-            span = _clip(_extent(connection, refusals, QUARTER_MS), since_ms, until_ms)
-            spans = list(split_span(span, query.width, query.zone))
-            return _count_refusals_in(connection, query, spans, None)
 
     @contextmanager
     def _reading(self, *, is_limited: bool) -> Generator[Connection]:
@@ -253,33 +253,6 @@ def kept_from_ms(connection: Connection) -> int:
     """Return the time since which all records are kept, in ms; 0 if none were ever deleted."""
     query = select(installation.c.value).where(installation.c.name == RECORDS_FROM)
     return int(connection.scalar(query) or 0)
-
-
-def _sum_usage_in(
-    connection: Connection, query: UsageQuery, spans: Sequence[TimeSpan], max_results: int | None
-) -> list[UsageGroup]:
-    extent = _extent(connection)
-    runs = plan_reads((each.clip_to(extent) for each in spans), query.sources)
-    if starts := [each.span.start_ms for each in runs if each.source == "records"]:
-        _check_kept(connection, min(starts))
-    sources = _USER_TABLES if "end_user" in query.dimensions else _TABLES
-    reads = [(sources[run.source], run) for run in runs]
-    return [
-        UsageGroup(spans[bucket], group, UsageTotals(*sums))
-        for bucket, group, sums in _sum_up(connection, query, reads, max_results)
-    ]
-
-
-def _count_refusals_in(
-    connection: Connection, query: UsageQuery, spans: Sequence[TimeSpan], max_results: int | None
-) -> list[RefusalGroup]:
-    extent = _extent(connection, refusals, QUARTER_MS)
-    runs = plan_reads((each.clip_to(extent) for each in spans), ("records",))
-    reads = [(refusals, run) for run in runs]
-    return [
-        RefusalGroup(spans[bucket], group, *sums)
-        for bucket, group, sums in _sum_up(connection, query, reads, max_results)
-    ]
 
 
 def _sum_up(
@@ -356,6 +329,12 @@ def _extent(connection: Connection, table: Table = usage_days, width_ms: int = D
     first, last = (select(each(table.c.at_ms)).scalar_subquery() for each in (func.min, func.max))
     start_ms, last_ms = connection.execute(select(first, last)).one()
     return TimeSpan(0, 0) if start_ms is None else TimeSpan(start_ms, last_ms + width_ms)
+
+
+def _buckets(
+    query: UsageQuery, extent: TimeSpan, since_ms: int | None, until_ms: int | None
+) -> Sequence[TimeSpan]:
+    return list(split_span(_clip(extent, since_ms, until_ms), query.width, query.zone))
 
 
 def _clip(extent: TimeSpan, since_ms: int | None, until_ms: int | None) -> TimeSpan:

@@ -6,10 +6,10 @@ A gateway may run meanwhile: each transaction is short, and a pause after it let
 import time
 from collections.abc import Iterator
 
-from sqlalchemy import Engine, delete, func, insert, select, tuple_, update
+from sqlalchemy import Engine, delete, func, insert, select, tuple_
 
-from embedway.ledger.reports import RECORDS_FROM
-from embedway.ledger.rollups import DAY_MS
+from embedway.ledger.buckets import DAY_MS
+from embedway.ledger.reports import RECORDS_FROM, kept_from_ms
 from embedway.storage import database
 from embedway.storage.tables import installation, usage
 
@@ -29,9 +29,7 @@ def count_older(engine: Engine, before_ms: int) -> int:
 def prune(engine: Engine, before_ms: int) -> Iterator[int]:
     """Delete the usage records from before `before_ms`; yield the number deleted by each commit.
 
-    Args:
-        engine: The database.
-        before_ms: The start of a UTC day, so that every sum keeps all of its records or none.
+    `before_ms` is the start of a UTC day, so that every sum keeps all of its records or none.
 
     Raises:
         ValueError: `before_ms` is not the start of a day.
@@ -61,11 +59,7 @@ def prune(engine: Engine, before_ms: int) -> Iterator[int]:
 
 def _record_start(engine: Engine, before_ms: int) -> None:
     with database.locked_transaction(engine, lock=LOCK) as connection:
-        recorded = connection.scalar(
-            select(installation.c.value).where(installation.c.name == RECORDS_FROM)
-        )
-        if recorded is None:
-            connection.execute(insert(installation).values(name=RECORDS_FROM, value=str(before_ms)))
-        elif int(recorded) < before_ms:
+        if kept_from_ms(connection) < before_ms:
             named = installation.c.name == RECORDS_FROM
-            connection.execute(update(installation).where(named).values(value=str(before_ms)))
+            connection.execute(delete(installation).where(named))
+            connection.execute(insert(installation).values(name=RECORDS_FROM, value=str(before_ms)))

@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import BigInteger, ColumnElement, Select, Table, case, cast, func, select
 
 from embedway.core.usage import ANSWERED, UsageRecord
+from embedway.ledger.buckets import DAY_MS, HOUR_MS
 from embedway.storage.tables import (
     SUMS,
     usage,
@@ -20,9 +21,6 @@ from embedway.storage.tables import (
     usage_user_days,
     usage_user_hours,
 )
-
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 
 RollupKey = tuple[int | str, ...]
 """The primary key of a row: the start of its hour or day in ms, then the values it groups by."""
@@ -56,11 +54,9 @@ _group_values = attrgetter("project_id", "key_id", "model", "provider")
 def rollup_rows(
     records: Iterable[UsageRecord], *, deleted_records: Iterable[UsageRecord] = ()
 ) -> list[list[tuple[RollupKey, RollupSums]]]:
-    """Return what `records` add to each of `ROLLUPS`, sorted by primary key to avoid deadlocks.
+    """Return what new records add to each of `ROLLUPS`, sorted by primary key to avoid deadlocks.
 
-    Args:
-        records: New records.
-        deleted_records: Records that are in the sums and will be deleted in the same commit.
+    `deleted_records` are in the sums and will be deleted in the same commit.
     """
     hours: dict[RollupKey, RollupSums] = {}
     for record in records:

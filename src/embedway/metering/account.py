@@ -12,7 +12,7 @@ from embedway.core.limit import Limit
 from embedway.core.project import EndUser
 from embedway.core.subject import Subject
 from embedway.organization.directory import Directory
-from embedway.ratelimits.key import LimitKey
+from embedway.ratelimits.limiter import LimitKey
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,7 @@ from embedway.core.money import NanoUsd
 from embedway.core.request import EmbedRequest
 from embedway.metering.account import Account, AccountFinder
 from embedway.metering.estimate import count_tokens, max_cost
-from embedway.ratelimits.limiter import LimitReservation, RateLimiter
-from embedway.ratelimits.status import LimitStatus
+from embedway.ratelimits.limiter import LimitReservation, LimitStatus, RateLimiter
 from embedway.sending.attempt import Attempt
 
 MAX_SPECIAL_TOKENS = 8

@@ -9,7 +9,7 @@ from embedway.core.money import NanoUsd
 from embedway.core.space_id import SpaceId
 from embedway.core.vectors import Vectors
 from embedway.metering.billing import UsageContext
-from embedway.ratelimits.status import LimitStatus
+from embedway.ratelimits.limiter import LimitStatus
 from embedway.sending.attempt import Attempt
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from embedway.core.limit import LimitUnit
-from embedway.ratelimits.status import LimitStatus
+from embedway.ratelimits.limiter import LimitStatus
 
 KINDS: tuple[LimitUnit, ...] = ("requests", "tokens")
 

@@ -1,12 +1,32 @@
-"""Defines what a rate limiter does, in one process or across several."""
+"""Defines what a rate limiter counts and does, in one process or across several."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
-from embedway.ratelimits.key import LimitKey
-from embedway.ratelimits.status import LimitStatus
+from embedway.core.limit import Limit
+from embedway.core.subject import Subject
+
+
+class LimitKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A subject and one of its limits.
+
+    Keys that differ only in the limit's amount share one count.
+    """
+
+    subject: Subject
+    limit: Limit
+
+
+class LimitStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a limit after a request was counted or refused."""
+
+    limit: Limit
+    remaining: int
+    """How many requests or tokens are left now."""
+    reset_s: float
+    """Seconds until the whole limit is available again, if nothing else is sent."""
 
 
 class LimitReservation(msgspec.Struct, frozen=True, kw_only=True):

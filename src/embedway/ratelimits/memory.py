@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from embedway.ratelimits.key import LimitKey
-from embedway.ratelimits.limiter import LimitReservation
+from embedway.ratelimits.limiter import LimitKey, LimitReservation
 from embedway.ratelimits.refusal import (
     LimitRequest,
     Windows,
@@ -27,11 +26,9 @@ class MemoryRateLimiter:
     def __init__(
         self, *, now_ms: Callable[[], int] = _monotonic_ms, max_windows: int = MAX_WINDOWS
     ) -> None:
-        """Start with nothing counted.
+        """Count nothing yet, by a clock in ms from any starting point.
 
-        Args:
-            now_ms: A clock in ms, from any starting point.
-            max_windows: The most windows of end users to keep.
+        At most `max_windows` of end users are kept.
         """
         self._now_ms = SteadyClock(now_ms)
         self._windows = WindowTable(SlidingWindow, max_windows=max_windows)
@@ -45,17 +42,13 @@ class MemoryRateLimiter:
         self, limit_keys: Sequence[LimitKey], *, tokens: int, max_tokens: int | None = None
     ) -> None:
         """Refuse a request that has no room; `RateLimiter.check` explains the arguments."""
-        request = LimitRequest(
-            limit_keys=limit_keys, tokens=tokens, max_tokens=max(max_tokens or 0, tokens)
-        )
+        request = LimitRequest(limit_keys=limit_keys, tokens=tokens, max_tokens=max_tokens)
         self._check(request, self._now_ms())
 
     async def reserve(self, limit_keys: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
         """Count a request; `RateLimiter.reserve` explains the arguments."""
         now_ms = self._now_ms()
-        request = LimitRequest(
-            limit_keys=keep_strictest(limit_keys), tokens=tokens, max_tokens=tokens
-        )
+        request = LimitRequest(limit_keys=keep_strictest(limit_keys), tokens=tokens)
         if None in self._check(request, now_ms):
             check_countable(request.limit_keys, self._windows, now_ms)
         windows = [self._windows.get_or_create(each, now_ms) for each in request.limit_keys]

@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from embedway.core.limit import SLOT_MS, SLOTS
-from embedway.ratelimits.key import LimitKey
+from embedway.ratelimits.limiter import LimitKey
 from embedway.ratelimits.shared_counts import CountReply, CountRequest, SharedCountsUnavailable
 
 TIMEOUT_S = 0.1

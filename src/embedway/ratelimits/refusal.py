@@ -15,9 +15,7 @@ from embedway.core.errors import (
 from embedway.core.limit import Limit, LimitPeriod, LimitUnit
 from embedway.core.subject import Subject
 from embedway.ratelimits.headers import rate_limit_headers
-from embedway.ratelimits.key import LimitKey
-from embedway.ratelimits.limiter import LimitReservation
-from embedway.ratelimits.status import LimitStatus
+from embedway.ratelimits.limiter import LimitKey, LimitReservation, LimitStatus
 from embedway.ratelimits.window import SlidingWindow, WindowTable
 
 Windows = Sequence[SlidingWindow | None]
@@ -34,8 +32,8 @@ class LimitRequest(msgspec.Struct, frozen=True, kw_only=True):
     limit_keys: Sequence[LimitKey]
     tokens: int
     """The fewest tokens the request can have."""
-    max_tokens: int
-    """The most tokens it can have. Once there is room for this many, it is let in."""
+    max_tokens: int | None = None
+    """The most tokens it can have, if known. Once there is room for this many, it is let in."""
 
 
 def check_possible(limit_keys: Sequence[LimitKey], tokens: int) -> None:
@@ -175,7 +173,8 @@ def _wait_ms(
         return RETRY_MS
     if window is None:
         return 0
-    units = min(limit.units(request.max_tokens), amount)
+    most_tokens = max(request.max_tokens or 0, request.tokens)
+    units = min(limit.units(most_tokens), amount)
     return window.wait_ms(units, amount=amount, now_ms=now_ms)
 
 

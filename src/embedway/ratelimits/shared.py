@@ -17,8 +17,7 @@ from embedway.concurrency.background import BackgroundTasks
 from embedway.core import clock
 from embedway.core.errors import RateLimitExceeded
 from embedway.core.limit import SLOT_MS
-from embedway.ratelimits.key import LimitKey
-from embedway.ratelimits.limiter import LimitReservation
+from embedway.ratelimits.limiter import LimitKey, LimitReservation
 from embedway.ratelimits.local_counter import LocalCounter, window_of
 from embedway.ratelimits.refusal import (
     LimitRequest,
@@ -123,9 +122,7 @@ class SharedRateLimiter:
     ) -> None:
         """Refuse a request that has no room; `RateLimiter.check` explains the arguments."""
         check_possible(limit_keys, tokens)
-        request = LimitRequest(
-            limit_keys=limit_keys, tokens=tokens, max_tokens=max(max_tokens or 0, tokens)
-        )
+        request = LimitRequest(limit_keys=limit_keys, tokens=tokens, max_tokens=max_tokens)
         now_ms = self._now_ms()
         counters = [self._counters.get(each) for each in limit_keys]
         if self._state == "together":
@@ -138,9 +135,7 @@ class SharedRateLimiter:
     async def reserve(self, limit_keys: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
         """Count a request; `RateLimiter.reserve` explains the arguments."""
         check_possible(limit_keys, tokens)
-        request = LimitRequest(
-            limit_keys=keep_strictest(limit_keys), tokens=tokens, max_tokens=tokens
-        )
+        request = LimitRequest(limit_keys=keep_strictest(limit_keys), tokens=tokens)
         now_ms = self._now_ms()
         check_countable(request.limit_keys, self._counters, now_ms)
         is_in_share = self._state != "together"

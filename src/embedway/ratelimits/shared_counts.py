@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from embedway.ratelimits.key import LimitKey
+from embedway.ratelimits.limiter import LimitKey
 
 Count = tuple[int, int]
 """How much was used in a slot, and when it was last used, in ms."""

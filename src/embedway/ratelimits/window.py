@@ -11,7 +11,7 @@ from typing import Generic, TypeVar, get_args
 
 from embedway.core.limit import SLOT_MS, SLOTS, Limit, LimitPeriod, LimitUnit
 from embedway.core.subject import Subject
-from embedway.ratelimits.key import LimitKey
+from embedway.ratelimits.limiter import LimitKey
 
 MAX_WINDOWS = 100_000
 """The most windows of end users that one process keeps, unless projects share them unevenly."""

@@ -15,12 +15,9 @@ QUARANTINE = "quarantine"
 def no_candidates_error(
     request: EmbedRequest, removed: Sequence[Exclusion], unproven: Sequence[Exclusion]
 ) -> EmbedwayError:
-    """Build an error that lists each filter and the deployments it removes.
+    """Build an error that lists each filter and the deployments that it removed.
 
-    Args:
-        request: The request.
-        removed: Deployments that a filter removed.
-        unproven: Deployments that could not be proven to be in the space.
+    `unproven` are deployments that could not be proven to be in the space.
     """
     errors = [each.error for each in removed]
     filters = list(dict.fromkeys(each.filter for each in removed))

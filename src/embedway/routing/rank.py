@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Sequence
 from random import Random
 
+import msgspec
+
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.policy import ModelPolicy
 from embedway.core.request import Preference
@@ -27,33 +29,19 @@ UNKNOWN_PRICE = 2.0
 _LAST: dict[HealthState, int] = {"healthy": 0, "ejected": 1, "full": 1, "limited": 2}
 
 
-class _ScoredCandidate:
+class _ScoredCandidate(msgspec.Struct, kw_only=True, eq=False):
     """A candidate's scores during one ranking."""
 
-    __slots__ = (
-        *("group", "health", "latency_s", "price", "price_ratio"),
-        *("score", "deployment", "time_ratio", "weight"),
-    )
-
-    def __init__(
-        self,
-        deployment: Deployment,
-        health: DeploymentHealth,
-        latency_s: float,
-        policy: ModelPolicy,
-    ) -> None:
-        self.deployment = deployment
-        self.health = health
-        self.latency_s = latency_s
-        self.weight = policy.weights.get(deployment.provider, 1.0)
-        price = deployment.spec.price_per_mtok_usd
-        self.price = None if price is None else float(price)
-        order = policy.order
-        place = order.index(deployment.provider) if deployment.provider in order else len(order)
-        self.group = place if self.weight else len(order) + 1
-        """Its place in the operator's order, which goes before any preference."""
-        self.price_ratio = self.time_ratio = 1.0
-        self.score = 0.0
+    deployment: Deployment
+    health: DeploymentHealth
+    latency_s: float
+    weight: float
+    group: int
+    """Its place in the operator's order, which goes before any preference."""
+    price: float | None
+    price_ratio: float = 1.0
+    time_ratio: float = 1.0
+    score: float = 0.0
 
 
 def rank(
@@ -71,36 +59,38 @@ def rank(
     After those that may be called now come the ejected and full ones, in the order in which they
     may be called again, and last the rate-limited ones.
 
-    Args:
-        candidates: The deployments that passed all filters.
-        preference: The request's preference.
-        tokens: Estimated tokens of the request.
-        healths: The health of all deployments.
-        policy: The operator's policy for the model.
-        now_s: The time on the clock of `healths`.
-        random: Breaks ties.
+    `tokens` is an estimate for the request, `now_s` the time on the clock of `healths`, and
+    `random` breaks ties.
     """
     ready: list[_ScoredCandidate] = []
     unavailable: list[Candidate] = []
     for deployment in candidates:
         health = healths.get(deployment)
-        latency_s = health.latency.estimate(tokens, now_s=now_s)
-        if len(candidates) > 1 and health.state(now_s) == "healthy":
-            ready.append(_ScoredCandidate(deployment, health, latency_s, policy))
+        latency_s, state = health.latency.estimate(tokens, now_s=now_s), health.state(now_s)
+        if len(candidates) > 1 and state == "healthy":
+            ready.append(_to_scored(deployment, health, latency_s, policy))
         else:
-            unavailable.append(_to_candidate(deployment, health, latency_s, now_s))
+            wait_s = 0.0 if state == "healthy" else health.wait_s(now_s)
+            unavailable.append(
+                Candidate(deployment=deployment, latency_s=latency_s, health=state, wait_s=wait_s)
+            )
     unavailable.sort(key=lambda each: (_LAST[each.health], each.wait_s))
     return _rank_ready(ready, preference, policy, now_s, random) + unavailable
 
 
-def _to_candidate(
-    deployment: Deployment, health: DeploymentHealth, latency_s: float, now_s: float
-) -> Candidate:
-    state = health.state(now_s)
-    if state == "healthy":
-        return Candidate(deployment=deployment, latency_s=latency_s)
-    return Candidate(
-        deployment=deployment, latency_s=latency_s, health=state, wait_s=health.wait_s(now_s)
+def _to_scored(
+    deployment: Deployment, health: DeploymentHealth, latency_s: float, policy: ModelPolicy
+) -> _ScoredCandidate:
+    price, order = deployment.spec.price_per_mtok_usd, policy.order
+    weight = policy.weights.get(deployment.provider, 1.0)
+    place = order.index(deployment.provider) if deployment.provider in order else len(order)
+    return _ScoredCandidate(
+        deployment=deployment,
+        health=health,
+        latency_s=latency_s,
+        weight=weight,
+        group=place if weight else len(order) + 1,
+        price=None if price is None else float(price),
     )
 
 

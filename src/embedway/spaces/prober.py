@@ -70,12 +70,8 @@ class Prober:
     ) -> None:
         """Probe through `sender`, and keep results in `spaces` and `store`.
 
-        Args:
-            spaces: Holds what is known, and learns what is proven.
-            store: Keeps it in the database.
-            sender: Sends the canaries.
-            on_event: Called when a deployment's state changes.
-            record: Stores the usage record of a probe.
+        `on_event` is called when a deployment's state changes, and `record` stores the usage
+        record of a probe.
         """
         self.membership = spaces.membership
         self.is_in = spaces.is_in
@@ -158,10 +154,7 @@ class Prober:
     ) -> Membership:
         """Probe a deployment that drifted, and release it if it is again what it was.
 
-        Args:
-            deployment: The deployment that drifted.
-            input_type: The input type with which it drifted.
-            accept: A new revision for its vectors if they still differ; None to keep it drifted.
+        If its vectors still differ, they get the new revision `accept`; with None it stays drifted.
 
         Raises:
             ProviderError: The probe failed.
@@ -316,15 +309,18 @@ class Prober:
         anchors = registry.anchor_input_types(model, home, input_type)
         # A deployment that agrees with supplied canaries makes the references of other input types,
         # and so does one that agrees with the references of a retired maker.
-        if retired:
-            makes_reference = bool(anchors)
+        if maker is None:
+            makes_reference = registry.is_supplied(model)
         else:
-            makes_reference = (
-                registry.is_supplied(model) if maker is None else maker.id == deployment.id
-            )
+            makes_reference = bool(anchors) if retired else maker.id == deployment.id
         if makes_reference:
-            memberships = [await self._prove_if_unproven(deployment, each) for each in anchors]
-            return all(each.state in {"reference", "proven"} for each in memberships)
+            for anchor in anchors:
+                membership = self.membership(deployment, anchor)
+                if membership.state == "unproven":
+                    membership = await self.prove(deployment, anchor)
+                if membership.state not in {"reference", "proven"}:
+                    return False
+            return True
         if maker is None or retired:
             return False
         try:
@@ -336,14 +332,6 @@ class Prober:
         except ProviderError as error:
             _log.warning("no reference", deployment=deployment.id, maker=maker.id, kind=error.kind)
         return False
-
-    async def _prove_if_unproven(
-        self, deployment: Deployment, input_type: InputType | None
-    ) -> Membership:
-        membership = self.membership(deployment, input_type)
-        if membership.state == "unproven":
-            return await self.prove(deployment, input_type)
-        return membership
 
     def _build_reference(
         self,

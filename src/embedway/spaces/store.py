@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, insert,
 
 from embedway.core.request import InputType
 from embedway.spaces.proof import Proof, Reference, ReferenceKey
-from embedway.storage import database
+from embedway.storage import database, records
 from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.query_threads import QueryThreads
 from embedway.storage.tables import space_proofs, space_references
@@ -124,9 +124,7 @@ def _proof_row(proof: Proof) -> dict[str, Any]:
 
 
 def _proof(row: Mapping[Any, Any]) -> Proof:
-    fields: dict[str, Any] = dict(row)
-    fields |= {"input_type": _input_type(row), "models": frozenset(row["models"])}
-    return Proof(**fields)
+    return records.from_row({**row, "input_type": _input_type(row)}, Proof)
 
 
 def _key(row: Mapping[Any, Any]) -> ReferenceKey:

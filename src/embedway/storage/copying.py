@@ -120,24 +120,13 @@ def _chunks(reading: Connection, table: Table) -> Iterator[Sequence[Sequence[Any
 
 def _totals(connection: Connection) -> dict[str, tuple[int, ...]]:
     """Return for each table the number of rows, and the sum of each column of money or tokens."""
-    return {
-        table.name: tuple(
-            map(
-                int,
-                connection.execute(
-                    select(
-                        func.count(),
-                        *(
-                            func.coalesce(func.sum(column), 0)
-                            for column in table.columns
-                            if column.name.endswith(("_nano_usd", "tokens"))
-                        ),
-                    ).select_from(table)
-                ).one(),
-            )
-        )
-        for table in TABLES
-    }
+    totals: dict[str, tuple[int, ...]] = {}
+    for table in TABLES:
+        summed = [each for each in table.c if each.name.endswith(("_nano_usd", "tokens"))]
+        sums = (func.coalesce(func.sum(each), 0) for each in summed)
+        row = connection.execute(select(func.count(), *sums).select_from(table)).one()
+        totals[table.name] = tuple(map(int, row))
+    return totals
 
 
 def _count(table: Table) -> Any:

@@ -114,9 +114,7 @@ def locked_transaction(engine: Engine, *, lock: str) -> Generator[Connection]:
 
     Use it to write what depends on what was read. It commits at the end, or rolls back on an error.
 
-    Args:
-        engine: The database.
-        lock: A name for what must not change meanwhile, such as "keys".
+    `lock` names what must not change meanwhile, such as "keys".
 
     Raises:
         SQLAlchemyError: The database cannot be reached, or waiting for the lock took longer than

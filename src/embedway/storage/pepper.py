@@ -28,10 +28,7 @@ _LOCK = "installation"
 def load_pepper(engine: Engine, file: Path, *, configured: str | None) -> bytes:
     """Return the pepper of the keys in the database. Make one for a database without keys.
 
-    Args:
-        engine: The database.
-        file: The file with the pepper, used if none is configured.
-        configured: The pepper from the settings, in hex.
+    It is in `file`, unless the settings have one: `configured`, in hex.
 
     Raises:
         OSError: The file cannot be read or made, or is damaged.

@@ -54,12 +54,11 @@ def open_store(
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         where = database_url or folder / SQLITE_FILE
         engine = database.connect(where, create=create, durability=durability)
-    try:
-        with _explained(folder):
+        try:
             secret = peppers.load_pepper(engine, folder / PEPPER, configured=pepper)
-    except BaseException:
-        engine.dispose()
-        raise
+        except BaseException:
+            engine.dispose()
+            raise
     return Store(engine, secret, DatabaseAvailability())
 
 
