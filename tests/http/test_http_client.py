@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -84,6 +85,40 @@ def test_declared_hosts_are_called() -> None:
         reply = send(f"http://127.0.0.1:{listener.getsockname()[1]}", allow_private=True)
         thread.join()
     assert (reply.status, reply.headers["x-a"], reply.body) == (418, "b", b"hi")
+
+
+def count_connections(answers: Sequence[Callable[[socket.socket], None]], scheme: str) -> int:
+    """Send one GET to a server that has these answers, and return how many it was asked for."""
+    connections = 0
+
+    async def get(base_url: str) -> None:
+        http = HttpClient(base_url, allow_private=True, max_in_flight=1)
+        try:
+            with pytest.raises(ProviderError):
+                await http.send(HttpCall(path="/x", method="GET"), headers={}, max_bytes=100)
+        finally:
+            await http.aclose()
+
+    def serve(listener: socket.socket) -> None:
+        nonlocal connections
+        for answer in answers:
+            with suppress(TimeoutError):
+                answer(listener)
+                connections += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(1)
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        asyncio.run(get(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"))
+        thread.join()
+    return connections
+
+
+def test_a_failed_connection_is_not_tried_again() -> None:
+    """Only a GET whose connection closed before the reply is sent again, and only once."""
+    assert count_connections([answering(b"no TLS")] * 2, "https") == 1
+    assert count_connections([answering(b"")] * 3, "http") == 2
 
 
 def test_every_failure_is_known() -> None:

@@ -208,6 +208,8 @@ class HttpClient:
 
 def _is_stale(error: Exception) -> bool:
     """Return whether a pooled connection may have been closed just before the call."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return False  # a new connection, which failed
     return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
 
 
