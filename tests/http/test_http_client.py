@@ -88,7 +88,7 @@ def test_declared_hosts_are_called() -> None:
 
 
 def count_connections(answers: Sequence[Callable[[socket.socket], None]], scheme: str) -> int:
-    """Send one GET to a server that has these answers, and return how many it was asked for."""
+    """Send one GET to a server with these answers; return how many connections it accepted."""
     connections = 0
 
     async def get(base_url: str) -> None:

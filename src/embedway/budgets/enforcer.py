@@ -63,10 +63,10 @@ class BudgetEnforcer:
     async def reserve(
         self, budgets: SubjectBudgets, *, cost_nano_usd: NanoUsd, at_ms: int | None = None
     ) -> None:
-        """Reserve the most that a request may cost from all budgets, or from none. 0 always fits.
+        """Reserve the most that a request may cost from all budgets, or from none.
 
-        The request counts in the windows around `at_ms`, when it was read, in ms since the epoch;
-        now if None.
+        A cost of 0 always fits. The request counts in the windows that contain `at_ms`, the time
+        when it was read, in ms since the epoch; now if None.
 
         Raises:
             BudgetExceeded: A budget has too little left.

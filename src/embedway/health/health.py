@@ -135,10 +135,10 @@ class DeploymentHealth:
         now_s: float,
         rest_s: float | None = None,
     ) -> None:
-        """Record that a call, of `tokens` in `seconds`, ended now; `error` is None for a success.
+        """Record the end of a call of `tokens` that took `seconds`, at `now_s`.
 
-        If the response says how long until the provider's rate limit has room again, that is
-        `rest_s`, in seconds.
+        `error` says why it failed; None for a success. `rest_s` is how many seconds it takes until
+        the provider's rate limit has room again, if its response says so.
         """
         old = now_s - seconds < self._ejected_s + CLOCK_SLACK_S
         self._leave(old=old)

@@ -71,7 +71,7 @@ def split_span(span: TimeSpan, width: Width | None, zone: ZoneInfo) -> Iterator[
 def plan_reads(buckets: Iterable[TimeSpan], sources: Sequence[Source]) -> list[BucketRun]:
     """Plan how to read buckets with as few rows, and then as few queries, as the sources allow.
 
-    `buckets` are in order. The coarsest source comes first, and `records` last.
+    `buckets` are in order. `sources` begin with the coarsest one and end with `records`.
     """
     pieces: list[tuple[Source, int, TimeSpan]] = [
         (source, at, piece)

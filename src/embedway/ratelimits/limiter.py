@@ -46,7 +46,7 @@ class RateLimiter(Protocol):
     def check(
         self, limit_keys: Sequence[LimitKey], *, tokens: int, max_tokens: int | None = None
     ) -> None:
-        """Refuse, without I/O, a request that `reserve` is known to refuse. Count nothing.
+        """Refuse a request that `reserve` is known to refuse, without I/O or counting it.
 
         Args:
             limit_keys: All limits that apply to the request.

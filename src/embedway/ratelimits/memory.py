@@ -26,9 +26,9 @@ class MemoryRateLimiter:
     def __init__(
         self, *, now_ms: Callable[[], int] = _monotonic_ms, max_windows: int = MAX_WINDOWS
     ) -> None:
-        """Count nothing yet, by a clock in ms from any starting point.
+        """Start with nothing counted, and keep at most `max_windows` windows of end users.
 
-        At most `max_windows` of end users are kept.
+        `now_ms` is a clock in ms, from any starting point.
         """
         self._now_ms = SteadyClock(now_ms)
         self._windows = WindowTable(SlidingWindow, max_windows=max_windows)

@@ -28,7 +28,7 @@ _LOCK = "installation"
 def load_pepper(engine: Engine, file: Path, *, configured: str | None) -> bytes:
     """Return the pepper of the keys in the database. Make one for a database without keys.
 
-    It is in `file`, unless the settings have one: `configured`, in hex.
+    The pepper is read from `file`, unless the settings give one, in hex, as `configured`.
 
     Raises:
         OSError: The file cannot be read or made, or is damaged.

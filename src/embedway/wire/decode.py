@@ -79,7 +79,7 @@ def decode(body: bytes | bytearray) -> EmbedRequest:
     known["extra_body"] = unknown | known.get("extra_body", {})
     request = EmbedRequest(**known)
     _check_input(request)
-    # JSON cannot hold a NUL but as an escape.
+    # JSON holds a NUL only as an escape.
     if b"\\u0000" in body:
         _check_text("model", (request.model,))
         _check_text("user", (request.user or "",))
