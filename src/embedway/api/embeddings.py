@@ -51,7 +51,12 @@ from embedway.wire.encode import ResponseHead, encode
 from embedway.wire.lifetime_headers import lifetime_headers
 
 CORTECS_PATH = "/api/v1/models/serverless/embeddings"
-PATHS = frozenset({"/v1/embeddings", "/api/v1/llm/embeddings", CORTECS_PATH})
+PATHS = {
+    "/v1/embeddings": "embed",
+    "/api/v1/llm/embeddings": "embed_mka1",
+    CORTECS_PATH: "embed_cortecs",
+}
+"""The paths of the embeddings operation, each with its operation id in OpenAPI."""
 
 YIELD_BYTES = 65_536
 """Give the event loop a turn after encoding a piece larger than this."""
