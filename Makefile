@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test check format bench bench-peers bench-routing bench-usage lock docs clean
+.PHONY: help setup dev serve test check format bench bench-peers bench-routing bench-usage bench-clients lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,8 +21,9 @@ help:  ## What can be made
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/dev: .venv/setup requirements-dev.lock
+.venv/dev: .venv/setup requirements-dev.lock sdks/python/pyproject.toml
 	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation -e sdks/python
 	@touch $@
 
 setup: .venv/setup  ## Prepare .venv with .venv/bin/embedway
@@ -41,6 +42,7 @@ check: .venv/dev  ## Lint, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/basedpyright
+	@$(BIN)/basedpyright --project sdks/python --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
 
 format: .venv/dev  ## Format and fix what can be fixed
@@ -64,6 +66,9 @@ bench-routing: .venv/dev  ## Simulate a day at providers in trouble
 
 bench-usage: .venv/dev  ## Time questions about ten million ledger lines
 	@$(BIN)/python -m benchmarks.usage $(OPTIONS)
+
+bench-clients: .venv/dev  ## Time the Python SDK beside OpenAI's client
+	@$(BIN)/python -m benchmarks.clients $(OPTIONS)
 
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock

@@ -43,8 +43,8 @@ PREFIX = "EMBEDWAY_"
 CONFIG_VARIABLE = "EMBEDWAY_CONFIG"
 DEFAULT_CONFIG = "embedway.toml"
 DOTENV = ".env"
-NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "EMBEDWAY_API_KEY"})
-"""The variables with the prefix that are not settings: the file's name, and a client's key."""
+NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "EMBEDWAY_API_KEY", "EMBEDWAY_BASE_URL"})
+"""The variables with the prefix that are not settings: the file's name, and what clients read."""
 
 ENVIRONMENT = "environment"
 COMMAND_LINE = "command line"

@@ -6,9 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
-import httpx
-
 from embedway_sdk.client import Call, Resource, asynchronous, blocking
+from embedway_sdk.http import httpx
 from embedway_sdk.loading import reading
 from embedway_sdk.types import ExchangedToken
 

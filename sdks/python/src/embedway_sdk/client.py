@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-import httpx
-
 from embedway_sdk.errors import EmbedwayError, error_of, failure_of
+from embedway_sdk.http import httpx
 from embedway_sdk.retries import RetryConfig, is_free
 
 T = TypeVar("T")
@@ -33,6 +32,8 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 URL_VARIABLE = "EMBEDWAY_BASE_URL"
 KEY_VARIABLE = "EMBEDWAY_API_KEY"
 DEFAULT_TIMEOUT_MS = 60_000
+LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=None)
+"""Keep every connection: to open one for a call costs more than the call."""
 USER_AGENT = f"embedway-sdk-python/{version('embedway-sdk')}"
 
 
@@ -257,18 +258,16 @@ class Client:
         async_client: httpx.AsyncClient | None = None,
     ) -> None:
         self.options = options
-        self._http = client
-        self._async_http = async_client
-        self._lock = threading.Lock()
+        self._given = client
+        self._async_given = async_client
         self._owned: httpx.Client | None = None
         self._async_owned: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
 
     def run(self, call: Call[T]) -> T:
         """Make a call, and wait for its result."""
-        with self._lock:  # threads may make their first calls together
-            if self._http is None:
-                self._http = self._owned = httpx.Client()
-            http = self._http
+        http = self._given or self._own()
         tries = _Tries(call, self.options)
         while True:
             request = tries.request(http)
@@ -285,9 +284,7 @@ class Client:
 
     async def run_async(self, call: Call[T]) -> T:
         """Make a call, and await its result."""
-        http = self._async_http
-        if http is None:
-            http = self._async_http = self._async_owned = httpx.AsyncClient()
+        http = self._async_given or self._async_own()
         tries = _Tries(call, self.options)
         while True:
             request = tries.request(http)
@@ -302,18 +299,31 @@ class Client:
                 wait_s = tries.wait_s(error)
             await asyncio.sleep(wait_s)
 
+    def _own(self) -> httpx.Client:
+        with self._lock:  # threads may make their first calls together
+            if self._owned is None:
+                self._owned = httpx.Client(limits=LIMITS)
+            return self._owned
+
+    def _async_own(self) -> httpx.AsyncClient:
+        # Connections cannot outlive their event loop: each `asyncio.run` needs a new client.
+        loop = asyncio.get_running_loop()
+        if self._async_owned is None or loop is not self._loop:
+            self._async_owned, self._loop = httpx.AsyncClient(limits=LIMITS), loop
+        return self._async_owned
+
     def close(self) -> None:
         """Close the blocking client, unless it is the caller's own."""
         if self._owned:
             self._owned.close()
-            self._http = self._owned = None
+            self._owned = None
 
     async def aclose(self) -> None:
         """Close both clients, unless they are the caller's own."""
         self.close()
-        if self._async_owned:
+        if self._async_owned and self._loop is asyncio.get_running_loop():
             await self._async_owned.aclose()
-            self._async_http = self._async_owned = None
+        self._async_owned = None
 
 
 class Resource:

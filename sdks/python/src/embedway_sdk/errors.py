@@ -23,7 +23,7 @@ from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any, cast
 
-import httpx
+from embedway_sdk.http import httpx
 
 SHOWN_CHARACTERS = 200
 """The most characters of an unknown answer to quote in a message."""

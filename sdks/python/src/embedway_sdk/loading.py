@@ -13,9 +13,8 @@ from collections.abc import Callable, Generator
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import httpx
-
 from embedway_sdk.errors import InvalidResponseError
+from embedway_sdk.http import httpx
 
 T = TypeVar("T")
 
@@ -40,7 +39,7 @@ def reading(response: httpx.Response) -> Generator[None, None, None]:
     """Turn what goes wrong while an answer is read into an `InvalidResponseError`."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         path = response.request.url.path
         reason = f"{type(error).__name__}: {error}"
         message = f"The answer of {path} is not of the expected form ({reason})."

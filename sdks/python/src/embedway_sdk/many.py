@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -95,7 +105,10 @@ class EmbedMany:
         self._on_progress = on_progress
         self._total = len(inputs) if isinstance(inputs, Sequence) else None
         self._is_read = False
-        self._first: EmbeddingsResponse | None = None
+        self.space: str | None = None
+        """The vector space of all vectors; None before the first arrives."""
+        self.dimensions: int | None = None
+        """The width of all vectors; None before the first arrives."""
         self.items = 0
         """How many vectors arrived so far."""
         self.tokens = 0
@@ -103,22 +116,19 @@ class EmbedMany:
         self.cost_usd = Decimal(0)
         """What these cost."""
 
-    @property
-    def space(self) -> str | None:
-        """The vector space of all vectors; None before the first arrives."""
-        return self._first.space if self._first else None
-
     def __iter__(self) -> Iterator[Embedding]:
-        for start, response in self._responses():
-            for each in response.data:
-                each.index += start
-                yield each
+        with closing(self._responses()) as responses:
+            for start, response in responses:
+                for each in response.data:
+                    each.index += start
+                    yield each
 
     async def __aiter__(self) -> AsyncIterator[Embedding]:
-        async for start, response in self._responses_async():
-            for each in response.data:
-                each.index += start
-                yield each
+        async with aclosing(self._responses_async()) as responses:
+            async for start, response in responses:
+                for each in response.data:
+                    each.index += start
+                    yield each
 
     def numpy(self) -> NDArray[np.float32]:
         """Embed all inputs; return one array of shape [items, dimensions], float32."""
@@ -126,9 +136,10 @@ class EmbedMany:
 
     async def numpy_async(self) -> NDArray[np.float32]:
         """Embed all inputs; return one array of shape [items, dimensions], float32."""
-        return _join([response.numpy() async for _, response in self._responses_async()])
+        async with aclosing(self._responses_async()) as responses:
+            return _join([response.numpy() async for _, response in responses])
 
-    def _responses(self) -> Iterator[tuple[int, EmbeddingsResponse]]:
+    def _responses(self) -> Generator[tuple[int, EmbeddingsResponse], None, None]:
         """Yield the answers in order, each with the index of its first input.
 
         At most twice `concurrency` requests are in memory: running, or waiting for their turn.
@@ -149,7 +160,7 @@ class EmbedMany:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    async def _responses_async(self) -> AsyncIterator[tuple[int, EmbeddingsResponse]]:
+    async def _responses_async(self) -> AsyncGenerator[tuple[int, EmbeddingsResponse], None]:
         self._begin()
         cutter = Cutter(self._max_items)
         window: deque[asyncio.Task[EmbeddingsResponse]] = deque()
@@ -196,18 +207,17 @@ class EmbedMany:
             if start:
                 error.args = (f"{error} (In the request whose first input has index {start}.)",)
             raise
-        first = self._first
-        if first is None:
-            self._first = response
-        elif response.space is None or response.space != first.space:
+        if self.items == 0:
+            self.space, self.dimensions = response.space, response.dimensions
+        elif response.space is None or response.space != self.space:
             raise SpaceMismatchError(
                 f"The inputs from {start} on have vectors of the space {response.space!r}, those "
-                f"before of {first.space!r}. Embed all again, with a model that names one provider."
+                f"before of {self.space!r}. Embed all again, with a model that names one provider."
             )
-        elif response.dimensions != first.dimensions:
+        elif response.dimensions != self.dimensions:
             raise SpaceMismatchError(
                 f"The inputs from {start} on have vectors of {response.dimensions} dimensions, "
-                f"those before of {first.dimensions}."
+                f"those before of {self.dimensions}."
             )
         self.items += len(response.data)
         self.tokens += response.usage.total_tokens

@@ -15,7 +15,9 @@ from embedway_sdk.loading import reader
 from embedway_sdk.pages import Page, page_call
 from embedway_sdk.types import (
     AdminApiKey,
+    AdminApiKeyWithSecret,
     ApiKey,
+    ApiKeyWithSecret,
     AuditEvent,
     CostsResult,
     DeletionReceipt,
@@ -24,8 +26,6 @@ from embedway_sdk.types import (
     Expiry,
     KeyChanges,
     KeyFields,
-    AdminApiKeyWithSecret,
-    ApiKeyWithSecret,
     Project,
     ProjectChanges,
     ProjectFields,
@@ -133,7 +133,7 @@ class ApiKeys(Resource):
     def _rotate(
         self, project_id: str, key_id: str, *, grace_seconds: int | None = None
     ) -> Call[ApiKeyWithSecret]:
-        """Give a key a new secret; the old one works for `grace_seconds` more, by default a day."""
+        """Give a key a new secret; the old one works on for `grace_seconds`, by default a day."""
         path = _path("projects", project_id, "api_keys", key_id, "rotate")
         return Call("POST", path, reader(ApiKeyWithSecret), body=_grace(grace_seconds))
 
@@ -220,8 +220,10 @@ class AdminApiKeys(Resource):
         """Revoke an admin key."""
         return Call("DELETE", _path("admin_api_keys", key_id), reader(DeletionReceipt))
 
-    def _rotate(self, key_id: str, *, grace_seconds: int | None = None) -> Call[AdminApiKeyWithSecret]:
-        """Give a key a new secret; the old one works for `grace_seconds` more, by default a day."""
+    def _rotate(
+        self, key_id: str, *, grace_seconds: int | None = None
+    ) -> Call[AdminApiKeyWithSecret]:
+        """Give a key a new secret; the old one works on for `grace_seconds`, by default a day."""
         path = _path("admin_api_keys", key_id, "rotate")
         return Call("POST", path, reader(AdminApiKeyWithSecret), body=_grace(grace_seconds))
 

@@ -6,9 +6,8 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-import httpx
-
 from embedway_sdk.client import Call, Client
+from embedway_sdk.http import httpx
 from embedway_sdk.loading import load, reading
 
 T = TypeVar("T")

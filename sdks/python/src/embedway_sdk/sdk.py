@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import TYPE_CHECKING
-
-import httpx
 
 from embedway_sdk.authentication import Authentication
 from embedway_sdk.client import DEFAULT_TIMEOUT_MS, Client, Hooks, Logger, Options, root_url
 from embedway_sdk.embeddings import Embeddings
+from embedway_sdk.http import httpx
 from embedway_sdk.organization import Organization
 from embedway_sdk.retries import RetryConfig
 
@@ -54,15 +53,20 @@ class SDK:
             timeout_ms: The longest wait for one try, in milliseconds.
             retry_config: Which failures to try again.
             http_headers: Headers to add to each request.
-            client: An HTTP client of your own for the blocking methods. You close it.
+            client: An HTTP client of your own for the blocking methods, an `httpx2.Client` (on
+                Python 3.10, an `httpx.Client`). You close it.
             async_client: One for the asynchronous methods. You close it.
             hooks: Functions to call around each try.
             debug_logger: Gets a line for each request and answer, without key and texts. A
                 `logging.Logger` will do.
 
         Raises:
+            TypeError: A client of your own is not of that class.
             ValueError: `server_url` is no HTTP URL.
         """
+        for given, kind in ((client, httpx.Client), (async_client, httpx.AsyncClient)):
+            if not isinstance(given, (kind, NoneType)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"{given!r} must be a {kind.__module__}.{kind.__name__}.")
         options = Options(
             bearer_auth=bearer_auth,
             server_url=root_url(server_url),

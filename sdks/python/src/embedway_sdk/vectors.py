@@ -19,9 +19,10 @@ from embedway_sdk.errors import InvalidResponseError
 from embedway_sdk.loading import reading
 
 if TYPE_CHECKING:
-    import httpx
     import numpy as np
     from numpy.typing import NDArray
+
+    from embedway_sdk.http import httpx
 
 FLOAT_BYTES = 4
 SHOWN_FLOATS = 4
