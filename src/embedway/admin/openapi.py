@@ -105,7 +105,8 @@ _WAIT = {
 }
 _CHALLENGE = {"www-authenticate": "The kind of credential to send, `Bearer`."}
 _SHOULD_RETRY = {
-    "x-should-retry": "`false` if waiting does not help; there is no `retry-after` then."
+    "x-should-retry": "`false` if waiting does not help, or the request may have been charged; "
+    "there is no `retry-after` then."
 }
 _ERRORS = {
     400: "The request is invalid; `param` names the field.",
@@ -248,7 +249,12 @@ def _operation(operation_id: str, request: dict[str, Any]) -> dict[str, Any]:
 
 def _error_headers(status: int) -> dict[str, str]:
     """Return the headers that errors with this status may have."""
-    headers = {401: _CHALLENGE, 429: _LIMITS | _WAIT | _SHOULD_RETRY, 502: _WAIT, 503: _WAIT}
+    headers = {
+        401: _CHALLENGE,
+        429: _LIMITS | _WAIT | _SHOULD_RETRY,
+        502: _WAIT,
+        503: _WAIT | _SHOULD_RETRY,
+    }
     return _REQUEST_ID | headers.get(status, {})
 
 
