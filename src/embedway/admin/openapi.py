@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from embedway.core.request import EmbedRequest
+from embedway.core.request import MAX_CHARACTERS, MAX_TOKEN_ID, EmbedRequest
 from embedway.pipeline.dry_run import DryRun
 
 _REF = "#/components/schemas/{name}"
@@ -105,7 +105,8 @@ _WAIT = {
 }
 _CHALLENGE = {"www-authenticate": "The kind of credential to send, `Bearer`."}
 _SHOULD_RETRY = {
-    "x-should-retry": "`false` if waiting does not help; there is no `retry-after` then."
+    "x-should-retry": "`false` if waiting does not help, or the request may have been charged; "
+    "there is no `retry-after` then."
 }
 _ERRORS = {
     400: "The request is invalid; `param` names the field.",
@@ -126,12 +127,13 @@ _ERRORS = {
 }
 
 
-def complete(schema: dict[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
+def complete(schema: dict[str, Any], paths: Mapping[str, str], *, max_items: int) -> dict[str, Any]:
     """Add the embeddings operation to `schema` at each of `paths`, and name all schemas.
 
     Args:
         schema: FastAPI's document, which is changed.
         paths: The paths of the operation, each with its operation id.
+        max_items: The most items of a request.
     """
     (reference, _), parts = msgspec.json.schema_components(
         [EmbedRequest, DryRun], ref_template=_REF
@@ -140,6 +142,7 @@ def complete(schema: dict[str, Any], paths: Mapping[str, str]) -> dict[str, Any]
     components |= parts | _SCHEMAS
     _allow_null(components["EmbedRequest"])
     components["EmbedRequest"]["title"] = "EmbeddingsRequest"
+    _describe_input(components["EmbedRequest"]["properties"]["input"], max_items)
     components["DryRun"]["required"] = list(components["DryRun"]["properties"])
     for path, operation_id in paths.items():
         schema["paths"][path] = {"post": _operation(operation_id, reference)}
@@ -190,6 +193,17 @@ def _allow_null(request: dict[str, Any]) -> None:
             }
 
 
+def _describe_input(input: dict[str, Any], max_items: int) -> None:
+    # No annotation says that a list has items of one kind, or how many the operator allows.
+    input["description"] += f" At most {max_items:,} items."
+    ids = _array(_INTEGER | {"minimum": 0, "maximum": MAX_TOKEN_ID}, MAX_CHARACTERS)
+    input["anyOf"] = [_STRING, _array(_STRING, max_items), ids, _array(ids, max_items)]
+
+
+def _array(items: dict[str, Any], most: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": most}
+
+
 def _operation(operation_id: str, request: dict[str, Any]) -> dict[str, Any]:
     return {
         "tags": ["embeddings"],
@@ -235,7 +249,12 @@ def _operation(operation_id: str, request: dict[str, Any]) -> dict[str, Any]:
 
 def _error_headers(status: int) -> dict[str, str]:
     """Return the headers that errors with this status may have."""
-    headers = {401: _CHALLENGE, 429: _LIMITS | _WAIT | _SHOULD_RETRY, 502: _WAIT, 503: _WAIT}
+    headers = {
+        401: _CHALLENGE,
+        429: _LIMITS | _WAIT | _SHOULD_RETRY,
+        502: _WAIT,
+        503: _WAIT | _SHOULD_RETRY,
+    }
     return _REQUEST_ID | headers.get(status, {})
 
 
