@@ -20,7 +20,7 @@ from embedway import cli
 from embedway.testing import Upstream
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("sdks/*/README.md")])
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 SHELL = {"sh", "bash", "console", ""}
 INLINE = re.compile(
@@ -249,9 +249,9 @@ def test_clients_of_the_readme(gateway: Gateway, reader: dict[str, str]) -> None
     programs = [
         block.replace(OURS, gateway.url).replace("sk-gateway-...", reader["EMBEDWAY_API_KEY"])
         for language, block in FENCE.findall(readme)
-        if language == "python" and "import openai" in block
+        if language == "python" and ("import openai" in block or "import SDK" in block)
     ]
-    assert len(programs) == 2
+    assert len(programs) == 3
     for program in programs:
         done = subprocess.run(
             [sys.executable, "-c", program],
