@@ -9,15 +9,29 @@ import {
 } from "./embeddings.js";
 import { type CallOptions, type SDKOptions, settingsOf } from "./settings.js";
 
-export type { EmbeddingsRequest, EmbeddingsResult };
-export * from "./errors.js";
+export {
+  APIError,
+  AuthenticationError,
+  BadRequestError,
+  ConnectionError,
+  EmbedwayError,
+  InvalidResponseError,
+  NotFoundError,
+  PermissionDeniedError,
+  RateLimitError,
+  ServerError,
+  TimeoutError,
+} from "./errors.js";
+export type { EmbeddingsRequest, EmbeddingsResult, EncodingFormat, Vector };
 
 /** A request together with the options of the SDK and of the call. */
 export type EmbedOptions<Format extends EncodingFormat | undefined = undefined> =
-  EmbeddingsRequest<Format> & SDKOptions & Pick<CallOptions, "signal"> & {
-    /** Your end user, for whom limits, budgets and usage count. */
-    onBehalfOf?: string | undefined;
-  };
+  EmbeddingsRequest<Format> &
+    SDKOptions &
+    Pick<CallOptions, "signal"> & {
+      /** Your end user, for whom limits, budgets and usage count. */
+      onBehalfOf?: string | undefined;
+    };
 
 /** Sends a request and returns its vectors, one for each item of the input. */
 export async function embed<Format extends EncodingFormat | undefined = undefined>(

@@ -159,9 +159,18 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
   }
 
   async #embed({ start, inputs }: Piece, signal: AbortSignal): Promise<Float32Array[]> {
-    const { concurrency, maxItems, onProgress, onBehalfOf, timeoutMs, retries, httpHeaders, ...fields } =
-      this.#options;
-    const request = { ...fields, input: inputs as EmbeddingsInput, signal: undefined };
+    const {
+      concurrency,
+      maxItems,
+      onProgress,
+      onBehalfOf,
+      timeoutMs,
+      retries,
+      httpHeaders,
+      signal: _,
+      ...fields
+    } = this.#options;
+    const request: EmbeddingsRequest = { ...fields, input: inputs as EmbeddingsInput };
     const options = { timeoutMs, retries, httpHeaders, signal };
     try {
       const result = await embedWith(this.#settings, request, onBehalfOf, options);
@@ -179,7 +188,9 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
 
   /** Adds an answer to the totals. Raises an error if its vectors do not match those before. */
   #count({ data, usage, space, costUsd }: EmbeddingsResult): void {
-    const spaces = [...new Set([...(this.space ? [this.space] : []), ...(space ?? "").split(/, */)])];
+    const spaces = [
+      ...new Set([...(this.space ? [this.space] : []), ...(space ?? "").split(/, */)]),
+    ];
     if (spaces.length > 1 || !spaces[0]) {
       throw new SpaceMismatchError(
         space

@@ -6,7 +6,7 @@ import type { components } from "./openapi.js";
 import type { CallOptions, Settings } from "./settings.js";
 import { decodeVectors, type Matrix, matrixOf, rowsOf } from "./vectors.js";
 
-type Wire = components["schemas"]["EmbedRequest"];
+type Wire = components["schemas"]["EmbeddingsRequest"];
 
 type CamelCase<Name extends string> = Name extends `${infer Head}_${infer Tail}`
   ? `${Head}${Capitalize<CamelCase<Tail>>}`

@@ -46,8 +46,10 @@ export class EmbedwayError extends Error {
    * package, such as its CommonJS build beside its ESM build.
    */
   static override [Symbol.hasInstance](value: unknown): boolean {
+    // biome-ignore-start lint/complexity/noThisInStatic: each subclass asks about itself
     if (super[Symbol.hasInstance](value)) return true;
     const kind = this.prototype;
+    // biome-ignore-end lint/complexity/noThisInStatic: each subclass asks about itself
     if (!Object.hasOwn(kind, "name") || !(value instanceof Error && BRAND in value)) return false;
     for (let each = Object.getPrototypeOf(value); each; each = Object.getPrototypeOf(each)) {
       if (Object.hasOwn(each, "name") && each.name === kind.name) return true;
@@ -186,8 +188,13 @@ export class SpaceMismatchError extends EmbedwayError {
 /** Returns the error that an answer of another status than 2xx stands for. */
 export function apiError(status: number, headers: Headers, text: string): APIError {
   const Kind =
-    { 400: BadRequestError, 401: AuthenticationError, 403: PermissionDeniedError,
-      404: NotFoundError, 429: RateLimitError }[status] ?? (status >= 500 ? ServerError : APIError);
+    {
+      400: BadRequestError,
+      401: AuthenticationError,
+      403: PermissionDeniedError,
+      404: NotFoundError,
+      429: RateLimitError,
+    }[status] ?? (status >= 500 ? ServerError : APIError);
   let body: unknown = text;
   try {
     body = JSON.parse(text);

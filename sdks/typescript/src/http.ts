@@ -1,12 +1,6 @@
 /** Sends a call: one request, and the tries after it. */
 
-import {
-  apiError,
-  ConnectionError,
-  InvalidResponseError,
-  quote,
-  TimeoutError,
-} from "./errors.js";
+import { apiError, ConnectionError, InvalidResponseError, quote, TimeoutError } from "./errors.js";
 import { isFree, retryWait } from "./retries.js";
 import { type CallOptions, checkTimeout, credentialOf, type Settings } from "./settings.js";
 
@@ -69,19 +63,13 @@ async function sendOnce(settings: Settings, call: Call, options: CallOptions): P
   checkTimeout(timeoutMs);
   options.signal?.throwIfAborted();
   const url = settings.serverURL + call.path + queryOf(call.query);
-  const init: RequestInit = {
-    method: call.method,
-    headers: {
-      accept: "application/json",
-      ...(call.body === undefined ? {} : { "content-type": "application/json" }),
-      ...call.headers,
-      ...settings.httpHeaders,
-      ...options.httpHeaders,
-      authorization: `Bearer ${await credentialOf(settings)}`,
-    },
-    // A redirected POST may arrive elsewhere, or as a GET.
-    redirect: "manual",
-  };
+  const headers = new Headers({ accept: "application/json" });
+  if (call.body !== undefined) headers.set("content-type", "application/json");
+  const added = { ...settings.httpHeaders, ...options.httpHeaders, ...call.headers };
+  for (const [name, value] of Object.entries(added)) headers.set(name, value);
+  headers.set("authorization", `Bearer ${await credentialOf(settings)}`);
+  // A redirected POST may arrive elsewhere, or as a GET.
+  const init: RequestInit = { method: call.method, headers, redirect: "manual" };
   if (call.body !== undefined) init.body = JSON.stringify(call.body);
 
   const controller = new AbortController();
@@ -109,18 +97,21 @@ async function sendOnce(settings: Settings, call: Call, options: CallOptions): P
     }
   };
 
-  let request = hooks.beforeRequest || hooks.afterResponse || hooks.onError ? new Request(url, init) : undefined;
+  let request =
+    hooks.beforeRequest || hooks.afterResponse || hooks.onError
+      ? new Request(url, init)
+      : undefined;
   try {
     if (request) request = (await hooks.beforeRequest?.(request)) ?? request;
     debugLogger?.debug("embedway: request", { method: call.method, url });
     const response = await over(request ? send(request) : send(url, init));
     if (request) await hooks.afterResponse?.(response.clone(), request);
     const text = await over(response.text());
-    const { status, headers } = response;
-    const requestId = headers.get("x-request-id");
+    const { status } = response;
+    const requestId = response.headers.get("x-request-id");
     debugLogger?.debug("embedway: answer", { status, requestId, ms: Date.now() - start });
-    if (!response.ok) throw apiError(status, headers, text);
-    return { headers, body: parse(text) };
+    if (!response.ok) throw apiError(status, response.headers, text);
+    return { headers: response.headers, body: parse(text) };
   } catch (error) {
     if (request) await hooks.onError?.(error, request);
     throw error;
@@ -176,7 +167,10 @@ function connectionError(serverURL: string, cause: unknown): ConnectionError {
 
 function queryOf(query: object = {}): string {
   const pairs = Object.entries(query).flatMap(([name, value]) =>
-    [value].flat().filter((each) => each !== undefined && each !== null).map((each) => [name, String(each)]),
+    [value]
+      .flat()
+      .filter((each) => each !== undefined && each !== null)
+      .map((each) => [name, String(each)]),
   );
   return pairs.length ? `?${new URLSearchParams(pairs)}` : "";
 }

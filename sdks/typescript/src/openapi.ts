@@ -15,7 +15,7 @@ export interface paths {
          * List Models
          * @description List the models the key may use, `auto` and the aliases, each at its cheapest price.
          */
-        get: operations["list_models_v1_models_get"];
+        get: operations["list_models"];
         put?: never;
         post?: never;
         delete?: never;
@@ -38,7 +38,7 @@ export interface paths {
          *     Each has its limits, price, location and health, and the space of its vectors, as far as
          *     proven.
          */
-        get: operations["list_deployments_api_v1_llm_embeddings_models_get"];
+        get: operations["list_deployments_mka1"];
         put?: never;
         post?: never;
         delete?: never;
@@ -61,7 +61,7 @@ export interface paths {
          *     Each has its limits, price, location and health, and the space of its vectors, as far as
          *     proven.
          */
-        get: operations["list_deployments_v1_embeddings_models_get"];
+        get: operations["list_deployments"];
         put?: never;
         post?: never;
         delete?: never;
@@ -81,7 +81,7 @@ export interface paths {
          * Retrieve Model
          * @description Return one model, by any name that a request may use.
          */
-        get: operations["retrieve_model_v1_models__id__get"];
+        get: operations["retrieve_model"];
         put?: never;
         post?: never;
         delete?: never;
@@ -101,7 +101,7 @@ export interface paths {
          * List Hub Models
          * @description List all models of a type. Needs no key; responses may be cached.
          */
-        get: operations["list_hub_models_api_v1_models_get"];
+        get: operations["list_hub_models"];
         put?: never;
         post?: never;
         delete?: never;
@@ -118,10 +118,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Live
+         * Get Liveness
          * @description Answer 200 as long as the event loop runs.
          */
-        get: operations["live_livez_get"];
+        get: operations["get_liveness"];
         put?: never;
         post?: never;
         delete?: never;
@@ -138,10 +138,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Ready
+         * Get Readiness
          * @description Answer 200 when ready; 503 while starting, draining or without a database.
          */
-        get: operations["ready_readyz_get"];
+        get: operations["get_readiness"];
         put?: never;
         post?: never;
         delete?: never;
@@ -158,10 +158,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Exposition
+         * Get Metrics
          * @description Return all metrics, in Prometheus' text format.
          */
-        get: operations["exposition_metrics_get"];
+        get: operations["get_metrics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -185,7 +185,7 @@ export interface paths {
          *
          *     The key needs the scope `tokens`. The token has no more rights than the key.
          */
-        post: operations["exchange_token_api_v1_authentication_api_key_exchange_token_post"];
+        post: operations["exchange_token"];
         delete?: never;
         options?: never;
         head?: never;
@@ -202,10 +202,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Client Credentials
+         * Issue Client Token
          * @description Issue a token with the rights of a key, for its id and secret, as JSON, form or Basic.
          */
-        post: operations["client_credentials_api_v1_oauth2_token_post"];
+        post: operations["issue_client_token"];
         delete?: never;
         options?: never;
         head?: never;
@@ -223,13 +223,13 @@ export interface paths {
          * List Projects
          * @description List all projects, oldest first. Needs an admin key.
          */
-        get: operations["list_projects_v1_organization_projects_get"];
+        get: operations["list_projects"];
         put?: never;
         /**
          * Create Project
          * @description Create a project: a tenant with keys, end users, limits and budgets of its own.
          */
-        post: operations["create_project_v1_organization_projects_post"];
+        post: operations["create_project"];
         delete?: never;
         options?: never;
         head?: never;
@@ -247,13 +247,13 @@ export interface paths {
          * Retrieve Project
          * @description Return one project, archived or not.
          */
-        get: operations["retrieve_project_v1_organization_projects__project_id__get"];
+        get: operations["retrieve_project"];
         put?: never;
         /**
          * Update Project
          * @description Change a project. Running servers apply the change within a second.
          */
-        post: operations["update_project_v1_organization_projects__project_id__post"];
+        post: operations["update_project"];
         delete?: never;
         options?: never;
         head?: never;
@@ -273,7 +273,7 @@ export interface paths {
          * Archive Project
          * @description Archive a project for good. Its keys stop working; its usage is kept.
          */
-        post: operations["archive_project_v1_organization_projects__project_id__archive_post"];
+        post: operations["archive_project"];
         delete?: never;
         options?: never;
         head?: never;
@@ -288,18 +288,18 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Keys
+         * List Api Keys
          * @description List the keys of a project, oldest first. A key that issues keys sees those it issued.
          */
-        get: operations["list_keys_v1_organization_projects__project_id__api_keys_get"];
+        get: operations["list_api_keys"];
         put?: never;
         /**
-         * Create Key
+         * Create Api Key
          * @description Create a key. Its secret is in `value`, once: the gateway keeps only a hash.
          *
          *     A key with the scope `keys` may create keys too. They never have more rights than it has.
          */
-        post: operations["create_key_v1_organization_projects__project_id__api_keys_post"];
+        post: operations["create_api_key"];
         delete?: never;
         options?: never;
         head?: never;
@@ -314,21 +314,21 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Retrieve Key
+         * Retrieve Api Key
          * @description Return one key, in any state.
          */
-        get: operations["retrieve_key_v1_organization_projects__project_id__api_keys__key_id__get"];
+        get: operations["retrieve_api_key"];
         put?: never;
         /**
-         * Update Key
+         * Update Api Key
          * @description Change a key. Running servers apply the change within a second.
          */
-        post: operations["update_key_v1_organization_projects__project_id__api_keys__key_id__post"];
+        post: operations["update_api_key"];
         /**
-         * Revoke Key
+         * Revoke Api Key
          * @description Revoke a key and all keys it issued, for good.
          */
-        delete: operations["revoke_key_v1_organization_projects__project_id__api_keys__key_id__delete"];
+        delete: operations["revoke_api_key"];
         options?: never;
         head?: never;
         patch?: never;
@@ -344,12 +344,12 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Rotate Key
+         * Rotate Api Key
          * @description Give a key a new secret, in `value`. The old one works for `grace_seconds` more.
          *
          *     The key's id, rights, limits and budgets stay, and so does its usage of them.
          */
-        post: operations["rotate_key_v1_organization_projects__project_id__api_keys__key_id__rotate_post"];
+        post: operations["rotate_api_key"];
         delete?: never;
         options?: never;
         head?: never;
@@ -364,18 +364,18 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Admin Keys
+         * List Admin Api Keys
          * @description List the admin keys. Like all routes of admin keys, it needs one.
          */
-        get: operations["list_admin_keys_v1_organization_admin_api_keys_get"];
+        get: operations["list_admin_api_keys"];
         put?: never;
         /**
-         * Create Admin Key
+         * Create Admin Api Key
          * @description Create an admin key, which manages everything but cannot embed.
          *
          *     Its secret is in `value`, once.
          */
-        post: operations["create_admin_key_v1_organization_admin_api_keys_post"];
+        post: operations["create_admin_api_key"];
         delete?: never;
         options?: never;
         head?: never;
@@ -390,17 +390,17 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Retrieve Admin Key
+         * Retrieve Admin Api Key
          * @description Return one admin key, in any state.
          */
-        get: operations["retrieve_admin_key_v1_organization_admin_api_keys__key_id__get"];
+        get: operations["retrieve_admin_api_key"];
         put?: never;
         post?: never;
         /**
-         * Revoke Admin Key
+         * Revoke Admin Api Key
          * @description Revoke an admin key for good, even the last one: the command line can create others.
          */
-        delete: operations["revoke_admin_key_v1_organization_admin_api_keys__key_id__delete"];
+        delete: operations["revoke_admin_api_key"];
         options?: never;
         head?: never;
         patch?: never;
@@ -416,10 +416,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Rotate Admin Key
+         * Rotate Admin Api Key
          * @description Give an admin key a new secret, in `value`. The old one works for `grace_seconds`.
          */
-        post: operations["rotate_admin_key_v1_organization_admin_api_keys__key_id__rotate_post"];
+        post: operations["rotate_admin_api_key"];
         delete?: never;
         options?: never;
         head?: never;
@@ -439,13 +439,13 @@ export interface paths {
          *
          *     With `id`, list only that end user, even without a record.
          */
-        get: operations["list_end_users_v1_organization_projects__project_id__end_users_get"];
+        get: operations["list_end_users"];
         put?: never;
         /**
          * Set End User
          * @description Block an end user, or give it limits and budgets of its own. Needs no record yet.
          */
-        post: operations["set_end_user_v1_organization_projects__project_id__end_users_post"];
+        post: operations["set_end_user"];
         delete?: never;
         options?: never;
         head?: never;
@@ -463,18 +463,18 @@ export interface paths {
          * Retrieve End User
          * @description Return one end user and what it has spent of its budgets, even if it has no record.
          */
-        get: operations["retrieve_end_user_v1_organization_projects__project_id__end_users__end_user_id__get"];
+        get: operations["retrieve_end_user"];
         put?: never;
         /**
          * Update End User
          * @description Block an end user or set its limits and budgets, with the id in the path.
          */
-        post: operations["update_end_user_v1_organization_projects__project_id__end_users__end_user_id__post"];
+        post: operations["update_end_user"];
         /**
          * Remove End User
          * @description Remove an end user's record, so the project's defaults apply again. Its usage is kept.
          */
-        delete: operations["remove_end_user_v1_organization_projects__project_id__end_users__end_user_id__delete"];
+        delete: operations["remove_end_user"];
         options?: never;
         head?: never;
         patch?: never;
@@ -491,7 +491,7 @@ export interface paths {
          * List Audit Events
          * @description List changes to projects, keys and end users, latest first. Needs an admin key.
          */
-        get: operations["list_audit_events_v1_organization_audit_logs_get"];
+        get: operations["list_audit_events"];
         put?: never;
         post?: never;
         delete?: never;
@@ -508,12 +508,12 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Usage
+         * Get Usage
          * @description Return requests, items and tokens by time and group.
          *
          *     A key with the scope `admin` sees all usage, one with the scope `usage` that of its project.
          */
-        get: operations["usage_v1_organization_usage_embeddings_get"];
+        get: operations["get_usage"];
         put?: never;
         post?: never;
         delete?: never;
@@ -530,12 +530,12 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Usage
+         * Get Usage
          * @description Return requests, items and tokens by time and group.
          *
          *     A key with the scope `admin` sees all usage, one with the scope `usage` that of its project.
          */
-        get: operations["usage_api_v1_llm_usage_embeddings_get"];
+        get: operations["get_usage_mka1"];
         put?: never;
         post?: never;
         delete?: never;
@@ -552,13 +552,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Costs
+         * Get Costs
          * @description Return costs, and what providers may charge, by time and group.
          *
          *     A key with the scope `admin` sees all costs, one with the scope `usage` those of its
          *     project.
          */
-        get: operations["costs_v1_organization_costs_get"];
+        get: operations["get_costs"];
         put?: never;
         post?: never;
         delete?: never;
@@ -575,55 +575,15 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Refusals
+         * Get Refusals
          * @description Count embeddings requests that were answered with an error, by time, key and reason.
          *
          *     A key with the scope `admin` sees all of them, one with the scope `usage` those of its
          *     project.
          */
-        get: operations["refusals_v1_organization_usage_refusals_get"];
+        get: operations["get_refusals"];
         put?: never;
         post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/llm/embeddings": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Embed texts
-         * @description One vector for each item of `input`, in its order.
-         */
-        post: operations["embed_api_v1_llm_embeddings"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/serverless/embeddings": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Embed texts
-         * @description One vector for each item of `input`, in its order.
-         */
-        post: operations["embed_api_v1_models_serverless_embeddings"];
         delete?: never;
         options?: never;
         head?: never;
@@ -643,7 +603,47 @@ export interface paths {
          * Embed texts
          * @description One vector for each item of `input`, in its order.
          */
-        post: operations["embed_v1_embeddings"];
+        post: operations["embed"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/llm/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Embed texts
+         * @description One vector for each item of `input`, in its order.
+         */
+        post: operations["embed_mka1"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/serverless/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Embed texts
+         * @description One vector for each item of `input`, in its order.
+         */
+        post: operations["embed_cortecs"];
         delete?: never;
         options?: never;
         head?: never;
@@ -655,46 +655,33 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
-         * ActorCard
+         * AuditActor
          * @description The key or user that performed the action.
          */
-        ActorCard: {
-            /**
-             * Type
-             * @enum {string}
-             */
+        AuditActor: {
+            /** @enum {string} */
             type: "api_key" | "session";
-            api_key?: components["schemas"]["AuditKey"] | null;
-            session?: components["schemas"]["AuditSession"] | null;
+            api_key: components["schemas"]["AuditKey"] | null;
+            session: components["schemas"]["AuditSession"] | null;
         };
         /**
-         * AdminKeyCard
+         * AdminApiKey
          * @description An admin key.
          */
-        AdminKeyCard: {
-            /** Id */
+        AdminApiKey: {
             id: string;
-            /** Name */
             name: string;
-            /** Redacted Value */
             redacted_value: string;
-            /** Created At */
             created_at: number;
-            /** Expires At */
             expires_at: number | null;
-            /** Previous Expires At */
             previous_expires_at: number | null;
-            /**
-             * Status
-             * @enum {string}
-             */
+            /** @enum {string} */
             status: "active" | "expired" | "revoked";
             /**
-             * Object
              * @default organization.admin_api_key
              * @constant
              */
-            object?: "organization.admin_api_key";
+            object: "organization.admin_api_key";
             owner: components["schemas"]["AdminOwner"];
         };
         /**
@@ -703,72 +690,54 @@ export interface components {
          */
         AdminOwner: {
             /**
-             * Type
              * @default service_account
              * @constant
              */
-            type?: "service_account";
+            type: "service_account";
             /**
-             * Object
              * @default organization.service_account
              * @constant
              */
-            object?: "organization.service_account";
-            /** Id */
+            object: "organization.service_account";
             id: string;
-            /** Name */
             name: string;
-            /** Created At */
             created_at: number;
             /**
-             * Role
              * @default owner
              * @constant
              */
-            role?: "owner";
+            role: "owner";
         };
         /**
          * Amount
          * @description An exact amount of money.
          */
         Amount: {
-            /** Value */
             value: number;
             /**
-             * Currency
              * @default usd
              * @constant
              */
-            currency?: "usd";
+            currency: "usd";
         };
         /**
-         * AuditEventCard
+         * AuditEvent
          * @description One audit event. A field named after its type says what was done, as OpenAI has it.
          */
-        AuditEventCard: {
-            /** Id */
+        AuditEvent: {
             id: string;
             /**
-             * Object
              * @default organization.audit_log
              * @constant
              */
-            object?: "organization.audit_log";
-            /**
-             * Type
-             * @enum {string}
-             */
+            object: "organization.audit_log";
+            /** @enum {string} */
             type: "project.created" | "project.updated" | "project.archived" | "api_key.created" | "api_key.updated" | "api_key.rotated" | "api_key.deleted" | "end_user.created" | "end_user.updated" | "end_user.deleted" | "ledger.pruned" | "ledger.repaired";
-            /** Effective At */
             effective_at: number;
-            actor: components["schemas"]["ActorCard"];
+            actor: components["schemas"]["AuditActor"];
             project: components["schemas"]["AuditObject"] | null;
-            /** Request Id */
             request_id: string | null;
-            /**
-             * Changes
-             * @description Of an update: each field that was changed, with `from` and `to`.
-             */
+            /** @description Of an update: each field that was changed, with `from` and `to`. */
             changes: {
                 [key: string]: unknown;
             } | null;
@@ -780,14 +749,12 @@ export interface components {
          * @description The key, or the token of an outside issuer, that was used.
          */
         AuditKey: {
-            /** Id */
             id: string;
             /**
-             * Type
              * @default service_account
              * @constant
              */
-            type?: "service_account";
+            type: "service_account";
             service_account: components["schemas"]["AuditObject"];
         };
         /**
@@ -795,7 +762,6 @@ export interface components {
          * @description An object that an event names by its id.
          */
         AuditObject: {
-            /** Id */
             id: string;
         };
         /**
@@ -803,87 +769,62 @@ export interface components {
          * @description A session at the command line.
          */
         AuditSession: {
+            /** @description The operating system user, as `cli:USER`. */
             user: components["schemas"]["AuditObject"];
         };
-        /** BucketPage[CostsResult] */
-        BucketPage_CostsResult_: {
+        /** CostsPage */
+        CostsPage: {
             /**
-             * Object
              * @default page
              * @constant
              */
-            object?: "page";
-            /** Data */
-            data: components["schemas"]["UsageBucket_CostsResult_"][];
-            /** Has More */
+            object: "page";
+            data: components["schemas"]["CostsBucket"][];
             has_more: boolean;
-            /** Next Page */
             next_page: string | null;
         };
-        /** BucketPage[RefusalsResult] */
-        BucketPage_RefusalsResult_: {
+        /** RefusalsPage */
+        RefusalsPage: {
             /**
-             * Object
              * @default page
              * @constant
              */
-            object?: "page";
-            /** Data */
-            data: components["schemas"]["UsageBucket_RefusalsResult_"][];
-            /** Has More */
+            object: "page";
+            data: components["schemas"]["RefusalsBucket"][];
             has_more: boolean;
-            /** Next Page */
             next_page: string | null;
         };
-        /** BucketPage[UsageResult] */
-        BucketPage_UsageResult_: {
+        /** UsagePage */
+        UsagePage: {
             /**
-             * Object
              * @default page
              * @constant
              */
-            object?: "page";
-            /** Data */
-            data: components["schemas"]["UsageBucket_UsageResult_"][];
-            /** Has More */
+            object: "page";
+            data: components["schemas"]["UsageBucket"][];
             has_more: boolean;
-            /** Next Page */
             next_page: string | null;
         };
         /**
-         * BudgetBody
+         * BudgetInput
          * @description A budget for a calendar window in UTC. Weeks begin on Monday; `total` never ends.
          */
-        BudgetBody: {
-            /**
-             * Amount Usd
-             * @description USD, as a number or a string, with at most 9 decimals. If a change leaves it out, the budget of that window keeps its amount.
-             */
+        BudgetInput: {
+            /** @description USD, as a number or a string, with at most 9 decimals. If a change leaves it out, the budget of that window keeps its amount. */
             amount_usd?: number | string;
-            /**
-             * Per
-             * @enum {string}
-             */
+            /** @enum {string} */
             per: "day" | "week" | "month" | "total";
-            /**
-             * Alerts
-             * @description Percentages of the budget at which the log warns. If a change leaves them out, the budget keeps its alerts.
-             */
+            /** @description Percentages of the budget at which the log warns. If a change leaves them out, the budget keeps its alerts. */
             alerts?: number[];
         };
         /**
-         * BudgetCard
+         * Budget
          * @description A budget.
          */
-        BudgetCard: {
-            /** Amount Usd */
+        Budget: {
             amount_usd: number;
-            /**
-             * Per
-             * @enum {string}
-             */
+            /** @enum {string} */
             per: "day" | "week" | "month" | "total";
-            /** Alerts */
             alerts: number[];
         };
         /**
@@ -891,11 +832,8 @@ export interface components {
          * @description The limits of one call to a deployment, and how many calls of a request run at a time.
          */
         CallLimits: {
-            /** Max Items */
             max_items: number;
-            /** Max Tokens */
             max_tokens: number | null;
-            /** Max Parallel */
             max_parallel: number;
         };
         /**
@@ -903,15 +841,13 @@ export interface components {
          * @description A token with the rights of a key.
          */
         ClientToken: {
-            /** Access Token */
             access_token: string;
             /**
-             * Token Type
              * @default bearer
              * @constant
              */
-            token_type?: "bearer";
-            /** Expires In */
+            token_type: "bearer";
+            /** @description In seconds from now. */
             expires_in: number;
         };
         /**
@@ -919,193 +855,132 @@ export interface components {
          * @description The costs of one group in one bucket.
          */
         CostsResult: {
-            /** Project Id */
-            project_id?: string | null;
-            /** Project Name */
-            project_name?: string | null;
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Api Key Name */
-            api_key_name?: string | null;
-            /** User Id */
-            user_id?: string | null;
-            /** Model */
-            model?: string | null;
-            /** Provider */
-            provider?: string | null;
-            /** Metadata */
-            metadata?: {
+            project_id: string | null;
+            project_name: string | null;
+            api_key_id: string | null;
+            api_key_name: string | null;
+            /** @description The end user, from `X-On-Behalf-Of` or else from `user`. */
+            user_id: string | null;
+            model: string | null;
+            provider: string | null;
+            metadata: {
                 [key: string]: string | null;
             } | null;
             /**
-             * Object
              * @default organization.costs.result
              * @constant
              */
-            object?: "organization.costs.result";
+            object: "organization.costs.result";
             amount: components["schemas"]["Amount"];
-            /** Amount Nano Usd */
             amount_nano_usd: number;
+            /** @description What providers may charge, including failed calls. */
             upstream_amount: components["schemas"]["Amount"];
-            /** Upstream Amount Nano Usd */
             upstream_amount_nano_usd: number;
-            /** Line Item */
-            line_item?: string | null;
-            /** Quantity */
-            quantity?: number | null;
-            /** Quantity Unit */
-            quantity_unit?: "tokens" | null;
+            /** @description The model, with `group_by=line_item`. */
+            line_item: string | null;
+            /** @description The number of tokens, with `group_by=line_item`. */
+            quantity: number | null;
+            quantity_unit: "tokens" | null;
         };
         /**
          * DeletionReceipt
          * @description Confirms a deletion.
          */
         DeletionReceipt: {
-            /** Id */
             id: string;
-            /** Object */
             object: string;
             /**
-             * Deleted
              * @default true
              * @constant
              */
-            deleted?: true;
+            deleted: true;
         };
         /**
-         * DeploymentCard
+         * Deployment
          * @description A model at a provider as MKA1's clients know it, with what helps to choose one.
          */
-        DeploymentCard: {
-            /** Id */
+        Deployment: {
             id: string;
-            /** Provider */
             provider: string;
-            /** Model */
             model: string;
-            /** Upstream Model */
             upstream_model: string;
-            /** Declared */
             declared: boolean;
-            /** Aliases */
             aliases: string[];
-            /** Description */
             description: string;
-            /** Licence */
             licence: string;
             limits: components["schemas"]["EmbeddingLimits"];
             call_limits: components["schemas"]["CallLimits"];
-            /** Dimensions */
             dimensions: number | null;
-            /** Native Dimensions */
             native_dimensions: number | null;
-            /** Allowed Dimensions */
             allowed_dimensions: number[] | ("any" | "unknown");
-            /** Tokenizer */
             tokenizer: string;
-            /** Pooling */
             pooling: string;
-            /** Normalised */
             normalised: boolean | null;
-            /** Prompts */
             prompts: {
                 [key: string]: string;
             };
-            /** Space */
             space: string;
-            /** Home Space */
             home_space: string;
-            shared_space: components["schemas"]["SharedSpaceCard"] | null;
-            /**
-             * Proof
-             * @enum {string}
-             */
+            shared_space: components["schemas"]["SharedSpace"] | null;
+            /** @enum {string} */
             proof: "reference" | "proven" | "unproven" | "differs" | "drifted";
-            /** Proof Reason */
             proof_reason: string;
-            /** Price Per Mtok Usd */
             price_per_mtok_usd: number | null;
-            /** Price Date */
             price_date: string | null;
-            /** Region */
             region: string;
-            /** Hq Country */
             hq_country: string;
-            /** Eu Native */
             eu_native: boolean;
-            /**
-             * Quantisation
-             * @enum {string}
-             */
+            /** @enum {string} */
             quantisation: "fp32" | "bf16" | "fp16" | "fp8" | "int8" | "int4" | "binary" | "unknown";
-            /** Zero Data Retention */
             zero_data_retention: boolean;
-            /** Released */
             released: string | null;
-            /** Deprecated */
             deprecated: string | null;
-            /** Retires */
             retires: string | null;
-            /** Successor */
             successor: string;
-            /** Dates Source */
             dates_source: string;
-            /** Health */
             health: ("healthy" | "ejected" | "limited" | "full") | ("down" | "retired");
         };
         /**
-         * DeploymentCards
+         * DeploymentList
          * @description A list of deployments.
          */
-        DeploymentCards: {
+        DeploymentList: {
             /**
-             * Object
              * @default list
              * @constant
              */
-            object?: "list";
-            /** Data */
-            data: components["schemas"]["DeploymentCard"][];
+            object: "list";
+            data: components["schemas"]["Deployment"][];
         };
         /**
          * EmbeddingLimits
          * @description The limits of one request, which may be cut into several calls.
          */
         EmbeddingLimits: {
-            /** Max Batch Size */
             max_batch_size: number;
-            /** Max Input Tokens */
             max_input_tokens: number | null;
-            /** Max Input Length */
             max_input_length: number;
         };
         /**
-         * EndUserCard
+         * EndUser
          * @description An end user. Null for limits or budgets means that the project's apply.
          */
-        EndUserCard: {
-            /** Id */
+        EndUser: {
             id: string;
             /**
-             * Object
              * @default organization.project.end_user
              * @constant
              */
-            object?: "organization.project.end_user";
-            /** Project Id */
+            object: "organization.project.end_user";
             project_id: string;
-            /** Created At */
+            /** @description Null if the end user has no record, and so the project's defaults. */
             created_at: number | null;
-            /** Blocked */
             blocked: boolean;
-            /** Blocked At */
             blocked_at: number | null;
-            /** Limits */
-            limits: components["schemas"]["LimitBody"][] | null;
-            /** Budgets */
-            budgets: components["schemas"]["BudgetCard"][] | null;
-            /** Spending */
-            spending: components["schemas"]["SpendingCard"][];
+            limits: components["schemas"]["RateLimit"][] | null;
+            budgets: components["schemas"]["Budget"][] | null;
+            /** @description What is spent and left of its budgets, or of the project's budgets for each end user. */
+            spending: components["schemas"]["BudgetSpending"][];
         };
         /**
          * EndUserChanges
@@ -1113,189 +988,114 @@ export interface components {
          */
         EndUserChanges: {
             /**
-             * Blocked
              * @description Whether its requests are refused.
              * @default false
              */
             blocked?: boolean;
-            /**
-             * Limits
-             * @description Limits of its own; null for the project's.
-             */
-            limits?: components["schemas"]["LimitBody"][] | null;
-            /**
-             * Budgets
-             * @description Budgets of its own; null for the project's.
-             */
-            budgets?: components["schemas"]["BudgetBody"][] | null;
+            /** @description Limits of its own; null for the project's. */
+            limits?: components["schemas"]["RateLimit"][] | null;
+            /** @description Budgets of its own; null for the project's. */
+            budgets?: components["schemas"]["BudgetInput"][] | null;
         };
         /**
          * ExchangedToken
          * @description A token for one end user.
          */
         ExchangedToken: {
-            /** Token */
             token: string;
-            /** Expiresat */
+            /** @description In Unix seconds. */
             expiresAt: number;
         };
         /**
-         * HubCard
+         * HubModel
          * @description A model as AIHubMix's clients know it.
          */
-        HubCard: {
-            /** Model Id */
+        HubModel: {
             model_id: string;
-            /** Desc */
             desc: string;
-            /**
-             * Types
-             * @default embedding
-             */
-            types?: string;
-            /**
-             * Features
-             * @default
-             */
-            features?: string;
-            /**
-             * Input Modalities
-             * @default text
-             */
-            input_modalities?: string;
-            /**
-             * Max Output
-             * @default 0
-             */
-            max_output?: number;
-            /** Context Length */
+            /** @default embedding */
+            types: string;
+            /** @default  */
+            features: string;
+            /** @default text */
+            input_modalities: string;
+            /** @default 0 */
+            max_output: number;
             context_length: number | null;
-            pricing: components["schemas"]["HubPricing"];
+            pricing: components["schemas"]["HubModelPricing"];
         };
         /**
-         * HubCards
+         * HubModelList
          * @description A list of models, in AIHubMix's shape.
          */
-        HubCards: {
+        HubModelList: {
             /**
-             * Success
              * @default true
              * @constant
              */
-            success?: true;
-            /**
-             * Message
-             * @default
-             */
-            message?: string;
-            /** Data */
-            data: components["schemas"]["HubCard"][];
+            success: true;
+            /** @default  */
+            message: string;
+            data: components["schemas"]["HubModel"][];
         };
         /**
-         * HubPricing
+         * HubModelPricing
          * @description USD per million tokens.
          */
-        HubPricing: {
-            /** Input */
+        HubModelPricing: {
             input: number | null;
-            /**
-             * Output
-             * @default 0
-             */
-            output?: number;
+            /** @default 0 */
+            output: number;
         };
         /**
-         * KeyCard
+         * ApiKey
          * @description A key of a project.
          */
-        KeyCard: {
-            /** Models */
+        ApiKey: {
             models: string[] | null;
-            /** Providers */
             providers: string[] | null;
-            /** Limits */
-            limits: components["schemas"]["LimitBody"][];
-            /** Budgets */
-            budgets: components["schemas"]["BudgetCard"][];
-            /** Spending */
-            spending: components["schemas"]["SpendingCard"][];
-            /** Id */
+            limits: components["schemas"]["RateLimit"][];
+            budgets: components["schemas"]["Budget"][];
+            spending: components["schemas"]["BudgetSpending"][];
             id: string;
-            /** Name */
             name: string;
-            /** Redacted Value */
             redacted_value: string;
-            /** Created At */
             created_at: number;
-            /** Expires At */
             expires_at: number | null;
-            /** Previous Expires At */
             previous_expires_at: number | null;
-            /**
-             * Status
-             * @enum {string}
-             */
+            /** @enum {string} */
             status: "active" | "expired" | "revoked";
             /**
-             * Object
              * @default organization.project.api_key
              * @constant
              */
-            object?: "organization.project.api_key";
+            object: "organization.project.api_key";
             owner: components["schemas"]["ProjectOwner"];
-            /**
-             * Owner Project Access
-             * @enum {string}
-             */
+            /** @enum {string} */
             owner_project_access: "active" | "inactive";
-            /** Project Id */
             project_id: string;
-            /** Scopes */
             scopes: ("embeddings" | "on_behalf_of" | "tokens" | "usage" | "keys" | "admin")[];
-            /** Issued By */
             issued_by: string | null;
         };
         /**
-         * KeyChanges
+         * ApiKeyChanges
          * @description Changes to a key. Fields that are left out stay as they are.
          */
-        KeyChanges: {
-            /**
-             * Expires In Seconds
-             * @description Seconds until the key expires; null for never.
-             */
+        ApiKeyChanges: {
+            /** @description Seconds until the key expires; null for never. */
             expires_in_seconds?: number | null;
-            /**
-             * Expires At
-             * @description Alternatively, when the key expires, in Unix seconds.
-             */
+            /** @description Alternatively, when the key expires, in Unix seconds. */
             expires_at?: number | null;
-            /**
-             * Models
-             * @description The only model names that requests may use; null for any.
-             */
+            /** @description The only model names that requests may use; null for any. */
             models?: string[] | null;
-            /**
-             * Providers
-             * @description The only providers that may serve requests; null for any.
-             */
+            /** @description The only providers that may serve requests; null for any. */
             providers?: string[] | null;
-            /**
-             * Limits
-             * @description Limits on the requests of this key and of the keys it issued, together.
-             */
-            limits?: components["schemas"]["LimitBody"][] | null;
-            /**
-             * Budgets
-             * @description Budgets for the same requests.
-             */
-            budgets?: components["schemas"]["BudgetBody"][] | null;
-            /**
-             * Name
-             * @default
-             */
+            /** @description Limits on the requests of this key and of the keys it issued, together. */
+            limits?: components["schemas"]["RateLimit"][] | null;
+            /** @description Budgets for the same requests. */
+            budgets?: components["schemas"]["BudgetInput"][] | null;
+            /** @default  */
             name?: string;
-            /** Scopes */
             scopes?: ("embeddings" | "on_behalf_of" | "tokens" | "usage" | "keys" | "admin")[];
         };
         /**
@@ -1303,237 +1103,170 @@ export interface components {
          * @description The owner of a key: each key is its own service account.
          */
         KeyServiceAccount: {
-            /** Id */
             id: string;
-            /** Name */
             name: string;
-            /** Created At */
             created_at: number;
             /**
-             * Role
              * @default member
              * @constant
              */
-            role?: "member";
+            role: "member";
         };
         /**
-         * LimitBody
+         * RateLimit
          * @description A rate limit: at most `amount` in any interval of that length.
          */
-        LimitBody: {
-            /**
-             * Of
-             * @enum {string}
-             */
+        RateLimit: {
+            /** @enum {string} */
             of: "requests" | "tokens";
-            /** Amount */
             amount: number;
-            /**
-             * Per
-             * @enum {string}
-             */
+            /** @enum {string} */
             per: "second" | "minute" | "hour" | "day";
         };
-        /** ListPage[AdminKeyCard] */
-        ListPage_AdminKeyCard_: {
+        /** AdminApiKeyPage */
+        AdminApiKeyPage: {
             /**
-             * Object
              * @default list
              * @constant
              */
-            object?: "list";
-            /** Data */
-            data: components["schemas"]["AdminKeyCard"][];
-            /** First Id */
+            object: "list";
+            data: components["schemas"]["AdminApiKey"][];
             first_id: string | null;
-            /** Last Id */
+            /** @description The `after` of the next page. */
             last_id: string | null;
-            /** Has More */
             has_more: boolean;
         };
-        /** ListPage[AuditEventCard] */
-        ListPage_AuditEventCard_: {
+        /** AuditEventPage */
+        AuditEventPage: {
             /**
-             * Object
              * @default list
              * @constant
              */
-            object?: "list";
-            /** Data */
-            data: components["schemas"]["AuditEventCard"][];
-            /** First Id */
+            object: "list";
+            data: components["schemas"]["AuditEvent"][];
             first_id: string | null;
-            /** Last Id */
+            /** @description The `after` of the next page. */
             last_id: string | null;
-            /** Has More */
             has_more: boolean;
         };
-        /** ListPage[EndUserCard] */
-        ListPage_EndUserCard_: {
+        /** EndUserPage */
+        EndUserPage: {
             /**
-             * Object
              * @default list
              * @constant
              */
-            object?: "list";
-            /** Data */
-            data: components["schemas"]["EndUserCard"][];
-            /** First Id */
+            object: "list";
+            data: components["schemas"]["EndUser"][];
             first_id: string | null;
-            /** Last Id */
+            /** @description The `after` of the next page. */
             last_id: string | null;
-            /** Has More */
             has_more: boolean;
         };
-        /** ListPage[KeyCard] */
-        ListPage_KeyCard_: {
+        /** ApiKeyPage */
+        ApiKeyPage: {
             /**
-             * Object
              * @default list
              * @constant
              */
-            object?: "list";
-            /** Data */
-            data: components["schemas"]["KeyCard"][];
-            /** First Id */
+            object: "list";
+            data: components["schemas"]["ApiKey"][];
             first_id: string | null;
-            /** Last Id */
+            /** @description The `after` of the next page. */
             last_id: string | null;
-            /** Has More */
             has_more: boolean;
         };
-        /** ListPage[ProjectCard] */
-        ListPage_ProjectCard_: {
+        /** ProjectPage */
+        ProjectPage: {
             /**
-             * Object
              * @default list
              * @constant
              */
-            object?: "list";
-            /** Data */
-            data: components["schemas"]["ProjectCard"][];
-            /** First Id */
+            object: "list";
+            data: components["schemas"]["Project"][];
             first_id: string | null;
-            /** Last Id */
+            /** @description The `after` of the next page. */
             last_id: string | null;
-            /** Has More */
             has_more: boolean;
         };
         /**
-         * LivenessStatus
+         * HealthStatus
          * @description The response of a health check that passes.
          */
-        LivenessStatus: {
-            /** Status */
+        HealthStatus: {
             status: string;
         };
         /**
-         * ModelCard
+         * Model
          * @description A model or an alias as OpenAI's clients know it, with cortecs' additions.
          */
-        ModelCard: {
-            /** Id */
+        Model: {
             id: string;
             /**
-             * Object
              * @default model
              * @constant
              */
-            object?: "model";
-            /** Created */
+            object: "model";
             created: number;
-            /** Owned By */
             owned_by: string;
-            /** Description */
             description: string;
             pricing: components["schemas"]["ModelPricing"];
-            /** Providers */
             providers: string[];
-            /** Context Size */
             context_size: number | null;
-            /** Tags */
             tags: string[];
         };
         /**
-         * ModelCards
+         * ModelList
          * @description A list of models.
          */
-        ModelCards: {
+        ModelList: {
             /**
-             * Object
              * @default list
              * @constant
              */
-            object?: "list";
-            /** Data */
-            data: components["schemas"]["ModelCard"][];
+            object: "list";
+            data: components["schemas"]["Model"][];
         };
         /**
          * ModelPricing
          * @description Prices per million tokens, from the cheapest provider.
          */
         ModelPricing: {
-            /** Input Token */
             input_token: number | null;
-            /**
-             * Output Token
-             * @default 0
-             */
-            output_token?: number;
-            /**
-             * Currency
-             * @default USD
-             */
-            currency?: string;
+            /** @default 0 */
+            output_token: number;
+            /** @default USD */
+            currency: string;
         };
         /**
-         * NewAdminKey
+         * NewAdminApiKey
          * @description An admin key to create.
          */
-        NewAdminKey: {
-            /**
-             * Expires In Seconds
-             * @description Seconds until the key expires; null for never.
-             */
+        NewAdminApiKey: {
+            /** @description Seconds until the key expires; null for never. */
             expires_in_seconds?: number | null;
-            /**
-             * Expires At
-             * @description Alternatively, when the key expires, in Unix seconds.
-             */
+            /** @description Alternatively, when the key expires, in Unix seconds. */
             expires_at?: number | null;
-            /** Name */
             name: string;
         };
         /**
-         * NewAdminKeyCard
+         * AdminApiKeyWithSecret
          * @description An admin key, with its secret.
          */
-        NewAdminKeyCard: {
-            /** Id */
+        AdminApiKeyWithSecret: {
             id: string;
-            /** Name */
             name: string;
-            /** Redacted Value */
             redacted_value: string;
-            /** Created At */
             created_at: number;
-            /** Expires At */
             expires_at: number | null;
-            /** Previous Expires At */
             previous_expires_at: number | null;
-            /**
-             * Status
-             * @enum {string}
-             */
+            /** @enum {string} */
             status: "active" | "expired" | "revoked";
             /**
-             * Object
              * @default organization.admin_api_key
              * @constant
              */
-            object?: "organization.admin_api_key";
+            object: "organization.admin_api_key";
             owner: components["schemas"]["AdminOwner"];
-            /** Value */
             value: string;
         };
         /**
@@ -1542,118 +1275,66 @@ export interface components {
          */
         NewEndUser: {
             /**
-             * Blocked
              * @description Whether its requests are refused.
              * @default false
              */
             blocked?: boolean;
-            /**
-             * Limits
-             * @description Limits of its own; null for the project's.
-             */
-            limits?: components["schemas"]["LimitBody"][] | null;
-            /**
-             * Budgets
-             * @description Budgets of its own; null for the project's.
-             */
-            budgets?: components["schemas"]["BudgetBody"][] | null;
-            /** Id */
+            /** @description Limits of its own; null for the project's. */
+            limits?: components["schemas"]["RateLimit"][] | null;
+            /** @description Budgets of its own; null for the project's. */
+            budgets?: components["schemas"]["BudgetInput"][] | null;
             id: string;
         };
         /**
-         * NewKey
+         * NewApiKey
          * @description A key to create.
          */
-        NewKey: {
-            /**
-             * Expires In Seconds
-             * @description Seconds until the key expires; null for never.
-             */
+        NewApiKey: {
+            /** @description Seconds until the key expires; null for never. */
             expires_in_seconds?: number | null;
-            /**
-             * Expires At
-             * @description Alternatively, when the key expires, in Unix seconds.
-             */
+            /** @description Alternatively, when the key expires, in Unix seconds. */
             expires_at?: number | null;
-            /**
-             * Models
-             * @description The only model names that requests may use; null for any.
-             */
+            /** @description The only model names that requests may use; null for any. */
             models?: string[] | null;
-            /**
-             * Providers
-             * @description The only providers that may serve requests; null for any.
-             */
+            /** @description The only providers that may serve requests; null for any. */
             providers?: string[] | null;
-            /**
-             * Limits
-             * @description Limits on the requests of this key and of the keys it issued, together.
-             */
-            limits?: components["schemas"]["LimitBody"][] | null;
-            /**
-             * Budgets
-             * @description Budgets for the same requests.
-             */
-            budgets?: components["schemas"]["BudgetBody"][] | null;
-            /** Name */
+            /** @description Limits on the requests of this key and of the keys it issued, together. */
+            limits?: components["schemas"]["RateLimit"][] | null;
+            /** @description Budgets for the same requests. */
+            budgets?: components["schemas"]["BudgetInput"][] | null;
             name: string;
-            /**
-             * Scopes
-             * @description What the key may do. By default, embed and name end users, as far as the key that issues it may.
-             */
+            /** @description What the key may do. By default, embed and name end users, as far as the key that issues it may. */
             scopes?: ("embeddings" | "on_behalf_of" | "tokens" | "usage" | "keys" | "admin")[];
         };
         /**
-         * NewKeyCard
+         * ApiKeyWithSecret
          * @description A key of a project, with its secret.
          */
-        NewKeyCard: {
-            /** Models */
+        ApiKeyWithSecret: {
             models: string[] | null;
-            /** Providers */
             providers: string[] | null;
-            /** Limits */
-            limits: components["schemas"]["LimitBody"][];
-            /** Budgets */
-            budgets: components["schemas"]["BudgetCard"][];
-            /** Spending */
-            spending: components["schemas"]["SpendingCard"][];
-            /** Id */
+            limits: components["schemas"]["RateLimit"][];
+            budgets: components["schemas"]["Budget"][];
+            spending: components["schemas"]["BudgetSpending"][];
             id: string;
-            /** Name */
             name: string;
-            /** Redacted Value */
             redacted_value: string;
-            /** Created At */
             created_at: number;
-            /** Expires At */
             expires_at: number | null;
-            /** Previous Expires At */
             previous_expires_at: number | null;
-            /**
-             * Status
-             * @enum {string}
-             */
+            /** @enum {string} */
             status: "active" | "expired" | "revoked";
             /**
-             * Object
              * @default organization.project.api_key
              * @constant
              */
-            object?: "organization.project.api_key";
+            object: "organization.project.api_key";
             owner: components["schemas"]["ProjectOwner"];
-            /**
-             * Owner Project Access
-             * @enum {string}
-             */
+            /** @enum {string} */
             owner_project_access: "active" | "inactive";
-            /** Project Id */
             project_id: string;
-            /** Scopes */
             scopes: ("embeddings" | "on_behalf_of" | "tokens" | "usage" | "keys" | "admin")[];
-            /** Issued By */
             issued_by: string | null;
-            /** Value */
             value: string;
         };
         /**
@@ -1661,159 +1342,95 @@ export interface components {
          * @description A project to create.
          */
         NewProject: {
-            /**
-             * Models
-             * @description The only model names that requests may use; null for any.
-             */
+            /** @description The only model names that requests may use; null for any. */
             models?: string[] | null;
-            /**
-             * Providers
-             * @description The only providers that may serve requests; null for any.
-             */
+            /** @description The only providers that may serve requests; null for any. */
             providers?: string[] | null;
             /**
-             * Eu Native
              * @description Whether every request is served as if it had `eu_native`.
              * @default false
              */
             eu_native?: boolean;
             /**
-             * Zero Data Retention
              * @description Whether only deployments that keep no data serve requests.
              * @default false
              */
             zero_data_retention?: boolean;
             /**
-             * Allow Quantization
              * @description Whether quantised weights may serve requests.
              * @default true
              */
             allow_quantization?: boolean;
-            /**
-             * Limits
-             * @description Limits on all requests of the project together.
-             */
-            limits?: components["schemas"]["LimitBody"][] | null;
-            /**
-             * Budgets
-             * @description Budgets for all requests of the project together.
-             */
-            budgets?: components["schemas"]["BudgetBody"][] | null;
-            /**
-             * User Limits
-             * @description Limits on each end user without limits of its own.
-             */
-            user_limits?: components["schemas"]["LimitBody"][] | null;
-            /**
-             * User Budgets
-             * @description Budgets for each end user without budgets of its own.
-             */
-            user_budgets?: components["schemas"]["BudgetBody"][] | null;
-            /** Name */
+            /** @description Limits on all requests of the project together. */
+            limits?: components["schemas"]["RateLimit"][] | null;
+            /** @description Budgets for all requests of the project together. */
+            budgets?: components["schemas"]["BudgetInput"][] | null;
+            /** @description Limits on each end user without limits of its own. */
+            user_limits?: components["schemas"]["RateLimit"][] | null;
+            /** @description Budgets for each end user without budgets of its own. */
+            user_budgets?: components["schemas"]["BudgetInput"][] | null;
             name: string;
         };
         /**
-         * ProjectCard
+         * Project
          * @description A project. `spending` is of `budgets`.
          */
-        ProjectCard: {
-            /** Id */
+        Project: {
             id: string;
-            /** Models */
             models: string[] | null;
-            /** Providers */
             providers: string[] | null;
-            /** Limits */
-            limits: components["schemas"]["LimitBody"][];
-            /** Budgets */
-            budgets: components["schemas"]["BudgetCard"][];
-            /** Spending */
-            spending: components["schemas"]["SpendingCard"][];
+            limits: components["schemas"]["RateLimit"][];
+            budgets: components["schemas"]["Budget"][];
+            spending: components["schemas"]["BudgetSpending"][];
             /**
-             * Object
              * @default organization.project
              * @constant
              */
-            object?: "organization.project";
-            /** Name */
+            object: "organization.project";
             name: string;
-            /** Created At */
             created_at: number;
-            /** Archived At */
             archived_at: number | null;
-            /**
-             * Status
-             * @enum {string}
-             */
+            /** @enum {string} */
             status: "active" | "archived";
-            /** Eu Native */
             eu_native: boolean;
-            /** Zero Data Retention */
             zero_data_retention: boolean;
-            /** Allow Quantization */
             allow_quantization: boolean;
-            /** User Limits */
-            user_limits: components["schemas"]["LimitBody"][];
-            /** User Budgets */
-            user_budgets: components["schemas"]["BudgetCard"][];
+            user_limits: components["schemas"]["RateLimit"][];
+            user_budgets: components["schemas"]["Budget"][];
         };
         /**
          * ProjectChanges
          * @description Changes to a project. Fields that are left out stay as they are.
          */
         ProjectChanges: {
-            /**
-             * Models
-             * @description The only model names that requests may use; null for any.
-             */
+            /** @description The only model names that requests may use; null for any. */
             models?: string[] | null;
-            /**
-             * Providers
-             * @description The only providers that may serve requests; null for any.
-             */
+            /** @description The only providers that may serve requests; null for any. */
             providers?: string[] | null;
             /**
-             * Eu Native
              * @description Whether every request is served as if it had `eu_native`.
              * @default false
              */
             eu_native?: boolean;
             /**
-             * Zero Data Retention
              * @description Whether only deployments that keep no data serve requests.
              * @default false
              */
             zero_data_retention?: boolean;
             /**
-             * Allow Quantization
              * @description Whether quantised weights may serve requests.
              * @default true
              */
             allow_quantization?: boolean;
-            /**
-             * Limits
-             * @description Limits on all requests of the project together.
-             */
-            limits?: components["schemas"]["LimitBody"][] | null;
-            /**
-             * Budgets
-             * @description Budgets for all requests of the project together.
-             */
-            budgets?: components["schemas"]["BudgetBody"][] | null;
-            /**
-             * User Limits
-             * @description Limits on each end user without limits of its own.
-             */
-            user_limits?: components["schemas"]["LimitBody"][] | null;
-            /**
-             * User Budgets
-             * @description Budgets for each end user without budgets of its own.
-             */
-            user_budgets?: components["schemas"]["BudgetBody"][] | null;
-            /**
-             * Name
-             * @default
-             */
+            /** @description Limits on all requests of the project together. */
+            limits?: components["schemas"]["RateLimit"][] | null;
+            /** @description Budgets for all requests of the project together. */
+            budgets?: components["schemas"]["BudgetInput"][] | null;
+            /** @description Limits on each end user without limits of its own. */
+            user_limits?: components["schemas"]["RateLimit"][] | null;
+            /** @description Budgets for each end user without budgets of its own. */
+            user_budgets?: components["schemas"]["BudgetInput"][] | null;
+            /** @default  */
             name?: string;
         };
         /**
@@ -1822,11 +1439,10 @@ export interface components {
          */
         ProjectOwner: {
             /**
-             * Type
              * @default service_account
              * @constant
              */
-            type?: "service_account";
+            type: "service_account";
             service_account: components["schemas"]["KeyServiceAccount"];
         };
         /**
@@ -1834,116 +1450,86 @@ export interface components {
          * @description The refused requests of one group in one bucket.
          */
         RefusalsResult: {
-            /** Project Id */
-            project_id?: string | null;
-            /** Project Name */
-            project_name?: string | null;
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Api Key Name */
-            api_key_name?: string | null;
+            project_id: string | null;
+            project_name: string | null;
+            api_key_id: string | null;
+            api_key_name: string | null;
             /**
-             * Object
              * @default organization.usage.refusals.result
              * @constant
              */
-            object?: "organization.usage.refusals.result";
-            /** Reason */
-            reason?: string | null;
-            /** Num Requests */
+            object: "organization.usage.refusals.result";
+            /** @description The reason, as listed in `docs/errors.md`. */
+            reason: string | null;
             num_requests: number;
         };
         /**
-         * Rotation
+         * ApiKeyRotation
          * @description How to rotate a key.
          */
-        Rotation: {
+        ApiKeyRotation: {
             /**
-             * Grace Seconds
              * @description How long the old secret still works; 0 to end it at once.
              * @default 86400
              */
             grace_seconds?: number;
         };
         /**
-         * SharedSpaceCard
+         * SharedSpace
          * @description A space that several models share, as their makers say.
          */
-        SharedSpaceCard: {
-            /** Model */
+        SharedSpace: {
             model: string;
-            /** Models */
             models: string[];
-            /**
-             * Proof
-             * @enum {string}
-             */
+            /** @enum {string} */
             proof: "reference" | "proven" | "unproven" | "differs";
-            /** Proof Reason */
             proof_reason: string;
         };
         /**
-         * SpendingCard
+         * BudgetSpending
          * @description What is spent and left of a budget in its current window.
          */
-        SpendingCard: {
-            /**
-             * Per
-             * @enum {string}
-             */
+        BudgetSpending: {
+            /** @enum {string} */
             per: "day" | "week" | "month" | "total";
-            /** Amount Usd */
             amount_usd: number;
-            /** Spent Usd */
             spent_usd: number;
-            /** Left Usd */
+            /** @description What is not spent yet. Some of it may be reserved for requests in progress. */
             left_usd: number;
-            /** Resets At */
+            /** @description When the next window begins, in Unix seconds; null if never. */
             resets_at: number | null;
         };
-        /** UsageBucket[CostsResult] */
-        UsageBucket_CostsResult_: {
+        /** CostsBucket */
+        CostsBucket: {
             /**
-             * Object
              * @default bucket
              * @constant
              */
-            object?: "bucket";
-            /** Start Time */
+            object: "bucket";
             start_time: number;
-            /** End Time */
             end_time: number;
-            /** Results */
             results: components["schemas"]["CostsResult"][];
         };
-        /** UsageBucket[RefusalsResult] */
-        UsageBucket_RefusalsResult_: {
+        /** RefusalsBucket */
+        RefusalsBucket: {
             /**
-             * Object
              * @default bucket
              * @constant
              */
-            object?: "bucket";
-            /** Start Time */
+            object: "bucket";
             start_time: number;
-            /** End Time */
             end_time: number;
-            /** Results */
             results: components["schemas"]["RefusalsResult"][];
         };
-        /** UsageBucket[UsageResult] */
-        UsageBucket_UsageResult_: {
+        /** UsageBucket */
+        UsageBucket: {
             /**
-             * Object
              * @default bucket
              * @constant
              */
-            object?: "bucket";
-            /** Start Time */
+            object: "bucket";
             start_time: number;
-            /** End Time */
             end_time: number;
-            /** Results */
             results: components["schemas"]["UsageResult"][];
         };
         /**
@@ -1951,54 +1537,42 @@ export interface components {
          * @description The usage of one group in one bucket.
          */
         UsageResult: {
-            /** Project Id */
-            project_id?: string | null;
-            /** Project Name */
-            project_name?: string | null;
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Api Key Name */
-            api_key_name?: string | null;
-            /** User Id */
-            user_id?: string | null;
-            /** Model */
-            model?: string | null;
-            /** Provider */
-            provider?: string | null;
-            /** Metadata */
-            metadata?: {
+            project_id: string | null;
+            project_name: string | null;
+            api_key_id: string | null;
+            api_key_name: string | null;
+            /** @description The end user, from `X-On-Behalf-Of` or else from `user`. */
+            user_id: string | null;
+            model: string | null;
+            provider: string | null;
+            metadata: {
                 [key: string]: string | null;
             } | null;
             /**
-             * Object
              * @default organization.usage.embeddings.result
              * @constant
              */
-            object?: "organization.usage.embeddings.result";
-            /** Input Tokens */
+            object: "organization.usage.embeddings.result";
             input_tokens: number;
-            /** Num Model Requests */
+            /** @description Requests that were answered with 200. */
             num_model_requests: number;
-            /** Input Cached Tokens */
             input_cached_tokens: number;
-            /** Estimated Tokens */
+            /** @description Tokens that were estimated rather than reported or counted. */
             estimated_tokens: number;
-            /** Unpriced Tokens */
+            /** @description Tokens without a known price. They cost nothing. */
             unpriced_tokens: number;
-            /** Num Items */
             num_items: number;
-            /** Num Errors */
+            /** @description Requests that were refused or failed. */
             num_errors: number;
-            /** Num Calls */
+            /** @description Calls to providers, including retries. */
             num_calls: number;
-            /** Num Failed Calls */
             num_failed_calls: number;
         };
         /**
-         * EmbedRequest
+         * EmbeddingsRequest
          * @description One request to embed 1 to 2048 items.
          */
-        EmbedRequest: {
+        EmbeddingsRequest: {
             /** @description The text or texts to embed: a string, or 1 to 2048 strings, each of 1 to 100,000 characters; or token ids, as one list or a list of lists. */
             input: string | (string | number | number[])[];
             /**
@@ -2032,7 +1606,7 @@ export interface components {
              * @description Parameters for the provider, merged into what it is sent. Any unknown top-level field is treated the same, unless its name is nearly that of a field here. Local models take none.
              * @default {}
              */
-            extra_body?: Record<string, never> | null;
+            extra_body?: Record<string, unknown> | null;
             /**
              * @description What to favour where several deployments could serve the request.
              * @default balanced
@@ -2089,8 +1663,11 @@ export interface components {
          * @description The answer to a dry run.
          */
         DryRun: {
-            /** @default embedding.dry_run */
-            object?: string;
+            /**
+             * @default embedding.dry_run
+             * @enum {unknown}
+             */
+            object: "embedding.dry_run";
             model: string;
             space: string;
             items: number;
@@ -2135,33 +1712,70 @@ export interface components {
             /** @constant */
             object: "list";
             /** @description One entry for each item of the input, in its order. */
-            data: {
-                /** @constant */
-                object: "embedding";
-                index: number;
-                embedding: number[] | string;
-            }[];
+            data: components["schemas"]["Embedding"][];
             /** @description The model as requested; x-embedway-model has its id. */
             model: string;
-            usage: {
-                prompt_tokens: number;
-                total_tokens: number;
-                /** @description Always 0; only on cortecs' path. */
-                completion_tokens?: number;
-            };
+            usage: components["schemas"]["EmbeddingsUsage"];
             /** @description `embd_...`, also the id of the usage record. */
             id: string;
             /** @description Unix time in seconds. */
             created: number;
             provider: string;
         };
+        Embedding: {
+            /** @constant */
+            object: "embedding";
+            index: number;
+            embedding: number[] | string;
+        };
+        EmbeddingsUsage: {
+            prompt_tokens: number;
+            total_tokens: number;
+            /** @description Always 0; only on cortecs' path. */
+            completion_tokens?: number;
+        };
         Error: {
-            error: {
-                message: string;
-                type: string;
-                param: string | null;
-                code: string | null;
-            };
+            error: components["schemas"]["ErrorDetails"];
+        };
+        ErrorDetails: {
+            /** @description What is wrong, with the value, and what to do. */
+            message: string;
+            type: string;
+            /** @description The field at fault. */
+            param: string | null;
+            code: string | null;
+        };
+        /**
+         * TokenExchange
+         * @description A request of MKA1's clients for a token for one end user.
+         */
+        TokenExchange: {
+            /** @description The token's audience, such as 'embedway'. */
+            audience: string;
+            externalUserId: string;
+            /**
+             * @description The token's lifetime in seconds.
+             * @default 3600
+             */
+            expiresIn?: number | null;
+            /**
+             * @default [
+             *       "embeddings"
+             *     ]
+             */
+            permissions?: string[] | null;
+        };
+        /**
+         * ClientCredentials
+         * @description A request of an OAuth client for a token.
+         */
+        ClientCredentials: {
+            /** @constant */
+            grant_type: "client_credentials";
+            /** @description A key's id, `key_...`. */
+            client_id?: string | null;
+            /** @description The key itself. */
+            client_secret?: string | null;
         };
     };
     responses: never;
@@ -2172,7 +1786,7 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    list_models_v1_models_get: {
+    list_models: {
         parameters: {
             query?: {
                 tag?: string | null;
@@ -2190,7 +1804,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ModelCards"];
+                    "application/json": components["schemas"]["ModelList"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2199,19 +1813,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    list_deployments_api_v1_llm_embeddings_models_get: {
+    list_deployments_mka1: {
         parameters: {
             query?: {
                 model?: string | null;
@@ -2228,7 +1844,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["DeploymentCards"];
+                    "application/json": components["schemas"]["DeploymentList"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2237,19 +1853,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    list_deployments_v1_embeddings_models_get: {
+    list_deployments: {
         parameters: {
             query?: {
                 model?: string | null;
@@ -2266,7 +1884,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["DeploymentCards"];
+                    "application/json": components["schemas"]["DeploymentList"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2275,19 +1893,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    retrieve_model_v1_models__id__get: {
+    retrieve_model: {
         parameters: {
             query?: never;
             header?: never;
@@ -2304,7 +1924,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ModelCard"];
+                    "application/json": components["schemas"]["Model"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2313,19 +1933,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    list_hub_models_api_v1_models_get: {
+    list_hub_models: {
         parameters: {
             query?: {
                 type?: "llm" | "image_generation" | "video" | "tts" | "stt" | "embedding" | "rerank";
@@ -2342,7 +1964,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HubCards"];
+                    "application/json": components["schemas"]["HubModelList"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2351,19 +1973,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    live_livez_get: {
+    get_liveness: {
         parameters: {
             query?: never;
             header?: never;
@@ -2378,7 +2002,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["LivenessStatus"];
+                    "application/json": components["schemas"]["HealthStatus"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2387,19 +2011,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    ready_readyz_get: {
+    get_readiness: {
         parameters: {
             query?: never;
             header?: never;
@@ -2414,7 +2040,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["LivenessStatus"];
+                    "application/json": components["schemas"]["HealthStatus"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2423,19 +2049,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    exposition_metrics_get: {
+    get_metrics: {
         parameters: {
             query?: never;
             header?: never;
@@ -2449,7 +2077,9 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "text/plain": string;
+                };
             };
             /** @description The request cannot be honoured. */
             "4XX": {
@@ -2457,19 +2087,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    exchange_token_api_v1_authentication_api_key_exchange_token_post: {
+    exchange_token: {
         parameters: {
             query?: never;
             header?: never;
@@ -2478,28 +2110,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": {
-                    /**
-                     * Audience
-                     * @description The token's audience, such as 'embedway'.
-                     */
-                    audience: string;
-                    /** Externaluserid */
-                    externalUserId: string;
-                    /**
-                     * Expiresin
-                     * @description The token's lifetime in seconds.
-                     * @default 3600
-                     */
-                    expiresIn?: number | null;
-                    /**
-                     * Permissions
-                     * @default [
-                     *       "embeddings"
-                     *     ]
-                     */
-                    permissions?: string[] | null;
-                };
+                "application/json": components["schemas"]["TokenExchange"];
             };
         };
         responses: {
@@ -2518,19 +2129,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    client_credentials_api_v1_oauth2_token_post: {
+    issue_client_token: {
         parameters: {
             query?: never;
             header?: never;
@@ -2539,40 +2152,8 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": {
-                    /**
-                     * Grant Type
-                     * @constant
-                     */
-                    grant_type: "client_credentials";
-                    /**
-                     * Client Id
-                     * @description A key's id, `key_...`.
-                     */
-                    client_id?: string | null;
-                    /**
-                     * Client Secret
-                     * @description The key itself.
-                     */
-                    client_secret?: string | null;
-                };
-                "application/x-www-form-urlencoded": {
-                    /**
-                     * Grant Type
-                     * @constant
-                     */
-                    grant_type: "client_credentials";
-                    /**
-                     * Client Id
-                     * @description A key's id, `key_...`.
-                     */
-                    client_id?: string | null;
-                    /**
-                     * Client Secret
-                     * @description The key itself.
-                     */
-                    client_secret?: string | null;
-                };
+                "application/json": components["schemas"]["ClientCredentials"];
+                "application/x-www-form-urlencoded": components["schemas"]["ClientCredentials"];
             };
         };
         responses: {
@@ -2591,19 +2172,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    list_projects_v1_organization_projects_get: {
+    list_projects: {
         parameters: {
             query?: {
                 /** @description The most entries to return, up to 100. */
@@ -2624,7 +2207,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ListPage_ProjectCard_"];
+                    "application/json": components["schemas"]["ProjectPage"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2633,19 +2216,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    create_project_v1_organization_projects_post: {
+    create_project: {
         parameters: {
             query?: never;
             header?: never;
@@ -2664,7 +2249,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ProjectCard"];
+                    "application/json": components["schemas"]["Project"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2673,19 +2258,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    retrieve_project_v1_organization_projects__project_id__get: {
+    retrieve_project: {
         parameters: {
             query?: never;
             header?: never;
@@ -2702,7 +2289,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ProjectCard"];
+                    "application/json": components["schemas"]["Project"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2711,19 +2298,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    update_project_v1_organization_projects__project_id__post: {
+    update_project: {
         parameters: {
             query?: never;
             header?: never;
@@ -2744,7 +2333,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ProjectCard"];
+                    "application/json": components["schemas"]["Project"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2753,19 +2342,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    archive_project_v1_organization_projects__project_id__archive_post: {
+    archive_project: {
         parameters: {
             query?: never;
             header?: never;
@@ -2782,7 +2373,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ProjectCard"];
+                    "application/json": components["schemas"]["Project"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2791,19 +2382,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    list_keys_v1_organization_projects__project_id__api_keys_get: {
+    list_api_keys: {
         parameters: {
             query?: {
                 /** @description The most entries to return, up to 100. */
@@ -2826,7 +2419,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ListPage_KeyCard_"];
+                    "application/json": components["schemas"]["ApiKeyPage"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2835,19 +2428,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    create_key_v1_organization_projects__project_id__api_keys_post: {
+    create_api_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -2858,7 +2453,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewKey"];
+                "application/json": components["schemas"]["NewApiKey"];
             };
         };
         responses: {
@@ -2868,7 +2463,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["NewKeyCard"];
+                    "application/json": components["schemas"]["ApiKeyWithSecret"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2877,19 +2472,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    retrieve_key_v1_organization_projects__project_id__api_keys__key_id__get: {
+    retrieve_api_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -2907,7 +2504,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["KeyCard"];
+                    "application/json": components["schemas"]["ApiKey"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2916,19 +2513,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    update_key_v1_organization_projects__project_id__api_keys__key_id__post: {
+    update_api_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -2940,7 +2539,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["KeyChanges"];
+                "application/json": components["schemas"]["ApiKeyChanges"];
             };
         };
         responses: {
@@ -2950,7 +2549,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["KeyCard"];
+                    "application/json": components["schemas"]["ApiKey"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -2959,19 +2558,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    revoke_key_v1_organization_projects__project_id__api_keys__key_id__delete: {
+    revoke_api_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -2998,19 +2599,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    rotate_key_v1_organization_projects__project_id__api_keys__key_id__rotate_post: {
+    rotate_api_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -3022,7 +2625,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Rotation"];
+                "application/json": components["schemas"]["ApiKeyRotation"];
             };
         };
         responses: {
@@ -3032,7 +2635,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["NewKeyCard"];
+                    "application/json": components["schemas"]["ApiKeyWithSecret"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3041,19 +2644,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    list_admin_keys_v1_organization_admin_api_keys_get: {
+    list_admin_api_keys: {
         parameters: {
             query?: {
                 /** @description The most entries to return, up to 100. */
@@ -3075,7 +2680,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ListPage_AdminKeyCard_"];
+                    "application/json": components["schemas"]["AdminApiKeyPage"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3084,19 +2689,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    create_admin_key_v1_organization_admin_api_keys_post: {
+    create_admin_api_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -3105,7 +2712,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewAdminKey"];
+                "application/json": components["schemas"]["NewAdminApiKey"];
             };
         };
         responses: {
@@ -3115,7 +2722,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["NewAdminKeyCard"];
+                    "application/json": components["schemas"]["AdminApiKeyWithSecret"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3124,19 +2731,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    retrieve_admin_key_v1_organization_admin_api_keys__key_id__get: {
+    retrieve_admin_api_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -3153,7 +2762,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AdminKeyCard"];
+                    "application/json": components["schemas"]["AdminApiKey"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3162,19 +2771,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    revoke_admin_key_v1_organization_admin_api_keys__key_id__delete: {
+    revoke_admin_api_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -3200,19 +2811,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    rotate_admin_key_v1_organization_admin_api_keys__key_id__rotate_post: {
+    rotate_admin_api_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -3223,7 +2836,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Rotation"];
+                "application/json": components["schemas"]["ApiKeyRotation"];
             };
         };
         responses: {
@@ -3233,7 +2846,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["NewAdminKeyCard"];
+                    "application/json": components["schemas"]["AdminApiKeyWithSecret"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3242,19 +2855,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    list_end_users_v1_organization_projects__project_id__end_users_get: {
+    list_end_users: {
         parameters: {
             query?: {
                 /** @description The most entries to return, up to 100. */
@@ -3278,7 +2893,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ListPage_EndUserCard_"];
+                    "application/json": components["schemas"]["EndUserPage"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3287,19 +2902,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    set_end_user_v1_organization_projects__project_id__end_users_post: {
+    set_end_user: {
         parameters: {
             query?: never;
             header?: never;
@@ -3320,7 +2937,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["EndUserCard"];
+                    "application/json": components["schemas"]["EndUser"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3329,19 +2946,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    retrieve_end_user_v1_organization_projects__project_id__end_users__end_user_id__get: {
+    retrieve_end_user: {
         parameters: {
             query?: never;
             header?: never;
@@ -3359,7 +2978,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["EndUserCard"];
+                    "application/json": components["schemas"]["EndUser"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3368,19 +2987,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    update_end_user_v1_organization_projects__project_id__end_users__end_user_id__post: {
+    update_end_user: {
         parameters: {
             query?: never;
             header?: never;
@@ -3402,7 +3023,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["EndUserCard"];
+                    "application/json": components["schemas"]["EndUser"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3411,19 +3032,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    remove_end_user_v1_organization_projects__project_id__end_users__end_user_id__delete: {
+    remove_end_user: {
         parameters: {
             query?: never;
             header?: never;
@@ -3450,19 +3073,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    list_audit_events_v1_organization_audit_logs_get: {
+    list_audit_events: {
         parameters: {
             query?: {
                 /** @description The most entries to return, up to 100. */
@@ -3490,7 +3115,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ListPage_AuditEventCard_"];
+                    "application/json": components["schemas"]["AuditEventPage"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3499,19 +3124,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    usage_v1_organization_usage_embeddings_get: {
+    get_usage: {
         parameters: {
             query: {
                 /** @description Start of the report in Unix seconds, inclusive. Required. */
@@ -3551,7 +3178,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["BucketPage_UsageResult_"];
+                    "application/json": components["schemas"]["UsagePage"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3560,19 +3187,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    usage_api_v1_llm_usage_embeddings_get: {
+    get_usage_mka1: {
         parameters: {
             query: {
                 /** @description Start of the report in Unix seconds, inclusive. Required. */
@@ -3612,7 +3241,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["BucketPage_UsageResult_"];
+                    "application/json": components["schemas"]["UsagePage"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3621,19 +3250,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    costs_v1_organization_costs_get: {
+    get_costs: {
         parameters: {
             query: {
                 /** @description Start of the report in Unix seconds, inclusive. Required. */
@@ -3675,7 +3306,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["BucketPage_CostsResult_"];
+                    "application/json": components["schemas"]["CostsPage"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3684,19 +3315,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    refusals_v1_organization_usage_refusals_get: {
+    get_refusals: {
         parameters: {
             query: {
                 /** @description Start of the report in Unix seconds, inclusive. Required. */
@@ -3732,7 +3365,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["BucketPage_RefusalsResult_"];
+                    "application/json": components["schemas"]["RefusalsPage"];
                 };
             };
             /** @description The request cannot be honoured. */
@@ -3741,19 +3374,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        error: {
-                            message: string;
-                            type: string;
-                            param: string | null;
-                            code: string | null;
-                        };
-                    };
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
                 };
             };
         };
     };
-    embed_api_v1_llm_embeddings: {
+    embed: {
         parameters: {
             query?: {
                 /** @description `true` to list the deployments that would be tried, in order and with prices, without calling any. It is free, but counts as a request. */
@@ -3778,11 +3413,11 @@ export interface operations {
                  *       ]
                  *     }
                  */
-                "application/json": components["schemas"]["EmbedRequest"];
+                "application/json": components["schemas"]["EmbeddingsRequest"];
             };
         };
         responses: {
-            /** @description The vectors; with `dry_run=true` the plan, without most headers. If limits apply, also the `x-ratelimit-*` headers of a 429. */
+            /** @description The vectors; with `dry_run=true` the plan, without most headers. */
             200: {
                 headers: {
                     /** @description The request's id; your own if you sent one. */
@@ -3799,6 +3434,22 @@ export interface operations {
                     "x-embedway-cost-usd"?: string;
                     /** @description Milliseconds spent in the gateway, without the provider or model. */
                     "x-embedway-overhead-ms"?: string;
+                    /** @description Since when the model is deprecated at its provider (RFC 9745). */
+                    deprecation?: string;
+                    /** @description When its provider stops serving it, if that is soon (RFC 8594). */
+                    sunset?: string;
+                    /** @description The limit on requests that is closest to its end; absent if none applies. */
+                    "x-ratelimit-limit-requests"?: string;
+                    /** @description How many requests it still allows. */
+                    "x-ratelimit-remaining-requests"?: string;
+                    /** @description The time until all of it is available again, such as `1m2.5s`. */
+                    "x-ratelimit-reset-requests"?: string;
+                    /** @description The limit on tokens that is closest to its end; absent if none applies. */
+                    "x-ratelimit-limit-tokens"?: string;
+                    /** @description How many tokens it still allows. */
+                    "x-ratelimit-remaining-tokens"?: string;
+                    /** @description The time until all of it is available again, such as `1m2.5s`. */
+                    "x-ratelimit-reset-tokens"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3808,6 +3459,8 @@ export interface operations {
             /** @description The request is invalid; `param` names the field. */
             400: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3817,6 +3470,10 @@ export interface operations {
             /** @description The key is missing or invalid. */
             401: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
+                    /** @description The kind of credential to send, `Bearer`. */
+                    "www-authenticate"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3826,6 +3483,8 @@ export interface operations {
             /** @description The credential lacks the right (`insufficient_permissions`), its end user is blocked, or the key may not use this model or its providers (`model_not_found`). */
             403: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3835,6 +3494,8 @@ export interface operations {
             /** @description There is no such model; the message suggests similar names. */
             404: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3844,6 +3505,8 @@ export interface operations {
             /** @description The body did not arrive in time. */
             408: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3853,6 +3516,8 @@ export interface operations {
             /** @description The body is too large. */
             413: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3862,6 +3527,8 @@ export interface operations {
             /** @description The body has a content encoding. */
             415: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3871,6 +3538,8 @@ export interface operations {
             /** @description A rate limit of the key, the project or the end user is reached, or every provider limits this gateway's rate (`rate_limit_exceeded`); or a budget is spent or reserved (`insufficient_quota`). Nothing is billed. `Retry-After` says when to retry. */
             429: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     /** @description The limit on requests that is closest to its end; absent if none applies. */
                     "x-ratelimit-limit-requests"?: string;
                     /** @description How many requests it still allows. */
@@ -3895,9 +3564,26 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            /** @description The gateway has a defect. */
+            500: {
+                headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
             /** @description The model or its provider failed. */
             502: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
+                    /** @description Seconds to wait before retrying. */
+                    "retry-after"?: string;
+                    /** @description The same in milliseconds. */
+                    "retry-after-ms"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3907,6 +3593,8 @@ export interface operations {
             /** @description The gateway is overloaded, or its database is unavailable; see `Retry-After`. */
             503: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     /** @description Seconds to wait before retrying. */
                     "retry-after"?: string;
                     /** @description The same in milliseconds. */
@@ -3920,6 +3608,8 @@ export interface operations {
             /** @description The provider did not answer in time. */
             504: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3928,7 +3618,7 @@ export interface operations {
             };
         };
     };
-    embed_api_v1_models_serverless_embeddings: {
+    embed_mka1: {
         parameters: {
             query?: {
                 /** @description `true` to list the deployments that would be tried, in order and with prices, without calling any. It is free, but counts as a request. */
@@ -3953,11 +3643,11 @@ export interface operations {
                  *       ]
                  *     }
                  */
-                "application/json": components["schemas"]["EmbedRequest"];
+                "application/json": components["schemas"]["EmbeddingsRequest"];
             };
         };
         responses: {
-            /** @description The vectors; with `dry_run=true` the plan, without most headers. If limits apply, also the `x-ratelimit-*` headers of a 429. */
+            /** @description The vectors; with `dry_run=true` the plan, without most headers. */
             200: {
                 headers: {
                     /** @description The request's id; your own if you sent one. */
@@ -3974,6 +3664,22 @@ export interface operations {
                     "x-embedway-cost-usd"?: string;
                     /** @description Milliseconds spent in the gateway, without the provider or model. */
                     "x-embedway-overhead-ms"?: string;
+                    /** @description Since when the model is deprecated at its provider (RFC 9745). */
+                    deprecation?: string;
+                    /** @description When its provider stops serving it, if that is soon (RFC 8594). */
+                    sunset?: string;
+                    /** @description The limit on requests that is closest to its end; absent if none applies. */
+                    "x-ratelimit-limit-requests"?: string;
+                    /** @description How many requests it still allows. */
+                    "x-ratelimit-remaining-requests"?: string;
+                    /** @description The time until all of it is available again, such as `1m2.5s`. */
+                    "x-ratelimit-reset-requests"?: string;
+                    /** @description The limit on tokens that is closest to its end; absent if none applies. */
+                    "x-ratelimit-limit-tokens"?: string;
+                    /** @description How many tokens it still allows. */
+                    "x-ratelimit-remaining-tokens"?: string;
+                    /** @description The time until all of it is available again, such as `1m2.5s`. */
+                    "x-ratelimit-reset-tokens"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3983,6 +3689,8 @@ export interface operations {
             /** @description The request is invalid; `param` names the field. */
             400: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3992,6 +3700,10 @@ export interface operations {
             /** @description The key is missing or invalid. */
             401: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
+                    /** @description The kind of credential to send, `Bearer`. */
+                    "www-authenticate"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4001,6 +3713,8 @@ export interface operations {
             /** @description The credential lacks the right (`insufficient_permissions`), its end user is blocked, or the key may not use this model or its providers (`model_not_found`). */
             403: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4010,6 +3724,8 @@ export interface operations {
             /** @description There is no such model; the message suggests similar names. */
             404: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4019,6 +3735,8 @@ export interface operations {
             /** @description The body did not arrive in time. */
             408: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4028,6 +3746,8 @@ export interface operations {
             /** @description The body is too large. */
             413: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4037,6 +3757,8 @@ export interface operations {
             /** @description The body has a content encoding. */
             415: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4046,6 +3768,8 @@ export interface operations {
             /** @description A rate limit of the key, the project or the end user is reached, or every provider limits this gateway's rate (`rate_limit_exceeded`); or a budget is spent or reserved (`insufficient_quota`). Nothing is billed. `Retry-After` says when to retry. */
             429: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     /** @description The limit on requests that is closest to its end; absent if none applies. */
                     "x-ratelimit-limit-requests"?: string;
                     /** @description How many requests it still allows. */
@@ -4070,9 +3794,26 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            /** @description The gateway has a defect. */
+            500: {
+                headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
             /** @description The model or its provider failed. */
             502: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
+                    /** @description Seconds to wait before retrying. */
+                    "retry-after"?: string;
+                    /** @description The same in milliseconds. */
+                    "retry-after-ms"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4082,6 +3823,8 @@ export interface operations {
             /** @description The gateway is overloaded, or its database is unavailable; see `Retry-After`. */
             503: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     /** @description Seconds to wait before retrying. */
                     "retry-after"?: string;
                     /** @description The same in milliseconds. */
@@ -4095,6 +3838,8 @@ export interface operations {
             /** @description The provider did not answer in time. */
             504: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4103,7 +3848,7 @@ export interface operations {
             };
         };
     };
-    embed_v1_embeddings: {
+    embed_cortecs: {
         parameters: {
             query?: {
                 /** @description `true` to list the deployments that would be tried, in order and with prices, without calling any. It is free, but counts as a request. */
@@ -4128,11 +3873,11 @@ export interface operations {
                  *       ]
                  *     }
                  */
-                "application/json": components["schemas"]["EmbedRequest"];
+                "application/json": components["schemas"]["EmbeddingsRequest"];
             };
         };
         responses: {
-            /** @description The vectors; with `dry_run=true` the plan, without most headers. If limits apply, also the `x-ratelimit-*` headers of a 429. */
+            /** @description The vectors; with `dry_run=true` the plan, without most headers. */
             200: {
                 headers: {
                     /** @description The request's id; your own if you sent one. */
@@ -4149,6 +3894,22 @@ export interface operations {
                     "x-embedway-cost-usd"?: string;
                     /** @description Milliseconds spent in the gateway, without the provider or model. */
                     "x-embedway-overhead-ms"?: string;
+                    /** @description Since when the model is deprecated at its provider (RFC 9745). */
+                    deprecation?: string;
+                    /** @description When its provider stops serving it, if that is soon (RFC 8594). */
+                    sunset?: string;
+                    /** @description The limit on requests that is closest to its end; absent if none applies. */
+                    "x-ratelimit-limit-requests"?: string;
+                    /** @description How many requests it still allows. */
+                    "x-ratelimit-remaining-requests"?: string;
+                    /** @description The time until all of it is available again, such as `1m2.5s`. */
+                    "x-ratelimit-reset-requests"?: string;
+                    /** @description The limit on tokens that is closest to its end; absent if none applies. */
+                    "x-ratelimit-limit-tokens"?: string;
+                    /** @description How many tokens it still allows. */
+                    "x-ratelimit-remaining-tokens"?: string;
+                    /** @description The time until all of it is available again, such as `1m2.5s`. */
+                    "x-ratelimit-reset-tokens"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4158,6 +3919,8 @@ export interface operations {
             /** @description The request is invalid; `param` names the field. */
             400: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4167,6 +3930,10 @@ export interface operations {
             /** @description The key is missing or invalid. */
             401: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
+                    /** @description The kind of credential to send, `Bearer`. */
+                    "www-authenticate"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4176,6 +3943,8 @@ export interface operations {
             /** @description The credential lacks the right (`insufficient_permissions`), its end user is blocked, or the key may not use this model or its providers (`model_not_found`). */
             403: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4185,6 +3954,8 @@ export interface operations {
             /** @description There is no such model; the message suggests similar names. */
             404: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4194,6 +3965,8 @@ export interface operations {
             /** @description The body did not arrive in time. */
             408: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4203,6 +3976,8 @@ export interface operations {
             /** @description The body is too large. */
             413: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4212,6 +3987,8 @@ export interface operations {
             /** @description The body has a content encoding. */
             415: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4221,6 +3998,8 @@ export interface operations {
             /** @description A rate limit of the key, the project or the end user is reached, or every provider limits this gateway's rate (`rate_limit_exceeded`); or a budget is spent or reserved (`insufficient_quota`). Nothing is billed. `Retry-After` says when to retry. */
             429: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     /** @description The limit on requests that is closest to its end; absent if none applies. */
                     "x-ratelimit-limit-requests"?: string;
                     /** @description How many requests it still allows. */
@@ -4245,9 +4024,26 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            /** @description The gateway has a defect. */
+            500: {
+                headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
             /** @description The model or its provider failed. */
             502: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
+                    /** @description Seconds to wait before retrying. */
+                    "retry-after"?: string;
+                    /** @description The same in milliseconds. */
+                    "retry-after-ms"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4257,6 +4053,8 @@ export interface operations {
             /** @description The gateway is overloaded, or its database is unavailable; see `Retry-After`. */
             503: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     /** @description Seconds to wait before retrying. */
                     "retry-after"?: string;
                     /** @description The same in milliseconds. */
@@ -4270,6 +4068,8 @@ export interface operations {
             /** @description The provider did not answer in time. */
             504: {
                 headers: {
+                    /** @description The request's id; your own if you sent one. */
+                    "x-request-id"?: string;
                     [name: string]: unknown;
                 };
                 content: {

@@ -52,8 +52,12 @@ export interface Tries {
 
 /** Returns the milliseconds to wait before the next try, or null to give up. */
 export function retryWait(config: RetryConfig, error: unknown, tries: Tries): number | null {
-  const { initialInterval = 500, maxInterval = 8000, exponent = 2, maxElapsedTime = 120_000 } =
-    config.backoff ?? {};
+  const {
+    initialInterval = 500,
+    maxInterval = 8000,
+    exponent = 2,
+    maxElapsedTime = 120_000,
+  } = config.backoff ?? {};
   if (config.strategy === "none" || !isRetried(config, error, tries.isSafe)) return null;
   if (tries.retries >= (config.maxRetries ?? 2) && !isFree(error)) return null;
   const askedS = error instanceof APIError ? error.retryAfterS : null;

@@ -89,7 +89,9 @@ export async function credentialOf({ bearerAuth }: Settings): Promise<string> {
   }
   // fetch would quote it in its message.
   if (!/^[!-~]+$/.test(credential.trim())) {
-    throw new EmbedwayError("bearerAuth has characters that no key has. Check what it was read from.");
+    throw new EmbedwayError(
+      "bearerAuth has characters that no key has. Check what it was read from.",
+    );
   }
   return credential.trim();
 }

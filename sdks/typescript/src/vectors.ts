@@ -85,7 +85,11 @@ interface Base64Target extends Uint8Array {
 }
 
 interface NodeBuffer {
-  from(buffer: ArrayBufferLike, offset: number, length: number): {
+  from(
+    buffer: ArrayBufferLike,
+    offset: number,
+    length: number,
+  ): {
     write(text: string, encoding: "base64"): number;
   };
 }
