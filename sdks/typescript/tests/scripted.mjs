@@ -9,7 +9,7 @@ export const vectorOf = (place) => [place, 0.5, -1.25];
 export const base64 = (vector) => Buffer.from(new Float32Array(vector).buffer).toString("base64");
 
 /** The body that answers a request, as the gateway would. */
-export function answerTo(sent, changes = {}) {
+export function answerTo(sent = {}, changes = {}) {
   const items = Array.isArray(sent.input) && typeof sent.input[0] !== "number" ? sent.input : [0];
   return {
     object: "list",
