@@ -53,7 +53,7 @@ export function matrixOf(vectors: readonly unknown[]): Matrix {
   const rows = vectors as ArrayLike<number>[];
   const dimensions = rows[0]?.length ?? 0;
   const size = rows.length * dimensions;
-  if (first instanceof Float32Array && first.buffer.byteLength === size * FLOAT_BYTES) {
+  if (first instanceof Float32Array && isWhole(rows, first)) {
     return { data: new Float32Array(first.buffer), items: rows.length, dimensions };
   }
   const data = new Float32Array(size);
@@ -64,6 +64,23 @@ export function matrixOf(vectors: readonly unknown[]): Matrix {
     data.set(row, index * dimensions);
   });
   return { data, items: rows.length, dimensions };
+}
+
+/** Whether the rows are all of one buffer, as rowsOf() cut it. */
+function isWhole(
+  rows: readonly ArrayLike<number>[],
+  { buffer, byteLength }: Float32Array,
+): boolean {
+  return (
+    buffer.byteLength === rows.length * byteLength &&
+    rows.every(
+      (row, index) =>
+        row instanceof Float32Array &&
+        row.buffer === buffer &&
+        row.byteOffset === index * byteLength &&
+        row.byteLength === byteLength,
+    )
+  );
 }
 
 /** Turns the bytes of each float32 around, for machines that are big-endian. */
