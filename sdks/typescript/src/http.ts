@@ -61,7 +61,6 @@ async function sendOnce(settings: Settings, call: Call, options: CallOptions): P
   const { hooks = {}, fetch: send = fetch, debugLogger } = settings;
   const timeoutMs = options.timeoutMs ?? settings.timeoutMs;
   checkTimeout(timeoutMs);
-  options.signal?.throwIfAborted();
   const url = settings.serverURL + call.path + queryOf(call.query);
   const headers = new Headers({ accept: "application/json" });
   if (call.body !== undefined) headers.set("content-type", "application/json");
@@ -72,6 +71,7 @@ async function sendOnce(settings: Settings, call: Call, options: CallOptions): P
   const init: RequestInit = { method: call.method, headers, redirect: "manual" };
   if (call.body !== undefined) init.body = JSON.stringify(call.body);
 
+  options.signal?.throwIfAborted();
   const controller = new AbortController();
   init.signal = controller.signal;
   const abort = () => controller.abort();

@@ -259,6 +259,11 @@ test("An aborted call raises the signal's reason.", async () => {
   const reason = new RangeError("enough");
   await assert.rejects(embed({ input: "one", signal: AbortSignal.abort(reason) }), reason);
 
+  const early = new AbortController();
+  const call = embed({ input: "one", signal: early.signal });
+  early.abort(reason);
+  await assert.rejects(call, reason);
+
   const controller = new AbortController();
   const server = await startScripted(() => {
     controller.abort(reason);
