@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test check format bench bench-peers bench-routing bench-usage lock docs clean
+.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,6 +37,14 @@ serve: .venv/setup  ## Run the gateway on the built-in model
 test: .venv/dev  ## Run the tests
 	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
+sdks/typescript/node_modules/.package-lock.json: sdks/typescript/package-lock.json
+	@echo "Installing into sdks/typescript/node_modules (once)"
+	@cd sdks/typescript && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+test-typescript: .venv/setup sdks/typescript/node_modules/.package-lock.json  ## Build, check and test the TypeScript SDK
+	@cd sdks/typescript && npm run --silent check && npm run --silent build && npm run --silent test
+
 check: .venv/dev  ## Lint, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -73,4 +81,5 @@ docs: .venv/setup  ## Write the generated parts of docs/
 	@$(BIN)/python docs/providers_table.py
 
 clean:  ## Remove .venv and what tools left behind
+	@rm -rf sdks/typescript/node_modules sdks/typescript/dist
 	@rm -rf .venv benchmarks/.peers .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -157,7 +157,8 @@ function connectionError(serverURL: string, cause: unknown): ConnectionError {
   const reason = failure.cause?.message || failure.message || code;
   // Deno has no code, but says at which step it failed.
   const isSent = !NOT_CONNECTED.includes(code) && !/client error \(Connect\)/.test(reason);
-  const cors = "document" in globalThis ? " Does the gateway's cors_origins list this page?" : "";
+  const isBrowser = "document" in globalThis || "importScripts" in globalThis;
+  const cors = isBrowser ? " Does the gateway's cors_origins list this page?" : "";
   const verb = isSent ? "broke" : "failed";
   return new ConnectionError(`The connection to ${serverURL} ${verb}: ${reason}.${cors}`, {
     cause,

@@ -27,25 +27,31 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
 ];
-const skip = CHROMIUM ? false : "Chromium is not installed: apt-get install chromium";
+const isRequired = process.env.EMBEDWAY_TEST_SERVERS === "required";
+const skip = CHROMIUM || isRequired ? false : "Chromium is not installed: apt-get install chromium";
 
-// The page tells its own server what came of the calls.
-const PAGE = `
-  import { exercise, refused } from "./tests/portable.mjs";
+// The page and a worker of it do the same, and the page tells its own server what came of it.
+const SCRIPT = `
+  import { exercise } from "./tests/portable.mjs";
   import { embed } from "@embedway/sdk/embed";
-  self.onmessage = async ({ data: [url, token] }) => {
-    const settle = (call) => call.catch((error) => ({ name: error.name, message: error.message }));
-    const alone = settle(embed({ input: "one", serverURL: url, bearerAuth: token }).then((each) => each.space));
-    const body = JSON.stringify({ whole: await settle(exercise(url, token)), alone: await alone });
-    await fetch("/result", { method: "POST", body });
-  };
-  if (self.document) onmessage({ data: JSON.parse(decodeURIComponent(location.hash.slice(1))) });
+  const settle = (call) => call.catch(({ name, message }) => ({ name, message }));
+  const work = async (url, token) => ({
+    whole: await settle(exercise(url, token)),
+    alone: await settle(embed({ input: "one", serverURL: url, bearerAuth: token }).then((each) => each.space)),
+  });
+  if (self.document) {
+    const settings = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+    const worker = new Worker("/script.js", { type: "module" });
+    worker.postMessage(settings);
+    worker.onmessage = async ({ data }) => {
+      const body = JSON.stringify({ page: await work(...settings), worker: data });
+      await fetch("/result", { method: "POST", body });
+    };
+  } else {
+    self.onmessage = async ({ data }) => postMessage(await work(...data));
+  }
 `;
-const HTML = '<!doctype html><script type="module" src="/page.js"></script>';
-const WORKER = `<!doctype html><script>
-  const worker = new Worker("/page.js", { type: "module" });
-  worker.postMessage(JSON.parse(decodeURIComponent(location.hash.slice(1))));
-</script>`;
+const PAGE = '<!doctype html><script type="module" src="/script.js"></script>';
 
 const server = createServer();
 let origin;
@@ -53,7 +59,7 @@ let script;
 
 before(async () => {
   const resolveDir = fileURLToPath(new URL("..", import.meta.url));
-  const stdin = { contents: PAGE, resolveDir };
+  const stdin = { contents: SCRIPT, resolveDir };
   const options = { bundle: true, format: "esm", platform: "browser", write: false };
   script = (await build({ stdin, ...options })).outputFiles[0].text;
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -66,18 +72,18 @@ after(() => {
 });
 
 /** Opens a page that calls a gateway with a token, and returns what it tells. */
-async function visit(path, url, token) {
+async function visit(url, token) {
   const told = new Promise((resolve) => {
     server.removeAllListeners("request");
     server.on("request", async (request, response) => {
-      const type = request.url === "/page.js" ? "text/javascript" : "text/html";
+      const type = request.url === "/script.js" ? "text/javascript" : "text/html";
       response.writeHead(200, { "content-type": type });
-      response.end({ "/": HTML, "/worker": WORKER, "/page.js": script }[request.url]);
+      response.end({ "/": PAGE, "/script.js": script }[request.url]);
       if (request.url === "/result") resolve(JSON.parse(Buffer.concat(await request.toArray())));
     });
   });
   const home = mkdtempSync(join(tmpdir(), "embedway-chromium-"));
-  const address = `${origin}${path}#${encodeURIComponent(JSON.stringify([url, token]))}`;
+  const address = `${origin}/#${encodeURIComponent(JSON.stringify([url, token]))}`;
   const browser = spawn(CHROMIUM, [...FLAGS, `--user-data-dir=${home}`, address], {
     detached: true, // It starts processes of its own, which end together.
     env: { PATH: process.env.PATH, HOME: home },
@@ -100,14 +106,14 @@ const tokenOf = async (options) => {
   return (await new SDK(options).authentication.exchangeToken(request)).token;
 };
 
-test("A page of a listed origin embeds with a token, and reads the headers.", {
+test("A page and its worker embed with a token, and read the headers, if their origin is listed.", {
   skip,
 }, async () => {
   const gateway = await startGateway({ EMBEDWAY_CORS_ORIGINS: origin });
   try {
     const token = await tokenOf({ serverURL: gateway.url, bearerAuth: gateway.key });
-    for (const path of ["/", "/worker"]) {
-      const { whole, alone } = await visit(path, gateway.url, token);
+    const results = await visit(gateway.url, token);
+    for (const { whole, alone } of [results.page, results.worker]) {
       assert.deepEqual(whole, EXPECTED);
       assert.match(alone, /^all-minilm-l6-v2@/);
     }
@@ -116,11 +122,14 @@ test("A page of a listed origin embeds with a token, and reads the headers.", {
   }
 });
 
-test("A page of another origin gets a ConnectionError that says what to check.", {
+test("Pages and workers of another origin get a ConnectionError that says what to check.", {
   skip,
 }, async () => {
-  const { whole, alone } = await visit("/", process.env.EMBEDWAY_BASE_URL, await tokenOf());
-  assert.equal(whole.name, "ConnectionError");
-  assert.equal(alone.name, "ConnectionError");
-  assert.match(whole.message, /cors_origins/);
+  const { page, worker } = await visit(process.env.EMBEDWAY_BASE_URL, await tokenOf());
+  for (const { whole, alone } of [page, worker]) {
+    for (const { name, message } of [whole, alone]) {
+      assert.equal(name, "ConnectionError");
+      assert.match(message, /cors_origins/);
+    }
+  }
 });
