@@ -45,10 +45,12 @@ def create_control_plane(
     metrics: Metrics,
     check_ready: Callable[[], Awaitable[None]],
     embeddings_paths: Mapping[str, str],
+    max_items: int,
 ) -> FastAPI:
     """Build the application.
 
-    `embeddings_paths` are the data plane's paths, each with its operation id in OpenAPI.
+    For the OpenAPI document, `embeddings_paths` are the data plane's paths, each with its operation
+    id, and `max_items` is the most items of a request.
     """
 
     async def caller(
@@ -85,11 +87,11 @@ def create_control_plane(
         usage.router(services.reports, caller=any_caller, now_ms=now_ms),
     ):
         app.include_router(routes)
-    _add_docs(app, embeddings_paths)
+    _add_docs(app, lambda schema: openapi.complete(schema, embeddings_paths, max_items=max_items))
     return app
 
 
-def _add_docs(app: FastAPI, embeddings_paths: Mapping[str, str]) -> None:
+def _add_docs(app: FastAPI, complete: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     # The assets of Swagger UI are installed from a package, so the page works offline.
     app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
 
@@ -104,7 +106,7 @@ def _add_docs(app: FastAPI, embeddings_paths: Mapping[str, str]) -> None:
         )
 
     def build() -> bytes:
-        return msgspec.json.encode(openapi.complete(app.openapi(), embeddings_paths))
+        return msgspec.json.encode(complete(app.openapi()))
 
     @cache
     def build_once() -> asyncio.Future[bytes]:

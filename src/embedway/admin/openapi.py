@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from embedway.core.request import EmbedRequest
+from embedway.core.request import MAX_CHARACTERS, MAX_TOKEN_ID, EmbedRequest
 from embedway.pipeline.dry_run import DryRun
 
 _REF = "#/components/schemas/{name}"
@@ -126,12 +126,13 @@ _ERRORS = {
 }
 
 
-def complete(schema: dict[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
+def complete(schema: dict[str, Any], paths: Mapping[str, str], *, max_items: int) -> dict[str, Any]:
     """Add the embeddings operation to `schema` at each of `paths`, and name all schemas.
 
     Args:
         schema: FastAPI's document, which is changed.
         paths: The paths of the operation, each with its operation id.
+        max_items: The most items of a request.
     """
     (reference, _), parts = msgspec.json.schema_components(
         [EmbedRequest, DryRun], ref_template=_REF
@@ -140,6 +141,7 @@ def complete(schema: dict[str, Any], paths: Mapping[str, str]) -> dict[str, Any]
     components |= parts | _SCHEMAS
     _allow_null(components["EmbedRequest"])
     components["EmbedRequest"]["title"] = "EmbeddingsRequest"
+    _describe_input(components["EmbedRequest"]["properties"]["input"], max_items)
     components["DryRun"]["required"] = list(components["DryRun"]["properties"])
     for path, operation_id in paths.items():
         schema["paths"][path] = {"post": _operation(operation_id, reference)}
@@ -188,6 +190,17 @@ def _allow_null(request: dict[str, Any]) -> None:
                 "anyOf": [kind, {"type": "null"}],
                 "default": default,
             }
+
+
+def _describe_input(input: dict[str, Any], max_items: int) -> None:
+    # No annotation says that a list has items of one kind, or how many the operator allows.
+    input["description"] += f" At most {max_items:,} items."
+    ids = _array(_INTEGER | {"minimum": 0, "maximum": MAX_TOKEN_ID}, MAX_CHARACTERS)
+    input["anyOf"] = [_STRING, _array(_STRING, max_items), ids, _array(ids, max_items)]
+
+
+def _array(items: dict[str, Any], most: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": most}
 
 
 def _operation(operation_id: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from embedway.catalog.model import Model, Quantisation
 from embedway.core.batch import BatchLimits
 from embedway.core.errors import ModelForbidden
 from embedway.core.keys import Caller
-from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS
+from embedway.core.request import MAX_CHARACTERS
 from embedway.core.response_model import ResponseModel
 from embedway.health.health import HealthRegistry, HealthState
 from embedway.routing.resolve import resolve, retired_error
@@ -142,14 +142,20 @@ class ModelListing:
         healths: HealthRegistry,
         alive: Callable[[Deployment], bool],
         limits: Callable[[Deployment], BatchLimits],
+        max_items: int,
     ) -> None:
-        """List what `catalog` has; `alive` and `limits` describe a deployment's engine."""
+        """List what `catalog` has.
+
+        `alive` and `limits` describe a deployment's engine, and `max_items` is the most items that
+        one request may have.
+        """
         self._catalog = catalog
         self._lifetimes = lifetimes
         self._spaces = spaces
         self._healths = healths
         self._alive = alive
         self._limits = limits
+        self._max_items = max_items
         self._sharing: dict[str, dict[str, Deployment]] = {}
         """By model id, the models said to share its space, each with a deployment."""
         for each in catalog.deployments():
@@ -294,7 +300,7 @@ class ModelListing:
                 "upstream_model": deployment.clients_name,
                 "aliases": aliases,
                 "limits": {
-                    "max_batch_size": MAX_ITEMS,
+                    "max_batch_size": self._max_items,
                     "max_input_tokens": model.max_item_tokens,
                     "max_input_length": MAX_CHARACTERS,
                 },
