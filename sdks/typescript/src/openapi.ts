@@ -1570,11 +1570,11 @@ export interface components {
         };
         /**
          * EmbeddingsRequest
-         * @description One request to embed 1 to 2048 items.
+         * @description One request to embed one or more items.
          */
         EmbeddingsRequest: {
-            /** @description The text or texts to embed: a string, or 1 to 2048 strings, each of 1 to 100,000 characters; or token ids, as one list or a list of lists. */
-            input: string | (string | number | number[])[];
+            /** @description The text or texts to embed: a string or a list of strings, each of 1 to 100,000 characters; or token ids, as one list or a list of lists. At most 2,048 items. */
+            input: string | string[] | number[] | number[][];
             /**
              * @description `provider:model`, a bare model id, or `auto`, the model this gateway is configured for. See `GET /v1/models`.
              * @default auto
