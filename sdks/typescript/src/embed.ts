@@ -2,7 +2,7 @@
 
 import {
   type EmbeddingsRequest,
-  type EmbeddingsResult,
+  type EmbeddingsResponse,
   type EncodingFormat,
   embedWith,
   type Vector,
@@ -22,7 +22,7 @@ export {
   ServerError,
   TimeoutError,
 } from "./errors.js";
-export type { EmbeddingsRequest, EmbeddingsResult, EncodingFormat, Vector };
+export type { EmbeddingsRequest, EmbeddingsResponse, EncodingFormat, Vector };
 
 /** A request together with the options of the SDK and of the call. */
 export type EmbedOptions<Format extends EncodingFormat | undefined = undefined> =
@@ -36,7 +36,7 @@ export type EmbedOptions<Format extends EncodingFormat | undefined = undefined> 
 /** Sends a request and returns its vectors, one for each item of the input. */
 export async function embed<Format extends EncodingFormat | undefined = undefined>(
   options: EmbedOptions<Format>,
-): Promise<EmbeddingsResult<Vector<Format>>> {
+): Promise<EmbeddingsResponse<Vector<Format>>> {
   const {
     bearerAuth,
     serverURL,

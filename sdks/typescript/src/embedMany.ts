@@ -3,11 +3,11 @@
 import {
   type EmbeddingsInput,
   type EmbeddingsRequest,
-  type EmbeddingsResult,
+  type EmbeddingsResponse,
   embedWith,
   type Usage,
 } from "./embeddings.js";
-import { EmbedwayError, SpaceMismatchError } from "./errors.js";
+import { EmbedwayError, InvalidResponseError, SpaceMismatchError } from "./errors.js";
 import { cut, type Input, type Piece } from "./pieces.js";
 import type { CallOptions, Settings } from "./settings.js";
 import { type Matrix, matrixOf } from "./vectors.js";
@@ -15,6 +15,8 @@ import { type Matrix, matrixOf } from "./vectors.js";
 /** What has been embedded so far. */
 export interface Progress {
   items: number;
+  /** How many inputs there are; null if that is not known, as of a generator. */
+  total: number | null;
   usage: Usage;
   costUsd: string | null;
 }
@@ -46,8 +48,12 @@ export interface IndexedEmbedding {
  * an iteration, also by an error or `break`, cancels the requests under way.
  */
 export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
+  /** How many inputs have vectors so far. */
+  items = 0;
   /** The space of all vectors; null before the first answer. */
   space: string | null = null;
+  /** The width of all vectors; null before the first answer. */
+  dimensions: number | null = null;
   /** The tokens of all answers so far. */
   readonly usage: Usage = { promptTokens: 0, totalTokens: 0 };
   /** The cost of all answers so far in USD, exact; null if an answer did not say what it cost. */
@@ -56,7 +62,8 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
   readonly #settings: Settings;
   readonly #options: EmbedManyOptions;
   readonly #embeddings: AsyncGenerator<IndexedEmbedding, void>;
-  #items = 0;
+  readonly #total: number | null;
+  #isRead = false;
 
   /** @internal */
   constructor(
@@ -73,12 +80,18 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
         throw new EmbedwayError(`${name} is ${value}. Give a positive whole number.`);
       }
     }
+    const { length, size } = inputs as { length?: number; size?: number };
+    this.#total = length ?? size ?? null;
     this.#settings = settings;
     this.#options = options;
     this.#embeddings = this.#run(cut(inputs, maxItems), concurrency);
   }
 
+  /** Raises an EmbedwayError if all was read before. */
   [Symbol.asyncIterator](): AsyncIterator<IndexedEmbedding, void> {
+    if (this.#isRead) {
+      throw new EmbedwayError("These vectors were read. Call embedMany again to embed again.");
+    }
     return this.#embeddings;
   }
 
@@ -113,21 +126,26 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
       notify();
     };
     const add = (vectors: Promise<Float32Array[]>) => {
-      vectors.catch(() => {
-        isOver = true; // Read no more. It is raised when its turn comes.
-      });
+      vectors.catch(() => {}); // It is raised when its turn comes.
       window.push(vectors);
       notify();
+    };
+    const start = async (piece: Piece) => {
+      running++;
+      try {
+        return await this.#embed(piece, controller.signal);
+      } catch (error) {
+        isOver = true; // Read no more.
+        throw error;
+      } finally {
+        running--;
+        notify();
+      }
     };
     const fill = async () => {
       for await (const piece of pieces) {
         if (isOver) break;
-        running++;
-        const vectors = this.#embed(piece, controller.signal).finally(() => {
-          running--;
-          notify();
-        });
-        add(vectors);
+        add(start(piece));
         while (!isOver && (running >= concurrency || window.length >= 2 * concurrency)) {
           await change;
         }
@@ -153,6 +171,7 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
         window.shift();
       }
     } finally {
+      this.#isRead = true;
       abort();
       signal?.removeEventListener("abort", abort);
     }
@@ -175,7 +194,8 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
     try {
       const result = await embedWith(this.#settings, request, onBehalfOf, options);
       this.#count(result);
-      onProgress?.({ items: this.#items, usage: { ...this.usage }, costUsd: this.costUsd });
+      const { items, usage, costUsd } = this;
+      onProgress?.({ items, total: this.#total, usage: { ...usage }, costUsd });
       return result.data.map((each) => each.embedding);
     } catch (error) {
       if (error instanceof EmbedwayError) {
@@ -187,28 +207,35 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
   }
 
   /** Adds an answer to the totals. Raises an error if its vectors do not match those before. */
-  #count({ data, usage, space, costUsd }: EmbeddingsResult): void {
-    const spaces = [
-      ...new Set([...(this.space ? [this.space] : []), ...(space ?? "").split(/, */)]),
-    ];
-    if (spaces.length > 1 || !spaces[0]) {
+  #count({ data, usage, space, costUsd }: EmbeddingsResponse): void {
+    const found = (space ?? "").split(/, */);
+    const spaces = [...new Set(this.space ? [this.space, ...found] : found)];
+    const [only] = spaces;
+    if (spaces.length > 1 || !only) {
       throw new SpaceMismatchError(
-        space
-          ? `The answers are of different spaces, ${spaces.join(" and ")}, and comparing them means nothing. Name a model and provider.`
+        only
+          ? `The vectors are of different spaces, ${spaces.join(" and ")}, so comparing them means nothing. Name a model as provider:model, and embed all again.`
           : "An answer does not say of which space its vectors are, so they cannot be joined.",
         spaces,
       );
     }
-    this.space = spaces[0];
-    this.#items += data.length;
+    const width = data[0]?.embedding.length ?? 0;
+    if (width !== (this.dimensions ?? width)) {
+      throw new InvalidResponseError(
+        `The answer has vectors of ${width} numbers, and those before have ${this.dimensions}.`,
+      );
+    }
+    this.space = only;
+    this.dimensions = width;
+    this.items += data.length;
     this.usage.promptTokens += usage.promptTokens;
     this.usage.totalTokens += usage.totalTokens;
-    this.costUsd = costUsd === null || this.costUsd === null ? null : add(this.costUsd, costUsd);
+    this.costUsd = costUsd === null || this.costUsd === null ? null : sum(this.costUsd, costUsd);
   }
 }
 
 /** Adds two decimal numbers exactly. */
-function add(one: string, other: string): string {
+function sum(one: string, other: string): string {
   const places = Math.max(...[one, other].map((each) => (each.split(".")[1] ?? "").length));
   const [a = 0n, b = 0n] = [one, other].map((each) => {
     const [whole = "0", fraction = ""] = each.split(".");

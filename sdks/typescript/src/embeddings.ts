@@ -4,7 +4,14 @@ import { InvalidResponseError } from "./errors.js";
 import { type Call, send } from "./http.js";
 import type { components } from "./openapi.js";
 import type { CallOptions, Settings } from "./settings.js";
-import { decodeVectors, type Matrix, matrixOf, rowsOf } from "./vectors.js";
+import {
+  type AnyVector,
+  checkWidths,
+  decodeVectors,
+  type Matrix,
+  matrixOf,
+  rowsOf,
+} from "./vectors.js";
 
 type Wire = components["schemas"]["EmbeddingsRequest"];
 
@@ -24,15 +31,17 @@ export type EmbeddingsInput =
 
 /** What to embed and how. The fields are the gateway's, in camel case. */
 export type EmbeddingsRequest<Format extends EncodingFormat | undefined = undefined> = {
-  [Name in keyof Omit<Wire, "input" | "encoding_format"> as CamelCase<Name>]: Wire[Name];
+  [Name in keyof Omit<Wire, "input" | "encoding_format"> as CamelCase<Name>]:
+    | Wire[Name]
+    | undefined;
 } & {
   /** The text or texts to embed, or token ids: one list, or one list for each item. */
   input: EmbeddingsInput;
   /** Leave it out for Float32Array. `float` gives number[], `base64` the strings as they came. */
-  encodingFormat?: Format;
+  encodingFormat?: Format | undefined;
 };
 
-/** A vector in the format of the request. */
+/** A vector in the format that a request names, or as usual if it names none. */
 export type Vector<Format extends EncodingFormat | undefined> = Format extends "float"
   ? number[]
   : Format extends "base64"
@@ -55,7 +64,7 @@ export interface Usage {
 }
 
 /** The answer to an embeddings request. */
-export class EmbeddingsResult<V = Float32Array> {
+export class EmbeddingsResponse<V extends AnyVector = Float32Array> {
   readonly object = "list";
   /** One entry for each item of the input, in its order. */
   readonly data: Embedding<V>[];
@@ -82,7 +91,7 @@ export class EmbeddingsResult<V = Float32Array> {
     body: components["schemas"]["EmbeddingsResponse"],
     /** The headers of the answer. */
     readonly headers: Headers,
-    vectors: V[],
+    vectors: readonly V[],
   ) {
     this.data = vectors.map((embedding, index) => ({ object: "embedding", index, embedding }));
     this.model = body.model;
@@ -111,14 +120,15 @@ export async function embedWith<Format extends EncodingFormat | undefined>(
   request: EmbeddingsRequest<Format>,
   onBehalfOf: string | undefined,
   options: CallOptions,
-): Promise<EmbeddingsResult<Vector<Format>>> {
+): Promise<EmbeddingsResponse<Vector<Format>>> {
   const { encodingFormat = "base64" } = request;
   const call = callOf({ ...request, encodingFormat }, onBehalfOf);
   const { headers, body } = await send(settings, call, options);
   const answer = body as components["schemas"]["EmbeddingsResponse"];
-  const encoded = checkedVectors(answer?.data, request.input, encodingFormat);
-  const vectors = request.encodingFormat ? encoded : rowsOf(decodeVectors(encoded as string[]));
-  return new EmbeddingsResult(answer, headers, vectors as Vector<Format>[]);
+  const sent = checkedVectors(answer?.data, request.input, encodingFormat);
+  checkWidths(sent, request.dimensions);
+  const vectors = request.encodingFormat ? sent : rowsOf(decodeVectors(sent as string[]));
+  return new EmbeddingsResponse(answer, headers, vectors as Vector<Format>[]);
 }
 
 /** Returns the call that sends a request: its fields in the gateway's own names. */
@@ -136,7 +146,11 @@ export function callOf(request: object, onBehalfOf: string | undefined): Call {
 }
 
 /** Returns the vectors as they came. Raises an error unless there is one for each item, in order. */
-function checkedVectors(data: unknown, input: EmbeddingsInput, format: EncodingFormat): unknown[] {
+function checkedVectors(
+  data: unknown,
+  input: EmbeddingsInput,
+  format: EncodingFormat,
+): AnyVector[] {
   const items = Array.isArray(input) && typeof input[0] !== "number" ? input.length : 1;
   if (!Array.isArray(data) || data.length !== items) {
     const found = Array.isArray(data) ? data.length : "no";

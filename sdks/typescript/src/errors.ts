@@ -22,6 +22,8 @@ const BRAND = Symbol.for("@embedway/sdk");
 /** The most characters of an unknown answer to quote in a message. */
 const SHOWN_CHARACTERS = 200;
 
+const NUMBER = /^\d+(\.\d+)?$/;
+
 /** A call failed. The message says what is wrong and what to do. */
 export class EmbedwayError extends Error {
   override get name(): string {
@@ -95,11 +97,12 @@ export class APIError extends EmbedwayError {
 
   /** The seconds to wait before another try, as the server asks; null if it does not. */
   get retryAfterS(): number | null {
-    const ms = Number.parseFloat(this.headers.get("retry-after-ms") ?? "");
-    if (ms >= 0) return ms / 1000;
+    const ms = this.headers.get("retry-after-ms") ?? "";
+    if (NUMBER.test(ms)) return Number(ms) / 1000;
     const value = this.headers.get("retry-after") ?? "";
-    const waitS = /^[\d.]+$/.test(value) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
-    return Number.isNaN(waitS) ? null : Math.max(0, waitS);
+    if (NUMBER.test(value)) return Number(value);
+    const waitMs = Date.parse(value) - Date.now();
+    return Number.isNaN(waitMs) ? null : Math.max(0, waitMs / 1000);
   }
 }
 
@@ -202,7 +205,12 @@ export function apiError(status: number, headers: Headers, text: string): APIErr
     // It stays text.
   }
   const error = errorOf(body);
-  if (error) return new Kind(String(error.message), status, headers, body, false);
+  if (error) {
+    // The gateway charges for answers of status 200 alone. If it does not know whether it has
+    // charged, it advises against a retry.
+    const isInDoubt = status >= 500 && headers.get("x-should-retry") === "false";
+    return new Kind(String(error.message), status, headers, body, isInDoubt);
+  }
   // A proxy's own answer: the gateway behind it may have answered, and charged.
   const message = `Status ${status}, and not as an Embedway gateway answers: ${quote(text)}`;
   return new Kind(message, status, headers, body, status >= 500);

@@ -5,7 +5,7 @@ export type {
   Embedding,
   EmbeddingsInput,
   EmbeddingsRequest,
-  EmbeddingsResult,
+  EmbeddingsResponse,
   EncodingFormat,
   Usage,
   Vector,

@@ -4,7 +4,7 @@ import { Authentication } from "./authentication.js";
 import {
   callOf,
   type EmbeddingsRequest,
-  type EmbeddingsResult,
+  type EmbeddingsResponse,
   type EncodingFormat,
   embedWith,
   type Vector,
@@ -29,7 +29,7 @@ export class Embeddings extends Resource {
   embed<Format extends EncodingFormat | undefined = undefined>(
     { embeddingsRequest, onBehalfOf }: EmbedArguments<Format>,
     options: CallOptions = {},
-  ): Promise<EmbeddingsResult<Vector<Format>>> {
+  ): Promise<EmbeddingsResponse<Vector<Format>>> {
     return embedWith(this.settings, embeddingsRequest, onBehalfOf, options);
   }
 

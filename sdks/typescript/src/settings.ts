@@ -9,7 +9,8 @@ export type Fetch = (input: string | Request, init?: RequestInit) => Promise<Res
 /** Functions to call around each try of a call. Each may be async. What they throw ends the call. */
 export interface Hooks {
   /** Sees each request, and may return another to send instead. */
-  beforeRequest?(request: Request): Request | undefined | Promise<Request | undefined>;
+  // biome-ignore lint/suspicious/noConfusingVoidType: a hook that returns nothing is the usual one
+  beforeRequest?(request: Request): Request | void | Promise<Request | void>;
   /** Sees a copy of each answer, whatever its status. */
   afterResponse?(response: Response, request: Request): void | Promise<void>;
   /** Sees what a try failed with, before it is tried again or raised. */

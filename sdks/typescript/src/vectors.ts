@@ -16,27 +16,42 @@ const FLOAT_BYTES = 4;
 
 const isLittleEndian = () => new Uint8Array(Uint32Array.of(1).buffer)[0] === 1;
 
-/**
- * Decodes vectors, each given as the base64 of its little-endian float32 bytes, into one array.
- *
- * Raises an InvalidResponseError if one is not base64 or not as wide as the first.
- */
-export function decodeVectors(encoded: readonly string[]): Matrix {
-  const width = byteLength(encoded[0] ?? "");
-  const bytes = new Uint8Array(encoded.length * width);
-  encoded.forEach((text, index) => {
-    const end = (index + 1) * width;
-    if (byteLength(text) !== width || width === 0 || width % FLOAT_BYTES !== 0) {
-      const size = `${byteLength(text)} bytes, where the first has ${width}`;
+/** A vector in any format: the base64 of its bytes, or its numbers. */
+export type AnyVector = string | ArrayLike<number>;
+
+/** Raises an InvalidResponseError unless all vectors have the same width: `asked`, if given. */
+export function checkWidths(vectors: readonly AnyVector[], asked?: number | null): void {
+  const expected = asked ?? widthOf(vectors[0] ?? "");
+  vectors.forEach((vector, index) => {
+    const width = widthOf(vector);
+    if (width !== expected || width === 0 || !Number.isInteger(width)) {
       throw new InvalidResponseError(
-        `The vectors cannot be read: vector ${index} has ${size}. All need the same multiple of 4.`,
+        `Vector ${index} of the answer has ${width} numbers, where ${expected} are expected.`,
       );
     }
-    decodeInto(text, bytes.subarray(index * width, end), index);
+  });
+}
+
+/** How many numbers a vector has; a fraction if it is not the base64 of whole numbers. */
+function widthOf(vector: AnyVector): number {
+  if (typeof vector !== "string") return vector.length;
+  const padding = vector.endsWith("==") ? 2 : vector.endsWith("=") ? 1 : 0;
+  return ((vector.length / 4) * 3 - padding) / FLOAT_BYTES;
+}
+
+/**
+ * Decodes vectors of one width, each given as the base64 of its little-endian float32 bytes, into
+ * one array. Raises an InvalidResponseError if one is not base64.
+ */
+export function decodeVectors(encoded: readonly string[]): Matrix {
+  const dimensions = widthOf(encoded[0] ?? "");
+  const width = dimensions * FLOAT_BYTES;
+  const bytes = new Uint8Array(encoded.length * width);
+  encoded.forEach((text, index) => {
+    decodeInto(text, bytes.subarray(index * width, (index + 1) * width), index);
   });
   if (!isLittleEndian()) swapBytes(bytes);
-  const data = new Float32Array(bytes.buffer);
-  return { data, items: encoded.length, dimensions: width / FLOAT_BYTES };
+  return { data: new Float32Array(bytes.buffer), items: encoded.length, dimensions };
 }
 
 /** Returns the vectors of a matrix, as views on its array. */
@@ -46,24 +61,21 @@ export function rowsOf({ data, items, dimensions }: Matrix): Float32Array[] {
   );
 }
 
-/** Joins vectors of any format. Those that are views on one array are not copied. */
-export function matrixOf(vectors: readonly unknown[]): Matrix {
+/** Joins vectors of one width. Those that are views on one array, in order, are not copied. */
+export function matrixOf(vectors: readonly AnyVector[]): Matrix {
   const [first] = vectors;
   if (typeof first === "string") return decodeVectors(vectors as string[]);
   const rows = vectors as ArrayLike<number>[];
-  const dimensions = rows[0]?.length ?? 0;
-  const size = rows.length * dimensions;
+  const items = rows.length;
+  const dimensions = first?.length ?? 0;
   if (first instanceof Float32Array && isWhole(rows, first)) {
-    return { data: new Float32Array(first.buffer), items: rows.length, dimensions };
+    return { data: new Float32Array(first.buffer), items, dimensions };
   }
-  const data = new Float32Array(size);
+  const data = new Float32Array(items * dimensions);
   rows.forEach((row, index) => {
-    if (row.length !== dimensions) {
-      throw new InvalidResponseError(`Vector ${index} is not as wide as the first.`);
-    }
     data.set(row, index * dimensions);
   });
-  return { data, items: rows.length, dimensions };
+  return { data, items, dimensions };
 }
 
 /** Whether the rows are all of one buffer, as rowsOf() cut it. */
@@ -77,8 +89,7 @@ function isWhole(
       (row, index) =>
         row instanceof Float32Array &&
         row.buffer === buffer &&
-        row.byteOffset === index * byteLength &&
-        row.byteLength === byteLength,
+        row.byteOffset === index * byteLength,
     )
   );
 }
@@ -88,12 +99,6 @@ export function swapBytes(bytes: Uint8Array): void {
   for (let at = 0; at < bytes.length; at += FLOAT_BYTES) {
     bytes.subarray(at, at + FLOAT_BYTES).reverse();
   }
-}
-
-/** The number of bytes that a base64 text stands for; a fraction if it is no base64. */
-function byteLength(text: string): number {
-  const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0;
-  return (text.length / 4) * 3 - padding;
 }
 
 // Newer engines decode into an array. TypeScript's library does not know this yet.

@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { BadRequestError, EmbedwayError, SDK, SpaceMismatchError } from "@embedway/sdk";
+import {
+  BadRequestError,
+  EmbedwayError,
+  InvalidResponseError,
+  SDK,
+  SpaceMismatchError,
+} from "@embedway/sdk";
 import { answerTo, base64, errorBody, startScripted } from "./scripted.mjs";
 
 const { embeddings } = new SDK().llm;
@@ -59,7 +65,8 @@ test("Many texts become the vectors that single requests give, in order.", async
     progress.map((each) => each.items).sort((a, b) => a - b),
     [16, 32, 48, 64, 70],
   );
-  assert.deepEqual(progress.at(-1).usage, whole.usage);
+  assert.deepEqual(progress.at(-1), { items: 70, total: 70, usage: whole.usage, costUsd: "0" });
+  assert.deepEqual([many.items, many.dimensions], [70, 384]);
 });
 
 test("`matrix()` reads all into one array, or what was not iterated yet.", async () => {
@@ -78,6 +85,24 @@ test("`matrix()` reads all into one array, or what was not iterated yet.", async
     assert.deepEqual([...one.data], [0, 1, 2]);
     const none = await client.embedMany([]).matrix();
     assert.deepEqual([none.items, none.dimensions, none.data.length], [0, 0, 0]);
+  });
+});
+
+test("Vectors are read once: to read them again is to embed again.", async () => {
+  await scripted(numbered, async (client) => {
+    const many = client.embedMany(texts(3));
+    assert.equal((await read(many)).length, 3);
+    await assert.rejects(read(many), /were read/);
+    await assert.rejects(many.matrix(), EmbedwayError);
+  });
+});
+
+test("Pieces of two widths are not joined.", async () => {
+  const wide = (sent) => ({ ...answerTo(sent), data: [{ index: 0, embedding: base64([1, 2]) }] });
+  const handle = (sent, number) => (number ? { body: wide(sent) } : numbered(sent));
+  await scripted(handle, async (client) => {
+    const many = client.embedMany(texts(2), { maxItems: 1, concurrency: 1 });
+    await assert.rejects(read(many), InvalidResponseError);
   });
 });
 

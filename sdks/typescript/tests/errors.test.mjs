@@ -161,13 +161,22 @@ const vectors = (...texts) => ({
   data: texts.map((embedding, index) => ({ index, embedding })),
 });
 
-test("Numbers of two widths cannot be one matrix.", async () => {
-  const server = await startScripted(() => ({ body: vectors([1, 2], [1]) }));
-  const options = { serverURL: server.url, bearerAuth: "k" };
-  const result = await embed({ input: ["a", "b"], encodingFormat: "float", ...options });
-  assert.deepEqual(result.data[1].embedding, [1]);
-  assert.throws(() => result.matrix(), esm.InvalidResponseError);
-  await server.close();
+test("All vectors have one width, in every format: the one that was asked for.", async () => {
+  const answers = { float: vectors([1, 2], [1]), base64: vectors(base64([1, 2]), base64([1])) };
+  for (const [encodingFormat, body] of Object.entries(answers)) {
+    const error = await failure(() => ({ body }), { input: ["a", "b"], encodingFormat });
+    assert(error instanceof esm.InvalidResponseError);
+    assert.match(error.message, /Vector 1 .* 1 numbers, where 2/);
+  }
+  const error = await failure(() => ({}), { dimensions: 2 });
+  assert.match(error.message, /Vector 0 .* 3 numbers, where 2/);
+});
+
+test("An answer that leaves open what was charged may have been billed.", async () => {
+  const headers = { "x-should-retry": "false" };
+  const error = await failure(() => ({ status: 503, body: errorBody("In doubt."), headers }));
+  assert.equal(error.mayBeBilled, true);
+  assert.equal(error.tries, 1);
 });
 
 test("Without a key, the error says so and nothing is sent.", async () => {

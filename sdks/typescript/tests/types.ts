@@ -1,10 +1,20 @@
 /** Checks, by the compiler alone, that the types of results follow from requests. */
 
-import type { EmbeddingsRequest, Page, Schemas, SDK } from "../src/index.js";
+import { type EmbeddingsRequest, type Page, type Schemas, SDK } from "../src/index.js";
 
 type Same<One, Other> =
   (<T>() => T extends One ? 1 : 2) extends <T>() => T extends Other ? 1 : 2 ? true : false;
 const same = <One, Other>(_: Same<One, Other>) => {};
+
+new SDK({
+  debugLogger: console,
+  hooks: {
+    beforeRequest: (request) => console.log(request.url),
+    afterResponse: async () => {},
+    onError: () => {},
+  },
+});
+new SDK({ hooks: { beforeRequest: async (request) => new Request(request) } });
 
 export async function check(sdk: SDK, named: "float" | "base64"): Promise<void> {
   const { embeddings } = sdk.llm;
