@@ -1,5 +1,6 @@
 /** Embeds any number of inputs: in pieces, several at a time, in order, with bounded memory. */
 
+import { onAbort } from "./abort.js";
 import {
   type EmbeddingsInput,
   type EmbeddingsRequest,
@@ -153,7 +154,7 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
       }
     };
     notify();
-    signal?.addEventListener("abort", abort);
+    const ignore = onAbort(signal, abort);
     try {
       signal?.throwIfAborted();
       fill()
@@ -173,7 +174,7 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
     } finally {
       this.#isRead = true;
       abort();
-      signal?.removeEventListener("abort", abort);
+      ignore();
     }
   }
 

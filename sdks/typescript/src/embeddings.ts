@@ -13,11 +13,7 @@ import {
   rowsOf,
 } from "./vectors.js";
 
-type Wire = components["schemas"]["EmbeddingsRequest"];
-
-type CamelCase<Name extends string> = Name extends `${infer Head}_${infer Tail}`
-  ? `${Head}${Capitalize<CamelCase<Tail>>}`
-  : Name;
+type Fields = components["schemas"]["EmbeddingsFields"];
 
 /** The formats of vectors that a request may name. */
 export type EncodingFormat = "float" | "base64";
@@ -31,9 +27,7 @@ export type EmbeddingsInput =
 
 /** What to embed and how. The fields are the gateway's, in camel case. */
 export type EmbeddingsRequest<Format extends EncodingFormat | undefined = undefined> = {
-  [Name in keyof Omit<Wire, "input" | "encoding_format"> as CamelCase<Name>]:
-    | Wire[Name]
-    | undefined;
+  [Name in keyof Omit<Fields, "input" | "encodingFormat">]: Fields[Name] | undefined;
 } & {
   /** The text or texts to embed, or token ids: one list, or one list for each item. */
   input: EmbeddingsInput;

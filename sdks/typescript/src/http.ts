@@ -1,5 +1,6 @@
 /** Sends a call: one request, and the tries after it. */
 
+import { onAbort } from "./abort.js";
 import { apiError, ConnectionError, InvalidResponseError, quote, TimeoutError } from "./errors.js";
 import { isFree, retryWait } from "./retries.js";
 import { type CallOptions, checkTimeout, credentialOf, type Settings } from "./settings.js";
@@ -75,7 +76,7 @@ async function sendOnce(settings: Settings, call: Call, options: CallOptions): P
   const controller = new AbortController();
   init.signal = controller.signal;
   const abort = () => controller.abort();
-  options.signal?.addEventListener("abort", abort);
+  const ignore = onAbort(options.signal, abort);
   let isLate = false;
   const expire = () => {
     isLate = true;
@@ -117,7 +118,7 @@ async function sendOnce(settings: Settings, call: Call, options: CallOptions): P
     throw error;
   } finally {
     clearTimeout(timer);
-    options.signal?.removeEventListener("abort", abort);
+    ignore();
   }
 }
 
@@ -132,16 +133,15 @@ function parse(text: string): unknown {
 /** Waits; raises the reason of `signal` if it is aborted meanwhile. */
 function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
-    const abort = () => {
+    signal?.throwIfAborted();
+    const ignore = onAbort(signal, () => {
       clearTimeout(timer);
       reject(signal?.reason);
-    };
+    });
     const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", abort);
+      ignore();
       resolve();
     }, ms);
-    if (signal?.aborted) abort();
-    else signal?.addEventListener("abort", abort, { once: true });
   });
 }
 

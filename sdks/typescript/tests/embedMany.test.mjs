@@ -361,3 +361,26 @@ test("One text, and options without meaning, are refused.", async () => {
   }
   await assert.rejects(embeddings.embedMany(["text", 7]).matrix(), /Input 1 is neither/);
 });
+
+test("Node warns of no leak, however many calls listen to one signal.", async () => {
+  const warnings = [];
+  const note = (warning) => warnings.push(warning);
+  process.on("warning", note);
+  const handle = async (sent) => {
+    await sleep(20);
+    return numbered(sent);
+  };
+  await scripted(handle, async (client, { requests }) => {
+    const { signal } = new AbortController();
+    const embeddingsRequest = { input: ["text 1"] };
+    const call = () => client.embed({ embeddingsRequest }, { signal });
+    await Promise.all(Array.from({ length: 12 }, call));
+    const { items } = await client
+      .embedMany(texts(30), { maxItems: 1, concurrency: 12, signal })
+      .matrix();
+    assert.deepEqual([items, requests.length], [30, 42]);
+  });
+  await sleep(10);
+  process.off("warning", note);
+  assert.deepEqual(warnings, []);
+});

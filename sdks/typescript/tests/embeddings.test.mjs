@@ -238,3 +238,10 @@ test("A fetch of one's own sends the requests.", async () => {
   await embed({ input: "one", fetch: own });
   assert.deepEqual(urls, [`${process.env.EMBEDWAY_BASE_URL}/v1/embeddings`]);
 });
+
+test("A timeout may be longer than any timer.", async () => {
+  for (const timeoutMs of [2 ** 31, Number.POSITIVE_INFINITY]) {
+    const { data } = await embed({ input: "one", timeoutMs });
+    assert.equal(data.length, 1);
+  }
+});
