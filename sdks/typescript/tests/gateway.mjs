@@ -52,23 +52,27 @@ export async function startGateway(settings = {}) {
     rmSync(folder, { recursive: true, force: true });
   };
   const url = `http://127.0.0.1:${port}`;
-  const deadline = Date.now() + START_MS;
-  while (!(await isReady(url))) {
-    if (process_.exitCode !== null || Date.now() > deadline) {
-      const said = readFileSync(join(folder, "log"), "utf8");
-      await stop();
-      throw new Error(`The gateway did not start:\n${said}`);
+  try {
+    const deadline = Date.now() + START_MS;
+    while (!(await isReady(url))) {
+      if (process_.exitCode !== null || Date.now() > deadline) {
+        const said = readFileSync(join(folder, "log"), "utf8");
+        throw new Error(`The gateway did not start:\n${said}`);
+      }
+      await sleep(50);
     }
-    await sleep(50);
+    const create = ["keys", "create", "--name", "tests", "--admin", "--json"];
+    const adminKey = JSON.parse(execFileSync(PROGRAM, create, options)).key;
+    const admin = new SDK({ serverURL: url, bearerAuth: adminKey });
+    const { value: key } = await admin.organization.projects.apiKeys.create("proj_default", {
+      name: "tests",
+      scopes: ["embeddings", "on_behalf_of", "tokens", "usage"],
+    });
+    return { url, adminKey, key, stop };
+  } catch (error) {
+    await stop();
+    throw error;
   }
-  const create = ["keys", "create", "--name", "tests", "--admin", "--json"];
-  const adminKey = JSON.parse(execFileSync(PROGRAM, create, options)).key;
-  const admin = new SDK({ serverURL: url, bearerAuth: adminKey });
-  const { value: key } = await admin.organization.projects.apiKeys.create("proj_default", {
-    name: "tests",
-    scopes: ["embeddings", "on_behalf_of", "tokens", "usage"],
-  });
-  return { url, adminKey, key, stop };
 }
 
 async function isReady(url) {
