@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test check format bench bench-peers bench-routing bench-usage bench-clients lock docs clean
+.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -38,6 +38,14 @@ serve: .venv/setup  ## Run the gateway on the built-in model
 test: .venv/dev  ## Run the tests
 	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
+sdks/typescript/node_modules/.package-lock.json: sdks/typescript/package-lock.json
+	@echo "Installing into sdks/typescript/node_modules (once)"
+	@cd sdks/typescript && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+test-typescript: .venv/setup sdks/typescript/node_modules/.package-lock.json  ## Build, check and test the TypeScript SDK
+	@cd sdks/typescript && npm run --silent check && npm run --silent build && npm run --silent test
+
 check: .venv/dev  ## Lint, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -67,8 +75,9 @@ bench-routing: .venv/dev  ## Simulate a day at providers in trouble
 bench-usage: .venv/dev  ## Time questions about ten million ledger lines
 	@$(BIN)/python -m benchmarks.usage $(OPTIONS)
 
-bench-clients: .venv/dev  ## Time the Python SDK beside OpenAI's client
+bench-clients: .venv/dev sdks/typescript/node_modules/.package-lock.json  ## Time the SDKs beside OpenAI's clients
 	@$(BIN)/python -m benchmarks.clients $(OPTIONS)
+	@cd sdks/typescript && npm run --silent build && node benchmarks/clients.mjs $(OPTIONS)
 
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock
@@ -78,4 +87,5 @@ docs: .venv/setup  ## Write the generated parts of docs/
 	@$(BIN)/python docs/providers_table.py
 
 clean:  ## Remove .venv and what tools left behind
+	@rm -rf sdks/typescript/node_modules sdks/typescript/dist
 	@rm -rf .venv benchmarks/.peers .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
