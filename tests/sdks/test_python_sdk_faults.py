@@ -173,9 +173,11 @@ async def asynchronously(
 def test_not_tried_again(upstream: Upstream, sdk: SDK, step: str | UpstreamReply) -> None:
     """A call that cannot succeed, or that may have been billed, is sent once."""
     upstream.script(step)
-    with pytest.raises(embedway_sdk.EmbedwayError):
+    with pytest.raises(embedway_sdk.EmbedwayError) as caught:
         sdk.llm.embeddings.embed(input="a")
     assert len(upstream.calls) == 1
+    known = isinstance(step, UpstreamReply) and step.status != 503
+    assert caught.value.may_be_billed == (not known)
     upstream.script(step)
     with pytest.raises(embedway_sdk.EmbedwayError):
         run(lambda: asynchronously(upstream, RetryConfig(backoff=SOON)))

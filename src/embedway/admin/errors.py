@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -64,10 +64,22 @@ def _to_error(request: Request, exception: Exception) -> EmbedwayError:
         case SQLAlchemyError():
             # Log the error's type only: its text may contain values of the SQL statement.
             _log.error("database failed", path=path, kind=type(exception).__name__)
+            if _may_have_changed(request, exception):
+                return StorageUnavailable(
+                    "The database stopped answering, so the change may have been made. "
+                    "Look whether it was before you try again.",
+                    in_doubt=True,
+                )
             return StorageUnavailable("The database cannot be used right now. Try again.")
         case _:
             _log.error("defect", path=path, exc_info=exception)
             return InternalError("The gateway has a defect. Its log has the details.")
+
+
+def _may_have_changed(request: Request, error: SQLAlchemyError) -> bool:
+    """Return whether the connection broke while the request changed something."""
+    broke = isinstance(error, DBAPIError) and error.connection_invalidated
+    return broke and request.method not in {"GET", "HEAD"}
 
 
 def read_json(body: bytes, model: type[AnyModel]) -> AnyModel:

@@ -316,8 +316,9 @@ class StorageUnavailable(EmbedwayError):
     type = "service_unavailable_error"
     code = "storage_unavailable"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, headers=_retry())
+    def __init__(self, message: str, *, in_doubt: bool = False) -> None:
+        """If it is in doubt whether something was done, no client is asked to try again."""
+        super().__init__(message, headers={"x-should-retry": "false"} if in_doubt else _retry())
 
     def copy(self) -> Self:
         """Return an error with a `Retry-After` of its own, so that the waiting requests spread."""
@@ -339,7 +340,7 @@ class UsageInDoubt(StorageUnavailable):
     reason = "usage_in_doubt"
 
     def __init__(self, message: str) -> None:
-        EmbedwayError.__init__(self, message, headers={"x-should-retry": "false"})
+        super().__init__(message, in_doubt=True)
 
 
 def _retry(after_s: float | None = None) -> Mapping[str, str]:

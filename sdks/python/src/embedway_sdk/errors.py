@@ -176,6 +176,8 @@ def error_of(response: httpx.Response) -> APIError:
         message = f"Status {status}, and not as an Embedway gateway answers: {shown}"
         return kind(message, response, body=body, may_be_billed=response.is_server_error)
     fields = cast("dict[str, Any]", error)
+    # The gateway says so if its database stopped answering while the usage was committed.
+    in_doubt = response.is_server_error and response.headers.get("x-should-retry") == "false"
     return kind(
         str(fields.get("message")),
         response,
@@ -183,6 +185,7 @@ def error_of(response: httpx.Response) -> APIError:
         code=fields.get("code"),
         type=fields.get("type"),
         param=fields.get("param"),
+        may_be_billed=in_doubt,
     )
 
 
