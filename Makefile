@@ -76,8 +76,8 @@ bench-usage: .venv/dev  ## Time questions about ten million ledger lines
 	@$(BIN)/python -m benchmarks.usage $(OPTIONS)
 
 bench-clients: .venv/dev sdks/typescript/node_modules/.package-lock.json  ## Time the SDKs beside OpenAI's clients
+	@cd sdks/typescript && npm run --silent build
 	@$(BIN)/python -m benchmarks.clients $(OPTIONS)
-	@cd sdks/typescript && npm run --silent build && node benchmarks/clients.mjs $(OPTIONS)
 
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock

@@ -1,4 +1,4 @@
-"""Measures the Python SDK beside OpenAI's client.
+"""Measures the SDKs beside OpenAI's clients.
 
     python -m benchmarks.clients [--seconds 2] [--rounds 5]
 
@@ -6,16 +6,19 @@
 - calls: calls of one text, one after another or 32 at once, over kept connections to a server of
   another process that answers at once.
 
-The clients take turns, round after round. It prints medians over the rounds, and ratios.
+The clients take turns, round after round. It prints medians over the rounds, and ratios. Those of
+TypeScript run in Node if `make bench-clients` has built the SDK.
 """
 
 import argparse
 import asyncio
 import functools
+import json
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 
 import httpx2
 import numpy as np
@@ -31,7 +34,8 @@ from benchmarks.load import free_port, median, wait_until_listening
 ITEMS = 2048
 AT_ONCE = 32
 TEXT = "The quick brown fox jumps over the lazy dog."
-OURS, THEIRS = "embedway-sdk", f"openai {openai.__version__}"
+OURS, THEIRS = "embedway-sdk", f"openai {openai.__version__} (Python)"
+TYPESCRIPT = Path(__file__).parent.parent / "sdks/typescript"
 
 Cases = dict[str, dict[str, Callable[[float], float]]]
 """By case and client, a function that measures for some seconds and returns the rate per second."""
@@ -125,9 +129,28 @@ def measure(measured: Cases, *, seconds: float, rounds: int) -> Iterator[tuple[s
         yield case, client, median(rates)
 
 
+def typescript(arguments: Sequence[str]) -> list[tuple[str, str, float]]:
+    """Return case, client and median rate of the TypeScript SDK and of OpenAI's for JavaScript."""
+    if not (TYPESCRIPT / "dist").exists():
+        return []
+    command = ["node", "benchmarks/clients.mjs", *arguments]
+    printed = subprocess.run(command, cwd=TYPESCRIPT, check=True, capture_output=True, text=True)
+    return [tuple(json.loads(line).values()) for line in printed.stdout.splitlines()]
+
+
+def show(rates: Sequence[tuple[str, str, float]]) -> None:
+    """Print a table. Of each two lines, the first is of an SDK, the second of OpenAI's client."""
+    table = Table("case", "client", "per second", "ms each", "times as fast")
+    for ours, theirs in zip(rates[::2], rates[1::2], strict=True):
+        for case, client, rate in (ours, theirs):
+            ratio = f"{rate / theirs[2]:.2f}" if client == ours[1] else ""
+            table.add_row(case, client, f"{rate:.1f}", f"{1000 / rate:.2f}", ratio)
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+
+
 def main() -> None:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description="Measures the Python SDK beside OpenAI's client.")
+    parser = argparse.ArgumentParser(description="Measures the SDKs beside OpenAI's clients.")
     parser.add_argument("--seconds", type=float, default=2, help="for each client and case")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -141,12 +164,7 @@ def main() -> None:
             rates = list(measure(measured, seconds=options.seconds, rounds=options.rounds))
         finally:
             server.terminate()
-    table = Table("case", "client", "per second", "ms each", "times as fast")
-    theirs = {case: rate for case, client, rate in rates if client == THEIRS}
-    for case, client, rate in rates:
-        ratio = f"{rate / theirs[case]:.2f}" if client == OURS else ""
-        table.add_row(case, client, f"{rate:.1f}", f"{1000 / rate:.2f}", ratio)
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    show([*rates, *typescript(sys.argv[1:])])
 
 
 if __name__ == "__main__":

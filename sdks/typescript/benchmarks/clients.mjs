@@ -1,11 +1,12 @@
 /**
- * Measures this SDK beside the `openai` client, and prints a line of JSON for each case.
+ * Measures this SDK beside the `openai` client for `benchmarks/clients.py`, and prints a line of
+ * JSON for each case and client: how many calls a second it makes.
  *
- * - `decode 2048x1536`: milliseconds from the bytes of one base64 answer, in memory, to vectors.
- * - `calls`: calls a second, one after the other, each of one text, over a kept connection to a
- *   server of another thread that answers at once.
+ * - decode: from the bytes of one base64 answer, in memory, to its vectors.
+ * - calls: of one text, one after another, over a kept connection to a server of another thread
+ *   that answers at once.
  *
- * Both take turns, and the median of all rounds counts. Options: --rounds 15, --calls 500.
+ * Both take turns, and the median of all rounds counts. Options: --rounds 5, --seconds 2.
  */
 
 import { readFileSync } from "node:fs";
@@ -33,7 +34,7 @@ function answer(items, width) {
 }
 
 function serve() {
-  const body = answer(1, 384);
+  const body = answer(1, WIDTH);
   const headers = { "content-type": "application/json", "content-length": body.length };
   const server = createServer((request, response) => {
     request.resume();
@@ -44,77 +45,60 @@ function serve() {
 
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
-const print = (line) => console.log(JSON.stringify(line));
-
 /** One function for each client: it embeds `input` by the options that both clients take. */
 function clients(serverURL, options) {
   const ours = new SDK({ serverURL, bearerAuth: "k", ...options }).llm.embeddings;
   const theirs = new OpenAI({ baseURL: `${serverURL}/v1`, apiKey: "k", ...options }).embeddings;
   return {
     "@embedway/sdk": (input) => ours.embed({ embeddingsRequest: { input, model: "auto" } }),
-    [`openai ${devDependencies.openai}`]: (input) => theirs.create({ input, model: "auto" }),
+    [`openai ${devDependencies.openai} (JavaScript)`]: (input) =>
+      theirs.create({ input, model: "auto" }),
   };
 }
 
-/** Lets the clients take turns, and prints the median of each and how they compare. */
-async function compare(name, rounds, unit, embeds, measure) {
+/** Returns how many calls end per second, one after another. */
+async function repeat(embed, seconds) {
+  const begin = performance.now();
+  let [calls, elapsed] = [0, 0];
+  while (calls === 0 || elapsed < seconds) {
+    await embed();
+    calls++;
+    elapsed = (performance.now() - begin) / 1000;
+  }
+  return calls / elapsed;
+}
+
+/** Lets the clients take turns, and prints the median of each. */
+async function compare(name, input, embeds, { rounds, seconds }) {
   const seen = Object.fromEntries(Object.keys(embeds).map((client) => [client, []]));
   for (let round = -1; round < rounds; round++) {
     for (const [client, embed] of Object.entries(embeds)) {
-      const value = await measure(embed);
-      if (round >= 0) seen[client].push(value); // The first one warms up.
+      const rate = await repeat(() => embed(input), round < 0 ? 0.1 : seconds);
+      if (round >= 0) seen[client].push(rate); // The first one warms up.
     }
   }
-  const medians = Object.entries(seen).map(([client, values]) => [client, median(values)]);
-  for (const [client, value] of medians) {
-    print({ client, case: name, [unit]: Number(value.toPrecision(4)) });
-  }
-  const [[, ours], [, theirs]] = medians;
-  const ratio = unit === "ms" ? theirs / ours : ours / theirs;
-  print({ case: name, times_as_fast: Number(ratio.toPrecision(3)) });
+  for (const [client, values] of Object.entries(seen))
+    console.log(JSON.stringify({ case: name, client, per_second: median(values) }));
 }
 
 async function main() {
   const { values } = parseArgs({
     options: {
-      rounds: { type: "string", default: "15" },
-      calls: { type: "string", default: "500" },
+      rounds: { type: "string", default: "5" },
+      seconds: { type: "string", default: "2" },
     },
   });
-  const [rounds, calls] = [Number(values.rounds), Number(values.calls)];
+  const options = { rounds: Number(values.rounds), seconds: Number(values.seconds) };
 
   const bytes = answer(ITEMS, WIDTH);
   const headers = { "content-type": "application/json" };
   const fetch = async () => new Response(bytes, { headers });
   const input = Array(ITEMS).fill("text");
-  await compare(
-    `decode ${ITEMS}x${WIDTH}`,
-    rounds,
-    "ms",
-    clients("http://none", { fetch }),
-    async (embed) => {
-      const begin = performance.now();
-      const { data } = await embed(input);
-      const ms = performance.now() - begin;
-      if (data.length !== ITEMS || data[ITEMS - 1].embedding.length !== WIDTH)
-        throw new Error("lost");
-      return ms;
-    },
-  );
+  await compare(`decode ${ITEMS} x ${WIDTH}`, input, clients("http://none", { fetch }), options);
 
   const server = new Worker(new URL(import.meta.url));
   const port = await new Promise((resolve) => server.once("message", resolve));
-  await compare(
-    "calls",
-    rounds,
-    "per_s",
-    clients(`http://127.0.0.1:${port}`, {}),
-    async (embed) => {
-      const begin = performance.now();
-      for (let call = 0; call < calls; call++) await embed("text");
-      return calls / ((performance.now() - begin) / 1000);
-    },
-  );
+  await compare("calls", "text", clients(`http://127.0.0.1:${port}`, {}), options);
   await server.terminate();
 }
 
