@@ -200,14 +200,24 @@ def test_a_limit_is_waited_for(gateway: Gateway, admin: SDK) -> None:
         assert [each.index for each in many] == [0, 1, 2]
 
 
-def test_no_key_is_said_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a key the message says how to give one."""
+@pytest.mark.parametrize("key", [None, "", " ", "é", "a\nb"])
+def test_a_key_that_is_none(key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is sent, the message says how to give a key, and quotes none."""
     monkeypatch.delenv("EMBEDWAY_API_KEY", raising=False)
     with (
-        SDK(server_url="http://127.0.0.1:9") as sdk,
-        pytest.raises(embedway_sdk.EmbedwayError, match="EMBEDWAY_API_KEY"),
+        SDK(key, server_url="http://127.0.0.1:9") as sdk,
+        pytest.raises(
+            embedway_sdk.EmbedwayError, match=r"EMBEDWAY_API_KEY|Copy it again\."
+        ) as caught,
     ):
         sdk.llm.embeddings.embed(input="a")
+    assert not key or not key.strip() or key not in str(caught.value)
+
+
+def test_a_key_from_a_file(gateway: Gateway) -> None:
+    """White space around a key, such as the end of a line, is not part of it."""
+    with SDK(f"{gateway.key}\n", server_url=gateway.url) as sdk:
+        assert sdk.llm.embeddings.embed(input="a").dimensions == 384
 
 
 def test_the_environment(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,9 +227,21 @@ def test_the_environment(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv("EMBEDWAY_BASE_URL", url)
         with SDK() as sdk:
             assert sdk.llm.embeddings.embed(input="a").dimensions == 384
-    monkeypatch.setenv("EMBEDWAY_BASE_URL", "127.0.0.1:8080")
-    with pytest.raises(ValueError, match="has no scheme"):
-        SDK()
+    for wrong in ("127.0.0.1:8080", "ftp://a", "http://", "http://a:b", "gateway"):
+        monkeypatch.setenv("EMBEDWAY_BASE_URL", wrong)
+        with pytest.raises(ValueError, match="server_url"):
+            SDK()
+
+
+@pytest.mark.parametrize(
+    "input", [{"a"}, b"a", iter("a"), object()], ids=lambda each: str(type(each))
+)
+def test_inputs_that_are_no_json(sdk: SDK, input: object) -> None:
+    """An input that JSON cannot carry is named by its type."""
+    with pytest.raises(TypeError, match="cannot be sent as JSON"):
+        sdk.llm.embeddings.embed(input=input)
+    with pytest.raises(ValueError, match="timeout_ms"):
+        sdk.llm.embeddings.embed(input="a", timeout_ms=0)
 
 
 @pytest.mark.parametrize("wrong", ["é", "a\nb"])

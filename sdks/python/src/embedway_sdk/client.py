@@ -73,15 +73,18 @@ class Options:
         """Return the key or token to send.
 
         Raises:
-            EmbedwayError: There is none.
+            EmbedwayError: There is none, or it has characters that no key has.
         """
         auth = self.bearer_auth
         if auth is None:
             auth = os.environ.get(KEY_VARIABLE)
         elif callable(auth):
             auth = auth()
+        auth = (auth or "").strip()  # a key that was read from a file ends in a new line
         if not auth:
             raise EmbedwayError(f"There is no key. Pass bearer_auth, or set {KEY_VARIABLE}.")
+        if not (auth.isascii() and auth.isprintable()):
+            raise EmbedwayError("The key has characters that no key has. Copy it again.")
         return auth
 
 
@@ -92,10 +95,13 @@ def root_url(server_url: str | None) -> str:
         ValueError: It is no HTTP URL.
     """
     named = server_url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
-    url = named.rstrip("/").removesuffix("/v1").rstrip("/")
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"server_url {named!r} has no scheme. Write it as 'http://{url}'.")
-    return url
+    try:
+        url = httpx.URL(named)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"server_url {named!r} is no URL: {error}.") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ValueError(f"server_url {named!r} must look like {DEFAULT_URL!r}.")
+    return named.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,8 @@ class _Tries(Generic[T]):
         self._call = call
         self._options = options
         self._timeout_ms = options.timeout_ms if call.timeout_ms is None else call.timeout_ms
+        if self._timeout_ms <= 0:
+            raise ValueError(f"timeout_ms {self._timeout_ms} must be more than 0.")
         self._retry_config = call.retries or options.retry_config
         self._retries = 0
         self._begin_s = self._try_s = time.monotonic()

@@ -155,6 +155,6 @@ def _count(input: Input) -> int | None:
     """Return how many vectors the input asks for; None if the server has to say what is wrong."""
     if isinstance(input, str):
         return 1
-    if not hasattr(input, "__len__") or len(input) == 0:
+    if not hasattr(input, "__getitem__") or len(input) == 0:
         return None
     return len(input) if hasattr(input[0], "__len__") else 1
