@@ -376,6 +376,13 @@ def test_administration(gateway: Gateway, admin: SDK, call: Callable) -> None:
     assert call(projects.archive, project.id).status == "archived"
 
 
+@pytest.mark.parametrize("wrong", ["", ".", ".."])
+def test_ids_that_are_none(admin: SDK, wrong: str) -> None:
+    """An id that would lead to another path is refused."""
+    with pytest.raises(ValueError, match="is not an id"):
+        admin.organization.projects.archive(wrong)
+
+
 def test_pages(admin: SDK, loop: asyncio.Runner) -> None:
     """To iterate over a page goes on to the pages that follow."""
     projects = admin.organization.projects

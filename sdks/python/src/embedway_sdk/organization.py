@@ -43,6 +43,9 @@ ROOT = "/v1/organization"
 
 
 def _path(*parts: str) -> str:
+    for part in parts:
+        if part in {"", ".", ".."}:  # addresses drop these, so another path would be asked
+            raise ValueError(f"{part!r} is not an id.")
     return "/".join([ROOT, *(quote(part, safe="") for part in parts)])
 
 
