@@ -1,0 +1,92 @@
+"""Renders `docs/clients.md` from the results of a run."""
+
+import json
+import math
+import re
+import textwrap
+from typing import Any
+
+from compat.cases import CASES
+from compat.registry import CLIENTS, HERE, Client
+from compat.trial import Trial
+
+RESULTS = HERE / "results.json"
+TEMPLATE = HERE / "clients.md.template"
+PAGE = HERE.parent / "docs/clients.md"
+SHOWN = re.compile(r"^ *(?:#|//) docs\n(.*?)^ *(?:#|//) end\n", re.MULTILINE | re.DOTALL)
+PYTHON = {
+    "case.base_url": '"http://127.0.0.1:8080/v1"',
+    "case.api_key": 'os.environ["EMBEDWAY_API_KEY"]',
+    "case.model": '"auto"',
+}
+JAVASCRIPT = PYTHON | {"case.api_key": "process.env.EMBEDWAY_API_KEY"}
+
+
+def load_results() -> dict[str, Any]:
+    """Return what earlier runs found, by client."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def keep(plain: dict[str, str], client: Client, trial: Trial) -> None:
+    """Put what a run found in place of what earlier ones did, and write the page.
+
+    Args:
+        plain: What the gateway answers in each case without a client.
+        client: The client that was tried.
+        trial: What came of it.
+    """
+    found = load_results().get("clients", {})
+    found[client.name] = {
+        "versions": trial.versions,
+        "cosine": math.floor(trial.cosine * 10_000 + 0.5) / 10_000,
+        "cases": {each.case: each.sees for each in trial.results},
+    }
+    clients = {name: found[name] for name in CLIENTS if name in found}
+    results = {"plain": plain, "clients": clients}
+    RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    PAGE.write_text(page(results))
+
+
+def page(results: dict[str, Any]) -> str:
+    """Return the page."""
+    clients = [(CLIENTS[name], found) for name, found in results["clients"].items()]
+    rows = "".join(
+        f"| [{client.title}](#{_anchor(client)}) | {_versions(found)} |\n"
+        for client, found in clients
+    )
+    sections = "".join(_section(client, found) for client, found in clients)
+    cases = "".join(
+        f"| {case.name} | {case.sends} | {results['plain'][case.name]} |\n" for case in CASES
+    )
+    text = TEMPLATE.read_text()
+    for marker, part in (("clients", rows), ("cases", cases), ("sections", sections)):
+        text = text.replace(f"<!-- {marker} -->\n", part)
+    return text
+
+
+def configuration(client: Client) -> str:
+    """Return the lines of the driver that configure the client, as a user would write them."""
+    language = JAVASCRIPT if client.file.suffix == ".mjs" else PYTHON
+    lines = "".join(
+        textwrap.dedent(each).strip("\n") + "\n" for each in SHOWN.findall(client.file.read_text())
+    )
+    for name, value in language.items():
+        lines = lines.replace(name, value)
+    return re.sub(r",\s*(\*\*|\.\.\.)options,?", "", lines)
+
+
+def _section(client: Client, found: dict[str, Any]) -> str:
+    code = "js" if client.file.suffix == ".mjs" else "python"
+    rows = "".join(f"| {name} | {sees} |\n" for name, sees in found["cases"].items())
+    return (
+        f"### {client.title}\n\n{_versions(found)}\n\n```{code}\n{configuration(client)}```\n\n"
+        f"| case | what you see |\n| --- | --- |\n{rows}\n"
+    )
+
+
+def _versions(found: dict[str, Any]) -> str:
+    return ", ".join(f"`{name}` {version}" for name, version in found["versions"].items())
+
+
+def _anchor(client: Client) -> str:
+    return re.sub(r"[^\w-]", "", client.title.lower().replace(" ", "-"))

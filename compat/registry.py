@@ -1,0 +1,86 @@
+"""Every client that is tried: what to install, and where it differs from the plain answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).parent
+OPENAI_ERRORS = {
+    400: "openai.BadRequestError",
+    401: "openai.AuthenticationError",
+    429: "openai.RateLimitError",
+}
+
+
+@dataclass(frozen=True)
+class Differs:
+    """What a client does in one case instead of passing on the plain answer."""
+
+    sees: str
+    """What its user sees, as a sentence for the page; `{error}` stands for the exception's name."""
+    error: str = ""
+    """The exception's name; empty if there is none."""
+    message: str = ""
+    """A part of the exception's message."""
+    waits: bool = False
+    """Whether the client is still waiting when the case's time is over."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """One client in one configuration."""
+
+    name: str
+    """The name on the command line and of the driver's file."""
+    title: str
+    packages: tuple[str, ...]
+    """What to pin and install: the client first, with its version if not the newest is meant."""
+    errors: Mapping[int, str]
+    """The exception that it raises for each status."""
+    environment: str = ""
+    """The client that it shares an environment with; empty for one of its own."""
+    driver: str = ""
+    """The file in `drivers`; empty for the name and `.py`."""
+    cuts: bool = True
+    """Whether it cuts 3,000 texts into requests of at most 2,048."""
+    joins_pieces: bool = False
+    """Whether it joins the vectors of a split text into their mean, by the number of tokens."""
+    differs: Mapping[str, Differs] = field(default_factory=dict)
+    """By the name of the case."""
+
+    @property
+    def file(self) -> Path:
+        """The driver's file."""
+        return HERE / "drivers" / (self.driver or f"{self.name}.py")
+
+    @property
+    def distributions(self) -> list[str]:
+        """The names of the packages, without versions."""
+        return [each.rpartition("@")[0] or each for each in self.packages]
+
+    @property
+    def home(self) -> str:
+        """The name of its environment and of its pins."""
+        return self.environment or self.name
+
+
+CLIENTS = {
+    client.name: client
+    for client in [
+        Client("openai", "OpenAI for Python", ("openai",), OPENAI_ERRORS, cuts=False),
+        Client(
+            "langchain-openai",
+            "LangChain for Python",
+            ("langchain-openai", "numpy"),
+            OPENAI_ERRORS,
+            joins_pieces=True,
+        ),
+        Client(
+            "langchain-openai-texts",
+            "LangChain for Python, sending texts",
+            ("langchain-openai", "numpy"),
+            OPENAI_ERRORS,
+            environment="langchain-openai",
+        ),
+    ]
+}

@@ -1,0 +1,274 @@
+"""Tries one client on the cases, and holds what it gives against the plain answer."""
+
+import base64
+import json
+import os
+import queue
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compat.cases import CASES, QUESTION, Case
+from compat.reference import Reference, Refusal, Rows
+from compat.registry import Client, Differs
+from compat.server import Key, Servers
+
+SAME_COSINE = 0.9999
+ANSWER_S = 600
+"""The longest wait for a client, in seconds; far more than any case takes."""
+GIVE_UP_S = 60
+"""How long a client may take over a limit per hour before it counts as waiting, in seconds."""
+FILLED_TRIES = 20
+LIMITED = 429
+
+Outcome = dict[str, Any]
+Command = Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one case."""
+
+    case: str
+    sees: str
+    """What the client's user sees, as `docs/clients.md` says it."""
+    wrong: str = ""
+    """How it differs from what is expected; empty if it does not."""
+    cosine: float = 1.0
+    """The lowest cosine between a vector and the plain one."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of all cases of one client."""
+
+    versions: dict[str, str]
+    results: list[Result]
+
+    @property
+    def wrong(self) -> list[str]:
+        """The cases that differ from what is expected."""
+        return [result.case for result in self.results if result.wrong]
+
+    @property
+    def cosine(self) -> float:
+        """The lowest cosine between a vector and the plain one, over all cases."""
+        return min(result.cosine for result in self.results)
+
+
+def try_client(
+    client: Client,
+    command: Command,
+    servers: Servers,
+    reference: Reference,
+    on_result: Callable[[Result], None] = lambda _: None,
+) -> Trial:
+    """Run the client's driver on every case."""
+    driver = _Driver(command, servers.folder)
+    try:
+        results: list[Result] = []
+        for case in CASES:
+            results.append(_CaseTrial(client, case, driver, reference).result())
+            on_result(results[-1])
+        return Trial(driver.versions, results)
+    finally:
+        driver.stop()
+
+
+class _Driver:
+    """A driver in a process of its own, which is started again after it was stopped."""
+
+    def __init__(self, command: Command, folder: Path) -> None:
+        self._command = command
+        self._folder = folder / "client"
+        self._folder.mkdir(exist_ok=True)
+        self._log = folder / "client.log"
+        # Clients may write to the home folder, and must find no other key or address.
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self._folder),
+            "TIKTOKEN_CACHE_DIR": str(folder / "tiktoken"),
+        }
+        self._process: subprocess.Popen[str] | None = None
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.versions: dict[str, str] = {}
+        self._start()
+
+    def _start(self) -> None:
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, env=self._env, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
+        self._lines = queue.SimpleQueue()
+        threading.Thread(target=_pass_on, args=(self._process, self._lines), daemon=True).start()
+        self.versions = self._read(ANSWER_S)["versions"]
+
+    def ask(self, question: dict[str, Any], timeout_s: float) -> Outcome:
+        """Return the outcome of a case.
+
+        Raises:
+            TimeoutError: There is none in time; the driver is stopped.
+        """
+        if self._process is None:
+            self._start()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return self._read(timeout_s)
+
+    def _read(self, timeout_s: float) -> Outcome:
+        try:
+            line = self._lines.get(timeout=timeout_s)
+        except queue.Empty:
+            self.stop()
+            raise TimeoutError from None
+        if not line:
+            raise RuntimeError(f"The driver has ended:\n{self._log.read_text()}")
+        return json.loads(line)
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def _pass_on(process: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None:
+    assert process.stdout is not None
+    with process.stdout:
+        for line in process.stdout:
+            lines.put(line)
+    lines.put("")
+
+
+class _CaseTrial:
+    """One case of one client."""
+
+    def __init__(self, client: Client, case: Case, driver: _Driver, reference: Reference) -> None:
+        self._client = client
+        self._case = case
+        self._driver = driver
+        self._reference = reference
+        self._gateway = reference.gateway(case)
+        self._differs: Differs | None = client.differs.get(case.name)
+        self._cosine = 1.0
+
+    def result(self) -> Result:
+        """Run the case."""
+        key = self._reference.key(self._case)
+        outcome, statuses = self._ask_limited(key) if self._case.is_limited else self._ask(key)
+        if "lacks" in outcome:
+            return Result(self._case.name, f"Not applicable. {outcome['lacks']}")
+        faults = "; ".join(self._faults(outcome, key))
+        return Result(self._case.name, self._sees(outcome, statuses), faults, self._cosine)
+
+    def _ask(self, key: Key, timeout_s: float = ANSWER_S) -> tuple[Outcome, list[int]]:
+        """Return what the client gives, and the statuses of the answers that it got."""
+        start = self._gateway.mark()
+        question = asdict(self._case) | {
+            "input": self._reference.items(self._case),
+            "question": QUESTION,
+            "base_url": self._gateway.base_url,
+            "api_key": key.secret,
+        }
+        try:
+            outcome = self._driver.ask(question, timeout_s)
+        except TimeoutError:
+            outcome = {"waits": True}
+        return outcome, self._gateway.statuses(start, self._gateway.mark())
+
+    def _ask_limited(self, key: Key) -> tuple[Outcome, list[int]]:
+        """Ask while the key's limit is full, again if the client came too late to meet it."""
+        timeout_s = GIVE_UP_S if self._case.key == "hour" else ANSWER_S
+        for _ in range(FILLED_TRIES):
+            self._gateway.fill(key)
+            outcome, statuses = self._ask(key, timeout_s)
+            if LIMITED in statuses or "lacks" in outcome:
+                return outcome, statuses
+        raise RuntimeError(f"{self._client.title} never met its limit of one request.")
+
+    def _faults(self, outcome: Outcome, key: Key) -> Iterator[str]:
+        """Yield how the outcome differs from the plain answer, or from what is known to differ."""
+        if self._differs:
+            known = self._differs
+            if outcome.get("error", "") != known.error or bool(outcome.get("waits")) != known.waits:
+                yield f"expected {known}, got {_shown(outcome)}"
+            elif known.message not in outcome.get("message", ""):
+                yield f"expected the message {known.message!r}, got {_shown(outcome)}"
+            elif not known.error and not known.waits:
+                yield from self._without_vectors(outcome)
+        elif self._case.method == "search":
+            nearest = self._reference.nearest(self._case)
+            if outcome.get("found") != nearest:
+                yield f"expected to find {nearest!r}, got {_shown(outcome)}"
+        else:
+            # A limit per second ends, and then the answer is that of any other key.
+            key = self._gateway.own if self._case.key == "second" else key
+            plain = self._reference.answer(
+                self._case, key, cut=self._client.cuts, joined=self._client.joins_pieces
+            )
+            if isinstance(plain, Refusal):
+                yield from self._is_refusal(outcome, plain)
+            else:
+                yield from self._are_same(outcome, plain)
+
+    def _without_vectors(self, outcome: Outcome) -> Iterator[str]:
+        if any(outcome.get("vectors", [""])):
+            yield f"expected no vectors, got {_shown(outcome)}"
+
+    def _is_refusal(self, outcome: Outcome, plain: Refusal) -> Iterator[str]:
+        error = self._client.errors[plain.status]
+        if outcome.get("error") != error or plain.constant not in outcome["message"]:
+            yield f"expected {error} with {plain.constant!r}, got {_shown(outcome)}"
+
+    def _are_same(self, outcome: Outcome, plain: Rows) -> Iterator[str]:
+        if None in outcome.get("vectors", [None]):
+            yield f"expected {len(plain)} vectors, got {_shown(outcome)}"
+            return
+        rows = _unpacked(outcome["vectors"])
+        if rows.shape != plain.shape:
+            yield f"expected vectors of the shape {plain.shape}, got {rows.shape}"
+            return
+        self._cosine = _lowest_cosine(rows, plain)
+        if self._cosine < SAME_COSINE:
+            yield f"the lowest cosine to the plain answer is {self._cosine:.6f}"
+
+    def _sees(self, outcome: Outcome, statuses: list[int]) -> str:
+        count = len(statuses)
+        requests = f"{count} requests" if count > 1 else "1 request"
+        if self._differs:
+            return self._differs.sees.format(error=outcome.get("error"), requests=requests)
+        if "found" in outcome:
+            return "The right text."
+        if "error" in outcome:
+            tries = f", after {requests}" if LIMITED in statuses or count > 1 else ""
+            return f"`{outcome['error']}` with the gateway's message{tries}."
+        rows = len(outcome.get("vectors", ()))
+        vectors = "The plain vector" if rows == 1 else f"The {rows:,} plain vectors"
+        if LIMITED in statuses:
+            return f"{vectors}, after the wait that the gateway asks for."
+        return f"{vectors}, in {requests}." if count > 1 else f"{vectors}."
+
+
+def _unpacked(vectors: list[str]) -> Rows:
+    return np.array([np.frombuffer(base64.b64decode(each), "<f4") for each in vectors])
+
+
+def _lowest_cosine(one: Rows, other: Rows) -> float:
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return float(np.min(np.sum(one * other, axis=1) / lengths))
+
+
+def _shown(outcome: Outcome) -> str:
+    if "vectors" in outcome:
+        missing = outcome["vectors"].count(None)
+        return f"{len(outcome['vectors'])} vectors, {missing} of them missing"
+    return repr(outcome)
