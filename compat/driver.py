@@ -1,10 +1,10 @@
 """Runs one client in the client's own environment: `python -P driver.py FILE PACKAGE...`.
 
 It imports only the standard library. FILE defines `embed(case)`, which returns a vector for each
-text, and what else the client can do: `aembed(case)`, the same as a coroutine; `default(case)`,
-with the client's own choice of a model; and `search(case)`, which returns the stored text nearest to
-a question. `LACKS` says why the client cannot do other cases. Cases come as JSON lines on standard
-input. Outcomes go out as JSON lines on standard output, after a first line with the
+text, and whatever else the client can do: `aembed(case)` is the same as a coroutine,
+`default(case)` lets the client choose a model, and `search(case)` returns the stored text that is
+nearest to a question. `LACKS` says why the client cannot do other cases. Cases come as JSON lines
+on standard input. Outcomes go out as JSON lines on standard output, after a first line with the
 versions of the packages.
 """
 

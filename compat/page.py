@@ -19,7 +19,11 @@ PYTHON = {
     "case.api_key": 'os.environ["EMBEDWAY_API_KEY"]',
     "case.model": '"auto"',
 }
-JAVASCRIPT = PYTHON | {"case.api_key": "process.env.EMBEDWAY_API_KEY"}
+JAVASCRIPT = {
+    "given.base_url": '"http://127.0.0.1:8080/v1"',
+    "given.api_key": "process.env.EMBEDWAY_API_KEY",
+    "given.model": '"auto"',
+}
 
 
 def load_results() -> dict[str, Any]:
@@ -66,7 +70,7 @@ def page(results: dict[str, Any]) -> str:
 
 def configuration(client: Client) -> str:
     """Return the lines of the driver that configure the client, as a user would write them."""
-    language = JAVASCRIPT if client.file.suffix == ".mjs" else PYTHON
+    language = JAVASCRIPT if client.is_javascript else PYTHON
     lines = "".join(
         textwrap.dedent(each).strip("\n") + "\n" for each in SHOWN.findall(client.file.read_text())
     )
@@ -76,7 +80,7 @@ def configuration(client: Client) -> str:
 
 
 def _section(client: Client, found: dict[str, Any]) -> str:
-    code = "js" if client.file.suffix == ".mjs" else "python"
+    code = "js" if client.is_javascript else "python"
     rows = "".join(f"| {name} | {sees} |\n" for name, sees in found["cases"].items())
     return (
         f"### {client.title}\n\n{_versions(found)}\n\n```{code}\n{configuration(client)}```\n\n"

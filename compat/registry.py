@@ -1,5 +1,6 @@
 """Every client that is tried: what to install, and where it differs from the plain answer."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,12 @@ OPENAI_ERRORS = {
     401: "openai.AuthenticationError",
     429: "openai.RateLimitError",
 }
+JAVASCRIPT_ERRORS = {
+    400: "BadRequestError",
+    401: "AuthenticationError",
+    429: "RateLimitError",
+}
+AI_SDK_ERRORS = {400: "AI_APICallError", 401: "AI_APICallError", 429: "AI_RetryError"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Client:
     """The name on the command line and of the driver's file."""
     title: str
     packages: tuple[str, ...]
-    """What to pin and install: the client first, with its version if not the newest is meant."""
+    """What to pin and install, the client first: each the newest, unless it names a version."""
     errors: Mapping[int, str]
     """The exception that it raises for each status."""
     environment: str = ""
@@ -55,8 +62,13 @@ class Client:
 
     @property
     def distributions(self) -> list[str]:
-        """The names of the packages, without versions."""
-        return [each.rpartition("@")[0] or each for each in self.packages]
+        """The names of the packages, without versions and extras."""
+        return [re.match(r"@?[^@=\[]+", each)[0] for each in self.packages]
+
+    @property
+    def is_javascript(self) -> bool:
+        """Whether it runs in Node; otherwise it is Python."""
+        return self.file.suffix == ".mjs"
 
     @property
     def home(self) -> str:
@@ -81,6 +93,66 @@ CLIENTS = {
             ("langchain-openai", "numpy"),
             OPENAI_ERRORS,
             environment="langchain-openai",
+        ),
+        Client(
+            "openai-js-4",
+            "OpenAI for JavaScript, version 4",
+            ("openai@4",),
+            JAVASCRIPT_ERRORS,
+            driver="openai-js.mjs",
+            cuts=False,
+        ),
+        Client(
+            "openai-js-6",
+            "OpenAI for JavaScript, version 6",
+            ("openai@6",),
+            JAVASCRIPT_ERRORS,
+            driver="openai-js.mjs",
+            cuts=False,
+            differs={
+                "limit per hour": Differs("It waits as long as the gateway says.", waits=True),
+            },
+        ),
+        Client(
+            "openai-js",
+            "OpenAI for JavaScript",
+            ("openai",),
+            JAVASCRIPT_ERRORS,
+            driver="openai-js.mjs",
+            cuts=False,
+        ),
+        Client(
+            "langchain-js",
+            "LangChain for JavaScript",
+            ("@langchain/openai", "@langchain/core"),
+            JAVASCRIPT_ERRORS,
+            driver="langchain-js.mjs",
+            differs={
+                "too long": Differs(
+                    "`{error}` with the gateway's message.",
+                    error="ContextOverflowError",
+                    message="maximum context length is 256 tokens",
+                ),
+                "limit per hour": Differs(
+                    "`{error}` with the gateway's message, after {requests}.",
+                    error="RateLimitCapacityError",
+                    message="may send 1 request per hour",
+                ),
+            },
+        ),
+        Client(
+            "ai-sdk-openai-compatible",
+            "AI SDK with `@ai-sdk/openai-compatible`",
+            ("ai", "@ai-sdk/openai-compatible", "zod"),
+            AI_SDK_ERRORS,
+            driver="ai-sdk-openai-compatible.mjs",
+        ),
+        Client(
+            "ai-sdk-openai",
+            "AI SDK with `@ai-sdk/openai`",
+            ("ai", "@ai-sdk/openai", "zod"),
+            AI_SDK_ERRORS,
+            driver="ai-sdk-openai.mjs",
         ),
     ]
 }
