@@ -82,7 +82,7 @@ def _try(client: Client, servers: Servers, reference: Reference, progress: Progr
             progress.console.print(f"{client.name}, {result.case}: {result.wrong}", markup=False)
 
     command = environments.command_of(client)
-    trial = try_client(client, command, servers, reference, advance)
+    trial = try_client(client, command, servers, reference, on_result=advance)
     progress.remove_task(task)
     progress.console.print(_summary(client, trial, time.monotonic() - started_s), markup=False)
     return trial

@@ -1,6 +1,8 @@
 """Pins and installs each client in an environment of its own, in `compat/.envs`."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +59,15 @@ def pin(client: Client) -> None:
         *("--output-file", pins, "--upgrade"),
         given="\n".join(client.packages),
     )
+
+
+def pinned_version(client: Client) -> str:
+    """Return the version of the client's first package in its pins."""
+    name, pins = client.distributions[0], _pins(client).read_text()
+    if client.is_javascript:
+        return json.loads(pins)["packages"][f"node_modules/{name}"]["version"]
+    [version] = re.findall(rf"^{name}(?:\[.*\])?==([^\s;]+)", pins, re.MULTILINE)
+    return version
 
 
 def _is_installed(pins: Path, folder: Path) -> bool:

@@ -14,13 +14,14 @@ RESULTS = HERE / "results.json"
 TEMPLATE = HERE / "clients.md.template"
 PAGE = HERE.parent / "docs/clients.md"
 SHOWN = re.compile(r"^ *(?:#|//) docs\n(.*?)^ *(?:#|//) end\n", re.MULTILINE | re.DOTALL)
+BASE_URL = "http://127.0.0.1:8080/v1"
 PYTHON = {
-    "case.base_url": '"http://127.0.0.1:8080/v1"',
+    "case.base_url": f'"{BASE_URL}"',
     "case.api_key": 'os.environ["EMBEDWAY_API_KEY"]',
     "case.model": '"auto"',
 }
 JAVASCRIPT = {
-    "given.base_url": '"http://127.0.0.1:8080/v1"',
+    "given.base_url": f'"{BASE_URL}"',
     "given.api_key": "process.env.EMBEDWAY_API_KEY",
     "given.model": '"auto"',
 }
@@ -53,18 +54,20 @@ def keep(plain: dict[str, str], client: Client, trial: Trial) -> None:
 
 def page(results: dict[str, Any]) -> str:
     """Return the page."""
-    clients = [(CLIENTS[name], found) for name, found in results["clients"].items()]
-    rows = "".join(
-        f"| [{client.title}](#{_anchor(client)}) | {_versions(found)} |\n"
-        for client, found in clients
-    )
-    sections = "".join(_section(client, found) for client, found in clients)
-    cases = "".join(
-        f"| {case.name} | {case.sends} | {results['plain'][case.name]} |\n" for case in CASES
-    )
+    parts = {
+        "clients": "".join(
+            _row(CLIENTS[name], found) for name, found in results["clients"].items()
+        ),
+        "cases": "".join(
+            f"| {case.name} | {case.sends} | {results['plain'][case.name]} |\n" for case in CASES
+        ),
+        "sections": "\n".join(
+            _section(CLIENTS[name], found) for name, found in results["clients"].items()
+        ),
+    }
     text = TEMPLATE.read_text()
-    for marker, part in (("clients", rows), ("cases", cases), ("sections", sections)):
-        text = text.replace(f"<!-- {marker} -->\n", part)
+    for name, part in parts.items():
+        text = text.replace(f"<!-- {name} -->\n", part)
     return text
 
 
@@ -79,12 +82,18 @@ def configuration(client: Client) -> str:
     return re.sub(r",\s*(\*\*|\.\.\.)options,?", "", lines)
 
 
+def _row(client: Client, found: dict[str, Any]) -> str:
+    return (
+        f"| [{client.title}](#{_anchor(client)}) | {_versions(found)} | {found['cosine']:.4f} |\n"
+    )
+
+
 def _section(client: Client, found: dict[str, Any]) -> str:
-    code = "js" if client.is_javascript else "python"
+    language = "js" if client.is_javascript else "python"
     rows = "".join(f"| {name} | {sees} |\n" for name, sees in found["cases"].items())
     return (
-        f"### {client.title}\n\n{_versions(found)}\n\n```{code}\n{configuration(client)}```\n\n"
-        f"| case | what you see |\n| --- | --- |\n{rows}\n"
+        f"### {client.title}\n\n```{language}\n{configuration(client)}```\n\n"
+        f"| case | what you see with {_versions(found)} |\n| --- | --- |\n{rows}"
     )
 
 
@@ -93,4 +102,5 @@ def _versions(found: dict[str, Any]) -> str:
 
 
 def _anchor(client: Client) -> str:
+    """Return what GitHub makes of the title as a heading."""
     return re.sub(r"[^\w-]", "", client.title.lower().replace(" ", "-"))

@@ -7,6 +7,7 @@ import queue
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,14 @@ def try_client(
     command: Command,
     servers: Servers,
     reference: Reference,
+    cases: Sequence[Case] = CASES,
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> Trial:
-    """Run the client's driver on every case."""
+    """Run the client's driver on the cases, and call `on_result` after each."""
     driver = _Driver(command, servers.folder)
     try:
         results: list[Result] = []
-        for case in CASES:
+        for case in cases:
             results.append(_CaseTrial(client, case, driver, reference).result())
             on_result(results[-1])
         return Trial(driver.versions, results)
@@ -106,7 +108,8 @@ class _Driver:
                 stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
         self._lines = queue.SimpleQueue()
-        threading.Thread(target=_pass_on, args=(self._process, self._lines), daemon=True).start()
+        self._reader = threading.Thread(target=_pass_on, args=(self._process, self._lines))
+        self._reader.start()
         self.versions = self._read(ANSWER_S)["versions"]
 
     def ask(self, question: dict[str, Any], timeout_s: float) -> Outcome:
@@ -137,15 +140,17 @@ class _Driver:
         """End the process, whatever it does."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._reader.join()
+            # What was not read yet is lost with the process.
+            with suppress(BrokenPipeError):
+                self._process.communicate()
             self._process = None
 
 
 def _pass_on(process: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None:
     assert process.stdout is not None
-    with process.stdout:
-        for line in process.stdout:
-            lines.put(line)
+    for line in process.stdout:
+        lines.put(line)
     lines.put("")
 
 
@@ -225,8 +230,8 @@ class _CaseTrial:
             yield f"expected no vectors, got {_shown(outcome)}"
 
     def _is_refusal(self, outcome: Outcome, plain: Refusal) -> Iterator[str]:
-        error = self._client.errors[plain.status]
-        if outcome.get("error") != error or plain.constant not in outcome["message"]:
+        error = self._client.errors.get(plain.status)
+        if outcome.get("error") != error or plain.constant not in outcome.get("message", ""):
             yield f"expected {error} with {plain.constant!r}, got {_shown(outcome)}"
 
     def _are_same(self, outcome: Outcome, plain: Rows) -> Iterator[str]:
