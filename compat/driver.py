@@ -1,9 +1,8 @@
 """Runs one client in the client's own environment: `python -P driver.py FILE PACKAGE...`.
 
-It imports only the standard library. FILE defines `embed(case)`, which returns a vector for each
-text, and whatever else the client can do: `aembed(case)` is the same as a coroutine,
-`default(case)` lets the client choose a model, and `search(case)` returns the stored text that is
-nearest to a question. `LACKS` says why the client cannot do other cases. Cases come as JSON lines
+It imports only the standard library. FILE defines what the client can do: `embed(case)` returns a vector
+for each text, `aembed(case)` is the same as a coroutine, `default(case)` lets the client choose a
+model, and `search(case)` returns the stored text that is nearest to a question. `LACKS` says why the client cannot do other cases. Cases come as JSON lines
 on standard input. Outcomes go out as JSON lines on standard output, after a first line with the
 versions of the packages.
 """
@@ -19,6 +18,7 @@ from array import array
 from types import SimpleNamespace
 
 LACKED = {
+    "embed": "It stores vectors, and embeds nothing.",
     "aembed": "It has no asynchronous method.",
     "default": "You always name the model.",
     "search": "It stores nothing.",
