@@ -90,9 +90,10 @@ def _try(client: Client, servers: Servers, reference: Reference, progress: Progr
 
 def _summary(client: Client, trial: Trial, seconds: float) -> str:
     version = next(iter(trial.versions.values()))
-    tried = [each for each in trial.results if not each.sees.startswith("Not applicable")]
     outcome = (
-        f"WRONG: {', '.join(trial.wrong)}" if trial.wrong else f"{len(tried)} cases as expected"
+        f"WRONG: {', '.join(trial.wrong)}"
+        if trial.wrong
+        else f"{len(trial.tried)} cases as expected"
     )
     return f"{client.name:28} {version:10} {outcome}, {seconds:.0f} s"
 

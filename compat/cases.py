@@ -60,6 +60,8 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     key: str = "unlimited"
     """Which key to send: `unlimited`, `wrong`, or one with a limit per `second` or `hour`."""
+    gateway: str = "usual"
+    """Which gateway to send it to: `usual`, or `prepared` for what clients send by themselves."""
     method: str = "embed"
     """The function of the driver to call: `embed`, `aembed`, `default` or `search`."""
 
@@ -73,6 +75,10 @@ CASES = [
     Case("one text", "one text, as a string", TEXTS[:1], single=True),
     Case("list", "ten texts", TEXTS),
     Case("3,000 texts", "3,000 texts, in one call of the client", MANY),
+    Case(
+        "3,000 texts, allowed", "the same, to a gateway with `max_items = 4096`", MANY,
+        gateway="prepared",
+    ),
     Case("unicode", "texts of many scripts, with emoji and combining marks", UNICODE),
     Case("base64", "`encoding_format: base64`", TEXTS, options={"encoding_format": "base64"}),
     Case("float", "`encoding_format: float`", TEXTS, options={"encoding_format": "float"}),
@@ -98,7 +104,7 @@ CASES = [
     Case("wrong key", "a key that does not exist", TEXTS, key="wrong"),
     Case(
         "default model", "no model, to a gateway with [aliases](#name-the-model)", TEXTS,
-        method="default",
+        gateway="prepared", method="default",
     ),
     Case(
         "limit per second", "two texts, while a limit of one request per second is full",

@@ -8,7 +8,7 @@ from typing import Any
 
 from compat.cases import CASES
 from compat.registry import CLIENTS, HERE, Client
-from compat.trial import Trial
+from compat.trial import LACKS, Trial
 
 RESULTS = HERE / "results.json"
 TEMPLATE = HERE / "clients.md.template"
@@ -90,10 +90,17 @@ def _row(client: Client, found: dict[str, Any]) -> str:
 
 def _section(client: Client, found: dict[str, Any]) -> str:
     language = "js" if client.is_javascript else "python"
-    rows = "".join(f"| {name} | {sees} |\n" for name, sees in found["cases"].items())
+    rows, lacking = "", {}
+    for name, sees in found["cases"].items():
+        if sees.startswith(LACKS):
+            lacking.setdefault(sees.removeprefix(LACKS), []).append(name)
+        else:
+            rows += f"| {name} | {sees} |\n"
+    lacks = "".join(f"- {', '.join(names)}: {reason}\n" for reason, names in lacking.items())
     return (
         f"### {client.title}\n\n```{language}\n{configuration(client)}```\n\n"
         f"| case | what you see with {_versions(found)} |\n| --- | --- |\n{rows}"
+        + (f"\nNot applicable:\n\n{lacks}" if lacks else "")
     )
 
 

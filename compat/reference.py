@@ -38,7 +38,7 @@ class Reference:
 
     def gateway(self, case: Case) -> Gateway:
         """Return the gateway that the case is for."""
-        return self._servers.aliased if case.method == "default" else self._servers.usual
+        return self._servers.prepared if case.gateway == "prepared" else self._servers.usual
 
     def items(self, case: Case) -> str | list[str] | list[list[int]]:
         """Return the `input` of the plain request."""
@@ -77,6 +77,7 @@ class Reference:
         answer = self.answer(case, self.key(case), cut=False, joined=False)
         if isinstance(answer, Refusal):
             message = re.sub(r"key_\w{16}", "key_1", answer.message)
+            message = re.sub(r"[\d.]+ s\.$", "N s.", message)
             return f"{answer.status}: {message}"
         count, width = answer.shape
         return f"{count} vector{'s' * (count > 1)} of {width} dimensions"

@@ -50,6 +50,7 @@ class Differs:
     """Whether the client is still waiting when the case's time is over."""
 
 
+WAITS = {"limit per hour": Differs("It waits as long as the gateway says.", waits=True)}
 NO_DIMENSIONS = Differs(
     "`{error}` of LiteLLM itself, which knows no `dimensions` of this model. Leave it out, or add "
     '`allowed_openai_params=["dimensions"]`.',
@@ -124,12 +125,14 @@ CLIENTS = {
             "LlamaIndex with `llama-index-embeddings-openai`",
             ("llama-index-embeddings-openai",),
             OPENAI_ERRORS,
+            differs=WAITS,
         ),
         Client(
             "llama-index-openai-like",
             "LlamaIndex with `llama-index-embeddings-openai-like`",
             ("llama-index-embeddings-openai-like",),
             OPENAI_ERRORS,
+            differs=WAITS,
         ),
         Client(
             "haystack",
@@ -225,9 +228,7 @@ CLIENTS = {
             JAVASCRIPT_ERRORS,
             driver="openai-js.mjs",
             cuts=False,
-            differs={
-                "limit per hour": Differs("It waits as long as the gateway says.", waits=True),
-            },
+            differs=WAITS,
         ),
         Client(
             "openai-js",

@@ -32,12 +32,14 @@ HOSTED = """
 base_url = "{url}/openai/v1"
 api_key = "sk-upstream"
 """
-ALIASES = """
+PREPARED = """
+max_items = 4096
+
 [aliases]
 text-embedding-ada-002 = "all-minilm-l6-v2"
 text-embedding-3-small = "all-minilm-l6-v2"
 """
-"""What an operator writes so that clients with a default model work without OpenAI."""
+"""What an operator writes for clients that choose a model themselves, or cut no list."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,9 @@ class Servers:
 
     usual: Gateway
     """Has the built-in model, and one of a provider."""
-    aliased: Gateway
-    """Has the built-in model alone, and aliases for the models that clients choose."""
+    prepared: Gateway
+    """Has the built-in model alone, aliases for the models that clients choose, and room for lists
+    that they do not cut."""
     encoding: tiktoken.Encoding
     folder: Path
     """A temporary folder, in which `tiktoken` is the cache of that package."""
@@ -180,10 +183,10 @@ def serving(folder: Path) -> Iterator[Servers]:
     with ExitStack() as stack:
         upstream = stack.enter_context(Upstream(vectors=vectors))
         usual = Gateway(folder / "usual", HOSTED.format(url=upstream.url))
-        aliased = Gateway(folder / "aliased", ALIASES)
-        for gateway in (usual, aliased):
+        prepared = Gateway(folder / "prepared", PREPARED)
+        for gateway in (usual, prepared):
             stack.enter_context(gateway.running())
-        yield Servers(usual, aliased, encoding, folder)
+        yield Servers(usual, prepared, encoding, folder)
 
 
 def _encoding(cache: Path) -> tiktoken.Encoding:

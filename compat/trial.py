@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from compat.cases import CASES, QUESTION, Case
+from compat.cases import CASES, MANY, QUESTION, Case
 from compat.reference import Reference, Refusal, Rows
 from compat.registry import Client, Differs
 from compat.server import Key, Servers
@@ -26,6 +26,8 @@ GIVE_UP_S = 100
 """How long a client may take over a limit per hour before it counts as waiting, in seconds."""
 FILLED_TRIES = 20
 LIMITED = 429
+LACKS = "Not applicable. "
+"""Begins what is said of a case that the client cannot do."""
 
 Outcome = dict[str, Any]
 Command = Sequence[str | Path]
@@ -50,6 +52,11 @@ class Trial:
 
     versions: dict[str, str]
     results: list[Result]
+
+    @property
+    def tried(self) -> list[str]:
+        """The cases that the client can do."""
+        return [result.case for result in self.results if not result.sees.startswith(LACKS)]
 
     @property
     def wrong(self) -> list[str]:
@@ -168,10 +175,12 @@ class _CaseTrial:
 
     def result(self) -> Result:
         """Run the case."""
+        if self._case.texts is MANY and self._case.gateway == "prepared" and self._client.cuts:
+            return Result(self._case.name, f"{LACKS}It cuts a list itself.")
         key = self._reference.key(self._case)
         outcome, statuses = self._ask_limited(key) if self._case.is_limited else self._ask(key)
         if "lacks" in outcome:
-            return Result(self._case.name, f"Not applicable. {outcome['lacks']}")
+            return Result(self._case.name, f"{LACKS}{outcome['lacks']}")
         faults = "; ".join(self._faults(outcome, key))
         return Result(self._case.name, self._sees(outcome, statuses), faults, self._cosine)
 

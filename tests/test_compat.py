@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from compat import environments, page
-from compat.cases import CASES
+from compat.cases import CASES, MANY
 from compat.reference import Reference
 from compat.registry import CLIENTS, Client
 from compat.server import Servers, serving
 from compat.trial import try_client
 
-SHORT = [case for case in CASES if case.name != "3,000 texts"]
+SHORT = [case for case in CASES if case.texts is not MANY]
 HERE = ("openai", "langchain-openai", "langchain-openai-texts")
 MISTAKEN = """
 LACKS = {}
@@ -46,8 +46,7 @@ def test_clients(servers: Servers, reference: Reference) -> None:
         command = environments.command_here(client)
         trial = try_client(client, command, servers, reference, SHORT)
         assert [result for result in trial.results if result.wrong] == []
-        lacking = [each for each in trial.results if each.sees.startswith("Not applicable")]
-        assert len(lacking) < len(SHORT) / 3
+        assert len(trial.tried) > len(SHORT) / 2
 
 
 def test_mistakes_are_found(servers: Servers, reference: Reference, tmp_path: Path) -> None:

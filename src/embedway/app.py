@@ -205,6 +205,7 @@ async def open_gateway(
             healths=healths,
             alive=lambda each: each.provider != LOCAL or engines[each.model.id].alive,
             limits=sender.engines.limits,
+            max_items=settings.max_items,
         )
         configured_issuers = read_issuers(settings)
         issuers = IssuerRegistry(
@@ -241,6 +242,7 @@ async def open_gateway(
             body_limits=BodyLimits(
                 max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
             ),
+            max_items=settings.max_items,
         )
         control_plane = control.create_control_plane(
             listing=model_listing,
@@ -256,6 +258,7 @@ async def open_gateway(
                 commits=TTLCache(lambda _: ledger.try_commit()),
             ),
             embeddings_paths=PATHS,
+            max_items=settings.max_items,
         )
         yield Gateway(
             _for_browsers(embeddings, settings),

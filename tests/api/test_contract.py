@@ -269,7 +269,7 @@ LONG = "n" * 65
 REFUSED = [
     ({"input": None}, "input", "missing"),
     ({"input": ""}, "input", "empty"),
-    ({"input": []}, "input", "0 items"),
+    ({"input": []}, "input", "empty list"),
     ({"input": ["a", ""]}, "input", "'input[1]' is empty"),
     ({"input": [[1], []]}, "input", "'input[1]' is empty"),
     ({"input": 1}, "input", "`int`"),

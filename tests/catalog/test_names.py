@@ -416,8 +416,9 @@ def test_known_but_nobody_serves_it(load: Load) -> None:
     with pytest.raises(UnknownModel) as refused:
         resolve("voyage-3-large", load(""), param="model")
     assert refused.value.message == (
-        "No provider enabled here serves the model 'voyage-3-large'. Known providers of "
-        "'voyage-3-large': voyage. To see how to enable one: embedway providers list --all"
+        "No provider enabled here serves the model 'voyage-3-large', and no alias has this name. "
+        "Known providers of 'voyage-3-large': voyage. To see how to enable one: embedway providers "
+        "list --all"
     )
 
 

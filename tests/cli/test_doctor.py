@@ -57,6 +57,39 @@ def doctor(folder: Path, *arguments: str) -> tuple[int, dict[str, dict], str]:
     return done.returncode, {row["check"]: row for row in json.loads(done.stdout)}, done.stderr
 
 
+def test_names_that_clients_ask_for(minilm: object, new_gateway: Callable[..., Gateway]) -> None:
+    """The doctor proposes aliases for clients' default models, and its lines work as pasted."""
+    gateway = new_gateway()
+    file = gateway.folder / "embedway.toml"
+    file.write_text('[aliases]\nsearch = "auto"\n')
+
+    def found() -> str:
+        rows = json.loads(gateway.cli("doctor", "--json").stdout)
+        [row] = [each for each in rows if each["check"] == "names"]
+        assert row["level"] == "ok"
+        return row["detail"]
+
+    told = found()
+    assert "embedway:all-minilm-l6-v2" in told
+    assert str(file.name) in told
+    names = ("text-embedding-ada-002", "text-embedding-3-small")
+    lines = [f'{name} = "auto"' for name in names]
+    assert [line for line in told.splitlines() if line in lines] == lines
+    assert "[aliases]\n" not in told  # a second one would break the file
+    file.write_text(file.read_text() + lines[0] + "\n")
+    assert lines[0] not in found()
+    file.write_text(file.read_text() + lines[1] + "\n")
+    assert "404" not in found()
+    gateway.start()
+    for name in names:
+        answer = gateway.embed(model=name, input="a").raise_for_status()
+        assert answer.headers["x-embedway-model"] == "all-minilm-l6-v2"
+    file.unlink()
+    assert "\n[aliases]\n" in found()
+    gateway.env["OPENAI_API_KEY"] = "k"
+    assert "404" not in found()
+
+
 def test_trying_keys(folder: Path, upstream: Upstream, minilm: object) -> None:
     """Each key is tried with one text, at a cost that is named; all is well if all answer."""
     status, found, said = doctor(folder, "--providers")

@@ -74,7 +74,7 @@ NOT_POSSIBLE = [
     ("keys update {key} --alert 80", "--alert '80'", "--budget 25/month"),
     ("keys update {revoked} --name x", "'{revoked}'", MAKE_KEY),
     ("models pull nope", "'nope'", "embedway models pull"),
-    ("models show bge-m3", "No provider enabled here serves the model 'bge-m3'.", LIST_KINDS),
+    ("models show bge-m3", "No provider enabled here serves the model 'bge-m3',", LIST_KINDS),
     ("models show minilm", "'minilm'", "Did you mean 'all-minilm-l6-v2'?"),
     ("models show nope", "'nope'", LIST_MODELS),
     ("projects archive default", "default project", LIST_KEYS),

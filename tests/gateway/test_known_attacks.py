@@ -79,7 +79,7 @@ def attacks(operation: Operation, ids: dict[str, str]) -> Iterator[tuple[dict[st
     for name in operation.names("header"):
         yield operation.request(ids, at=("header", name), put=NO_SPACES), NO_SPACES
     # All embeddings paths are one operation, so only one of them gets all values.
-    if operation.path not in PATHS - {DOOR}:
+    if operation.path not in PATHS.keys() - {DOOR}:
         for place in operation.places():
             for put in IN_JSON:
                 yield operation.request(ids, at=("body", place), put=put), put

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from conftest import Client, Gateway, Minilm, embedway, first_key, get
 from in_process import running
 from raw_http import until
-from servers import Postgres
+from servers import Postgres, broken_commits
 from sqlalchemy import create_engine, func, select
 
 from embedway.api.asgi import Application
@@ -152,7 +153,11 @@ def test_a_database_that_stands_still_overspends_nothing(
                 postgres.pause()
             ready = f"{gateway.url}/readyz"
             until(lambda: get(ready, timeout=120).status_code == 503, within_s=120)
-            assert {each.result().status_code for each in asked} == {503}
+            for refused in (each.result() for each in asked):
+                assert refused.status_code == 503
+                assert refused.headers["x-should-retry"] == "false"
+                assert "retry-after" not in refused.headers
+                assert "may have been charged" in refused.json()["error"]["message"]
             postgres.resume()
             until(gateway.ready, within_s=120)
             # The budget in doubt is free again once the outcome is certain, and can be spent once.
@@ -168,6 +173,39 @@ def test_a_database_that_stands_still_overspends_nothing(
         assert events["failed"] == 0
     finally:
         postgres.resume()
+        gateway.kill()
+
+
+def test_what_is_sent_again_is_not_charged_twice(
+    minilm: Minilm, tmp_path: Path, postgres_url: str, upstream: Upstream
+) -> None:
+    """A real client repeats a request whose budget is in doubt, but not one whose usage is."""
+    (tmp_path / "embedway.toml").write_text(toml(upstream))
+    gateway = Gateway(tmp_path, database_url=postgres_url, pepper="5a" * 32).start()
+    database = create_engine(postgres_url.replace("://", "+psycopg://"))
+    key_id, secret = budgeted_key(gateway, tokens=100)
+    upstream.reset()
+    try:
+        with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=secret) as client:
+            with (
+                broken_commits(database, "usage"),
+                pytest.raises(openai.InternalServerError, match="may have been charged"),
+            ):
+                client.embeddings.create(model="a:counted", input="a")
+            assert len(upstream.calls) == 1
+        until(gateway.ready, within_s=120)
+        until(lambda: count(gateway, 503) == 1, within_s=120)
+        _, secret = budgeted_key(gateway, tokens=100)
+        with broken_commits(database, "holds"):
+            refused = embed(gateway, secret, "counted", ["a"])
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "x-should-retry" not in refused.headers
+        assert len(upstream.calls) == 1
+        until(lambda: embed(gateway, secret, "counted", ["a"]).status_code == 200)
+        assert spent_tokens(gateway, key_id) == 0
+    finally:
+        database.dispose()
         gateway.kill()
 
 

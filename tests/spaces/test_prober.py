@@ -24,9 +24,9 @@ from embedway.spaces.prober import Prober
 from embedway.spaces.proof import Reference
 from embedway.spaces.store import SpaceStore
 from embedway.storage import database
-from embedway.testing import Upstream, noisy, other_pooling, scaled, space
+from embedway.testing import Item, Upstream, noisy, other_pooling, scaled, space
 from embedway.testing.upstream import Step
-from embedway.testing.vectors import Vectors
+from embedway.testing.vectors import Vector, Vectors
 
 HOUR_MS = 3_600_000
 RIGHT = space("right")
@@ -482,14 +482,48 @@ def test_few_at_once(world: World) -> None:
 
 
 def test_limits(world: World) -> None:
-    """Canaries are cut to what one call may hold."""
+    """Canaries are cut to what one call may hold, and then asked twice to become a reference."""
     one = Deployment(MODEL, DeploymentSpec(provider="one", max_items=3))
 
     async def test(prober: Prober) -> None:
         assert (await prober.prove(one, None)).state == "reference"
 
     world.run(test)
-    assert [len(each.body["input"]) for each in world.upstreams["one"].calls] == [3, 3, 2]
+    assert [len(each.body["input"]) for each in world.upstreams["one"].calls] == [
+        3,
+        3,
+        2,
+    ] * 2  # asked twice
+
+
+@pytest.mark.parametrize("who", ["one", "two"], ids=["of the home", "of its own space"])
+def test_changes_while_it_is_probed(world: World, who: str) -> None:
+    """No reference is of two models: a deployment that changes between two calls proves nothing."""
+    deployment = Deployment(MODEL, DeploymentSpec(provider=who, max_items=3))
+    old, new = (RIGHT, space("new")) if who == "one" else (space("old"), space("new"))
+    answered: list[object] = []
+
+    def changing(item: Item, width: int) -> Vector:
+        answered.append(item)
+        return (old if len(answered) <= 3 else new)(item, width)
+
+    async def test(prober: Prober) -> None:
+        if who == "two":
+            await world.prove(prober, "one")
+        world.upstreams[who].vectors = changing
+        with pytest.raises(ProviderError) as failed:
+            await prober.prove(deployment, None)
+        assert "changed while they were probed" in failed.value.reason
+        assert prober.spaces.registry.reference("m", who, None) is None
+        world.now_ms += HOUR_MS
+        state = "reference" if who == "one" else "differs"
+        for _ in range(2):
+            assert (await prober.prove(deployment, None)).state == state
+        made = prober.spaces.registry.reference("m", who, None)
+        assert made is not None
+        assert np.allclose(made.vectors, [new(text, 64) for text in CANARIES], atol=1e-6)
+
+    world.run(test)
 
 
 def test_storage_fails(world: World) -> None:

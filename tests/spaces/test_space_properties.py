@@ -308,14 +308,18 @@ class World:
             return "true"  # the vectors that were supplied
         for each in (await self.known())[0]:
             if (each.model, each.revision, each.input_type or "") == (model, revision, purpose):
-                return next(
-                    variant
-                    for variant in VARIANTS
-                    if all(
-                        equal(vector, function(model, variant, purpose)(text, WIDTH))
-                        for text, vector in zip(CANARIES, each.vectors, strict=True)
+                found = [
+                    next(
+                        variant
+                        for variant in VARIANTS
+                        if equal(vector, function(model, variant, purpose)(text, WIDTH))
                     )
-                )
+                    for text, vector in zip(CANARIES, each.vectors, strict=True)
+                ]
+                # It may have changed while it was probed, but only within the tolerance.
+                least = self.least[model]
+                assert all(agree(model, found[0], other, purpose, least=least) for other in found)
+                return found[0]
         return None
 
     def is_of(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 
 import httpx
 import msgspec
@@ -16,12 +17,15 @@ from hypothesis import strategies as st
 
 from embedway.core import money
 from embedway.core.errors import InvalidRequest
-from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, normalise_name
+from embedway.core.request import DEFAULT_MAX_ITEMS, MAX_CHARACTERS, EmbedRequest, normalise_name
 from embedway.local.engine import group_by_length
 from embedway.tokenizing.truncate import truncate_ids
+from embedway.wire import decode as wire_decode
 from embedway.wire import error as wire_error
-from embedway.wire.decode import PROTECTED, decode
+from embedway.wire.decode import PROTECTED
 from embedway.wire.encode import SLICE_VALUES, ResponseHead, encode
+
+decode = partial(wire_decode.decode, max_items=DEFAULT_MAX_ITEMS)
 
 steady = settings(derandomize=True, deadline=None, max_examples=200)
 few = settings(
@@ -138,7 +142,7 @@ def test_decode(body: bytes) -> None:
     except InvalidRequest as error:
         assert_error(wire_error.encode_error(error))
         return
-    assert 1 <= len(request.items) <= MAX_ITEMS
+    assert 1 <= len(request.items) <= DEFAULT_MAX_ITEMS
     assert len({type(item) for item in request.items}) == 1
     assert all(1 <= len(item) <= MAX_CHARACTERS for item in request.items)
     assert not PROTECTED & {name.lower() for name in request.extra_body}

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from embedway.core.budget import MAX_NANO_USD, BudgetPer, BudgetSpending
 from embedway.core.limit import MAX_AMOUNT, Limit, LimitPeriod, LimitUnit
+from embedway.core.response_model import ResponseModel
 from embedway.organization.budget_changes import BudgetChange
 from embedway.organization.public_fields import public_spending
 from embedway.organization.rules import MAX_ALERTS, MAX_BUDGETS, MAX_LIMITS, MAX_NAMES
@@ -62,7 +63,7 @@ def _form_check(example: str) -> BeforeValidator:
     return BeforeValidator(check_form)
 
 
-class LimitBody(StrictBody):
+class LimitBody(StrictBody, title="RateLimit"):
     """A rate limit: at most `amount` in any interval of that length."""
 
     of: LimitUnit
@@ -70,7 +71,7 @@ class LimitBody(StrictBody):
     per: LimitPeriod
 
 
-class BudgetBody(StrictBody):
+class BudgetBody(StrictBody, title="BudgetInput"):
     """A budget for a calendar window in UTC. Weeks begin on Monday; `total` never ends."""
 
     amount_usd: Usd = Field(
@@ -98,7 +99,7 @@ OptionalLimits = Annotated[Limits | None, _EMPTY_FOR_NULL]
 OptionalBudgets = Annotated[Budgets | None, _EMPTY_FOR_NULL]
 
 
-class BudgetCard(BaseModel):
+class BudgetCard(ResponseModel, title="Budget"):
     """A budget."""
 
     amount_usd: float
@@ -106,7 +107,7 @@ class BudgetCard(BaseModel):
     alerts: list[int]
 
 
-class SpendingCard(BaseModel):
+class SpendingCard(ResponseModel, title="BudgetSpending"):
     """What is spent and left of a budget in its current window."""
 
     per: BudgetPer
@@ -129,7 +130,7 @@ class RestrictionFields(StrictBody):
     )
 
 
-class RestrictedCard(BaseModel):
+class RestrictedCard(ResponseModel):
     """What the requests of a project or key may use and spend."""
 
     models: list[str] | None

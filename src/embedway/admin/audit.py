@@ -3,9 +3,10 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from embedway.admin.paging import ListEntry, ListPage, PageAfter, PageLimit, list_page
+from embedway.core.response_model import ResponseModel
 from embedway.organization.actors import Actor
 from embedway.organization.audit_store import AuditAction, AuditEvent, AuditFilter
 from embedway.organization.service import AdminService
@@ -17,7 +18,7 @@ Seconds = Annotated[int | None, Query(ge=0, le=MAX_TIME_S)]
 Ids = Annotated[list[Annotated[str, Field(pattern=r"^[^\x00]{1,512}$")]], Query()]
 
 
-class AuditObject(BaseModel):
+class AuditObject(ResponseModel):
     """An object that an event names by its id."""
 
     id: str
@@ -30,14 +31,14 @@ class AuditKey(AuditObject):
     service_account: AuditObject
 
 
-class AuditSession(BaseModel):
+class AuditSession(ResponseModel):
     """A session at the command line."""
 
     user: AuditObject
     """The operating system user, as `cli:USER`."""
 
 
-class ActorCard(BaseModel):
+class ActorCard(ResponseModel, title="AuditActor"):
     """The key or user that performed the action."""
 
     type: Literal["api_key", "session"]
@@ -45,10 +46,8 @@ class ActorCard(BaseModel):
     session: AuditSession | None = None
 
 
-class AuditEventCard(ListEntry):
+class AuditEventCard(ListEntry, title="AuditEvent", extra="allow"):
     """One audit event. A field named after its type says what was done, as OpenAI has it."""
-
-    model_config = ConfigDict(extra="allow")
 
     object: Literal["organization.audit_log"] = "organization.audit_log"
     type: AuditAction

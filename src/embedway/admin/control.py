@@ -1,7 +1,7 @@
 """Builds the control plane, everything except embeddings, as one FastAPI application."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import Annotated, Any
 
@@ -44,9 +44,14 @@ def create_control_plane(
     authenticator: Authenticator,
     metrics: Metrics,
     check_ready: Callable[[], Awaitable[None]],
-    embeddings_paths: Iterable[str],
+    embeddings_paths: Mapping[str, str],
+    max_items: int,
 ) -> FastAPI:
-    """Build the application. `embeddings_paths` are the data plane's, for its OpenAPI document."""
+    """Build the application.
+
+    For the OpenAPI document, `embeddings_paths` are the data plane's paths, each with its operation
+    id, and `max_items` is the most items of a request.
+    """
 
     async def caller(
         _: Annotated[Any, Depends(HTTPBearer(scheme_name="key", auto_error=False))],
@@ -69,9 +74,9 @@ def create_control_plane(
         openapi_url=None,  # served below, together with the data plane's
         dependencies=[Depends(check_request)],
         redirect_slashes=False,  # a redirect would repeat the host name that the client sent
-        responses={"4XX": {"description": "The request cannot be honoured.",
-                           "content": {"application/json": {"schema": openapi.ERROR}}}},
-    )  # fmt: skip
+        responses=openapi.ERRORS,
+        generate_unique_id_function=lambda route: route.name,
+    )
     errors.install(app)
     now_ms, any_caller = services.now_ms, Depends(caller)
     for routes in (
@@ -82,11 +87,11 @@ def create_control_plane(
         usage.router(services.reports, caller=any_caller, now_ms=now_ms),
     ):
         app.include_router(routes)
-    _add_docs(app, sorted(embeddings_paths))
+    _add_docs(app, lambda schema: openapi.complete(schema, embeddings_paths, max_items=max_items))
     return app
 
 
-def _add_docs(app: FastAPI, embeddings_paths: list[str]) -> None:
+def _add_docs(app: FastAPI, complete: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     # The assets of Swagger UI are installed from a package, so the page works offline.
     app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
 
@@ -101,7 +106,7 @@ def _add_docs(app: FastAPI, embeddings_paths: list[str]) -> None:
         )
 
     def build() -> bytes:
-        return msgspec.json.encode(openapi.add_embeddings(app.openapi(), embeddings_paths))
+        return msgspec.json.encode(complete(app.openapi()))
 
     @cache
     def build_once() -> asyncio.Future[bytes]:

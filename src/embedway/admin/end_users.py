@@ -38,7 +38,7 @@ from embedway.storage import records
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ATTRIBUTION_CHARACTERS)]
 
 
-class EndUserCard(ListEntry):
+class EndUserCard(ListEntry, title="EndUser"):
     """An end user. Null for limits or budgets means that the project's apply."""
 
     object: Literal["organization.project.end_user"] = "organization.project.end_user"

@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
+from fastapi.responses import PlainTextResponse
 
+from embedway.core.response_model import ResponseModel
 from embedway.observe.metrics import Metrics
 
 
-class LivenessStatus(BaseModel):
+class LivenessStatus(ResponseModel, title="HealthStatus"):
     """The response of a health check that passes."""
 
     status: str
@@ -20,19 +21,19 @@ def router(*, check_ready: Callable[[], Awaitable[None]], metrics: Metrics) -> A
 
     @routes.head("/livez", include_in_schema=False)
     @routes.get("/livez")
-    async def live() -> LivenessStatus:
+    async def get_liveness() -> LivenessStatus:
         """Answer 200 as long as the event loop runs."""
         return LivenessStatus(status="alive")
 
     @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz")
-    async def ready() -> LivenessStatus:
+    async def get_readiness() -> LivenessStatus:
         """Answer 200 when ready; 503 while starting, draining or without a database."""
         await check_ready()
         return LivenessStatus(status="ready")
 
-    @routes.get("/metrics", response_class=Response)
-    async def exposition() -> Response:
+    @routes.get("/metrics", response_class=PlainTextResponse)
+    async def get_metrics() -> Response:
         """Return all metrics, in Prometheus' text format."""
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 

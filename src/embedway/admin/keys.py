@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from embedway.admin.amounts import (
     Name,
@@ -29,6 +29,7 @@ from embedway.admin.paging import (
 )
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Key, Scope
+from embedway.core.response_model import ResponseModel
 from embedway.organization.actors import Actor
 from embedway.organization.public_fields import public
 from embedway.organization.rules import MAX_GRACE_S
@@ -40,7 +41,7 @@ MAX_TIME_S = 10**11
 DEFAULT_GRACE_S = 86_400
 
 
-class KeyServiceAccount(BaseModel):
+class KeyServiceAccount(ResponseModel):
     """The owner of a key: each key is its own service account."""
 
     id: str
@@ -49,7 +50,7 @@ class KeyServiceAccount(BaseModel):
     role: Literal["member"] = "member"
 
 
-class ProjectOwner(BaseModel):
+class ProjectOwner(ResponseModel):
     """The owner of a project's key."""
 
     type: Literal["service_account"] = "service_account"
@@ -67,7 +68,7 @@ class AnyKeyCard(ListEntry):
     status: Literal["active", "expired", "revoked"]
 
 
-class KeyCard(AnyKeyCard, RestrictedCard):
+class KeyCard(AnyKeyCard, RestrictedCard, title="ApiKey"):
     """A key of a project."""
 
     object: Literal["organization.project.api_key"] = "organization.project.api_key"
@@ -78,13 +79,13 @@ class KeyCard(AnyKeyCard, RestrictedCard):
     issued_by: str | None
 
 
-class NewKeyCard(KeyCard):
+class NewKeyCard(KeyCard, title="ApiKeyWithSecret"):
     """A key of a project, with its secret."""
 
     value: str
 
 
-class AdminOwner(BaseModel):
+class AdminOwner(ResponseModel):
     """The owner of an admin key."""
 
     type: Literal["service_account"] = "service_account"
@@ -95,14 +96,14 @@ class AdminOwner(BaseModel):
     role: Literal["owner"] = "owner"
 
 
-class AdminKeyCard(AnyKeyCard):
+class AdminKeyCard(AnyKeyCard, title="AdminApiKey"):
     """An admin key."""
 
     object: Literal["organization.admin_api_key"] = "organization.admin_api_key"
     owner: AdminOwner
 
 
-class NewAdminKeyCard(AdminKeyCard):
+class NewAdminKeyCard(AdminKeyCard, title="AdminApiKeyWithSecret"):
     """An admin key, with its secret."""
 
     value: str
@@ -145,7 +146,7 @@ class _KeyFields(RestrictionFields, _Expiring):
     budgets: OptionalBudgets = Field(default=None, description="Budgets for the same requests.")
 
 
-class NewKey(_KeyFields):
+class NewKey(_KeyFields, title="NewApiKey"):
     """A key to create."""
 
     name: Name
@@ -157,14 +158,14 @@ class NewKey(_KeyFields):
     )
 
 
-class KeyChanges(_KeyFields):
+class KeyChanges(_KeyFields, title="ApiKeyChanges"):
     """Changes to a key. Fields that are left out stay as they are."""
 
     name: Name = ""
     scopes: list[Scope] = Field(default_factory=list[Scope], min_length=1)
 
 
-class Rotation(StrictBody):
+class Rotation(StrictBody, title="ApiKeyRotation"):
     """How to rotate a key."""
 
     grace_seconds: Annotated[
@@ -177,7 +178,7 @@ class Rotation(StrictBody):
     ] = DEFAULT_GRACE_S
 
 
-class NewAdminKey(_Expiring):
+class NewAdminKey(_Expiring, title="NewAdminApiKey"):
     """An admin key to create."""
 
     name: Name
@@ -212,7 +213,7 @@ def _add_project_keys(
         return KeyCard.model_validate(fields(key))
 
     @routes.get("/projects/{project_id}/api_keys")
-    def list_keys(
+    def list_api_keys(
         project_id: str,
         *,
         limit: PageLimit = 20,
@@ -227,7 +228,7 @@ def _add_project_keys(
         return list_page(page, to_card)
 
     @routes.post("/projects/{project_id}/api_keys")
-    def create_key(project_id: str, body: NewKey, actor: Actor = actor) -> NewKeyCard:
+    def create_api_key(project_id: str, body: NewKey, actor: Actor = actor) -> NewKeyCard:
         """Create a key. Its secret is in `value`, once: the gateway keeps only a hash.
 
         A key with the scope `keys` may create keys too. They never have more rights than it has.
@@ -237,18 +238,20 @@ def _add_project_keys(
         return NewKeyCard.model_validate(fields(key) | {"value": value})
 
     @routes.get("/projects/{project_id}/api_keys/{key_id}")
-    def retrieve_key(project_id: str, key_id: str, actor: Actor = actor) -> KeyCard:
+    def retrieve_api_key(project_id: str, key_id: str, actor: Actor = actor) -> KeyCard:
         """Return one key, in any state."""
         return to_card(service.get_key(actor, key_id, project_id=project_id))
 
     @routes.post("/projects/{project_id}/api_keys/{key_id}")
-    def update_key(project_id: str, key_id: str, body: KeyChanges, actor: Actor = actor) -> KeyCard:
+    def update_api_key(
+        project_id: str, key_id: str, body: KeyChanges, actor: Actor = actor
+    ) -> KeyCard:
         """Change a key. Running servers apply the change within a second."""
         changes = body.changes(now_ms())
         return to_card(service.update_key(actor, key_id, project_id=project_id, changes=changes))
 
     @routes.post("/projects/{project_id}/api_keys/{key_id}/rotate")
-    def rotate_key(
+    def rotate_api_key(
         project_id: str, key_id: str, body: Rotation, actor: Actor = actor
     ) -> NewKeyCard:
         """Give a key a new secret, in `value`. The old one works for `grace_seconds` more.
@@ -261,7 +264,7 @@ def _add_project_keys(
         return NewKeyCard.model_validate(fields(key) | {"value": value})
 
     @routes.delete("/projects/{project_id}/api_keys/{key_id}")
-    def revoke_key(project_id: str, key_id: str, actor: Actor = actor) -> DeletionReceipt:
+    def revoke_api_key(project_id: str, key_id: str, actor: Actor = actor) -> DeletionReceipt:
         """Revoke a key and all keys it issued, for good."""
         service.revoke_key(actor, key_id, project_id=project_id)
         return DeletionReceipt(id=key_id, object="organization.project.api_key.deleted")
@@ -274,7 +277,7 @@ def _add_admin_keys(
         return AdminKeyCard.model_validate(_fields(key, now_ms()))
 
     @routes.get("/admin_api_keys")
-    def list_admin_keys(
+    def list_admin_api_keys(
         *,
         limit: PageLimit = 20,
         after: PageAfter = None,
@@ -294,7 +297,7 @@ def _add_admin_keys(
         return list_page(page, to_card)
 
     @routes.post("/admin_api_keys")
-    def create_admin_key(body: NewAdminKey, actor: Actor = actor) -> NewAdminKeyCard:
+    def create_admin_api_key(body: NewAdminKey, actor: Actor = actor) -> NewAdminKeyCard:
         """Create an admin key, which manages everything but cannot embed.
 
         Its secret is in `value`, once.
@@ -304,12 +307,12 @@ def _add_admin_keys(
         return NewAdminKeyCard.model_validate(_fields(key, now_ms()) | {"value": value})
 
     @routes.get("/admin_api_keys/{key_id}")
-    def retrieve_admin_key(key_id: str, actor: Actor = actor) -> AdminKeyCard:
+    def retrieve_admin_api_key(key_id: str, actor: Actor = actor) -> AdminKeyCard:
         """Return one admin key, in any state."""
         return to_card(service.get_key(actor, key_id, project_id=None))
 
     @routes.post("/admin_api_keys/{key_id}/rotate")
-    def rotate_admin_key(key_id: str, body: Rotation, actor: Actor = actor) -> NewAdminKeyCard:
+    def rotate_admin_api_key(key_id: str, body: Rotation, actor: Actor = actor) -> NewAdminKeyCard:
         """Give an admin key a new secret, in `value`. The old one works for `grace_seconds`."""
         value, key = service.rotate_key(
             actor, key_id, project_id=None, grace_ms=body.grace_seconds * 1000
@@ -317,7 +320,7 @@ def _add_admin_keys(
         return NewAdminKeyCard.model_validate(_fields(key, now_ms()) | {"value": value})
 
     @routes.delete("/admin_api_keys/{key_id}")
-    def revoke_admin_key(key_id: str, actor: Actor = actor) -> DeletionReceipt:
+    def revoke_admin_api_key(key_id: str, actor: Actor = actor) -> DeletionReceipt:
         """Revoke an admin key for good, even the last one: the command line can create others."""
         service.revoke_key(actor, key_id, project_id=None)
         return DeletionReceipt(id=key_id, object="organization.admin_api_key.deleted")

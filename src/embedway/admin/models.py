@@ -3,10 +3,10 @@
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
 
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Caller
+from embedway.core.response_model import ResponseModel
 from embedway.routing.model_listing import DeploymentCard, HubCard, ModelCard, ModelListing
 
 PUBLIC_CACHE_S = 300
@@ -15,21 +15,21 @@ HubType = Literal["llm", "image_generation", "video", "tts", "stt", "embedding",
 """AIHubMix's types of models."""
 
 
-class ModelCards(BaseModel):
+class ModelCards(ResponseModel, title="ModelList"):
     """A list of models."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
 
 
-class DeploymentCards(BaseModel):
+class DeploymentCards(ResponseModel, title="DeploymentList"):
     """A list of deployments."""
 
     object: Literal["list"] = "list"
     data: list[DeploymentCard]
 
 
-class HubCards(BaseModel):
+class HubCards(ResponseModel, title="HubModelList"):
     """A list of models, in AIHubMix's shape."""
 
     success: Literal[True] = True
@@ -54,7 +54,7 @@ def router(listing: ModelListing, *, caller: Caller) -> APIRouter:
         return ModelCards(data=[card for card in listed if tag is None or tag in card.tags])
 
     @routes.get("/v1/embeddings/models")
-    @routes.get("/api/v1/llm/embeddings/models")
+    @routes.get("/api/v1/llm/embeddings/models", operation_id="list_deployments_mka1")
     async def list_deployments(
         model: str | None = None, caller: Caller = caller
     ) -> DeploymentCards:

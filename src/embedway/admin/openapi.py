@@ -1,13 +1,15 @@
-"""Describes the data plane in OpenAPI, from the annotations that its requests are checked against.
+"""Completes the OpenAPI document that FastAPI makes of its own routes.
 
-FastAPI describes its own routes. The embeddings paths are not among them, so this module adds them.
+Adds the embeddings paths, from the annotations that their requests are checked against, and gives
+schemas the names that users of generated clients see.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import msgspec
 
-from embedway.core.request import EmbedRequest
+from embedway.core.request import MAX_CHARACTERS, MAX_TOKEN_ID, EmbedRequest
 from embedway.pipeline.dry_run import DryRun
 
 _REF = "#/components/schemas/{name}"
@@ -29,17 +31,13 @@ _VECTOR: dict[str, Any] = {
         _STRING | {"format": "byte", "title": "base64: little-endian float32"},
     ]
 }
-_DATA = {
-    "type": "array",
-    "description": "One entry for each item of the input, in its order.",
-    "items": _object(
-        {
-            "object": {"const": "embedding"},
-            "index": _INTEGER | {"minimum": 0},
-            "embedding": _VECTOR,
-        }
-    ),
-}
+_EMBEDDING = _object(
+    {
+        "object": _STRING | {"const": "embedding"},
+        "index": _INTEGER | {"minimum": 0},
+        "embedding": _VECTOR,
+    }
+)
 _USAGE = _object(
     {
         "prompt_tokens": _INTEGER,
@@ -51,30 +49,46 @@ _USAGE = _object(
 _MODEL = "The model as requested; x-embedway-model has its id."
 _RESPONSE = _object(
     {
-        "object": {"const": "list"},
-        "data": _DATA,
+        "object": _STRING | {"const": "list"},
+        "data": {
+            "type": "array",
+            "description": "One entry for each item of the input, in its order.",
+            "items": {"$ref": _REF.format(name="Embedding")},
+        },
         "model": _STRING | {"description": _MODEL},
-        "usage": _USAGE,
+        "usage": {"$ref": _REF.format(name="EmbeddingsUsage")},
         "id": _STRING | {"description": "`embd_...`, also the id of the usage record."},
         "created": _INTEGER | {"description": "Unix time in seconds."},
         "provider": _STRING,
     }
 )
-_DETAILS = {
-    "message": _STRING,
-    "type": _STRING,
-    "param": _OPTIONAL_STRING,
-    "code": _OPTIONAL_STRING,
+_ERROR_DETAILS = _object(
+    {
+        "message": _STRING | {"description": "What is wrong, with the value, and what to do."},
+        "type": _STRING,
+        "param": _OPTIONAL_STRING | {"description": "The field at fault."},
+        "code": _OPTIONAL_STRING,
+    }
+)
+_SCHEMAS = {
+    "EmbeddingsResponse": _RESPONSE,
+    "Embedding": _EMBEDDING,
+    "EmbeddingsUsage": _USAGE,
+    "Error": _object({"error": {"$ref": _REF.format(name="ErrorDetails")}}),
+    "ErrorDetails": _ERROR_DETAILS,
 }
-ERROR = _object({"error": _object(_DETAILS)})
-_HEADERS = {
-    "x-request-id": "The request's id; your own if you sent one.",
+_REQUEST_ID = {"x-request-id": "The request's id; your own if you sent one."}
+_HEADERS = _REQUEST_ID | {
     "openai-processing-ms": "Milliseconds from receiving the request to answering it.",
     "x-embedway-model": "The model that answered.",
     "x-embedway-provider": "The provider that answered; several are separated by commas.",
     "x-embedway-space": "The vector space. Compare only vectors of the same space.",
     "x-embedway-cost-usd": "The cost of the request in USD.",
     "x-embedway-overhead-ms": "Milliseconds spent in the gateway, without the provider or model.",
+}
+_LIFETIMES = {
+    "deprecation": "Since when the model is deprecated at its provider (RFC 9745).",
+    "sunset": "When its provider stops serving it, if that is soon (RFC 8594).",
 }
 _LIMITS = {
     f"x-ratelimit-{name}-{of}": text.format(of=of)
@@ -89,8 +103,10 @@ _WAIT = {
     "retry-after": "Seconds to wait before retrying.",
     "retry-after-ms": "The same in milliseconds.",
 }
+_CHALLENGE = {"www-authenticate": "The kind of credential to send, `Bearer`."}
 _SHOULD_RETRY = {
-    "x-should-retry": "`false` if waiting does not help; there is no `retry-after` then."
+    "x-should-retry": "`false` if waiting does not help, or the request may have been charged; "
+    "there is no `retry-after` then."
 }
 _ERRORS = {
     400: "The request is invalid; `param` names the field.",
@@ -104,23 +120,64 @@ _ERRORS = {
     429: "A rate limit of the key, the project or the end user is reached, or every provider "
     "limits this gateway's rate (`rate_limit_exceeded`); or a budget is spent or reserved "
     "(`insufficient_quota`). Nothing is billed. `Retry-After` says when to retry.",
+    500: "The gateway has a defect.",
     502: "The model or its provider failed.",
     503: "The gateway is overloaded, or its database is unavailable; see `Retry-After`.",
     504: "The provider did not answer in time.",
 }
 
 
-def add_embeddings(schema: dict[str, Any], paths: list[str]) -> dict[str, Any]:
-    """Add the embeddings operation to `schema` at each of `paths`."""
+def complete(schema: dict[str, Any], paths: Mapping[str, str], *, max_items: int) -> dict[str, Any]:
+    """Add the embeddings operation to `schema` at each of `paths`, and name all schemas.
+
+    Args:
+        schema: FastAPI's document, which is changed.
+        paths: The paths of the operation, each with its operation id.
+        max_items: The most items of a request.
+    """
     (reference, _), parts = msgspec.json.schema_components(
         [EmbedRequest, DryRun], ref_template=_REF
     )
     components = schema.setdefault("components", {}).setdefault("schemas", {})
-    components |= parts | {"EmbeddingsResponse": _RESPONSE, "Error": ERROR}
+    components |= parts | _SCHEMAS
     _allow_null(components["EmbedRequest"])
-    for path in paths:
-        schema["paths"][path] = {"post": _operation(path, reference)}
-    return schema
+    components["EmbedRequest"]["title"] = "EmbeddingsRequest"
+    _describe_input(components["EmbedRequest"]["properties"]["input"], max_items)
+    components["DryRun"]["required"] = list(components["DryRun"]["properties"])
+    for path, operation_id in paths.items():
+        schema["paths"][path] = {"post": _operation(operation_id, reference)}
+    return _name_by_titles(schema)
+
+
+def _name_by_titles(schema: dict[str, Any]) -> dict[str, Any]:
+    """Name every schema by its title, and make the schemas of request bodies components too."""
+    components = schema["components"]["schemas"]
+    for operation in (each for path in schema["paths"].values() for each in path.values()):
+        for body in operation.get("requestBody", {}).get("content", {}).values():
+            if name := body["schema"].get("title"):
+                components[name] = body["schema"]
+                body["schema"] = {"$ref": _REF.format(name=name)}
+    for part in components.values():
+        for field in part.get("properties", {}).values():
+            field.pop("title", None)  # the field's name again, with capitals
+    titles = {name: part.get("title", name) for name, part in components.items()}
+    schema["components"]["schemas"] = {titles[name]: part for name, part in components.items()}
+    references = {_REF.format(name=name): _REF.format(name=titles[name]) for name in titles}
+    return _refer(schema, references)
+
+
+def _refer(node: Any, references: Mapping[str, str]) -> Any:
+    """Return a copy of `node` in which each reference is what `references` has for it."""
+    match node:
+        case {"$ref": str(reference)}:
+            return node | {"$ref": references[reference]}
+        case dict():
+            items = cast("dict[str, Any]", node).items()
+            return {name: _refer(each, references) for name, each in items}
+        case list():
+            return [_refer(each, references) for each in cast("list[Any]", node)]
+        case _:
+            return node
 
 
 def _allow_null(request: dict[str, Any]) -> None:
@@ -136,12 +193,23 @@ def _allow_null(request: dict[str, Any]) -> None:
             }
 
 
-def _operation(path: str, request: dict[str, Any]) -> dict[str, Any]:
+def _describe_input(input: dict[str, Any], max_items: int) -> None:
+    # No annotation says that a list has items of one kind, or how many the operator allows.
+    input["description"] += f" At most {max_items:,} items."
+    ids = _array(_INTEGER | {"minimum": 0, "maximum": MAX_TOKEN_ID}, MAX_CHARACTERS)
+    input["anyOf"] = [_STRING, _array(_STRING, max_items), ids, _array(ids, max_items)]
+
+
+def _array(items: dict[str, Any], most: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": most}
+
+
+def _operation(operation_id: str, request: dict[str, Any]) -> dict[str, Any]:
     return {
         "tags": ["embeddings"],
         "summary": "Embed texts",
         "description": "One vector for each item of `input`, in its order.",
-        "operationId": "embed" + path.replace("/", "_"),
+        "operationId": operation_id,
         "security": [{"key": []}],
         "parameters": [
             _header("X-On-Behalf-Of", "Your end user, for whom limits, budgets and usage count; 1 "
@@ -166,24 +234,28 @@ def _operation(path: str, request: dict[str, Any]) -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "The vectors; with `dry_run=true` the plan, without most headers. "
-                "If limits apply, also the `x-ratelimit-*` headers of a 429.",
-                "headers": _header_schemas(_HEADERS),
+                "description": "The vectors; with `dry_run=true` the plan, without most headers.",
+                "headers": _header_schemas(_HEADERS | _LIFETIMES | _LIMITS),
                 "content": _json_content("EmbeddingsResponse", "DryRun"),
             },
             **{
                 str(status): {"description": text, "content": _json_content("Error"),
-                              **_response_headers(status)}
+                              "headers": _header_schemas(_error_headers(status))}
                 for status, text in _ERRORS.items()
             },
         },
     }  # fmt: skip
 
 
-def _response_headers(status: int) -> dict[str, Any]:
-    """Return the headers that responses with this status may have."""
-    headers = {429: _LIMITS | _WAIT | _SHOULD_RETRY, 503: _WAIT}.get(status)
-    return {"headers": _header_schemas(headers)} if headers else {}
+def _error_headers(status: int) -> dict[str, str]:
+    """Return the headers that errors with this status may have."""
+    headers = {
+        401: _CHALLENGE,
+        429: _LIMITS | _WAIT | _SHOULD_RETRY,
+        502: _WAIT,
+        503: _WAIT | _SHOULD_RETRY,
+    }
+    return _REQUEST_ID | headers.get(status, {})
 
 
 def _header_schemas(headers: dict[str, str]) -> dict[str, Any]:
@@ -198,3 +270,10 @@ def _json_content(*components: str) -> dict[str, Any]:
     references = [{"$ref": _REF.format(name=each)} for each in components]
     schema = {"oneOf": references} if len(references) > 1 else references[0]
     return {"application/json": {"schema": schema}}
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "The request cannot be honoured.", "content": _json_content("Error")},
+    "5XX": {"description": "The gateway cannot answer now.", "content": _json_content("Error")},
+}
+"""The errors of every route that FastAPI describes."""

@@ -1,12 +1,12 @@
 """Defines the parameters and the response format of the admin API's lists."""
 
 from collections.abc import Callable
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel
 
 from embedway.core.page import Page
+from embedway.core.response_model import ResponseModel
 
 MAX_PAGE = 100
 
@@ -22,7 +22,7 @@ PageAfter = Annotated[
 ]
 
 
-class ListEntry(BaseModel):
+class ListEntry(ResponseModel):
     """An entry of a list."""
 
     id: str
@@ -32,17 +32,23 @@ AnyCard = TypeVar("AnyCard", bound=ListEntry)
 Item = TypeVar("Item")
 
 
-class ListPage(BaseModel, Generic[AnyCard]):
+class ListPage(ResponseModel, Generic[AnyCard]):
     """One page of a list."""
 
     object: Literal["list"] = "list"
     data: list[AnyCard]
     first_id: str | None
     last_id: str | None
+    """The `after` of the next page."""
     has_more: bool
 
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """Return the name of a page's schema, such as `ProjectPage`."""
+        return f"{params[0].model_config.get('title')}Page"
 
-class DeletionReceipt(BaseModel):
+
+class DeletionReceipt(ResponseModel):
     """Confirms a deletion."""
 
     id: str

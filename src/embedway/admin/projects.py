@@ -23,7 +23,7 @@ from embedway.organization.service import AdminService
 from embedway.storage import records
 
 
-class ProjectCard(RestrictedCard, ListEntry):
+class ProjectCard(RestrictedCard, ListEntry, title="Project"):
     """A project. `spending` is of `budgets`."""
 
     object: Literal["organization.project"] = "organization.project"

@@ -21,6 +21,7 @@ from embedway.auth.authenticator import Authenticator
 from embedway.auth.tokens import GatewayTokens
 from embedway.core.errors import InvalidKey, InvalidRequest, quote_value
 from embedway.core.keys import Caller
+from embedway.core.response_model import ResponseModel
 
 OAUTH_PATH = "/api/v1/oauth2/token"
 """The path that takes a client's credentials in the body."""
@@ -29,7 +30,7 @@ _FORM = "application/x-www-form-urlencoded"
 _GRANT = "client_credentials"
 
 
-class TokenExchangeBody(StrictBody):
+class TokenExchangeBody(StrictBody, title="TokenExchange"):
     """A request of MKA1's clients for a token for one end user."""
 
     model_config = ConfigDict(alias_generator=to_camel)
@@ -51,7 +52,7 @@ class TokenExchangeBody(StrictBody):
     ] = ["embeddings"]  # noqa: RUF012  # pydantic copies it
 
 
-class ClientCredentialsBody(BaseModel):
+class ClientCredentialsBody(BaseModel, title="ClientCredentials"):
     """A request of an OAuth client for a token."""
 
     model_config = ConfigDict(strict=True, json_schema_extra={"required": ["grant_type"]})
@@ -61,7 +62,7 @@ class ClientCredentialsBody(BaseModel):
     client_secret: Annotated[str | None, Field(description="The key itself.")] = None
 
 
-class ExchangedToken(BaseModel):
+class ExchangedToken(ResponseModel):
     """A token for one end user."""
 
     token: str
@@ -69,7 +70,7 @@ class ExchangedToken(BaseModel):
     """In Unix seconds."""
 
 
-class ClientToken(BaseModel):
+class ClientToken(ResponseModel):
     """A token with the rights of a key."""
 
     access_token: str
@@ -113,7 +114,7 @@ def router(
     @routes.post(
         OAUTH_PATH, openapi_extra=_request_body(ClientCredentialsBody, "application/json", _FORM)
     )
-    async def client_credentials(request: Request, response: Response) -> ClientToken:
+    async def issue_client_token(request: Request, response: Response) -> ClientToken:
         """Issue a token with the rights of a key, for its id and secret, as JSON, form or Basic."""
         body = _read_credentials(await request.body(), request.headers.get("content-type", ""))
         if body.grant_type != _GRANT:

@@ -20,6 +20,7 @@ from embedway.admin.usage_parameters import (
 from embedway.core.errors import Forbidden, StorageUnavailable
 from embedway.core.keys import Caller
 from embedway.core.money import NanoUsd, format_usd
+from embedway.core.response_model import ResponseModel
 from embedway.ledger import query as report
 from embedway.ledger.buckets import TimeSpan, split_span
 from embedway.ledger.query import (
@@ -41,7 +42,7 @@ NO_NAMES = EntityNames(projects={}, keys={})
 _json = msgspec.json.Encoder(decimal_format="number")
 
 
-class UsageScope(BaseModel):
+class UsageScope(ResponseModel):
     """The project and key of a result. Fields that `group_by` does not name are null."""
 
     project_id: str | None = None
@@ -80,7 +81,7 @@ class UsageResult(UsageGroupCard):
     num_failed_calls: int = Field(validation_alias="failed_calls")
 
 
-class Amount(BaseModel):
+class Amount(ResponseModel):
     """An exact amount of money."""
 
     value: Annotated[Decimal, Field(json_schema_extra={"type": "number"})]
@@ -115,7 +116,7 @@ class RefusalsResult(UsageScope):
 Result = TypeVar("Result")
 
 
-class UsageBucket(BaseModel, Generic[Result]):
+class UsageBucket(ResponseModel, Generic[Result]):
     """One interval, in Unix seconds. The end is exclusive."""
 
     object: Literal["bucket"] = "bucket"
@@ -123,8 +124,13 @@ class UsageBucket(BaseModel, Generic[Result]):
     end_time: int
     results: list[Result]
 
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """Return the name of a bucket's schema, such as `CostsBucket`."""
+        return params[0].__name__.removesuffix("Result") + "Bucket"
 
-class BucketPage(BaseModel, Generic[Result]):
+
+class BucketPage(ResponseModel, Generic[Result]):
     """Buckets in order of time. `next_page` is the `page` of the following ones."""
 
     object: Literal["page"] = "page"
@@ -132,14 +138,23 @@ class BucketPage(BaseModel, Generic[Result]):
     has_more: bool
     next_page: str | None
 
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """Return the name of a page's schema, such as `CostsPage`."""
+        return params[0].__name__.removesuffix("Result") + "Page"
+
 
 def router(reports: UsageReports, *, caller: Caller, now_ms: Callable[[], int]) -> APIRouter:
     """Build the routes. `caller` is the dependency that authenticates the caller."""
     routes = APIRouter(tags=["usage"], dependencies=[Depends(check_request)])
 
-    @routes.get("/api/v1/llm/usage/embeddings", response_model=BucketPage[UsageResult])
+    @routes.get(
+        "/api/v1/llm/usage/embeddings",
+        response_model=BucketPage[UsageResult],
+        operation_id="get_usage_mka1",
+    )
     @routes.get("/v1/organization/usage/embeddings", response_model=BucketPage[UsageResult])
-    def usage(
+    def get_usage(
         request: Annotated[EmbeddingsUsageRequest, Query()], caller: Caller = caller
     ) -> Response:
         """Return requests, items and tokens by time and group.
@@ -149,7 +164,7 @@ def router(reports: UsageReports, *, caller: Caller, now_ms: Callable[[], int]) 
         return _page(reports, request, caller, now_ms())
 
     @routes.get("/v1/organization/costs", response_model=BucketPage[CostsResult])
-    def costs(request: Annotated[CostsRequest, Query()], caller: Caller = caller) -> Response:
+    def get_costs(request: Annotated[CostsRequest, Query()], caller: Caller = caller) -> Response:
         """Return costs, and what providers may charge, by time and group.
 
         A key with the scope `admin` sees all costs, one with the scope `usage` those of its
@@ -158,7 +173,9 @@ def router(reports: UsageReports, *, caller: Caller, now_ms: Callable[[], int]) 
         return _page(reports, request, caller, now_ms())
 
     @routes.get("/v1/organization/usage/refusals", response_model=BucketPage[RefusalsResult])
-    def refusals(request: Annotated[RefusalsRequest, Query()], caller: Caller = caller) -> Response:
+    def get_refusals(
+        request: Annotated[RefusalsRequest, Query()], caller: Caller = caller
+    ) -> Response:
         """Count embeddings requests that were answered with an error, by time, key and reason.
 
         A key with the scope `admin` sees all of them, one with the scope `usage` those of its

@@ -51,7 +51,12 @@ from embedway.wire.encode import ResponseHead, encode
 from embedway.wire.lifetime_headers import lifetime_headers
 
 CORTECS_PATH = "/api/v1/models/serverless/embeddings"
-PATHS = frozenset({"/v1/embeddings", "/api/v1/llm/embeddings", CORTECS_PATH})
+PATHS = {
+    "/v1/embeddings": "embed",
+    "/api/v1/llm/embeddings": "embed_mka1",
+    CORTECS_PATH: "embed_cortecs",
+}
+"""The paths of the embeddings operation, each with its operation id in OpenAPI."""
 
 YIELD_BYTES = 65_536
 """Give the event loop a turn after encoding a piece larger than this."""
@@ -120,6 +125,7 @@ class EmbeddingsEndpoint:
         metrics: Metrics,
         refusals: RefusalCounts,
         body_limits: BodyLimits,
+        max_items: int,
     ) -> None:
         self._authenticator = authenticator
         self._embedder = embedder
@@ -128,6 +134,7 @@ class EmbeddingsEndpoint:
         self._metrics = metrics
         self._refusals = refusals
         self._body_limits = body_limits
+        self._max_items = max_items
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, from reading it to the last byte of the answer."""
@@ -207,7 +214,8 @@ class EmbeddingsEndpoint:
         _is_dry_run(scope)  # refuses a wrong query before reading the body
         account = await self._embedder.admit(caller, body_bytes=_declared_bytes(headers))
         self._admission.admit(ticket, caller)
-        request = decode(await client.read_body(headers, self._body_limits, ticket))
+        body = await client.read_body(headers, self._body_limits, ticket)
+        request = decode(body, max_items=self._max_items)
         facts.read(request)
         return request, caller, account
 

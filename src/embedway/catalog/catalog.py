@@ -154,12 +154,11 @@ class Catalog:
 
     def unknown_message(self, name: str, *, otherwise: str) -> str:
         """Return the message about an unknown name; `hint` explains `otherwise`."""
-        wrong = (
-            f"No provider enabled here serves the model {name!r}."
-            if self._not_enabled(name)
-            else f"The model {name!r} does not exist."
-        )
-        return f"{wrong} {self.hint(name, otherwise=otherwise)}"
+        hint = self.hint(name, otherwise=otherwise)
+        if not self._not_enabled(name):
+            return f"The model {name!r} does not exist. {hint}"
+        alias = "" if ":" in name else ", and no alias has this name"
+        return f"No provider enabled here serves the model {name!r}{alias}. {hint}"
 
     def hint(self, name: str, *, otherwise: str, without: Collection[str] = ()) -> str:
         """Suggest a cure for an unknown name; return `otherwise` if no known name is similar.

@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from embedway.catalog.catalog import AUTO
 from embedway.cli import notices
 from embedway.cli.setup import Setup
 from embedway.cli.terminal import AsJson, count_of, escape, note, out, print_json
 from embedway.cli.trials import TOKENS, Trial, find_target, try_keys
+from embedway.config import settings as config
 from embedway.config.providers import incomplete_providers
 from embedway.config.settings import ConfigError
 from embedway.config.stores import reveal
@@ -28,6 +30,8 @@ from embedway.storage.database import DatabaseError, DatabaseMissing
 PROVIDER_CALLS = "embedway_provider_calls_total"
 MIN_FREE_BYTES = 500 * 2**20
 REDIS_TIMEOUT_S = 2
+CLIENT_DEFAULTS = ("text-embedding-ada-002", "text-embedding-3-small")
+"""The models that clients of OpenAI's API ask for unless told otherwise."""
 
 Level = Literal["ok", "warn", "fail"]
 DoctorFinding = tuple[Level, str]
@@ -214,6 +218,25 @@ def _models(setup: Setup) -> DoctorFinding:
     return "ok", "each has a price, or runs here"
 
 
+def _names(setup: Setup) -> DoctorFinding:
+    unknown = [each for each in CLIENT_DEFAULTS if setup.catalog.find(each) is None]
+    if not unknown:
+        return "ok", f"{' and '.join(CLIENT_DEFAULTS)}, the defaults of many clients, have a model"
+    file = setup.loaded.file or config.DEFAULT_CONFIG
+    where = f"below [aliases] in {file}" if setup.settings.aliases else f"to {file}"
+    stands_for = ", then ".join(setup.catalog.aliases[AUTO])
+    header = [] if setup.settings.aliases else ["[aliases]"]
+    return "ok", "\n".join(
+        [
+            f"Clients that ask for {' or '.join(unknown)} unless told otherwise get a 404 here. To "
+            f"answer them with {stands_for}, add {where}:",
+            *header,
+            *(f'{each} = "{AUTO}"' for each in unknown),
+            "Such vectors cannot be compared with OpenAI's, and may be of another width.",
+        ]
+    )
+
+
 def _spaces(setup: Setup) -> DoctorFinding:
     try:
         error = notices.drifted(setup.spaces.drifted_ids())
@@ -278,6 +301,7 @@ CHECKS: dict[str, Callable[[Setup], DoctorFinding]] = {
     "providers": _providers,
     "catalog": _catalog,
     "models": _models,
+    "names": _names,
     "spaces": _spaces,
     "files": _files,
     "port": _port,

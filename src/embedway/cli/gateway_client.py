@@ -135,7 +135,7 @@ def _open_local_gateway(setup: Setup) -> Generator[GatewayClient]:
         gateway = runner.run(exit_stack.enter_async_context(opening))
 
         def dry_run(fields: Mapping[str, object]) -> DryRun:
-            request = decode(msgspec.json.encode(fields))
+            request = decode(msgspec.json.encode(fields), max_items=settings.max_items)
             return runner.run(gateway.embedder.dry_run(request, caller))
 
         def deployments(name: str) -> list[DeploymentCard]:

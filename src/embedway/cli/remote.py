@@ -124,7 +124,7 @@ class RemoteModel:
 
     async def _send(self, texts: list[str], truncate: Truncate) -> Vectors:
         fields = {"model": self._deployment.id, "input": texts, "truncate": truncate}
-        request = decode(msgspec.json.encode(fields))
+        request = decode(msgspec.json.encode(fields), max_items=len(texts))
         abilities = self._sender.engines.abilities(self._deployment)
         if error := ability_error(request, self._deployment, abilities):
             raise error

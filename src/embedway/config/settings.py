@@ -36,6 +36,7 @@ from embedway.config.schema import (
     split_url,
     unknown_setting,
 )
+from embedway.core.request import DEFAULT_MAX_ITEMS
 from embedway.observe.logs import LogFormat, LogLevel
 from embedway.storage import postgres
 
@@ -140,6 +141,9 @@ class Settings(SettingsSection):
     project may use at most seven eighths."""
     max_body_bytes: Count = 16 * 2**20
     """The largest request body; a larger one gets a 413."""
+    max_items: Annotated[int, Ge(1), Le(100_000)] = DEFAULT_MAX_ITEMS
+    """The most items of one request; more get a 400. The gateway cuts a request into calls that its
+    provider takes."""
     header_timeout_s: Annotated[float, Ge(0.1), Le(3600)] = 30
     """How long a request's headers may take to arrive, and how long an idle connection is kept."""
     body_timeout_s: Seconds = 30

@@ -26,7 +26,8 @@ error into bytes.
     │   └── UpstreamTimeout ........ 504
     ├── ServiceOverloaded .......... 503
     └── StorageUnavailable ......... 503
-        └── CommitInDoubt .......... 503  the database may have committed
+        ├── CommitInDoubt .......... 503  the database may have committed
+        └── UsageInDoubt ........... 503  the request may have been charged
 """
 
 import json
@@ -327,6 +328,18 @@ class CommitInDoubt(StorageUnavailable):
     """The database stopped answering during a commit, which may or may not have happened."""
 
     reason = "commit_in_doubt"
+
+
+class UsageInDoubt(StorageUnavailable):
+    """The database stopped answering while the usage of an answer was committed.
+
+    It has no `Retry-After`, so that no client sends the request again by itself and pays twice.
+    """
+
+    reason = "usage_in_doubt"
+
+    def __init__(self, message: str) -> None:
+        EmbedwayError.__init__(self, message, headers={"x-should-retry": "false"})
 
 
 def _retry(after_s: float | None = None) -> Mapping[str, str]:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from msgspec import Meta
 
-MAX_ITEMS = 2048
+DEFAULT_MAX_ITEMS = 2048
+"""The most items of one request, as at OpenAI, unless the operator sets another number."""
 MAX_CHARACTERS = 100_000
 MAX_ATTRIBUTION_CHARACTERS = 256
 MAX_TOKEN_ID = 2**31 - 1
@@ -34,12 +35,12 @@ def normalise_name(name: str) -> str:
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request to embed 1 to 2048 items."""
+    """One request to embed one or more items."""
 
     input: Annotated[
         Input,
         Meta(
-            description="The text or texts to embed: a string, or 1 to 2048 strings, each of 1 to "
+            description="The text or texts to embed: a string or a list of strings, each of 1 to "
             "100,000 characters; or token ids, as one list or a list of lists."
         ),
     ]

@@ -1,6 +1,7 @@
 """Describes what would happen to a request: which deployments, in which order, at what price."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -47,7 +48,7 @@ class DryRunExclusion(msgspec.Struct, frozen=True, kw_only=True):
 class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a dry run."""
 
-    object: str = "embedding.dry_run"
+    object: Literal["embedding.dry_run"] = "embedding.dry_run"
     model: str
     space: str
     items: int

@@ -5,18 +5,19 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Literal
 
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.model import LOCAL
 from embedway.core import ids
 from embedway.core.errors import (
     BudgetExceeded,
-    CommitInDoubt,
     EmbedwayError,
     RateLimitExceeded,
     ServiceOverloaded,
     StorageUnavailable,
     UpstreamTimeout,
+    UsageInDoubt,
 )
 from embedway.core.keys import Caller
 from embedway.core.provider_error import ProviderError
@@ -257,7 +258,8 @@ class Embedder:
         Cancelling this call changes nothing: the commit and the settling go on.
 
         Raises:
-            StorageUnavailable: The records are not committed, or that is in doubt.
+            StorageUnavailable: The records are not committed.
+            UsageInDoubt: They may be committed.
         """
         holders = account.subjects
         records = context.records(attempts, status=ANSWERED)
@@ -283,7 +285,7 @@ class Embedder:
             if outcome == "in_doubt":
                 # A refused answer is not charged, but until the ledger is sure of that, its
                 # reservation counts as spent.
-                refused = context.records(attempts, status=CommitInDoubt.status)
+                refused = context.records(attempts, status=UsageInDoubt.status)
                 self._withdraw(records, refused, account, reservation)
             elif reservation and outcome == "committed":
                 reservation.settle(tokens=result.tokens, cost_nano_usd=result.cost_nano_usd)
@@ -294,7 +296,7 @@ class Embedder:
         recorded.add_done_callback(settle)
         outcome = await settled
         if outcome != "committed":
-            raise (CommitInDoubt if outcome == "in_doubt" else StorageUnavailable)(UNRECORDED)
+            raise _unrecorded_error(outcome)
 
     def _withdraw(
         self,
@@ -364,6 +366,15 @@ class Embedder:
             return ServiceOverloaded(message)
         providers = ", ".join(each.deployment.provider for each in attempts)
         return UpstreamTimeout(f"{providers}: {message}")
+
+
+def _unrecorded_error(outcome: Literal["refused", "in_doubt"]) -> StorageUnavailable:
+    if outcome == "refused":
+        return StorageUnavailable(UNRECORDED)
+    return UsageInDoubt(
+        "The database stopped answering while the usage of this request was recorded, so it may "
+        "have been charged. Look at your usage before you send it again."
+    )
 
 
 def _outcome(recorded: asyncio.Future[RecordOutcome]) -> RecordOutcome:

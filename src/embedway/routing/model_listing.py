@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Literal
 
-from pydantic import BaseModel
-
 from embedway.catalog.catalog import LOCAL, Catalog, ResolvedName
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import ModelLifetimes
@@ -16,7 +14,8 @@ from embedway.catalog.model import Model, Quantisation
 from embedway.core.batch import BatchLimits
 from embedway.core.errors import ModelForbidden
 from embedway.core.keys import Caller
-from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS
+from embedway.core.request import MAX_CHARACTERS
+from embedway.core.response_model import ResponseModel
 from embedway.health.health import HealthRegistry, HealthState
 from embedway.routing.resolve import resolve, retired_error
 from embedway.routing.restrictions import may_use
@@ -24,7 +23,7 @@ from embedway.spaces.membership import SpaceMemberships
 from embedway.spaces.proof import ProofState
 
 
-class ModelPricing(BaseModel):
+class ModelPricing(ResponseModel):
     """Prices per million tokens, from the cheapest provider."""
 
     input_token: float | None
@@ -32,7 +31,7 @@ class ModelPricing(BaseModel):
     currency: str = "USD"
 
 
-class ModelCard(BaseModel):
+class ModelCard(ResponseModel, title="Model"):
     """A model or an alias as OpenAI's clients know it, with cortecs' additions."""
 
     id: str
@@ -46,7 +45,7 @@ class ModelCard(BaseModel):
     tags: list[str]
 
 
-class EmbeddingLimits(BaseModel):
+class EmbeddingLimits(ResponseModel):
     """The limits of one request, which may be cut into several calls."""
 
     max_batch_size: int
@@ -54,7 +53,7 @@ class EmbeddingLimits(BaseModel):
     max_input_length: int
 
 
-class CallLimits(BaseModel):
+class CallLimits(ResponseModel):
     """The limits of one call to a deployment, and how many calls of a request run at a time."""
 
     max_items: int
@@ -62,7 +61,7 @@ class CallLimits(BaseModel):
     max_parallel: int
 
 
-class SharedSpaceCard(BaseModel):
+class SharedSpaceCard(ResponseModel, title="SharedSpace"):
     """A space that several models share, as their makers say."""
 
     model: str
@@ -71,7 +70,7 @@ class SharedSpaceCard(BaseModel):
     proof_reason: str
 
 
-class DeploymentCard(BaseModel):
+class DeploymentCard(ResponseModel, title="Deployment"):
     """A model at a provider as MKA1's clients know it, with what helps to choose one."""
 
     id: str
@@ -111,14 +110,14 @@ class DeploymentCard(BaseModel):
     health: HealthState | Literal["down", "retired"]
 
 
-class HubPricing(BaseModel):
+class HubPricing(ResponseModel, title="HubModelPricing"):
     """USD per million tokens."""
 
     input: float | None
     output: float = 0
 
 
-class HubCard(BaseModel):
+class HubCard(ResponseModel, title="HubModel"):
     """A model as AIHubMix's clients know it."""
 
     model_id: str
@@ -143,14 +142,20 @@ class ModelListing:
         healths: HealthRegistry,
         alive: Callable[[Deployment], bool],
         limits: Callable[[Deployment], BatchLimits],
+        max_items: int,
     ) -> None:
-        """List what `catalog` has; `alive` and `limits` describe a deployment's engine."""
+        """List what `catalog` has.
+
+        `alive` and `limits` describe a deployment's engine, and `max_items` is the most items that
+        one request may have.
+        """
         self._catalog = catalog
         self._lifetimes = lifetimes
         self._spaces = spaces
         self._healths = healths
         self._alive = alive
         self._limits = limits
+        self._max_items = max_items
         self._sharing: dict[str, dict[str, Deployment]] = {}
         """By model id, the models said to share its space, each with a deployment."""
         for each in catalog.deployments():
@@ -295,7 +300,7 @@ class ModelListing:
                 "upstream_model": deployment.clients_name,
                 "aliases": aliases,
                 "limits": {
-                    "max_batch_size": MAX_ITEMS,
+                    "max_batch_size": self._max_items,
                     "max_input_tokens": model.max_item_tokens,
                     "max_input_length": MAX_CHARACTERS,
                 },

@@ -73,6 +73,7 @@ class CanaryProbe:
                 models=frozenset(result.model for result in results if result.model),
                 fingerprint=self._fingerprint(deployment),
                 at_ms=self._now_ms(),
+                calls=len(results),
             )
 
     async def _send(self, attempt: Attempt) -> Sequence[BatchResult]:

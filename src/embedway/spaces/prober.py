@@ -166,7 +166,7 @@ class Prober:
         proof = judge(self._registry, deployment, input_type, probe)
         if proof.state == "drifted" and accept:
             makes_reference = self._registry.reference_deployment(deployment.model.id) == deployment
-            reference = self._build_reference(deployment, accept, input_type, probe)
+            reference = await self._make_reference(deployment, accept, input_type, probe)
             self.spaces.load([await self._store.keep_reference(reference)])
             proof = msgspec.structs.replace(
                 proof,
@@ -255,15 +255,15 @@ class Prober:
             return self.membership(deployment, input_type)
         probe = await self._probes.run(deployment, input_type, registry.canary_texts(model))
         if makes_reference:
-            await self._store_reference(self._build_reference(deployment, home, input_type, probe))
+            reference = await self._make_reference(deployment, home, input_type, probe)
+            await self._store_reference(reference)
         if registry.default_space(model) != home:  # an operator or another process was faster
             return await self._probe_and_judge(deployment, input_type)
         proof = judge(registry, deployment, input_type, probe)
         missing = registry.reference(model, proof.revision, input_type) is None
         if proof.state in {"differs", "unproven"} and missing:
-            await self._store_reference(
-                self._build_reference(deployment, proof.revision, input_type, probe)
-            )
+            reference = await self._make_reference(deployment, proof.revision, input_type, probe)
+            await self._store_reference(reference)
             proof = judge(registry, deployment, input_type, probe)
         if proof.state == "drifted":
             # An operator may have accepted it through another process.
@@ -326,20 +326,38 @@ class Prober:
         try:
             if maker.provider == LOCAL:
                 probe = await self._probes.run(maker, input_type, registry.canary_texts(model))
-                await self._store_reference(self._build_reference(maker, home, input_type, probe))
+                await self._store_reference(
+                    await self._make_reference(maker, home, input_type, probe)
+                )
             else:
                 await self.prove(maker, input_type)
         except ProviderError as error:
             _log.warning("no reference", deployment=deployment.id, maker=maker.id, kind=error.kind)
         return False
 
-    def _build_reference(
+    async def _make_reference(
         self,
         deployment: Deployment,
         revision: str,
         input_type: InputType | None,
         probe: ProbeResult,
     ) -> Reference:
+        """Build a reference from `probe`.
+
+        Raises:
+            ProviderError: The deployment changed between two calls of the probe, or it cannot be
+                asked again.
+        """
+        if probe.calls > 1:
+            # A reference of two models would quarantine its own deployment at the next probe.
+            texts, policy = CANARIES, self._registry.policy(deployment.model.id)
+            again = await self._probes.run(deployment, input_type, texts)
+            difference = canaries.compare(
+                again.vectors, probe.vectors[: len(texts)], min_cosine=policy.min_cosine
+            ).difference
+            if difference:
+                reason = f"vectors that changed while they were probed ({difference})"
+                raise ProviderError("malformed", reason, billed="yes")
         return Reference(
             model=deployment.model.id,
             revision=revision,

@@ -20,6 +20,8 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     """Digest of the deployment's address and its name for the model."""
     at_ms: int
+    calls: int = 1
+    """How many calls the responses are from."""
 
 
 def judge(

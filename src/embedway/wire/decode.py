@@ -11,7 +11,7 @@ import msgspec
 
 from embedway.core.errors import SHOWN_CHARACTERS, EmbedwayError, InvalidRequest, quote_value
 from embedway.core.redaction import contains_secret
-from embedway.core.request import MAX_CHARACTERS, MAX_ITEMS, EmbedRequest, normalise_name
+from embedway.core.request import MAX_CHARACTERS, EmbedRequest, normalise_name
 from embedway.wire.near_fields import suggest_field
 
 PROTECTED = frozenset(
@@ -51,8 +51,8 @@ _NAME = re.compile(rb'[\s{,]*("(?:[^"\\]++|\\.)*+")\s*:\s*')
 """Matches the name of a member of a JSON object, up to its value."""
 
 
-def decode(body: bytes | bytearray) -> EmbedRequest:
-    """Decode a request body.
+def decode(body: bytes | bytearray, *, max_items: int) -> EmbedRequest:
+    """Decode a request body with at most `max_items` items.
 
     Raises:
         InvalidRequest: The body is not a JSON object, or a field breaks its rules; `param` names
@@ -71,7 +71,7 @@ def decode(body: bytes | bytearray) -> EmbedRequest:
             param="input",
         )
     known = {name: _field(name, fields[name]) for name in _DECODERS if name in fields}
-    _check_count(known["input"])
+    _check_count(known["input"], max_items)
     if "extra_body" in known:
         _check_unique(bytes(fields["extra_body"]), known["extra_body"])
     if "metadata" in known:
@@ -165,17 +165,24 @@ def _walk(annotation: Any) -> Iterator[Any]:
         yield from _walk(each)
 
 
-def _check_count(items: Any) -> None:
+def _check_count(items: Any, max_items: int) -> None:
     # Comes before any check of single items, because a body may hold millions of empty ones.
     if not isinstance(items, list):
         return
     items = cast("list[Any]", items)
     count = len(items)
     is_token_ids = count > 0 and isinstance(items[0], int)  # a single item
-    most, unit = (MAX_CHARACTERS, "tokens") if is_token_ids else (MAX_ITEMS, "items")
-    if not 1 <= count <= most:
+    if count == 0:
+        raise InvalidRequest("'input' is an empty list. Send at least one item.", param="input")
+    if is_token_ids and count > MAX_CHARACTERS:
         raise InvalidRequest(
-            f"'input' has {count} {unit}; it must have 1 to {most}. Send fewer at a time.",
+            f"'input' has {count} tokens, max {MAX_CHARACTERS}. Split it.", param="input"
+        )
+    if not is_token_ids and count > max_items:
+        # Gateways take "array length" for a limit on items, as OpenAI words it, and halve a call.
+        raise InvalidRequest(
+            f"'input' has {count} items; the array length must be {max_items} or less. Send fewer "
+            "at a time. Only this gateway's operator can allow more, with the setting max_items.",
             param="input",
         )
 
