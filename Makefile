@@ -72,8 +72,9 @@ lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock
 	@$(BIN)/$(LOCK) --upgrade --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
-docs: .venv/setup  ## Write the generated parts of docs/
+docs: .venv/dev  ## Write the generated parts of docs/
 	@$(BIN)/python docs/providers_table.py
+	@$(BIN)/python -m compat.page
 
 clean:  ## Remove .venv and what tools left behind
 	@rm -rf .venv benchmarks/.peers compat/.envs .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -1,7 +1,7 @@
 // Runs one client in the client's own environment: `node driver.mjs FILE PACKAGE...`.
 //
-// It does what driver.py does, with Node alone. FILE exports `embed(given)` and, where the client
-// has such, `byDefault(given)` and `search(given)`; and `lacks`.
+// It does what driver.py does, and imports only Node. FILE exports `lacks` and functions of the same
+// names, so that the default export lets the client choose a model.
 
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
@@ -15,7 +15,6 @@ const lacked = {
 
 const [file, ...packages] = process.argv.slice(2);
 const client = await import(pathToFileURL(file));
-const methods = { embed: client.embed, default: client.byDefault, search: client.search };
 
 function say(outcome) {
   process.stdout.write(JSON.stringify(outcome) + "\n");
@@ -30,7 +29,7 @@ function packed(vector) {
 }
 
 async function outcomeOf(given) {
-  const method = methods[given.method];
+  const method = client[given.method];
   const reason = client.lacks[given.name] ?? (method ? undefined : lacked[given.method]);
   if (reason) return { lacks: reason };
   try {

@@ -1,4 +1,7 @@
-"""Renders `docs/clients.md` from the results of a run."""
+"""Writes `docs/clients.md` from the results of the last runs.
+
+    python -m compat.page
+"""
 
 import json
 import math
@@ -8,6 +11,7 @@ from typing import Any
 
 from compat.cases import CASES
 from compat.registry import CLIENTS, HERE, Client
+from compat.server import ALIASES
 from compat.trial import LACKS, Trial
 
 RESULTS = HERE / "results.json"
@@ -54,16 +58,16 @@ def keep(plain: dict[str, str], client: Client, trial: Trial) -> None:
 
 def page(results: dict[str, Any]) -> str:
     """Return the page."""
+    clients = [(CLIENTS[name], found) for name, found in results["clients"].items()]
     parts = {
-        "clients": "".join(
-            _row(CLIENTS[name], found) for name, found in results["clients"].items()
-        ),
+        "clients": "".join(_row(client, found) for client, found in clients),
+        "aliases": ALIASES,
+        "3,000 texts": _seen(clients, "3,000 texts"),
+        "limit per hour": _seen(clients, "limit per hour"),
         "cases": "".join(
             f"| {case.name} | {case.sends} | {results['plain'][case.name]} |\n" for case in CASES
         ),
-        "sections": "\n".join(
-            _section(CLIENTS[name], found) for name, found in results["clients"].items()
-        ),
+        "sections": "\n".join(_section(client, found) for client, found in clients),
     }
     text = TEMPLATE.read_text()
     for name, part in parts.items():
@@ -86,6 +90,17 @@ def _row(client: Client, found: dict[str, Any]) -> str:
     return (
         f"| [{client.title}](#{_anchor(client)}) | {_versions(found)} | {found['cosine']:.4f} |\n"
     )
+
+
+def _seen(clients: list[tuple[Client, dict[str, Any]]], case: str) -> str:
+    """Return a table of what is seen in a case, and with which clients."""
+    titles: dict[str, list[str]] = {}
+    for client, found in clients:
+        sees = re.sub(r"`\S+` with", "An exception with", found["cases"][case])
+        if not sees.startswith(LACKS):
+            titles.setdefault(sees, []).append(client.title)
+    rows = "".join(f"| {sees} | {', '.join(names)} |\n" for sees, names in titles.items())
+    return f"| what you see | client |\n| --- | --- |\n{rows}"
 
 
 def _section(client: Client, found: dict[str, Any]) -> str:
@@ -111,3 +126,7 @@ def _versions(found: dict[str, Any]) -> str:
 def _anchor(client: Client) -> str:
     """Return what GitHub makes of the title as a heading."""
     return re.sub(r"[^\w-]", "", client.title.lower().replace(" ", "-"))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(load_results()))

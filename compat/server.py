@@ -32,14 +32,14 @@ HOSTED = """
 base_url = "{url}/openai/v1"
 api_key = "sk-upstream"
 """
-PREPARED = """
-max_items = 4096
-
+ALIASES = """\
 [aliases]
-text-embedding-ada-002 = "all-minilm-l6-v2"
-text-embedding-3-small = "all-minilm-l6-v2"
+text-embedding-ada-002 = "auto"
+text-embedding-3-small = "auto"
 """
-"""What an operator writes for clients that choose a model themselves, or cut no list."""
+"""What an operator writes for clients that choose a model themselves."""
+MAX_ITEMS = "max_items = 4096\n"
+"""What an operator writes for clients that cut no list."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def serving(folder: Path) -> Iterator[Servers]:
     with ExitStack() as stack:
         upstream = stack.enter_context(Upstream(vectors=vectors))
         usual = Gateway(folder / "usual", HOSTED.format(url=upstream.url))
-        prepared = Gateway(folder / "prepared", PREPARED)
+        prepared = Gateway(folder / "prepared", MAX_ITEMS + ALIASES)
         for gateway in (usual, prepared):
             stack.enter_context(gateway.running())
         yield Servers(usual, prepared, encoding, folder)

@@ -32,7 +32,7 @@ export async function embed(given) {
   return given.single ? [await embeddings.embedQuery(given.texts[0])] : embeddings.embedDocuments(given.texts);
 }
 
-export async function byDefault(given) {
+export default async function (given) {
   const embeddings = new OpenAIEmbeddings({
     apiKey: given.api_key,
     configuration: { baseURL: given.base_url },
