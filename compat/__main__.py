@@ -43,6 +43,8 @@ def main() -> None:
             parser.error(f"no client is named {name!r}; the names are {', '.join(CLIENTS)}")
     clients = [CLIENTS[name] for name in chosen.clients or CLIENTS]
     if chosen.pin:
+        if not chosen.clients:
+            environments.pin_node()
         for client in clients:
             if not client.environment:
                 CONSOLE.print(f"pinning {client.name}")

@@ -45,7 +45,16 @@ def install(client: Client) -> None:
         return
     _uv("venv", "--clear", "--python", sys.executable, folder)
     if client.unhashed:
-        pip = [sys.executable, "-m", "pip", "--python", folder, "install", "--quiet"]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            folder,
+            "install",
+            "--quiet",
+            "--no-cache-dir",
+        ]
         _run([*pip, "--requirement", UNHASHED])
     _uv("pip", "install", "--python", folder, "--no-deps", "--require-hashes", "-r", pins)
     _note_installed(pins, folder)
@@ -63,6 +72,11 @@ def pin(client: Client) -> None:
         *("--output-file", pins, "--upgrade", "--excludes", UNHASHED),
         given="\n".join(client.packages),
     )
+
+
+def pin_node() -> None:
+    """Write the newest version that fits to the pins of Node."""
+    _npm_pin("node", None, "--save-optional", *NODE)
 
 
 def pinned_version(client: Client) -> str:
@@ -96,8 +110,6 @@ def _python_driver(client: Client) -> list[str | Path]:
 def _node() -> Path:
     """Return the Node that clients run on; install it first, from its own pins."""
     pins, folder = PINS / "node" / LOCK, ENVIRONMENTS / "node"
-    if not pins.exists():
-        _npm_pin("node", None, "--save-optional", *NODE)
     if not _is_installed(pins, folder):
         _npm_ci("node", None)
     [found] = folder.glob("node_modules/node-*/bin/node")

@@ -1,6 +1,6 @@
 """Writes `docs/clients.md` from the results of the last runs.
 
-    python -m compat.page
+python -m compat.page
 """
 
 import json
@@ -21,12 +21,12 @@ SHOWN = re.compile(r"^ *(?:#|//) docs\n(.*?)^ *(?:#|//) end\n", re.MULTILINE | r
 BASE_URL = "http://127.0.0.1:8080/v1"
 PYTHON = {
     "case.base_url": f'"{BASE_URL}"',
-    "case.api_key": 'os.environ["EMBEDWAY_API_KEY"]',
+    "case.api_key": '"sk-gateway-..."',
     "case.model": '"auto"',
 }
 JAVASCRIPT = {
     "given.base_url": f'"{BASE_URL}"',
-    "given.api_key": "process.env.EMBEDWAY_API_KEY",
+    "given.api_key": '"sk-gateway-..."',
     "given.model": '"auto"',
 }
 

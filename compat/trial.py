@@ -1,36 +1,24 @@
 """Tries one client on the cases, and holds what it gives against the plain answer."""
 
 import base64
-import json
-import os
-import queue
-import subprocess
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from compat.cases import CASES, MANY, QUESTION, Case
+from compat.driver_process import ANSWER_S, Command, Driver, Outcome
 from compat.reference import Reference, Refusal, Rows
 from compat.registry import Client, Differs
 from compat.server import Key, Servers
 
 SAME_COSINE = 0.9999
-ANSWER_S = 600
-"""The longest wait for a client, in seconds; far more than any case takes."""
 GIVE_UP_S = 60
 """How long a client may take over a limit per hour before it counts as waiting, in seconds."""
 FILLED_TRIES = 20
 LIMITED = 429
 LACKS = "Not applicable. "
 """Begins what is said of a case that the client cannot do."""
-
-Outcome = dict[str, Any]
-Command = Sequence[str | Path]
 
 
 @dataclass(frozen=True)
@@ -78,7 +66,7 @@ def try_client(
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> Trial:
     """Run the client's driver on the cases, and call `on_result` after each."""
-    driver = _Driver(command, servers.folder)
+    driver = Driver(command, servers.folder)
     try:
         results: list[Result] = []
         for case in cases:
@@ -89,82 +77,10 @@ def try_client(
         driver.stop()
 
 
-class _Driver:
-    """A driver in a process of its own, which is started again after it was stopped."""
-
-    def __init__(self, command: Command, folder: Path) -> None:
-        self._command = command
-        self._folder = folder / "client"
-        self._folder.mkdir(exist_ok=True)
-        self._log = folder / "client.log"
-        # Clients may write to the home folder, and must find no other key or address.
-        self._env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self._folder),
-            "TIKTOKEN_CACHE_DIR": str(folder / "tiktoken"),
-        }
-        self._process: subprocess.Popen[str] | None = None
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.versions: dict[str, str] = {}
-        self._start()
-
-    def _start(self) -> None:
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                self._command, cwd=self._folder, env=self._env, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=log, text=True,
-            )  # fmt: skip
-        self._lines = queue.SimpleQueue()
-        self._reader = threading.Thread(target=_pass_on, args=(self._process, self._lines))
-        self._reader.start()
-        self.versions = self._read(ANSWER_S)["versions"]
-
-    def ask(self, question: dict[str, Any], timeout_s: float) -> Outcome:
-        """Return the outcome of a case.
-
-        Raises:
-            TimeoutError: There is none in time; the driver is stopped.
-        """
-        if self._process is None:
-            self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        return self._read(timeout_s)
-
-    def _read(self, timeout_s: float) -> Outcome:
-        try:
-            line = self._lines.get(timeout=timeout_s)
-        except queue.Empty:
-            self.stop()
-            raise TimeoutError from None
-        if not line:
-            raise RuntimeError(f"The driver has ended:\n{self._log.read_text()}")
-        return json.loads(line)
-
-    def stop(self) -> None:
-        """End the process, whatever it does."""
-        if self._process is not None:
-            self._process.kill()
-            self._reader.join()
-            # What was not read yet is lost with the process.
-            with suppress(BrokenPipeError):
-                self._process.communicate()
-            self._process = None
-
-
-def _pass_on(process: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.put(line)
-    lines.put("")
-
-
 class _CaseTrial:
     """One case of one client."""
 
-    def __init__(self, client: Client, case: Case, driver: _Driver, reference: Reference) -> None:
+    def __init__(self, client: Client, case: Case, driver: Driver, reference: Reference) -> None:
         self._client = client
         self._case = case
         self._driver = driver
