@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients lock docs clean
+.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients compat lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# For benchmarks: OPTIONS='--help' shows what there is to choose; PEERS= measures without LiteLLM.
+# For benchmarks and compat: OPTIONS='--help' shows what there is to choose; PEERS= measures without LiteLLM.
 OPTIONS ?=
 PEERS ?= litellm
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
@@ -79,13 +79,17 @@ bench-clients: .venv/dev sdks/typescript/node_modules/.package-lock.json  ## Tim
 	@cd sdks/typescript && npm run --silent build
 	@$(BIN)/python -m benchmarks.clients $(OPTIONS)
 
+compat: .venv/dev  ## Try other people's clients, and write docs/clients.md
+	@$(BIN)/python -m compat $(OPTIONS)
+
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock
 	@$(BIN)/$(LOCK) --upgrade --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
-docs: .venv/setup  ## Write the generated parts of docs/
+docs: .venv/dev  ## Write the generated parts of docs/
 	@$(BIN)/python docs/providers_table.py
+	@$(BIN)/python -m compat.page
 
 clean:  ## Remove .venv and what tools left behind
 	@rm -rf sdks/typescript/node_modules sdks/typescript/dist
-	@rm -rf .venv benchmarks/.peers .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv benchmarks/.peers compat/.envs .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -1,6 +1,5 @@
 """Third-party clients against a gateway with the local model and a provider."""
 
-import asyncio
 import base64
 import hashlib
 import zlib
@@ -126,22 +125,6 @@ def assert_same(one: Any, other: np.ndarray) -> None:
     assert (np.sum(one * other, axis=1) >= 0.99999).all()
 
 
-@pytest.mark.parametrize("model", [LOCAL, PROVIDER])
-def test_langchain(
-    fronted: Gateway, client: openai.OpenAI, encoding: tiktoken.Encoding, model: str
-) -> None:
-    """LangChain's default, ids of cl100k_base, gives the vectors of the plain texts."""
-    expected = plain(client, TEXTS, model)
-    assert_same(langchain(fronted, model, TEXTS), expected)
-
-    async def as_task() -> list[list[float]]:
-        async with openai.DefaultAsyncHttpxClient() as transport:
-            asked = embeddings(fronted, model, http_async_client=transport)
-            return await asked.aembed_documents(TEXTS)
-
-    assert_same(asyncio.run(as_task()), expected)
-
-
 def test_langchain_upstream(
     fronted: Gateway, upstream: Recorder, encoding: tiktoken.Encoding
 ) -> None:
@@ -174,21 +157,6 @@ def test_langchain_chunks(
         means.append(mean / np.linalg.norm(mean))
     vectors = langchain(fronted, model, texts, embedding_ctx_length=20, chunk_size=2)
     assert_same(vectors, np.array(means))
-
-
-def test_langchain_amid_a_character(
-    fronted: Gateway, upstream: Recorder, encoding: tiktoken.Encoding
-) -> None:
-    """If LangChain cuts inside a character, only a provider that takes token ids accepts it."""
-    text = "汉字🙂" * 8
-    ids = encoding.encode_ordinary(text)
-    cut = [ids[start : start + 7] for start in range(0, len(ids), 7)]
-    assert any("\N{REPLACEMENT CHARACTER}" in encoding.decode(part) for part in cut)
-    upstream.taken()
-    langchain(fronted, PROVIDER, [text], embedding_ctx_length=7)
-    assert [call.body["input"] for call in upstream.taken()] == [cut]
-    with pytest.raises(openai.BadRequestError, match="not whole UTF-8 characters"):
-        langchain(fronted, LOCAL, [text], embedding_ctx_length=7)
 
 
 def test_langchain_too_long(fronted: Gateway, client: openai.OpenAI) -> None:
