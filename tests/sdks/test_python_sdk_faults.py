@@ -4,13 +4,16 @@ import asyncio
 import base64
 import itertools
 import json
+import pickle
+import subprocess
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import embedway_sdk
+import httpx2
 import numpy as np
 import pytest
 from embedway_sdk import SDK, BackoffStrategy, RetryConfig, many, vectors
@@ -224,6 +227,105 @@ def test_how_often_it_tries(upstream: Upstream, sdk: SDK) -> None:
     assert len(upstream.calls) == 21
 
 
+@pytest.mark.parametrize("step", [refused(429, retry_after="0"), "429 of a past date"], ids=str)
+def test_no_wait_is_no_free_retry(upstream: Upstream, sdk: SDK, step: str | UpstreamReply) -> None:
+    """A 429 that names no time to wait counts as a retry."""
+    upstream.always(step)
+    with pytest.raises(embedway_sdk.RateLimitError):
+        sdk.llm.embeddings.embed(input="a")
+    assert len(upstream.calls) == 3
+
+
+def test_an_answer_that_is_wrong_is_never_paid_twice(upstream: Upstream, sdk: SDK) -> None:
+    """Not even `retry_billed` sends a request again whose answer came whole, but wrong."""
+    upstream.always("too many vectors")
+    with pytest.raises(embedway_sdk.InvalidResponseError):
+        sdk.llm.embeddings.embed(input="a", retries=RetryConfig(backoff=SOON, retry_billed=True))
+    assert len(upstream.calls) == 1
+
+
+def test_objects_that_lack_fields(upstream: Upstream, sdk: SDK) -> None:
+    """An answer that is another object than asked for is no object full of None."""
+    upstream.always(UpstreamReply(body=b'{"object": "list"}'))
+    with pytest.raises(embedway_sdk.InvalidResponseError, match="is missing"):
+        sdk.organization.projects.get("proj_1")
+    with pytest.raises(embedway_sdk.InvalidResponseError):
+        sdk.organization.projects.list()
+
+
+def test_errors_travel_between_processes(upstream: Upstream, sdk: SDK) -> None:
+    """Errors can be pickled, as process pools do, and keep what they know."""
+    upstream.script(refused(429, retry_after="7", x_should_retry="false"), "reset before the head")
+    for kind in (embedway_sdk.RateLimitError, embedway_sdk.ConnectionError):
+        with pytest.raises(kind) as caught:
+            sdk.llm.embeddings.embed(input="a")
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (type(copy), str(copy)) == (kind, str(caught.value))
+        assert copy.may_be_billed == caught.value.may_be_billed
+    assert (caught.value.may_be_billed, copy.first_index) == (True, 0)
+
+
+def test_hooks_of_ones_own(upstream: Upstream) -> None:
+    """A hook's request keeps the timeout; what a hook raises reaches the caller."""
+    seen: list[httpx2.Response] = []
+
+    def replaced(request: httpx2.Request) -> httpx2.Request:
+        return httpx2.Request("POST", request.url, headers=request.headers, content=request.read())
+
+    hooks = embedway_sdk.Hooks(replaced, seen.append)
+    with SDK("k", server_url=upstream.url, timeout_ms=7000, hooks=hooks) as sdk:
+        sdk.llm.embeddings.embed(input="a")
+    assert seen[0].request.extensions["timeout"]["read"] == 7
+    upstream.script(refused(400))
+    hooks = embedway_sdk.Hooks(after_response=lambda response: response.raise_for_status())
+    with (
+        SDK("k", server_url=upstream.url, hooks=hooks) as sdk,
+        pytest.raises(httpx2.HTTPStatusError),
+    ):
+        sdk.llm.embeddings.embed(input="a")
+
+
+def test_headers_of_ones_own(upstream: Upstream) -> None:
+    """A header replaces the SDK's in any case of letters, except for the key."""
+    upstream.reset()
+    headers = {"USER-AGENT": "mine", "Authorization": "Basic x", "X-More": "1"}
+    with SDK("k", server_url=upstream.url, http_headers=headers) as sdk:
+        sdk.llm.embeddings.embed(input="a", http_headers={"x-more": "2"})
+    [call] = upstream.calls
+    sent = {name: call.headers[name] for name in ("user-agent", "authorization", "x-more")}
+    assert sent == {"user-agent": "mine", "authorization": "Bearer k", "x-more": "2"}
+
+
+FORK = """
+import os, sys
+import numpy as np
+from embedway.testing import vector_of
+from embedway_sdk import SDK
+
+sdk = SDK("k", server_url=sys.argv[1])
+sdk.llm.embeddings.embed(input="parent")
+children = []
+for number in range(4):
+    if not (child := os.fork()):
+        for turn in range(50):
+            text = f"{number} {turn}"
+            found = sdk.llm.embeddings.embed(input=text).numpy()
+            if not np.allclose(found, vector_of(text), atol=1e-6):
+                os._exit(1)
+        os._exit(0)
+    children.append(child)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+def test_forked_processes(upstream: Upstream) -> None:
+    """Processes that were forked from one that had called use connections of their own."""
+    upstream.reset()
+    command = [sys.executable, "-c", FORK, upstream.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_no_connection(upstream: Upstream) -> None:
     """A connection that is refused is tried again, and the error is also Python's own."""
     waits: list[embedway_sdk.EmbedwayError] = []
@@ -250,28 +352,35 @@ def spaced(space: str, **headers: str) -> Misbehaviour:
     return headed(x_embedway_space=space, x_embedway_cost_usd="0.1", **headers)
 
 
-def both_ways(sdk: SDK, made: Callable[[], embedway_sdk.EmbedMany]) -> list[Callable[[], list]]:
-    async def read() -> list:
-        try:
-            return [each async for each in made()]
-        finally:
-            await sdk.aclose()
+def both_ways(
+    upstream: Upstream, made: Callable[[SDK], embedway_sdk.EmbedMany]
+) -> list[Callable[[], list[int]]]:
+    """Return two functions that read `embed_many` to its end or its error, blocking and not."""
+    options = {"server_url": upstream.url, "retry_config": RetryConfig(backoff=SOON)}
 
-    return [lambda: list(made()), lambda: asyncio.run(read())]
+    def read() -> list[int]:
+        with SDK("k", **options) as sdk:
+            return [each.index for each in made(sdk)]
+
+    async def read_async() -> list[int]:
+        async with SDK("k", **options) as sdk:
+            return [each.index async for each in made(sdk)]
+
+    return [read, lambda: asyncio.run(read_async())]
 
 
 def test_pieces_of_two_spaces_are_not_joined(upstream: Upstream, sdk: SDK) -> None:
-    """The first request with vectors of another space ends it, before any of them is given."""
-    for read in both_ways(
-        sdk, lambda: sdk.llm.embeddings.embed_many(TEXTS, max_items=1, concurrency=1)
-    ):
+    """The first request with vectors of another space, or of none, ends it."""
+    options = {"max_items": 1, "concurrency": 1}
+    for read in both_ways(upstream, lambda sdk: sdk.llm.embeddings.embed_many(TEXTS, **options)):
         upstream.script(spaced("a"), spaced("a"), spaced("b"))
         with pytest.raises(embedway_sdk.SpaceMismatchError, match=r"from 2 on.*'b'.*'a'"):
             read()
         upstream.reset()
-    upstream.script(spaced("a"))  # and then none is named
-    with pytest.raises(embedway_sdk.SpaceMismatchError, match="None"):
-        sdk.llm.embeddings.embed_many(TEXTS, max_items=1, concurrency=1).numpy()
+        upstream.script(spaced("a"))
+        with pytest.raises(embedway_sdk.SpaceMismatchError, match="names no space"):
+            read()
+        upstream.reset()
 
 
 def test_a_piece_is_tried_again_alone(upstream: Upstream, sdk: SDK) -> None:
@@ -320,8 +429,15 @@ def test_the_window_is_bounded(upstream: Upstream, sdk: SDK, asynchronous: bool)
 
 def test_leaving_early(upstream: Upstream, sdk: SDK) -> None:
     """To stop reading stops sending, and leaves no thread and no task behind."""
-    upstream.always(spaced("a"))
     options = {"max_items": 1, "concurrency": 2}
+    first, later = spaced("a"), refused(429, retry_after="5")
+    upstream.always(
+        Misbehaviour(
+            reply=lambda call, reply: (
+                first.reply(call, reply) if call.body["input"] == ["0"] else later
+            )
+        )
+    )
     iterator = iter(sdk.llm.embeddings.embed_many(map(str, range(1000)), **options))
     assert next(iterator).index == 0
     iterator.close()
@@ -330,25 +446,70 @@ def test_leaving_early(upstream: Upstream, sdk: SDK) -> None:
 
     async def leave() -> int:
         inputs = map(str, range(1000))
-        reading = aiter(sdk.llm.embeddings.embed_many(inputs, **options))
-        await anext(reading)
-        await reading.aclose()
-        await sdk.aclose()
+        async with SDK("k", server_url=upstream.url) as other:
+            reading = aiter(other.llm.embeddings.embed_many(inputs, **options))
+            await anext(reading)
+            await reading.aclose()
         return len(asyncio.all_tasks())
 
     assert asyncio.run(leave()) == 1
 
 
-def test_inputs_that_fail(sdk: SDK) -> None:
-    """An error of the caller's own inputs reaches the caller."""
+def test_inputs_that_fail(upstream: Upstream, sdk: SDK) -> None:
+    """An error of the caller's own inputs comes after the results of those before it."""
+    upstream.always(spaced("a"))
 
     def inputs() -> Iterator[str]:
-        yield "a"
+        yield from "abc"
         raise LookupError("no more")
 
-    for read in both_ways(sdk, lambda: sdk.llm.embeddings.embed_many(inputs())):
+    result = iter(sdk.llm.embeddings.embed_many(inputs(), max_items=1))
+    assert [next(result).index for _ in range(2)] == [0, 1]  # the last was not sent yet
+    with pytest.raises(LookupError, match="no more"):
+        next(result)
+    for read in both_ways(upstream, lambda sdk: sdk.llm.embeddings.embed_many(inputs())):
         with pytest.raises(LookupError, match="no more"):
             read()
+    for read in both_ways(upstream, lambda sdk: sdk.llm.embeddings.embed_many([1, 2])):
+        with pytest.raises(TypeError, match="texts or lists of token ids, not 1"):
+            read()
+
+
+def test_inputs_that_wait_for_results(upstream: Upstream) -> None:
+    """Results come as soon as they are there, even while the inputs pause."""
+    upstream.always(spaced("a"))
+
+    async def read() -> list[int]:
+        first, found = asyncio.Event(), []
+
+        async def inputs() -> AsyncIterator[str]:
+            for text in "abc":
+                yield text
+            await first.wait()
+            yield "d"
+
+        async with SDK("k", server_url=upstream.url) as sdk:
+            async for each in sdk.llm.embeddings.embed_many(inputs(), max_items=1):
+                found.append(each.index)
+                first.set()
+        return found
+
+    assert asyncio.run(read()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("step", ["close before the head", refused(400)], ids=str)
+def test_every_error_says_which_request_it_is_of(upstream: Upstream, step: object) -> None:
+    """`first_index` is there whatever ended a request."""
+    options = {"max_items": 2, "concurrency": 1}
+    for read in both_ways(
+        upstream, lambda sdk: sdk.llm.embeddings.embed_many(list("abcde"), **options)
+    ):
+        upstream.reset()
+        upstream.always(spaced("a"))
+        upstream.script(spaced("a"), step)
+        with pytest.raises(embedway_sdk.EmbedwayError, match="index 2") as caught:
+            read()
+        assert caught.value.first_index == 2
 
 
 @given(

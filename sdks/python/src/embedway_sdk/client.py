@@ -7,6 +7,7 @@ public methods of that description.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -14,10 +15,11 @@ import json
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from embedway_sdk.errors import EmbedwayError, error_of, failure_of
 from embedway_sdk.http import httpx
@@ -61,7 +63,7 @@ class Hooks:
 class Options:
     """What applies to a call unless the call says otherwise."""
 
-    bearer_auth: str | Callable[[], str] | None
+    bearer_auth: str | Callable[[], str] | None = field(repr=False)
     server_url: str
     timeout_ms: int
     retry_config: RetryConfig
@@ -80,6 +82,8 @@ class Options:
             auth = os.environ.get(KEY_VARIABLE)
         elif callable(auth):
             auth = auth()
+            if not isinstance(auth, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"bearer_auth returned a {type(auth).__name__}, not a str.")
         auth = (auth or "").strip()  # a key that was read from a file ends in a new line
         if not auth:
             raise EmbedwayError(f"There is no key. Pass bearer_auth, or set {KEY_VARIABLE}.")
@@ -99,6 +103,8 @@ def root_url(server_url: str | None) -> str:
         url = httpx.URL(named)
     except httpx.InvalidURL as error:
         raise ValueError(f"server_url {named!r} is no URL: {error}.") from None
+    if url.userinfo or url.query or url.fragment:
+        raise ValueError("server_url must have no user, password, query or fragment.")
     if url.scheme not in {"http", "https"} or not url.host:
         raise ValueError(f"server_url {named!r} must look like {DEFAULT_URL!r}.")
     return named.rstrip("/").removesuffix("/v1").rstrip("/")
@@ -128,9 +134,11 @@ class Call(Generic[T]):
         """The body as UTF-8 JSON."""
         if self.body is None:
             return None
-        text = json.dumps(self.body, ensure_ascii=False, allow_nan=False, default=_plain)
-        # A lone surrogate is sent as it is: the server's answer says which input has it.
-        return text.encode(errors="surrogatepass")
+        dump = functools.partial(json.dumps, self.body, allow_nan=False, default=_plain)
+        try:
+            return dump(ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # half of a surrogate pair: the server says which input has it
+            return dump().encode()
 
 
 def _plain(value: Any) -> Any:
@@ -142,7 +150,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Deadline(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The body of an answer, which must arrive whole before `end_s` of the monotonic clock."""
+    """The body of an answer, whose parts must arrive before `end_s` of the monotonic clock."""
 
     def __init__(self, response: httpx.Response, end_s: float) -> None:
         self._stream: Any = response.stream
@@ -179,7 +187,9 @@ class _Tries(Generic[T]):
         self._timeout_ms = options.timeout_ms if call.timeout_ms is None else call.timeout_ms
         if self._timeout_ms <= 0:
             raise ValueError(f"timeout_ms {self._timeout_ms} must be more than 0.")
-        self._retry_config = call.retries or options.retry_config
+        self._retry_config = options.retry_config if call.retries is None else call.retries
+        if not isinstance(self._retry_config, RetryConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"retries {self._retry_config!r} must be a RetryConfig.")
         self._retries = 0
         self._begin_s = self._try_s = time.monotonic()
 
@@ -187,24 +197,23 @@ class _Tries(Generic[T]):
         """Return the next request to send."""
         self._try_s = time.monotonic()
         call, options = self._call, self._options
-        headers = {
-            "authorization": f"Bearer {options.token()}",
-            "user-agent": USER_AGENT,
-            **options.http_headers,
-            **call.http_headers,
-        }
+        headers = httpx.Headers({"user-agent": USER_AGENT})
         if call.body is not None:
             headers["content-type"] = "application/json"
+        for more in (options.http_headers, call.http_headers):
+            headers.update(more)
+        headers["authorization"] = f"Bearer {options.token()}"
         request = http.build_request(
             call.method,
             options.server_url + call.path,
             params=call.query or None,
             content=call.content,
             headers=headers,
-            timeout=self._timeout_ms / 1000,
         )
         if options.hooks.before_request:
             request = options.hooks.before_request(request) or request
+        timeout = httpx.Timeout(self._timeout_ms / 1000).as_dict()
+        request.extensions = {**request.extensions, "timeout": timeout}
         self._log("%s %s", request.method, request.url)
         return request
 
@@ -228,14 +237,14 @@ class _Tries(Generic[T]):
             raise error_of(response)
         return self._call.parse(response)
 
-    def wait_s(self, error: EmbedwayError | httpx.HTTPError) -> float:
+    def wait_s(self, error: EmbedwayError | httpx.RequestError) -> float:
         """Return the seconds to wait before the next try.
 
         Raises:
             EmbedwayError: There is to be none.
         """
-        cause = error if isinstance(error, httpx.HTTPError) else None
-        if isinstance(error, httpx.HTTPError):
+        cause = error if isinstance(error, httpx.RequestError) else None
+        if isinstance(error, httpx.RequestError):
             error = failure_of(error, timeout_ms=self._timeout_ms)
         if self._options.hooks.on_error:
             self._options.hooks.on_error(error)
@@ -269,12 +278,14 @@ class Client:
         self._given = client
         self._async_given = async_client
         self._owned: httpx.Client | None = None
-        self._async_owned: httpx.AsyncClient | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._async_owned: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient]
+        self._async_owned = WeakKeyDictionary()
         self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._is_closed = False
 
-    def run(self, call: Call[T]) -> T:
-        """Make a call, and wait for its result."""
+    def run(self, call: Call[T], *, stop: threading.Event | None = None) -> T:
+        """Make a call, and wait for its result; give up waits and retries once `stop` is set."""
         http = self._given or self._own()
         tries = _Tries(call, self.options)
         while True:
@@ -286,9 +297,12 @@ class Client:
                 finally:
                     response.close()
                 return tries.result(response)
-            except (EmbedwayError, httpx.HTTPError) as error:
+            except (EmbedwayError, httpx.RequestError) as error:
                 wait_s = tries.wait_s(error)
-            time.sleep(wait_s)
+                if stop and stop.wait(wait_s):
+                    raise
+            if not stop:
+                time.sleep(wait_s)
 
     async def run_async(self, call: Call[T]) -> T:
         """Make a call, and await its result."""
@@ -303,35 +317,47 @@ class Client:
                 finally:
                     await response.aclose()
                 return tries.result(response)
-            except (EmbedwayError, httpx.HTTPError) as error:
+            except (EmbedwayError, httpx.RequestError) as error:
                 wait_s = tries.wait_s(error)
             await asyncio.sleep(wait_s)
 
     def _own(self) -> httpx.Client:
-        with self._lock:  # threads may make their first calls together
+        with self._opening():
             if self._owned is None:
                 self._owned = httpx.Client(limits=LIMITS)
             return self._owned
 
     def _async_own(self) -> httpx.AsyncClient:
-        # Connections cannot outlive their event loop: each `asyncio.run` needs a new client.
+        # Connections cannot outlive their event loop: each `asyncio.run` needs a client of its own.
         loop = asyncio.get_running_loop()
-        if self._async_owned is None or loop is not self._loop:
-            self._async_owned, self._loop = httpx.AsyncClient(limits=LIMITS), loop
-        return self._async_owned
+        with self._opening():
+            if loop not in self._async_owned:
+                self._async_owned[loop] = httpx.AsyncClient(limits=LIMITS)
+            return self._async_owned[loop]
+
+    @contextlib.contextmanager
+    def _opening(self) -> Generator[None, None, None]:
+        """Hold the lock, because threads may make their first calls together."""
+        if self._is_closed:
+            raise RuntimeError("This SDK is closed. Make a new one.")
+        if self._process != os.getpid():
+            # A forked process must not use the connections that it shares with its parent.
+            self._process, self._lock = os.getpid(), threading.Lock()
+            self._owned, self._async_owned = None, WeakKeyDictionary()
+        with self._lock:
+            yield
 
     def close(self) -> None:
         """Close the blocking client, unless it is the caller's own."""
+        self._is_closed = True
         if self._owned:
             self._owned.close()
-            self._owned = None
 
     async def aclose(self) -> None:
         """Close both clients, unless they are the caller's own."""
         self.close()
-        if self._async_owned and self._loop is asyncio.get_running_loop():
-            await self._async_owned.aclose()
-        self._async_owned = None
+        if http := self._async_owned.pop(asyncio.get_running_loop(), None):
+            await http.aclose()
 
 
 class Resource:
@@ -352,7 +378,7 @@ def blocking(build: Callable[Concatenate[R, P], Call[T]]) -> Callable[Concatenat
 
 def asynchronous(
     build: Callable[Concatenate[R, P], Call[T]],
-) -> Callable[Concatenate[R, P], Awaitable[T]]:
+) -> Callable[Concatenate[R, P], Coroutine[Any, Any, T]]:
     """Make a coroutine method of the call that `build` describes."""
 
     async def method(self: R, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -363,6 +389,7 @@ def asynchronous(
 
 def _described(method: M, build: Callable[..., object], *, suffix: str) -> M:
     """Give a method the name, the documentation and the signature that `help` shows."""
+    build.__qualname__ = build.__qualname__.replace("._", ".")  # for the message of a wrong call
     functools.update_wrapper(method, build)
     method.__name__ = build.__name__.removeprefix("_") + suffix
     signature = inspect.signature(build)

@@ -31,7 +31,7 @@ class EmbedOptions(EmbedFields, total=False):
     timeout_ms: int | None
     """The longest wait for one try, in milliseconds."""
     retries: RetryConfig | None
-    """Which failures to try again."""
+    """Which failures to try again, in place of the SDK's `retry_config`."""
     http_headers: Mapping[str, str] | None
     """Headers to add."""
 
@@ -137,8 +137,8 @@ def _call(
     rest: dict[str, Any] = {**options}
     headers = dict(rest.pop("http_headers", None) or {})
     if (user := rest.pop("on_behalf_of", None)) is not None:
-        if not (user.isascii() and user.isprintable()):
-            raise ValueError(f"on_behalf_of {user!r} must be printable ASCII characters.")
+        if not (user.isascii() and user.isprintable()) or user != user.strip() or not user:
+            raise ValueError(f"on_behalf_of {user!r} must be 1 to 150 printable ASCII characters.")
         headers["x-on-behalf-of"] = user
     return Call(
         "POST",
@@ -157,4 +157,4 @@ def _count(input: Input) -> int | None:
         return 1
     if not hasattr(input, "__getitem__") or len(input) == 0:
         return None
-    return len(input) if hasattr(input[0], "__len__") else 1
+    return len(input) if hasattr(next(iter(input)), "__len__") else 1

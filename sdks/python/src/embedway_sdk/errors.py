@@ -34,11 +34,26 @@ class EmbedwayError(Exception):
 
     may_be_billed: bool = False
     """Whether the gateway may have done the work, and charged for it, although the call failed."""
+    first_index: int = 0
+    """In `embed_many`, the index of the first input of the request that failed."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Process pools send errors to the process that waits.
+        return _unpickle, (type(self), self.args, self.__dict__)
 
     @property
     def message(self) -> str:
         """What is wrong and what to do: the server's own words if the server answered."""
         return str(self.args[0])
+
+
+def _unpickle(
+    kind: type[EmbedwayError], args: tuple[object, ...], attributes: dict[str, Any]
+) -> EmbedwayError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class APIError(EmbedwayError):
@@ -69,8 +84,6 @@ class APIError(EmbedwayError):
         self.param = param
         """The field that is wrong, such as `input`; None if no single field is."""
         self.may_be_billed = may_be_billed
-        self.first_index = 0
-        """In `embed_many`, the index of the first input of the request that failed."""
 
     @property
     def request_id(self) -> str | None:
@@ -189,7 +202,7 @@ def error_of(response: httpx.Response) -> APIError:
     )
 
 
-def failure_of(failure: httpx.HTTPError, *, timeout_ms: int) -> EmbedwayError:
+def failure_of(failure: httpx.RequestError, *, timeout_ms: int) -> EmbedwayError:
     """Return the error that a failure of the HTTP client stands for."""
     url = failure.request.url.copy_with(query=None)
     if isinstance(failure, httpx.DecodingError):

@@ -1,6 +1,6 @@
 """Builds dataclasses from decoded JSON.
 
-Fields that a newer gateway adds are ignored; fields that an older one does not send are None.
+Fields that a newer gateway adds are ignored. A field that may be None may also be missing.
 """
 
 from __future__ import annotations
@@ -58,18 +58,20 @@ def load(kind: Any, data: Any) -> Any:
     if not hasattr(base, "__dataclass_fields__"):
         return data
     filled = dict(zip(getattr(base, "__parameters__", ()), get_args(kind), strict=False))
-    return base(
-        **{
-            name: load(_fill(hint, filled), data[name]) if name in data else None
-            for name, hint in _hints(base).items()
-        }
-    )
+    values: dict[str, Any] = {}
+    for field, hint in _fields(base):
+        name = data.get(field.metadata["named_by"]) if field.metadata else field.name
+        value = data.get(name)
+        if value is None and type(None) not in get_args(hint):
+            raise ValueError(f"{name} is missing")
+        values[field.name] = load(_fill(hint, filled), value)
+    return base(**values)
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _fields(kind: Any) -> list[tuple[dataclasses.Field[Any], Any]]:
     hints = get_type_hints(kind)
-    return {each.name: hints[each.name] for each in dataclasses.fields(kind) if each.init}
+    return [(each, hints[each.name]) for each in dataclasses.fields(kind)]
 
 
 def _fill(hint: Any, filled: dict[Any, Any]) -> Any:

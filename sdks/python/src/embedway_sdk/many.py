@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -13,6 +14,7 @@ from collections.abc import (
     Iterable,
     Iterator,
     Sequence,
+    Sized,
 )
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, closing
@@ -21,7 +23,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedway_sdk.client import Call, Client
-from embedway_sdk.errors import APIError, SpaceMismatchError
+from embedway_sdk.errors import EmbedwayError, SpaceMismatchError
 from embedway_sdk.vectors import Embedding, EmbeddingsResponse
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ class Cutter:
 
     def add(self, item: Item) -> list[Item] | None:
         """Add an input; return the request that is full before it, or None."""
+        if not hasattr(item, "__len__"):
+            raise TypeError(f"embed_many takes texts or lists of token ids, not {item!r:.60}.")
         size = len(item)
         if isinstance(item, str) and not item.isascii():
             size = len(item.encode(errors="surrogatepass"))
@@ -147,44 +151,73 @@ class EmbedMany:
         self._begin()
         if isinstance(self._inputs, AsyncIterable):
             raise TypeError("The inputs are asynchronous. Read the result with async for.")
-        cutter = Cutter(self._max_items)
         window: deque[Future[EmbeddingsResponse]] = deque()
         pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="embed_many")
+        stop = threading.Event()
+        pieces = _cut(Cutter(self._max_items), self._inputs)
+        failure: Exception | None = None
+        is_over = False
         try:
-            for items in _cut(cutter, self._inputs):
-                window.append(pool.submit(self._client.run, self._call(items)))
-                if len(window) == 2 * self._concurrency:
+            while not is_over:
+                try:
+                    window.append(
+                        pool.submit(self._client.run, self._call(next(pieces)), stop=stop)
+                    )
+                except StopIteration:
+                    is_over = True
+                except Exception as error:  # noqa: BLE001 - it comes after the results before it
+                    is_over, failure = True, error
+                while window and (is_over or self._is_full(window) or window[0].done()):
                     yield self._accept(window.popleft().result)
-            while window:
-                yield self._accept(window.popleft().result)
         finally:
+            # No thread is left behind: what is under way ends, and nothing is tried again.
+            stop.set()
             pool.shutdown(cancel_futures=True)
+        if failure:
+            raise failure
 
-    async def _responses_async(self) -> AsyncGenerator[tuple[int, EmbeddingsResponse], None]:
+    async def _responses_async(
+        self,
+    ) -> AsyncGenerator[tuple[int, EmbeddingsResponse], None]:
         self._begin()
-        cutter = Cutter(self._max_items)
         window: deque[asyncio.Task[EmbeddingsResponse]] = deque()
         slots = asyncio.Semaphore(self._concurrency)
+        pieces = _cut_async(Cutter(self._max_items), self._inputs)
+        failure: Exception | None = None
+        is_over = False
 
         async def run(items: list[Item]) -> EmbeddingsResponse:
             async with slots:
                 return await self._client.run_async(self._call(items))
 
-        async def head() -> tuple[int, EmbeddingsResponse]:
-            await asyncio.wait([window[0]])
-            return self._accept(window.popleft().result)
+        async def read() -> list[Item]:
+            return await anext(pieces)
 
+        reading: asyncio.Task[list[Item]] | None = None
         try:
-            async for items in _cut_async(cutter, self._inputs):
-                window.append(asyncio.create_task(run(items)))
-                if len(window) == 2 * self._concurrency:
-                    yield await head()
-            while window:
-                yield await head()
+            while window or not is_over:
+                if not (is_over or reading or self._is_full(window)):
+                    reading = asyncio.create_task(read())
+                waited = [task for task in (reading, *list(window)[:1]) if task]
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                if reading and reading.done():
+                    try:
+                        window.append(asyncio.create_task(run(reading.result())))
+                    except StopAsyncIteration:
+                        is_over = True
+                    except Exception as error:  # noqa: BLE001 - likewise
+                        is_over, failure = True, error
+                    reading = None
+                while window and window[0].done():
+                    yield self._accept(window.popleft().result)
         finally:
-            for task in window:
-                task.cancel()
-            await asyncio.gather(*window, return_exceptions=True)
+            await _cancel([*window, *([reading] if reading else [])])
+            await pieces.aclose()
+        if failure:
+            raise failure
+
+    def _is_full(self, window: Sized) -> bool:
+        return len(window) >= 2 * self._concurrency
 
     def _begin(self) -> None:
         if self._is_read:
@@ -202,14 +235,16 @@ class EmbedMany:
         start = self.items
         try:
             response = result()
-        except APIError as error:
+        except EmbedwayError as error:
             error.first_index = start
             if start:
                 error.args = (f"{error} (In the request whose first input has index {start}.)",)
             raise
+        if response.space is None:
+            raise SpaceMismatchError("An answer names no space, so its vectors cannot be joined.")
         if self.items == 0:
             self.space, self.dimensions = response.space, response.dimensions
-        elif response.space is None or response.space != self.space:
+        elif response.space != self.space:
             raise SpaceMismatchError(
                 f"The inputs from {start} on have vectors of the space {response.space!r}, those "
                 f"before of {self.space!r}. Embed all again, with a model that names one provider."
@@ -227,6 +262,13 @@ class EmbedMany:
         return start, response
 
 
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _cut(cutter: Cutter, inputs: Iterable[Item]) -> Iterator[list[Item]]:
     for item in inputs:
         if full := cutter.add(item):
@@ -237,7 +279,7 @@ def _cut(cutter: Cutter, inputs: Iterable[Item]) -> Iterator[list[Item]]:
 
 async def _cut_async(
     cutter: Cutter, inputs: Iterable[Item] | AsyncIterable[Item]
-) -> AsyncIterator[list[Item]]:
+) -> AsyncGenerator[list[Item], None]:
     if isinstance(inputs, AsyncIterable):
         async for item in inputs:
             if full := cutter.add(item):

@@ -27,21 +27,26 @@ class Page(Generic[T]):
         """Whether another page follows."""
         return self._following is not None
 
+    def next_page(self) -> Page[T] | None:
+        """Get the page that follows, or None after the last."""
+        return self._client.run(self._following) if self._following else None
+
+    async def next_page_async(self) -> Page[T] | None:
+        """Get the page that follows, or None after the last."""
+        return await self._client.run_async(self._following) if self._following else None
+
     def __iter__(self) -> Iterator[T]:
-        page = self
-        yield from page.data
-        while page._following:
-            page = self._client.run(page._following)
+        page: Page[T] | None = self
+        while page:
             yield from page.data
+            page = page.next_page()
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        page = self
-        for each in page.data:
-            yield each
-        while page._following:
-            page = await self._client.run_async(page._following)
+        page: Page[T] | None = self
+        while page:
             for each in page.data:
                 yield each
+            page = await page.next_page_async()
 
     def __repr__(self) -> str:
         return f"Page(data={self.data!r}, has_more={self.has_more})"

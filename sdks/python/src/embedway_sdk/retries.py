@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from embedway_sdk.errors import APIError, EmbedwayError, RateLimitError
+from embedway_sdk.errors import APIError, ConnectionError, EmbedwayError, RateLimitError
 
 RETRIED = frozenset({408, 429, 502, 503, 504})
 """The statuses after which another try may succeed."""
@@ -43,7 +43,11 @@ class RetryConfig:
     retry_billed: bool = False
     """Try again even if the failed call may have been billed, such as after a timeout."""
     max_retries: int = 2
-    """The most retries. A 429 that says how long to wait does not count."""
+    """The most retries. One after a 429 that says how long to wait does not count."""
+
+    def __post_init__(self) -> None:
+        if self.strategy not in {"backoff", "none"}:
+            raise ValueError(f"strategy {self.strategy!r} must be 'backoff' or 'none'.")
 
     def wait_s(
         self, error: EmbedwayError, *, retries: int, elapsed_s: float, is_safe: bool
@@ -58,14 +62,13 @@ class RetryConfig:
         """
         if self.strategy == "none" or not self._is_retried(error, is_safe=is_safe):
             return None
-        asked_s = error.retry_after_s if isinstance(error, APIError) else None
         if retries >= self.max_retries and not is_free(error):
             return None
         strategy = self.backoff
         exponential_ms = strategy.initial_interval * strategy.exponent ** min(retries, 64)
         wait_s = min(exponential_ms, strategy.max_interval) / 1000 * random.uniform(0.5, 1.0)
-        if asked_s is not None:
-            wait_s = asked_s
+        if isinstance(error, APIError) and error.retry_after_s:
+            wait_s = error.retry_after_s
         return wait_s if elapsed_s + wait_s <= strategy.max_elapsed_time / 1000 else None
 
     def _is_retried(self, error: EmbedwayError, *, is_safe: bool) -> bool:
@@ -75,9 +78,11 @@ class RetryConfig:
             return (
                 error.status_code in RETRIED if error.should_retry is None else error.should_retry
             )
-        return error.may_be_billed or self.retry_connection_errors
+        return isinstance(error, ConnectionError) and (
+            error.may_be_billed or self.retry_connection_errors
+        )
 
 
 def is_free(error: EmbedwayError) -> bool:
     """Return whether a retry after this error does not count: a 429 that says how long to wait."""
-    return isinstance(error, RateLimitError) and error.retry_after_s is not None
+    return isinstance(error, RateLimitError) and bool(error.retry_after_s)

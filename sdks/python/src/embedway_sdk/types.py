@@ -6,7 +6,7 @@ The gateway's OpenAPI description says what each field means; a test holds the t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
@@ -389,6 +389,8 @@ class AuditEvent:
     project: dict[str, Any] | None
     request_id: str | None
     changes: dict[str, Any] | None
+    details: dict[str, Any] | None = field(metadata={"named_by": "type"})
+    """What was changed: the field of the event that is named after its `type`."""
 
 
 # --- Usage -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import math
 import sys
 from array import array
 from collections.abc import Sequence
@@ -35,22 +36,22 @@ class _Vectors:
     def __init__(self, sent: list[Any]) -> None:
         self._lists: list[list[float]] = []
         self._buffer = bytearray()
-        self.base64: list[str] = []
         if all(isinstance(each, str) for each in sent):
-            self.base64 = sent
             self._buffer, self.dimensions = _decode(sent)
         elif all(isinstance(each, list) for each in sent):
             self._lists = sent
             self.dimensions = len(sent[0])
-            if any(len(each) != self.dimensions or isinstance(each[0], list) for each in sent):
+            if any(len(each) != self.dimensions for each in sent):
                 raise InvalidResponseError("The answer has vectors of different widths.")
+            if not all(math.isfinite(number) for each in sent for number in each):
+                raise InvalidResponseError("The answer has vectors with infinity or NaN.")
         else:
             raise InvalidResponseError("The answer has vectors that are neither lists nor base64.")
         self.items = len(sent)
 
     def row(self, index: int) -> list[float]:
         if self._lists:
-            return self._lists[index]
+            return list(self._lists[index])
         size = FLOAT_BYTES * self.dimensions
         floats = array("f")
         floats.frombytes(memoryview(self._buffer)[index * size : (index + 1) * size])
@@ -109,11 +110,6 @@ class Embedding:
     def embedding(self) -> list[float]:
         """The vector as a list of floats, of length `dimensions`. Each access makes a new list."""
         return self._vectors.row(self._row)
-
-    @property
-    def base64(self) -> str | None:
-        """The vector as it was sent: base64 of little-endian float32; None if sent as numbers."""
-        return self._vectors.base64[self._row] if self._vectors.base64 else None
 
     def numpy(self) -> NDArray[np.float32]:
         """Return the vector as an array of shape [dimensions], float32.
@@ -186,6 +182,8 @@ class EmbeddingsResponse:
 
     def numpy(self) -> NDArray[np.float32]:
         """Return all vectors as one array of shape [items, dimensions], float32.
+
+        What you write into it is also seen in `data`: nothing is copied.
 
         Raises:
             ImportError: NumPy is not installed.
