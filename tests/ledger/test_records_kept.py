@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import http.client
+import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,8 +58,16 @@ def test_a_client_leaves_while_its_line_waits(
 ) -> None:
     """A line that waits to be committed is committed, whether or not its client still waits."""
     gateway = start()
-    with written_to(gateway.folder / "data" / "embedway.db"):
-        leave(gateway, "one")
+    upstream.reset()
+    body = json.dumps({"model": "a:m", "input": "one"})
+    headers = {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"}
+    with (
+        written_to(gateway.folder / "data" / "embedway.db"),
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", gateway.port)) as client,
+    ):
+        client.request("POST", "/v1/embeddings", body, headers)
+        until(lambda: upstream.calls and not upstream.running)
+        time.sleep(1)  # The gateway gets the provider's answer; its line now waits.
     until(lambda: sum(each["requests"] for each in gateway.usage()) == 1)
 
 
