@@ -48,7 +48,9 @@ def search(case):
     # end
     # Only facts that it draws from conversations need a chat model.
     config["llm"] = {"provider": "openai", "config": {"api_key": "none"}}
+    # docs
     memory = Memory.from_config(config)
+    # end
     for text in case.texts:
         memory.add(text, user_id="alice", infer=False)
     return memory.search(case.question, filters={"user_id": "alice"})["results"][0]["memory"]
