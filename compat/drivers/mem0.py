@@ -39,10 +39,15 @@ def default(case):
 
 def search(case):
     # docs
-    embedder = {"model": case.model, "openai_base_url": case.base_url, "api_key": case.api_key}
+    embedder = {
+        "model": case.model,
+        "openai_base_url": case.base_url,
+        "api_key": case.api_key,
+        "embedding_dims": 384,
+    }
     store = {"path": "memories", "embedding_model_dims": 384}
     config = {
-        "embedder": {"provider": "openai", "config": {**embedder, "embedding_dims": 384}},
+        "embedder": {"provider": "openai", "config": embedder},
         "vector_store": {"provider": "qdrant", "config": store},
     }
     # end
