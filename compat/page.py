@@ -19,16 +19,15 @@ TEMPLATE = HERE / "clients.md.template"
 PAGE = HERE.parent / "docs/clients.md"
 SHOWN = re.compile(r"^ *(?:#|//) docs\n(.*?)^ *(?:#|//) end\n", re.MULTILINE | re.DOTALL)
 BASE_URL = "http://127.0.0.1:8080/v1"
-PYTHON = {
-    "case.base_url": f'"{BASE_URL}"',
-    "case.api_key": '"sk-gateway-..."',
-    "case.model": '"auto"',
+AS_WRITTEN = {
+    r",\s*(?:\*\*|\.\.\.)(?:case\.)?options(,?)": r"\1",
+    r"(?:case|given)\.base_url": f'"{BASE_URL}"',
+    r"(?:case|given)\.api_key": '"sk-gateway-..."',
+    r'f"([^"{]*)\{case\.model\}"': r'"\1auto"',
+    r"(?:case|given)\.model": '"auto"',
+    r"case\.input": "texts",
 }
-JAVASCRIPT = {
-    "given.base_url": f'"{BASE_URL}"',
-    "given.api_key": '"sk-gateway-..."',
-    "given.model": '"auto"',
-}
+"""What a user writes in place of what a driver gets from the case."""
 
 
 def load_results() -> dict[str, Any]:
@@ -77,13 +76,11 @@ def page(results: dict[str, Any]) -> str:
 
 def configuration(client: Client) -> str:
     """Return the lines of the driver that configure the client, as a user would write them."""
-    language = JAVASCRIPT if client.is_javascript else PYTHON
-    lines = "".join(
-        textwrap.dedent(each).strip("\n") + "\n" for each in SHOWN.findall(client.file.read_text())
-    )
-    for name, value in language.items():
-        lines = lines.replace(name, value)
-    return re.sub(r",\s*(\*\*|\.\.\.)options,?", "", lines)
+    parts = SHOWN.findall(client.file.read_text())
+    lines = "\n".join(textwrap.dedent(part).strip("\n") + "\n" for part in parts)
+    for pattern, shown in AS_WRITTEN.items():
+        lines = re.sub(pattern, shown, lines)
+    return lines
 
 
 def _row(client: Client, found: dict[str, Any]) -> str:

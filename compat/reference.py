@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from compat.cases import QUESTION, Case, pieces
 from compat.server import Gateway, Key, Servers
+from embedway.core.limit import Limit
 
 Rows = NDArray[np.float32]
 """The vectors of a case, one in each row."""
@@ -89,7 +90,7 @@ class Reference:
             return Key("", "sk-gateway-nope")
         if not case.is_limited:
             return gateway.own
-        key = gateway.new_key("--limit", f"requests=1/{case.key}")
+        key = gateway.new_key(Limit(of="requests", amount=1, per=case.key))
         gateway.fill(key)
         return key
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,11 +18,19 @@ import httpx
 import tiktoken
 from benchmarks.load import free_port
 
+from embedway.core.clock import now_ms
+from embedway.core.limit import Limit
+from embedway.organization.key_secret import issue_key
+from embedway.organization.keys import KeyBootstrap
+from embedway.storage.store import open_store
 from embedway.testing import Upstream, vector_of
 from embedway.testing.vectors import Item, Vector
 from embedway.tokenizing import cl100k
 
 EMBEDWAY = Path(sys.executable).with_name("embedway")
+# Gateways here speak plain HTTP. By default httpx reads all certificates for each request.
+get = partial(httpx.get, verify=False)
+post = partial(httpx.post, verify=False)
 START_S = 120
 STOP_S = 30
 RANKS_URL = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
@@ -72,27 +81,20 @@ class Gateway:
         }
         self._log = folder / "log"
         self._markers = itertools.count()
-        self._run("db", "init")
         self.own = self.new_key()
         """The key of requests that no client sends."""
 
-    def _run(self, *arguments: str) -> str:
-        command = [EMBEDWAY, *arguments]
-        done = subprocess.run(
-            command, env=self._env, cwd=self.folder, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"embedway {' '.join(arguments)} failed:\n{done.stderr}")
-        return done.stdout
-
-    def new_key(self, *options: str) -> Key:
-        """Create a key with options of `embedway keys create`."""
-        made = json.loads(self._run("keys", "create", "--name", "compat", "--json", *options))
-        return Key(made["id"], made["key"])
+    def new_key(self, *limits: Limit) -> Key:
+        """Create a key with rate limits."""
+        store = open_store(self.folder / "data")
+        shown, key = issue_key("compat", pepper=store.pepper, now_ms=now_ms(), limits=limits)
+        KeyBootstrap(store.database).create(key)
+        store.database.dispose()
+        return Key(key.id, shown)
 
     @contextmanager
-    def running(self) -> Iterator["Gateway"]:
-        """Serve until the block ends."""
+    def running(self) -> Iterator[None]:
+        """Serve until the block ends; `wait_until_ready` tells from when on."""
         with self._log.open("ab") as log:
             # Ctrl-C in a terminal reaches only this program, which then stops the gateway.
             process = subprocess.Popen(
@@ -100,8 +102,7 @@ class Gateway:
                 start_new_session=True,
             )  # fmt: skip
         try:
-            self._wait_until_ready(process)
-            yield self
+            yield
         finally:
             process.terminate()
             try:
@@ -110,24 +111,28 @@ class Gateway:
                 process.kill()
                 process.wait()
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_S
-        while True:
+    def wait_until_ready(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            TimeoutError: It does not in time.
+        """
+        deadline_s = time.monotonic() + START_S
+        while time.monotonic() < deadline_s:
             try:
-                if httpx.get(self.base_url.replace("/v1", "/readyz")).status_code == httpx.codes.OK:
+                if get(self.base_url.replace("/v1", "/readyz")).is_success:
                     return
             except httpx.TransportError:
                 pass
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"The gateway did not start:\n{self._log.read_text()}")
             time.sleep(0.05)
+        raise TimeoutError(f"The gateway did not start:\n{self._log.read_text()}")
 
     def post(self, secret: str, request_id: str | None = None, **body: object) -> httpx.Response:
         """Send a request as `curl` would, without any client's help."""
         headers = {"authorization": f"Bearer {secret}"}
         if request_id:
             headers["x-request-id"] = request_id
-        return httpx.post(f"{self.base_url}/embeddings", json=body, headers=headers, timeout=300)
+        return post(f"{self.base_url}/embeddings", json=body, headers=headers, timeout=300)
 
     def fill(self, key: Key) -> None:
         """Use up a limit of one request."""
@@ -186,6 +191,8 @@ def serving(folder: Path) -> Iterator[Servers]:
         prepared = Gateway(folder / "prepared", MAX_ITEMS + ALIASES)
         for gateway in (usual, prepared):
             stack.enter_context(gateway.running())
+        for gateway in (usual, prepared):
+            gateway.wait_until_ready()
         yield Servers(usual, prepared, encoding, folder)
 
 

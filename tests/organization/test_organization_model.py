@@ -847,7 +847,8 @@ class OrganizationMachine(RuleBasedStateMachine):
         if kind_of(reply) in {"requests", "tokens"} and "retry-after-ms" in reply.headers:
             wait_ms = int(reply.headers["retry-after-ms"])
             assert (wait_ms - 1) // 1000 < int(reply.headers["retry-after"]) <= wait_ms // 1000 + 1
-            self.world.forward(wait_ms)
+            # The last of 60,000 ms passes on the way to the client and back.
+            self.world.forward(wait_ms + (wait_ms == 59_999))
             alone = any(
                 limit.amount_of(request) > limit.amount for _, limit in self.model.limits(request)
             )

@@ -199,12 +199,13 @@ def test_wait_is_as_told(
     told_ms = int(refused.value.headers["retry-after-ms"])
     assert int(refused.value.headers["retry-after"]) * 1000 >= told_ms
     if all(each.limit.per in {"second", "minute"} for each in limit_keys):
-        assert told_ms <= 60_000
+        assert told_ms <= 59_999  # OpenAI's JavaScript client 4 and the AI SDK ignore 60,000
     # The announced wait is at most a tenth longer, and at least a quarter of a second.
     less_ms = int(told_ms / 1.1) - 1 if told_ms > 280 else 0
     alone.clock.now_ms += less_ms
     assert not alone.lets_in(*limit_keys, tokens=tokens)
-    alone.clock.now_ms += told_ms - less_ms
+    # The last of 60,000 ms passes on the way to the client and back.
+    alone.clock.now_ms += told_ms - less_ms + (told_ms == 59_999)
     assert alone.lets_in(*limit_keys, tokens=tokens)
 
 

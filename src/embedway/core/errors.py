@@ -43,8 +43,11 @@ MODELS_LISTED = "GET /v1/models lists those there are."
 """The end of a message about an unknown model. The command line replaces it with its own."""
 LEAST_WAIT_S = 0.25
 """The shortest wait to suggest, even if a provider allows an immediate retry."""
-LONGEST_WAIT_S = 60.0
-"""Jitter does not push a wait beyond this, because some clients give up on longer ones."""
+MINUTE_S = 60.0
+LONGEST_WAIT_S = 59.999
+"""The longest wait to suggest for a limit per second or minute, because version 4 of OpenAI's
+JavaScript client and Vercel's AI SDK ignore 60 s or more. The missing millisecond passes on the way
+to the client."""
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -348,6 +351,6 @@ def _retry(after_s: float | None = None) -> Mapping[str, str]:
     wait_s = random.uniform(0.5, 2.0)
     if after_s is not None:
         wait_s = max(after_s, LEAST_WAIT_S) * random.uniform(1.0, 1.1)
-        if after_s <= LONGEST_WAIT_S:
+        if after_s <= MINUTE_S:
             wait_s = min(wait_s, LONGEST_WAIT_S)
     return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}
