@@ -16,6 +16,7 @@ from swagger_ui_bundle import swagger_ui_path
 import embedway
 from embedway.admin import errors, health, models, openapi, tokens, usage
 from embedway.admin.organization import organization_router
+from embedway.admin.request_ids import send_request_id
 from embedway.admin.strict_request import check_request
 from embedway.auth import rights
 from embedway.auth.authenticator import Authenticator
@@ -72,7 +73,7 @@ def create_control_plane(
         version=embedway.__version__,
         summary=embedway.__doc__,
         openapi_url=None,  # served below, together with the data plane's
-        dependencies=[Depends(check_request)],
+        dependencies=[Depends(send_request_id), Depends(check_request)],
         redirect_slashes=False,  # a redirect would repeat the host name that the client sent
         responses=openapi.ERRORS,
         generate_unique_id_function=lambda route: route.name,

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from embedway.admin import request_ids
 from embedway.core.errors import (
     EmbedwayError,
     InternalError,
@@ -47,7 +48,7 @@ def _handle(request: Request, exception: Exception) -> Response:
     return Response(
         wire_error.encode_error(error),
         status_code=error.status,
-        headers=dict(error.headers),
+        headers={request_ids.HEADER: request_ids.request_id(request), **error.headers},
         media_type="application/json",
     )
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends
 
 from embedway.admin import audit, end_users, keys, projects
-from embedway.core import ids
+from embedway.admin.request_ids import send_request_id
 from embedway.core.keys import Caller
 from embedway.organization.actors import Actor
 from embedway.organization.service import AdminService
@@ -18,12 +18,8 @@ def organization_router(
     """Build the routes. `caller` is the dependency that authenticates the caller."""
 
     def actor(
-        response: Response,
-        caller: Caller = caller,
-        x_request_id: Annotated[str | None, Header(include_in_schema=False)] = None,
+        request_id: Annotated[str, Depends(send_request_id)], caller: Caller = caller
     ) -> Actor:
-        request_id = ids.for_request(x_request_id)
-        response.headers["x-request-id"] = request_id
         return Actor.of_request(caller, request_id=request_id)
 
     depends: Actor = Depends(actor)
