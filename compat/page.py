@@ -96,7 +96,7 @@ def _seen(clients: list[tuple[Client, dict[str, Any]]], case: str) -> str:
         sees = re.sub(r"`\S+` with", "An exception with", found["cases"][case])
         if not sees.startswith(LACKS):
             titles.setdefault(sees, []).append(client.title)
-    rows = "".join(f"| {sees} | {', '.join(names)} |\n" for sees, names in titles.items())
+    rows = "".join(f"| {sees} | {'; '.join(names)} |\n" for sees, names in titles.items())
     return f"| what you see | client |\n| --- | --- |\n{rows}"
 
 
@@ -108,7 +108,7 @@ def _section(client: Client, found: dict[str, Any]) -> str:
             lacking.setdefault(sees.removeprefix(LACKS), []).append(name)
         else:
             rows += f"| {name} | {sees} |\n"
-    lacks = "".join(f"- {', '.join(names)}: {reason}\n" for reason, names in lacking.items())
+    lacks = "".join(f"- {'; '.join(names)}: {reason}\n" for reason, names in lacking.items())
     return (
         f"### {client.title}\n\n```{language}\n{configuration(client)}```\n\n"
         f"| case | what you see with {_versions(found)} |\n| --- | --- |\n{rows}"
