@@ -36,9 +36,9 @@ export class Embeddings extends Resource {
   }
 
   /**
-   * Embeds any number of texts or lists of token ids, in pieces, several at a time.
+   * Embeds any number of texts or lists of token ids, in many requests, several at a time.
    *
-   * Nothing is sent before the result is iterated, or read with `matrix()`. A piece that fails is
+   * Nothing is sent before the result is iterated, or read with `matrix()`. A request that fails is
    * tried again alone. Vectors of two spaces raise a SpaceMismatchError.
    */
   embedMany(
