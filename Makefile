@@ -38,12 +38,15 @@ serve: .venv/setup  ## Run the gateway on the built-in model
 test: .venv/dev  ## Run the tests
 	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
-sdks/typescript/node_modules/.package-lock.json: sdks/typescript/package-lock.json
-	@echo "Installing into sdks/typescript/node_modules (once)"
-	@cd sdks/typescript && npm ci --no-audit --no-fund --loglevel=error
+TYPESCRIPT := sdks/typescript/node_modules/.package-lock.json
+RUNTIMES := sdks/typescript/tests/runtimes/node_modules/.package-lock.json
+
+$(TYPESCRIPT) $(RUNTIMES): %/node_modules/.package-lock.json: %/package-lock.json
+	@echo "Installing into $(@D) (once)"
+	@cd $* && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-test-typescript: .venv/setup sdks/typescript/node_modules/.package-lock.json  ## Build, check and test the TypeScript SDK
+test-typescript: .venv/setup $(TYPESCRIPT) $(RUNTIMES)  ## Build, check and test the TypeScript SDK
 	@cd sdks/typescript && npm run --silent check && npm run --silent build && npm run --silent test
 
 check: .venv/dev  ## Lint, types, import contracts
@@ -75,7 +78,7 @@ bench-routing: .venv/dev  ## Simulate a day at providers in trouble
 bench-usage: .venv/dev  ## Time questions about ten million ledger lines
 	@$(BIN)/python -m benchmarks.usage $(OPTIONS)
 
-bench-clients: .venv/dev sdks/typescript/node_modules/.package-lock.json  ## Time the SDKs beside OpenAI's clients
+bench-clients: .venv/dev $(TYPESCRIPT)  ## Time the SDKs beside OpenAI's clients
 	@cd sdks/typescript && npm run --silent build
 	@$(BIN)/python -m benchmarks.clients $(OPTIONS)
 
@@ -91,5 +94,5 @@ docs: .venv/dev  ## Write the generated parts of docs/
 	@$(BIN)/python -m compat.page
 
 clean:  ## Remove .venv and what tools left behind
-	@rm -rf sdks/typescript/node_modules sdks/typescript/dist
+	@rm -rf sdks/typescript/node_modules sdks/typescript/tests/runtimes/node_modules sdks/typescript/dist
 	@rm -rf .venv benchmarks/.peers compat/.envs .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -24,7 +24,7 @@ export {
 } from "./errors.js";
 export type { EmbeddingsRequest, EmbeddingsResponse, EncodingFormat, Vector };
 
-/** A request together with the options of the SDK and of the call. */
+/** A request with all options of an SDK. What a call of an SDK takes as `retries` is `retryConfig`. */
 export type EmbedOptions<Format extends EncodingFormat | undefined = undefined> =
   EmbeddingsRequest<Format> &
     SDKOptions &

@@ -1,4 +1,4 @@
-/** Embeds any number of inputs: in pieces, several at a time, in order, with bounded memory. */
+/** Embeds any number of inputs: in many requests, several at a time, in order, in bounded memory. */
 
 import { onAbort } from "./abort.js";
 import {
@@ -31,7 +31,7 @@ export type EmbedManyOptions = Omit<EmbeddingsRequest, "input" | "encodingFormat
     concurrency?: number | undefined;
     /** The most inputs of a request. Default 256. */
     maxItems?: number | undefined;
-    /** Called after each answer. */
+    /** Called after each request, in order. */
     onProgress?: ((progress: Progress) => void) | undefined;
   };
 
@@ -42,22 +42,28 @@ export interface IndexedEmbedding {
   embedding: Float32Array;
 }
 
+/** A request that was answered. */
+interface Answered {
+  piece: Piece;
+  response: EmbeddingsResponse;
+}
+
 /**
  * The vectors of many inputs, in their order; iterate it once.
  *
- * Inputs are read as they are needed: at most twice `concurrency` pieces are in memory. The end of
+ * Inputs are read as they are needed: at most twice `concurrency` requests are in memory. The end of
  * an iteration, also by an error or `break`, cancels the requests under way.
  */
 export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
-  /** How many inputs have vectors so far. */
+  /** How many vectors were counted so far: those of the requests whose turn has come. */
   items = 0;
-  /** The space of all vectors; null before the first answer. */
+  /** The space of all vectors; null before the first. */
   space: string | null = null;
-  /** The width of all vectors; null before the first answer. */
+  /** The width of all vectors; null before the first. */
   dimensions: number | null = null;
-  /** The tokens of all answers so far. */
+  /** The tokens of these. */
   readonly usage: Usage = { promptTokens: 0, totalTokens: 0 };
-  /** The cost of all answers so far in USD, exact; null if an answer did not say what it cost. */
+  /** The cost of these in USD, exact; null if an answer did not say what it cost. */
   costUsd: string | null = "0";
 
   readonly #settings: Settings;
@@ -88,15 +94,16 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
     this.#embeddings = this.#run(cut(inputs, maxItems), concurrency);
   }
 
-  /** Raises an EmbedwayError if all was read before. */
+  /** Raises an EmbedwayError the second time. */
   [Symbol.asyncIterator](): AsyncIterator<IndexedEmbedding, void> {
     if (this.#isRead) {
       throw new EmbedwayError("These vectors were read. Call embedMany again to embed again.");
     }
+    this.#isRead = true;
     return this.#embeddings;
   }
 
-  /** Reads all vectors that were not iterated yet into one array. */
+  /** Reads all vectors into one array. */
   async matrix(): Promise<Matrix> {
     const vectors: Float32Array[] = [];
     for await (const { embedding } of this) vectors.push(embedding);
@@ -109,8 +116,8 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
   ): AsyncGenerator<IndexedEmbedding, void> {
     const { signal } = this.#options;
     const controller = new AbortController();
-    /** Pieces under way or done, in order, until their vectors are taken. */
-    const window: Promise<Float32Array[]>[] = [];
+    /** Requests under way or done, in order, until their vectors are taken. */
+    const window: Promise<Answered>[] = [];
     let running = 0;
     let isOver = false;
     let wake = () => {};
@@ -126,9 +133,9 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
       controller.abort(signal?.reason);
       notify();
     };
-    const add = (vectors: Promise<Float32Array[]>) => {
-      vectors.catch(() => {}); // It is raised when its turn comes.
-      window.push(vectors);
+    const add = (answered: Promise<Answered>) => {
+      answered.catch(() => {}); // It is raised when its turn comes.
+      window.push(answered);
       notify();
     };
     const start = async (piece: Piece) => {
@@ -168,17 +175,17 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
         signal?.throwIfAborted();
         const next = window[0];
         if (!next) return;
-        for (const embedding of await next) yield { index: index++, embedding };
+        const { data } = this.#accept(await next);
+        for (const { embedding } of data) yield { index: index++, embedding };
         window.shift();
       }
     } finally {
-      this.#isRead = true;
       abort();
       ignore();
     }
   }
 
-  async #embed({ start, inputs }: Piece, signal: AbortSignal): Promise<Float32Array[]> {
+  async #embed(piece: Piece, signal: AbortSignal): Promise<Answered> {
     const {
       concurrency,
       maxItems,
@@ -190,24 +197,28 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
       signal: _,
       ...fields
     } = this.#options;
-    const request: EmbeddingsRequest = { ...fields, input: inputs as EmbeddingsInput };
+    const request: EmbeddingsRequest = { ...fields, input: piece.inputs as EmbeddingsInput };
     const options = { timeoutMs, retries, httpHeaders, signal };
     try {
-      const result = await embedWith(this.#settings, request, onBehalfOf, options);
-      this.#count(result);
-      const { items, usage, costUsd } = this;
-      onProgress?.({ items, total: this.#total, usage: { ...usage }, costUsd });
-      return result.data.map((each) => each.embedding);
+      const response = await embedWith(this.#settings, request, onBehalfOf, options);
+      return { piece, response };
     } catch (error) {
-      if (error instanceof EmbedwayError) {
-        const end = start + inputs.length - 1;
-        error.message += ` (This request had inputs ${start} to ${end} of embedMany.)`;
-      }
-      throw error;
+      throw located(error, piece);
     }
   }
 
-  /** Adds an answer to the totals. Raises an error if its vectors do not match those before. */
+  /** Counts the next answer. Raises an error if its vectors do not match those before. */
+  #accept({ piece, response }: Answered): EmbeddingsResponse {
+    try {
+      this.#count(response);
+    } catch (error) {
+      throw located(error, piece);
+    }
+    const { items, usage, costUsd } = this;
+    this.#options.onProgress?.({ items, total: this.#total, usage: { ...usage }, costUsd });
+    return response;
+  }
+
   #count({ data, usage, space, costUsd }: EmbeddingsResponse): void {
     const found = (space ?? "").split(/, */);
     const spaces = [...new Set(this.space ? [this.space, ...found] : found)];
@@ -233,6 +244,16 @@ export class EmbedMany implements AsyncIterable<IndexedEmbedding> {
     this.usage.totalTokens += usage.totalTokens;
     this.costUsd = costUsd === null || this.costUsd === null ? null : sum(this.costUsd, costUsd);
   }
+}
+
+/** Returns the error after it is told which inputs its request had. */
+function located(error: unknown, { start, inputs }: Piece): unknown {
+  if (error instanceof EmbedwayError) {
+    const end = start + inputs.length - 1;
+    error.firstIndex = start;
+    error.message += ` (This request had inputs ${start} to ${end} of embedMany.)`;
+  }
+  return error;
 }
 
 /** Adds two decimal numbers exactly. */

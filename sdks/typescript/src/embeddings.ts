@@ -1,6 +1,6 @@
 /** Turns embedding requests into calls, and their answers into vectors. */
 
-import { InvalidResponseError } from "./errors.js";
+import { EmbedwayError, InvalidResponseError } from "./errors.js";
 import { type Call, send } from "./http.js";
 import type { components } from "./openapi.js";
 import type { CallOptions, Settings } from "./settings.js";
@@ -117,16 +117,29 @@ export async function embedWith<Format extends EncodingFormat | undefined>(
 ): Promise<EmbeddingsResponse<Vector<Format>>> {
   const { encodingFormat = "base64" } = request;
   const call = callOf({ ...request, encodingFormat }, onBehalfOf);
-  const { headers, body } = await send(settings, call, options);
-  const answer = body as components["schemas"]["EmbeddingsResponse"];
-  const sent = checkedVectors(answer?.data, request.input, encodingFormat);
-  checkWidths(sent, request.dimensions);
-  const vectors = request.encodingFormat ? sent : rowsOf(decodeVectors(sent as string[]));
-  return new EmbeddingsResponse(answer, headers, vectors as Vector<Format>[]);
+  return send(settings, call, options, ({ headers, body }) => {
+    const answer = body as components["schemas"]["EmbeddingsResponse"];
+    const sent = checkedVectors(answer?.data, request.input, encodingFormat);
+    checkWidths(sent, request.dimensions);
+    const { prompt_tokens, total_tokens } = answer.usage ?? {};
+    if (!(Number.isFinite(prompt_tokens) && Number.isFinite(total_tokens))) {
+      throw new InvalidResponseError("The answer does not say how many tokens were used.");
+    }
+    const vectors = request.encodingFormat ? sent : rowsOf(decodeVectors(sent as string[]));
+    return new EmbeddingsResponse(answer, headers, vectors as Vector<Format>[]);
+  });
 }
 
-/** Returns the call that sends a request: its fields in the gateway's own names. */
+/**
+ * Returns the call that sends a request: its fields in the gateway's own names. Raises an
+ * EmbedwayError if a header cannot name the end user.
+ */
 export function callOf(request: object, onBehalfOf: string | undefined): Call {
+  if (onBehalfOf !== undefined && !/^(?! )[ -~]{1,150}(?<! )$/.test(onBehalfOf)) {
+    throw new EmbedwayError(
+      `onBehalfOf ${JSON.stringify(onBehalfOf)} must have 1 to 150 printable ASCII characters, and no space at its ends.`,
+    );
+  }
   const fields = Object.entries(request).map(([name, value]) => [
     name.replace(/[A-Z]/g, (capital) => `_${capital.toLowerCase()}`),
     value,
@@ -155,7 +168,11 @@ function checkedVectors(
       throw new InvalidResponseError(`Vector ${index} of the answer is not of item ${index}.`);
     }
     const { embedding } = each;
-    if (format === "base64" ? typeof embedding !== "string" : !Array.isArray(embedding)) {
+    const isRight =
+      format === "base64"
+        ? typeof embedding === "string"
+        : Array.isArray(embedding) && embedding.every(Number.isFinite);
+    if (!isRight) {
       throw new InvalidResponseError(`Vector ${index} of the answer is not ${format}.`);
     }
     return embedding;

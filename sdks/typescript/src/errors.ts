@@ -37,6 +37,8 @@ export class EmbedwayError extends Error {
 
   /** Whether the gateway may have done the work, and charged for it, although the call failed. */
   readonly mayBeBilled: boolean;
+  /** The index of the first input of the request that failed; 0 outside `embedMany`. */
+  firstIndex = 0;
 
   constructor(message: string, options: { cause?: unknown; mayBeBilled?: boolean } = {}) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
@@ -101,7 +103,8 @@ export class APIError extends EmbedwayError {
     if (NUMBER.test(ms)) return Number(ms) / 1000;
     const value = this.headers.get("retry-after") ?? "";
     if (NUMBER.test(value)) return Number(value);
-    const waitMs = Date.parse(value) - Date.now();
+    // Date.parse also makes a date of much that is none.
+    const waitMs = value.endsWith("GMT") ? Date.parse(value) - Date.now() : Number.NaN;
     return Number.isNaN(waitMs) ? null : Math.max(0, waitMs / 1000);
   }
 }

@@ -2,7 +2,7 @@
 
 import { onAbort } from "./abort.js";
 import { apiError, ConnectionError, InvalidResponseError, quote, TimeoutError } from "./errors.js";
-import { isFree, retryWait } from "./retries.js";
+import { checkRetries, nextRetry, type RetryConfig } from "./retries.js";
 import { type CallOptions, checkTimeout, credentialOf, type Settings } from "./settings.js";
 
 /** A call of the gateway's API. */
@@ -24,7 +24,7 @@ export interface Answer {
   body: unknown;
 }
 
-/** Longer timers end at once. */
+/** The longest wait of a timer, in milliseconds. Longer timers end at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** Codes of Node and Bun for a connection that never came about, so that nothing was sent. */
@@ -39,86 +39,108 @@ const NOT_CONNECTED = [
   "FailedToOpenSocket",
 ];
 
-/** Sends `call` until it succeeds or there is no use in another try. */
-export async function send(settings: Settings, call: Call, options: CallOptions): Promise<Answer> {
-  const config = { ...settings.retryConfig, ...options.retries };
+/**
+ * Sends `call` until it succeeds or there is no use in another try, and returns what `read` makes of
+ * the answer. `read` raises an InvalidResponseError if the answer is not what was asked for.
+ */
+export async function send<Result>(
+  settings: Settings,
+  call: Call,
+  options: CallOptions,
+  read: (answer: Answer) => Result,
+): Promise<Result> {
+  const { timeoutMs = settings.timeoutMs, retries: changes } = options;
+  checkTimeout(timeoutMs);
+  checkRetries("retries", changes);
+  const named = Object.entries(changes ?? {}).filter(([, value]) => value !== undefined);
+  const config: RetryConfig = { ...settings.retryConfig, ...Object.fromEntries(named) };
   const isSafe = call.isSafe ?? call.method === "GET";
   const begin = Date.now();
   for (let retries = 0; ; ) {
     try {
-      return await sendOnce(settings, call, options);
+      return await sendOnce(settings, call, { ...options, timeoutMs }, read);
     } catch (error) {
       const elapsedMs = Date.now() - begin;
-      const waitMs = retryWait(config, error, { retries, elapsedMs, isSafe });
-      if (waitMs === null) throw error;
-      if (!isFree(error)) retries++;
+      const retry = nextRetry(config, error, { retries, elapsedMs, isSafe });
+      if (!retry) throw error;
+      const { waitMs, isFree } = retry;
+      if (!isFree) retries++;
       settings.debugLogger?.debug("embedway: retry", { path: call.path, waitMs });
       await pause(waitMs, options.signal);
     }
   }
 }
 
-async function sendOnce(settings: Settings, call: Call, options: CallOptions): Promise<Answer> {
+async function sendOnce<Result>(
+  settings: Settings,
+  call: Call,
+  { timeoutMs, signal: ending, httpHeaders }: CallOptions & { timeoutMs: number },
+  read: (answer: Answer) => Result,
+): Promise<Result> {
   const { hooks = {}, fetch: send = fetch, debugLogger } = settings;
-  const timeoutMs = options.timeoutMs ?? settings.timeoutMs;
-  checkTimeout(timeoutMs);
   const url = settings.serverURL + call.path + queryOf(call.query);
-  const headers = new Headers({ accept: "application/json" });
-  if (call.body !== undefined) headers.set("content-type", "application/json");
-  const added = { ...settings.httpHeaders, ...options.httpHeaders, ...call.headers };
-  for (const [name, value] of Object.entries(added)) headers.set(name, value);
-  headers.set("authorization", `Bearer ${await credentialOf(settings)}`);
-  // A redirected POST may arrive elsewhere, or as a GET.
-  const init: RequestInit = { method: call.method, headers, redirect: "manual" };
-  if (call.body !== undefined) init.body = JSON.stringify(call.body);
-
-  options.signal?.throwIfAborted();
   const controller = new AbortController();
-  init.signal = controller.signal;
-  const abort = () => controller.abort();
-  const ignore = onAbort(options.signal, abort);
-  let isLate = false;
+  const { signal } = controller;
+  let isSent = false;
+  let isRead = false;
   const expire = () => {
-    isLate = true;
-    abort();
+    const message = isSent
+      ? `${url} did not answer within timeoutMs=${timeoutMs}.`
+      : `Nothing was sent to ${url} within timeoutMs=${timeoutMs}: bearerAuth or beforeRequest takes too long.`;
+    controller.abort(new TimeoutError(message, { mayBeBilled: isSent }));
   };
-  const timer = timeoutMs > MAX_TIMER_MS ? undefined : setTimeout(expire, timeoutMs);
-  const start = Date.now();
+  ending?.throwIfAborted();
+  const timer = startTimer(expire, timeoutMs);
+  const ignore = onAbort(ending, () => controller.abort(ending?.reason));
+  const aborted = new Promise<never>((_, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason));
+  });
+  aborted.catch(() => {}); // Nobody may be waiting for it.
+  /** Waits for what may not know the signal, but no longer than until it is aborted. */
+  const within = <T>(step: T): Promise<Awaited<T>> => Promise.race([step, aborted]);
   /** Names what went wrong with the connection. */
   const over = async <T>(step: Promise<T>): Promise<T> => {
     try {
-      return await step;
+      return await within(step);
     } catch (cause) {
-      options.signal?.throwIfAborted();
-      if (isLate) {
-        const message = `${url} did not answer within timeoutMs=${timeoutMs}.`;
-        throw new TimeoutError(message, { mayBeBilled: true });
-      }
-      throw connectionError(settings.serverURL, cause);
+      throw signal.aborted ? signal.reason : connectionError(settings.serverURL, cause);
     }
   };
 
-  let request =
-    hooks.beforeRequest || hooks.afterResponse || hooks.onError
-      ? new Request(url, init)
-      : undefined;
+  let request: Request | undefined;
   try {
-    if (request) request = (await hooks.beforeRequest?.(request)) ?? request;
+    const headers = new Headers({ accept: "application/json" });
+    if (call.body !== undefined) headers.set("content-type", "application/json");
+    const added = { ...settings.httpHeaders, ...httpHeaders, ...call.headers };
+    for (const [name, value] of Object.entries(added)) headers.set(name, value);
+    headers.set("authorization", `Bearer ${await within(credentialOf(settings))}`);
+    // A redirected POST may arrive elsewhere, or as a GET.
+    const init: RequestInit = { method: call.method, headers, redirect: "manual", signal };
+    if (call.body !== undefined) init.body = JSON.stringify(call.body);
+    if (hooks.beforeRequest || hooks.afterResponse || hooks.onError) {
+      request = new Request(url, init);
+      request = (await within(hooks.beforeRequest?.(request))) ?? request;
+    }
     debugLogger?.debug("embedway: request", { method: call.method, url });
-    const response = await over(request ? send(request) : send(url, init));
-    if (request) await hooks.afterResponse?.(response.clone(), request);
+    const start = Date.now();
+    isSent = true;
+    // The signal again, for the request of a hook may lack it.
+    const response = await over(request ? send(request, { signal }) : send(url, init));
+    if (request) await within(hooks.afterResponse?.(response.clone(), request));
     const text = await over(response.text());
+    isRead = true;
     const { status } = response;
     const requestId = response.headers.get("x-request-id");
     debugLogger?.debug("embedway: answer", { status, requestId, ms: Date.now() - start });
     if (!response.ok) throw apiError(status, response.headers, text);
-    return { headers: response.headers, body: parse(text) };
+    return read({ headers: response.headers, body: parse(text) });
   } catch (error) {
-    if (request) await hooks.onError?.(error, request);
+    if (request) await within(hooks.onError?.(error, request));
     throw error;
   } finally {
     clearTimeout(timer);
     ignore();
+    if (!isRead) controller.abort(); // The connection is of no more use.
   }
 }
 
@@ -138,11 +160,16 @@ function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
       clearTimeout(timer);
       reject(signal?.reason);
     });
-    const timer = setTimeout(() => {
+    const timer = startTimer(() => {
       ignore();
       resolve();
     }, ms);
   });
+}
+
+/** Calls `act` after so many milliseconds, or after the most that a timer can wait: 25 days. */
+function startTimer(act: () => void, ms: number): ReturnType<typeof setTimeout> {
+  return setTimeout(act, Math.min(ms, MAX_TIMER_MS));
 }
 
 interface Failure {

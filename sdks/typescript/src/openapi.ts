@@ -3640,7 +3640,7 @@ export interface operations {
                     "retry-after"?: string;
                     /** @description The same in milliseconds. */
                     "retry-after-ms"?: string;
-                    /** @description `false` if waiting does not help; there is no `retry-after` then. */
+                    /** @description `false` if waiting does not help, or the request may have been charged; there is no `retry-after` then. */
                     "x-should-retry"?: string;
                     [name: string]: unknown;
                 };
@@ -3683,6 +3683,8 @@ export interface operations {
                     "retry-after"?: string;
                     /** @description The same in milliseconds. */
                     "retry-after-ms"?: string;
+                    /** @description `false` if waiting does not help, or the request may have been charged; there is no `retry-after` then. */
+                    "x-should-retry"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3870,7 +3872,7 @@ export interface operations {
                     "retry-after"?: string;
                     /** @description The same in milliseconds. */
                     "retry-after-ms"?: string;
-                    /** @description `false` if waiting does not help; there is no `retry-after` then. */
+                    /** @description `false` if waiting does not help, or the request may have been charged; there is no `retry-after` then. */
                     "x-should-retry"?: string;
                     [name: string]: unknown;
                 };
@@ -3913,6 +3915,8 @@ export interface operations {
                     "retry-after"?: string;
                     /** @description The same in milliseconds. */
                     "retry-after-ms"?: string;
+                    /** @description `false` if waiting does not help, or the request may have been charged; there is no `retry-after` then. */
+                    "x-should-retry"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4100,7 +4104,7 @@ export interface operations {
                     "retry-after"?: string;
                     /** @description The same in milliseconds. */
                     "retry-after-ms"?: string;
-                    /** @description `false` if waiting does not help; there is no `retry-after` then. */
+                    /** @description `false` if waiting does not help, or the request may have been charged; there is no `retry-after` then. */
                     "x-should-retry"?: string;
                     [name: string]: unknown;
                 };
@@ -4143,6 +4147,8 @@ export interface operations {
                     "retry-after"?: string;
                     /** @description The same in milliseconds. */
                     "retry-after-ms"?: string;
+                    /** @description `false` if waiting does not help, or the request may have been charged; there is no `retry-after` then. */
+                    "x-should-retry"?: string;
                     [name: string]: unknown;
                 };
                 content: {

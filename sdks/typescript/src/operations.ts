@@ -1,9 +1,9 @@
 /** Sends the operations of the gateway's OpenAPI description, with the types that it states. */
 
-import { EmbedwayError } from "./errors.js";
-import { type Call, send } from "./http.js";
+import { EmbedwayError, InvalidResponseError } from "./errors.js";
+import { type Answer, type Call, send } from "./http.js";
 import type { components, operations } from "./openapi.js";
-import { Page } from "./paging.js";
+import { Page, type WirePage } from "./paging.js";
 import type { CallOptions, Settings } from "./settings.js";
 
 /** The objects of the API, by name. Their fields are the gateway's, in snake case. */
@@ -30,12 +30,17 @@ type Item<Name extends Operation> = Answered<Name> extends { data: (infer Each)[
 
 /** Operations with what they need: the settings of an SDK. */
 export abstract class Resource {
-  /** @internal */
-  protected readonly settings: Settings;
+  // Private, so that an SDK that is printed does not show the key.
+  readonly #settings: Settings;
 
   /** @internal */
   constructor(settings: Settings) {
-    this.settings = settings;
+    this.#settings = settings;
+  }
+
+  /** @internal */
+  protected get settings(): Settings {
+    return this.#settings;
   }
 
   /**
@@ -43,14 +48,13 @@ export abstract class Resource {
    *
    * @internal
    */
-  protected async send<Name extends Operation>(
+  protected send<Name extends Operation>(
     method: Call["method"],
     path: string,
     body: Sent<Name>,
     options: CallOptions = {},
   ): Promise<Answered<Name>> {
-    const answer = await send(this.settings, { method, path, body }, options);
-    return answer.body as Answered<Name>;
+    return send(this.settings, { method, path, body }, options, jsonOf<Answered<Name>>);
   }
 
   /**
@@ -63,11 +67,32 @@ export abstract class Resource {
     query: object = {},
     options: CallOptions = {},
   ): Promise<Page<Item<Name>>> {
-    return Page.fetch(query, async (each) => {
-      const answer = await send(this.settings, { method: "GET", path, query: each }, options);
-      return answer.body;
-    });
+    return Page.fetch(query, (each) =>
+      send(
+        this.settings,
+        { method: "GET", path, query: each },
+        options,
+        listOf<WirePage<Item<Name>>>,
+      ),
+    );
   }
+}
+
+/** Returns the JSON of an answer. Raises an InvalidResponseError if it is no object. */
+export function jsonOf<Json>({ body }: Answer): Json {
+  if (typeof body !== "object" || body === null) {
+    throw new InvalidResponseError(`The answer is no object but ${body}.`);
+  }
+  return body as Json;
+}
+
+/** Returns the JSON of an answer with a list. Raises an InvalidResponseError if it has none. */
+export function listOf<List extends { data: unknown[] }>(answer: Answer): List {
+  const list = jsonOf<List>(answer);
+  if (!Array.isArray(list.data)) {
+    throw new InvalidResponseError("The answer has no list in `data`.");
+  }
+  return list;
 }
 
 /** Builds a path with ids in it. Raises an EmbedwayError if an id cannot be part of a path. */

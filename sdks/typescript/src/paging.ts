@@ -1,7 +1,7 @@
 /** Pages of a list, and the items of all of them. */
 
 /** A page as the gateway sends it, with what leads to the next. */
-interface WirePage<Item> {
+export interface WirePage<Item> {
   data: Item[];
   has_more: boolean;
   /** The cursor of a list: `after` of the next page. */
@@ -27,9 +27,9 @@ export class Page<Item> implements AsyncIterable<Item> {
   /** @internal */
   static async fetch<Item>(
     query: object,
-    get: (query: object) => Promise<unknown>,
+    get: (query: object) => Promise<WirePage<Item>>,
   ): Promise<Page<Item>> {
-    const wire = (await get(query)) as WirePage<Item>;
+    const wire = await get(query);
     const cursor = "next_page" in wire ? { page: wire.next_page } : { after: wire.last_id };
     return new Page(wire, () => Page.fetch({ ...query, ...cursor }, get));
   }

@@ -13,14 +13,14 @@ export interface Piece {
 }
 
 /**
- * The most UTF-8 bytes of text, or token ids, of a piece. No text has more tokens than bytes, so it
+ * The most UTF-8 bytes of text, or token ids, of a piece of several inputs. No text has more tokens than bytes, so it
  * stays below the 300,000 tokens that a request may have.
  */
 const MAX_SIZE = 262_144;
 
 const encoder = new TextEncoder();
 
-/** Reads inputs one by one and yields pieces of at most `maxItems`. Texts and ids never mix. */
+/** Reads inputs one by one and yields pieces of at most `maxItems`. */
 export async function* cut(
   inputs: Iterable<Input> | AsyncIterable<Input>,
   maxItems: number,
@@ -34,15 +34,10 @@ export async function* cut(
       throw new EmbedwayError(`Input ${place} is neither a text nor a list of token ids.`);
     }
     const added = isText ? encoder.encode(input).length : input.length;
-    const [first] = piece.inputs;
-    if (
-      first !== undefined &&
-      (piece.inputs.length >= maxItems ||
-        size + added > MAX_SIZE ||
-        (typeof first === "string") !== isText)
-    ) {
+    const count = piece.inputs.length;
+    if (count && (count >= maxItems || size + added > MAX_SIZE)) {
       yield piece;
-      piece = { start: piece.start + piece.inputs.length, inputs: [] };
+      piece = { start: piece.start + count, inputs: [] };
       size = 0;
     }
     piece.inputs.push(input);

@@ -5,7 +5,7 @@
  * charges only for answers of status 200, so its own error answers are safe to retry.
  */
 
-import { APIError, ConnectionError, RateLimitError } from "./errors.js";
+import { APIError, ConnectionError, EmbedwayError, RateLimitError } from "./errors.js";
 
 /** The statuses after which another try may succeed. */
 const RETRIED = [408, 429, 502, 503, 504];
@@ -36,13 +36,25 @@ export interface RetryConfig {
   retryConnectionErrors?: boolean | undefined;
   /** Try again even if the failed call may have been billed, such as after a timeout. Default false. */
   retryBilled?: boolean | undefined;
-  /** The most retries; default 2. A 429 that says how long to wait does not count. */
+  /** The most retries; default 2. A retry after a 429 that says how long to wait does not count. */
   maxRetries?: number | undefined;
+}
+
+/** Raises an EmbedwayError if `config`, the option of this name, has no meaning. */
+export function checkRetries(name: string, config: RetryConfig | undefined): void {
+  if (config === undefined) return;
+  if (typeof config !== "object" || config === null) {
+    throw new EmbedwayError(`${name} is ${config}. Give an object such as { maxRetries: 3 }.`);
+  }
+  const { strategy = "backoff" } = config;
+  if (strategy !== "backoff" && strategy !== "none") {
+    throw new EmbedwayError(`${name}.strategy is '${strategy}'. Give 'backoff' or 'none'.`);
+  }
 }
 
 /** What is known of a call whose last try failed. */
 export interface Tries {
-  /** How many retries there were, not counting those after a 429 that said how long to wait. */
+  /** How many retries there were, not counting those that are free. */
   retries: number;
   /** The milliseconds since the first try began. */
   elapsedMs: number;
@@ -50,8 +62,16 @@ export interface Tries {
   isSafe: boolean;
 }
 
-/** Returns the milliseconds to wait before the next try, or null to give up. */
-export function retryWait(config: RetryConfig, error: unknown, tries: Tries): number | null {
+/** Another try of a call. */
+export interface Retry {
+  /** The milliseconds to wait before it. */
+  waitMs: number;
+  /** Whether it does not count: it follows a 429 that said how long to wait. */
+  isFree: boolean;
+}
+
+/** Returns the next try of a failed call, or null to give up. */
+export function nextRetry(config: RetryConfig, error: unknown, tries: Tries): Retry | null {
   const {
     initialInterval = 500,
     maxInterval = 8000,
@@ -59,16 +79,13 @@ export function retryWait(config: RetryConfig, error: unknown, tries: Tries): nu
     maxElapsedTime = 120_000,
   } = config.backoff ?? {};
   if (config.strategy === "none" || !isRetried(config, error, tries.isSafe)) return null;
-  if (tries.retries >= (config.maxRetries ?? 2) && !isFree(error)) return null;
-  const askedS = error instanceof APIError ? error.retryAfterS : null;
+  // A server that asks for no wait would be asked in a loop.
+  const askedMs = ((error instanceof APIError && error.retryAfterS) || 0) * 1000;
+  const isFree = error instanceof RateLimitError && askedMs > 0;
+  if (tries.retries >= (config.maxRetries ?? 2) && !isFree) return null;
   const grown = Math.min(initialInterval * exponent ** tries.retries, maxInterval);
-  const waitMs = askedS === null ? grown * (1 - Math.random() / 2) : askedS * 1000;
-  return tries.elapsedMs + waitMs <= maxElapsedTime ? waitMs : null;
-}
-
-/** Returns whether a retry after this error does not count: a 429 that says how long to wait. */
-export function isFree(error: unknown): boolean {
-  return error instanceof RateLimitError && error.retryAfterS !== null;
+  const waitMs = askedMs || grown * (1 - Math.random() / 2);
+  return tries.elapsedMs + waitMs <= maxElapsedTime ? { waitMs, isFree } : null;
 }
 
 function isRetried(config: RetryConfig, error: unknown, isSafe: boolean): boolean {

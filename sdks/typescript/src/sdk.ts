@@ -10,8 +10,9 @@ import {
   type Vector,
 } from "./embeddings.js";
 import { EmbedMany, type EmbedManyOptions } from "./embedMany.js";
-import { send } from "./http.js";
-import { type Query, Resource, type Schemas } from "./operations.js";
+import { EmbedwayError } from "./errors.js";
+import { type Call, send } from "./http.js";
+import { jsonOf, listOf, type Query, Resource, type Schemas } from "./operations.js";
 import { Organization } from "./organization.js";
 import type { Input } from "./pieces.js";
 import { type CallOptions, type SDKOptions, settingsOf } from "./settings.js";
@@ -26,17 +27,18 @@ export interface EmbedArguments<Format extends EncodingFormat | undefined = unde
 /** Embeds texts. */
 export class Embeddings extends Resource {
   /** Returns one vector for each item of the input, in its order. */
-  embed<Format extends EncodingFormat | undefined = undefined>(
-    { embeddingsRequest, onBehalfOf }: EmbedArguments<Format>,
+  async embed<Format extends EncodingFormat | undefined = undefined>(
+    args: EmbedArguments<Format>,
     options: CallOptions = {},
   ): Promise<EmbeddingsResponse<Vector<Format>>> {
+    const { embeddingsRequest, onBehalfOf } = checked("embed", args);
     return embedWith(this.settings, embeddingsRequest, onBehalfOf, options);
   }
 
   /**
-   * Embeds any number of texts or lists of token ids, in pieces, several at a time.
+   * Embeds any number of texts or lists of token ids, in many requests, several at a time.
    *
-   * Nothing is sent before the result is iterated, or read with `matrix()`. A piece that fails is
+   * Nothing is sent before the result is iterated, or read with `matrix()`. A request that fails is
    * tried again alone. Vectors of two spaces raise a SpaceMismatchError.
    */
   embedMany(
@@ -48,28 +50,49 @@ export class Embeddings extends Resource {
 
   /** Shows what would happen to a request: tokens, price, and the deployments it would try. */
   async dryRun(
-    { embeddingsRequest, onBehalfOf }: EmbedArguments<EncodingFormat | undefined>,
+    args: EmbedArguments<EncodingFormat | undefined>,
     options: CallOptions = {},
   ): Promise<Schemas["DryRun"]> {
-    const call = callOf(embeddingsRequest, onBehalfOf);
-    const { body } = await send(
-      this.settings,
-      { ...call, query: { dry_run: true }, isSafe: true },
-      options,
-    );
-    return body as Schemas["DryRun"];
+    const { embeddingsRequest, onBehalfOf } = checked("dryRun", args);
+    const call = {
+      ...callOf(embeddingsRequest, onBehalfOf),
+      query: { dry_run: true },
+      isSafe: true,
+    };
+    return send(this.settings, call, options, jsonOf<Schemas["DryRun"]>);
   }
 
   /** Lists the deployments that the key may use, or those of one model. */
-  async listModels(
+  listModels(
     query: Query<"list_deployments"> = {},
     options: CallOptions = {},
   ): Promise<Schemas["DeploymentList"]> {
-    const path = "/v1/embeddings/models";
-    const { body } = await send(this.settings, { method: "GET", path, query }, options);
-    return body as Schemas["DeploymentList"];
+    const call: Call = { method: "GET", path: "/v1/embeddings/models", query };
+    return send(this.settings, call, options, listOf<Schemas["DeploymentList"]>);
   }
 }
+
+function checked<Args extends EmbedArguments<EncodingFormat | undefined>>(
+  name: string,
+  args: Args,
+): Args {
+  if (typeof args?.embeddingsRequest !== "object") {
+    throw new EmbedwayError(`${name} needs { embeddingsRequest: { input, model } }.`);
+  }
+  return args;
+}
+
+/** All options of an SDK. */
+const OPTIONS: Record<keyof SDKOptions, true> = {
+  bearerAuth: true,
+  serverURL: true,
+  timeoutMs: true,
+  retryConfig: true,
+  httpHeaders: true,
+  fetch: true,
+  debugLogger: true,
+  hooks: true,
+};
 
 /** A client of one gateway. */
 export class SDK {
@@ -79,6 +102,11 @@ export class SDK {
 
   /** Raises an EmbedwayError if an option has no meaning. */
   constructor(options: SDKOptions = {}) {
+    const unknown = Object.keys(options).find((name) => !Object.hasOwn(OPTIONS, name));
+    if (unknown !== undefined) {
+      const known = Object.keys(OPTIONS).join(", ");
+      throw new EmbedwayError(`SDK has no option '${unknown}'. Its options are ${known}.`);
+    }
     const settings = settingsOf(options);
     this.llm = { embeddings: new Embeddings(settings) };
     this.authentication = new Authentication(settings);

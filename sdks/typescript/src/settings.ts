@@ -1,7 +1,9 @@
 /** The options of an SDK and of a call, and where their defaults come from. */
 
 import { EmbedwayError } from "./errors.js";
-import type { RetryConfig } from "./retries.js";
+import { checkRetries, type RetryConfig } from "./retries.js";
+
+const DEFAULT_URL = "http://127.0.0.1:8080";
 
 /** A function with the signature of the global `fetch`. */
 export type Fetch = (input: string | Request, init?: RequestInit) => Promise<Response>;
@@ -50,7 +52,7 @@ export interface SDKOptions {
 export interface CallOptions {
   /** The most milliseconds that one try may take. */
   timeoutMs?: number | undefined;
-  /** Replaces fields of the SDK's `retryConfig`. */
+  /** Replaces those fields of the SDK's `retryConfig` that are not undefined. */
   retries?: RetryConfig | undefined;
   /** Ends the call, waits between tries included, which then raises the signal's reason. */
   signal?: AbortSignal | undefined;
@@ -66,9 +68,10 @@ export interface Settings extends SDKOptions {
 
 /** Fills in the defaults. Raises an EmbedwayError if an option has no meaning. */
 export function settingsOf(options: SDKOptions): Settings {
-  const { serverURL = environment("EMBEDWAY_BASE_URL") ?? "http://127.0.0.1:8080" } = options;
+  const { serverURL = environment("EMBEDWAY_BASE_URL") ?? DEFAULT_URL } = options;
   const timeoutMs = options.timeoutMs ?? 60_000;
   checkTimeout(timeoutMs);
+  checkRetries("retryConfig", options.retryConfig);
   return { ...options, serverURL: rootOf(serverURL), timeoutMs };
 }
 
@@ -98,13 +101,15 @@ export async function credentialOf({ bearerAuth }: Settings): Promise<string> {
 }
 
 function rootOf(serverURL: string): string {
-  const url = URL.canParse(serverURL) ? new URL(serverURL) : undefined;
-  if (!url || !/^https?:$/.test(url.protocol) || url.username || url.password || url.search) {
-    throw new EmbedwayError(
-      "serverURL is not an address such as https://host, without user, password and query.",
-    );
+  // Such an address may hold a secret, so it is not quoted.
+  if (/[@?]/.test(serverURL)) {
+    throw new EmbedwayError("serverURL must have no user, password or query.");
   }
-  return (url.origin + url.pathname).replace(/(\/v1)?\/*$/, "");
+  if (!/^https?:/i.test(serverURL) || !URL.canParse(serverURL)) {
+    throw new EmbedwayError(`serverURL '${serverURL}' must look like '${DEFAULT_URL}'.`);
+  }
+  const { origin, pathname } = new URL(serverURL);
+  return (origin + pathname).replace(/(\/v1)?\/*$/, "");
 }
 
 function environment(name: string): string | undefined {

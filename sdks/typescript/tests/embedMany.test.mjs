@@ -62,24 +62,18 @@ test("Many texts become the vectors that single requests give, in order.", async
   assert.equal(many.costUsd, "0");
   assert.deepEqual(many.usage, whole.usage);
   assert.deepEqual(
-    progress.map((each) => each.items).sort((a, b) => a - b),
+    progress.map((each) => each.items),
     [16, 32, 48, 64, 70],
   );
   assert.deepEqual(progress.at(-1), { items: 70, total: 70, usage: whole.usage, costUsd: "0" });
   assert.deepEqual([many.items, many.dimensions], [70, 384]);
 });
 
-test("`matrix()` reads all into one array, or what was not iterated yet.", async () => {
+test("`matrix()` reads all into one array.", async () => {
   await scripted(numbered, async (client) => {
     const all = await client.embedMany(texts(10), { maxItems: 4 }).matrix();
     assert.deepEqual([all.items, all.dimensions], [10, 1]);
     assert.deepEqual([...all.data], [...Array(10).keys()]);
-
-    const many = client.embedMany(texts(10), { maxItems: 4 });
-    const iterator = many[Symbol.asyncIterator]();
-    for (let index = 0; index < 2; index++) await iterator.next();
-    const rest = await many.matrix();
-    assert.deepEqual([...rest.data], [2, 3, 4, 5, 6, 7, 8, 9]);
 
     const one = await client.embedMany(texts(3)).matrix();
     assert.deepEqual([...one.data], [0, 1, 2]);
@@ -94,6 +88,10 @@ test("Vectors are read once: to read them again is to embed again.", async () =>
     assert.equal((await read(many)).length, 3);
     await assert.rejects(read(many), /were read/);
     await assert.rejects(many.matrix(), EmbedwayError);
+
+    const left = client.embedMany(texts(3));
+    await left[Symbol.asyncIterator]().return();
+    await assert.rejects(read(left), /were read/);
   });
 });
 
@@ -106,27 +104,85 @@ test("Pieces of two widths are not joined.", async () => {
   });
 });
 
-test("The rest of a piece is not taken for a whole one.", async () => {
-  await scripted(numbered, async (client) => {
-    const many = client.embedMany(texts(6), { maxItems: 4 });
-    const iterator = many[Symbol.asyncIterator]();
-    for (let index = 0; index < 2; index++) await iterator.next();
-    assert.deepEqual([...(await many.matrix()).data], [2, 3, 4, 5]);
-  });
-});
-
 test("Answers that overtake each other are put in order.", async () => {
-  const handle = async (sent, number) => {
-    if (number === 0) await sleep(200);
+  const handle = async (sent) => {
+    if (sent.input[0] === "text 0") await sleep(200);
     return numbered(sent);
   };
   await scripted(handle, async (client) => {
-    const { data } = await client.embedMany(texts(12), { maxItems: 2 }).matrix();
+    const progress = [];
+    const onProgress = (each) => progress.push([each.items, each.total, each.usage.totalTokens]);
+    const { data } = await client.embedMany(texts(12), { maxItems: 2, onProgress }).matrix();
     assert.deepEqual([...data], [...Array(12).keys()]);
+    assert.deepEqual(
+      progress,
+      [2, 4, 6, 8, 10, 12].map((items) => [items, 12, items]),
+    );
   });
 });
 
-test("Pieces are cut by items, by bytes, and between texts and token ids.", async () => {
+test("The totals are those of what was taken and what comes next.", async () => {
+  await scripted(numbered, async (client, { requests }) => {
+    const many = client.embedMany(texts(12), { maxItems: 2 });
+    const totals = [];
+    for await (const { index } of many) {
+      if (index === 0) while (requests.length < 6) await sleep(5);
+      totals.push([many.items, many.usage.totalTokens, many.costUsd]);
+    }
+    const expected = [2, 4, 6, 8, 10, 12].flatMap((items) => {
+      const total = [items, items, `0.00000000${items / 2}`];
+      return [total, total];
+    });
+    assert.deepEqual(totals, expected);
+  });
+});
+
+test("The first space counts, not the first that arrives.", async () => {
+  const handle = async (sent) => {
+    const isFirst = sent.input[0] === "text 0";
+    if (isFirst) await sleep(200);
+    return numbered(sent, { headers: { "x-embedway-space": isFirst ? "one/1" : "two/1" } });
+  };
+  await scripted(handle, async (client) => {
+    const seen = [];
+    await assert.rejects(
+      async () => {
+        for await (const { index } of client.embedMany(texts(6), { maxItems: 2 })) seen.push(index);
+      },
+      (error) => {
+        assert.deepEqual([error.spaces, error.firstIndex], [["one/1", "two/1"], 2]);
+        return true;
+      },
+    );
+    assert.deepEqual(seen, [0, 1]);
+  });
+});
+
+test("Every error of a request says which input was its first.", async () => {
+  const failures = {
+    BadRequestError: { status: 400, body: errorBody("wrong") },
+    ConnectionError: (response) => response.socket.destroy(),
+    TimeoutError: () => {},
+    InvalidResponseError: { body: {} },
+    SpaceMismatchError: { headers: { "x-embedway-space": "other/1" } },
+  };
+  for (const [name, answer] of Object.entries(failures)) {
+    const handle = (sent) => (sent.input[0] === "text 4" ? answer : { body: answerTo(sent) });
+    await scripted(handle, async (client) => {
+      const timeoutMs = name === "TimeoutError" ? 1000 : 60_000;
+      const options = { maxItems: 2, concurrency: 1, timeoutMs };
+      await assert.rejects(client.embedMany(texts(8), options).matrix(), (error) => {
+        assert.deepEqual([error.name, error.firstIndex], [name, 4]);
+        assert.match(error.message, /inputs 4 to 5/);
+        return true;
+      });
+    });
+  }
+  const error = await embeddings.embed({ embeddingsRequest: { input: "" } }).catch((each) => each);
+  assert.equal(error.firstIndex, 0);
+});
+
+test("Inputs are cut by items and by bytes.", async () => {
   const handle = (sent) => ({ body: answerTo(sent) });
   await scripted(handle, async (client, { requests }) => {
     const sizes = async (inputs, options) => {
@@ -141,8 +197,13 @@ test("Pieces are cut by items, by bytes, and between texts and token ids.", asyn
     assert.deepEqual(await sizes(Array(3).fill("ü".repeat(100_000))), [1, 1, 1]);
     assert.deepEqual(await sizes(Array(3).fill("€".repeat(100_000))), [1, 1, 1]);
     assert.deepEqual(await sizes(Array(70).fill(Array(8000).fill(1))), [32, 32, 6]);
-    assert.deepEqual(await sizes(["a", "b", [1], [2], "c"]), [2, 2, 1]);
+    // What no request may exceed for its tokens goes alone if it is one text.
+    assert.deepEqual(await sizes(["a", "x".repeat(300_000), "b"]), [1, 1, 1]);
   });
+});
+
+test("Texts and token ids together are refused by the gateway.", async () => {
+  await assert.rejects(embeddings.embedMany(["a", [9906]]).matrix(), BadRequestError);
 });
 
 test("No more requests run than `concurrency`, and no more pieces are read than twice that.", async () => {

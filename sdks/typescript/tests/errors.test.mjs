@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { test } from "node:test";
+import { inspect } from "node:util";
 import * as esm from "@embedway/sdk";
 import { embed } from "@embedway/sdk/embed";
 import { answerTo, base64, errorBody, startScripted } from "./scripted.mjs";
@@ -138,6 +139,8 @@ test("An answer that is no JSON, or not what was asked for, is an InvalidRespons
       data: answerTo(sent).data.map((each) => ({ ...each, index: 0 })),
     }),
     numbers: (sent) => answerTo({ ...sent, encoding_format: "float" }),
+    "no usage": (sent) => ({ ...answerTo(sent), usage: undefined }),
+    "an empty usage": (sent) => ({ ...answerTo(sent), usage: {} }),
     nothing: { data: [null, null] },
     "no vectors": { data: [0, 1].map((index) => ({ index })) },
     "empty vectors": vectors("", ""),
@@ -153,6 +156,40 @@ test("An answer that is no JSON, or not what was asked for, is an InvalidRespons
     assert(error instanceof esm.InvalidResponseError, `${name}: ${error}`);
     assert.equal(error.tries, 1);
     assert.equal(error.mayBeBilled, true);
+  }
+});
+
+test("Numbers are finite numbers.", async () => {
+  for (const wrong of [null, "1", [1], undefined]) {
+    const body = vectors([1, 2], [1, wrong]);
+    const error = await failure(() => ({ body }), { input: ["a", "b"], encodingFormat: "float" });
+    assert(error instanceof esm.InvalidResponseError, String(error));
+    assert.match(error.message, /Vector 1 of the answer is not float/);
+  }
+});
+
+test("An answer of another form is an InvalidResponseError, which `onError` sees.", async () => {
+  for (const body of ["null", "7", "{}", '{"data": {}}']) {
+    const seen = [];
+    const server = await startScripted(() => ({ body }));
+    const hooks = { onError: (error) => seen.push(error) };
+    const sdk = new SDK({ serverURL: server.url, bearerAuth: "k", hooks });
+    const calls = [
+      () => sdk.organization.projects.list(),
+      () => sdk.llm.embeddings.embed({ embeddingsRequest: { input: "one" } }),
+      () => sdk.llm.embeddings.listModels(),
+    ];
+    if (!body.startsWith("{")) calls.push(() => sdk.organization.projects.create({ name: "a" }));
+    for (const call of calls) {
+      const error = await call().then(
+        () => assert.fail(body),
+        (each) => each,
+      );
+      assert(error instanceof esm.InvalidResponseError, `${body}: ${error}`);
+      assert.equal(error.mayBeBilled, true);
+      assert.equal(seen.pop(), error);
+    }
+    await server.close();
   }
 });
 
@@ -206,22 +243,75 @@ test("A key with a line break is refused, and not quoted.", async () => {
 });
 
 test("An option without meaning is refused at once.", async () => {
-  for (const serverURL of [
-    "localhost:8080",
-    "",
-    "ftp://host",
-    "http://user:secret@host",
-    "http://host?a=b",
-  ]) {
-    assert.throws(
-      () => new SDK({ serverURL }),
-      (error) => error instanceof esm.EmbedwayError && !error.message.includes("secret"),
-    );
+  for (const serverURL of ["localhost:8080", "127.0.0.1:18092", "", "ftp://host"]) {
+    assert.throws(() => new SDK({ serverURL }), {
+      name: "EmbedwayError",
+      message: `serverURL '${serverURL}' must look like 'http://127.0.0.1:8080'.`,
+    });
+  }
+  for (const serverURL of ["http://user:secret@host", "ftp://u:secret@h", "http://h?a=secret"]) {
+    assert.throws(() => new SDK({ serverURL }), {
+      name: "EmbedwayError",
+      message: "serverURL must have no user, password or query.",
+    });
+  }
+  for (const serverUrl of ["http://host", undefined]) {
+    assert.throws(() => new SDK({ serverUrl }), {
+      name: "EmbedwayError",
+      message: /^SDK has no option 'serverUrl'\. .*serverURL/,
+    });
   }
   for (const timeoutMs of [0, -1, Number.NaN]) {
     assert.throws(() => new SDK({ timeoutMs }), /timeoutMs is/);
     const call = embeddings.embed({ embeddingsRequest: { input: "one" } }, { timeoutMs });
     await assert.rejects(call, /timeoutMs is/);
+  }
+  const request = { embeddingsRequest: { input: "one" } };
+  for (const [retries, message] of [
+    [3, /^retries is 3\. Give an object such as/],
+    [{ strategy: "nope" }, /^retries\.strategy is 'nope'\. Give 'backoff' or 'none'\.$/],
+  ]) {
+    const error = { name: "EmbedwayError", message };
+    await assert.rejects(embeddings.embed(request, { retries }), error);
+    const retryConfig = retries;
+    const named = new RegExp(message.source.replace("retries", "retryConfig"));
+    assert.throws(() => new SDK({ retryConfig }), { name: "EmbedwayError", message: named });
+  }
+});
+
+test("A call without `embeddingsRequest` is refused with what it needs.", async () => {
+  for (const given of [{ input: "one" }, "one", undefined, { embeddingsRequest: "one" }]) {
+    for (const name of ["embed", "dryRun"]) {
+      await assert.rejects(embeddings[name](given), {
+        name: "EmbedwayError",
+        message: `${name} needs { embeddingsRequest: { input, model } }.`,
+      });
+    }
+  }
+});
+
+test("An end user who cannot be named in a header is refused, and nothing is sent.", async () => {
+  for (const onBehalfOf of [
+    "漢",
+    "a\nb",
+    "é",
+    "",
+    " ",
+    "ada ",
+    " ada",
+    "a\u007f",
+    "a".repeat(151),
+  ]) {
+    const error = await failure(() => ({}), { onBehalfOf });
+    assert.equal(error.name, "EmbedwayError");
+    assert.match(error.message, /^onBehalfOf .* 1 to 150 printable ASCII characters/);
+    assert.equal(error.tries, 0);
+  }
+  for (const onBehalfOf of ["a", "Ada Lovelace", "a".repeat(150)]) {
+    const server = await startScripted(() => ({}));
+    await embed({ input: "one", serverURL: server.url, bearerAuth: "k", onBehalfOf });
+    assert.equal(server.requests[0].headers["x-on-behalf-of"], onBehalfOf);
+    await server.close();
   }
 });
 
@@ -261,6 +351,97 @@ test("A connection that breaks is a ConnectionError: the call may have been bill
     assert.equal(error.name, "ConnectionError");
     assert.equal(error.mayBeBilled, true);
     assert.equal(error.tries, 1);
+  }
+});
+
+const forever = () => new Promise(() => {});
+/** Ways to wait for ever: before a request is sent, and after. */
+const STUCK = {
+  before: { bearerAuth: [{ bearerAuth: forever }], hook: [{ hooks: { beforeRequest: forever } }] },
+  after: {
+    "a request of a hook, without the signal": [
+      { hooks: { beforeRequest: ({ url }) => new Request(url) } },
+      () => () => {},
+    ],
+    "a fetch that drops the signal": [{ fetch: (url) => fetch(url) }, () => () => {}],
+    "a fetch that never answers": [{ fetch: forever }],
+    "a hook after the answer": [{ hooks: { afterResponse: forever } }],
+  },
+};
+
+test("A timeout and an abort end every step that takes for ever.", async () => {
+  for (const [when, cases] of Object.entries(STUCK)) {
+    for (const [name, [options, answer = () => ({})]] of Object.entries(cases)) {
+      const retryConfig = { strategy: "none" };
+      const late = await failure(answer, { timeoutMs: 100, retryConfig, ...options });
+      assert(late instanceof esm.TimeoutError, `${name}: ${late}`);
+      assert.equal(late.mayBeBilled, when === "after", name);
+      assert.match(late.message, /timeoutMs=100/);
+      const signal = AbortSignal.timeout(100);
+      const aborted = await failure(answer, { signal, ...options });
+      assert.equal(aborted, signal.reason, name);
+    }
+  }
+});
+
+test("What is raised before a request is sent cannot be billed.", async () => {
+  const retryConfig = { strategy: "none" };
+  const error = await failure(() => ({}), { timeoutMs: 50, bearerAuth: forever, retryConfig });
+  assert.match(error.message, /^Nothing was sent to http.* bearerAuth or beforeRequest/);
+  assert.equal(error.tries, 0);
+});
+
+test("`onError` sees a timeout, and cannot hold it up.", async () => {
+  const seen = [];
+  const hooks = {
+    onError(error) {
+      seen.push(error);
+      return forever();
+    },
+  };
+  const error = await failure(() => () => {}, { timeoutMs: 100, hooks });
+  assert(error instanceof esm.TimeoutError);
+  assert.deepEqual(seen, [error]);
+});
+
+test("A hook that throws after the answer ends the connection.", async () => {
+  const server = await startScripted(() => (response) => {
+    response.writeHead(200, { "content-type": "application/json" });
+    response.write('{"data": [');
+  });
+  const hooks = {
+    afterResponse() {
+      throw new RangeError("no");
+    },
+  };
+  const call = embed({ input: "one", serverURL: server.url, bearerAuth: "k", hooks });
+  await assert.rejects(call, RangeError);
+  assert.equal(await server.requests[0].closed, false);
+  await server.close();
+});
+
+test("A hook may read the copy of an answer after the call.", async () => {
+  for (const answer of [{}, { status: 400, body: errorBody("wrong") }]) {
+    const server = await startScripted(() => answer);
+    let copy;
+    const hooks = {
+      afterResponse(response) {
+        copy = response;
+      },
+    };
+    const call = embed({ input: "one", serverURL: server.url, bearerAuth: "k", hooks });
+    await call.catch((error) => assert(error instanceof esm.BadRequestError));
+    assert.equal(typeof (await copy.json()), "object");
+    await server.close();
+  }
+});
+
+test("An SDK that is printed does not show the key.", () => {
+  const sdk = new SDK({ bearerAuth: "sk-secret" });
+  const many = sdk.llm.embeddings.embedMany(["one"]);
+  for (const each of [sdk, sdk.llm.embeddings, sdk.authentication, sdk.organization, many]) {
+    assert(!inspect(each, { depth: null }).includes("sk-secret"));
+    assert(!JSON.stringify(each).includes("sk-secret"));
   }
 });
 

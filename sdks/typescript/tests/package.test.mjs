@@ -2,7 +2,16 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -17,6 +26,7 @@ const run = promisify(execFile);
 const root = fileURLToPath(new URL("..", import.meta.url));
 const bin = (name) => join(root, "node_modules/.bin", name);
 const folder = mkdtempSync(join(tmpdir(), "embedway-package-"));
+const folders = mkdtempSync(join(tmpdir(), "embedway-clone-"));
 let tarball;
 
 before(async () => {
@@ -29,7 +39,9 @@ before(async () => {
   await run("npm", install, { cwd: folder });
 });
 
-after(() => rmSync(folder, { recursive: true, force: true }));
+after(() => {
+  for (const each of [folder, folders]) rmSync(each, { recursive: true, force: true });
+});
 
 test("The package has no dependency and no file that is not to be published.", async () => {
   assert.deepEqual(readdirSync(join(folder, "node_modules/@embedway/sdk")).sort(), [
@@ -52,6 +64,26 @@ test("The quick start is of five lines and runs, as an ES module.", async () => 
   const { stdout } = await run("node", [file], { cwd: folder });
   assert.match(stdout, /Float32Array\(384\)/);
   assert.match(stdout, /promptTokens: 6/);
+});
+
+test("A clone in which `npm install` ran is installed with one command, as README.md says.", async () => {
+  const clone = join(folders, "clone");
+  const project = join(folders, "project");
+  mkdirSync(project);
+  for (const name of ["package.json", "package-lock.json", ".npmrc", "src"]) {
+    cpSync(join(root, name), join(clone, name), { recursive: true });
+  }
+  for (const name of readdirSync(root).filter((each) => each.startsWith("tsconfig"))) {
+    cpSync(join(root, name), join(clone, name));
+  }
+  // What `npm install` in the clone would download. The build has yet to be made.
+  symlinkSync(join(root, "node_modules"), join(clone, "node_modules"));
+  const install = ["install", "--offline", "--no-audit", "--no-fund", "../clone"];
+  await run("npm", install, { cwd: project });
+  const file = join(project, "quick.mjs");
+  writeFileSync(file, quickStart);
+  const { stdout } = await run("node", [file], { cwd: project });
+  assert.match(stdout, /Float32Array\(384\)/);
 });
 
 test("CommonJS works where it is installed.", async () => {
@@ -136,9 +168,9 @@ test("The function alone is smaller than 5 KB, and has nothing of the rest.", as
 });
 
 test("The types are those of the gateway's OpenAPI description.", async () => {
-  assert.equal(
-    readFileSync(join(root, "src/openapi.ts"), "utf8"),
-    await types(process.env.EMBEDWAY_BASE_URL),
+  const current = await types(process.env.EMBEDWAY_BASE_URL);
+  assert(
+    readFileSync(join(root, "src/openapi.ts"), "utf8") === current,
     "src/openapi.ts is not current. README.md says how to write it anew.",
   );
 });

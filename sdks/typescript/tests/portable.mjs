@@ -10,6 +10,14 @@ export async function exercise(serverURL, bearerAuth) {
   const numbers = await embeddings.embed({
     embeddingsRequest: { input, encodingFormat: "float" },
   });
+  // A Request that lost the signal, as hooks make them, is still sent as it is.
+  const seen = [];
+  const hooks = {
+    beforeRequest: (request) => new Request(request.clone(), { signal: null }),
+    afterResponse: async (response) => seen.push((await response.json()).data.length),
+  };
+  const hooked = new SDK({ serverURL, bearerAuth, hooks }).llm.embeddings;
+  seen.push((await hooked.embed({ embeddingsRequest: { input } })).data.length);
   const many = embeddings.embedMany(input, { maxItems: 6 });
   const { items, dimensions } = await many.matrix();
   const unknown = await embeddings
@@ -24,6 +32,7 @@ export async function exercise(serverURL, bearerAuth) {
     sameNumbers: numbers.matrix().data.every((each, i) => each === result.matrix().data[i]),
     oneBuffer: result.data.every((each) => each.embedding.buffer === result.matrix().data.buffer),
     length: result.data[0].embedding.length,
+    hooked: seen,
     many: [items, dimensions],
     sameSpace: many.space === result.space,
     headers: [result.costUsd, result.provider, typeof result.requestId],
@@ -37,6 +46,7 @@ export const EXPECTED = {
   sameNumbers: true,
   oneBuffer: true,
   length: 384,
+  hooked: [20, 20],
   many: [20, 384],
   sameSpace: true,
   headers: ["0", "embedway", "string"],

@@ -16,10 +16,12 @@ const home = mkdtempSync(join(tmpdir(), "embedway-runtimes-"));
 const env = { PATH: process.env.PATH, HOME: home, DENO_DIR: home, DENO_NO_UPDATE_CHECK: "1" };
 after(() => rmSync(home, { recursive: true, force: true }));
 
+const bin = (name) => join(root, "tests/runtimes/node_modules/.bin", name);
+
 /** Whether a runtime is installed: npm has it for some machines only. */
 function runs(name) {
   try {
-    execFileSync(join(root, "node_modules/.bin", name), ["--version"], { env, stdio: "ignore" });
+    execFileSync(bin(name), ["--version"], { env, stdio: "ignore" });
     return true;
   } catch {
     return false;
@@ -37,7 +39,9 @@ const RUNTIMES = {
 };
 
 for (const [name, options] of Object.entries(RUNTIMES)) {
-  const skip = runs(name) ? false : `npm has installed no ${name} for this machine`;
+  const skip = runs(name)
+    ? false
+    : `no ${name} in tests/runtimes: make test-typescript installs it, if npm has it`;
 
   test(`It works on ${name}.`, { skip }, async () => {
     const nobody = await startScripted(() => ({}));
@@ -51,8 +55,8 @@ for (const [name, options] of Object.entries(RUNTIMES)) {
        const results = [await exercise(url, key), await refused(nobody)];
        console.log(JSON.stringify(results));`,
     );
-    const bin = join(root, "node_modules/.bin", name);
-    const { stdout } = await promisify(execFile)(bin, [...options, program], { cwd: root, env });
+    const command = [...options, program];
+    const { stdout } = await promisify(execFile)(bin(name), command, { cwd: root, env });
     const [result, refused] = JSON.parse(stdout);
     assert.deepEqual(result, EXPECTED);
     assert.deepEqual(refused, { isConnectionError: true, billed: false, tries: 3 });
