@@ -1,6 +1,5 @@
 """Runs the servers that clients are tried on: two gateways, and a stand-in for OpenAI."""
 
-import hashlib
 import itertools
 import json
 import os
@@ -18,6 +17,7 @@ import httpx
 import tiktoken
 from benchmarks.load import free_port
 
+from compat.tiktoken_cache import fill_cache
 from embedway.core.clock import now_ms
 from embedway.core.limit import Limit
 from embedway.organization.key_secret import issue_key
@@ -25,7 +25,6 @@ from embedway.organization.keys import KeyBootstrap
 from embedway.storage.store import open_store
 from embedway.testing import Upstream, vector_of
 from embedway.testing.vectors import Item, Vector
-from embedway.tokenizing import cl100k
 
 EMBEDWAY = Path(sys.executable).with_name("embedway")
 # Gateways here speak plain HTTP. By default httpx reads all certificates for each request.
@@ -33,8 +32,6 @@ get = partial(httpx.get, verify=False)
 post = partial(httpx.post, verify=False)
 START_S = 120
 STOP_S = 30
-RANKS_URL = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
-"""The URL that names the vocabulary in tiktoken's cache; nothing is loaded from it."""
 
 HOSTED = """
 [providers.openai]
@@ -197,9 +194,8 @@ def serving(folder: Path) -> Iterator[Servers]:
 
 
 def _encoding(cache: Path) -> tiktoken.Encoding:
-    """Fill tiktoken's cache, so that neither this program nor a client needs the network."""
+    """Return OpenAI's vocabulary, from the cache that this and the clients use."""
     cache.mkdir()
-    name = hashlib.sha1(RANKS_URL.encode(), usedforsecurity=False).hexdigest()
-    (cache / name).write_bytes(cl100k.RANKS.read_bytes())
+    fill_cache(cache)
     with patch.dict(os.environ, TIKTOKEN_CACHE_DIR=str(cache)):
         return tiktoken.get_encoding("cl100k_base")

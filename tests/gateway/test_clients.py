@@ -1,7 +1,6 @@
 """Third-party clients against a gateway with the local model and a provider."""
 
 import base64
-import hashlib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,28 +10,25 @@ import numpy as np
 import openai
 import pytest
 import tiktoken
+from compat.tiktoken_cache import fill_cache
 from conftest import Gateway, Minilm
 from langchain_openai import OpenAIEmbeddings
 from mistralai.client import Mistral
 from recording import Recorded, Recorder, recording
 
 from embedway.testing import shorten_vector
-from embedway.tokenizing import cl100k
 
 LOCAL = "auto"
 PROVIDER = "openai:text-embedding-3-small"
 TEXTS = ["one text", "another of more words", "é 汉字 🙂", "def f(x):\n    return x"]
 LONG = "The gateway answers what it is asked, and it says so when it cannot. " * 5
-# The download URL, which tiktoken uses to find the file in its cache.
-RANKS_URL = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
 
 
 @pytest.fixture(scope="module")
 def encoding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tiktoken.Encoding]:
     """LangChain's encoding in tiktoken's cache, so that no network is needed."""
     folder = tmp_path_factory.mktemp("tiktoken")
-    name = hashlib.sha1(RANKS_URL.encode(), usedforsecurity=False).hexdigest()
-    (folder / name).write_bytes(cl100k.RANKS.read_bytes())
+    fill_cache(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
         yield tiktoken.get_encoding("cl100k_base")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
+from compat.tiktoken_cache import fill_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiktoken_ext import openai_public
@@ -72,10 +73,7 @@ def test_file_is_openais():
 
 def test_pattern_is_openais(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Pattern and digest are those of the installed tiktoken."""
-    # tiktoken looks here before it downloads.
-    url = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
-    cached = tmp_path / hashlib.sha1(url.encode()).hexdigest()
-    cached.write_bytes(cl100k.RANKS.read_bytes())
+    fill_cache(tmp_path)  # tiktoken looks there before it downloads
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     theirs = openai_public.cl100k_base()
     assert theirs["pat_str"] == cl100k.PATTERN
