@@ -20,18 +20,16 @@ T = TypeVar("T")
 
 
 def reader(kind: type[T]) -> Callable[[httpx.Response], T]:
-    """Return a function that reads an answer as `kind`, a dataclass."""
-    return functools.partial(read, kind)
+    """Return a function that reads an answer as `kind`, a dataclass.
 
-
-def read(kind: type[T], response: httpx.Response) -> T:
-    """Read an answer as `kind`, a dataclass.
-
-    Raises:
-        InvalidResponseError: It is no JSON of this form.
+    The function raises `InvalidResponseError` if the answer is no JSON of this form.
     """
-    with reading(response):
-        return load(kind, json.loads(response.content))
+
+    def read(response: httpx.Response) -> T:
+        with reading(response):
+            return load(kind, json.loads(response.content))
+
+    return read
 
 
 @contextlib.contextmanager

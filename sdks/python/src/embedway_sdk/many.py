@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from embedway_sdk.client import Call, Client
 from embedway_sdk.errors import EmbedwayError, SpaceMismatchError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Item = str | Sequence[int]
-T = TypeVar("T")
 
 MAX_SIZE = 262_144
 """The most UTF-8 bytes of texts, or token ids, of one request. A text has at most one token for

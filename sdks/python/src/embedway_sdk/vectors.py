@@ -57,15 +57,16 @@ class _Vectors:
         floats.frombytes(memoryview(self._buffer)[index * size : (index + 1) * size])
         return floats.tolist()
 
-    def numpy(self) -> NDArray[np.float32]:
+    def numpy(self, index: int | None = None) -> NDArray[np.float32]:
+        """Return all vectors, or the one at `index` without a look at the others."""
         try:
             import numpy as np  # noqa: PLC0415
         except ImportError as error:
             raise ImportError("numpy() needs NumPy: pip install 'embedway-sdk[numpy]'") from error
         if self._lists:
-            return np.array(self._lists, np.float32)
-        shape = (self.items, self.dimensions)
-        return np.ndarray(shape, np.float32, self._buffer)
+            return np.array(self._lists if index is None else self._lists[index], np.float32)
+        array = np.ndarray((self.items, self.dimensions), np.float32, self._buffer)
+        return array if index is None else array[index]
 
 
 def _decode(texts: list[str]) -> tuple[bytearray, int]:
@@ -117,7 +118,7 @@ class Embedding:
         Raises:
             ImportError: NumPy is not installed.
         """
-        return self._vectors.numpy()[self._row]
+        return self._vectors.numpy(self._row)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{number:.4g}" for number in self.embedding[:SHOWN_FLOATS])
