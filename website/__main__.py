@@ -35,13 +35,13 @@ SCRIPTS = {
 """The scripts of the site, and where npm puts them."""
 API, COMMAND_LINE = "reference/api.md", "reference/command-line.md"
 LOADED_FROM_ELSEWHERE = re.compile(
-    r"""<(?:script|img|iframe|link(?! rel="canonical"))\b[^>]*(?:src|href)=["']?(?:https?:)?//[^>]*>"""
+    r"""<(?:script|img|iframe|link)\b[^>]*(?:src|href)=["']?(?:https?:)?//[^>]*>"""
 )
 LINK = re.compile(r"^\| \[[^]]+\]\(([\w./-]+\.md)\)", re.MULTILINE)
 
 
 def main() -> int:
-    """Write the pages and the navigation, build the site, and return the exit status."""
+    """Write the pages and the navigation, build and check the site; return the exit status."""
     shutil.rmtree(PAGES, ignore_errors=True)
     for page in (page for pattern in PUBLISHED for page in ROOT.glob(pattern)):
         copy(page, PAGES / page.relative_to(ROOT))
