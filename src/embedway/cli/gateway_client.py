@@ -17,7 +17,7 @@ import typer
 
 from embedway.cli.setup import Setup, open_store
 from embedway.cli.terminal import fail, note, reject
-from embedway.config.providers import enabled_providers
+from embedway.config.configuration import read_configuration
 from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
 from embedway.observe import logs
@@ -131,15 +131,15 @@ def _open_local_gateway(setup: Setup) -> Generator[GatewayClient]:
     caller = Caller(key_id="", project=None, scopes=frozenset(("embeddings",)))
     with asyncio.Runner() as runner:
         exit_stack = AsyncExitStack()
-        opening = open_gateway(settings, enabled_providers(setup.loaded))
+        opening = open_gateway(read_configuration(setup.loaded))
         gateway = runner.run(exit_stack.enter_async_context(opening))
 
         def dry_run(fields: Mapping[str, object]) -> DryRun:
             request = decode(msgspec.json.encode(fields), max_items=settings.max_items)
-            return runner.run(gateway.embedder.dry_run(request, caller))
+            return runner.run(gateway.current.embedder.dry_run(request, caller))
 
         def deployments(name: str) -> list[DeploymentCard]:
-            return gateway.model_listing.list_deployments(caller, name=name)
+            return gateway.current.model_listing.list_deployments(caller, name=name)
 
         try:
             yield GatewayClient(dry_run, deployments)

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -19,9 +19,9 @@ from granian.server.embed import Server
 
 from embedway import app
 from embedway.app import Gateway
+from embedway.config.configuration import Configuration
 from embedway.config.settings import Settings
 from embedway.observe import streams
-from embedway.providers.provider_config import ProviderConfig
 from embedway.serving.address import BACKLOG, listen
 
 MAX_CONNECTIONS = 16_384
@@ -57,8 +57,7 @@ class _Server(Server):
 
 
 async def run_server(
-    settings: Settings,
-    providers: Sequence[ProviderConfig],
+    configuration: Configuration,
     bound: socket.socket,
     on_ready: Callable[[Gateway], None],
     dropped_lines: Callable[[], int],
@@ -70,7 +69,8 @@ async def run_server(
     Raises:
         AddressError: Another process listens on the address.
     """
-    async with app.open_gateway(settings, providers, dropped_lines=dropped_lines) as gateway:
+    settings = configuration.settings
+    async with app.open_gateway(configuration, dropped_lines=dropped_lines) as gateway:
         server = _Server(
             bound,
             gateway,
