@@ -1,25 +1,34 @@
 """Opens the gateway from its parts, and closes it: the composition root."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import cast
 
+import msgspec
 import structlog
 from starlette.applications import Starlette
 
 from embedway.admin import control
+from embedway.admin.configuration import Approve, Reload
 from embedway.admin.control import ControlPlaneServices
 from embedway.api.asgi import Application, Receive, Scope, Send
 from embedway.api.embeddings import PATHS
 from embedway.auth.issuers import IssuerRegistry
+from embedway.concurrency.background import BackgroundTasks
 from embedway.config import settings as config
-from embedway.config.configuration import Configuration, read_configuration
+from embedway.config.configuration import Configuration, read_again, read_configuration
+from embedway.config.differences import compare_configurations, compare_start_settings
 from embedway.config.issuers import private_issuer_hosts
+from embedway.config.schema import ConfigError
+from embedway.core.configuration_change import ConfigurationChange
+from embedway.core.errors import InvalidRequest, ServiceOverloaded
 from embedway.generation import (
     Generation,
     OpenConfiguration,
     build_generation,
+    find_servers,
     open_configuration,
 )
 from embedway.http.fetch import fetch_document
@@ -33,14 +42,22 @@ _log = structlog.get_logger("embedway.app")
 
 
 class Gateway:
-    """A running gateway, as an ASGI application."""
+    """A running gateway, as an ASGI application. A reload replaces its configuration."""
 
-    def __init__(self, process: ProcessParts) -> None:
+    def __init__(self, process: ProcessParts, providers: ProviderPool) -> None:
         self.current: Generation
         """The generation that gets all new requests."""
         self.admission = process.admission
         self._process = process
-        self._control_plane = _build_control_plane(process, lambda: self.current)
+        self._providers = providers
+        self._replaced: set[Generation] = set()
+        """The generations that are answering their last requests."""
+        self._background = BackgroundTasks()
+        self._reloading = asyncio.Lock()
+        self._issuers: IssuerRegistry | None = None
+        self._control_plane = _build_control_plane(
+            process, current=lambda: self.current, reload=self.reload
+        )
         process.metrics.add_gauge(
             "embedway_deployments_drifted",
             "Deployments that serve no requests, because their vectors are no longer those proven.",
@@ -48,38 +65,121 @@ class Gateway:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle one request, to its end with the configuration that it began with."""
         generation = self.current
         plane = generation.data_plane if scope["path"] in PATHS else generation.control_plane
-        await plane(scope, receive, send)
+        generation.requests += 1
+        try:
+            await plane(scope, receive, send)
+        finally:
+            generation.requests -= 1
+            if generation.is_replaced:
+                self._close_if_idle(generation)
 
     async def start(self, opened: OpenConfiguration) -> None:
-        """Serve a configuration.
+        """Serve the first configuration.
 
         Raises:
             StorageUnavailable: The database cannot be read.
         """
         self._use(await build_generation(opened, self._process, self._control_plane))
 
+    async def reload(
+        self, *, dry_run: bool = False, approve: Approve | None = None
+    ) -> list[ConfigurationChange]:
+        """Read the configuration again, and use it for all requests from now on.
+
+        It is used as a whole or not at all. Requests in flight finish with the one they began with.
+
+        Args:
+            dry_run: Whether to only find out what a reload would do.
+            approve: Called with the changes before they take effect; an error stops the reload.
+
+        Returns:
+            What changed, including what only a restart can apply.
+
+        Raises:
+            InvalidRequest: The configuration is impossible; the message has all reasons.
+            ServiceOverloaded: The gateway is stopping.
+        """
+        async with self._reloading:
+            self._check_running()
+            running = self.current.configuration
+            try:
+                configuration, read = await asyncio.to_thread(read_again, running)
+                opened = await self._open(await find_servers(configuration))
+            except ConfigError as error:
+                raise InvalidRequest(
+                    f"The configuration is not valid, so the old one stays in force. {error}"
+                ) from None
+            async with opened.parts:  # until a generation closes them
+                changes = [
+                    *compare_configurations(running, opened.configuration),
+                    *compare_start_settings(running.settings, read),
+                ]
+                if dry_run:
+                    return changes
+                if approve:
+                    await approve(changes)
+                self._check_running()
+                await self._replace(opened)
+        _log.info("configuration reloaded", changes=[msgspec.to_builtins(each) for each in changes])
+        return changes
+
     async def aclose(self) -> None:
-        """Finish what is waiting, and close what the configuration opened."""
-        await self.current.parts.aclose()
-        await self._issuers.aclose()
+        """Finish what is waiting, and close what the configurations opened."""
+        async with self._reloading:
+            await self._background.close()
+            for each in (*self._replaced, self.current):
+                await each.aclose()
+            if self._issuers:
+                await self._issuers.aclose()
+
+    def _check_running(self) -> None:
+        if self.admission.is_draining:
+            raise ServiceOverloaded("This gateway is stopping, so it reloads nothing.")
+
+    async def _open(self, configuration: Configuration) -> OpenConfiguration:
+        now_ms = self._process.clocks.now_ms
+        return await open_configuration(configuration, self._providers, now_ms=now_ms)
+
+    async def _replace(self, opened: OpenConfiguration) -> None:
+        """Use a configuration instead of the one in force."""
+        old = self.current
+        self._use(await build_generation(opened, self._process, self._control_plane, previous=old))
+        logs.set_level(opened.configuration.settings.log_level)
+        old.is_replaced = True
+        self._replaced.add(old)
+        self._close_if_idle(old)
 
     def _use(self, generation: Generation) -> None:
-        """Send all new requests to `generation`."""
-        process = self._process
+        """Send all new requests to `generation`. Nothing here can fail or wait."""
+        process, configuration = self._process, generation.configuration
+        settings = configuration.settings
         self._issuers = IssuerRegistry(
-            generation.issuers,
-            fetch=partial(fetch_document, private_hosts=private_issuer_hosts(generation.issuers)),
+            configuration.issuers,
+            fetch=partial(
+                fetch_document, private_hosts=private_issuer_hosts(configuration.issuers)
+            ),
             now_s=process.clocks.now_s,
+            known=self._issuers,
         )
         process.authenticator.accept(self._issuers)
+        process.tokens.audiences = tuple(settings.token_audiences)
+        process.admission.max_requests = settings.max_in_flight
+        process.admission.max_bytes = settings.max_in_flight_bytes
         process.metrics.set_retirements(generation.lifetimes.retirements)
         self.current = generation
 
+    def _close_if_idle(self, generation: Generation) -> None:
+        if not generation.requests and generation in self._replaced:
+            self._replaced.remove(generation)
+            self._background.schedule(generation.aclose())
 
-def _build_control_plane(process: ProcessParts, current: Callable[[], Generation]) -> Application:
+
+def _build_control_plane(
+    process: ProcessParts, *, current: Callable[[], Generation], reload: Reload
+) -> Application:
     """Build the control plane once: FastAPI takes long for it, and never frees an application."""
     services = ControlPlaneServices(
         service=AdminService(
@@ -97,6 +197,7 @@ def _build_control_plane(process: ProcessParts, current: Callable[[], Generation
         check_ready=process.check_ready,
         embeddings_paths=PATHS,
         max_items=lambda: current().configuration.settings.max_items,
+        reload=reload,
     )
     return cast("Application", control_plane)  # the same types under other names
 
@@ -115,10 +216,13 @@ async def open_gateway(
         clocks: The clocks of the gateway.
         dropped_lines: Returns how many log lines were dropped so far.
     """
-    opened = await open_configuration(configuration, ProviderPool(), now_ms=clocks.now_ms)
+    providers = ProviderPool()
+    opened = await open_configuration(
+        await find_servers(configuration), providers, now_ms=clocks.now_ms
+    )
     configuration = opened.configuration
     async with (
-        opened.parts,  # until the gateway closes them
+        opened.parts,  # until a generation closes them
         open_process(
             configuration.settings,
             configuration.catalog.local_models(),
@@ -126,7 +230,7 @@ async def open_gateway(
             dropped_lines=dropped_lines,
         ) as process,
     ):
-        gateway = Gateway(process)
+        gateway = Gateway(process, providers)
         await gateway.start(opened)
         try:
             yield gateway

@@ -1,7 +1,7 @@
 """Builds what follows from one configuration. A reload builds a new generation."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from random import Random
@@ -14,12 +14,10 @@ from embedway.api.body_gate import BodyGate
 from embedway.api.connection import BodyLimits
 from embedway.api.cors import Cors
 from embedway.api.embeddings import EmbeddingsEndpoint
-from embedway.auth.issuer_keys import Issuer
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.lifetimes import ModelLifetimes
 from embedway.config.configuration import Configuration
 from embedway.config.engines import open_provider
-from embedway.config.issuers import read_issuers
 from embedway.config.settings import Settings
 from embedway.config.spaces import build_memberships
 from embedway.core.errors import EmbedwayError
@@ -48,7 +46,6 @@ class OpenConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration, with the servers that were found on this machine."""
     providers: Mapping[str, Provider]
     """The providers that can be used, by name."""
-    issuers: Sequence[Issuer]
     spaces: SpaceMemberships
     lifetimes: ModelLifetimes
     parts: AsyncExitStack
@@ -59,7 +56,6 @@ class Generation(msgspec.Struct, kw_only=True, eq=False):
     """The parts of a gateway that one configuration makes."""
 
     configuration: Configuration
-    issuers: Sequence[Issuer]
     spaces: SpaceMemberships
     lifetimes: ModelLifetimes
     embedder: Embedder
@@ -70,21 +66,16 @@ class Generation(msgspec.Struct, kw_only=True, eq=False):
     """Closes the parts."""
     requests: int = 0
     """The requests that it is answering."""
+    is_replaced: bool = False
+    """Whether another one gets all new requests."""
+
+    async def aclose(self) -> None:
+        """Finish what is waiting, and close the parts."""
+        await self.parts.aclose()
 
 
-async def open_configuration(
-    configuration: Configuration, providers: ProviderPool, *, now_ms: Callable[[], int]
-) -> OpenConfiguration:
-    """Find servers on this machine, open the providers, and check everything else.
-
-    Args:
-        configuration: The configuration to open.
-        providers: The providers that are open already.
-        now_ms: The wall clock, in ms since the epoch.
-
-    Raises:
-        ConfigError: The configuration is impossible.
-    """
+async def find_servers(configuration: Configuration) -> Configuration:
+    """Add the provider servers on this machine, and the models that servers of one's own list."""
     settings = configuration.settings
     found = await local_servers.add_local_models(
         configuration.providers,
@@ -92,23 +83,39 @@ async def open_configuration(
         section_names=settings.providers,
         find_others=settings.local_servers,
     )
+    return msgspec.structs.replace(configuration, providers=found)
+
+
+async def open_configuration(
+    configuration: Configuration, pool: ProviderPool, *, now_ms: Callable[[], int]
+) -> OpenConfiguration:
+    """Open the providers, and check everything else.
+
+    Args:
+        configuration: The configuration to open.
+        pool: The providers that are open already.
+        now_ms: The wall clock, in ms since the epoch.
+
+    Raises:
+        ConfigError: The configuration is impossible.
+    """
     async with AsyncExitStack() as parts:
         remote: dict[str, Provider] = {}
-        for each in found:
-            provider = await providers.take(each, partial(open_provider, each))
+        for each in configuration.providers:
+            provider = await pool.take(each, partial(open_provider, each))
             if provider is not None:
-                parts.push_async_callback(providers.release, provider)
+                parts.push_async_callback(pool.release, provider)
                 remote[each.name] = provider
-        usable = [each for each in found if each.name in remote]
-        configuration = msgspec.structs.replace(configuration, providers=usable)
+        usable = [each for each in configuration.providers if each.name in remote]
+        if len(usable) < len(configuration.providers):
+            configuration = msgspec.structs.replace(configuration, providers=usable)
         catalog = await asyncio.to_thread(lambda: configuration.catalog)
         spaces, lifetimes = await asyncio.to_thread(
-            build_memberships, settings, catalog, usable, now_ms=now_ms
+            build_memberships, configuration.settings, catalog, usable, now_ms=now_ms
         )
         return OpenConfiguration(
             configuration=configuration,
             providers=remote,
-            issuers=read_issuers(settings),
             spaces=spaces,
             lifetimes=lifetimes,
             parts=parts.pop_all(),
@@ -214,7 +221,6 @@ async def build_generation(
     )
     return Generation(
         configuration=configuration,
-        issuers=opened.issuers,
         spaces=spaces,
         lifetimes=lifetimes,
         embedder=embedder,

@@ -62,6 +62,7 @@ def paths() -> set[str]:
         check_ready=None,
         embeddings_paths=PATHS,
         max_items=lambda: 2048,
+        reload=None,
     )
     found = {re.sub(r":\w+}", "}", route.path) for route in iter_route_contexts(app.routes)}
     return found - {"/docs/assets"} | set(PATHS)

@@ -16,6 +16,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 import embedway
 from embedway.admin import errors, health, models, openapi, tokens, usage
+from embedway.admin.configuration import Reload
 from embedway.admin.organization import organization_router
 from embedway.admin.request_ids import send_request_id
 from embedway.admin.strict_request import check_request
@@ -48,11 +49,12 @@ def create_control_plane(
     check_ready: Callable[[], Awaitable[None]],
     embeddings_paths: Mapping[str, str],
     max_items: Callable[[], int],
+    reload: Reload,
 ) -> FastAPI:
     """Build the application, once for the process. Functions return what a reload may replace.
 
     For the OpenAPI document, `embeddings_paths` are the data plane's paths, each with its operation
-    id, and `max_items` returns the most items of a request.
+    id, and `max_items` returns the most items of a request. `reload` reloads the configuration.
     """
 
     async def caller(
@@ -85,7 +87,7 @@ def create_control_plane(
         models.router(listing, caller=Depends(reader)),
         health.router(check_ready=check_ready, metrics=metrics),
         tokens.router(authenticator, tokens=services.tokens, now_ms=now_ms, caller=any_caller),
-        organization_router(services.service, caller=any_caller, now_ms=now_ms),
+        organization_router(services.service, caller=any_caller, now_ms=now_ms, reload=reload),
         usage.router(services.reports, caller=any_caller, now_ms=now_ms),
     ):
         app.include_router(routes)

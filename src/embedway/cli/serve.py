@@ -22,6 +22,7 @@ from embedway.organization import key_secret
 from embedway.organization.keys import KeyBootstrap
 from embedway.routing.resolve import resolve
 from embedway.serving.address import AddressError, base_url, bind
+from embedway.serving.hangup import Hangups
 from embedway.storage import database
 
 if TYPE_CHECKING:
@@ -43,11 +44,14 @@ def serve(
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM. It then finishes the requests in flight.
 
+    SIGHUP reloads the configuration, as `embedway config reload` does.
+
     The first start makes a key and shows it once. `embedway config show` lists all other settings;
     you can set each of them by a variable, such as
 
         EMBEDWAY_PORT=9000 embedway serve
     """
+    hangups = Hangups()
     setup = Setup(load_settings(host=host, port=port))
     loaded, settings = setup.loaded, setup.settings
     dropped_lines = streams.write_in_background()
@@ -69,7 +73,7 @@ def serve(
 
         welcome = partial(_print_welcome, setup)
         with bound:
-            uvloop.run(run_server(configuration, bound, welcome, dropped_lines))
+            uvloop.run(run_server(configuration, bound, hangups, welcome, dropped_lines))
     except AddressError as error:
         fail(error)
 

@@ -5,11 +5,14 @@ from functools import cached_property
 
 import msgspec
 
+from embedway.auth.issuer_keys import Issuer
 from embedway.catalog.catalog import Catalog
 from embedway.config.catalogs import CatalogInUse, catalog_in_use
+from embedway.config.issuers import read_issuers
 from embedway.config.models import build_catalog
 from embedway.config.providers import enabled_providers
-from embedway.config.settings import LoadedSettings, Settings
+from embedway.config.schema import ConfigError
+from embedway.config.settings import LoadedSettings, Settings, load_settings
 from embedway.providers.provider_config import ProviderConfig
 
 
@@ -19,6 +22,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     loaded: LoadedSettings
     providers: Sequence[ProviderConfig]
     """The enabled providers."""
+    issuers: Sequence[Issuer]
+    """The outside issuers whose tokens to accept."""
     catalog_in_use: CatalogInUse
 
     @property
@@ -40,8 +45,35 @@ def read_configuration(loaded: LoadedSettings) -> Configuration:
     """Return the configuration that follows from the settings.
 
     Raises:
-        ConfigError: A section names an unknown kind of provider, or lacks a required setting.
+        ConfigError: Sections are wrong; the message has a line for each reason.
     """
     used = catalog_in_use(loaded.settings)
-    providers = enabled_providers(loaded, used=used)
-    return Configuration(loaded=loaded, providers=providers, catalog_in_use=used)
+    wrong: list[str] = []
+    providers, issuers = [], []
+    try:
+        providers = enabled_providers(loaded, used=used)
+    except ConfigError as error:
+        wrong.append(str(error))
+    try:
+        issuers = read_issuers(loaded.settings)
+    except ConfigError as error:
+        wrong.append(str(error))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return Configuration(loaded=loaded, providers=providers, issuers=issuers, catalog_in_use=used)
+
+
+def read_again(running: Configuration) -> tuple[Configuration, Settings]:
+    """Read all sources again: the settings file, `.env`, files of keys, and the catalog.
+
+    Returns:
+        The configuration that can be in force without a restart, and the settings as they were
+        read. They differ in the settings that only a restart can apply.
+
+    Raises:
+        ConfigError: The configuration is impossible.
+    """
+    loaded = load_settings(**running.loaded.options)
+    kept = {name: getattr(running.settings, name) for name in Settings.fixed_at_start()}
+    settings = loaded.settings.model_copy(update=kept)
+    return read_configuration(msgspec.structs.replace(loaded, settings=settings)), loaded.settings
