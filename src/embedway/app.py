@@ -21,6 +21,7 @@ from embedway.config import settings as config
 from embedway.config.configuration import Configuration, read_again, read_configuration
 from embedway.config.differences import compare_configurations, compare_start_settings
 from embedway.config.issuers import private_issuer_hosts
+from embedway.config.key_files import KeyFileWatch
 from embedway.config.schema import ConfigError
 from embedway.core.configuration_change import ConfigurationChange
 from embedway.core.errors import InvalidRequest, ServiceOverloaded
@@ -37,6 +38,9 @@ from embedway.observe import logs, streams
 from embedway.organization.service import AdminService
 from embedway.process_parts import Clocks, ProcessParts, open_process
 from embedway.providers.pool import ProviderPool
+
+KEY_FILES_S = 1.0
+"""How often to look whether files of keys have changed, in seconds."""
 
 _log = structlog.get_logger("embedway.app")
 
@@ -55,6 +59,7 @@ class Gateway:
         self._background = BackgroundTasks()
         self._reloading = asyncio.Lock()
         self._issuers: IssuerRegistry | None = None
+        self._key_watch: asyncio.Task[None] | None = None
         self._control_plane = _build_control_plane(
             process, current=lambda: self.current, reload=self.reload
         )
@@ -128,6 +133,8 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Finish what is waiting, and close what the configurations opened."""
+        if self._key_watch:
+            self._key_watch.cancel()
         async with self._reloading:
             await self._background.close()
             for each in (*self._replaced, self.current):
@@ -145,7 +152,12 @@ class Gateway:
 
     async def _replace(self, opened: OpenConfiguration) -> None:
         """Use a configuration instead of the one in force."""
-        old = self.current
+        old, before = self.current, self.current.configuration.providers
+        for each in opened.configuration.providers:
+            if not any(
+                map(each.opens_like, before)
+            ):  # the operator may have cured what it was ejected for
+                self._process.healths.readmit(each.name)
         self._use(await build_generation(opened, self._process, self._control_plane, previous=old))
         logs.set_level(opened.configuration.settings.log_level)
         old.is_replaced = True
@@ -168,13 +180,43 @@ class Gateway:
         process.tokens.audiences = tuple(settings.token_audiences)
         process.admission.max_requests = settings.max_in_flight
         process.admission.max_bytes = settings.max_in_flight_bytes
+        is_watching = self._key_watch is not None and not self._key_watch.done()
+        if not is_watching and _has_key_files(configuration):
+            self._key_watch = asyncio.ensure_future(self._watch_keys())
         process.metrics.set_retirements(generation.lifetimes.retirements)
         self.current = generation
+
+    async def _watch_keys(self) -> None:
+        """Use the keys in files as soon as they change, as long as there are such files."""
+        watch = KeyFileWatch()
+        while _has_key_files(self.current.configuration):
+            await asyncio.sleep(KEY_FILES_S)
+            try:
+                async with self._reloading:
+                    await self._replace_keys(watch)
+            except ConfigError as error:
+                _log.error("key not usable", reason=str(error))
+            except Exception:  # noqa: BLE001  # the top of a background task
+                _log.exception("keys not replaced")
+
+    async def _replace_keys(self, watch: KeyFileWatch) -> None:
+        running = self.current.configuration
+        changed = await asyncio.to_thread(watch.read_changed, running.providers)
+        if not changed or self.admission.is_draining:
+            return
+        opened = await self._open(running.with_keys(changed))
+        async with opened.parts:  # until a generation closes them
+            await self._replace(opened)
+        _log.info("keys replaced", providers=[each.name for each in changed])
 
     def _close_if_idle(self, generation: Generation) -> None:
         if not generation.requests and generation in self._replaced:
             self._replaced.remove(generation)
             self._background.schedule(generation.aclose())
+
+
+def _has_key_files(configuration: Configuration) -> bool:
+    return any(each.key_files for each in configuration.providers)
 
 
 def _build_control_plane(

@@ -70,8 +70,8 @@ def _format(value: object) -> object:
 def diff(url: Url = None, as_json: AsJson = False) -> None:
     """Show what a reload would change in the running gateway. Nothing changes.
 
-    The gateway reads its own files: its `embedway.toml`, `.env`, files of keys and catalog. A key is
-    only ever shown as changed. The exit status is 0 if nothing differs, and 1 if something does.
+    The gateway reads its own files: its `embedway.toml`, `.env`, files of keys and catalog. A key
+    is only ever shown as changed. The exit status is 0 if nothing differs, and 1 if something does.
     """
     changes = _ask_gateway(url, "?dry_run=true")
     _print_changes(changes, as_json=as_json)

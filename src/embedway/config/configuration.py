@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Self
 
 import msgspec
 
@@ -25,6 +26,14 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     issuers: Sequence[Issuer]
     """The outside issuers whose tokens to accept."""
     catalog_in_use: CatalogInUse
+
+    def with_keys(self, providers: Sequence[ProviderConfig]) -> Self:
+        """Return the configuration with other keys of some of its providers."""
+        new = {each.name: each for each in providers}
+        all = [new.get(each.name, each) for each in self.providers]
+        changed = msgspec.structs.replace(self, providers=all)
+        vars(changed)["catalog"] = self.catalog  # no key is in it
+        return changed
 
     @property
     def settings(self) -> Settings:

@@ -15,7 +15,7 @@ from embedway.providers.provider_config import ProviderConfig
 
 _SECRET = frozenset({"keys", "headers", "variables"})
 """The fields of a provider that hold secrets or may."""
-_UNCOMPARED = frozenset({"name", "row", "base_url", "models", "limits", "origin"})
+_UNCOMPARED = frozenset({"name", "row", "key_files", "base_url", "models", "limits", "origin"})
 """The fields of a provider that are compared otherwise, or make no difference."""
 
 

@@ -29,12 +29,11 @@ class ProviderPool:
         Call `release` for each provider that this returned. Takes must not run at the same time.
 
         Args:
-            config: The provider's configuration. Its models and its origin make no difference.
+            config: The provider's configuration; its models make no difference.
             open_provider: Opens it; returns None if it is to be left out.
         """
-        config = msgspec.structs.replace(config, models=(), origin="")
         for entry in self._entries:
-            if entry.config == config:
+            if entry.config.opens_like(config):
                 entry.users += 1
                 return entry.provider
         provider = await asyncio.to_thread(open_provider)
