@@ -8,8 +8,9 @@ import typer
 
 from embedway.cli.gateway_client import KEY_VARIABLE, find_gateway
 from embedway.cli.setup import Setup
-from embedway.cli.terminal import AsJson, count_of, print_table, say
-from embedway.config.settings import Settings, load_settings
+from embedway.cli.terminal import AsJson, count_of, fail, print_table, say
+from embedway.config.settings import Settings, load_settings, settings_file
+from embedway.config.template import write_template
 from embedway.core.configuration_change import ConfigurationChange
 
 commands = typer.Typer(no_args_is_help=True, help="See and change how this gateway is configured.")
@@ -64,6 +65,25 @@ def _format(value: object) -> object:
     if isinstance(value, dict | list):
         return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]  # names only: sections contain keys
     return value if isinstance(value, int | float | None) else str(value)
+
+
+@commands.command()
+def init(
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write an `embedway.toml` that explains every setting. All of it is commented out.
+
+    The file is the one that the gateway reads in this folder, or that EMBEDWAY_CONFIG names.
+    """
+    path = settings_file()
+    if path.exists() and not force:
+        fail(f"There is a file {path}. To overwrite it: embedway config init --force")
+    # It may get keys, so nobody else may read it.
+    written = path.with_name(f"{path.name}.new")
+    written.touch(mode=0o600)
+    written.write_text(write_template(), encoding="utf-8")
+    written.replace(path)
+    say(f"All settings are in {path}, commented out.")
 
 
 @commands.command()

@@ -8,11 +8,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from embedway.config.schema import ConfigError
+from embedway.config.schema import ConfigError, read_text_file
 from embedway.providers.provider_config import ProviderConfig
-
-MAX_BYTES = 2**16
-"""The longest key; a longer file is something else."""
 
 _log = structlog.get_logger("embedway.keys")
 
@@ -34,18 +31,7 @@ def read_key_file(path: Path) -> str:
     Raises:
         ConfigError: The file cannot be read, or holds no key.
     """
-    try:
-        # Opening a pipe would wait for its writer.
-        if not path.is_file():
-            raise ConfigError(f"there is no file {path}. Correct the path, or write the key there.")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ConfigError(f"the file {path} is too long for a key. Name another.")
-        return check_key(content.decode("utf-8-sig").strip(), f"the key in {path}")
-    except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or "it is no text"
-        raise ConfigError(f"the file {path} cannot be read: {reason}.") from None
+    return check_key(read_text_file(path), f"the key in {path}")
 
 
 class KeyFileWatch:

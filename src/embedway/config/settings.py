@@ -33,6 +33,7 @@ from embedway.config.schema import (
     Count,
     SettingsSection,
     explain_reason,
+    read_text_file,
     split_url,
     unknown_setting,
 )
@@ -261,24 +262,37 @@ def load_settings(**options: object) -> LoadedSettings:
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
     environment = _prefixed(os.environ)
+    in_files = {f"{name}_file": name for name in SECRETS}
+    names = _NAMES | in_files.keys()
     # Kubernetes sets variables with this prefix for a service called embedway, so an unknown one is
     # reported but, unlike in a file, not an error.
-    unknown = sorted(PREFIX + name.upper() for name in environment.keys() - _NAMES)
+    unknown = sorted(PREFIX + name.upper() for name in environment.keys() - names)
     dotenv = _dotenv()
     file, toml = _toml(dotenv)
     wrong: list[str] = []
     for origin, source in (
         (str(file), toml),
         (DOTENV, _prefixed(dotenv)),
-        (ENVIRONMENT, {name: environment[name] for name in environment.keys() & _NAMES}),
+        (ENVIRONMENT, {name: environment[name] for name in environment.keys() & names}),
         (COMMAND_LINE, options),
     ):
         for name, value in source.items():
-            if name not in _NAMES:
+            if value and name in in_files:
+                secret, path = in_files[name], _expanded(Path(str(value)))
+                if source.get(secret):
+                    wrong.append(
+                        f"{origin}: {_spelled(secret, origin)} and {_spelled(name, origin)} are "
+                        "both set. Remove one."
+                    )
+                try:
+                    values[secret], origins[secret] = read_text_file(path), str(path)
+                except ConfigError as error:
+                    wrong.append(f"{origin}: {_spelled(name, origin)}: {error}")
+            elif name not in names:
                 spell = partial(_spelled, origin=origin)
                 message = unknown_setting(name, Settings.model_fields, spell=spell)
                 wrong.append(f"{origin}: {message}")
-            elif value is not None and value != "":
+            elif name in _NAMES and value is not None and value != "":
                 values[name], origins[name] = value, origin
     try:
         settings = Settings.model_validate(values, context=origins)
@@ -291,12 +305,22 @@ def load_settings(**options: object) -> LoadedSettings:
     return LoadedSettings(settings, origins, unknown, variables, file, dotenv, options)
 
 
+def settings_file() -> Path:
+    """Return the path of the settings file, whether or not it exists."""
+    return _file(_dotenv())
+
+
+def _file(dotenv: Mapping[str, str | None]) -> Path:
+    name = os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
+    return _expanded(Path(name)) if name else Path(DEFAULT_CONFIG)
+
+
 def _toml(dotenv: Mapping[str, str | None]) -> tuple[str | None, Mapping[str, object]]:
     """Read the settings file, if there is one; return its name and content."""
-    name = os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
-    config = _expanded(Path(name)) if name else Path(DEFAULT_CONFIG)
-    if name or config.exists():
-        hint = f"{CONFIG_VARIABLE} names it." if name else ""
+    config = _file(dotenv)
+    is_named = config != Path(DEFAULT_CONFIG)
+    if is_named or config.exists():
+        hint = f"{CONFIG_VARIABLE} names it." if is_named else ""
         toml = _read(config, lambda: tomllib.loads(config.read_text("utf-8-sig")), hint)
         return str(config), toml
     return None, {}
