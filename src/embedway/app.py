@@ -37,7 +37,7 @@ from embedway.config.providers import enabled_providers
 from embedway.config.settings import Settings
 from embedway.config.spaces import build_memberships
 from embedway.config.stores import open_configured_store, reveal
-from embedway.core import clock, ids
+from embedway.core import clock, extras, ids
 from embedway.core.errors import EmbedwayError, ServiceOverloaded
 from embedway.core.keys import KeyContext
 from embedway.core.usage import UsageRecord
@@ -338,7 +338,8 @@ async def _limiter(
     url = reveal(settings.redis_url)
     if url is None:
         return MemoryRateLimiter(now_ms=lambda: int(now_s() * 1000))
-    from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
+    with extras.importing("redis", "EMBEDWAY_REDIS_URL"):
+        from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
 
     limiter = SharedRateLimiter(
         RedisCounts(url), now_s=now_s, on_sharing_change=events.log_limits_sharing
