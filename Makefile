@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients compat lock docs clean
+.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients compat dist sbom lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -84,6 +84,19 @@ bench-clients: .venv/dev $(TYPESCRIPT)  ## Time the SDKs beside OpenAI's clients
 
 compat: .venv/dev  ## Try other people's clients, and write docs/clients.md
 	@$(BIN)/python -m compat $(OPTIONS)
+
+# Built without isolation, so that the lock file pins the build tool too: the same commit gives the same bytes.
+dist: .venv/dev  ## Build the packages, with an SBOM and checksums, into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --quiet --no-isolation --outdir dist .
+	@$(BIN)/python -m build --quiet --no-isolation --outdir dist sdks/python
+	@$(MAKE) --no-print-directory sbom
+	@cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
+sbom: .venv/dev  ## List the locked dependencies in dist/embedway.cdx.json (CycloneDX)
+	@mkdir -p dist
+	@$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml \
+		--output-reproducible --no-validate --output-file dist/embedway.cdx.json requirements.lock
 
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock

@@ -131,6 +131,7 @@ async def open_gateway(
         parts.callback(ledger.close)
         directory = Directory(store.database, availability=store.availability)
         refusals = _refusals(store, parts, now_ms=now_ms)
+        limiter = await _limiter(settings, metrics, parts, now_s=now_s)
         cl100k = Cl100kTokenizer()
         parts.callback(cl100k.close)
         engines: dict[str, LocalEngine] = {}
@@ -190,7 +191,7 @@ async def open_gateway(
             sender=sender,
             meter=Meter(
                 accounts=AccountFinder(directory),
-                limiter=await _limiter(settings, metrics, parts, now_s=now_s),
+                limiter=limiter,
                 budgets=budgets,
             ),
             ledger=ledger,
@@ -338,7 +339,7 @@ async def _limiter(
     url = reveal(settings.redis_url)
     if url is None:
         return MemoryRateLimiter(now_ms=lambda: int(now_s() * 1000))
-    with extras.importing("redis", "EMBEDWAY_REDIS_URL"):
+    with extras.importing("redis", "Redis (EMBEDWAY_REDIS_URL)"):
         from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
 
     limiter = SharedRateLimiter(

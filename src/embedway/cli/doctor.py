@@ -150,7 +150,7 @@ def _redis(setup: Setup) -> DoctorFinding:
     url = reveal(setup.settings.redis_url)
     if url is None:
         return "ok", "not set: this gateway counts rate limits alone"
-    with extras.importing("redis", "EMBEDWAY_REDIS_URL"):
+    with extras.importing("redis", "Redis (EMBEDWAY_REDIS_URL)"):
         from redis import Redis, RedisError  # noqa: PLC0415  # slow
 
     parts = urlsplit(url)

@@ -13,8 +13,8 @@ class MissingExtra(ImportError):
 
     def __init__(self, extra: Extra, feature: str) -> None:
         super().__init__(
-            f"{feature} needs packages that are not installed here. Install them, with the same "
-            f"pip that installed Embedway: pip install 'embedway[{extra}]'"
+            f"{feature} needs packages that are not installed here. Run: "
+            f"pip install 'embedway[{extra}]'"
         )
 
 

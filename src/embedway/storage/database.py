@@ -101,7 +101,7 @@ def open_engine(where: Path | str, *, durability: Durability = "process") -> Eng
     except ValueError as error:
         raise DatabaseError(f"The URL of the database is invalid: {error}.") from None
     try:
-        with extras.importing("postgres", "A Postgres database (EMBEDWAY_DATABASE_URL)"):
+        with extras.importing("postgres", "Postgres"):
             return postgres.open_engine(url)
     except extras.MissingExtra as error:
         raise DatabaseError(str(error)) from error
