@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients compat dist sbom lock docs clean
+.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients compat dist notes lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,6 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # For benchmarks and compat: OPTIONS='--help' shows what there is to choose; PEERS= measures without LiteLLM.
 OPTIONS ?=
 PEERS ?= litellm
+TAG ?=
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --extra all
 
@@ -49,12 +50,13 @@ $(TYPESCRIPT) $(RUNTIMES): %/node_modules/.package-lock.json: %/package-lock.jso
 test-typescript: .venv/setup $(TYPESCRIPT) $(RUNTIMES)  ## Build, check and test the TypeScript SDK
 	@cd sdks/typescript && npm run --silent check && npm run --silent build && npm run --silent test
 
-check: .venv/dev  ## Lint, types, import contracts
+check: .venv/dev  ## Lint, types, import contracts, workflows
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/basedpyright
 	@$(BIN)/basedpyright --project sdks/python --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: .venv/dev  ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
@@ -85,18 +87,17 @@ bench-clients: .venv/dev $(TYPESCRIPT)  ## Time the SDKs beside OpenAI's clients
 compat: .venv/dev  ## Try other people's clients, and write docs/clients.md
 	@$(BIN)/python -m compat $(OPTIONS)
 
-# Built without isolation, so that the lock file pins the build tool too: the same commit gives the same bytes.
+# Without isolation, so that the lock file pins the build tool too: the same commit gives the same bytes.
 dist: .venv/dev  ## Build the packages, with an SBOM and checksums, into dist/
 	@rm -rf dist
 	@$(BIN)/python -m build --quiet --no-isolation --outdir dist .
 	@$(BIN)/python -m build --quiet --no-isolation --outdir dist sdks/python
-	@$(MAKE) --no-print-directory sbom
-	@cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
-
-sbom: .venv/dev  ## List the locked dependencies in dist/embedway.cdx.json (CycloneDX)
-	@mkdir -p dist
 	@$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml \
 		--output-reproducible --no-validate --output-file dist/embedway.cdx.json requirements.lock
+	@cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
+notes: .venv/dev  ## Write dist/notes.md, what the changelog says of TAG=v1.2.3
+	@$(BIN)/python .ci/notes.py "$(TAG)"
 
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock
