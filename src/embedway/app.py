@@ -131,7 +131,6 @@ async def open_gateway(
         parts.callback(ledger.close)
         directory = Directory(store.database, availability=store.availability)
         refusals = _refusals(store, parts, now_ms=now_ms)
-        limiter = await _limiter(settings, metrics, parts, now_s=now_s)
         cl100k = Cl100kTokenizer()
         parts.callback(cl100k.close)
         engines: dict[str, LocalEngine] = {}
@@ -191,7 +190,7 @@ async def open_gateway(
             sender=sender,
             meter=Meter(
                 accounts=AccountFinder(directory),
-                limiter=limiter,
+                limiter=await _limiter(settings, metrics, parts, now_s=now_s),
                 budgets=budgets,
             ),
             ledger=ledger,
