@@ -1,6 +1,6 @@
 """Writes dist/notes.md: what CHANGELOG.md says of a release, if its tag names the version.
 
-Without a tag, writes what the next release would say.
+Without a tag, writes what the next release would say, which may be nothing yet.
 """
 
 import re
@@ -21,7 +21,8 @@ found = re.search(
     Path("CHANGELOG.md").read_text(),
     re.MULTILINE | re.DOTALL,
 )
-if found is None or not found[1].strip():
+notes = found[1].strip() if found else ""
+if tag and not notes:
     sys.exit(f"CHANGELOG.md says nothing under '## {heading}'. Write there what is new.")
 Path("dist").mkdir(exist_ok=True)
-Path("dist/notes.md").write_text(found[1].strip() + "\n")
+Path("dist/notes.md").write_text(f"{notes}\n")

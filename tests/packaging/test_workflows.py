@@ -52,17 +52,19 @@ CHANGELOG = (
         ("v1.2.3", ""),
         ("v1.2.4", "'v1.2.4' does not name the version in pyproject.toml, '1.2.3'"),
         ("1.2.3", "Tag v1.2.3"),
-        ("", "says nothing under '## Unreleased'"),
+        ("v1.2.1", "says nothing under '## 1.2.1'"),
+        ("", ""),
     ],
 )
 def test_notes(tag: str, said: str, tmp_path: Path) -> None:
     """A release has the version of its tag and a section of the changelog, which are its notes."""
     (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
-    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
+    version = "1.2.1" if tag == "v1.2.1" else "1.2.3"
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nversion = "{version}"\n')
     done = subprocess.run(
         [sys.executable, ROOT / ".ci/notes.py", tag],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode != 0, said in done.stderr) == (bool(said), True)
     if not said:
-        assert (tmp_path / "dist/notes.md").read_text() == "- New.\n"
+        assert (tmp_path / "dist/notes.md").read_text() == ("- New.\n" if tag else "\n")

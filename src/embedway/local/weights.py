@@ -183,6 +183,8 @@ def _open(
             paths = (source / path_in_wheel, source / name)
             if found := next((each for each in paths if each.is_file()), None):
                 return exit_stack.enter_context(found.open("rb"))
+        elif not source.is_file():  # a device may never end
+            raise _SourceError("it is neither a file nor a folder")
         else:
             archive = exit_stack.enter_context(zipfile.ZipFile(source))
             members = [each for each in archive.namelist() if Path(each).name == name]
