@@ -119,8 +119,8 @@ class Gateway:
                 ) from None
             async with opened.parts:  # until a generation closes them
                 changes = [
-                    *compare_configurations(running, opened.configuration),
                     *compare_start_settings(running.settings, read),
+                    *compare_configurations(running, opened.configuration),
                 ]
                 if dry_run:
                     return changes
