@@ -18,7 +18,7 @@ from embedway.concurrency.ttl_cache import TTLCache
 from embedway.config.engines import load_engine
 from embedway.config.settings import Settings
 from embedway.config.stores import open_configured_store, reveal
-from embedway.core import clock, ids
+from embedway.core import clock, extras, ids
 from embedway.core.errors import ServiceOverloaded
 from embedway.core.keys import KeyContext
 from embedway.health.health import HealthRegistry
@@ -177,7 +177,8 @@ async def _limiter(
     url = reveal(settings.redis_url)
     if url is None:
         return MemoryRateLimiter(now_ms=lambda: int(now_s() * 1000))
-    from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
+    with extras.importing("redis", "Redis (EMBEDWAY_REDIS_URL)"):
+        from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
 
     limiter = SharedRateLimiter(
         RedisCounts(url), now_s=now_s, on_sharing_change=events.log_limits_sharing
