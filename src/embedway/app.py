@@ -119,8 +119,8 @@ class Gateway:
                 ) from None
             async with opened.parts:  # until a generation closes them
                 changes = [
-                    *compare_configurations(running, opened.configuration),
                     *compare_start_settings(running.settings, read),
+                    *compare_configurations(running, opened.configuration),
                 ]
                 if dry_run:
                     return changes
@@ -154,9 +154,8 @@ class Gateway:
         """Use a configuration instead of the one in force."""
         old, before = self.current, self.current.configuration.providers
         for each in opened.configuration.providers:
-            if not any(
-                map(each.opens_like, before)
-            ):  # the operator may have cured what it was ejected for
+            if not any(map(each.opens_like, before)):
+                # The operator may have cured what it was ejected for.
                 self._process.healths.readmit(each.name)
         self._use(await build_generation(opened, self._process, self._control_plane, previous=old))
         logs.set_level(opened.configuration.settings.log_level)

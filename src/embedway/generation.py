@@ -56,6 +56,8 @@ class Generation(msgspec.Struct, kw_only=True, eq=False):
     """The parts of a gateway that one configuration makes."""
 
     configuration: Configuration
+    providers: Mapping[str, Provider]
+    """The open providers, by name."""
     spaces: SpaceMemberships
     lifetimes: ModelLifetimes
     embedder: Embedder
@@ -221,6 +223,7 @@ async def build_generation(
     )
     return Generation(
         configuration=configuration,
+        providers=opened.providers,
         spaces=spaces,
         lifetimes=lifetimes,
         embedder=embedder,

@@ -71,5 +71,5 @@ def test_init(tmp_path: Path) -> None:
 def test_what_needs_a_restart_is_documented() -> None:
     """The page names exactly the settings that a reload cannot change."""
     page = (ROOT / "docs/configuration.md").read_text()
-    [sentence] = re.findall(r"^Only a restart changes ([^.]*)\.", page, re.MULTILINE)
+    [sentence] = re.findall(r"^  Only a restart changes ([^.]*)\.", page, re.MULTILINE)
     assert re.findall(r"`(\w+)`", sentence) == list(Settings.fixed_at_start())

@@ -1,20 +1,30 @@
 """A reload takes in a new configuration under load, and refuses a broken one, without a failure."""
 
+import asyncio
+import fcntl
+import gc
 import json
+import os
 import signal
+import subprocess
+import termios
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import in_process
 import numpy as np
 import pytest
-from conftest import Gateway
+from conftest import EMBEDWAY, Gateway, clean_environment
 from raw_http import load, until
 from test_drain import starting
 from test_ledger import rows
 
+from embedway.core import clock
 from embedway.testing import Upstream
 from embedway.testing.vectors import space, vector_of
 
@@ -222,7 +232,7 @@ def test_every_kind_of_change(made: Reloadable, upstream: Upstream):
     audit = httpx.get(f"{made.gateway.url}/v1/organization/audit_logs", headers=headers)
     last = audit.json()["data"][0]
     assert last["type"] == "configuration.reloaded"
-    assert last["configuration.reloaded"]["data"]["changes"][0]["name"] == "durability"
+    assert last["configuration.reloaded"]["data"]["changes"][0]["name"] == "pepper"
     assert "5a5a" not in audit.text + made.gateway.log.read_text()
 
 
@@ -392,3 +402,52 @@ def test_a_new_key_ends_an_ejection(made: Reloadable, upstream: Upstream, tmp_pa
     file.write_text("fresh")
     until(lambda: len(made.events("keys replaced")) > replaced)
     assert made.gateway.embed(model="one:m", input="a").status_code == 200
+
+
+def test_old_generations_are_freed(
+    minilm: object, tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+):
+    """A generation goes once its last request is answered; a provider that stays the same stays."""
+
+    async def reload_twice() -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in clean_environment() ^ os.environ.keys():
+            monkeypatch.delenv(name, raising=False)
+        clocks = {"now_ms": clock.now_ms, "now_s": time.monotonic}
+        async with in_process.running({}, folder=tmp_path, **clocks) as gateway:
+            file = tmp_path / "embedway.toml"
+            quiet = "local_servers = false\nproviders_from_environment = false\n"
+            file.write_text(quiet + provider("one", upstream) + provider("two", upstream))
+            await gateway.reload()
+            first = weakref.ref(gateway.current.embedder)
+            engines = gateway.current.providers
+            kept, left = engines["one"], weakref.ref(engines["two"])
+            file.write_text(quiet + provider("one", upstream, price=2))
+            del engines
+            await gateway.reload()
+            await in_process.settled()
+            assert gateway.current.providers == {"one": kept}
+            gc.collect()
+            assert (first(), left()) == (None, None)
+
+    asyncio.run(reload_twice())
+
+
+def test_a_closed_terminal_ends_it(new_gateway: Callable[..., Gateway]):
+    """SIGHUP reloads while there is a terminal; when the terminal goes away, the gateway stops."""
+    gateway = new_gateway()
+    made = Reloadable(gateway, "")
+    ours, terminal = os.openpty()
+    with gateway.log.open("wb") as log:
+        gateway.process = subprocess.Popen(
+            [EMBEDWAY, "serve"], env=clean_environment() | gateway.env, cwd=gateway.folder,
+            stdin=terminal, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+        )  # fmt: skip
+    os.close(terminal)
+    until(gateway.ready)
+    gateway.signal(signal.SIGHUP)
+    until(lambda: made.events("configuration reloaded"))
+    os.close(ours)
+    assert gateway.wait() == 0
+    assert made.events("draining")

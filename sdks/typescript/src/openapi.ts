@@ -497,6 +497,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/organization/configuration/reload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reload Configuration
+         * @description Read the configuration of this replica again and use it. Needs an admin key.
+         *
+         *     With `dry_run=true`, nothing changes. Changes that need a restart are not applied, the
+         *     others are. If anything is wrong, nothing is, and the error has all reasons.
+         */
+        post: operations["reload_configuration"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/organization/usage/embeddings": {
         parameters: {
             query?: never;
@@ -729,7 +752,7 @@ export interface components {
              */
             object: "organization.audit_log";
             /** @enum {string} */
-            type: "project.created" | "project.updated" | "project.archived" | "api_key.created" | "api_key.updated" | "api_key.rotated" | "api_key.deleted" | "end_user.created" | "end_user.updated" | "end_user.deleted" | "ledger.pruned" | "ledger.repaired";
+            type: "project.created" | "project.updated" | "project.archived" | "api_key.created" | "api_key.updated" | "api_key.rotated" | "api_key.deleted" | "end_user.created" | "end_user.updated" | "end_user.deleted" | "ledger.pruned" | "ledger.repaired" | "configuration.reloaded";
             effective_at: number;
             actor: components["schemas"]["AuditActor"];
             project: components["schemas"]["AuditObject"] | null;
@@ -832,6 +855,21 @@ export interface components {
             max_items: number;
             max_tokens: number | null;
             max_parallel: number;
+        };
+        /**
+         * ConfigurationChange
+         * @description One difference between the configuration in force and the one that was read.
+         *
+         *     `before` and `after` are null where there is no value; a secret is only ever `changed`.
+         */
+        ConfigurationChange: {
+            /** @enum {string} */
+            kind: "setting" | "provider" | "deployment" | "model" | "alias" | "issuer" | "catalog";
+            name: string;
+            field: string | null;
+            before: string | null;
+            after: string | null;
+            needs_restart: boolean;
         };
         /**
          * ClientToken
@@ -1459,6 +1497,19 @@ export interface components {
             /** @description The reason, as listed in `docs/errors.md`. */
             reason: string | null;
             num_requests: number;
+        };
+        /**
+         * ConfigurationReload
+         * @description The result of a reload.
+         */
+        ConfigurationReload: {
+            /**
+             * @default organization.configuration.reload
+             * @constant
+             */
+            object: "organization.configuration.reload";
+            dry_run: boolean;
+            changes: components["schemas"]["ConfigurationChange"][];
         };
         /**
          * ApiKeyRotation
@@ -3178,7 +3229,7 @@ export interface operations {
                 limit?: number;
                 /** @description The `last_id` of the previous page; leave it out for the first page. */
                 after?: string | null;
-                "event_types[]"?: ("project.created" | "project.updated" | "project.archived" | "api_key.created" | "api_key.updated" | "api_key.rotated" | "api_key.deleted" | "end_user.created" | "end_user.updated" | "end_user.deleted" | "ledger.pruned" | "ledger.repaired")[];
+                "event_types[]"?: ("project.created" | "project.updated" | "project.archived" | "api_key.created" | "api_key.updated" | "api_key.rotated" | "api_key.deleted" | "end_user.created" | "end_user.updated" | "end_user.deleted" | "ledger.pruned" | "ledger.repaired" | "configuration.reloaded")[];
                 "project_ids[]"?: string[];
                 "actor_ids[]"?: string[];
                 "resource_ids[]"?: string[];
@@ -3200,6 +3251,46 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AuditEventPage"];
+                };
+            };
+            /** @description The request cannot be honoured. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    reload_configuration: {
+        parameters: {
+            query?: {
+                dry_run?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConfigurationReload"];
                 };
             };
             /** @description The request cannot be honoured. */

@@ -125,7 +125,7 @@ def update(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Install a newer catalog without a new release. Gateways use it from their next start.
+    """Install a newer catalog without a new release, for the next start or reload of a gateway.
 
     The command first shows the changes: new and removed models and deployments, prices, widths and
     dates. It marks changes that may affect the vectors of a known model. It changes nothing if the
@@ -168,14 +168,14 @@ def update(
     if unknown := kinds - load_rows().keys():
         note(f"Not known to this release, so never called: {', '.join(sorted(unknown))}.")
     again = f"embedway catalog update {shlex.quote(source)} --sha256 {sha256} --yes"
-    confirm(f"Use the catalog of {new.day} from the next start on?", yes=yes, again=again)
+    confirm(f"Use the catalog of {new.day} from the next start or reload on?", yes=yes, again=again)
     file = catalogs.keep_catalog(setup.settings, content)
-    note(f"Kept in {file}. Gateways use it from their next start.")
+    note(f"Kept in {file}. Gateways use it from their next start or reload.")
 
 
 @commands.command()
 def reset(yes: Yes = False, as_json: AsJson = False) -> None:
-    """Go back to the catalog of this release. Gateways use it from their next start.
+    """Go back to the catalog of this release. Gateways use it from their next start or reload.
 
     embedway catalog reset --yes
     """
@@ -189,7 +189,10 @@ def reset(yes: Yes = False, as_json: AsJson = False) -> None:
         f"Go back to the catalog of {catalog.DATE}?", yes=yes, again="embedway catalog reset --yes"
     )
     catalogs.remove_catalog(setup.settings)
-    note(f"Gateways use the catalog of this release, of {catalog.DATE}, from their next start.")
+    note(
+        f"Gateways use the catalog of this release, of {catalog.DATE}, from their next start or "
+        "reload."
+    )
 
 
 @commands.command()

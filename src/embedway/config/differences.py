@@ -43,7 +43,7 @@ def compare_configurations(old: Configuration, new: Configuration) -> list[Confi
 
 
 def _compare_settings(old: Settings, new: Settings) -> Iterator[ConfigurationChange]:
-    for name in Settings.model_fields.keys() - SECTIONS.keys():
+    for name in (each for each in Settings.model_fields if each not in SECTIONS):
         yield from _compare_field("setting", name, None, getattr(old, name), getattr(new, name))
 
 
