@@ -15,9 +15,13 @@ class Check:
     is_kept: bool
 
 
-def none_of(promise: str, count: int, *, out_of: int) -> Check:
-    """Return the check that nothing of a kind happened; it is broken too if nothing was tried."""
-    return Check(promise, "0", f"{count} of {out_of:,}", is_kept=not count and out_of > 0)
+def none_of(promise: str, count: int, *, out_of: int, found: str = "") -> Check:
+    """Return the check that nothing of a kind happened; it is broken too if nothing was tried.
+
+    `found` says what happened instead.
+    """
+    measured = f"{count} of {out_of:,}" + (f": {found}" if found else "")
+    return Check(promise, "0", measured, is_kept=not count and out_of > 0)
 
 
 def at_most(promise: str, bound: float, measured: float, unit: str) -> Check:

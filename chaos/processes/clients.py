@@ -15,8 +15,11 @@ from benchmarks.load import Connection, request_bytes
 BODY = b'{"model":"openai:text-embedding-3-small","input":"Hello world","encoding_format":"base64"}'
 NO_ANSWER = 0
 """The status of a request that got no complete answer."""
+NO_CONNECTION = -1
+"""The status of a request that could not be sent."""
 RECONNECT_S = 0.02
 """How long a client waits before it connects again, in seconds."""
+NOT_ANSWERED = {NO_ANSWER: "no answer", NO_CONNECTION: "no connection"}
 MOST_CONNECTIONS = 4_000
 """The most connections of clients that send at a fixed rate."""
 END_S = 60
@@ -33,7 +36,7 @@ class Answer(NamedTuple):
     seconds: float
     """The time to its answer."""
     status: int
-    """The status of the answer, or `NO_ANSWER`."""
+    """The status of the answer, `NO_ANSWER` or `NO_CONNECTION`."""
     id: str = ""
     """The id of a 200, which its usage record has too; the `code` of an error."""
     wait_s: float | None = None
@@ -82,6 +85,15 @@ class Clients:
     def statuses(self) -> Counter[int]:
         """Count the answers by status."""
         return Counter(each.status for each in self.answers)
+
+    def failures(self) -> str:
+        """Return how many requests got no 200, by what they got, in words."""
+        kinds = Counter(
+            NOT_ANSWERED.get(each.status) or f"{each.status} {each.id}".strip()
+            for each in self.answers
+            if each.status != 200
+        )
+        return ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
 
     def ids(self) -> list[str]:
         """Return the ids of all answers with 200."""
@@ -134,7 +146,7 @@ class Clients:
                 lambda: _Client(self._request, self), self._address.hostname, self._address.port
             )
         except OSError:
-            self.answers.append(Answer(began_s, time.perf_counter() - began_s, NO_ANSWER))
+            self.answers.append(Answer(began_s, time.perf_counter() - began_s, NO_CONNECTION))
             self.lost()
 
     def lost(self) -> None:

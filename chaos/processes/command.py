@@ -21,7 +21,7 @@ from rich.table import Table
 
 from chaos.processes.check import Check
 from chaos.processes.scenarios import SCENARIOS
-from chaos.processes.stage import Missing, Servers, Stage
+from chaos.processes.stage import Missing, Shared, Stage
 
 BROKEN, INTERRUPTED = 1, 130
 _EPILOG = """\
@@ -91,9 +91,9 @@ def run(chosen: argparse.Namespace) -> int:
     outcomes: list[Outcome] = []
     try:
         with ExitStack() as stack:
-            servers = Servers(stack)
+            shared = Shared(stack, is_short=chosen.short)
             for name in chosen.only or SCENARIOS:
-                outcomes.append(_run_one(name, servers, console, is_short=chosen.short))
+                outcomes.append(_run_one(name, shared, console, is_short=chosen.short))
     except KeyboardInterrupt:
         console.print("Interrupted; everything that was started has ended.")
         return INTERRUPTED
@@ -107,7 +107,7 @@ def run(chosen: argparse.Namespace) -> int:
     return BROKEN if broken else 0
 
 
-def _run_one(name: str, servers: Servers, console: Console, *, is_short: bool) -> Outcome:
+def _run_one(name: str, shared: Shared, console: Console, *, is_short: bool) -> Outcome:
     began_s = time.monotonic()
     checks: Sequence[Check] = ()
     skipped = ""
@@ -116,7 +116,7 @@ def _run_one(name: str, servers: Servers, console: Console, *, is_short: bool) -
         def say(what: str) -> None:
             status.update(f"{name}: {what}")
 
-        stage = Stage(servers, stack, is_short=is_short, say=say)
+        stage = Stage(shared, stack, is_short=is_short, say=say)
         try:
             checks = SCENARIOS[name](stage)
         except Missing as missing:
