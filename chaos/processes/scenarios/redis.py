@@ -19,7 +19,7 @@ REDIS_TIMEOUT_MS = 100
 
 
 def run(stage: Stage) -> Sequence[Check]:
-    """Kill Redis, start it, freeze it and let it go on, while clients exceed a shared rate limit."""
+    """Kill Redis, start it, freeze it and let it go on, while clients exceed a rate limit."""
     step_s = 1.2 if stage.is_short else STEP_S
     amount = PER_S * (3 if stage.is_short else 30)  # half of what is sent
     replicas = stage.replicas()

@@ -28,9 +28,7 @@ def run(stage: Stage) -> Sequence[Check]:
     recorded = records(gateways[0], key)
     failed = len(clients.answers) - clients.statuses()[200]
     return [
-        none_of(
-            "failed requests", failed, out_of=len(clients.answers), found=clients.failures()
-        ),
+        none_of("failed requests", failed, out_of=len(clients.answers), found=clients.failures()),
         none_of("restarts that ended with another status than 0", unclean, out_of=rounds * 2),
         *one_record_each(clients.ids(), recorded),
         *no_record_without(clients.ids(), recorded),

@@ -1,6 +1,59 @@
-"""Stub."""
+"""Lets one tenant take all that it can get."""
+
+from collections.abc import Sequence
+
+from benchmarks.gateway import ADMIN
+
+from chaos.processes.check import Check, at_least, at_most
+from chaos.processes.clients import Clients
+from chaos.processes.stage import BUSY_PLACES, Stage
+
+TENANTS = 2
+TIMES = 50
+CROWD = TIMES * BUSY_PLACES // TENANTS
+USUAL = BUSY_PLACES // TENANTS // 4
+MEASURE_S = 20
+MOST_LATENCY = 2
+MOST_REFUSED = 1
 
 
-def run(stage):
-    """Stub."""
-    return []
+def run(stage: Stage) -> Sequence[Check]:
+    """Let one tenant ask for fifty times its equal share of the gateway, beside a usual one.
+
+    The crowd's clients wait as long as `Retry-After` says before they try again.
+    """
+    measure_s = 1.5 if stage.is_short else MEASURE_S
+    gateway = stage.busy()
+    with gateway.administration() as service:
+        projects = [service.create_project(ADMIN, {"name": each}).id for each in ("usual", "crowd")]
+    usual, crowd = (gateway.new_key(project_id=each) for each in projects)
+    with Clients(gateway.url, usual.secret, connections=USUAL) as alone:
+        stage.wait(measure_s, "a tenant alone")
+    with Clients(gateway.url, usual.secret, connections=USUAL) as beside:
+        with Clients(gateway.url, crowd.secret, connections=CROWD, is_patient=True) as crowding:
+            stage.wait(measure_s, f"{CROWD:,} clients of another tenant")
+    refused = 100 * (1 - len(beside.ids()) / len(beside.answers))
+    return [
+        at_least(
+            "refusals of the crowd, which shows that it is one", 1, crowding.statuses()[503], ""
+        ),
+        at_most(
+            "the usual tenant's slowest 1%, in times of alone",
+            MOST_LATENCY,
+            beside.latency_ms(0.99) / alone.latency_ms(0.99),
+            " times",
+        ),
+        at_least(
+            "the usual tenant's answers, as a share of alone",
+            90,
+            100 * beside.rate_per_s() / alone.rate_per_s(),
+            "%",
+        ),
+        at_most("the usual tenant's refused requests", MOST_REFUSED, refused, "%"),
+        at_least(
+            "the crowd's answers, as a share of those places",
+            80,
+            100 * crowding.rate_per_s() * 0.4 / (BUSY_PLACES * 0.75 - USUAL),
+            "%",
+        ),
+    ]
