@@ -92,8 +92,10 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         with ExitStack() as stack:
             shared = Shared(stack, is_short=chosen.short)
-            for name in chosen.only or SCENARIOS:
-                outcomes.append(_run_one(name, shared, console, is_short=chosen.short))
+            outcomes.extend(
+                _run_one(name, shared, console, is_short=chosen.short)
+                for name in chosen.only or SCENARIOS
+            )
     except KeyboardInterrupt:
         console.print("Interrupted; everything that was started has ended.")
         return INTERRUPTED

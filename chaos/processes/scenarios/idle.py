@@ -93,7 +93,7 @@ class _Crowd:
             except OSError:
                 self.refused += 1
                 continue
-            link.setblocking(False)
+            link.settimeout(0)
             self._selector.register(link, selectors.EVENT_READ, time.monotonic())
             self.open += 1
             if number >= IDLE:
