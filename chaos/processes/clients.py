@@ -231,5 +231,5 @@ def wait_until(condition: Callable[[], object], what: str, *, within_s: float = 
     while not condition():
         if time.monotonic() - began_s > within_s:
             raise TimeoutError(f"After {within_s:g} s: {what}")
-        time.sleep(0.02)
+        time.sleep(0.05)
     return time.monotonic() - began_s

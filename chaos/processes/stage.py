@@ -31,7 +31,7 @@ auto = "openai:text-embedding-3-small"
 base_url = "{base_url}"
 api_key = "sk-upstream"
 """
-BUSY_PLACES = 64
+BUSY_PLACES = 32
 BUSY_PROVIDER_S = 0.4
 Missing = pytest.skip.Exception
 """Raised where this machine or this user lacks what a scenario needs; the message says what."""
@@ -88,7 +88,7 @@ class Shared:
 
     @cached_property
     def busy(self) -> GatewayProcess:
-        """A gateway that works on 64 requests at once, whose provider answers after 0.4 s."""
+        """A gateway that works on 32 requests at once, whose provider answers after 0.4 s."""
         base_url = start_provider(self._stack, BUSY_PROVIDER_S)
         gateway = prepare_gateway(
             self._stack,

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 
 from chaos.processes.check import Check, at_least, at_most, none_of
 from chaos.processes.clients import Clients
-from chaos.processes.stage import Stage, memory_bytes
+from chaos.processes.stage import BUSY_PLACES, Stage, memory_bytes
 
 TIMES = 10
-CONNECTIONS = 64
-"""As many as the gateway has places, of which one key may have three quarters."""
 MEASURE_S = 15
-LEAST_GOODPUT = 80
+LEAST_GOODPUT_PERCENT = 80
 MOST_MEMORY = 1.3
 
 
@@ -22,7 +20,7 @@ def run(stage: Stage) -> Sequence[Check]:
     measure_s = 1.5 if stage.is_short else MEASURE_S
     gateway = stage.busy()
     key = gateway.new_key()
-    with Clients(gateway.url, key.secret, connections=CONNECTIONS, is_patient=True) as usual:
+    with Clients(gateway.url, key.secret, connections=BUSY_PLACES, is_patient=True) as usual:
         stage.wait(measure_s, "measuring what it can do")
     capacity = usual.rate_per_s()
     memory = memory_bytes(gateway)
@@ -40,7 +38,7 @@ def run(stage: Stage) -> Sequence[Check]:
         ),
         at_least(
             "answers per second, as a share of the capacity",
-            LEAST_GOODPUT,
+            LEAST_GOODPUT_PERCENT,
             100 * overload.rate_per_s() / capacity,
             "%",
         ),
