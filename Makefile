@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients compat lock docs clean
+.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients chaos compat lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# For benchmarks and compat: OPTIONS='--help' shows what there is to choose; PEERS= measures without LiteLLM.
+# For benchmarks, chaos and compat: OPTIONS='--help' shows what there is to choose; PEERS= measures without LiteLLM.
 OPTIONS ?=
 PEERS ?= litellm
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
@@ -82,6 +82,9 @@ bench-clients: .venv/dev $(TYPESCRIPT)  ## Time the SDKs beside OpenAI's clients
 	@cd sdks/typescript && npm run --silent build
 	@$(BIN)/python -m benchmarks.clients $(OPTIONS)
 
+chaos: .venv/dev  ## Break things around real gateways, and check what is promised
+	@$(BIN)/python -m chaos processes $(OPTIONS)
+
 compat: .venv/dev  ## Try other people's clients, and write docs/clients.md
 	@$(BIN)/python -m compat $(OPTIONS)
 
@@ -92,6 +95,7 @@ lock: .venv/dev  ## Update the lock files to the newest versions
 docs: .venv/dev  ## Write the generated parts of docs/
 	@$(BIN)/python docs/providers_table.py
 	@$(BIN)/python -m compat.page
+	@$(BIN)/python -m chaos.page
 
 clean:  ## Remove .venv and what tools left behind
 	@rm -rf sdks/typescript/node_modules sdks/typescript/tests/runtimes/node_modules sdks/typescript/dist

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos.processes.check import Check
-from chaos.processes.scenarios import SCENARIOS
-from chaos.processes.stage import Missing, Shared, Stage
+from chaos.processes.scenarios import SCENARIOS, describe
+from chaos.processes.stage import Lacking, Shared, Skipped, Stage
 
 BROKEN, INTERRUPTED = 1, 130
 _EPILOG = """\
@@ -47,7 +47,6 @@ class Outcome:
     """What became of one scenario."""
 
     name: str
-    does: str
     seconds: float
     checks: Sequence[Check] = ()
     skipped: str = ""
@@ -57,11 +56,6 @@ class Outcome:
     def is_kept(self) -> bool:
         """Whether every promise was kept, as far as it ran."""
         return all(each.is_kept for each in self.checks)
-
-
-def describe(name: str) -> str:
-    """Return what a scenario does, in a sentence."""
-    return (SCENARIOS[name].__doc__ or "").partition("\n\n")[0].replace("\n    ", " ")
 
 
 def add_to(commands: Any) -> None:
@@ -121,11 +115,11 @@ def _run_one(name: str, shared: Shared, console: Console, *, is_short: bool) -> 
         stage = Stage(shared, stack, is_short=is_short, say=say)
         try:
             checks = SCENARIOS[name](stage)
-        except Missing as missing:
-            skipped = str(missing)
-        except TimeoutError as error:
-            checks = [Check("everything goes on", "yes", str(error), is_kept=False)]
-    outcome = Outcome(name, describe(name), time.monotonic() - began_s, checks, skipped)
+        except Skipped as reason:
+            skipped = str(reason)
+        except (Lacking, TimeoutError) as reason:
+            checks = [Check("it runs to its end", "yes", str(reason), is_kept=False)]
+    outcome = Outcome(name, time.monotonic() - began_s, checks, skipped)
     verdict = f"skipped: {skipped}" if skipped else "kept" if outcome.is_kept else "BROKEN"
     console.print(f"{name:10} {verdict}, {outcome.seconds:.0f} s", markup=False, highlight=False)
     return outcome
@@ -156,7 +150,6 @@ def _results(outcomes: Sequence[Outcome], *, is_short: bool) -> dict[str, Any]:
         "is_short": is_short,
         "scenarios": {
             each.name: {
-                "does": each.does,
                 "seconds": round(each.seconds),
                 "skipped": each.skipped,
                 "checks": [asdict(check) for check in each.checks],
@@ -173,6 +166,6 @@ def _machine() -> str:
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((line.partition(": ")[2] for line in lines if "model name" in line), "")
-    cores = f"{os.cpu_count()} cores"
+    cores = f"{len(os.sched_getaffinity(0))} cores"
     cores += f" of {model}" if model else ""
     return f"{cores}, {gib:.0f} GiB, Linux, Python {platform.python_version()}"

@@ -33,13 +33,9 @@ api_key = "sk-upstream"
 """
 BUSY_PLACES = 32
 BUSY_PROVIDER_S = 0.4
-Missing = pytest.skip.Exception
-"""Raised where this machine or this user lacks what a scenario needs; the message says what."""
-
-
-def skip(reason: str) -> None:
-    """Skip the scenario."""
-    raise Missing(reason)
+Skipped, Lacking = pytest.skip.Exception, pytest.fail.Exception
+"""Raised where this machine lacks what a scenario needs, the second if servers are required. The
+message says what it lacks."""
 
 
 @dataclass(frozen=True)

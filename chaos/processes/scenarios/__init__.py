@@ -30,3 +30,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "tenants": tenants.run,
 }
 """By name, what runs it. The first sentence of its docstring says what it does."""
+
+
+def describe(name: str) -> str:
+    """Return what a scenario does, in a sentence."""
+    return (SCENARIOS[name].__doc__ or "").partition("\n\n")[0].replace("\n    ", " ")

@@ -9,11 +9,12 @@ from pathlib import Path
 import httpx
 from benchmarks.gateway import ADMIN, EMBEDWAY, GatewayProcess, post
 from sqlalchemy import func, select
+from tests.servers import lack
 
 from chaos.processes.check import Check, at_least, at_most, none_of
 from chaos.processes.clients import Clients, wait_until
 from chaos.processes.scenarios.redis import ALMOST_A_MINUTE_S, most_within
-from chaos.processes.stage import Stage, skip
+from chaos.processes.stage import Stage
 from embedway.core.budget import Budget
 from embedway.core.limit import Limit
 from embedway.core.project import DEFAULT_PROJECT
@@ -111,7 +112,7 @@ class _Clock:
     def __init__(self, file: Path) -> None:
         libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
         if not libraries:
-            skip("libfaketime is not installed: apt-get install faketime")
+            lack("libfaketime is not installed: apt-get install faketime")
         self._file = file
         self.set(0)
         self.variables = {

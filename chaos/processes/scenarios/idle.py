@@ -11,7 +11,7 @@ from typing import Self
 
 from chaos.processes.check import Check, at_most, none_of
 from chaos.processes.clients import Clients
-from chaos.processes.stage import Stage, memory_bytes, skip
+from chaos.processes.stage import Skipped, Stage, memory_bytes
 
 IDLE = 2_000
 SLOW = 100
@@ -32,7 +32,7 @@ def run(stage: Stage) -> Sequence[Check]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = IDLE + SLOW + 200
     if hard != resource.RLIM_INFINITY and hard < needed:
-        skip(f"this user may open only {hard} files: raise it with `ulimit -Hn {needed}`")
+        raise Skipped(f"this user may open only {hard} files: raise it with `ulimit -Hn {needed}`")
     if soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     gateway = stage.busy()
