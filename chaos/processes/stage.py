@@ -71,7 +71,7 @@ class Shared:
             "database_url": postgres.url,
             "redis_url": redis.url,
             "pepper": secrets.token_hex(32),
-            "drain_s": 0.5 if self._is_short else 2,
+            "drain_s": 0.2 if self._is_short else 2,
         }
         gateways = [
             prepare_gateway(self._stack, self._folder / name, base_url, **variables)
@@ -91,7 +91,7 @@ class Shared:
             self._folder / "busy",
             base_url,
             max_in_flight=BUSY_PLACES,
-            header_timeout_s=2 if self._is_short else 10,
+            header_timeout_s=1.5 if self._is_short else 10,
         )
         start(gateway)
         return gateway

@@ -20,8 +20,8 @@ REDIS_TIMEOUT_MS = 100
 
 def run(stage: Stage) -> Sequence[Check]:
     """Kill Redis, start it, freeze it and let it go on, while clients exceed a rate limit."""
-    step_s = 0.8 if stage.is_short else STEP_S
-    amount = PER_S * (2 if stage.is_short else 30)  # half of what is sent
+    step_s = 0.5 if stage.is_short else STEP_S
+    amount = PER_S * (1 if stage.is_short else 30)  # half of what is sent
     replicas = stage.replicas()
     first, second = replicas.gateways
     key = first.new_key(Limit(of="requests", amount=amount, per="minute"))
