@@ -64,8 +64,8 @@ class Shared:
     @cached_property
     def replicas(self) -> Replicas:
         """Two replicas, whose provider answers after 10 ms."""
-        postgres = self._stack.enter_context(server_running(Postgres))
         redis = self._stack.enter_context(server_running(Redis))
+        postgres = self._stack.enter_context(server_running(Postgres))
         base_url = start_provider(self._stack, 0.01)
         variables = {
             "database_url": postgres.url,
