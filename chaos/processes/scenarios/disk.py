@@ -1,6 +1,6 @@
 """Fills the disk that SQLite writes to."""
 
-import os
+import contextlib
 import resource
 import subprocess
 from collections.abc import Sequence
@@ -16,17 +16,19 @@ from chaos.processes.stage import Stage, records
 PER_S = 50
 HOLD_S = 10
 BACK_S = 5
+SMALL_BYTES = 4096
+"""Less than SQLite's files have, so that every write of it fails."""
 
 
 def run(stage: Stage) -> Sequence[Check]:
     """Fill the disk of a gateway on SQLite under load, then make room.
 
-    Root mounts a disk of 4 MB and fills it. Anybody else lowers the largest size of a file that the
-    gateway may write, which SQLite takes for a full disk.
+    Who may mount a disk mounts one of 4 MB and fills it. Anybody else lowers the largest size of a
+    file that the gateway may write, which SQLite takes for a full disk.
     """
     disk = stage.folder / "disk"
     disk.mkdir()
-    small = _SmallDisk(stage, disk) if os.getuid() == 0 else _SmallFiles(disk)
+    small = _SmallDisk(stage, disk) if _mount(disk) else _SmallFiles()
     gateway = stage.gateway(data_dir=disk / "data")
     key = gateway.new_key()
     with Clients(gateway.url, key.secret, per_s=PER_S) as clients:
@@ -59,22 +61,23 @@ def run(stage: Stage) -> Sequence[Check]:
     ]
 
 
+def _mount(folder: Path) -> bool:
+    """Mount a small disk; return whether this user may."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 class _SmallDisk:
     """A file system of its own, which a file fills."""
 
     def __init__(self, stage: Stage, folder: Path) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-        subprocess.run(command, check=True, capture_output=True)
         stage.stack.callback(subprocess.run, ["umount", "-l", str(folder)], check=True)
         self._ballast = folder / "ballast"
 
     def fill(self, _: GatewayProcess) -> None:
-        with self._ballast.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-            except OSError:
-                pass
+        with self._ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
 
     def empty(self, _: GatewayProcess) -> None:
         self._ballast.unlink()
@@ -83,19 +86,16 @@ class _SmallDisk:
 class _SmallFiles:
     """A limit on the size of the files that a gateway may write."""
 
-    SMALL = 4096
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
     def fill(self, gateway: GatewayProcess) -> None:
-        self._limit(gateway, self.SMALL)
+        pid, hard = self._limited(gateway)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (SMALL_BYTES, hard))
 
     def empty(self, gateway: GatewayProcess) -> None:
-        self._limit(gateway, resource.RLIM_INFINITY)
+        pid, hard = self._limited(gateway)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
-    def _limit(self, gateway: GatewayProcess, most_bytes: int) -> None:
+    def _limited(self, gateway: GatewayProcess) -> tuple[int, int]:
+        """Return the process and the most to which its limit may be raised."""
         assert gateway.process is not None
         pid = gateway.process.pid
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most_bytes, hard))
+        return pid, resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
