@@ -24,7 +24,10 @@ def page(text: str, results: dict[str, Any]) -> str:
 def figures(results: dict[str, Any]) -> str:
     """Return the figures of a run: where and when, and a table for each scenario."""
     form = "its short form, whose figures mean little" if results["is_short"] else "in full"
-    where = f"Measured on {results['machine']}, {results['date']}, {form}: `{results['command']}`."
+    where = (
+        f"Measured on {results['machine']}, {results['date']}, {form}, by "
+        f"`{results['command']}`. The load average of the machine was {results['load']} before."
+    )
     return f"\n{where}\n" + "".join(
         _section(name, found) for name, found in results["scenarios"].items()
     )

@@ -83,6 +83,7 @@ def run(chosen: argparse.Namespace) -> int:
     console = Console()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED))  # so that all children end
     outcomes: list[Outcome] = []
+    load = os.getloadavg()[0]
     try:
         with ExitStack() as stack:
             shared = Shared(stack, is_short=chosen.short)
@@ -95,7 +96,7 @@ def run(chosen: argparse.Namespace) -> int:
         return INTERRUPTED
     console.print(_table(outcomes))
     if chosen.json:
-        results = _results(outcomes, is_short=chosen.short)
+        results = _results(outcomes, load=load, is_short=chosen.short)
         chosen.json.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     broken = [each.name for each in outcomes if not each.is_kept]
     if broken:
@@ -142,10 +143,11 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _results(outcomes: Sequence[Outcome], *, is_short: bool) -> dict[str, Any]:
+def _results(outcomes: Sequence[Outcome], *, load: float, is_short: bool) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(),
+        "load": round(load, 1),
         "command": shlex.join(["python", "-m", "chaos", *sys.argv[1:]]),
         "is_short": is_short,
         "scenarios": {

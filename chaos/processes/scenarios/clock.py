@@ -26,10 +26,11 @@ OFFSETS_S = (26 * HOUR_S, -50 * HOUR_S, HOUR_S, -HOUR_S, 0)
 SHORT = 2
 """How many of these jumps the short form has."""
 STEP_S = 8
-PER_S = 6
-LIMIT = 15
-BUDGET_NANO_USD = 200
-"""Enough for some ten of the requests."""
+PER_S = 2
+"""How many requests each client sends a second; libfaketime makes a gateway slow."""
+LIMIT = 5
+BUDGET_NANO_USD = 100
+"""Enough for some five of the requests."""
 TOKEN_S = 600
 REVOKED_S = 2
 DAY_MS = 86_400_000
