@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -92,6 +93,7 @@ def run(chosen: argparse.Namespace) -> int:
                 for name in chosen.only or SCENARIOS
             )
     except KeyboardInterrupt:
+        console.print(_table(outcomes))
         console.print("Interrupted; everything that was started has ended.")
         return INTERRUPTED
     console.print(_table(outcomes))
@@ -118,7 +120,7 @@ def _run_one(name: str, shared: Shared, console: Console, *, is_short: bool) -> 
             checks = SCENARIOS[name](stage)
         except Skipped as reason:
             skipped = str(reason)
-        except (Lacking, TimeoutError) as reason:
+        except (Lacking, TimeoutError, httpx.HTTPError) as reason:
             checks = [Check("it runs to its end", "yes", str(reason), is_kept=False)]
     outcome = Outcome(name, time.monotonic() - began_s, checks, skipped)
     verdict = f"skipped: {skipped}" if skipped else "kept" if outcome.is_kept else "BROKEN"

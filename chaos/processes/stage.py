@@ -20,7 +20,6 @@ from sqlalchemy import select
 from tests.servers import Postgres, Redis
 from tests.servers import running as server_running
 
-from chaos.processes.clients import wait_until
 from chaos.processes.nginx import Nginx
 from embedway.storage.tables import usage
 
@@ -193,16 +192,11 @@ def records(gateway: GatewayProcess, *keys: Key) -> Counter[str]:
         return Counter(connection.scalars(found))
 
 
-def memory_bytes(gateway: GatewayProcess, which: str = "VmRSS") -> int:
-    """Return the memory of a gateway's process, or with `VmHWM` the most it ever had."""
+def memory_bytes(gateway: GatewayProcess) -> int:
+    """Return the memory of a gateway's process."""
     assert gateway.process is not None
     lines = Path(f"/proc/{gateway.process.pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(which)).split()[1]) * 1024
-
-
-def is_back(gateway: GatewayProcess, what: str) -> float:
-    """Wait until a gateway is ready again; return how long that took, in seconds."""
-    return wait_until(gateway.is_ready, f"the gateway is not ready after {what}.")
+    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) * 1024
 
 
 def metric(gateway: GatewayProcess, name: str) -> float:

@@ -172,7 +172,7 @@ def _ask(gateway: GatewayProcess, secret: str) -> httpx.Response:
 
 def _is_off(gateway: GatewayProcess, secret: str, offset_s: float) -> bool:
     """Whether the gateway's clock, which its answers tell, is so many seconds off."""
-    created_s = _ask(gateway, secret).json()["created"]
+    created_s = _ask(gateway, secret).raise_for_status().json()["created"]
     return abs(created_s - time.time() - offset_s) < TOKEN_S / 2
 
 
