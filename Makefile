@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing compat dist notes lock docs docs-site clean
+.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing chaos compat dist notes lock docs docs-site clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# For benchmarks and compat: OPTIONS='--help' shows what there is to choose; PEERS= measures without LiteLLM.
+# For benchmarks, chaos and compat: OPTIONS='--help' shows what there is to choose; PEERS= measures without LiteLLM.
 OPTIONS ?=
 PEERS ?= litellm
 TAG ?=
@@ -89,6 +89,9 @@ bench-clients: .venv/dev $(TYPESCRIPT)  ## Time the SDKs beside OpenAI's clients
 bench-sizing: .venv/dev  ## Measure what one gateway needs, for planning
 	@$(BIN)/python -m benchmarks.sizing $(OPTIONS)
 
+chaos: .venv/dev  ## Break things around real gateways, and check what is promised
+	@$(BIN)/python -m chaos processes $(OPTIONS)
+
 compat: .venv/dev  ## Try other people's clients, and write docs/clients.md
 	@$(BIN)/python -m compat $(OPTIONS)
 
@@ -111,6 +114,7 @@ lock: .venv/dev  ## Update the lock files to the newest versions
 docs: .venv/dev  ## Write the generated parts of docs/
 	@$(BIN)/python docs/providers_table.py
 	@$(BIN)/python -m compat.page
+	@$(BIN)/python -m chaos.page
 
 website/.env/setup: website/requirements.txt | .venv/dev
 	@$(BIN)/python -m venv --clear --without-pip $(@D)

@@ -1,4 +1,9 @@
-"""Answers every request at once with the same vector, so that a client is all that takes time."""
+"""Answers every request with the same vector, at once or after a while.
+
+    python -m benchmarks.fixed_server PORT [DELAY_S]
+
+So a client, or whoever passes requests on, is all that takes time.
+"""
 
 import asyncio
 import base64
@@ -22,8 +27,9 @@ def answer(items: int, dimensions: int) -> bytes:
 
 
 class Server(asyncio.Protocol):
-    """Answers every request at once with the same vector."""
+    """Answers every request with the same vector, `delay_s` after it arrived."""
 
+    delay_s = 0.0
     body = answer(1, DIMENSIONS)
     reply = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
         len(body),
@@ -42,11 +48,18 @@ class Server(asyncio.Protocol):
         length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
         if end and len(body) >= int(length):
             self._received = b""
-            self._transport.write(self.reply)
+            if self.delay_s:
+                asyncio.get_running_loop().call_later(self.delay_s, self._answer)
+            else:
+                self._answer()
+
+    def _answer(self) -> None:
+        self._transport.write(self.reply)
 
 
 async def main() -> None:
     """Serve on the port that the command line names."""
+    Server.delay_s = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Server, "127.0.0.1", int(sys.argv[1]))
     await server.serve_forever()

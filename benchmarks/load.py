@@ -33,20 +33,27 @@ class Load:
         return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))] * 1000
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, request: bytes, deadline_s: float, load: Load) -> None:
+class Connection(asyncio.Protocol):
+    """A connection that sends one request again and again, each time after the answer."""
+
+    def __init__(self, request: bytes) -> None:
         self._request = request
-        self._deadline_s = deadline_s
-        self._load = load
         self._received = bytearray()
-        self._sent_s = 0.0
-        self.done = asyncio.get_running_loop().create_future()
+        self.sent_s = 0.0
+        """When the last request was sent, by `time.perf_counter`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._send()
+        """Send the first request."""
+        self.transport = transport
+        self.send()
+
+    def send(self) -> None:
+        """Send the request."""
+        self.sent_s = time.perf_counter()
+        self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
+        """Read on until the whole answer is there."""
         self._received += data
         end = self._received.find(b"\r\n\r\n")
         if end < 0:
@@ -55,40 +62,58 @@ class _Connection(asyncio.Protocol):
         length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
         if len(self._received) < end + 4 + length:
             return
+        body = self._received[end + 4 :]
+        self._received = bytearray()
+        self.answered(head, body)
+
+    def answered(self, head: bytes, body: bytearray) -> None:
+        """Take an answer, its head in lower case, and send the next request or close."""
+        raise NotImplementedError
+
+
+class _MeasuredConnection(Connection):
+    def __init__(self, request: bytes, deadline_s: float, load: Load) -> None:
+        super().__init__(request)
+        self._deadline_s = deadline_s
+        self._load = load
+        self.done = asyncio.get_running_loop().create_future()
+
+    def answered(self, head: bytes, body: bytearray) -> None:  # noqa: ARG002
         now_s = time.perf_counter()
         if head.startswith(b"http/1.1 200"):
-            self._load.latencies_s.append(now_s - self._sent_s)
+            self._load.latencies_s.append(now_s - self.sent_s)
         else:
             self._load.errors += 1
-        self._received.clear()
         if now_s < self._deadline_s:
-            self._send()
+            self.send()
         else:
-            self._transport.close()
+            self.transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.done.done():
             self.done.set_result(error)
 
-    def _send(self) -> None:
-        self._sent_s = time.perf_counter()
-        self._transport.write(self._request)
+
+def request_bytes(url: str, body: bytes, *, key: str) -> bytes:
+    """Return a whole request that posts `body`."""
+    parts = urlsplit(url)
+    return (
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
 
 
 async def load(url: str, body: bytes, *, key: str, connections: int, seconds: float) -> Load:
     """Send `body` over `connections` connections for `seconds`."""
     parts = urlsplit(url)
-    request = (
-        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
+    request = request_bytes(url, body, key=key)
     seen = Load(seconds, [], 0)
     deadline_s = time.perf_counter() + seconds
     loop = asyncio.get_running_loop()
     running = [
         (
             await loop.create_connection(
-                lambda: _Connection(request, deadline_s, seen), parts.hostname, parts.port
+                lambda: _MeasuredConnection(request, deadline_s, seen), parts.hostname, parts.port
             )
         )[1].done
         for _ in range(connections)

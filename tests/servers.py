@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import psycopg
 import pytest
@@ -47,10 +48,16 @@ def free_port() -> int:
 def binary(name: str) -> str:
     """Return the path of a program; without it, skip the test, or fail if servers are required."""
     debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
-    found = shutil.which(name) or next(map(str, debian), None)
-    if found:
-        return found
-    reason = f"{name} is not installed: apt-get install postgresql redis-server"
+    # Debian puts nginx where only root's path looks.
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    found = shutil.which(name, path=path) or next(map(str, debian), None)
+    if not found:
+        lack(f"{name} is not installed: apt-get install postgresql redis-server nginx-light")
+    return found
+
+
+def lack(reason: str) -> NoReturn:
+    """Skip the test because this machine lacks something, or fail if servers are required."""
     if os.environ.get("EMBEDWAY_TEST_SERVERS") == "required":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

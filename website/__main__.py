@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from compat.server import Gateway, get
+from benchmarks.gateway import GatewayProcess, get
 
 from website.api_reference import describe_api
 
@@ -112,10 +112,10 @@ def navigation() -> Iterator[dict[str, Any]]:
 def read_openapi() -> dict[str, Any]:
     """Return the OpenAPI document of a gateway that runs for the moment."""
     with tempfile.TemporaryDirectory() as folder:
-        gateway = Gateway(Path(folder) / "gateway", "")
+        gateway = GatewayProcess(Path(folder) / "gateway", "")
         with gateway.running():
             gateway.wait_until_ready()
-            return get(gateway.base_url.replace("/v1", "/openapi.json")).json()
+            return get(f"{gateway.url}/openapi.json").json()
 
 
 def describe_command_line() -> str:

@@ -1,0 +1,1 @@
+"""Breaks things around the gateway and checks that it keeps its promises."""

@@ -1,0 +1,1 @@
+"""Runs real gateways, databases, balancers and clients on this machine, and breaks them."""

@@ -1,0 +1,39 @@
+"""Compares what was measured with what is promised."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise, and what was measured of it."""
+
+    promise: str
+    """What is counted or measured, as a row's heading."""
+    bound: str
+    """What it should be, such as `0` or `at least 80%`."""
+    measured: str
+    is_kept: bool
+
+
+def none_of(promise: str, count: int, *, out_of: int, found: str = "") -> Check:
+    """Return the check that nothing of a kind happened; it is broken too if nothing was tried.
+
+    `found` says what happened instead.
+    """
+    measured = f"{count} of {out_of:,}" + (f": {found}" if found else "")
+    return Check(promise, "0", measured, is_kept=not count and out_of > 0)
+
+
+def at_most(promise: str, bound: float, measured: float, unit: str) -> Check:
+    """Return the check of an upper bound."""
+    return Check(promise, f"at most {bound:,g}{unit}", f"{measured:,.3g}{unit}", measured <= bound)
+
+
+def at_least(promise: str, bound: float, measured: float, unit: str) -> Check:
+    """Return the check of a lower bound."""
+    return Check(promise, f"at least {bound:,g}{unit}", f"{measured:,.3g}{unit}", measured >= bound)
+
+
+def holds(promise: str, is_kept: bool, measured: str = "") -> Check:  # noqa: FBT001
+    """Return the check of something that is so or not."""
+    return Check(promise, "yes", measured or ("yes" if is_kept else "no"), is_kept)
