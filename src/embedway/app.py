@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from functools import partial
 from random import Random
 
@@ -37,6 +37,7 @@ from embedway.config.providers import enabled_providers
 from embedway.config.settings import Settings
 from embedway.config.spaces import build_memberships
 from embedway.config.stores import open_configured_store, reveal
+from embedway.config.telemetry import find_addresses, read_telemetry
 from embedway.core import clock, ids
 from embedway.core.errors import EmbedwayError, ServiceOverloaded
 from embedway.core.keys import KeyContext
@@ -51,6 +52,7 @@ from embedway.metering.account import AccountFinder
 from embedway.metering.meter import Meter
 from embedway.observe import events, logs, streams
 from embedway.observe.metrics import Metrics
+from embedway.observe.otlp import OtlpOptions, open_tracer
 from embedway.observe.refusals import RefusalCounts
 from embedway.organization.directory import Directory
 from embedway.organization.service import AdminService
@@ -63,7 +65,6 @@ from embedway.ratelimits.shared import SharedRateLimiter
 from embedway.routing.model_listing import ModelListing
 from embedway.routing.router import Router
 from embedway.sending.engine import Engine, EngineRegistry
-from embedway.sending.outcome import CallEvents
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
 from embedway.spaces.membership import SpaceMemberships
@@ -101,6 +102,7 @@ async def open_gateway(
     now_ms: Callable[[], int] = clock.now_ms,
     now_s: Callable[[], float] = time.monotonic,
     dropped_lines: Callable[[], int] = lambda: 0,
+    telemetry: OtlpOptions | None = None,
 ) -> AsyncGenerator[Gateway]:
     """Open a gateway; leaving the context finishes what is waiting and closes its parts.
 
@@ -110,6 +112,7 @@ async def open_gateway(
         now_ms: The wall clock, in ms since the epoch.
         now_s: A monotonic clock for waits and deadlines, in seconds.
         dropped_lines: Returns how many log lines were dropped so far.
+        telemetry: Where to send spans and metrics; None to send none.
     """
     metrics = Metrics()
     providers = await local_servers.add_local_models(
@@ -122,6 +125,9 @@ async def open_gateway(
     providers = [each for each in providers if each.name in remote]
     models = build_catalog(settings, providers)
     async with AsyncExitStack() as parts:
+        tracer = await parts.enter_async_context(
+            open_tracer(telemetry, metrics, find_addresses(providers))
+        )
         for each in remote.values():
             parts.push_async_callback(each.aclose)
         store = await asyncio.to_thread(open_configured_store, settings, create=True)
@@ -131,8 +137,7 @@ async def open_gateway(
         parts.callback(ledger.close)
         directory = Directory(store.database, availability=store.availability)
         refusals = _refusals(store, parts, now_ms=now_ms)
-        cl100k = Cl100kTokenizer()
-        parts.callback(cl100k.close)
+        cl100k = parts.enter_context(closing(Cl100kTokenizer()))
         engines: dict[str, LocalEngine] = {}
         for model in models.local_models():
             on_batch = metrics.batch_items.labels(model.id).observe
@@ -160,11 +165,7 @@ async def open_gateway(
             EngineRegistry(all_engines),
             healths=healths,
             preparer=InputPreparer(tokenizers=engines, cl100k=cl100k),
-            events=CallEvents(
-                on_outcome=partial(events.log_call, metrics),
-                on_overcount=partial(events.log_overcount, metrics),
-                on_unreadable_usage=partial(events.log_unreadable_usage, metrics),
-            ),
+            events=events.observe_calls(metrics, tracer),
         )
         prober = Prober(
             spaces=spaces,
@@ -239,6 +240,7 @@ async def open_gateway(
             lifetimes=lifetimes,
             metrics=metrics,
             refusals=refusals,
+            tracer=tracer,
             body_limits=BodyLimits(
                 max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
             ),
@@ -300,7 +302,10 @@ def create() -> Application:
         if catalog.problem:
             _log.warning("catalog not used", reason=catalog.problem)
         async with open_gateway(
-            settings, enabled_providers(loaded, used=catalog), dropped_lines=dropped_lines
+            settings,
+            enabled_providers(loaded, used=catalog),
+            dropped_lines=dropped_lines,
+            telemetry=read_telemetry(loaded),
         ) as gateway:
             gateways.append(gateway)
             yield

@@ -103,6 +103,22 @@ def _split_list(value: object) -> object:
     return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
 
 
+def check_collector(url: str) -> str:
+    """Return the address of a collector without a slash at its end, for use in a setting.
+
+    Raises:
+        ValueError: It is no HTTP address, or holds a password.
+    """
+    parts = split_url(url)
+    is_http = parts and parts.scheme in {"http", "https"} and parts.hostname
+    if not parts or not is_http or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(
+            "it must be an address such as http://localhost:4318, without a password: put keys "
+            "into OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    return url.rstrip("/")
+
+
 Folder = Annotated[Path, AfterValidator(_expanded)]
 
 
@@ -189,6 +205,9 @@ class Settings(SettingsSection):
     stands in for another. If `false`, a bare id means its first provider alone."""
     canary_interval_s: Annotated[float, Ge(1), Le(7 * 86_400)] = 3600
     """How long a proof lasts. The next use after that starts another probe."""
+    otlp_endpoint: Annotated[str, AfterValidator(check_collector)] | None = None
+    """The OpenTelemetry collector that takes traces and metrics, such as `http://localhost:4318`.
+    If not set, `OTEL_EXPORTER_OTLP_ENDPOINT` decides; without either, none are sent."""
     log_format: LogFormat = "auto"
     """`auto` is pretty on a terminal, else JSON."""
     log_level: LogLevel = "info"

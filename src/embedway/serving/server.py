@@ -21,6 +21,7 @@ from embedway import app
 from embedway.app import Gateway
 from embedway.config.settings import Settings
 from embedway.observe import streams
+from embedway.observe.otlp import OtlpOptions
 from embedway.providers.provider_config import ProviderConfig
 from embedway.serving.address import BACKLOG, listen
 
@@ -62,15 +63,19 @@ async def run_server(
     bound: socket.socket,
     on_ready: Callable[[Gateway], None],
     dropped_lines: Callable[[], int],
+    telemetry: OtlpOptions | None,
 ) -> None:
     """Run the gateway on a bound socket until a signal stops it and it is drained.
 
     Calls `on_ready` once the gateway answers; `dropped_lines` counts the log lines dropped so far.
+    Sends spans and metrics where `telemetry` says, if anywhere.
 
     Raises:
         AddressError: Another process listens on the address.
     """
-    async with app.open_gateway(settings, providers, dropped_lines=dropped_lines) as gateway:
+    async with app.open_gateway(
+        settings, providers, dropped_lines=dropped_lines, telemetry=telemetry
+    ) as gateway:
         server = _Server(
             bound,
             gateway,
