@@ -166,6 +166,7 @@ class OtlpExporter:
         self.dropped = 0
         """The spans that found no room or were not taken."""
         self._spans = deque[Span]()
+        self._in_flight = 0
         self._has_batch, self._closing = asyncio.Event(), asyncio.Event()
         about = {"resource": options.resource, "addresses": addresses}
         self._encode_spans = partial(otlp_encoding.encode_spans, **about)
@@ -205,8 +206,8 @@ class OtlpExporter:
         for task in late:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._spans:
-            _log.warning("spans lost", count=len(self._spans))
+        if lost := len(self._spans) + self._in_flight:
+            _log.warning("spans lost", count=lost)
         for signal in self._signals:
             await signal.aclose()
 
@@ -214,10 +215,11 @@ class OtlpExporter:
         while self._spans or not self._closing.is_set():
             await wait_for(self._has_batch, SPANS_EVERY_S)
             while self._spans:
-                count = min(len(self._spans), MAX_BATCH_SPANS)
+                self._in_flight = count = min(len(self._spans), MAX_BATCH_SPANS)
                 batch = [self._spans.popleft() for _ in range(count)]
                 reply = await signal.deliver(await asyncio.to_thread(self._encode_spans, batch))
                 self.dropped += count if reply is None else self._rejected_spans(reply)
+                self._in_flight = 0
             if not self._closing.is_set():
                 self._has_batch.clear()
 

@@ -120,6 +120,8 @@ def encode_metrics(
     group = message.resource_metrics.add(resource=_resource(resource))
     sink = group.scope_metrics.add(scope=_SCOPE).metrics
     for metric in registry.collect():
+        if not metric.samples:
+            continue
         if metric.type == "counter":
             total = sink.add(name=f"{metric.name}_total", description=metric.documentation).sum
             total.is_monotonic = True
