@@ -52,7 +52,8 @@ from embedway.metering.account import AccountFinder
 from embedway.metering.meter import Meter
 from embedway.observe import events, logs, streams
 from embedway.observe.metrics import Metrics
-from embedway.observe.otlp import OtlpOptions, open_tracer
+from embedway.observe.otlp import open_tracer
+from embedway.observe.otlp_options import OtlpOptions
 from embedway.observe.refusals import RefusalCounts
 from embedway.organization.directory import Directory
 from embedway.organization.service import AdminService

@@ -113,8 +113,8 @@ def check_collector(url: str) -> str:
     is_http = parts and parts.scheme in {"http", "https"} and parts.hostname
     if not parts or not is_http or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError(
-            "it must be an address such as http://localhost:4318, without a password: put keys "
-            "into OTEL_EXPORTER_OTLP_HEADERS"
+            "it must be an address such as http://localhost:4318. Put keys into "
+            "OTEL_EXPORTER_OTLP_HEADERS"
         )
     return url.rstrip("/")
 
@@ -344,7 +344,7 @@ def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
             "give the service another name."
         )
     setting = _spelled(name, origin)
-    if name in SECRETS:
+    if name in SECRETS or re.search(r"//[^/]*@", str(value)):  # a password may be in it
         return f"{origin}: {setting}: {explain_reason(error)}. Correct it, or remove it."
     default = Settings.model_fields[name].get_default(call_default_factory=True)
     return (

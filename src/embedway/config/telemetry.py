@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import embedway
 from embedway.config.schema import ConfigError
 from embedway.config.settings import LoadedSettings, check_collector
-from embedway.observe.otlp import OtlpOptions
+from embedway.observe.otlp_options import OtlpOptions
 from embedway.observe.trace_context import Sampler
 from embedway.observe.tracing import ProviderAddress
 from embedway.providers.provider_config import ProviderConfig

@@ -20,7 +20,7 @@ from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall
 from embedway.http.client import HttpClient
 from embedway.observe.metrics import Metrics
-from embedway.observe.trace_context import Sampler
+from embedway.observe.otlp_options import OtlpOptions
 from embedway.observe.tracing import ProviderAddress, Span, Tracer
 
 MAX_WAITING_SPANS = 8192
@@ -49,24 +49,6 @@ RETRIED = frozenset(
 MAX_REPLY_BYTES = 2**16
 
 _log = structlog.get_logger("embedway.otlp")
-
-
-class OtlpOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to send spans and metrics, and which. Contains secrets: never log it."""
-
-    traces_url: str | None
-    """The URL that takes spans; None to make none."""
-    metrics_url: str | None
-    """The URL that takes metrics; None to send none."""
-    headers: Mapping[str, str]
-    """Headers to send with each message, such as a key."""
-    resource: Mapping[str, str]
-    """The attributes of this gateway."""
-    sampler: Sampler
-    metrics_every_s: float
-
-    def __repr__(self) -> str:
-        return f"OtlpOptions({self.traces_url!r}, {self.metrics_url!r})"
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from embedway import app
 from embedway.app import Gateway
 from embedway.config.settings import Settings
 from embedway.observe import streams
-from embedway.observe.otlp import OtlpOptions
+from embedway.observe.otlp_options import OtlpOptions
 from embedway.providers.provider_config import ProviderConfig
 from embedway.serving.address import BACKLOG, listen
 
