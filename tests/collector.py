@@ -57,6 +57,8 @@ class Collector:
 
     def __init__(self) -> None:
         self.status, self.rejected = 200, 0
+        self.reply = b""
+        """What it replies in place of a proper message."""
         self.received: list[tuple[str, Mapping[str, str], bytes]] = []
         """The path, the headers and the body of each message that it took."""
         self.refused = 0
@@ -82,7 +84,7 @@ class Collector:
                 reply = ExportTraceServiceResponse()
                 if collector.rejected:
                     reply.partial_success.rejected_spans = collector.rejected
-                content = reply.SerializeToString()
+                content = collector.reply or reply.SerializeToString()
                 with contextlib.suppress(OSError):  # the gateway has ended
                     self.send_response(status)
                     self.send_header("content-length", str(len(content)))
@@ -123,7 +125,7 @@ class Collector:
             for each in self.spans
             if each.span.trace_id == request.span.trace_id and not each.is_request
         ]
-        return request, sorted(calls, key=lambda each: each["embedway.attempt"])
+        return request, sorted(calls, key=lambda each: each["embedway.call"])
 
     def _request(self, request_id: str) -> list[ReceivedSpan]:
         return [each for each in list(self.spans) if each.get("embedway.request_id") == request_id]

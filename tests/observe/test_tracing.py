@@ -69,6 +69,12 @@ class World:
         metrics = get(f"{self.gateway.url}/metrics").text
         return int(float(re.search(r"embedway_spans_dropped_total ([\d.e+]+)", metrics)[1]))
 
+    def line(self, reply: httpx.Response) -> dict:
+        """Wait for the log line of an answer, which is written after it; return it."""
+        id = reply.headers["x-request-id"]
+        until(lambda: id in [line["request_id"] for line in self.log("answered")])
+        return next(line for line in self.log("answered") if line["request_id"] == id)
+
     def log(self, event: str) -> list[dict]:
         """Return the log lines of an event."""
         lines = self.gateway.log.read_text().splitlines()
@@ -119,7 +125,7 @@ def test_one_request_is_one_trace(world: World) -> None:
     assert request.span.name == "POST /v1/embeddings"
     assert (request.span.kind, request.span.status.code) == (SERVER, UNSET)
     usage, port = reply.json()["usage"], int(world.first.url.rpartition(":")[2])
-    key, project = (world.log("answered")[-1][name] for name in ("key", "project"))
+    key, project = (world.line(reply)[name] for name in ("key", "project"))
     assert request.attributes == {
         "http.request.method": "POST",
         "http.route": "/v1/embeddings",
@@ -150,7 +156,7 @@ def test_one_request_is_one_trace(world: World) -> None:
         "server.address": "127.0.0.1",
         "server.port": port,
         "embedway.deployment": "first:m",
-        "embedway.attempt": 1,
+        "embedway.call": 1,
         "embedway.items": 1,
     }
     times = [
@@ -176,7 +182,7 @@ def test_the_clients_trace_continues(world: World) -> None:
     [received] = world.first.calls
     assert received.headers["traceparent"] == f"00-{TRACE}-{call.id}-01"
     assert received.headers["tracestate"] == headers["tracestate"]
-    assert world.log("answered")[-1]["trace_id"] == TRACE
+    assert world.line(reply)["trace_id"] == TRACE
 
 
 def test_an_unsampled_trace_stays_so(world: World) -> None:
@@ -184,7 +190,7 @@ def test_an_unsampled_trace_stays_so(world: World) -> None:
     reply = world.ask(parent=UNSAMPLED)
     [received] = world.first.calls
     assert re.fullmatch(f"00-{TRACE}-[0-9a-f]{{16}}-00", received.headers["traceparent"])
-    assert "trace_id" not in world.log("answered")[-1]
+    assert "trace_id" not in world.line(reply)
     world.trace(world.ask())
     ids = [each.get("embedway.request_id") for each in world.collector.spans]
     assert reply.headers["x-request-id"] not in ids
@@ -252,8 +258,8 @@ def test_retries_and_broken_replies(world: World) -> None:
     """Each retry is a call of its own; a reply that breaks off has its kind of failure."""
     world.first.script("close in the body")
     request, [broken, good] = world.trace(world.ask())
-    assert (broken["error.type"], broken["embedway.attempt"]) == ("failed", 1)
-    assert (good.get("error.type"), good["embedway.attempt"]) == (None, 2)
+    assert (broken["error.type"], broken["embedway.call"]) == ("failed", 1)
+    assert (good.get("error.type"), good["embedway.call"]) == (None, 2)
     assert request["http.response.status_code"] == 200
 
 
@@ -359,27 +365,41 @@ def test_metrics_arrive(world: World) -> None:
     assert calls.count == before['embedway_provider_seconds_count{provider="first"}']
 
 
-def test_a_collector_that_refuses(world: World) -> None:
-    """Requests are answered while the collector is away, and later spans arrive again."""
-    world.collector.status = 400
-    until(lambda: world.log("collector unavailable"))
+@pytest.fixture
+def collector(world: World) -> Iterator[Collector]:
+    """Return the collector; afterwards it behaves again."""
+    yield world.collector
+    world.collector.status, world.collector.rejected, world.collector.reply = 200, 0, b""
+    world.trace(world.ask())
+
+
+def test_a_collector_that_refuses(world: World, collector: Collector) -> None:
+    """Requests are answered while the collector refuses; spans that it never takes are counted."""
+    collector.status = 400
     lost = world.ask()
+    until(lambda: world.log("collector unavailable"))
     until(lambda: world.dropped() >= 2)
-    world.collector.status = 503
+    collector.status = 503
     kept = world.ask()
-    refused = world.collector.refused
-    until(lambda: world.collector.refused > refused)
-    world.collector.status = 200
+    refused = collector.refused
+    until(lambda: collector.refused > refused)
+    collector.status = 200
     assert (lost.status_code, kept.status_code) == (200, 200)
     world.trace(kept)
-    spans = world.collector.spans
-    assert lost.headers["x-request-id"] not in [s.get("embedway.request_id") for s in spans]
+    ids = [each.get("embedway.request_id") for each in collector.spans]
+    assert lost.headers["x-request-id"] not in ids
     until(lambda: world.log("collector available again"))
-    world.collector.rejected = 7
+
+
+def test_a_collector_that_takes_a_part(world: World, collector: Collector) -> None:
+    """Spans that the collector says it rejected are counted; a reply of garbage says nothing."""
     before = world.dropped()
+    collector.reply = b"\xff garbage"
+    world.trace(world.ask())
+    assert world.dropped() == before
+    collector.reply, collector.rejected = b"", 7
     world.trace(world.ask())
     until(lambda: world.dropped() > before)
-    world.collector.rejected = 0
     assert (world.dropped() - before) % 7 == 0
 
 

@@ -38,7 +38,7 @@ LONGEST_MS = 3_600_000
 
 
 def read_telemetry(loaded: LoadedSettings) -> OtlpOptions | None:
-    """Return where to send traces and metrics, or None if nobody asked for them.
+    """Return where to send traces and metrics, or None if no collector is set.
 
     Raises:
         ConfigError: A variable cannot be used, or the package of the extra is missing.

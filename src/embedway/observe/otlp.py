@@ -59,7 +59,7 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     """Why it was not taken."""
     retry_after_s: float | None = None
-    """The shortest wait before it may be sent again; None if it may not."""
+    """The shortest wait before it may be sent again; None if it need not or may not."""
 
 
 class OtlpSignal:
@@ -74,7 +74,7 @@ class OtlpSignal:
         closing: asyncio.Event,
     ) -> None:
         """Deliver to `url`. Once `closing` is set, nothing is sent again."""
-        self._name = name
+        self.name = name
         self._headers = {**headers, "Content-Type": "application/x-protobuf"}
         self._closing = closing
         self._client = HttpClient(url, allow_private=True, max_in_flight=1)
@@ -82,14 +82,14 @@ class OtlpSignal:
 
     async def deliver(self, message: bytes) -> bytes | None:
         """Send a message, with retries; return the reply, or None if it is not taken."""
-        for least_wait_s in (*RETRY_WAITS_S, None):
+        for tries, least_wait_s in enumerate((*RETRY_WAITS_S, None)):
             answer = await self._send(message)
-            self._note(answer.reason)
-            if answer.body is not None:
+            retry_after_s = None if self._closing.is_set() else answer.retry_after_s
+            if least_wait_s is None or retry_after_s is None:
+                self._note(answer.reason)
                 return answer.body
-            retry_after_s = answer.retry_after_s
-            if least_wait_s is None or retry_after_s is None or self._closing.is_set():
-                return None
+            if tries:  # the first try may have met a kept connection that was just closed
+                self._note(answer.reason)
             wait_s = min(max(least_wait_s, retry_after_s), LONGEST_RETRY_WAIT_S)
             await wait_for(self._closing, wait_s)
         return None
@@ -112,7 +112,7 @@ class OtlpSignal:
         if reply.status not in RETRIED:
             return _Answer(reason=reason)
         asked = reply.headers.get("Retry-After", "")
-        return _Answer(reason=reason, retry_after_s=int(asked) if asked.isdecimal() else 0)
+        return _Answer(reason=reason, retry_after_s=int(asked[:6]) if asked.isdecimal() else 0)
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -121,9 +121,9 @@ class OtlpSignal:
     def _note(self, reason: str) -> None:
         """Log the first failure of an outage, and the first success after it."""
         if reason and not self._is_failing:
-            _log.warning("collector unavailable", signal=self._name, reason=reason)
+            _log.warning("collector unavailable", signal=self.name, reason=reason)
         elif self._is_failing and not reason:
-            _log.info("collector available again", signal=self._name)
+            _log.info("collector available again", signal=self.name)
         self._is_failing = bool(reason)
 
 
@@ -150,10 +150,11 @@ class OtlpExporter:
         self._spans = deque[Span]()
         self._in_flight = 0
         self._has_batch, self._closing = asyncio.Event(), asyncio.Event()
+        self._registry = metrics.registry
         about = {"resource": options.resource, "addresses": addresses}
         self._encode_spans = partial(otlp_encoding.encode_spans, **about)
         self._encode_metrics = partial(
-            otlp_encoding.encode_metrics, metrics.registry, start_ns=time.time_ns(), **about
+            otlp_encoding.encode_metrics, start_ns=time.time_ns(), **about
         )
         self._rejected_spans = otlp_encoding.rejected_spans
         self._metrics_every_s = options.metrics_every_s
@@ -199,7 +200,7 @@ class OtlpExporter:
             while self._spans:
                 self._in_flight = count = min(len(self._spans), MAX_BATCH_SPANS)
                 batch = [self._spans.popleft() for _ in range(count)]
-                reply = await signal.deliver(await asyncio.to_thread(self._encode_spans, batch))
+                reply = await self._export(signal, partial(self._encode_spans, batch))
                 self.dropped += count if reply is None else self._rejected_spans(reply)
                 self._in_flight = 0
             if not self._closing.is_set():
@@ -210,8 +211,18 @@ class OtlpExporter:
         while not is_last:
             await wait_for(self._closing, self._metrics_every_s)
             is_last = self._closing.is_set()
-            now_ns = time.time_ns()
-            await signal.deliver(await asyncio.to_thread(self._encode_metrics, now_ns=now_ns))
+            # Gauges read what only the event loop may touch.
+            metrics = list(self._registry.collect())
+            encode = partial(self._encode_metrics, metrics, now_ns=time.time_ns())
+            await self._export(signal, encode)
+
+    async def _export(self, signal: OtlpSignal, encode: Callable[[], bytes]) -> bytes | None:
+        try:
+            message = await asyncio.to_thread(encode)
+        except Exception:  # noqa: BLE001  # the next message may be encoded all the same
+            _log.exception("defect", signal=signal.name)
+            return None
+        return await signal.deliver(message)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from functools import lru_cache
 from http import HTTPMethod, HTTPStatus
 from typing import Protocol
 
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
@@ -28,7 +29,6 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 import embedway
@@ -95,22 +95,22 @@ def rejected_spans(reply: bytes) -> int:
     """Return how many spans the collector says it rejected; 0 for a reply that cannot be read."""
     try:
         return ExportTraceServiceResponse.FromString(reply).partial_success.rejected_spans
-    except ValueError:
+    except DecodeError:
         return 0
 
 
 def encode_metrics(
-    registry: CollectorRegistry,
+    metrics: Iterable[Metric],
     *,
     resource: Mapping[str, str],
     addresses: Mapping[str, ProviderAddress],
     start_ns: int,
     now_ns: int,
 ) -> bytes:
-    """Return the message that exports all metrics of a registry.
+    """Return the message that exports these metrics.
 
     Args:
-        registry: The registry that `/metrics` prints.
+        metrics: What the registry of `/metrics` has collected.
         resource: The attributes of this gateway.
         addresses: The address of each provider by its name.
         start_ns: When counting began, in ns since the epoch.
@@ -119,7 +119,7 @@ def encode_metrics(
     message = ExportMetricsServiceRequest()
     group = message.resource_metrics.add(resource=_resource(resource))
     sink = group.scope_metrics.add(scope=_SCOPE).metrics
-    for metric in registry.collect():
+    for metric in metrics:
         if not metric.samples:
             continue
         if metric.type == "counter":
@@ -293,7 +293,7 @@ def _call_facts(
             "http.response.status_code": status,
             "error.type": error,
             "embedway.deployment": redact(deployment),
-            "embedway.attempt": number,
+            "embedway.call": number,
             **_server(provider, address),
         },
     )
