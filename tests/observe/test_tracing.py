@@ -16,6 +16,7 @@ from conftest import Gateway, Minilm, get
 from raw_http import Wire, until
 
 from embedway.testing import Upstream, vector_of
+from embedway.testing.misbehaviour import Misbehaviour
 
 SECRET_TEXT = "the patient's name is Rumpelstiltskin"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -261,6 +262,15 @@ def test_retries_and_broken_replies(world: World) -> None:
     assert (broken["error.type"], broken["embedway.call"]) == ("failed", 1)
     assert (good.get("error.type"), good["embedway.call"]) == (None, 2)
     assert request["http.response.status_code"] == 200
+
+
+@pytest.mark.parametrize("tokens", [2**80, -1])
+def test_impossible_reports(world: World, tokens: int) -> None:
+    """A provider that reports an impossible number of tokens spoils no span."""
+    world.first.script(Misbehaviour(tokens=lambda _: tokens))
+    request, [call] = world.trace(world.ask())
+    assert call.get("gen_ai.usage.input_tokens") is None
+    assert (call["embedway.items"], request["embedway.items"]) == (1, 1)
 
 
 def test_a_failed_request(world: World) -> None:

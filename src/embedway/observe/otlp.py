@@ -197,14 +197,18 @@ class OtlpExporter:
     async def _send_spans(self, signal: OtlpSignal) -> None:
         while self._spans or not self._closing.is_set():
             await wait_for(self._has_batch, SPANS_EVERY_S)
-            while self._spans:
-                self._in_flight = count = min(len(self._spans), MAX_BATCH_SPANS)
-                batch = [self._spans.popleft() for _ in range(count)]
-                reply = await self._export(signal, partial(self._encode_spans, batch))
-                self.dropped += count if reply is None else self._rejected_spans(reply)
-                self._in_flight = 0
-            if not self._closing.is_set():
+            if self._spans:
+                await self._send_batch(signal)
+            # Small messages would cost more than their spans, so the rest waits for company.
+            if len(self._spans) < MAX_BATCH_SPANS and not self._closing.is_set():
                 self._has_batch.clear()
+
+    async def _send_batch(self, signal: OtlpSignal) -> None:
+        self._in_flight = count = min(len(self._spans), MAX_BATCH_SPANS)
+        batch = [self._spans.popleft() for _ in range(count)]
+        reply = await self._export(signal, partial(self._encode_spans, batch))
+        self.dropped += count if reply is None else self._rejected_spans(reply)
+        self._in_flight = 0
 
     async def _send_metrics(self, signal: OtlpSignal) -> None:
         is_last = False

@@ -26,6 +26,9 @@ from embedway.sending.outcome import Cancellation, Outcome, Success
 CLIENT_LEFT = "client_left"
 """The `error.type` of a request, or of a call, whose client did not wait for it."""
 
+MAX_TOKENS = 2**63 - 1
+"""The most tokens that a span can hold; a provider may report anything."""
+
 
 class ProviderAddress(msgspec.Struct, frozen=True):
     """What kind a provider is, and where it is called."""
@@ -159,7 +162,7 @@ class Tracer:
                 status=status,
                 items=items,
                 width=width,
-                tokens=tokens if tokens is not None and tokens >= 0 else None,
+                tokens=tokens if tokens is not None and 0 <= tokens <= MAX_TOKENS else None,
                 model=model,
             )
         )
