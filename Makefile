@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients compat lock docs docs-site clean
+.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing compat lock docs docs-site clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -83,6 +83,9 @@ bench-usage: .venv/dev  ## Time questions about ten million ledger lines
 bench-clients: .venv/dev $(TYPESCRIPT)  ## Time the SDKs beside OpenAI's clients
 	@cd sdks/typescript && npm run --silent build
 	@$(BIN)/python -m benchmarks.clients $(OPTIONS)
+
+bench-sizing: .venv/dev  ## Measure what one gateway needs, for planning
+	@$(BIN)/python -m benchmarks.sizing $(OPTIONS)
 
 compat: .venv/dev  ## Try other people's clients, and write docs/clients.md
 	@$(BIN)/python -m compat $(OPTIONS)
