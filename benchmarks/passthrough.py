@@ -178,7 +178,7 @@ def start_embedway(
 ) -> System:
     """Start the gateway with its defaults, except for less logging and these settings.
 
-    Its key is created with `key_options`, and its data are in `folder`.
+    Its key is created with `key_options`, and it keeps its files in `folder`.
     """
     folder.mkdir(exist_ok=True)
     command = Path(sys.executable).with_name("embedway")
@@ -187,7 +187,7 @@ def start_embedway(
     config.write_text(f'[providers.openai]\nbase_url = "{base_url}"\napi_key = "sk-upstream"\n')
     env = {
         "EMBEDWAY_CONFIG": str(config),
-        "EMBEDWAY_DATA_DIR": str(folder / "data"),
+        "EMBEDWAY_DATA_DIR": str(folder / "embedway"),
         "EMBEDWAY_PORT": str(port),
         "EMBEDWAY_LOG_LEVEL": "warning",  # LiteLLM logs no requests either
         "EMBEDWAY_DRAIN_S": "0",
