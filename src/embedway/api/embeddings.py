@@ -250,7 +250,7 @@ class EmbeddingsEndpoint:
         if self._tracer is not None:
             answer = TracedAnswer(
                 request.encoding_format,
-                *result.vectors.shape,
+                len(result.vectors),
                 tokens=result.tokens,
                 cost_nano_usd=result.cost_nano_usd,
                 space=result.space,

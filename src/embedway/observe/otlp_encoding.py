@@ -1,7 +1,8 @@
 """Encodes spans and metrics as OTLP messages, with the names of OpenTelemetry's conventions.
 
 Imported only if a collector is configured, because the protobuf messages are an extra. Requests
-wait for the time that encoding takes, so the parts that many spans share are encoded once.
+wait for the time that encoding takes, so the parts that many spans share are encoded once, and
+joined with the rest as bytes: https://protobuf.dev/programming-guides/encoding/#last-one-wins.
 https://github.com/open-telemetry/semantic-conventions-genai defines the names in `gen_ai.*`.
 """
 
@@ -17,7 +18,6 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
@@ -27,14 +27,15 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     HistogramDataPoint,
 )
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Status
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
-from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from prometheus_client.core import Metric
 
 import embedway
 from embedway.catalog.model import LOCAL
 from embedway.core.batch import clients_name
 from embedway.core.redaction import redact
+from embedway.core.space_id import SpaceId
 from embedway.core.usage import CLIENT_LEFT as CLIENT_LEFT_STATUS
 from embedway.observe.trace_context import RequestTrace
 from embedway.observe.tracing import CLIENT_LEFT, CallSpan, ProviderAddress, Span
@@ -55,6 +56,7 @@ PROVIDERS = {
 
 _SCOPE = InstrumentationScope(name="embedway", version=embedway.__version__)
 _EMBEDDINGS = "embeddings"
+_MORE = 0x80  # the bit of a byte that is not the last of a length
 _SAMPLED, _HAS_IS_REMOTE, _IS_REMOTE = 0x1, 0x100, 0x200
 # A provider may answer anything, even an input, where it should name a model.
 _MODEL_NAME = re.compile(r"[\w.:/@+-]{1,256}")
@@ -80,15 +82,25 @@ def encode_spans(
         resource: The attributes of this gateway.
         addresses: The address of each provider by its name.
     """
-    message = ExportTraceServiceRequest()
-    group = message.resource_spans.add(resource=_resource(resource))
-    sink = group.scope_spans.add(scope=_SCOPE).spans
-    for span in spans:
-        if isinstance(span, CallSpan):
-            _write_call(sink.add(), span, addresses.get(span.deployment.provider))
-        else:
-            _write_request(sink.add(), span)
-    return message.SerializeToString()
+    encoded = ScopeSpans(scope=_SCOPE).SerializeToString()
+    encoded += b"".join(
+        _field(2, _encode_call(span, addresses.get(span.deployment.provider)))
+        if isinstance(span, CallSpan)
+        else _field(2, _encode_request(span))
+        for span in spans
+    )
+    group = ResourceSpans(resource=_resource(resource)).SerializeToString() + _field(2, encoded)
+    return _field(1, group)
+
+
+def _field(number: int, message: bytes) -> bytes:
+    """Return a message as a field of another, which may be joined with the other's other fields."""
+    head, length = bytearray((number << 3 | 2,)), len(message)
+    while length >= _MORE:
+        head.append(length % _MORE | _MORE)
+        length >>= 7
+    head.append(length)
+    return bytes(head) + message
 
 
 def rejected_spans(reply: bytes) -> int:
@@ -167,32 +179,28 @@ def _put(attributes: Attributes, values: Mapping[str, Value]) -> None:
             attribute.value.double_value = value
 
 
-def _write_request(message: OtlpSpan, trace: RequestTrace) -> None:
+def _encode_request(trace: RequestTrace) -> bytes:
     facts, answer = trace.facts, trace.answer
-    message.MergeFromString(
-        _request_facts(
-            trace.method,
-            trace.path,
-            trace.status,
-            facts.get("model", ""),
-            facts.get("project"),
-            facts.get("key"),
-            facts.get("reason"),
-            answer and answer.encoding_format,
-            answer and answer.width,
-        )
+    shared = _request_facts(
+        trace.method,
+        trace.path,
+        trace.status,
+        facts.get("model", ""),
+        facts.get("project"),
+        facts.get("key"),
+        facts.get("reason"),
+        answer and answer.encoding_format,
+        answer and answer.items,
+        answer and answer.space,
     )
-    _place(message, trace, trace.span_id, trace.parent_id, trace.start_ns, trace.end_ns)
+    message = _place(trace, trace.span_id, trace.parent_id, trace.start_ns, trace.end_ns)
     message.flags = _SAMPLED | _HAS_IS_REMOTE | (_IS_REMOTE if trace.parent_id else 0)
     values: dict[str, Value] = {"embedway.request_id": trace.request_id}
     if answer is not None:
-        values |= {
-            "embedway.items": answer.items,
-            "embedway.tokens": answer.tokens,
-            "embedway.cost_usd": answer.cost_nano_usd / 1e9,
-            "embedway.space": str(answer.space),
-        }
+        values["embedway.tokens"] = answer.tokens
+        values["embedway.cost_usd"] = answer.cost_nano_usd / 1e9
     _put(message.attributes, values)
+    return message.SerializeToString() + shared
 
 
 @lru_cache(maxsize=1024)
@@ -205,7 +213,8 @@ def _request_facts(
     key: str | None,
     reason: str | None,
     encoding_format: str | None,
-    width: int | None,
+    items: int | None,
+    space: SpaceId | None,
 ) -> bytes:
     """Return the part of a request's span that many requests share."""
     method = method if method in HTTPMethod.__members__ else "_OTHER"
@@ -224,9 +233,11 @@ def _request_facts(
             "error.type": error,
             "gen_ai.operation.name": _EMBEDDINGS,
             "gen_ai.request.model": redact(model),
-            "gen_ai.embeddings.dimension.count": width,
+            "gen_ai.embeddings.dimension.count": space and space.dimensions,
             "embedway.project_id": project,
             "embedway.key_id": key,
+            "embedway.items": items,
+            "embedway.space": space and str(space),
         },
     )
     if encoding_format:
@@ -235,29 +246,25 @@ def _request_facts(
     return span.SerializeToString()
 
 
-def _write_call(message: OtlpSpan, call: CallSpan, address: ProviderAddress | None) -> None:
-    deployment = call.deployment
-    message.MergeFromString(
-        _call_facts(
-            deployment.id,
-            deployment.upstream_name,
-            deployment.provider,
-            address,
-            call.number,
-            call.is_probe,
-            call.error,
-            call.status,
-            call.model,
-            call.width,
-        )
+def _encode_call(call: CallSpan, address: ProviderAddress | None) -> bytes:
+    deployment, trace = call.deployment, call.trace
+    shared = _call_facts(
+        deployment.id,
+        deployment.upstream_name,
+        deployment.provider,
+        address,
+        call.number,
+        call.is_probe,
+        call.error,
+        call.status,
+        call.model,
+        call.items,
+        call.width,
     )
-    trace = call.trace
-    _place(message, trace, call.span_id, trace.span_id, call.start_ns, call.end_ns)
+    message = _place(trace, call.span_id, trace.span_id, call.start_ns, call.end_ns)
     message.flags = _SAMPLED | _HAS_IS_REMOTE
-    _put(
-        message.attributes,
-        {"embedway.items": call.items, "gen_ai.usage.input_tokens": call.tokens},
-    )
+    _put(message.attributes, {"gen_ai.usage.input_tokens": call.tokens})
+    return message.SerializeToString() + shared
 
 
 @lru_cache(maxsize=1024)
@@ -271,6 +278,7 @@ def _call_facts(
     error: str,
     status: int | None,
     model: str | None,
+    items: int | None,
     width: int | None,
 ) -> bytes:
     """Return the part of a call's span that many calls share."""
@@ -294,6 +302,7 @@ def _call_facts(
             "error.type": error,
             "embedway.deployment": redact(deployment),
             "embedway.call": number,
+            "embedway.items": items,
             **_server(provider, address),
         },
     )
@@ -314,15 +323,17 @@ def _server(provider: str, address: ProviderAddress | None) -> Mapping[str, Valu
 
 
 def _place(
-    message: OtlpSpan, trace: RequestTrace, span_id: bytes, parent: bytes, start: int, end: int
-) -> None:
-    """Write where and when a span belongs."""
-    message.trace_id = trace.trace_id
-    message.span_id = span_id
-    message.parent_span_id = parent
-    message.start_time_unix_nano, message.end_time_unix_nano = start, end
-    if trace.state:
-        message.trace_state = trace.state
+    trace: RequestTrace, span_id: bytes, parent: bytes, start_ns: int, end_ns: int
+) -> OtlpSpan:
+    """Return a span that says only where and when it belongs."""
+    return OtlpSpan(
+        trace_id=trace.trace_id,
+        span_id=span_id,
+        parent_span_id=parent,
+        start_time_unix_nano=start_ns,
+        end_time_unix_nano=end_ns,
+        trace_state=trace.state,
+    )
 
 
 def _write_histogram(sink: Histogram, metric: Metric, *, start_ns: int, now_ns: int) -> None:

@@ -41,8 +41,6 @@ class TracedAnswer(msgspec.Struct, frozen=True, gc=False):
 
     encoding_format: str
     items: int
-    width: int
-    """The width of the vectors, in floats."""
     tokens: int
     cost_nano_usd: NanoUsd
     space: SpaceId
