@@ -215,8 +215,11 @@ class OtlpExporter:
         while not is_last:
             await wait_for(self._closing, self._metrics_every_s)
             is_last = self._closing.is_set()
-            # Gauges read what only the event loop may touch.
-            metrics = list(self._registry.collect())
+            try:  # here, because gauges read what only the event loop may touch
+                metrics = list(self._registry.collect())
+            except Exception:  # noqa: BLE001  # the next time may go well
+                _log.exception("defect", signal=signal.name)
+                continue
             encode = partial(self._encode_metrics, metrics, now_ns=time.time_ns())
             await self._export(signal, encode)
 
