@@ -1,11 +1,12 @@
 """Measures requests passed through to a provider, beside LiteLLM's proxy and the provider itself.
 
-    python -m benchmarks.passthrough [--peer litellm] [--seconds 4] [--rounds 3]
+    python -m benchmarks.passthrough [--peer litellm] [--otlp] [--seconds 4] [--rounds 3]
 
 The provider is an nginx that answers every request with the same vector of 1536 dimensions, in
 base64 as OpenAI's own clients request it. The client is wrk. All run in turn on the same machine,
 round after round. It prints medians over the rounds, and ratios. CPU time is the server's own, from
-/proc; it says more than requests per second where cores are few, shared or noisy.
+/proc; it says more than requests per second where cores are few, shared or noisy. With `--otlp`,
+a second gateway traces every request, to a collector that takes everything: the nginx again.
 """
 
 import argparse
@@ -36,6 +37,7 @@ CONNECTIONS = (1, 32)
 WARM_UP_S = 2
 SETTLE_S = 0.3  # for what is written after an answer: its CPU time counts too
 STOP_S = 15
+TRACED = "with traces"
 
 MODEL = "text-embedding-3-small"
 ASKED_FOR = f"openai:{MODEL}"
@@ -61,6 +63,8 @@ http {
     server {
         listen 127.0.0.1:%(port)d backlog=1024;
         location = /served { stub_status; }
+        location = /v1/traces { client_max_body_size 0; return 200; }
+        location = /v1/metrics { return 200; }
         location = /v1/embeddings {
             %(sets)s
             return 200 '%(parts)s';
@@ -142,14 +146,20 @@ def running(command: list[str | Path], port: int, **env: str) -> Iterator[subpro
 
 
 @contextmanager
-def systems(nginx: str, peers: list[str], folder: Path) -> Iterator[dict[str, System]]:
+def systems(
+    nginx: str, peers: list[str], folder: Path, *, otlp: bool
+) -> Iterator[dict[str, System]]:
     """Start all systems; yield them by name, first the provider that the others call."""
     with ExitStack() as stack:
         provider = start_provider(stack, nginx, folder)
         base_url = f"http://127.0.0.1:{provider.port}/v1"
+        traced = {"EMBEDWAY_OTLP_ENDPOINT": f"http://127.0.0.1:{provider.port}"}
         yield {
             "nginx": provider,
-            "embedway": start_embedway(stack, base_url, folder),
+            "embedway": start_embedway(stack, base_url, folder / "plain"),
+            **(
+                {TRACED: start_embedway(stack, base_url, folder / TRACED, **traced)} if otlp else {}
+            ),
             **{name: PEERS[name](stack, base_url, folder) for name in peers},
         }
 
@@ -168,8 +178,9 @@ def start_embedway(
 ) -> System:
     """Start the gateway with its defaults, except for less logging and these settings.
 
-    Its key is created with `key_options`.
+    Its key is created with `key_options`, and it keeps its files in `folder`.
     """
+    folder.mkdir(exist_ok=True)
     command = Path(sys.executable).with_name("embedway")
     port = free_port()
     config = folder / "embedway.toml"
@@ -308,10 +319,10 @@ def load(
 
 
 def measure(
-    wrk: str, nginx: str, peers: list[str], seconds: int, rounds: int, folder: Path
+    wrk: str, nginx: str, peers: list[str], seconds: int, rounds: int, folder: Path, *, otlp: bool
 ) -> None:
     """Run every case on all systems and print a table."""
-    with systems(nginx, peers, folder) as started:
+    with systems(nginx, peers, folder, otlp=otlp) as started:
         for name, system in started.items():
             check(name, system)
         for connections in CONNECTIONS:
@@ -359,6 +370,7 @@ def main() -> None:
     """Run the command line."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--peer", action="append", choices=PEERS, default=[], dest="peers")
+    options.add_argument("--otlp", action="store_true", help="also with a trace of each request")
     options.add_argument("--seconds", type=int, default=4, help="per system, case and round")
     options.add_argument("--rounds", type=int, default=3)
     chosen = options.parse_args()
@@ -373,7 +385,15 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         try:
-            measure(wrk, nginx, chosen.peers, chosen.seconds, chosen.rounds, Path(folder))
+            measure(
+                wrk,
+                nginx,
+                chosen.peers,
+                chosen.seconds,
+                chosen.rounds,
+                Path(folder),
+                otlp=chosen.otlp,
+            )
         except KeyboardInterrupt:
             sys.exit(130)
 

@@ -56,7 +56,8 @@ def clean_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name == "EMBEDWAY_CACHE_DIR" or not (name.startswith("EMBEDWAY_") or name in usual)
+        if name == "EMBEDWAY_CACHE_DIR"
+        or not (name.startswith(("EMBEDWAY_", "OTEL_")) or name in usual)
     }
 
 

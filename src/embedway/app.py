@@ -23,6 +23,7 @@ from embedway.config.differences import compare_configurations, compare_start_se
 from embedway.config.issuers import private_issuer_hosts
 from embedway.config.key_files import KeyFileWatch
 from embedway.config.schema import ConfigError
+from embedway.config.telemetry import find_addresses, read_telemetry
 from embedway.core.configuration_change import ConfigurationChange
 from embedway.core.errors import InvalidRequest, ServiceOverloaded
 from embedway.generation import (
@@ -35,6 +36,7 @@ from embedway.generation import (
 from embedway.http.fetch import fetch_document
 from embedway.ledger.reports import UsageReports
 from embedway.observe import logs, streams
+from embedway.observe.otlp_options import OtlpOptions
 from embedway.organization.service import AdminService
 from embedway.process_parts import Clocks, ProcessParts, open_process
 from embedway.providers.pool import ProviderPool
@@ -63,11 +65,6 @@ class Gateway:
         self._control_plane = _build_control_plane(
             process, current=lambda: self.current, reload=self.reload
         )
-        process.metrics.add_gauge(
-            "embedway_deployments_drifted",
-            "Deployments that serve no requests, because their vectors are no longer those proven.",
-            lambda: len(self.current.spaces.drifted_ids()),
-        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, to its end with the configuration that it began with."""
@@ -88,6 +85,11 @@ class Gateway:
             StorageUnavailable: The database cannot be read.
         """
         self._use(await build_generation(opened, self._process, self._control_plane))
+        self._process.metrics.add_gauge(
+            "embedway_deployments_drifted",
+            "Deployments that serve no requests, because their vectors are no longer those proven.",
+            lambda: len(self.current.spaces.drifted_ids()),
+        )
 
     async def reload(
         self, *, dry_run: bool = False, approve: Approve | None = None
@@ -182,6 +184,7 @@ class Gateway:
         is_watching = self._key_watch is not None and not self._key_watch.done()
         if not is_watching and _has_key_files(configuration):
             self._key_watch = asyncio.ensure_future(self._watch_keys())
+        process.addresses.update(find_addresses(configuration.providers))
         process.metrics.set_retirements(generation.lifetimes.retirements)
         self.current = generation
 
@@ -249,6 +252,7 @@ async def open_gateway(
     *,
     clocks: Clocks = Clocks(),  # noqa: B008  # it never changes
     dropped_lines: Callable[[], int] = lambda: 0,
+    telemetry: OtlpOptions | None = None,
 ) -> AsyncGenerator[Gateway]:
     """Open a gateway; leaving the context finishes what is waiting and closes its parts.
 
@@ -256,6 +260,7 @@ async def open_gateway(
         configuration: The configuration to start with.
         clocks: The clocks of the gateway.
         dropped_lines: Returns how many log lines were dropped so far.
+        telemetry: Where to send spans and metrics; None to send none.
     """
     providers = ProviderPool()
     opened = await open_configuration(
@@ -269,6 +274,7 @@ async def open_gateway(
             configuration.catalog.local_models(),
             clocks=clocks,
             dropped_lines=dropped_lines,
+            telemetry=telemetry,
         ) as process,
     ):
         gateway = Gateway(process, providers)
@@ -292,7 +298,9 @@ def create() -> Application:
         configuration = read_configuration(loaded)
         if problem := configuration.catalog_in_use.problem:
             _log.warning("catalog not used", reason=problem)
-        async with open_gateway(configuration, dropped_lines=dropped_lines) as gateway:
+        async with open_gateway(
+            configuration, dropped_lines=dropped_lines, telemetry=read_telemetry(loaded)
+        ) as gateway:
             gateways.append(gateway)
             yield
 

@@ -32,7 +32,6 @@ from embedway.providers.provider import Provider
 from embedway.routing.model_listing import ModelListing
 from embedway.routing.router import Router
 from embedway.sending.engine import Engine, EngineRegistry
-from embedway.sending.outcome import CallEvents
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
 from embedway.spaces.membership import SpaceMemberships
@@ -155,11 +154,7 @@ async def build_generation(
         EngineRegistry(engines),
         healths=process.healths,
         preparer=InputPreparer(tokenizers=local, cl100k=process.cl100k),
-        events=CallEvents(
-            on_outcome=partial(events.log_call, process.metrics),
-            on_overcount=partial(events.log_overcount, process.metrics),
-            on_unreadable_usage=partial(events.log_unreadable_usage, process.metrics),
-        ),
+        events=events.observe_calls(process.metrics, process.tracer),
         budget=process.retry_budget,
     )
     prober = Prober(
@@ -209,6 +204,7 @@ async def build_generation(
         lifetimes=lifetimes,
         metrics=process.metrics,
         refusals=process.refusals,
+        tracer=process.tracer,
         body_limits=BodyLimits(
             max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
         ),

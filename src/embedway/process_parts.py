@@ -29,7 +29,10 @@ from embedway.metering.account import AccountFinder
 from embedway.metering.meter import Meter
 from embedway.observe import events
 from embedway.observe.metrics import Metrics
+from embedway.observe.otlp import open_tracer
+from embedway.observe.otlp_options import OtlpOptions
 from embedway.observe.refusals import RefusalCounts
+from embedway.observe.tracing import ProviderAddress, Tracer
 from embedway.organization.directory import Directory
 from embedway.ratelimits.limiter import RateLimiter
 from embedway.ratelimits.memory import MemoryRateLimiter
@@ -54,6 +57,10 @@ class ProcessParts(msgspec.Struct, frozen=True, kw_only=True):
 
     clocks: Clocks
     metrics: Metrics
+    tracer: Tracer | None
+    """Follows requests; None if no spans are wanted."""
+    addresses: dict[str, ProviderAddress]
+    """The address of each provider by its name, for spans."""
     store: Store
     ledger: Ledger
     refusals: RefusalCounts
@@ -78,6 +85,7 @@ async def open_process(
     *,
     clocks: Clocks,
     dropped_lines: Callable[[], int],
+    telemetry: OtlpOptions | None,
 ) -> AsyncGenerator[ProcessParts]:
     """Open the parts; leaving the context finishes what is waiting and closes them.
 
@@ -86,9 +94,12 @@ async def open_process(
         local_models: The models to load.
         clocks: The clocks of the gateway.
         dropped_lines: Returns how many log lines were dropped so far.
+        telemetry: Where to send spans and metrics; None to send none.
     """
     metrics, now_ms, now_s = Metrics(), clocks.now_ms, clocks.now_s
+    addresses: dict[str, ProviderAddress] = {}
     async with AsyncExitStack() as parts:
+        tracer = await parts.enter_async_context(open_tracer(telemetry, metrics, addresses))
         store = await asyncio.to_thread(open_configured_store, settings, create=True)
         parts.callback(store.database.dispose)
         process = ids.new_id("proc")
@@ -128,6 +139,8 @@ async def open_process(
         yield ProcessParts(
             clocks=clocks,
             metrics=metrics,
+            tracer=tracer,
+            addresses=addresses,
             store=store,
             ledger=ledger,
             refusals=refusals,

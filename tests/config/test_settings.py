@@ -35,6 +35,7 @@ OTHER = {
     "auto": "all-minilm-l6-v2",
     "canaries": False,
     "canary_interval_s": 60.5,
+    "otlp_endpoint": "http://collector.internal:4318",
     "log_format": "pretty",
     "log_level": "error",
     "token_audiences": "search,chat",

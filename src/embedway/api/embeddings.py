@@ -42,6 +42,8 @@ from embedway.core.usage import CLIENT_LEFT
 from embedway.metering.account import Account
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
+from embedway.observe.trace_context import TracedAnswer, note_answer
+from embedway.observe.tracing import Tracer
 from embedway.pipeline.dry_run import DryRun
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.result import EmbedResult
@@ -124,6 +126,7 @@ class EmbeddingsEndpoint:
         lifetimes: ModelLifetimes,
         metrics: Metrics,
         refusals: RefusalCounts,
+        tracer: Tracer | None = None,
         body_limits: BodyLimits,
         max_items: int,
     ) -> None:
@@ -133,12 +136,14 @@ class EmbeddingsEndpoint:
         self._lifetimes = lifetimes
         self._metrics = metrics
         self._refusals = refusals
+        self._tracer = tracer
         self._body_limits = body_limits
         self._max_items = max_items
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, from reading it to the last byte of the answer."""
         started_s = time.perf_counter()
+        trace = None if self._tracer is None else self._tracer.begin(scope["headers"])
         sent_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = ids.for_request(sent_id.decode("latin-1"))
         client, ticket, facts = (
@@ -186,14 +191,24 @@ class EmbeddingsEndpoint:
         elapsed_s = time.perf_counter() - started_s
         self._metrics.count_request(scope["path"], status)
         self._metrics.latency.observe(elapsed_s)
+        known = facts.fields()
         _log.info(
             "answered",
             request_id=request_id,
             path=scope["path"],
             status=status,
             ms=round(elapsed_s * 1000, 2),
-            **facts.fields(),
+            **known,
         )
+        if self._tracer is not None and trace is not None:
+            self._tracer.end(
+                trace,
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                request_id=request_id,
+                facts=known,
+            )
 
     async def _read(
         self, scope: Scope, client: ClientConnection, ticket: RequestSlot, facts: _Facts
@@ -232,6 +247,15 @@ class EmbeddingsEndpoint:
             return 200, msgspec.json.encode(result), []
         content = await _body(path, request, result)
         ticket.swap(len(content))
+        if self._tracer is not None:
+            answer = TracedAnswer(
+                request.encoding_format,
+                len(result.vectors),
+                tokens=result.tokens,
+                cost_nano_usd=result.cost_nano_usd,
+                space=result.space,
+            )
+            note_answer(answer)
         self._metrics.count_embeddings(
             _label(result.deployments[0]), items=len(result.vectors), tokens=result.tokens
         )

@@ -16,6 +16,7 @@ from embedway.cli.terminal import count_of, escape, fail, out, say
 from embedway.config.configuration import read_configuration
 from embedway.config.providers import incomplete_providers
 from embedway.config.settings import load_settings
+from embedway.config.telemetry import read_telemetry
 from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
 from embedway.organization import key_secret
@@ -61,6 +62,7 @@ def serve(
     try:
         bound = bind(settings)
         configuration = read_configuration(loaded)
+        telemetry = read_telemetry(loaded)
         for missing in incomplete_providers(loaded):
             _log.warning("provider left out", reason=missing)
         setup.fetch_weights()
@@ -73,7 +75,7 @@ def serve(
 
         welcome = partial(_print_welcome, setup)
         with bound:
-            uvloop.run(run_server(configuration, bound, hangups, welcome, dropped_lines))
+            uvloop.run(run_server(configuration, bound, hangups, welcome, dropped_lines, telemetry))
     except AddressError as error:
         fail(error)
 

@@ -104,6 +104,22 @@ def _split_list(value: object) -> object:
     return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
 
 
+def check_collector(url: str) -> str:
+    """Return the address of a collector without a slash at its end, for use in a setting.
+
+    Raises:
+        ValueError: It is no HTTP address, or holds a password.
+    """
+    parts = split_url(url)
+    is_http = parts and parts.scheme in {"http", "https"} and parts.hostname
+    if not parts or not is_http or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(
+            "it must be an address such as http://localhost:4318. Put keys into "
+            "OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    return url.rstrip("/")
+
+
 Folder = Annotated[Path, AfterValidator(_expanded)]
 _AT_START = "takes effect at the next start"
 Value = TypeVar("Value")
@@ -198,6 +214,9 @@ class Settings(SettingsSection):
     stands in for another. If `false`, a bare id means its first provider alone."""
     canary_interval_s: Annotated[float, Ge(1), Le(7 * 86_400)] = 3600
     """How long a proof lasts. The next use after that starts another probe."""
+    otlp_endpoint: AtStart[Annotated[str, AfterValidator(check_collector)] | None] = None
+    """The OpenTelemetry collector that takes traces and metrics, such as `http://localhost:4318`.
+    If not set, `OTEL_EXPORTER_OTLP_ENDPOINT` decides; without either, none are sent."""
     log_format: AtStart[LogFormat] = "auto"
     """`auto` is pretty on a terminal, else JSON."""
     log_level: LogLevel = "info"
@@ -369,7 +388,7 @@ def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
             "give the service another name."
         )
     setting = _spelled(name, origin)
-    if name in SECRETS:
+    if name in SECRETS or re.search(r"//[^/]*@", str(value)):  # a password may be in it
         return f"{origin}: {setting}: {explain_reason(error)}. Correct it, or remove it."
     default = Settings.model_fields[name].get_default(call_default_factory=True)
     return (

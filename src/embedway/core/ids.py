@@ -19,6 +19,11 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{_random.getrandbits(_BITS):024x}"
 
 
+def random_bytes(count: int) -> bytes:
+    """Return `count` random bytes, for an id in another form."""
+    return _random.randbytes(count)
+
+
 def for_request(client_id: str | None) -> str:
     """Return the client's id if it is printable ASCII and no secret, else a new id."""
     if client_id and _PLAIN.fullmatch(client_id) and not contains_secret(client_id):

@@ -1,9 +1,14 @@
 """Describes one HTTP call and its reply, as plain values."""
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from http import HTTPStatus
 
 import msgspec
+
+trace_headers: ContextVar[Mapping[str, str] | None] = ContextVar("trace_headers", default=None)
+"""The headers that continue the request's trace, for servers that the administrator declared; None
+if the request is not traced."""
 
 
 class HttpCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from yarl import URL
 import embedway
 from embedway.core.provider_error import Billable, FailureKind, ProviderError
 from embedway.http.addresses import PrivateAddressError, public_socket
-from embedway.http.call import HttpCall, HttpReply, join_url
+from embedway.http.call import HttpCall, HttpReply, join_url, trace_headers
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
@@ -152,7 +152,7 @@ class HttpClient:
                 raise UnsolicitedResponse
             head = target.headers.copy()
             head.update(call.headers)
-            head.update(headers)
+            head.update(self._with_trace(headers))
             if call.body or call.method != "GET":
                 head["Content-Length"] = str(len(call.body))
             writer = StreamWriter(protocol, target.loop)
@@ -179,6 +179,14 @@ class HttpClient:
             if sent is not None:
                 sent.cancel()
             connection.release()
+
+    def _with_trace(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Add the headers that continue a trace, unless the server is a stranger's.
+
+        Strangers need not learn which requests belong together.
+        """
+        trace = trace_headers.get()
+        return headers if trace is None or not self._allow_private else {**headers, **trace}
 
     def _open(self) -> aiohttp.TCPConnector:
         self._connector = aiohttp.TCPConnector(

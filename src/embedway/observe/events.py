@@ -1,5 +1,8 @@
 """Counts and logs events: calls to providers, ejections, budget alerts and changes of spaces."""
 
+from functools import partial
+
+import msgspec
 import structlog
 
 from embedway.catalog.deployment import Deployment
@@ -8,7 +11,8 @@ from embedway.core.money import NanoUsd, format_usd
 from embedway.core.redaction import redact
 from embedway.core.subject import Subject
 from embedway.observe.metrics import Metrics
-from embedway.sending.outcome import Failure, Outcome, Success
+from embedway.observe.tracing import Tracer
+from embedway.sending.outcome import CallEvents, Failure, Outcome, Success
 from embedway.spaces.membership import Membership
 
 _log = structlog.get_logger("embedway.events")
@@ -57,6 +61,24 @@ def log_space_event(
         space=str(deployment.space(revision=member.revision)),
         reason=member.reason,
     )
+
+
+def observe_calls(metrics: Metrics, tracer: Tracer | None) -> CallEvents:
+    """Return the observers that count, log and trace calls."""
+    log = partial(log_call, metrics)
+    events = CallEvents(
+        on_outcome=log,
+        on_overcount=partial(log_overcount, metrics),
+        on_unreadable_usage=partial(log_unreadable_usage, metrics),
+    )
+    if tracer is None:
+        return events
+
+    def log_and_trace(*call: *tuple[str, Deployment, Outcome, float]) -> None:
+        log(*call)
+        tracer.end_call(*call)
+
+    return msgspec.structs.replace(events, on_start=tracer.start_call, on_outcome=log_and_trace)
 
 
 def log_call(

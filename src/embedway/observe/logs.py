@@ -11,6 +11,8 @@ import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import Processor
 
+from embedway.observe.trace_context import add_trace_id
+
 LogFormat = Literal["auto", "json", "pretty"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -39,6 +41,7 @@ def configure_logs(*, format: LogFormat, level: LogLevel, for_good: bool = False
     stamps: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_trace_id,
     ]
     rendering = _rendering(pretty=pretty)
     structlog.configure(

@@ -145,6 +145,7 @@ class Attempt:
         if timeout_s is None and others:
             timeout_s = max(deadline_s - began_s, 0) / (others + 1)
         health.start_call(began_s)
+        self._events.on_start()
         outcome: Outcome = Cancellation()
         try:
             if timeout_s is None:

@@ -33,6 +33,8 @@ class Cancellation(msgspec.Struct, frozen=True):
 
 
 Outcome = Success | Failure | NotSent | Cancellation
+OnStart = Callable[[], None]
+"""Is called when a call begins, in the task that makes it."""
 OnOutcome = Callable[[str, Deployment, Outcome, float], None]
 """Receives the request id, the deployment, how the call ended, and how many seconds it took."""
 OnOvercount = Callable[[str, Deployment, int, int], None]
@@ -44,6 +46,7 @@ OnUnreadableUsage = Callable[[str, Deployment], None]
 class CallEvents(msgspec.Struct, frozen=True, kw_only=True):
     """The observers of calls."""
 
+    on_start: OnStart = lambda: None
     on_outcome: OnOutcome = lambda _request_id, _deployment, _outcome, _seconds: None
     on_overcount: OnOvercount = lambda _request_id, _deployment, _reported, _billed: None
     on_unreadable_usage: OnUnreadableUsage = lambda _request_id, _deployment: None

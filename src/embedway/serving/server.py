@@ -22,6 +22,7 @@ from embedway.app import Gateway
 from embedway.config.configuration import Configuration
 from embedway.core.errors import EmbedwayError
 from embedway.observe import streams
+from embedway.observe.otlp_options import OtlpOptions
 from embedway.serving.address import BACKLOG, listen
 from embedway.serving.hangup import Hangups
 
@@ -63,18 +64,22 @@ async def run_server(
     hangups: Hangups,
     on_ready: Callable[[Gateway], None],
     dropped_lines: Callable[[], int],
+    telemetry: OtlpOptions | None,
 ) -> None:
     """Run the gateway on a bound socket until a signal stops it and it is drained.
 
     Calls `on_ready` once the gateway answers; `dropped_lines` counts the log lines dropped so far.
-    Each of `hangups` reloads the configuration.
+    Each of `hangups` reloads the configuration. Spans and metrics go where `telemetry` says, if
+    anywhere.
 
     Raises:
         AddressError: Another process listens on the address.
     """
     settings = configuration.settings
     hangup = hangups.watch()
-    async with app.open_gateway(configuration, dropped_lines=dropped_lines) as gateway:
+    async with app.open_gateway(
+        configuration, dropped_lines=dropped_lines, telemetry=telemetry
+    ) as gateway:
         server = _Server(
             bound,
             gateway,
