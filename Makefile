@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients compat lock docs clean
+.PHONY: help setup dev serve test test-typescript test-deploy check format bench bench-peers bench-routing bench-usage bench-clients compat lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -40,14 +40,22 @@ test: .venv/dev  ## Run the tests
 
 TYPESCRIPT := sdks/typescript/node_modules/.package-lock.json
 RUNTIMES := sdks/typescript/tests/runtimes/node_modules/.package-lock.json
+HELM := deploy/tests/node_modules/.package-lock.json
 
-$(TYPESCRIPT) $(RUNTIMES): %/node_modules/.package-lock.json: %/package-lock.json
+$(TYPESCRIPT) $(RUNTIMES) $(HELM): %/node_modules/.package-lock.json: %/package-lock.json
 	@echo "Installing into $(@D) (once)"
 	@cd $* && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 test-typescript: .venv/setup $(TYPESCRIPT) $(RUNTIMES)  ## Build, check and test the TypeScript SDK
 	@cd sdks/typescript && npm run --silent check && npm run --silent build && npm run --silent test
+
+.venv/deploy: .venv/dev deploy/tests/requirements.lock
+	@$(PIP) install --require-hashes -r deploy/tests/requirements.lock
+	@touch $@
+
+test-deploy: .venv/deploy $(HELM)  ## Build and try what is in deploy/; needs root on Debian
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile deploy/tests
 
 check: .venv/dev  ## Lint, types, import contracts
 	@$(BIN)/ruff format --check .
@@ -88,6 +96,8 @@ compat: .venv/dev  ## Try other people's clients, and write docs/clients.md
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock
 	@$(BIN)/$(LOCK) --upgrade --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	@$(BIN)/$(subst pyproject.toml,deploy/tests/requirements.in,$(LOCK)) --upgrade --constraint requirements-dev.lock \
+		--output-file deploy/tests/requirements.lock
 
 docs: .venv/dev  ## Write the generated parts of docs/
 	@$(BIN)/python docs/providers_table.py
@@ -95,4 +105,5 @@ docs: .venv/dev  ## Write the generated parts of docs/
 
 clean:  ## Remove .venv and what tools left behind
 	@rm -rf sdks/typescript/node_modules sdks/typescript/tests/runtimes/node_modules sdks/typescript/dist
+	@rm -rf deploy/tests/node_modules
 	@rm -rf .venv benchmarks/.peers compat/.envs .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
