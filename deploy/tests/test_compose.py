@@ -37,7 +37,9 @@ def test_names_exist(compose: dict[str, Any], tmp_path: Path) -> None:
         assert (DEPLOY / each).exists() or (made / each).exists(), each
     for service in compose["services"].values():
         for kind in ("configs", "secrets", "networks"):
-            names = [each["source"] if isinstance(each, dict) else each for each in service.get(kind, ())]
+            names = [
+                each["source"] if isinstance(each, dict) else each for each in service.get(kind, ())
+            ]
             assert set(names) <= compose[kind].keys()
         assert service.get("depends_on", {}).keys() <= compose["services"].keys()
 
@@ -45,7 +47,9 @@ def test_names_exist(compose: dict[str, Any], tmp_path: Path) -> None:
 def make_secrets(folder: Path) -> Path:
     """Run the README's commands that make the secrets, and return the folder that they are in."""
     page = (DEPLOY / "README.md").read_text()
-    [block] = [each for each in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "gateway.env" in each]
+    [block] = [
+        each for each in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "gateway.env" in each
+    ]
     lines = [line for line in block.splitlines() if not line.startswith(("cd ", "docker "))]
     subprocess.run(["sh", "-euc", "\n".join(lines)], cwd=folder, check=True)
     return folder
@@ -64,7 +68,9 @@ def test_settings(compose: dict[str, Any], tmp_path: Path) -> None:
     secrets = (made / "secrets/gateway.env").read_text()
     password = (made / "secrets/postgres_password").read_text().strip()
     assert f"postgresql://embedway:{password}@postgres/embedway" in secrets
-    [redis] = re.findall(r"^requirepass (\S+)$", (made / "secrets/redis.conf").read_text(), re.MULTILINE)
+    [redis] = re.findall(
+        r"^requirepass (\S+)$", (made / "secrets/redis.conf").read_text(), re.MULTILINE
+    )
     assert f"redis://:{redis}@redis:6379/0" in secrets
     assert len(password) >= 32
     assert password != redis

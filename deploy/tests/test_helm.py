@@ -1,4 +1,4 @@
-"""The Helm chart: what it renders, what it refuses, and that its settings are those of the gateway."""
+"""The Helm chart: what it renders, what it refuses, and that the gateway understands it."""
 
 import json
 import os
@@ -93,7 +93,7 @@ def test_valid(helm: Path, example: Path | dict[str, str] | None) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda each: each.stem)
 def test_restricted(helm: Path, example: Path) -> None:
-    """Pods fulfil the restricted Pod Security Standard, and have neither a token nor service links."""
+    """Pods fulfil the restricted Pod Security Standard, without a token or service links."""
     for pod in pods(render(helm, "--values", example)):
         assert pod["automountServiceAccountToken"] is False
         assert pod["enableServiceLinks"] is False
@@ -243,5 +243,7 @@ def test_helm_test(helm: Path, new_gateway: Callable[..., Gateway]) -> None:
 def test_version() -> None:
     """The chart installs the version that it is in the repository with."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    [version] = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    [version] = re.findall(
+        r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
     assert chart["appVersion"] == version

@@ -61,7 +61,9 @@ def pip_conf(folder: Path) -> tuple[Path, list[str]]:
     for line in run(sys.executable, "-m", "pip", "config", "list").stdout.splitlines():
         name, _, value = line.partition("=")
         options[name.rpartition(".")[2]] = str(ast.literal_eval(value))
-    known = {name: options[name] for name in ("index-url", "trusted-host", "proxy") if name in options}
+    known = {
+        name: options[name] for name in ("index-url", "trusted-host", "proxy") if name in options
+    }
     volume = []
     if "cert" in options:
         volume = ["--volume", f"{options['cert']}:{BUNDLE}:ro"]
@@ -105,7 +107,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 
 @contextlib.contextmanager
-def container(image: Image, folder: Path, **settings: object) -> Iterator[tuple[int, subprocess.Popen]]:
+def container(
+    image: Image, folder: Path, **settings: object
+) -> Iterator[tuple[int, subprocess.Popen]]:
     """Run the image's command as process 1 on a read-only root; yield its process id outside.
 
     Writable are /tmp and the folder of data, which the operator mounts.
@@ -152,7 +156,9 @@ def test_runs(image: Image, tmp_path: Path) -> None:
         assert re.search(r"^NSpid:\t\d+\t1$", status, re.MULTILINE)
         [key] = set(re.findall(r"sk-gateway-[\w-]+", log.read_text()))
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-        answer = httpx.post(f"{url}/v1/embeddings", headers=headers, json={"input": "a"}, timeout=60)
+        answer = httpx.post(
+            f"{url}/v1/embeddings", headers=headers, json={"input": "a"}, timeout=60
+        )
         assert len(answer.json()["data"][0]["embedding"]) == 384
 
         # A request is in flight once its headers are here and its body is not.
@@ -193,5 +199,7 @@ def test_holds_only_what_is_needed(image: Image) -> None:
     ).stdout.strip().removeprefix("embedway ")
     for each in ("etc/pip.conf", "build", "usr/bin/gcc", "root/.cache", "context"):
         assert not (image.root / each).exists(), each
-    writable = run(*image.command("find", "/opt", "/etc/embedway", "-writable", "-not", "-type", "l"))
+    writable = run(
+        *image.command("find", "/opt", "/etc/embedway", "-writable", "-not", "-type", "l")
+    )
     assert writable.stdout == ""

@@ -7,19 +7,19 @@ import shutil
 import signal
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 from conftest import Gateway, free_port
-from machinery import DEPLOY, new_gateway, run, running, unavailable, wait_until, weights
+from machinery import DEPLOY, run, running, unavailable, wait_until, weights
 
 from embedway.config.settings import Settings
 from embedway.testing import Upstream
 
-__all__ = ["new_gateway", "weights"]
+__all__ = ["weights"]
 HOST = "embed.example.com"
 DEFAULTS = Settings()
 
@@ -82,7 +82,7 @@ def nginx(folder: Path, gateways: list[Gateway]) -> Iterator[Proxy]:
             text,
             {
                 f"server {' '.join(server)};": "\n".join(servers),
-                "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl reuseport;",
+                "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
                 "/etc/nginx/embedway.crt": str(certificate),
                 "/etc/nginx/embedway.key": str(key),
                 "/var/log/nginx/embedway.log": str(log),
@@ -102,7 +102,9 @@ def caddy(folder: Path, gateways: list[Gateway]) -> Iterator[Proxy]:
     port, log, config = free_port(), folder / "caddy.log", folder / "Caddyfile"
     # On a machine with a name of its own, Caddy asks a public authority and uses port 443.
     options = f"\tlocal_certs\n\tskip_install_trust\n\thttps_port {port}\n\tauto_https disable_redirects\n\tadmin off\n"  # noqa: E501
-    config.write_text(replace_once((DEPLOY / "Caddyfile").read_text(), {"\n{\n": f"\n{{\n{options}"}))
+    config.write_text(
+        replace_once((DEPLOY / "Caddyfile").read_text(), {"\n{\n": f"\n{{\n{options}"})
+    )
     env = {
         "PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder),
         "EMBEDWAY_SITE": HOST,
@@ -116,22 +118,35 @@ def caddy(folder: Path, gateways: list[Gateway]) -> Iterator[Proxy]:
         yield Proxy(port, trusted, log, gateways)
 
 
-@pytest.fixture(params=[nginx, caddy], ids=lambda each: each.__name__)
-def proxy(
-    request: pytest.FixtureRequest, tmp_path: Path, new_gateway: Callable[..., Gateway]
-) -> Iterator[Proxy]:
-    """Run a proxy in front of two gateways that share a database and a scripted provider."""
-    settings = {"data_dir": tmp_path / "data", "drain_s": DEFAULTS.drain_s}
+@pytest.fixture(scope="module")
+def gateways(weights: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Gateway]]:
+    """Run two gateways that share a database and a scripted provider."""
+    folder = tmp_path_factory.mktemp("gateways")
+    made: list[Gateway] = []
     with Upstream() as upstream:
-        gateways = [new_gateway(**settings) for _ in range(2)]
-        for each in gateways:
-            (each.folder / "embedway.toml").write_text(
-                f'[providers.openai]\nbase_url = "{upstream.url}/openai/v1"\napi_key = "k"\n'
-            )
-            each.start()
-        with request.param(tmp_path, gateways) as started:
-            wait_until(lambda: answers(started), because=started.log.read_text)
-            yield started
+        try:
+            for name in ("one", "two"):
+                (folder / name).mkdir()
+                (folder / name / "embedway.toml").write_text(
+                    f'[providers.openai]\nbase_url = "{upstream.url}/openai/v1"\napi_key = "k"\n'
+                )
+                settings = {"data_dir": folder / "data", "drain_s": DEFAULTS.drain_s}
+                made.append(Gateway(folder / name, **settings))
+                made[-1].start()
+            yield made
+        finally:
+            for each in made:
+                each.kill()
+
+
+@pytest.fixture(scope="module", params=[nginx, caddy], ids=lambda each: each.__name__)
+def proxy(
+    request: pytest.FixtureRequest, gateways: list[Gateway], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Proxy]:
+    """Run a proxy in front of both gateways."""
+    with request.param(tmp_path_factory.mktemp("proxy"), gateways) as started:
+        wait_until(lambda: answers(started), because=started.log.read_text)
+        yield started
 
 
 def answers(proxy: Proxy) -> bool:
@@ -193,3 +208,4 @@ def test_dead_gateway_is_left_out(proxy: Proxy) -> None:
     wait_until(lambda: all(answers(proxy) for _ in range(5)))
     with proxy.client() as client:
         assert [proxy.embed(client).status_code for _ in range(20)] == [200] * 20
+    proxy.gateways[0].start()

@@ -23,7 +23,7 @@ def analyze() -> str:
 
 
 def test_valid(analyze: str, tmp_path: Path) -> None:
-    """systemd understands every line."""
+    """Every line is one that systemd understands."""
     unit = tmp_path / UNIT.name
     # Where this machine has the program.
     unit.write_text(UNIT.read_text().replace("/opt/embedway/bin", str(Path(sys.executable).parent)))
