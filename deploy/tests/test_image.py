@@ -2,7 +2,7 @@
 
 No container engine is needed. buildah builds in a chroot, from a Debian that mmdebstrap makes in
 place of `debian:trixie-slim`. The gateway then runs in namespaces of its own, as the image's user,
-on a read-only root.
+on a read-only root. With systemd added, the same root boots and runs the gateway as its unit says.
 """
 
 import ast
@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from machinery import DEPLOY, ROOT, run, run_any, running, unavailable, wait_unt
 BASE = "docker.io/library/debian:trixie-slim"
 SLIM = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 """What Debian's slim images leave out."""
+PACKAGES = "buildah mmdebstrap systemd-container"
 BUNDLE = "/run/certificates.crt"
 """Where the build finds the certificates that this machine's pip trusts."""
 TEST_LIMIT_S = 1500
@@ -40,6 +41,8 @@ class Image:
 
     root: Path
     config: dict[str, Any]
+    buildah: Callable[..., str]
+    """Runs buildah on the image's store, and returns what it prints."""
 
     def command(self, *words: str, **variables: object) -> list[str]:
         """Return the command line that runs `words` in the root, as the image's user."""
@@ -76,9 +79,9 @@ def pip_conf(folder: Path) -> tuple[Path, list[str]]:
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     """Build the image from a new Debian, and give it away at the end."""
-    for each in ("buildah", "mmdebstrap", "unshare"):
+    for each in ("buildah", "mmdebstrap", "systemd-nspawn"):
         if not shutil.which(each):
-            unavailable(f"{each} is not installed: apt-get install buildah mmdebstrap")
+            unavailable(f"{each} is not installed: apt-get install {PACKAGES}")
     if os.getuid():
         pytest.skip("only root can build an image without a container engine")
     folder = tmp_path_factory.mktemp("image")
@@ -99,11 +102,18 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
                 f"--secret=id=pip,src={secret}", *volume, "--tag=embedway", ROOT)  # fmt: skip
         described = json.loads(buildah("inspect", "--type=image", "embedway"))
         root = Path(buildah("mount", buildah("from", "--pull-never", "embedway")))
-        yield Image(root, described["Docker"]["config"])
+        yield Image(root, described["Docker"]["config"], buildah)
     finally:
         run_any(*store, "rm", "--all", env=env)
         run_any(*store, "rmi", "--all", "--force", env=env)
         shutil.rmtree(folder / "store", ignore_errors=True)
+
+
+def is_ready(url: str) -> bool:
+    """Return whether /readyz says that the gateway is ready."""
+    with contextlib.suppress(httpx.HTTPError):
+        return get(f"{url}/readyz", timeout=5).status_code == 200
+    return False
 
 
 @contextlib.contextmanager
@@ -180,13 +190,6 @@ def test_runs(image: Image, tmp_path: Path) -> None:
     assert image.health(port) != 0
 
 
-def is_ready(url: str) -> bool:
-    """Return whether /readyz says that the gateway is ready."""
-    with contextlib.suppress(httpx.HTTPError):
-        return get(f"{url}/readyz", timeout=5).status_code == 200
-    return False
-
-
 @pytest.mark.timeout(TEST_LIMIT_S)
 def test_holds_only_what_is_needed(image: Image) -> None:
     """The image has the command, the weights and labels; no compiler, no cache and no pip.conf."""
@@ -203,3 +206,48 @@ def test_holds_only_what_is_needed(image: Image) -> None:
         *image.command("find", "/opt", "/etc/embedway", "-writable", "-not", "-type", "l")
     )
     assert writable.stdout == ""
+
+
+@pytest.mark.timeout(TEST_LIMIT_S)
+def test_systemd_runs_it(image: Image, tmp_path: Path) -> None:
+    """The unit runs with all its restrictions and credentials, and stops cleanly."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    machine = image.buildah("from", "--pull-never", "embedway")
+    root = Path(image.buildah("mount", machine))
+    image.buildah("run", "--user=root", machine, "sh", "-ec",
+                  "apt-get update -qq; apt-get install -y -qq --no-install-recommends systemd; "
+                  "userdel embedway")  # fmt: skip
+    shutil.rmtree(root / "var/lib/embedway")  # as on a machine that never had an image
+    units = root / "etc/systemd/system"
+    shutil.copy(DEPLOY / "systemd/embedway.service", units)
+    # Nothing is downloaded: the weights are where the image has them.
+    (units / "embedway.service.d").mkdir()
+    (units / "embedway.service.d/weights.conf").write_text(
+        "[Service]\nEnvironment=EMBEDWAY_CACHE_DIR=/opt/embedway/cache\n"
+    )
+    (units / "multi-user.target.wants").mkdir(exist_ok=True)
+    (units / "multi-user.target.wants/embedway.service").symlink_to("../embedway.service")
+    (root / "etc/embedway/embedway.toml").write_text('log_level = "warning"\n')
+    secrets = root / "etc/embedway/secrets.env"
+    secrets.write_text(f"EMBEDWAY_PORT={port}\nEMBEDWAY_PEPPER={'5a' * 32}\n")
+    secrets.chmod(0o600)
+    log = tmp_path / "log"
+    command = ["systemd-nspawn", "--quiet", f"--directory={root}", "--register=no", "--keep-unit",
+               "--boot", "systemd.log_target=console", "systemd.journald.forward_to_console=1"]  # fmt: skip  # noqa: E501
+    with running(command, log) as process:
+        wait_until(lambda: is_ready(url) or process.poll() is not None, because=log.read_text)
+        assert process.poll() is None, log.read_text()
+        wait_until(lambda: "sk-gateway-" in log.read_text())
+        key = re.findall(r"sk-gateway-[\w-]+", log.read_text())[0]
+        headers = {"authorization": f"Bearer {key}"}
+        answer = httpx.post(
+            f"{url}/v1/embeddings", headers=headers, json={"input": "a"}, timeout=60
+        )
+        assert len(answer.json()["data"][0]["embedding"]) == 384
+        data = root / "var/lib/private/embedway"
+        assert (data / "embedway.db").stat().st_uid == data.stat().st_uid != 0
+        assert not (data / "pepper").exists()  # it is in the credential
+        process.terminate()  # powers the machine off, which stops its units
+        assert process.wait(60) == 0
+    assert "embedway.service: Deactivated successfully" in log.read_text()

@@ -141,7 +141,9 @@ def gateways(weights: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module", params=[nginx, caddy], ids=lambda each: each.__name__)
 def proxy(
-    request: pytest.FixtureRequest, gateways: list[Gateway], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    gateways: list[Gateway],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Proxy]:
     """Run a proxy in front of both gateways."""
     with request.param(tmp_path_factory.mktemp("proxy"), gateways) as started:
