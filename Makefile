@@ -55,8 +55,9 @@ test-typescript: .venv/setup $(TYPESCRIPT) $(RUNTIMES)  ## Build, check and test
 	@$(PIP) install --require-hashes -r deploy/tests/requirements.lock
 	@touch $@
 
+# The image takes longest, so it comes first.
 test-deploy: .venv/deploy $(HELM)  ## Build and try what is in deploy/; needs root on Debian
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile deploy/tests
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder deploy/tests/test_image.py deploy/tests
 
 check: .venv/dev  ## Lint, types, import contracts
 	@$(BIN)/ruff format --check .

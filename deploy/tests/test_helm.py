@@ -208,6 +208,25 @@ def test_changed_configuration_rolls(helm: Path) -> None:
     assert template('log_level = "debug"') != first
 
 
+@pytest.mark.parametrize("config", ["", "  a = 1\nb = 2\n", "a = '{{ x }}'\n\n# -"])
+def test_configuration_arrives_as_it_is(helm: Path, config: str, tmp_path: Path) -> None:
+    """The pods get the very text of `config`, whatever is in it."""
+    (tmp_path / "values.yaml").write_text(json.dumps({"config": config}))
+    manifests = render(helm, "--values", tmp_path / "values.yaml")
+    assert one(manifests, "ConfigMap")["data"] == {"embedway.toml": config}
+
+
+def test_test_pod_may_connect(helm: Path) -> None:
+    """The NetworkPolicy lets the pod of `helm test` in, whomever else it keeps out."""
+    manifests = render(helm, "--values", CHART / "examples/air-gapped.yaml")
+    policy = one(manifests, "NetworkPolicy")["spec"]
+    [rule] = policy["ingress"]
+    allowed = [each["podSelector"]["matchLabels"] for each in rule["from"] if "podSelector" in each]
+    labels = one(manifests, "Pod")["metadata"]["labels"]
+    assert [each for each in allowed if each.items() <= labels.items()]
+    assert not policy["podSelector"]["matchLabels"].items() <= labels.items()
+
+
 def test_one_pod_at_a_time_on_sqlite(helm: Path) -> None:
     """Two pods never write one SQLite database, also not during a rollout."""
     alone = one(render(helm), "Deployment")["spec"]
