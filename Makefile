@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing chaos compat dist notes lock docs docs-site clean
+.PHONY: help setup dev serve test test-typescript test-deploy check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing compat dist notes lock docs docs-site clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,16 +42,24 @@ test: .venv/dev  ## Run the tests
 
 TYPESCRIPT := sdks/typescript/node_modules/.package-lock.json
 RUNTIMES := sdks/typescript/tests/runtimes/node_modules/.package-lock.json
-
+HELM := deploy/tests/node_modules/.package-lock.json
 WEBSITE := website/node_modules/.package-lock.json
 
-$(TYPESCRIPT) $(RUNTIMES) $(WEBSITE): %/node_modules/.package-lock.json: %/package-lock.json
+$(TYPESCRIPT) $(RUNTIMES) $(HELM) $(WEBSITE): %/node_modules/.package-lock.json: %/package-lock.json
 	@echo "Installing into $(@D) (once)"
 	@cd $* && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 test-typescript: .venv/setup $(TYPESCRIPT) $(RUNTIMES)  ## Build, check and test the TypeScript SDK
 	@cd sdks/typescript && npm run --silent check && npm run --silent build && npm run --silent test
+
+.venv/deploy: .venv/dev deploy/tests/requirements.lock
+	@$(PIP) install --require-hashes -r deploy/tests/requirements.lock
+	@touch $@
+
+# The image takes longest, so it comes first.
+test-deploy: .venv/deploy $(HELM)  ## Build and try what is in deploy/; needs root on Debian
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder deploy/tests/test_image.py deploy/tests
 
 check: .venv/dev  ## Lint, types, import contracts, workflows
 	@$(BIN)/ruff format --check .
@@ -110,6 +119,8 @@ notes: .venv/dev  ## Write dist/notes.md, what the changelog says of TAG=v1.2.3
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock
 	@$(BIN)/$(LOCK) --upgrade --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	@$(BIN)/$(subst --extra all,,$(subst pyproject.toml,deploy/tests/requirements.in,$(LOCK))) --upgrade \
+		--constraint requirements-dev.lock --output-file deploy/tests/requirements.lock
 
 docs: .venv/dev  ## Write the generated parts of docs/
 	@$(BIN)/python docs/providers_table.py
@@ -126,4 +137,4 @@ docs-site: website/.env/setup $(WEBSITE)  ## Build the documentation site
 
 clean:  ## Remove .venv and what tools left behind
 	@rm -rf sdks/typescript/node_modules sdks/typescript/tests/runtimes/node_modules sdks/typescript/dist
-	@rm -rf .venv benchmarks/.peers compat/.envs website/.env website/node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv benchmarks/.peers compat/.envs website/.env website/node_modules deploy/tests/node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -1,12 +1,14 @@
 """Settings: where they come from, which source wins, and what is said about wrong ones."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import Gateway, clean_environment, embedway, free_port
+from conftest import EMBEDWAY, Gateway, clean_environment, embedway, free_port
 
 from embedway.config.settings import ConfigError, Settings, load_settings
 from embedway.storage import postgres
@@ -157,6 +159,22 @@ def test_paths(tmp_path: Path) -> None:
     rows = shown(tmp_path, HOME="/home/me", EMBEDWAY_DATA_DIR="~/data", EMBEDWAY_CACHE_DIR="cache")
     assert rows["data_dir"]["value"] == "/home/me/data"
     assert rows["cache_dir"]["value"] == str(tmp_path / "cache")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_no_home_folder() -> None:
+    """A user without a home folder, such as a container's, is told which folders to name."""
+    env = clean_environment()
+    env.pop("HOME", None)
+    run = partial(
+        subprocess.run, cwd="/", user=54_321, group=54_321, capture_output=True, text=True
+    )
+    refused = run([EMBEDWAY, "config", "show"], env=env)
+    assert refused.returncode == 1
+    assert "no home folder. Set EMBEDWAY_DATA_DIR and EMBEDWAY_CACHE_DIR" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    named = env | {"EMBEDWAY_DATA_DIR": "/nowhere", "EMBEDWAY_CACHE_DIR": "/nowhere"}
+    assert run([EMBEDWAY, "config", "show"], env=named).returncode == 0
 
 
 def test_bytes_that_editors_put_first(tmp_path: Path) -> None:

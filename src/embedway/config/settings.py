@@ -318,6 +318,11 @@ def load_settings(**options: object) -> LoadedSettings:
     except ValidationError as error:
         wrong += dict.fromkeys(_explained(each, origins) for each in error.errors())
         raise ConfigError("\n".join(wrong)) from None
+    except RuntimeError:  # from platformdirs
+        raise ConfigError(
+            "This user has no home folder. Set EMBEDWAY_DATA_DIR and EMBEDWAY_CACHE_DIR to folders "
+            "that it may write, or HOME to one."
+        ) from None
     if wrong:
         raise ConfigError("\n".join(wrong))
     variables = {name: each for name, each in {**dotenv, **os.environ}.items() if each}
