@@ -14,7 +14,7 @@ from typing import get_args
 import msgspec
 import numpy as np
 
-from benchmarks import virtual_time
+from chaos import virtual_time
 from benchmarks.simulated import (
     REQUEST,
     TEXTS,
