@@ -70,13 +70,11 @@ class SimulatedDatabase:
 
     def open_engine(self) -> Engine:
         """Return an engine for one process."""
-        engine = create_engine(
-            "sqlite://",
-            creator=self._connect,
-            poolclass=QueuePool,
-            pool_size=10,
-            pool_reset_on_return="rollback",
-        )
+        # Engines with one dialect share the SQL that it compiled, which takes most of the time.
+        shared = _first_engine()
+        pool = QueuePool(self._connect, pool_size=10, dialect=shared.dialect)
+        engine = Engine(pool, shared.dialect, shared.url)
+        engine._compiled_cache = shared._compiled_cache
 
         @event.listens_for(engine, "handle_error")
         def handle_error(context: Any) -> None:
@@ -355,6 +353,14 @@ class NetworkLedgerWriter(SqliteLedgerWriter):
         if pooled is not None:
             pooled.invalidate()
             pooled.close()
+
+
+@cache
+def _first_engine() -> Engine:
+    """Return an engine whose dialect is ready."""
+    engine = create_engine("sqlite://", hide_parameters=True)
+    engine.connect().close()
+    return engine
 
 
 @cache

@@ -34,6 +34,8 @@ class _Task(asyncio.Task[Any]):
         context = more.get("context")
         self.process = context.get(PROCESS) if context else PROCESS.get()
         super().__init__(coro, loop=loop, **more)
+        if self.process is not None and not self.process.is_alive:
+            bury(self)
 
     def __hash__(self) -> int:
         return self.number
@@ -287,18 +289,20 @@ class Process:
                 each.throw(GreenletExit)
         tasks = self.tasks()
         for each in tasks:
-            each._log_destroy_pending = False
-            asyncio.tasks._unregister_task(each)
-        # Python closes what is never resumed sooner or later. Do it now: what it calls then is in
-        # the memory of a dead process.
-        for each in tasks:
-            self.context.copy().run(_close, each.get_coro())
+            self.context.copy().run(bury, each)
         self.greenlets.clear()
 
 
-def _close(coro: Any) -> None:
+def bury(task: asyncio.Task[Any]) -> None:
+    """Make a task of a dead process one that never runs again.
+
+    Python closes its coroutine sooner or later, so do it now. What that calls is in the memory of a
+    dead process.
+    """
+    task._log_destroy_pending = False
+    asyncio.tasks._unregister_task(task)
     try:
-        coro.close()
+        task.get_coro().close()
     except BaseException:  # noqa: BLE001, S110  # a dead process tells nobody
         pass
 

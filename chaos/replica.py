@@ -116,6 +116,8 @@ class Replica:
         self.skew_ms = skew_ms
         self.is_ready = False
         self.is_stopped = False
+        self.ended = asyncio.Event()
+        """Set once it has ended, however it did."""
         self.exchanges: dict[Any, asyncio.Future[Any]] = {}
         """The requests in progress, each with what its client waits for."""
 
@@ -326,6 +328,7 @@ class Replica:
         self.world.note(f"{self.process.name} is killed")
         replies = [*self.exchanges.values()]
         self.process.kill()
+        self.ended.set()
         for reply in replies:
             if not reply.done():
                 reply.set_exception(ConnectionResetError())
@@ -347,6 +350,7 @@ class Replica:
                 await self.world.loop.run_in_executor(None, self._close)
         self.is_stopped = True
         self.world.note("ends")
+        self.ended.set()
 
     @property
     def limiter_in_use(self) -> RateLimiter:

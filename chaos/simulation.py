@@ -121,18 +121,15 @@ class Simulation:
             )
             self.replicas.append(replica)
             starting = replica.process.start(replica.start())
-            starting.add_done_callback(lambda _: None)
-            while not starting.done() and replica.process.is_alive:
-                await asyncio.wait([starting], timeout=0.05)
-            if starting.done() and not starting.cancelled() and starting.exception() is None:
+            await asyncio.wait([starting])  # nothing kills it before it is ready
+            if starting.exception() is None:
                 replica.limiter = WatchedLimiter(replica.limiter, self.oracle, replica)
                 replica.embedder._meter._limiter = replica.limiter
                 self._running[machine] = replica
-                while replica.process.is_alive and not replica.is_stopped:
-                    await asyncio.sleep(0.25)
+                await replica.ended.wait()
+            elif not isinstance(starting.exception(), StorageUnavailable):
+                raise starting.exception()
             else:
-                if starting.done() and not isinstance(starting.exception(), StorageUnavailable):
-                    raise starting.exception() or RuntimeError("a replica did not start")
                 replica.kill()
             self._running.pop(machine, None)
             await asyncio.sleep(RESTART_S)
@@ -325,6 +322,7 @@ class Simulation:
             oracle.check_leftovers(each, background=int(has_heartbeats))
         oracle.check_budgets()
         oracle.check_ledger(self.replicas)
+        oracle.check_sums()
         auditor = Process("auditor#1")
         auditing = auditor.start(self._audit(auditor))
         await asyncio.wait([auditing], timeout=30)
@@ -344,7 +342,6 @@ class Simulation:
             left = min(each.amount_nano_usd - spent for each, spent in spending.items())
             if left > 0:
                 await self._hold_all(holds, subject, left)
-        await self.world.loop.run_in_executor(None, self.oracle.check_sums, engine)
         engine.dispose()
 
     async def _hold_all(self, holds: HoldStore, subject: Subject, left: int) -> None:
