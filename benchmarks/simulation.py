@@ -14,7 +14,7 @@ from typing import get_args
 import msgspec
 import numpy as np
 
-from chaos import virtual_time
+from chaos.simulation import virtual_time
 from benchmarks.simulated import (
     REQUEST,
     TEXTS,

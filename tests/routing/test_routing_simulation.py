@@ -8,7 +8,7 @@ from typing import get_args
 
 import msgspec
 import pytest
-from chaos import virtual_time
+from chaos.simulation import virtual_time
 from benchmarks.routing import Report, summarize
 from benchmarks.simulated import Condition
 from benchmarks.simulation import Phase, Simulation, simulate

@@ -13,15 +13,15 @@ from typing import get_args
 
 import msgspec
 
-from chaos import virtual_time
-from chaos.clients import Client, draw_callers
-from chaos.database import SimulatedDatabase
-from chaos.oracle import BrokenPromise, Oracle, WatchedLimiter
-from chaos.process import Process, ProcessLoop
-from chaos.replica import Edges, Replica
-from chaos.shared_count import SimulatedRedis
-from chaos.upstream import PRICES_USD, Trouble, Upstream
-from chaos.world import World, seed_everything
+from chaos.simulation import virtual_time
+from chaos.simulation.clients import Client, draw_callers
+from chaos.simulation.database import SimulatedDatabase
+from chaos.simulation.oracle import BrokenPromise, Oracle, WatchedLimiter
+from chaos.simulation.process import Process, ProcessLoop
+from chaos.simulation.replica import Edges, Replica
+from chaos.simulation.shared_count import SimulatedRedis
+from chaos.simulation.upstream import PRICES_USD, Trouble, Upstream
+from chaos.simulation.world import World, seed_everything
 from embedway.budgets.hold_store import HOLD_MS, HoldStore
 from embedway.core.errors import StorageUnavailable
 from embedway.core.subject import Subject
@@ -187,7 +187,7 @@ class Simulation:
             return
         upstream.trouble = chance.choice(PASSING_TROUBLES)
         upstream.share = chance.choice((0.3, 1.0))
-        self.world.note(f"FAULT {upstream.name} {upstream.trouble}, for {lasts_s:.2f} s")
+        self.world.fault("trouble", f"{upstream.name}: {upstream.trouble}, for {lasts_s:.2f} s")
         self._later(lasts_s, (upstream, "trouble", "well"))
 
     def _break_database(self, lasts_s: float) -> None:
@@ -240,7 +240,7 @@ class Simulation:
                 what = f"slow, for {lasts_s:.2f} s"
             case "set back":
                 redis.set_back_ms += 90_000
-                self.world.note("FAULT the clock of Redis is set back by 90 s")
+                self.world.fault("clock", "the clock of Redis is set back by 90 s")
                 return
             case _:
                 redis.lose_data()
@@ -258,7 +258,7 @@ class Simulation:
             if turns:
                 self.world.loop.call_soon(kill_in, turns - 1)
             else:
-                self.world.fault("kill")
+                self.world.fault("kill", f"kill -9 {victim.process.name}")
                 victim.kill()
 
         if self._chance.random() < 0.6:
@@ -283,9 +283,8 @@ class Simulation:
         if ready:
             replica = self._chance.choice(ready)
             replica.skew_ms = self._chance.randrange(-MAX_SKEW_MS, MAX_SKEW_MS) // 2
-            self.world.note(
-                f"FAULT the wall clock of {replica.process.name} jumps to {replica.skew_ms:+} ms"
-            )
+            name = replica.process.name
+            self.world.fault("clock", f"{name}: the wall clock is {replica.skew_ms:+} ms off now")
 
     def _heal(self) -> None:
         self._is_healing = True
@@ -370,6 +369,7 @@ def simulate(seed: int, *, replica: type[Replica] = Replica) -> SeedReport:
             pass
         finally:
             simulation.close()
+        oracle.counts["faults"] = world.faults
         counts = dict(sorted(oracle.counts.items()))
         return SeedReport(seed, oracle.broken, counts, world.lines())
 

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from chaos.process import Process
-from chaos.replica import DEADLINE_S, MAX_PARALLEL, Replica
-from chaos.upstream import (
+from chaos.simulation.process import Process
+from chaos.simulation.replica import DEADLINE_S, MAX_PARALLEL, Replica
+from chaos.simulation.upstream import (
     EXACT,
     POISON,
     PRICES_USD,
@@ -25,9 +25,9 @@ from chaos.upstream import (
     true_tokens,
     true_vector,
 )
-from chaos.database import SimulatedDatabase
-from chaos.shared_count import SimulatedRedis
-from chaos.world import DAY_MS, World
+from chaos.simulation.database import SimulatedDatabase
+from chaos.simulation.shared_count import SimulatedRedis
+from chaos.simulation.world import DAY_MS, World
 from embedway.core import money
 from embedway.core.budget import Budget, budget_window
 from embedway.core.errors import (

@@ -10,8 +10,8 @@ from typing import Any
 from lupa.lua51 import LuaRuntime
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from chaos.process import PROCESS
-from chaos.world import Partition, World
+from chaos.simulation.process import PROCESS
+from chaos.simulation.world import Partition, World
 from embedway.ratelimits import redis_counts
 from embedway.ratelimits.redis_counts import RedisCounts
 

@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import Engine
 
-from chaos.database import NetworkLedgerWriter, SimulatedDatabase
-from chaos.process import Process, SimulatedThreads
-from chaos.shared_count import SimulatedCounts, SimulatedRedis
-from chaos.upstream import (
+from chaos.simulation.database import NetworkLedgerWriter, SimulatedDatabase
+from chaos.simulation.process import Process, SimulatedThreads
+from chaos.simulation.shared_count import SimulatedCounts, SimulatedRedis
+from chaos.simulation.upstream import (
     EXACT,
     GUESS,
     PRICES_USD,
@@ -27,7 +27,7 @@ from chaos.upstream import (
     SimulatedTransport,
     Upstream,
 )
-from chaos.world import World
+from chaos.simulation.world import World
 from embedway.budgets.enforcer import BudgetEnforcer
 from embedway.budgets.hold_store import HoldStore
 from embedway.catalog.catalog import Catalog, ProviderOffer

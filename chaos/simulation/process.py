@@ -15,7 +15,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from chaos.virtual_time import VirtualTimeLoop
+from chaos.simulation.virtual_time import VirtualTimeLoop
 from embedway.concurrency.threads import Threads
 
 PROCESS: ContextVar["Process | None"] = ContextVar("process", default=None)

@@ -3,7 +3,7 @@
 import random
 from random import Random
 
-from chaos.process import PROCESS, Process, running_loop
+from chaos.simulation.process import PROCESS, Process, running_loop
 
 DAY_MS = 86_400_000
 EPOCH_MS = 1_795_910_400_000
@@ -35,6 +35,7 @@ class World:
         """The wall clock's time at the start, in ms since the epoch."""
         self.faults_seen: set[str] = set()
         """The kinds of faults that happened, which explain what clients see."""
+        self.faults = 0
 
     def chance(self, name: str) -> Random:
         """Return the random numbers of one part, which no other part can disturb."""
@@ -59,6 +60,7 @@ class World:
         """Record that a fault happened."""
         self.faults_seen.add(kind)
         if text:
+            self.faults += 1
             self.note(f"FAULT {text}")
 
     def lines(self) -> list[str]:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from chaos.process import PROCESS, Process
-from chaos.world import World
+from chaos.simulation.process import PROCESS, Process
+from chaos.simulation.world import World
 from embedway.core.provider_error import ProviderError
 from embedway.core.vectors import Vectors
 from embedway.http.call import HttpCall, HttpReply

@@ -24,8 +24,8 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
-from chaos.process import OUTSIDE, PROCESS
-from chaos.world import Partition, World
+from chaos.simulation.process import OUTSIDE, PROCESS
+from chaos.simulation.world import Partition, World
 from embedway.ledger.commits import CommitError, CommitRejected, ConnectionLost
 from embedway.ledger.sqlite_writer import SqliteLedgerWriter
 from embedway.storage import database

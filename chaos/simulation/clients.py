@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from random import Random
 
-from chaos.oracle import Exchange, Oracle
-from chaos.replica import Replica
-from chaos.upstream import EXACT, GUESS, POISON
+from chaos.simulation.oracle import Exchange, Oracle
+from chaos.simulation.replica import Replica
+from chaos.simulation.upstream import EXACT, GUESS, POISON
 from embedway.core.budget import Budget
 from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller, Key
