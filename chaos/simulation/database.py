@@ -97,10 +97,11 @@ class SimulatedDatabase:
         for each in frozen:
             self.world.loop.wake(each)
 
-    def has_proof(self, provider: str) -> bool:
-        """Return whether the space of some model of a provider is known."""
-        query = "SELECT count(*) FROM space_proofs WHERE deployment LIKE ? AND state != 'unproven'"
-        return bool(self.plain.execute(query, (f"{provider}:%",)).fetchone()[0])
+    def proven_models(self, provider: str) -> list[str]:
+        """Return the models of a provider whose space is known."""
+        query = "SELECT deployment FROM space_proofs WHERE state != 'unproven' ORDER BY 1"
+        ids = [row[0] for row in self.plain.execute(query)]
+        return [id.partition(":")[2] for id in ids if id.startswith(f"{provider}:")]
 
     def close(self) -> None:
         """Delete the file."""

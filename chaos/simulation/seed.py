@@ -181,8 +181,9 @@ class Simulation:
     def _break_upstream(self, lasts_s: float) -> None:
         chance = self._chance
         upstream = self.upstreams[chance.choice(list(self.upstreams))]
-        if chance.random() < 0.1 and self.database.has_proof(upstream.name):
-            upstream.has_drifted = True
+        # What drifts before it is proven is what it is.
+        if chance.random() < 0.1 and (proven := self.database.proven_models(upstream.name)):
+            upstream.drifted_models.add(chance.choice(proven))
             self.world.fault("upstream", f"{upstream.name} answers with another model from now on")
             return
         upstream.trouble = chance.choice(PASSING_TROUBLES)

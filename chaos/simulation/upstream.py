@@ -76,17 +76,18 @@ class Upstream:
         self.trouble: Trouble = "well"
         self.share = 1.0
         """The share of calls that meet the trouble."""
-        self.has_drifted = False
+        self.drifted_models: set[str] = set()
+        """The models in whose place it answers with another one, for good."""
         self.is_flaky = 0.0
         """The share of calls that meet some trouble even in good times."""
         self._chance = world.chance(f"upstream {name}")
         self.limited_until_s = 0.0
         self.most_running = Counter[tuple[str, int, str]]()
 
-    def pick_trouble(self) -> Trouble:
+    def pick_trouble(self, model: str) -> Trouble:
         """Return what goes wrong with a call."""
         chance = self._chance
-        if self.has_drifted:
+        if model in self.drifted_models:
             return "drifts"
         if self.trouble != "well" and chance.random() < self.share:
             return self.trouble
@@ -128,7 +129,7 @@ class SimulatedTransport:
 
     async def _answer(self, body: _Body, watched: "WatchedCall") -> HttpReply:
         upstream, chance = self._upstream, self._upstream._chance
-        world, trouble = upstream.world, upstream.pick_trouble()
+        world, trouble = upstream.world, upstream.pick_trouble(body.model)
         if trouble != "well":
             world.fault("upstream")
             watched.trouble = trouble
