@@ -13,8 +13,8 @@ from typing import get_args
 
 import msgspec
 import numpy as np
-
 from chaos.simulation import virtual_time
+
 from benchmarks.simulated import (
     REQUEST,
     TEXTS,

@@ -1,5 +1,6 @@
-"""Simulated clients: projects with limits and budgets, whose requests are retried as OpenAI's
-Python client retries them, and who sometimes leave early.
+"""Simulates clients: projects with limits and budgets, whose requests are retried.
+
+They retry as OpenAI's Python client does, and sometimes leave early.
 """
 
 import asyncio

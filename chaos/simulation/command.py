@@ -25,13 +25,16 @@ SEEDS = 10_000
 SHORT_SEEDS = 60
 PART = 10
 """How many seeds a process runs at a time."""
+LINE_EVERY = 1000
+"""Where there is no progress bar, print a line after so many seeds."""
 SHOWN = 20
 """The most seeds with a broken promise to print."""
 
 _EPILOG = (
     "Each seed is a small world: one to three replicas with the gateway's real code, four "
     "providers, a database, perhaps a Redis, and clients; and faults in all of them. After each "
-    "seed these promises are checked: " + "; ".join(f"{name}: {text}" for name, text in RULES.items())
+    "seed these promises are checked: "
+    + "; ".join(f"{name}: {text}" for name, text in RULES.items())
 )
 
 
@@ -87,6 +90,7 @@ def _show(console: Console, report: SeedReport) -> int:
 
 def _run_all(console: Console, seeds: range, *, jobs: int) -> int:
     """Run seeds in several processes. Ctrl-C prints what ran."""
+    console.print(f"Running {len(seeds)} seeds from {seeds[0]} on {jobs} core(s). Ctrl-C ends it.")
     began_s = time.monotonic()
     done, counts, broken = 0, Counter[str](), list[SeedReport]()
     was_interrupted = False
@@ -94,45 +98,46 @@ def _run_all(console: Console, seeds: range, *, jobs: int) -> int:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
-    with progress, ProcessPoolExecutor(jobs, initializer=_start) as pool:
-        bar = progress.add_task("seeds", total=len(seeds))
-        try:
-            for reports in _in_parts(pool, seeds, jobs):
-                for each in reports:
-                    done += 1
-                    counts.update(each.counts)
-                    if each.broken:
-                        broken.append(each)
-                        if len(broken) <= SHOWN:
-                            _print_broken(console, each)
+    try:
+        with progress, ProcessPoolExecutor(jobs, initializer=_start) as pool:
+            bar = progress.add_task("seeds", total=len(seeds))
+            for each in _run_in_parts(pool, seeds, jobs):
+                done += 1
+                counts.update(each.counts)
+                if each.broken:
+                    broken.append(each)
+                    if len(broken) <= SHOWN:
+                        _print_broken(console, each)
                 progress.update(bar, completed=done, description=f"seeds, {len(broken)} broken")
-        except KeyboardInterrupt:
-            was_interrupted = True
-            pool.shutdown(wait=False, cancel_futures=True)
-    took_s = time.monotonic() - began_s
+                if done % LINE_EVERY == 0 and not console.is_terminal:
+                    console.print(f"{done} seeds, {len(broken)} broken")
+    except KeyboardInterrupt:
+        was_interrupted = True
     if len(broken) > SHOWN:
         console.print(f"{len(broken) - SHOWN} more seeds break a promise.")
     console.print(
-        f"{done} of {len(seeds)} seeds in {took_s:.0f} s on {jobs} core(s), from seed {seeds[0]}: "
+        f"{done} of {len(seeds)} seeds in {time.monotonic() - began_s:.0f} s: "
         f"{_describe(counts)}. {len(broken) or 'No'} seed(s) break a promise."
     )
     return 130 if was_interrupted else int(bool(broken))
 
 
-def _in_parts(
-    pool: ProcessPoolExecutor, seeds: range, jobs: int
-) -> Iterator[list[SeedReport]]:
-    """Yield the reports of each part as soon as it is done, with few parts ahead."""
+def _run_in_parts(pool: ProcessPoolExecutor, seeds: range, jobs: int) -> Iterator[SeedReport]:
+    """Yield the reports as soon as they are there, with few parts ahead."""
     starts = iter(range(seeds.start, seeds.stop, PART))
     running: set[Future[list[SeedReport]]] = set()
-    while True:
-        for start in islice(starts, max(0, 2 * jobs - len(running))):
-            running.add(pool.submit(_run_part, range(start, min(start + PART, seeds.stop))))
-        if not running:
-            return
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        for each in done:
-            yield each.result()
+    try:
+        while True:
+            for start in islice(starts, max(0, 2 * jobs - len(running))):
+                running.add(pool.submit(_run_part, range(start, min(start + PART, seeds.stop))))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for each in done:
+                yield from each.result()
+    finally:
+        for each in running:
+            each.cancel()
 
 
 def _run_part(seeds: range) -> list[SeedReport]:

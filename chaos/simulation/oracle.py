@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from chaos.simulation.database import SimulatedDatabase
 from chaos.simulation.process import Process
 from chaos.simulation.replica import DEADLINE_S, MAX_PARALLEL, Replica
+from chaos.simulation.shared_count import SimulatedRedis
 from chaos.simulation.upstream import (
     EXACT,
     POISON,
@@ -25,8 +27,6 @@ from chaos.simulation.upstream import (
     true_tokens,
     true_vector,
 )
-from chaos.simulation.database import SimulatedDatabase
-from chaos.simulation.shared_count import SimulatedRedis
 from chaos.simulation.world import DAY_MS, World
 from embedway.core import money
 from embedway.core.budget import Budget, budget_window
@@ -117,21 +117,21 @@ class WatchedLimiter:
     """A rate limiter whose decisions the oracle sees."""
 
     def __init__(self, limiter: RateLimiter, oracle: "Oracle", replica: Replica) -> None:
-        self.limiter = limiter
+        self._limiter = limiter
         self._oracle = oracle
         self._replica = replica
         self.check = limiter.check
 
     async def reserve(self, limit_keys: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
         """Reserve, and tell the oracle."""
-        reservation = await self.limiter.reserve(limit_keys, tokens=tokens)
-        self._oracle.let_in(self._replica, self.limiter, limit_keys, reservation)
+        reservation = await self._limiter.reserve(limit_keys, tokens=tokens)
+        self._oracle.let_in(self._replica, self._limiter, limit_keys, reservation)
         return reservation
 
     def settle(self, reservation: LimitReservation, *, tokens: int) -> None:
         """Settle, and tell the oracle."""
         self._oracle.settle(reservation, tokens)
-        self.limiter.settle(reservation, tokens=tokens)
+        self._limiter.settle(reservation, tokens=tokens)
 
 
 class _Use(msgspec.Struct):
@@ -175,6 +175,14 @@ class Oracle(CallWatch):
         promise = BrokenPromise(rule, text, self.world.now_s)
         self.broken.append(promise)
         self.world.note(f"BROKEN {rule}: {text}")
+
+    def unseen(self, _: object, context: dict[str, Any]) -> None:
+        """Record an error that the event loop reports because nobody looked at it."""
+        source = context.get("future") or context.get("task")
+        process = getattr(source, "process", None)
+        if process is None or process.is_alive:
+            error = context.get("exception")
+            self.breaks("leftovers", f"{context['message']}: {error!r}")
 
     # What clients see.
 
@@ -272,7 +280,9 @@ class Oracle(CallWatch):
             return call
         if exchange.end != "open":
             self.breaks("deadline", f"{upstream.name} is called for {exchange}, which has ended")
-        same = [each for each in mine if each.request is exchange and each.upstream == call.upstream]
+        same = [
+            each for each in mine if each.request is exchange and each.upstream == call.upstream
+        ]
         if len(same) > MAX_PARALLEL:
             self.breaks("parallel", f"{exchange} has {len(same)} calls at {upstream.name}")
         self._check_retry(call, mine, falls_back=falls_back)
@@ -307,6 +317,10 @@ class Oracle(CallWatch):
         before.append(call)
 
     # What the rate limiter lets in.
+
+    def watch_limiter(self, replica: Replica, limiter: RateLimiter) -> RateLimiter:
+        """Return a limiter that tells the oracle what it lets in."""
+        return WatchedLimiter(limiter, self, replica)
 
     def let_in(
         self, replica: Replica, limiter: RateLimiter, keys: Sequence[LimitKey],
@@ -434,8 +448,11 @@ class Oracle(CallWatch):
             assert exchange.replica is not None
             if exchange.replica.process.name not in died:
                 self.breaks("billing", f"{exchange} was refused and its records say 200")
-        if not charged:
-            return
+        if charged:
+            self._check_charge(exchange, charged)
+
+    def _check_charge(self, exchange: Exchange, charged: list[Any]) -> None:
+        """Check what an answer is charged."""
         for _, _, _, provider, _, tokens, cost in charged:
             price = Decimal(str(PRICES_USD[provider]))
             if cost != money.cost(tokens, price_per_mtok=price):
@@ -478,7 +495,9 @@ class Oracle(CallWatch):
             self.breaks("leftovers", f"{name} still runs {what}")
         budget = replica.sender._budget
         if budget.calls or budget.retries:
-            self.breaks("leftovers", f"{name} counts {budget.calls} calls, {budget.retries} retries")
+            self.breaks(
+                "leftovers", f"{name} counts {budget.calls} calls, {budget.retries} retries"
+            )
         for each in replica.deployments:
             if in_flight := replica.healths.get(each).in_flight:
                 self.breaks("leftovers", f"{name} counts {in_flight} calls at {each.id}")

@@ -303,7 +303,7 @@ def bury(task: asyncio.Task[Any]) -> None:
     asyncio.tasks._unregister_task(task)
     try:
         task.get_coro().close()
-    except BaseException:  # noqa: BLE001, S110  # a dead process tells nobody
+    except BaseException:  # noqa: BLE001  # a dead process tells nobody
         pass
 
 

@@ -6,7 +6,7 @@ can build a replica with a wrong one.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -97,6 +97,8 @@ class Edges(msgspec.Struct, frozen=True):
     redis: SimulatedRedis | None
     upstreams: dict[str, Upstream]
     watch: CallWatch
+    watch_limiter: Callable[["Replica", RateLimiter], RateLimiter]
+    """Returns a limiter that tells what it lets in."""
 
 
 class Replica:
@@ -213,7 +215,7 @@ class Replica:
             ),
         )
         configs = [provider_config(each) for each in PRICES_USD]
-        engines = {each.name: self._provider(each) for each in configs}
+        engines = {each.name: self.build_provider(each) for each in configs}
         deployments = [
             Deployment(model, spec) for model in MODELS.values() for spec in model.deployments
         ]
@@ -241,7 +243,7 @@ class Replica:
             spaces, SpaceStore(engine, availability=availability), self.sender, self.ledger
         )
         await self.prober.load()
-        self.limiter = await self.build_limiter()
+        self._own_limiter = await self.build_limiter()
         self.embedder = self.build_embedder(
             router=Router(
                 catalog=catalog,
@@ -255,7 +257,9 @@ class Replica:
             prober=self.prober,
             sender=self.sender,
             meter=Meter(
-                accounts=AccountFinder(directory), limiter=self.limiter, budgets=self.budgets
+                accounts=AccountFinder(directory),
+                limiter=edges.watch_limiter(self, self._own_limiter),
+                budgets=self.budgets,
             ),
             ledger=self.ledger,
         )
@@ -266,7 +270,8 @@ class Replica:
         """Return the embedder."""
         return Embedder(**parts, deadline_s=DEADLINE_S, now_ms=self.now_ms)
 
-    def _provider(self, config: ProviderConfig) -> Provider:
+    def build_provider(self, config: ProviderConfig) -> Provider:
+        """Return the provider of a configuration."""
         row = config.row
         return Provider(
             config,
@@ -343,19 +348,14 @@ class Replica:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self.embedder.aclose()
-                if isinstance(self.limiter_in_use, SharedRateLimiter):
-                    await self.limiter_in_use.aclose()
+                if isinstance(self._own_limiter, SharedRateLimiter):
+                    await self._own_limiter.aclose()
                 await self.prober.aclose()
                 await self.budgets.aclose()
                 await self.world.loop.run_in_executor(None, self._close)
         self.is_stopped = True
         self.world.note("ends")
         self.ended.set()
-
-    @property
-    def limiter_in_use(self) -> RateLimiter:
-        """The limiter itself, without what records its use."""
-        return getattr(self.limiter, "limiter", self.limiter)
 
     def _close(self) -> None:
         self.holds.close()

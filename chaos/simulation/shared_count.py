@@ -77,7 +77,7 @@ class SimulatedRedis:
         )
         return [math.trunc(each) if isinstance(each, float) else each for each in reply.values()]
 
-    def _call(self, command: bytes, *arguments: Any) -> Any:
+    def _call(self, command: bytes, *arguments: Any) -> Any:  # noqa: C901  # a table of commands
         lua, _ = _script()
         key = arguments[0] if arguments else b""
         fields = self._hashes.get(key, {})
@@ -95,7 +95,9 @@ class SimulatedRedis:
             case b"HSET":
                 values = iter(arguments[1:])
                 stored = self._hashes.setdefault(key, {})
-                stored.update((field, _text(value)) for field, value in zip(values, values))
+                stored.update(
+                    (field, _text(value)) for field, value in zip(values, values, strict=True)
+                )
             case b"HDEL":
                 fields.pop(arguments[1], None)
             case b"ZADD":

@@ -6,7 +6,7 @@ A vector is a function of the model and the text, so that the oracle knows every
 import asyncio
 import base64
 import hashlib
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -80,13 +80,12 @@ class Upstream:
         """The models in whose place it answers with another one, for good."""
         self.is_flaky = 0.0
         """The share of calls that meet some trouble even in good times."""
-        self._chance = world.chance(f"upstream {name}")
+        self.chance = world.chance(f"upstream {name}")
         self.limited_until_s = 0.0
-        self.most_running = Counter[tuple[str, int, str]]()
 
     def pick_trouble(self, model: str) -> Trouble:
         """Return what goes wrong with a call."""
-        chance = self._chance
+        chance = self.chance
         if model in self.drifted_models:
             return "drifts"
         if self.trouble != "well" and chance.random() < self.share:
@@ -106,7 +105,11 @@ class SimulatedTransport:
         self._watch = watch
 
     async def send(
-        self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int
+        self,
+        call: HttpCall,
+        *,
+        headers: Mapping[str, str],
+        max_bytes: int,  # noqa: ARG002
     ) -> HttpReply:
         """Send a call; `Transport.send` explains the arguments."""
         upstream, body = self._upstream, msgspec.json.decode(call.body, type=_Body)
@@ -115,12 +118,11 @@ class SimulatedTransport:
         try:
             reply = await self._answer(body, watched)
             how = str(reply.status)
-            if len(reply.body) > max_bytes:
-                raise ProviderError("malformed", "too long", billed="yes")
-            return reply
         except ProviderError as error:
             how = error.kind
             raise
+        else:
+            return reply
         finally:
             self._watch.end(watched, how)
 
@@ -128,41 +130,44 @@ class SimulatedTransport:
         """Close nothing."""
 
     async def _answer(self, body: _Body, watched: "WatchedCall") -> HttpReply:
-        upstream, chance = self._upstream, self._upstream._chance
-        world, trouble = upstream.world, upstream.pick_trouble(body.model)
+        upstream, chance = self._upstream, self._upstream.chance
+        trouble = watched.trouble = upstream.pick_trouble(body.model)
         if trouble != "well":
-            world.fault("upstream")
-            watched.trouble = trouble
-        took_s = chance.lognormvariate(-3.0, 0.6) * (1 + 0.05 * len(body.input))
-        if trouble == "slow":
-            took_s *= 40
+            upstream.world.fault("upstream")
         if trouble == "refuses":
             await asyncio.sleep(0.001)
             raise ProviderError("unreachable", billed="no")
         if trouble == "hangs":
             await asyncio.sleep(10_000)
-        await asyncio.sleep(took_s)
+        took_s = chance.lognormvariate(-3.0, 0.6) * (1 + 0.05 * len(body.input))
+        await asyncio.sleep(took_s * (40 if trouble == "slow" else 1))
         if trouble == "breaks off":
             kind, billed = chance.choice(_BROKEN)
             raise ProviderError(kind, billed=billed)
+        return self._refuse(body, watched) or self._embed(body, watched)
+
+    def _refuse(self, body: _Body, watched: "WatchedCall") -> HttpReply | None:
+        """Return the reply to a call that gets no vectors, or None."""
+        upstream, trouble = self._upstream, watched.trouble
+        reply = None
         if trouble == "refuses the key":
-            return _error(401, "Incorrect API key provided", "invalid_api_key")
-        if world.now_s < upstream.limited_until_s or trouble == "limits":
-            return self._limit(watched)
-        if trouble == "fails":
-            return _error(chance.choice((500, 502, 503, 504, 529)), "The server had an error")
-        if trouble == "refuses base64" and body.encoding_format == "base64":
-            return _error(400, "Unknown argument", param="encoding_format")
-        if self._upstream.name == "delta" and len(body.input) > LARGEST_CALL:
-            return _error(413, "too many items")
-        for index, text in enumerate(body.input):
-            if text.startswith(POISON):
-                return _error(400, "This text is refused", param=f"input[{index}]")
-        return self._embed(body, trouble, watched)
+            reply = _error(401, "Incorrect API key provided", "invalid_api_key")
+        elif upstream.world.now_s < upstream.limited_until_s or trouble == "limits":
+            reply = self._limit(watched)
+        elif trouble == "fails":
+            reply = _error(upstream.chance.choice((500, 502, 503, 504, 529)), "It had an error")
+        elif trouble == "refuses base64" and body.encoding_format == "base64":
+            reply = _error(400, "Unknown argument", param="encoding_format")
+        elif upstream.name == "delta" and len(body.input) > LARGEST_CALL:
+            reply = _error(413, "too many items")
+        elif any(text.startswith(POISON) for text in body.input):
+            at = next(at for at, text in enumerate(body.input) if text.startswith(POISON))
+            reply = _error(400, "This text is refused", param=f"input[{at}]")
+        return reply
 
     def _limit(self, watched: "WatchedCall") -> HttpReply:
         upstream = self._upstream
-        chance, now_s = upstream._chance, upstream.world.now_s
+        chance, now_s = upstream.chance, upstream.world.now_s
         upstream.world.fault("upstream")
         if chance.random() < 0.3 and now_s >= upstream.limited_until_s:
             return _error(429, "Rate limit reached")
@@ -172,8 +177,9 @@ class SimulatedTransport:
         watched.retry_after_s = milliseconds / 1000
         return _error(429, "Rate limit reached", headers={"retry-after-ms": str(milliseconds)})
 
-    def _embed(self, body: _Body, trouble: Trouble, watched: "WatchedCall") -> HttpReply:
-        chance, is_foreign = self._upstream._chance, trouble == "drifts"
+    def _embed(self, body: _Body, watched: "WatchedCall") -> HttpReply:
+        chance, trouble = self._upstream.chance, watched.trouble
+        is_foreign = trouble == "drifts"
         rows = [true_vector(body.model, text, is_foreign=is_foreign) for text in body.input]
         indices = list(range(len(rows)))
         match trouble:
@@ -259,4 +265,4 @@ def _encode(row: Vectors, encoding_format: str) -> Any:
     if encoding_format == "base64":
         return base64.b64encode(row.astype("<f4").tobytes()).decode()
     # JSON has no such numbers; servers in Python write NaN all the same, others null.
-    return [None if value != value else value for value in row.tolist()]
+    return [None if math.isnan(value) else value for value in row.tolist()]
