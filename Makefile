@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients compat lock docs clean
+.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients chaos compat lock docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# For benchmarks and compat: OPTIONS='--help' shows what there is to choose; PEERS= measures without LiteLLM.
+# For benchmarks, chaos and compat: OPTIONS='--help' shows what there is to choose; PEERS= measures without LiteLLM.
 OPTIONS ?=
 PEERS ?= litellm
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
@@ -81,6 +81,9 @@ bench-usage: .venv/dev  ## Time questions about ten million ledger lines
 bench-clients: .venv/dev $(TYPESCRIPT)  ## Time the SDKs beside OpenAI's clients
 	@cd sdks/typescript && npm run --silent build
 	@$(BIN)/python -m benchmarks.clients $(OPTIONS)
+
+chaos: .venv/dev  ## Break everything around the gateway, and check its promises
+	@$(BIN)/python -m chaos $(OPTIONS)
 
 compat: .venv/dev  ## Try other people's clients, and write docs/clients.md
 	@$(BIN)/python -m compat $(OPTIONS)

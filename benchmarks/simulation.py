@@ -174,7 +174,7 @@ class Memory:
 class Unwatched(HealthRegistry):
     """Lets every deployment be called at any time, and learns nothing."""
 
-    def of(self, deployment: Deployment) -> DeploymentHealth:
+    def get(self, deployment: Deployment) -> DeploymentHealth:
         """Return the health of a deployment that was never called."""
         return DeploymentHealth(deployment)
 

@@ -10,6 +10,7 @@ import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context, ContextVar
 from typing import Any
 
@@ -301,10 +302,8 @@ def bury(task: asyncio.Task[Any]) -> None:
     """
     task._log_destroy_pending = False
     asyncio.tasks._unregister_task(task)
-    try:
+    with suppress(BaseException):  # a dead process tells nobody
         task.get_coro().close()
-    except BaseException:  # noqa: BLE001  # a dead process tells nobody
-        pass
 
 
 def running_loop() -> ProcessLoop:

@@ -341,7 +341,10 @@ class Simulation:
         """Try to hold all that is left of each budget, as a new replica could."""
         engine = self.database.open_engine()
         holds = HoldStore(engine, process="auditor", now_ms=self.world.now_ms)
+        held = {row[0] for row in self.database.plain.execute("SELECT subject FROM holds")}
         for subject, budgets in self.oracle.budgets.items():
+            if str(subject) not in held:
+                continue
             spending = await holds.read_spending(subject, budgets, at_ms=self.world.now_ms())
             left = min(each.amount_nano_usd - spent for each, spent in spending.items())
             if left > 0:
