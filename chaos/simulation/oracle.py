@@ -72,6 +72,8 @@ LOOKUP_WAIT_S = 15.5
 MAX_TRIES = 3
 RETRY_FLOOR = 3
 RETRY_SHARE = 0.2
+TOGETHER_AGAIN_MS = 6_000
+"""How long after Redis is back all replicas surely count together, and their clocks agree."""
 CHECK_EVERY = 4
 """Budgets are checked at every so many commits."""
 
@@ -329,7 +331,7 @@ class Oracle(CallWatch):
         """Check that a request that was let in had room."""
         shared = isinstance(limiter, SharedRateLimiter)
         at_ms = reservation.at_ms
-        if shared and (not limiter.is_shared or "redis" in self.world.faults_seen):
+        if shared and not limiter.is_shared:
             self._apart_ms = max(self._apart_ms, at_ms)
         uses: list[_Use] = []
         for key in dict.fromkeys(keys):
@@ -352,7 +354,7 @@ class Oracle(CallWatch):
         amount = key.limit.amount
         if not isinstance(limiter, SharedRateLimiter):
             counted, most = own, amount  # it starts from zero when it restarts
-        elif since_ms > self._apart_ms:
+        elif since_ms > max(self._apart_ms, self._redis_lost_ms()) + TOGETHER_AGAIN_MS:
             counted, most = total, amount
         elif not limiter.is_shared:
             assert self._redis is not None
@@ -362,6 +364,9 @@ class Oracle(CallWatch):
             return
         if counted > most:
             self.breaks("limits", f"{key.subject} has {counted} of {most} {key.limit}")
+
+    def _redis_lost_ms(self) -> int:
+        return self._redis.lost_data_ms if self._redis else 0
 
     def settle(self, reservation: LimitReservation, tokens: int) -> None:
         """Note what a request used in the end."""

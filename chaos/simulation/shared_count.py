@@ -27,6 +27,8 @@ class SimulatedRedis:
         self.is_slow = False
         self.set_back_ms = 0
         """How far its wall clock was set back, in ms."""
+        self.lost_data_ms = 0
+        """When it last lost its data, in ms since the epoch."""
         self.told: dict[str, int] = {}
         """How many gateways it told each process of last."""
         self._chance = world.chance("redis")
@@ -40,6 +42,7 @@ class SimulatedRedis:
 
     def lose_data(self) -> None:
         """Start anew, as a Redis does that keeps nothing on disk."""
+        self.lost_data_ms = self.world.now_ms()
         self._hashes.clear()
         self._scores.clear()
 
