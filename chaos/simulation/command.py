@@ -47,11 +47,11 @@ def add_to(commands: Any) -> None:
         "Virtual time passes at once, and the same seed always does the same.",
         epilog=_EPILOG,
     )
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds (%(default)s)")
+    parser.add_argument("--seeds", type=_count, default=SEEDS, help="how many seeds (%(default)s)")
     parser.add_argument("--first", type=int, default=1, help="the first of them (%(default)s)")
     parser.add_argument("--seed", type=int, help="run only this seed, and print its trace")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time (%(default)s)"
+        "--jobs", type=_count, default=os.cpu_count() or 1, help="processes at a time (%(default)s)"
     )
     parser.add_argument(
         "--short", action="store_true", help=f"run {SHORT_SEEDS} seeds, to see that it works"
@@ -59,13 +59,15 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _count(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is no number of 1 or more")
+    return int(value)
+
+
 def run(options: argparse.Namespace) -> int:
     """Run what the options say; return the status to exit with: 1 if a promise was broken."""
     console = Console(width=None if sys.stdout.isatty() else 120, soft_wrap=True)
-    for name in ("seeds", "jobs"):
-        if getattr(options, name) < 1:
-            console.print(f"--{name} is {getattr(options, name)}. Choose 1 or more.")
-            return 2
     if options.seed is not None:
         _start()
         return _show(console, simulate(options.seed))
@@ -90,7 +92,6 @@ def _show(console: Console, report: SeedReport) -> int:
 
 def _run_all(console: Console, seeds: range, *, jobs: int) -> int:
     """Run seeds in several processes. Ctrl-C prints what ran."""
-    console.print(f"Running {len(seeds)} seeds from {seeds[0]} on {jobs} core(s). Ctrl-C ends it.")
     began_s = time.monotonic()
     done, counts, broken = 0, Counter[str](), list[SeedReport]()
     was_interrupted = False
@@ -99,6 +100,9 @@ def _run_all(console: Console, seeds: range, *, jobs: int) -> int:
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     try:
+        console.print(
+            f"Running {len(seeds)} seeds from {seeds[0]} on {jobs} core(s), until Ctrl-C."
+        )
         with progress, ProcessPoolExecutor(jobs, initializer=_start) as pool:
             bar = progress.add_task("seeds", total=len(seeds))
             for each in _run_in_parts(pool, seeds, jobs):
