@@ -100,6 +100,8 @@ bench-sizing: .venv/dev  ## Measure what one gateway needs, for planning
 
 chaos: .venv/dev  ## Break things around real gateways, and check what is promised
 	@$(BIN)/python -m chaos processes $(OPTIONS)
+chaos: .venv/dev  ## Break everything around the gateway, and check its promises
+	@$(BIN)/python -m chaos $(OPTIONS)
 
 compat: .venv/dev  ## Try other people's clients, and write docs/clients.md
 	@$(BIN)/python -m compat $(OPTIONS)

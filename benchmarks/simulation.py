@@ -13,8 +13,8 @@ from typing import get_args
 
 import msgspec
 import numpy as np
+from chaos.simulation import virtual_time
 
-from benchmarks import virtual_time
 from benchmarks.simulated import (
     REQUEST,
     TEXTS,
@@ -174,7 +174,7 @@ class Memory:
 class Unwatched(HealthRegistry):
     """Lets every deployment be called at any time, and learns nothing."""
 
-    def of(self, deployment: Deployment) -> DeploymentHealth:
+    def get(self, deployment: Deployment) -> DeploymentHealth:
         """Return the health of a deployment that was never called."""
         return DeploymentHealth(deployment)
 

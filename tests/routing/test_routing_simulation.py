@@ -8,10 +8,10 @@ from typing import get_args
 
 import msgspec
 import pytest
-from benchmarks import virtual_time
 from benchmarks.routing import Report, summarize
 from benchmarks.simulated import Condition
 from benchmarks.simulation import Phase, Simulation, simulate
+from chaos.simulation import virtual_time
 
 from embedway.core.request import Preference
 from embedway.health.health import MAX_IN_FLIGHT

@@ -220,6 +220,19 @@ def test_drifts(world: World, who: str) -> None:
     world.run(after)
 
 
+def test_drift_from_what_another_gateway_proved(world: World) -> None:
+    """A gateway that probes a deployment for the first time knows what another gateway proved."""
+
+    async def test(first: Prober) -> None:
+        async with world.prober() as second:
+            assert await world.prove(first, "two") == {"two": ("proven", "one")}
+            world.upstreams["two"].vectors = space("wrong")
+            assert await world.prove(second, "two") == {"two": ("drifted", "one")}
+
+    world.run(test)
+    assert ("drifted", "two:m") in world.events
+
+
 def test_age(world: World) -> None:
     """A proof is due for renewal after the interval, and after twice that it is none."""
 

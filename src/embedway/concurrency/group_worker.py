@@ -7,11 +7,11 @@ decides what an item is and how to work on a group.
 """
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
+from embedway.concurrency.threads import THREADS, Threads
 from embedway.core.errors import ServiceOverloaded
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ class GroupWorker(Generic[T, R]):
         group_weight: int,
         max_waiting_weight: int,
         weigh: Callable[[T], int] = lambda _: 1,
+        threads: Threads = THREADS,
     ) -> None:
         """Start the thread.
 
@@ -64,6 +65,7 @@ class GroupWorker(Generic[T, R]):
             max_waiting_weight: The most weight that may wait. A heavier job is accepted if nothing
                 else is waiting.
             weigh: Returns the weight of an item.
+            threads: Starts the thread.
         """
         self._work = work
         self._name = name
@@ -71,14 +73,13 @@ class GroupWorker(Generic[T, R]):
         self._max_waiting_weight = max_waiting_weight
         self._weigh = weigh
         self._jobs: deque[_Job[T, R]] = deque()
-        self._changed = threading.Condition()
+        self._changed = threads.condition()
         self._closing = False
         self._waking: asyncio.AbstractEventLoop | None = None
         """The event loop that is about to wake the thread."""
         self.waiting_weight = 0
         """The weight of all items not yet taken into a group."""
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._thread = threads.start(self._run, name=name)
 
     async def submit(self, items: Sequence[T]) -> list[R]:
         """Return the results of `items`, in order. Cancelling drops the items not yet started.

@@ -1,7 +1,6 @@
 """Writes usage records to the database, those of many requests in one commit."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import Literal, Protocol
 from sqlalchemy import Engine, delete, insert
 
 from embedway.concurrency.group_worker import GroupWorker
+from embedway.concurrency.threads import THREADS, Threads
 from embedway.core.errors import ServiceOverloaded
 from embedway.core.subject import Subject
 from embedway.core.usage import UsageRecord
@@ -58,6 +58,8 @@ class Ledger:
         retry_s: float = RETRY_S,
         wait_s: float = WAIT_S,
         availability: DatabaseAvailability | None = None,
+        writer: LedgerWriter | None = None,
+        threads: Threads = THREADS,
     ) -> None:
         """Start the writer's thread.
 
@@ -67,9 +69,12 @@ class Ledger:
             retry_s: How long to keep trying to reach a lost database.
             wait_s: How much longer to wait for a commit that hangs.
             availability: Receives the success or failure of each commit.
+            writer: Writes to the database; by default, the one for its kind.
+            threads: Starts the thread, and keeps its time.
         """
         self._process = process
-        self._database_writer = _open_writer(engine, process=process)
+        self._database_writer = writer or _open_writer(engine, process=process)
+        self._threads = threads
         self._retry_s = retry_s
         self._wait_s = wait_s
         self._availability = availability or DatabaseAvailability()
@@ -90,6 +95,7 @@ class Ledger:
             group_weight=MAX_GROUP_ROWS,
             max_waiting_weight=MAX_WAITING_ROWS,
             weigh=lambda entry: len(entry.records),
+            threads=threads,
         )
 
     def append(
@@ -257,7 +263,7 @@ class Ledger:
             try:
                 write(in_doubt=in_doubt)
             except ConnectionLost as error:
-                now_s = time.monotonic()
+                now_s = self._threads.now_s()
                 # All writes share one wait for a lost database. Only a write that may be committed
                 # starts a wait of its own, to find out.
                 if lost_since_s is None or (error.in_doubt and not in_doubt):
@@ -268,7 +274,7 @@ class Ledger:
                     self._availability.record_failure("commit", str(error))
                     error.in_doubt = in_doubt
                     return error
-                time.sleep(pause_s)
+                self._threads.sleep(pause_s)
                 pause_s = min(2 * pause_s + FIRST_PAUSE_S, LONGEST_PAUSE_S)
             except CommitError as error:
                 self._lost_since_s = None

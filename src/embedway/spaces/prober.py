@@ -254,6 +254,9 @@ class Prober:
         if deployment.id in registry.drift_proofs:  # just found with another input type
             return self.membership(deployment, input_type)
         probe = await self._probes.run(deployment, input_type, registry.canary_texts(model))
+        # Judge by what operators and other processes stored too.
+        with contextlib.suppress(StorageUnavailable):
+            await self.load()
         if makes_reference:
             reference = await self._make_reference(deployment, home, input_type, probe)
             await self._store_reference(reference)
@@ -264,13 +267,6 @@ class Prober:
         if proof.state in {"differs", "unproven"} and missing:
             reference = await self._make_reference(deployment, proof.revision, input_type, probe)
             await self._store_reference(reference)
-            proof = judge(registry, deployment, input_type, probe)
-        if proof.state == "drifted":
-            # An operator may have accepted it through another process.
-            with contextlib.suppress(StorageUnavailable):
-                await self.load()
-            if registry.default_space(model) != home:
-                return await self._probe_and_judge(deployment, input_type)
             proof = judge(registry, deployment, input_type, probe)
         await self._store_proof(deployment, proof)
         return self.membership(deployment, input_type)

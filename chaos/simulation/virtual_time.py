@@ -6,7 +6,7 @@ nothing would wake the loop for them.
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -45,7 +45,11 @@ class _Jump(selectors.SelectSelector):
         return []
 
 
-def run(main: Coroutine[Any, Any, Result]) -> Result:
+def run(
+    main: Coroutine[Any, Any, Result],
+    *,
+    loop_factory: Callable[[], VirtualTimeLoop] = VirtualTimeLoop,
+) -> Result:
     """Run `main` to its end in virtual time and return its result."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main)

@@ -1,0 +1,1 @@
+"""Simulates replicas of the gateway with their surroundings and clients, from a seed."""
