@@ -1,6 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing chaos compat dist notes lock docs docs-site clean
-.PHONY: help setup dev serve test test-typescript test-deploy check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing compat dist notes lock docs docs-site clean
+.PHONY: help setup dev serve test test-typescript test-deploy check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing chaos compat dist notes lock docs docs-site clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -98,8 +97,6 @@ bench-clients: .venv/dev $(TYPESCRIPT)  ## Time the SDKs beside OpenAI's clients
 bench-sizing: .venv/dev  ## Measure what one gateway needs, for planning
 	@$(BIN)/python -m benchmarks.sizing $(OPTIONS)
 
-chaos: .venv/dev  ## Break things around real gateways, and check what is promised
-	@$(BIN)/python -m chaos processes $(OPTIONS)
 chaos: .venv/dev  ## Break everything around the gateway, and check its promises
 	@$(BIN)/python -m chaos $(OPTIONS)
 

@@ -1,40 +1,32 @@
 """Breaks things around the gateway and checks that it keeps its promises.
 
-    python -m chaos processes [--only NAME] [--short] [--json FILE]
-
-`processes` runs real gateways, databases and clients on this machine. It ends with status 1 if a
-promise is broken.
     python -m chaos [COMMAND] [OPTIONS]
 
-`simulation` runs the gateway's real code in a simulated world with faults from a seed. Without a
-command all of them run. It ends with status 1 if a promise is broken.
+`simulation` runs the gateway's real code in a simulated world with faults from a seed. `processes`
+runs real gateways, databases and clients on this machine. Without a command both run. It ends with
+status 1 if a promise is broken.
 """
 
 import argparse
 import sys
 
-from chaos.processes import command
+from chaos.processes import command as processes
 from chaos.simulation import command as simulation
 
-COMMANDS = ("simulation",)
+COMMANDS = ("simulation", "processes")
 
 
 def main() -> None:
     """Run what the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m chaos",
-        description="Break things around the gateway and check that it keeps its promises.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command.add_to(commands)
-    chosen = parser.parse_args()
-    sys.exit(chosen.run(chosen))
         description="Break things around the gateway and check that it keeps its promises. "
-        "Without a command all of them run, with the options that they share: --short. "
+        "Without a command both run, with the option that they share: --short. "
         "--seed N alone means the simulation.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     simulation.add_to(commands)
+    processes.add_to(commands)
     statuses: list[int] = []
     for arguments in _command_lines(sys.argv[1:]):
         chosen = parser.parse_args(arguments)
