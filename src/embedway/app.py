@@ -43,13 +43,15 @@ from embedway.core.keys import KeyContext
 from embedway.core.usage import UsageRecord
 from embedway.health.health import HealthRegistry
 from embedway.http.fetch import fetch_document
+from embedway.ledger.activity_reader import ActivityReader
 from embedway.ledger.ledger import Ledger
 from embedway.ledger.refusals import RefusalStore
 from embedway.ledger.reports import UsageReports
-from embedway.local.engine import LocalEngine
+from embedway.local.engine import MAX_WAITING_TOKENS, LocalEngine
 from embedway.metering.account import AccountFinder
 from embedway.metering.meter import Meter
 from embedway.observe import events, logs, streams
+from embedway.observe.loop_lag import LoopLagMeter
 from embedway.observe.metrics import Metrics
 from embedway.observe.refusals import RefusalCounts
 from embedway.organization.directory import Directory
@@ -69,6 +71,7 @@ from embedway.sending.sender import Sender
 from embedway.spaces.membership import SpaceMemberships
 from embedway.spaces.prober import Prober
 from embedway.spaces.store import SpaceStore
+from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.store import Store
 from embedway.tokenizing.cl100k import Cl100kTokenizer
 
@@ -112,6 +115,11 @@ async def open_gateway(
         dropped_lines: Returns how many log lines were dropped so far.
     """
     metrics = Metrics()
+    metrics.add_counter(
+        "embedway_log_lines_dropped",
+        "Lines of the log that could not be written, or that nobody read in time.",
+        dropped_lines,
+    )
     providers = await local_servers.add_local_models(
         providers,
         settings.port,
@@ -207,31 +215,30 @@ async def open_gateway(
             limits=sender.engines.limits,
             max_items=settings.max_items,
         )
-        configured_issuers = read_issuers(settings)
-        issuers = IssuerRegistry(
-            configured_issuers,
-            fetch=partial(fetch_document, private_hosts=private_issuer_hosts(configured_issuers)),
-            now_s=now_s,
-        )
-        parts.push_async_callback(issuers.aclose)
         tokens = GatewayTokens(pepper=store.pepper, audiences=settings.token_audiences)
         authenticator = Authenticator(
             directory,
             pepper=store.pepper,
             now_ms=now_ms,
             tokens=tokens,
-            issuers=issuers,
+            issuers=_issuers(settings, parts, now_s=now_s),
         )
         organization = ControlPlaneServices(
             service=AdminService(store.database, pepper=store.pepper, now_ms=now_ms),
             tokens=tokens,
             reports=UsageReports(store.database),
+            activity=_activity(store, parts, now_ms=now_ms),
+            healths=healths,
+            spaces=spaces,
             now_ms=now_ms,
         )
         admission = Admission(
             max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
         )
-        _add_gauges(metrics, admission, ledger, engines, spaces, lifetimes, dropped_lines)
+        _add_gauges(
+            metrics, admission, ledger, engines, spaces, healths, lifetimes, store.availability
+        )
+        parts.callback(LoopLagMeter(metrics.loop_lag.observe).close)
         embeddings = EmbeddingsEndpoint(
             authenticator=authenticator,
             embedder=embedder,
@@ -354,6 +361,27 @@ async def _limiter(
     return limiter
 
 
+def _issuers(
+    settings: Settings, parts: AsyncExitStack, *, now_s: Callable[[], float]
+) -> IssuerRegistry:
+    configured = read_issuers(settings)
+    issuers = IssuerRegistry(
+        configured,
+        fetch=partial(fetch_document, private_hosts=private_issuer_hosts(configured)),
+        now_s=now_s,
+    )
+    parts.push_async_callback(issuers.aclose)
+    return issuers
+
+
+def _activity(store: Store, parts: AsyncExitStack, *, now_ms: Callable[[], int]) -> ActivityReader:
+    reader = ActivityReader(
+        UsageReports(store.database), availability=store.availability, now_ms=now_ms
+    )
+    parts.callback(reader.close)
+    return reader
+
+
 def _refusals(store: Store, parts: AsyncExitStack, *, now_ms: Callable[[], int]) -> RefusalCounts:
     refusal_store = RefusalStore(store.database, availability=store.availability)
     parts.callback(refusal_store.close)
@@ -374,14 +402,10 @@ def _add_gauges(
     ledger: Ledger,
     engines: dict[str, LocalEngine],
     spaces: SpaceMemberships,
+    healths: HealthRegistry,
     lifetimes: ModelLifetimes,
-    dropped_lines: Callable[[], int],
+    availability: DatabaseAvailability,
 ) -> None:
-    metrics.add_counter(
-        "embedway_log_lines_dropped",
-        "Lines of the log that could not be written, or that nobody read in time.",
-        dropped_lines,
-    )
     metrics.set_retirements(lifetimes.retirements)
     gauge = metrics.add_gauge
     gauge(
@@ -389,15 +413,45 @@ def _add_gauges(
         "Deployments that serve no requests, because their vectors are no longer those proven.",
         lambda: len(spaces.drifted_ids()),
     )
+    gauge(
+        "embedway_deployments_ejected",
+        "Deployments that get no requests now, because calls to them failed.",
+        lambda: sum(each.state == "ejected" for each in healths.statuses()),
+    )
+    gauge(
+        "embedway_models_ejected",
+        "Models of which every deployment is ejected.",
+        lambda: len(healths.ejected_models()),
+    )
     gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)
+    gauge(
+        "embedway_requests_in_flight_max",
+        "The most requests that may be in flight.",
+        lambda: admission.max_requests,
+    )
     gauge("embedway_in_flight_bytes", "Bytes of their bodies and answers.", lambda: admission.bytes)
+    gauge(
+        "embedway_in_flight_bytes_max",
+        "The most bytes that may be in flight.",
+        lambda: admission.max_bytes,
+    )
     gauge(
         "embedway_queue_tokens",
         "Tokens that wait for a local model.",
         lambda: sum(engine.waiting_tokens for engine in engines.values()),
     )
     gauge(
+        "embedway_queue_tokens_max",
+        "The most tokens that may wait for all local models together.",
+        lambda: MAX_WAITING_TOKENS * len(engines),
+    )
+    gauge(
         "embedway_ledger_rows_waiting",
         "Usage rows not yet committed.",
         lambda: ledger.waiting_records,
+    )
+    gauge(
+        "embedway_database_available",
+        "1 while the database works; 0 since a read or commit failed.",
+        lambda: availability.is_available,
     )
