@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 import typer
+from rich.console import Console
 from rich.live import Live
 
 from embedway.cli import options
@@ -137,7 +138,8 @@ def _watch(
     gateway: RunningGateway, screen: Screen, by: Grouping, seconds: Window, interval: int
 ) -> None:
     """Show what happens until someone presses q or Ctrl-C."""
-    with _keys_at_once(), Live(screen, console=out, screen=True, auto_refresh=False) as live:
+    console = Console(highlight=False, emoji=False)  # as wide as the terminal is, also later
+    with _keys_at_once(), Live(screen, console=console, screen=True, auto_refresh=False) as live:
         live.refresh()
         while (typed := _read_key(interval)) != _QUIT:
             if typed in _KEYS:

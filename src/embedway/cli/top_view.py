@@ -16,7 +16,7 @@ MAX_SIDE_ROWS = 6
 """The most refusals, and the most deployments, on a terminal."""
 NUMBER_WIDTH = 9
 MIN_NAME_WIDTH = 16
-FIXED_LINES = 11
+FIXED_LINES = 9
 """The lines of a terminal that hold no rows."""
 MILLION = 1_000_000
 
@@ -114,7 +114,7 @@ class Screen:
     def print_once(self) -> None:
         """Print the whole picture. In a pipe, no line is cut and none ends with blanks."""
         with out.capture() as captured:
-            for each in self._parts(out.width, rows=None):
+            for each in self._parts(out.width, rows=None, side_rows=None):
                 out.print(each)
         for line in captured.get().splitlines():
             print(line.rstrip())
@@ -124,14 +124,17 @@ class Screen:
     ) -> Iterator[RenderableType]:
         """Draw the picture in the size of the terminal."""
         answer, rows = self._answers[-1], options.max_height - FIXED_LINES
+        side_rows = max(1, min(MAX_SIDE_ROWS, rows // 3))
         for side in (answer.refusals, answer.replica.deployments):
-            rows -= 2 + min(len(side), MAX_SIDE_ROWS) if side else 0
-        yield from self._parts(options.max_width, rows=max(rows, 1))
+            rows -= 2 + min(len(side), side_rows) if side else 0
+        yield from self._parts(options.max_width, rows=max(rows, 1), side_rows=side_rows)
         style = "bold red" if self.problem else "dim"
         yield _line(self.problem or self._help, options.max_width, style)
 
-    def _parts(self, width: int, *, rows: int | None) -> Iterator[RenderableType]:
-        """Yield the picture, with at most so many rows of groups, or all."""
+    def _parts(
+        self, width: int, *, rows: int | None, side_rows: int | None
+    ) -> Iterator[RenderableType]:
+        """Yield the picture, with at most so many rows of groups and of other tables, or all."""
         answer = self._answers[-1]
         at = datetime.fromtimestamp(answer.end_time, UTC)
         covered = f"last {answer.seconds:.3g} s of all replicas"
@@ -142,8 +145,7 @@ class Screen:
         if hidden > 0 or answer.has_more:
             yield _line(f"{max(hidden, 0)}{'+' * answer.has_more} more", width, "dim")
         yield Text()
-        yield _replica_text(answer.replica)
-        side_rows = None if rows is None else MAX_SIDE_ROWS
+        yield _replica_line(answer.replica, width)
         if answer.refusals:
             yield Text()
             yield _refusals_table(answer, self._answers[0], width, side_rows)
@@ -222,24 +224,25 @@ def _deployments_table(
     return table
 
 
-def _replica_text(replica: ReplicaActivity) -> Text:
-    """Describe the replica by its gauges; one that this version does not have is left out."""
+def _replica_line(replica: ReplicaActivity, width: int) -> Text:
+    """Describe the replica by its gauges, after what is wrong with it."""
     gauges = replica.gauges
-    text = Text(f"replica {replica.host}, process {replica.process_id}: ")
 
     def filled(name: str, what: str) -> str:
         return f"{gauges.get(name, 0):,.0f} of {gauges.get(f'{name}_max', 0):,.0f} {what}"
 
-    text.append(
-        f"{filled('requests_in_flight', 'requests in flight')}, "
-        f"{filled('queue_tokens', 'tokens wait for a local model')}, "
-        f"{gauges.get('ledger_rows_waiting', 0):,.0f} usage records wait"
-    )
-    if not gauges.get("database_available", 1):
-        text.append(". The database is unavailable", "bold red")
-    if not gauges.get("limits_shared", 1):
-        text.append(". Redis is away: limits are shared out", "bold red")
-    return text
+    problems = [
+        text
+        for name, text in _BROKEN.items()
+        if not gauges.get(name, 1)  # absent without Redis
+    ]
+    facts = [
+        filled("requests_in_flight", "requests"),
+        filled("queue_tokens", "queued tokens"),
+        f"{gauges.get('ledger_rows_waiting', 0):,.0f} records wait",
+    ]
+    whose = f"replica {replica.host}, process {replica.process_id}: "
+    return _line(whose + ", ".join(problems + facts), width, "bold red" if problems else "")
 
 
 def _table(texts: Sequence[str], numbers: Sequence[str]) -> Table:
@@ -290,3 +293,8 @@ _COLUMNS: dict[str, Callable[[GroupActivity, float], str]] = {
 """The columns of numbers, in order, and how to show each for a number of seconds."""
 _BY_IMPORTANCE = ("req/s", "errors", "p99 ms", "tokens/s", "USD/min", "p50 ms", "items/s")
 """The columns that a narrow terminal shows first."""
+_BROKEN = {
+    "database_available": "the database is unavailable",
+    "limits_shared": "Redis is away and limits are shared out",
+}
+"""What it means that a gauge is 0."""
