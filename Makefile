@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing compat lock docs docs-site clean
+.PHONY: help setup dev serve test test-typescript test-deploy check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing compat lock docs docs-site clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -50,6 +50,9 @@ $(TYPESCRIPT) $(RUNTIMES) $(WEBSITE): %/node_modules/.package-lock.json: %/packa
 
 test-typescript: .venv/setup $(TYPESCRIPT) $(RUNTIMES)  ## Build, check and test the TypeScript SDK
 	@cd sdks/typescript && npm run --silent check && npm run --silent build && npm run --silent test
+
+test-deploy: .venv/dev  ## Try what is in deploy/
+	@$(BIN)/python -m pytest deploy/tests
 
 check: .venv/dev  ## Lint, types, import contracts
 	@$(BIN)/ruff format --check .

@@ -147,7 +147,7 @@ def _watch(
             try:
                 screen.show(_ask(gateway, by, seconds))
             except ConnectionError as error:  # it may be restarting
-                screen.problem = f"{error} Asking again every {interval} s."
+                screen.problem = f"Asking again: {error}"
             live.refresh()
 
 
