@@ -39,6 +39,7 @@ FOR_THE_READER = re.compile(r"[A-Z]{2,}$")
 """A word such as NAME, which stands for one of the reader's own."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NOT_RUN = {
+    "top": "it needs a gateway that runs: test_top.py has one",
     "serve": "it runs until it is stopped, and all other tests do so",
     "spaces release": "it needs a deployment that has drifted: test_drift.py has one",
     "providers verify": "the scripted provider takes any key and model: test_verify.py says which",

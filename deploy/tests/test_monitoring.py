@@ -21,7 +21,7 @@ __all__ = ["minilm", "new_gateway", "shared_redis", "upstream"]
 DEPLOY = Path(__file__).parent.parent
 RULES = DEPLOY / "prometheus/alerts.yaml"
 DASHBOARD = DEPLOY / "grafana/embedway.json"
-WAIT_S = 20
+WAIT_S = 60
 METRIC = re.compile(r"\b(?:embedway|process)_\w+")
 SERIES_SUFFIX = re.compile(r"_(?:bucket|sum|count)$")
 LABEL = re.compile(r"(\w+)(?:=~|!=|!~|=)\"|by \(([^)]*)\)|\{\{ ?\$?(?:labels\.)?(\w+) ?\}\}")

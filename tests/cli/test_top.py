@@ -20,7 +20,7 @@ import pytest
 from command_line import Process
 from conftest import Gateway, clean_environment, embedway, free_port
 
-WAIT_S = 15
+WAIT_S = 60
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 """What switches a terminal to a screen of its own, and back."""
 SHOW_CURSOR = "\x1b[?25h"
