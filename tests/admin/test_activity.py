@@ -105,7 +105,7 @@ def test_bounded(any_database: Engine) -> None:
     statements: list[tuple[str, object]] = []
 
     @event.listens_for(any_database, "before_cursor_execute")
-    def note(_c, _cursor, statement, parameters, _context, _many) -> None:  # noqa: PLR0917
+    def note(_c, _cursor, statement, parameters, _context, _many) -> None:
         statements.append((statement, parameters))
 
     record(any_database, [line(number, NOW_MS - number) for number in range(5)])

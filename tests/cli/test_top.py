@@ -45,15 +45,18 @@ class Terminal:
                 ["top", *arguments], env=env, cwd=Path.cwd(), streams=(stream, stream, stream)
             )
         self.printed = ""
+        self._returned = 0
 
     def read_until(self, *texts: str) -> str:
-        """Return what is printed from now on until it has all of these texts."""
-        start, deadline = len(self.printed), time.monotonic() + WAIT_S
+        """Return what is printed, after what was returned before, until it has these texts."""
+        start, deadline = self._returned, time.monotonic() + WAIT_S
         while not all(each in self.printed[start:] for each in texts):
-            assert time.monotonic() < deadline, self.printed[start:]
+            assert time.monotonic() < deadline, (texts, self.printed[start:])
             if select.select([self.main], [], [], 0.1)[0]:
                 self.printed += os.read(self.main, 65_536).decode(errors="replace")
-        return self.printed[start:]
+        ends = (self.printed.index(each, start) + len(each) for each in texts)
+        self._returned = max(ends)
+        return self.printed[start : self._returned]
 
     def type(self, keys: bytes) -> None:
         """Press keys."""

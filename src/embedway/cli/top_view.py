@@ -1,4 +1,4 @@
-"""Draws what `embedway top` shows, cut to fit the terminal. It sends no requests and reads no keys."""
+"""Draws what `embedway top` shows, cut to fit the terminal. It sends nothing and reads no keys."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
