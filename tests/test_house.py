@@ -89,11 +89,11 @@ def test_settings_are_documented() -> None:
 
 
 def test_metrics_are_documented(gateway: Gateway) -> None:
-    """Each metric has its row in docs/operations.md, and there are no other rows of metrics."""
+    """Each metric has its row in docs/monitoring.md, and there are no other rows of metrics."""
     assert gateway.embed(input="a").status_code == 200
     exposed = httpx.get(f"{gateway.url}/metrics").text
-    names = re.findall(r"^# TYPE (\S+) (\w+)$", exposed, re.MULTILINE)
-    page = (ROOT / "docs/operations.md").read_text()
+    names = re.findall(r"^# TYPE (embedway_\S+) (\w+)$", exposed, re.MULTILINE)
+    page = (ROOT / "docs/monitoring.md").read_text()
     rows = re.findall(r"^\| `(embedway_\w+)` \| (\w+) \|", page, re.MULTILINE)
     assert sorted(rows) == sorted(names)
 

@@ -42,6 +42,7 @@ NOT_RUN = {
     "config diff": "it needs a running gateway and an admin key: test_config_commands.py has both",
     "config reload": "the same",
     "config init": "the file is there: test_template.py has a folder without",
+    "top": "it needs a gateway that runs: test_top.py has one",
     "serve": "it runs until it is stopped, and all other tests do so",
     "spaces release": "it needs a deployment that has drifted: test_drift.py has one",
     "providers verify": "the scripted provider takes any key and model: test_verify.py says which",

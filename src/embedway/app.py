@@ -231,6 +231,9 @@ def _build_control_plane(
         ),
         tokens=process.tokens,
         reports=UsageReports(process.store.database),
+        activity=process.activity,
+        healths=process.healths,
+        spaces=lambda: current().spaces,
         now_ms=process.clocks.now_ms,
     )
     control_plane = control.create_control_plane(

@@ -22,12 +22,15 @@ from embedway.core import clock, extras, ids
 from embedway.core.errors import ServiceOverloaded
 from embedway.core.keys import KeyContext
 from embedway.health.health import HealthRegistry
+from embedway.ledger.activity_reader import ActivityReader
 from embedway.ledger.ledger import Ledger
 from embedway.ledger.refusals import RefusalStore
-from embedway.local.engine import LocalEngine
+from embedway.ledger.reports import UsageReports
+from embedway.local.engine import MAX_WAITING_TOKENS, LocalEngine
 from embedway.metering.account import AccountFinder
 from embedway.metering.meter import Meter
 from embedway.observe import events
+from embedway.observe.loop_lag import LoopLagMeter
 from embedway.observe.metrics import Metrics
 from embedway.observe.otlp import open_tracer
 from embedway.observe.otlp_options import OtlpOptions
@@ -39,6 +42,7 @@ from embedway.ratelimits.memory import MemoryRateLimiter
 from embedway.ratelimits.shared import SharedRateLimiter
 from embedway.sending.retries import RetryBudget
 from embedway.spaces.store import SpaceStore
+from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.store import Store
 from embedway.tokenizing.cl100k import Cl100kTokenizer
 
@@ -71,6 +75,7 @@ class ProcessParts(msgspec.Struct, frozen=True, kw_only=True):
     healths: HealthRegistry
     retry_budget: RetryBudget
     space_store: SpaceStore
+    activity: ActivityReader
     local_engines: Mapping[str, LocalEngine]
     """The models that run in this process, by model id."""
     cl100k: Cl100kTokenizer
@@ -107,6 +112,10 @@ async def open_process(
         parts.callback(ledger.close)
         directory = Directory(store.database, availability=store.availability)
         refusals = _refusals(store, parts, now_ms=now_ms)
+        activity = ActivityReader(
+            UsageReports(store.database), availability=store.availability, now_ms=now_ms
+        )
+        parts.callback(activity.close)
         cl100k = Cl100kTokenizer()
         parts.callback(cl100k.close)
         engines: dict[str, LocalEngine] = {}
@@ -135,7 +144,8 @@ async def open_process(
         admission = Admission(
             max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
         )
-        _add_gauges(metrics, admission, ledger, engines, dropped_lines)
+        _add_gauges(metrics, admission, ledger, engines, healths, store.availability, dropped_lines)
+        parts.callback(LoopLagMeter(metrics.loop_lag.observe).close)
         yield ProcessParts(
             clocks=clocks,
             metrics=metrics,
@@ -153,6 +163,7 @@ async def open_process(
             healths=healths,
             retry_budget=RetryBudget(),
             space_store=SpaceStore(store.database, availability=store.availability),
+            activity=activity,
             local_engines=engines,
             cl100k=cl100k,
             check_ready=partial(
@@ -220,6 +231,8 @@ def _add_gauges(
     admission: Admission,
     ledger: Ledger,
     engines: dict[str, LocalEngine],
+    healths: HealthRegistry,
+    availability: DatabaseAvailability,
     dropped_lines: Callable[[], int],
 ) -> None:
     metrics.add_counter(
@@ -228,15 +241,45 @@ def _add_gauges(
         dropped_lines,
     )
     gauge = metrics.add_gauge
+    gauge(
+        "embedway_deployments_ejected",
+        "Deployments that get no requests now, because calls to them failed.",
+        lambda: sum(each.state == "ejected" for each in healths.statuses()),
+    )
+    gauge(
+        "embedway_models_ejected",
+        "Models of which every deployment is ejected.",
+        lambda: len(healths.ejected_models()),
+    )
     gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)
+    gauge(
+        "embedway_requests_in_flight_max",
+        "The most requests that may be in flight.",
+        lambda: admission.max_requests,
+    )
     gauge("embedway_in_flight_bytes", "Bytes of their bodies and answers.", lambda: admission.bytes)
+    gauge(
+        "embedway_in_flight_bytes_max",
+        "The most bytes that may be in flight.",
+        lambda: admission.max_bytes,
+    )
     gauge(
         "embedway_queue_tokens",
         "Tokens that wait for a local model.",
         lambda: sum(engine.waiting_tokens for engine in engines.values()),
     )
     gauge(
+        "embedway_queue_tokens_max",
+        "The most tokens that may wait for all local models together.",
+        lambda: MAX_WAITING_TOKENS * len(engines),
+    )
+    gauge(
         "embedway_ledger_rows_waiting",
         "Usage rows not yet committed.",
         lambda: ledger.waiting_records,
+    )
+    gauge(
+        "embedway_database_available",
+        "1 while the database works; 0 since a read or commit failed.",
+        lambda: availability.is_available,
     )

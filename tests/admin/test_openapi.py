@@ -32,6 +32,7 @@ list_admin_api_keys create_admin_api_key retrieve_admin_api_key rotate_admin_api
 revoke_admin_api_key
 list_end_users set_end_user retrieve_end_user update_end_user remove_end_user
 list_audit_events get_usage get_usage_mka1 get_costs get_refusals
+get_activity
 get_liveness get_readiness get_metrics
 """
 """The operation ids, which are the names of methods in generated clients and so never change."""
@@ -53,7 +54,9 @@ def schema(gateway: Gateway) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def paths() -> set[str]:
     """The paths of all routes of the application, as OpenAPI writes them."""
-    nothing = control.ControlPlaneServices(service=None, tokens=None, reports=None, now_ms=int)
+    nothing = control.ControlPlaneServices(
+        **dict.fromkeys(control.ControlPlaneServices.__struct_fields__)
+    )
     app = control.create_control_plane(
         listing=None,
         services=nothing,

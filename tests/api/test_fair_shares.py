@@ -311,7 +311,9 @@ def test_slow_bodies_for_tokens(house: House) -> None:
 
 def test_the_schema_is_built_once() -> None:
     """Parallel requests for /openapi.json build it once."""
-    nothing = control.ControlPlaneServices(service=None, tokens=None, reports=None, now_ms=int)
+    nothing = control.ControlPlaneServices(
+        **dict.fromkeys(control.ControlPlaneServices.__struct_fields__)
+    )
     app = control.create_control_plane(
         listing=None, services=nothing, authenticator=None, metrics=Metrics(),
         check_ready=None, embeddings_paths={"/v1/embeddings": "embed"},

@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
 import embedway
-from embedway.admin import errors, health, models, openapi, tokens, usage
+from embedway.admin import activity, errors, health, models, openapi, tokens, usage
 from embedway.admin.configuration import Reload
 from embedway.admin.organization import organization_router
 from embedway.admin.request_ids import send_request_id
@@ -25,18 +25,25 @@ from embedway.auth.authenticator import Authenticator
 from embedway.auth.tokens import GatewayTokens
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Caller
+from embedway.health.health import HealthRegistry
+from embedway.ledger.activity_reader import ActivityReader
 from embedway.ledger.reports import UsageReports
 from embedway.observe.metrics import Metrics
 from embedway.organization.service import AdminService
 from embedway.routing.model_listing import ModelListing
+from embedway.spaces.membership import SpaceMemberships
 
 
 class ControlPlaneServices(msgspec.Struct, frozen=True, kw_only=True):
-    """The services behind the routes of keys, tokens and usage."""
+    """The services behind the routes of keys, tokens, usage and activity."""
 
     service: AdminService
     tokens: GatewayTokens
     reports: UsageReports
+    activity: ActivityReader
+    healths: HealthRegistry
+    spaces: Callable[[], SpaceMemberships]
+    """Returns the vector spaces of the configuration in force."""
     now_ms: Callable[[], int]
 
 
@@ -89,6 +96,13 @@ def create_control_plane(
         tokens.router(authenticator, tokens=services.tokens, now_ms=now_ms, caller=any_caller),
         organization_router(services.service, caller=any_caller, now_ms=now_ms, reload=reload),
         usage.router(services.reports, caller=any_caller, now_ms=now_ms),
+        activity.router(
+            services.activity,
+            healths=services.healths,
+            spaces=services.spaces,
+            metrics=metrics,
+            caller=any_caller,
+        ),
     ):
         app.include_router(routes)
     _add_docs(app, embeddings_paths, max_items=max_items)

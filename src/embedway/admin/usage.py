@@ -38,8 +38,8 @@ MAX_RESULTS = 50_000
 JSON = "application/json"
 NO_NAMES = EntityNames(projects={}, keys={})
 
-# Encodes decimals as numbers with all their digits.
-_json = msgspec.json.Encoder(decimal_format="number")
+encode_json = msgspec.json.Encoder(decimal_format="number").encode
+"""Encodes decimals as numbers with all their digits."""
 
 
 class UsageScope(ResponseModel):
@@ -86,6 +86,11 @@ class Amount(ResponseModel):
 
     value: Annotated[Decimal, Field(json_schema_extra={"type": "number"})]
     currency: Literal["usd"] = "usd"
+
+    @classmethod
+    def of(cls, nano_usd: NanoUsd) -> "Amount":
+        """Return `nano_usd` as an amount in USD."""
+        return cls(value=Decimal(format_usd(nano_usd)))
 
 
 class CostsResult(UsageGroupCard):
@@ -250,7 +255,7 @@ def _page(reports: UsageReports, request: UsageRequest, caller: Caller, now_ms: 
         has_more=more,
         next_page=request.cursor(rest) if more else None,
     )
-    return Response(_json.encode(page.model_dump()), media_type=JSON)
+    return Response(encode_json(page.model_dump()), media_type=JSON)
 
 
 def _read_names(
@@ -289,14 +294,10 @@ def _costs(usage: UsageGroup, group: Mapping[str, Any]) -> CostsResult:
     by_item = "line_item" in group
     return CostsResult(
         **group,
-        amount=_amount(figures.cost_nano_usd),
+        amount=Amount.of(figures.cost_nano_usd),
         amount_nano_usd=figures.cost_nano_usd,
-        upstream_amount=_amount(figures.upstream_cost_nano_usd),
+        upstream_amount=Amount.of(figures.upstream_cost_nano_usd),
         upstream_amount_nano_usd=figures.upstream_cost_nano_usd,
         quantity=figures.tokens if by_item else None,
         quantity_unit="tokens" if by_item else None,
     )
-
-
-def _amount(nano_usd: NanoUsd) -> Amount:
-    return Amount(value=Decimal(format_usd(nano_usd)))

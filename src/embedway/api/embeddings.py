@@ -259,6 +259,8 @@ class EmbeddingsEndpoint:
         self._metrics.count_embeddings(
             _label(result.deployments[0]), items=len(result.vectors), tokens=result.tokens
         )
+        for each, cost in zip(result.deployments, result.costs_nano_usd, strict=True):
+            self._metrics.count_cost(each.provider, _label(each), cost)
         ending = _lifetime(result, self._lifetimes.today())
         return 200, content, _headers(result, started_s) + ending
 

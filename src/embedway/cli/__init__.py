@@ -22,6 +22,7 @@ from embedway.cli import (
     route,
     serve,
     spaces,
+    top,
     usage,
     users,
 )
@@ -76,6 +77,7 @@ commands.add_typer(keys.commands, name="keys")
 commands.add_typer(users.commands, name="users")
 commands.command()(audit.audit)
 commands.command()(usage.usage)
+commands.command()(top.top)
 commands.add_typer(models.commands, name="models")
 commands.add_typer(catalog.commands, name="catalog")
 commands.add_typer(providers.commands, name="providers")

@@ -119,7 +119,7 @@ def reload(url: Url = None, as_json: AsJson = False) -> None:
 
 def _ask_gateway(url: str | None, query: str) -> Sequence[ConfigurationChange]:
     path = f"/v1/organization/configuration/reload{query}"
-    return find_gateway(url, Setup()).fetch(path, b"", _Report).changes
+    return find_gateway(url, Setup()).fetch(path, _Report, body=b"").changes
 
 
 def _print_changes(changes: Sequence[ConfigurationChange], *, as_json: bool) -> None:

@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from http.client import HTTPException
-from typing import Annotated, Any, TypeVar
-from urllib.error import HTTPError
+from typing import Annotated, Any, NoReturn, TypeVar
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -28,6 +28,8 @@ from embedway.wire.decode import decode
 
 KEY_VARIABLE = "EMBEDWAY_API_KEY"
 TIMEOUT_S = 60
+SERVER_ERRORS = 500
+"""The first HTTP status of the errors that are not the request's."""
 SAMPLE = "The quick brown fox jumps over the lazy dog."
 """The text to plan for when none is typed."""
 
@@ -50,6 +52,21 @@ class GatewayClient(msgspec.Struct, frozen=True):
     """Returns the deployments of the model of this name that the caller may use."""
 
 
+def address_of(url: str | None, setup: Setup) -> str:
+    """Return the address that `--url` names, or that of the gateway on this machine.
+
+    Exits with status 2 if `--url` is no address.
+    """
+    if url and not url.startswith(("http://", "https://")):
+        reject(f"--url {url!r} is no address of a gateway. Use one such as http://127.0.0.1:8080")
+    return (url or base_url(setup.settings)).rstrip("/").removesuffix("/v1")
+
+
+def fail_without_key(address: str) -> NoReturn:
+    """Say that a key is missing, and exit with status 1."""
+    fail(f"The gateway at {address} wants a key. Give it one: export {KEY_VARIABLE}=sk-gateway-...")
+
+
 @contextmanager
 def open_client(url: str | None) -> Generator[GatewayClient]:
     """Yield the gateway at `url` or on this machine, or one opened in this process.
@@ -58,7 +75,7 @@ def open_client(url: str | None) -> Generator[GatewayClient]:
     """
     setup = Setup()
     key = setup.loaded.variables.get(KEY_VARIABLE)
-    address = _address(url, setup)
+    address = address_of(url, setup)
     if url or (key and is_answering(address)):
         yield _client(find_gateway(url, setup))
         return
@@ -71,21 +88,11 @@ def open_client(url: str | None) -> Generator[GatewayClient]:
         yield gateway
 
 
-def _address(url: str | None, setup: Setup) -> str:
-    """Return the address of the gateway at `url`, or of the one on this machine."""
-    if url and not url.startswith(("http://", "https://")):
-        reject(f"--url {url!r} is no address of a gateway. Use one such as http://127.0.0.1:8080")
-    return (url or base_url(setup.settings)).rstrip("/").removesuffix("/v1")
-
-
 def find_gateway(url: str | None, setup: Setup) -> "RunningGateway":
     """Return the running gateway at `url`, or the one on this machine; end the command without."""
-    address, key = _address(url, setup), setup.loaded.variables.get(KEY_VARIABLE)
+    address, key = address_of(url, setup), setup.loaded.variables.get(KEY_VARIABLE)
     if not key:
-        fail(
-            f"The gateway at {address} wants a key. Give it one: "
-            f"export {KEY_VARIABLE}=sk-gateway-..."
-        )
+        fail_without_key(address)
     if not is_answering(address):
         cure = "Correct --url, or leave it out." if url else "Start it, or name another with --url."
         fail(f"No gateway is ready at {address}. {cure}")
@@ -93,43 +100,53 @@ def find_gateway(url: str | None, setup: Setup) -> "RunningGateway":
     return RunningGateway(address, key)
 
 
+class GatewayUnreachable(EmbedwayError):
+    """No gateway answers now, or not like one of this version."""
+
+
 class RunningGateway(msgspec.Struct, frozen=True):
     """A gateway that runs in another process."""
 
     url: str
+    """Its address, without `/v1`."""
     key: str
 
-    def fetch(self, path: str, body: bytes | None, type: type[T]) -> T:
-        """Return the answer to a GET, or to a POST of `body`.
+    def fetch(
+        self, path: str, type: type[T], *, body: bytes | None = None, timeout_s: float = TIMEOUT_S
+    ) -> T:
+        """Return the answer to a `GET`, or to a `POST` of `body`.
 
         Raises:
-            EmbedwayError: The gateway refuses, or does not answer.
+            EmbedwayError: The gateway refuses the request.
+            GatewayUnreachable: No gateway answers now, or not like one of this version.
         """
-        request = Request(  # find_gateway has checked the scheme
+        request = Request(  # the scheme was checked
             self.url + path, data=body, headers={"content-type": "application/json"}
         )
         request.add_unredirected_header("authorization", f"Bearer {self.key}")
         try:
-            with build_opener(ProxyHandler({})).open(request, timeout=TIMEOUT_S) as response:
+            with build_opener(ProxyHandler({})).open(request, timeout=timeout_s) as response:
                 return msgspec.json.decode(response.read(), type=type)
         except HTTPError as error:
             with error:
-                raise EmbedwayError(_error_message(error)) from None
+                refused = EmbedwayError if error.code < SERVER_ERRORS else GatewayUnreachable
+                raise refused(_error_message(error)) from None
+        except URLError as error:
+            raise GatewayUnreachable(f"No gateway answers at {self.url}: {error.reason}.") from None
         except (OSError, HTTPException, ValueError) as error:
-            raise EmbedwayError(
+            raise GatewayUnreachable(
                 f"{self.url} does not answer like a gateway of this version: {error}."
             ) from None
 
 
 def _client(gateway: RunningGateway) -> GatewayClient:
-    fetch = gateway.fetch
-
     def dry_run(fields: Mapping[str, object]) -> DryRun:
-        return fetch("/v1/embeddings?dry_run=true", msgspec.json.encode(fields), DryRun)
+        path = "/v1/embeddings?dry_run=true"
+        return gateway.fetch(path, DryRun, body=msgspec.json.encode(fields))
 
     def deployments(name: str) -> list[DeploymentCard]:
         query = urlencode({"model": name})
-        page = fetch(f"/v1/embeddings/models?{query}", None, dict[str, Any])
+        page = gateway.fetch(f"/v1/embeddings/models?{query}", dict[str, Any])
         return [DeploymentCard.model_validate(each) for each in page["data"]]
 
     return GatewayClient(dry_run, deployments)

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 NanoUsd = int
+NANO_PER_USD = 10**9
 
 
 def cost(tokens: int, *, price_per_mtok: Decimal) -> NanoUsd:

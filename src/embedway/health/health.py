@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal
 
+import msgspec
+
 from embedway.catalog.deployment import Deployment
 from embedway.core.provider_error import FailureKind, ProviderError
 from embedway.health.latency import LatencyEstimator
@@ -53,6 +55,17 @@ COUNTED_FAILURES: frozenset[FailureKind] = frozenset(
 """Failures that count against a deployment. Rate limits and the client's errors do not."""
 OPERATOR_FAILURES: frozenset[FailureKind] = frozenset({"credentials", "quota", "model"})
 """Failures that only the operator can cure. They eject at once, for the longest time."""
+
+
+class DeploymentStatus(msgspec.Struct, frozen=True):
+    """The health of one deployment at one moment."""
+
+    deployment: Deployment
+    state: HealthState
+    in_flight: int
+    """Calls in flight."""
+    wait_s: float
+    """The seconds until it may be called; 0.0 if it may be called now."""
 
 
 def _ignore(_deployment: Deployment, _seconds: float) -> None:
@@ -110,6 +123,12 @@ class DeploymentHealth:
             or (self.in_flight >= HANGING_CALLS and now_s - self._silent_s >= SILENT_S)
         )
         return "full" if full else "healthy"
+
+    def status(self, now_s: float) -> DeploymentStatus:
+        """Return its state, calls in flight and wait."""
+        return DeploymentStatus(
+            self._deployment, self.state(now_s), self.in_flight, self.wait_s(now_s)
+        )
 
     def wait_s(self, now_s: float) -> float:
         """Return the seconds until it may be called; 0.0 if it may be called now."""
@@ -282,6 +301,18 @@ class HealthRegistry:
             for id, health in healths.items():
                 if id.partition(":")[0] == provider:
                     health.readmit()
+
+    def statuses(self) -> list[DeploymentStatus]:
+        """List the health of every deployment that requests have considered."""
+        now_s = self.now_s()
+        healths = (*self._declared.values(), *self._undeclared.values())
+        return [each.status(now_s) for each in healths]
+
+    def ejected_models(self) -> set[str]:
+        """Return the ids of the models of which every deployment considered is ejected."""
+        statuses = self.statuses()
+        ejected = {each.deployment.model.id for each in statuses if each.state == "ejected"}
+        return ejected - {each.deployment.model.id for each in statuses if each.state != "ejected"}
 
     def _drop_oldest(self) -> None:
         if len(self._undeclared) < MAX_UNDECLARED:

@@ -28,6 +28,7 @@ from sqlalchemy.exc import OperationalError
 
 from embedway.core.errors import InvalidRequest
 from embedway.core.refusals import QUARTER_MS
+from embedway.ledger.activity import Activity, read_activity
 from embedway.ledger.buckets import (
     DAY_MS,
     BucketRun,
@@ -40,6 +41,7 @@ from embedway.ledger.buckets import (
 from embedway.ledger.query import (
     METADATA,
     UTC,
+    Column,
     Dimension,
     EntityNames,
     RefusalGroup,
@@ -155,6 +157,16 @@ class UsageReports:
                 RefusalGroup(buckets[bucket], group, *sums)
                 for bucket, group, sums in _sum_up(connection, query, reads, max_results)
             ]
+
+    def read_activity(self, by: Column, *, since_ms: int, now_ms: int) -> Activity:
+        """Read what happened since `since_ms`; `read_activity` of `activity.py` says how.
+
+        Raises:
+            InvalidRequest: It takes too long.
+            SQLAlchemyError: The database cannot be read.
+        """
+        with self._reading(is_limited=True) as connection:
+            return read_activity(connection, by, since_ms=since_ms, now_ms=now_ms)
 
     def read_records(
         self,

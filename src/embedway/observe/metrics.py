@@ -13,11 +13,14 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
+
+from embedway.core.money import NANO_PER_USD, NanoUsd
 
 M = TypeVar("M", Counter, Histogram)
 
@@ -31,6 +34,8 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # they would double the page
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._gauges: dict[str, Callable[[], float]] = {}
         self._children: dict[tuple[object, tuple[str, ...]], Any] = {}
         counter = partial(Counter, registry=self.registry)
         seconds = partial(Histogram, registry=self.registry, buckets=SECONDS)
@@ -42,6 +47,7 @@ class Metrics:
         )
         self.items = counter("embedway_items", "Items embedded and answered.", ["model"])
         self.tokens = counter("embedway_tokens", "Tokens embedded and answered.", ["model"])
+        self.cost = counter("embedway_cost_usd", "USD charged for answers.", ["provider", "model"])
         self.batch_items = Histogram(
             "embedway_batch_items",
             "Items in one run of a local model.",
@@ -90,6 +96,10 @@ class Metrics:
             "What canaries found out about a deployment's vectors.",
             ["deployment", "event"],
         )
+        self.loop_lag = seconds(
+            "embedway_event_loop_lag_seconds",
+            "How late a timer of the event loop ran, which delays every request as much.",
+        )
         self._retires = Gauge(
             "embedway_deployment_retires_timestamp_seconds",
             "When a deployment's provider retires it, in seconds since 1970-01-01 UTC.",
@@ -113,6 +123,10 @@ class Metrics:
         self._child(self.items, model).inc(items)
         self._child(self.tokens, model).inc(tokens)
 
+    def count_cost(self, provider: str, model: str, cost: NanoUsd) -> None:
+        """Count what a deployment charges for its part of an answer."""
+        self._child(self.cost, provider, model).inc(cost / NANO_PER_USD)
+
     def count_call(self, provider: str, seconds: float, outcome: str) -> None:
         """Count a call to a provider; `outcome` is `ok` or the kind of its failure."""
         self._child(self.provider_calls, provider, outcome).inc()
@@ -129,6 +143,11 @@ class Metrics:
     def add_gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """Add a gauge whose value is what `read` returns at each scrape."""
         Gauge(name, documentation, registry=self.registry).set_function(read)
+        self._gauges[name] = read
+
+    def read_gauges(self) -> dict[str, float]:
+        """Return the present value of each gauge that `add_gauge` added."""
+        return {name: float(read()) for name, read in self._gauges.items()}
 
     def add_counter(self, name: str, documentation: str, read: Callable[[], int]) -> None:
         """Add a counter whose value is what `read` returns at each scrape."""

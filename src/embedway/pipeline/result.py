@@ -23,12 +23,17 @@ class EmbedResult(msgspec.Struct, frozen=True, kw_only=True):
     space: SpaceId
     vectors: Vectors
     tokens: int
-    cost_nano_usd: NanoUsd
-    """The cost at deployments with a known price."""
+    costs_nano_usd: Sequence[NanoUsd]
+    """What each of `deployments` charges; 0 where the price is unknown."""
     limit_statuses: Sequence[LimitStatus]
     """The state of each rate limit after counting this request."""
     engine_s: float
     """The seconds spent waiting for a model."""
+
+    @property
+    def cost_nano_usd(self) -> NanoUsd:
+        """The cost at all deployments together."""
+        return sum(self.costs_nano_usd)
 
     @property
     def providers(self) -> str:
@@ -59,7 +64,7 @@ def build_result(
         space=space,
         vectors=vectors,
         tokens=sum(each.tokens for each in answered),
-        cost_nano_usd=sum(each.deployment.cost(each.tokens) for each in answered),
+        costs_nano_usd=[each.deployment.cost(each.tokens) for each in answered],
         limit_statuses=limit_statuses,
         engine_s=engine_s,
     )

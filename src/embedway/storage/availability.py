@@ -22,6 +22,11 @@ class DatabaseAvailability:
         self._failing: set[Use] = set()
 
     @property
+    def is_available(self) -> bool:
+        """Whether no use of the database fails, as far as is known."""
+        return not self._failing
+
+    @property
     def commits_fail(self) -> bool:
         """Whether the last commit failed."""
         return "commit" in self._failing
