@@ -313,10 +313,19 @@ def load_settings(**options: object) -> LoadedSettings:
                 wrong.append(f"{origin}: {message}")
             elif name in _NAMES and value is not None and value != "":
                 values[name], origins[name] = value, origin
+    settings = _validate(values, origins, wrong)
+    variables = {name: each for name, each in {**dotenv, **os.environ}.items() if each}
+    return LoadedSettings(settings, origins, unknown, variables, file, dotenv, options)
+
+
+def _validate(
+    values: Mapping[str, object], origins: Mapping[str, str], wrong: list[str]
+) -> Settings:
+    """Return the settings, unless one of them is not valid or something is `wrong` already."""
     try:
         settings = Settings.model_validate(values, context=origins)
     except ValidationError as error:
-        wrong += dict.fromkeys(_explained(each, origins) for each in error.errors())
+        wrong = [*wrong, *dict.fromkeys(_explained(each, origins) for each in error.errors())]
         raise ConfigError("\n".join(wrong)) from None
     except RuntimeError:  # from platformdirs
         raise ConfigError(
@@ -325,8 +334,7 @@ def load_settings(**options: object) -> LoadedSettings:
         ) from None
     if wrong:
         raise ConfigError("\n".join(wrong))
-    variables = {name: each for name, each in {**dotenv, **os.environ}.items() if each}
-    return LoadedSettings(settings, origins, unknown, variables, file, dotenv, options)
+    return settings
 
 
 def settings_file() -> Path:
