@@ -3,7 +3,7 @@
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from embedway.config.issuers import IssuerSettings
 from embedway.config.models import PolicySettings
@@ -135,6 +135,6 @@ def _explain(text: str) -> Iterator[str]:
 def _toml(value: Any) -> str:
     """Return a value as TOML."""
     if isinstance(value, Mapping):
-        entries: Mapping[str, Any] = value
+        entries = cast("Mapping[str, Any]", value)
         return f"{{ {', '.join(f'{name} = {_toml(each)}' for name, each in entries.items())} }}"
     return json.dumps(value, default=str, ensure_ascii=False)
