@@ -37,10 +37,14 @@ from embedway.config.providers import enabled_providers
 from embedway.config.settings import Settings
 from embedway.config.spaces import build_memberships
 from embedway.config.stores import open_configured_store, reveal
+from embedway.config.webhooks import read_webhooks
 from embedway.core import clock, ids
 from embedway.core.errors import EmbedwayError, ServiceOverloaded
 from embedway.core.keys import KeyContext
 from embedway.core.usage import UsageRecord
+from embedway.events.deliverer import Deliverer
+from embedway.events.event import Webhook
+from embedway.events.outbox import Outbox
 from embedway.health.health import HealthRegistry
 from embedway.http.fetch import fetch_document
 from embedway.ledger.ledger import Ledger
@@ -98,6 +102,7 @@ async def open_gateway(
     settings: Settings,
     providers: Sequence[ProviderConfig] = (),
     *,
+    webhooks: Sequence[Webhook] = (),
     now_ms: Callable[[], int] = clock.now_ms,
     now_s: Callable[[], float] = time.monotonic,
     dropped_lines: Callable[[], int] = lambda: 0,
@@ -107,6 +112,7 @@ async def open_gateway(
     Args:
         settings: The settings in force.
         providers: The enabled providers.
+        webhooks: Those who receive events.
         now_ms: The wall clock, in ms since the epoch.
         now_s: A monotonic clock for waits and deadlines, in seconds.
         dropped_lines: Returns how many log lines were dropped so far.
@@ -126,6 +132,7 @@ async def open_gateway(
             parts.push_async_callback(each.aclose)
         store = await asyncio.to_thread(open_configured_store, settings, create=True)
         parts.callback(store.database.dispose)
+        outbox, deliverer = _open_deliverer(webhooks, store, metrics, parts, now_ms=now_ms)
         process = ids.new_id("proc")
         ledger = Ledger(store.database, process=process, availability=store.availability)
         parts.callback(ledger.close)
@@ -147,13 +154,20 @@ async def open_gateway(
         }
         parts.callback(all_engines.clear)
         spaces, lifetimes = build_memberships(settings, models, providers, now_ms=now_ms)
-        healths = HealthRegistry(now_s=now_s, on_ejected=partial(events.log_ejection, metrics))
+        healths = HealthRegistry(
+            now_s=now_s,
+            on_ejected=partial(events.report_ejection, metrics, deliverer.publish),
+            on_recovered=partial(events.report_recovery, deliverer.publish),
+        )
         holds = HoldStore(
             store.database, process=process, now_ms=now_ms, availability=store.availability
         )
         parts.callback(holds.close)
         budgets = BudgetEnforcer(
-            holds, now_ms=now_ms, on_alert=partial(events.log_budget_alert, metrics)
+            holds,
+            now_ms=now_ms,
+            on_alert=partial(events.log_budget_alert, metrics),
+            write_alert=partial(events.write_budget_alert, outbox),
         )
         parts.push_async_callback(budgets.aclose)
         sender = Sender(
@@ -169,7 +183,11 @@ async def open_gateway(
         prober = Prober(
             spaces=spaces,
             sender=sender,
-            store=SpaceStore(store.database, availability=store.availability),
+            store=SpaceStore(
+                store.database,
+                availability=store.availability,
+                on_change=partial(events.write_space_change, outbox),
+            ),
             on_event=partial(events.log_space_event, metrics),
             record=partial(_record_probe, ledger),
         )
@@ -190,7 +208,9 @@ async def open_gateway(
             sender=sender,
             meter=Meter(
                 accounts=AccountFinder(directory),
-                limiter=await _limiter(settings, metrics, parts, now_s=now_s),
+                limiter=await _limiter(
+                    settings, metrics, parts, publish=deliverer.publish, now_s=now_s
+                ),
                 budgets=budgets,
             ),
             ledger=ledger,
@@ -207,13 +227,7 @@ async def open_gateway(
             limits=sender.engines.limits,
             max_items=settings.max_items,
         )
-        configured_issuers = read_issuers(settings)
-        issuers = IssuerRegistry(
-            configured_issuers,
-            fetch=partial(fetch_document, private_hosts=private_issuer_hosts(configured_issuers)),
-            now_s=now_s,
-        )
-        parts.push_async_callback(issuers.aclose)
+        issuers = _open_issuers(settings, parts, now_s=now_s)
         tokens = GatewayTokens(pepper=store.pepper, audiences=settings.token_audiences)
         authenticator = Authenticator(
             directory,
@@ -300,7 +314,10 @@ def create() -> Application:
         if catalog.problem:
             _log.warning("catalog not used", reason=catalog.problem)
         async with open_gateway(
-            settings, enabled_providers(loaded, used=catalog), dropped_lines=dropped_lines
+            settings,
+            enabled_providers(loaded, used=catalog),
+            webhooks=read_webhooks(loaded),
+            dropped_lines=dropped_lines,
         ) as gateway:
             gateways.append(gateway)
             yield
@@ -332,7 +349,12 @@ async def _check_ready(
 
 
 async def _limiter(
-    settings: Settings, metrics: Metrics, parts: AsyncExitStack, *, now_s: Callable[[], float]
+    settings: Settings,
+    metrics: Metrics,
+    parts: AsyncExitStack,
+    *,
+    publish: events.Publish,
+    now_s: Callable[[], float],
 ) -> RateLimiter:
     """Count together with the other replicas if Redis is set, else alone."""
     url = reveal(settings.redis_url)
@@ -341,7 +363,9 @@ async def _limiter(
     from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
 
     limiter = SharedRateLimiter(
-        RedisCounts(url), now_s=now_s, on_sharing_change=events.log_limits_sharing
+        RedisCounts(url),
+        now_s=now_s,
+        on_sharing_change=partial(events.report_limits_sharing, publish),
     )
     parts.push_async_callback(limiter.aclose)
     metrics.add_gauge(
@@ -352,6 +376,41 @@ async def _limiter(
     )
     await limiter.start()
     return limiter
+
+
+def _open_issuers(
+    settings: Settings, parts: AsyncExitStack, *, now_s: Callable[[], float]
+) -> IssuerRegistry:
+    configured = read_issuers(settings)
+    issuers = IssuerRegistry(
+        configured,
+        fetch=partial(fetch_document, private_hosts=private_issuer_hosts(configured)),
+        now_s=now_s,
+    )
+    parts.push_async_callback(issuers.aclose)
+    return issuers
+
+
+def _open_deliverer(
+    webhooks: Sequence[Webhook],
+    store: Store,
+    metrics: Metrics,
+    parts: AsyncExitStack,
+    *,
+    now_ms: Callable[[], int],
+) -> tuple[Outbox, Deliverer]:
+    outbox = Outbox(store.database, now_ms=now_ms, availability=store.availability)
+    parts.callback(outbox.close)
+    deliverer = Deliverer(outbox, on_result=metrics.count_delivery)
+    parts.push_async_callback(deliverer.aclose)
+    deliverer.use(webhooks)
+    store.availability.on_outage = partial(events.report_outage, deliverer.publish_unstored)
+    metrics.add_gauge(
+        "embedway_webhook_deliveries_waiting",
+        "Deliveries of events to webhooks that wait in the database.",
+        lambda: deliverer.waiting,
+    )
+    return outbox, deliverer
 
 
 def _refusals(store: Store, parts: AsyncExitStack, *, now_ms: Callable[[], int]) -> RefusalCounts:

@@ -77,7 +77,11 @@ def main(name: str) -> None:
     """Write the three files."""
     folder = HERE / "releases" / name
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as made, Upstream(vectors=space("m")) as upstream, running(Postgres) as server:
+    with (
+        tempfile.TemporaryDirectory() as made,
+        Upstream(vectors=space("m")) as upstream,
+        running(Postgres) as server,
+    ):
         gateway = Gateway(Path(made), pepper=PEPPER, canaries=True)
         configure(gateway, upstream)
         try:

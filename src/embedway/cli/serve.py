@@ -15,6 +15,7 @@ from embedway.cli.setup import Setup
 from embedway.cli.terminal import count_of, escape, fail, out, say
 from embedway.config.providers import enabled_providers, incomplete_providers
 from embedway.config.settings import load_settings
+from embedway.config.webhooks import read_webhooks
 from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
 from embedway.organization import key_secret
@@ -56,6 +57,7 @@ def serve(
     try:
         bound = bind(settings)
         providers = enabled_providers(loaded, used=setup.catalog_in_use)
+        webhooks = read_webhooks(loaded)
         for missing in incomplete_providers(loaded):
             _log.warning("provider left out", reason=missing)
         setup.fetch_weights()
@@ -68,7 +70,7 @@ def serve(
 
         welcome = partial(_print_welcome, setup)
         with bound:
-            uvloop.run(run_server(settings, providers, bound, welcome, dropped_lines))
+            uvloop.run(run_server(settings, providers, webhooks, bound, welcome, dropped_lines))
     except AddressError as error:
         fail(error)
 

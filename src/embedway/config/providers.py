@@ -198,11 +198,11 @@ def _declared(
     for setting in sorted(extra.keys() - set(known)):
         raise ConfigError(f"{where}: {unknown_setting(setting, known)}")
     variables = _address_values(row, loaded.variables)
-    variables |= {variable: _value(text, where, loaded) for variable, text in extra.items()}
+    variables |= {variable: loaded.resolve(text, where=where) for variable, text in extra.items()}
     base_url = _base_url(section, row, loaded, variables, where=where)
     secrets = [*section.api_keys, *([section.api_key] if section.api_key else [])]
     keys = [
-        _checked(_value(each.get_secret_value(), where, loaded), f"{where}: a key")
+        _checked(loaded.resolve(each.get_secret_value(), where=where), f"{where}: a key")
         for each in secrets
     ]
     headers: dict[str, str] = {}
@@ -289,15 +289,6 @@ def _checked(key: str, what: str) -> str:
     if not key or not re.fullmatch(r"[\x21-\x7e]+", key):
         raise ConfigError(f"{what} is empty or has characters that no key has. Copy it again.")
     return key
-
-
-def _value(text: str, where: str, loaded: LoadedSettings) -> str:
-    if not text.startswith("$"):
-        return text
-    value = loaded.variables.get(text[1:].strip("{}"))
-    if value is None:
-        raise ConfigError(f"{where}: {text} is not set, neither in the environment nor in .env.")
-    return value
 
 
 def _check_address(config: ProviderConfig, where: str) -> None:

@@ -55,7 +55,7 @@ OPERATOR_FAILURES: frozenset[FailureKind] = frozenset({"credentials", "quota", "
 """Failures that only the operator can cure. They eject at once, for the longest time."""
 
 
-def _ignore(_deployment: Deployment, _seconds: float) -> None:
+def _ignore(*_: object) -> None:
     pass
 
 
@@ -71,6 +71,7 @@ class DeploymentHealth:
         deployment: Deployment,
         *,
         on_ejected: Callable[[Deployment, float], None] = _ignore,
+        on_recovered: Callable[[Deployment], None] = _ignore,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Start healthy. `HealthRegistry` explains the arguments."""
@@ -80,6 +81,7 @@ class DeploymentHealth:
         self.latency = LatencyEstimator()
         self._deployment = deployment
         self._on_ejected = on_ejected
+        self._on_recovered = on_recovered
         self._uniform = uniform
         self._failures_in_a_row = 0
         """Failures since the last success."""
@@ -197,6 +199,7 @@ class DeploymentHealth:
             if self._ejected:
                 self._ejected = False
                 self._ejections //= 2
+                self._on_recovered(self._deployment)
         elif error.retry_immediately or (self._ejected and now_s < self._ejected_until_s):
             pass  # another key may work; or it was called although ejected, which is no news
         elif error.kind in OPERATOR_FAILURES:
@@ -240,6 +243,7 @@ class HealthRegistry:
         *,
         now_s: Callable[[], float],
         on_ejected: Callable[[Deployment, float], None] = _ignore,
+        on_recovered: Callable[[Deployment], None] = _ignore,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Start with all deployments healthy.
@@ -247,10 +251,12 @@ class HealthRegistry:
         Args:
             now_s: The monotonic clock of all times here.
             on_ejected: Called at each ejection with the deployment and the seconds.
+            on_recovered: Called with a deployment when a trial call after an ejection succeeds.
             uniform: Draws the jitter.
         """
         self.now_s = now_s
         self._on_ejected = on_ejected
+        self._on_recovered = on_recovered
         self._uniform = uniform
         self._declared: dict[str, DeploymentHealth] = {}
         self._undeclared: OrderedDict[str, DeploymentHealth] = OrderedDict()
@@ -265,7 +271,10 @@ class HealthRegistry:
             if not is_declared:
                 self._drop_oldest()
             health = healths[deployment.id] = DeploymentHealth(
-                deployment, on_ejected=self._on_ejected, uniform=self._uniform
+                deployment,
+                on_ejected=self._on_ejected,
+                on_recovered=self._on_recovered,
+                uniform=self._uniform,
             )
         elif not is_declared:
             self._undeclared.move_to_end(deployment.id)

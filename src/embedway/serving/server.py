@@ -20,6 +20,7 @@ from granian.server.embed import Server
 from embedway import app
 from embedway.app import Gateway
 from embedway.config.settings import Settings
+from embedway.events.event import Webhook
 from embedway.observe import streams
 from embedway.providers.provider_config import ProviderConfig
 from embedway.serving.address import BACKLOG, listen
@@ -59,6 +60,7 @@ class _Server(Server):
 async def run_server(
     settings: Settings,
     providers: Sequence[ProviderConfig],
+    webhooks: Sequence[Webhook],
     bound: socket.socket,
     on_ready: Callable[[Gateway], None],
     dropped_lines: Callable[[], int],
@@ -70,7 +72,9 @@ async def run_server(
     Raises:
         AddressError: Another process listens on the address.
     """
-    async with app.open_gateway(settings, providers, dropped_lines=dropped_lines) as gateway:
+    async with app.open_gateway(
+        settings, providers, webhooks=webhooks, dropped_lines=dropped_lines
+    ) as gateway:
         server = _Server(
             bound,
             gateway,
