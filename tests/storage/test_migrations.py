@@ -1,13 +1,14 @@
 """Databases of an older Embedway, of a newer one, and from before the first release."""
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import EMBEDWAY, clean_environment
+from conftest import EMBEDWAY, Gateway, Minilm, clean_environment
 from sqlalchemy import Engine, insert
 
 import embedway
@@ -82,6 +83,34 @@ def test_an_older_database_is_upgraded(
     assert "is upgraded from 0002_events to 0003_next" in next_embedway("db", "upgrade")
     assert "pending   none" in next_embedway("db", "status")
     assert weather(engine) == [("audit_1", "fair")]
+    engine.dispose()
+
+
+def test_running_gateways_go_on(
+    next_embedway: Callable[..., str], address: Path | str, tmp_path: Path, minilm: Minilm
+) -> None:
+    """While a newer version adds to the tables, a running gateway answers, bills and administers."""
+    if isinstance(address, Path):
+        pytest.skip("several replicas share a Postgres")
+    gateway = Gateway(tmp_path, database_url=address)
+    admin = gateway.new_key("admin", "--admin")["key"]
+    try:
+        gateway.start()
+        assert gateway.embed(input="before").status_code == 200
+        assert "is upgraded from 0002_events to 0003_next" in next_embedway("db", "upgrade")
+        assert gateway.embed(input="after").status_code == 200
+        with gateway.client(headers={"authorization": f"Bearer {admin}"}) as client:
+            made = client.post("/v1/organization/projects", json={"name": "later"})
+        assert made.status_code == 200, made.text
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait() == 0
+    finally:
+        gateway.kill()
+    assert "written by a newer Embedway" in gateway.cli("usage").stderr
+    engine = database.open_engine(address)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM usage").scalar() == 2
+    assert {each for _, each in weather(engine)} == {"fair"}
     engine.dispose()
 
 
