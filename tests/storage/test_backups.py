@@ -71,7 +71,7 @@ def restore(copy: Path, folder: Path, url: str | None) -> None:
 def test_backups_while_a_gateway_writes(
     minilm: Minilm, any_address: Path | str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """A restored copy has each answer before it once, its sums and budgets agree, and it goes on."""
+    """A restored copy has each answer before it once, and its sums and budgets agree."""
     on_postgres = isinstance(any_address, str)
     pepper, copy, first, second = (
         secrets.token_hex(32),

@@ -89,7 +89,7 @@ def test_an_older_database_is_upgraded(
 def test_running_gateways_go_on(
     next_embedway: Callable[..., str], address: Path | str, tmp_path: Path, minilm: Minilm
 ) -> None:
-    """While a newer version adds to the tables, a running gateway answers, bills and administers."""
+    """While a newer version adds to the tables, a running gateway answers and bills."""
     if isinstance(address, Path):
         pytest.skip("several replicas share a Postgres")
     gateway = Gateway(tmp_path, database_url=address)
