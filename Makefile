@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients compat lock docs clean
+.PHONY: help setup dev serve test test-typescript check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing compat lock docs docs-site clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,7 +41,9 @@ test: .venv/dev  ## Run the tests
 TYPESCRIPT := sdks/typescript/node_modules/.package-lock.json
 RUNTIMES := sdks/typescript/tests/runtimes/node_modules/.package-lock.json
 
-$(TYPESCRIPT) $(RUNTIMES): %/node_modules/.package-lock.json: %/package-lock.json
+WEBSITE := website/node_modules/.package-lock.json
+
+$(TYPESCRIPT) $(RUNTIMES) $(WEBSITE): %/node_modules/.package-lock.json: %/package-lock.json
 	@echo "Installing into $(@D) (once)"
 	@cd $* && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
@@ -82,6 +84,9 @@ bench-clients: .venv/dev $(TYPESCRIPT)  ## Time the SDKs beside OpenAI's clients
 	@cd sdks/typescript && npm run --silent build
 	@$(BIN)/python -m benchmarks.clients $(OPTIONS)
 
+bench-sizing: .venv/dev  ## Measure what one gateway needs, for planning
+	@$(BIN)/python -m benchmarks.sizing $(OPTIONS)
+
 compat: .venv/dev  ## Try other people's clients, and write docs/clients.md
 	@$(BIN)/python -m compat $(OPTIONS)
 
@@ -93,6 +98,14 @@ docs: .venv/dev  ## Write the generated parts of docs/
 	@$(BIN)/python docs/providers_table.py
 	@$(BIN)/python -m compat.page
 
+website/.env/setup: website/requirements.txt | .venv/dev
+	@$(BIN)/python -m venv --clear --without-pip $(@D)
+	@$(PIP) --python $(@D)/bin/python install --require-hashes -r $<
+	@touch $@
+
+docs-site: website/.env/setup $(WEBSITE)  ## Build the documentation site
+	@$(BIN)/python -m website
+
 clean:  ## Remove .venv and what tools left behind
 	@rm -rf sdks/typescript/node_modules sdks/typescript/tests/runtimes/node_modules sdks/typescript/dist
-	@rm -rf .venv benchmarks/.peers compat/.envs .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv benchmarks/.peers compat/.envs website/.env website/node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

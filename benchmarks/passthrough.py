@@ -145,21 +145,31 @@ def running(command: list[str | Path], port: int, **env: str) -> Iterator[subpro
 def systems(nginx: str, peers: list[str], folder: Path) -> Iterator[dict[str, System]]:
     """Start all systems; yield them by name, first the provider that the others call."""
     with ExitStack() as stack:
-        port = free_port()
-        config = folder / "nginx.conf"
-        config.write_text(nginx_config(port))
-        command = [nginx, "-p", folder, "-c", config, "-e", "stderr"]
-        provider = stack.enter_context(running(command, port))
-        base_url = f"http://127.0.0.1:{port}/v1"
+        provider = start_provider(stack, nginx, folder)
+        base_url = f"http://127.0.0.1:{provider.port}/v1"
         yield {
-            "nginx": System(provider, port, "sk-upstream"),
+            "nginx": provider,
             "embedway": start_embedway(stack, base_url, folder),
             **{name: PEERS[name](stack, base_url, folder) for name in peers},
         }
 
 
-def start_embedway(stack: ExitStack, base_url: str, folder: Path) -> System:
-    """Start the gateway with its defaults, except for less logging."""
+def start_provider(stack: ExitStack, nginx: str, folder: Path) -> System:
+    """Start the nginx that stands for a provider."""
+    port = free_port()
+    config = folder / "nginx.conf"
+    config.write_text(nginx_config(port))
+    command = [nginx, "-p", folder, "-c", config, "-e", "stderr"]
+    return System(stack.enter_context(running(command, port)), port, "sk-upstream")
+
+
+def start_embedway(
+    stack: ExitStack, base_url: str, folder: Path, *key_options: str, **settings: str
+) -> System:
+    """Start the gateway with its defaults, except for less logging and these settings.
+
+    Its key is created with `key_options`.
+    """
     command = Path(sys.executable).with_name("embedway")
     port = free_port()
     config = folder / "embedway.toml"
@@ -170,9 +180,10 @@ def start_embedway(stack: ExitStack, base_url: str, folder: Path) -> System:
         "EMBEDWAY_PORT": str(port),
         "EMBEDWAY_LOG_LEVEL": "warning",  # LiteLLM logs no requests either
         "EMBEDWAY_DRAIN_S": "0",
+        **settings,
     }
     subprocess.run([command, "db", "init"], env=env, check=True, capture_output=True)
-    create = [command, "keys", "create", "--name", "benchmark", "--json"]
+    create = [command, "keys", "create", "--name", "benchmark", "--json", *key_options]
     made = subprocess.run(create, env=os.environ | env, check=True, capture_output=True)
     process = stack.enter_context(running([command, "serve"], port, **env))
     return System(process, port, json.loads(made.stdout)["key"])
@@ -253,8 +264,17 @@ def cpu_s(pid: int) -> float:
 
 def peak_mib(pid: int) -> float:
     """Return the peak memory of a process and its descendants."""
+    return _memory_mib(pid, "VmHWM:")
+
+
+def resident_mib(pid: int) -> float:
+    """Return the memory of a process and its descendants."""
+    return _memory_mib(pid, "VmRSS:")
+
+
+def _memory_mib(pid: int, field: str) -> float:
     lines = (line for folder in tree(pid) for line in (folder / "status").read_text().splitlines())
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def load(

@@ -1,6 +1,7 @@
 """Every command line in the README and the docs is understood, and runs where that is cheap."""
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -17,7 +18,12 @@ from servers import Postgres
 from typer.main import get_command
 
 from embedway import cli
-from embedway.testing import Upstream
+from embedway.config.models import build_catalog
+from embedway.config.providers import enabled_providers
+from embedway.config.settings import load_settings
+from embedway.config.spaces import build_memberships
+from embedway.core.clock import now_ms
+from embedway.testing import Upstream, vector_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("sdks/*/README.md")])
@@ -37,6 +43,14 @@ NOT_RUN = {
     "spaces release": "it needs a deployment that has drifted: test_drift.py has one",
     "providers verify": "the scripted provider takes any key and model: test_verify.py says which",
 }
+
+RUN_BY = {
+    "docs/clients.md": "`make compat`, which writes it from what it ran",
+    "docs/extending.md": "test_extending.py",
+    "sdks/python/README.md": "test_python_sdk.py",
+    "sdks/typescript/README.md": "the tests of that SDK",
+}
+"""The pages whose programs and settings run elsewhere, and where."""
 
 Line = tuple[str, ...]
 
@@ -243,18 +257,104 @@ def test_requests(line: str, gateway: Gateway, reader: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_clients_of_the_readme(gateway: Gateway, reader: dict[str, str]) -> None:
-    """The README's programs that need no provider run."""
-    readme = (ROOT / "README.md").read_text()
-    programs = [
-        block.replace(OURS, gateway.url).replace("sk-gateway-...", reader["EMBEDWAY_API_KEY"])
-        for language, block in FENCE.findall(readme)
-        if language == "python" and ("import openai" in block or "import SDK" in block)
-    ]
-    assert len(programs) == 3
-    for program in programs:
+@pytest.fixture
+def served(new_gateway: Callable[..., Gateway], upstream: Upstream) -> Gateway:
+    """A gateway with the providers whose models the pages' programs ask for."""
+    gateway = new_gateway(canaries=False)
+    models = (("openai", "text-embedding-3-small", 1536), ("deepinfra", "bge-m3", 64))
+    (gateway.folder / "embedway.toml").write_text(
+        "".join(
+            f'[providers.{name}]\nbase_url = "{upstream.url}/openai/v1"\napi_key = "k"\n'
+            f'eu_native = true\n[[providers.{name}.models]]\nid = "{id}"\ndimensions = {width}\n'
+            for name, id, width in models
+        )
+    )
+    (gateway.folder / "embedway.toml").chmod(0o600)
+    return gateway.start()
+
+
+def test_python(served: Gateway) -> None:
+    """The Python of each page runs, from its first block to its last."""
+    usual, admin = served.key, served.new_key("platform", "--admin")["key"]
+    env = {"ADMIN_KEY": admin, "EMBEDWAY_API_KEY": usual, "PATH": os.environ["PATH"]}
+    failed, ran = [], 0
+    for page in PAGES:
+        blocks = [
+            block for language, block in FENCE.findall(page.read_text()) if language == "python"
+        ]
+        if not blocks or str(page.relative_to(ROOT)) in RUN_BY:
+            continue
+        ran += len(blocks)
+        program = "".join(blocks).replace(OURS, served.url)
+        program = program.replace('admin_api_key="sk-gateway-..."', f'admin_api_key="{admin}"')
         done = subprocess.run(
-            [sys.executable, "-c", program],
-            env=reader, capture_output=True, text=True, timeout=120, check=False,
+            [sys.executable, "-c", program.replace("sk-gateway-...", usual)],
+            env=env, cwd=served.folder, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        if done.returncode:
+            failed.append(f"{page}: {done.stderr}")
+    assert not failed, "\n".join(failed)
+    assert ran >= 6
+
+
+def test_typescript() -> None:
+    """The README's program is that of the SDK's README, which that SDK's tests run."""
+    first, second = (
+        next(block for language, block in FENCE.findall(page.read_text()) if language == "ts")
+        for page in (ROOT / "README.md", ROOT / "sdks/typescript/README.md")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_settings(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block of TOML is a valid settings file, together with those before it on its page."""
+    if str(page.relative_to(ROOT)) in RUN_BY:
+        return
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://acme.openai.azure.com")
+    for name in (
+        "OPENAI_API_KEY",
+        "AZURE_OPENAI_API_KEY",
+        "DEEPINFRA_API_KEY",
+        "CLOUDFLARE_API_TOKEN",
+    ):
+        monkeypatch.setenv(name, "k")
+    monkeypatch.setenv("CLOUDFLARE_ACCOUNT_ID", "a")
+    monkeypatch.setenv("OVH_AI_ENDPOINTS_ACCESS_TOKEN", "k")
+    text = page.read_text()
+    sections = ""
+    for language, block in FENCE.findall(text):
+        if language != "toml" or block.startswith("[project."):  # of a pyproject.toml
+            continue
+        for variable in re.findall(r'"\$(\w+)"', block):
+            monkeypatch.setenv(variable, "k")
+        for name in re.findall(r'canaries = "(.+)"', block):
+            texts = ["The quick brown fox", "A lazy dog"]
+            vectors = [vector_of(each, 1024).tolist() for each in texts]
+            Path(name).write_text(json.dumps({"texts": texts, "vectors": vectors}))
+        if block.startswith("["):
+            sections += block
+        Path("embedway.toml").write_text(sections if block.startswith("[") else block)
+        loaded = load_settings()
+        providers = enabled_providers(loaded)
+        catalog = build_catalog(loaded.settings, providers)
+        build_memberships(loaded.settings, catalog, providers, now_ms=now_ms)
+
+
+def test_every_block_is_of_a_known_language() -> None:
+    """Each fenced block is of a language that a test here reads, or only to be looked at."""
+    known = {*SHELL, "python", "ts", "js", "toml", "json", "mermaid", "text"}
+    for page in PAGES:
+        assert {language for language, _ in FENCE.findall(page.read_text())} <= known, page
+
+
+def test_json() -> None:
+    """Each block of JSON is JSON, or a line of it for each."""
+    for page in PAGES:
+        for language, block in FENCE.findall(page.read_text()):
+            if language == "json":
+                try:
+                    json.loads(block)
+                except ValueError:
+                    assert all(json.loads(line) for line in block.splitlines()), page
