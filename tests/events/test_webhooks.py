@@ -1,6 +1,11 @@
 """Events reach their webhooks: signed, at least once, and once for each change."""
 
 import asyncio
+import json
+import re
+import shutil
+import subprocess
+import sys
 import threading
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
@@ -121,6 +126,33 @@ def test_signed_as_the_standard_says(receiver: Receiver) -> None:
         "data": {"deployment": "a:m"},
     }
     assert call.id == what.id
+
+
+@pytest.mark.parametrize("language", ["python", "js"])
+def test_the_page_verifies(language: str, receiver: Receiver, tmp_path: Path) -> None:
+    """The receivers that docs/events.md shows accept what is sent, and refuse what was changed."""
+    node = shutil.which("node")
+    if language == "js" and not node:
+        pytest.skip("node is not installed")
+    page = Path(__file__).parents[2] / "docs" / "events.md"
+    (block,) = re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+    sent(webhook(receiver))
+    (call,) = receiver.calls
+    body, headers = call.content.decode(), json.dumps(call.headers)
+
+    def run(body: str) -> subprocess.CompletedProcess[str]:
+        if language == "python":
+            program = f"{block}\nprint(receive({body.encode()!r}, {headers})['id'])"
+            command = [sys.executable, "-c", program]
+        else:
+            file = tmp_path / "receive.mjs"
+            file.write_text(f"{block}\nconsole.log(receive({json.dumps(body)}, {headers}).id);\n")
+            command = [str(node), str(file)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    good = run(body)
+    assert good.stdout.strip() == call.id, good.stderr
+    assert run(body.replace("ejected", "drifted")).returncode == 1
 
 
 def test_slack(receiver: Receiver) -> None:

@@ -8,6 +8,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 from sqlite3 import connect
+from typing import Self
 
 import pytest
 from conftest import Gateway, Minilm, embedway
@@ -30,7 +31,7 @@ class Client:
         self._thread = threading.Thread(target=self._send)
         self.answered: list[str] = []
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

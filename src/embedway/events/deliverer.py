@@ -1,4 +1,4 @@
-"""Delivers events to webhooks in the background, and tries again until they are received.
+"""Delivers events to webhooks in the background, and tries again until each has arrived.
 
 Each webhook has a task of its own, so that a slow receiver delays no other. Nothing here is on the
 path of a request: whoever has an event hands it over without waiting.

@@ -187,7 +187,7 @@ class Outbox:
         self._writes.close()
 
     async def _update(self, row: Any, **values: object) -> bool:
-        """Change the delivery if nobody has changed it since it was read as `row`."""
+        """Change the delivery if it is still as `row` says; return whether it was."""
         statement = (
             update(deliveries)
             .where(
