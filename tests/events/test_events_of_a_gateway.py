@@ -126,6 +126,9 @@ def test_the_command_line(
     assert done.returncode == 0, done.stderr
     assert "127.0.0.1: answered 200" in done.stdout
     assert receiver.types() == ["webhook.test"]
+    doctor = json.loads(gateway.cli("doctor", "--json").stdout)
+    found = {each["check"]: each["detail"] for each in doctor}
+    assert found["webhooks"] == "ops; to test one: embedway webhooks test ops"
     receiver.answer = lambda _: 403
     failed = gateway.cli("webhooks", "test", "ops")
     assert failed.returncode == 1

@@ -91,7 +91,7 @@ class Deliverer:
 
     def publish_unstored(self, event: Event) -> None:
         """Send an event from this process alone. Any thread may call this."""
-        if self._outbox.webhooks:
+        if self._outbox.webhooks and not self._closing.is_set():
             self._loop.call_soon_threadsafe(self._send_unstored, event)
 
     async def aclose(self) -> None:

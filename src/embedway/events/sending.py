@@ -15,7 +15,7 @@ from embedway.http.client import HttpClient
 
 TIMEOUT_S = 15.0
 """How long a receiver may take to answer."""
-MAX_REPLY_BYTES = 2**16
+MAX_REPLY_BYTES = 2**20
 """The largest answer to read. Only its status matters."""
 
 
