@@ -2,6 +2,7 @@
 
 import json
 import threading
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from sqlalchemy import create_engine
 from standardwebhooks import Webhook as Verifier
 from webhook_receiver import SECRET, Receiver
 
+from embedway.config.schema import ConfigError
+from embedway.config.settings import LoadedSettings, Settings
+from embedway.config.webhooks import read_webhooks
 from embedway.testing import Upstream
 
 PROVIDER = """
@@ -165,14 +169,24 @@ SIGNED = f'secret = "{SECRET}"'
         (f'url = "https://h"\n{SIGNED}\nsecrets = "a"', "Did you mean secret?"),
     ],
 )
-def test_wrong_sections(section: str, said: str, tmp_path: Path) -> None:
-    """A wrong section ends the start with a line that names it and the cure, and no secret."""
-    (tmp_path / "embedway.toml").write_text(f"[webhooks.ops]\n{section}\n")
-    done = embedway("webhooks", "list", env={"EMBEDWAY_DATA_DIR": str(tmp_path)}, cwd=tmp_path)
+def test_wrong_sections(section: str, said: str) -> None:
+    """A wrong section is refused by a message that names it and the cure, and shows no secret."""
+    values = tomllib.loads(f"[webhooks.ops]\n{section}\n")
+    settings = Settings.model_validate(values, context={"webhooks": "embedway.toml"})
+    with pytest.raises(ConfigError) as refused:
+        read_webhooks(LoadedSettings(settings, {}, [], {}))
+    assert str(refused.value).startswith("embedway.toml: [webhooks.ops]: ")
+    assert said in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_wrong_section_prevents_the_start(new_gateway: Callable[..., Gateway]) -> None:
+    """`serve` ends with status 1 and the message, before it opens anything."""
+    gateway = new_gateway()
+    (gateway.folder / "embedway.toml").write_text('[webhooks.ops]\nurl = "https://h"\n')
+    done = gateway.cli("serve")
     assert done.returncode == 1
-    assert "embedway.toml: [webhooks.ops]: " in done.stderr
-    assert said in done.stderr
-    assert "s3cret" not in done.stderr
+    assert "embedway.toml: [webhooks.ops]: secret is missing" in done.stderr
 
 
 def test_secrets_in_variables(receiver: Receiver, tmp_path: Path) -> None:

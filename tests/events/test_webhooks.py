@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -67,6 +67,14 @@ def again(engine: Engine) -> Engine:
     return database.connect(
         Path(url.database) if sqlite else url.render_as_string(hide_password=False)
     )
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """Open a new SQLite database, where the kind makes no difference."""
+    engine = database.connect(tmp_path / "events.db")
+    yield engine
+    engine.dispose()
 
 
 class Clock:
@@ -190,13 +198,13 @@ def test_bad_answers(receiver: Receiver) -> None:
     assert sent(nobody).text.startswith("cannot be reached")
 
 
-def test_tried_until_received(any_database: Engine, receiver: Receiver) -> None:
+def test_tried_until_received(engine: Engine, receiver: Receiver) -> None:
     """A delivery is tried again with the same id, after longer and longer waits, for three days."""
     clock = Clock()
     receiver.answer = lambda _: 500
 
     async def run() -> None:
-        async with delivering(any_database, webhook(receiver), clock=clock) as (deliverer, results):
+        async with delivering(engine, webhook(receiver), clock=clock) as (deliverer, results):
             deliverer.publish(event())
             await until(lambda: len(results) == 1)
             clock.ahead_ms += 6_000
@@ -212,12 +220,12 @@ def test_tried_until_received(any_database: Engine, receiver: Receiver) -> None:
             await until(lambda: len(results) == 5)
 
     asyncio.run(run())
-    assert [row.state for row in rows(any_database)] == ["delivered", "failed"]
-    assert [row.tries for row in rows(any_database)] == [3, 2]
-    assert rows(any_database)[1].result == "answered 500"
+    assert [row.state for row in rows(engine)] == ["delivered", "failed"]
+    assert [row.tries for row in rows(engine)] == [3, 2]
+    assert rows(engine)[1].result == "answered 500"
 
 
-def test_slow_receivers_delay_nobody(any_database: Engine, receiver: Receiver) -> None:
+def test_slow_receivers_delay_nobody(engine: Engine, receiver: Receiver) -> None:
     """A receiver that hangs holds up neither the others nor shutdown, and is tried again later."""
     release = threading.Event()
 
@@ -229,7 +237,7 @@ def test_slow_receivers_delay_nobody(any_database: Engine, receiver: Receiver) -
         with receiving() as slow:
             slow.answer = hang
             hooks = webhook(receiver, "fast"), webhook(slow, "slow")
-            async with delivering(any_database, *hooks) as (deliverer, results):
+            async with delivering(engine, *hooks) as (deliverer, results):
                 for number in range(5):
                     deliverer.publish(event(subject=f"{number}:m"))
                 await until(lambda: len(results) == 5)
@@ -238,7 +246,7 @@ def test_slow_receivers_delay_nobody(any_database: Engine, receiver: Receiver) -
             release.set()
 
     asyncio.run(run())
-    states = [(row.webhook, row.state) for row in rows(any_database)]
+    states = [(row.webhook, row.state) for row in rows(engine)]
     assert sorted(states) == [("fast", "delivered")] * 5 + [("slow", "waiting")] * 5
 
 
@@ -401,25 +409,25 @@ def test_a_drift_is_one_event(any_database: Engine, receiver: Receiver) -> None:
     ]  # fmt: skip
 
 
-def test_no_webhooks_no_work(any_database: Engine) -> None:
+def test_no_webhooks_no_work(engine: Engine) -> None:
     """Without webhooks there are no tasks and no rows."""
 
     async def run() -> None:
-        async with delivering(any_database) as (deliverer, _):
+        async with delivering(engine) as (deliverer, _):
             deliverer.publish(event())
             deliverer.publish_unstored(event("database.unavailable"))
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(run())
-    assert rows(any_database) == []
+    assert rows(engine) == []
 
 
-def test_webhooks_can_be_replaced(any_database: Engine, receiver: Receiver) -> None:
+def test_webhooks_can_be_replaced(engine: Engine, receiver: Receiver) -> None:
     """New settings take effect at once; what waits for a webhook that stays is delivered."""
 
     async def run() -> None:
         stays, goes = webhook(receiver, "stays"), webhook(receiver, "goes")
-        async with delivering(any_database, stays, goes) as (deliverer, results):
+        async with delivering(engine, stays, goes) as (deliverer, results):
             deliverer.publish(event())
             await until(lambda: len(results) == 2)
             deliverer.use([stays, webhook(receiver, "new")])
@@ -431,12 +439,12 @@ def test_webhooks_can_be_replaced(any_database: Engine, receiver: Receiver) -> N
     asyncio.run(run())
 
 
-def test_too_many_are_dropped_and_counted(any_database: Engine) -> None:
+def test_too_many_are_dropped_and_counted(engine: Engine) -> None:
     """What waits in memory is bounded."""
     hook = Webhook(name="ops", url="http://127.0.0.1:1/", events=frozenset(get_args(EventType)))
 
     async def run() -> None:
-        async with delivering(any_database, hook) as (deliverer, results):
+        async with delivering(engine, hook) as (deliverer, results):
             for number in range(deliverers.MAX_QUEUED + 3):
                 deliverer.publish(event("redis.available", subject=str(number)))
             assert results == [("ops", "dropped")] * 3

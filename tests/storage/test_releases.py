@@ -123,19 +123,14 @@ def test_there_and_back(
     assert {name: new_rows[name] for name in old_rows} == old_rows
     assert new_rows.keys() == metadata.tables.keys()
 
-    more = {"database_url": address} if isinstance(address, str) else {}
-    with Upstream(vectors=space("m")) as upstream:
-        gateway = Gateway(tmp_path, pepper=facts["pepper"], **more)
-        try:
-            configure(gateway, upstream)
-            assert json.loads(gateway.cli(*REPORT).stdout) == facts["usage"]
-            shown = json.loads(gateway.cli("projects", "show", "web", "--json").stdout)
-            assert shown["spending"] == facts["spending"]
-            gateway.key = facts["key"]
-            gateway.start()
-            assert gateway.embed(model="one:m", input="some text").status_code == 200
-        finally:
-            gateway.kill()
+    report = embedway(*REPORT, env=env, cwd=tmp_path)
+    assert json.loads(report.stdout) == facts["usage"]
+    shown = embedway("projects", "show", "web", "--json", env=env, cwd=tmp_path)
+    assert json.loads(shown.stdout)["spending"] == facts["spending"]
+    if isinstance(address, str):
+        answer_with(facts, address, tmp_path)
+        new_rows = contents(engine)
+        assert len(new_rows["usage"]) == len(old_rows["usage"]) + 1
 
     refused = embedway("db", "downgrade", INITIAL, env=env, cwd=tmp_path)
     assert refused.returncode == 1
@@ -144,15 +139,30 @@ def test_there_and_back(
     done = embedway("db", "downgrade", INITIAL, "--yes", env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert schema(engine) == old_schema
-    assert len(contents(engine)["usage"]) == len(old_rows["usage"]) + 1
-    assert facts["key_id"] in old_embedway(tmp_path, env, "keys", "list")
+    assert contents(engine) == {name: new_rows[name] for name in old_rows}
+    if isinstance(address, Path):
+        assert facts["key_id"] in old_embedway(tmp_path, env, "keys", "list")
 
 
-def test_downgrades_that_are_refused(engine: Engine, address: Path | str, tmp_path: Path) -> None:
+def answer_with(facts: dict, url: str, folder: Path) -> None:
+    """Answer a request with the release's key, by a gateway of this version."""
+    with Upstream(vectors=space("m")) as upstream:
+        gateway = Gateway(folder, pepper=facts["pepper"], database_url=url)
+        try:
+            configure(gateway, upstream)
+            gateway.key = facts["key"]
+            gateway.start()
+            assert gateway.embed(model="one:m", input="some text").status_code == 200
+        finally:
+            gateway.kill()
+
+
+def test_downgrades_that_are_refused(tmp_path: Path) -> None:
     """A revision that does not exist or is not behind is refused, and nothing is changed."""
+    address = tmp_path / "data" / "embedway.db"
+    load(RELEASES[0], address)
+    engine = database.open_engine(address)
     env = {"EMBEDWAY_DATA_DIR": str(tmp_path / "data")}
-    if isinstance(address, str):
-        env["EMBEDWAY_DATABASE_URL"] = address
     before = schema(engine)
     unknown = embedway("db", "downgrade", "0000", "--yes", env=env, cwd=tmp_path)
     assert (unknown.returncode, "There is no revision '0000'" in unknown.stderr) == (2, True)
@@ -162,10 +172,13 @@ def test_downgrades_that_are_refused(engine: Engine, address: Path | str, tmp_pa
     same = embedway("db", "downgrade", INITIAL, env=env, cwd=tmp_path)
     assert (same.returncode, f"is of revision {INITIAL}" in same.stdout) == (0, True)
     assert schema(engine) == before
+    engine.dispose()
 
 
-def test_every_migration_says_what_its_undoing_loses(any_database: Engine) -> None:
+def test_every_migration_says_what_its_undoing_loses(tmp_path: Path) -> None:
     """Each migration but the first can be undone, and says what is lost."""
-    losses = database.list_losses(any_database, INITIAL)
+    engine = database.connect(tmp_path / "new.db")
+    losses = database.list_losses(engine, INITIAL)
+    engine.dispose()
     assert len(losses) == len(database.known_revisions()) - 1
     assert all(each.endswith(".") for each in losses)

@@ -29,7 +29,7 @@ GIVE_UP_MS = 3 * 86_400_000
 """How long after an event to try."""
 OUTAGE_GIVE_UP_MS = 3_600_000
 """How long to try to deliver an event of the database, which only this process knows of."""
-MAX_QUEUED = 1000
+MAX_QUEUED = 200
 """The most events that wait to be stored. Further ones are dropped."""
 MAX_UNSTORED = 20
 """The most deliveries under way that are not in the database. Further ones are dropped."""
