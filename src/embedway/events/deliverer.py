@@ -1,4 +1,4 @@
-"""Delivers events to webhooks in the background, and tries again until each has arrived.
+"""Delivers events to webhooks in the background, and retries those that fail.
 
 Each webhook has a task of its own, so that a slow receiver delays no other. Nothing here is on the
 path of a request: whoever has an event hands it over without waiting.
