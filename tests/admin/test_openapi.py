@@ -61,7 +61,8 @@ def paths() -> set[str]:
         metrics=Metrics(),
         check_ready=None,
         embeddings_paths=PATHS,
-        max_items=2048,
+        max_items=lambda: 2048,
+        reload=None,
     )
     found = {re.sub(r":\w+}", "}", route.path) for route in iter_route_contexts(app.routes)}
     return found - {"/docs/assets"} | set(PATHS)

@@ -314,7 +314,8 @@ def test_the_schema_is_built_once() -> None:
     nothing = control.ControlPlaneServices(service=None, tokens=None, reports=None, now_ms=int)
     app = control.create_control_plane(
         listing=None, services=nothing, authenticator=None, metrics=Metrics(),
-        check_ready=None, embeddings_paths={"/v1/embeddings": "embed"}, max_items=2048,
+        check_ready=None, embeddings_paths={"/v1/embeddings": "embed"},
+        max_items=lambda: 2048, reload=None,
     )  # fmt: skip
     built: list[int] = []
     openapi = app.openapi

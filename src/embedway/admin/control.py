@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
+from copy import deepcopy
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 import embedway
 from embedway.admin import errors, health, models, openapi, tokens, usage
+from embedway.admin.configuration import Reload
 from embedway.admin.organization import organization_router
 from embedway.admin.request_ids import send_request_id
 from embedway.admin.strict_request import check_request
@@ -40,18 +42,19 @@ class ControlPlaneServices(msgspec.Struct, frozen=True, kw_only=True):
 
 def create_control_plane(
     *,
-    listing: ModelListing,
+    listing: Callable[[], ModelListing],
     services: ControlPlaneServices,
     authenticator: Authenticator,
     metrics: Metrics,
     check_ready: Callable[[], Awaitable[None]],
     embeddings_paths: Mapping[str, str],
-    max_items: int,
+    max_items: Callable[[], int],
+    reload: Reload,
 ) -> FastAPI:
-    """Build the application.
+    """Build the application, once for the process. Functions return what a reload may replace.
 
     For the OpenAPI document, `embeddings_paths` are the data plane's paths, each with its operation
-    id, and `max_items` is the most items of a request.
+    id, and `max_items` returns the most items of a request. `reload` reloads the configuration.
     """
 
     async def caller(
@@ -84,15 +87,17 @@ def create_control_plane(
         models.router(listing, caller=Depends(reader)),
         health.router(check_ready=check_ready, metrics=metrics),
         tokens.router(authenticator, tokens=services.tokens, now_ms=now_ms, caller=any_caller),
-        organization_router(services.service, caller=any_caller, now_ms=now_ms),
+        organization_router(services.service, caller=any_caller, now_ms=now_ms, reload=reload),
         usage.router(services.reports, caller=any_caller, now_ms=now_ms),
     ):
         app.include_router(routes)
-    _add_docs(app, lambda schema: openapi.complete(schema, embeddings_paths, max_items=max_items))
+    _add_docs(app, embeddings_paths, max_items=max_items)
     return app
 
 
-def _add_docs(app: FastAPI, complete: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def _add_docs(
+    app: FastAPI, embeddings_paths: Mapping[str, str], *, max_items: Callable[[], int]
+) -> None:
     # The assets of Swagger UI are installed from a package, so the page works offline.
     app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
 
@@ -106,14 +111,17 @@ def _add_docs(app: FastAPI, complete: Callable[[dict[str, Any]], dict[str, Any]]
             swagger_favicon_url="/docs/assets/favicon-32x32.png",
         )
 
-    def build() -> bytes:
-        return msgspec.json.encode(complete(app.openapi()))
+    def build(max_items: int) -> bytes:
+        schema = deepcopy(app.openapi())  # FastAPI keeps it
+        return msgspec.json.encode(openapi.complete(schema, embeddings_paths, max_items=max_items))
 
-    @cache
-    def build_once() -> asyncio.Future[bytes]:
+    @lru_cache(maxsize=1)
+    def build_once(max_items: int) -> asyncio.Future[bytes]:
         # Building takes 0.2 s, so it happens once, in a thread, and all requests await it.
-        return asyncio.ensure_future(asyncio.to_thread(build))
+        return asyncio.ensure_future(asyncio.to_thread(build, max_items))
 
     @app.get("/openapi.json", include_in_schema=False)
     async def schema() -> Response:
-        return Response(await asyncio.shield(build_once()), media_type="application/json")
+        return Response(
+            await asyncio.shield(build_once(max_items())), media_type="application/json"
+        )

@@ -1,5 +1,6 @@
 """Serves the lists of models and deployments."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from fastapi import APIRouter, Response
@@ -37,8 +38,13 @@ class HubCards(ResponseModel, title="HubModelList"):
     data: list[HubCard]
 
 
-def router(listing: ModelListing, *, caller: Caller) -> APIRouter:
-    """Build the routes. `caller` is the dependency that authenticates the caller."""
+def router(listing: Callable[[], ModelListing], *, caller: Caller) -> APIRouter:
+    """Build the routes.
+
+    Args:
+        listing: Returns the listing in force.
+        caller: The dependency that authenticates the caller.
+    """
     routes = APIRouter(tags=["models"])
 
     @routes.get("/v1/models")
@@ -50,7 +56,7 @@ def router(listing: ModelListing, *, caller: Caller) -> APIRouter:
             raise InvalidRequest(
                 f"'currency' is {currency!r}: prices are in USD. Leave it out.", param="currency"
             )
-        listed = listing.list_models(caller)
+        listed = listing().list_models(caller)
         return ModelCards(data=[card for card in listed if tag is None or tag in card.tags])
 
     @routes.get("/v1/embeddings/models")
@@ -63,17 +69,17 @@ def router(listing: ModelListing, *, caller: Caller) -> APIRouter:
         Each has its limits, price, location and health, and the space of its vectors, as far as
         proven.
         """
-        return DeploymentCards(data=listing.list_deployments(caller, name=model))
+        return DeploymentCards(data=listing().list_deployments(caller, name=model))
 
     @routes.get("/v1/models/{id:path}")
     async def retrieve_model(id: str, caller: Caller = caller) -> ModelCard:
         """Return one model, by any name that a request may use."""
-        return listing.get_model(id, caller)
+        return listing().get_model(id, caller)
 
     @routes.get("/api/v1/models")
     async def list_hub_models(response: Response, type: HubType = "embedding") -> HubCards:
         """List all models of a type. Needs no key; responses may be cached."""
         response.headers["cache-control"] = f"public, max-age={PUBLIC_CACHE_S}"
-        return HubCards(data=listing.list_hub_models() if type == "embedding" else [])
+        return HubCards(data=listing().list_hub_models() if type == "embedding" else [])
 
     return routes

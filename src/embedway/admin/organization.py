@@ -1,11 +1,12 @@
-"""Combines the routes of projects, keys, end users and the audit log."""
+"""Combines the routes of projects, keys, end users, the audit log and the configuration."""
 
 from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from embedway.admin import audit, end_users, keys, projects
+from embedway.admin import audit, configuration, end_users, keys, projects
+from embedway.admin.configuration import Reload
 from embedway.admin.request_ids import send_request_id
 from embedway.core.keys import Caller
 from embedway.organization.actors import Actor
@@ -13,9 +14,16 @@ from embedway.organization.service import AdminService
 
 
 def organization_router(
-    service: AdminService, *, caller: Caller, now_ms: Callable[[], int]
+    service: AdminService, *, caller: Caller, now_ms: Callable[[], int], reload: Reload
 ) -> APIRouter:
-    """Build the routes. `caller` is the dependency that authenticates the caller."""
+    """Build the routes.
+
+    Args:
+        service: Performs the actions.
+        caller: The dependency that authenticates the caller.
+        now_ms: The wall clock, in ms since the epoch.
+        reload: Reloads the configuration of this process.
+    """
 
     def actor(
         request_id: Annotated[str, Depends(send_request_id)], caller: Caller = caller
@@ -28,4 +36,5 @@ def organization_router(
     routes.include_router(keys.router(service, actor=depends, now_ms=now_ms))
     routes.include_router(end_users.router(service, actor=depends))
     routes.include_router(audit.router(service, actor=depends))
+    routes.include_router(configuration.router(service, reload=reload, actor=depends))
     return routes

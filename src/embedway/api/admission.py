@@ -56,8 +56,8 @@ class Admission:
     """Counts requests in flight and decides which ones get in; one for the process."""
 
     def __init__(self, *, max_requests: int, max_bytes: int) -> None:
-        self._max_requests = max_requests
-        self._max_bytes = max_bytes
+        self.max_requests = max_requests
+        self.max_bytes = max_bytes
         self._projects: dict[str | None, _Project] = {}
         self._anonymous: dict[RequestSlot, None] = {}
         self.requests = 0
@@ -133,11 +133,11 @@ class Admission:
             await asyncio.sleep(0.01)
 
     def _has_place(self, key: _Key) -> bool:
-        free = self._max_requests - self.requests
+        free = self.max_requests - self.requests
         return key.requests < SHARE * (SHARE * free - key.project.requests)
 
     def _has_bytes(self, key: _Key, size: int) -> bool:
-        free = self._max_bytes - self.bytes - size
+        free = self.max_bytes - self.bytes - size
         if key.project.requests == 1:
             return free >= 0  # so that a single request can have the largest allowed body
         return key.bytes + size <= SHARE * (SHARE * free - key.project.bytes - size)

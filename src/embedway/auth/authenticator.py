@@ -41,11 +41,15 @@ class Authenticator:
         self._pepper = pepper
         self._now_ms = now_ms
         self._tokens = tokens
-        self._issuers = issuers
+        self.accept(issuers)
         self._keys = TTLCache[bytes, KeyContext | None](directory.find_key_by_digest)
         self._unknown_keys = UnknownNames[bytes](directory.find_known_digests)
         self._keys_by_id = TTLCache[str, KeyContext | None](directory.find_key)
         self._projects = TTLCache[str, tuple[Project, bool] | None](directory.find_project)
+
+    def accept(self, issuers: IssuerRegistry | None) -> None:
+        """Accept the tokens of these issuers from now on, and read all tokens again."""
+        self._issuers = issuers
         self._token_contents = TTLCache[_UnreadToken, TokenGrant | IssuerIdentity | EmbedwayError](
             self._read_token
         )

@@ -37,9 +37,21 @@ class IssuerRegistry:
     """The configured issuers with their keys."""
 
     def __init__(
-        self, issuers: Iterable[Issuer], *, fetch: Fetch, now_s: Callable[[], float]
+        self,
+        issuers: Iterable[Issuer],
+        *,
+        fetch: Fetch,
+        now_s: Callable[[], float],
+        known: "IssuerRegistry | None" = None,
     ) -> None:
-        self._keys = {each.issuer: IssuerKeys(each, fetch=fetch, now_s=now_s) for each in issuers}
+        """Fetch keys by `fetch`; keep those that the registry `known` has of the same issuer."""
+        before = {} if known is None else known._keys  # noqa: SLF001  # of this class
+        self._keys: dict[str, IssuerKeys] = {}
+        for each in issuers:
+            keys = before.get(each.issuer)
+            if keys is None or keys.issuer != each:
+                keys = IssuerKeys(each, fetch=fetch, now_s=now_s)
+            self._keys[each.issuer] = keys
 
     async def read(self, token: CompactToken) -> IssuerIdentity:
         """Check the signature and claims of `token` and return whom it stands for.

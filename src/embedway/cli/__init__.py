@@ -29,6 +29,7 @@ from embedway.cli import (
 from embedway.cli.terminal import say_error
 from embedway.config.settings import ConfigError
 from embedway.core.errors import EmbedwayError
+from embedway.core.extras import MissingExtra
 from embedway.local.weights import WeightsError
 from embedway.providers.registry import PluginError
 from embedway.storage import database
@@ -100,6 +101,7 @@ def app() -> None:
         DatabaseError,
         WeightsError,
         PluginError,
+        MissingExtra,
         EmbedwayError,
         OSError,
     ) as error:

@@ -23,7 +23,9 @@ from embedway.config.providers import incomplete_providers
 from embedway.config.settings import ConfigError
 from embedway.config.stores import reveal
 from embedway.config.webhooks import read_webhooks
+from embedway.core import extras
 from embedway.core.clock import now_ms, today
+from embedway.core.extras import MissingExtra
 from embedway.events.outbox import read_summaries
 from embedway.organization.keys import KeyBootstrap
 from embedway.serving.address import AddressError, base_url, bind, fetch_page, is_answering
@@ -89,7 +91,7 @@ def doctor(
 def _run_check(check: Callable[[Setup], DoctorFinding], setup: Setup) -> DoctorFinding:
     try:
         return check(setup)
-    except (ConfigError, DatabaseError) as error:
+    except (ConfigError, DatabaseError, MissingExtra) as error:
         return "fail", str(error)
     except SQLAlchemyError as error:
         return "fail", f"The database failed: {database.explain(error)}"
@@ -151,7 +153,8 @@ def _redis(setup: Setup) -> DoctorFinding:
     url = reveal(setup.settings.redis_url)
     if url is None:
         return "ok", "not set: this gateway counts rate limits alone"
-    from redis import Redis, RedisError  # noqa: PLC0415  # slow
+    with extras.importing("redis", "Redis (EMBEDWAY_REDIS_URL)"):
+        from redis import Redis, RedisError  # noqa: PLC0415  # slow
 
     parts = urlsplit(url)
     address = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path

@@ -17,7 +17,7 @@ import typer
 
 from embedway.cli.setup import Setup, open_store
 from embedway.cli.terminal import fail, note, reject
-from embedway.config.providers import enabled_providers
+from embedway.config.configuration import read_configuration
 from embedway.core.errors import EmbedwayError
 from embedway.core.keys import Caller
 from embedway.observe import logs
@@ -58,20 +58,10 @@ def open_client(url: str | None) -> Generator[GatewayClient]:
     """
     setup = Setup()
     key = setup.loaded.variables.get(KEY_VARIABLE)
-    if url and not url.startswith(("http://", "https://")):
-        reject(f"--url {url!r} is no address of a gateway. Use one such as http://127.0.0.1:8080")
-    address = (url or base_url(setup.settings)).rstrip("/").removesuffix("/v1")
-    if url and not key:
-        fail(
-            f"The gateway at {address} wants a key. Give it one: "
-            f"export {KEY_VARIABLE}=sk-gateway-..."
-        )
-    if key and is_answering(address):
-        note(f"Asked: the gateway at {address}.")
-        yield _running_gateway(address, key)
+    address = _address(url, setup)
+    if url or (key and is_answering(address)):
+        yield _client(find_gateway(url, setup))
         return
-    if url:
-        fail(f"No gateway is ready at {address}. Correct --url, or leave it out.")
     reason = f"no gateway is ready at {address}" if key else f"{KEY_VARIABLE} is not set"
     note(
         f"No gateway was asked ({reason}), so latencies and health are assumptions. Set "
@@ -81,24 +71,58 @@ def open_client(url: str | None) -> Generator[GatewayClient]:
         yield gateway
 
 
-def _running_gateway(url: str, key: str) -> GatewayClient:
-    opener = build_opener(ProxyHandler({}))
+def _address(url: str | None, setup: Setup) -> str:
+    """Return the address of the gateway at `url`, or of the one on this machine."""
+    if url and not url.startswith(("http://", "https://")):
+        reject(f"--url {url!r} is no address of a gateway. Use one such as http://127.0.0.1:8080")
+    return (url or base_url(setup.settings)).rstrip("/").removesuffix("/v1")
 
-    def fetch(path: str, body: bytes | None, type: type[T]) -> T:
-        request = Request(  # open_client has checked the scheme
-            url + path, data=body, headers={"content-type": "application/json"}
+
+def find_gateway(url: str | None, setup: Setup) -> "RunningGateway":
+    """Return the running gateway at `url`, or the one on this machine; end the command without."""
+    address, key = _address(url, setup), setup.loaded.variables.get(KEY_VARIABLE)
+    if not key:
+        fail(
+            f"The gateway at {address} wants a key. Give it one: "
+            f"export {KEY_VARIABLE}=sk-gateway-..."
         )
-        request.add_unredirected_header("authorization", f"Bearer {key}")
+    if not is_answering(address):
+        cure = "Correct --url, or leave it out." if url else "Start it, or name another with --url."
+        fail(f"No gateway is ready at {address}. {cure}")
+    note(f"Asked: the gateway at {address}.")
+    return RunningGateway(address, key)
+
+
+class RunningGateway(msgspec.Struct, frozen=True):
+    """A gateway that runs in another process."""
+
+    url: str
+    key: str
+
+    def fetch(self, path: str, body: bytes | None, type: type[T]) -> T:
+        """Return the answer to a GET, or to a POST of `body`.
+
+        Raises:
+            EmbedwayError: The gateway refuses, or does not answer.
+        """
+        request = Request(  # find_gateway has checked the scheme
+            self.url + path, data=body, headers={"content-type": "application/json"}
+        )
+        request.add_unredirected_header("authorization", f"Bearer {self.key}")
         try:
-            with opener.open(request, timeout=TIMEOUT_S) as response:
+            with build_opener(ProxyHandler({})).open(request, timeout=TIMEOUT_S) as response:
                 return msgspec.json.decode(response.read(), type=type)
         except HTTPError as error:
             with error:
                 raise EmbedwayError(_error_message(error)) from None
         except (OSError, HTTPException, ValueError) as error:
             raise EmbedwayError(
-                f"{url} does not answer like a gateway of this version: {error}."
+                f"{self.url} does not answer like a gateway of this version: {error}."
             ) from None
+
+
+def _client(gateway: RunningGateway) -> GatewayClient:
+    fetch = gateway.fetch
 
     def dry_run(fields: Mapping[str, object]) -> DryRun:
         return fetch("/v1/embeddings?dry_run=true", msgspec.json.encode(fields), DryRun)
@@ -131,15 +155,15 @@ def _open_local_gateway(setup: Setup) -> Generator[GatewayClient]:
     caller = Caller(key_id="", project=None, scopes=frozenset(("embeddings",)))
     with asyncio.Runner() as runner:
         exit_stack = AsyncExitStack()
-        opening = open_gateway(settings, enabled_providers(setup.loaded))
+        opening = open_gateway(read_configuration(setup.loaded))
         gateway = runner.run(exit_stack.enter_async_context(opening))
 
         def dry_run(fields: Mapping[str, object]) -> DryRun:
             request = decode(msgspec.json.encode(fields), max_items=settings.max_items)
-            return runner.run(gateway.embedder.dry_run(request, caller))
+            return runner.run(gateway.current.embedder.dry_run(request, caller))
 
         def deployments(name: str) -> list[DeploymentCard]:
-            return gateway.model_listing.list_deployments(caller, name=name)
+            return gateway.current.model_listing.list_deployments(caller, name=name)
 
         try:
             yield GatewayClient(dry_run, deployments)

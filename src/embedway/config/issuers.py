@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -125,7 +125,7 @@ def read_issuers(settings: Settings) -> list[Issuer]:
     return issuers
 
 
-def private_issuer_hosts(issuers: list[Issuer]) -> frozenset[str]:
+def private_issuer_hosts(issuers: Sequence[Issuer]) -> frozenset[str]:
     """Return the hosts in the settings, which may have private addresses."""
     urls = (url for each in issuers for url in (each.issuer, each.jwks_url) if url)
     return frozenset(filter(None, (urlsplit(url).hostname for url in urls)))

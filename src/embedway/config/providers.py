@@ -13,6 +13,7 @@ from embedway.catalog.catalog import ProviderOffer
 from embedway.catalog.model import DeploymentSpec, Model
 from embedway.config import sections
 from embedway.config.catalogs import CatalogInUse, catalog_in_use
+from embedway.config.key_files import check_key, read_key_file
 from embedway.config.schema import ConfigError, did_you_mean, unknown_setting
 from embedway.config.sections import ModelSettings, ProviderSettings
 from embedway.config.settings import LoadedSettings
@@ -122,12 +123,12 @@ def _from_environment(
             )
     for name in row.key_variables:
         if name not in row.key_files:
-            _checked(variables.get(name, "-"), name)
+            check_key(variables.get(name, "-"), name)
     address = row.address and row.address.variable(variables)
     config = ProviderConfig(
         name=row.name,
         row=row,
-        keys=[_checked(_key(row, variable, variables), variable)],
+        keys=[check_key(_key(row, variable, variables), variable)],
         base_url=_address(row, variables, values),
         variables=values,
         headers=_headers(row, variables),
@@ -160,7 +161,7 @@ def _address(
 def _headers(row: ProviderRow, variables: Mapping[str, str]) -> dict[str, str]:
     """Return the headers to send with a key from the environment."""
     return {
-        header: _checked(variables[name], name)
+        header: check_key(variables[name], name)
         for header, name in row.headers.items()
         if name in variables
     }
@@ -202,12 +203,19 @@ def _declared(
     base_url = _base_url(section, row, loaded, variables, where=where)
     secrets = [*section.api_keys, *([section.api_key] if section.api_key else [])]
     keys = [
-        _checked(loaded.resolve(each.get_secret_value(), where=where), f"{where}: a key")
+        check_key(loaded.resolve(each.get_secret_value(), where=where), f"{where}: a key")
         for each in secrets
     ]
+    files = [*section.api_key_files, *([section.api_key_file] if section.api_key_file else [])]
+    folder = Path(loaded.origins["providers"]).parent
+    key_files = [(folder / Path(each).expanduser()).absolute() for each in files]
+    try:
+        keys += map(read_key_file, key_files)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     headers: dict[str, str] = {}
     if not keys and (variable := _first(row.key_variables, loaded.variables)):
-        keys = [_checked(_key(row, variable, loaded.variables), variable)]
+        keys = [check_key(_key(row, variable, loaded.variables), variable)]
         headers = _headers(row, loaded.variables)
     optional = row.own_server or row.key_optional or base_url
     if not keys and row.key_variables and not optional:
@@ -224,6 +232,7 @@ def _declared(
         name=name,
         row=row.without_base64() if section.base64 is False else row,
         keys=keys,
+        key_files=key_files,
         base_url=base_url,
         variables=variables,
         headers=headers,
@@ -282,13 +291,6 @@ def _has_known_models(
         return section.catalog
     here = name == row.name or url is None or _same_domain(url, row.base_url)
     return here and not row.own_server
-
-
-def _checked(key: str, what: str) -> str:
-    """Return `key` if a header can hold it."""
-    if not key or not re.fullmatch(r"[\x21-\x7e]+", key):
-        raise ConfigError(f"{what} is empty or has characters that no key has. Copy it again.")
-    return key
 
 
 def _check_address(config: ProviderConfig, where: str) -> None:

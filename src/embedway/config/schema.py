@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -16,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 Count = Annotated[int, Ge(1)]
+
+MAX_SECRET_BYTES = 2**16
+"""The longest secret; a longer file is something else."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 
@@ -143,6 +147,29 @@ def check_name(name: str, *, of: str, where: str) -> None:
             f"{where}: the name of {of} is 1 to 64 of a-z, 0-9, dot, dash and underscore, and "
             "begins with a letter or a digit."
         )
+
+
+def read_text_file(path: Path) -> str:
+    """Return what a file with a secret holds, without the space around it.
+
+    Raises:
+        ConfigError: It is empty, or cannot be read.
+    """
+    try:
+        # Opening a pipe would wait for its writer.
+        if not path.is_file():
+            raise ConfigError(f"there is no file {path}. Correct the path, or make the file.")
+        with path.open("rb") as file:
+            content = file.read(MAX_SECRET_BYTES + 1)
+        if len(content) > MAX_SECRET_BYTES:
+            raise ConfigError(f"the file {path} is too long for a secret. Name another.")
+        text = content.decode("utf-8-sig").strip()
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or "it is not UTF-8"
+        raise ConfigError(f"the file {path} cannot be read: {reason}.") from None
+    if not text:
+        raise ConfigError(f"the file {path} is empty. Write the secret there.")
+    return text
 
 
 def split_url(url: str) -> SplitResult | None:

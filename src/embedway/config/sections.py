@@ -6,7 +6,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
 from embedway.catalog.catalog import AUTO, LOCAL
@@ -124,6 +124,11 @@ class ProviderSettings(SettingsSection):
     """Its key, or $NAME for that variable; its usual variable if not set."""
     api_keys: list[SecretStr] = Field([])
     """Several keys, used in turn."""
+    api_key_file: Annotated[str, MinLen(1)] | None = None
+    """A file that holds its key, such as a mounted secret; it is read again whenever it changes. A
+    relative path starts at the settings file's folder."""
+    api_key_files: list[Annotated[str, MinLen(1)]] = Field([])
+    """Several such files, whose keys are used in turn."""
     max_items: Count | None = None
     """The most texts in a call."""
     max_batch_tokens: Count | None = None

@@ -8,8 +8,8 @@ counts as not set. No other module reads the environment.
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -33,6 +33,7 @@ from embedway.config.schema import (
     Count,
     SettingsSection,
     explain_reason,
+    read_text_file,
     split_url,
     unknown_setting,
 )
@@ -104,31 +105,39 @@ def _split_list(value: object) -> object:
 
 
 Folder = Annotated[Path, AfterValidator(_expanded)]
+_AT_START = "takes effect at the next start"
+Value = TypeVar("Value")
+AtStart = Annotated[Value, _AT_START]
+"""A setting that a reload cannot change, because a running process cannot."""
 
 
 class Settings(SettingsSection):
     """All settings. `docs/configuration.md` describes them in the same words."""
 
-    host: str = "127.0.0.1"
+    host: AtStart[str] = "127.0.0.1"
     """The address to listen on; 0.0.0.0 for all."""
-    port: Annotated[int, Ge(1), Le(65535)] = 8080
+    port: AtStart[Annotated[int, Ge(1), Le(65535)]] = 8080
     """The port to listen on."""
-    data_dir: Folder = Field(default_factory=lambda: user_data_path("embedway", appauthor=False))
+    data_dir: AtStart[Folder] = Field(
+        default_factory=lambda: user_data_path("embedway", appauthor=False)
+    )
     """Where keys, usage and the pepper are kept."""
-    database_url: Annotated[SecretStr, AfterValidator(_postgres)] | None = None
+    database_url: AtStart[Annotated[SecretStr, AfterValidator(_postgres)] | None] = None
     """The Postgres that keeps keys and usage, as `postgresql://user:password@host/database`. If not
     set, a SQLite file in `data_dir` keeps them."""
-    redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = None
+    redis_url: AtStart[Annotated[SecretStr, AfterValidator(_redis)] | None] = None
     """The Redis that several gateways count rate limits in, as `redis://:password@host:6379/0`. If
     not set, each gateway counts alone."""
-    pepper: Annotated[SecretStr, AfterValidator(_pepper)] | None = None
+    pepper: AtStart[Annotated[SecretStr, AfterValidator(_pepper)] | None] = None
     """The secret that keys are hashed with, as 64 hex digits. If not set, the file `pepper` in
     `data_dir`, which is made on first use."""
-    cache_dir: Folder = Field(default_factory=lambda: user_cache_path("embedway", appauthor=False))
+    cache_dir: AtStart[Folder] = Field(
+        default_factory=lambda: user_cache_path("embedway", appauthor=False)
+    )
     """Where model weights are kept; safe to delete."""
-    precision: Literal["auto", "bf16", "f32"] = "auto"
+    precision: AtStart[Literal["auto", "bf16", "f32"]] = "auto"
     """The precision of local models. `auto` is bf16 where the CPU supports it, else f32."""
-    threads: Annotated[int, Ge(1), Le(1024)] | None = None
+    threads: AtStart[Annotated[int, Ge(1), Le(1024)] | None] = None
     """The threads for local models. If not set, one for each core."""
     eu_native: bool = False
     """Declares that an organisation based and regulated in the EU runs this gateway. Its local
@@ -144,7 +153,7 @@ class Settings(SettingsSection):
     max_items: Annotated[int, Ge(1), Le(100_000)] = DEFAULT_MAX_ITEMS
     """The most items of one request; more get a 400. The gateway cuts a request into calls that its
     provider takes."""
-    header_timeout_s: Annotated[float, Ge(0.1), Le(3600)] = 30
+    header_timeout_s: AtStart[Annotated[float, Ge(0.1), Le(3600)]] = 30
     """How long a request's headers may take to arrive, and how long an idle connection is kept."""
     body_timeout_s: Seconds = 30
     """How long a request's body may take to arrive, and how long a client may take to read each
@@ -154,7 +163,7 @@ class Settings(SettingsSection):
     drain_s: Annotated[float, Ge(0), Le(3600)] = 2
     """How long to keep serving after SIGTERM while `/readyz` says no. Then the port closes, and
     requests in flight finish."""
-    durability: Literal["process", "power"] = "process"
+    durability: AtStart[Literal["process", "power"]] = "process"
     """What the ledger survives. `process`: `kill -9` and every crash. `power`: a power cut too, at
     the price of one wait for the disk at each commit."""
     local_servers: bool = True
@@ -191,7 +200,7 @@ class Settings(SettingsSection):
     stands in for another. If `false`, a bare id means its first provider alone."""
     canary_interval_s: Annotated[float, Ge(1), Le(7 * 86_400)] = 3600
     """How long a proof lasts. The next use after that starts another probe."""
-    log_format: LogFormat = "auto"
+    log_format: AtStart[LogFormat] = "auto"
     """`auto` is pretty on a terminal, else JSON."""
     log_level: LogLevel = "info"
     """The lowest level to log."""
@@ -201,6 +210,13 @@ class Settings(SettingsSection):
     def model_post_init(self, context: Mapping[str, str] | None, /) -> None:
         """Keep the sources of the values."""
         self._origins = context or {}
+
+    @classmethod
+    @cache
+    def fixed_at_start(cls) -> Collection[str]:
+        """Return the settings that a reload cannot change."""
+        fields = cls.model_fields.items()
+        return [name for name, field in fields if _AT_START in field.metadata]
 
     def origin(self, name: str) -> str:
         """Return the source of this setting's value."""
@@ -212,14 +228,14 @@ Content = TypeVar("Content")
 _NAMES = frozenset(Settings.model_fields)
 SECRETS = frozenset({"database_url", "redis_url", "pepper"})
 """The settings whose values are never shown."""
-# The settings that only the file can set, and how.
-_SECTIONS = {
+SECTIONS = {
     "providers": "a section [providers.NAME] for each",
     "issuers": "a section [issuers.NAME] for each",
     "webhooks": "a section [webhooks.NAME] for each",
     "aliases": "a line NAME = MODEL, or NAME = [MODEL, ...], for each in the section [aliases]",
     "models": 'a section [models."ID"] for each',
 }
+"""The settings that only the file can set, and how."""
 
 
 class LoadedSettings(msgspec.Struct, frozen=True):
@@ -236,6 +252,8 @@ class LoadedSettings(msgspec.Struct, frozen=True):
     """The settings file that was read; None if there is none."""
     dotenv: Mapping[str, str | None] = {}
     """All variables of `.env`."""
+    options: Mapping[str, object] = {}
+    """The options of the command line, which win over all else whenever the sources are read."""
 
     def resolve(self, text: str, *, where: str) -> str:
         """Return the value of the variable that `text` names as $NAME, or `text` itself.
@@ -262,39 +280,65 @@ def load_settings(**options: object) -> LoadedSettings:
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
     environment = _prefixed(os.environ)
+    in_files = {f"{name}_file": name for name in SECRETS}
+    names = _NAMES | in_files.keys()
     # Kubernetes sets variables with this prefix for a service called embedway, so an unknown one is
     # reported but, unlike in a file, not an error.
-    unknown = sorted(PREFIX + name.upper() for name in environment.keys() - _NAMES)
+    unknown = sorted(PREFIX + name.upper() for name in environment.keys() - names)
     dotenv = _dotenv()
     file, toml = _toml(dotenv)
+    wrong: list[str] = []
     for origin, source in (
         (str(file), toml),
         (DOTENV, _prefixed(dotenv)),
-        (ENVIRONMENT, {name: environment[name] for name in environment.keys() & _NAMES}),
+        (ENVIRONMENT, {name: environment[name] for name in environment.keys() & names}),
         (COMMAND_LINE, options),
     ):
         for name, value in source.items():
-            if name not in _NAMES:
+            if value and name in in_files:
+                secret, path = in_files[name], _expanded(Path(str(value)))
+                if source.get(secret):
+                    wrong.append(
+                        f"{origin}: {_spelled(secret, origin)} and {_spelled(name, origin)} are "
+                        "both set. Remove one."
+                    )
+                try:
+                    values[secret], origins[secret] = read_text_file(path), str(path)
+                except ConfigError as error:
+                    wrong.append(f"{origin}: {_spelled(name, origin)}: {error}")
+            elif name not in names:
                 spell = partial(_spelled, origin=origin)
                 message = unknown_setting(name, Settings.model_fields, spell=spell)
-                raise ConfigError(f"{origin}: {message}")
-            if value is not None and value != "":
+                wrong.append(f"{origin}: {message}")
+            elif name in _NAMES and value is not None and value != "":
                 values[name], origins[name] = value, origin
     try:
         settings = Settings.model_validate(values, context=origins)
     except ValidationError as error:
-        messages = dict.fromkeys(_explained(each, origins) for each in error.errors())
-        raise ConfigError("\n".join(messages)) from None
+        wrong += dict.fromkeys(_explained(each, origins) for each in error.errors())
+        raise ConfigError("\n".join(wrong)) from None
+    if wrong:
+        raise ConfigError("\n".join(wrong))
     variables = {name: each for name, each in {**dotenv, **os.environ}.items() if each}
-    return LoadedSettings(settings, origins, unknown, variables, file, dotenv)
+    return LoadedSettings(settings, origins, unknown, variables, file, dotenv, options)
+
+
+def settings_file() -> Path:
+    """Return the path of the settings file, whether or not it exists."""
+    return _file(_dotenv())
+
+
+def _file(dotenv: Mapping[str, str | None]) -> Path:
+    name = os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
+    return _expanded(Path(name)) if name else Path(DEFAULT_CONFIG)
 
 
 def _toml(dotenv: Mapping[str, str | None]) -> tuple[str | None, Mapping[str, object]]:
     """Read the settings file, if there is one; return its name and content."""
-    name = os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
-    config = _expanded(Path(name)) if name else Path(DEFAULT_CONFIG)
-    if name or config.exists():
-        hint = f"{CONFIG_VARIABLE} names it." if name else ""
+    config = _file(dotenv)
+    is_named = config != Path(DEFAULT_CONFIG)
+    if is_named or config.exists():
+        hint = f"{CONFIG_VARIABLE} names it." if is_named else ""
         toml = _read(config, lambda: tomllib.loads(config.read_text("utf-8-sig")), hint)
         return str(config), toml
     return None, {}
@@ -331,7 +375,7 @@ def _spelled(name: str, origin: str) -> str:
 def _explained(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     name = str(error["loc"][0])
     origin, value = origins[name], error["input"]
-    if section := _SECTIONS.get(name):
+    if section := SECTIONS.get(name):
         wrong = ".".join(map(str, error["loc"][:2]))
         return (
             f"{origin}: {wrong} is not valid. Set {name} only in {DEFAULT_CONFIG}, with {section}."

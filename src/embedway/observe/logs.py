@@ -15,6 +15,17 @@ LogFormat = Literal["auto", "json", "pretty"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+class _Logger(structlog.make_filtering_bound_logger("info")):
+    """The class of all loggers, whose base decides the level."""
+
+
+def set_level(level: LogLevel) -> None:
+    """Change the lowest level to log."""
+    # Loggers are cached, and all are of this class, so this reaches every one at no cost to them.
+    _Logger.__bases__ = (structlog.make_filtering_bound_logger(level),)
+    logging.getLogger().setLevel(_level_of_libraries(level))
+
+
 def configure_logs(*, format: LogFormat, level: LogLevel, for_good: bool = False) -> None:
     """Set up logging for the process.
 
@@ -23,6 +34,7 @@ def configure_logs(*, format: LogFormat, level: LogLevel, for_good: bool = False
         level: The lowest level to log.
         for_good: Whether this set-up is final, so that loggers may cache it, which is faster.
     """
+    _Logger.__bases__ = (structlog.make_filtering_bound_logger(level),)
     pretty = format == "pretty" or (format == "auto" and sys.stderr.isatty())
     stamps: list[Processor] = [
         structlog.processors.add_log_level,
@@ -31,7 +43,7 @@ def configure_logs(*, format: LogFormat, level: LogLevel, for_good: bool = False
     rendering = _rendering(pretty=pretty)
     structlog.configure(
         cache_logger_on_first_use=for_good,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=_Logger,
         processors=[*stamps, *rendering],
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
@@ -40,8 +52,12 @@ def configure_logs(*, format: LogFormat, level: LogLevel, for_good: bool = False
             foreign_pre_chain=stamps,
             processors=[ProcessorFormatter.remove_processors_meta, *rendering],
         ),
-        level=max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]),
+        level=_level_of_libraries(level),
     )
+
+
+def _level_of_libraries(level: LogLevel) -> int:
+    return max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()])
 
 
 def _rendering(*, pretty: bool) -> list[Processor]:

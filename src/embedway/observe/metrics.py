@@ -103,7 +103,8 @@ class Metrics:
         )
 
     def set_retirements(self, dates: Mapping[str, date]) -> None:
-        """Set the day on which each deployment retires."""
+        """Replace the days on which deployments retire."""
+        self._retires.clear()
         for deployment, day in dates.items():
             midnight = datetime.combine(day, time.min, UTC)
             self._retires.labels(deployment).set(midnight.timestamp())

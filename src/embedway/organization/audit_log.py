@@ -49,7 +49,7 @@ class AuditLog(msgspec.Struct, frozen=True):
     def log(
         self, action: AuditAction, target: Target | None, details: Mapping[str, Any] = {}
     ) -> None:
-        """Log an action on `target`, or on the ledger if it is None."""
+        """Log an action on `target`; if it is None, on what the action's name begins with."""
         project_id = target.id if isinstance(target, Project) else target and target.project_id
         self.stores.audit.add(
             AuditEvent(
@@ -57,7 +57,7 @@ class AuditLog(msgspec.Struct, frozen=True):
                 actor=self.actor.id,
                 action=action,
                 project_id=project_id,
-                target=target.id if target else "ledger",
+                target=target.id if target else action.partition(".")[0],
                 details=details,
                 request_id=self.actor.request_id,
             )

@@ -29,6 +29,7 @@ AuditAction = Literal[
     "end_user.deleted",
     "ledger.pruned",
     "ledger.repaired",
+    "configuration.reloaded",
 ]
 """The kinds of actions, named as OpenAI names them where it has the same one.
 
@@ -46,9 +47,10 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The id of a key, `issuer:NAME` for a token of an outside issuer, or `cli:USER`."""
     action: AuditAction
     project_id: str | None
-    """The project that the action concerns; None for admin keys and the ledger."""
+    """The project that the action concerns; None for admin keys, the ledger and the
+    configuration."""
     target: str
-    """The id of the project, key or end user, or `ledger`."""
+    """The id of the project, key or end user, or `ledger` or `configuration`."""
     details: Mapping[str, Any] = {}
     """The fields of a new object, or each changed field with `from` and `to`. Never holds a secret
     or digest."""

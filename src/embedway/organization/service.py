@@ -5,7 +5,7 @@ each action; if any step fails, nothing is stored.
 """
 
 import secrets
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from embedway.budgets.status import read_budget_spending
 from embedway.core.budget import BudgetSpending
+from embedway.core.configuration_change import ConfigurationChange
 from embedway.core.errors import Forbidden, InvalidRequest, NotFound, quote_text
 from embedway.core.keys import USUAL_SCOPES, Key, Scope
 from embedway.core.page import Page
@@ -338,6 +339,12 @@ class AdminService:
         """Log an action on the ledger before it is performed."""
         with self._changing(actor, admin=True) as (_, audit_log):
             audit_log.log(action, None, details)
+
+    def record_reload(self, actor: Actor, changes: Sequence[ConfigurationChange]) -> None:
+        """Log a reload of the configuration before it takes effect."""
+        with self._changing(actor, admin=True) as (_, audit_log):
+            details = {"changes": [msgspec.structs.asdict(each) for each in changes]}
+            audit_log.log("configuration.reloaded", None, details)
 
     def list_audit_events(
         self, actor: Actor, filter: AuditFilter, *, after: str | None, limit: int

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from embedway.core import extras
 from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall, join_url
 from embedway.providers.credentials import StaticKeys
@@ -120,7 +121,5 @@ class SigV4(RefreshingCredential):
 
 
 def _botocore(module: str) -> ModuleType:
-    try:
+    with extras.importing("bedrock", "Amazon Bedrock"):
         return importlib.import_module(f"botocore.{module}")
-    except ImportError as error:
-        raise ImportError("Bedrock needs the AWS SDK: pip install 'embedway[bedrock]'") from error

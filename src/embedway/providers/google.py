@@ -10,6 +10,7 @@ from typing import Any
 
 from yarl import URL
 
+from embedway.core import extras
 from embedway.core.provider_error import ProviderError
 from embedway.http.call import HttpCall, HttpReply
 from embedway.http.client import HttpClient
@@ -143,9 +144,5 @@ class _Response:
 
 
 def _library(module: str) -> ModuleType:
-    try:
+    with extras.importing("vertex", "Vertex AI"):
         return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            "Vertex AI needs Google's auth library: pip install 'embedway[vertex]'"
-        ) from error

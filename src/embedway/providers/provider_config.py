@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +21,8 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The name in `provider:model`."""
     row: ProviderRow
     keys: Sequence[str] = ()
+    key_files: Sequence[Path] = ()
+    """The files that the last keys were read from, one for each."""
     base_url: str | None = None
     """The base URL from the settings or the environment; None for the row's."""
     variables: Mapping[str, str] = {}
@@ -43,6 +47,13 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"ProviderConfig({self.name!r})"
+
+    def opens_like(self, other: "ProviderConfig") -> bool:
+        """Return whether one open provider serves both: they differ at most in their models."""
+        replace = partial(
+            msgspec.structs.replace, models=(), key_files=(), origin="", is_discovered=False
+        )
+        return replace(self) == replace(other)
 
     @property
     def url(self) -> str:

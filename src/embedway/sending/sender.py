@@ -66,7 +66,7 @@ class _Delivery(msgspec.Struct):
 
 
 class Sender:
-    """Sends requests; one for the process, because it holds the retry budget."""
+    """Sends requests to the engines of one configuration."""
 
     def __init__(
         self,
@@ -75,14 +75,16 @@ class Sender:
         healths: HealthRegistry,
         preparer: InputPreparer,
         events: CallEvents | None = None,
+        budget: RetryBudget | None = None,
     ) -> None:
+        """Send to `engines`; senders that share a `budget` retry no more than one would."""
         self.engines = engines
         self.now_s = healths.now_s
         """The clock of all deadlines."""
         self._healths = healths
         self._preparer = preparer
         self._events = events or CallEvents()
-        self._budget = RetryBudget()
+        self._budget = budget or RetryBudget()
 
     def attempt(
         self,

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -19,11 +19,11 @@ from granian.server.embed import Server
 
 from embedway import app
 from embedway.app import Gateway
-from embedway.config.settings import Settings
-from embedway.events.event import Webhook
+from embedway.config.configuration import Configuration
+from embedway.core.errors import EmbedwayError
 from embedway.observe import streams
-from embedway.providers.provider_config import ProviderConfig
 from embedway.serving.address import BACKLOG, listen
+from embedway.serving.hangup import Hangups
 
 MAX_CONNECTIONS = 16_384
 MAX_HEAD_BYTES = 16_384
@@ -58,23 +58,23 @@ class _Server(Server):
 
 
 async def run_server(
-    settings: Settings,
-    providers: Sequence[ProviderConfig],
-    webhooks: Sequence[Webhook],
+    configuration: Configuration,
     bound: socket.socket,
+    hangups: Hangups,
     on_ready: Callable[[Gateway], None],
     dropped_lines: Callable[[], int],
 ) -> None:
     """Run the gateway on a bound socket until a signal stops it and it is drained.
 
     Calls `on_ready` once the gateway answers; `dropped_lines` counts the log lines dropped so far.
+    Each of `hangups` reloads the configuration.
 
     Raises:
         AddressError: Another process listens on the address.
     """
-    async with app.open_gateway(
-        settings, providers, webhooks=webhooks, dropped_lines=dropped_lines
-    ) as gateway:
+    settings = configuration.settings
+    hangup = hangups.watch()
+    async with app.open_gateway(configuration, dropped_lines=dropped_lines) as gateway:
         server = _Server(
             bound,
             gateway,
@@ -97,10 +97,12 @@ async def run_server(
         listen(bound, settings)
         serving = asyncio.ensure_future(server.serve())
         on_ready(gateway)
+        reloading = asyncio.ensure_future(_reload_on(hangup, hangups, gateway, stopping))
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             await serving  # it failed: raise the reason
-        await _drain(settings, gateway, server, serving, stopping.result())
+        await _drain(gateway, server, serving, stopping.result())
+        reloading.cancel()
         _limit_shutdown()
     _log.info("stopped")
 
@@ -120,14 +122,36 @@ def _on_signals() -> asyncio.Future[signal.Signals]:
     return first
 
 
+async def _reload_on(
+    hangup: asyncio.Event,
+    hangups: Hangups,
+    gateway: Gateway,
+    stopping: asyncio.Future[signal.Signals],
+) -> None:
+    """Reload the configuration at each SIGHUP, or stop if it came because the terminal is gone."""
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        if hangups.is_terminal_gone:
+            if not stopping.done():
+                stopping.set_result(signal.SIGINT)
+            return
+        try:
+            await gateway.reload()
+        except EmbedwayError as error:
+            _log.error("configuration not reloaded", reason=error.message)
+        except Exception:  # noqa: BLE001  # the top of a background task
+            _log.exception("reload broke")
+
+
 async def _drain(
-    settings: Settings,
     gateway: Gateway,
     server: Server,
     serving: asyncio.Future[None],
     number: signal.Signals,
 ) -> None:
     gateway.admission.is_draining = True
+    settings = gateway.current.configuration.settings
     # Whoever sends traffic here learns from /readyz and from closed connections to stop. A person
     # at a terminal has no load balancer to wait for, but clients that must not see a failure.
     grace_s = settings.drain_s
@@ -147,6 +171,7 @@ def _limit_shutdown() -> None:
     watchdog = threading.Timer(LONGEST_CLOSE_S, _end_unclosed)
     watchdog.daemon = True
     watchdog.start()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: os._exit(128 + number))
 

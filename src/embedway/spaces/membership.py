@@ -198,6 +198,10 @@ class SpaceMemberships:
         """List the ids of the deployments that drifted."""
         return list(self.registry.drift_proofs) if self._enabled else []
 
+    def known(self) -> tuple[Sequence[Reference], Sequence[Proof]]:
+        """Return all references and proofs, for `load`."""
+        return self.registry.all_references(), self.registry.all_proofs()
+
     def load(self, references: Iterable[Reference] = (), proofs: Iterable[Proof] = ()) -> None:
         """Add these references and proofs to what is known."""
         self.registry.load(references, proofs)

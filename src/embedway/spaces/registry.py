@@ -57,10 +57,7 @@ class SpaceRegistry:
             self._proofs.setdefault(model_id, {})[proof.deployment, proof.input_type] = proof
             self._homes.pop(model_id, None)
         self.drift_proofs = {
-            proof.deployment: proof
-            for of_model in self._proofs.values()
-            for proof in of_model.values()
-            if proof.state == "drifted"
+            proof.deployment: proof for proof in self.all_proofs() if proof.state == "drifted"
         }
 
     def retire(self, deployments: frozenset[str]) -> None:
@@ -108,7 +105,15 @@ class SpaceRegistry:
 
     def references(self) -> set[ReferenceKey]:
         """Return the keys of all stored references."""
-        return {each.key for of_model in self._references.values() for each in of_model.values()}
+        return {each.key for each in self.all_references()}
+
+    def all_references(self) -> Sequence[Reference]:
+        """Return all stored references."""
+        return [each for of_model in self._references.values() for each in of_model.values()]
+
+    def all_proofs(self) -> Sequence[Proof]:
+        """Return the results of all deployments' last probes, also of those not enabled now."""
+        return [each for of_model in self._proofs.values() for each in of_model.values()]
 
     def anchor_input_types(
         self, model_id: str, revision: str, input_type: InputType | None

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as TooBusy
 
+from embedway.core import extras
 from embedway.storage import postgres, sqlite
 from embedway.storage.sqlite import Durability
 
@@ -96,9 +97,14 @@ def open_engine(where: Path | str, *, durability: Durability = "process") -> Eng
     if isinstance(where, Path):
         return sqlite.open_engine(where, durability=durability)
     try:
-        return postgres.open_engine(postgres.parse_url(where))
+        url = postgres.parse_url(where)
     except ValueError as error:
         raise DatabaseError(f"The URL of the database is invalid: {error}.") from None
+    try:
+        with extras.importing("postgres", "Postgres"):
+            return postgres.open_engine(url)
+    except extras.MissingExtra as error:
+        raise DatabaseError(str(error)) from error
 
 
 def describe(engine: Engine) -> str:

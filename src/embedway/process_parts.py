@@ -1,0 +1,271 @@
+"""Opens what lives as long as the process, whatever its configuration becomes, and closes it."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import msgspec
+
+from embedway.api.admission import Admission
+from embedway.auth.authenticator import Authenticator
+from embedway.auth.tokens import GatewayTokens
+from embedway.budgets.enforcer import BudgetEnforcer
+from embedway.budgets.hold_store import HoldStore
+from embedway.catalog.model import Model
+from embedway.concurrency.ttl_cache import TTLCache
+from embedway.config.engines import load_engine
+from embedway.config.settings import Settings
+from embedway.config.stores import open_configured_store, reveal
+from embedway.core import clock, extras, ids
+from embedway.core.errors import ServiceOverloaded
+from embedway.core.keys import KeyContext
+from embedway.events.deliverer import Deliverer
+from embedway.events.outbox import Outbox
+from embedway.health.health import HealthRegistry
+from embedway.ledger.ledger import Ledger
+from embedway.ledger.refusals import RefusalStore
+from embedway.local.engine import LocalEngine
+from embedway.metering.account import AccountFinder
+from embedway.metering.meter import Meter
+from embedway.observe import events
+from embedway.observe.metrics import Metrics
+from embedway.observe.refusals import RefusalCounts
+from embedway.organization.directory import Directory
+from embedway.ratelimits.limiter import RateLimiter
+from embedway.ratelimits.memory import MemoryRateLimiter
+from embedway.ratelimits.shared import SharedRateLimiter
+from embedway.sending.retries import RetryBudget
+from embedway.spaces.store import SpaceStore
+from embedway.storage.store import Store
+from embedway.tokenizing.cl100k import Cl100kTokenizer
+
+
+class Clocks(msgspec.Struct, frozen=True, kw_only=True):
+    """The clocks of a gateway."""
+
+    now_ms: Callable[[], int] = clock.now_ms
+    """The wall clock, in ms since the epoch."""
+    now_s: Callable[[], float] = time.monotonic
+    """A monotonic clock for waits and deadlines, in seconds."""
+
+
+class ProcessParts(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of a gateway that every configuration uses, and that know what happened so far."""
+
+    clocks: Clocks
+    metrics: Metrics
+    store: Store
+    ledger: Ledger
+    refusals: RefusalCounts
+    tokens: GatewayTokens
+    authenticator: Authenticator
+    admission: Admission
+    meter: Meter
+    healths: HealthRegistry
+    retry_budget: RetryBudget
+    space_store: SpaceStore
+    deliverer: Deliverer
+    local_engines: Mapping[str, LocalEngine]
+    """The models that run in this process, by model id."""
+    cl100k: Cl100kTokenizer
+    check_ready: Callable[[], Awaitable[None]]
+    """Raises an `EmbedwayError` while no traffic should come."""
+
+
+@asynccontextmanager
+async def open_process(
+    settings: Settings,
+    local_models: Sequence[Model],
+    *,
+    clocks: Clocks,
+    dropped_lines: Callable[[], int],
+) -> AsyncGenerator[ProcessParts]:
+    """Open the parts; leaving the context finishes what is waiting and closes them.
+
+    Args:
+        settings: The settings at the start.
+        local_models: The models to load.
+        clocks: The clocks of the gateway.
+        dropped_lines: Returns how many log lines were dropped so far.
+    """
+    metrics, now_ms, now_s = Metrics(), clocks.now_ms, clocks.now_s
+    async with AsyncExitStack() as parts:
+        store = await asyncio.to_thread(open_configured_store, settings, create=True)
+        parts.callback(store.database.dispose)
+        outbox, deliverer = _open_deliverer(store, metrics, parts, now_ms=now_ms)
+        process = ids.new_id("proc")
+        ledger = Ledger(store.database, process=process, availability=store.availability)
+        parts.callback(ledger.close)
+        directory = Directory(store.database, availability=store.availability)
+        refusals = _refusals(store, parts, now_ms=now_ms)
+        cl100k = Cl100kTokenizer()
+        parts.callback(cl100k.close)
+        engines: dict[str, LocalEngine] = {}
+        for model in local_models:
+            on_batch = metrics.batch_items.labels(model.id).observe
+            engine = await asyncio.to_thread(load_engine, model, settings, on_batch=on_batch)
+            parts.callback(engine.close)
+            engines[model.id] = engine
+        # The web framework keeps references after the gateway is closed: free the models.
+        parts.callback(engines.clear)
+        healths = HealthRegistry(
+            now_s=now_s,
+            on_ejected=partial(events.report_ejection, metrics, deliverer.publish),
+            on_recovered=partial(events.report_recovery, deliverer.publish),
+        )
+        holds = HoldStore(
+            store.database, process=process, now_ms=now_ms, availability=store.availability
+        )
+        parts.callback(holds.close)
+        budgets = BudgetEnforcer(
+            holds,
+            now_ms=now_ms,
+            on_alert=partial(events.log_budget_alert, metrics),
+            write_alert=partial(events.write_budget_alert, outbox),
+        )
+        parts.push_async_callback(budgets.aclose)
+        meter = Meter(
+            accounts=AccountFinder(directory),
+            limiter=await _limiter(
+                settings, metrics, parts, publish=deliverer.publish, now_s=now_s
+            ),
+            budgets=budgets,
+        )
+        tokens = GatewayTokens(pepper=store.pepper, audiences=settings.token_audiences)
+        admission = Admission(
+            max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
+        )
+        _add_gauges(metrics, admission, ledger, engines, dropped_lines)
+        yield ProcessParts(
+            clocks=clocks,
+            metrics=metrics,
+            store=store,
+            ledger=ledger,
+            refusals=refusals,
+            tokens=tokens,
+            authenticator=Authenticator(
+                directory, pepper=store.pepper, now_ms=now_ms, tokens=tokens
+            ),
+            admission=admission,
+            meter=meter,
+            healths=healths,
+            retry_budget=RetryBudget(),
+            space_store=SpaceStore(
+                store.database,
+                availability=store.availability,
+                on_change=partial(events.write_space_change, outbox),
+            ),
+            deliverer=deliverer,
+            local_engines=engines,
+            cl100k=cl100k,
+            check_ready=partial(
+                _check_ready,
+                admission,
+                ledger,
+                engines,
+                keys=TTLCache(directory.find_key_by_digest),
+                commits=TTLCache(lambda _: ledger.try_commit()),
+            ),
+        )
+
+
+async def _check_ready(
+    admission: Admission,
+    ledger: Ledger,
+    engines: dict[str, LocalEngine],
+    *,
+    keys: TTLCache[bytes, KeyContext | None],
+    commits: TTLCache[bytes, None],
+) -> None:
+    if admission.is_draining:
+        raise ServiceOverloaded("This gateway is stopping. Send requests elsewhere.")
+    if not (ledger.is_alive and all(engine.alive for engine in engines.values())):
+        raise ServiceOverloaded("A worker has died. Restart this gateway.")
+    await keys.get(b"")
+    if ledger.is_failing:  # with no requests, nothing else shows that the database is back
+        await commits.get(b"")
+
+
+async def _limiter(
+    settings: Settings,
+    metrics: Metrics,
+    parts: AsyncExitStack,
+    *,
+    publish: events.Publish,
+    now_s: Callable[[], float],
+) -> RateLimiter:
+    """Count together with the other replicas if Redis is set, else alone."""
+    url = reveal(settings.redis_url)
+    if url is None:
+        return MemoryRateLimiter(now_ms=lambda: int(now_s() * 1000))
+    with extras.importing("redis", "Redis (EMBEDWAY_REDIS_URL)"):
+        from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
+
+    limiter = SharedRateLimiter(
+        RedisCounts(url),
+        now_s=now_s,
+        on_sharing_change=partial(events.report_limits_sharing, publish),
+    )
+    parts.push_async_callback(limiter.aclose)
+    metrics.add_gauge(
+        "embedway_limits_shared",
+        "1 while limits are counted with the other replicas; 0 while Redis is away and each takes "
+        "its share.",
+        lambda: limiter.is_shared,
+    )
+    await limiter.start()
+    return limiter
+
+
+def _open_deliverer(
+    store: Store, metrics: Metrics, parts: AsyncExitStack, *, now_ms: Callable[[], int]
+) -> tuple[Outbox, Deliverer]:
+    """Open what delivers events; each configuration says to whom."""
+    outbox = Outbox(store.database, now_ms=now_ms, availability=store.availability)
+    parts.callback(outbox.close)
+    deliverer = Deliverer(outbox, on_result=metrics.count_delivery)
+    parts.push_async_callback(deliverer.aclose)
+    store.availability.on_outage = partial(events.report_outage, deliverer.publish_unstored)
+    metrics.add_gauge(
+        "embedway_webhook_deliveries_waiting",
+        "Deliveries of events to webhooks that wait in the database.",
+        lambda: deliverer.waiting,
+    )
+    return outbox, deliverer
+
+
+def _refusals(store: Store, parts: AsyncExitStack, *, now_ms: Callable[[], int]) -> RefusalCounts:
+    refusal_store = RefusalStore(store.database, availability=store.availability)
+    parts.callback(refusal_store.close)
+    counts = RefusalCounts(refusal_store, now_ms=now_ms)
+    parts.push_async_callback(counts.aclose)
+    return counts
+
+
+def _add_gauges(
+    metrics: Metrics,
+    admission: Admission,
+    ledger: Ledger,
+    engines: dict[str, LocalEngine],
+    dropped_lines: Callable[[], int],
+) -> None:
+    metrics.add_counter(
+        "embedway_log_lines_dropped",
+        "Lines of the log that could not be written, or that nobody read in time.",
+        dropped_lines,
+    )
+    gauge = metrics.add_gauge
+    gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)
+    gauge("embedway_in_flight_bytes", "Bytes of their bodies and answers.", lambda: admission.bytes)
+    gauge(
+        "embedway_queue_tokens",
+        "Tokens that wait for a local model.",
+        lambda: sum(engine.waiting_tokens for engine in engines.values()),
+    )
+    gauge(
+        "embedway_ledger_rows_waiting",
+        "Usage rows not yet committed.",
+        lambda: ledger.waiting_records,
+    )
