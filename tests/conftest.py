@@ -31,7 +31,7 @@ from embedway.providers.registry import ROWS
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
 
-pytest_plugins = ["servers"]
+pytest_plugins = ["servers", "webhook_receiver"]
 
 EMBEDWAY = command_line.PROGRAM
 START_S = 120

@@ -185,6 +185,7 @@ class Gateway:
         if not is_watching and _has_key_files(configuration):
             self._key_watch = asyncio.ensure_future(self._watch_keys())
         process.addresses.update(find_addresses(configuration.providers))
+        process.deliverer.use(configuration.webhooks)
         process.metrics.set_retirements(generation.lifetimes.retirements)
         self.current = generation
 

@@ -21,6 +21,8 @@ from embedway.config.stores import open_configured_store, reveal
 from embedway.core import clock, extras, ids
 from embedway.core.errors import ServiceOverloaded
 from embedway.core.keys import KeyContext
+from embedway.events.deliverer import Deliverer
+from embedway.events.outbox import Outbox
 from embedway.health.health import HealthRegistry
 from embedway.ledger.activity_reader import ActivityReader
 from embedway.ledger.ledger import Ledger
@@ -76,6 +78,7 @@ class ProcessParts(msgspec.Struct, frozen=True, kw_only=True):
     retry_budget: RetryBudget
     space_store: SpaceStore
     activity: ActivityReader
+    deliverer: Deliverer
     local_engines: Mapping[str, LocalEngine]
     """The models that run in this process, by model id."""
     cl100k: Cl100kTokenizer
@@ -107,6 +110,7 @@ async def open_process(
         tracer = await parts.enter_async_context(open_tracer(telemetry, metrics, addresses))
         store = await asyncio.to_thread(open_configured_store, settings, create=True)
         parts.callback(store.database.dispose)
+        outbox, deliverer = _open_deliverer(store, metrics, parts, now_ms=now_ms)
         process = ids.new_id("proc")
         ledger = Ledger(store.database, process=process, availability=store.availability)
         parts.callback(ledger.close)
@@ -126,18 +130,27 @@ async def open_process(
             engines[model.id] = engine
         # The web framework keeps references after the gateway is closed: free the models.
         parts.callback(engines.clear)
-        healths = HealthRegistry(now_s=now_s, on_ejected=partial(events.log_ejection, metrics))
+        healths = HealthRegistry(
+            now_s=now_s,
+            on_ejected=partial(events.report_ejection, metrics, deliverer.publish),
+            on_recovered=partial(events.report_recovery, deliverer.publish),
+        )
         holds = HoldStore(
             store.database, process=process, now_ms=now_ms, availability=store.availability
         )
         parts.callback(holds.close)
         budgets = BudgetEnforcer(
-            holds, now_ms=now_ms, on_alert=partial(events.log_budget_alert, metrics)
+            holds,
+            now_ms=now_ms,
+            on_alert=partial(events.log_budget_alert, metrics),
+            write_alert=partial(events.write_budget_alert, outbox),
         )
         parts.push_async_callback(budgets.aclose)
         meter = Meter(
             accounts=AccountFinder(directory),
-            limiter=await _limiter(settings, metrics, parts, now_s=now_s),
+            limiter=await _limiter(
+                settings, metrics, parts, publish=deliverer.publish, now_s=now_s
+            ),
             budgets=budgets,
         )
         tokens = GatewayTokens(pepper=store.pepper, audiences=settings.token_audiences)
@@ -162,8 +175,13 @@ async def open_process(
             meter=meter,
             healths=healths,
             retry_budget=RetryBudget(),
-            space_store=SpaceStore(store.database, availability=store.availability),
+            space_store=SpaceStore(
+                store.database,
+                availability=store.availability,
+                on_change=partial(events.write_space_change, outbox),
+            ),
             activity=activity,
+            deliverer=deliverer,
             local_engines=engines,
             cl100k=cl100k,
             check_ready=partial(
@@ -195,7 +213,12 @@ async def _check_ready(
 
 
 async def _limiter(
-    settings: Settings, metrics: Metrics, parts: AsyncExitStack, *, now_s: Callable[[], float]
+    settings: Settings,
+    metrics: Metrics,
+    parts: AsyncExitStack,
+    *,
+    publish: events.Publish,
+    now_s: Callable[[], float],
 ) -> RateLimiter:
     """Count together with the other replicas if Redis is set, else alone."""
     url = reveal(settings.redis_url)
@@ -205,7 +228,9 @@ async def _limiter(
         from embedway.ratelimits.redis_counts import RedisCounts  # noqa: PLC0415  # slow to import
 
     limiter = SharedRateLimiter(
-        RedisCounts(url), now_s=now_s, on_sharing_change=events.log_limits_sharing
+        RedisCounts(url),
+        now_s=now_s,
+        on_sharing_change=partial(events.report_limits_sharing, publish),
     )
     parts.push_async_callback(limiter.aclose)
     metrics.add_gauge(
@@ -216,6 +241,23 @@ async def _limiter(
     )
     await limiter.start()
     return limiter
+
+
+def _open_deliverer(
+    store: Store, metrics: Metrics, parts: AsyncExitStack, *, now_ms: Callable[[], int]
+) -> tuple[Outbox, Deliverer]:
+    """Open what delivers events; each configuration says to whom."""
+    outbox = Outbox(store.database, now_ms=now_ms, availability=store.availability)
+    parts.callback(outbox.close)
+    deliverer = Deliverer(outbox, on_result=metrics.count_delivery)
+    parts.push_async_callback(deliverer.aclose)
+    store.availability.on_outage = partial(events.report_outage, deliverer.publish_unstored)
+    metrics.add_gauge(
+        "embedway_webhook_deliveries_waiting",
+        "Deliveries of events to webhooks that wait in the database.",
+        lambda: deliverer.waiting,
+    )
+    return outbox, deliverer
 
 
 def _refusals(store: Store, parts: AsyncExitStack, *, now_ms: Callable[[], int]) -> RefusalCounts:

@@ -25,6 +25,7 @@ from servers import broken_commits
 from sqlalchemy import Engine, event, func, insert, select
 from writing import write
 
+from embedway.budgets.alerts import EXHAUSTED
 from embedway.budgets.enforcer import BudgetEnforcer
 from embedway.budgets.hold_store import HOLD_MS, HoldStore
 from embedway.core.budget import Budget, budget_window
@@ -98,7 +99,7 @@ class Process:
         self.budgets = BudgetEnforcer(
             self.holds,
             now_ms=clock,
-            on_alert=lambda _, __, percent, spent: self.alerts.append((percent, spent)),
+            on_alert=lambda each: self.alerts.append((each.percent, each.spent_nano_usd)),
         )
 
     async def ask(self, owed, cost: int, *, spent: int | None = None, at_ms: int | None = None):
@@ -596,7 +597,7 @@ def test_a_cancelled_request_leaves_nothing_behind(engine: Engine):
 
 
 def test_alerts_come_once(any_database: Engine):
-    """Each percentage of a budget is told once in its window, whichever process sees it."""
+    """Each percentage of a budget, and its end, is told once in its window, whoever sees it."""
 
     async def run() -> None:
         async with processes(any_database) as both:
@@ -612,12 +613,15 @@ def test_alerts_come_once(any_database: Engine):
             later = Process(any_database, both[0].clock)  # as after a restart
             later.clock.pass_s(2)
             await refused(later.ask(owed, 1))
+            await later.rest()
+            await refused(later.ask(owed, 1))
             later.clock.pass_s(DAY_MS / 1000)
             await later.ask(owed, 600)
             await later.rest()
             await later.budgets.aclose()
             later.close()
-            assert [percent for percent, _ in later.alerts] == [50]
+            assert later.alerts[0] == (EXHAUSTED, 1000)
+            assert [percent for percent, _ in later.alerts[1:]] == [50]
 
     asyncio.run(run())
 

@@ -47,7 +47,7 @@ OTHER = {
     "pepper": "5ec7" * 16,
 }
 
-SECTIONS = {"providers", "aliases", "models", "issuers"}
+SECTIONS = {"providers", "aliases", "models", "issuers", "webhooks"}
 SECRETS = {"database_url", "redis_url", "pepper"}
 
 

@@ -12,6 +12,7 @@ from embedway.config.models import PolicySettings
 from embedway.config.sections import ModelSettings, ProviderSettings
 from embedway.config.settings import SECTIONS, Settings
 from embedway.config.template import EXAMPLES, EXPLAINED, write_template
+from embedway.config.webhooks import WebhookSettings
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -33,12 +34,13 @@ def test_every_setting_is_there() -> None:
         assert shown == EXAMPLES[Settings].get(name, getattr(defaults, name)), name
         assert name in values
     [provider], [issuer] = values["providers"].values(), values["issuers"].values()
-    [policy] = values["models"].values()
+    [policy], [webhook] = values["models"].values(), values["webhooks"].values()
     for schema, section in (
         (ProviderSettings, provider),
         (ModelSettings, provider["models"][0]),
         (PolicySettings, policy),
         (IssuerSettings, issuer),
+        (WebhookSettings, webhook),
     ):
         schema.model_validate(section)
         assert section.keys() | EXPLAINED >= schema.model_fields.keys()

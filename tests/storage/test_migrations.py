@@ -1,13 +1,14 @@
 """Databases of an older Embedway, of a newer one, and from before the first release."""
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import EMBEDWAY, clean_environment
+from conftest import EMBEDWAY, Gateway, Minilm, clean_environment
 from sqlalchemy import Engine, insert
 
 import embedway
@@ -20,8 +21,8 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002_next"
-down_revision = "0001_initial"
+revision = "0003_next"
+down_revision = "0002_events"
 
 
 def upgrade():
@@ -43,7 +44,7 @@ def next_embedway(tmp_path: Path, address: Path | str) -> Callable[..., str]:
     """Runs commands of an Embedway with a second migration; returns all that they print."""
     package = tmp_path / "next" / "embedway"
     shutil.copytree(Path(embedway.__file__).parent, package)
-    (package / "storage" / "migrations" / "versions" / "0002_next.py").write_text(NEXT)
+    (package / "storage" / "migrations" / "versions" / "0003_next.py").write_text(NEXT)
     env = clean_environment() | {
         "PYTHONPATH": str(package.parent),
         "EMBEDWAY_DATA_DIR": str(tmp_path),
@@ -75,13 +76,41 @@ def test_an_older_database_is_upgraded(
     with engine.begin() as connection:
         connection.execute(insert(audit).values(ACT))
     said = next_embedway("keys", "list")
-    assert "is of revision 0001_initial, and this Embedway needs 0002_next" in said
+    assert "is of revision 0002_events, and this Embedway needs 0003_next" in said
     assert said.rstrip().endswith("embedway db upgrade")
-    assert database.read_revisions(engine) == ("0001_initial", [])
-    assert "pending   0002_next" in next_embedway("db", "status")
-    assert "is upgraded from 0001_initial to 0002_next" in next_embedway("db", "upgrade")
+    assert database.read_revisions(engine) == ("0002_events", [])
+    assert "pending   0003_next" in next_embedway("db", "status")
+    assert "is upgraded from 0002_events to 0003_next" in next_embedway("db", "upgrade")
     assert "pending   none" in next_embedway("db", "status")
     assert weather(engine) == [("audit_1", "fair")]
+    engine.dispose()
+
+
+def test_running_gateways_go_on(
+    next_embedway: Callable[..., str], address: Path | str, tmp_path: Path, minilm: Minilm
+) -> None:
+    """While a newer version adds to the tables, a running gateway answers and bills."""
+    if isinstance(address, Path):
+        pytest.skip("several replicas share a Postgres")
+    gateway = Gateway(tmp_path, database_url=address)
+    admin = gateway.new_key("admin", "--admin")["key"]
+    try:
+        gateway.start()
+        assert gateway.embed(input="before").status_code == 200
+        assert "is upgraded from 0002_events to 0003_next" in next_embedway("db", "upgrade")
+        assert gateway.embed(input="after").status_code == 200
+        with gateway.client(headers={"authorization": f"Bearer {admin}"}) as client:
+            made = client.post("/v1/organization/projects", json={"name": "later"})
+        assert made.status_code == 200, made.text
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait() == 0
+    finally:
+        gateway.kill()
+    assert "written by a newer Embedway" in gateway.cli("usage").stderr
+    engine = database.open_engine(address)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM usage").scalar() == 2
+    assert {each for _, each in weather(engine)} == {"fair"}
     engine.dispose()
 
 
@@ -90,7 +119,7 @@ def test_a_newer_database_is_refused(
 ) -> None:
     """A database that a newer Embedway made is refused by this one, and left alone."""
     assert "is made" in next_embedway("db", "init")
-    with pytest.raises(DatabaseError, match="newer Embedway: its revision is 0002_next"):
+    with pytest.raises(DatabaseError, match="newer Embedway: its revision is 0003_next"):
         database.connect(address)
     engine = database.open_engine(address)
     assert weather(engine) == []

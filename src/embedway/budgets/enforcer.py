@@ -7,7 +7,7 @@ serves all waiting requests. Unused holds are soon returned.
 import asyncio
 from collections.abc import Callable, Sequence
 
-from embedway.budgets.alerts import BudgetAlerts, OnAlert
+from embedway.budgets.alerts import BudgetAlerts, OnAlert, WriteAlert
 from embedway.budgets.hold_cache import HoldCache, SharedHold
 from embedway.budgets.hold_store import HoldStore
 from embedway.budgets.refusal import budget_error, first_reset_ms, is_exhausted
@@ -36,11 +36,12 @@ class BudgetEnforcer:
         holds: HoldStore,
         *,
         now_ms: Callable[[], int],
-        on_alert: OnAlert = lambda _subject, _budget, _percent, _spent: None,
+        on_alert: OnAlert = lambda _alert: None,
+        write_alert: WriteAlert = lambda _connection, _alert: None,
     ) -> None:
         self._store = holds
         self._now_ms = now_ms
-        self._alerts = BudgetAlerts(holds, on_alert)
+        self._alerts = BudgetAlerts(holds, on_alert, write_alert)
         self._holds = HoldCache(holds, alerts=self._alerts, now_ms=now_ms)
         self._background = BackgroundTasks()
 
@@ -187,6 +188,10 @@ class BudgetEnforcer:
         hold.refused_lease = None if lease.granted_nano_usd else lease
         if hold.refused_lease:
             hold.refused_at_ms = self._now_ms()
+            if not late:
+                self._alerts.report_exhausted(
+                    subject, lease.spending, cost_nano_usd=cost_nano_usd, at_ms=lease.at_ms
+                )
             raise budget_error(subject, lease, cost_nano_usd=cost_nano_usd)
 
     def _refuse_again(

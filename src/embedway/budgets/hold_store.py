@@ -181,9 +181,17 @@ class HoldStore:
         return await self._threads.run(read)
 
     async def record_alert(
-        self, subject: Subject, budget: Budget, *, percent: int, at_ms: int
+        self,
+        subject: Subject,
+        budget: Budget,
+        *,
+        percent: int,
+        at_ms: int,
+        also: Callable[[Connection], None] = lambda _connection: None,
     ) -> bool:
         """Record that a budget reached `percent` in the window that contains `at_ms`.
+
+        `also` writes more in the same transaction, if that was not recorded before.
 
         Returns:
             False if that was recorded before.
@@ -201,6 +209,7 @@ class HoldStore:
             try:
                 with self._engine.begin() as connection:
                     connection.execute(insert(budget_alerts).values(row))
+                    also(connection)
             except IntegrityError:
                 return False
             return True

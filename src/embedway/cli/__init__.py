@@ -25,6 +25,7 @@ from embedway.cli import (
     top,
     usage,
     users,
+    webhooks,
 )
 from embedway.cli.terminal import say_error
 from embedway.config.settings import ConfigError
@@ -82,6 +83,7 @@ commands.add_typer(models.commands, name="models")
 commands.add_typer(catalog.commands, name="catalog")
 commands.add_typer(providers.commands, name="providers")
 commands.add_typer(spaces.commands, name="spaces")
+commands.add_typer(webhooks.commands, name="webhooks")
 commands.add_typer(db.commands, name="db")
 commands.add_typer(ledger.commands, name="ledger")
 commands.add_typer(config.commands, name="config")

@@ -1,16 +1,17 @@
 """`embedway db`: creates, inspects, upgrades and copies the database of keys and usage."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from embedway.cli.administration import Yes
-from embedway.cli.terminal import AsJson, count_of, fail, print_json, progress, reject, say
+from embedway.cli.administration import Yes, confirm
+from embedway.cli.terminal import AsJson, count_of, fail, note, print_json, progress, reject, say
 from embedway.config.settings import load_settings
 from embedway.config.stores import database_of, open_configured_store, reveal
 from embedway.core.clock import now_ms
-from embedway.storage import copying, database, inventory, pepper
+from embedway.storage import copying, database, inventory, pepper, sqlite
 from embedway.storage.copying import CopyError
 from embedway.storage.database import DatabaseMissing
 from embedway.storage.store import PEPPER, open_store
@@ -83,7 +84,7 @@ def upgrade() -> None:
     """Bring the tables up to date, as a gateway does when it starts.
 
     Run this beforehand if the database is large, because a migration can take minutes. Make a copy
-    first: it is the only way back.
+    first: `embedway db downgrade` undoes it, but deletes what only the new tables hold.
     """
     engine = database.open_existing(database_of(load_settings().settings))
     try:
@@ -98,6 +99,69 @@ def upgrade() -> None:
         engine.dispose()
     result = f"upgraded from {before} to {after}" if pending else f"up to date ({after})"
     say(f"{database.describe(engine)} is {result}.")
+
+
+@commands.command()
+def downgrade(
+    revision: Annotated[
+        str, typer.Argument(help="The revision that the older Embedway's `db status` shows.")
+    ],
+    yes: Yes = False,
+) -> None:
+    """Undo migrations, so that an older Embedway can use the database again.
+
+    Run it with the newer Embedway, which knows how to undo them. Stop all gateways and make a copy
+    first. The command says what is lost, and asks before it changes anything.
+
+        embedway db downgrade 0001_initial
+    """
+    known = database.known_revisions()
+    if revision not in known:
+        reject(f"There is no revision {revision!r}. There are: {', '.join(known)}")
+    engine = database.open_existing(database_of(load_settings().settings))
+    try:
+        losses = database.list_losses(engine, revision)
+        if losses:
+            note(f"This deletes from {database.describe(engine)}:")
+            for each in losses:
+                note(f"- {each}")
+            again = f"embedway db downgrade {revision} --yes"
+            confirm("Are all gateways stopped, and do you have a copy?", yes=yes, again=again)
+            database.downgrade(engine, revision)
+    finally:
+        engine.dispose()
+    say(f"{database.describe(engine)} is of revision {revision}.")
+    if losses:
+        say("Start the older Embedway now: a newer one would upgrade it again.")
+
+
+@commands.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to make. It must not exist.")],
+) -> None:
+    """Copy the SQLite database into a file, while gateways run.
+
+    The copy is of one moment: it has every answer that was sent before. Keep it apart from the
+    pepper, which you copy once. To restore, stop the gateway and put the file in the place of
+    embedway.db.
+
+        embedway db backup copy.db
+    """
+    where = database_of(load_settings().settings)
+    if not isinstance(where, Path):
+        fail(
+            "The database is a Postgres. Use its own tool: "
+            "pg_dump --format=custom --file=embedway.dump postgresql://..."
+        )
+    engine = database.open_existing(where)
+    try:
+        sqlite.backup(engine, file)
+    except FileExistsError:
+        fail(f"{file} is there already. Name a file that is not.")
+    finally:
+        engine.dispose()
+    say(f"{where} is copied to {file} ({file.stat().st_size / 2**20:,.1f} MiB).")
+    say("Its keys work only with the pepper, which is not in it. Keep a copy of that elsewhere.")
 
 
 @commands.command()

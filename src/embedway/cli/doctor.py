@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPException
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -21,9 +22,11 @@ from embedway.config import settings as config
 from embedway.config.providers import incomplete_providers
 from embedway.config.settings import ConfigError
 from embedway.config.stores import reveal
+from embedway.config.webhooks import read_webhooks
 from embedway.core import extras
 from embedway.core.clock import now_ms, today
 from embedway.core.extras import MissingExtra
+from embedway.events.outbox import read_summaries
 from embedway.organization.keys import KeyBootstrap
 from embedway.serving.address import AddressError, base_url, bind, fetch_page, is_answering
 from embedway.storage import database
@@ -248,6 +251,24 @@ def _spaces(setup: Setup) -> DoctorFinding:
     return ("fail", error) if error else ("ok", "nothing has drifted")
 
 
+def _webhooks(setup: Setup) -> DoctorFinding:
+    names = [each.name for each in read_webhooks(setup.loaded)]
+    if not names:
+        return "ok", "none"
+    with suppress(DatabaseMissing):
+        summaries = read_summaries(setup.store.database, names)
+        if given_up := [
+            f"{count_of(each.failed, 'event')} to {name}"
+            for name, each in summaries.items()
+            if each.failed
+        ]:
+            return "warn", (
+                f"In the last days these were given up: {', '.join(given_up)}. To see why: "
+                "embedway webhooks list"
+            )
+    return "ok", f"{', '.join(names)}; to test one: embedway webhooks test {names[0]}"
+
+
 def _files(setup: Setup) -> DoctorFinding:
     if warning := notices.readable(setup.loaded):
         return "warn", warning
@@ -306,6 +327,7 @@ CHECKS: dict[str, Callable[[Setup], DoctorFinding]] = {
     "models": _models,
     "names": _names,
     "spaces": _spaces,
+    "webhooks": _webhooks,
     "files": _files,
     "port": _port,
 }

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,8 +24,11 @@ from embedway.cli.terminal import (
     say_error,
 )
 from embedway.cli.trials import describe_response
+from embedway.config.webhooks import read_webhooks
+from embedway.core.clock import now_ms
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
+from embedway.events.outbox import Outbox
 from embedway.observe import logs
 from embedway.routing.resolve import resolve
 from embedway.spaces.membership import SpaceMemberships
@@ -196,12 +200,19 @@ async def _open_prober(setup: Setup, deployments: Sequence[Deployment]) -> Async
     """Yield a prober for these deployments and for the deployments of their references."""
     # Imported here, because they are slow and few commands need them.
     from embedway.cli.remote import open_sender  # noqa: PLC0415
+    from embedway.observe.events import write_space_change  # noqa: PLC0415
     from embedway.spaces.prober import Prober  # noqa: PLC0415
 
     references = (setup.spaces.registry.reference_deployment(each.model.id) for each in deployments)
     local = {each.model.id: each.model for each in references if each and each.provider == LOCAL}
     async with open_sender(setup.settings, setup.providers, local.values()) as sender:
-        store = SpaceStore(setup.store.database, availability=setup.store.availability)
+        database, availability = setup.store.database, setup.store.availability
+        outbox = Outbox(database, now_ms=now_ms, webhooks=read_webhooks(setup.loaded))
+        store = SpaceStore(
+            database,
+            availability=availability,
+            on_change=partial(write_space_change, outbox),
+        )
         async with aclosing(Prober(spaces=setup.spaces, store=store, sender=sender)) as prober:
             yield prober
 

@@ -14,6 +14,8 @@ from embedway.config.models import build_catalog
 from embedway.config.providers import enabled_providers
 from embedway.config.schema import ConfigError
 from embedway.config.settings import LoadedSettings, Settings, load_settings
+from embedway.config.webhooks import read_webhooks
+from embedway.events.event import Webhook
 from embedway.providers.provider_config import ProviderConfig
 
 
@@ -25,6 +27,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The enabled providers."""
     issuers: Sequence[Issuer]
     """The outside issuers whose tokens to accept."""
+    webhooks: Sequence[Webhook]
+    """Those who receive events."""
     catalog_in_use: CatalogInUse
 
     def with_keys(self, providers: Sequence[ProviderConfig]) -> Self:
@@ -58,7 +62,7 @@ def read_configuration(loaded: LoadedSettings) -> Configuration:
     """
     used = catalog_in_use(loaded.settings)
     wrong: list[str] = []
-    providers, issuers = [], []
+    providers, issuers, webhooks = [], [], []
     try:
         providers = enabled_providers(loaded, used=used)
     except ConfigError as error:
@@ -67,9 +71,19 @@ def read_configuration(loaded: LoadedSettings) -> Configuration:
         issuers = read_issuers(loaded.settings)
     except ConfigError as error:
         wrong.append(str(error))
+    try:
+        webhooks = read_webhooks(loaded)
+    except ConfigError as error:
+        wrong.append(str(error))
     if wrong:
         raise ConfigError("\n".join(wrong))
-    return Configuration(loaded=loaded, providers=providers, issuers=issuers, catalog_in_use=used)
+    return Configuration(
+        loaded=loaded,
+        providers=providers,
+        issuers=issuers,
+        webhooks=webhooks,
+        catalog_in_use=used,
+    )
 
 
 def read_again(running: Configuration) -> tuple[Configuration, Settings]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import msgspec
 from pydantic import SecretStr
@@ -38,6 +39,7 @@ def compare_configurations(old: Configuration, new: Configuration) -> list[Confi
         *_compare_models(old, new),
         *_compare_values("alias", before.aliases, after.aliases),
         *_compare_sections("issuer", before.issuers, after.issuers),
+        *_compare_webhooks(old, new),
         *_compare_values("catalog", _catalog(old), _catalog(new)),
     ]
 
@@ -116,6 +118,20 @@ def _compare_models(old: Configuration, new: Configuration) -> Iterator[Configur
 def _catalog(configuration: Configuration) -> Mapping[str, str]:
     used = configuration.catalog_in_use
     return {"catalog": used.described}
+
+
+def _compare_webhooks(old: Configuration, new: Configuration) -> Iterator[ConfigurationChange]:
+    before, after = ({each.name: each for each in all.webhooks} for all in (old, new))
+    for name in sorted(before.keys() | after.keys()):
+        one, other = before.get(name), after.get(name)
+        if one and other and one != other:
+            yield ConfigurationChange(kind="webhook", name=name, before=None, after=CHANGED)
+        elif not (one and other):
+            # The rest of an address may be a secret.
+            hosts = (each and urlsplit(each.url).hostname for each in (one, other))
+            yield ConfigurationChange(
+                kind="webhook", name=name, before=next(hosts), after=next(hosts)
+            )
 
 
 def _compare_sections(

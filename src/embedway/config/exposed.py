@@ -26,6 +26,7 @@ def _secret_files(loaded: LoadedSettings) -> Iterator[str]:
     if loaded.file and (
         any(loaded.origins.get(name) == loaded.file for name in SECRETS)
         or any(map(_has_key, loaded.settings.providers.values()))
+        or any(map(_has_secret, loaded.settings.webhooks.values()))
     ):
         yield loaded.file
     for section in loaded.settings.providers.values():
@@ -50,3 +51,9 @@ def _has_key(section: dict[str, Any]) -> bool:
     """Return whether a section holds a key itself, not only the name of a variable."""
     keys = [section.get("api_key"), *(section.get("api_keys") or ())]
     return any(isinstance(key, str) and key and not key.startswith("$") for key in keys)
+
+
+def _has_secret(section: dict[str, Any]) -> bool:
+    """Return whether a webhook's section holds its secret itself. The address of Slack is one."""
+    secrets = [section.get("secret"), section.get("format") == "slack" and section.get("url")]
+    return any(isinstance(each, str) and each and not each.startswith("$") for each in secrets)

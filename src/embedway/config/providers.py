@@ -199,11 +199,11 @@ def _declared(
     for setting in sorted(extra.keys() - set(known)):
         raise ConfigError(f"{where}: {unknown_setting(setting, known)}")
     variables = _address_values(row, loaded.variables)
-    variables |= {variable: _value(text, where, loaded) for variable, text in extra.items()}
+    variables |= {variable: loaded.resolve(text, where=where) for variable, text in extra.items()}
     base_url = _base_url(section, row, loaded, variables, where=where)
     secrets = [*section.api_keys, *([section.api_key] if section.api_key else [])]
     keys = [
-        check_key(_value(each.get_secret_value(), where, loaded), f"{where}: a key")
+        check_key(loaded.resolve(each.get_secret_value(), where=where), f"{where}: a key")
         for each in secrets
     ]
     files = [*section.api_key_files, *([section.api_key_file] if section.api_key_file else [])]
@@ -291,15 +291,6 @@ def _has_known_models(
         return section.catalog
     here = name == row.name or url is None or _same_domain(url, row.base_url)
     return here and not row.own_server
-
-
-def _value(text: str, where: str, loaded: LoadedSettings) -> str:
-    if not text.startswith("$"):
-        return text
-    value = loaded.variables.get(text[1:].strip("{}"))
-    if value is None:
-        raise ConfigError(f"{where}: {text} is not set, neither in the environment nor in .env.")
-    return value
 
 
 def _check_address(config: ProviderConfig, where: str) -> None:

@@ -202,6 +202,8 @@ class Settings(SettingsSection):
     issuers: dict[str, dict[str, Any]] = Field({})
     """In `embedway.toml`: a section `[issuers.NAME]` for each OpenID Connect issuer whose tokens to
     accept."""
+    webhooks: dict[str, dict[str, Any]] = Field({})
+    """In `embedway.toml`: a section `[webhooks.NAME]` for each address that receives events."""
     auto: Annotated[str, MinLen(1)] = f"{LOCAL}:{AUTO_MODEL}"
     """The model that `auto` stands for, by any of its names. Choose it once: vectors of another
     model cannot be compared with those you already have."""
@@ -248,6 +250,7 @@ SECRETS = frozenset({"database_url", "redis_url", "pepper"})
 SECTIONS = {
     "providers": "a section [providers.NAME] for each",
     "issuers": "a section [issuers.NAME] for each",
+    "webhooks": "a section [webhooks.NAME] for each",
     "aliases": "a line NAME = MODEL, or NAME = [MODEL, ...], for each in the section [aliases]",
     "models": 'a section [models."ID"] for each',
 }
@@ -270,6 +273,21 @@ class LoadedSettings(msgspec.Struct, frozen=True):
     """All variables of `.env`."""
     options: Mapping[str, object] = {}
     """The options of the command line, which win over all else whenever the sources are read."""
+
+    def resolve(self, text: str, *, where: str) -> str:
+        """Return the value of the variable that `text` names as $NAME, or `text` itself.
+
+        Raises:
+            ConfigError: The variable is not set; the message begins with `where`.
+        """
+        if not text.startswith("$"):
+            return text
+        value = self.variables.get(text[1:].strip("{}"))
+        if value is None:
+            raise ConfigError(
+                f"{where}: {text} is not set, neither in the environment nor in .env."
+            )
+        return value
 
 
 def load_settings(**options: object) -> LoadedSettings:

@@ -10,6 +10,7 @@ from embedway.config.models import PolicySettings
 from embedway.config.schema import SettingsSection
 from embedway.config.sections import ModelSettings, ProviderSettings
 from embedway.config.settings import SECTIONS, Settings
+from embedway.config.webhooks import WebhookSettings
 
 WIDTH = 98
 HEADER = """
@@ -87,6 +88,10 @@ EXAMPLES: Mapping[type[SettingsSection], Mapping[str, Any]] = {
         "project": "proj_default",
         "scopes_claim": "scope",
     },
+    WebhookSettings: {
+        "url": "https://ops.example.com/embedway",
+        "secret": "$OPS_WEBHOOK_SECRET",
+    },
 }
 """A value of each setting that has no default or an empty one."""
 EXPLAINED = frozenset({"pepper", "project_claim"})
@@ -103,6 +108,7 @@ def write_template() -> str:
         ("[[providers.openai-eu.models]]", ModelSettings.__doc__, ModelSettings),
         ('[models."text-embedding-3-small"]', PolicySettings.__doc__, PolicySettings),
         ("[issuers.corp]", IssuerSettings.__doc__, IssuerSettings),
+        ("[webhooks.ops]", WebhookSettings.__doc__, WebhookSettings),
     ):
         lines += ["", *_explain(meaning or ""), f"# {header}"]
         if schema is None:

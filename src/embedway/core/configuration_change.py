@@ -4,7 +4,9 @@ from typing import Literal
 
 import msgspec
 
-ChangeKind = Literal["setting", "provider", "deployment", "model", "alias", "issuer", "catalog"]
+ChangeKind = Literal[
+    "setting", "provider", "deployment", "model", "alias", "issuer", "webhook", "catalog"
+]
 """What was changed: a setting, or something that a section of the settings file describes."""
 CHANGED = "changed"
 """Stands for a value that is secret, or too long to show."""
@@ -15,7 +17,7 @@ class ConfigurationChange(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: ChangeKind
     name: str
-    """The name of the setting, provider, deployment, model, alias or issuer."""
+    """The name of the setting, provider, deployment, model, alias, issuer or webhook."""
     field: str | None = None
     """The line that differs; None if all of it was added or removed."""
     before: str | None

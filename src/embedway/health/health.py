@@ -68,7 +68,7 @@ class DeploymentStatus(msgspec.Struct, frozen=True):
     """The seconds until it may be called; 0.0 if it may be called now."""
 
 
-def _ignore(_deployment: Deployment, _seconds: float) -> None:
+def _ignore(*_: object) -> None:
     pass
 
 
@@ -84,6 +84,7 @@ class DeploymentHealth:
         deployment: Deployment,
         *,
         on_ejected: Callable[[Deployment, float], None] = _ignore,
+        on_recovered: Callable[[Deployment], None] = _ignore,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Start healthy. `HealthRegistry` explains the arguments."""
@@ -93,6 +94,7 @@ class DeploymentHealth:
         self.latency = LatencyEstimator()
         self._deployment = deployment
         self._on_ejected = on_ejected
+        self._on_recovered = on_recovered
         self._uniform = uniform
         self._failures_in_a_row = 0
         """Failures since the last success."""
@@ -221,6 +223,7 @@ class DeploymentHealth:
             if self._ejected:
                 self._ejected = False
                 self._ejections //= 2
+                self._on_recovered(self._deployment)
         elif error.retry_immediately or (self._ejected and now_s < self._ejected_until_s):
             pass  # another key may work; or it was called although ejected, which is no news
         elif error.kind in OPERATOR_FAILURES:
@@ -264,6 +267,7 @@ class HealthRegistry:
         *,
         now_s: Callable[[], float],
         on_ejected: Callable[[Deployment, float], None] = _ignore,
+        on_recovered: Callable[[Deployment], None] = _ignore,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Start with all deployments healthy.
@@ -271,10 +275,12 @@ class HealthRegistry:
         Args:
             now_s: The monotonic clock of all times here.
             on_ejected: Called at each ejection with the deployment and the seconds.
+            on_recovered: Called with a deployment when a trial call after an ejection succeeds.
             uniform: Draws the jitter.
         """
         self.now_s = now_s
         self._on_ejected = on_ejected
+        self._on_recovered = on_recovered
         self._uniform = uniform
         self._declared: dict[str, DeploymentHealth] = {}
         self._undeclared: OrderedDict[str, DeploymentHealth] = OrderedDict()
@@ -289,7 +295,10 @@ class HealthRegistry:
             if not is_declared:
                 self._drop_oldest()
             health = healths[deployment.id] = DeploymentHealth(
-                deployment, on_ejected=self._on_ejected, uniform=self._uniform
+                deployment,
+                on_ejected=self._on_ejected,
+                on_recovered=self._on_recovered,
+                uniform=self._uniform,
             )
         elif not is_declared:
             self._undeclared.move_to_end(deployment.id)

@@ -100,6 +100,11 @@ class Metrics:
             "embedway_event_loop_lag_seconds",
             "How late a timer of the event loop ran, which delays every request as much.",
         )
+        self.deliveries = counter(
+            "embedway_webhook_deliveries",
+            "Tries to deliver an event to a webhook, by what became of them.",
+            ["webhook", "outcome"],
+        )
         self._retires = Gauge(
             "embedway_deployment_retires_timestamp_seconds",
             "When a deployment's provider retires it, in seconds since 1970-01-01 UTC.",
@@ -131,6 +136,10 @@ class Metrics:
         """Count a call to a provider; `outcome` is `ok` or the kind of its failure."""
         self._child(self.provider_calls, provider, outcome).inc()
         self._child(self.provider_latency, provider).observe(seconds)
+
+    def count_delivery(self, webhook: str, outcome: str) -> None:
+        """Count a try to deliver an event."""
+        self.deliveries.labels(webhook, outcome).inc()
 
     def _child(self, metric: M, *labels: str) -> M:
         """Return the metric with these labels, without the lock that `metric.labels` takes."""

@@ -15,6 +15,8 @@ from embedway.storage.query_threads import QueryThreads
 from embedway.storage.tables import space_proofs, space_references
 
 Result = TypeVar("Result")
+OnChange = Callable[[Connection, Proof | None, Proof], None]
+"""Receives the transaction that stores a proof, the proof stored before, and the new one."""
 
 NO_INPUT_TYPE = "none"
 """Stands for no input type, because a primary key column cannot be null."""
@@ -26,8 +28,15 @@ class SpaceStore:
     Methods raise `StorageUnavailable` if the database cannot be read or written.
     """
 
-    def __init__(self, engine: Engine, *, availability: DatabaseAvailability | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        availability: DatabaseAvailability | None = None,
+        on_change: OnChange = lambda _connection, _before, _after: None,
+    ) -> None:
         self._engine = engine
+        self._on_change = on_change
         self._threads = QueryThreads(
             "spaces",
             use="commit",
@@ -73,6 +82,7 @@ class SpaceStore:
             if found is not None and found["state"] == "drifted" and not release:
                 return _proof(found)
             _replace(connection, space_proofs, row)
+            self._on_change(connection, _proof(found) if found else None, proof)
             return proof
 
         return await self._transaction(keep)

@@ -5,11 +5,14 @@ line of their own.
 """
 
 import threading
+from collections.abc import Callable
 from typing import Literal
 
 import structlog
 
 Use = Literal["read", "commit"]
+OnOutage = Callable[[str | None], None]
+"""Receives the reason when an outage begins, and None when it ends, in any thread."""
 
 _log = structlog.get_logger("embedway.storage")
 
@@ -20,6 +23,8 @@ class DatabaseAvailability:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failing: set[Use] = set()
+        self.on_outage: OnOutage = lambda _reason: None
+        """Called when an outage begins or ends. Set it before the database is used."""
 
     @property
     def is_available(self) -> bool:
@@ -38,6 +43,7 @@ class DatabaseAvailability:
             self._failing.add(use)
         if was_working:
             _log.error("database unavailable", use=use, reason=reason)
+            self.on_outage(reason)
 
     def record_success(self, use: Use) -> None:
         """Record that the database worked."""
@@ -48,3 +54,4 @@ class DatabaseAvailability:
             is_back = not self._failing
         if is_back:
             _log.info("database available again")
+            self.on_outage(None)

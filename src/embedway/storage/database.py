@@ -3,7 +3,7 @@
 import os
 import shlex
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -11,7 +11,7 @@ from threading import Lock
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as TooBusy
@@ -143,8 +143,7 @@ def read_revisions(engine: Engine) -> tuple[str | None, list[str]]:
     Raises:
         DatabaseError: The database cannot be reached, or a newer or unreleased Embedway wrote it.
     """
-    script = ScriptDirectory.from_config(_config())
-    known = [each.revision for each in script.walk_revisions()][::-1]
+    known = known_revisions()
     with _explained(engine), engine.connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
     if current is None:
@@ -164,6 +163,11 @@ def read_revisions(engine: Engine) -> tuple[str | None, list[str]]:
     return current, known[known.index(current) + 1 :]
 
 
+def known_revisions() -> list[str]:
+    """Return all revisions that this Embedway knows, oldest first."""
+    return [each.revision for each in _scripts()][::-1]
+
+
 def upgrade(engine: Engine) -> None:
     """Bring the tables up to date.
 
@@ -171,8 +175,38 @@ def upgrade(engine: Engine) -> None:
         DatabaseError: The database cannot be reached, or a newer Embedway wrote it.
     """
     _, pending = read_revisions(engine)
-    if not pending:
-        return
+    if pending:
+        _migrate(engine, command.upgrade, "head")
+
+
+def list_losses(engine: Engine, revision: str) -> list[str]:
+    """Return what a downgrade to an earlier revision deletes, one sentence for each migration.
+
+    Raises:
+        DatabaseError: The tables are of an earlier revision already or of none, a newer Embedway
+            wrote them, or the database cannot be reached.
+    """
+    current, pending = read_revisions(engine)
+    if current is None or revision in pending:
+        raise DatabaseError(
+            f"The database {describe(engine)} is of revision {current or 'none'}, which is before "
+            f"{revision}. There is nothing to undo."
+        )
+    known = known_revisions()
+    undone = known[known.index(revision) + 1 : known.index(current) + 1]
+    return [each.module.loses for each in _scripts() if each.revision in undone]
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Undo the migrations after `revision`. What only newer tables hold is deleted.
+
+    Raises:
+        DatabaseError: The database cannot be reached.
+    """
+    _migrate(engine, command.downgrade, revision)
+
+
+def _migrate(engine: Engine, migrate: Callable[[Config, str], None], revision: str) -> None:
     config = _config()
     with _explained(engine), engine.begin() as connection:
         lift_time_limits(connection)
@@ -180,7 +214,12 @@ def upgrade(engine: Engine) -> None:
         _take_lock(connection, "migrations")
         config.attributes["connection"] = connection
         with _ALEMBIC:
-            command.upgrade(config, "head")
+            migrate(config, revision)
+
+
+def _scripts() -> list[Script]:
+    """Return all migrations, newest first."""
+    return list(ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def _is_there(path: Path) -> bool:

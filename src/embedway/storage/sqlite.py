@@ -1,10 +1,13 @@
 """Opens SQLite files with the settings that durability needs, and explains SQLite's errors."""
 
 import os
+import sqlite3
+import tempfile
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection as Session
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -48,6 +51,28 @@ def watch_file(engine: Engine, path: Path) -> None:
             raise DatabaseFileMissing(f"{path} was deleted or replaced. Restart this process.")
 
     event.listen(engine, "checkout", check)
+
+
+def backup(engine: Engine, file: Path) -> None:
+    """Copy the database as it is at one moment into a new file, while others write.
+
+    The file appears complete or not at all, and only its owner may read it.
+
+    Raises:
+        FileExistsError: The file exists.
+        OSError: The folder cannot be written to, the disk is full, or the database cannot be read.
+    """
+    with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=f".{file.name}.") as folder:
+        fresh = Path(folder) / file.name
+        try:
+            with engine.connect() as connection, closing(sqlite3.connect(fresh)) as copy:
+                source: Any = connection.connection.driver_connection
+                source.backup(copy)
+        except sqlite3.Error as error:
+            raise OSError(f"{file} cannot be made: {error}") from error
+        fresh.chmod(0o600)
+        # Unlike a rename, a link never replaces a file.
+        os.link(fresh, file)
 
 
 def explain(error: SQLAlchemyError | OSError, cause: BaseException) -> str:

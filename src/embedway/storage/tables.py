@@ -230,3 +230,22 @@ space_proofs = Table(
     Column("at_ms", BigInteger, nullable=False),
     Column("since_ms", BigInteger, nullable=False),
 )
+
+event_deliveries = Table(
+    "event_deliveries",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    Column("webhook", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    # When the next try is due, or when the claim of the present one lapses.
+    Column("next_ms", BigInteger, nullable=False),
+    Column("result", Text),
+    Index("event_deliveries_by_due", "webhook", "state", "next_ms"),
+    Index("event_deliveries_by_subject", "subject", "at_ms"),
+)
