@@ -610,6 +610,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/organization/activity": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Activity
+         * @description Return what happened in the last seconds, and the state of this replica.
+         *
+         *     Usage and refused requests are those of all replicas. Needs an admin key.
+         */
+        get: operations["get_activity"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/embeddings": {
         parameters: {
             query?: never;
@@ -674,6 +696,73 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * ActiveDeployment
+         * @description A deployment that is in use or in trouble on this replica.
+         */
+        ActiveDeployment: {
+            id: string;
+            /** @enum {string} */
+            health: "healthy" | "ejected" | "limited" | "full";
+            /** @description Whether it is quarantined because its vectors drifted. */
+            drifted: boolean;
+            /** @description Calls in flight. */
+            in_flight: number;
+            /** @description Seconds until it may be called; 0 if it may be called now. */
+            wait_s: number;
+        };
+        /**
+         * Activity
+         * @description The usage of all replicas in the last seconds, and the state of one replica.
+         */
+        Activity: {
+            /**
+             * @default organization.activity
+             * @constant
+             */
+            object: "organization.activity";
+            /** @description Unix seconds. Later than asked if there were more than 20,000 usage records. */
+            start_time: number;
+            end_time: number;
+            /** @enum {string} */
+            group_by: "model" | "provider" | "project_id" | "api_key_id" | "user_id";
+            total: components["schemas"]["ActivityResult"];
+            /** @description The 100 groups with the most requests. */
+            results: components["schemas"]["ActivityResult"][];
+            /** @description Whether there are more groups. */
+            has_more: boolean;
+            /** @description Since when `refusals` counts, in Unix seconds: the start of a quarter hour. */
+            refusals_start_time: number;
+            /** @description The 100 kinds of refusals with the most requests. */
+            refusals: components["schemas"]["RefusedRequests"][];
+            replica: components["schemas"]["ReplicaStatus"];
+        };
+        /**
+         * ActivityResult
+         * @description The usage of one group. The field that `group_by` names says which; the others are null.
+         */
+        ActivityResult: {
+            project_id: string | null;
+            project_name: string | null;
+            api_key_id: string | null;
+            api_key_name: string | null;
+            user_id: string | null;
+            model: string | null;
+            provider: string | null;
+            /** @description Requests that were answered with 200. */
+            num_model_requests: number;
+            /** @description Well-formed requests that failed. Refused requests are in `refusals`. */
+            num_errors: number;
+            num_items: number;
+            input_tokens: number;
+            amount: components["schemas"]["Amount"];
+            /** @description Calls to providers, including retries. */
+            num_calls: number;
+            num_failed_calls: number;
+            /** @description Half of the answered requests took no longer; null if none was answered. */
+            latency_p50_ms: number | null;
+            latency_p99_ms: number | null;
+        };
         /**
          * AuditActor
          * @description The key or user that performed the action.
@@ -864,7 +953,7 @@ export interface components {
          */
         ConfigurationChange: {
             /** @enum {string} */
-            kind: "setting" | "provider" | "deployment" | "model" | "alias" | "issuer" | "catalog";
+            kind: "setting" | "provider" | "deployment" | "model" | "alias" | "issuer" | "webhook" | "catalog";
             name: string;
             field: string | null;
             before: string | null;
@@ -1499,6 +1588,19 @@ export interface components {
             num_requests: number;
         };
         /**
+         * RefusedRequests
+         * @description The refused requests of one key for one reason. An unrecognised key has no id.
+         */
+        RefusedRequests: {
+            project_id: string | null;
+            project_name: string | null;
+            api_key_id: string | null;
+            api_key_name: string | null;
+            /** @description The reason, as listed in `docs/errors.md`. */
+            reason: string;
+            num_requests: number;
+        };
+        /**
          * ConfigurationReload
          * @description The result of a reload.
          */
@@ -1510,6 +1612,20 @@ export interface components {
             object: "organization.configuration.reload";
             dry_run: boolean;
             changes: components["schemas"]["ConfigurationChange"][];
+        };
+        /**
+         * ReplicaStatus
+         * @description The state of the process that answered this request.
+         */
+        ReplicaStatus: {
+            /** @description The name of its machine. */
+            host: string;
+            process_id: number;
+            /** @description Each gauge of `/metrics` that has no labels, without the prefix `embedway_`. */
+            gauges: {
+                [key: string]: number;
+            };
+            deployments: components["schemas"]["ActiveDeployment"][];
         };
         /**
          * ApiKeyRotation
@@ -3541,6 +3657,49 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RefusalsPage"];
+                };
+            };
+            /** @description The request cannot be honoured. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    get_activity: {
+        parameters: {
+            query?: {
+                /** @description How far to look back: 10, 60, 300 or 900 seconds. */
+                seconds?: 10 | 60 | 300 | 900;
+                /** @description What to group by. */
+                group_by?: "model" | "provider" | "project_id" | "api_key_id" | "user_id";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Activity"];
                 };
             };
             /** @description The request cannot be honoured. */
