@@ -72,6 +72,8 @@ LOOKUP_WAIT_S = 15.5
 MAX_TRIES = 3
 RETRY_FLOOR = 3
 RETRY_SHARE = 0.2
+HEARTBEATS = frozenset({"SharedRateLimiter._send_heartbeats", "SimulatedRedis.run"})
+"""The tasks of a replica at rest, which tells Redis every second that it is there."""
 TOGETHER_AGAIN_MS = 6_000
 """How long after Redis is back all replicas surely count together, and their clocks agree."""
 CHECK_EVERY = 4
@@ -492,12 +494,12 @@ class Oracle(CallWatch):
             if stored != [row for row in records if any(row[4:])]:
                 self.breaks("sums", f"{table} has other sums than the records")
 
-    def check_leftovers(self, replica: Replica, *, background: int) -> None:
-        """Check that a replica is at rest; it may have so many tasks in the background."""
-        name, tasks = replica.process.name, replica.process.tasks()
-        if len(tasks) > background:
-            what = ", ".join(str(each.get_coro().__qualname__) for each in tasks)
-            self.breaks("leftovers", f"{name} still runs {what}")
+    def check_leftovers(self, replica: Replica) -> None:
+        """Check that a replica is at rest."""
+        name = replica.process.name
+        tasks = [each.get_coro().__qualname__ for each in replica.process.tasks()]
+        if left := [each for each in tasks if each not in HEARTBEATS]:
+            self.breaks("leftovers", f"{name} still runs {', '.join(left)}")
         budget = replica.sender._budget
         if budget.calls or budget.retries:
             self.breaks(

@@ -322,8 +322,7 @@ class Simulation:
         world, oracle = self.world, self.oracle
         await asyncio.sleep(QUIET_S)
         for each in self._running.values():
-            has_heartbeats = self.redis is not None
-            oracle.check_leftovers(each, background=int(has_heartbeats))
+            oracle.check_leftovers(each)
         oracle.check_budgets()
         oracle.check_ledger(self.replicas)
         oracle.check_sums()
