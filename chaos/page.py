@@ -22,15 +22,8 @@ def page(text: str, results: dict[str, Any]) -> str:
 
 
 def figures(results: dict[str, Any]) -> str:
-    """Return the figures of a run: where and when, and a table for each scenario."""
-    form = "its short form, whose figures mean little" if results["is_short"] else "in full"
-    where = (
-        f"Measured on {results['machine']}, {results['date']}, {form}, by "
-        f"`{results['command']}`. The load average of the machine was {results['load']} before."
-    )
-    return f"\n{where}\n" + "".join(
-        _section(name, found) for name, found in results["scenarios"].items()
-    )
+    """Return a section for each scenario."""
+    return "".join(_section(name, found) for name, found in results.items())
 
 
 def _section(name: str, found: dict[str, Any]) -> str:
@@ -42,7 +35,11 @@ def _section(name: str, found: dict[str, Any]) -> str:
         f"{'kept' if each['is_kept'] else '**broken**'} |\n"
         for each in found["checks"]
     )
-    return f"{heading}| promise | bound | measured | |\n| --- | --- | --- | --- |\n{rows}"
+    return (
+        f"{heading}| promise | bound | measured | |\n| --- | --- | --- | --- |\n{rows}\n"
+        f"{found['seconds']} s on {found['machine']}, {found['date']}, at a load average of "
+        f"{found['load']}.\n"
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ PROCESSES = (sys.executable, "-m", "chaos", "processes")
 def test_page() -> None:
     """The page has the figures of the last run that was kept."""
     results = json.loads(page.RESULTS.read_text())
-    assert not results["is_short"]
+    assert not any(each["is_short"] for each in results.values())
     assert page.page(page.PAGE.read_text(), results) == page.PAGE.read_text(), "run: make docs"
 
 

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import platform
-import shlex
 import signal
 import sys
 import time
@@ -49,6 +48,8 @@ class Outcome:
 
     name: str
     seconds: float
+    load: float
+    """The load average of the machine before."""
     checks: Sequence[Check] = ()
     skipped: str = ""
     """Why it did not run."""
@@ -75,7 +76,12 @@ def add_to(commands: Any) -> None:
         "--only", nargs="+", choices=SCENARIOS, metavar="NAME", help="run these scenarios alone"
     )
     parser.add_argument("--short", action="store_true", help="run each in its shortest form")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also keep the results in FILE",
+    )
     parser.set_defaults(run=run)
 
 
@@ -84,7 +90,6 @@ def run(chosen: argparse.Namespace) -> int:
     console = Console()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED))  # so that all children end
     outcomes: list[Outcome] = []
-    load = os.getloadavg()[0]
     try:
         with ExitStack() as stack:
             shared = Shared(stack, is_short=chosen.short)
@@ -98,8 +103,7 @@ def run(chosen: argparse.Namespace) -> int:
         return INTERRUPTED
     console.print(_table(outcomes))
     if chosen.json:
-        results = _results(outcomes, load=load, is_short=chosen.short)
-        chosen.json.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        _keep(outcomes, chosen.json, is_short=chosen.short)
     broken = [each.name for each in outcomes if not each.is_kept]
     if broken:
         console.print(f"Broken promises: {', '.join(broken)}.", style="bold red")
@@ -107,7 +111,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _run_one(name: str, shared: Shared, console: Console, *, is_short: bool) -> Outcome:
-    began_s = time.monotonic()
+    began_s, load = time.monotonic(), os.getloadavg()[0]
     checks: Sequence[Check] = ()
     skipped = ""
     with console.status(name) as status, ExitStack() as stack:
@@ -122,7 +126,7 @@ def _run_one(name: str, shared: Shared, console: Console, *, is_short: bool) -> 
             skipped = str(reason)
         except (Lacking, TimeoutError, httpx.HTTPError) as reason:
             checks = [Check("it runs to its end", "yes", str(reason), is_kept=False)]
-    outcome = Outcome(name, time.monotonic() - began_s, checks, skipped)
+    outcome = Outcome(name, time.monotonic() - began_s, load, checks, skipped)
     verdict = f"skipped: {skipped}" if skipped else "kept" if outcome.is_kept else "BROKEN"
     console.print(f"{name:10} {verdict}, {outcome.seconds:.0f} s", markup=False, highlight=False)
     return outcome
@@ -145,22 +149,23 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _results(outcomes: Sequence[Outcome], *, load: float, is_short: bool) -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": _machine(),
-        "load": round(load, 1),
-        "command": shlex.join(["python", "-m", "chaos", *sys.argv[1:]]),
-        "is_short": is_short,
-        "scenarios": {
-            each.name: {
-                "seconds": round(each.seconds),
-                "skipped": each.skipped,
-                "checks": [asdict(check) for check in each.checks],
-            }
-            for each in outcomes
-        },
+def _keep(outcomes: Sequence[Outcome], file: Path, *, is_short: bool) -> None:
+    """Put the outcomes in place of what the file has of the same scenarios."""
+    found = json.loads(file.read_text()) if file.exists() else {}
+    found |= {
+        each.name: {
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": _machine(),
+            "load": round(each.load, 1),
+            "is_short": is_short,
+            "seconds": round(each.seconds),
+            "skipped": each.skipped,
+            "checks": [asdict(check) for check in each.checks],
+        }
+        for each in outcomes
     }
+    results = {name: found[name] for name in SCENARIOS if name in found}
+    file.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
 def _machine() -> str:

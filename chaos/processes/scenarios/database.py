@@ -14,8 +14,8 @@ from chaos.processes.stage import Stage, records
 PER_S = 5
 HOLD_S = 10
 FROZEN_S = 40
-LONGEST_S = 20
-"""The longest that a request may wait for a database that hangs, in seconds."""
+LONGEST_S = 21
+"""The longest wait for a database that hangs, 20 s, and some time for the way to the client."""
 BACK_S = 10
 
 
