@@ -27,7 +27,7 @@ BUILD = ROOT / "build"
 PAGES = BUILD / "site-pages"
 SITE = BUILD / "site"
 CONFIG = BUILD / "mkdocs.yml"
-PUBLISHED = ("*.md", "docs/**/*.md", "sdks/*/README.md", "deploy/*.md")
+PUBLISHED = ("*.md", "docs/**/*.md", "sdks/*/README.md", "deploy/*.md", "chaos/*.md")
 SCRIPTS = {
     "mermaid.js": "@mermaid-js/tiny/dist/mermaid.tiny.js",
     "iframe-worker.js": "iframe-worker/shim/index.js",
