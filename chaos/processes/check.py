@@ -26,14 +26,23 @@ def none_of(promise: str, count: int, *, out_of: int, found: str = "") -> Check:
 
 def at_most(promise: str, bound: float, measured: float, unit: str) -> Check:
     """Return the check of an upper bound."""
-    return Check(promise, f"at most {bound:,g}{unit}", f"{measured:,.3g}{unit}", measured <= bound)
+    return Check(
+        promise, f"at most {bound:,g}{unit}", f"{_digits(measured)}{unit}", measured <= bound
+    )
 
 
 def at_least(promise: str, bound: float, measured: float, unit: str) -> Check:
     """Return the check of a lower bound."""
-    return Check(promise, f"at least {bound:,g}{unit}", f"{measured:,.3g}{unit}", measured >= bound)
+    return Check(
+        promise, f"at least {bound:,g}{unit}", f"{_digits(measured)}{unit}", measured >= bound
+    )
 
 
 def holds(promise: str, is_kept: bool, measured: str = "") -> Check:  # noqa: FBT001
     """Return the check of something that is so or not."""
     return Check(promise, "yes", measured or ("yes" if is_kept else "no"), is_kept)
+
+
+def _digits(number: float) -> str:
+    """Return a number with three digits, or more if it is a thousand or more."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
