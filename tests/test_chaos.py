@@ -56,6 +56,14 @@ def test_unknown_scenario() -> None:
     assert "Traceback" not in ran.stderr
 
 
+def test_no_folder_for_results(tmp_path: Path) -> None:
+    """Results that could not be written are noticed before anything is measured."""
+    ran = chaos([*PROCESSES, "--json", tmp_path / "missing" / "results.json"])
+    assert ran.returncode == 2
+    assert "is in no folder" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 @pytest.mark.parametrize(("servers", "status"), [("", 0), ("required", 1)])
 def test_missing_program_is_named(tmp_path: Path, servers: str, status: int) -> None:
     """Without Redis its scenario is skipped, or fails where servers are required, and says why."""

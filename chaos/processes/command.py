@@ -23,7 +23,7 @@ from chaos.processes.check import Check
 from chaos.processes.scenarios import SCENARIOS, describe
 from chaos.processes.stage import Lacking, Shared, Skipped, Stage
 
-BROKEN, INTERRUPTED = 1, 130
+BROKEN, WRONG, INTERRUPTED = 1, 2, 130
 _EPILOG = """\
 scenarios:
 {scenarios}
@@ -38,7 +38,7 @@ examples:
 Needs Linux, and from Debian: postgresql redis-server nginx-light faketime. A scenario that lacks
 something is skipped, and says what. Everything runs on 127.0.0.1 and in temporary folders, and
 ends with the run; Ctrl-C ends it early. The exit status is 0 if every promise was kept, 1 if one
-was not, and 130 after Ctrl-C.
+was not, 2 for a wrong command line, and 130 after Ctrl-C.
 """
 
 
@@ -88,6 +88,9 @@ def add_to(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Run the chosen scenarios; return the status to exit with."""
     console = Console()
+    if chosen.json and not chosen.json.parent.is_dir():
+        sys.stderr.write(f"--json {str(chosen.json)!r} is in no folder. Make the folder first.\n")
+        return WRONG
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED))  # so that all children end
     outcomes: list[Outcome] = []
     try:
