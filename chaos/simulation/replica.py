@@ -210,8 +210,9 @@ class Replica:
         self.budgets = BudgetEnforcer(
             self.holds,
             now_ms=now_ms,
-            on_alert=lambda subject, _budget, percent, _spent: self.world.note(
-                f"{subject} has spent {percent}%"
+            on_alert=lambda alert: self.world.note(
+                f"{alert.subject} "
+                + ("is exhausted" if alert.is_exhausted else f"has spent {alert.percent}%")
             ),
         )
         configs = [provider_config(each) for each in PRICES_USD]
