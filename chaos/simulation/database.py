@@ -302,7 +302,8 @@ class SimulatedConnection(sqlite3.Connection):
     def close(self) -> None:
         """Close; the server rolls back what is not committed."""
         if not self._is_broken:
-            self.server.unlock(self)
+            # SQLite keeps a transaction for as long as anything refers to one of its cursors.
+            self.real_rollback()
             super().close()
 
     def real_commit(self) -> None:

@@ -278,3 +278,30 @@ def test_the_reference_itself_may_drift(
     text, reply = asked(gateway, "first:m")
     assert is_from(other_pooling(TRUE), reply, text)
     assert reply.headers["x-embedway-space"].startswith("m@first~2/")
+
+
+@pytest.mark.parametrize("probe", ["503", "400"])
+def test_an_answer_whose_check_fails_is_not_asked_for_again(
+    new_gateway: Callable[..., Gateway],
+    servers: Callable[..., dict[str, Upstream]],
+    probe: str,
+) -> None:
+    """An answer is paid for, so no failed probe sends its items to the same deployment again.
+
+    Nor does a deployment that refuses the canaries make an item of the client look wrong.
+    """
+    upstreams = servers("good")
+    good = upstreams["good"]
+    gateway = serving(new_gateway(canaries=True), upstreams)
+    in_space(gateway, "good", upstreams)
+    good.echo = "m-v2"
+    good.script(None)
+    good.always(probe)
+    for _ in range(2):  # the second time, the probe has just failed
+        texts = [new_text(), new_text()]
+        before = len(good.calls)
+        reply = gateway.embed(model="m", input=texts)
+        assert reply.status_code == 502, reply.text
+        inputs = [call.body["input"] for call in good.calls[before:]]
+        assert [each for each in inputs if {*each} & {*texts}] == [texts]
+        good.script(None)

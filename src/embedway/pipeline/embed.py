@@ -7,7 +7,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal
 
-from embedway.catalog.deployment import Deployment
 from embedway.catalog.model import LOCAL
 from embedway.core import ids
 from embedway.core.errors import (
@@ -36,7 +35,7 @@ from embedway.sending.attempt import Attempt
 from embedway.sending.prepare import TokenCounts
 from embedway.sending.sender import Sender
 from embedway.spaces.check import SpaceCheck
-from embedway.spaces.prober import Prober
+from embedway.spaces.prober import Prober, failure_for_request
 
 MAX_DEPLOYMENTS = 4
 """The most deployments one request may try."""
@@ -207,7 +206,8 @@ class Embedder:
             try:
                 await self._prober.prove(left[0], plan.request.input_type)
             except ProviderError as error:
-                failed = _canary_failure(error, left[0])
+                failed = failure_for_request(error, billed="not sent")
+                failed.provider = left[0].provider
             plan = self._router.plan(
                 request, caller, unprovable=frozenset(unprovable), needs_price=priced
             )
@@ -389,11 +389,3 @@ def _forget(
 ) -> None:
     kept.discard(recorded)
     _outcome(recorded)
-
-
-def _canary_failure(error: ProviderError, deployment: Deployment) -> ProviderError:
-    """Return the error for a request that waited for a probe, without mentioning canaries."""
-    if not error.can_fail_over or error.kind == "item_failed":
-        error = ProviderError("malformed", "it refuses the canaries")
-    error.provider = deployment.provider
-    return error

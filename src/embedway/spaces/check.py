@@ -8,7 +8,7 @@ from embedway.core.batch import Batch, BatchResult
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import InputType
 from embedway.spaces.canaries import NORM_TOLERANCE
-from embedway.spaces.prober import Prober
+from embedway.spaces.prober import Prober, failure_for_request
 
 
 class SpaceCheck:
@@ -91,7 +91,11 @@ class SpaceCheck:
     async def _require_confirmation(
         self, width: int | None, norm: float | None, model: str | None
     ) -> None:
-        is_confirmed = await self.confirm(width=width, norm=norm, model=model)
+        try:
+            is_confirmed = await self.confirm(width=width, norm=norm, model=model)
+        except ProviderError as error:
+            # The provider has answered the request, so it must not be sent there again.
+            raise failure_for_request(error, billed="yes") from error
         self._require_space(is_confirmed=is_confirmed)
 
     def _require_space(self, *, is_confirmed: bool) -> None:

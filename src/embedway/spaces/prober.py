@@ -15,7 +15,7 @@ import structlog
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.deployment import Deployment
 from embedway.core.errors import StorageUnavailable
-from embedway.core.provider_error import ProviderError
+from embedway.core.provider_error import Billable, ProviderError
 from embedway.core.request import InputType
 from embedway.core.usage import UsageRecord
 from embedway.sending.sender import Sender
@@ -128,7 +128,7 @@ class Prober:
         if failure and self._now_s() - failure.at_s < USER_REST_S:
             if failure.error is None:
                 return self.membership(deployment, input_type)
-            raise _copy_error(failure.error)
+            raise failure.error.with_traceback(None)  # it grows each time it is raised
         return await asyncio.shield(self._start_probe(deployment, input_type))
 
     def schedule(self, deployment: Deployment, input_type: InputType | None) -> None:
@@ -393,8 +393,22 @@ def _rest_s(failure: _Failure) -> float:
     return min(REST_S * 2 ** (failure.count - 1), MAX_REST_S)
 
 
-def _copy_error(error: ProviderError) -> ProviderError:
-    """Copy an error, to raise it for another request."""
-    copy = ProviderError(error.kind, error.reason, retry_after_s=error.retry_after_s)
+def failure_for_request(error: ProviderError, *, billed: Billable) -> ProviderError:
+    """Return the failure of a probe as that of one request that waited for it.
+
+    Args:
+        error: The failure of the probe.
+        billed: Whether the provider may charge for the request itself.
+    """
+    if not error.can_fail_over or error.kind == "item_failed":
+        # What is wrong with the canaries says nothing about the request.
+        return ProviderError("malformed", "it refuses the canaries", billed=billed)
+    copy = ProviderError(
+        error.kind,
+        error.reason,
+        billed=billed,
+        retry_after_s=error.retry_after_s,
+        of_tokens=error.of_tokens,
+    )
     copy.status = error.status
     return copy
