@@ -14,10 +14,13 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
-from chaos.simulation import command
+from chaos.simulation import command, virtual_time
+from chaos.simulation.database import SimulatedDatabase
 from chaos.simulation.oracle import MAX_PARALLEL, RULES
+from chaos.simulation.process import Process, ProcessLoop
 from chaos.simulation.replica import Replica
 from chaos.simulation.seed import simulate
+from chaos.simulation.world import World
 from sqlalchemy import Engine
 
 from embedway.budgets.hold_store import HoldLease, HoldStore
@@ -342,6 +345,32 @@ def test_the_same_seed_does_the_same() -> None:
     ran = chaos("--seed", "10")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines()[:-1] == trace
+
+
+def test_a_closed_connection_locks_nothing() -> None:
+    """A connection that closes within a transaction ends it, though its cursor is still in use."""
+
+    def write(database: SimulatedDatabase) -> None:
+        engine = database.open_engine()
+        insert = "INSERT INTO installation (name, value) VALUES ('a', 'b')"
+        first = engine.raw_connection()
+        cursor = first.cursor()
+        cursor.execute(insert + " RETURNING name")
+        first.invalidate()
+        with engine.begin() as connection:
+            connection.exec_driver_sql(insert)
+        del cursor
+
+    async def run() -> None:
+        database = SimulatedDatabase(World(1), "network")
+        process = Process("one#1")
+        try:
+            await process.start(asyncio.to_thread(write, database))
+        finally:
+            process.kill()
+            database.close()
+
+    virtual_time.run(run(), loop_factory=ProcessLoop)
 
 
 def test_interrupted() -> None:
