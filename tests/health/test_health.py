@@ -44,11 +44,16 @@ class Calls:
     def __init__(self, *, declared: bool = True, seed: int = 1) -> None:
         self.now_s = 1000.0
         self.ejections: list[float] = []
+        self.recoveries = 0
         self.health = DeploymentHealth(
             served(declared=declared),
             on_ejected=lambda _, seconds: self.ejections.append(seconds),
+            on_recovered=self._recover,
             uniform=random.Random(seed).uniform,
         )
+
+    def _recover(self, _: Deployment) -> None:
+        self.recoveries += 1
 
     @property
     def standing(self) -> str:
@@ -106,6 +111,19 @@ def test_row(kind: FailureKind) -> None:
         calls.call(kind)
     assert calls.standing == "ejected"
     assert len(calls.ejections) == 1
+
+
+def test_readmitted() -> None:
+    """A deployment that the operator cured may be called at once; its next success is a recovery."""
+    calls = Calls()
+    calls.call("credentials")
+    assert calls.standing == "ejected"
+    calls.health.readmit()
+    assert (calls.standing, calls.recoveries) == ("healthy", 0)
+    for _ in range(2):
+        calls.now_s += 1
+        calls.call()
+    assert calls.recoveries == 1
 
 
 def test_share() -> None:
