@@ -114,7 +114,7 @@ def test_row(kind: FailureKind) -> None:
 
 
 def test_readmitted() -> None:
-    """A deployment that the operator cured may be called at once; its next success is a recovery."""
+    """A readmitted deployment may be called at once, and its next success is its recovery."""
     calls = Calls()
     calls.call("credentials")
     assert calls.standing == "ejected"
