@@ -114,7 +114,7 @@ class Gateway:
             running = self.current.configuration
             try:
                 configuration, read = await asyncio.to_thread(read_again, running)
-                opened = await self._open(await find_servers(configuration))
+                opened = await self._open(await find_servers(configuration, running=running))
             except ConfigError as error:
                 raise InvalidRequest(
                     f"The configuration is not valid, so the old one stays in force. {error}"
