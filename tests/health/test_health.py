@@ -126,6 +126,22 @@ def test_readmitted() -> None:
     assert calls.recoveries == 1
 
 
+def test_forgotten() -> None:
+    """A deployment that no configuration has any more does not hide that the others fail."""
+    registry = HealthRegistry(now_s=lambda: 1000.0)
+    model = Model(id="m")
+    kept, gone, busy = (Deployment(model, DeploymentSpec(provider=each)) for each in "abc")
+    registry.get(kept).start_call(1000.0)
+    registry.get(kept).end_call(ProviderError("credentials"), tokens=1, seconds=0, now_s=1000.0)
+    registry.get(gone)
+    registry.get(busy).start_call(1000.0)
+    registry.forget_others({kept.id})
+    assert [each.deployment for each in registry.statuses()] == [kept, busy]
+    registry.get(busy).cancel_call()
+    registry.forget_others({kept.id})
+    assert registry.ejected_models() == {"m"}
+
+
 def test_share() -> None:
     """Half of the calls of late failing ejects, without a row, but only if there were enough."""
     calls = Calls()

@@ -7,7 +7,7 @@ failures.
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Literal
 
 import msgspec
@@ -318,6 +318,12 @@ class HealthRegistry:
             for id, health in healths.items():
                 if id.partition(":")[0] == provider:
                     health.readmit()
+
+    def forget_others(self, ids: Container[str]) -> None:
+        """Forget the declared deployments that are not in `ids`, unless calls to them go on."""
+        self._declared = {
+            id: each for id, each in self._declared.items() if id in ids or each.in_flight
+        }
 
     def statuses(self) -> list[DeploymentStatus]:
         """List the health of every deployment that requests have considered."""
