@@ -114,7 +114,7 @@ class Gateway:
             running = self.current.configuration
             try:
                 configuration, read = await asyncio.to_thread(read_again, running)
-                opened = await self._open(await find_servers(configuration))
+                opened = await self._open(await find_servers(configuration, running=running))
             except ConfigError as error:
                 raise InvalidRequest(
                     f"The configuration is not valid, so the old one stays in force. {error}"
@@ -130,6 +130,8 @@ class Gateway:
                     await approve(changes)
                 self._check_running()
                 await self._replace(opened)
+        if problem := configuration.catalog_in_use.problem:
+            _log.warning("catalog not used", reason=problem)
         _log.info("configuration reloaded", changes=[msgspec.to_builtins(each) for each in changes])
         return changes
 
@@ -215,7 +217,13 @@ class Gateway:
     def _close_if_idle(self, generation: Generation) -> None:
         if not generation.requests and generation in self._replaced:
             self._replaced.remove(generation)
-            self._background.schedule(generation.aclose())
+            self._background.schedule(self._close(generation))
+
+    async def _close(self, generation: Generation) -> None:
+        await generation.aclose()
+        # Gauges would count deployments that no configuration has any more.
+        deployments = self.current.configuration.catalog.deployments()
+        self._process.healths.forget_others({each.id for each in deployments})
 
 
 def _has_key_files(configuration: Configuration) -> bool:

@@ -75,14 +75,20 @@ class Generation(msgspec.Struct, kw_only=True, eq=False):
         await self.parts.aclose()
 
 
-async def find_servers(configuration: Configuration) -> Configuration:
-    """Add the provider servers on this machine, and the models that servers of one's own list."""
+async def find_servers(
+    configuration: Configuration, *, running: Configuration | None = None
+) -> Configuration:
+    """Add the provider servers on this machine, and the models that servers of one's own list.
+
+    Servers that do not answer keep the models that they have in the `running` configuration.
+    """
     settings = configuration.settings
     found = await local_servers.add_local_models(
         configuration.providers,
         settings.port,
         section_names=settings.providers,
         find_others=settings.local_servers,
+        known=running.providers if running else (),
     )
     return msgspec.structs.replace(configuration, providers=found)
 

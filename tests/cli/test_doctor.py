@@ -149,6 +149,7 @@ def test_what_works_but_should_be_known(folder: Path, minilm: object) -> None:
     [
         ("embedway.toml", "[providers.openai]\napi_key = 'sk-x'", True),
         ("embedway.toml", "[providers.openai]\napi_key = '$KEY'", False),
+        ("embedway.toml", "[providers.openai]\napi_keys = 5\napi_key_files = 5", False),
         ("embedway.toml", "database_url = 'postgresql://u:p@h/d'", True),
         ("embedway.toml", "port = 1", False),
         (".env", "EMBEDWAY_API_KEY=sk-gateway-x", True),

@@ -142,9 +142,8 @@ def test_a_wrong_setting(tmp_path: Path) -> None:
 
 def test_the_missing_package(tmp_path: Path) -> None:
     """Without the extra, a gateway with a collector says what to install, and does not start."""
-    # This stands before the installed package of the same name, and is empty.
-    (tmp_path / "opentelemetry").mkdir()
-    (tmp_path / "opentelemetry/__init__.py").touch()
+    # This stands before the installed package of the same name.
+    (tmp_path / "opentelemetry.py").write_text("raise ModuleNotFoundError")
     own = {"EMBEDWAY_DATA_DIR": str(tmp_path), "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", "from embedway.cli import app; app()", "serve"],

@@ -44,11 +44,16 @@ class Calls:
     def __init__(self, *, declared: bool = True, seed: int = 1) -> None:
         self.now_s = 1000.0
         self.ejections: list[float] = []
+        self.recoveries = 0
         self.health = DeploymentHealth(
             served(declared=declared),
             on_ejected=lambda _, seconds: self.ejections.append(seconds),
+            on_recovered=self._recover,
             uniform=random.Random(seed).uniform,
         )
+
+    def _recover(self, _: Deployment) -> None:
+        self.recoveries += 1
 
     @property
     def standing(self) -> str:
@@ -106,6 +111,35 @@ def test_row(kind: FailureKind) -> None:
         calls.call(kind)
     assert calls.standing == "ejected"
     assert len(calls.ejections) == 1
+
+
+def test_readmitted() -> None:
+    """A readmitted deployment may be called at once, and its next success is its recovery."""
+    calls = Calls()
+    calls.call("credentials")
+    assert calls.standing == "ejected"
+    calls.health.readmit()
+    assert (calls.standing, calls.recoveries) == ("healthy", 0)
+    for _ in range(2):
+        calls.now_s += 1
+        calls.call()
+    assert calls.recoveries == 1
+
+
+def test_forgotten() -> None:
+    """A deployment that no configuration has any more does not hide that the others fail."""
+    registry = HealthRegistry(now_s=lambda: 1000.0)
+    model = Model(id="m")
+    kept, gone, busy = (Deployment(model, DeploymentSpec(provider=each)) for each in "abc")
+    registry.get(kept).start_call(1000.0)
+    registry.get(kept).end_call(ProviderError("credentials"), tokens=1, seconds=0, now_s=1000.0)
+    registry.get(gone)
+    registry.get(busy).start_call(1000.0)
+    registry.forget_others({kept.id})
+    assert [each.deployment for each in registry.statuses()] == [kept, busy]
+    registry.get(busy).cancel_call()
+    registry.forget_others({kept.id})
+    assert registry.ejected_models() == {"m"}
 
 
 def test_share() -> None:

@@ -326,6 +326,29 @@ def test_the_start_is_not_held_up(send: Answer) -> None:
         assert not find(port, timeout_s=local_servers.TIMEOUT_S)
 
 
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_one_that_is_silent_keeps_its_models(is_declared: bool) -> None:
+    """A server that does not answer now keeps the models it had, unless its address is new."""
+    with server(routes(TEI)) as port:
+        [known] = find(port)
+    assert known.models
+    with server(silent) as quiet:
+        moved = msgspec.structs.replace(known, base_url=f"http://127.0.0.1:{quiet}", models=[])
+        for before in (known, msgspec.structs.replace(moved, models=known.models)):
+            added = asyncio.run(
+                local_servers.add_local_models(
+                    [moved] if is_declared else [],
+                    port=1,
+                    section_names=[],
+                    find_others=not is_declared,
+                    known=[before],
+                )
+            )
+            [models] = [each.models for each in added if each.name == known.name]
+            is_new = is_declared and before is known
+            assert models == ([] if is_new else known.models)
+
+
 def test_one_that_is_silent_hides_no_other() -> None:
     """Servers are called concurrently, so a silent one does not affect others."""
     with server(silent) as quiet, server(routes(TEI)) as port:

@@ -390,6 +390,20 @@ def test_a_key_in_a_file(made: Reloadable, upstream: Upstream, tmp_path: Path):
     assert "second" not in made.gateway.log.read_text()
 
 
+def test_providers_that_share_a_key_file(made: Reloadable, upstream: Upstream, tmp_path: Path):
+    """A new key in a file goes to every provider that names the file."""
+    file = tmp_path / "key"
+    file.write_text("first")
+    key = f'api_key_file = "{file}"'
+    made.reload(provider("one", upstream, key=key) + provider("two", upstream, key=key))
+    replaced = len(made.events("keys replaced"))
+    file.write_text("second")
+    until(lambda: len(made.events("keys replaced")) > replaced)
+    for name in ("one", "two"):
+        made.gateway.embed(model=f"{name}:m", input="a")
+        assert upstream.calls[-1].headers["authorization"] == "Bearer second"
+
+
 def test_a_new_key_ends_an_ejection(made: Reloadable, upstream: Upstream, tmp_path: Path):
     """A provider that refused its key is asked again at once when the file has another."""
     file = tmp_path / "key"

@@ -31,7 +31,7 @@ def _secret_files(loaded: LoadedSettings) -> Iterator[str]:
         yield loaded.file
     for section in loaded.settings.providers.values():
         folder = Path(loaded.origins["providers"]).parent
-        names = [section.get("api_key_file"), *(section.get("api_key_files") or ())]
+        names = [section.get("api_key_file"), *_list(section, "api_key_files")]
         yield from (
             str(folder / Path(name).expanduser()) for name in names if isinstance(name, str)
         )
@@ -49,8 +49,14 @@ def _secret_files(loaded: LoadedSettings) -> Iterator[str]:
 
 def _has_key(section: dict[str, Any]) -> bool:
     """Return whether a section holds a key itself, not only the name of a variable."""
-    keys = [section.get("api_key"), *(section.get("api_keys") or ())]
+    keys = [section.get("api_key"), *_list(section, "api_keys")]
     return any(isinstance(key, str) and key and not key.startswith("$") for key in keys)
+
+
+def _list(section: dict[str, Any], name: str) -> list[Any]:
+    """Return the list of this name in a section that nobody has checked yet."""
+    value = section.get(name)
+    return value if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]
 
 
 def _has_secret(section: dict[str, Any]) -> bool:

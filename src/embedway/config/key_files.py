@@ -1,6 +1,5 @@
 """Reads the keys of providers from files, and notices when these change."""
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +37,8 @@ class KeyFileWatch:
     """Notices when files of keys change, also where a link to them does."""
 
     def __init__(self) -> None:
-        self._seen: dict[Path, os.stat_result | None] = {}
+        self._seen: dict[Path, tuple[int, ...]] = {}
+        """The version of each file whose key was read."""
         self._unreadable: set[Path] = set()
 
     def read_changed(self, providers: Sequence[ProviderConfig]) -> list[ProviderConfig]:
@@ -47,42 +47,43 @@ class KeyFileWatch:
         A file that is gone, empty or unreadable keeps its last key, and is logged once. This reads
         files, so run it in a thread.
         """
-        return [
-            msgspec.structs.replace(each, keys=keys)
-            for each in providers
-            if each.key_files and (keys := self._keys(each)) != list(each.keys)
-        ]
+        read: dict[Path, str] = {}  # once, since providers may share a file
+        for each in providers:
+            for path in each.key_files:
+                if path not in read and (key := self._read_changed(path, each.name)):
+                    read[path] = key
+        changed: list[ProviderConfig] = []
+        for each in providers:
+            first = len(each.keys) - len(each.key_files)
+            kept = zip(each.key_files, each.keys[first:], strict=True)
+            keys = [*each.keys[:first], *(read.get(path, key) for path, key in kept)]
+            if keys != list(each.keys):
+                changed.append(msgspec.structs.replace(each, keys=keys))
+        return changed
 
-    def _keys(self, config: ProviderConfig) -> list[str]:
-        first = len(config.keys) - len(config.key_files)
-        keys = list(config.keys)
-        for index, path in enumerate(config.key_files, first):
-            if not self._has_changed(path):
-                continue
-            try:
-                keys[index] = read_key_file(path)
-                self._unreadable.discard(path)
-            except ConfigError as error:
-                if path not in self._unreadable:
-                    self._unreadable.add(path)
-                    _log.warning("key not read", provider=config.name, reason=str(error))
-        return keys
-
-    def _has_changed(self, path: Path) -> bool:
-        """Return whether the file may differ from the one seen before."""
-        before, now = self._seen.get(path), _status(path)
-        self._seen[path] = now
-        if before is None or now is None:
-            return True
-        return not os.path.samestat(before, now) or _version(before) != _version(now)
+    def _read_changed(self, path: Path, provider: str) -> str | None:
+        """Return the key in a file, unless the file is as it was when it was read last."""
+        before, now = self._seen.pop(path, None), _version(path)
+        if now is not None and before == now:
+            self._seen[path] = now
+            return None
+        try:
+            key = read_key_file(path)
+        except ConfigError as error:
+            if path not in self._unreadable:
+                self._unreadable.add(path)
+                _log.warning("key not read", provider=provider, reason=str(error))
+            return None
+        if now is not None:
+            self._seen[path] = now
+        self._unreadable.discard(path)
+        return key
 
 
-def _status(path: Path) -> os.stat_result | None:
+def _version(path: Path) -> tuple[int, ...] | None:
+    """Return what differs once the file is written or replaced; None if it cannot be found."""
     try:
-        return path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None
-
-
-def _version(status: os.stat_result) -> tuple[int, int]:
-    return status.st_mtime_ns, status.st_size
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

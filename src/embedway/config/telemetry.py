@@ -6,12 +6,13 @@ https://opentelemetry.io/docs/specs/otel/protocol/exporter/ define the variables
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
+from importlib import import_module
 from urllib.parse import unquote, urlsplit
 
 import embedway
 from embedway.config.schema import ConfigError
 from embedway.config.settings import LoadedSettings, check_collector
+from embedway.core import extras
 from embedway.observe.otlp_options import OtlpOptions
 from embedway.observe.trace_context import Sampler
 from embedway.observe.tracing import ProviderAddress
@@ -41,7 +42,8 @@ def read_telemetry(loaded: LoadedSettings) -> OtlpOptions | None:
     """Return where to send traces and metrics, or None if no collector is set.
 
     Raises:
-        ConfigError: A variable cannot be used, or the package of the extra is missing.
+        ConfigError: A variable cannot be used.
+        MissingExtra: The package that a collector needs is not installed.
     """
     variables = loaded.variables
     if variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
@@ -53,11 +55,8 @@ def read_telemetry(loaded: LoadedSettings) -> OtlpOptions | None:
         return None
     if variables.get(PROTOCOL, "http/protobuf") != "http/protobuf":
         raise _error(variables, PROTOCOL, "this gateway speaks http/protobuf, usually on port 4318")
-    if find_spec("opentelemetry.proto") is None:
-        raise ConfigError(
-            "Traces and metrics for a collector need a package that is not installed: pip install "
-            "'embedway[otel]'. Or remove otlp_endpoint and the variables OTEL_EXPORTER_OTLP_*."
-        )
+    with extras.importing("otel", "A collector (otlp_endpoint or OTEL_EXPORTER_OTLP_*)"):
+        import_module("opentelemetry.proto")
     resource = dict(_pairs(variables, RESOURCE))
     return OtlpOptions(
         traces_url=traces_url,

@@ -63,6 +63,9 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     secret: bytes | None = None
     """The key of its signatures; None sends no signature."""
 
+    def __repr__(self) -> str:
+        return f"Webhook({self.name!r})"
+
     def wants(self, event: Event) -> bool:
         """Return whether it receives events of this type."""
         return event.type in self.events

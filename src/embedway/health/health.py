@@ -7,7 +7,7 @@ failures.
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Literal
 
 import msgspec
@@ -103,6 +103,8 @@ class DeploymentHealth:
         self._counted_s = 0.0
         self._ejected = False
         """Stays set after the time is over, until a trial call succeeds."""
+        self._is_reported = False
+        """Whether `on_ejected` was called since `on_recovered` was."""
         self._ejected_s = -math.inf
         self._ejected_until_s = 0.0
         self._ejections = 0
@@ -182,7 +184,10 @@ class DeploymentHealth:
             self._judge(error, now_s=now_s)
 
     def readmit(self) -> None:
-        """End an ejection or a pause, because the operator changed the provider."""
+        """End an ejection or a pause, because the operator changed the provider.
+
+        Only a call can tell whether that cured it, so the next success reports the recovery.
+        """
         self._ejected, self._ejections, self._rests = False, 0, 0
         self._limited_until_s = self._full_until_s = 0.0
 
@@ -223,6 +228,8 @@ class DeploymentHealth:
             if self._ejected:
                 self._ejected = False
                 self._ejections //= 2
+            if self._is_reported:
+                self._is_reported = False
                 self._on_recovered(self._deployment)
         elif error.retry_immediately or (self._ejected and now_s < self._ejected_until_s):
             pass  # another key may work; or it was called although ejected, which is no news
@@ -253,6 +260,7 @@ class DeploymentHealth:
         self._older = self.in_flight
         self._calls = self._failed = 0.0
         self.latency = LatencyEstimator()  # its past latency says nothing about the future
+        self._is_reported = True
         self._on_ejected(self._deployment, seconds)
 
     def _doubled(self, first_s: float, times: int, longest_s: float) -> float:
@@ -310,6 +318,12 @@ class HealthRegistry:
             for id, health in healths.items():
                 if id.partition(":")[0] == provider:
                     health.readmit()
+
+    def forget_others(self, ids: Container[str]) -> None:
+        """Forget the declared deployments that are not in `ids`, unless calls to them go on."""
+        self._declared = {
+            id: each for id, each in self._declared.items() if id in ids or each.in_flight
+        }
 
     def statuses(self) -> list[DeploymentStatus]:
         """List the health of every deployment that requests have considered."""

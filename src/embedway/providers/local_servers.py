@@ -26,6 +26,8 @@ TIMEOUT_S = 0.5
 """The longest time that a start waits for all servers together."""
 DESCRIBE_TIMEOUT_S = 0.3
 """The longest time that Ollama may take to describe a model. Then it is listed without facts."""
+FOUND = "found on this machine"
+"""The origin of servers that nobody declared."""
 MAX_BYTES = 2**22
 MAX_MODELS = 256
 _IN_FLIGHT = 16
@@ -40,15 +42,20 @@ async def add_local_models(
     *,
     section_names: Container[str],
     find_others: bool,
+    known: Sequence[ProviderConfig] = (),
 ) -> list[ProviderConfig]:
     """Return `configs` with the models that their servers list, then other servers that are found.
+
+    A server of `known` that does not answer now, because it is busy or restarts, keeps its models.
 
     Args:
         configs: The enabled providers.
         port: This gateway's own port.
         section_names: The providers in the settings. Kinds of these names are not looked for.
         find_others: Whether to look for servers that are not declared.
+        known: The providers as this returned them before.
     """
+    before = {each.name: each for each in known}
     names = {each.name for each in configs}
     rows = [
         row
@@ -58,9 +65,12 @@ async def add_local_models(
     ports = {port, *(URL(each.url).port for each in configs)}
     others, listed = await asyncio.gather(
         find_servers(rows, excluded_ports=ports),
-        asyncio.gather(*(_add_models(each) for each in configs)),
+        asyncio.gather(*(_add_models(each, before.get(each.name)) for each in configs)),
     )
-    return [*listed, *others]
+    ports |= {URL(each.url).port for each in others}
+    wanted = {row.name for row in rows} - {each.name for each in others}
+    silent = (each for each in known if each.name in wanted and each.origin == FOUND)
+    return [*listed, *others, *(each for each in silent if URL(each.url).port not in ports)]
 
 
 async def find_servers(
@@ -84,7 +94,7 @@ async def find_servers(
             row=row,
             base_url=str(URL(row.base_url).with_host(host).with_port(row.port)).rstrip("/"),
             catalog=False,
-            origin="found on this machine",
+            origin=FOUND,
         )
         for row in rows
         if row.name in _KINDS and row.port and row.port not in excluded_ports
@@ -114,16 +124,20 @@ async def list_models(
         raise ProviderError("malformed") from error
 
 
-async def _add_models(config: ProviderConfig) -> ProviderConfig:
-    """Return `config` with the further models that its server lists, if users run such servers."""
+async def _add_models(config: ProviderConfig, before: ProviderConfig | None) -> ProviderConfig:
+    """Return `config` with the further models that its server lists, if users run such servers.
+
+    If it does not answer, its models are those of `before`.
+    """
     if not config.row.own_server:
         return config
     names = {each.deployments[0].name or each.id for each in config.models}
     names |= {each.id for each in config.models}
+    listed = await _try_to_list(config, TIMEOUT_S)
+    if listed is None and before is not None and before.url == config.url:
+        listed = before.models
     others = [
-        each
-        for each in await _try_to_list(config, TIMEOUT_S) or ()
-        if names.isdisjoint({each.id, each.deployments[0].name})
+        each for each in listed or () if names.isdisjoint({each.id, each.deployments[0].name})
     ]
     return msgspec.structs.replace(config, models=[*config.models, *others])
 
