@@ -6,12 +6,13 @@ https://opentelemetry.io/docs/specs/otel/protocol/exporter/ define the variables
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
+from importlib import import_module
 from urllib.parse import unquote, urlsplit
 
 import embedway
 from embedway.config.schema import ConfigError
 from embedway.config.settings import LoadedSettings, check_collector
+from embedway.core.extras import MissingExtra
 from embedway.observe.otlp_options import OtlpOptions
 from embedway.observe.trace_context import Sampler
 from embedway.observe.tracing import ProviderAddress
@@ -53,11 +54,10 @@ def read_telemetry(loaded: LoadedSettings) -> OtlpOptions | None:
         return None
     if variables.get(PROTOCOL, "http/protobuf") != "http/protobuf":
         raise _error(variables, PROTOCOL, "this gateway speaks http/protobuf, usually on port 4318")
-    if find_spec("opentelemetry.proto") is None:
-        raise ConfigError(
-            "Traces and metrics for a collector need a package that is not installed: pip install "
-            "'embedway[otel]'. Or remove otlp_endpoint and the variables OTEL_EXPORTER_OTLP_*."
-        )
+    try:
+        import_module("opentelemetry.proto.trace.v1.trace_pb2")
+    except ImportError:
+        raise ConfigError(str(MissingExtra("otel", "OpenTelemetry (otlp_endpoint)"))) from None
     resource = dict(_pairs(variables, RESOURCE))
     return OtlpOptions(
         traces_url=traces_url,

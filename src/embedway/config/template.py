@@ -26,6 +26,7 @@ EXAMPLES: Mapping[type[SettingsSection], Mapping[str, Any]] = {
         "threads": 4,
         "token_audiences": ["embedway"],
         "cors_origins": ["https://app.example.com"],
+        "otlp_endpoint": "http://localhost:4318",
     },
     ProviderSettings: {
         "kind": "openai",
