@@ -27,7 +27,12 @@ BUILD = ROOT / "build"
 PAGES = BUILD / "site-pages"
 SITE = BUILD / "site"
 CONFIG = BUILD / "mkdocs.yml"
-PUBLISHED = ("*.md", "docs/**/*.md", "sdks/*/README.md", "deploy/*.md", "chaos/*.md")
+PUBLISHED = (
+    *("*.md", "docs/**/*.md", "sdks/*/README.md", "deploy/*.md", "chaos/*.md"),
+    # The files that deploy/README.md links to.
+    *("deploy/Dockerfile", "deploy/Caddyfile", "deploy/*.conf", "deploy/*.yaml"),
+    *("deploy/helm/**/*.yaml", "deploy/systemd/*"),
+)
 SCRIPTS = {
     "mermaid.js": "@mermaid-js/tiny/dist/mermaid.tiny.js",
     "iframe-worker.js": "iframe-worker/shim/index.js",

@@ -1,11 +1,9 @@
 """Where traces and metrics go: `otlp_endpoint` and OpenTelemetry's variables."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment, embedway
+from conftest import embedway
 
 from embedway.config.settings import ConfigError, LoadedSettings, Settings
 from embedway.config.telemetry import read_telemetry

@@ -230,8 +230,9 @@ def test_csv_needs_no_extra(key: str, program: Path, env: dict[str, str]) -> Non
         ("embed --output vectors.parquet one", {}, "parquet"),
         ("serve", {"EMBEDWAY_DATABASE_URL": "postgresql://u@127.0.0.1:1/db"}, "postgres"),
         ("serve", {"EMBEDWAY_REDIS_URL": "redis://127.0.0.1:1"}, "redis"),
+        ("serve", {"EMBEDWAY_OTLP_ENDPOINT": "http://127.0.0.1:1"}, "otel"),
     ],
-    ids=["parquet", "postgres", "redis"],
+    ids=["parquet", "postgres", "redis", "otel"],
 )
 def test_missing_extra(
     arguments: str, settings: dict[str, str], extra: str, program: Path, env: dict[str, str],

@@ -142,8 +142,8 @@ def backup(
     """Copy the SQLite database into a file, while gateways run.
 
     The copy is of one moment: it has every answer that was sent before. Keep it apart from the
-    pepper, which you copy once. To restore, stop the gateway and put the file in the place of
-    embedway.db.
+    pepper, which you copy once. To restore, stop the gateway, delete embedway.db-wal and
+    embedway.db-shm, and put the file in the place of embedway.db.
 
         embedway db backup copy.db
     """
@@ -153,6 +153,8 @@ def backup(
             "The database is a Postgres. Use its own tool: "
             "pg_dump --format=custom --file=embedway.dump postgresql://..."
         )
+    if not file.absolute().parent.is_dir():
+        fail(f"There is no folder {file.parent}. Make it, or name a file in another one.")
     engine = database.open_existing(where)
     try:
         sqlite.backup(engine, file)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Annotated
+from typing import Annotated, get_args
 from urllib.parse import urlsplit
 
 import typer
@@ -13,7 +13,7 @@ from embedway.config.schema import did_you_mean
 from embedway.config.settings import load_settings
 from embedway.config.webhooks import read_webhooks
 from embedway.core.clock import now_ms
-from embedway.events.event import TEST, Event
+from embedway.events.event import TEST, Event, EventType
 from embedway.events.outbox import read_summaries
 
 commands = typer.Typer(
@@ -42,7 +42,9 @@ def list_webhooks(as_json: AsJson = False) -> None:
             "webhook": each.name,
             "host": urlsplit(each.url).hostname,
             "format": each.format,
-            "events": ", ".join(sorted(each.events)),
+            "events": "all"
+            if each.events >= {*get_args(EventType)}
+            else ", ".join(sorted(each.events)),
             "waiting": summaries[each.name].waiting,
             "given_up": summaries[each.name].failed,
             "last_result": summaries[each.name].last_result,

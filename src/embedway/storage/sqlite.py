@@ -62,6 +62,8 @@ def backup(engine: Engine, file: Path) -> None:
         FileExistsError: The file exists.
         OSError: The folder cannot be written to, the disk is full, or the database cannot be read.
     """
+    if file.exists():
+        raise FileExistsError(file)
     with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=f".{file.name}.") as folder:
         fresh = Path(folder) / file.name
         try:
