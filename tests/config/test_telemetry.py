@@ -136,18 +136,3 @@ def test_a_wrong_setting(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "EMBEDWAY_OTLP_ENDPOINT: it must be an address" in done.stderr
     assert "s3cret" not in done.stderr
-
-
-def test_the_missing_package(tmp_path: Path) -> None:
-    """Without the extra, a gateway with a collector says what to install, and does not start."""
-    # This stands before the installed package of the same name.
-    (tmp_path / "opentelemetry.py").write_text("raise ModuleNotFoundError")
-    own = {"EMBEDWAY_DATA_DIR": str(tmp_path), "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", "from embedway.cli import app; app()", "serve"],
-        env=clean_environment() | RECEIVER | own,
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "pip install 'embedway[otel]'" in done.stderr
-    assert "Traceback" not in done.stderr
