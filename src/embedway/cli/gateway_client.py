@@ -100,7 +100,7 @@ def find_gateway(url: str | None, setup: Setup) -> "RunningGateway":
     return RunningGateway(address, key)
 
 
-class GatewayUnreachable(EmbedwayError):
+class GatewayUnreachable(ConnectionError):
     """No gateway answers now, or not like one of this version."""
 
 
