@@ -19,6 +19,7 @@ import command_line
 import httpx
 import pytest
 import structlog
+from hypothesis import settings as property_settings
 
 from embedway.catalog import catalog
 from embedway.cli.setup import wheel_of
@@ -36,6 +37,10 @@ pytest_plugins = ["servers", "webhook_receiver"]
 EMBEDWAY = command_line.PROGRAM
 START_S = 120
 """The longest wait for a start, in seconds; far more than it takes."""
+
+# On a busy machine, a single example may take any time.
+property_settings.register_profile("unhurried", deadline=None)
+property_settings.load_profile("unhurried")
 
 # A shell that runs the tests in the background ignores these, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

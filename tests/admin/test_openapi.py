@@ -32,7 +32,7 @@ list_admin_api_keys create_admin_api_key retrieve_admin_api_key rotate_admin_api
 revoke_admin_api_key
 list_end_users set_end_user retrieve_end_user update_end_user remove_end_user
 list_audit_events get_usage get_usage_mka1 get_costs get_refusals
-get_activity
+get_activity reload_configuration
 get_liveness get_readiness get_metrics
 """
 """The operation ids, which are the names of methods in generated clients and so never change."""

@@ -398,12 +398,12 @@ def test_a_healthy_place(gateway: Gateway, home: dict[str, str]) -> None:
         rows = json.loads(done.stdout)
         assert [row["check"] for row in rows] == [
             *("data", "redis", "disk", "weights", "precision"),
-            *("providers", "catalog", "models", "names", "spaces", "files", "port"),
+            *("providers", "catalog", "models", "names", "spaces", "webhooks", "files", "port"),
         ]
         assert all(row["ok"] for row in rows)
     assert f"a gateway is ready on {gateway.url}" in rows[-1]["detail"]
     # The first line is a warning, for there is no database.
-    assert embedway("doctor", env=home).stdout.count("\nok   ") == 11
+    assert embedway("doctor", env=home).stdout.count("\nok   ") == 12
 
 
 def test_an_unhealthy_place(home: dict[str, str], tmp_path: Path) -> None:
