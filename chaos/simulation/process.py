@@ -47,6 +47,7 @@ class _Future(asyncio.Future[Any]):
 
     def __init__(self, *, loop: "ProcessLoop") -> None:
         self.number = loop.next_number()
+        self.process = PROCESS.get()
         super().__init__(loop=loop)
 
     def __hash__(self) -> int:
