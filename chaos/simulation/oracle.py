@@ -38,6 +38,7 @@ from embedway.core.errors import (
     ServiceOverloaded,
     StorageUnavailable,
     UpstreamError,
+    UpstreamTimeout,
 )
 from embedway.core.limit import SECONDS
 from embedway.core.request import EmbedRequest
@@ -234,6 +235,8 @@ class Oracle(CallWatch):
                 is_explained = "database" in seen
             case ServiceOverloaded():
                 is_explained = bool(seen) or not (replica and replica.is_ready)
+            case UpstreamTimeout():
+                is_explained = bool(seen)  # the deadline passed, whatever took so long
             case UpstreamError():
                 is_explained = "upstream" in seen
             case InvalidRequest():
