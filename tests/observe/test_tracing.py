@@ -348,7 +348,9 @@ def test_no_content_is_exported(world: World) -> None:
 def test_metrics_arrive(world: World) -> None:
     """The collector gets every metric of /metrics with its value, and the calls as GenAI's."""
     assert world.ask().status_code == 200
-    series = re.compile(r"^(embedway_\w+?)(_bucket|_sum|_count)?(\{.*\})? (\S+)$", re.MULTILINE)
+    series = re.compile(
+        r"^((?:embedway|process)_\w+?)(_bucket|_sum|_count)?(\{.*\})? (\S+)$", re.MULTILINE
+    )
 
     def printed() -> dict[str, float]:
         page = get(f"{world.gateway.url}/metrics").text

@@ -32,6 +32,7 @@ from embedway.api.body_gate import BodyGate
 from embedway.auth.authenticator import Authenticator
 from embedway.cli import limits_and_budgets
 from embedway.core.budget import MAX_NANO_USD, Budget, BudgetPer
+from embedway.core.configuration_change import ConfigurationChange
 from embedway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound
 from embedway.core.keys import SCOPES, USUAL_SCOPES, Caller, Key, Scope
 from embedway.core.limit import MAX_AMOUNT, Limit, LimitPeriod, LimitUnit
@@ -76,8 +77,13 @@ class House:
         async def caller(authorization: Annotated[str | None, Header()] = None) -> Caller:
             return await self.caller(authorization)
 
+        async def reload(**_: object) -> list[ConfigurationChange]:
+            return []  # there is no gateway here
+
         self.app.include_router(
-            organization.organization_router(self.acts, caller=Depends(caller), now_ms=self.clock)
+            organization.organization_router(
+                self.acts, caller=Depends(caller), now_ms=self.clock, reload=reload
+            )
         )
         admission = Admission(max_requests=64, max_bytes=2**24)
         self.app.add_middleware(
