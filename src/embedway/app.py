@@ -75,7 +75,7 @@ class Gateway:
             await plane(scope, receive, send)
         finally:
             generation.requests -= 1
-            if generation.is_replaced:
+            if generation is not self.current:
                 self._close_if_idle(generation)
 
     async def start(self, opened: OpenConfiguration) -> None:
@@ -163,7 +163,6 @@ class Gateway:
                 self._process.healths.readmit(each.name)
         self._use(await build_generation(opened, self._process, self._control_plane, previous=old))
         logs.set_level(opened.configuration.settings.log_level)
-        old.is_replaced = True
         self._replaced.add(old)
         self._close_if_idle(old)
 

@@ -67,8 +67,6 @@ class Generation(msgspec.Struct, kw_only=True, eq=False):
     """Closes the parts."""
     requests: int = 0
     """The requests that it is answering."""
-    is_replaced: bool = False
-    """Whether another one gets all new requests."""
 
     async def aclose(self) -> None:
         """Finish what is waiting, and close the parts."""
