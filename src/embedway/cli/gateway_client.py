@@ -74,10 +74,12 @@ def open_client(url: str | None) -> Generator[GatewayClient]:
     Says which on standard error, because only a running gateway knows latencies and failures.
     """
     setup = Setup()
-    key = setup.loaded.variables.get(KEY_VARIABLE)
-    address = address_of(url, setup)
-    if url or (key and is_answering(address)):
+    if url:
         yield _client(find_gateway(url, setup))
+        return
+    address, key = address_of(url, setup), setup.loaded.variables.get(KEY_VARIABLE)
+    if key and is_answering(address):
+        yield _client(_chosen(address, key))
         return
     reason = f"no gateway is ready at {address}" if key else f"{KEY_VARIABLE} is not set"
     note(
@@ -96,6 +98,11 @@ def find_gateway(url: str | None, setup: Setup) -> "RunningGateway":
     if not is_answering(address):
         cure = "Correct --url, or leave it out." if url else "Start it, or name another with --url."
         fail(f"No gateway is ready at {address}. {cure}")
+    return _chosen(address, key)
+
+
+def _chosen(address: str, key: str) -> "RunningGateway":
+    """Return the gateway at an address, and say that it is asked."""
     note(f"Asked: the gateway at {address}.")
     return RunningGateway(address, key)
 
