@@ -179,7 +179,7 @@ def _open_local_gateway(setup: Setup) -> Generator[GatewayClient]:
     caller = Caller(key_id="", project=None, scopes=frozenset(("embeddings",)))
     with asyncio.Runner() as runner:
         exit_stack = AsyncExitStack()
-        opening = open_gateway(read_configuration(setup.loaded))
+        opening = open_gateway(read_configuration(setup.loaded, used=setup.catalog_in_use))
         gateway = runner.run(exit_stack.enter_async_context(opening))
 
         def dry_run(fields: Mapping[str, object]) -> DryRun:

@@ -61,7 +61,7 @@ def serve(
         _log.warning("unknown variables", names=loaded.unknown)
     try:
         bound = bind(settings)
-        configuration = read_configuration(loaded)
+        configuration = read_configuration(loaded, used=setup.catalog_in_use)
         telemetry = read_telemetry(loaded)
         for missing in incomplete_providers(loaded):
             _log.warning("provider left out", reason=missing)

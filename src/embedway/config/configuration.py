@@ -54,13 +54,19 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return build_catalog(self.settings, self.providers, used=self.catalog_in_use)
 
 
-def read_configuration(loaded: LoadedSettings) -> Configuration:
+def read_configuration(
+    loaded: LoadedSettings, *, used: CatalogInUse | None = None
+) -> Configuration:
     """Return the configuration that follows from the settings.
+
+    Args:
+        loaded: The settings.
+        used: The catalog to use; the one in use if left out.
 
     Raises:
         ConfigError: Sections are wrong; the message has a line for each reason.
     """
-    used = catalog_in_use(loaded.settings)
+    used = used or catalog_in_use(loaded.settings)
     wrong: list[str] = []
     providers, issuers, webhooks = [], [], []
     try:
