@@ -121,11 +121,13 @@ def body(**fields: Any) -> bytes:
 LARGE = body(model="big:large", input=["a"] * LARGE_ITEMS)
 
 
-def until(condition: Callable[[], object], *, within_s: float = 120) -> None:
-    """Polls `condition` until it holds."""
+def until(
+    condition: Callable[[], object], *, within_s: float = 120, happened: object = None
+) -> None:
+    """Poll `condition` until it holds; if it does not, show what happened instead."""
     deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, ("it did not happen", happened)
         time.sleep(0.01)
 
 

@@ -343,6 +343,9 @@ def test_settings(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             continue
         for variable in re.findall(r'"\$(\w+)"', block):
             monkeypatch.setenv(variable, "k")
+        for name in re.findall(r'api_key_file = "(.+?)"', block):
+            Path("key").write_text("k")
+            block = block.replace(name, "key")  # noqa: PLW2901
         for name in re.findall(r'canaries = "(.+)"', block):
             texts = ["The quick brown fox", "A lazy dog"]
             vectors = [vector_of(each, 1024).tolist() for each in texts]
@@ -359,9 +362,10 @@ def test_settings(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_every_block_is_of_a_known_language() -> None:
     """Each fenced block is of a language that a test here reads, or only to be looked at.
 
-    `make chaos` runs nginx with the block of its language.
+    `make chaos` runs nginx with the block of its language, and `make test-deploy` gives those of
+    YAML to Prometheus.
     """
-    known = {*SHELL, "python", "ts", "js", "toml", "json", "mermaid", "text", "nginx"}
+    known = {*SHELL, "python", "ts", "js", "toml", "json", "yaml", "mermaid", "text", "nginx"}
     for page in PAGES:
         assert {language for language, _ in FENCE.findall(page.read_text())} <= known, page
 

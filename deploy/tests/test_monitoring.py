@@ -4,6 +4,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -84,11 +85,15 @@ def promtool(*arguments: object) -> str:
     return done.stdout
 
 
-def test_configuration() -> None:
-    """Prometheus accepts the example of a configuration, and the alerts that it names."""
-    assert "SUCCESS: 1 rule files found" in promtool(
-        "check", "config", DEPLOY / "prometheus/prometheus.yaml"
-    )
+def test_configuration(tmp_path: Path) -> None:
+    """Prometheus accepts the file to start from, the page's part of it, and the alerts."""
+    shutil.copy(RULES, tmp_path)
+    page = (DEPLOY.parent / "docs/monitoring.md").read_text()
+    [block] = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "prometheus.yaml").write_text(block)
+    for folder in (RULES.parent, tmp_path):
+        printed = promtool("check", "config", folder / "prometheus.yaml")
+        assert "SUCCESS: 1 rule files found" in printed
 
 
 def test_every_alert_has_a_case_and_a_section() -> None:

@@ -40,6 +40,8 @@ class Terminal:
         termios.tcsetwinsize(self._end, (lines, columns))
         self.before = termios.tcgetattr(self._end)
         env = clean_environment() | env | {"TERM": "xterm"}
+        for each in ("COLUMNS", "LINES"):  # they would hide the terminal's size
+            env.pop(each, None)
         with os.fdopen(os.dup(self._end), "r+b", buffering=0) as stream:
             self.process = Process(
                 ["top", *arguments], env=env, cwd=Path.cwd(), streams=(stream, stream, stream)

@@ -60,7 +60,10 @@ class Clients:
     def go_on(self) -> None:
         """Wait until each replica has answered some more."""
         before = Counter(self.answers)
-        until(lambda: all(self.answers[url] >= before[url] + 10 for url in self._urls))
+        until(
+            lambda: all(self.answers[url] >= before[url] + 10 for url in self._urls),
+            happened=(self.statuses, self.lost, self.answers),
+        )
 
     def _send(self, name: str, first: int) -> None:
         with httpx.Client(timeout=30) as client:

@@ -143,12 +143,17 @@ def program(wheel: Path, metadata: Message, tmp_path_factory: pytest.TempPathFac
         needed = distribution(each.name)
         for extra in {"", *each.extras}:
             waiting += requirements(needed.requires or [], extra)
-        for top in {path.parts[0] for path in needed.files or () if path.parts[0] != ".."}:
+        for path in {Path(*each.parts[:2]) for each in needed.files or ()}:
+            top = path.parts[0]
             source = Path(str(needed.locate_file(top)))
             if top.endswith(".dist-info"):  # uv follows no links to these
                 shutil.copytree(source, packages / top, dirs_exist_ok=True)
-            elif top != "__pycache__" and not (packages / top).exists():
-                (packages / top).symlink_to(source)
+            elif top not in {"..", "__pycache__"}:
+                # Several packages may have parts of a folder without __init__.py.
+                part = path if source.is_dir() and not (source / "__init__.py").exists() else top
+                (packages / part).parent.mkdir(exist_ok=True)
+                if not (packages / part).exists():
+                    (packages / part).symlink_to(needed.locate_file(part))
     installed = run(*uv, "pip", "install", "--python", python, "--no-deps", wheel, env=offline)
     assert installed.returncode == 0, installed.stderr
     checked = run(*uv, "pip", "check", "--python", python, env=offline)
