@@ -37,7 +37,7 @@ serve: .venv/setup  ## Run the gateway on the built-in model
 
 # At most four at once: each starts gateways, and one of those can keep every core busy.
 test: .venv/dev  ## Run the tests
-	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=6 --dist=worksteal
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 TYPESCRIPT := sdks/typescript/node_modules/.package-lock.json
 RUNTIMES := sdks/typescript/tests/runtimes/node_modules/.package-lock.json

@@ -92,8 +92,9 @@ class Minilm:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run three workers for each core, because tests mostly wait."""
-    return 3 * (os.cpu_count() or 1)
+    """Run three workers for two cores, because tests often wait."""
+    cores = os.cpu_count() or 1
+    return cores + cores // 2
 
 
 def pytest_collection_finish() -> None:
