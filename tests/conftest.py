@@ -146,6 +146,8 @@ class Gateway:
             "EMBEDWAY_DATA_DIR": str(folder / "data"),
             "EMBEDWAY_PORT": str(self.port),
             "EMBEDWAY_PRECISION": "f32",
+            # The model is compiled once for one thread, and twice for more.
+            "EMBEDWAY_THREADS": "1",
             "EMBEDWAY_DRAIN_S": "0.2",
             "EMBEDWAY_LOCAL_SERVERS": "false",
             # Tests count the calls to upstreams, so leave out those of canaries.

@@ -100,10 +100,11 @@ def _run_all(console: Console, seeds: range, *, jobs: int) -> int:
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     try:
-        console.print(
-            f"Running {len(seeds)} seeds from {seeds[0]} on {jobs} core(s), until Ctrl-C."
-        )
         with progress, ProcessPoolExecutor(jobs, initializer=_start) as pool:
+            pool.submit(_start).result()  # all fork now: Python loses a Ctrl-C that comes meanwhile
+            console.print(
+                f"Running {len(seeds)} seeds from {seeds[0]} on {jobs} core(s), until Ctrl-C."
+            )
             bar = progress.add_task("seeds", total=len(seeds))
             for each in _run_in_parts(pool, seeds, jobs):
                 done += 1

@@ -828,7 +828,7 @@ def test_whatever_happens(tmp_path: Path):
     run_state_machine_as_test(
         Several,
         settings=settings(
-            max_examples=25,
+            max_examples=15,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -5,6 +5,7 @@ cache, not from another tenant. The tests run on a whole gateway with two tenant
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -294,7 +295,8 @@ def test_another_tenant(house: House) -> None:
             answers: list[tuple[int, str]] = []
             for ids in (other | project, nobody | project):
                 answer = house.ask(key=mine.secret, **operation.request({"id": "auto", **ids}))
-                text = answer.text
+                # A report's cursor has the second in which its first page was asked for.
+                text = re.sub(r'"next_page":"[^"]+"', "", answer.text)
                 for name in names:
                     text = text.replace(ids.get(name) or "auto", name)
                 answers.append((answer.status_code, text))

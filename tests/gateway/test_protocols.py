@@ -333,7 +333,7 @@ async def sent(
     return vectors
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(data=st.data())
 def test_parts_join_in_order(data: st.DataObject) -> None:
     """Any texts, limits and order of answers join to the vectors of the texts."""

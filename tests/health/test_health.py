@@ -524,4 +524,4 @@ class HealthMachine(RuleBasedStateMachine):
 
 
 TestHealthMachine = HealthMachine.TestCase
-TestHealthMachine.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestHealthMachine.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)

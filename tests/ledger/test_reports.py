@@ -205,7 +205,7 @@ spans = st.builds(
 
 
 @given(spans, st.sampled_from(("1m", "1h", "1d", "1mo")), st.sampled_from(ZONES))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_buckets(span: TimeSpan, width: Width, zone: str) -> None:
     """Buckets join without gaps, where clocks begin a minute, an hour, a day or a month."""
     place = ZoneInfo(zone)
@@ -279,7 +279,7 @@ def test_clocks_that_are_set_by_half_an_hour() -> None:
 
 
 @given(spans, queries)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_runs_read_each_moment_once(span: TimeSpan, query: UsageQuery) -> None:
     """The parts that are read make up the buckets, and rows of roll-ups lie wholly in one."""
     spans = list(split_span(span, query.width, query.zone))
@@ -320,7 +320,7 @@ def test_sums_are_those_of_the_lines(any_database: Engine) -> None:
     usage = UsageReports(any_database)
 
     @given(spans, queries)
-    @settings(deadline=None, max_examples=120)
+    @settings(deadline=None, max_examples=60)
     def check(span: TimeSpan, query: UsageQuery) -> None:
         wanted = list(split_span(span, query.width, query.zone))
         assert told(usage.sum_usage(query, wanted)) == naive(lines, wanted, query)

@@ -80,11 +80,10 @@ class House:
         async def reload(**_: object) -> list[ConfigurationChange]:
             return []  # there is no gateway here
 
-        self.app.include_router(
-            organization.organization_router(
-                self.acts, caller=Depends(caller), now_ms=self.clock, reload=reload
-            )
-        )
+        for routes in organization.organization_routers(
+            self.acts, caller=Depends(caller), now_ms=self.clock, reload=reload
+        ):
+            self.app.include_router(routes)
         admission = Admission(max_requests=64, max_bytes=2**24)
         self.app.add_middleware(
             BodyGate, authenticator=self.authenticator(), admission=admission, timeout_s=30

@@ -1270,7 +1270,7 @@ def test_an_organisation_is_as_its_model(world: World, nth: int) -> None:
     run_state_machine_as_test(
         partial(OrganizationMachine, world, nth),
         settings=settings(
-            max_examples=7,
+            max_examples=4,
             stateful_step_count=50,
             derandomize=True,
             deadline=None,

@@ -234,7 +234,7 @@ def test_who_hangs_is_counted() -> None:
     assert attempt.running == 0
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(data=st.data())
 def test_any_faults(data: st.DataObject) -> None:
     """For any texts, limits and faults, each text gets its vector or the whole request fails."""

@@ -116,7 +116,7 @@ def asked(engine: Provider, batch: Batch = BATCH) -> BatchResult | ProviderError
     return result
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(name=st.sampled_from(sorted(ROWS)), reply=REPLIES)
 def test_replies_of_anything(name: str, reply: HttpReply) -> None:
     """Any status, headers and body end in the requested vectors or in a `ProviderError`."""

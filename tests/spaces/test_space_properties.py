@@ -475,7 +475,7 @@ def upstreams() -> Iterator[list[Upstream]]:
         each.__exit__(None, None, None)
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_an_answer_is_of_the_space_it_names(
     minilm: Minilm, upstreams: list[Upstream], data: st.DataObject

@@ -177,7 +177,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(steps, max_size=25))
 def test_nobody_is_in_a_space_whose_vectors_it_does_not_give(
     told: list[tuple[str, Any, Any]],

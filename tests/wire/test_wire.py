@@ -27,10 +27,8 @@ from embedway.wire.encode import SLICE_VALUES, ResponseHead, encode
 
 decode = partial(wire_decode.decode, max_items=DEFAULT_MAX_ITEMS)
 
-steady = settings(derandomize=True, deadline=None, max_examples=200)
-few = settings(
-    steady, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+steady = settings(derandomize=True, deadline=None, max_examples=100)
+few = settings(steady, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # Any characters, including NUL and halves of surrogate pairs.
 text = st.text(st.characters(exclude_categories=()), max_size=12)
@@ -326,7 +324,7 @@ def vectors(draw: st.DrawFn) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.float32(0.5))
 
 
-@settings(steady, max_examples=40)
+@settings(steady, max_examples=20)
 @given(vectors())
 def test_encode(sent: np.ndarray) -> None:
     """Both formats carry every bit of every vector, in order."""

@@ -17,7 +17,7 @@ from swagger_ui_bundle import swagger_ui_path
 import embedway
 from embedway.admin import activity, errors, health, models, openapi, tokens, usage
 from embedway.admin.configuration import Reload
-from embedway.admin.organization import organization_router
+from embedway.admin.organization import organization_routers
 from embedway.admin.request_ids import send_request_id
 from embedway.admin.strict_request import check_request
 from embedway.auth import rights
@@ -94,7 +94,7 @@ def create_control_plane(
         models.router(listing, caller=Depends(reader)),
         health.router(check_ready=check_ready, metrics=metrics),
         tokens.router(authenticator, tokens=services.tokens, now_ms=now_ms, caller=any_caller),
-        organization_router(services.service, caller=any_caller, now_ms=now_ms, reload=reload),
+        *organization_routers(services.service, caller=any_caller, now_ms=now_ms, reload=reload),
         usage.router(services.reports, caller=any_caller, now_ms=now_ms),
         activity.router(
             services.activity,

@@ -1,4 +1,4 @@
-"""Combines the routes of projects, keys, end users, the audit log and the configuration."""
+"""Builds the routes of projects, keys, end users, the audit log and the configuration."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -13,9 +13,9 @@ from embedway.organization.actors import Actor
 from embedway.organization.service import AdminService
 
 
-def organization_router(
+def organization_routers(
     service: AdminService, *, caller: Caller, now_ms: Callable[[], int], reload: Reload
-) -> APIRouter:
+) -> list[APIRouter]:
     """Build the routes.
 
     Args:
@@ -31,10 +31,11 @@ def organization_router(
         return Actor.of_request(caller, request_id=request_id)
 
     depends: Actor = Depends(actor)
-    routes = APIRouter()
-    routes.include_router(projects.router(service, actor=depends))
-    routes.include_router(keys.router(service, actor=depends, now_ms=now_ms))
-    routes.include_router(end_users.router(service, actor=depends))
-    routes.include_router(audit.router(service, actor=depends))
-    routes.include_router(configuration.router(service, reload=reload, actor=depends))
-    return routes
+    # Not one router that includes them: FastAPI would build each route once more, in all 0.3 s.
+    return [
+        projects.router(service, actor=depends),
+        keys.router(service, actor=depends, now_ms=now_ms),
+        end_users.router(service, actor=depends),
+        audit.router(service, actor=depends),
+        configuration.router(service, reload=reload, actor=depends),
+    ]
