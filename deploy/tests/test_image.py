@@ -25,6 +25,8 @@ import pytest
 from conftest import free_port, get
 from machinery import DEPLOY, ROOT, run, run_any, running, unavailable, wait_until
 
+import embedway
+
 BASE = "docker.io/library/debian:trixie-slim"
 SLIM = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 """What Debian's slim images leave out."""
@@ -99,7 +101,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
         buildah("commit", "--quiet", "--rm", base, BASE)
         secret, volume = pip_conf(folder)
         buildah("bud", "--quiet", "--pull-never", "--format=docker", f"--file={DEPLOY}/Dockerfile",
-                f"--secret=id=pip,src={secret}", *volume, "--tag=embedway", ROOT)  # fmt: skip
+                f"--secret=id=pip,src={secret}", f"--build-arg=VERSION={embedway.__version__}",
+                *volume, "--tag=embedway", ROOT)  # fmt: skip
         described = json.loads(buildah("inspect", "--type=image", "embedway"))
         root = Path(buildah("mount", buildah("from", "--pull-never", "embedway")))
         yield Image(root, described["Docker"]["config"], buildah)
