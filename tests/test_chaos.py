@@ -43,6 +43,10 @@ def test_checks_can_fail() -> None:
     assert not check.at_most("wait", 2, 2.01, " s").is_kept
     assert not check.at_least("share", 80, 79.9, "%").is_kept
     assert not check.holds("ready", is_kept=False).is_kept
+    slow = check.at_most("wait", 2, 3, " s", is_timing=True)
+    assert not slow.is_kept
+    assert slow.of_short_run().is_kept
+    assert not check.none_of("failures", 1, out_of=10).of_short_run().is_kept
     times_s = [0, 1, 58.9, 59, 60, 117]
     assert redis.most_within(times_s, 59) == 4
     assert redis.most_within([], 59) == 0

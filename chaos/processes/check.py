@@ -1,6 +1,7 @@
 """Compares what was measured with what is promised."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,14 @@ class Check:
     """What it should be, such as `0` or `at least 80%`."""
     measured: str
     is_kept: bool
+    is_timing: bool = False
+    """Whether it depends on how fast this machine is at that moment."""
+
+    def of_short_run(self) -> Self:
+        """Return the check of a run that is too short to judge how fast something is."""
+        if not self.is_timing or self.is_kept:
+            return self
+        return replace(self, measured=f"{self.measured}, too short to judge", is_kept=True)
 
 
 def none_of(promise: str, count: int, *, out_of: int, found: str = "") -> Check:
@@ -24,18 +33,20 @@ def none_of(promise: str, count: int, *, out_of: int, found: str = "") -> Check:
     return Check(promise, "0", measured, is_kept=not count and out_of > 0)
 
 
-def at_most(promise: str, bound: float, measured: float, unit: str) -> Check:
+def at_most(
+    promise: str, bound: float, measured: float, unit: str, *, is_timing: bool = False
+) -> Check:
     """Return the check of an upper bound."""
-    return Check(
-        promise, f"at most {bound:,g}{unit}", f"{_digits(measured)}{unit}", measured <= bound
-    )
+    is_kept, shown = measured <= bound, f"{_digits(measured)}{unit}"
+    return Check(promise, f"at most {bound:,g}{unit}", shown, is_kept, is_timing)
 
 
-def at_least(promise: str, bound: float, measured: float, unit: str) -> Check:
+def at_least(
+    promise: str, bound: float, measured: float, unit: str, *, is_timing: bool = False
+) -> Check:
     """Return the check of a lower bound."""
-    return Check(
-        promise, f"at least {bound:,g}{unit}", f"{_digits(measured)}{unit}", measured >= bound
-    )
+    is_kept, shown = measured >= bound, f"{_digits(measured)}{unit}"
+    return Check(promise, f"at least {bound:,g}{unit}", shown, is_kept, is_timing)
 
 
 def holds(promise: str, is_kept: bool, measured: str = "") -> Check:  # noqa: FBT001

@@ -94,7 +94,9 @@ def run(stage: Stage) -> Sequence[Check]:
         at_most(
             "most spent of a budget per day, in any day", BUDGET_NANO_USD, most_per_day, " nano-USD"
         ),
-        at_most("time until a revoked key is refused", REVOKED_S, revoked_s[0], " s"),
+        at_most(
+            "time until a revoked key is refused", REVOKED_S, revoked_s[0], " s", is_timing=True
+        ),
         none_of(
             "tokens judged by another time than the clock's", tokens.wrong, out_of=tokens.tried
         ),

@@ -104,9 +104,15 @@ def _outage(stage: Stage, name: str, broken: Callable, hold_s: float) -> Sequenc
             sum(_says_nothing(each) for each in refused),
             out_of=len(refused),
         ),
-        at_most("longest wait for a 503", LONGEST_S, max(e.seconds for e in refused), " s"),
+        at_most(
+            "longest wait for a 503",
+            LONGEST_S,
+            max(each.seconds for each in refused),
+            " s",
+            is_timing=True,
+        ),
         holds("`/readyz` says no and `/livez` yes meanwhile", not_ready and is_alive),
-        at_most("time until ready once Postgres is back", BACK_S, back_s, " s"),
+        at_most("time until ready once Postgres is back", BACK_S, back_s, " s", is_timing=True),
         *one_record_each(ids, recorded),
         *no_record_without(ids, recorded),
     ]

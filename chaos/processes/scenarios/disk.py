@@ -55,7 +55,7 @@ def run(stage: Stage) -> Sequence[Check]:
             out_of=len(clients.answers),
         ),
         holds("`/readyz` says no meanwhile", not_ready),
-        at_most("time until ready once there is room", BACK_S, back_s, " s"),
+        at_most("time until ready once there is room", BACK_S, back_s, " s", is_timing=True),
         *one_record_each(clients.ids(), recorded),
         *no_record_without(clients.ids(), recorded),
     ]

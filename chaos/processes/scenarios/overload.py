@@ -35,12 +35,14 @@ def run(stage: Stage) -> Sequence[Check]:
             TIMES / 2,
             _offered(overload) / capacity,
             " times",
+            is_timing=True,
         ),
         at_least(
             "answers per second, as a share of the capacity",
             LEAST_GOODPUT_PERCENT,
             100 * overload.rate_per_s() / capacity,
             "%",
+            is_timing=True,
         ),
         at_most("memory, in times of what it was", MOST_MEMORY, most / memory, " times"),
         none_of(
@@ -53,12 +55,14 @@ def run(stage: Stage) -> Sequence[Check]:
             1,
             overload.latency_ms(0.99, status=None) / usual.latency_ms(0.5),
             " times",
+            is_timing=True,
         ),
         at_most(
             "slowest 1% of answers, in times of those before",
             2,
             overload.latency_ms(0.99) / usual.latency_ms(0.99),
             " times",
+            is_timing=True,
         ),
     ]
 

@@ -62,8 +62,9 @@ def run(stage: Stage) -> Sequence[Check]:
             REDIS_TIMEOUT_MS,
             meanwhile.latency_ms(0.99) - before.latency_ms(0.99),
             " ms",
+            is_timing=True,
         ),
-        at_most("time until limits are counted together again", 5, back_s, " s"),
+        at_most("time until limits are counted together again", 5, back_s, " s", is_timing=True),
     ]
 
 

@@ -43,6 +43,7 @@ def run(stage: Stage) -> Sequence[Check]:
             MOST_LATENCY,
             beside.latency_ms(0.99) / alone.latency_ms(0.99),
             " times",
+            is_timing=True,
         ),
         at_most("the usual tenant's refused requests", MOST_REFUSED_PERCENT, refused, "%"),
     ]
