@@ -1,6 +1,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup dev serve test test-typescript test-deploy check format bench bench-peers bench-routing bench-usage bench-clients bench-sizing chaos compat dist notes lock docs docs-site clean
 
+# Where it is set, each of the many processes of the tests would compile the program again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
