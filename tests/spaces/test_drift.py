@@ -294,6 +294,7 @@ def test_an_answer_whose_check_fails_is_not_asked_for_again(
     good = upstreams["good"]
     gateway = serving(new_gateway(canaries=True), upstreams)
     in_space(gateway, "good", upstreams)
+    until(lambda: event(gateway, "proven", "good:m"))  # by a probe that may still be under way
     good.echo = "m-v2"
     good.script(None)
     good.always(probe)
