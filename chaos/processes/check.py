@@ -15,10 +15,10 @@ class Check:
     measured: str
     is_kept: bool
     is_timing: bool = False
-    """Whether it depends on how fast this machine is at that moment."""
+    """Whether it depends on how fast this machine is at that moment, and on how long the run is."""
 
     def of_short_run(self) -> Self:
-        """Return the check of a run that is too short to judge how fast something is."""
+        """Return the check of a run that is too short to judge what depends on time."""
         if not self.is_timing or self.is_kept:
             return self
         return replace(self, measured=f"{self.measured}, too short to judge", is_kept=True)
