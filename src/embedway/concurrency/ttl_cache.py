@@ -44,6 +44,7 @@ class TTLCache(Generic[Name, Value]):
         stale_s, lookup = self._entries.get(name, (0.0, None))
         if lookup is None or now_s >= stale_s:
             lookup = asyncio.ensure_future(self._find(name))
+            lookup.add_done_callback(_retrieve)
             self._keep(name, now_s + FRESH_S, lookup)
         # Shielded: others may wait for the same lookup when this request is cancelled.
         try:
@@ -57,6 +58,12 @@ class TTLCache(Generic[Name, Value]):
         if len(self._entries) >= MAX_ENTRIES:
             del self._entries[next(iter(self._entries))]
         self._entries[name] = (stale_s, lookup)
+
+
+def _retrieve(lookup: asyncio.Future[Value]) -> None:
+    """Look at its error, or asyncio complains that nobody did where all its callers have left."""
+    if not lookup.cancelled():
+        lookup.exception()
 
 
 class UnknownNames(Generic[Name]):
