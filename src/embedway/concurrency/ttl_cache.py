@@ -61,7 +61,7 @@ class TTLCache(Generic[Name, Value]):
 
 
 def _retrieve(lookup: asyncio.Future[Value]) -> None:
-    """Look at its error, or asyncio complains that nobody did where all its callers have left."""
+    """Mark the error of a lookup as seen; asyncio would report it if all callers have left."""
     if not lookup.cancelled():
         lookup.exception()
 
