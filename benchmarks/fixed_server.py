@@ -1,4 +1,4 @@
-"""Answers every request with the same vector, at once or after a while.
+"""Answers every request with vectors that depend on nothing but their place, at once or later.
 
     python -m benchmarks.fixed_server PORT [DELAY_S]
 
@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import sys
+from functools import cache
 
 import numpy as np
 
@@ -26,15 +27,18 @@ def answer(items: int, dimensions: int) -> bytes:
     return json.dumps({"object": "list", "data": data, "model": "m", "usage": usage}).encode()
 
 
+@cache
+def reply(items: int) -> bytes:
+    """Return the reply to a request of so many items."""
+    body = answer(items, DIMENSIONS)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % len(body) + body
+
+
 class Server(asyncio.Protocol):
-    """Answers every request with the same vector, `delay_s` after it arrived."""
+    """Answers each request `delay_s` after it arrived."""
 
     delay_s = 0.0
-    body = answer(1, DIMENSIONS)
-    reply = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
-        len(body),
-        body,
-    )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request."""
@@ -48,13 +52,12 @@ class Server(asyncio.Protocol):
         length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
         if end and len(body) >= int(length):
             self._received = b""
+            texts = json.loads(body)["input"]
+            whole = reply(1 if isinstance(texts, str) else len(texts))
             if self.delay_s:
-                asyncio.get_running_loop().call_later(self.delay_s, self._answer)
+                asyncio.get_running_loop().call_later(self.delay_s, self._transport.write, whole)
             else:
-                self._answer()
-
-    def _answer(self) -> None:
-        self._transport.write(self.reply)
+                self._transport.write(whole)
 
 
 async def main() -> None:

@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.load import free_port, median, wait_until_listening
+from embedway.spaces.canaries import CANARIES
 
 HERE = Path(__file__).parent
 LITELLM = HERE / ".peers/litellm/bin/litellm"
@@ -67,7 +68,12 @@ http {
         location = /v1/metrics { return 200; }
         location = /v1/embeddings {
             %(sets)s
-            return 200 '%(parts)s';
+            set $vectors '%(one)s';
+            if ($content_length ~ "^\\d{3}") {  # the canaries; the requests under load are shorter
+                set $vectors '%(canaries)s';
+            }
+            return 200 '{"object": "list", "data": [$vectors],
+                         "model": "%(model)s", "usage": %(usage)s}';
         }
     }
 }
@@ -106,21 +112,21 @@ def vector() -> np.ndarray:
 
 
 def nginx_config(port: int) -> str:
-    """Return the configuration; the answer is split, since nginx allows 4 KiB for each word."""
+    """Return the configuration; the vector is split, since nginx allows 4 KiB for each word."""
     embedding = base64.b64encode(vector().tobytes()).decode()
-    answer = json.dumps(
-        {
-            "object": "list",
-            "data": [{"object": "embedding", "index": 0, "embedding": embedding}],
-            "model": MODEL,
-            "usage": USAGE,
-        }
-    )
-    parts = [answer[start : start + 3000] for start in range(0, len(answer), 3000)]
+    parts = [embedding[start : start + 3000] for start in range(0, len(embedding), 3000)]
+    whole = "".join(f"${{part{n}}}" for n in range(len(parts)))
+    data = [
+        f'{{"object": "embedding", "index": {index}, "embedding": "{whole}"}}'
+        for index in range(len(CANARIES))
+    ]
     return NGINX % {
         "port": port,
         "sets": " ".join(f"set $part{n} '{part}';" for n, part in enumerate(parts)),
-        "parts": "".join(f"${{part{n}}}" for n in range(len(parts))),
+        "one": data[0],
+        "canaries": ", ".join(data),
+        "model": MODEL,
+        "usage": json.dumps(USAGE),
     }
 
 

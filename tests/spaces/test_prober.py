@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attempts import sender_to
+from sqlalchemy import event
 
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.model import DeploymentSpec, Model
 from embedway.catalog.policy import ModelPolicy, SuppliedCanaries
+from embedway.core.batch import Batch, BatchResult
 from embedway.core.provider_error import ProviderError
 from embedway.providers import provider
 from embedway.providers.provider_config import ProviderConfig, fingerprinter
@@ -20,7 +22,7 @@ from embedway.spaces.canaries import CANARIES
 from embedway.spaces.check import SpaceCheck
 from embedway.spaces.membership import Membership, SpaceMemberships
 from embedway.spaces.probe import MAX_PARALLEL_PROBES
-from embedway.spaces.prober import Prober
+from embedway.spaces.prober import FAILS_OFTEN, Prober
 from embedway.spaces.proof import Reference
 from embedway.spaces.store import SpaceStore
 from embedway.storage import database
@@ -233,6 +235,78 @@ def test_drift_from_what_another_gateway_proved(world: World) -> None:
     assert ("drifted", "two:m") in world.events
 
 
+async def accept(check: SpaceCheck, text: str, vectors: Vectors, *, model: str) -> None:
+    """Let `check` decide about an answer."""
+    batch = Batch(model="m", items=[text], tokens=[1])
+    result = BatchResult(vectors=np.array([vectors(text, 64)], np.float32), model=model)
+    if pending := check(batch, result):
+        await pending
+
+
+def test_answer_before_the_own_first_probe(world: World) -> None:
+    """A gateway compares its first answers with what another one has proven by then."""
+    world.upstreams["one"].echo = "m-2024"
+
+    async def test(first: Prober) -> None:
+        async with world.prober() as second:
+            check = SpaceCheck(second, world.one("one"), None, revision="one")
+            await accept(check, "text", RIGHT, model="m-2024")  # nothing is proven yet
+            await world.prove(first, "one")
+            world.upstreams["one"].echo = "m-2025"
+            world.upstreams["one"].vectors = space("wrong")
+            with pytest.raises(ProviderError) as refused:
+                await accept(check, "text", space("wrong"), model="m-2025")
+            assert refused.value.reason == "vectors of another space than before"
+            assert second.membership(world.one("one"), None).state == "drifted"
+
+    world.run(test)
+
+
+def test_answers_of_a_deployment_that_is_never_proven(world: World) -> None:
+    """Answers wait for the database no more once the deployment has failed several probes."""
+    world.upstreams["one"].always("503")
+
+    async def test(prober: Prober) -> None:
+        check = SpaceCheck(prober, world.one("one"), None, revision="one")
+        reads: list[object] = []
+        event.listen(world.engine, "begin", reads.append)
+        for _ in range(FAILS_OFTEN):
+            before = len(reads)
+            await accept(check, "text", RIGHT, model="m")
+            assert len(reads) > before
+            world.now_ms += 60_000
+            with pytest.raises(ProviderError):
+                await prober.prove(world.one("one"), None)
+        await accept(check, "text", RIGHT, model="m")
+        before = len(reads)
+        for _ in range(3):
+            await accept(check, "text", RIGHT, model="m")
+        assert len(reads) == before
+
+    world.run(test)
+
+
+def test_stored_once_the_database_is_back(world: World) -> None:
+    """What a gateway proves while its database is away is stored with the next read."""
+
+    async def test(first: Prober) -> None:
+        database_file, elsewhere = world.folder / "test.db", world.folder / "elsewhere.db"
+        world.engine.dispose()
+        database_file.rename(elsewhere)
+        await world.prove(first, "one", "two")
+        world.engine.dispose()
+        database_file.unlink(missing_ok=True)
+        elsewhere.rename(database_file)
+        async with world.prober() as second:
+            assert second.spaces.known() == ([], [])
+        await first.load()
+        async with world.prober() as second:
+            members = [second.membership(world.one(each), None).state for each in ("one", "two")]
+            assert members == ["reference", "proven"]
+
+    world.run(test)
+
+
 def test_age(world: World) -> None:
     """A proof is due for renewal after the interval, and after twice that it is none."""
 
@@ -371,11 +445,28 @@ def load(world: World) -> list[Reference]:
 
 def test_another_input_type(world: World) -> None:
     """The maker is proven with what there is before it makes a reference of another input type."""
+    world.upstreams["one"].echo = "m-2024"
 
     async def test(prober: Prober) -> None:
         await world.prove(prober, "one")
         member = prober.membership(world.one("one"), "query")
         assert (member.state, member.is_due) == ("reference", True)
+        check = SpaceCheck(prober, world.one("one"), "query", revision="one")
+        await accept(check, "text", RIGHT, model="m-2024")
+        world.upstreams["one"].echo = "m-2025"
+        world.upstreams["one"].vectors = space("wrong")
+        with pytest.raises(ProviderError):
+            await accept(check, "text", space("wrong"), model="m-2025")
+
+    world.run(test)
+    assert [each.input_type for each in load(world)] == [None]
+
+
+def test_an_old_proof_makes_no_reference(world: World) -> None:
+    """The maker is proven again if its proof is too old to make other references."""
+
+    async def test(prober: Prober) -> None:
+        await world.prove(prober, "one")
         world.now_ms += 2 * HOUR_MS
         assert prober.membership(world.one("one"), "query").state == "unproven"
         world.upstreams["one"].vectors = space("wrong")

@@ -14,8 +14,9 @@ from embedway.spaces.prober import Prober, failure_for_request
 class SpaceCheck:
     """Checks the responses of one deployment. It is a `ResultCheck` of `embedway.sending.attempt`.
 
-    It compares the vectors' width and length and the model's name at once. Only if one of them is
-    new does it return an awaitable, which probes the deployment.
+    It compares the vectors' width and length and the model's name at once. If one of them is new,
+    it returns an awaitable that probes the deployment. If this process knows nothing to compare
+    with, it returns one that reads what other processes have proven.
     """
 
     __slots__ = ("_deployment", "_input_type", "_prober", "_revision")
@@ -42,6 +43,8 @@ class SpaceCheck:
             width, norm = first.shape[0], math.sqrt(float(first @ first))
         if self.has_changed(width=width, norm=norm, model=result.model):
             return self._require_confirmation(width, norm, result.model)
+        if not self._has_reference():
+            return self._compare_with_stored(width, norm, result.model)
         self._require_space(is_confirmed=True)
         return None
 
@@ -87,6 +90,19 @@ class SpaceCheck:
         # A deployment that changes all the time must not be probed for each of its responses.
         prober.delay_next_probe(deployment, input_type)
         return False
+
+    def _has_reference(self) -> bool:
+        expected = self._prober.spaces.expected_signature(self._deployment, self._input_type)
+        return expected is None or expected.has_reference
+
+    async def _compare_with_stored(
+        self, width: int | None, norm: float | None, model: str | None
+    ) -> None:
+        await self._prober.read_anew(self._deployment, self._input_type)
+        if self.has_changed(width=width, norm=norm, model=model):
+            await self._require_confirmation(width, norm, model)
+        else:
+            self._require_space(is_confirmed=True)
 
     async def _require_confirmation(
         self, width: int | None, norm: float | None, model: str | None

@@ -42,8 +42,10 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResponseSignature(msgspec.Struct, frozen=True, kw_only=True):
-    """What the responses of a proven deployment look like."""
+    """What the responses of a deployment should look like, as far as is proven."""
 
+    has_reference: bool
+    """Whether its space has reference vectors for the input type."""
     width: int | None
     has_unit_length: bool
     model_names: frozenset[str]
@@ -224,9 +226,16 @@ class SpaceMemberships:
     def _signature(
         self, deployment: Deployment, input_type: InputType | None, revision: str
     ) -> ResponseSignature:
-        reference = self.registry.reference(deployment.model.id, revision, input_type)
-        proof = self.registry.proof(deployment.id, input_type)
+        registry, model = self.registry, deployment.model.id
+        reference = registry.reference(model, revision, input_type)
+        has_reference = reference is not None
+        anchors = registry.anchor_input_types(model, revision, input_type)
+        if not has_reference and anchors:  # the same model answers with another input type
+            input_type = anchors[0]
+            reference = registry.reference(model, revision, input_type)
+        proof = registry.proof(deployment.id, input_type)
         return ResponseSignature(
+            has_reference=has_reference,
             width=reference and reference.vectors.shape[1],
             has_unit_length=reference is not None and canaries.are_unit_length(reference.vectors),
             model_names=proof.models if proof else frozenset(),

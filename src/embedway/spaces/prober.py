@@ -23,7 +23,7 @@ from embedway.spaces import canaries
 from embedway.spaces.canaries import CANARIES
 from embedway.spaces.membership import Membership, SpaceMemberships
 from embedway.spaces.probe import CanaryProbe, ProbeRecorder
-from embedway.spaces.proof import Proof, Reference
+from embedway.spaces.proof import Proof, ProofKey, Reference, ReferenceKey
 from embedway.spaces.store import SpaceStore
 from embedway.spaces.verdict import ProbeResult, judge
 
@@ -36,11 +36,13 @@ USER_REST_S = 2
 REREAD_S = 5
 """How often to read what operators and other processes stored."""
 
+FAILS_OFTEN = 3
+"""A deployment that has failed so many probes in a row may never be proven."""
+
 _log = structlog.get_logger("embedway.prober")
 
 SpaceEvent = Literal["proven", "differs", "drifted", "released"]
 OnEvent = Callable[[SpaceEvent, Deployment, Membership], None]
-Key = tuple[str, InputType | None]
 
 
 class _Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,23 +86,27 @@ class Prober:
         )
         self._on_event = on_event
         self._now_s = sender.now_s
-        self._flights: dict[Key, asyncio.Task[Membership]] = {}
-        self._failures: dict[Key, _Failure] = {}
+        self._flights: dict[ProofKey, asyncio.Task[Membership]] = {}
+        self._failures: dict[ProofKey, _Failure] = {}
         self._reread_task: asyncio.Task[None] | None = None
         self._reread_s = sender.now_s()
-        self._unstored: set[Key] = set()
-        """Deployments and input types whose last proof could not be stored."""
+        self._unstored_references: dict[ReferenceKey, Reference] = {}
+        self._unstored_proofs: dict[ProofKey, Proof] = {}
 
     async def load(self) -> None:
-        """Read what is stored and not yet known.
+        """Store what could not be stored before, and read what is not yet known.
 
         Raises:
-            StorageUnavailable: The database cannot be read.
+            StorageUnavailable: The database cannot be read or written.
         """
+        while self._unstored_references:
+            await self._keep_reference(next(iter(self._unstored_references.values())))
+        while self._unstored_proofs:
+            await self._keep_proof(next(iter(self._unstored_proofs.values())))
         references, proofs = await self._store.load(known=self._registry.references())
         self.spaces.load(
             references,
-            (each for each in proofs if (each.deployment, each.input_type) not in self._unstored),
+            (each for each in proofs if each.key not in self._unstored_proofs),
         )
 
     async def refresh(self) -> None:
@@ -111,6 +117,23 @@ class Prober:
         reread = self._start_reread()
         if age_s >= 2 * REREAD_S:  # idle for so long that much may have changed
             await asyncio.shield(reread)
+
+    async def read_anew(self, deployment: Deployment, input_type: InputType | None) -> None:
+        """Read all that operators and other processes have stored by now.
+
+        For a deployment that keeps failing its probes, read only every `REREAD_S`: each of its
+        answers waits for this.
+        """
+        failure = self._failures.get((deployment.id, input_type))
+        if failure and failure.count >= FAILS_OFTEN and self._now_s() < self._reread_s + REREAD_S:
+            return
+        earlier = self._reread_task
+        if earlier and not earlier.done():
+            await asyncio.shield(earlier)  # it may have missed what was just stored
+        reread = self._reread_task
+        if reread is None or reread is earlier:
+            reread = self._begin_reread()
+        await asyncio.shield(reread)
 
     async def prove(self, deployment: Deployment, input_type: InputType | None) -> Membership:
         """Probe `deployment` now, or wait for the probe under way.
@@ -179,6 +202,7 @@ class Prober:
                 since_ms=probe.at_ms,
             )
         kept = await self._store.keep_proof(proof, release=proof.state != "drifted")
+        self._unstored_proofs.pop(proof.key, None)
         self.spaces.load(proofs=[kept])
         return self.membership(deployment, input_type)
 
@@ -204,7 +228,7 @@ class Prober:
             flight.add_done_callback(lambda done: self._end_flight(key, done))
         return flight
 
-    def _end_flight(self, key: Key, flight: asyncio.Task[Membership]) -> None:
+    def _end_flight(self, key: ProofKey, flight: asyncio.Task[Membership]) -> None:
         self._flights.pop(key, None)
         if not flight.cancelled():
             flight.exception()  # retrieved: callers and the log have it
@@ -276,8 +300,12 @@ class Prober:
         if self._reread_task is None or (
             self._reread_task.done() and self._now_s() - self._reread_s >= REREAD_S
         ):
-            self._reread_s = self._now_s()
-            self._reread_task = asyncio.create_task(self._read_stored())
+            return self._begin_reread()
+        return self._reread_task
+
+    def _begin_reread(self) -> asyncio.Task[None]:
+        self._reread_s = self._now_s()
+        self._reread_task = asyncio.create_task(self._read_stored())
         return self._reread_task
 
     async def _read_stored(self) -> None:
@@ -311,9 +339,8 @@ class Prober:
             makes_reference = bool(anchors) if retired else maker.id == deployment.id
         if makes_reference:
             for anchor in anchors:
-                membership = self.membership(deployment, anchor)
-                if membership.state == "unproven":
-                    membership = await self.prove(deployment, anchor)
+                # The model may have changed since the anchor was proven.
+                membership = await self.prove(deployment, anchor)
                 if membership.state not in {"reference", "proven"}:
                     return False
             return True
@@ -365,28 +392,42 @@ class Prober:
         )
 
     async def _store_reference(self, reference: Reference) -> None:
-        """Store a reference, then use it, or the one that another process stored before."""
+        """Store a reference and use it; if it cannot be stored yet, use it all the same."""
         try:
-            reference = await self._store.keep_reference(reference)
+            await self._keep_reference(reference)
         except StorageUnavailable:
             _log.warning("reference not stored", model=reference.model)
-        self.spaces.load([reference])
+            self._unstored_references[reference.key] = reference
+            self.spaces.load([reference])
+
+    async def _keep_reference(self, reference: Reference) -> None:
+        """Store a reference, then use it, or the one that another process stored before."""
+        kept = await self._store.keep_reference(reference)
+        self._unstored_references.pop(reference.key, None)
+        self.spaces.load([kept])
 
     async def _store_proof(self, deployment: Deployment, proof: Proof) -> None:
-        """Store a proof, then use it, or the drift that another process stored."""
-        before = self._registry.proof(deployment.id, proof.input_type)
-        key = (deployment.id, proof.input_type)
+        """Store a proof and use it; if it cannot be stored yet, use it all the same."""
+        before = self._registry.proof(*proof.key)
+        self._unstored_proofs.pop(proof.key, None)
         try:
-            proof = await self._store.keep_proof(proof)
-            self._unstored.discard(key)
+            proof = await self._keep_proof(proof)
         except StorageUnavailable:
             _log.warning("proof not stored", deployment=deployment.id)
-            self._unstored.add(key)
-        self.spaces.load(proofs=[proof])
+            self._unstored_proofs[proof.key] = proof
+            self.spaces.load(proofs=[proof])
         is_news = not before or (before.state, before.revision) != (proof.state, proof.revision)
         if is_news and proof.state != "unproven":
             event = "proven" if proof.state == "reference" else proof.state
             self._on_event(event, deployment, self.membership(deployment, proof.input_type))
+
+    async def _keep_proof(self, proof: Proof) -> Proof:
+        """Store a proof, then use it, or the drift that another process stored; return that."""
+        kept = await self._store.keep_proof(proof)
+        if self._unstored_proofs.get(proof.key) is proof:
+            del self._unstored_proofs[proof.key]
+        self.spaces.load(proofs=[kept])
+        return kept
 
 
 def _rest_s(failure: _Failure) -> float:

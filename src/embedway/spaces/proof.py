@@ -12,6 +12,8 @@ ProofState = Literal["reference", "proven", "unproven", "differs", "drifted"]
 in a space of their own, or are no longer what they were."""
 ReferenceKey = tuple[str, str, InputType | None]
 """Model id, revision and input type of a reference."""
+ProofKey = tuple[str, InputType | None]
+"""Deployment id and input type of a proof."""
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,3 +62,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """When it was probed."""
     since_ms: int
     """When it entered this state."""
+
+    @property
+    def key(self) -> ProofKey:
+        """The primary key."""
+        return self.deployment, self.input_type
