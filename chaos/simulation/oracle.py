@@ -21,6 +21,7 @@ from chaos.simulation.upstream import (
     EXACT,
     POISON,
     PRICES_USD,
+    REQUEST,
     CallWatch,
     Upstream,
     WatchedCall,
@@ -129,14 +130,25 @@ class WatchedLimiter:
 
     async def reserve(self, limit_keys: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
         """Reserve, and tell the oracle."""
+        decision = self._oracle.begin_decision(self._replica, self._limiter)
         reservation = await self._limiter.reserve(limit_keys, tokens=tokens)
-        self._oracle.let_in(self._replica, self._limiter, limit_keys, reservation)
+        self._oracle.let_in(decision, limit_keys, reservation)
         return reservation
 
     def settle(self, reservation: LimitReservation, *, tokens: int) -> None:
         """Settle, and tell the oracle."""
         self._oracle.settle(reservation, tokens)
         self._limiter.settle(reservation, tokens=tokens)
+
+
+class _Decision(msgspec.Struct, frozen=True):
+    """What a limiter knew when it began to decide about a request."""
+
+    replica: Replica
+    limiter: RateLimiter
+    was_shared: bool
+    gateways: int
+    """How many gateways Redis had told this one of."""
 
 
 class _Use(msgspec.Struct):
@@ -329,14 +341,18 @@ class Oracle(CallWatch):
         """Return a limiter that tells the oracle what it lets in."""
         return WatchedLimiter(limiter, self, replica)
 
+    def begin_decision(self, replica: Replica, limiter: RateLimiter) -> _Decision:
+        """Note what a limiter knows."""
+        was_shared = isinstance(limiter, SharedRateLimiter) and limiter.is_shared
+        return _Decision(replica, limiter, was_shared, self._gateways(replica))
+
     def let_in(
-        self, replica: Replica, limiter: RateLimiter, keys: Sequence[LimitKey],
-        reservation: LimitReservation,
-    ) -> None:  # fmt: skip
+        self, decision: _Decision, keys: Sequence[LimitKey], reservation: LimitReservation
+    ) -> None:
         """Check that a request that was let in had room."""
-        shared = isinstance(limiter, SharedRateLimiter)
+        replica, limiter = decision.replica, decision.limiter
         at_ms = reservation.at_ms
-        if shared and not limiter.is_shared:
+        if isinstance(limiter, SharedRateLimiter) and not limiter.is_shared:
             self._apart_ms = max(self._apart_ms, at_ms)
         uses: list[_Use] = []
         for key in dict.fromkeys(keys):
@@ -347,28 +363,33 @@ class Oracle(CallWatch):
             use = _Use(at_ms, replica.process, key.limit.of, amount)
             own = sum(each.amount for each in recent if each.process is replica.process) + amount
             total = sum(each.amount for each in recent) + amount
-            self._check_limit(replica, limiter, key, own=own, total=total, since_ms=since_ms)
+            self._check_limit(decision, key, own=own, total=total, since_ms=since_ms)
             self._uses[name] = [*recent, use]
             uses.append(use)
         self._by_reservation[id(reservation)] = (reservation, uses)
 
     def _check_limit(
-        self, replica: Replica, limiter: RateLimiter, key: LimitKey, *, own: int, total: int,
-        since_ms: int,
-    ) -> None:  # fmt: skip
+        self, decision: _Decision, key: LimitKey, *, own: int, total: int, since_ms: int
+    ) -> None:
         amount = key.limit.amount
-        if not isinstance(limiter, SharedRateLimiter):
+        if not isinstance(decision.limiter, SharedRateLimiter):
             counted, most = own, amount  # it starts from zero when it restarts
         elif since_ms > max(self._apart_ms, self._redis_lost_ms()) + TOGETHER_AGAIN_MS:
             counted, most = total, amount
-        elif not limiter.is_shared:
-            assert self._redis is not None
-            gateways = self._redis.told.get(replica.process.name, 1)
-            counted, most = own, max(1, amount // gateways)
+        elif decision.was_shared and self._is_counted_by_redis():
+            return  # within what Redis knew, whatever became of Redis then
         else:
-            return
+            # It may have heard of other gateways just after it decided.
+            gateways = min(decision.gateways, self._gateways(decision.replica))
+            counted, most = own, max(1, amount // gateways)
         if counted > most:
             self.breaks("limits", f"{key.subject} has {counted} of {most} {key.limit}")
+
+    def _gateways(self, replica: Replica) -> int:
+        return self._redis.told.get(replica.process.name, 1) if self._redis else 1
+
+    def _is_counted_by_redis(self) -> bool:
+        return self._redis is not None and REQUEST.get() in self._redis.counted
 
     def _redis_lost_ms(self) -> int:
         return self._redis.lost_data_ms if self._redis else 0

@@ -11,9 +11,11 @@ from lupa.lua51 import LuaRuntime
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chaos.simulation.process import PROCESS
+from chaos.simulation.upstream import REQUEST
 from chaos.simulation.world import Partition, World
 from embedway.ratelimits import redis_counts
 from embedway.ratelimits.redis_counts import RedisCounts
+from embedway.ratelimits.shared_counts import CountReply, CountRequest
 
 _Call = Callable[..., Any]
 
@@ -31,6 +33,8 @@ class SimulatedRedis:
         """When it last lost its data, in ms since the epoch."""
         self.told: dict[str, int] = {}
         """How many gateways it told each process of last."""
+        self.counted: set[Any] = set()
+        """The requests that it counted and whose gateway knows that."""
         self._chance = world.chance("redis")
         self._hashes: dict[bytes, dict[bytes, bytes]] = {}
         self._scores: dict[bytes, dict[bytes, float]] = {}
@@ -126,6 +130,15 @@ class SimulatedCounts(RedisCounts):
         self._process = process
         self._server = redis
         self._script = redis.run
+
+    async def count(
+        self, requests: Sequence[CountRequest], *, epoch: str, now_ms: int
+    ) -> CountReply:
+        """Report and count, and note which request was counted."""
+        reply = await super().count(requests, epoch=epoch, now_ms=now_ms)
+        if reply.is_counted and any(each.amount for each in requests):
+            self._server.counted.add(REQUEST.get())
+        return reply
 
     async def aclose(self) -> None:
         """Sign off this process."""
