@@ -361,7 +361,12 @@ class Oracle(CallWatch):
             since_ms = at_ms - SECONDS[key.limit.per] * 1000
             recent = [each for each in self._uses[name] if each.at_ms > since_ms]
             use = _Use(at_ms, replica.process, key.limit.of, amount)
-            own = sum(each.amount for each in recent if each.process is replica.process) + amount
+            # After a clock of Redis was set back, what a gateway let in alone may seem to come later.
+            own = amount + sum(
+                each.amount
+                for each in recent
+                if each.process is replica.process and each.at_ms <= at_ms
+            )
             total = sum(each.amount for each in recent) + amount
             self._check_limit(decision, key, own=own, total=total, since_ms=since_ms)
             self._uses[name] = [*recent, use]
