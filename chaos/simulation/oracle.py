@@ -361,7 +361,7 @@ class Oracle(CallWatch):
             since_ms = at_ms - SECONDS[key.limit.per] * 1000
             recent = [each for each in self._uses[name] if each.at_ms > since_ms]
             use = _Use(at_ms, replica.process, key.limit.of, amount)
-            # After a clock of Redis was set back, what a gateway let in alone may seem to come later.
+            # If Redis' clock was set back, what a gateway let in alone may seem to come later.
             own = amount + sum(
                 each.amount
                 for each in recent
