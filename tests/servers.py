@@ -128,18 +128,18 @@ class Server:
     def pause(self) -> None:
         """Freeze it: it accepts connections but does not answer."""
         self.process.send_signal(signal.SIGSTOP)  # first, so that it starts no more children
-        for child in self._children():
-            os.kill(child, signal.SIGSTOP)
+        self._signal_children(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it continue."""
-        for child in self._children():
-            os.kill(child, signal.SIGCONT)
+        self._signal_children(signal.SIGCONT)
         self.process.send_signal(signal.SIGCONT)
 
-    def _children(self) -> list[int]:
+    def _signal_children(self, number: signal.Signals) -> None:
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(each) for each in listed.read_text().split()] if listed.exists() else []
+        for child in listed.read_text().split() if listed.exists() else ():
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(int(child), number)
 
     def remove(self) -> None:
         """End it and remove its data."""

@@ -189,9 +189,11 @@ def test_everything_is_restarted_under_load(
 
 
 def usage_of(gateway: Gateway, key: str) -> list[dict[str, Any]]:
-    reply = _usage(gateway, key)
-    assert reply.status_code == 200, reply.text
-    return [result for bucket in reply.json()["data"] for result in bucket["results"]]
+    # A failed look-up of a key is kept for a moment, also when Postgres is back.
+    until(lambda: _usage(gateway, key).status_code == 200)
+    return [
+        result for bucket in _usage(gateway, key).json()["data"] for result in bucket["results"]
+    ]
 
 
 def usage_status(gateway: Gateway, key: str, project: str) -> int:
