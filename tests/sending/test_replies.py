@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embedway.core import vectors
@@ -117,6 +117,7 @@ def asked(engine: Provider, batch: Batch = BATCH) -> BatchResult | ProviderError
 
 
 @settings(max_examples=150, deadline=None)
+@example(name="huggingface", reply=HttpReply(status=200, headers={}, body=b"[[],[]]"))
 @given(name=st.sampled_from(sorted(ROWS)), reply=REPLIES)
 def test_replies_of_anything(name: str, reply: HttpReply) -> None:
     """Any status, headers and body end in the requested vectors or in a `ProviderError`."""
@@ -124,7 +125,10 @@ def test_replies_of_anything(name: str, reply: HttpReply) -> None:
     outcome = asked(speaking(name, Replying(reply)), batch)
     if isinstance(outcome, ProviderError):
         assert outcome.was_sent
-        assert outcome.status == reply.status
+        # The last check, of the vectors themselves, does not see the reply.
+        assert outcome.status == reply.status or (
+            outcome.kind == "malformed" and not outcome.status
+        )
         assert outcome.client_error(model="m").status in range(400, 600)
 
 
