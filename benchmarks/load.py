@@ -5,11 +5,13 @@ CPU time goes to the server.
 """
 
 import asyncio
+import itertools
 import socket
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -72,8 +74,11 @@ class Connection(asyncio.Protocol):
 
 
 class _MeasuredConnection(Connection):
-    def __init__(self, request: bytes, deadline_s: float, load: Load) -> None:
-        super().__init__(request)
+    """Sends other requests in turn, which all connections share."""
+
+    def __init__(self, requests: Iterator[bytes], deadline_s: float, load: Load) -> None:
+        super().__init__(next(requests))
+        self._requests = requests
         self._deadline_s = deadline_s
         self._load = load
         self.done = asyncio.get_running_loop().create_future()
@@ -85,6 +90,7 @@ class _MeasuredConnection(Connection):
         else:
             self._load.errors += 1
         if now_s < self._deadline_s:
+            self._request = next(self._requests)
             self.send()
         else:
             self.transport.close()
@@ -103,17 +109,19 @@ def request_bytes(url: str, body: bytes, *, key: str) -> bytes:
     ).encode() + body
 
 
-async def load(url: str, body: bytes, *, key: str, connections: int, seconds: float) -> Load:
-    """Send `body` over `connections` connections for `seconds`."""
+async def load(
+    url: str, bodies: Sequence[bytes], *, key: str, connections: int, seconds: float
+) -> Load:
+    """Send `bodies`, again and again, over `connections` connections for `seconds`."""
     parts = urlsplit(url)
-    request = request_bytes(url, body, key=key)
+    requests = itertools.cycle([request_bytes(url, each, key=key) for each in bodies])
     seen = Load(seconds, [], 0)
     deadline_s = time.perf_counter() + seconds
     loop = asyncio.get_running_loop()
     running = [
         (
             await loop.create_connection(
-                lambda: _MeasuredConnection(request, deadline_s, seen), parts.hostname, parts.port
+                lambda: _MeasuredConnection(requests, deadline_s, seen), parts.hostname, parts.port
             )
         )[1].done
         for _ in range(connections)

@@ -1,6 +1,7 @@
 """Serves the same model the way one would in an afternoon, as a baseline.
 
-It uses FastAPI, pydantic, a thread for each request, a lock around the model and vectors as lists.
+It uses FastAPI, pydantic, a thread for each request, a lock around the model, which embeds one text
+after another, and vectors as lists.
 It has no keys, no ledger, no shared batches and no checks.
 """
 
@@ -34,7 +35,7 @@ def embeddings(body: Body) -> dict:
     texts = [body.input] if isinstance(body.input, str) else body.input
     with model:
         ids = tokenizer.encode(texts)
-        vectors = encoder.encode(ids)
+        vectors = [encoder.encode([each])[0] for each in ids]
     tokens = sum(map(len, ids))
     return {
         "object": "list",

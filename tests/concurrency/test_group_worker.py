@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_http import gauge, until
 
-from embedway.concurrency.group_worker import GroupWorker
+from embedway.concurrency.group_worker import EqualShares, GroupWorker
 from embedway.core.errors import ServiceOverloaded
 
 Part = tuple[Sequence[int], Sequence[Any]]
@@ -29,11 +29,14 @@ def run(scenario: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run(asyncio.wait_for(scenario, 30))
 
 
-def worker(work: Callable[[list[Any]], Iterable[Part]], **limits: Any) -> GroupWorker[Any, Any]:
+def worker(
+    work: Callable[[list[Any]], Iterable[Part]], *, group_weight: int = 10, **options: Any
+) -> GroupWorker[Any, Any]:
     return GroupWorker(
         work,
         name="test",
-        **({"group_weight": 10, "max_waiting_weight": 1_000_000} | limits),
+        queue=EqualShares(group_weight),
+        **({"max_waiting_weight": 1_000_000} | options),
     )
 
 
@@ -68,8 +71,11 @@ class Gate:
 @given(
     jobs=st.lists(st.lists(st.integers(0, 30), max_size=40), max_size=30),
     group_weight=st.integers(1, 50),
+    lanes=st.integers(1, 3),
 )
-def test_everyone_gets_their_own_results_in_order(jobs: list[list[int]], group_weight: int):
+def test_everyone_gets_their_own_results_in_order(
+    jobs: list[list[int]], group_weight: int, lanes: int
+):
     """Each job gets the results of its items in their order; each item is worked on once."""
     worked: list[tuple[int, int, int]] = []
 
@@ -77,7 +83,7 @@ def test_everyone_gets_their_own_results_in_order(jobs: list[list[int]], group_w
         worked.extend(group)
         return echo(group)
 
-    shared = worker(work, group_weight=group_weight, weigh=lambda item: item[2])
+    shared = worker(work, group_weight=group_weight, weigh=lambda item: item[2], lanes=lanes)
     items = [[(n, at, weight) for at, weight in enumerate(job)] for n, job in enumerate(jobs)]
 
     async def scenario() -> list[Any]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from embedway.catalog.model import BertShape
 from embedway.local import bert
-from embedway.local.openvino import OpenVinoEncoder, padded_shape, resolve_precision
+from embedway.local.openvino import OpenVinoEncoder, resolve_precision
+from embedway.local.packing import ROW_SIZES
 from embedway.local.tokenizer import ModelTokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -59,28 +61,20 @@ def cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[n
     return np.einsum("ij,ij->i", ours, theirs) / norms
 
 
-def in_batches(encoder: OpenVinoEncoder, tokens: list[list[int]]) -> NDArray[np.float32]:
-    """Return the vectors of `tokens`, embedded 16 at a time."""
-    return np.concatenate(
-        [encoder.encode(tokens[start : start + 16]) for start in range(0, len(tokens), 16)]
-    )
+def in_rows(encoder: OpenVinoEncoder, tokens: list[list[int]]) -> NDArray[np.float32]:
+    """Return the vectors of `tokens`, as many in a row as the longest row takes."""
+    rows: list[list[list[int]]] = [[]]
+    for ids in tokens:
+        if sum(map(len, rows[-1])) + len(ids) > ROW_SIZES[-1]:
+            rows.append([])
+        rows[-1].append(ids)
+    return np.concatenate([encoder.encode(row) for row in rows])
 
 
 def test_token_counts_are_the_references(tokens):
     """Token counts equal the reference's, also above 128."""
     assert [len(ids) for ids in tokens] == COUNTS
     assert max(COUNTS) == 256
-
-
-def test_whole_batches_have_no_dummy_rows(f32):
-    """Rounded down, a batch fills all lanes evenly and has at least half of its rows."""
-    lanes = len(f32._lanes)
-    for rows in range(1, 200):
-        whole = f32.round_down(rows)
-        assert 1 <= whole <= rows
-        if rows >= lanes:
-            assert whole > rows // 2
-            assert padded_shape(whole // lanes, 1)[0] * lanes == whole
 
 
 def test_ids_are_never_cut(minilm):
@@ -101,59 +95,60 @@ def test_alone_as_the_reference_at_f32(alone):
 
 
 def test_batched_as_the_reference_at_f32(f32, tokens):
-    """Texts in mixed batches in f32 have the reference's vectors."""
-    assert cosines(in_batches(f32, tokens), VECTORS).min() >= 0.99999
+    """Texts in shared rows in f32 have the reference's vectors."""
+    assert cosines(in_rows(f32, tokens), VECTORS).min() >= 0.99999
 
 
 def test_as_the_reference_at_bf16(bf16, tokens):
     """Vectors in bf16 are close enough to be compared with the reference's."""
-    found = cosines(in_batches(bf16, tokens), VECTORS)
+    found = cosines(in_rows(bf16, tokens), VECTORS)
     assert found.min() >= 0.9995
     assert found.mean() >= 0.9998
 
 
-def test_neighbours_do_not_matter(f32, tokens, alone):
-    """A text's vector is the same alone and in a batch of 100."""
-    assert cosines(f32.encode(tokens[:100]), alone[:100]).min() >= 0.99999
+@pytest.mark.parametrize("size", ROW_SIZES)
+@pytest.mark.parametrize("length", [3, 9, 25, 60, 120, 200, 256])
+def test_neighbours_do_not_matter(encoder, tokens, size, length):
+    """A text has the same vector alone, and first, last and between others in a row of any size."""
+    text = min(tokens, key=lambda ids: abs(len(ids) - length))
+    fillers = [ids for ids in tokens if len(ids) <= 12]
+    alone, least = encoder.encode([text]), 0.99999 if encoder.precision == "f32" else 0.9998
+    row, room = [text], size - len(text)
+    while room >= len(filler := fillers[len(row) % len(fillers)]) and len(row) < size // 4:
+        row.append(filler)
+        room -= len(filler)
+    if room < 0 or len(row) < 3:
+        return  # the text has no room for two others in a row of this size
+    for place in (0, len(row) // 2, len(row) - 1):
+        others = row[1:]
+        found = encoder.encode([*others[:place], text, *others[place:]])
+        assert cosines(found[place : place + 1], alone).min() >= least
 
 
 def test_order_does_not_matter(f32, tokens, alone):
     """Vectors come in the order of the texts."""
     order = random.Random(7).sample(range(len(tokens)), 60)
-    assert cosines(f32.encode([tokens[i] for i in order]), alone[order]).min() >= 0.99999
+    assert cosines(in_rows(f32, [tokens[i] for i in order]), alone[order]).min() >= 0.99999
 
 
-def test_a_long_neighbour_does_not_matter(f32, tokens, alone):
-    """Padding to 256 tokens beside a text does not change its vector."""
-    longest = COUNTS.index(256)
-    short = [i for i, count in enumerate(COUNTS) if count <= 8]
-    together = f32.encode([tokens[i] for i in [*short[:3], longest, *short[3:6]]])
-    found = cosines(together, alone[[*short[:3], longest, *short[3:6]]])
-    assert found.min() >= 0.99999
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 9, 13, 17, 33])
-def test_any_batch_size(encoder, tokens, size):
-    """A batch of any size returns that many vectors, without dummy rows."""
-    vectors = encoder.encode(tokens[40 : 40 + size])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 9, 13, 17])
+def test_any_number_of_texts(encoder, tokens, size):
+    """A row of any number of texts returns that many vectors."""
+    texts = sorted(range(len(tokens)), key=COUNTS.__getitem__)[20 : 20 + size]
+    vectors = encoder.encode([tokens[at] for at in texts])
     assert vectors.shape == (size, encoder.dimensions) == (size, 384)
     assert vectors.dtype == np.float32
-    assert cosines(vectors, VECTORS[40 : 40 + size]).min() >= 0.9995
-
-
-def test_no_items(f32):
-    """An empty batch returns no vectors."""
-    assert f32.encode([]).shape == (0, 384)
+    assert cosines(vectors, VECTORS[texts]).min() >= 0.9995
 
 
 def test_unit_length(encoder, tokens):
     """Every vector has unit length, also for texts of white space."""
-    lengths = np.linalg.norm(in_batches(encoder, tokens), axis=1)
+    lengths = np.linalg.norm(in_rows(encoder, tokens), axis=1)
     assert np.abs(lengths - 1).max() <= 1e-5
 
 
 def test_vectors_are_the_callers_own(f32, tokens):
-    """A later batch does not change earlier vectors."""
+    """A later row does not change earlier vectors."""
     first = f32.encode(tokens[40:42])
     kept = first.copy()
     f32.encode(tokens[50:52])
@@ -165,12 +160,13 @@ def test_vectors_are_the_callers_own(f32, tokens):
     [
         ([[]], "0 ids"),
         ([[101] * 513], "513 ids"),
+        ([[101] * 384], "do not fit"),
         ([[101, 30522, 102]], "token id"),
         ([[101, -1, 102]], "token id"),
     ],
 )
 def test_wrong_rows_are_refused(f32, tokens, alone, rows, message):
-    """An invalid row is refused, and does not affect the next batch."""
+    """An invalid text is refused, and does not affect the next row."""
     with pytest.raises(ValueError, match=message):
         f32.encode([tokens[40], *rows])
     assert cosines(f32.encode(tokens[40:42]), alone[40:42]).min() >= 0.99999
@@ -180,17 +176,16 @@ def test_wrong_rows_are_refused(f32, tokens, alone, rows, message):
 def test_any_number_of_threads(minilm, tokens, alone, threads):
     """The vectors do not depend on how many threads compute them."""
     encoder = OpenVinoEncoder(minilm.weights, shape=SHAPE, precision="f32", threads=threads)
-    assert cosines(encoder.encode(tokens[40:49]), alone[40:49]).min() >= 0.99999
+    assert cosines(in_rows(encoder, tokens[40:49]), alone[40:49]).min() >= 0.99999
 
 
-def test_few_shapes():
-    """Rows and lengths are padded to few values, rows by at most half."""
-    shapes = [padded_shape(rows, length) for rows in range(1, 130) for length in range(1, 257)]
-    assert {length for _, length in shapes} == set(range(16, 257, 16))
-    assert sorted({rows for rows, _ in shapes}) == [
-        1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192,
-    ]  # fmt: skip
-    assert all(rows <= padded_shape(rows, 1)[0] <= max(1.5 * rows, 1) for rows in range(1, 130))
+def test_several_threads_at_once(minilm, tokens, alone):
+    """Threads that embed at the same time get their own vectors."""
+    encoder = OpenVinoEncoder(minilm.weights, shape=SHAPE, precision="f32", threads=3)
+    with ThreadPoolExecutor(encoder.lanes) as threads:
+        found = list(threads.map(lambda ids: encoder.encode([ids])[0], tokens[:90]))
+    assert encoder.lanes == 3
+    assert cosines(np.stack(found), alone[:90]).min() >= 0.99999
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path):

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from embedway.core import money
 from embedway.core.errors import InvalidRequest
 from embedway.core.request import DEFAULT_MAX_ITEMS, MAX_CHARACTERS, EmbedRequest, normalise_name
-from embedway.local.engine import group_by_length
 from embedway.tokenizing.truncate import truncate_ids
 from embedway.wire import decode as wire_decode
 from embedway.wire import error as wire_error
@@ -346,7 +345,7 @@ def test_encode(sent: np.ndarray) -> None:
             assert raw == row.astype("<f4").tobytes()
 
 
-# Limits, batches, money
+# Limits, money
 
 
 @steady
@@ -359,25 +358,6 @@ def test_cut(limit: int, over: int, drop: str) -> None:
     assert (kept[0], kept[-1]) == (ids[0], ids[-1])
     inner = ids[1:-1]
     assert kept[1:-1] == (inner[: limit - 2] if drop == "end" else inner[len(inner) - limit + 2 :])
-
-
-@steady
-@given(st.lists(st.integers(1, 300), max_size=200), st.integers(1, 2048), st.integers(1, 9))
-def test_batches(lengths: list[int], max_tokens: int, step: int) -> None:
-    """Batches hold each position once, sorted by length, within the token limit."""
-
-    def whole(rows: int) -> int:
-        return rows // step * step or rows
-
-    made = list(group_by_length(lengths, max_tokens=max_tokens, round_down=whole))
-    positions = [position for batch in made for position in batch]
-    assert sorted(positions) == list(range(len(lengths)))
-    ordered = [lengths[position] for position in positions]
-    assert ordered == sorted(ordered)
-    for batch in made:
-        widest = max(lengths[position] for position in batch)
-        assert len(batch) == 1 or len(batch) * widest <= max_tokens
-    assert all(len(batch) == whole(len(batch)) for batch in made[:-1])
 
 
 tokens = st.integers(0, 10**12)

@@ -73,6 +73,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """The provider's words for this model's input types, if not the provider's usual ones."""
     truncate: Truncate = "none"
     user: str | None = None
+    tenant: str = ""
+    """Who sent the request. Engines in this process share their time equally between tenants."""
     extra: Mapping[str, Any] = {}
     """Provider-specific fields, from the deployment and from the client."""
     fixed: frozenset[str] = frozenset()

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from sqlalchemy import Engine, delete, insert
 
-from embedway.concurrency.group_worker import GroupWorker
+from embedway.concurrency.group_worker import EqualShares, GroupWorker
 from embedway.concurrency.threads import THREADS, Threads
 from embedway.core.errors import ServiceOverloaded
 from embedway.core.subject import Subject
@@ -92,7 +92,7 @@ class Ledger:
         self._writer = GroupWorker[LedgerEntry, RecordOutcome](
             self._work,
             name="ledger",
-            group_weight=MAX_GROUP_ROWS,
+            queue=EqualShares(MAX_GROUP_ROWS),
             max_waiting_weight=MAX_WAITING_ROWS,
             weigh=lambda entry: len(entry.records),
             threads=threads,

@@ -6,6 +6,8 @@ names of BERT checkpoints. Knows nothing about what runs the graph, or how texts
 
 import json
 import mmap
+from collections.abc import Sequence
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,11 @@ from embedway.catalog.model import BertShape
 ops: Any = opset15
 Node = Any
 
-# Added to the attention scores of padding: exp() of it is 0 in every precision. Being finite, it
-# cannot turn a row into NaN.
+IDS_PER_TEXT = 4
+"""A row has room for a text for so many ids. Shorter texts are rare."""
+
+# Added to the attention scores of other texts: exp() of it is 0 in every precision. Being finite,
+# it cannot turn a row into NaN.
 _MASKED = np.float32(-1e4)
 
 
@@ -72,32 +77,52 @@ class WeightsFile:
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
-def build_graph(weights: WeightsFile, *, shape: BertShape) -> ov.Model:
+def build_graph(weights: WeightsFile, *, shape: BertShape, row: int = -1) -> ov.Model:
     """Build the encoder as a graph that uses the mapped file for its large constants.
 
-    Inputs are `ids`, int32 [batch, length], and `lengths`, int32 [batch]: how many ids of each row
-    are not padding, at least one. The output is float32 [batch, hidden size], rows of unit length.
+    It embeds a row that holds several texts one after another. `row_inputs` makes its inputs. The
+    output is float32 [texts, hidden size]: a vector of unit length for each text.
 
     Args:
         weights: The weights. They must outlive the graph and everything compiled from it.
         shape: The facts about the model that the tensors do not show.
+        row: The size of all rows; -1 for rows of any size.
 
     Raises:
         ValueError: A tensor is missing.
     """
-    ids = ops.parameter([-1, -1], np.int32, name="ids")
-    lengths = ops.parameter([-1], np.int32, name="lengths")
-    length = ops.gather(ops.shape_of(ids), _integer(1), _integer(0))
-    mask = _mask(length, lengths)
-    scores = ops.unsqueeze(
-        ops.multiply(ops.subtract(np.float32(1), mask), _MASKED), _integers(1, 2)
-    )
-    states = _embeddings(weights, ids, length, shape)
+    texts = row // IDS_PER_TEXT if row > 0 else -1
+    # The masks are inputs: computed in the graph, they would cost more whenever the size changes.
+    ids = ops.parameter([1, row], np.int32, name="ids")
+    positions = ops.parameter([1, row], np.int32, name="positions")
+    scores = ops.parameter([1, 1, row, row], np.float32, name="scores")
+    members = ops.parameter([texts, row], np.float32, name="members")
+    states = _embeddings(weights, ids, positions, shape)
     for layer in range(shape.layers):
         states = _layer(weights, f"encoder.layer.{layer}", states, scores, shape)
-    results = [ops.result(_pool(states, mask))]
+    results = [ops.result(_pool(states, members))]
+    inputs = [ids, positions, scores, members]
     # The stubs have two classes `Model`, which are one at run time.
-    return ov.Model(results, [ids, lengths], "bert")  # pyright: ignore[reportGeneralTypeIssues]
+    return ov.Model(results, inputs, "bert")  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def row_inputs(texts: Sequence[Sequence[int]], *, row: int) -> list[NDArray[Any]]:
+    """Return the graph's inputs for these texts in a row of this size.
+
+    They are `ids`, int32 [1, row]; `positions`, int32 [1, row], from 0 in each text; `scores`,
+    float32 [1, 1, row, row], added to attention: 0 within a text; and `members`, float32 [texts,
+    row]: 1 for the ids of a text, 0 for others and for texts that are not there.
+    """
+    lengths = np.array([len(text) for text in texts])
+    used = lengths.sum()
+    ids, positions = np.zeros((2, 1, row), np.int32)
+    owners = np.full(row, -1)
+    ids[0, :used] = np.fromiter(chain.from_iterable(texts), np.int32, used)
+    positions[0, :used] = np.arange(used) - np.repeat(lengths.cumsum() - lengths, lengths)
+    owners[:used] = np.repeat(np.arange(len(texts)), lengths)
+    scores = np.where(owners[:, None] == owners, np.float32(0), _MASKED)
+    members = (np.arange(row // IDS_PER_TEXT)[:, None] == owners).astype(np.float32)
+    return [ids, positions, scores[None, None], members]
 
 
 def vocabulary_size(weights: WeightsFile) -> int:
@@ -115,28 +140,15 @@ def dimensions(weights: WeightsFile) -> int:
     return weights["embeddings.word_embeddings.weight"].shape[1]
 
 
-def _mask(length: Node, lengths: Node) -> Node:
-    """Return 1.0 for ids and 0.0 for padding, [batch, length]."""
-    positions = ops.range(_integer(0), length, _integer(1), "i32")
-    inside = ops.less(ops.unsqueeze(positions, _integer(0)), ops.unsqueeze(lengths, _integer(1)))
-    return ops.convert(inside, "f32")
-
-
-def _embeddings(weights: WeightsFile, ids: Node, length: Node, shape: BertShape) -> Node:
+def _embeddings(weights: WeightsFile, ids: Node, positions: Node, shape: BertShape) -> Node:
     words = ops.gather(_shared(weights["embeddings.word_embeddings.weight"]), ids, _integer(0))
     # All tokens of a single text have type 0, so add that to every position once.
-    positions = (
+    table = (
         weights["embeddings.position_embeddings.weight"]
         + weights["embeddings.token_type_embeddings.weight"][0]
     )
-    first = ops.slice(
-        _shared(positions),
-        _integers(0),
-        ops.unsqueeze(length, _integer(0)),
-        _integers(1),
-        _integers(0),
-    )
-    return _layer_norm(weights, "embeddings.LayerNorm", ops.add(words, first), shape)
+    places = ops.gather(_shared(table), positions, _integer(0))
+    return _layer_norm(weights, "embeddings.LayerNorm", ops.add(words, places), shape)
 
 
 def _layer(weights: WeightsFile, name: str, states: Node, scores: Node, shape: BertShape) -> Node:
@@ -176,12 +188,11 @@ def _attention(
     return ops.reshape(joined, _integers(0, 0, hidden), special_zero=True)
 
 
-def _pool(states: Node, mask: Node) -> Node:
-    """Return the mean without padding, scaled to unit length, which makes the division needless."""
-    total = ops.matmul(
-        ops.unsqueeze(mask, _integer(1)), states, transpose_a=False, transpose_b=False
-    )
-    return ops.normalize_l2(ops.squeeze(total, _integers(1)), _integers(1), 1e-12, "max")
+def _pool(states: Node, members: Node) -> Node:
+    """Return the mean of each text, scaled to unit length, which makes the division needless."""
+    row = ops.squeeze(states, _integers(0))
+    total = ops.matmul(members, row, transpose_a=False, transpose_b=False)
+    return ops.normalize_l2(total, _integers(1), 1e-12, "max")
 
 
 def _linear(weights: WeightsFile, name: str, states: Node) -> Node:

@@ -1,7 +1,7 @@
 """Embeds with a model in this process.
 
-One thread tokenises and one runs the model, while the event loop waits. All requests share both
-queues.
+One thread tokenises, and one thread of each lane runs the model, while the event loop waits. All
+requests share both queues.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,19 +10,16 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from embedway.concurrency.group_worker import GroupWorker
+from embedway.concurrency.group_worker import EqualShares, GroupWorker
 from embedway.core.batch import Batch, BatchLimits, BatchResult, EngineAbilities
 from embedway.core.errors import EmbedwayError
 from embedway.core.provider_error import ProviderError
 from embedway.local.openvino import OpenVinoEncoder
+from embedway.local.packing import RowQueue
 from embedway.local.tokenizer import ModelTokenizer
 
-# A group is the work of one turn: large enough to sort into full batches, small enough that a small
-# request behind a large one waits only a fraction of a second.
 GROUP_CHARACTERS = 65_536
-GROUP_TOKENS = 8_192
-BATCH_TOKENS = 2_048
-"""The most tokens in one run of the model, padding included."""
+"""The most characters to tokenise in one turn, so that a small request waits only a moment."""
 
 # Two of the largest requests may wait (300,000 tokens each). Further ones are refused.
 MAX_WAITING_TOKENS = 600_000
@@ -39,28 +36,29 @@ class LocalEngine:
         *,
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Start the threads. The model's thread calls `on_batch` with the items of each batch."""
+        """Start the threads. The model's threads call `on_batch` with the items of each row."""
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._on_batch = on_batch
         self._tokenising = GroupWorker[str, list[int]](
             self._tokenize_group,
             name="tokenizer",
-            group_weight=GROUP_CHARACTERS,
+            queue=EqualShares(GROUP_CHARACTERS),
             max_waiting_weight=MAX_WAITING_CHARACTERS,
             weigh=len,
         )
         self._embedding = GroupWorker[Sequence[int], NDArray[np.float32]](
-            self._embed_group,
+            self._embed_row,
             name="model",
-            group_weight=GROUP_TOKENS,
+            queue=RowQueue(),
             max_waiting_weight=MAX_WAITING_TOKENS,
             weigh=len,
+            lanes=encoder.lanes,
         )
 
     @property
     def limits(self) -> BatchLimits:
-        """The default limits. The model's thread makes batches of its own, across requests."""
+        """The default limits. The model's threads fill rows of their own, across requests."""
         return BatchLimits()
 
     @property
@@ -76,7 +74,7 @@ class LocalEngine:
         """Embed a batch of token ids, as `Engine.embed` describes."""
         items = cast("list[list[int]]", batch.items)
         try:
-            rows = await self._embedding.submit(items)
+            rows = await self._embedding.submit(items, tenant=batch.tenant)
             return BatchResult(vectors=np.stack(rows), tokens=sum(batch.tokens))
         except EmbedwayError:  # a full queue
             raise
@@ -90,7 +88,7 @@ class LocalEngine:
 
     @property
     def alive(self) -> bool:
-        """Whether both threads are running."""
+        """Whether all threads are running."""
         return self._tokenising.is_alive and self._embedding.is_alive
 
     def close(self) -> None:
@@ -103,37 +101,8 @@ class LocalEngine:
     ) -> Iterator[tuple[Sequence[int], Sequence[list[int]]]]:
         yield range(len(texts)), self._tokenizer.encode(texts)
 
-    def _embed_group(
+    def _embed_row(
         self, items: list[Sequence[int]]
     ) -> Iterator[tuple[Sequence[int], Sequence[NDArray[np.float32]]]]:
-        lengths = [len(item) for item in items]
-        for batch in group_by_length(
-            lengths, max_tokens=BATCH_TOKENS, round_down=self._encoder.round_down
-        ):
-            self._on_batch(len(batch))
-            yield batch, list(self._encoder.encode([items[position] for position in batch]))
-
-
-def group_by_length(
-    lengths: Sequence[int], *, max_tokens: int, round_down: Callable[[int], int]
-) -> Iterator[list[int]]:
-    """Group the positions of `lengths` into batches of similar length, shortest first.
-
-    Items are padded to the longest of their batch, so a batch costs its number of items times that
-    length. A batch has at least one item.
-
-    Args:
-        lengths: The tokens of each item.
-        max_tokens: The most tokens of a batch, padding included.
-        round_down: Returns the largest batch, up to a number of items, that needs no dummy items.
-    """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    start = 0
-    while start < len(order):
-        end = start + 1
-        while end < len(order) and (end + 1 - start) * lengths[order[end]] <= max_tokens:
-            end += 1
-        if end < len(order):
-            end = start + round_down(end - start)
-        yield order[start:end]
-        start = end
+        self._on_batch(len(items))
+        yield range(len(items)), list(self._encoder.encode(items))

@@ -112,7 +112,7 @@ class Embedder:
         try:
             async with asyncio.timeout(self._deadline_s):
                 plan = await self._plan(request, caller, priced=bool(account.budgets))
-                attempts = self._attempts(plan, request_id, at_most=MAX_DEPLOYMENTS)
+                attempts = self._attempts(plan, caller, request_id, at_most=MAX_DEPLOYMENTS)
                 if account is not UNMETERED:
                     try:
                         reservation = await self._meter.reserve(
@@ -171,7 +171,7 @@ class Embedder:
             raise no_candidates_error(request, plan.excluded, plan.unproven)
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await describe(plan, self._attempts(plan, ""))
+                return await describe(plan, self._attempts(plan, caller, ""))
         except TimeoutError:
             raise self._late(()) from None
 
@@ -220,7 +220,7 @@ class Embedder:
             self._prober.schedule(each, self._router.effective_input_type(each, plan.request))
 
     def _attempts(
-        self, plan: Plan, request_id: str, *, at_most: int | None = None
+        self, plan: Plan, caller: Caller, request_id: str, *, at_most: int | None = None
     ) -> Sequence[Attempt]:
         counts: TokenCounts = {}
         attempts: list[Attempt] = []
@@ -239,6 +239,7 @@ class Embedder:
                     deployment,
                     request_id=request_id,
                     counts=counts,
+                    tenant=caller.project.id if caller.project else caller.key_id,
                     check=check,
                     was_healthy=each.health == "healthy",
                 )

@@ -37,7 +37,8 @@ class Attempt:
     __slots__ = (
         *("_batch", "_check", "_counts", "_engine", "_engines", "_events", "_healths", "_now_s"),
         *("_preparer", "_request", "_request_id", "_was_healthy", "calls", "deployment"),
-        *("failed_calls", "first_item", "is_exact", "items", "tokens", "upstream_tokens"),
+        *("_tenant", "failed_calls", "first_item", "is_exact", "items", "tokens"),
+        "upstream_tokens",
     )
 
     def __init__(
@@ -47,6 +48,7 @@ class Attempt:
         *,
         request_id: str,
         counts: TokenCounts,
+        tenant: str,
         check: ResultCheck | None,
         was_healthy: bool,
         engines: EngineRegistry,
@@ -61,6 +63,7 @@ class Attempt:
             deployment: The deployment to call.
             request_id: The request's id, for logs.
             counts: The token counts that all attempts of the request share.
+            tenant: Who sent the request.
             check: Decides whether vectors are right, beyond their shape and length.
             was_healthy: Whether the deployment was healthy when it was ranked. An unhealthy one is
                 called all the same when its turn comes.
@@ -85,6 +88,7 @@ class Attempt:
         self._request = request
         self._request_id = request_id
         self._counts = counts
+        self._tenant = tenant
         self._check = check
         self._was_healthy = was_healthy
         self._engine = engines.engine(deployment)
@@ -109,7 +113,11 @@ class Attempt:
         """
         if self._batch is None:
             self._batch = await self._preparer.prepare(
-                self._request, self.deployment, self._engine.abilities, self._counts
+                self._request,
+                self.deployment,
+                self._engine.abilities,
+                self._counts,
+                self._tenant,
             )
         return self._batch
 

@@ -36,6 +36,7 @@ class InputPreparer:
         deployment: Deployment,
         abilities: EngineAbilities,
         counts: TokenCounts,
+        tenant: str,
     ) -> Batch:
         """Make the batch of all items of a request for one deployment.
 
@@ -44,6 +45,7 @@ class InputPreparer:
             deployment: A deployment that passed the filters for this request.
             abilities: What its engine can be asked for.
             counts: The counts made for other deployments of the request; new ones are added.
+            tenant: Who sent it.
 
         Raises:
             InvalidRequest: Token ids do not decode to text, or there are too many tokens in an
@@ -77,6 +79,7 @@ class InputPreparer:
             input_types=deployment.spec.input_types,
             truncate=request.truncate,
             user=request.user,
+            tenant=tenant,
             extra={**deployment.spec.parameters, **request.extra_body},
             fixed=frozenset(deployment.spec.parameters),
         )

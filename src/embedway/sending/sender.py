@@ -93,6 +93,7 @@ class Sender:
         *,
         request_id: str,
         counts: TokenCounts,
+        tenant: str = "",
         check: ResultCheck | None = None,
         was_healthy: bool = True,
     ) -> Attempt:
@@ -102,6 +103,7 @@ class Sender:
             deployment,
             request_id=request_id,
             counts=counts,
+            tenant=tenant,
             check=check,
             was_healthy=was_healthy,
             engines=self.engines,

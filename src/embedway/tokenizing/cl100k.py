@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from embedway.concurrency.group_worker import GroupWorker
+from embedway.concurrency.group_worker import EqualShares, GroupWorker
 from embedway.core.errors import InvalidRequest, ServiceOverloaded
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Cl100kTokenizer:
             self._encoding = GroupWorker(
                 self._encode_group,
                 name="cl100k-encode",
-                group_weight=GROUP_CHARACTERS,
+                queue=EqualShares(GROUP_CHARACTERS),
                 max_waiting_weight=MAX_WAITING_CHARACTERS,
                 weigh=len,
             )
@@ -100,7 +100,7 @@ class Cl100kTokenizer:
             self._decoding = GroupWorker(
                 self._decode_group,
                 name="cl100k-decode",
-                group_weight=GROUP_TOKENS,
+                queue=EqualShares(GROUP_TOKENS),
                 max_waiting_weight=MAX_WAITING_TOKENS,
                 weigh=len,
             )
