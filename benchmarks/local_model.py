@@ -34,6 +34,7 @@ from embedway.local.engine import LocalEngine
 
 REQUESTS = 500
 """How many different requests a case has."""
+BURST = "32 requests of 32 documents at once"
 
 
 @dataclass
@@ -145,7 +146,9 @@ def servers(folder: Path) -> Iterator[dict[str, Server]]:
             process.wait()
 
 
-async def measure(cases: list[Case], seconds: float, rounds: int, folder: Path) -> None:
+async def measure(
+    cases: list[Case], seconds: float, rounds: int, folder: Path, *, with_burst: bool
+) -> None:
     """Run every case on all three and print a table."""
     settings = load_settings().settings
     engine = load_engine(catalog.load_catalog(eu_native=False).local_models()[0], settings)
@@ -167,7 +170,26 @@ async def measure(cases: list[Case], seconds: float, rounds: int, folder: Path) 
                 for name, each in run.items():
                     seen[name].append(await each(seconds))
             report(case, sum(counts) / len(counts), seen)
+    if with_burst:
+        await measure_burst(engine)
     engine.close()
+
+
+async def measure_burst(engine: LocalEngine) -> None:
+    """Print when requests end that came all at once."""
+    requests = [await engine.encode(each) for each in make_requests("documents", 32, texts=32)]
+    started_s = time.perf_counter()
+
+    async def end_s(ids: list[list[int]]) -> float:
+        await engine.embed(Batch(model="", items=ids, tokens=[len(each) for each in ids]))
+        return time.perf_counter() - started_s
+
+    ends_s = sorted(await asyncio.gather(*map(end_s, requests)))
+    mean_s = sum(ends_s) / len(ends_s)
+    print(
+        f"\n{BURST} (engine alone)\n"
+        f"  first after {ends_s[0]:.2f} s, mean {mean_s:.2f} s, last {ends_s[-1]:.2f} s"
+    )
 
 
 def report(case: Case, tokens: float, seen: dict[str, list[Measurement]]) -> None:
@@ -210,7 +232,11 @@ def main() -> None:
         "keeps no keys or books."
     )
     with tempfile.TemporaryDirectory() as folder:
-        uvloop.run(measure(cases, chosen.seconds, chosen.rounds, Path(folder)))
+        uvloop.run(
+            measure(
+                cases, chosen.seconds, chosen.rounds, Path(folder), with_burst=chosen.case in BURST
+            )
+        )
 
 
 if __name__ == "__main__":

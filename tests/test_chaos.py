@@ -95,8 +95,7 @@ def test_interrupt_leaves_nothing(tmp_path: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         until(lambda: any(tmp_path.glob("*/busy/log")) or process.poll() is not None)
-        started = running_in(tmp_path)
-        assert started
+        until(lambda: running_in(tmp_path) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=120)
     assert process.returncode == 130, printed

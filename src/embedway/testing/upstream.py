@@ -216,9 +216,13 @@ class Upstream:
         tasks: set[asyncio.Task[None]] = set()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            def ended(task: asyncio.Task[None]) -> None:
+                tasks.discard(task)
+                writer.close()  # here, because a task may be cancelled before it begins
+
             task = asyncio.create_task(self._connection(reader, writer))
             tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            task.add_done_callback(ended)
 
         server = await asyncio.start_server(connected, HOST, 0, limit=MAX_HEAD_BYTES)
         self.url = f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
@@ -251,8 +255,6 @@ class Upstream:
                         break
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
             pass  # the client is gone, or did not speak HTTP
-        finally:
-            writer.close()
 
     @contextlib.contextmanager
     def _counted(self, call: UpstreamCall) -> Generator[None]:
