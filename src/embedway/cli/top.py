@@ -140,16 +140,20 @@ def _watch(
 ) -> None:
     """Show what happens until someone presses q or Ctrl-C."""
     console = Console(highlight=False, emoji=False)  # as wide as the terminal is, also later
-    with _keys_at_once(), Live(screen, console=console, screen=True, auto_refresh=False) as live:
-        live.refresh()
-        while (typed := _read_key(interval)) != _QUIT:
-            if typed in _KEYS:
-                by = _KEYS[typed]
-            try:
-                screen.show(_ask(gateway, by, seconds))
-            except GatewayUnreachable as error:  # it may be restarting
-                screen.problem = f"Asking again: {error}"
-            live.refresh()
+    live = Live(screen, console=console, screen=True, auto_refresh=False)
+    with _keys_at_once():
+        try:  # its own `with` would leave the terminal as it is if Ctrl-C came in the first drawing
+            live.start(refresh=True)
+            while (typed := _read_key(interval)) != _QUIT:
+                if typed in _KEYS:
+                    by = _KEYS[typed]
+                try:
+                    screen.show(_ask(gateway, by, seconds))
+                except GatewayUnreachable as error:  # it may be restarting
+                    screen.problem = f"Asking again: {error}"
+                live.refresh()
+        finally:
+            live.stop()
 
 
 @contextmanager
