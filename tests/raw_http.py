@@ -153,6 +153,9 @@ class Load:
     """The statuses of complete answers that were not 200."""
     broken: list[Exception] = field(default_factory=list)
     """Requests that got no complete answer."""
+    is_stopping: bool = False
+    """Whether the gateway was told to stop. Linux then resets new connections that it has not
+    accepted yet, which to a client is the same as a port that refuses it."""
 
 
 LONGEST_IDLE_S = 0.4
@@ -184,9 +187,9 @@ def load(
         """Since when the connection may be idle: when it was last asked; None at the end."""
         request = ask(next(numbers))
         credentials = {"authorization": f"Bearer {gateway.key}"}
-        sent_s = None
+        sent_s, is_new = None, link.sock is None
         try:
-            if link.sock is None:
+            if is_new:
                 try:
                     link.connect()
                 except ConnectionRefusedError:
@@ -197,6 +200,8 @@ def load(
             reply = link.getresponse()
             content = reply.read()
         except (OSError, http.client.HTTPException) as error:
+            if seen.is_stopping and is_new and isinstance(error, ConnectionError):
+                return None
             # On a machine this busy a client may be idle for longer than any server waits for it.
             if (sent_s or time.monotonic()) - idle_since_s < LONGEST_IDLE_S:
                 seen.broken.append(error)

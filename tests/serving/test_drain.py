@@ -27,6 +27,7 @@ def test_nothing_fails_under_load(new_gateway: Callable[..., Gateway], number: s
     gateway = new_gateway(drain_s=1).start()
     with load(gateway, ask) as seen:
         until(lambda: len(seen.answers) > 50)
+        seen.is_stopping = True
         gateway.signal(number)
         assert gateway.wait() == 0
     assert (seen.broken, seen.refused) == ([], [])
