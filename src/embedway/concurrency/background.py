@@ -7,6 +7,12 @@ from typing import Any, TypeVar
 Done = TypeVar("Done")
 
 
+def retrieve_error(future: asyncio.Future[Any]) -> None:
+    """Mark the error of a future as seen; asyncio would report it if all who wait have left."""
+    if not future.cancelled():
+        future.exception()
+
+
 class BackgroundTasks:
     """Tasks that run on after the code that scheduled them has returned."""
 

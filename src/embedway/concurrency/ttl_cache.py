@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Hashable
 from itertools import islice
 from typing import Generic, TypeVar
 
+from embedway.concurrency.background import retrieve_error
 from embedway.core.errors import EmbedwayError
 
 FRESH_S = 0.5
@@ -44,7 +45,7 @@ class TTLCache(Generic[Name, Value]):
         stale_s, lookup = self._entries.get(name, (0.0, None))
         if lookup is None or now_s >= stale_s:
             lookup = asyncio.ensure_future(self._find(name))
-            lookup.add_done_callback(_retrieve)
+            lookup.add_done_callback(retrieve_error)
             self._keep(name, now_s + FRESH_S, lookup)
         # Shielded: others may wait for the same lookup when this request is cancelled.
         try:
@@ -58,12 +59,6 @@ class TTLCache(Generic[Name, Value]):
         if len(self._entries) >= MAX_ENTRIES:
             del self._entries[next(iter(self._entries))]
         self._entries[name] = (stale_s, lookup)
-
-
-def _retrieve(lookup: asyncio.Future[Value]) -> None:
-    """Mark the error of a lookup as seen; asyncio would report it if all callers have left."""
-    if not lookup.cancelled():
-        lookup.exception()
 
 
 class UnknownNames(Generic[Name]):

@@ -14,6 +14,7 @@ import structlog
 
 from embedway.catalog.catalog import LOCAL
 from embedway.catalog.deployment import Deployment
+from embedway.concurrency.background import retrieve_error
 from embedway.core.errors import StorageUnavailable
 from embedway.core.provider_error import Billable, ProviderError
 from embedway.core.request import InputType
@@ -230,8 +231,7 @@ class Prober:
 
     def _end_flight(self, key: ProofKey, flight: asyncio.Task[Membership]) -> None:
         self._flights.pop(key, None)
-        if not flight.cancelled():
-            flight.exception()  # retrieved: callers and the log have it
+        retrieve_error(flight)  # callers and the log have it
 
     async def _run(self, deployment: Deployment, input_type: InputType | None) -> Membership:
         try:
@@ -409,9 +409,9 @@ class Prober:
     async def _store_proof(self, deployment: Deployment, proof: Proof) -> None:
         """Store a proof and use it; if it cannot be stored yet, use it all the same."""
         before = self._registry.proof(*proof.key)
-        self._unstored_proofs.pop(proof.key, None)
         try:
             proof = await self._keep_proof(proof)
+            self._unstored_proofs.pop(proof.key, None)  # an older one
         except StorageUnavailable:
             _log.warning("proof not stored", deployment=deployment.id)
             self._unstored_proofs[proof.key] = proof
