@@ -74,7 +74,7 @@ def tracked() -> list[Path]:
 
 @pytest.mark.parametrize(
     ("module", "unwanted"),
-    [("embedway.app", HEAVY), ("embedway.cli", (*HEAVY, "openvino", "aiohttp"))],
+    [("embedway.app", HEAVY), ("embedway.cli", (*HEAVY, "openvino", "httptools"))],
 )
 def test_imports(module: str, unwanted: tuple[str, ...]) -> None:
     """Starting imports no framework of models, no cloud SDK and nothing that one command needs."""
