@@ -105,9 +105,7 @@ class HttpClient:
                 # The server may have closed a kept connection just before the call.
                 is_stale = isinstance(error, ConnectionClosed) and call.method == "GET"
                 if not unsolicited and (tries > 1 or not is_stale):
-                    kind, billed = next(
-                        each[1:] for each in FAILURES if isinstance(error, each[0])
-                    )
+                    kind, billed = next(each[1:] for each in FAILURES if isinstance(error, each[0]))
                     raise ProviderError(kind, billed=billed) from error
 
     async def aclose(self) -> None:

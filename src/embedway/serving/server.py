@@ -9,13 +9,8 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import structlog
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.net import SocketHolder  # pyright: ignore[reportPrivateImportUsage]
-from granian.server.embed import Server
 
 from embedway import app
 from embedway.app import Gateway
@@ -23,8 +18,9 @@ from embedway.config.configuration import Configuration
 from embedway.core.errors import EmbedwayError
 from embedway.observe import streams
 from embedway.observe.otlp_options import OtlpOptions
-from embedway.serving.address import BACKLOG, listen
+from embedway.serving.address import listen
 from embedway.serving.hangup import Hangups
+from embedway.serving.http_server import HttpServer, ServerLimits
 
 MAX_CONNECTIONS = 16_384
 MAX_HEAD_BYTES = 16_384
@@ -43,19 +39,6 @@ LONGEST_CLOSE_S = 20
 """The longest that shutdown may take, in seconds. Only a database that hangs takes longer."""
 
 _log = structlog.get_logger("embedway.serve")
-
-
-class _Server(Server):
-    """Granian on a bound socket; its own would let a second gateway share the port."""
-
-    def __init__(self, bound: socket.socket, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._bound = bound
-
-    def _init_shared_socket(self) -> None:
-        self._ssp = None
-        fd = self._bound.detach()
-        self._shd = SocketHolder(fd, False, BACKLOG)  # noqa: FBT003  # pyright: ignore[reportCallIssue]
 
 
 async def run_server(
@@ -80,20 +63,12 @@ async def run_server(
     async with app.open_gateway(
         configuration, dropped_lines=dropped_lines, telemetry=telemetry
     ) as gateway:
-        server = _Server(
-            bound,
-            gateway,
-            interface=Interfaces.ASGINL,
-            http=HTTPModes.http1,
-            websockets=False,
-            log_enabled=False,
-            backlog=BACKLOG,
-            backpressure=MAX_CONNECTIONS,
-            http1_settings=HTTP1Settings(
-                header_read_timeout=round(settings.header_timeout_s * 1000),
-                max_buffer_size=MAX_HEAD_BYTES,
-            ),
+        limits = ServerLimits(
+            head_timeout_s=settings.header_timeout_s,
+            max_head_bytes=MAX_HEAD_BYTES,
+            max_connections=MAX_CONNECTIONS,
         )
+        server = HttpServer(gateway, bound, limits)
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
@@ -151,7 +126,7 @@ async def _reload_on(
 
 async def _drain(
     gateway: Gateway,
-    server: Server,
+    server: HttpServer,
     serving: asyncio.Future[None],
     number: signal.Signals,
 ) -> None:
@@ -169,6 +144,7 @@ async def _drain(
     with suppress(TimeoutError):
         await asyncio.wait_for(gateway.admission.wait_until_idle(), longest_s)
     await asyncio.wait({serving}, timeout=CLOSE_S)
+    server.abort()
 
 
 def _limit_shutdown() -> None:

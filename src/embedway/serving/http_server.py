@@ -1,0 +1,531 @@
+"""Serves an ASGI application over HTTP/1.1 on the event loop of this process.
+
+Parsing is llhttp's, through httptools. This module decides which bytes belong to which request, how
+long a head may take, and when a connection closes. `docs/decisions/0002-server.md` says why it is
+our own.
+"""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any, cast
+from urllib.parse import unquote
+
+import httptools
+import msgspec
+import structlog
+
+from embedway.api.asgi import Application, Headers, Message
+from embedway.serving.address import BACKLOG
+
+MAX_UNREAD_BYTES = 2**16
+"""Stop reading from a client when this much of a body waits for the application."""
+JOINED_BYTES = 2**16
+"""An answer up to this size is copied into one piece, because one write is cheaper than two."""
+
+_DISCONNECT: Message = {"type": "http.disconnect"}
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+
+_log = structlog.get_logger("embedway.serve")
+
+
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client may take of the server."""
+
+    head_timeout_s: float
+    """How long a head may take to arrive, and how long a connection may be idle."""
+    max_head_bytes: int
+    """The largest request line and headers."""
+    max_connections: int
+    """The most connections. Further ones are closed at once."""
+
+
+class HttpServer:
+    """A server on a bound socket."""
+
+    def __init__(
+        self, application: Application, bound: socket.socket, limits: ServerLimits
+    ) -> None:
+        self.application = application
+        self.limits = limits
+        self.connections: set[ServerConnection] = set()
+        self.is_stopping = False
+        self._bound = bound
+        self._server: asyncio.Server | None = None
+        self._all_closed = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Answer requests until `stop` was called and every connection is closed."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: ServerConnection(self, loop), sock=self._bound, backlog=BACKLOG
+        )
+        await self._all_closed.wait()
+
+    def stop(self) -> None:
+        """Take no more connections or requests; answer the requests that are under way."""
+        self.is_stopping = True
+        if self._server is not None:
+            self._server.close()
+        for each in list(self.connections):
+            each.close_if_idle()
+        self.forget(None)
+
+    def abort(self) -> None:
+        """Close all connections, whatever they are doing."""
+        for each in list(self.connections):
+            each.abort()
+
+    def forget(self, connection: "ServerConnection | None") -> None:
+        """Note that a connection is closed."""
+        if connection is not None:
+            self.connections.discard(connection)
+        if self.is_stopping and not self.connections:
+            self._all_closed.set()
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    __slots__ = (
+        *("_answer", "_chunks", "_connection", "_expects_continue", "_has_ended", "_is_chunked"),
+        *("_receiving", "_unread_bytes", "has_started", "is_answered", "is_gone"),
+        *("is_head_request", "is_whole", "keeps_alive", "scope", "task"),
+    )
+
+    def __init__(self, connection: "ServerConnection", scope: dict[str, Any]) -> None:
+        self.scope = scope
+        self.task: asyncio.Task[None] | None = None
+        self.keeps_alive = True
+        self.is_head_request = scope["method"] == "HEAD"
+        self.is_whole = False
+        """Whether the request has arrived whole."""
+        self.is_gone = False
+        """Whether nothing more of the request will come, because the client left or broke it."""
+        self.has_started = False
+        """Whether a part of the answer was written."""
+        self.is_answered = False
+        """Whether the answer was written whole."""
+        self._connection = connection
+        self._chunks: deque[bytes] = deque()
+        self._unread_bytes = 0
+        self._has_ended = False
+        """Whether the application has received the end of the request."""
+        self._expects_continue = False
+        self._receiving: asyncio.Future[Message] | None = None
+        self._answer: Message | None = None
+        """The start of the answer, until it is written."""
+        self._is_chunked = False
+
+    def expect_continue(self) -> None:
+        """Invite the body once the application asks for it."""
+        self._expects_continue = True
+
+    def add(self, chunk: bytes) -> None:
+        """Add a piece of the body."""
+        self._expects_continue = False
+        if self.is_answered:
+            return
+        self._chunks.append(chunk)
+        self._unread_bytes += len(chunk)
+        if self._unread_bytes > MAX_UNREAD_BYTES:
+            self._connection.pause_reading()
+        self._deliver()
+
+    def end(self) -> None:
+        """Note that the request is whole."""
+        self.is_whole = True
+        self._deliver()
+
+    def leave(self) -> None:
+        """Note that nothing more of the request will come."""
+        self.is_gone = True
+        self._deliver()
+
+    def receive(self) -> Awaitable[Message]:
+        """Return the next part of the request; ASGI's `receive`."""
+        receiving = self._receiving = self._connection.loop.create_future()
+        self._deliver()
+        if self._expects_continue and not receiving.done():
+            self._expects_continue = False
+            self._connection.write(_CONTINUE)
+        return receiving
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Write a part of the answer; ASGI's `send`. Waits while the client is behind."""
+        if message["type"] == "http.response.start":
+            self._answer = message
+            return self._connection.ready
+        if message["type"] != "http.response.body":
+            raise ValueError(f"{message['type']!r} is not a message of HTTP")
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self._answer is not None:
+            head = self._head(self._answer, body, more=more)
+            self._answer, self.has_started = None, True
+        else:
+            head = b""
+        if self.is_head_request:
+            body = b""
+        elif self._is_chunked:
+            size = b"%x\r\n" % len(body)
+            body = (size + body + b"\r\n" if body else b"") + (b"" if more else b"0\r\n\r\n")
+        self.is_answered = not more
+        written = self._connection.write(head, body)
+        # A whole answer needs no waiting: the connection closes if the client does not take it.
+        return self._connection.ready if head and not more else written
+
+    def _deliver(self) -> None:
+        receiving = self._receiving
+        if receiving is None or receiving.done():
+            return
+        if self._chunks:
+            # One message has all that has come, and usually the end as well.
+            body = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
+            self._chunks.clear()
+            self._unread_bytes = 0
+            self._has_ended = self.is_whole
+            receiving.set_result(
+                {"type": "http.request", "body": body, "more_body": not self.is_whole}
+            )
+            # Also after the end, because that is how the server notices that the client leaves.
+            self._connection.resume_reading()
+        elif self.is_whole and not self._has_ended:
+            self._has_ended = True
+            receiving.set_result({"type": "http.request", "body": b"", "more_body": False})
+        elif self.is_gone:
+            receiving.set_result(_DISCONNECT)
+
+    def _head(self, start: Message, body: bytes, *, more: bool) -> bytes:
+        status: int = start["status"]
+        headers: Headers = start.get("headers", [])
+        is_sized = is_dated = False
+        lines = [_status_line(status)]
+        for name, value in headers:
+            lowered = name.lower()
+            if lowered == b"connection":
+                self.keeps_alive = self.keeps_alive and value.lower() != b"close"
+                continue
+            is_sized = is_sized or lowered in {b"content-length", b"transfer-encoding"}
+            is_dated = is_dated or lowered == b"date"
+            lines.append(b"%b: %b" % (name, value))
+        if not is_sized and status not in _NO_BODY:
+            if not more:
+                lines.append(b"content-length: %d" % len(body))
+            elif self.scope["http_version"] == "1.1":
+                self._is_chunked = True
+                lines.append(b"transfer-encoding: chunked")
+            else:
+                self.keeps_alive = False  # the end of the connection ends the answer
+        if not is_dated:
+            lines.append(self._connection.date())
+        if not self.is_whole or self._connection.is_stopping:
+            self.keeps_alive = False
+        if not self.keeps_alive:
+            lines.append(b"connection: close")
+        elif self.scope["http_version"] == "1.0":
+            lines.append(b"connection: keep-alive")
+        head = b"\r\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
+            raise ValueError("a header of the answer would break its line")
+        return head + b"\r\n\r\n"
+
+
+class ServerConnection(asyncio.Protocol):
+    """One connection of a client. It answers one request after another."""
+
+    __slots__ = (
+        *("_client", "_current", "_drained", "_has_failed", "_has_head_begun", "_head_bytes"),
+        *("_headers", "_idle_since_s", "_is_reading_paused", "_parser", "_piece_bytes", "_reading"),
+        *(
+            "_server",
+            "_server_address",
+            "_timer",
+            "_transport",
+            "_url",
+            "_waiting",
+            "loop",
+            "ready",
+        ),
+    )
+
+    def __init__(self, server: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.ready: asyncio.Future[None] = loop.create_future()
+        """A future that is done, for writes that need no waiting."""
+        self.ready.set_result(None)
+        self._server = server
+        self._parser = httptools.HttpRequestParser(self)
+        self._url = b""
+        self._headers: Headers = []
+        self._has_head_begun = False
+        """Whether a head is arriving."""
+        self._head_bytes = 0
+        """The bytes of this head, without the piece that it began in."""
+        self._piece_bytes = 0
+        """The size of the piece that is being read."""
+        self._reading: _Exchange | None = None
+        """The request whose body is arriving."""
+        self._current: _Exchange | None = None
+        """The request that is being answered."""
+        self._waiting: deque[_Exchange] = deque()
+        """The requests that came before the current one was answered."""
+        self._has_failed = False
+        """Whether the client sent what is not HTTP. Nothing more of it is read."""
+        self._idle_since_s = loop.time()
+        """Since when the server waits for a head, on the loop's clock."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._drained: asyncio.Future[None] | None = None
+        """Is done once the client has taken enough of the answer."""
+        self._is_reading_paused = False
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether this is the last answer of the connection, because the server stops."""
+        return self._server.is_stopping
+
+    def write(self, *pieces: bytes) -> Awaitable[None]:
+        """Write to the client; the result is done when it is not behind."""
+        if self._transport.is_closing():
+            return self.ready
+        if len(pieces) == 1 or sum(map(len, pieces)) <= JOINED_BYTES:
+            self._transport.write(b"".join(pieces))
+        else:
+            self._transport.writelines(pieces)
+        return self._drained or self.ready
+
+    def date(self) -> bytes:
+        """Return the header `date`."""
+        return _date(int(self.loop.time()))
+
+    def pause_reading(self) -> None:
+        """Read nothing more from the client for now."""
+        if not self._is_reading_paused and not self._transport.is_closing():
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on reading from the client."""
+        if self._is_reading_paused and not self._waiting and not self._transport.is_closing():
+            self._is_reading_paused = False
+            self._transport.resume_reading()
+
+    def close_if_idle(self) -> None:
+        """Close the connection unless a request is under way."""
+        if self._current is None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._transport.abort()
+
+    # What follows is called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a request."""
+        self._transport = cast("asyncio.Transport", transport)
+        server = self._server
+        if server.is_stopping or len(server.connections) >= server.limits.max_connections:
+            transport.close()
+            return
+        server.connections.add(self)
+        self._client = _address(transport.get_extra_info("peername"))
+        self._server_address = _address(transport.get_extra_info("sockname"))
+        self._timer = self.loop.call_later(server.limits.head_timeout_s, self._check_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Tell the application that the client has left."""
+        self._server.forget(self)
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._drained is not None:
+            self.resume_writing()
+        if self._current is not None:
+            self._current.leave()
+
+    def pause_writing(self) -> None:
+        """Let the application wait, because the client is behind."""
+        self._drained = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        """Let the application go on."""
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request."""
+        while data and not self._has_failed:
+            self._piece_bytes = len(data)
+            if self._has_head_begun:
+                self._head_bytes += len(data)
+            try:
+                self._parser.feed_data(data)
+                return self._check_head_size()
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]  # no upgrade is offered: it goes on as before
+            except httptools.HttpParserError:
+                self._fail(HTTPStatus.BAD_REQUEST)
+
+    def _check_head_size(self) -> None:
+        if self._has_head_begun and self._head_bytes > self._server.limits.max_head_bytes:
+            self._fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _check_head(self) -> None:
+        """Close the connection if the server has waited too long for a head."""
+        now_s, timeout_s = self.loop.time(), self._server.limits.head_timeout_s
+        due_s = (now_s if self._current is not None else self._idle_since_s) + timeout_s
+        if due_s <= now_s:
+            self._transport.abort()
+        else:
+            self._timer = self.loop.call_at(due_s, self._check_head)
+
+    # What follows is called by the parser.
+
+    def on_message_begin(self) -> None:
+        """Begin to read a head."""
+        self._url, self._headers = b"", []
+        self._has_head_begun, self._head_bytes = True, 0
+        self._idle_since_s = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """Keep a part of the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header. Trailers are not kept."""
+        if self._reading is None:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Begin a request."""
+        self._has_head_begun = False
+        most = self._server.limits.max_head_bytes
+        if (
+            self._head_bytes + self._piece_bytes > most
+            and _head_size(self._url, self._headers) > most
+        ):
+            self._fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            return
+        path, raw_path, query = _split_target(self._url)
+        exchange = _Exchange(
+            self,
+            {
+                "type": "http",
+                "asgi": _ASGI,
+                "http_version": self._parser.get_http_version(),
+                "method": self._parser.get_method().decode("ascii"),
+                "scheme": "http",
+                "path": path,
+                "raw_path": raw_path,
+                "query_string": query,
+                "root_path": "",
+                "headers": self._headers,
+                "client": self._client,
+                "server": self._server_address,
+            },
+        )
+        exchange.keeps_alive = self._parser.should_keep_alive()
+        for name, value in self._headers:
+            if name == b"expect" and value.lower() == b"100-continue":
+                exchange.expect_continue()
+        self._reading = exchange
+        if self._current is None:
+            self._start(exchange)
+        else:
+            self._waiting.append(exchange)
+            self.pause_reading()
+
+    def on_body(self, chunk: bytes) -> None:
+        """Pass on a piece of the body."""
+        if self._reading is not None:
+            self._reading.add(chunk)
+
+    def on_message_complete(self) -> None:
+        """End the request."""
+        if self._reading is not None:
+            self._reading.end()
+            self._reading = None
+
+    def _start(self, exchange: _Exchange) -> None:
+        self._current = exchange
+        exchange.task = self.loop.create_task(self._run(exchange))
+
+    async def _run(self, exchange: _Exchange) -> None:
+        """Let the application answer a request, and then begin with the next."""
+        try:
+            await self._server.application(exchange.scope, exchange.receive, exchange.send)
+        except Exception:  # noqa: BLE001  # the top of a task
+            _log.exception("a request broke")
+            if not exchange.has_started:
+                self._transport.write(_status_line(HTTPStatus.INTERNAL_SERVER_ERROR) + _EMPTY)
+                self._transport.close()
+        finally:
+            self._finish(exchange)
+
+    def _finish(self, exchange: _Exchange) -> None:
+        self._current = None
+        self._idle_since_s = self.loop.time()
+        transport = self._transport
+        if transport.is_closing():
+            return
+        if not exchange.is_answered:
+            transport.abort()  # the client must not take a part for the whole
+        elif self._has_failed or self._server.is_stopping or not exchange.keeps_alive:
+            transport.close()
+        elif self._waiting:
+            self._start(self._waiting.popleft())
+            self.resume_reading()
+        else:
+            self.resume_reading()
+
+    def _fail(self, status: HTTPStatus) -> None:
+        """Refuse what the client sends, and read nothing more of it."""
+        self._has_failed = True
+        if self._reading is not None:
+            self._reading.leave()  # the application answers
+        elif self._current is None:
+            self._transport.write(_status_line(status) + _EMPTY)
+            self._transport.close()
+
+
+_EMPTY = b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+@lru_cache(maxsize=64)
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}".encode("ascii")
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:  # noqa: ARG001  # the time is read once a second
+    return b"date: " + formatdate(usegmt=True).encode("ascii")
+
+
+def _head_size(target: bytes, headers: Headers) -> int:
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def _address(address: Any) -> tuple[str, int] | None:
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+
+
+def _split_target(target: bytes) -> tuple[str, bytes, bytes]:
+    """Return the path, decoded and as it was sent, and the query of a request's target."""
+    if not target.startswith(b"/"):
+        # Proxies get a whole URL as their target.
+        _, scheme, rest = target.partition(b"://")
+        target = b"/" + rest.partition(b"/")[2] if scheme else target
+    raw_path, _, query = target.partition(b"?")
+    path = raw_path.decode("latin-1")
+    return (unquote(path) if "%" in path else path), raw_path, query
