@@ -67,17 +67,29 @@ class ClientConnection:
             raise _too_large(limits)
         chunks: list[bytes] = []
         size = 0
+
+        def keep(message: Message) -> None:
+            nonlocal size
+            chunk = self._chunk(message)
+            size += len(chunk)
+            if size > limits.max_bytes:
+                raise _too_large(limits)
+            ticket.hold(len(chunk))
+            chunks.append(chunk)
+
+        received = self._receive()
+        if isinstance(received, asyncio.Future) and received.done():
+            keep(received.result())
+            if not self._body_left:
+                return chunks[0]  # what is here already needs no time limit
+            received = self._receive()
         try:
             async with asyncio.timeout(limits.timeout_s) as timeout:
                 ticket.begin_body(timeout)
                 try:
+                    keep(await received)
                     while self._body_left:
-                        chunk = await self._chunk()
-                        size += len(chunk)
-                        if size > limits.max_bytes:
-                            raise _too_large(limits)
-                        ticket.hold(len(chunk))
-                        chunks.append(chunk)
+                        keep(await self._receive())
                 finally:
                     ticket.end_body()
         except TimeoutError:
@@ -100,7 +112,7 @@ class ClientConnection:
         try:
             async with asyncio.timeout(min(DRAIN_S, limits.timeout_s)):
                 while self._body_left and size <= 4 * limits.max_bytes:
-                    size += len(await self._chunk())
+                    size += len(self._chunk(await self._receive()))
         except (TimeoutError, IncompleteBody):
             return  # the body is refused anyway
 
@@ -140,8 +152,7 @@ class ClientConnection:
             except TimeoutError:
                 raise ClientDisconnect from None
 
-    async def _chunk(self) -> bytes:
-        message = await self._receive()
+    def _chunk(self, message: Message) -> bytes:
         if message["type"] == "http.disconnect":
             raise IncompleteBody
         self._body_left = message.get("more_body", False)

@@ -7,6 +7,7 @@ pipeline embeds the request.
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import parse_qsl, quote
 
 import msgspec
@@ -374,6 +375,7 @@ def _lifetime(result: EmbedResult, today: CatalogToday) -> Headers:
     return [(name.encode(), value.encode()) for name, value in headers]
 
 
+@lru_cache(maxsize=1024)
 def _header(value: str) -> bytes:
     # A client may name a provider's model in any characters.
     if not (value.isascii() and value.isprintable()):

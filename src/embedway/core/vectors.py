@@ -34,7 +34,11 @@ def check_vectors(
         raise _malformed(f"vectors of shape {vectors.shape}, not {wanted}")
     # One pass: a NaN or an infinity anywhere makes its row's square sum non-finite.
     least, most = (1 - UNIT_TOLERANCE, 1 + UNIT_TOLERANCE) if normalised else (0, np.inf)
-    if all(least < norm < most for norm in np.einsum("ij,ij->i", vectors, vectors).tolist()):
+    if items == 1:  # a fifth of the time that einsum takes to start
+        squares = [float(vectors[0] @ vectors[0])]
+    else:
+        squares = np.einsum("ij,ij->i", vectors, vectors).tolist()
+    if all(least < square < most for square in squares):
         return vectors
     # The squares of float32 numbers may overflow or vanish, so check the numbers themselves.
     if not np.isfinite(vectors).all():

@@ -34,6 +34,8 @@ _HEADERS = {
 _ORIGIN = re.compile("[^:/?#]+://[^/?#]*")
 """The part of a URL before its path."""
 
+MAX_TARGETS = 256
+"""The most targets to keep. Bounded because clients choose the model in some paths."""
 MAX_UNSOLICITED = 3
 """The most connections that one call may drop because of unsolicited data."""
 
@@ -88,6 +90,8 @@ class HttpClient:
         self._pool: ConnectionPool | None = None
         self._defaults: dict[str, str] = {}
         """The headers of every call, once the pool is open."""
+        self._targets: dict[str, str] = {}
+        """The target of the request line, by the path of the call."""
 
     async def send(
         self, call: HttpCall, *, headers: Mapping[str, str], max_bytes: int
@@ -148,25 +152,32 @@ class HttpClient:
         Raises:
             ValueError: A header or the path would end a line early.
         """
-        target = _ORIGIN.sub("", join_url(self.base_url, call.path), 1)
-        if not target.startswith("/"):
-            target = f"/{target}"
-        fields = dict(self._defaults)
-        for name, value in call.headers.items():
-            fields[name.lower()] = value
-        for name, value in headers.items():
-            fields[name.lower()] = value
+        fields = self._defaults
+        if call.headers:
+            fields = fields | {name.lower(): value for name, value in call.headers.items()}
         trace = trace_headers.get()
         # Strangers need not learn which requests belong together.
         if trace is not None and self._allow_private:
-            fields.update(trace)
+            headers = {**headers, **trace}
+        fields = fields | {name.lower(): value for name, value in headers.items()}
         if call.body or call.method != "GET":
             fields["content-length"] = str(len(call.body))
-        lines = [f"{call.method} {target} HTTP/1.1"]
+        lines = [f"{call.method} {self._target(call.path)} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in fields.items()]
         head = "\r\n".join(lines)
         breaks = len(lines) - 1
-        is_split = head.count("\r") > breaks or head.count("\n") > breaks or "\0" in head
-        if is_split or " " in target:
-            raise ValueError("a path or a header of the call would break its line")
+        if head.count("\r") > breaks or head.count("\n") > breaks or "\0" in head:
+            raise ValueError("a header of the call would break its line")
         return f"{head}\r\n\r\n".encode()
+
+    def _target(self, path: str) -> str:
+        target = self._targets.get(path)
+        if target is None:
+            target = _ORIGIN.sub("", join_url(self.base_url, path), count=1)
+            if not target.startswith("/"):
+                target = f"/{target}"
+            if " " in target:
+                raise ValueError("the path of the call would break its line")
+            if len(self._targets) < MAX_TARGETS:
+                self._targets[path] = target
+        return target

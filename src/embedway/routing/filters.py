@@ -46,12 +46,12 @@ def apply_filters(
     """Return the candidates that pass all filters, and add the others to `removed`."""
     left = list(candidates)
     for name, rule in _filters(context):
-        candidates, left = left, list[Deployment]()
-        for each in candidates:
+        for each in tuple(left):
             reason = rule(each)
             if reason is None:
-                left.append(each)
-            elif isinstance(reason, str):
+                continue
+            left.remove(each)
+            if isinstance(reason, str):
                 removed.append(Exclusion(deployment=each, filter=name, reason=reason))
             else:
                 text = reason.message.removesuffix(".")

@@ -10,9 +10,8 @@ from embedway.core.project import Project
 
 def is_restricted(caller: Caller) -> bool:
     """Return whether `caller` is limited to certain models or providers."""
-    return any(
-        holder.models is not None or holder.providers is not None for _, holder in _holders(caller)
-    )
+    holders = (*caller.keys, caller.project) if caller.project else caller.keys
+    return any(each.models is not None or each.providers is not None for each in holders)
 
 
 def may_use(caller: Caller, *, name: str, deployment: Deployment) -> bool:

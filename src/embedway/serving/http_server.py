@@ -6,9 +6,10 @@ our own.
 """
 
 import asyncio
+import re
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -31,6 +32,9 @@ _DISCONNECT: Message = {"type": "http.disconnect"}
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+
+_METHOD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) ")
+"""A method, as RFC 9110 allows it."""
 
 _log = structlog.get_logger("embedway.serve")
 
@@ -240,7 +244,16 @@ class ServerConnection(asyncio.Protocol):
     """One connection of a client. It answers one request after another."""
 
     __slots__ = (
-        *("_client", "_current", "_drained", "_has_failed", "_has_head_begun", "_head_bytes"),
+        *(
+            "_client",
+            "_current",
+            "_does_piece_begin",
+            "_drained",
+            "_method",
+            "_has_failed",
+            "_has_head_begun",
+            "_head_bytes",
+        ),
         *("_headers", "_idle_since_s", "_is_reading_paused", "_parser", "_piece_bytes", "_reading"),
         *(
             "_server",
@@ -267,6 +280,10 @@ class ServerConnection(asyncio.Protocol):
         """Whether a head is arriving."""
         self._head_bytes = 0
         """The bytes of this head, without the piece that it began in."""
+        self._does_piece_begin = False
+        """Whether the piece that is being read begins with a head that has not begun yet."""
+        self._method = ""
+        """The method of the head that is arriving, if llhttp does not know it."""
         self._piece_bytes = 0
         """The size of the piece that is being read."""
         self._reading: _Exchange | None = None
@@ -363,15 +380,27 @@ class ServerConnection(asyncio.Protocol):
         """Read a part of a request."""
         while data and not self._has_failed:
             self._piece_bytes = len(data)
+            begins = self._reading is None and not self._has_head_begun
+            self._does_piece_begin = begins
             if self._has_head_begun:
                 self._head_bytes += len(data)
             try:
                 self._parser.feed_data(data)
-                return self._check_head_size()
+                data = b""
             except httptools.HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]  # no upgrade is offered: it goes on as before
+            except httptools.HttpParserInvalidMethodError:
+                # llhttp knows a fixed set of methods. The application refuses the others.
+                method = _METHOD.match(data) if begins else None
+                if method is None:
+                    self._fail(HTTPStatus.BAD_REQUEST)
+                    return
+                self._method = method[1].decode("ascii")
+                self._parser = httptools.HttpRequestParser(self)
+                data = b"PATCH " + data[method.end() :]
             except httptools.HttpParserError:
                 self._fail(HTTPStatus.BAD_REQUEST)
+        self._check_head_size()
 
     def _check_head_size(self) -> None:
         if self._has_head_begun and self._head_bytes > self._server.limits.max_head_bytes:
@@ -391,7 +420,9 @@ class ServerConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Begin to read a head."""
         self._url, self._headers = b"", []
-        self._has_head_begun, self._head_bytes = True, 0
+        # If the piece holds more than this head, what belongs to the head is not known.
+        self._head_bytes = self._piece_bytes if self._does_piece_begin else 0
+        self._has_head_begun, self._does_piece_begin = True, False
         self._idle_since_s = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
@@ -420,7 +451,7 @@ class ServerConnection(asyncio.Protocol):
                 "type": "http",
                 "asgi": _ASGI,
                 "http_version": self._parser.get_http_version(),
-                "method": self._parser.get_method().decode("ascii"),
+                "method": self._method or self._parser.get_method().decode("ascii"),
                 "scheme": "http",
                 "path": path,
                 "raw_path": raw_path,
@@ -431,6 +462,7 @@ class ServerConnection(asyncio.Protocol):
                 "server": self._server_address,
             },
         )
+        self._method = ""
         exchange.keeps_alive = self._parser.should_keep_alive()
         for name, value in self._headers:
             if name == b"expect" and value.lower() == b"100-continue":
