@@ -199,7 +199,10 @@ class Admission:
 class RequestSlot:
     """One request in flight, from its admission to the end of its answer."""
 
-    __slots__ = ("_admission", "_body_timeout", "bytes", "is_displaced", "key", "requests")
+    __slots__ = (
+        *("_admission", "_body_timeout", "bytes", "has_replies", "is_displaced", "key"),
+        "requests",
+    )
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -208,6 +211,8 @@ class RequestSlot:
         """The key it counts for; None before admission and for anonymous requests."""
         self.requests = 0
         self.bytes = 0
+        self.has_replies = False
+        """Whether bytes of a reply were counted."""
         self.is_displaced = False
         """Whether it was dropped for another request while its body was arriving."""
 
@@ -244,8 +249,25 @@ class RequestSlot:
             raise displaced_error()
         self._admission.hold(self, size)
 
+    def reserve(self, size: int) -> None:
+        """Count `size` bytes of a reply to ask for; `Admission.hold` says what it raises.
+
+        Only the first reply of a request is refused, because the others are paid for in vain if
+        one is missing.
+        """
+        if self.has_replies:
+            self.change(size)
+        elif self.key is not None:
+            self._admission.hold(self, size)
+            self.has_replies = True
+
+    def change(self, size: int) -> None:
+        """Count `size` more bytes of replies, or fewer if negative, even if there is no room."""
+        if self.key is not None:  # the request has not ended
+            self._admission.change(self, size)
+
     def swap(self, size: int) -> None:
-        """Count `size` bytes of the answer instead of the body, even if there is no room."""
+        """Count `size` bytes of the answer instead of the body and the replies."""
         self._admission.change(self, size - self.bytes)
 
     def release(self) -> None:

@@ -107,6 +107,6 @@ class BodyGate:
         return await client.read_body(headers, self._limits, slot)
 
     async def _refuse(self, error: EmbedwayError, client: ClientConnection) -> None:
-        status, content, headers = error_response(error)
+        status, pieces, headers = error_response(error)
         headers.append((b"connection", b"close"))
-        await client.send_response(status, content, headers, self._limits)
+        await client.send_response(status, pieces, headers, self._limits)

@@ -14,14 +14,11 @@ from embedway.wire import error as wire_error
 DRAIN_S = 5.0
 """Read and drop the rest of a refused body for this long at most."""
 
-PIECE_BYTES = 2**18
-"""Hand an answer to the server in pieces of this size; the next waits for the client to take it."""
-
 _JSON = (b"content-type", b"application/json")
 
 
-Reply = tuple[int, bytes, Headers]
-"""The status, the body and the headers of an answer."""
+Reply = tuple[int, list[bytes], Headers]
+"""The status, the pieces of the body and the headers of an answer."""
 
 
 class BodyLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,28 +121,30 @@ class ClientConnection:
         return _Watch(self._receive)
 
     async def send_response(
-        self, status: int, content: bytes, headers: Headers, limits: BodyLimits
+        self, status: int, pieces: list[bytes], headers: Headers, limits: BodyLimits
     ) -> None:
         """Send a complete JSON response, as fast as the client takes it.
+
+        Empties `pieces`. Each one waits until the client has taken those before it.
 
         Raises:
             ClientDisconnect: The client took nothing for `limits.timeout_s`.
         """
-        length = (b"content-length", b"%d" % len(content))
+        length = (b"content-length", b"%d" % sum(map(len, pieces)))
         sent = {
             "type": "http.response.start",
             "status": status,
             "headers": [_JSON, length, *headers],
         }
         await self._send(sent)
-        for start in range(0, len(content), PIECE_BYTES):
-            end = start + PIECE_BYTES
-            piece = content[start:end]
-            more = end < len(content)
-            message = {"type": "http.response.body", "body": piece, "more_body": more}
-            if not (start or more):  # a single piece needs no waiting
-                await self._send(message)
-                return
+        if len(pieces) == 1:  # it needs no waiting
+            message = {"type": "http.response.body", "body": pieces.pop(), "more_body": False}
+            await self._send(message)
+            return
+        pieces.reverse()
+        while pieces:
+            piece = pieces.pop()
+            message = {"type": "http.response.body", "body": piece, "more_body": bool(pieces)}
             try:
                 async with asyncio.timeout(limits.timeout_s):
                     await self._send(message)
@@ -198,7 +197,7 @@ class _Watch:
 def error_response(error: EmbedwayError) -> Reply:
     """Encode an error as the answer to a request."""
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-    return error.status, wire_error.encode_error(error), headers
+    return error.status, [wire_error.encode_error(error)], headers
 
 
 def _too_large(limits: BodyLimits) -> BodyTooLarge:

@@ -4,9 +4,8 @@ Owns the HTTP side: headers in and out, and the one place where any failure beco
 pipeline embeds the request.
 """
 
-import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import lru_cache
 from urllib.parse import parse_qsl, quote
 
@@ -27,6 +26,7 @@ from embedway.auth import rights
 from embedway.auth.authenticator import Authenticator
 from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import CatalogToday, ModelLifetimes
+from embedway.concurrency.turns import run_in_turns
 from embedway.core import ids, money
 from embedway.core.errors import (
     EmbedwayError,
@@ -36,6 +36,7 @@ from embedway.core.errors import (
     StorageUnavailable,
     quote_value,
 )
+from embedway.core.in_flight import reply_bytes
 from embedway.core.keys import Caller
 from embedway.core.redaction import redact
 from embedway.core.request import EmbedRequest
@@ -50,7 +51,7 @@ from embedway.pipeline.embed import Embedder
 from embedway.pipeline.result import EmbedResult
 from embedway.ratelimits.headers import rate_limit_headers
 from embedway.wire.decode import decode
-from embedway.wire.encode import ResponseHead, encode
+from embedway.wire.encode import SLICE_VALUES, ResponseHead, encode
 from embedway.wire.lifetime_headers import lifetime_headers
 
 CORTECS_PATH = "/api/v1/models/serverless/embeddings"
@@ -60,9 +61,6 @@ PATHS = {
     CORTECS_PATH: "embed_cortecs",
 }
 """The paths of the embeddings operation, each with its operation id in OpenAPI."""
-
-YIELD_BYTES = 65_536
-"""Give the event loop a turn after encoding a piece larger than this."""
 
 _HEADER_SAFE = "".join(map(chr, range(0x20, 0x7F)))
 _BROKEN_BODY = InvalidRequest("The body broke off or its chunks are malformed. Send it whole.")
@@ -157,6 +155,7 @@ class EmbeddingsEndpoint:
         try:
             try:
                 request, caller, account = await self._read(scope, client, ticket, facts)
+                reply_bytes.set(ticket)
                 with client.cancel_on_disconnect():
                     if _is_dry_run(scope):
                         result = await self._embedder.dry_run(request, caller, admitted=account)
@@ -245,9 +244,9 @@ class EmbeddingsEndpoint:
     ) -> Reply:
         """Encode a result; `ticket` then counts its bytes instead of the body's."""
         if isinstance(result, DryRun):
-            return 200, msgspec.json.encode(result), []
-        content = await _body(path, request, result)
-        ticket.swap(len(content))
+            return 200, [msgspec.json.encode(result)], []
+        pieces = await _body(path, request, result)
+        ticket.swap(sum(map(len, pieces)))
         if self._tracer is not None:
             answer = TracedAnswer(
                 request.encoding_format,
@@ -263,7 +262,7 @@ class EmbeddingsEndpoint:
         for each, cost in zip(result.deployments, result.costs_nano_usd, strict=True):
             self._metrics.count_cost(each.provider, _label(each), cost)
         ending = _lifetime(result, self._lifetimes.today())
-        return 200, content, _headers(result, started_s) + ending
+        return 200, pieces, _headers(result, started_s) + ending
 
     def _refuse(self, error: Exception, facts: _Facts, request_id: str) -> Reply:
         """Log, count and encode an error."""
@@ -279,11 +278,11 @@ class EmbeddingsEndpoint:
         return error_response(error)
 
     async def _send(self, client: ClientConnection, reply: Reply, request_id: str) -> int:
-        status, content, headers = reply
+        status, pieces, headers = reply
         headers.append((b"x-request-id", request_id.encode()))
         if self._admission.is_draining:
             headers.append((b"connection", b"close"))
-        await client.send_response(status, content, headers, self._body_limits)
+        await client.send_response(status, pieces, headers, self._body_limits)
         return status
 
 
@@ -322,7 +321,8 @@ def _is_dry_run(scope: Scope) -> bool:
     return value == "true"
 
 
-async def _body(path: str, request: EmbedRequest, result: EmbedResult) -> bytes:
+async def _body(path: str, request: EmbedRequest, result: EmbedResult) -> list[bytes]:
+    """Return the body in pieces; a small one in a single piece."""
     usage = {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
     if path == CORTECS_PATH:  # clients of this API expect it
         usage["completion_tokens"] = 0
@@ -333,12 +333,18 @@ async def _body(path: str, request: EmbedRequest, result: EmbedResult) -> bytes:
         created=result.created_s,
         provider=result.providers,
     )
+    encoded = encode(head, result.vectors, encoding_format=request.encoding_format)
+    if result.vectors.size <= SLICE_VALUES:
+        return [b"".join(encoded)]
     pieces: list[bytes] = []
-    for piece in encode(head, result.vectors, encoding_format=request.encoding_format):
+    await run_in_turns(_collect(encoded, pieces))
+    return pieces
+
+
+def _collect(encoded: Iterator[bytes], pieces: list[bytes]) -> Generator[None]:
+    for piece in encoded:
         pieces.append(piece)
-        if len(piece) > YIELD_BYTES:
-            await asyncio.sleep(0)
-    return b"".join(pieces)
+        yield
 
 
 def _label(deployment: Deployment) -> str:

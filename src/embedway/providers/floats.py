@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 from embedway.core.provider_error import ProviderError
 from embedway.core.vectors import Vectors
 from embedway.http.call import HttpReply
+from embedway.providers.split import SplitReply
 
 Shape = TypeVar("Shape")
 
@@ -50,11 +51,14 @@ def parse_body(decoder: "msgspec.json.Decoder[Shape]", reply: HttpReply) -> Shap
     malformed_error("not JSON of the shape its protocol promises")
 
 
-def stack_vectors(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f4") -> Vectors:
+def stack_vectors(
+    values: Sequence[Value], reply: HttpReply, *, items: int, dtype: DTypeLike = "<f4"
+) -> Vectors:
     """Return the vectors as an array of shape (items, width), float32.
 
     Args:
         values: One vector per item, all in base64 or all as numbers.
+        reply: The reply that they are from.
         items: The expected number of vectors.
         dtype: The type of the numbers in base64.
 
@@ -65,9 +69,19 @@ def stack_vectors(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f
     if len(values) != items:
         malformed_error(f"{len(values)} vectors for {items} items")
     try:
-        raws = [
-            pybase64.b64decode(value, validate=True) for value in values if isinstance(value, str)
-        ]
+        if isinstance(reply, SplitReply):
+            raws = [_find(value, reply) for value in values]
+            kinds = set(map(type, values))
+            if kinds == {list}:
+                dtype = "<f4"
+            elif kinds != {str}:
+                raise ValueError
+        else:
+            raws = [
+                pybase64.b64decode(value, validate=True)
+                for value in values
+                if isinstance(value, str)
+            ]
         if not raws:
             with np.errstate(over="ignore"):  # `core.vectors.check_vectors` finds infinities
                 return np.array(values, np.float64).reshape(items, -1).astype(np.float32)
@@ -81,6 +95,11 @@ def stack_vectors(values: Sequence[Value], *, items: int, dtype: DTypeLike = "<f
     malformed_error(
         "vectors that are no base64, of different widths, or of no whole number of floats"
     )
+
+
+def _find(value: Value, reply: SplitReply) -> bytes:
+    vector = reply.find(value)
+    return pybase64.b64decode(cast("str", value), validate=True) if vector is None else vector
 
 
 def order_by_index(indices: Sequence[int | None], values: Sequence[Value]) -> list[Value]:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from embedway.concurrency.turns import run_in_turns
 from embedway.core.batch import Batch, BatchLimits, BatchResult, EngineAbilities
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import normalise_name
@@ -17,7 +18,9 @@ from embedway.providers import waits
 from embedway.providers.adapter import Adapter
 from embedway.providers.credentials import Credentials, StaticKeys
 from embedway.providers.provider_config import ProviderConfig
+from embedway.providers.reply_memory import ReplyMemory
 from embedway.providers.secrets import SecretScanner
+from embedway.providers.split import LARGE_BYTES, SplitReply, split
 
 _log = structlog.get_logger("embedway.providers")
 
@@ -90,6 +93,7 @@ class Provider:
         Raises:
             ProviderError: The call failed.
             InvalidRequest: The provider's protocol cannot express the batch.
+            ServiceOverloaded: There is no room for the reply, so nothing was sent.
         """
         adapter = self._adapter
         try:
@@ -122,16 +126,24 @@ class Provider:
         width = batch.width or max(batch.dimensions or 0, MAX_DIMENSIONS)
         max_bytes = 2**20 + len(batch.items) * width * MAX_FLOAT_CHARACTERS
         reply = None
+        memory = ReplyMemory(batch)
         try:
             reply = await self._transport.send(call, headers=headers, max_bytes=max_bytes)
+            if len(reply.body) > LARGE_BYTES:
+                memory.grow(len(reply.body))
+                reply = await _split(reply, batch, width=width, sent_bytes=len(call.body))
             return self._decode(reply, batch, adapter)
         except ProviderError as error:
+            memory.free()
             error.status = reply and reply.status
             if reply and reply.is_success and error.kind == "failed":
                 error.billed = "yes"  # it answered, even if without vectors
             error.retry_immediately = self._credentials.report_failure(error, headers)
             if self._secrets.found_in(error.reason):
                 error.reason = ""  # a provider may quote the key
+            raise
+        except BaseException:
+            memory.free()
             raise
 
     async def aclose(self) -> None:
@@ -151,6 +163,8 @@ class Provider:
             if not reply.is_success:
                 raise self._failure(reply, batch, adapter)
             result = adapter.decode(reply, batch)
+            if isinstance(reply, SplitReply):
+                reply.check_taken(result.vectors)
             rest_s = waits.rate_limit_rest_s(reply.headers)
         except ProviderError:
             raise
@@ -175,6 +189,17 @@ class Provider:
         if error.param != "input" or (error.item or 0) >= len(batch.items):
             error.item = None  # no item that the client sent
         return error
+
+
+async def _split(reply: HttpReply, batch: Batch, *, width: int, sent_bytes: int) -> HttpReply:
+    try:
+        return await run_in_turns(
+            split(reply, items=len(batch.items), width=width, sent_bytes=sent_bytes)
+        )
+    except ProviderError:
+        if reply.is_success:
+            raise
+        return msgspec.structs.replace(reply, body=b"")  # the status says enough
 
 
 def _words(extra: Mapping[str, Any]) -> frozenset[str]:

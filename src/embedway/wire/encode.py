@@ -10,8 +10,8 @@ import pybase64
 from embedway.core.request import EncodingFormat
 from embedway.core.vectors import Vectors
 
-SLICE_VALUES = 32_768
-"""How many numbers to encode before the event loop gets a turn; this takes about 1 ms."""
+SLICE_VALUES = 16_384
+"""How many numbers to encode at a time; this takes half a millisecond, and makes 200 KB of JSON."""
 
 
 class ResponseHead(msgspec.Struct, frozen=True, kw_only=True):

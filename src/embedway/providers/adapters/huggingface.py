@@ -27,4 +27,4 @@ class HuggingFace(Tei):
         body = parse_body(_DECODER, reply)
         if isinstance(body, dict):
             raise self.decode_error(reply)
-        return BatchResult(vectors=stack_vectors(body, items=len(batch.items)))
+        return BatchResult(vectors=stack_vectors(body, reply, items=len(batch.items)))

@@ -118,14 +118,14 @@ class OpenAi:
             raise self.decode_error(reply)  # some providers report errors with 200
         model = getattr(body, "model", None)
         return BatchResult(
-            vectors=self.build_vectors(values, items=len(batch.items)),
+            vectors=self.build_vectors(values, reply, items=len(batch.items)),
             tokens=body.read_tokens(),
             model=model if isinstance(model, str) else None,
         )
 
-    def build_vectors(self, values: Sequence[Value], *, items: int) -> Vectors:
+    def build_vectors(self, values: Sequence[Value], reply: HttpReply, *, items: int) -> Vectors:
         """Return the vectors as an array of shape (items, width)."""
-        return stack_vectors(values, items=items)
+        return stack_vectors(values, reply, items=items)
 
     def decode_error(self, reply: HttpReply) -> ProviderError:
         """Read the failure that any other reply reports."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from embedway.core.batch import Batch
 from embedway.core.vectors import Vectors
+from embedway.http.call import HttpReply
 from embedway.providers.adapters.openai import OpenAi
 from embedway.providers.floats import Value, malformed_error, stack_vectors
 
@@ -21,8 +22,8 @@ class Perplexity(OpenAi):
         """Build the body."""
         return {**super().build_body(batch), "encoding_format": "base64_int8"}
 
-    def build_vectors(self, values: Sequence[Value], *, items: int) -> Vectors:
+    def build_vectors(self, values: Sequence[Value], reply: HttpReply, *, items: int) -> Vectors:
         """Return the vectors scaled to -1..1."""
         if any(isinstance(value, list) for value in values):
             malformed_error("numbers instead of int8 in base64")  # their scale is unknown
-        return stack_vectors(values, items=items, dtype=np.int8) / _SCALE
+        return stack_vectors(values, reply, items=items, dtype=np.int8) / _SCALE

@@ -30,7 +30,7 @@ class Tei(OpenAi):
 
     def decode(self, reply: HttpReply, batch: Batch) -> BatchResult:
         """Read the vectors of a 2xx reply."""
-        vectors = stack_vectors(parse_body(_DECODER, reply), items=len(batch.items))
+        vectors = stack_vectors(parse_body(_DECODER, reply), reply, items=len(batch.items))
         tokens = reply.headers.get("x-compute-tokens", "")
         is_count = tokens.isdecimal() and len(tokens) <= _MAX_DIGITS
         return BatchResult(vectors=vectors, tokens=int(tokens) if is_count else None)
