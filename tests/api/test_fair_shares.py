@@ -237,6 +237,31 @@ def test_one_large_body_fits(house: House) -> None:
     assert admission.bytes == 0
 
 
+def test_replies_count(house: House) -> None:
+    """A provider's reply counts until the answer does; only a request's first one is refused."""
+    admission = Admission(max_requests=8, max_bytes=100)
+    first, second = RequestSlot(admission), RequestSlot(admission)
+    admission.admit(first, Tenant(None, "key_a").caller)
+    first.hold(10)
+    first.reserve(60)
+    first.reserve(60)  # another part of the same request, which is paid for
+    assert admission.bytes == 130
+    admission.admit(second, Tenant("other", "key_b").caller)
+    with pytest.raises(ServiceOverloaded):
+        second.reserve(1)
+    first.swap(20)
+    assert admission.bytes == 20
+    second.reserve(1)
+    first.release()
+    assert admission.bytes == 1
+    second.swap(0)
+    second.reserve(1000)  # the only request in flight
+    assert admission.bytes == 1000
+    first.change(-60)  # a part that ends late changes nothing
+    second.release()
+    assert admission.bytes == 0
+
+
 # Bytes
 
 

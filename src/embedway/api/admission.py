@@ -253,13 +253,13 @@ class RequestSlot:
         """Count `size` bytes of a reply to ask for; `Admission.hold` says what it raises.
 
         Only the first reply of a request is refused, because the others are paid for in vain if
-        one is missing.
+        one is missing. The only request in flight may ask for any.
         """
-        if self.has_replies:
+        if self.has_replies or self._admission.requests == 1:
             self.change(size)
         elif self.key is not None:
             self._admission.hold(self, size)
-            self.has_replies = True
+        self.has_replies = True
 
     def change(self, size: int) -> None:
         """Count `size` more bytes of replies, or fewer if negative, even if there is no room."""

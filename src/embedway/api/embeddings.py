@@ -50,7 +50,7 @@ from embedway.pipeline.dry_run import DryRun
 from embedway.pipeline.embed import Embedder
 from embedway.pipeline.result import EmbedResult
 from embedway.ratelimits.headers import rate_limit_headers
-from embedway.wire.decode import decode
+from embedway.wire.decode import LARGE_BYTES, decode, decode_in_steps
 from embedway.wire.encode import SLICE_VALUES, ResponseHead, encode
 from embedway.wire.lifetime_headers import lifetime_headers
 
@@ -230,7 +230,10 @@ class EmbeddingsEndpoint:
         account = await self._embedder.admit(caller, body_bytes=_declared_bytes(headers))
         self._admission.admit(ticket, caller)
         body = await client.read_body(headers, self._body_limits, ticket)
-        request = decode(body, max_items=self._max_items)
+        if len(body) > LARGE_BYTES:
+            request = await run_in_turns(decode_in_steps(body, max_items=self._max_items))
+        else:
+            request = decode(body, max_items=self._max_items)
         facts.read(request)
         return request, caller, account
 

@@ -4,7 +4,7 @@ Types and ranges are annotated in `core.request`. What annotations cannot expres
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from typing import Any, Literal, cast, get_args, get_origin
 
 import msgspec
@@ -50,6 +50,18 @@ _KINDS = {
 _NAME = re.compile(rb'[\s{,]*("(?:[^"\\]++|\\.)*+")\s*:\s*')
 """Matches the name of a member of a JSON object, up to its value."""
 
+LARGE_BYTES = 2**18
+"""Decode a body larger than this in steps; a smaller one takes less than a millisecond or two."""
+STEP_BYTES = 2**15
+MAX_MEMBERS = 4096
+"""How many values a large body may have besides its items, and how many fields in all objects."""
+_MEMBERS = re.compile(rb'(?:[^"]++|"[^"\\]{0,512}+")*+')
+_STRINGS = re.compile(rb'"[^"]*+"')
+_CHARACTERS = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_LISTS = re.compile(rb"\[\s*+\[")
+_COMMA = re.compile(rb"\s*+,?+\s*+")
+_INDEX = re.compile(r"\[(\d+)\]")
+
 
 def decode(body: bytes | bytearray, *, max_items: int) -> EmbedRequest:
     """Decode a request body with at most `max_items` items.
@@ -58,10 +70,40 @@ def decode(body: bytes | bytearray, *, max_items: int) -> EmbedRequest:
         InvalidRequest: The body is not a JSON object, or a field breaks its rules; `param` names
             the field.
     """
-    # Each known field is decoded by its own rules. Fields for the provider are passed on undecoded,
-    # so that they cost nothing however large they are.
     members = _json_object(body)
     _check_unique(body, members)
+    return _request(body, members, max_items)
+
+
+def decode_in_steps(body: bytes, *, max_items: int) -> Generator[None, None, EmbedRequest]:
+    """Decode a large body as `decode` does. Yields after each step.
+
+    Raises:
+        InvalidRequest: As for `decode`; also, the body has more members than any that makes sense.
+    """
+    yield from _check_size(body, max_items)
+    members = _json_object(body)
+    yield
+    _check_unique(body, members)
+    yield
+    raw, items = bytes(members.get("input", _NULL)), None
+    if b'"' not in raw:
+        if _LISTS.match(raw):
+            items = yield from _token_lists(raw)
+        elif raw.count(b"[") == 1 and raw.count(b",") >= MAX_CHARACTERS:
+            raise _too_many_tokens(raw.count(b",") + 1)
+    return _request(body, members, max_items, items)
+
+
+def _request(
+    body: bytes | bytearray,
+    members: dict[str, msgspec.Raw],
+    max_items: int,
+    items: list[list[int]] | None = None,
+) -> EmbedRequest:
+    """Check the members of a body; `items` are its input, if that is decoded already."""
+    # Each known field is decoded by its own rules. Fields for the provider are passed on undecoded,
+    # so that they cost nothing however large they are.
     fields = {name: raw for name, raw in members.items() if raw != _NULL}
     unknown = {name: raw for name, raw in fields.items() if name not in _DECODERS}
     _check_names(unknown)
@@ -70,7 +112,11 @@ def decode(body: bytes | bytearray, *, max_items: int) -> EmbedRequest:
             "The field 'input' is missing. Send the text to embed, or a list of texts.",
             param="input",
         )
+    if items is not None:
+        del fields["input"]
     known = {name: _field(name, fields[name]) for name in _DECODERS if name in fields}
+    if items is not None:
+        known["input"] = items
     _check_count(known["input"], max_items)
     if "extra_body" in known:
         _check_unique(bytes(fields["extra_body"]), known["extra_body"])
@@ -92,6 +138,71 @@ def decode(body: bytes | bytearray, *, max_items: int) -> EmbedRequest:
         )
     _check_extra(request.extra_body)
     return request
+
+
+def _check_size(body: bytes, max_items: int) -> Generator[None, None, None]:
+    """Refuse a body that would take long to decode because of how much it holds, not how long.
+
+    Raises:
+        InvalidRequest: It holds too many strings, arrays or fields.
+    """
+    most = max_items + MAX_MEMBERS
+    values = names = at = 0
+    while at < len(body):
+        found = _MEMBERS.match(body, at, at + STEP_BYTES)
+        end = found.end() if found else at
+        if end == at:  # a long string, or no string at all
+            end = yield from _end_of_string(body, at)
+            values += 1
+        else:
+            piece = _STRINGS.sub(b'"', body[at:end])
+            values += piece.count(b'"') + piece.count(b"[") + piece.count(b"{")
+            names += piece.count(b":")
+        if names > MAX_MEMBERS:
+            raise InvalidRequest(
+                f"The body has more than {MAX_MEMBERS} fields, or is nested too deeply. Send a "
+                "flat JSON object."
+            )
+        if values > most + names:
+            raise InvalidRequest(
+                f"The body has more than {most} values. 'input' may have {max_items} items: the "
+                f"array length must be {max_items} or less. Send fewer at a time. Only this "
+                "gateway's operator can allow more, with the setting max_items.",
+                param="input",
+            )
+        at = end
+        yield
+
+
+def _end_of_string(body: bytes, at: int) -> Generator[None, None, int]:
+    """Return where the string that begins at `at` ends; at the end of the body if it does not."""
+    at += 1
+    while True:
+        found = _CHARACTERS.match(body, at, at + STEP_BYTES)
+        end = found.end() if found else at
+        if end in (at, len(body)) or body[end] == ord('"'):
+            return min(end + 1, len(body))
+        at = end
+        yield
+
+
+def _token_lists(raw: bytes) -> Generator[None, None, list[list[int]]]:
+    """Decode an array of arrays, in steps of whole ones."""
+    items: list[list[int]] = []
+    at, stop = 1, len(raw) - 1
+    while at < stop:
+        least = at + STEP_BYTES
+        end = raw.find(b"]", least, stop) + 1 or stop
+        # Each comma after `least` is between two ids of the last array.
+        if raw.count(b",", least, end) >= MAX_CHARACTERS:
+            place = len(items) + raw.count(b"]", at, least)
+            raise InvalidRequest(
+                f"'input[{place}]' has more than {MAX_CHARACTERS} tokens. Split it.", param="input"
+            )
+        items += _field("input", msgspec.Raw(b"[" + raw[at:end] + b"]"), first=len(items))
+        at = end + len(cast("re.Match[bytes]", _COMMA.match(raw, end))[0])
+        yield
+    return items
 
 
 def _json_object(body: bytes | bytearray) -> dict[str, msgspec.Raw]:
@@ -120,14 +231,16 @@ def _malformed(error: msgspec.DecodeError, body: bytes | bytearray | msgspec.Raw
     return InvalidRequest(f"The body is not valid JSON: {reason}. {cure}")
 
 
-def _field(name: str, raw: msgspec.Raw) -> Any:
-    """Decode a known field by its rules."""
+def _field(name: str, raw: msgspec.Raw, *, first: int = 0) -> Any:
+    """Decode a known field by its rules; errors count its items from `first`."""
     try:
         return _DECODERS[name].decode(raw)
     except msgspec.ValidationError as error:
         match = _PATH.match(str(error))
         reason, path = match.group("reason", "path") if match else (str(error), None)
         place = name + (path or "$").strip("`").removeprefix("$")
+        if first:
+            place = _INDEX.sub(lambda index: f"[{int(index[1]) + first}]", place, count=1)
         # An error in the input names the place but never shows the client's text.
         at_fault = f"'{place}'" if name == "input" else f"'{name}' is {_show(raw)}"
         raise InvalidRequest(f"{at_fault}: {reason}. {_cure(name)}", param=name) from None
@@ -175,9 +288,7 @@ def _check_count(items: Any, max_items: int) -> None:
     if count == 0:
         raise InvalidRequest("'input' is an empty list. Send at least one item.", param="input")
     if is_token_ids and count > MAX_CHARACTERS:
-        raise InvalidRequest(
-            f"'input' has {count} tokens, max {MAX_CHARACTERS}. Split it.", param="input"
-        )
+        raise _too_many_tokens(count)
     if not is_token_ids and count > max_items:
         # Gateways take "array length" for a limit on items, as OpenAI words it, and halve a call.
         raise InvalidRequest(
@@ -185,6 +296,12 @@ def _check_count(items: Any, max_items: int) -> None:
             "at a time. Only this gateway's operator can allow more, with the setting max_items.",
             param="input",
         )
+
+
+def _too_many_tokens(count: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"'input' has {count} tokens, max {MAX_CHARACTERS}. Split it.", param="input"
+    )
 
 
 def _check_input(request: EmbedRequest) -> None:
