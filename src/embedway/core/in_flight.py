@@ -1,4 +1,4 @@
-"""Lets whoever reads a provider's reply count it among the bytes that the gateway holds."""
+"""Defines how a provider's reply is counted among the bytes that the gateway holds."""
 
 from contextvars import ContextVar
 from typing import Protocol

@@ -74,7 +74,7 @@ class SplitReply(HttpReply, frozen=True, kw_only=True):
 
 
 class _Rest:
-    """What is left of a body without its vectors, up to a size that makes sense."""
+    """The bytes of a body that are not vectors, up to a limit."""
 
     def __init__(self, body: bytes, *, items: int, sent_bytes: int) -> None:
         self._body = body
