@@ -19,7 +19,8 @@ from embedway.config.settings import load_settings
 app = FastAPI()
 model = threading.Lock()
 settings = load_settings().settings
-tokenizer, encoder = load_parts(catalog.load_catalog(eu_native=False).local_models()[0], settings)
+models = catalog.load_catalog(eu_native=False, int8=settings.precision == "int8").local_models()
+tokenizer, encoder = load_parts(models[0], settings)
 
 
 class Body(BaseModel):

@@ -237,7 +237,10 @@ def test_all_wrong_values_at_once(tmp_path: Path) -> None:
     (tmp_path / "embedway.toml").write_text('precision = "f16"\n')
     lines = refused(tmp_path, EMBEDWAY_THREADS="many").splitlines()
     assert len(lines) == 2
-    assert "embedway.toml: precision = 'f16': input should be 'auto', 'bf16' or 'f32'" in lines[0]
+    assert (
+        "embedway.toml: precision = 'f16': input should be 'auto', 'bf16', 'f32' or 'int8'"
+        in lines[0]
+    )
     assert "environment: EMBEDWAY_THREADS = 'many'" in lines[1]
     assert "remove it for the default, none" in lines[1]
 

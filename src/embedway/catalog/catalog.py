@@ -23,6 +23,9 @@ ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,255}", re.ASCII)
 """The pattern of model ids in the catalog."""
 AUTO_MODEL = "all-minilm-l6-v2"
 """The model that `auto` means unless the operator chooses another. It runs in this process."""
+INT8 = "-int8"
+"""The end of the id of a local model that computes in int8. Its vectors are of another space, so it
+is another model, which nobody gets who did not ask for it."""
 
 
 class ProviderOffer(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,7 +192,8 @@ class Catalog:
         bare = name.rpartition(":")[2]
         if bare in self.models:
             return None
-        return next((model for model in self._known if model.id == bare), None)
+        known = (each for each in self._known if not each.weights)  # local ones need no provider
+        return next((model for model in known if model.id == bare), None)
 
     def _hint(self, name: str, *, without: Collection[str] = ()) -> str:
         otherwise = "To see all models: embedway models list"
@@ -245,8 +249,9 @@ def date_prices(models: Sequence[Model], prices: date | None) -> list[Model]:
 def load_catalog(
     *,
     eu_native: bool,
+    int8: bool = False,
     offers: Sequence[ProviderOffer] = (),
-    auto: str = f"{LOCAL}:{AUTO_MODEL}",
+    auto: str | None = None,
     aliases: Mapping[str, str | Sequence[str]] = {},
     policies: Mapping[str, ModelPolicy] = {},
     models: Sequence[Model] | None = None,
@@ -255,8 +260,9 @@ def load_catalog(
 
     Args:
         eu_native: Whether an organisation based and regulated in the EU runs the local models.
+        int8: Whether the local models compute in int8.
         offers: The models of each enabled provider.
-        auto: The name that `auto` stands for.
+        auto: The name that `auto` stands for; None for the built-in model.
         aliases: The name, or the names in order, that each alias stands for.
         policies: The operator's policies, by model id.
         models: The models that providers are known to serve; the packaged ones if left out.
@@ -268,7 +274,8 @@ def load_catalog(
     known = read_packaged() if models is None else models
     deployments: list[Deployment] = [
         Deployment(model, msgspec.structs.replace(each, eu_native=eu_native))
-        for model in read_packaged()
+        for packaged in read_packaged()
+        for model in [_int8_model(packaged) if int8 else packaged]
         for each in model.deployments
         if each.provider == LOCAL
     ]
@@ -286,5 +293,29 @@ def load_catalog(
             if each.provider == offer.kind and model.id not in declared
         ]
     return Catalog(
-        deployments, offers=offers, auto=auto, aliases=aliases, policies=policies, known=known
+        deployments,
+        offers=offers,
+        auto=auto or local_name(int8=int8),
+        aliases=aliases,
+        policies=policies,
+        known=known,
+    )
+
+
+def local_name(*, int8: bool) -> str:
+    """Return the name of the built-in model's deployment."""
+    return f"{LOCAL}:{AUTO_MODEL}{INT8 if int8 else ''}"
+
+
+def _int8_model(model: Model) -> Model:
+    """Return a local model as it is when it computes in int8."""
+    return msgspec.structs.replace(
+        model,
+        id=model.id + INT8,
+        description=f"{model.description} Computed in int8.",
+        deployments=[
+            msgspec.structs.replace(each, quantisation="int8")
+            for each in model.deployments
+            if each.provider == LOCAL
+        ],
     )

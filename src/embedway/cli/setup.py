@@ -83,18 +83,22 @@ class Setup:
         """Return the local models and those of these providers, without aliases or policies."""
         return catalog.load_catalog(
             eu_native=self.settings.eu_native,
+            int8=self.settings.precision == "int8",
             offers=provider_offers(providers),
             models=self.catalog_in_use.models,
         )
 
     def find_local_model(self, name: str) -> Model | None:
         """Return the local model that `name` or an alias stands for, or None if no local one."""
-        aliases = {AUTO: self.settings.auto, **self.settings.aliases}
+        here = self.offered_by([])
+        aliases = {**here.aliases, **self.settings.aliases}
+        if self.settings.auto:
+            aliases[AUTO] = self.settings.auto
         try:
             targets = flatten_aliases(aliases).get(name, (name,))
         except CatalogError as error:
             fail(error)
-        resolved = self.offered_by([]).find(targets[0])
+        resolved = here.find(targets[0])
         return resolved and resolved.deployments[0].model
 
     def has_weights(self, model: Model) -> bool:

@@ -69,6 +69,7 @@ def build_catalog(
     try:
         return catalog.load_catalog(
             eu_native=settings.eu_native,
+            int8=settings.precision == "int8",
             offers=provider_offers(providers),
             auto=settings.auto,
             aliases=settings.aliases,

@@ -27,7 +27,6 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from embedway.catalog.catalog import AUTO_MODEL, LOCAL
 from embedway.config.schema import (
     ConfigError,
     Count,
@@ -151,8 +150,9 @@ class Settings(SettingsSection):
         default_factory=lambda: user_cache_path("embedway", appauthor=False)
     )
     """Where model weights are kept; safe to delete."""
-    precision: AtStart[Literal["auto", "bf16", "f32"]] = "auto"
-    """The precision of local models. `auto` is bf16 where the CPU supports it, else f32."""
+    precision: AtStart[Literal["auto", "bf16", "f32", "int8"]] = "auto"
+    """The precision of local models. `auto` is bf16 where the CPU supports it, else f32. `int8` is
+    faster and less exact: it serves another model, `all-minilm-l6-v2-int8`, in its place."""
     threads: AtStart[Annotated[int, Ge(1), Le(1024)] | None] = None
     """The threads for local models. If not set, one for each core."""
     eu_native: bool = False
@@ -204,9 +204,9 @@ class Settings(SettingsSection):
     accept."""
     webhooks: dict[str, dict[str, Any]] = Field({})
     """In `embedway.toml`: a section `[webhooks.NAME]` for each address that receives events."""
-    auto: Annotated[str, MinLen(1)] = f"{LOCAL}:{AUTO_MODEL}"
-    """The model that `auto` stands for, by any of its names. Choose it once: vectors of another
-    model cannot be compared with those you already have."""
+    auto: Annotated[str, MinLen(1)] | None = None
+    """The model that `auto` stands for, by any of its names. If not set, the built-in model. Choose
+    it once: vectors of another model cannot be compared with those you already have."""
     aliases: dict[str, str | list[str]] = Field({})
     """In `embedway.toml`: a section `[aliases]` with a line `NAME = MODEL` for each."""
     models: dict[str, dict[str, Any]] = Field({})

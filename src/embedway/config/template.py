@@ -26,6 +26,7 @@ EXAMPLES: Mapping[type[SettingsSection], Mapping[str, Any]] = {
         "threads": 4,
         "token_audiences": ["embedway"],
         "cors_origins": ["https://app.example.com"],
+        "auto": "text-embedding-3-small",
         "otlp_endpoint": "http://localhost:4318",
     },
     ProviderSettings: {

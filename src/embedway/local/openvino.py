@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from embedway.catalog.model import BertShape
 from embedway.local import bert, packing
 
-Precision = Literal["bf16", "f32"]
+Precision = Literal["bf16", "f32", "int8"]
 
 # How many prepared kernels to keep. With 128, each row costs a tenth less than with 16 when all
 # sizes take turns, for 5 MB; more gain nothing.
@@ -48,7 +48,7 @@ class OpenVinoEncoder:
         weights: Path,
         *,
         shape: BertShape,
-        precision: Literal["auto", "bf16", "f32"],
+        precision: Literal["auto"] | Precision,
         threads: int | None,
     ) -> None:
         """Load and compile the model, and run it once to warm it up.
@@ -68,6 +68,8 @@ class OpenVinoEncoder:
         self.max_tokens = min(bert.max_tokens(self._weights), packing.ROW_SIZES[-1])
         self._vocabulary_size = bert.vocabulary_size(self._weights)
         self.precision = resolve_precision(precision)
+        # OpenVINO keeps all constants of a graph, so the graphs share these.
+        self._int8 = bert.quantise(self._weights, shape=shape) if self.precision == "int8" else {}
         threads = threads or _usable_cpus()
         self.lanes = min(threads, _MAX_LANES)
         """How many threads may call `encode` at the same time."""
@@ -120,7 +122,10 @@ class OpenVinoEncoder:
     ) -> list[ov.InferRequest]:
         """Compile the model for rows of this size; return a request for each stream, warmed up."""
         settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": self.precision,
+            # With int8, bf16 for the rest would turn vectors by as much as int8 does (cosine 0.9986
+            # at the least), so that two machines would disagree.
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": bert.INT8_GROUP if self._int8 else 0,
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": streams,
             "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS_KEPT,
@@ -128,7 +133,7 @@ class OpenVinoEncoder:
             # core, use it. On an idle machine pinning gains nothing.
             "ENABLE_CPU_PINNING": False,
         }
-        graph = bert.build_graph(self._weights, shape=shape, row=row)
+        graph = bert.build_graph(self._weights, shape=shape, row=row, int8=self._int8)
         compiled = ov.Core().compile_model(graph, "CPU", settings)
         requests = [compiled.create_infer_request() for _ in range(streams)]
         for request in requests:
@@ -138,8 +143,10 @@ class OpenVinoEncoder:
         return requests
 
 
-def resolve_precision(precision: Literal["auto", "bf16", "f32"]) -> Precision:
-    """Return the precision to compute in; `auto` is the fastest that the CPU has natively.
+def resolve_precision(precision: Literal["auto"] | Precision) -> Precision:
+    """Return the precision to compute in.
+
+    `auto` is the fastest that the CPU has natively, but never int8, which is another vector space.
 
     Raises:
         ValueError: The precision is `bf16`, and the CPU has none.
