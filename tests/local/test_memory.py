@@ -1,0 +1,27 @@
+"""The model's memory does not grow with the texts it embeds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedway.local.openvino import resolve_precision
+
+ROWS, WARM = 1500, 500
+MOST_MIB = {"f32": 420, "bf16": 380, "int8": 380}
+"""The most memory of a process with the model alone; 10% to 20% above what was measured."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("asked", ["auto", "int8"])
+def test_memory_stays_the_same(minilm, asked):
+    """Once rows of every size have come, rows of random lengths take no more memory."""
+    precision = resolve_precision(asked)
+    script = Path(__file__).parents[1] / "random_rows.py"
+    command = [sys.executable, script, minilm.weights, precision, str(ROWS)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    series = {each["rows"]: each["mib"] for each in map(json.loads, printed.splitlines())}
+    assert series[ROWS] - series[WARM] <= 4
+    assert series[ROWS] <= MOST_MIB[precision]
