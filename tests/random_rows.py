@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from embedway.catalog import catalog
 from embedway.local.bert import IDS_PER_TEXT
-from embedway.local.openvino import OpenVinoEncoder
+from embedway.local.openvino import OpenVinoEncoder, Precision
 from embedway.local.packing import ROW_SIZES
 
 EVERY = 250
@@ -53,7 +54,8 @@ def resident_mib() -> dict[str, float]:
 
 def main() -> None:
     """Embed the rows on all lanes."""
-    weights, precision, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    weights, count = Path(sys.argv[1]), int(sys.argv[3])
+    precision = cast("Precision", sys.argv[2])
     model = catalog.load_catalog(eu_native=False).local_models()[0]
     encoder = OpenVinoEncoder(weights, shape=model.weights.bert, precision=precision, threads=2)
     print(json.dumps({"rows": 0, **resident_mib()}), flush=True)

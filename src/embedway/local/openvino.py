@@ -69,7 +69,9 @@ class OpenVinoEncoder:
         self._vocabulary_size = bert.vocabulary_size(self._weights)
         self.precision = resolve_precision(precision)
         # OpenVINO keeps all constants of a graph, so the graphs share these.
-        self._int8 = bert.quantise(self._weights, shape=shape) if self.precision == "int8" else {}
+        self._int8: bert.Int8Matrices = (
+            bert.quantise(self._weights, shape=shape) if self.precision == "int8" else {}
+        )
         threads = threads or _usable_cpus()
         self.lanes = min(threads, _MAX_LANES)
         """How many threads may call `encode` at the same time."""
