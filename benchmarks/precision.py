@@ -48,7 +48,7 @@ def fill_rows(texts: Sequence[list[int]], size: int) -> list[list[list[int]]]:
 def measure(folder: Path, shape: Any, precisions: Sequence[Precision], rounds: int) -> None:
     """Print CPU time and cosine of each precision."""
     tokenizer = ModelTokenizer(folder / "tokenizer.json")
-    encoders = {
+    encoders: dict[Precision, OpenVinoEncoder] = {
         each: OpenVinoEncoder(folder / "model.safetensors", shape=shape, precision=each, threads=1)
         for each in precisions
     }
