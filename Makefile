@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript test-deploy check format bench bench-peers bench-routing bench-usage bench-clients bench-large bench-sizing chaos compat dist notes lock docs docs-site clean
+.PHONY: help setup dev serve test test-typescript test-deploy check format bench bench-peers bench-counts bench-routing bench-usage bench-clients bench-large bench-sizing chaos compat dist notes lock docs docs-site clean
 
 # Where it is set, each of the many processes of the tests would compile the program again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -7,9 +7,9 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# For benchmarks, chaos and compat: OPTIONS='--help' shows what there is to choose; PEERS= measures without LiteLLM.
+# For benchmarks, chaos and compat: OPTIONS='--help' shows what there is to choose; PEERS= measures without peers.
 OPTIONS ?=
-PEERS ?= litellm
+PEERS ?= litellm portkey infinity sentence_transformers
 TAG ?=
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --extra all
@@ -77,15 +77,11 @@ format: .venv/dev  ## Format and fix what can be fixed
 bench: .venv/dev  ## Measure this gateway beside a baseline
 	@$(BIN)/python -m benchmarks.local_model $(OPTIONS)
 
-# Its pins are made from litellm.in as those of the project are, by uv with the options of LOCK.
-benchmarks/.peers/litellm/setup: benchmarks/peers/litellm.txt | .venv/dev
-	@echo "Installing LiteLLM into benchmarks/.peers (once)"
-	@$(BIN)/python -m venv --clear --without-pip $(@D)
-	@$(PIP) --python $(@D)/bin/python install --require-hashes -r $<
-	@touch $@
+bench-peers: .venv/dev  ## Measure it beside its peers, and write docs/peers.md
+	@$(BIN)/python -m benchmarks.comparison $(PEERS:%=--peer %) $(OPTIONS)
 
-bench-peers: .venv/dev $(PEERS:%=benchmarks/.peers/%/setup)  ## Measure it beside LiteLLM and nginx
-	@$(BIN)/python -m benchmarks.passthrough $(PEERS:%=--peer %) $(OPTIONS)
+bench-counts: .venv/dev  ## Check how many instructions a request takes
+	@$(BIN)/python -m benchmarks.counts $(OPTIONS)
 
 bench-routing: .venv/dev  ## Simulate a day at providers in trouble
 	@$(BIN)/python -m benchmarks.routing $(OPTIONS)
@@ -131,6 +127,7 @@ docs: .venv/dev  ## Write the generated parts of docs/
 	@$(BIN)/python docs/providers_table.py
 	@$(BIN)/python -m compat.page
 	@$(BIN)/python -m chaos.page
+	@$(BIN)/python -m benchmarks.page
 
 website/.env/setup: website/requirements.txt | .venv/dev
 	@$(BIN)/python -m venv --clear --without-pip $(@D)

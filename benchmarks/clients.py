@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import functools
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.fixed_server import DIMENSIONS, answer
-from benchmarks.load import free_port, median, wait_until_listening
+from benchmarks.processes import free_port, wait_until_listening
 
 ITEMS = 2048
 AT_ONCE = 32
@@ -126,7 +127,7 @@ def measure(measured: Cases, *, seconds: float, rounds: int) -> Iterator[tuple[s
                 found = rate(seconds if number else 0.1)
                 seen.setdefault((case, client), []).extend([found] * bool(number))
     for (case, client), rates in seen.items():
-        yield case, client, median(rates)
+        yield case, client, statistics.median(rates)
 
 
 def typescript(arguments: Sequence[str]) -> list[tuple[str, str, float]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.load import free_port
+from benchmarks.processes import free_port
 from embedway.core.budget import Budget
 from embedway.core.clock import now_ms
 from embedway.core.limit import Limit

@@ -6,19 +6,20 @@ CPU time goes to the server.
 
 import asyncio
 import itertools
-import socket
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from benchmarks.turns import quantile_ms
+
 
 @dataclass
 class Load:
-    """The result of a run: the latencies of answers with 200, and the number of others."""
+    """The result of a run: the latencies of answers with 200.
+
+    `errors` counts other answers, and connections that the server closed.
+    """
 
     seconds: float
     latencies_s: list[float]
@@ -31,8 +32,7 @@ class Load:
 
     def latency_ms(self, quantile: float) -> float:
         """Return a quantile of the latencies, in milliseconds."""
-        ordered = sorted(self.latencies_s)
-        return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))] * 1000
+        return quantile_ms(self.latencies_s, quantile)
 
 
 class Connection(asyncio.Protocol):
@@ -96,6 +96,8 @@ class _MeasuredConnection(Connection):
             self.transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
+        if time.perf_counter() < self._deadline_s:
+            self._load.errors += 1
         if not self.done.done():
             self.done.set_result(error)
 
@@ -130,25 +132,3 @@ async def load(
     await asyncio.gather(*running)
     seen.seconds = time.perf_counter() - started_s
     return seen
-
-
-def median(values: list[float]) -> float:
-    """Return the median, the figure to quote on a noisy machine."""
-    return statistics.median(values)
-
-
-def free_port() -> int:
-    """Return a free port of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until_listening(process: subprocess.Popen, port: int) -> None:
-    """Wait until the process listens on `port`; exit if it ends instead."""
-    while process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    sys.exit(f"A server has ended with status {process.returncode} instead of listening.")

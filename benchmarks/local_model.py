@@ -14,18 +14,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 
+import httpx
+import numpy as np
 import uvloop
 
-from benchmarks.corpus import Kind, make_requests
-from benchmarks.load import Load, free_port, load, median, wait_until_listening
-from benchmarks.passthrough import cpu_s
+from benchmarks.corpus import Kind, make_requests, make_texts
+from benchmarks.load import Load, load
+from benchmarks.peers import servers
+from benchmarks.peers.servers import SentenceTransformers
+from benchmarks.processes import System, SystemFailed, cpu_s, free_port, running
+from benchmarks.turns import OURS, Measurement, Turn, quantile_ms, table, take_turns
 from embedway.catalog import catalog
 from embedway.config.engines import load_engine
 from embedway.config.settings import load_settings
@@ -35,6 +40,10 @@ from embedway.local.engine import LocalEngine
 REQUESTS = 500
 """How many different requests a case has."""
 BURST = "32 requests of 32 documents at once"
+ANSWER_S = 60
+"""How long to wait for the last answers after the time of a load."""
+LOWEST_COSINE = 0.999
+"""The lowest cosine between a peer's vector and Embedway's."""
 
 
 @dataclass
@@ -63,24 +72,6 @@ CASES = [
 ]
 
 
-@dataclass
-class Measurement:
-    """The figures of one run."""
-
-    load: Load
-    cpu_s: float
-    """The system's CPU time."""
-
-
-@dataclass
-class Server:
-    """A server that runs."""
-
-    port: int
-    pid: int
-    key: str
-
-
 async def measure_engine(
     engine: LocalEngine, requests: Sequence[Sequence[str]], case: Case, seconds: float
 ) -> Measurement:
@@ -99,51 +90,159 @@ async def measure_engine(
     started_s, cpu_before_s = time.perf_counter(), time.process_time()
     await asyncio.gather(*(caller() for _ in range(case.connections)))
     seen.seconds = time.perf_counter() - started_s
-    return Measurement(seen, time.process_time() - cpu_before_s)
+    return figures(seen, time.process_time() - cpu_before_s, texts=case.texts)
 
 
 async def measure_server(
-    server: Server, requests: Sequence[Sequence[str]], case: Case, seconds: float
+    server: System, requests: Sequence[Sequence[str]], case: Case, seconds: float
 ) -> Measurement:
-    """Put the load on a server."""
-    url = f"http://127.0.0.1:{server.port}/v1/embeddings"
+    """Put the load on a server.
+
+    Raises:
+        SystemFailed: Some request is not answered with 200.
+    """
     bodies = [json.dumps({"input": each}).encode() for each in requests]
     cpu_before_s = cpu_s(server.pid)
-    seen = await load(url, bodies, key=server.key, connections=case.connections, seconds=seconds)
-    return Measurement(seen, cpu_s(server.pid) - cpu_before_s)
+    try:
+        async with asyncio.timeout(seconds + ANSWER_S):
+            seen = await load(
+                server.url, bodies, key=server.key, connections=case.connections, seconds=seconds
+            )
+    except TimeoutError:
+        raise SystemFailed(f"It did not answer within {ANSWER_S} s.") from None
+    except OSError as error:
+        raise SystemFailed(f"It cannot be reached: {error}") from None
+    if seen.errors or not seen.latencies_s:
+        raise SystemFailed(f"It did not answer {seen.errors} requests with 200.")
+    return figures(seen, cpu_s(server.pid) - cpu_before_s, texts=case.texts)
 
 
-@contextmanager
-def servers(folder: Path) -> Iterator[dict[str, Server]]:
-    """Start both servers; yield them by name."""
-    command = Path(sys.executable).with_name("embedway")
-    ports = {"embedway": free_port(), "plain server": free_port()}
-    env = os.environ | {
+async def measure_library(
+    library: SentenceTransformers, requests: Sequence[Sequence[str]], case: Case, seconds: float
+) -> Measurement:
+    """Give a library as many texts in each call as the load has connections."""
+    texts = [text for each in requests for text in each]
+    cpu_before_s = cpu_s(library.pid)
+    calls_s = library.calls_s(texts, at_once=case.connections, seconds=seconds)
+    embedded = len(calls_s) * case.connections
+    return Measurement(
+        per_s=embedded / sum(calls_s),
+        p50_ms=quantile_ms(calls_s, 0.5),
+        p99_ms=quantile_ms(calls_s, 0.99),
+        cpu_ms=(cpu_s(library.pid) - cpu_before_s) * 1000 / embedded,
+    )
+
+
+def figures(seen: Load, used_s: float, *, texts: int) -> Measurement:
+    """Return the figures of a load whose requests have so many texts each."""
+    return Measurement(
+        per_s=seen.requests_per_s * texts,
+        p50_ms=seen.latency_ms(0.5),
+        p99_ms=seen.latency_ms(0.99),
+        cpu_ms=used_s * 1000 / len(seen.latencies_s) / texts,
+    )
+
+
+def start_embedway(stack: ExitStack, folder: Path) -> System:
+    """Start the gateway with its built-in model, and with its defaults except for less logging."""
+    folder.mkdir(exist_ok=True)
+    command, port = Path(sys.executable).with_name("embedway"), free_port()
+    settings = {
         "EMBEDWAY_DATA_DIR": str(folder),
-        "EMBEDWAY_PORT": str(ports["embedway"]),
+        "EMBEDWAY_PORT": str(port),
         "EMBEDWAY_LOG_LEVEL": "warning",
     }
+    env = os.environ | settings
     subprocess.run([command, "db", "init"], env=env, check=True, capture_output=True)
     create = [command, "keys", "create", "--name", "benchmark", "--json"]
     made = subprocess.run(create, env=env, check=True, capture_output=True)
-    plain = [sys.executable, "-m", "benchmarks.plain_server", str(ports["plain server"])]
-    running = [
-        subprocess.Popen(each, env=env, stdout=subprocess.DEVNULL)
-        for each in ([command, "serve"], plain)
-    ]
+    process = stack.enter_context(running([command, "serve"], port, **settings))
+    return System(process, port, json.loads(made.stdout)["key"])
+
+
+def start_plain(stack: ExitStack) -> System:
+    """Start the plain server."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.plain_server", str(port)]
+    return System(stack.enter_context(running(command, port)), port, "unused")
+
+
+def vectors(server: System, texts: Sequence[str]) -> np.ndarray:
+    """Return a server's vectors of the texts.
+
+    Raises:
+        SystemFailed: It does not answer with vectors.
+    """
     try:
-        for process, port in zip(running, ports.values(), strict=True):
-            wait_until_listening(process, port)
-        key = json.loads(made.stdout)["key"]
-        yield {
-            name: Server(port, process.pid, key)
-            for (name, port), process in zip(ports.items(), running, strict=True)
-        }
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait()
+        answer = httpx.post(
+            server.url, json={"input": texts}, headers=server.all_headers, timeout=60
+        )
+    except httpx.TransportError as error:
+        raise SystemFailed(f"It does not answer: {error}") from None
+    if answer.status_code != 200:
+        raise SystemFailed(f"It answers {answer.status_code}: {answer.text[:200]}")
+    return np.array([each["embedding"] for each in answer.json()["data"]], np.float32)
+
+
+PEERS = {
+    "Infinity": servers.infinity,
+    "sentence-transformers (torch)": partial(servers.sentence_transformers, backend="torch"),
+    "sentence-transformers (OpenVINO)": partial(servers.sentence_transformers, backend="openvino"),
+}
+
+
+def start_systems(
+    stack: ExitStack, folder: Path, peers: Sequence[str], *, failed: dict[str, str]
+) -> dict[str, System | SentenceTransformers]:
+    """Start the gateway and peers; return them by name.
+
+    Args:
+        stack: What stops them at its end.
+        folder: Where they keep their files.
+        peers: Names of `PEERS`.
+        failed: Where to say why a peer does not start or answers wrongly, by its name.
+
+    Raises:
+        SystemFailed: The gateway fails.
+    """
+    texts = [*make_texts("queries", 16), *make_texts("documents", 4)]
+    ours = start_embedway(stack, folder / "embedway")
+    expected = vectors(ours, texts)
+    started: dict[str, System | SentenceTransformers] = {OURS: ours}
+    for name in peers:
+        try:
+            system = stack.enter_context(PEERS[name](folder))
+            is_server = isinstance(system, System)
+            found = vectors(system, texts) if is_server else system.vectors(texts)
+            check(found, expected)
+            started[name] = system
+        except SystemFailed as error:
+            failed[name] = str(error)
+    return started
+
+
+def check(found: np.ndarray, expected: np.ndarray) -> None:
+    """Compare vectors, which have unit length, with those expected.
+
+    Raises:
+        SystemFailed: They are others.
+    """
+    if found.shape != expected.shape:
+        raise SystemFailed(f"Its vectors have the shape {found.shape}, not {expected.shape}.")
+    lowest = float((found * expected).sum(axis=1).min())
+    if lowest < LOWEST_COSINE:
+        raise SystemFailed(f"The cosine of a vector of it to Embedway's is {lowest:.4f}.")
+
+
+def turns(started: dict[str, System | SentenceTransformers], case: Case) -> dict[str, Turn]:
+    """Return how to put each system under the load of a case."""
+    requests = make_requests(case.kind, REQUESTS, texts=case.texts)
+    return {
+        name: partial(measure_server, system, requests, case)
+        if isinstance(system, System)
+        else partial(measure_library, system, requests, case)
+        for name, system in started.items()
+    }
 
 
 async def measure(
@@ -152,24 +251,21 @@ async def measure(
     """Run every case on all three and print a table."""
     settings = load_settings().settings
     engine = load_engine(catalog.load_catalog(eu_native=False).local_models()[0], settings)
-    with servers(folder) as started:
+    with ExitStack() as stack:
+        started = {OURS: start_embedway(stack, folder), "plain server": start_plain(stack)}
         for case in cases:
             requests = make_requests(case.kind, REQUESTS, texts=case.texts)
             counts = [len(ids) for each in requests[:50] for ids in await engine.encode(each)]
-            run: dict[str, Callable[[float], Awaitable[Measurement]]] = {
-                "engine alone": partial(measure_engine, engine, requests, case),
-                **{
-                    name: partial(measure_server, server, requests, case)
-                    for name, server in started.items()
-                },
-            }
-            seen: dict[str, list[Measurement]] = {name: [] for name in run}
-            for each in run.values():
-                await each(seconds)  # warms up
-            for _ in range(rounds):
-                for name, each in run.items():
-                    seen[name].append(await each(seconds))
-            report(case, sum(counts) / len(counts), seen)
+            alone: Turn = partial(measure_engine, engine, requests, case)
+            measured = await take_turns(
+                {"engine alone": alone, **turns(started, case)},
+                seconds=seconds,
+                rounds=rounds,
+                warm_up_s=seconds,
+                failed={},
+            )
+            print(f"\n{case.name} ({sum(counts) / len(counts):.1f} tokens a text)")
+            print(table("texts", measured))
     if with_burst:
         await measure_burst(engine)
     engine.close()
@@ -190,32 +286,6 @@ async def measure_burst(engine: LocalEngine) -> None:
         f"\n{BURST} (engine alone)\n"
         f"  first after {ends_s[0]:.2f} s, mean {mean_s:.2f} s, last {ends_s[-1]:.2f} s"
     )
-
-
-def report(case: Case, tokens: float, seen: dict[str, list[Measurement]]) -> None:
-    """Print the rows of one case, whose texts have so many tokens in the mean."""
-    print(f"\n{case.name} ({tokens:.1f} tokens a text)")
-    titles = ("texts/s", "tokens/s", "p50 ms", "p99 ms", "CPU ms", "ratio", "CPU ratio")
-    print("  " + " " * 14 + "".join(f"{title:>11}" for title in titles))
-    rates = {
-        name: median([each.load.requests_per_s * case.texts for each in measured])
-        for name, measured in seen.items()
-    }
-    used_ms = {
-        name: median(
-            [each.cpu_s * 1000 / len(each.load.latencies_s) / case.texts for each in measured]
-        )
-        for name, measured in seen.items()
-    }
-    for name, measured in seen.items():
-        p50, p99 = (median([each.load.latency_ms(q) for each in measured]) for q in (0.5, 0.99))
-        errors = sum(each.load.errors for each in measured)
-        print(
-            f"  {name:14}{rates[name]:11.1f}{rates[name] * tokens:11.0f}{p50:11.2f}{p99:11.2f}"
-            f"{used_ms[name]:11.2f}{rates['embedway'] / rates[name]:11.2f}"
-            f"{used_ms[name] / used_ms['embedway']:11.2f}"
-            + (f"  {errors} ERRORS" if errors else "")
-        )
 
 
 def main() -> None:

@@ -1,44 +1,39 @@
-"""Measures requests passed through to a provider, beside LiteLLM's proxy and the provider itself.
-
-    python -m benchmarks.passthrough [--peer litellm] [--otlp] [--seconds 4] [--rounds 3]
+"""Puts load on gateways that pass requests through to a provider.
 
 The provider is an nginx that answers every request with the same vector of 1536 dimensions, in
-base64 as OpenAI's own clients request it. The client is wrk. All run in turn on the same machine,
-round after round. It prints medians over the rounds, and ratios. CPU time is the server's own, from
-/proc; it says more than requests per second where cores are few, shared or noisy. With `--otlp`,
-a second gateway traces every request, to a collector that takes everything: the nginx again.
+base64 as OpenAI's own clients request it. The client is wrk. CPU time is the server's own, from
+/proc; it says more than requests per second where cores are few, shared or noisy.
 """
 
-import argparse
 import base64
 import json
+import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.load import free_port, median, wait_until_listening
+from benchmarks.peers import servers
+from benchmarks.processes import System, SystemFailed, cpu_s, free_port, running
+from benchmarks.turns import OURS, Measurement
 from embedway.spaces.canaries import CANARIES
 
 HERE = Path(__file__).parent
-LITELLM = HERE / ".peers/litellm/bin/litellm"
 SCRIPT = HERE / "peers/wrk.lua"
 DIMENSIONS = 1536
-CONNECTIONS = (1, 32)
 WARM_UP_S = 2
 SETTLE_S = 0.3  # for what is written after an answer: its CPU time counts too
-STOP_S = 15
-TRACED = "with traces"
+PROVIDER = "nginx"
+TRACED = "embedway with traces"
 
 MODEL = "text-embedding-3-small"
 ASKED_FOR = f"openai:{MODEL}"
@@ -80,31 +75,6 @@ http {
 """
 
 
-@dataclass
-class System:
-    """A server under load."""
-
-    process: subprocess.Popen
-    port: int
-    key: str
-
-    @property
-    def url(self) -> str:
-        """The URL of its embeddings endpoint."""
-        return f"http://127.0.0.1:{self.port}/v1/embeddings"
-
-
-@dataclass
-class Measurement:
-    """The figures of one round on one server."""
-
-    requests_per_s: float
-    p50_ms: float
-    p99_ms: float
-    cpu_ms: float
-    """The server's CPU time per request, in milliseconds."""
-
-
 def vector() -> np.ndarray:
     """Return the provider's vector: of unit length, and the same in every run."""
     drawn = np.random.default_rng(0).standard_normal(DIMENSIONS)
@@ -130,44 +100,46 @@ def nginx_config(port: int) -> str:
     }
 
 
-@contextmanager
-def running(command: list[str | Path], port: int, **env: str) -> Iterator[subprocess.Popen]:
-    """Start a server, wait until it listens, and stop it at the end.
+Peer = Callable[[str, Path], AbstractContextManager[System]]
+PEERS: dict[str, Peer] = {
+    "LiteLLM": partial(servers.litellm, model=MODEL, asked_for=ASKED_FOR),
+    "Portkey": servers.portkey,
+}
+NO_USAGE = ("Portkey",)
+"""Those who do not pass on how many tokens the provider counted."""
 
-    It gets no Ctrl-C from the terminal, so that always this program stops it.
+
+def start_systems(
+    stack: ExitStack, folder: Path, peers: list[str], *, failed: dict[str, str], otlp: bool
+) -> dict[str, System]:
+    """Start the provider, the gateway and peers; return them by name.
+
+    Args:
+        stack: What stops them at its end.
+        folder: Where they keep their files.
+        peers: Names of `PEERS`.
+        failed: Where to say why a peer does not start or answers wrongly, by its name.
+        otlp: Whether to start a second gateway, which traces every request.
+
+    Raises:
+        SystemFailed: The provider or the gateway fails.
     """
-    process = subprocess.Popen(
-        command, env=os.environ | env, stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        wait_until_listening(process, port)
-        yield process
-    finally:
-        process.terminate()
+    provider = start_provider(stack, tool("nginx"), folder)
+    base_url = f"http://127.0.0.1:{provider.port}/v1"
+    started = {PROVIDER: provider, OURS: start_embedway(stack, base_url, folder / "plain")}
+    if otlp:
+        collector = {"EMBEDWAY_OTLP_ENDPOINT": f"http://127.0.0.1:{provider.port}"}
+        started[TRACED] = start_embedway(stack, base_url, folder / "traced", **collector)
+    for name, system in started.items():
+        check(name, system)
+    for name in peers:
         try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-@contextmanager
-def systems(
-    nginx: str, peers: list[str], folder: Path, *, otlp: bool
-) -> Iterator[dict[str, System]]:
-    """Start all systems; yield them by name, first the provider that the others call."""
-    with ExitStack() as stack:
-        provider = start_provider(stack, nginx, folder)
-        base_url = f"http://127.0.0.1:{provider.port}/v1"
-        traced = {"EMBEDWAY_OTLP_ENDPOINT": f"http://127.0.0.1:{provider.port}"}
-        yield {
-            "nginx": provider,
-            "embedway": start_embedway(stack, base_url, folder / "plain"),
-            **(
-                {TRACED: start_embedway(stack, base_url, folder / TRACED, **traced)} if otlp else {}
-            ),
-            **{name: PEERS[name](stack, base_url, folder) for name in peers},
-        }
+            system = stack.enter_context(PEERS[name](base_url, folder))
+            check(name, system)
+            started[name] = system
+        except SystemFailed as error:
+            failed[name] = str(error)
+    return started
 
 
 def start_provider(stack: ExitStack, nginx: str, folder: Path) -> System:
@@ -206,51 +178,25 @@ def start_embedway(
     return System(process, port, json.loads(made.stdout)["key"])
 
 
-def start_litellm(stack: ExitStack, base_url: str, folder: Path) -> System:
-    """Start LiteLLM at its best: without database, callbacks, logs or network access."""
-    key, port = "sk-benchmark", free_port()
-    provider = {"model": f"openai/{MODEL}", "api_base": base_url, "api_key": "sk-upstream"}
-    config = folder / "litellm.yaml"
-    config.write_text(  # which is YAML too
-        json.dumps(
-            {
-                "model_list": [{"model_name": ASKED_FOR, "litellm_params": provider}],
-                "general_settings": {"master_key": key},
-            }
-        )
-    )
-    command = [LITELLM, "--config", config, "--host", "127.0.0.1", "--port", str(port)]
-    process = stack.enter_context(
-        running(
-            [*command, "--num_workers", "1", "--telemetry", "False"],
-            port,
-            LITELLM_LOG="ERROR",
-            LITELLM_MODE="PRODUCTION",
-            LITELLM_LOCAL_MODEL_COST_MAP="True",
-            LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS="True",
-            LITELLM_LOCAL_AUTOROUTER_PRESETS="True",
-            LITELLM_LOCAL_BLOG_POSTS="True",
-            LITELLM_LOCAL_POLICY_TEMPLATES="True",
-        )
-    )
-    return System(process, port, key)
-
-
-PEERS = {"litellm": start_litellm}
-
-
 def check(name: str, system: System) -> None:
-    """Exit unless the server answers with the provider's vector and usage."""
-    headers = {"Authorization": f"Bearer {system.key}", "Content-Type": "application/json"}
-    request = urllib.request.Request(system.url, REQUEST.encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as response:
-        answer = json.load(response)
+    """Ask for the vector once.
+
+    Raises:
+        SystemFailed: The server does not answer with the provider's vector and usage.
+    """
+    request = urllib.request.Request(system.url, REQUEST.encode(), system.all_headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+    except urllib.error.HTTPError as error:
+        raise SystemFailed(f"It answers {error.code}: {error.read()[:200]!r}") from None
     (item,) = answer["data"]
     received = np.frombuffer(base64.b64decode(item["embedding"]), "<f4")
     tokens = answer["usage"]["prompt_tokens"]
-    is_right = tokens == USAGE["prompt_tokens"] and np.array_equal(received, vector())
-    if item["index"] != 0 or not is_right:
-        sys.exit(f"{name} does not answer with the provider's vector and usage.")
+    if item["index"] != 0 or not np.array_equal(received, vector()):
+        raise SystemFailed("It does not answer with the provider's vector.")
+    if tokens != USAGE["prompt_tokens"] and name not in NO_USAGE:
+        raise SystemFailed("It does not answer with the provider's usage.")
 
 
 def count_requests(provider: System) -> int:
@@ -259,110 +205,36 @@ def count_requests(provider: System) -> int:
         return int(response.read().split()[9])
 
 
-def tree(pid: int) -> Iterator[Path]:
-    """Yield the folders in /proc of a process and its descendants."""
-    yield Path(f"/proc/{pid}")
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        children: list[str] = []
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
-            children = (task / "children").read_text().split()
-        for child in children:
-            yield from tree(int(child))
+def load(provider: System, system: System, connections: int, seconds: float) -> Measurement:
+    """Run wrk once, for whole seconds.
 
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU seconds so far, in user and kernel, of a process and its descendants."""
-    ticks = 0
-    for folder in tree(pid):
-        fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        ticks += sum(map(int, fields[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def peak_mib(pid: int) -> float:
-    """Return the peak memory of a process and its descendants."""
-    return _memory_mib(pid, "VmHWM:")
-
-
-def resident_mib(pid: int) -> float:
-    """Return the memory of a process and its descendants."""
-    return _memory_mib(pid, "VmRSS:")
-
-
-def _memory_mib(pid: int, field: str) -> float:
-    lines = (line for folder in tree(pid) for line in (folder / "status").read_text().splitlines())
-    return sum(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
-
-
-def load(
-    wrk: str, started: dict[str, System], name: str, connections: int, seconds: int
-) -> Measurement:
-    """Run wrk once; exit if any answer is not a 200 with the provider's vector."""
-    system, provider = started[name], started["nginx"]
-    command = [wrk, "--threads", "1", "--connections", str(connections), "--timeout", "10s"]
-    requests_before, before_s = count_requests(provider), cpu_s(system.process.pid)
+    Raises:
+        SystemFailed: Some answer is not a 200 with the provider's vector.
+    """
+    command = [tool("wrk"), "--threads", "1", "--connections", str(connections)]
+    command += ["--timeout", "10s", "--duration", f"{math.ceil(seconds)}s"]
+    headers = "\n".join(f"{name}: {value}" for name, value in system.all_headers.items())
+    requests_before, before_s = count_requests(provider), cpu_s(system.pid)
     ran = subprocess.run(
-        [*command, "--duration", f"{seconds}s", "--script", SCRIPT, system.url],
-        env=os.environ | {"BENCHMARK_BODY": REQUEST, "BENCHMARK_KEY": system.key},
+        [*command, "--script", SCRIPT, system.url],
+        env=os.environ | {"BENCHMARK_BODY": REQUEST, "BENCHMARK_HEADERS": headers},
         stdout=subprocess.PIPE,
         check=True,
     )
     time.sleep(SETTLE_S)
-    used_s = cpu_s(system.process.pid) - before_s
+    used_s = cpu_s(system.pid) - before_s
     passed_on = count_requests(provider) - requests_before
     result = json.loads(ran.stdout.splitlines()[-1])
     answers = result["answers"]
     if not answers or result["errors"] or result["bytes"] < answers * vector().nbytes:
-        sys.exit(f"{name} has failed under load: {result}")
+        raise SystemFailed(f"It fails under load: {result}")
     if passed_on < answers:
-        sys.exit(f"{name} gave {answers} answers, but passed on only {passed_on} requests.")
+        raise SystemFailed(f"It gave {answers} answers, but passed on only {passed_on} requests.")
     return Measurement(
-        requests_per_s=answers / result["seconds"],
+        per_s=answers / result["seconds"],
         p50_ms=result["p50_ms"],
         p99_ms=result["p99_ms"],
         cpu_ms=used_s / answers * 1000,
-    )
-
-
-def measure(
-    wrk: str, nginx: str, peers: list[str], seconds: int, rounds: int, folder: Path, *, otlp: bool
-) -> None:
-    """Run every case on all systems and print a table."""
-    with systems(nginx, peers, folder, otlp=otlp) as started:
-        for name, system in started.items():
-            check(name, system)
-        for connections in CONNECTIONS:
-            for name in started:
-                load(wrk, started, name, connections, WARM_UP_S)
-            seen: dict[str, list[Measurement]] = {name: [] for name in started}
-            for _ in range(rounds):
-                for name in started:
-                    seen[name].append(load(wrk, started, name, connections, seconds))
-            report(connections, seen, {n: peak_mib(s.process.pid) for n, s in started.items()})
-
-
-def report(connections: int, seen: dict[str, list[Measurement]], memory: dict[str, float]) -> None:
-    """Print the rows of one case."""
-    print(f"\n1 x {DIMENSIONS}, {connections} connection{'s' if connections > 1 else ''}")
-    heads = ("requests/s", "p50 ms", "p99 ms", "CPU ms", "peak MiB", "ratio", "CPU ratio")
-    print(f"  {'':14}" + "".join(f"{head:>11}" for head in heads))
-    ours = medians(seen["embedway"])
-    for name, rounds in seen.items():
-        row = medians(rounds)
-        print(
-            f"  {name:14}{row.requests_per_s:11.1f}{row.p50_ms:11.2f}{row.p99_ms:11.2f}"
-            f"{row.cpu_ms:11.3f}{memory[name]:11.0f}"
-            f"{ours.requests_per_s / row.requests_per_s:11.3g}{row.cpu_ms / ours.cpu_ms:11.3g}"
-        )
-
-
-def medians(rounds: list[Measurement]) -> Measurement:
-    """Return the median of each figure."""
-    return Measurement(
-        median([each.requests_per_s for each in rounds]),
-        median([each.p50_ms for each in rounds]),
-        median([each.p99_ms for each in rounds]),
-        median([each.cpu_ms for each in rounds]),
     )
 
 
@@ -370,39 +242,3 @@ def tool(name: str) -> str:
     """Return the path of a program. Debian puts nginx where only root's path looks."""
     found = shutil.which(name, path=os.pathsep.join((os.environ["PATH"], "/usr/sbin")))
     return found or sys.exit(f"{name} is missing. On Debian and Ubuntu: apt-get install {name}")
-
-
-def main() -> None:
-    """Run the command line."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--peer", action="append", choices=PEERS, default=[], dest="peers")
-    options.add_argument("--otlp", action="store_true", help="also with a trace of each request")
-    options.add_argument("--seconds", type=int, default=4, help="per system, case and round")
-    options.add_argument("--rounds", type=int, default=3)
-    chosen = options.parse_args()
-    wrk, nginx = tool("wrk"), tool("nginx")
-    if "litellm" in chosen.peers and not LITELLM.exists():
-        sys.exit("LiteLLM is missing; `make bench-peers` installs it, then measures.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped too
-    os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
-    print(
-        "CPU ms: the server's CPU time for a request, without the provider's. Ratios: embedway's "
-        "requests/s,\nand requests per CPU second, over the row's."
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            measure(
-                wrk,
-                nginx,
-                chosen.peers,
-                chosen.seconds,
-                chosen.rounds,
-                Path(folder),
-                otlp=chosen.otlp,
-            )
-        except KeyboardInterrupt:
-            sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -24,7 +24,8 @@ from rich.table import Table
 from tests.servers import Redis, running
 
 from benchmarks import passthrough
-from benchmarks.passthrough import System, load, peak_mib, resident_mib, tool
+from benchmarks.passthrough import load, tool
+from benchmarks.processes import peak_mib, resident_mib
 from benchmarks.usage import DiskPostgres
 
 KEY = ("--limit", "requests=10000000/minute", "--limit", "tokens=100000000/day")
@@ -115,22 +116,21 @@ def measure(backends: Backends, folder: Path, seconds: int) -> Need:
         provider = passthrough.start_provider(stack, tool("nginx"), folder)
         base_url = f"http://127.0.0.1:{provider.port}/v1"
         gateway = passthrough.start_embedway(stack, base_url, folder, *KEY, **backends.settings)
-        started: dict[str, System] = {"nginx": provider, "embedway": gateway}
-        idle = resident_mib(gateway.process.pid)
+        idle = resident_mib(gateway.pid)
         passthrough.check("embedway", gateway)
-        load(tool("wrk"), started, "embedway", CONNECTIONS, passthrough.WARM_UP_S)
+        load(provider, gateway, CONNECTIONS, passthrough.WARM_UP_S)
         bytes_before, runs_before = backends.database_bytes(folder), backends.script_runs()
         requests_before = passthrough.count_requests(provider)
-        measured = load(tool("wrk"), started, "embedway", CONNECTIONS, seconds)
+        measured = load(provider, gateway, CONNECTIONS, seconds)
         requests = passthrough.count_requests(provider) - requests_before
         added = backends.database_bytes(folder) - bytes_before
         return Need(
             setup=backends.name,
             requests=requests,
-            requests_per_s=measured.requests_per_s,
+            requests_per_s=measured.per_s,
             cpu_ms=measured.cpu_ms,
             idle_mib=idle,
-            peak_mib=peak_mib(gateway.process.pid),
+            peak_mib=peak_mib(gateway.pid),
             ledger_mb_per_million=added / requests * MILLION / 1e6,
             postgres_connections=backends.connections(),
             redis_round_trips=(backends.script_runs() - runs_before) / requests,

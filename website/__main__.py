@@ -28,7 +28,7 @@ PAGES = BUILD / "site-pages"
 SITE = BUILD / "site"
 CONFIG = BUILD / "mkdocs.yml"
 PUBLISHED = (
-    *("*.md", "docs/**/*.md", "sdks/*/README.md", "deploy/*.md", "chaos/*.md"),
+    *("*.md", "docs/**/*.md", "docs/assets/*", "sdks/*/README.md", "deploy/*.md", "chaos/*.md"),
     # The files that deploy/README.md links to.
     *("deploy/Dockerfile", "deploy/Caddyfile", "deploy/*.conf", "deploy/*.yaml"),
     *("deploy/helm/**/*.yaml", "deploy/systemd/*"),

@@ -2,8 +2,9 @@
 
 wrk.method = "POST"
 wrk.body = os.getenv("BENCHMARK_BODY")
-wrk.headers["Authorization"] = "Bearer " .. os.getenv("BENCHMARK_KEY")
-wrk.headers["Content-Type"] = "application/json"
+for name, value in os.getenv("BENCHMARK_HEADERS"):gmatch("([^\n]-): ([^\n]*)") do
+   wrk.headers[name] = value
+end
 
 function done(summary, latency)
    local e = summary.errors

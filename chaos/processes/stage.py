@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.gateway import GatewayProcess, Key, get
-from benchmarks.load import free_port
-from benchmarks.passthrough import running
+from benchmarks.processes import free_port, running
 from sqlalchemy import select
 from tests.servers import Postgres, Redis
 from tests.servers import running as server_running

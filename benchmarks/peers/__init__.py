@@ -1,0 +1,1 @@
+"""Pins, installs and starts the systems beside which Embedway is measured."""
