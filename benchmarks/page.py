@@ -40,8 +40,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     load: LoadName
     figure: str
     """A field of `Measurement`, or `ratio` for how many times as much as `beside`."""
-    before: float
     predicted: float
+    before: float | None = None
     connections: int = 32
     beside: str | None = None
 
@@ -138,7 +138,7 @@ def targets(results: Results) -> Iterator[str]:
             verdict = "reached" if measured >= least else "**not reached**"
         yield (
             f"| {each.load}, {each.connections} connections | {each.system} | {least:g} | "
-            f"{_ratio(measured)} | {verdict} |"
+            f"{_number(measured)} | {verdict} |"
         )
 
 
@@ -170,7 +170,9 @@ def _rows(results: Results, load: LoadName, connections: int) -> Iterator[str]:
         ratios = (
             "| | |"
             if is_ours
-            else (f"| {_ratio(ours.per_s / found.per_s)} | {_ratio(found.cpu_ms / ours.cpu_ms)} |")
+            else (
+                f"| {_number(ours.per_s / found.per_s)} | {_number(found.cpu_ms / ours.cpu_ms)} |"
+            )
         )
         name = f"**{system}**" if is_ours else system
         yield (
@@ -220,12 +222,10 @@ def insert(text: str, lines: str) -> str:
     return f"{before}{BEGIN}\n{lines}\n{END}{after}" if end else text
 
 
-def _ratio(value: float | None) -> str:
-    return "" if value is None else _number(value)
-
-
-def _number(value: float) -> str:
-    """Return a number with three digits that count, or all before the point."""
+def _number(value: float | None) -> str:
+    """Return a number with three digits that count, or all before the point; nothing for None."""
+    if value is None:
+        return ""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if value >= 0.01 else f"{value:.3f}"
