@@ -8,12 +8,12 @@ them with these: `--update` writes them to `benchmarks/counts.json`. Needs valgr
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -62,24 +62,23 @@ def count(folder: Path) -> dict[str, int]:
             printed, _ = process.communicate("go\n")
     if process.returncode:
         sys.exit("The program to count failed. Its errors are above.")
-    return read(folder, times=json.loads(printed))
+    return read(folder, parts=json.loads(printed))
 
 
-def read(folder: Path, *, times: Mapping[str, int]) -> dict[str, int]:
+def read(folder: Path, *, parts: Mapping[str, tuple[int, int]]) -> dict[str, int]:
     """Return the instructions of each part from the files that callgrind wrote.
 
     There are two for each run of a part: of what came before it, and of the run.
 
     Args:
         folder: Where the files are.
-        times: How often a run does each part, in the order of the runs.
+        parts: The runs of each part, and how often a run does it, in the order of the runs.
     """
     dumps = sorted(folder.glob("count.*"), key=lambda each: int(each.suffix[1:]))
-    totals = [int(TOTALS.findall(each.read_text())[0]) for each in dumps[1::2]]
-    runs = len(totals) // len(times)
+    totals = (int(TOTALS.findall(each.read_text())[0]) for each in dumps[1::2])
     return {
-        name: round(statistics.median(totals[at * runs : (at + 1) * runs]) / each)
-        for at, (name, each) in enumerate(times.items())
+        name: round(min(itertools.islice(totals, runs)) / times)
+        for name, (runs, times) in parts.items()
     }
 
 

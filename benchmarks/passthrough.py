@@ -226,7 +226,9 @@ def load(provider: System, system: System, connections: int, seconds: float) -> 
     passed_on = count_requests(provider) - requests_before
     result = json.loads(ran.stdout.splitlines()[-1])
     answers = result["answers"]
-    if not answers or result["errors"] or result["bytes"] < answers * vector().nbytes:
+    if not answers:
+        raise SystemFailed(f"It gave no answer within {result['seconds']:.0f} s.")
+    if result["errors"] or result["bytes"] < answers * vector().nbytes:
         raise SystemFailed(f"It fails under load: {result}")
     if passed_on < answers:
         raise SystemFailed(f"It gave {answers} answers, but passed on only {passed_on} requests.")
