@@ -11,8 +11,8 @@ from collections import deque
 from functools import lru_cache
 from typing import Any
 
+import aiohappyeyeballs
 import truststore
-from aiohappyeyeballs import start_connection
 
 from embedway.concurrency.single_flight import SingleFlight
 from embedway.http.addresses import PrivateAddressError, require_public
@@ -160,7 +160,9 @@ class ConnectionPool:
         addresses = self._addresses
         self._addresses = addresses[1:] + addresses[:1]  # the next connection tries another first
         try:
-            opened = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S)
+            opened = await aiohappyeyeballs.start_connection(  # pyright: ignore[reportUnknownMemberType]
+                addresses, happy_eyeballs_delay=NEXT_ADDRESS_S
+            )
         except (OSError, RuntimeError) as error:  # uvloop raises both
             self._addresses = []  # they may have changed
             raise ConnectFailed(str(error)) from error
@@ -198,7 +200,7 @@ class ConnectionPool:
         for each in found:
             try:
                 if not self._allow_private:
-                    require_public(each[4][0])
+                    require_public(str(each[4][0]))
                 addresses.append(each)
             except PrivateAddressError as error:
                 refusal = error

@@ -44,15 +44,15 @@ class ReplyBody:
             raise _malformed(f"more than {self._max_bytes} bytes")
         self._pieces.append(piece)
 
-    def finish(self) -> bytes:
-        """Return the whole body.
+    def finish(self) -> list[bytes]:
+        """Return the body in pieces.
 
         Raises:
             ProviderError: Its compression is broken.
         """
         if self._decompressor and not self._decompressor.eof:
             raise _malformed("broken compression")
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        return self._pieces
 
 
 def is_packed_error(status: int, encoding: str) -> bool:

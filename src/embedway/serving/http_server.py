@@ -31,6 +31,7 @@ JOINED_BYTES = 2**16
 _DISCONNECT: Message = {"type": "http.disconnect"}
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SIZES = frozenset({b"content-length", b"transfer-encoding"})
 _NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 _METHOD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) ")
@@ -207,26 +208,17 @@ class _Exchange:
 
     def _head(self, start: Message, body: bytes, *, more: bool) -> bytes:
         status: int = start["status"]
-        headers: Headers = start.get("headers", [])
-        is_sized = is_dated = False
-        lines = [_status_line(status)]
-        for name, value in headers:
+        lines, names = [_status_line(status)], set[bytes]()
+        for name, value in start.get("headers", ()):
             lowered = name.lower()
+            names.add(lowered)
             if lowered == b"connection":
                 self.keeps_alive = self.keeps_alive and value.lower() != b"close"
-                continue
-            is_sized = is_sized or lowered in {b"content-length", b"transfer-encoding"}
-            is_dated = is_dated or lowered == b"date"
-            lines.append(b"%b: %b" % (name, value))
-        if not is_sized and status not in _NO_BODY:
-            if not more:
-                lines.append(b"content-length: %d" % len(body))
-            elif self.scope["http_version"] == "1.1":
-                self._is_chunked = True
-                lines.append(b"transfer-encoding: chunked")
             else:
-                self.keeps_alive = False  # the end of the connection ends the answer
-        if not is_dated:
+                lines.append(b"%b: %b" % (name, value))
+        if status not in _NO_BODY and names.isdisjoint(_SIZES):
+            lines += self._size(len(body), more=more)
+        if b"date" not in names:
             lines.append(self._connection.date())
         if not self.is_whole or self._connection.is_stopping:
             self.keeps_alive = False
@@ -238,6 +230,16 @@ class _Exchange:
         if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
             raise ValueError("a header of the answer would break its line")
         return head + b"\r\n\r\n"
+
+    def _size(self, size: int, *, more: bool) -> list[bytes]:
+        """Return the header that says where the answer ends, if the application did not."""
+        if not more:
+            return [b"content-length: %d" % size]
+        if self.scope["http_version"] == "1.1":
+            self._is_chunked = True
+            return [b"transfer-encoding: chunked"]
+        self.keeps_alive = False  # the end of the connection ends the answer
+        return []
 
 
 class ServerConnection(asyncio.Protocol):
@@ -549,7 +551,10 @@ def _head_size(target: bytes, headers: Headers) -> int:
 
 
 def _address(address: Any) -> tuple[str, int] | None:
-    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+    if not isinstance(address, tuple):
+        return None  # a Unix socket has none
+    host, port, *_ = cast("tuple[Any, ...]", address)
+    return str(host), int(port)
 
 
 def _split_target(target: bytes) -> tuple[str, bytes, bytes]:
