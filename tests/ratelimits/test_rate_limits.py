@@ -1,7 +1,9 @@
 """Rate limits: no period exceeds them, and a client that waits as told succeeds."""
 
 import asyncio
+import os
 import re
+import weakref
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, get_args
 
@@ -17,7 +19,9 @@ from embedway.ratelimits.limiter import LimitKey, LimitReservation, LimitStatus,
 from embedway.ratelimits.memory import MemoryRateLimiter
 from embedway.ratelimits.redis_counts import RedisCounts
 from embedway.ratelimits.shared import SharedRateLimiter
+from embedway.ratelimits.shared_windows import create_memory
 from embedway.ratelimits.window import SlidingWindow
+from embedway.ratelimits.workers import WorkersRateLimiter
 
 PERS: Sequence[LimitPeriod] = get_args(LimitPeriod)
 KEY = Subject(kind="key", id="key_x", project_id="proj_x")
@@ -42,11 +46,18 @@ def limit_key(
 
 
 class Alone:
-    """The limiter of one process, on a clock set by hand."""
+    """A limiter without Redis, on a clock set by hand."""
+
+    shares_memory = False
 
     def __init__(self, **options: Any) -> None:
         self.clock = Hands()
-        self.limiter = MemoryRateLimiter(now_ms=self.clock, **options)
+        if self.shares_memory:
+            memory = create_memory()
+            self.limiter = WorkersRateLimiter(memory, now_ms=self.clock, **options)
+            weakref.finalize(self, os.close, memory)
+        else:
+            self.limiter = MemoryRateLimiter(now_ms=self.clock, **options)
 
     def reserve(self, *limit_keys: LimitKey, tokens: int = 1) -> LimitReservation:
         return at_once(self.limiter.reserve(limit_keys, tokens=tokens))
@@ -57,6 +68,14 @@ class Alone:
         except RateLimitExceeded:
             return False
         return True
+
+
+@pytest.fixture(scope="module", params=["one process", "workers"], autouse=True)
+def kind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run each test with the limiter of one process, and with that of several."""
+    Alone.shares_memory = request.param == "workers"
+    yield
+    Alone.shares_memory = False
 
 
 def at_once(work: Coroutine[Any, Any, Any]) -> Any:

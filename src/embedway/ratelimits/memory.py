@@ -16,7 +16,8 @@ from embedway.ratelimits.refusal import (
 from embedway.ratelimits.window import MAX_WINDOWS, SlidingWindow, SteadyClock, WindowTable
 
 
-def _monotonic_ms() -> int:
+def monotonic_ms() -> int:
+    """Return the time of a monotonic clock, in ms. All processes of a machine read it alike."""
     return time.monotonic_ns() // 1_000_000
 
 
@@ -24,7 +25,7 @@ class MemoryRateLimiter:
     """A `RateLimiter` for a single process."""
 
     def __init__(
-        self, *, now_ms: Callable[[], int] = _monotonic_ms, max_windows: int = MAX_WINDOWS
+        self, *, now_ms: Callable[[], int] = monotonic_ms, max_windows: int = MAX_WINDOWS
     ) -> None:
         """Start with nothing counted, and keep at most `max_windows` windows of end users.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import msgspec
 
@@ -16,7 +16,7 @@ from embedway.core.limit import Limit, LimitPeriod, LimitUnit
 from embedway.core.subject import Subject
 from embedway.ratelimits.headers import rate_limit_headers
 from embedway.ratelimits.limiter import LimitKey, LimitReservation, LimitStatus
-from embedway.ratelimits.window import SlidingWindow, WindowTable
+from embedway.ratelimits.window import SlidingWindow
 
 Windows = Sequence[SlidingWindow | None]
 """One window for each limit of a request; None where nothing was counted."""
@@ -75,7 +75,15 @@ def check_room(request: LimitRequest, windows: Windows, *, now_ms: int, replicas
             raise limit_error(request, windows, now_ms=now_ms, replicas=replicas)
 
 
-def check_countable(limit_keys: Sequence[LimitKey], windows: WindowTable[Any], now_ms: int) -> None:
+class HasRoom(Protocol):
+    """Keeps windows, of which there are only so many."""
+
+    def has_room(self, key: LimitKey, now_ms: int) -> bool:
+        """Whether the limit has a window or can get one."""
+        ...
+
+
+def check_countable(limit_keys: Sequence[LimitKey], windows: HasRoom, now_ms: int) -> None:
     """Refuse a request for which there are too many windows already.
 
     Raises:
