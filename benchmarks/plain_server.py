@@ -13,14 +13,14 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from embedway.catalog import catalog
-from embedway.config.engines import load_parts
+from embedway.config.engines import load_encoder, load_tokenizer
 from embedway.config.settings import load_settings
 
 app = FastAPI()
 model = threading.Lock()
 settings = load_settings().settings
 models = catalog.load_catalog(eu_native=False, int8=settings.precision == "int8").local_models()
-tokenizer, encoder = load_parts(models[0], settings)
+tokenizer, encoder = load_tokenizer(models[0], settings), load_encoder(models[0], settings)
 
 
 class Body(BaseModel):

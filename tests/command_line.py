@@ -126,10 +126,11 @@ def _forking() -> str:
 
 def _serve(path: str) -> None:
     """Fork for each connection until standard input ends, which it does when the tests end."""
-    # Whoever only asks need not load these. The second is what `serve` alone loads.
+    # Whoever only asks need not load these. The last two are what `serve` alone loads.
     import pydantic.v1  # noqa: F401, PLC0415
 
     from embedway.cli import app  # noqa: PLC0415
+    from embedway.local import openvino  # noqa: F401, PLC0415
     from embedway.serving import server  # noqa: F401, PLC0415
 
     # No child's garbage collector is to go through what is loaded, and so copy it.

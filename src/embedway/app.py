@@ -1,7 +1,7 @@
 """Opens the gateway from its parts, and closes it: the composition root."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import cast
@@ -23,6 +23,7 @@ from embedway.config.differences import compare_configurations, compare_start_se
 from embedway.config.issuers import private_issuer_hosts
 from embedway.config.key_files import KeyFileWatch
 from embedway.config.schema import ConfigError
+from embedway.config.settings import Settings
 from embedway.config.telemetry import find_addresses, read_telemetry
 from embedway.core.configuration_change import ConfigurationChange
 from embedway.core.errors import InvalidRequest, ServiceOverloaded
@@ -38,7 +39,7 @@ from embedway.ledger.reports import UsageReports
 from embedway.observe import logs, streams
 from embedway.observe.otlp_options import OtlpOptions
 from embedway.organization.service import AdminService
-from embedway.process_parts import Clocks, ProcessParts, open_process
+from embedway.process_parts import Clocks, ProcessParts, Siblings, open_process
 from embedway.providers.pool import ProviderPool
 
 KEY_FILES_S = 1.0
@@ -50,20 +51,24 @@ _log = structlog.get_logger("embedway.app")
 class Gateway:
     """A running gateway, as an ASGI application. A reload replaces its configuration."""
 
-    def __init__(self, process: ProcessParts, providers: ProviderPool) -> None:
+    def __init__(
+        self, process: ProcessParts, providers: ProviderPool, *, reload: Reload | None = None
+    ) -> None:
+        """Prepare; `start` begins. Whoever asks for a reload gets `reload`, if not this one's."""
         self.current: Generation
         """The generation that gets all new requests."""
         self.admission = process.admission
+        self.metrics = process.metrics
         self._process = process
         self._providers = providers
         self._replaced: set[Generation] = set()
         """The generations that are answering their last requests."""
         self._background = BackgroundTasks()
-        self._reloading = asyncio.Lock()
+        self._reading, self._reloading = asyncio.Lock(), asyncio.Lock()
         self._issuers: IssuerRegistry | None = None
         self._key_watch: asyncio.Task[None] | None = None
         self._control_plane = _build_control_plane(
-            process, current=lambda: self.current, reload=self.reload
+            process, current=lambda: self.current, reload=reload or self.reload
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,6 +94,7 @@ class Gateway:
             "embedway_deployments_drifted",
             "Deployments that serve no requests, because their vectors are no longer those proven.",
             lambda: len(self.current.spaces.drifted_ids()),
+            combine="max",
         )
 
     async def reload(
@@ -109,31 +115,52 @@ class Gateway:
             InvalidRequest: The configuration is impossible; the message has all reasons.
             ServiceOverloaded: The gateway is stopping.
         """
+        async with self._reading:
+            self._check_running()
+            configuration, read = await read_new_configuration(self.current.configuration)
+            async with self.prepare(configuration, read) as prepared:
+                if dry_run:
+                    return prepared.changes
+                if approve:
+                    await approve(prepared.changes)
+                await prepared.use()
+        log_reload(configuration, prepared.changes)
+        return prepared.changes
+
+    @asynccontextmanager
+    async def prepare(
+        self, configuration: Configuration, read: Settings
+    ) -> AsyncGenerator["PreparedReload"]:
+        """Open a new configuration, which is used only if `PreparedReload.use` is called.
+
+        No other reload can begin before the context is left.
+
+        Args:
+            configuration: The configuration, with the servers that were found on this machine.
+            read: The settings as they were read, with those that only a restart can apply.
+
+        Raises:
+            InvalidRequest: The configuration is impossible; the message has all reasons.
+            ServiceOverloaded: The gateway is stopping.
+        """
         async with self._reloading:
             self._check_running()
-            running = self.current.configuration
             try:
-                configuration, read = await asyncio.to_thread(read_again, running)
-                opened = await self._open(await find_servers(configuration, running=running))
+                opened = await self._open(configuration)
             except ConfigError as error:
-                raise InvalidRequest(
-                    f"The configuration is not valid, so the old one stays in force. {error}"
-                ) from None
+                raise _not_valid(error) from None
             async with opened.parts:  # until a generation closes them
+                running = self.current.configuration
                 changes = [
                     *compare_start_settings(running.settings, read),
                     *compare_configurations(running, opened.configuration),
                 ]
-                if dry_run:
-                    return changes
-                if approve:
-                    await approve(changes)
-                self._check_running()
-                await self._replace(opened)
-        if problem := configuration.catalog_in_use.problem:
-            _log.warning("catalog not used", reason=problem)
-        _log.info("configuration reloaded", changes=[msgspec.to_builtins(each) for each in changes])
-        return changes
+
+                async def use() -> None:
+                    self._check_running()
+                    await self._replace(opened)
+
+                yield PreparedReload(changes=changes, use=use)
 
     async def aclose(self) -> None:
         """Finish what is waiting, and close what the configurations opened."""
@@ -180,8 +207,11 @@ class Gateway:
         )
         process.authenticator.accept(self._issuers)
         process.tokens.audiences = tuple(settings.token_audiences)
-        process.admission.max_requests = settings.max_in_flight
-        process.admission.max_bytes = settings.max_in_flight_bytes
+        process.admission.max_requests = max(settings.max_in_flight // process.workers, 1)
+        process.admission.max_bytes = max(
+            settings.max_in_flight_bytes // process.workers,
+            min(settings.max_in_flight_bytes, settings.max_body_bytes),
+        )
         is_watching = self._key_watch is not None and not self._key_watch.done()
         if not is_watching and _has_key_files(configuration):
             self._key_watch = asyncio.ensure_future(self._watch_keys())
@@ -225,6 +255,39 @@ class Gateway:
         self._process.healths.forget_others({each.id for each in deployments})
 
 
+class PreparedReload(msgspec.Struct, frozen=True, kw_only=True):
+    """A new configuration that is open and not yet in force."""
+
+    changes: list[ConfigurationChange]
+    """What it changes, including what only a restart can apply."""
+    use: Callable[[], Awaitable[None]]
+    """Puts it in force for all requests from now on."""
+
+
+async def read_new_configuration(running: Configuration) -> tuple[Configuration, Settings]:
+    """Read the configuration again, as `read_again` does, and find servers on this machine.
+
+    Raises:
+        InvalidRequest: The configuration is impossible; the message has all reasons.
+    """
+    try:
+        configuration, read = await asyncio.to_thread(read_again, running)
+        return await find_servers(configuration, running=running), read
+    except ConfigError as error:
+        raise _not_valid(error) from None
+
+
+def log_reload(configuration: Configuration, changes: Sequence[ConfigurationChange]) -> None:
+    """Log that a configuration is in force."""
+    if problem := configuration.catalog_in_use.problem:
+        _log.warning("catalog not used", reason=problem)
+    _log.info("configuration reloaded", changes=[msgspec.to_builtins(each) for each in changes])
+
+
+def _not_valid(error: ConfigError) -> InvalidRequest:
+    return InvalidRequest(f"The configuration is not valid, so the old one stays in force. {error}")
+
+
 def _has_key_files(configuration: Configuration) -> bool:
     return any(each.key_files for each in configuration.providers)
 
@@ -264,6 +327,7 @@ async def open_gateway(
     clocks: Clocks = Clocks(),  # noqa: B008  # it never changes
     dropped_lines: Callable[[], int] = lambda: 0,
     telemetry: OtlpOptions | None = None,
+    siblings: Siblings | None = None,
 ) -> AsyncGenerator[Gateway]:
     """Open a gateway; leaving the context finishes what is waiting and closes its parts.
 
@@ -272,11 +336,13 @@ async def open_gateway(
         clocks: The clocks of the gateway.
         dropped_lines: Returns how many log lines were dropped so far.
         telemetry: Where to send spans and metrics; None to send none.
+        siblings: What this process shares with the others on its port, which also have the same
+            configuration, with the servers found on this machine; None if it is the only one.
     """
     providers = ProviderPool()
-    opened = await open_configuration(
-        await find_servers(configuration), providers, now_ms=clocks.now_ms
-    )
+    if siblings is None:
+        configuration = await find_servers(configuration)
+    opened = await open_configuration(configuration, providers, now_ms=clocks.now_ms)
     configuration = opened.configuration
     async with (
         opened.parts,  # until a generation closes them
@@ -286,9 +352,10 @@ async def open_gateway(
             clocks=clocks,
             dropped_lines=dropped_lines,
             telemetry=telemetry,
+            siblings=siblings,
         ) as process,
     ):
-        gateway = Gateway(process, providers)
+        gateway = Gateway(process, providers, reload=siblings.reload if siblings else None)
         await gateway.start(opened)
         try:
             yield gateway

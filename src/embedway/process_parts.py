@@ -5,9 +5,11 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
+from embedway.admin.configuration import Reload
 from embedway.api.admission import Admission
 from embedway.auth.authenticator import Authenticator
 from embedway.auth.tokens import GatewayTokens
@@ -15,7 +17,7 @@ from embedway.budgets.enforcer import BudgetEnforcer
 from embedway.budgets.hold_store import HoldStore
 from embedway.catalog.model import Model
 from embedway.concurrency.ttl_cache import TTLCache
-from embedway.config.engines import load_engine
+from embedway.config.engines import load_engine, load_tokenizer
 from embedway.config.settings import Settings
 from embedway.config.stores import open_configured_store, reveal
 from embedway.core import clock, extras, ids
@@ -28,11 +30,13 @@ from embedway.ledger.activity_reader import ActivityReader
 from embedway.ledger.ledger import Ledger
 from embedway.ledger.refusals import RefusalStore
 from embedway.ledger.reports import UsageReports
-from embedway.local.engine import MAX_WAITING_TOKENS, LocalEngine
+from embedway.local.engine import MAX_WAITING_TOKENS, LocalModel, TokenizerThread
+from embedway.local.remote import ModelConnection, RemoteModel
 from embedway.metering.account import AccountFinder
 from embedway.metering.meter import Meter
 from embedway.observe import events
 from embedway.observe.loop_lag import LoopLagMeter
+from embedway.observe.metric_sums import Snapshot
 from embedway.observe.metrics import Metrics
 from embedway.observe.otlp import open_tracer
 from embedway.observe.otlp_options import OtlpOptions
@@ -42,6 +46,7 @@ from embedway.organization.directory import Directory
 from embedway.ratelimits.limiter import RateLimiter
 from embedway.ratelimits.memory import MemoryRateLimiter
 from embedway.ratelimits.shared import SharedRateLimiter
+from embedway.ratelimits.workers import WorkersRateLimiter
 from embedway.sending.retries import RetryBudget
 from embedway.spaces.store import SpaceStore
 from embedway.storage.availability import DatabaseAvailability
@@ -56,6 +61,21 @@ class Clocks(msgspec.Struct, frozen=True, kw_only=True):
     """The wall clock, in ms since the epoch."""
     now_s: Callable[[], float] = time.monotonic
     """A monotonic clock for waits and deadlines, in seconds."""
+
+
+class Siblings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker shares with the other workers of its gateway."""
+
+    workers: int
+    """How many workers there are."""
+    memory: int
+    """The descriptor of the memory in which they count rate limits together."""
+    models: str | None
+    """The path of the socket of the process that runs the local models; None if there are none."""
+    collect_metrics: Callable[[], Awaitable[Sequence[Snapshot]]]
+    """Returns the metrics of all processes of the gateway."""
+    reload: Reload
+    """Reloads the configuration of all workers, or of none."""
 
 
 class ProcessParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,9 +99,11 @@ class ProcessParts(msgspec.Struct, frozen=True, kw_only=True):
     space_store: SpaceStore
     activity: ActivityReader
     deliverer: Deliverer
-    local_engines: Mapping[str, LocalEngine]
-    """The models that run in this process, by model id."""
+    local_engines: Mapping[str, LocalModel]
+    """The models that run on this machine, by model id."""
     cl100k: Cl100kTokenizer
+    workers: int
+    """How many processes serve the same port, each with an equal part of what may be in flight."""
     check_ready: Callable[[], Awaitable[None]]
     """Raises an `EmbedwayError` while no traffic should come."""
 
@@ -94,6 +116,7 @@ async def open_process(
     clocks: Clocks,
     dropped_lines: Callable[[], int],
     telemetry: OtlpOptions | None,
+    siblings: Siblings | None = None,
 ) -> AsyncGenerator[ProcessParts]:
     """Open the parts; leaving the context finishes what is waiting and closes them.
 
@@ -103,8 +126,11 @@ async def open_process(
         clocks: The clocks of the gateway.
         dropped_lines: Returns how many log lines were dropped so far.
         telemetry: Where to send spans and metrics; None to send none.
+        siblings: What this process shares with others on its port; None if it is the only one.
     """
     metrics, now_ms, now_s = Metrics(), clocks.now_ms, clocks.now_s
+    if siblings is not None:
+        metrics.collect_all = siblings.collect_metrics
     addresses: dict[str, ProviderAddress] = {}
     async with AsyncExitStack() as parts:
         tracer = await parts.enter_async_context(open_tracer(telemetry, metrics, addresses))
@@ -122,12 +148,7 @@ async def open_process(
         parts.callback(activity.close)
         cl100k = Cl100kTokenizer()
         parts.callback(cl100k.close)
-        engines: dict[str, LocalEngine] = {}
-        for model in local_models:
-            on_batch = metrics.batch_items.labels(model.id).observe
-            engine = await asyncio.to_thread(load_engine, model, settings, on_batch=on_batch)
-            parts.callback(engine.close)
-            engines[model.id] = engine
+        engines = await _open_models(local_models, settings, metrics, parts, siblings=siblings)
         # The web framework keeps references after the gateway is closed: free the models.
         parts.callback(engines.clear)
         healths = HealthRegistry(
@@ -149,7 +170,12 @@ async def open_process(
         meter = Meter(
             accounts=AccountFinder(directory),
             limiter=await _limiter(
-                settings, metrics, parts, publish=deliverer.publish, now_s=now_s
+                settings,
+                metrics,
+                parts,
+                publish=deliverer.publish,
+                now_s=now_s,
+                siblings=siblings,
             ),
             budgets=budgets,
         )
@@ -157,7 +183,7 @@ async def open_process(
         admission = Admission(
             max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
         )
-        _add_gauges(metrics, admission, ledger, engines, healths, store.availability, dropped_lines)
+        _add_gauges(metrics, admission, ledger, healths, store.availability, dropped_lines)
         parts.callback(LoopLagMeter(metrics.loop_lag.observe).close)
         yield ProcessParts(
             clocks=clocks,
@@ -184,6 +210,7 @@ async def open_process(
             deliverer=deliverer,
             local_engines=engines,
             cl100k=cl100k,
+            workers=siblings.workers if siblings else 1,
             check_ready=partial(
                 _check_ready,
                 admission,
@@ -198,18 +225,71 @@ async def open_process(
 async def _check_ready(
     admission: Admission,
     ledger: Ledger,
-    engines: dict[str, LocalEngine],
+    engines: Mapping[str, LocalModel],
     *,
     keys: TTLCache[bytes, KeyContext | None],
     commits: TTLCache[bytes, None],
 ) -> None:
-    if admission.is_draining:
+    if admission.is_draining and not admission.is_replaced:
         raise ServiceOverloaded("This gateway is stopping. Send requests elsewhere.")
     if not (ledger.is_alive and all(engine.alive for engine in engines.values())):
         raise ServiceOverloaded("A worker has died. Restart this gateway.")
     await keys.get(b"")
     if ledger.is_failing:  # with no requests, nothing else shows that the database is back
         await commits.get(b"")
+
+
+async def _open_models(
+    models: Sequence[Model],
+    settings: Settings,
+    metrics: Metrics,
+    parts: AsyncExitStack,
+    *,
+    siblings: Siblings | None,
+) -> dict[str, LocalModel]:
+    """Load the local models, or connect to the process that has loaded them for all workers."""
+    if not models:
+        return {}
+    engines: dict[str, LocalModel] = {}
+    if siblings and siblings.models:
+        connection = ModelConnection(siblings.models)
+        parts.push_async_callback(connection.aclose)
+        await connection.open()
+        for model in models:
+            tokenizer = TokenizerThread(await asyncio.to_thread(load_tokenizer, model, settings))
+            parts.callback(tokenizer.close)
+            engines[model.id] = RemoteModel(model.id, tokenizer, connection)
+        return engines
+    for model in models:
+        on_batch = metrics.batch_items.labels(model.id).observe
+        engine = await asyncio.to_thread(load_engine, model, settings, on_batch=on_batch)
+        parts.callback(engine.close)
+        engines[model.id] = engine
+    add_queue_gauges(metrics, engines)
+    return engines
+
+
+def add_queue_gauges(metrics: Metrics, models: Mapping[str, "_HasQueue"]) -> None:
+    """Add the gauges of what waits for the models of this process."""
+    metrics.add_gauge(
+        "embedway_queue_tokens",
+        "Tokens that wait for a local model.",
+        lambda: sum(each.waiting_tokens for each in models.values()),
+    )
+    metrics.add_gauge(
+        "embedway_queue_tokens_max",
+        "The most tokens that may wait for all local models together.",
+        lambda: MAX_WAITING_TOKENS * len(models),
+    )
+
+
+class _HasQueue(Protocol):
+    """A model for which tokens wait."""
+
+    @property
+    def waiting_tokens(self) -> int:
+        """The tokens that wait."""
+        ...
 
 
 async def _limiter(
@@ -219,9 +299,12 @@ async def _limiter(
     *,
     publish: events.Publish,
     now_s: Callable[[], float],
+    siblings: Siblings | None,
 ) -> RateLimiter:
-    """Count together with the other replicas if Redis is set, else alone."""
+    """Count together with the other replicas if Redis is set, else with the other workers."""
     url = reveal(settings.redis_url)
+    if url is None and siblings:
+        return WorkersRateLimiter(siblings.memory)
     if url is None:
         return MemoryRateLimiter(now_ms=lambda: int(now_s() * 1000))
     with extras.importing("redis", "Redis (EMBEDWAY_REDIS_URL)"):
@@ -238,6 +321,7 @@ async def _limiter(
         "1 while limits are counted with the other replicas; 0 while Redis is away and each takes "
         "its share.",
         lambda: limiter.is_shared,
+        combine="min",
     )
     await limiter.start()
     return limiter
@@ -256,6 +340,7 @@ def _open_deliverer(
         "embedway_webhook_deliveries_waiting",
         "Deliveries of events to webhooks that wait in the database.",
         lambda: deliverer.waiting,
+        combine="max",  # each process counts all
     )
     return outbox, deliverer
 
@@ -272,7 +357,6 @@ def _add_gauges(
     metrics: Metrics,
     admission: Admission,
     ledger: Ledger,
-    engines: dict[str, LocalEngine],
     healths: HealthRegistry,
     availability: DatabaseAvailability,
     dropped_lines: Callable[[], int],
@@ -287,11 +371,13 @@ def _add_gauges(
         "embedway_deployments_ejected",
         "Deployments that get no requests now, because calls to them failed.",
         lambda: sum(each.state == "ejected" for each in healths.statuses()),
+        combine="max",
     )
     gauge(
         "embedway_models_ejected",
         "Models of which every deployment is ejected.",
         lambda: len(healths.ejected_models()),
+        combine="max",
     )
     gauge("embedway_requests_in_flight", "Requests being answered.", lambda: admission.requests)
     gauge(
@@ -306,16 +392,6 @@ def _add_gauges(
         lambda: admission.max_bytes,
     )
     gauge(
-        "embedway_queue_tokens",
-        "Tokens that wait for a local model.",
-        lambda: sum(engine.waiting_tokens for engine in engines.values()),
-    )
-    gauge(
-        "embedway_queue_tokens_max",
-        "The most tokens that may wait for all local models together.",
-        lambda: MAX_WAITING_TOKENS * len(engines),
-    )
-    gauge(
         "embedway_ledger_rows_waiting",
         "Usage rows not yet committed.",
         lambda: ledger.waiting_records,
@@ -324,4 +400,5 @@ def _add_gauges(
         "embedway_database_available",
         "1 while the database works; 0 since a read or commit failed.",
         lambda: availability.is_available,
+        combine="min",
     )

@@ -52,12 +52,8 @@ class Alone:
 
     def __init__(self, **options: Any) -> None:
         self.clock = Hands()
-        if self.shares_memory:
-            memory = create_memory()
-            self.limiter = WorkersRateLimiter(memory, now_ms=self.clock, **options)
-            weakref.finalize(self, os.close, memory)
-        else:
-            self.limiter = MemoryRateLimiter(now_ms=self.clock, **options)
+        make = limiter_of_workers if self.shares_memory else MemoryRateLimiter
+        self.limiter = make(now_ms=self.clock, **options)
 
     def reserve(self, *limit_keys: LimitKey, tokens: int = 1) -> LimitReservation:
         return at_once(self.limiter.reserve(limit_keys, tokens=tokens))
@@ -70,12 +66,28 @@ class Alone:
         return True
 
 
-@pytest.fixture(scope="module", params=["one process", "workers"], autouse=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test of `Alone` with the limiter of one process, and with that of workers."""
+    test = metafunc.function
+    test = test.hypothesis.inner_test if hasattr(test, "hypothesis") else test
+    if "Alone" in test.__code__.co_names:
+        metafunc.parametrize("kind", ["one process", "workers"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
 def kind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run each test with the limiter of one process, and with that of several."""
-    Alone.shares_memory = request.param == "workers"
+    """Choose the limiter of `Alone`."""
+    Alone.shares_memory = getattr(request, "param", "") == "workers"
     yield
     Alone.shares_memory = False
+
+
+def limiter_of_workers(**options: Any) -> WorkersRateLimiter:
+    """Return a limiter in new memory."""
+    memory = create_memory()
+    limiter = WorkersRateLimiter(memory, **options)
+    weakref.finalize(limiter, os.close, memory)
+    return limiter
 
 
 def at_once(work: Coroutine[Any, Any, Any]) -> Any:
@@ -278,15 +290,16 @@ def test_settled_long_after() -> None:
     assert alone.reserve(limited, tokens=6).statuses[0].remaining == 0
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "workers", "redis"])
 def small(request: pytest.FixtureRequest) -> Iterator["Runner"]:
-    """A limiter of either kind that keeps 50 windows of end users."""
+    """A limiter of each kind that keeps 50 windows of end users."""
     url = request.getfixturevalue("redis_url") if request.param == "redis" else None
     with asyncio.Runner() as loop:
         shared = SharedRateLimiter(RedisCounts(url), max_windows=50) if url else None
         if shared:
             loop.run(shared.start())
-        yield Runner(shared or MemoryRateLimiter(max_windows=50), loop)
+        alone = limiter_of_workers if request.param == "workers" else MemoryRateLimiter
+        yield Runner(shared or alone(max_windows=50), loop)
         if shared:
             loop.run(shared.aclose())
 
@@ -368,16 +381,17 @@ def test_another_amount() -> None:
 # Every limiter, in real time.
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "workers", "redis"])
 def limits(request: pytest.FixtureRequest) -> Iterator["Runner"]:
-    """A limiter of either kind, with nothing counted."""
+    """A limiter of each kind, with nothing counted."""
     url = request.getfixturevalue("redis_url") if request.param == "redis" else None
     with asyncio.Runner() as loop:
         shared = SharedRateLimiter(RedisCounts(url)) if url else None
         if shared:
             loop.run(shared.start())
             assert shared.is_shared
-        yield Runner(shared or MemoryRateLimiter(), loop)
+        alone = limiter_of_workers if request.param == "workers" else MemoryRateLimiter
+        yield Runner(shared or alone(), loop)
         if shared:
             assert shared.is_shared, "limits were not counted together all the time"
             loop.run(shared.aclose())

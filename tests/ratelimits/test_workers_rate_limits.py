@@ -69,7 +69,7 @@ def counted(memory: int, kinds: Sequence[str] = ("key", "project", "end user")) 
         for kind in kinds:
             subject = Subject(kind=kind, id=kind, project_id="p")
             key = LimitKey(subject=subject, limit=Limit(of="tokens", amount=1, per="day"))
-            window = windows.load(windows.find(key), key)
+            window = windows.get(key)
             totals.append(window.total if window else 0)
     return totals
 
@@ -160,7 +160,7 @@ def test_half_written(until: int):
         pass
     windows._numbers = numbers
     with windows.locked():
-        window = windows.load(windows.find(key), key)
+        window = windows.get(key)
     os.close(memory)
     total = window.total if window else 0
     assert written <= total <= written + 1

@@ -171,7 +171,7 @@ def router(
                 process_id=os.getpid(),
                 gauges={
                     name.removeprefix(_PREFIX): value
-                    for name, value in metrics.read_gauges().items()
+                    for name, value in (await metrics.read_gauges()).items()
                 },
                 deployments=list_active(healths.statuses(), set(spaces().drifted_ids())),
             ),

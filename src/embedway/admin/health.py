@@ -35,6 +35,6 @@ def router(*, check_ready: Callable[[], Awaitable[None]], metrics: Metrics) -> A
     @routes.get("/metrics", response_class=PlainTextResponse)
     async def get_metrics() -> Response:
         """Return all metrics, in Prometheus' text format."""
-        return Response(metrics.render(), media_type="text/plain; version=0.0.4")
+        return Response(await metrics.render(), media_type="text/plain; version=0.0.4")
 
     return routes

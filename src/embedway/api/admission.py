@@ -64,6 +64,8 @@ class Admission:
         self.bytes = 0
         self.is_draining = False
         """Whether the process is about to stop, so that answers close their connection."""
+        self.is_replaced = False
+        """Whether another process takes its place, so that traffic should still come."""
 
     def admit(self, slot: "RequestSlot", caller: Caller) -> None:
         """Count one more request of a caller.

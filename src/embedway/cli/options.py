@@ -28,6 +28,17 @@ def whole_number(name: str, *, least: int, most: int, example: int, help: str) -
     return _option(name, parse, cure, metavar="N", help=help)
 
 
+def whole_number_or(word: str, name: str, *, least: int, most: int, example: int, help: str) -> Any:
+    """Return an option that takes a whole number from `least` to `most`, or a word, as text."""
+
+    def parse(text: str) -> str | None:
+        is_number = _WHOLE.fullmatch(text) and least <= int(text) <= most
+        return text if is_number or text == word else None
+
+    cure = f"Type a whole number from {least} to {most}, or {word}, such as {name} {example}"
+    return _option(name, parse, cure, metavar=f"N|{word}", help=help)
+
+
 def days(name: str, *, least: float, most: int, example: int, help: str) -> Any:
     """Return an option that takes a number of days, also a fraction, from `least` to `most`."""
 

@@ -1,9 +1,11 @@
 """`embedway serve`: runs the gateway, and prints how to use it once it is ready."""
 
 import signal
+import socket
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import structlog
 import typer
@@ -13,9 +15,10 @@ from embedway.catalog.resolved_name import AUTO
 from embedway.cli import notices, options
 from embedway.cli.setup import Setup
 from embedway.cli.terminal import count_of, escape, fail, out, say
-from embedway.config.configuration import read_configuration
+from embedway.config.configuration import Configuration, read_configuration
 from embedway.config.providers import incomplete_providers
-from embedway.config.settings import load_settings
+from embedway.config.settings import MAX_WORKERS, load_settings
+from embedway.config.stores import open_configured_store
 from embedway.config.telemetry import read_telemetry
 from embedway.core.clock import now_ms, today
 from embedway.observe import logs, streams
@@ -23,11 +26,9 @@ from embedway.organization import key_secret
 from embedway.organization.keys import KeyBootstrap
 from embedway.routing.resolve import resolve
 from embedway.serving.address import AddressError, base_url, bind
+from embedway.serving.cores import count_workers
 from embedway.serving.hangup import Hangups
 from embedway.storage import database
-
-if TYPE_CHECKING:
-    from embedway.app import Gateway
 
 _log = structlog.get_logger("embedway.serve")
 
@@ -42,10 +43,22 @@ def serve(
             "--port", least=1, most=65_535, example=9000, help="Port to listen on. [8080]"
         ),
     ] = None,
+    workers: Annotated[
+        str | None,
+        options.whole_number_or(
+            "auto",
+            "--workers",
+            least=1,
+            most=MAX_WORKERS,
+            example=4,
+            help="Processes that share the port; auto for one a core, at most 8. [1]",
+        ),
+    ] = None,
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM. It then finishes the requests in flight.
 
-    SIGHUP reloads the configuration, as `embedway config reload` does.
+    SIGHUP reloads the configuration, as `embedway config reload` does. With several workers,
+    SIGUSR2 replaces them one by one.
 
     The first start makes a key and shows it once. `embedway config show` lists all other settings;
     you can set each of them by a variable, such as
@@ -53,7 +66,7 @@ def serve(
         EMBEDWAY_PORT=9000 embedway serve
     """
     hangups = Hangups()
-    setup = Setup(load_settings(host=host, port=port))
+    setup = Setup(load_settings(host=host, port=port, workers=workers))
     loaded, settings = setup.loaded, setup.settings
     dropped_lines = streams.write_in_background()
     logs.configure_logs(format=settings.log_format, level=settings.log_level, for_good=True)
@@ -74,14 +87,38 @@ def serve(
         from embedway.serving.server import run_server  # noqa: PLC0415  # the engine: slow
 
         welcome = partial(_print_welcome, setup)
+        count = count_workers(settings.workers)
         with bound:
-            uvloop.run(run_server(configuration, bound, hangups, welcome, dropped_lines, telemetry))
+            if count == 1:
+                uvloop.run(
+                    run_server(configuration, bound, hangups, welcome, dropped_lines, telemetry)
+                )
+            elif uvloop.run(_supervise(configuration, bound, hangups, welcome, workers=count)):
+                raise typer.Exit(1)
     except AddressError as error:
         fail(error)
 
 
-def _format_providers(gateway: "Gateway") -> str:
-    configuration = gateway.current.configuration
+async def _supervise(
+    configuration: Configuration,
+    bound: socket.socket,
+    hangups: Hangups,
+    welcome: Callable[[Configuration, Sequence[str]], None],
+    *,
+    workers: int,
+) -> int:
+    """Run the gateway in several processes; return the exit status."""
+    from embedway.serving.supervisor import StartError, Supervisor  # noqa: PLC0415  # slow
+
+    # Created and brought up to date here, once.
+    open_configured_store(configuration.settings, create=True).database.dispose()
+    try:
+        return await Supervisor(configuration, bound, workers=workers).run(hangups, welcome)
+    except StartError as error:
+        fail(error)
+
+
+def _format_providers(configuration: Configuration) -> str:
     if not configuration.providers:
         return "this gateway alone; `embedway providers list --all` shows who else could be"
     counts = Counter(each.provider for each in configuration.catalog.deployments())
@@ -111,8 +148,8 @@ def _format_targets(alias: str, catalog: Catalog) -> str:
     return f"{', then '.join(catalog.aliases[alias])} ({providers})"
 
 
-def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
-    catalog = gateway.current.configuration.catalog
+def _print_welcome(setup: Setup, configuration: Configuration, drifted: Sequence[str]) -> None:
+    catalog = configuration.catalog
     store = setup.store  # the gateway has created it
     secret, key = key_secret.issue_key("first", pepper=store.pepper, now_ms=now_ms())
     first_key = secret if KeyBootstrap(store.database).create_first(key) else None
@@ -133,7 +170,7 @@ def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
   key        {note}
   auto       {_format_targets(AUTO, catalog)}
   aliases    {_format_aliases(catalog)}
-  providers  {_format_providers(gateway)}
+  providers  {_format_providers(configuration)}
   catalog    {setup.catalog_in_use.described}
   database   {database_name}
   docs       {base.removesuffix("/v1")}/docs
@@ -144,7 +181,7 @@ def _print_welcome(setup: Setup, gateway: "Gateway") -> None:
         notices.retired(catalog, today()),
         notices.retiring(catalog, today()),
         notices.unpriced(catalog),
-        notices.drifted(gateway.current.spaces.drifted_ids()),
+        notices.drifted(drifted),
         notices.readable(setup.loaded),
     )
     for each in filter(None, warnings):

@@ -47,6 +47,9 @@ DOTENV = ".env"
 NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "EMBEDWAY_API_KEY", "EMBEDWAY_BASE_URL"})
 """The variables with the prefix that are not settings: the file's name, and what clients read."""
 
+MAX_WORKERS = 64
+"""The most processes that may share a port."""
+
 ENVIRONMENT = "environment"
 COMMAND_LINE = "command line"
 
@@ -71,6 +74,16 @@ def _redis(url: SecretStr) -> SecretStr:
             "In a password, write special characters with %: @ is %40, / is %2F"
         )
     return url
+
+
+def _workers(value: object) -> object:
+    """Check a number of workers, which is text in a variable."""
+    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
+    if number == "auto":
+        return number
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_WORKERS:
+        return number
+    raise ValueError(f"it must be a whole number from 1 to {MAX_WORKERS}, or auto")
 
 
 def _pepper(secret: SecretStr) -> SecretStr:
@@ -133,6 +146,9 @@ class Settings(SettingsSection):
     """The address to listen on; 0.0.0.0 for all."""
     port: AtStart[Annotated[int, Ge(1), Le(65535)]] = 8080
     """The port to listen on."""
+    workers: AtStart[Annotated[int | Literal["auto"], BeforeValidator(_workers)]] = 1
+    """The processes that share the port. `auto` is one for each core, at most 8. They divide
+    `max_in_flight` and `max_in_flight_bytes` equally."""
     data_dir: AtStart[Folder] = Field(
         default_factory=lambda: user_data_path("embedway", appauthor=False)
     )

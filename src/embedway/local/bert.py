@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from openvino import opset15
 
 from embedway.catalog.model import BertShape
+from embedway.local.packing import IDS_PER_TEXT
 
 # OpenVINO's stubs type its operations and nodes only partly.
 ops: Any = opset15
 Node = Any
-
-IDS_PER_TEXT = 4
-"""A row has room for a text for so many ids. Shorter texts are rare."""
 
 INT8_GROUP = 64
 """How many neighbouring weights, or numbers of a token, share a scale in int8. Groups of 32 take a

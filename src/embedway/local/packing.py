@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from embedway.concurrency.group_worker import Group, Job
-from embedway.local.bert import IDS_PER_TEXT
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+IDS_PER_TEXT = 4
+"""A row has room for a text for so many ids. Shorter texts are rare."""
 ROW_SIZES = (*range(16, 257, 16), 320, 384)
 """The sizes of rows, in ids."""
 FULL_SIZES = (128, 384)

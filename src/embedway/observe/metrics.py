@@ -3,7 +3,7 @@
 Labels have few values: routes, statuses and models of this gateway, never what a client sent.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -21,6 +21,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from embedway.core.money import NANO_PER_USD, NanoUsd
+from embedway.observe.metric_sums import PROCESS_GAUGES, Combine, Snapshot, Sums
 
 M = TypeVar("M", Counter, Histogram)
 
@@ -35,7 +36,10 @@ class Metrics:
         disable_created_metrics()  # they would double the page
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._gauges: dict[str, Callable[[], float]] = {}
+        self.collect_all: Callable[[], Awaitable[Sequence[Snapshot]]] | None = None
+        """Returns the metrics of all processes that serve this address, this one among them; None
+        if there is only this one."""
+        self._gauges: dict[str, Combine] = {}
         self._children: dict[tuple[object, tuple[str, ...]], Any] = {}
         counter = partial(Counter, registry=self.registry)
         seconds = partial(Histogram, registry=self.registry, buckets=SECONDS)
@@ -111,6 +115,7 @@ class Metrics:
             ["deployment"],
             registry=self.registry,
         )
+        self._gauges["embedway_deployment_retires_timestamp_seconds"] = "max"
 
     def set_retirements(self, dates: Mapping[str, date]) -> None:
         """Replace the days on which deployments retire."""
@@ -149,22 +154,49 @@ class Metrics:
             child = self._children[key] = metric.labels(*labels)
         return cast("M", child)
 
-    def add_gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """Add a gauge whose value is what `read` returns at each scrape."""
-        Gauge(name, documentation, registry=self.registry).set_function(read)
-        self._gauges[name] = read
+    def add_gauge(
+        self,
+        name: str,
+        documentation: str,
+        read: Callable[[], float],
+        *,
+        combine: Combine = "sum",
+    ) -> None:
+        """Add a gauge whose value is what `read` returns at each scrape.
 
-    def read_gauges(self) -> dict[str, float]:
-        """Return the present value of each gauge that `add_gauge` added."""
-        return {name: float(read()) for name, read in self._gauges.items()}
+        Of several processes that serve one address, `combine` makes one value.
+        """
+        Gauge(name, documentation, registry=self.registry).set_function(read)
+        self._gauges[name] = combine
 
     def add_counter(self, name: str, documentation: str, read: Callable[[], int]) -> None:
         """Add a counter whose value is what `read` returns at each scrape."""
         self.registry.register(_ReadCounter(name, documentation, read))
 
-    def render(self) -> bytes:
+    async def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        collector = await self._collector()
+        return generate_latest(cast("CollectorRegistry", collector))
+
+    async def read_gauges(self) -> dict[str, float]:
+        """Return the present value of each gauge of this gateway that has no labels."""
+        return {
+            family.name: family.samples[0].value
+            for family in (await self._collector()).collect()
+            if family.type == "gauge"
+            and family.name.startswith("embedway_")
+            and family.samples
+            and not family.samples[0].labels
+        }
+
+    def snapshot(self) -> Snapshot:
+        """Return all metrics of this process as they are now."""
+        return list(self.registry.collect())
+
+    async def _collector(self) -> "CollectorRegistry | Sums":
+        if self.collect_all is None:
+            return self.registry
+        return Sums(await self.collect_all(), {**PROCESS_GAUGES, **self._gauges})
 
 
 class _ReadCounter(Collector):

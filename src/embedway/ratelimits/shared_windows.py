@@ -121,17 +121,20 @@ class SharedWindows:
 
         A window that another process is just changing may be half old and half new.
         """
-        windows = [self.load(self.find(key), key) for key in keys]
+        windows = [self.get(key) for key in keys]
         return windows, max(self._now_ms(), self._numbers[_CLOCK])
 
     def find(self, key: LimitKey) -> Record:
         """Return the record of a limit's window; 0 if it has none."""
         return self._find(*_digest_of_limit(key))
 
-    def load(self, record: Record, key: LimitKey) -> SlidingWindow | None:
-        """Return a copy of the window in a record; None for 0."""
-        if not record:
-            return None
+    def get(self, key: LimitKey) -> SlidingWindow | None:
+        """Return a copy of a limit's window, or None."""
+        record = self.find(key)
+        return self.load(record, key) if record else None
+
+    def load(self, record: Record, key: LimitKey) -> SlidingWindow:
+        """Return a copy of the window in a record."""
         numbers, at = self._numbers, _place(record)
         window = SlidingWindow(key.limit.per)
         end = at + _SLOTS + 3 * numbers[at + _COUNT]

@@ -47,7 +47,7 @@ class WorkersRateLimiter:
         except RateLimitExceeded:
             # Another process may have been changing what was read, so look again.
             with self._windows.locked() as now_ms:
-                windows = [self._windows.load(self._windows.find(key), key) for key in limit_keys]
+                windows = [self._windows.get(key) for key in limit_keys]
             check_room(request, windows, now_ms=now_ms)
 
     async def reserve(self, limit_keys: Sequence[LimitKey], *, tokens: int) -> LimitReservation:
@@ -57,14 +57,17 @@ class WorkersRateLimiter:
         with shared.locked() as now_ms:
             check_possible(keys, tokens)
             records = [shared.find(key) for key in keys]
-            windows = [shared.load(*each) for each in zip(records, keys, strict=True)]
+            windows = [
+                shared.load(record, key) if record else None
+                for record, key in zip(records, keys, strict=True)
+            ]
             check_room(request, windows, now_ms=now_ms)
             if not all(records):
                 shared.drop_idle(now_ms)
                 check_countable(keys, shared, now_ms)
                 records = [shared.find(key) or shared.create(key, now_ms) for key in keys]
             changed = [
-                (record, key, shared.load(record, key) if window is None else window)
+                (record, key, window or shared.load(record, key))
                 for record, key, window in zip(records, keys, windows, strict=True)
             ]
             for _, key, window in changed:
@@ -80,7 +83,9 @@ class WorkersRateLimiter:
         shared = self._windows
         with shared.locked() as now_ms:
             changed = [
-                (record, key, shared.load(record, key)) for key in keys if (record := shared.find(key))
+                (record, key, shared.load(record, key))
+                for key in keys
+                if (record := shared.find(key))
             ]
             for *_, window in changed:
                 window.change(reservation.at_ms, tokens - reservation.tokens)

@@ -73,11 +73,16 @@ class HttpServer:
         )
         await self._all_closed.wait()
 
+    def stop_accepting(self) -> None:
+        """Take no more connections; those that wait are left to others with the same socket."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
     def stop(self) -> None:
         """Take no more connections or requests; answer the requests that are under way."""
         self.is_stopping = True
-        if self._server is not None:
-            self._server.close()
+        self.stop_accepting()
         for each in list(self.connections):
             each.close_if_idle()
         self.forget(None)

@@ -1,4 +1,4 @@
-"""Runs the gateway on its server until a signal stops it, then drains it."""
+"""Runs the gateway on its server, and drains it: in one process, until a signal stops it."""
 
 import asyncio
 import gc
@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from embedway import app
 from embedway.app import Gateway
 from embedway.config.configuration import Configuration
+from embedway.config.settings import Settings
 from embedway.core.errors import EmbedwayError
 from embedway.observe import streams
 from embedway.observe.otlp_options import OtlpOptions
@@ -41,59 +42,111 @@ LONGEST_CLOSE_S = 20
 _log = structlog.get_logger("embedway.serve")
 
 
-async def run_server(
-    configuration: Configuration,
-    bound: socket.socket,
-    hangups: Hangups,
-    on_ready: Callable[[Gateway], None],
-    dropped_lines: Callable[[], int],
-    telemetry: OtlpOptions | None,
-) -> None:
-    """Run the gateway on a bound socket until a signal stops it and it is drained.
+class GatewayServer:
+    """A gateway that answers on a socket, from when it is made until `drain` has returned."""
 
-    Calls `on_ready` once the gateway answers; `dropped_lines` counts the log lines dropped so far.
-    Each of `hangups` reloads the configuration. Spans and metrics go where `telemetry` says, if
-    anywhere.
-
-    Raises:
-        AddressError: Another process listens on the address.
-    """
-    settings = configuration.settings
-    hangup = hangups.watch()
-    async with app.open_gateway(
-        configuration, dropped_lines=dropped_lines, telemetry=telemetry
-    ) as gateway:
+    def __init__(self, gateway: Gateway, listening: socket.socket) -> None:
+        """Begin to answer. The server closes the socket."""
+        settings = gateway.current.configuration.settings
+        self._gateway = gateway
         limits = ServerLimits(
             head_timeout_s=settings.header_timeout_s,
             max_head_bytes=MAX_HEAD_BYTES,
             max_connections=MAX_CONNECTIONS,
         )
-        server = HttpServer(gateway, bound, limits)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD)
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        stopping = _on_signals()
-        listen(bound, settings)
-        serving = asyncio.ensure_future(server.serve())
-        on_ready(gateway)
-        reloading = asyncio.ensure_future(_reload_on(hangup, hangups, gateway, stopping))
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            await serving  # it failed: raise the reason
-        await _drain(gateway, server, serving, stopping.result())
+        self._server = HttpServer(gateway, listening, limits)
+        self.failure = asyncio.ensure_future(self._server.serve())
+        """Ends with an error if the server fails."""
+
+    async def drain(self, *, grace_s: float) -> None:
+        """Keep serving for `grace_s` while `/readyz` says no, then answer what is in flight."""
+        gateway, admission = self._gateway, self._gateway.admission
+        admission.is_draining = True
+        settings = gateway.current.configuration.settings
+        _log.info("draining", in_flight=admission.requests, grace_s=grace_s)
+        await asyncio.sleep(grace_s)
+        self._server.stop()
+        longest_s = settings.body_timeout_s + settings.request_timeout_s
+        with suppress(TimeoutError):
+            await asyncio.wait_for(admission.wait_until_idle(), longest_s)
+        await asyncio.wait({self.failure}, timeout=CLOSE_S)
+        self._server.abort()
+
+    async def leave(self, *, grace_s: float) -> None:
+        """Leave new connections to other processes with the same socket, and drain the others."""
+        self._gateway.admission.is_replaced = True
+        self._server.stop_accepting()
+        await self.drain(grace_s=grace_s)
+
+
+def tune_interpreter() -> None:
+    """Set the garbage collector and the threads' turns for serving, once all parts are open."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+async def run_server(
+    configuration: Configuration,
+    bound: socket.socket,
+    hangups: Hangups,
+    on_ready: Callable[[Configuration, Sequence[str]], None],
+    dropped_lines: Callable[[], int],
+    telemetry: OtlpOptions | None,
+) -> None:
+    """Run the gateway on a bound socket until a signal stops it and it is drained.
+
+    Calls `on_ready` with the configuration in force and the ids of drifted deployments once the
+    gateway answers; `dropped_lines` counts the log lines dropped so far. Each of `hangups` reloads
+    the configuration. Spans and metrics go where `telemetry` says, if anywhere.
+
+    Raises:
+        AddressError: Another process listens on the address.
+    """
+    hangup = hangups.watch()
+    async with app.open_gateway(
+        configuration, dropped_lines=dropped_lines, telemetry=telemetry
+    ) as gateway:
+        tune_interpreter()
+        stopping = on_signals()
+        listen(bound, configuration.settings)
+        server = GatewayServer(gateway, bound)
+        on_ready(gateway.current.configuration, gateway.current.spaces.drifted_ids())
+        reloading = asyncio.ensure_future(reload_on(hangup, hangups, gateway.reload, stopping))
+        await asyncio.wait({server.failure, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if server.failure.done():
+            await server.failure
+        grace_s = grace_of(stopping.result(), gateway.current.configuration.settings)
+        await server.drain(grace_s=grace_s)
         reloading.cancel()
-        _limit_shutdown()
+        limit_shutdown()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: os._exit(128 + number))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _log.info("stopped")
 
 
-def _on_signals() -> asyncio.Future[signal.Signals]:
-    """Return a future of the first SIGTERM or SIGINT; a second one ends the process at once."""
+def grace_of(number: signal.Signals, settings: Settings) -> float:
+    """Return how long to keep serving after a signal, in seconds."""
+    # Whoever sends traffic here learns from /readyz and from closed connections to stop. A person
+    # at a terminal has no load balancer to wait for, but clients that must not see a failure.
+    if number is signal.SIGINT:
+        return min(settings.drain_s, INTERRUPT_GRACE_S)
+    return settings.drain_s
+
+
+def on_signals(end: Callable[[], None] = lambda: None) -> asyncio.Future[signal.Signals]:
+    """Return a future of the first SIGTERM or SIGINT.
+
+    A second one calls `end` and ends the process at once.
+    """
     loop = asyncio.get_running_loop()
     first: asyncio.Future[signal.Signals] = loop.create_future()
 
     def on_signal(number: signal.Signals) -> None:
         if first.done():
+            end()
             os._exit(128 + number)
         first.set_result(number)
 
@@ -102,10 +155,10 @@ def _on_signals() -> asyncio.Future[signal.Signals]:
     return first
 
 
-async def _reload_on(
+async def reload_on(
     hangup: asyncio.Event,
     hangups: Hangups,
-    gateway: Gateway,
+    reload: Callable[[], Awaitable[object]],
     stopping: asyncio.Future[signal.Signals],
 ) -> None:
     """Reload the configuration at each SIGHUP, or stop if it came because the terminal is gone."""
@@ -117,44 +170,18 @@ async def _reload_on(
                 stopping.set_result(signal.SIGINT)
             return
         try:
-            await gateway.reload()
+            await reload()
         except EmbedwayError as error:
             _log.error("configuration not reloaded", reason=error.message)
         except Exception:  # noqa: BLE001  # the top of a background task
             _log.exception("reload broke")
 
 
-async def _drain(
-    gateway: Gateway,
-    server: HttpServer,
-    serving: asyncio.Future[None],
-    number: signal.Signals,
-) -> None:
-    gateway.admission.is_draining = True
-    settings = gateway.current.configuration.settings
-    # Whoever sends traffic here learns from /readyz and from closed connections to stop. A person
-    # at a terminal has no load balancer to wait for, but clients that must not see a failure.
-    grace_s = settings.drain_s
-    if number is signal.SIGINT:
-        grace_s = min(grace_s, INTERRUPT_GRACE_S)
-    _log.info("draining", in_flight=gateway.admission.requests, grace_s=grace_s)
-    await asyncio.sleep(grace_s)
-    server.stop()
-    longest_s = settings.body_timeout_s + settings.request_timeout_s
-    with suppress(TimeoutError):
-        await asyncio.wait_for(gateway.admission.wait_until_idle(), longest_s)
-    await asyncio.wait({serving}, timeout=CLOSE_S)
-    server.abort()
-
-
-def _limit_shutdown() -> None:
+def limit_shutdown() -> None:
     """End the process after `LONGEST_CLOSE_S`, because closing may block the event loop."""
     watchdog = threading.Timer(LONGEST_CLOSE_S, _end_unclosed)
     watchdog.daemon = True
     watchdog.start()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: os._exit(128 + number))
 
 
 def _end_unclosed() -> None:
