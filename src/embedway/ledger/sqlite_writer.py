@@ -28,6 +28,7 @@ from embedway.ledger.commits import (
     upsert_sql,
 )
 from embedway.ledger.rollups import ROLLUPS
+from embedway.storage.sqlite import CommitTurn
 from embedway.storage.tables import SUMS
 
 _FIELDS = UsageRecord.__struct_fields__
@@ -62,10 +63,11 @@ class SqliteLedgerWriter:
     def __init__(self, engine: Engine, *, process: str) -> None:
         self._engine = engine
         self._process = process
+        self._turn = CommitTurn(engine)
 
     def commit(self, group: CommitGroup) -> None:
         """Commit all of `group` or nothing; raise `CommitError`."""
-        with self._session() as session:
+        with self._turn, self._session() as session:
             if group.replaced_id:
                 session.execute(_DELETE, (group.replaced_id,))
             session.executemany(_INSERT, map(_row, group.records))
@@ -85,7 +87,8 @@ class SqliteLedgerWriter:
             return found and found[0]
 
     def close(self) -> None:
-        """Do nothing: each session has already returned its connection."""
+        """Give up the turns. Each session has already returned its connection."""
+        self._turn.close()
 
     @contextmanager
     def _session(self) -> Generator[sqlite3.Connection]:

@@ -1,9 +1,10 @@
 """Opens SQLite files with the settings that durability needs, and explains SQLite's errors."""
 
+import fcntl
 import os
 import sqlite3
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection as Session
@@ -51,6 +52,35 @@ def watch_file(engine: Engine, path: Path) -> None:
             raise DatabaseFileMissing(f"{path} was deleted or replaced. Restart this process.")
 
     event.listen(engine, "checkout", check)
+
+
+class CommitTurn:
+    """Makes processes that commit to one file often wait for each other.
+
+    SQLite lets whoever finds the file locked sleep for milliseconds, many times what a commit
+    takes, and look again. Those who wait here go on as soon as the one before them is done. It is
+    no more than a courtesy: SQLite's own lock protects the file.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Take part in the turns of the file of `engine`."""
+        # A lock on the folder, so that nothing is added to it. SQLite locks the file in another
+        # way, and would lose its locks if the file were opened and closed here.
+        self._folder = os.open(Path(str(engine.url.database)).absolute().parent, os.O_RDONLY)
+
+    def __enter__(self) -> None:
+        """Wait for this process's turn."""
+        with suppress(OSError):  # some file systems have no such locks
+            fcntl.flock(self._folder, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next one begin."""
+        with suppress(OSError):
+            fcntl.flock(self._folder, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Take part no more."""
+        os.close(self._folder)
 
 
 def backup(engine: Engine, file: Path) -> None:

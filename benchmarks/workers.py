@@ -1,0 +1,141 @@
+"""Measures what a worker process adds: requests a second, and CPU time, with 1, 2 and 4 of them.
+
+    python -m benchmarks.workers [--seconds 4] [--rounds 3] [--workers 1 2 4] [--json]
+
+Requests are passed through to a provider, first without limits and then with rate limits and a
+budget on the key, on SQLite and on Postgres with Redis. Provider, client and databases are those of
+`benchmarks.passthrough` and `benchmarks.sizing`, on the same cores as the gateway. So where cores
+are few, requests a second say little: what a worker adds there is told by the requests that a
+second of the gateway's CPU time answers, which stays the same if workers do not stand in each
+other's way. Postgres and Redis are not part of the gateway's CPU time.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import passthrough
+from benchmarks.passthrough import Measurement, System, load, medians, resident_mib, tool
+from benchmarks.sizing import KEY, on_postgres, on_sqlite
+
+CONNECTIONS = 64
+SETUPS = (("SQLite", on_sqlite), ("Postgres and Redis", on_postgres))
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """What one number of workers answered in one setup."""
+
+    setup: str
+    limits: bool
+    """Whether the key has rate limits and a budget."""
+    workers: int
+    requests_per_s: float
+    p99_ms: float
+    cpu_ms: float
+    """The CPU time of all processes of the gateway per request, in milliseconds."""
+    memory_mib: float
+    """The memory of all processes of the gateway, shared pages counted in each."""
+
+    @property
+    def requests_per_cpu_s(self) -> float:
+        """The requests that a second of the gateway's CPU time answers."""
+        return 1000 / self.cpu_ms
+
+
+def measure(counts: Sequence[int], seconds: int, rounds: int) -> list[Row]:
+    """Measure all numbers of workers in all setups, in turn, round after round."""
+    rows: list[Row] = []
+    for name, setup in SETUPS:
+        for limits in (False, True):
+            seen: dict[int, list[Measurement]] = {count: [] for count in counts}
+            memory: dict[int, float] = {}
+            for count in counts * rounds:
+                # Each has databases of its own, so that none finds more rows than another.
+                with (
+                    tempfile.TemporaryDirectory() as folder,
+                    setup() as backends,
+                    ExitStack() as stack,
+                ):
+                    provider = passthrough.start_provider(stack, tool("nginx"), Path(folder))
+                    gateway = passthrough.start_embedway(
+                        stack,
+                        f"http://127.0.0.1:{provider.port}/v1",
+                        Path(folder),
+                        *(KEY if limits else ()),
+                        EMBEDWAY_WORKERS=str(count),
+                        **backends.settings,
+                    )
+                    started: dict[str, System] = {"nginx": provider, "embedway": gateway}
+                    passthrough.check("embedway", gateway)
+                    load(tool("wrk"), started, "embedway", CONNECTIONS, passthrough.WARM_UP_S)
+                    seen[count].append(load(tool("wrk"), started, "embedway", CONNECTIONS, seconds))
+                    memory[count] = resident_mib(gateway.process.pid)
+            for count in counts:
+                median = medians(seen[count])
+                rows.append(
+                    Row(
+                        setup=name,
+                        limits=limits,
+                        workers=count,
+                        requests_per_s=median.requests_per_s,
+                        p99_ms=median.p99_ms,
+                        cpu_ms=median.cpu_ms,
+                        memory_mib=memory[count],
+                    )
+                )
+    return rows
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print a table. The last column compares each number of workers with the first."""
+    table = Table(
+        *("setup", "limits and budget", "workers", "requests/s", "p99 ms", "CPU ms a request"),
+        *("requests a CPU second", "memory, MiB", "of one worker's"),
+    )
+    for row in rows:
+        first = next(each for each in rows if (each.setup, each.limits) == (row.setup, row.limits))
+        table.add_row(
+            row.setup,
+            "yes" if row.limits else "no",
+            str(row.workers),
+            f"{row.requests_per_s:,.0f}",
+            f"{row.p99_ms:.1f}",
+            f"{row.cpu_ms:.3f}",
+            f"{row.requests_per_cpu_s:,.0f}",
+            f"{row.memory_mib:.0f}",
+            f"{row.requests_per_cpu_s / first.requests_per_cpu_s:.2f}",
+        )
+    Console(width=140).print(table)
+
+
+def main() -> None:
+    """Run the command line."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seconds", type=int, default=4, help="of load in each round")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    options.add_argument("--json", action="store_true", help="print JSON")
+    chosen = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped too
+    os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
+    try:
+        rows = measure(chosen.workers, chosen.seconds, chosen.rounds)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if chosen.json:
+        print(msgspec.json.encode(rows).decode())
+    else:
+        show(rows)
+
+
+if __name__ == "__main__":
+    main()
