@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript test-deploy check format bench bench-peers bench-counts bench-routing bench-usage bench-clients bench-large bench-sizing chaos compat dist notes lock docs docs-site clean
+.PHONY: help setup dev serve test test-typescript test-deploy check format bench bench-peers bench-counts bench-routing bench-usage bench-clients bench-large bench-workers bench-sizing chaos compat dist notes lock docs docs-site clean
 
 # Where it is set, each of the many processes of the tests would compile the program again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -95,6 +95,9 @@ bench-clients: .venv/dev $(TYPESCRIPT)  ## Time the SDKs beside OpenAI's clients
 
 bench-large: .venv/dev  ## Measure large requests and answers, and who waits for them
 	@$(BIN)/python -m benchmarks.large $(OPTIONS)
+
+bench-workers: .venv/dev  ## Measure what each worker process adds
+	@$(BIN)/python -m benchmarks.workers $(OPTIONS)
 
 bench-sizing: .venv/dev  ## Measure what one gateway needs, for planning
 	@$(BIN)/python -m benchmarks.sizing $(OPTIONS)

@@ -15,8 +15,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import msgspec
@@ -25,10 +25,12 @@ from rich.table import Table
 
 from benchmarks import passthrough
 from benchmarks.passthrough import Measurement, System, load, medians, resident_mib, tool
-from benchmarks.sizing import KEY, on_postgres, on_sqlite
+from benchmarks.sizing import KEY, Backends, on_postgres, on_sqlite
 
-CONNECTIONS = 64
-SETUPS = (("SQLite", on_sqlite), ("Postgres and Redis", on_postgres))
+CONNECTIONS = 32
+"""The client's connections for each worker."""
+Setup = Callable[[], AbstractContextManager[Backends]]
+SETUPS: Sequence[tuple[str, Setup]] = (("SQLite", on_sqlite), ("Postgres and Redis", on_postgres))
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,47 +54,64 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure(counts: Sequence[int], seconds: int, rounds: int) -> list[Row]:
-    """Measure all numbers of workers in all setups, in turn, round after round."""
+    """Measure all numbers of workers in all setups."""
     rows: list[Row] = []
     for name, setup in SETUPS:
         for limits in (False, True):
-            seen: dict[int, list[Measurement]] = {count: [] for count in counts}
-            memory: dict[int, float] = {}
-            for count in counts * rounds:
-                # Each has databases of its own, so that none finds more rows than another.
-                with (
-                    tempfile.TemporaryDirectory() as folder,
-                    setup() as backends,
-                    ExitStack() as stack,
-                ):
-                    provider = passthrough.start_provider(stack, tool("nginx"), Path(folder))
-                    gateway = passthrough.start_embedway(
-                        stack,
-                        f"http://127.0.0.1:{provider.port}/v1",
-                        Path(folder),
-                        *(KEY if limits else ()),
-                        EMBEDWAY_WORKERS=str(count),
-                        **backends.settings,
-                    )
-                    started: dict[str, System] = {"nginx": provider, "embedway": gateway}
-                    passthrough.check("embedway", gateway)
-                    load(tool("wrk"), started, "embedway", CONNECTIONS, passthrough.WARM_UP_S)
-                    seen[count].append(load(tool("wrk"), started, "embedway", CONNECTIONS, seconds))
-                    memory[count] = resident_mib(gateway.process.pid)
-            for count in counts:
-                median = medians(seen[count])
-                rows.append(
-                    Row(
-                        setup=name,
-                        limits=limits,
-                        workers=count,
-                        requests_per_s=median.requests_per_s,
-                        p99_ms=median.p99_ms,
-                        cpu_ms=median.cpu_ms,
-                        memory_mib=memory[count],
-                    )
+            with ExitStack() as stack:
+                rows += _measure_in_turn(
+                    stack, name, setup, limits=limits, counts=counts, seconds=seconds, rounds=rounds
                 )
     return rows
+
+
+def _measure_in_turn(
+    stack: ExitStack,
+    name: str,
+    setup: Setup,
+    *,
+    limits: bool,
+    counts: Sequence[int],
+    seconds: int,
+    rounds: int,
+) -> list[Row]:
+    """Start a gateway with each number of workers, and put each under load, round after round."""
+    gateways: dict[int, dict[str, System]] = {}
+    for count in counts:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        backends = stack.enter_context(setup())
+        provider = passthrough.start_provider(stack, tool("nginx"), folder)
+        gateway = passthrough.start_embedway(
+            stack,
+            f"http://127.0.0.1:{provider.port}/v1",
+            folder,
+            *(KEY if limits else ()),
+            EMBEDWAY_WORKERS=str(count),
+            **backends.settings,
+        )
+        gateways[count] = {"nginx": provider, "embedway": gateway}
+        passthrough.check("embedway", gateway)
+        _load(gateways[count], count, passthrough.WARM_UP_S)
+    seen: dict[int, list[Measurement]] = {count: [] for count in counts}
+    for _ in range(rounds):
+        for count in counts:
+            seen[count].append(_load(gateways[count], count, seconds))
+    return [
+        Row(
+            setup=name,
+            limits=limits,
+            workers=count,
+            requests_per_s=(median := medians(seen[count])).requests_per_s,
+            p99_ms=median.p99_ms,
+            cpu_ms=median.cpu_ms,
+            memory_mib=resident_mib(gateways[count]["embedway"].process.pid),
+        )
+        for count in counts
+    ]
+
+
+def _load(started: dict[str, System], workers: int, seconds: int) -> Measurement:
+    return load(tool("wrk"), started, "embedway", CONNECTIONS * workers, seconds)
 
 
 def show(rows: Sequence[Row]) -> None:

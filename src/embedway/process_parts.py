@@ -31,7 +31,7 @@ from embedway.ledger.ledger import Ledger
 from embedway.ledger.refusals import RefusalStore
 from embedway.ledger.reports import UsageReports
 from embedway.local.engine import MAX_WAITING_TOKENS, LocalModel, TokenizerThread
-from embedway.local.remote import ModelConnection, RemoteModel
+from embedway.local.remote import ModelConnection, SharedModel
 from embedway.metering.account import AccountFinder
 from embedway.metering.meter import Meter
 from embedway.observe import events
@@ -258,7 +258,7 @@ async def _open_models(
         for model in models:
             tokenizer = TokenizerThread(await asyncio.to_thread(load_tokenizer, model, settings))
             parts.callback(tokenizer.close)
-            engines[model.id] = RemoteModel(model.id, tokenizer, connection)
+            engines[model.id] = SharedModel(model.id, tokenizer, connection)
         return engines
     for model in models:
         on_batch = metrics.batch_items.labels(model.id).observe

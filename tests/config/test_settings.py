@@ -18,6 +18,7 @@ KUBERNETES = "tcp://10.0.0.1:8080"
 OTHER = {
     "host": "127.0.0.2",
     "port": 9000,
+    "workers": 3,
     "data_dir": "/somewhere/data",
     "cache_dir": "/somewhere/cache",
     "precision": "f32",

@@ -158,7 +158,7 @@ class ModelConnection:
                 each.answer.set_exception(ProviderError("unreachable", GONE))
 
 
-class RemoteModel:
+class SharedModel:
     """One local model of the process beside this worker, shared by all requests."""
 
     def __init__(self, id: str, tokenizer: TokenizerThread, connection: ModelConnection) -> None:

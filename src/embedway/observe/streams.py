@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
+from select import PIPE_BUF
 from threading import Event, RLock, Thread
 from typing import Any, TextIO, cast
 
@@ -25,13 +26,19 @@ DRAIN_S = 2
 _log = structlog.get_logger("embedway.streams")
 
 
-def write_in_background() -> Callable[[], int]:
+def write_in_background(*, shared: bool = False) -> Callable[[], int]:
     """Replace `sys.stdout` and `sys.stderr`; call it before anything keeps a reference to them.
+
+    Args:
+        shared: Whether other processes write to the same pipes, so that what is written at once
+            must be whole lines that a pipe takes at once.
 
     Returns:
         A function that returns the number of lines dropped so far.
     """
-    output, errors = BackgroundStream(_opened(sys.stdout)), BackgroundStream(_opened(sys.stderr))
+    output, errors = (
+        BackgroundStream(_opened(each), shared=shared) for each in (sys.stdout, sys.stderr)
+    )
     sys.stdout, sys.stderr = cast("TextIO", output), cast("TextIO", errors)
     return lambda: output.dropped + errors.dropped
 
@@ -51,8 +58,9 @@ def _opened(stream: TextIO | None) -> TextIO:
 class BackgroundStream:
     """A text stream whose `write` neither blocks nor fails; it counts the lines it drops."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, shared: bool = False) -> None:
         self.dropped = 0
+        self._shared = shared
         self._stream = stream
         # Both are reentrant: a garbage collection inside `write` can make a finalizer write an
         # error to `sys.stderr`.
@@ -112,10 +120,20 @@ class BackgroundStream:
                 os.write(self._stream.fileno(), b"\n")
                 self._cut = False
             while written < len(data):
-                written += os.write(self._stream.fileno(), memoryview(data)[written:])
+                end = _end_of_lines(data, written) if self._shared else len(data)
+                written += os.write(self._stream.fileno(), memoryview(data)[written:end])
         except OSError:
             self._cut = self._cut or data[:written][-1:] not in {b"", b"\n"}
             with self._lock:
                 self.dropped += data.count(b"\n", written)
             return False
         return True
+
+
+def _end_of_lines(data: bytes, start: int) -> int:
+    """Return where the lines end, from `start`, that a pipe takes without lines of others in them.
+
+    A longer line is taken as a whole.
+    """
+    end = data.rfind(b"\n", start, start + PIPE_BUF) + 1
+    return end or data.find(b"\n", start) + 1 or len(data)

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import sys
+from contextlib import suppress
 from http.client import HTTPException
 from urllib.request import ProxyHandler, build_opener
 
@@ -46,6 +48,35 @@ def listen(bound: socket.socket, settings: Settings) -> None:
         bound.listen(BACKLOG)
     except OSError as error:
         raise _refused(settings, error) from None
+
+
+def divide(bound: socket.socket, count: int) -> list[socket.socket]:
+    """Return `count` sockets in place of one that is bound, one for each worker.
+
+    On Linux, the system divides new connections evenly between those that listen. Elsewhere they
+    are one and the same socket, and whichever worker is first gets a connection.
+    """
+    if sys.platform != "linux":
+        return [bound.dup() for _ in range(count)]
+    divided: list[socket.socket] = []
+    for _ in range(count):
+        each = socket.socket(bound.family, bound.type)
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Nobody else can bind the address: `bind` does without this, and no other user may.
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        each.bind(bound.getsockname())
+        divided.append(each)
+    return divided
+
+
+def stop_listening(divided: socket.socket) -> None:
+    """Leave new connections to the other sockets of `divide`, until this one listens again.
+
+    Connections that wait at it are reset.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):  # it does not listen
+            divided.shutdown(socket.SHUT_RD)
 
 
 def _refused(settings: Settings, error: Exception) -> AddressError:

@@ -27,7 +27,7 @@ Answer = Callable[[Any, Any], Awaitable[Any]]
 """Answers a question, which has a name and a content. What it raises is raised at the other end."""
 
 
-class Failure(Exception):
+class OrderFailed(Exception):
     """An order could not be carried out; the message is for the operator."""
 
 
@@ -105,7 +105,7 @@ class Channel:
     async def _reply(self, question: str, number: int, content: Any) -> None:
         try:
             name, answer = _RESULT, await self._answer(question, content)
-        except (EmbedwayError, Failure) as error:
+        except (EmbedwayError, OrderFailed) as error:
             name, answer = _ERROR, error
         except Exception as error:  # noqa: BLE001  # whoever asked gets it
             _log.exception("a question between processes failed", question=question)

@@ -1,21 +1,15 @@
 """The start of every process that the supervisor starts."""
 
-import asyncio
-import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import structlog
-
 from embedway.config.settings import Settings
 from embedway.observe import logs, streams
 
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-
-_log = structlog.get_logger("embedway.serve")
 
 
 def run_child(
@@ -28,7 +22,7 @@ def run_child(
     """
     for each in _IGNORED:
         signal.signal(each, signal.SIG_IGN)
-    dropped_lines = streams.write_in_background()
+    dropped_lines = streams.write_in_background(shared=True)
     import uvloop  # noqa: PLC0415
 
     with socket.socket(fileno=int(sys.argv[1])) as end:
@@ -38,19 +32,3 @@ def run_child(
 def configure_child_logs(settings: Settings) -> None:
     """Log as the supervisor does."""
     logs.configure_logs(format=settings.log_format, level=settings.log_level, for_good=True)
-
-
-def end_at_once() -> None:
-    """End this process without closing anything."""
-    streams.drain()
-    os._exit(1)
-
-
-async def wait_for_either(*events: asyncio.Event) -> None:
-    """Return once one of the events is set."""
-    waits = [asyncio.ensure_future(each.wait()) for each in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for each in waits:
-            each.cancel()

@@ -17,7 +17,7 @@ from embedway.local.weights import WeightsError
 from embedway.observe.metrics import Metrics
 from embedway.observe.otlp import open_tracer
 from embedway.process_parts import add_queue_gauges
-from embedway.serving.channel import Channel, Failure
+from embedway.serving.channel import Channel, OrderFailed
 from embedway.serving.child import configure_child_logs, run_child
 from embedway.serving.orders import ModelStart
 
@@ -68,7 +68,7 @@ class ModelProcess:
             try:
                 encoder = await asyncio.to_thread(load_encoder, model, settings)
             except (ConfigError, WeightsError, OSError) as error:
-                raise Failure(str(error)) from None
+                raise OrderFailed(str(error)) from None
             on_batch = self._metrics.batch_items.labels(model.id).observe
             models[model.id] = ModelThreads(encoder, on_batch=on_batch)
             self._parts.callback(models[model.id].close)

@@ -28,8 +28,8 @@ from embedway.core.errors import EmbedwayError, ServiceOverloaded
 from embedway.generation import find_servers
 from embedway.observe.metric_sums import Snapshot, Sums, only_counts
 from embedway.ratelimits.shared_windows import create_memory
-from embedway.serving.address import BACKLOG, listen
-from embedway.serving.channel import Channel, ChannelClosed, Failure
+from embedway.serving.address import BACKLOG, divide, listen, stop_listening
+from embedway.serving.channel import Channel, ChannelClosed, OrderFailed
 from embedway.serving.hangup import Hangups
 from embedway.serving.orders import ModelStart, WorkerStart
 from embedway.serving.server import grace_of, on_signals, reload_on
@@ -43,6 +43,8 @@ COLLECT_S = 5.0
 """How often to collect metrics, so that a worker that is killed takes no more with it."""
 ANSWER_S = 2.0
 """The longest to wait for the metrics of a process. Then its last ones are used."""
+LEAVE_S = 60.0
+"""The longest that a worker may take to close, once its last request should have been answered."""
 SWITCH_S = 30.0
 """A worker that does not use a new configuration for so long is replaced."""
 
@@ -59,6 +61,8 @@ class Child:
     def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
         self.process = process
         self.channel = channel
+        self.place = 0
+        """The number of the socket that it accepts connections from, if it is a worker."""
         self.started_s = time.monotonic()
         self.is_leaving = False
         """Whether it was told to end."""
@@ -77,9 +81,10 @@ class Child:
         return self.snapshot
 
     def kill(self) -> None:
-        """End it at once."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
+        """End it at once, if it has not ended."""
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                self.process.kill()
 
 
 class Supervisor:
@@ -91,9 +96,16 @@ class Supervisor:
         """The configuration in force."""
         self._bound = bound
         self._count = workers
+        self._sockets: list[socket.socket] = []
+        """One for each worker. They stay open while workers come and go, so that connections that
+        have not been accepted wait for the next one."""
         self._workers: list[Child] = []
+        """The workers that accept connections."""
         self._models: Child | None = None
+        """The process of the local models, once it has loaded them."""
         self._starting: set[Child] = set()
+        self._counted: set[Child] = set()
+        """The processes whose metrics are not in `_ended` yet."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changing = asyncio.Lock()
         """Held while workers are replaced or reloaded."""
@@ -130,11 +142,14 @@ class Supervisor:
         replacing = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, replacing.set)
         with ExitStack() as files:
-            folder = files.enter_context(tempfile.TemporaryDirectory(prefix="embedway-"))
+            temporary = tempfile.TemporaryDirectory(prefix="embedway-", ignore_cleanup_errors=True)
+            folder = files.enter_context(temporary)
             self._models_path = f"{folder}/models"
             self._models_socket = files.enter_context(socket.socket(socket.AF_UNIX))
             self._models_socket.bind(self._models_path)
             self._models_socket.listen(BACKLOG)
+            self._sockets = divide(self._bound, self._count)
+            self._bound.close()
             try:
                 starting = self._do(self._start_all())
                 await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -167,6 +182,10 @@ class Supervisor:
                 raise ServiceOverloaded("This gateway is stopping, so it reloads nothing.")
             configuration, read = await read_new_configuration(self.configuration)
             workers = list(self._workers)
+            if not workers:
+                raise ServiceOverloaded(
+                    "No worker runs just now, so nothing is reloaded. Try again."
+                )
             changes: Sequence[ConfigurationChange] = []
             try:
                 for prepared in await _gather(
@@ -191,21 +210,21 @@ class Supervisor:
         """Start everything; return the ids of the drifted deployments."""
         self.configuration = await find_servers(self.configuration)
         loaded = asyncio.get_running_loop().create_future()
-        if self.configuration.catalog.local_models():
+        self._has_models = bool(self.configuration.catalog.local_models())
+        if self._has_models:
             self._do(self._keep_models(loaded))
         else:
             loaded.set_result(None)
         try:
             _, *opened = await asyncio.gather(
-                loaded, *(self._open_worker() for _ in range(self._count))
+                loaded, *(self._open_worker(place) for place in range(self._count))
             )
-        except Failure as error:
+            for worker, _ in opened:
+                await self._serve(worker)
+        except OrderFailed as error:
             raise StartError(str(error)) from None
         except ChannelClosed:
-            raise StartError("A worker process ended while it started. The log says why.") from None
-        listen(self._bound, self.configuration.settings)
-        for worker, _ in opened:
-            await self._serve(worker)
+            raise StartError("A process ended while it started. The log says why.") from None
         return opened[0][1]
 
     async def _spawn(self, module: str, answer: Any, descriptors: Sequence[int]) -> Child:
@@ -225,37 +244,62 @@ class Supervisor:
         self._starting.add(child)
         return child
 
-    async def _open_worker(self) -> tuple[Child, Sequence[str]]:
+    async def _open_worker(self, place: int) -> tuple[Child, Sequence[str]]:
         """Start a worker up to when it can serve; return it and the drifted deployments.
 
+        It will accept connections from the socket at `place`.
+
         Raises:
-            Failure: It cannot start.
+            OrderFailed: It cannot start.
             ChannelClosed: It has ended.
         """
 
         async def answer(question: str, content: Any) -> Any:
             return await self._answer(child, question, content)
 
-        descriptors = self._bound.fileno(), self._memory
+        descriptors = self._sockets[place].fileno(), self._memory
         child = await self._spawn("worker", answer, descriptors)
+        child.place = place
         start = WorkerStart(
             configuration=self.configuration,
             workers=self._count,
             listening=descriptors[0],
             memory=descriptors[1],
-            models=self._models_path if self.configuration.catalog.local_models() else None,
+            models=self._models_path if self._has_models else None,
         )
         try:
             return child, await child.ask("open", start)
         except BaseException:
-            child.kill()
+            self._give_up(child)
             raise
 
     async def _serve(self, worker: Child) -> None:
-        await worker.ask("serve")
+        """Let a worker accept connections.
+
+        Raises:
+            ChannelClosed: It has ended.
+            AddressError: Another process listens on the address.
+        """
+        try:
+            listen(self._sockets[worker.place], self.configuration.settings)
+            await worker.ask("serve")
+        except BaseException:
+            self._give_up(worker)
+            raise
         self._starting.discard(worker)
         self._workers.append(worker)
+        self._counted.add(worker)
         self._do(self._watch(worker))
+
+    def _give_up(self, child: Child) -> None:
+        """End a process that does not start."""
+        child.kill()
+        self._starting.discard(child)
+
+    def _bury(self, child: Child) -> None:
+        """Keep what a process that has ended has counted."""
+        self._ended = Sums([self._ended, only_counts(child.snapshot)], {}).collect()
+        self._counted.discard(child)
 
     async def _watch(self, worker: Child) -> None:
         """Wait until a worker ends, and start another one unless it was told to end."""
@@ -263,67 +307,87 @@ class Supervisor:
         await worker.channel.closed.wait()
         if worker in self._workers:
             self._workers.remove(worker)
-        self._ended = Sums([self._ended, only_counts(worker.snapshot)], {}).collect()
+        self._bury(worker)
         if worker.is_leaving or self._is_stopping:
             return
         _log.error("worker died", pid=worker.process.pid, status=worker.process.returncode)
         self._restarts.labels("worker").inc()
         pause_s = _first_pause_s(worker)
-        while not self._is_stopping and len(self._workers) < self._count:
+        while True:
             await asyncio.sleep(pause_s)
             pause_s = _next_pause_s(pause_s)
             async with self._changing:
-                if not self._is_stopping and len(self._workers) < self._count:
-                    await self._try_start()
-
-    async def _try_start(self) -> Child | None:
-        """Start one more worker; log why if that fails."""
-        try:
-            worker, _ = await self._open_worker()
-            await self._serve(worker)
-        except (Failure, ChannelClosed, OSError) as error:
-            _log.error("worker not started", reason=str(error) or "it ended while it started")
-            return None
-        _log.info("worker started", pid=worker.process.pid)
-        return worker
-
-    async def _keep_models(self, first: asyncio.Future[None]) -> None:
-        """Run the process of the local models, again and again; `first` is when it has loaded."""
-        pause_s = 0.0
-        while not self._is_stopping:
-            child: Child | None = None
-            try:
-                child = await self._spawn(
-                    "model_process", self._refuse, [self._models_socket.fileno()]
-                )
-                start = ModelStart(
-                    configuration=self.configuration,
-                    listening=self._models_socket.fileno(),
-                    folder=str(Path(self._models_path).parent),
-                )
-                await child.ask("open", start)
-                self._starting.discard(child)
-                self._models = child
-                if not first.done():
-                    first.set_result(None)
-                else:
-                    _log.info("local models started", pid=child.process.pid)
-                await child.process.wait()
-                pause_s = _first_pause_s(child)
-            except (Failure, ChannelClosed, OSError) as error:
-                if child:
-                    child.kill()
-                if not first.done():
-                    first.set_exception(error)
+                is_taken = any(each.place == worker.place for each in self._workers)
+                if self._is_stopping or is_taken or await self._try_start(worker.place):
                     return
-                _log.error("local models not started", reason=str(error))
-            self._models = None
-            if child and not self._is_stopping:
-                self._ended = Sums([self._ended, only_counts(child.snapshot)], {}).collect()
+            stop_listening(self._sockets[worker.place])
+
+    async def _try_start(self, place: int) -> bool:
+        """Start a worker at a place, and return whether it serves; log why if it does not."""
+        try:
+            worker, _ = await self._open_worker(place)
+            await self._serve(worker)
+        except (OrderFailed, ChannelClosed, OSError) as error:
+            if not self._is_stopping:
+                _log.error("worker not started", reason=str(error) or "it ended while it started")
+            return False
+        _log.info("worker started", pid=worker.process.pid)
+        return True
+
+    async def _keep_models(self, loaded: asyncio.Future[None]) -> None:
+        """Run the process of the local models, again and again.
+
+        `loaded` gets a result when the first one has loaded them, or why it cannot.
+        """
+        pause_s = FIRST_PAUSE_S
+        while not self._is_stopping:
+            try:
+                child = await self._open_models()
+            except (OrderFailed, ChannelClosed, OSError) as error:
+                if not loaded.done():
+                    loaded.set_exception(error)
+                    return
+                if not self._is_stopping:
+                    _log.error("local models not started", reason=str(error))
+            else:
+                if loaded.done():
+                    _log.info("local models started", pid=child.process.pid)
+                else:
+                    loaded.set_result(None)
+                await child.process.wait()
+                self._models = None
+                self._bury(child)
+                if self._is_stopping:
+                    return
                 _log.error("local models died", pid=child.process.pid)
                 self._restarts.labels("models").inc()
-                await asyncio.sleep(pause_s)
-                pause_s = _next_pause_s(pause_s)
+                pause_s = _first_pause_s(child)
+            await asyncio.sleep(pause_s)
+            pause_s = _next_pause_s(pause_s)
+
+    async def _open_models(self) -> Child:
+        """Start the process of the local models, and return it once it has loaded them.
+
+        Raises:
+            OrderFailed: It cannot load them.
+            ChannelClosed: It has ended.
+        """
+        listening = self._models_socket.fileno()
+        child = await self._spawn("model_process", self._refuse, [listening])
+        start = ModelStart(
+            configuration=self.configuration,
+            listening=listening,
+            folder=str(Path(self._models_path).parent),
+        )
+        try:
+            await child.ask("open", start)
+        except BaseException:
+            self._give_up(child)
+            raise
+        self._starting.discard(child)
+        self._counted.add(child)
+        self._models = child
+        return child
 
     # Serving.
 
@@ -348,9 +412,10 @@ class Supervisor:
         raise ValueError(f"{question}: {content!r}")
 
     async def _collect(self) -> Sequence[Snapshot]:
-        children = [*self._workers, *([self._models] if self._models else [])]
-        snapshots = await asyncio.gather(*(each.collect() for each in children))
-        return [*snapshots, list(self._registry.collect()), self._ended]
+        # What ends while the others are asked is among the answers, so not yet among these.
+        ended = self._ended
+        snapshots = await asyncio.gather(*(each.collect() for each in self._counted))
+        return [*snapshots, list(self._registry.collect()), ended]
 
     async def _collect_regularly(self) -> None:
         while True:
@@ -365,6 +430,8 @@ class Supervisor:
         except ChannelClosed:
             pass  # the next one begins with the new configuration
         except Exception as error:  # noqa: BLE001  # whatever it is, no worker may keep the old one
+            if self._is_stopping:
+                return
             _log.error("worker ended, for it did not reload", reason=repr(error))
             worker.kill()
 
@@ -381,31 +448,39 @@ class Supervisor:
             _log.info("replacing workers", count=len(self._workers))
             async with self._changing:
                 for old in list(self._workers):
-                    if self._is_stopping or not await self._try_start():
+                    if self._is_stopping or not await self._try_start(old.place):
                         break
-                    await self._send_away(old)
+                    if old in self._workers:  # it may have died
+                        await self._send_away(old)
                 else:
                     _log.info("workers replaced")
 
     async def _send_away(self, worker: Child) -> None:
+        """Have a worker finish what is in flight and end, while others accept connections."""
         worker.is_leaving = True
         self._workers.remove(worker)
-        with suppress(ChannelClosed):
-            await worker.ask("leave", self.configuration.settings.drain_s)
-        await worker.process.wait()
+        settings = self.configuration.settings
+        longest_s = settings.drain_s + settings.body_timeout_s + settings.request_timeout_s
+        with suppress(ChannelClosed, TimeoutError):
+            async with asyncio.timeout(longest_s + LEAVE_S):
+                await worker.ask("leave", settings.drain_s)
+                await worker.process.wait()
+        worker.kill()
 
     # Ending.
 
     async def _drain(self, number: signal.Signals) -> int:
         self._is_stopping = True
-        self._bound.close()
+        for each in self._sockets:  # the workers have theirs
+            each.close()
         grace_s = grace_of(number, self.configuration.settings)
         _log.info("draining", workers=len(self._workers), grace_s=grace_s)
         workers = list(self._workers)
         for each in self._starting:
             each.kill()
+        leaving = [each for each in self._counted if each.is_leaving]
         await _gather(self._tell_to_drain(each, grace_s) for each in workers)
-        statuses = await _gather(each.process.wait() for each in workers)
+        statuses = await _gather(each.process.wait() for each in (*workers, *leaving))
         if self._models:
             self._models.channel.close()
             await self._models.process.wait()
@@ -419,9 +494,8 @@ class Supervisor:
             await worker.ask("drain", grace_s)
 
     def _kill_all(self) -> None:
-        for each in (*self._workers, *self._starting, *([self._models] if self._models else [])):
-            if each.process.returncode is None:
-                each.kill()
+        for each in self._starting | self._counted:
+            each.kill()
 
     def _do(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

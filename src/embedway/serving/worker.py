@@ -21,7 +21,7 @@ from embedway.core.extras import MissingExtra
 from embedway.local.weights import WeightsError
 from embedway.observe.metric_sums import Snapshot
 from embedway.process_parts import Siblings
-from embedway.serving.channel import Channel, ChannelClosed, Failure
+from embedway.serving.channel import Channel, ChannelClosed, OrderFailed
 from embedway.serving.child import configure_child_logs, run_child
 from embedway.serving.orders import WorkerOrder, WorkerStart
 from embedway.serving.server import GatewayServer, limit_shutdown, tune_interpreter
@@ -64,6 +64,7 @@ class Worker:
             with suppress(ChannelClosed):
                 await self._channel.ask("last words", self._gateway.metrics.snapshot())
             limit_shutdown()
+        await self._prepared_parts.aclose()
         await self._parts.aclose()
         closed.cancel()
 
@@ -121,9 +122,9 @@ class Worker:
         except (
             *(ConfigError, DatabaseError, WeightsError, MissingExtra, EmbedwayError, OSError),
         ) as error:
-            raise Failure(str(error)) from None
+            raise OrderFailed(str(error)) from None
         except SQLAlchemyError as error:
-            raise Failure(f"The database failed: {database.explain(error)}") from None
+            raise OrderFailed(f"The database failed: {database.explain(error)}") from None
         return self._gateway.current.spaces.drifted_ids()
 
     def _serve(self) -> None:
