@@ -22,11 +22,11 @@ def usable_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    quota = _quota()
+    quota = read_quota()
     return cores if quota is None else max(1, min(cores, -int(-quota // 1)))
 
 
-def _quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+def read_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Return the quota of the container in cores; None if there is none."""
     with suppress(OSError, ValueError):
         quota, period = (root / "cpu.max").read_text().split()
