@@ -138,7 +138,12 @@ async def open_process(
         parts.callback(store.database.dispose)
         outbox, deliverer = _open_deliverer(store, metrics, parts, now_ms=now_ms)
         process = ids.new_id("proc")
-        ledger = Ledger(store.database, process=process, availability=store.availability)
+        ledger = Ledger(
+            store.database,
+            process=process,
+            availability=store.availability,
+            is_shared=siblings is not None,
+        )
         parts.callback(ledger.close)
         directory = Directory(store.database, availability=store.availability)
         refusals = _refusals(store, parts, now_ms=now_ms)

@@ -742,7 +742,7 @@ def test_defects_in_logs(format: str) -> None:
 def test_light_commands_load_no_engine() -> None:
     """Commands that need no model import neither the engine nor the server."""
     code = "import sys, embedway.cli; print([m for m in sys.argv[1:] if m in sys.modules])"
-    heavy = ["openvino", "fastapi", "granian", "uvloop", "pyarrow", "tokenizers", "embedway.app"]
+    heavy = ["openvino", "fastapi", "httptools", "uvloop", "pyarrow", "tokenizers", "embedway.app"]
     done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, check=True)
     assert done.stdout.strip() == b"[]"
 

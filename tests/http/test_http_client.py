@@ -87,6 +87,69 @@ def test_declared_hosts_are_called() -> None:
     assert (reply.status, reply.headers["x-a"], reply.body) == (418, "b", b"hi")
 
 
+def endless(start: bytes, again: bytes) -> Callable[[socket.socket], None]:
+    """Answer with `start`, and with `again` for as long as the client reads."""
+
+    def answer(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(start)
+            while True:
+                connection.sendall(again)
+
+    return answer
+
+
+ENDLESS = {
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 1000),
+    "a header": (b"HTTP/1.1 200 OK\r\nx: ", b"y" * 1000),
+    "hints": (b"", b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" * 100),
+    "a chunk's extension": (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;x=", b"y" * 1000,
+    ),
+    "trailers": (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n",
+        b"x: y\r\n" * 1000,
+    ),
+    "a body": (b"HTTP/1.1 200 OK\r\n\r\n", b"y" * 1000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_endless_replies(what: str) -> None:
+    """A reply that never ends is given up, whatever it repeats."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=endless(*ENDLESS[what]), args=(listener,))
+        thread.start()
+        with pytest.raises(ProviderError) as failed:
+            send(f"http://127.0.0.1:{listener.getsockname()[1]}", allow_private=True)
+        thread.join()
+    assert failed.value.kind == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/a b", {}), ("/a\r\nx: y", {}), ("/x", {"x": "a\r\ny: z"}), ("/x", {"x\n": "a"})],
+)
+def test_calls_that_would_break_their_lines(path: str, headers: dict[str, str]) -> None:
+    """A path or a header that would become another line is not sent."""
+
+    async def sent(port: int) -> None:
+        http = HttpClient(f"http://127.0.0.1:{port}", allow_private=True, max_in_flight=1)
+        try:
+            await http.send(HttpCall(path=path), headers=headers, max_bytes=100)
+        finally:
+            await http.aclose()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.05)
+        with pytest.raises(ProviderError) as failed:
+            asyncio.run(sent(listener.getsockname()[1]))
+        with pytest.raises(TimeoutError):
+            listener.accept()
+    assert (failed.value.kind, failed.value.billed) == ("unreachable", "not sent")
+
+
 def count_connections(answers: Sequence[Callable[[socket.socket], None]], scheme: str) -> int:
     """Send one GET to a server with these answers; return how many connections it accepted."""
     connections = 0

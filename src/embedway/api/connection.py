@@ -148,7 +148,7 @@ class ClientConnection:
             try:
                 async with asyncio.timeout(limits.timeout_s):
                     await self._send(message)
-            except TimeoutError:
+            except (TimeoutError, ConnectionResetError):
                 raise ClientDisconnect from None
 
     def _chunk(self, message: Message) -> bytes:
@@ -179,7 +179,7 @@ class _Watch:
             raise ClientDisconnect from None
 
     def _wait(self) -> None:
-        # Granian returns a future here. A task that awaited it would take a twentieth of the CPU
+        # Our server returns a future here. A task that awaited it would take a twentieth of the CPU
         # time of a small request.
         self._message = asyncio.ensure_future(self._receive())
         self._message.add_done_callback(self._read)

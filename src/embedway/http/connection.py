@@ -12,8 +12,8 @@ from typing import cast
 import httptools
 
 from embedway.core.provider_error import ProviderError
+from embedway.http.body_reader import MAX_PACKED_ERROR_BYTES, BodyReader, is_packed_error
 from embedway.http.call import HttpReply
-from embedway.http.reply_body import MAX_PACKED_ERROR_BYTES, ReplyBody, is_packed_error
 
 READ_TIMEOUT_S = 30.0
 """The longest pause within a reply. The caller's deadline bounds the reply as a whole."""
@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
         self._status = 0
         """The status of the reply, once its head is complete."""
         self._headers: dict[str, str] = {}
-        self._body: ReplyBody | None = None
+        self._body: BodyReader | None = None
         """The body of the reply, once its head is complete."""
         self._is_packed_error = False
         self._until_close = False
@@ -213,7 +213,7 @@ class Connection(asyncio.Protocol):
         if self._is_packed_error:
             self._max_bytes = min(self._max_bytes, MAX_PACKED_ERROR_BYTES)
         try:
-            self._body = ReplyBody(encoding, max_bytes=self._max_bytes)
+            self._body = BodyReader(encoding, max_bytes=self._max_bytes)
         except ProviderError as error:
             self._give_up_body(error)
 

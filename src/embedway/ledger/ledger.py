@@ -59,6 +59,7 @@ class Ledger:
         wait_s: float = WAIT_S,
         availability: DatabaseAvailability | None = None,
         writer: LedgerWriter | None = None,
+        is_shared: bool = False,
         threads: Threads = THREADS,
     ) -> None:
         """Start the writer's thread.
@@ -70,10 +71,11 @@ class Ledger:
             wait_s: How much longer to wait for a commit that hangs.
             availability: Receives the success or failure of each commit.
             writer: Writes to the database; by default, the one for its kind.
+            is_shared: Whether other processes of this machine commit to the database too.
             threads: Starts the thread, and keeps its time.
         """
         self._process = process
-        self._database_writer = writer or _open_writer(engine, process=process)
+        self._database_writer = writer or _open_writer(engine, process=process, is_shared=is_shared)
         self._threads = threads
         self._retry_s = retry_s
         self._wait_s = wait_s
@@ -302,9 +304,9 @@ class Write(Protocol):
         ...
 
 
-def _open_writer(engine: Engine, *, process: str) -> LedgerWriter:
+def _open_writer(engine: Engine, *, process: str, is_shared: bool) -> LedgerWriter:
     if engine.dialect.name == "sqlite":
-        return SqliteLedgerWriter(engine, process=process)
+        return SqliteLedgerWriter(engine, process=process, is_shared=is_shared)
     # The Postgres driver is slow to import.
     from embedway.ledger.postgres_writer import PostgresLedgerWriter  # noqa: PLC0415
 

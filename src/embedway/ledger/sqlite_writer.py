@@ -6,7 +6,7 @@ time of each statement.
 
 import sqlite3
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import starmap
 from operator import add
 from typing import Any, cast
@@ -60,14 +60,15 @@ _REJECTED = (
 class SqliteLedgerWriter:
     """Writes groups to SQLite."""
 
-    def __init__(self, engine: Engine, *, process: str) -> None:
+    def __init__(self, engine: Engine, *, process: str, is_shared: bool = False) -> None:
+        """Write to `engine`; if its file `is_shared`, other processes commit to it all the time."""
         self._engine = engine
         self._process = process
-        self._turn = CommitTurn(engine)
+        self._turn = CommitTurn(engine) if is_shared else None
 
     def commit(self, group: CommitGroup) -> None:
         """Commit all of `group` or nothing; raise `CommitError`."""
-        with self._turn, self._session() as session:
+        with self._turn or nullcontext(), self._session() as session:
             if group.replaced_id:
                 session.execute(_DELETE, (group.replaced_id,))
             session.executemany(_INSERT, map(_row, group.records))
@@ -88,7 +89,8 @@ class SqliteLedgerWriter:
 
     def close(self) -> None:
         """Give up the turns. Each session has already returned its connection."""
-        self._turn.close()
+        if self._turn:
+            self._turn.close()
 
     @contextmanager
     def _session(self) -> Generator[sqlite3.Connection]:

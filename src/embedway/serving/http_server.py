@@ -168,7 +168,11 @@ class _Exchange:
         return receiving
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Write a part of the answer; ASGI's `send`. Waits while the client is behind."""
+        """Write a part of the answer; ASGI's `send`. Waits while the client is behind.
+
+        Raises:
+            ConnectionResetError: The client has left, and more is to come.
+        """
         if message["type"] == "http.response.start":
             self._answer = message
             return self._connection.ready
@@ -186,6 +190,8 @@ class _Exchange:
             size = b"%x\r\n" % len(body)
             body = (size + body + b"\r\n" if body else b"") + (b"" if more else b"0\r\n\r\n")
         self.is_answered = not more
+        if more and self.is_gone:
+            raise ConnectionResetError("the client has left")
         written = self._connection.write(head, body)
         # A whole answer needs no waiting: the connection closes if the client does not take it.
         return self._connection.ready if head and not more else written
@@ -500,6 +506,8 @@ class ServerConnection(asyncio.Protocol):
         """Let the application answer a request, and then begin with the next."""
         try:
             await self._server.application(exchange.scope, exchange.receive, exchange.send)
+        except ConnectionResetError:
+            pass  # the client has left
         except Exception:  # noqa: BLE001  # the top of a task
             _log.exception("a request broke")
             if not exchange.has_started:

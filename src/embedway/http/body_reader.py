@@ -9,7 +9,7 @@ MAX_PACKED_ERROR_BYTES = 2**16
 """The most decompressed bytes to read of a compressed error reply."""
 
 
-class ReplyBody:
+class BodyReader:
     """The body of one reply, as it arrives."""
 
     __slots__ = ("_decompressor", "_left", "_max_bytes", "_pieces")
