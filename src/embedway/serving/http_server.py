@@ -257,27 +257,10 @@ class ServerConnection(asyncio.Protocol):
     """One connection of a client. It answers one request after another."""
 
     __slots__ = (
-        *(
-            "_client",
-            "_current",
-            "_does_piece_begin",
-            "_drained",
-            "_method",
-            "_has_failed",
-            "_has_head_begun",
-            "_head_bytes",
-        ),
-        *("_headers", "_idle_since_s", "_is_reading_paused", "_parser", "_piece_bytes", "_reading"),
-        *(
-            "_server",
-            "_server_address",
-            "_timer",
-            "_transport",
-            "_url",
-            "_waiting",
-            "loop",
-            "ready",
-        ),
+        *("_client", "_current", "_does_piece_begin", "_drained", "_has_failed"),
+        *("_has_head_begun", "_head_bytes", "_headers", "_idle_since_s", "_is_reading_paused"),
+        *("_method", "_parser", "_piece_bytes", "_reading", "_server", "_server_address"),
+        *("_timer", "_transport", "_url", "_waiting", "loop", "ready"),
     )
 
     def __init__(self, server: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
@@ -411,11 +394,10 @@ class ServerConnection(asyncio.Protocol):
                 self._method = method[1].decode("ascii")
                 self._parser = httptools.HttpRequestParser(self)
                 data = b"PATCH " + data[method.end() :]
+            except httptools.HttpParserCallbackError:
+                raise  # a defect of ours
             except httptools.HttpParserError:
                 self._fail(HTTPStatus.BAD_REQUEST)
-        self._check_head_size()
-
-    def _check_head_size(self) -> None:
         if self._has_head_begun and self._head_bytes > self._server.limits.max_head_bytes:
             self._fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
@@ -534,6 +516,8 @@ class ServerConnection(asyncio.Protocol):
 
     def _fail(self, status: HTTPStatus) -> None:
         """Refuse what the client sends, and read nothing more of it."""
+        if self._has_failed:
+            return
         self._has_failed = True
         if self._reading is not None:
             self._reading.leave()  # the application answers
