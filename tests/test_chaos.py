@@ -94,8 +94,15 @@ def test_interrupt_leaves_nothing(tmp_path: Path) -> None:
         [*PROCESSES, "--only", "overload"], cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     ) as process:  # fmt: skip
-        until(lambda: any(tmp_path.glob("*/busy/log")) or process.poll() is not None)
-        until(lambda: running_in(tmp_path) or process.poll() is not None)
+        # Its welcome: by then, the program that started it knows it.
+        logs = tmp_path.glob
+        until(
+            lambda: (
+                any(each.stat().st_size for each in logs("*/busy/log"))
+                or process.poll() is not None
+            )
+        )
+        assert running_in(tmp_path)
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=120)
     assert process.returncode == 130, printed

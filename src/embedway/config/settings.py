@@ -178,8 +178,8 @@ class Settings(SettingsSection):
     """The most requests to work on at once; more get a 503. One project may use at most seven
     eighths."""
     max_in_flight_bytes: Count = 256 * 2**20
-    """The most bytes of request bodies and answers to hold at once; further bodies get a 503. One
-    project may use at most seven eighths."""
+    """The most bytes of request bodies, providers' replies and answers to hold at once; further
+    requests get a 503. One project may use at most seven eighths."""
     max_body_bytes: Count = 16 * 2**20
     """The largest request body; a larger one gets a 413."""
     max_items: Annotated[int, Ge(1), Le(100_000)] = DEFAULT_MAX_ITEMS

@@ -66,6 +66,13 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._on_lost = on_lost
         self._parser = httptools.HttpResponseParser(self)
+        # Some servers send control characters in headers, lines without a carriage return, or
+        # spaces after the size of a chunk. No reply is passed on as HTTP, so that does no harm.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+        )
         self._waiter: asyncio.Future[list[bytes]] | None = None
         """The pieces of the body of the reply, while a call is under way."""
         self._max_bytes = 0
