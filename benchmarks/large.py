@@ -30,8 +30,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from benchmarks.load import free_port
-from benchmarks.passthrough import System, cpu_s, peak_mib, resident_mib, running, start_embedway
+from benchmarks.passthrough import start_embedway
+from benchmarks.processes import System, cpu_s, free_port, peak_mib, resident_mib, running
 
 SMALL = {"model": "openai:base64-1x1536", "input": "Hello world", "encoding_format": "base64"}
 EVERY_S = 0.05

@@ -8,6 +8,7 @@ many rows of random lengths instead, and its memory is printed as it goes on.
 """
 
 import argparse
+import statistics
 import subprocess
 import sys
 import time
@@ -19,7 +20,6 @@ import numpy as np
 from tests import random_rows
 
 from benchmarks.corpus import Kind, make_requests
-from benchmarks.load import median
 from embedway.catalog import catalog
 from embedway.catalog.model import ModelWeights
 from embedway.config.settings import load_settings
@@ -63,7 +63,7 @@ def measure(folder: Path, shape: Any, precisions: Sequence[Precision], rounds: i
                 before_s = time.process_time()
                 vectors[each] = np.concatenate([encoder.encode(row) for row in rows])
                 spent_ms[each].append((time.process_time() - before_s) * 1000 / count)
-        times = {each: median(spent[1:]) for each, spent in spent_ms.items()}
+        times = {each: statistics.median(spent[1:]) for each, spent in spent_ms.items()}
         for each in precisions:
             cosines = (vectors[each] * vectors["f32"]).sum(axis=1)
             print(

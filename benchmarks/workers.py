@@ -24,8 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import passthrough
-from benchmarks.passthrough import Measurement, System, load, medians, resident_mib, tool
+from benchmarks.passthrough import load, tool
+from benchmarks.processes import System, resident_mib
 from benchmarks.sizing import KEY, Backends, on_postgres, on_sqlite
+from benchmarks.turns import Measurement, medians
 
 CONNECTIONS = 32
 """The client's connections for each worker."""
@@ -76,7 +78,7 @@ def _measure_in_turn(
     rounds: int,
 ) -> list[Row]:
     """Start a gateway with each number of workers, and put each under load, round after round."""
-    gateways: dict[int, dict[str, System]] = {}
+    gateways: dict[int, tuple[System, System]] = {}
     for count in counts:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         backends = stack.enter_context(setup())
@@ -89,29 +91,29 @@ def _measure_in_turn(
             EMBEDWAY_WORKERS=str(count),
             **backends.settings,
         )
-        gateways[count] = {"nginx": provider, "embedway": gateway}
+        gateways[count] = provider, gateway
         passthrough.check("embedway", gateway)
-        _load(gateways[count], count, passthrough.WARM_UP_S)
+        _load(*gateways[count], count, passthrough.WARM_UP_S)
     seen: dict[int, list[Measurement]] = {count: [] for count in counts}
     for _ in range(rounds):
         for count in counts:
-            seen[count].append(_load(gateways[count], count, seconds))
+            seen[count].append(_load(*gateways[count], count, seconds))
     return [
         Row(
             setup=name,
             limits=limits,
             workers=count,
-            requests_per_s=(median := medians(seen[count])).requests_per_s,
+            requests_per_s=(median := medians(seen[count])).per_s,
             p99_ms=median.p99_ms,
             cpu_ms=median.cpu_ms,
-            memory_mib=resident_mib(gateways[count]["embedway"].process.pid),
+            memory_mib=resident_mib(gateways[count][1].pid),
         )
         for count in counts
     ]
 
 
-def _load(started: dict[str, System], workers: int, seconds: int) -> Measurement:
-    return load(tool("wrk"), started, "embedway", CONNECTIONS * workers, seconds)
+def _load(provider: System, gateway: System, workers: int, seconds: int) -> Measurement:
+    return load(provider, gateway, CONNECTIONS * workers, seconds)
 
 
 def show(rows: Sequence[Row]) -> None:
