@@ -21,7 +21,7 @@ from embedway.local.bert import IDS_PER_TEXT
 from embedway.local.openvino import OpenVinoEncoder, Precision
 from embedway.local.packing import ROW_SIZES
 
-EVERY = 250
+EVERY = 100
 MAX_IDS = 256
 VOCABULARY = 30_522
 

@@ -9,7 +9,7 @@ import pytest
 
 from embedway.local.openvino import resolve_precision
 
-ROWS, WARM = 500, 250
+ROWS, WARM = 300, 200
 MOST_MIB = {"f32": 420, "bf16": 380, "int8": 380}
 """The most memory of a process with the model alone; 10% to 20% above what was measured."""
 
