@@ -209,7 +209,8 @@ def predictions(results: Results) -> Iterator[str]:
             "p99_ms": "p99 ms",
         }
         yield (
-            f"| {each.change} | {each.load}, {each.connections} connections, {words[each.figure]} "
+            f"| {each.change} | {each.load}, {each.connections} "
+            f"connection{'s' * (each.connections > 1)}, {words[each.figure]} "
             f"| {_number(each.before)} | {_number(each.predicted)} | "
             f"{_number(measured) if measured else 'not measured'} |"
         )
