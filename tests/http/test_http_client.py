@@ -150,6 +150,18 @@ def test_calls_that_would_break_their_lines(path: str, headers: dict[str, str]) 
     assert (failed.value.kind, failed.value.billed) == ("unreachable", "not sent")
 
 
+def test_what_follows_a_reply_does_not_change_it() -> None:
+    """A second reply in the same piece changes neither the status nor the headers of the first."""
+    first = b"HTTP/1.1 429 no\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nhi"
+    second = b"HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 2\r\n\r\nho"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answering(first + second), args=(listener,))
+        thread.start()
+        reply = send(f"http://127.0.0.1:{listener.getsockname()[1]}", allow_private=True)
+        thread.join()
+    assert (reply.status, reply.headers.get("retry-after"), reply.body) == (429, "7", b"hi")
+
+
 def count_connections(answers: Sequence[Callable[[socket.socket], None]], scheme: str) -> int:
     """Send one GET to a server with these answers; return how many connections it accepted."""
     connections = 0

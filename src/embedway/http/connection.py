@@ -73,8 +73,8 @@ class Connection(asyncio.Protocol):
             lenient_optional_cr_before_lf=True,
             lenient_spaces_after_chunk_size=True,
         )
-        self._waiter: asyncio.Future[list[bytes]] | None = None
-        """The pieces of the body of the reply, while a call is under way."""
+        self._waiter: asyncio.Future[tuple[int, dict[str, str], list[bytes]]] | None = None
+        """The status, headers and pieces of the body of the reply, while a call is under way."""
         self._max_bytes = 0
         self._status = 0
         """The status of the reply, once its head is complete."""
@@ -117,13 +117,12 @@ class Connection(asyncio.Protocol):
         if self._timer is None:
             self._timer = self._loop.call_at(self._active_s + READ_TIMEOUT_S, self._check_pause)
         try:
-            pieces = await waiter
+            status, headers, pieces = await waiter
         except BaseException:
             self.abort()
             raise
         finally:
             self._waiter = None
-        status, headers = self._status, self._headers
         return HttpReply(status=status, headers=headers, body=await _join(pieces))
 
     def abort(self) -> None:
@@ -261,7 +260,8 @@ class Connection(asyncio.Protocol):
 
     def _reply(self, pieces: list[bytes]) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(pieces)
+            # What comes after the reply must not change it.
+            self._waiter.set_result((self._status, self._headers, pieces))
 
     def _fail(self, error: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():
