@@ -228,6 +228,9 @@ class Upstream:
         self.url = f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
         self._started.set()
         await self._stopped.wait()
+        # Python 3.11 forgets to close a connection that was accepted just before the server closes.
+        self._loop.remove_reader(server.sockets[0])
+        await asyncio.sleep(0)
         server.close()
         for task in list(tasks):
             task.cancel()
