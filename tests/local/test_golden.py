@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from precisions import lacks_precision
 
 from embedway.catalog.model import BertShape
 from embedway.local import bert
@@ -38,14 +39,16 @@ def f32(minilm) -> OpenVinoEncoder:
 @pytest.fixture(scope="module")
 def bf16(minilm) -> OpenVinoEncoder:
     """The model in bf16, if the CPU has it."""
-    if resolve_precision("auto") != "bf16":
-        pytest.skip("this CPU has no bf16 instructions")
+    if reason := lacks_precision("bf16"):
+        pytest.skip(reason)
     return OpenVinoEncoder(minilm.weights, shape=SHAPE, precision="bf16", threads=None)
 
 
 @pytest.fixture(scope="module")
 def int8(minilm) -> OpenVinoEncoder:
-    """The model in int8, which every CPU has."""
+    """The model in int8, if the CPU has it."""
+    if reason := lacks_precision("int8"):
+        pytest.skip(reason)
     return OpenVinoEncoder(minilm.weights, shape=SHAPE, precision="int8", threads=None)
 
 

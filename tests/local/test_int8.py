@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from conftest import Gateway, Minilm
+from precisions import lacks_precision
 
 from embedway.catalog import catalog
 from embedway.local.openvino import OpenVinoEncoder
@@ -32,6 +34,14 @@ def vectors(answer) -> np.ndarray:
     return np.array([each["embedding"] for each in answer.json()["data"]])
 
 
+@pytest.fixture
+def cpu_with_int8() -> None:
+    """Skip the test if the CPU has no instructions for int8."""
+    if reason := lacks_precision("int8"):
+        pytest.skip(reason)
+
+
+@pytest.mark.usefixtures("cpu_with_int8")
 def test_a_model_of_its_own(new_gateway: Callable[..., Gateway]):
     """`auto` and the model's own id mean int8; whoever names the exact model is refused."""
     exact = new_gateway().start()
@@ -62,6 +72,7 @@ def test_a_model_of_its_own(new_gateway: Callable[..., Gateway]):
     assert "quantisation is int8" in refused.text
 
 
+@pytest.mark.usefixtures("cpu_with_int8")
 def test_an_exact_provider_stays_apart(
     new_gateway: Callable[..., Gateway], upstream: Upstream, minilm: Minilm
 ):
@@ -85,6 +96,15 @@ def test_an_exact_provider_stays_apart(
     failed = gateway.embed(model=EXACT, input=TEXTS)
     upstream.reset()
     assert failed.status_code >= 500
+
+
+def test_a_cpu_without_it(new_gateway: Callable[..., Gateway]):
+    """It is refused at start, because it would be as slow as f32 and less exact."""
+    if not lacks_precision("int8"):
+        pytest.skip("this CPU has instructions for int8")
+    refused = new_gateway(precision="int8").cli("serve")
+    assert refused.returncode == 1
+    assert "no instructions for 'int8'; use 'f32' or 'auto'" in refused.stderr
 
 
 def test_an_alias_cannot_join_them(new_gateway: Callable[..., Gateway], upstream: Upstream):

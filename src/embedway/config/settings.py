@@ -168,7 +168,8 @@ class Settings(SettingsSection):
     """Where model weights are kept; safe to delete."""
     precision: AtStart[Literal["auto", "bf16", "f32", "int8"]] = "auto"
     """The precision of local models. `auto` is bf16 where the CPU supports it, else f32. `int8` is
-    faster and less exact: it serves another model, `all-minilm-l6-v2-int8`, in its place."""
+    faster than f32 and less exact, and needs a CPU with VNNI: it serves another model,
+    `all-minilm-l6-v2-int8`, in its place."""
     threads: AtStart[Annotated[int, Ge(1), Le(1024)] | None] = None
     """The threads for local models. If not set, one for each core."""
     eu_native: bool = False
