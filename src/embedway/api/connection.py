@@ -181,7 +181,9 @@ class _Watch:
     def _wait(self) -> None:
         # Our server returns a future here. A task that awaited it would take a twentieth of the CPU
         # time of a small request.
-        self._message = asyncio.ensure_future(self._receive())
+        received = self._receive()
+        is_future = isinstance(received, asyncio.Future)
+        self._message = received if is_future else asyncio.ensure_future(received)
         self._message.add_done_callback(self._read)
 
     def _read(self, message: "asyncio.Future[Message]") -> None:

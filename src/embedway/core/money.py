@@ -9,8 +9,14 @@ NANO_PER_USD = 10**9
 
 def cost(tokens: int, *, price_per_mtok: Decimal) -> NanoUsd:
     """Return what `tokens` cost at `price_per_mtok` USD per million, rounded up."""
-    nano = tokens * price_per_mtok * 1000
-    return int(nano.to_integral_value(rounding="ROUND_CEILING"))
+    nano_usd, per_tokens = _ratio(price_per_mtok)
+    return -(-tokens * nano_usd // per_tokens)
+
+
+@lru_cache(maxsize=1024)
+def _ratio(price_per_mtok: Decimal) -> tuple[NanoUsd, int]:
+    """Return a price as nano-USD and how many tokens they buy, exactly and in whole numbers."""
+    return (price_per_mtok * 1000).as_integer_ratio()
 
 
 @lru_cache(maxsize=1024)

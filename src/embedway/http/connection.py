@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
             lenient_spaces_after_chunk_size=True,
         )
         self._waiter: asyncio.Future[tuple[int, dict[str, str], list[bytes]]] | None = None
-        """The status, headers and pieces of the body of the reply, while a call is under way."""
+        """The status, headers and pieces of the body of the reply; None unless one is awaited."""
         self._max_bytes = 0
         self._status = 0
         """The status of the reply, once its head is complete."""
@@ -119,10 +119,9 @@ class Connection(asyncio.Protocol):
         try:
             status, headers, pieces = await waiter
         except BaseException:
+            self._waiter = None
             self.abort()
             raise
-        finally:
-            self._waiter = None
         return HttpReply(status=status, headers=headers, body=await _join(pieces))
 
     def abort(self) -> None:
@@ -143,7 +142,7 @@ class Connection(asyncio.Protocol):
         self._on_lost(self)
         if self._timer is not None:
             self._timer.cancel()
-        if self._waiter is None or self._waiter.done():
+        if self._waiter is None:
             return
         if self._until_close and self._body is not None and exc is None:
             self._complete()
@@ -163,7 +162,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a reply."""
-        if self._waiter is None or self._waiter.done():
+        if self._waiter is None:
             self.abort()
             return
         self._active_s = self._loop.time()
@@ -179,7 +178,7 @@ class Connection(asyncio.Protocol):
     def _check_pause(self) -> None:
         """End the call under way if the server has paused too long."""
         self._timer = None
-        if self._waiter is None or self._waiter.done():
+        if self._waiter is None:
             return
         now_s = self._loop.time()
         due_s = (now_s if self._is_paused else self._active_s) + READ_TIMEOUT_S
@@ -192,7 +191,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Begin a reply or a hint; after the reply, nothing may come."""
-        if self._waiter is None or self._waiter.done():
+        if self._waiter is None:
             self.abort()
         self._headers = {}
 
@@ -226,7 +225,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, piece: bytes) -> None:
         """Keep a piece of the body."""
         self._overhead -= len(piece)
-        if self._body is None or self._waiter is None or self._waiter.done():
+        if self._body is None or self._waiter is None:
             return
         try:
             self._body.add(piece)
@@ -235,7 +234,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """End the call, unless this was a hint."""
-        if self._body is None or self._waiter is None or self._waiter.done():
+        if self._body is None or self._waiter is None:
             return
         # A server that answers before it has read the call may take the rest for the next one.
         if not self._parser.should_keep_alive() or self._transport.get_write_buffer_size():
@@ -259,13 +258,15 @@ class Connection(asyncio.Protocol):
             self._fail(error)
 
     def _reply(self, pieces: list[bytes]) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            # What comes after the reply must not change it.
-            self._waiter.set_result((self._status, self._headers, pieces))
+        # What comes after the reply must not change it.
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result((self._status, self._headers, pieces))
 
     def _fail(self, error: Exception) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
         self.abort()
 
 

@@ -6,7 +6,7 @@ Labels have few values: routes, statuses and models of this gateway, never what 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,8 +22,9 @@ from prometheus_client.registry import Collector
 
 from embedway.core.money import NANO_PER_USD, NanoUsd
 from embedway.observe.metric_sums import PROCESS_GAUGES, Combine, Snapshot, Sums
+from embedway.observe.tallies import CounterTally, HistogramTally
 
-M = TypeVar("M", Counter, Histogram)
+C = TypeVar("C", bound=Collector)
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -40,18 +41,23 @@ class Metrics:
         """Returns the metrics of all processes that serve this address, this one among them; None
         if there is only this one."""
         self._gauges: dict[str, Combine] = {}
-        self._children: dict[tuple[object, tuple[str, ...]], Any] = {}
         counter = partial(Counter, registry=self.registry)
-        seconds = partial(Histogram, registry=self.registry, buckets=SECONDS)
-        self.requests = counter(
-            "embedway_requests", "Answers, by route and HTTP status.", ["route", "status"]
+        tally, seconds = CounterTally, partial(HistogramTally, buckets=SECONDS)
+        self.requests = self._add(
+            tally("embedway_requests", "Answers, by route and HTTP status.", ["route", "status"])
         )
-        self.latency = seconds(
-            "embedway_request_seconds", "From the head of an embeddings request to its answer."
+        self.latency = self._add(
+            seconds(
+                "embedway_request_seconds", "From the head of an embeddings request to its answer."
+            )
         )
-        self.items = counter("embedway_items", "Items embedded and answered.", ["model"])
-        self.tokens = counter("embedway_tokens", "Tokens embedded and answered.", ["model"])
-        self.cost = counter("embedway_cost_usd", "USD charged for answers.", ["provider", "model"])
+        self.items = self._add(tally("embedway_items", "Items embedded and answered.", ["model"]))
+        self.tokens = self._add(
+            tally("embedway_tokens", "Tokens embedded and answered.", ["model"])
+        )
+        self.cost = self._add(
+            tally("embedway_cost_usd", "USD charged for answers.", ["provider", "model"])
+        )
         self.batch_items = Histogram(
             "embedway_batch_items",
             "Items in one run of a local model.",
@@ -59,15 +65,19 @@ class Metrics:
             buckets=SIZES,
             registry=self.registry,
         )
-        self.provider_calls = counter(
-            "embedway_provider_calls",
-            "Calls to providers, retries included, by what became of them.",
-            ["provider", "outcome"],
+        self.provider_calls = self._add(
+            tally(
+                "embedway_provider_calls",
+                "Calls to providers, retries included, by what became of them.",
+                ["provider", "outcome"],
+            )
         )
-        self.provider_latency = seconds(
-            "embedway_provider_seconds",
-            "Of a call to a provider, until its vectors were checked or it failed.",
-            ["provider"],
+        self.provider_latency = self._add(
+            seconds(
+                "embedway_provider_seconds",
+                "Of a call to a provider, until its vectors were checked or it failed.",
+                ["provider"],
+            )
         )
         self.overcounts = counter(
             "embedway_provider_overcounts",
@@ -100,9 +110,11 @@ class Metrics:
             "What canaries found out about a deployment's vectors.",
             ["deployment", "event"],
         )
-        self.loop_lag = seconds(
-            "embedway_event_loop_lag_seconds",
-            "How late a timer of the event loop ran, which delays every request as much.",
+        self.loop_lag = self._add(
+            seconds(
+                "embedway_event_loop_lag_seconds",
+                "How late a timer of the event loop ran, which delays every request as much.",
+            )
         )
         self.deliveries = counter(
             "embedway_webhook_deliveries",
@@ -126,33 +138,29 @@ class Metrics:
 
     def count_request(self, route: str, status: int) -> None:
         """Count an answer."""
-        self._child(self.requests, route, str(status)).inc()
+        self.requests.add(1, route, str(status))
 
     def count_embeddings(self, model: str, *, items: int, tokens: int) -> None:
         """Count the items and tokens of an answered request."""
-        self._child(self.items, model).inc(items)
-        self._child(self.tokens, model).inc(tokens)
+        self.items.add(items, model)
+        self.tokens.add(tokens, model)
 
     def count_cost(self, provider: str, model: str, cost: NanoUsd) -> None:
         """Count what a deployment charges for its part of an answer."""
-        self._child(self.cost, provider, model).inc(cost / NANO_PER_USD)
+        self.cost.add(cost / NANO_PER_USD, provider, model)
 
     def count_call(self, provider: str, seconds: float, outcome: str) -> None:
         """Count a call to a provider; `outcome` is `ok` or the kind of its failure."""
-        self._child(self.provider_calls, provider, outcome).inc()
-        self._child(self.provider_latency, provider).observe(seconds)
+        self.provider_calls.add(1, provider, outcome)
+        self.provider_latency.observe(seconds, provider)
 
     def count_delivery(self, webhook: str, outcome: str) -> None:
         """Count a try to deliver an event."""
         self.deliveries.labels(webhook, outcome).inc()
 
-    def _child(self, metric: M, *labels: str) -> M:
-        """Return the metric with these labels, without the lock that `metric.labels` takes."""
-        key = (metric, labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = metric.labels(*labels)
-        return cast("M", child)
+    def _add(self, collector: C) -> C:
+        self.registry.register(collector)
+        return collector
 
     def add_gauge(
         self,

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal
 
 from embedway.catalog.model import LOCAL
+from embedway.concurrency.time_limit import TimeLimit
 from embedway.core import ids
 from embedway.core.errors import (
     BudgetExceeded,
@@ -62,7 +63,7 @@ class Embedder:
         self._sender = sender
         self._meter = meter
         self._ledger = ledger
-        self._deadline_s = deadline_s
+        self._deadline = TimeLimit(deadline_s)
         self._now_ms = now_ms
         self._records: set[asyncio.Future[RecordOutcome]] = set()
         """The records being written, for which `aclose` waits."""
@@ -108,9 +109,9 @@ class Embedder:
         reservation: Reservation | None = None
         is_recorded = True
         sent_s = time.perf_counter()
-        deadline_s = self._sender.now_s() + self._deadline_s
+        deadline_s = self._sender.now_s() + self._deadline.seconds
         try:
-            async with asyncio.timeout(self._deadline_s):
+            with self._deadline.limit():
                 plan = await self._plan(request, caller, priced=bool(account.budgets))
                 attempts = self._attempts(plan, caller, request_id, at_most=MAX_DEPLOYMENTS)
                 if account is not UNMETERED:
@@ -170,7 +171,7 @@ class Embedder:
         if not plan.candidates and not plan.unproven:
             raise no_candidates_error(request, plan.excluded, plan.unproven)
         try:
-            async with asyncio.timeout(self._deadline_s):
+            with self._deadline.limit():
                 return await describe(plan, self._attempts(plan, caller, ""))
         except TimeoutError:
             raise self._late(()) from None
@@ -360,9 +361,8 @@ class Embedder:
         return self._late(attempts)
 
     def _late(self, attempts: Sequence[Attempt]) -> EmbedwayError:
-        message = (
-            f"The answer was not ready within {self._deadline_s:g} s. Try again, with fewer items."
-        )
+        seconds = self._deadline.seconds
+        message = f"The answer was not ready within {seconds:g} s. Try again, with fewer items."
         if not attempts or attempts[-1].deployment.provider == LOCAL:
             return ServiceOverloaded(message)
         providers = ", ".join(each.deployment.provider for each in attempts)

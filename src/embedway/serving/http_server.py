@@ -218,15 +218,13 @@ class _Exchange:
             receiving.set_result(_DISCONNECT)
 
     def _head(self, start: Message, body: bytes, *, more: bool) -> bytes:
-        status: int = start["status"]
-        lines, names = [_status_line(status)], set[bytes]()
-        for name, value in start.get("headers", ()):
-            lowered = name.lower()
-            names.add(lowered)
-            if lowered == b"connection":
-                self.keeps_alive = self.keeps_alive and value.lower() != b"close"
-            else:
-                lines.append(b"%b: %b" % (name, value))
+        status, headers = start["status"], start.get("headers", ())
+        names = {name for name, _ in headers}  # ASGI has them in lower case
+        if b"connection" in names:
+            if (b"connection", b"close") in headers:
+                self.keeps_alive = False
+            headers = [each for each in headers if each[0] != b"connection"]
+        lines = [_status_line(status), *(b"%b: %b" % each for each in headers)]
         if status not in _NO_BODY and names.isdisjoint(_SIZES):
             lines += self._size(len(body), more=more)
         if b"date" not in names:
