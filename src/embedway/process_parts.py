@@ -30,8 +30,8 @@ from embedway.ledger.activity_reader import ActivityReader
 from embedway.ledger.ledger import Ledger
 from embedway.ledger.refusals import RefusalStore
 from embedway.ledger.reports import UsageReports
-from embedway.local.engine import MAX_WAITING_TOKENS, LocalModel, TokenizerThread
-from embedway.local.remote import ModelConnection, SharedModel
+from embedway.local.engine import MAX_WAITING_TOKENS, LocalEngine, TokenizerThread
+from embedway.local.remote import ModelConnection, RemoteModel
 from embedway.metering.account import AccountFinder
 from embedway.metering.meter import Meter
 from embedway.observe import events
@@ -99,7 +99,7 @@ class ProcessParts(msgspec.Struct, frozen=True, kw_only=True):
     space_store: SpaceStore
     activity: ActivityReader
     deliverer: Deliverer
-    local_engines: Mapping[str, LocalModel]
+    local_engines: Mapping[str, LocalEngine]
     """The models that run on this machine, by model id."""
     cl100k: Cl100kTokenizer
     workers: int
@@ -230,7 +230,7 @@ async def open_process(
 async def _check_ready(
     admission: Admission,
     ledger: Ledger,
-    engines: Mapping[str, LocalModel],
+    engines: Mapping[str, LocalEngine],
     *,
     keys: TTLCache[bytes, KeyContext | None],
     commits: TTLCache[bytes, None],
@@ -251,11 +251,11 @@ async def _open_models(
     parts: AsyncExitStack,
     *,
     siblings: Siblings | None,
-) -> dict[str, LocalModel]:
+) -> dict[str, LocalEngine]:
     """Load the local models, or connect to the process that has loaded them for all workers."""
     if not models:
         return {}
-    engines: dict[str, LocalModel] = {}
+    engines: dict[str, LocalEngine] = {}
     if siblings and siblings.models:
         connection = ModelConnection(siblings.models)
         parts.push_async_callback(connection.aclose)
@@ -263,7 +263,7 @@ async def _open_models(
         for model in models:
             tokenizer = TokenizerThread(await asyncio.to_thread(load_tokenizer, model, settings))
             parts.callback(tokenizer.close)
-            engines[model.id] = SharedModel(model.id, tokenizer, connection)
+            engines[model.id] = LocalEngine(tokenizer, RemoteModel(model.id, connection))
         return engines
     for model in models:
         on_batch = metrics.batch_items.labels(model.id).observe

@@ -28,17 +28,18 @@ MAX_WAITING_TOKENS = 600_000
 MAX_WAITING_CHARACTERS = 64 * 2**20
 
 
-class LocalModel(Protocol):
-    """A local model, in this process or in one beside it. All requests share it."""
+class Model(Protocol):
+    """Turns token ids into vectors, in this process or in one beside it. All requests share it."""
 
-    @property
-    def limits(self) -> BatchLimits:
-        """The limits of one call."""
-        ...
+    async def embed(self, items: Sequence[Sequence[int]], *, tenant: str) -> NDArray[np.float32]:
+        """Return the vectors of token ids, float32 [len(items), dimensions], in order.
 
-    @property
-    def abilities(self) -> EngineAbilities:
-        """What a batch may ask for."""
+        Cancelling it drops what the model has not begun.
+
+        Raises:
+            ServiceOverloaded: Too much is waiting, or the model is closing.
+            ProviderError: The model failed or cannot be reached.
+        """
         ...
 
     @property
@@ -47,16 +48,12 @@ class LocalModel(Protocol):
         ...
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether it can embed."""
         ...
 
-    async def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, as `Tokenizer.encode` describes."""
-        ...
-
-    async def embed(self, batch: Batch) -> BatchResult:
-        """Embed a batch of token ids, as `Engine.embed` describes."""
+    def close(self) -> None:
+        """Finish the queued work."""
         ...
 
 
@@ -93,7 +90,7 @@ class TokenizerThread:
 
 
 class ModelThreads:
-    """Runs a model in threads, one for each lane. All requests share the queue."""
+    """A `Model` that runs in threads, one for each lane."""
 
     def __init__(
         self, encoder: "OpenVinoEncoder", *, on_batch: Callable[[int], None] = lambda _: None
@@ -111,12 +108,7 @@ class ModelThreads:
         )
 
     async def embed(self, items: Sequence[Sequence[int]], *, tenant: str) -> NDArray[np.float32]:
-        """Return the vectors of token ids, float32 [len(items), dimensions], in order.
-
-        Raises:
-            ServiceOverloaded: Too much is waiting, or the threads are ending.
-            ProviderError: The model failed.
-        """
+        """Return the vectors of token ids, as `Model.embed` describes."""
         try:
             return np.stack(await self._worker.submit(items, tenant=tenant))
         except EmbedwayError:  # a full queue
@@ -146,15 +138,15 @@ class ModelThreads:
 
 
 class LocalEngine:
-    """One local model in this process, shared by all requests."""
+    """Embeds texts with a local model. All requests share it."""
 
-    def __init__(self, tokenizer: TokenizerThread, model: ModelThreads) -> None:
+    def __init__(self, tokenizer: TokenizerThread, model: Model) -> None:
         self._tokenizer = tokenizer
         self._model = model
 
     @property
     def limits(self) -> BatchLimits:
-        """The default limits. The model's threads fill rows of their own, across requests."""
+        """The default limits. The model fills rows of its own, across requests."""
         return BatchLimits()
 
     @property
@@ -179,10 +171,10 @@ class LocalEngine:
 
     @property
     def alive(self) -> bool:
-        """Whether all threads are running."""
+        """Whether the tokenizer's thread is running and the model can embed."""
         return self._tokenizer.is_alive and self._model.is_alive
 
     def close(self) -> None:
-        """Finish the queued work and end the threads."""
+        """Finish the queued work and end the threads of this process."""
         self._tokenizer.close()
         self._model.close()

@@ -5,16 +5,13 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from embedway.core.batch import Batch, BatchLimits, BatchResult, EngineAbilities
 from embedway.core.errors import ServiceOverloaded
 from embedway.core.provider_error import ProviderError
-from embedway.local.engine import TokenizerThread
 from embedway.local.frames import (
     BUFFER_BYTES,
     Kind,
@@ -158,33 +155,16 @@ class ModelConnection:
                 each.answer.set_exception(ProviderError("unreachable", GONE))
 
 
-class SharedModel:
-    """One local model of the process beside this worker, shared by all requests."""
+class RemoteModel:
+    """A `Model` in the process beside this worker."""
 
-    def __init__(self, id: str, tokenizer: TokenizerThread, connection: ModelConnection) -> None:
+    def __init__(self, id: str, connection: ModelConnection) -> None:
         self._id = id
-        self._tokenizer = tokenizer
         self._connection = connection
 
-    @property
-    def limits(self) -> BatchLimits:
-        """The default limits. The model's threads fill rows of their own, across requests."""
-        return BatchLimits()
-
-    @property
-    def abilities(self) -> EngineAbilities:
-        """What a batch may ask for: it has the token ids that `encode` returns."""
-        return EngineAbilities(token_ids=True)
-
-    async def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, as `Tokenizer.encode` describes."""
-        return await self._tokenizer.encode(texts)
-
-    async def embed(self, batch: Batch) -> BatchResult:
-        """Embed a batch of token ids, as `Engine.embed` describes."""
-        items = cast("list[list[int]]", batch.items)
-        vectors = await self._connection.embed(items, model=self._id, tenant=batch.tenant)
-        return BatchResult(vectors=vectors, tokens=sum(batch.tokens))
+    async def embed(self, items: Sequence[Sequence[int]], *, tenant: str) -> NDArray[np.float32]:
+        """Return the vectors of token ids, as `Model.embed` describes."""
+        return await self._connection.embed(items, model=self._id, tenant=tenant)
 
     @property
     def waiting_tokens(self) -> int:
@@ -192,10 +172,9 @@ class SharedModel:
         return 0
 
     @property
-    def alive(self) -> bool:
-        """Whether the tokenizer's thread is running and the model can be reached."""
-        return self._tokenizer.is_alive and self._connection.is_alive
+    def is_alive(self) -> bool:
+        """Whether the other process can be reached, or may soon be back."""
+        return self._connection.is_alive
 
     def close(self) -> None:
-        """Finish the queued texts and end the tokenizer's thread."""
-        self._tokenizer.close()
+        """Do nothing: the connection serves other models too."""

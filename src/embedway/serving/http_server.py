@@ -20,19 +20,14 @@ import httptools
 import msgspec
 import structlog
 
-from embedway.api.asgi import Application, Headers, Message
+from embedway.api.asgi import Application, Headers
 from embedway.serving.address import BACKLOG
+from embedway.serving.exchange import Exchange, status_line
 
-MAX_UNREAD_BYTES = 2**16
-"""Stop reading from a client when this much of a body waits for the application."""
 JOINED_BYTES = 2**16
 """An answer up to this size is copied into one piece, because one write is cheaper than two."""
 
-_DISCONNECT: Message = {"type": "http.disconnect"}
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SIZES = frozenset({b"content-length", b"transfer-encoding"})
-_NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 _METHOD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) ")
 """A method, as RFC 9110 allows it."""
@@ -100,157 +95,6 @@ class HttpServer:
             self._all_closed.set()
 
 
-class _Exchange:
-    """One request and its answer."""
-
-    __slots__ = (
-        *("_answer", "_chunks", "_connection", "_expects_continue", "_has_ended", "_is_chunked"),
-        *("_receiving", "_unread_bytes", "has_started", "is_answered", "is_gone"),
-        *("is_head_request", "is_whole", "keeps_alive", "scope", "task"),
-    )
-
-    def __init__(self, connection: "ServerConnection", scope: dict[str, Any]) -> None:
-        self.scope = scope
-        self.task: asyncio.Task[None] | None = None
-        self.keeps_alive = True
-        self.is_head_request = scope["method"] == "HEAD"
-        self.is_whole = False
-        """Whether the request has arrived whole."""
-        self.is_gone = False
-        """Whether nothing more of the request will come, because the client left or broke it."""
-        self.has_started = False
-        """Whether a part of the answer was written."""
-        self.is_answered = False
-        """Whether the answer was written whole."""
-        self._connection = connection
-        self._chunks: deque[bytes] = deque()
-        self._unread_bytes = 0
-        self._has_ended = False
-        """Whether the application has received the end of the request."""
-        self._expects_continue = False
-        self._receiving: asyncio.Future[Message] | None = None
-        self._answer: Message | None = None
-        """The start of the answer, until it is written."""
-        self._is_chunked = False
-
-    def expect_continue(self) -> None:
-        """Invite the body once the application asks for it."""
-        self._expects_continue = True
-
-    def add(self, chunk: bytes) -> None:
-        """Add a piece of the body."""
-        self._expects_continue = False
-        if self.is_answered:
-            return
-        self._chunks.append(chunk)
-        self._unread_bytes += len(chunk)
-        if self._unread_bytes > MAX_UNREAD_BYTES:
-            self._connection.pause_reading()
-        self._deliver()
-
-    def end(self) -> None:
-        """Note that the request is whole."""
-        self.is_whole = True
-        self._deliver()
-
-    def leave(self) -> None:
-        """Note that nothing more of the request will come."""
-        self.is_gone = True
-        self._deliver()
-
-    def receive(self) -> Awaitable[Message]:
-        """Return the next part of the request; ASGI's `receive`."""
-        receiving = self._receiving = self._connection.loop.create_future()
-        self._deliver()
-        if self._expects_continue and not receiving.done():
-            self._expects_continue = False
-            self._connection.write(_CONTINUE)
-        return receiving
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """Write a part of the answer; ASGI's `send`. Waits while the client is behind.
-
-        Raises:
-            ConnectionResetError: The client has left, and more is to come.
-        """
-        if message["type"] == "http.response.start":
-            self._answer = message
-            return self._connection.ready
-        if message["type"] != "http.response.body":
-            raise ValueError(f"{message['type']!r} is not a message of HTTP")
-        body, more = message.get("body", b""), message.get("more_body", False)
-        if self._answer is not None:
-            head = self._head(self._answer, body, more=more)
-            self._answer, self.has_started = None, True
-        else:
-            head = b""
-        if self.is_head_request:
-            body = b""
-        elif self._is_chunked:
-            size = b"%x\r\n" % len(body)
-            body = (size + body + b"\r\n" if body else b"") + (b"" if more else b"0\r\n\r\n")
-        self.is_answered = not more
-        if more and self.is_gone:
-            raise ConnectionResetError("the client has left")
-        written = self._connection.write(head, body)
-        # A whole answer needs no waiting: the connection closes if the client does not take it.
-        return self._connection.ready if head and not more else written
-
-    def _deliver(self) -> None:
-        receiving = self._receiving
-        if receiving is None or receiving.done():
-            return
-        if self._chunks:
-            # One message has all that has come, and usually the end as well.
-            body = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-            self._chunks.clear()
-            self._unread_bytes = 0
-            self._has_ended = self.is_whole
-            receiving.set_result(
-                {"type": "http.request", "body": body, "more_body": not self.is_whole}
-            )
-            # Also after the end, because that is how the server notices that the client leaves.
-            self._connection.resume_reading()
-        elif self.is_whole and not self._has_ended:
-            self._has_ended = True
-            receiving.set_result({"type": "http.request", "body": b"", "more_body": False})
-        elif self.is_gone:
-            receiving.set_result(_DISCONNECT)
-
-    def _head(self, start: Message, body: bytes, *, more: bool) -> bytes:
-        status, headers = start["status"], start.get("headers", ())
-        names = {name for name, _ in headers}  # ASGI has them in lower case
-        if b"connection" in names:
-            if (b"connection", b"close") in headers:
-                self.keeps_alive = False
-            headers = [each for each in headers if each[0] != b"connection"]
-        lines = [_status_line(status), *(b"%b: %b" % each for each in headers)]
-        if status not in _NO_BODY and names.isdisjoint(_SIZES):
-            lines += self._size(len(body), more=more)
-        if b"date" not in names:
-            lines.append(self._connection.date())
-        if not self.is_whole or self._connection.is_stopping:
-            self.keeps_alive = False
-        if not self.keeps_alive:
-            lines.append(b"connection: close")
-        elif self.scope["http_version"] == "1.0":
-            lines.append(b"connection: keep-alive")
-        head = b"\r\n".join(lines)
-        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
-            raise ValueError("a header of the answer would break its line")
-        return head + b"\r\n\r\n"
-
-    def _size(self, size: int, *, more: bool) -> list[bytes]:
-        """Return the header that says where the answer ends, if the application did not."""
-        if not more:
-            return [b"content-length: %d" % size]
-        if self.scope["http_version"] == "1.1":
-            self._is_chunked = True
-            return [b"transfer-encoding: chunked"]
-        self.keeps_alive = False  # the end of the connection ends the answer
-        return []
-
-
 class ServerConnection(asyncio.Protocol):
     """One connection of a client. It answers one request after another."""
 
@@ -280,11 +124,11 @@ class ServerConnection(asyncio.Protocol):
         """The method of the head that is arriving, if llhttp does not know it."""
         self._piece_bytes = 0
         """The size of the piece that is being read."""
-        self._reading: _Exchange | None = None
+        self._reading: Exchange | None = None
         """The request whose body is arriving."""
-        self._current: _Exchange | None = None
+        self._current: Exchange | None = None
         """The request that is being answered."""
-        self._waiting: deque[_Exchange] = deque()
+        self._waiting: deque[Exchange] = deque()
         """The requests that came before the current one was answered."""
         self._has_failed = False
         """Whether the client sent what is not HTTP. Nothing more of it is read."""
@@ -438,7 +282,7 @@ class ServerConnection(asyncio.Protocol):
             self._fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return
         path, raw_path, query = _split_target(self._url)
-        exchange = _Exchange(
+        exchange = Exchange(
             self,
             {
                 "type": "http",
@@ -478,11 +322,11 @@ class ServerConnection(asyncio.Protocol):
             self._reading.end()
             self._reading = None
 
-    def _start(self, exchange: _Exchange) -> None:
+    def _start(self, exchange: Exchange) -> None:
         self._current = exchange
         exchange.task = self.loop.create_task(self._run(exchange))
 
-    async def _run(self, exchange: _Exchange) -> None:
+    async def _run(self, exchange: Exchange) -> None:
         """Let the application answer a request, and then begin with the next."""
         try:
             await self._server.application(exchange.scope, exchange.receive, exchange.send)
@@ -491,12 +335,12 @@ class ServerConnection(asyncio.Protocol):
         except Exception:  # noqa: BLE001  # the top of a task
             _log.exception("a request broke")
             if not exchange.has_started:
-                self._transport.write(_status_line(HTTPStatus.INTERNAL_SERVER_ERROR) + _EMPTY)
+                self._transport.write(status_line(HTTPStatus.INTERNAL_SERVER_ERROR) + _EMPTY)
                 self._transport.close()
         finally:
             self._finish(exchange)
 
-    def _finish(self, exchange: _Exchange) -> None:
+    def _finish(self, exchange: Exchange) -> None:
         self._current = None
         self._idle_since_s = self.loop.time()
         transport = self._transport
@@ -520,20 +364,11 @@ class ServerConnection(asyncio.Protocol):
         if self._reading is not None:
             self._reading.leave()  # the application answers
         elif self._current is None:
-            self._transport.write(_status_line(status) + _EMPTY)
+            self._transport.write(status_line(status) + _EMPTY)
             self._transport.close()
 
 
 _EMPTY = b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-
-
-@lru_cache(maxsize=64)
-def _status_line(status: int) -> bytes:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}".encode("ascii")
 
 
 @lru_cache(maxsize=1)
