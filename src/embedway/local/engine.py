@@ -28,7 +28,7 @@ MAX_WAITING_TOKENS = 600_000
 MAX_WAITING_CHARACTERS = 64 * 2**20
 
 
-class Model(Protocol):
+class LocalModel(Protocol):
     """Turns token ids into vectors, in this process or in one beside it. All requests share it."""
 
     async def embed(self, items: Sequence[Sequence[int]], *, tenant: str) -> NDArray[np.float32]:
@@ -90,7 +90,7 @@ class TokenizerThread:
 
 
 class ModelThreads:
-    """A `Model` that runs in threads, one for each lane."""
+    """A `LocalModel` that runs in threads, one for each lane."""
 
     def __init__(
         self, encoder: "OpenVinoEncoder", *, on_batch: Callable[[int], None] = lambda _: None
@@ -108,7 +108,7 @@ class ModelThreads:
         )
 
     async def embed(self, items: Sequence[Sequence[int]], *, tenant: str) -> NDArray[np.float32]:
-        """Return the vectors of token ids, as `Model.embed` describes."""
+        """Return the vectors of token ids, as `LocalModel.embed` describes."""
         try:
             return np.stack(await self._worker.submit(items, tenant=tenant))
         except EmbedwayError:  # a full queue
@@ -140,7 +140,7 @@ class ModelThreads:
 class LocalEngine:
     """Embeds texts with a local model. All requests share it."""
 
-    def __init__(self, tokenizer: TokenizerThread, model: Model) -> None:
+    def __init__(self, tokenizer: TokenizerThread, model: LocalModel) -> None:
         self._tokenizer = tokenizer
         self._model = model
 

@@ -156,14 +156,14 @@ class ModelConnection:
 
 
 class RemoteModel:
-    """A `Model` in the process beside this worker."""
+    """A `LocalModel` in the process beside this worker."""
 
     def __init__(self, id: str, connection: ModelConnection) -> None:
         self._id = id
         self._connection = connection
 
     async def embed(self, items: Sequence[Sequence[int]], *, tenant: str) -> NDArray[np.float32]:
-        """Return the vectors of token ids, as `Model.embed` describes."""
+        """Return the vectors of token ids, as `LocalModel.embed` describes."""
         return await self._connection.embed(items, model=self._id, tenant=tenant)
 
     @property
