@@ -31,7 +31,7 @@ from embedway.ledger.ledger import Ledger
 from embedway.ledger.refusals import RefusalStore
 from embedway.ledger.reports import UsageReports
 from embedway.local.engine import MAX_WAITING_TOKENS, LocalEngine, TokenizerThread
-from embedway.local.remote import ModelConnection, RemoteModel
+from embedway.local.remote import ConnectedModel, ModelConnection
 from embedway.metering.account import AccountFinder
 from embedway.metering.meter import Meter
 from embedway.observe import events
@@ -263,7 +263,7 @@ async def _open_models(
         for model in models:
             tokenizer = TokenizerThread(await asyncio.to_thread(load_tokenizer, model, settings))
             parts.callback(tokenizer.close)
-            engines[model.id] = LocalEngine(tokenizer, RemoteModel(model.id, connection))
+            engines[model.id] = LocalEngine(tokenizer, ConnectedModel(model.id, connection))
         return engines
     for model in models:
         on_batch = metrics.batch_items.labels(model.id).observe

@@ -155,7 +155,7 @@ class ModelConnection:
                 each.answer.set_exception(ProviderError("unreachable", GONE))
 
 
-class RemoteModel:
+class ConnectedModel:
     """A `LocalModel` in the process beside this worker."""
 
     def __init__(self, id: str, connection: ModelConnection) -> None:
