@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import uvloop
 
 from benchmarks.passthrough import start_embedway
 from benchmarks.processes import System, cpu_s, free_port, peak_mib, resident_mib, running
@@ -277,7 +278,7 @@ def main() -> None:
     options.add_argument("--provide", type=int, metavar="PORT", help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.provide:
-        asyncio.run(provide(chosen.provide))
+        uvloop.run(provide(chosen.provide))  # asyncio moves all that is left after each write
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped too
     os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")

@@ -74,7 +74,7 @@ def create_control_plane(
             authorization[0].encode("latin-1") if authorization else None, None
         )
 
-    def reader(caller: Annotated[Caller, Depends(caller)]) -> Caller:
+    async def reader(caller: Annotated[Caller, Depends(caller)]) -> Caller:
         rights.require_scope(caller, "embeddings", "usage", "keys", "admin")
         return caller
 

@@ -43,7 +43,7 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _handle)
 
 
-def _handle(request: Request, exception: Exception) -> Response:
+async def _handle(request: Request, exception: Exception) -> Response:
     error = _to_error(request, exception)
     return Response(
         wire_error.encode_error(error),

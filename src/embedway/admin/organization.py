@@ -25,7 +25,7 @@ def organization_routers(
         reload: Reloads the configuration of this process.
     """
 
-    def actor(
+    async def actor(
         request_id: Annotated[str, Depends(send_request_id)], caller: Caller = caller
     ) -> Actor:
         return Actor.of_request(caller, request_id=request_id)

@@ -1,6 +1,8 @@
 """Runs long work on the event loop in short turns, so that other requests need not wait for it.
 
 A thread would not help: one call into a decoder holds the interpreter's lock for all of its time.
+The steps should not release that lock either, as numpy does for arrays of more than 500 numbers: a
+thread that waits for it then begins to wait anew, and requests that need a thread are held up.
 """
 
 import asyncio

@@ -30,8 +30,9 @@ MAX_HEAD_BYTES = 16_384
 # collections are rare.
 GC_THRESHOLD = 50_000
 # Threads of the model, the tokenizer and the ledger often need Python for a moment, and its default
-# makes them wait 5 ms. This gave 10% more requests at 32 connections.
-SWITCH_INTERVAL_S = 0.0005
+# makes them wait 5 ms. Well below `turns.TURN_S`, because a thread must wait for this long in one
+# go, and the event loop lets go of Python for a moment between two turns.
+SWITCH_INTERVAL_S = 0.0002
 INTERRUPT_GRACE_S = 0.5
 """The longest to keep serving after Ctrl-C, in seconds."""
 CLOSE_S = 5
