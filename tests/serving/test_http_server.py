@@ -3,11 +3,13 @@
 import asyncio
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,7 +80,7 @@ async def serving(handler: Handler, *, max_connections: int = 100) -> AsyncItera
     try:
         yield server
     finally:
-        server.stop()
+        await server.stop()
         server.abort()
         await asyncio.wait_for(running, 10)
 
@@ -390,7 +392,7 @@ def test_stop() -> None:
             (idle, idle_writer), (busy, busy_writer) = await connect(), await connect()
             busy_writer.write(GET + GET)
             await begun.wait()
-            server.stop()
+            await server.stop()
             assert await asyncio.wait_for(idle.read(), 20) == b""
             with pytest.raises(OSError):
                 await connect()
@@ -401,3 +403,30 @@ def test_stop() -> None:
             busy_writer.close()
 
     asyncio.run(run())
+
+
+def test_what_came_while_the_event_loop_was_busy() -> None:
+    """A request that waits to be read when the server stops is answered."""
+    answered: list[bytes] = []
+
+    async def run() -> None:
+        has_sent = threading.Event()
+
+        def ask(port: int) -> None:
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+                connection.sendall(GET)
+                has_sent.set()
+                answered.append(connection.recv(1000))
+
+        async with serving(echo) as server:
+            loop = asyncio.get_running_loop()
+            asked = loop.run_in_executor(None, ask, server.port)
+            due = loop.create_future()
+            loop.call_later(0.001, due.set_result, None)
+            assert has_sent.wait(20)  # blocks the event loop, and the timer is late
+            await due
+            await server.stop()
+            await asked
+
+    uvloop.run(run())
+    assert b"200 OK" in answered[0]

@@ -24,6 +24,9 @@ from embedway.api.asgi import Application, Headers
 from embedway.serving.address import BACKLOG
 from embedway.serving.exchange import Exchange, status_line
 
+SETTLING_TURNS = 5
+"""How often the event loop turns until it has accepted the connections that wait and has begun to
+read their requests. Each takes two turns."""
 JOINED_BYTES = 2**16
 """An answer up to this size is copied into one piece, because one write is cheaper than two."""
 
@@ -74,8 +77,12 @@ class HttpServer:
             self._server.close()
             self._server = None
 
-    def stop(self) -> None:
-        """Take no more connections or requests; answer the requests that are under way."""
+    async def stop(self) -> None:
+        """Take no more connections or requests; answer the requests that have come."""
+        # After a pause of the event loop, timers run before what has come meanwhile is read. Linux
+        # would reset these connections.
+        for _ in range(SETTLING_TURNS):
+            await asyncio.sleep(0)
         self.is_stopping = True
         self.stop_accepting()
         for each in list(self.connections):

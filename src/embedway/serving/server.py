@@ -66,7 +66,7 @@ class GatewayServer:
         settings = gateway.current.configuration.settings
         _log.info("draining", in_flight=admission.requests, grace_s=grace_s)
         await asyncio.sleep(grace_s)
-        self._server.stop()
+        await self._server.stop()
         longest_s = settings.body_timeout_s + settings.request_timeout_s
         with suppress(TimeoutError):
             await asyncio.wait_for(admission.wait_until_idle(), longest_s)
