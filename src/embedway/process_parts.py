@@ -262,8 +262,9 @@ async def _open_models(
         await connection.open()
         for model in models:
             tokenizer = TokenizerThread(await asyncio.to_thread(load_tokenizer, model, settings))
-            parts.callback(tokenizer.close)
-            engines[model.id] = LocalEngine(tokenizer, ConnectedModel(model.id, connection))
+            engine = LocalEngine(tokenizer, ConnectedModel(model.id, connection))
+            parts.callback(engine.close)
+            engines[model.id] = engine
         return engines
     for model in models:
         on_batch = metrics.batch_items.labels(model.id).observe

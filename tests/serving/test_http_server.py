@@ -430,3 +430,16 @@ def test_what_came_while_the_event_loop_was_busy() -> None:
 
     uvloop.run(run())
     assert b"200 OK" in answered[0]
+
+
+def test_an_application_that_closes() -> None:
+    """The application may end the connection, in whatever case it writes that."""
+
+    async def closes(_: Scope, __: Receive, send: Send) -> None:
+        head = [(b"connection", b"Close"), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": b""})
+
+    answered = answers(closes, GET + GET)
+    assert answered.count(b"200 OK") == 1
+    assert answered.lower().count(b"connection: close") == 1

@@ -6,7 +6,7 @@ Labels have few values: routes, statuses and models of this gateway, never what 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from functools import partial
-from typing import TypeVar, cast
+from typing import cast
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,8 +24,6 @@ from embedway.core.money import NANO_PER_USD, NanoUsd
 from embedway.observe.metric_sums import PROCESS_GAUGES, Combine, Snapshot, Sums
 from embedway.observe.tallies import CounterTally, HistogramTally
 
-C = TypeVar("C", bound=Collector)
-
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -42,22 +40,17 @@ class Metrics:
         if there is only this one."""
         self._gauges: dict[str, Combine] = {}
         counter = partial(Counter, registry=self.registry)
-        tally, seconds = CounterTally, partial(HistogramTally, buckets=SECONDS)
-        self.requests = self._add(
-            tally("embedway_requests", "Answers, by route and HTTP status.", ["route", "status"])
+        tally = partial(CounterTally, registry=self.registry)
+        seconds = partial(HistogramTally, buckets=SECONDS, registry=self.registry)
+        self.requests = tally(
+            "embedway_requests", "Answers, by route and HTTP status.", ["route", "status"]
         )
-        self.latency = self._add(
-            seconds(
-                "embedway_request_seconds", "From the head of an embeddings request to its answer."
-            )
+        self.latency = seconds(
+            "embedway_request_seconds", "From the head of an embeddings request to its answer."
         )
-        self.items = self._add(tally("embedway_items", "Items embedded and answered.", ["model"]))
-        self.tokens = self._add(
-            tally("embedway_tokens", "Tokens embedded and answered.", ["model"])
-        )
-        self.cost = self._add(
-            tally("embedway_cost_usd", "USD charged for answers.", ["provider", "model"])
-        )
+        self.items = tally("embedway_items", "Items embedded and answered.", ["model"])
+        self.tokens = tally("embedway_tokens", "Tokens embedded and answered.", ["model"])
+        self.cost = tally("embedway_cost_usd", "USD charged for answers.", ["provider", "model"])
         self.batch_items = Histogram(
             "embedway_batch_items",
             "Items in one run of a local model.",
@@ -65,19 +58,15 @@ class Metrics:
             buckets=SIZES,
             registry=self.registry,
         )
-        self.provider_calls = self._add(
-            tally(
-                "embedway_provider_calls",
-                "Calls to providers, retries included, by what became of them.",
-                ["provider", "outcome"],
-            )
+        self.provider_calls = tally(
+            "embedway_provider_calls",
+            "Calls to providers, retries included, by what became of them.",
+            ["provider", "outcome"],
         )
-        self.provider_latency = self._add(
-            seconds(
-                "embedway_provider_seconds",
-                "Of a call to a provider, until its vectors were checked or it failed.",
-                ["provider"],
-            )
+        self.provider_latency = seconds(
+            "embedway_provider_seconds",
+            "Of a call to a provider, until its vectors were checked or it failed.",
+            ["provider"],
         )
         self.overcounts = counter(
             "embedway_provider_overcounts",
@@ -110,11 +99,9 @@ class Metrics:
             "What canaries found out about a deployment's vectors.",
             ["deployment", "event"],
         )
-        self.loop_lag = self._add(
-            seconds(
-                "embedway_event_loop_lag_seconds",
-                "How late a timer of the event loop ran, which delays every request as much.",
-            )
+        self.loop_lag = seconds(
+            "embedway_event_loop_lag_seconds",
+            "How late a timer of the event loop ran, which delays every request as much.",
         )
         self.deliveries = counter(
             "embedway_webhook_deliveries",
@@ -157,10 +144,6 @@ class Metrics:
     def count_delivery(self, webhook: str, outcome: str) -> None:
         """Count a try to deliver an event."""
         self.deliveries.labels(webhook, outcome).inc()
-
-    def _add(self, collector: C) -> C:
-        self.registry.register(collector)
-        return collector
 
     def add_gauge(
         self,

@@ -7,6 +7,7 @@ value. Count in the thread of the event loop only.
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -14,9 +15,13 @@ from prometheus_client.registry import Collector
 class CounterTally(Collector):
     """A counter with labels."""
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str], *, registry: CollectorRegistry
+    ) -> None:
+        """Add an empty counter to `registry`."""
         self._name, self._documentation, self._labels = name, documentation, labels
         self._values: dict[tuple[str, ...], float] = {}
+        registry.register(self)
 
     def add(self, amount: float, *labels: str) -> None:
         """Count `amount` for these values of the labels."""
@@ -35,9 +40,15 @@ class HistogramTally(Collector):
     """A histogram, with labels or without."""
 
     def __init__(
-        self, name: str, documentation: str, labels: Sequence[str] = (), *, buckets: Sequence[float]
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str] = (),
+        *,
+        buckets: Sequence[float],
+        registry: CollectorRegistry,
     ) -> None:
-        """Count observations up to each number of `buckets`, which ascend."""
+        """Add an empty histogram to `registry`; it counts up to each of `buckets`, which ascend."""
         self._name, self._documentation, self._labels = name, documentation, labels
         self._bounds = tuple(map(float, buckets))
         self._counts: dict[tuple[str, ...], list[int]] = {}
@@ -45,6 +56,7 @@ class HistogramTally(Collector):
         self._sums: dict[tuple[str, ...], float] = {}
         if not labels:
             self._add_labels(())
+        registry.register(self)
 
     def observe(self, amount: float, *labels: str) -> None:
         """Count an observation for these values of the labels."""

@@ -168,8 +168,8 @@ class Exchange:
         status, headers = start["status"], start.get("headers", ())
         names = {name for name, _ in headers}  # ASGI has them in lower case
         if b"connection" in names:
-            if (b"connection", b"close") in headers:
-                self.keeps_alive = False
+            values = {value.lower() for name, value in headers if name == b"connection"}
+            self.keeps_alive = self.keeps_alive and b"close" not in values
             headers = [each for each in headers if each[0] != b"connection"]
         lines = [status_line(status), *(b"%b: %b" % each for each in headers)]
         if status not in _NO_BODY and names.isdisjoint(_SIZES):
