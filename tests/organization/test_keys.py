@@ -260,7 +260,7 @@ def test_servers_that_start_together_share_a_folder(
         each.env["EMBEDWAY_DATA_DIR"] = str(data)
     with ThreadPoolExecutor() as threads:
         list(threads.map(Gateway.start, gateways))
-    until(lambda: all("is ready" in each.log.read_text() for each in gateways))
+    until(lambda: all("base URL" in each.log.read_text() for each in gateways))
     (shown,) = first_keys(gateways)
     assert [status_of(each, shown) for each in gateways] == [200] * 4
     with closing(sqlite3.connect(data / "embedway.db")) as connection:
@@ -276,7 +276,7 @@ def test_first_key_is_shown_once(new_gateway: Callable[..., Gateway], tmp_path: 
     gateway.env["EMBEDWAY_DATA_DIR"] = str(tmp_path / "fresh")
     for _ in range(2):
         gateway.start()
-        until(lambda: "is ready" in gateway.log.read_text())
+        until(lambda: "base URL" in gateway.log.read_text())  # printed together with the key
         (shown,) = first_keys([gateway])
         assert status_of(gateway, shown) == 200
         gateway.kill()
