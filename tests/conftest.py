@@ -32,7 +32,7 @@ from embedway.providers.registry import ROWS
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
 
-pytest_plugins = ["servers", "webhook_receiver"]
+pytest_plugins = ["servers", "object_server", "webhook_receiver"]
 
 EMBEDWAY = command_line.PROGRAM
 START_S = 120
@@ -41,10 +41,6 @@ START_S = 120
 # On a busy machine, a single example may take any time.
 property_settings.register_profile("unhurried", deadline=None)
 property_settings.load_profile("unhurried")
-
-# A shell that runs the tests in the background ignores these, and child processes inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def embedway(

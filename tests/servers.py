@@ -27,6 +27,10 @@ from embedway.storage import database
 START_S = 60
 UNPRIVILEGED = ("postgres", "nobody")
 """The users to run servers as instead of root, which Postgres refuses."""
+# A shell that runs this in the background ignores these, and child processes inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
 FAST = (
     "fsync=off",
     "synchronous_commit=off",

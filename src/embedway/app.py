@@ -1,6 +1,7 @@
 """Opens the gateway from its parts, and closes it: the composition root."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +17,10 @@ from embedway.admin.control import ControlPlaneServices
 from embedway.api.asgi import Application, Receive, Scope, Send
 from embedway.api.embeddings import PATHS
 from embedway.auth.issuers import IssuerRegistry
+from embedway.batches.answer import LineAnswerer
+from embedway.batches.job import BatchJob
+from embedway.batches.run import BatchRun
+from embedway.batches.runner import BatchRunner
 from embedway.concurrency.background import BackgroundTasks
 from embedway.config import settings as config
 from embedway.config.configuration import Configuration, read_again, read_configuration
@@ -27,6 +32,8 @@ from embedway.config.settings import Settings
 from embedway.config.telemetry import find_addresses, read_telemetry
 from embedway.core.configuration_change import ConfigurationChange
 from embedway.core.errors import InvalidRequest, ServiceOverloaded
+from embedway.core.keys import Caller
+from embedway.core.request import EmbedRequest
 from embedway.generation import (
     Generation,
     OpenConfiguration,
@@ -36,9 +43,11 @@ from embedway.generation import (
 )
 from embedway.http.fetch import fetch_document
 from embedway.ledger.reports import UsageReports
+from embedway.metering.billing import BatchLine
 from embedway.observe import logs, streams
 from embedway.observe.otlp_options import OtlpOptions
 from embedway.organization.service import AdminService
+from embedway.pipeline.result import EmbedResult
 from embedway.process_parts import Clocks, ProcessParts, Siblings, open_process
 from embedway.providers.pool import ProviderPool
 
@@ -67,8 +76,12 @@ class Gateway:
         self._reading, self._reloading = asyncio.Lock(), asyncio.Lock()
         self._issuers: IssuerRegistry | None = None
         self._key_watch: asyncio.Task[None] | None = None
+        self._batches = BatchRunner(process.batches, process.files, open_run=self._open_run)
         self._control_plane = _build_control_plane(
-            process, current=lambda: self.current, reload=reload or self.reload
+            process,
+            current=lambda: self.current,
+            reload=reload or self.reload,
+            on_batch_change=self._batches.wake,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,6 +109,12 @@ class Gateway:
             lambda: len(self.current.spaces.drifted_ids()),
             combine="max",
         )
+        self._process.metrics.add_gauge(
+            "embedway_batches_running",
+            "Batches that this gateway works on.",
+            lambda: self._batches.running,
+        )
+        self._batches.start()
 
     async def reload(
         self, *, dry_run: bool = False, approve: Approve | None = None
@@ -164,6 +183,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Finish what is waiting, and close what the configurations opened."""
+        await self._batches.aclose()
         if self._key_watch:
             self._key_watch.cancel()
         async with self._reloading:
@@ -243,6 +263,51 @@ class Gateway:
             await self._replace(opened)
         _log.info("keys replaced", providers=[each.name for each in changed])
 
+    async def _embed_line(
+        self, request: EmbedRequest, caller: Caller, *, request_id: str, line: BatchLine
+    ) -> EmbedResult:
+        """Embed the request of a batch's line, to its end with the configuration of its begin."""
+        generation, started_s = self.current, time.perf_counter()
+        generation.requests += 1
+        try:
+            embedder = generation.embedder
+            result = await embedder.embed(
+                request,
+                caller,
+                admitted=await embedder.admit(caller, body_bytes=None),
+                request_id=request_id,
+                started_s=started_s,
+                line=line,
+            )
+        finally:
+            generation.requests -= 1
+            if generation is not self.current:
+                self._close_if_idle(generation)
+        self._process.metrics.count_answer(
+            result.deployments,
+            costs_nano_usd=result.costs_nano_usd,
+            items=len(result.vectors),
+            tokens=result.tokens,
+        )
+        return result
+
+    def _open_run(self, batch: BatchJob) -> BatchRun:
+        settings = self.current.configuration.settings
+        return BatchRun(
+            batch,
+            store=self._process.batches,
+            files=self._process.files,
+            answerer=LineAnswerer(
+                self._embed_line,
+                authenticator=self._process.authenticator,
+                ledger=self._process.ledger,
+                max_items=settings.max_items,
+            ),
+            now_ms=self._process.clocks.now_ms,
+            max_line_bytes=settings.max_body_bytes,
+            max_items=settings.max_items,
+        )
+
     def _close_if_idle(self, generation: Generation) -> None:
         if not generation.requests and generation in self._replaced:
             self._replaced.remove(generation)
@@ -293,7 +358,11 @@ def _has_key_files(configuration: Configuration) -> bool:
 
 
 def _build_control_plane(
-    process: ProcessParts, *, current: Callable[[], Generation], reload: Reload
+    process: ProcessParts,
+    *,
+    current: Callable[[], Generation],
+    reload: Reload,
+    on_batch_change: Callable[[], None],
 ) -> Application:
     """Build the control plane once: FastAPI takes long for it, and never frees an application."""
     services = ControlPlaneServices(
@@ -305,6 +374,10 @@ def _build_control_plane(
         activity=process.activity,
         healths=process.healths,
         spaces=lambda: current().spaces,
+        files=process.files,
+        max_project_file_bytes=process.max_project_file_bytes,
+        batches=process.batches,
+        on_batch_change=on_batch_change,
         now_ms=process.clocks.now_ms,
     )
     control_plane = control.create_control_plane(

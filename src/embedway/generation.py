@@ -8,6 +8,7 @@ from random import Random
 
 import msgspec
 
+from embedway.admin import files as file_routes
 from embedway.admin import tokens as token_routes
 from embedway.api.asgi import Application
 from embedway.api.body_gate import BodyGate
@@ -220,6 +221,7 @@ async def build_generation(
         admission=process.admission,
         timeout_s=settings.body_timeout_s,
         open_paths=[token_routes.OAUTH_PATH],
+        uploads={file_routes.PATH: file_routes.MAX_UPLOAD_BYTES},
     )
     return Generation(
         configuration=configuration,

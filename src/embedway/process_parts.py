@@ -13,6 +13,7 @@ from embedway.admin.configuration import Reload
 from embedway.api.admission import Admission
 from embedway.auth.authenticator import Authenticator
 from embedway.auth.tokens import GatewayTokens
+from embedway.batches.store import BatchStore
 from embedway.budgets.enforcer import BudgetEnforcer
 from embedway.budgets.hold_store import HoldStore
 from embedway.catalog.model import Model
@@ -25,6 +26,8 @@ from embedway.core.errors import ServiceOverloaded
 from embedway.core.keys import KeyContext
 from embedway.events.deliverer import Deliverer
 from embedway.events.outbox import Outbox
+from embedway.files.objects import ObjectStore
+from embedway.files.store import FileStore
 from embedway.health.health import HealthRegistry
 from embedway.ledger.activity_reader import ActivityReader
 from embedway.ledger.ledger import Ledger
@@ -52,6 +55,9 @@ from embedway.spaces.store import SpaceStore
 from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.store import Store
 from embedway.tokenizing.cl100k import Cl100kTokenizer
+
+FILES = "files"
+"""The name of the folder of files in the data folder."""
 
 
 class Clocks(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +105,10 @@ class ProcessParts(msgspec.Struct, frozen=True, kw_only=True):
     space_store: SpaceStore
     activity: ActivityReader
     deliverer: Deliverer
+    files: FileStore
+    max_project_file_bytes: int
+    """The most bytes of all files of a project."""
+    batches: BatchStore
     local_engines: Mapping[str, LocalEngine]
     """The models that run on this machine, by model id."""
     cl100k: Cl100kTokenizer
@@ -184,6 +194,17 @@ async def open_process(
             ),
             budgets=budgets,
         )
+        files = FileStore(
+            store.database,
+            ObjectStore(settings.file_store or settings.data_dir / FILES),
+            now_ms=now_ms,
+            availability=store.availability,
+        )
+        parts.callback(files.close)
+        batches = BatchStore(
+            store.database, worker=process, now_ms=now_ms, availability=store.availability
+        )
+        parts.callback(batches.close)
         tokens = GatewayTokens(pepper=store.pepper, audiences=settings.token_audiences)
         admission = Admission(
             max_requests=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes
@@ -213,6 +234,9 @@ async def open_process(
             ),
             activity=activity,
             deliverer=deliverer,
+            files=files,
+            max_project_file_bytes=settings.max_project_file_bytes,
+            batches=batches,
             local_engines=engines,
             cl100k=cl100k,
             workers=siblings.workers if siblings else 1,

@@ -21,8 +21,8 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003_next"
-down_revision = "0002_events"
+revision = "0004_next"
+down_revision = "0003_batches"
 
 
 def upgrade():
@@ -44,7 +44,7 @@ def next_embedway(tmp_path: Path, address: Path | str) -> Callable[..., str]:
     """Runs commands of an Embedway with a second migration; returns all that they print."""
     package = tmp_path / "next" / "embedway"
     shutil.copytree(Path(embedway.__file__).parent, package)
-    (package / "storage" / "migrations" / "versions" / "0003_next.py").write_text(NEXT)
+    (package / "storage" / "migrations" / "versions" / "0004_next.py").write_text(NEXT)
     env = clean_environment() | {
         "PYTHONPATH": str(package.parent),
         "EMBEDWAY_DATA_DIR": str(tmp_path),
@@ -76,11 +76,11 @@ def test_an_older_database_is_upgraded(
     with engine.begin() as connection:
         connection.execute(insert(audit).values(ACT))
     said = next_embedway("keys", "list")
-    assert "is of revision 0002_events, and this Embedway needs 0003_next" in said
+    assert "is of revision 0003_batches, and this Embedway needs 0004_next" in said
     assert said.rstrip().endswith("embedway db upgrade")
-    assert database.read_revisions(engine) == ("0002_events", [])
-    assert "pending   0003_next" in next_embedway("db", "status")
-    assert "is upgraded from 0002_events to 0003_next" in next_embedway("db", "upgrade")
+    assert database.read_revisions(engine) == ("0003_batches", [])
+    assert "pending   0004_next" in next_embedway("db", "status")
+    assert "is upgraded from 0003_batches to 0004_next" in next_embedway("db", "upgrade")
     assert "pending   none" in next_embedway("db", "status")
     assert weather(engine) == [("audit_1", "fair")]
     engine.dispose()
@@ -97,7 +97,7 @@ def test_running_gateways_go_on(
     try:
         gateway.start()
         assert gateway.embed(input="before").status_code == 200
-        assert "is upgraded from 0002_events to 0003_next" in next_embedway("db", "upgrade")
+        assert "is upgraded from 0003_batches to 0004_next" in next_embedway("db", "upgrade")
         assert gateway.embed(input="after").status_code == 200
         with gateway.client(headers={"authorization": f"Bearer {admin}"}) as client:
             made = client.post("/v1/organization/projects", json={"name": "later"})
@@ -119,7 +119,7 @@ def test_a_newer_database_is_refused(
 ) -> None:
     """A database that a newer Embedway made is refused by this one, and left alone."""
     assert "is made" in next_embedway("db", "init")
-    with pytest.raises(DatabaseError, match="newer Embedway: its revision is 0003_next"):
+    with pytest.raises(DatabaseError, match="newer Embedway: its revision is 0004_next"):
         database.connect(address)
     engine = database.open_engine(address)
     assert weather(engine) == []

@@ -15,7 +15,17 @@ from fastapi.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
 import embedway
-from embedway.admin import activity, errors, health, models, openapi, tokens, usage
+from embedway.admin import (
+    activity,
+    batches,
+    errors,
+    files,
+    health,
+    models,
+    openapi,
+    tokens,
+    usage,
+)
 from embedway.admin.configuration import Reload
 from embedway.admin.organization import organization_routers
 from embedway.admin.request_ids import send_request_id
@@ -23,8 +33,10 @@ from embedway.admin.strict_request import check_request
 from embedway.auth import rights
 from embedway.auth.authenticator import Authenticator
 from embedway.auth.tokens import GatewayTokens
+from embedway.batches.store import BatchStore
 from embedway.core.errors import InvalidRequest
 from embedway.core.keys import Caller
+from embedway.files.store import FileStore
 from embedway.health.health import HealthRegistry
 from embedway.ledger.activity_reader import ActivityReader
 from embedway.ledger.reports import UsageReports
@@ -35,7 +47,7 @@ from embedway.spaces.membership import SpaceMemberships
 
 
 class ControlPlaneServices(msgspec.Struct, frozen=True, kw_only=True):
-    """The services behind the routes of keys, tokens, usage and activity."""
+    """The services behind the routes of keys, tokens, usage, activity, files and batches."""
 
     service: AdminService
     tokens: GatewayTokens
@@ -44,6 +56,12 @@ class ControlPlaneServices(msgspec.Struct, frozen=True, kw_only=True):
     healths: HealthRegistry
     spaces: Callable[[], SpaceMemberships]
     """Returns the vector spaces of the configuration in force."""
+    files: FileStore
+    max_project_file_bytes: int
+    """The most bytes of all files of a project."""
+    batches: BatchStore
+    on_batch_change: Callable[[], None]
+    """Called when there is something to do for a batch."""
     now_ms: Callable[[], int]
 
 
@@ -96,6 +114,16 @@ def create_control_plane(
         tokens.router(authenticator, tokens=services.tokens, now_ms=now_ms, caller=any_caller),
         *organization_routers(services.service, caller=any_caller, now_ms=now_ms, reload=reload),
         usage.router(services.reports, caller=any_caller, now_ms=now_ms),
+        files.router(
+            services.files, caller=any_caller, max_project_bytes=services.max_project_file_bytes
+        ),
+        batches.router(
+            services.batches,
+            services.files,
+            caller=any_caller,
+            now_ms=now_ms,
+            on_change=services.on_batch_change,
+        ),
         activity.router(
             services.activity,
             healths=services.healths,

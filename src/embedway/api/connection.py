@@ -1,7 +1,8 @@
 """Reads a request from its client, sends the answer, and notices when the client leaves."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import cast
 
 import msgspec
@@ -42,7 +43,8 @@ class ClientConnection:
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._body_left = True
+        self.is_body_left = True
+        """Whether some of the body has not been read."""
 
     async def read_body(
         self, headers: Mapping[bytes, bytes], limits: BodyLimits, ticket: RequestSlot
@@ -57,11 +59,7 @@ class ClientConnection:
                 dropped for another one.
             ClientDisconnect: The client closed the connection.
         """
-        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise UnsupportedEncoding("The body has a Content-Encoding. Send it as plain JSON.")
-        declared = headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > limits.max_bytes:
-            raise _too_large(limits)
+        _check_headers(headers, limits)
         chunks: list[bytes] = []
         size = 0
 
@@ -77,27 +75,31 @@ class ClientConnection:
         received = self._receive()
         if isinstance(received, asyncio.Future) and received.done():
             keep(received.result())
-            if not self._body_left:
+            if not self.is_body_left:
                 return chunks[0]  # what is here already needs no time limit
             received = self._receive()
-        try:
-            async with asyncio.timeout(limits.timeout_s) as timeout:
-                ticket.begin_body(timeout)
-                try:
-                    keep(await received)
-                    while self._body_left:
-                        keep(await self._receive())
-                finally:
-                    ticket.end_body()
-        except TimeoutError:
-            if ticket.is_displaced:
-                raise displaced_error() from None
-            self._body_left = False  # do not wait for the rest either
-            raise SlowRequest(
-                f"The body was not complete after {limits.timeout_s:g} s. Send it faster, or send "
-                "fewer items at a time."
-            ) from None
+        async with self._in_time(limits, ticket):
+            keep(await received)
+            while self.is_body_left:
+                keep(await self._receive())
         return b"".join(chunks)
+
+    async def read_pieces(
+        self, headers: Mapping[bytes, bytes], limits: BodyLimits, ticket: RequestSlot
+    ) -> AsyncGenerator[bytes]:
+        """Yield a body as it arrives, each piece within the time limit. It keeps none of it.
+
+        Raises what `read_body` does.
+        """
+        _check_headers(headers, limits)
+        size = 0
+        while self.is_body_left:
+            async with self._in_time(limits, ticket):
+                piece = self._chunk(await self._receive())
+            size += len(piece)
+            if size > limits.max_bytes:
+                raise _too_large(limits)
+            yield piece
 
     async def drain(self, limits: BodyLimits) -> None:
         """Read and drop the rest of a refused body, for a limited time.
@@ -108,7 +110,7 @@ class ClientConnection:
         size = 0
         try:
             async with asyncio.timeout(min(DRAIN_S, limits.timeout_s)):
-                while self._body_left and size <= 4 * limits.max_bytes:
+                while self.is_body_left and size <= 4 * limits.max_bytes:
                     size += len(self._chunk(await self._receive()))
         except (TimeoutError, IncompleteBody):
             return  # the body is refused anyway
@@ -151,10 +153,29 @@ class ClientConnection:
             except (TimeoutError, ConnectionResetError):
                 raise ClientDisconnect from None
 
+    @asynccontextmanager
+    async def _in_time(self, limits: BodyLimits, ticket: RequestSlot) -> AsyncGenerator[None]:
+        """Limit the time to read from the client, who may lose its place to another one."""
+        try:
+            async with asyncio.timeout(limits.timeout_s) as timeout:
+                ticket.begin_body(timeout)
+                try:
+                    yield
+                finally:
+                    ticket.end_body()
+        except TimeoutError:
+            if ticket.is_displaced:
+                raise displaced_error() from None
+            self.is_body_left = False  # do not wait for the rest either
+            raise SlowRequest(
+                f"The body was not complete after {limits.timeout_s:g} s. Send it faster, or send "
+                "fewer items at a time."
+            ) from None
+
     def _chunk(self, message: Message) -> bytes:
         if message["type"] == "http.disconnect":
             raise IncompleteBody
-        self._body_left = message.get("more_body", False)
+        self.is_body_left = message.get("more_body", False)
         return message.get("body", b"")
 
 
@@ -200,6 +221,14 @@ def error_response(error: EmbedwayError) -> Reply:
     """Encode an error as the answer to a request."""
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
     return error.status, [wire_error.encode_error(error)], headers
+
+
+def _check_headers(headers: Mapping[bytes, bytes], limits: BodyLimits) -> None:
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedEncoding("The body has a Content-Encoding. Send it as plain JSON.")
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limits.max_bytes:
+        raise _too_large(limits)
 
 
 def _too_large(limits: BodyLimits) -> BodyTooLarge:

@@ -5,7 +5,7 @@ pipeline embeds the request.
 """
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import parse_qsl, quote
 
@@ -24,9 +24,7 @@ from embedway.api.connection import (
 )
 from embedway.auth import rights
 from embedway.auth.authenticator import Authenticator
-from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import CatalogToday, ModelLifetimes
-from embedway.concurrency.turns import run_in_turns
 from embedway.core import ids, money
 from embedway.core.errors import (
     EmbedwayError,
@@ -48,10 +46,10 @@ from embedway.observe.trace_context import TracedAnswer, note_answer
 from embedway.observe.tracing import Tracer
 from embedway.pipeline.dry_run import DryRun
 from embedway.pipeline.embed import Embedder
+from embedway.pipeline.encoding import encode_result
 from embedway.pipeline.result import EmbedResult
 from embedway.ratelimits.headers import rate_limit_headers
-from embedway.wire.decode import LARGE_BYTES, decode, decode_in_steps
-from embedway.wire.encode import SLICE_VALUES, ResponseHead, encode
+from embedway.wire.decode import decode_body
 from embedway.wire.lifetime_headers import lifetime_headers
 
 CORTECS_PATH = "/api/v1/models/serverless/embeddings"
@@ -230,10 +228,7 @@ class EmbeddingsEndpoint:
         account = await self._embedder.admit(caller, body_bytes=_declared_bytes(headers))
         self._admission.admit(ticket, caller)
         body = await client.read_body(headers, self._body_limits, ticket)
-        if len(body) > LARGE_BYTES:
-            request = await run_in_turns(decode_in_steps(body, max_items=self._max_items))
-        else:
-            request = decode(body, max_items=self._max_items)
+        request = await decode_body(body, max_items=self._max_items)
         facts.read(request)
         return request, caller, account
 
@@ -248,7 +243,8 @@ class EmbeddingsEndpoint:
         """Encode a result; `ticket` then counts its bytes instead of the body's."""
         if isinstance(result, DryRun):
             return 200, [msgspec.json.encode(result)], []
-        pieces = await _body(path, request, result)
+        # Clients of cortecs' API expect a third count of tokens.
+        pieces = await encode_result(request, result, with_completion_tokens=path == CORTECS_PATH)
         ticket.swap(sum(map(len, pieces)))
         if self._tracer is not None:
             answer = TracedAnswer(
@@ -259,11 +255,12 @@ class EmbeddingsEndpoint:
                 space=result.space,
             )
             note_answer(answer)
-        self._metrics.count_embeddings(
-            _label(result.deployments[0]), items=len(result.vectors), tokens=result.tokens
+        self._metrics.count_answer(
+            result.deployments,
+            costs_nano_usd=result.costs_nano_usd,
+            items=len(result.vectors),
+            tokens=result.tokens,
         )
-        for each, cost in zip(result.deployments, result.costs_nano_usd, strict=True):
-            self._metrics.count_cost(each.provider, _label(each), cost)
         ending = _lifetime(result, self._lifetimes.today())
         return 200, pieces, _headers(result, started_s) + ending
 
@@ -322,38 +319,6 @@ def _is_dry_run(scope: Scope) -> bool:
             param="dry_run",
         )
     return value == "true"
-
-
-async def _body(path: str, request: EmbedRequest, result: EmbedResult) -> list[bytes]:
-    """Return the body in pieces; a small one in a single piece."""
-    usage = {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
-    if path == CORTECS_PATH:  # clients of this API expect it
-        usage["completion_tokens"] = 0
-    head = ResponseHead(
-        model=request.model,
-        usage=usage,
-        id=result.id,
-        created=result.created_s,
-        provider=result.providers,
-    )
-    encoded = encode(head, result.vectors, encoding_format=request.encoding_format)
-    if result.vectors.size <= SLICE_VALUES:
-        return [b"".join(encoded)]
-    pieces: list[bytes] = []
-    await run_in_turns(_collect(encoded, pieces))
-    return pieces
-
-
-def _collect(encoded: Iterator[bytes], pieces: list[bytes]) -> Generator[None]:
-    for piece in encoded:
-        pieces.append(piece)
-        yield
-
-
-def _label(deployment: Deployment) -> str:
-    """Return the model's label in metrics; all undeclared models of a provider share one."""
-    model = deployment.model
-    return model.id if model.declared else f"{deployment.provider}:*"
 
 
 def _headers(result: EmbedResult, started_s: float) -> Headers:

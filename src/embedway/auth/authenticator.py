@@ -6,7 +6,7 @@ one is never taken for another.
 """
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -16,12 +16,14 @@ from embedway.auth.issuers import IssuerIdentity, IssuerRegistry
 from embedway.auth.tokens import GatewayTokens, TokenGrant
 from embedway.concurrency.ttl_cache import TTLCache, UnknownNames
 from embedway.core.errors import EmbedwayError, Forbidden, InvalidKey, InvalidRequest
-from embedway.core.keys import Caller, KeyContext
+from embedway.core.keys import Caller, KeyContext, Scope
 from embedway.core.project import Project
 from embedway.organization import key_secret
 from embedway.organization.directory import Directory
 
 _CURE = "Send 'Authorization: Bearer sk-gateway-...' with a key made by 'embedway keys create'."
+ISSUER_PREFIX = "issuer:"
+"""What the `key_id` of the caller of an outside issuer's token begins with."""
 _PREFIX = key_secret.PREFIX.encode()
 MAX_AUTHORIZATION_BYTES = len("Bearer ") + compact.MAX_BYTES
 
@@ -77,6 +79,35 @@ class Authenticator:
             project_id = caller.project and caller.project.id
             error.attribute(key_id=caller.key_id, project_id=project_id)
             raise
+
+    async def find_caller(
+        self,
+        *,
+        key_id: str,
+        project_id: str,
+        scopes: Collection[Scope],
+        on_behalf_of: str | None,
+    ) -> Caller:
+        """Return the caller of work that was submitted earlier, with the rights it has now.
+
+        The arguments are what the `Caller` was when it was submitted.
+
+        Raises:
+            InvalidKey: The key does not work any more.
+            Forbidden: It may not embed any more, or the project of a token's issuer is archived.
+            StorageUnavailable: The database cannot be read.
+        """
+        if key_id.startswith(ISSUER_PREFIX):
+            caller = await self._caller_in_project(key_id.removeprefix(ISSUER_PREFIX), project_id)
+            scopes = frozenset(scopes)
+        else:
+            context = await self._keys_by_id.get(key_id)
+            if context is None:
+                raise InvalidKey(f"The API key {key_id} does not exist any more.")
+            caller = self._caller_of_key(context, cure="Submit the batch again with another key.")
+            rights.require_scope(caller, "embeddings")
+            scopes = caller.scopes.intersection(scopes)
+        return msgspec.structs.replace(caller, scopes=scopes, on_behalf_of=on_behalf_of)
 
     async def authenticate_client(self, key_id: str, key: str) -> Caller:
         """Return the caller for a key, if its id is `key_id`.
@@ -147,18 +178,23 @@ class Authenticator:
         )
 
     async def _caller_of_identity(self, identity: IssuerIdentity) -> Caller:
-        project, has_end_users = await self._projects.get(identity.project_id) or (None, False)
+        caller = await self._caller_in_project(identity.issuer, identity.project_id)
+        return msgspec.structs.replace(
+            caller, scopes=identity.scopes, on_behalf_of=identity.end_user
+        )
+
+    async def _caller_in_project(self, issuer: str, project_id: str) -> Caller:
+        project, has_end_users = await self._projects.get(project_id) or (None, False)
         if project is None or project.archived_ms is not None:
             problem = "is archived" if project else "does not exist"
             raise Forbidden(
-                f"The project of this token's issuer {identity.issuer!r} {problem}. Name another "
+                f"The project of this token's issuer {issuer!r} {problem}. Name another "
                 "in the issuer's settings, or have the issuer name another."
             )
         return Caller(
-            key_id=f"issuer:{identity.issuer}",
+            key_id=ISSUER_PREFIX + issuer,
             project=project,
-            scopes=identity.scopes,
-            on_behalf_of=identity.end_user,
+            scopes=frozenset(),
             has_end_users=has_end_users,
         )
 

@@ -43,10 +43,14 @@ class Deployment(msgspec.Struct, frozen=True, dict=True):
         """The name of the engine: the provider's, or the deployment's id if the model is local."""
         return self.id if self.provider == LOCAL else self.provider
 
-    def cost(self, tokens: int) -> NanoUsd:
-        """Return the price of `tokens`; 0 if no price is known."""
+    def cost(self, tokens: int, *, in_batch: bool = False) -> NanoUsd:
+        """Return the price of `tokens`, perhaps in a batch; 0 if no price is known."""
         price = self.spec.price_per_mtok_usd
-        return money.cost(tokens, price_per_mtok=price) if price else 0
+        if not price:
+            return 0
+        if in_batch:
+            price *= self.spec.batch_price_factor
+        return money.cost(tokens, price_per_mtok=price)
 
     @property
     def clients_name(self) -> str:

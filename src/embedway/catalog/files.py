@@ -33,8 +33,8 @@ HARMLESS = frozenset(
     {
         *("description", "owned_by", "licence", "created", "tags"),
         *("max_item_tokens", "max_request_tokens"),
-        *("price_per_mtok_usd", "price_date", "zero_data_retention", "eu_native", "hq_country"),
-        *("region", "max_items", "max_batch_tokens"),
+        *("price_per_mtok_usd", "price_date", "batch_price_factor", "zero_data_retention"),
+        *("eu_native", "hq_country", "region", "max_items", "max_batch_tokens"),
         *("released", "deprecated", "retires", "successor", "source"),
     }
 )

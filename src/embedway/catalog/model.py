@@ -61,6 +61,8 @@ class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The price of a million input tokens in USD; None if unknown."""
     price_date: date | None = None
     """When the price was read; None if unknown."""
+    batch_price_factor: Decimal = Decimal(1)
+    """What callers are charged for a line of a batch, as a share of the price."""
     quantisation: Quantisation = "unknown"
     zero_data_retention: bool = False
     eu_native: bool = False

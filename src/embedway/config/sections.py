@@ -6,7 +6,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
 from embedway.catalog.catalog import AUTO, LOCAL
@@ -78,6 +78,8 @@ class ModelSettings(SettingsSection):
     """USD per million input tokens."""
     price_date: date | None = None
     """When that price was read."""
+    batch_price_factor: Annotated[Decimal, Ge(0), Le(1)] | None = None
+    """What a line of a batch is charged, as a share of that price, such as 0.5."""
     quantisation: Quantisation | None = None
     """The quantisation of its weights there."""
     region: str | None = None

@@ -76,6 +76,22 @@ def _redis(url: SecretStr) -> SecretStr:
     return url
 
 
+def _file_store(place: object) -> object:
+    """Check where files are kept; an `s3://` address stays text."""
+    if not isinstance(place, str):
+        return place
+    parts = split_url(place)
+    if "://" not in place:
+        return _expanded(Path(place))
+    if not parts or parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or parts.query:
+        raise ValueError(
+            "it must be a folder, or an address such as s3://bucket/prefix. The variables "
+            "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say where "
+            "the bucket is and who asks"
+        )
+    return place.rstrip("/")
+
+
 def _workers(value: object) -> object:
     """Check a number of workers, which is text in a variable."""
     number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
@@ -162,6 +178,11 @@ class Settings(SettingsSection):
     pepper: AtStart[Annotated[SecretStr, AfterValidator(_pepper)] | None] = None
     """The secret that keys are hashed with, as 64 hex digits. If not set, the file `pepper` in
     `data_dir`, which is made on first use."""
+    file_store: AtStart[Annotated[Path | str, BeforeValidator(_file_store)] | None] = None
+    """Where uploaded files and the results of batches are kept: a folder, or `s3://bucket/prefix`.
+    If not set, the folder `files` in `data_dir`."""
+    max_project_file_bytes: AtStart[Count] = 10 * 2**30
+    """The most bytes that all files of a project may have; another upload gets a 400."""
     cache_dir: AtStart[Folder] = Field(
         default_factory=lambda: user_cache_path("embedway", appauthor=False)
     )

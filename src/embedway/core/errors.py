@@ -25,6 +25,7 @@ error into bytes.
     │   ├── UpstreamAccountError ... 502  a provider refuses the gateway's key or account
     │   └── UpstreamTimeout ........ 504
     ├── ServiceOverloaded .......... 503
+    ├── FilesUnavailable ........... 503
     └── StorageUnavailable ......... 503
         ├── CommitInDoubt .......... 503  the database may have committed
         └── UsageInDoubt ........... 503  the request may have been charged
@@ -307,6 +308,17 @@ class ServiceOverloaded(EmbedwayError):
     status = 503
     type = "service_unavailable_error"
     code = "server_is_overloaded"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers=_retry())
+
+
+class FilesUnavailable(EmbedwayError):
+    """The folder or the object store of files cannot be read or written."""
+
+    status = 503
+    type = "service_unavailable_error"
+    code = "files_unavailable"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers=_retry())

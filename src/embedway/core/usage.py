@@ -11,6 +11,9 @@ import msgspec
 from embedway.core.money import NanoUsd
 
 ANSWERED = 200
+REPEATED = 208
+"""The status in the ledger if a line of a batch was answered again, because its first answer, which
+was charged, was lost with the process that had it."""
 CLIENT_LEFT = 499
 """The status in ledger, logs and metrics if the client left before the answer."""
 

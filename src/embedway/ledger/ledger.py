@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Literal, Protocol
 
-from sqlalchemy import Engine, delete, insert
+from sqlalchemy import Engine, delete, insert, select
 
 from embedway.concurrency.group_worker import EqualShares, GroupWorker
 from embedway.concurrency.threads import THREADS, Threads
@@ -25,7 +25,7 @@ from embedway.ledger.commits import (
 from embedway.ledger.sqlite_writer import SqliteLedgerWriter
 from embedway.storage.availability import DatabaseAvailability
 from embedway.storage.query_threads import WAIT_S, QueryThreads
-from embedway.storage.tables import installation
+from embedway.storage.tables import installation, usage
 
 MAX_GROUP_ROWS = 1_000
 MAX_WAITING_ROWS = 20_000
@@ -168,6 +168,20 @@ class Ledger:
     def is_failing(self) -> bool:
         """Whether the last commit failed."""
         return self._availability.commits_fail
+
+    async def find(self, id: str) -> Sequence[tuple[int, int]]:
+        """Return the number and the status of each committed record of a request.
+
+        Raises:
+            StorageUnavailable: The database cannot be read.
+        """
+        query = select(usage.c.line, usage.c.status).where(usage.c.id == id)
+
+        def find() -> Sequence[tuple[int, int]]:
+            with self._engine.connect() as connection:
+                return [(each.line, each.status) for each in connection.execute(query)]
+
+        return await self._checks.run(find)
 
     async def try_commit(self) -> None:
         """Commit something that leaves no trace, to find out whether the database works again.

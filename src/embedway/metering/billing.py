@@ -7,9 +7,20 @@ import msgspec
 
 from embedway.catalog.deployment import Deployment
 from embedway.core.keys import Caller
+from embedway.core.money import NanoUsd
 from embedway.core.request import EmbedRequest
 from embedway.core.usage import ANSWERED, UsageRecord
 from embedway.sending.attempt import Attempt
+
+
+class BatchLine(msgspec.Struct, frozen=True, kw_only=True):
+    """How the usage of a batch's line is recorded."""
+
+    usage_id: str
+    """The id of its usage records, which no other line has."""
+    first_record: int = 0
+    """The number of its first record. If it is not 0, the line was charged before, and its answer
+    lost: another answer is not charged."""
 
 
 class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +35,19 @@ class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
     """When the request had been read, in ms since the epoch."""
     started_s: float
     """When the request began, on the clock of `time.perf_counter`."""
+    line: BatchLine | None = None
+    """The line of a batch that the request is; None if it is none."""
+
+    def of_line(self, line: BatchLine | None) -> "UsageContext":
+        """Return the context of a request that is a line of a batch; this one if it is none."""
+        if line is None:
+            return self
+        return msgspec.structs.replace(self, id=line.usage_id, line=line)
+
+    @property
+    def is_charged_already(self) -> bool:
+        """Whether the request is a line of a batch that was charged before."""
+        return self.line is not None and self.line.first_record > 0
 
     def records(self, attempts: Sequence[Attempt], *, status: int) -> list[UsageRecord]:
         """Return one record for each deployment that was called, or one record if none was.
@@ -35,12 +59,17 @@ class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
         if len(called) > 1 and status == ANSWERED:
             # Record 0 counts as the request, so it is that of a deployment that answered.
             called.sort(key=lambda each: not each.items)
+        first = self.line.first_record if self.line else 0
         if not called:
-            return [self._record(0, None, status=status, latency_us=latency_us)]
+            return [self._record(first, None, status=status, latency_us=latency_us)]
         return [
             self._record(line, each, status=status, latency_us=latency_us)
-            for line, each in enumerate(called)
+            for line, each in enumerate(called, first)
         ]
+
+    def cost(self, attempt: Attempt) -> NanoUsd:
+        """Return what the items that an attempt answered cost the caller."""
+        return attempt.deployment.cost(attempt.tokens, in_batch=self.line is not None)
 
     def _record(
         self, line: int, attempt: Attempt | None, *, status: int, latency_us: int
@@ -66,7 +95,7 @@ class UsageContext(msgspec.Struct, frozen=True, kw_only=True):
             tokens=answer.tokens if answer else 0,
             estimated=answer is not None and not answer.is_exact,
             priced=deployment is None or deployment.spec.price_per_mtok_usd is not None,
-            cost_nano_usd=answer.deployment.cost(answer.tokens) if answer else 0,
+            cost_nano_usd=self.cost(answer) if answer else 0,
             upstream_cost_nano_usd=(
                 attempt.deployment.cost(attempt.upstream_tokens) if attempt else 0
             ),

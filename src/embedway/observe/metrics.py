@@ -20,6 +20,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from embedway.catalog.deployment import Deployment
 from embedway.core.money import NANO_PER_USD, NanoUsd
 from embedway.observe.metric_sums import PROCESS_GAUGES, Combine, Snapshot, Sums
 from embedway.observe.tallies import CounterTally, HistogramTally
@@ -127,14 +128,19 @@ class Metrics:
         """Count an answer."""
         self.requests.add(1, route, str(status))
 
-    def count_embeddings(self, model: str, *, items: int, tokens: int) -> None:
-        """Count the items and tokens of an answered request."""
-        self.items.add(items, model)
-        self.tokens.add(tokens, model)
-
-    def count_cost(self, provider: str, model: str, cost: NanoUsd) -> None:
-        """Count what a deployment charges for its part of an answer."""
-        self.cost.add(cost / NANO_PER_USD, provider, model)
+    def count_answer(
+        self,
+        deployments: Sequence[Deployment],
+        *,
+        costs_nano_usd: Sequence[NanoUsd],
+        items: int,
+        tokens: int,
+    ) -> None:
+        """Count an answered request, and what each deployment charges for its part of it."""
+        self.items.add(items, deployments[0].label)
+        self.tokens.add(tokens, deployments[0].label)
+        for each, cost in zip(deployments, costs_nano_usd, strict=True):
+            self.cost.add(cost / NANO_PER_USD, each.provider, each.label)
 
     def count_call(self, provider: str, seconds: float, outcome: str) -> None:
         """Count a call to a provider; `outcome` is `ok` or the kind of its failure."""

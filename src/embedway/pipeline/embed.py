@@ -22,10 +22,10 @@ from embedway.core.errors import (
 from embedway.core.keys import Caller
 from embedway.core.provider_error import ProviderError
 from embedway.core.request import EmbedRequest
-from embedway.core.usage import ANSWERED, CLIENT_LEFT, UsageRecord
+from embedway.core.usage import ANSWERED, CLIENT_LEFT, REPEATED, UsageRecord
 from embedway.ledger.ledger import UNRECORDED, Ledger, RecordOutcome
 from embedway.metering.account import UNMETERED, Account
-from embedway.metering.billing import UsageContext
+from embedway.metering.billing import BatchLine, UsageContext
 from embedway.metering.meter import Meter, Reservation
 from embedway.pipeline.dry_run import DryRun, describe
 from embedway.pipeline.result import EmbedResult, build_result
@@ -81,6 +81,7 @@ class Embedder:
         admitted: Account = UNMETERED,
         request_id: str,
         started_s: float,
+        line: BatchLine | None = None,
     ) -> EmbedResult:
         """Embed all items of a request, and return once its usage is committed.
 
@@ -90,21 +91,21 @@ class Embedder:
             admitted: The account that `admit` returned.
             request_id: The request's id, for logs and the usage records.
             started_s: When the request began, on the clock of `time.perf_counter`.
+            line: The line of a batch that the request is; None if it is none.
 
         Raises:
             EmbedwayError: The request is refused. A usage record says so too, unless a limit or
                 budget refused it, or nothing was sent and the status is 503.
         """
-        received_ms = self._now_ms()
         context = UsageContext(
             request=request,
             caller=caller,
             id=ids.new_id("embd"),
             request_id=request_id,
-            received_ms=received_ms,
+            received_ms=self._now_ms(),
             started_s=started_s,
-        )
-        account = await self._meter.account(request, caller, admitted)
+        ).of_line(line)
+        account = await self._account(context, admitted)
         attempts: Sequence[Attempt] = ()
         reservation: Reservation | None = None
         is_recorded = True
@@ -117,7 +118,7 @@ class Embedder:
                 if account is not UNMETERED:
                     try:
                         reservation = await self._meter.reserve(
-                            account, attempts, received_ms=received_ms
+                            account, attempts, received_ms=context.received_ms
                         )
                     except (RateLimitExceeded, BudgetExceeded):
                         is_recorded = False
@@ -141,7 +142,7 @@ class Embedder:
             if reservation:
                 reservation.release()
             if was_called or (is_recorded and not isinstance(refusal, ServiceOverloaded)):
-                await self._record_refusal(context, attempts, status=refusal.status)
+                await self._record_uncharged(context, attempts, status=refusal.status)
             if refusal is error:
                 raise
             raise refusal from None  # each failed call has its own line in the log
@@ -149,7 +150,7 @@ class Embedder:
             if reservation:
                 reservation.release()
             raise
-        await self._record(context, attempts, account, reservation, result)
+        await self._conclude(context, attempts, account, reservation, result)
         return result
 
     async def dry_run(
@@ -184,6 +185,12 @@ class Embedder:
             _, unfinished = await asyncio.wait(self._withdrawals, timeout=WITHDRAW_S)
             for task in unfinished:
                 task.cancel()
+
+    async def _account(self, context: UsageContext, admitted: Account) -> Account:
+        """Find the account of a request; `Meter.account` says what it refuses."""
+        if context.is_charged_already:
+            return UNMETERED
+        return await self._meter.account(context.request, context.caller, admitted)
 
     async def _plan(self, request: EmbedRequest, caller: Caller, *, priced: bool) -> Plan:
         """Plan a request with at least one candidate, probing an unproven one if necessary.
@@ -246,6 +253,20 @@ class Embedder:
                 )
             )
         return attempts
+
+    async def _conclude(
+        self,
+        context: UsageContext,
+        attempts: Sequence[Attempt],
+        account: Account,
+        reservation: Reservation | None,
+        result: EmbedResult,
+    ) -> None:
+        """Record an answer; `_record` says what it raises."""
+        if context.is_charged_already:
+            await self._record_uncharged(context, attempts, status=REPEATED)
+        else:
+            await self._record(context, attempts, account, reservation, result)
 
     async def _record(
         self,
@@ -318,10 +339,10 @@ class Embedder:
         self._withdrawals.add(task)
         task.add_done_callback(self._withdrawals.discard)
 
-    async def _record_refusal(
+    async def _record_uncharged(
         self, context: UsageContext, attempts: Sequence[Attempt], *, status: int
     ) -> None:
-        """Commit the records of a refused request, if the database allows it."""
+        """Commit the records of a request that is not charged, if the database allows it."""
         with suppress(EmbedwayError):
             await asyncio.shield(
                 self._keep(self._ledger.append(context.records(attempts, status=status)))

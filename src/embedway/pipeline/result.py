@@ -64,7 +64,7 @@ def build_result(
         space=space,
         vectors=vectors,
         tokens=sum(each.tokens for each in answered),
-        costs_nano_usd=[each.deployment.cost(each.tokens) for each in answered],
+        costs_nano_usd=[context.cost(each) for each in answered],
         limit_statuses=limit_statuses,
         engine_s=engine_s,
     )

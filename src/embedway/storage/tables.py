@@ -249,3 +249,58 @@ event_deliveries = Table(
     Index("event_deliveries_by_due", "webhook", "state", "next_ms"),
     Index("event_deliveries_by_subject", "subject", "at_ms"),
 )
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger),
+    Index("files_by_project", "project_id", "created_ms", "id"),
+    Index("files_by_expiry", "expires_ms"),
+)
+
+file_segments = Table(
+    "file_segments",
+    metadata,
+    Column("file_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("submitter", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("input_file_id", Text, nullable=False),
+    Column("output_file_id", Text, nullable=False),
+    Column("error_file_id", Text, nullable=False),
+    Column("output_expires_s", BigInteger),
+    Column("status", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    # When each status began, by its name.
+    Column("reached_ms", JSON, nullable=False),
+    Column("errors", JSON, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("completed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    # The first line that is not answered yet: its number, and its place in the input file.
+    Column("next_line", Integer, nullable=False),
+    Column("next_byte", BigInteger, nullable=False),
+    # Who works on it, until when unless renewed. Other processes may take it over after that.
+    Column("worker", Text, nullable=False),
+    Column("lease_ms", BigInteger, nullable=False),
+    Index("batches_by_project", "project_id", "created_ms", "id"),
+    Index("batches_by_lease", "status", "lease_ms"),
+)

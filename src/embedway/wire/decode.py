@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 import msgspec
 
+from embedway.concurrency.turns import run_in_turns
 from embedway.core.errors import SHOWN_CHARACTERS, EmbedwayError, InvalidRequest, quote_value
 from embedway.core.redaction import contains_secret
 from embedway.core.request import MAX_CHARACTERS, EmbedRequest, normalise_name
@@ -73,6 +74,13 @@ def decode(body: bytes | bytearray, *, max_items: int) -> EmbedRequest:
     members = _json_object(body)
     _check_unique(body, members)
     return _request(body, members, max_items)
+
+
+async def decode_body(body: bytes, *, max_items: int) -> EmbedRequest:
+    """Decode a request body as `decode` does, and a large one without holding the event loop up."""
+    if len(body) > LARGE_BYTES:
+        return await run_in_turns(decode_in_steps(body, max_items=max_items))
+    return decode(body, max_items=max_items)
 
 
 def decode_in_steps(body: bytes, *, max_items: int) -> Generator[None, None, EmbedRequest]:
