@@ -25,6 +25,8 @@ RESPONSES = {str(each) for each in STATUSES}
 OPERATIONS = """
 embed embed_cortecs embed_mka1
 list_models retrieve_model list_deployments list_deployments_mka1 list_hub_models
+create_file list_files retrieve_file download_file delete_file
+create_batch list_batches retrieve_batch cancel_batch
 exchange_token issue_client_token
 list_projects create_project retrieve_project update_project archive_project
 list_api_keys create_api_key retrieve_api_key update_api_key rotate_api_key revoke_api_key

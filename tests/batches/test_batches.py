@@ -1,6 +1,7 @@
 """Batches, with OpenAI's client against real gateways."""
 
 import json
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,6 +13,7 @@ import openai
 import pytest
 from batch_client import BatchClient, line
 from conftest import Gateway
+from raw_http import until
 
 from embedway.testing import Upstream, vector_of
 
@@ -389,3 +391,35 @@ def test_upload_is_not_held_in_memory(new_gateway: Callable[..., Gateway]) -> No
     with pytest.raises(openai.APIStatusError) as error:
         client.openai.files.create(file=("big", content + content), purpose="batch")
     assert error.value.status_code == 413
+
+
+def test_an_upload_that_breaks_off(new_gateway: Callable[..., Gateway]) -> None:
+    """An upload whose client leaves leaves nothing behind, and is no defect."""
+    gateway = new_gateway().start()
+    folder = gateway.folder / "data" / "files"
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.key}\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 99999999\r\n\r\n"
+        '--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    ).encode()
+    with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
+        connection.sendall(head + b"x" * 20_000_000)
+        until(lambda: any(folder.rglob("0*")))
+    until(lambda: not any(folder.rglob("0*")))
+    with closing(sqlite3.connect(gateway.folder / "data" / "embedway.db")) as database:
+        until(lambda: database.execute("SELECT count(*) FROM files").fetchone() == (0,))
+    assert "defect" not in gateway.log.read_text()
+
+
+def test_projects_share_the_work(new_gateway: Callable[..., Gateway], upstream: Upstream) -> None:
+    """A project with many slow batches does not hold up those of another."""
+    gateway = with_provider(new_gateway, upstream).start()
+    slow = gateway.new_key("slow", "--limit", "requests=1/minute")["key"]
+    crowd = BatchClient(gateway.url, slow)
+    waiting = [crowd.submit(line(n, model="a:m", input="x") for n in range(9)) for _ in range(10)]
+    project = json.loads(gateway.cli("projects", "create", "--name", "other", "--json").stdout)
+    other = BatchClient(gateway.url, gateway.new_key("o", "--project", project["id"])["key"])
+    assert other.wait(other.submit([line(1, model="a:m", input="y")])).status == "completed"
+    statuses = [crowd.openai.batches.retrieve(each.id).status for each in waiting]
+    assert "completed" not in statuses
+    assert statuses.count("validating") == 8

@@ -58,6 +58,7 @@ def check(client: BatchClient, gateway: Gateway, batch_id: str) -> None:
     """Check that each line is answered once and charged once."""
     batch = client.wait(client.openai.batches.retrieve(batch_id))
     assert batch.status == "completed"
+    assert client.results(batch.error_file_id) == []
     assert batch.request_counts is not None
     assert batch.request_counts.to_dict() == {"total": LINES, "completed": LINES, "failed": 0}
     answers = client.answers(batch)
@@ -144,3 +145,46 @@ def test_two_at_once(replicas: list[Gateway]) -> None:
         end_leases(two)
         time.sleep(0.3)
     check(client, one, batch.id)
+
+
+def test_expiry(new_gateway: Callable[..., Gateway], provider: Upstream) -> None:
+    """A batch that is not done in its time ends with what it has, also after a restart."""
+    gateway = new_gateway()
+    (gateway.folder / "embedway.toml").write_text(PROVIDER.format(url=provider.url))
+    key = gateway.start().new_key("slow", "--limit", "requests=4/second")["key"]
+    client = BatchClient(gateway.url, key)
+    batch = client.submit(line(n, model="a:m", input=f"t {n}") for n in range(100))
+    client.wait(batch, lambda _: len(charged(gateway)) >= 3)
+    gateway.kill()
+    engine = create_engine(database_url(gateway))
+    with engine.begin() as connection:
+        connection.execute(update(batches).values(lease_ms=0, expires_ms=1))
+    engine.dispose()
+    gateway.start()
+    batch = client.wait(batch)
+    assert (batch.status, bool(batch.expired_at)) == ("expired", True)
+    answers = client.answers(batch)
+    errors = client.results(batch.error_file_id)
+    assert {each["error"]["code"] for each in errors} == {"batch_expired"}
+    assert sorted([*map(int, answers), *(int(each["custom_id"]) for each in errors)]) == list(
+        range(100)
+    )
+
+
+def test_a_database_that_goes_away(
+    minilm: Minilm, tmp_path: Path, postgres: Postgres, provider: Upstream
+) -> None:
+    """While the database is away a batch waits; then it goes on, and each line is charged once."""
+    (tmp_path / "embedway.toml").write_text(PROVIDER.format(url=provider.url))
+    gateway = Gateway(tmp_path, database_url=postgres.url, pepper=secrets.token_hex(32))
+    try:
+        key = gateway.start().new_key("slow", "--limit", RATE)["key"]
+        client = BatchClient(gateway.url, key)
+        batch = client.submit(line(n, model="a:m", input=f"t {n}") for n in range(LINES))
+        client.wait(batch, lambda _: len(charged(gateway)) >= 100)
+        postgres.stop()
+        time.sleep(8)  # longer than the ledger waits for it
+        postgres.start()
+        check(client, gateway, batch.id)
+    finally:
+        gateway.kill()

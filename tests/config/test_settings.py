@@ -29,6 +29,8 @@ OTHER = {
     "max_in_flight_bytes": 70_000_000,
     "max_body_bytes": 1000,
     "max_items": 4096,
+    "file_store": "s3://bucket/files",
+    "max_project_file_bytes": 5000,
     "header_timeout_s": 1.5,
     "body_timeout_s": 2.5,
     "request_timeout_s": 3.5,

@@ -451,7 +451,7 @@ def test_copies_are_the_same(opened: Callable, postgres_url: str, tmp_path: Path
     assert copied.rows == {name: len(each) for name, each in before.items()}
     assert copied.missed_records == 0
     assert {done == total for done, total in seen.values()} == {True}
-    with pytest.raises(CopyError, match="There are rows in audit, budget_alerts"):
+    with pytest.raises(CopyError, match="There are rows in audit, batches, budget_alerts"):
         copying.copy_database(source, target, progress=progress)
     assert rows(target) == before
     source.dispose()

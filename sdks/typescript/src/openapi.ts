@@ -610,6 +610,141 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Files
+         * @description List the project's files, newest first.
+         */
+        get: operations["list_files"];
+        put?: never;
+        /**
+         * Create File
+         * @description Upload a file for a batch, as `multipart/form-data`: JSON lines of up to 200 MB.
+         */
+        post: operations["create_file"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/files/{file_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve File
+         * @description Return what is known of a file.
+         */
+        get: operations["retrieve_file"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete File
+         * @description Delete a file.
+         */
+        delete: operations["delete_file"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/files/{file_id}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download File
+         * @description Return the content of a file.
+         */
+        get: operations["download_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Batches
+         * @description List the project's batches, newest first.
+         */
+        get: operations["list_batches"];
+        put?: never;
+        /**
+         * Create Batch
+         * @description Embed the requests of an uploaded file in the background, within a day.
+         *
+         *     Each line is `{"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": {...}}`,
+         *     with a body as for `POST /v1/embeddings`.
+         */
+        post: operations["create_batch"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches/{batch_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Batch
+         * @description Return a batch, and how far it has come.
+         */
+        get: operations["retrieve_batch"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches/{batch_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Batch
+         * @description Send no more requests of a batch. Those under way are finished and charged.
+         */
+        post: operations["cancel_batch"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/organization/activity": {
         parameters: {
             query?: never;
@@ -881,6 +1016,63 @@ export interface components {
             /** @description The operating system user, as `cli:USER`. */
             user: components["schemas"]["AuditObject"];
         };
+        /**
+         * Batch
+         * @description A batch. Times are Unix seconds, and null if it has not come to that.
+         */
+        Batch: {
+            id: string;
+            /**
+             * @default batch
+             * @constant
+             */
+            object: "batch";
+            /**
+             * @default /v1/embeddings
+             * @constant
+             */
+            endpoint: "/v1/embeddings";
+            errors: components["schemas"]["BatchErrors"] | null;
+            input_file_id: string;
+            /**
+             * @default 24h
+             * @constant
+             */
+            completion_window: "24h";
+            /** @enum {string} */
+            status: "validating" | "failed" | "in_progress" | "finalizing" | "completed" | "expired" | "cancelling" | "cancelled";
+            /** @description The file of answers, once the batch has ended; null if there are none. */
+            output_file_id: string | null;
+            /** @description The file of requests without an answer, likewise. */
+            error_file_id: string | null;
+            created_at: number;
+            in_progress_at: number | null;
+            expires_at: number;
+            finalizing_at: number | null;
+            completed_at: number | null;
+            failed_at: number | null;
+            expired_at: number | null;
+            cancelling_at: number | null;
+            cancelled_at: number | null;
+            request_counts: components["schemas"]["BatchRequestCounts"];
+            usage: components["schemas"]["BatchUsage"];
+            metadata: {
+                [key: string]: string;
+            } | null;
+        };
+        /**
+         * BatchUsage
+         * @description The tokens that a batch was charged so far.
+         */
+        BatchUsage: {
+            input_tokens: number;
+            /**
+             * @default 0
+             * @constant
+             */
+            output_tokens: 0;
+            total_tokens: number;
+        };
         /** CostsPage */
         CostsPage: {
             /**
@@ -1131,6 +1323,32 @@ export interface components {
             expiresAt: number;
         };
         /**
+         * File
+         * @description A file.
+         */
+        File: {
+            id: string;
+            /**
+             * @default file
+             * @constant
+             */
+            object: "file";
+            bytes: number;
+            created_at: number;
+            /** @description When it is deleted, in Unix seconds; null if only on demand. */
+            expires_at: number | null;
+            filename: string;
+            /** @enum {string} */
+            purpose: "batch" | "batch_output";
+            /**
+             * @description Files can be used as soon as they are there.
+             * @default processed
+             * @constant
+             */
+            status: "processed";
+            status_details: null;
+        };
+        /**
          * HubModel
          * @description A model as AIHubMix's clients know it.
          */
@@ -1273,6 +1491,19 @@ export interface components {
             last_id: string | null;
             has_more: boolean;
         };
+        /** BatchPage */
+        BatchPage: {
+            /**
+             * @default list
+             * @constant
+             */
+            object: "list";
+            data: components["schemas"]["Batch"][];
+            first_id: string | null;
+            /** @description The `after` of the next page. */
+            last_id: string | null;
+            has_more: boolean;
+        };
         /** EndUserPage */
         EndUserPage: {
             /**
@@ -1281,6 +1512,19 @@ export interface components {
              */
             object: "list";
             data: components["schemas"]["EndUser"][];
+            first_id: string | null;
+            /** @description The `after` of the next page. */
+            last_id: string | null;
+            has_more: boolean;
+        };
+        /** FilePage */
+        FilePage: {
+            /**
+             * @default list
+             * @constant
+             */
+            object: "list";
+            data: components["schemas"]["File"][];
             first_id: string | null;
             /** @description The `after` of the next page. */
             last_id: string | null;
@@ -1394,6 +1638,21 @@ export interface components {
             value: string;
         };
         /**
+         * NewBatch
+         * @description A batch to create.
+         */
+        NewBatch: {
+            input_file_id: string;
+            /** @constant */
+            endpoint: "/v1/embeddings";
+            /** @constant */
+            completion_window: "24h";
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            output_expires_after?: components["schemas"]["OutputExpiresAfter"] | null;
+        };
+        /**
          * NewEndUser
          * @description An end user's record to create or change.
          */
@@ -1494,6 +1753,38 @@ export interface components {
             /** @description Budgets for each end user without budgets of its own. */
             user_budgets?: components["schemas"]["BudgetInput"][] | null;
             name: string;
+        };
+        /**
+         * OutputExpiresAfter
+         * @description When the files of results are deleted.
+         */
+        OutputExpiresAfter: {
+            /** @constant */
+            anchor: "created_at";
+            seconds: number;
+        };
+        /**
+         * BatchError
+         * @description Why a batch failed.
+         */
+        BatchError: {
+            code: string;
+            message: string;
+            param: string | null;
+            /** @description The line of the input file at fault, from 1. */
+            line: number | null;
+        };
+        /**
+         * BatchErrors
+         * @description Why a batch failed.
+         */
+        BatchErrors: {
+            /**
+             * @default list
+             * @constant
+             */
+            object: "list";
+            data: components["schemas"]["BatchError"][];
         };
         /**
          * Project
@@ -1626,6 +1917,15 @@ export interface components {
                 [key: string]: number;
             };
             deployments: components["schemas"]["ActiveDeployment"][];
+        };
+        /**
+         * BatchRequestCounts
+         * @description How many requests of a batch have come how far.
+         */
+        BatchRequestCounts: {
+            total: number;
+            completed: number;
+            failed: number;
         };
         /**
          * ApiKeyRotation
@@ -1940,6 +2240,19 @@ export interface components {
             client_id?: string | null;
             /** @description The key itself. */
             client_secret?: string | null;
+        };
+        /** FileUpload */
+        FileUpload: {
+            /**
+             * Format: binary
+             * @description JSON lines, one for each request of the batch.
+             */
+            file: string;
+            /** @constant */
+            purpose: "batch";
+            /** @constant */
+            "expires_after[anchor]"?: "created_at";
+            "expires_after[seconds]"?: number;
         };
         /** @description The fields of an embeddings request in camel case, for TypeScript alone. */
         EmbeddingsFields: {
@@ -3657,6 +3970,377 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RefusalsPage"];
+                };
+            };
+            /** @description The request cannot be honoured. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    list_files: {
+        parameters: {
+            query?: {
+                purpose?: string | null;
+                limit?: number;
+                /** @description The `last_id` of the previous page; leave it out for the first page. */
+                after?: string | null;
+                order?: "asc" | "desc";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FilePage"];
+                };
+            };
+            /** @description The request cannot be honoured. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    create_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": components["schemas"]["FileUpload"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /** @description The request cannot be honoured. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    retrieve_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /** @description The request cannot be honoured. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    delete_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeletionReceipt"];
+                };
+            };
+            /** @description The request cannot be honoured. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    download_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description The request cannot be honoured. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    list_batches: {
+        parameters: {
+            query?: {
+                /** @description The most entries to return, up to 100. */
+                limit?: number;
+                /** @description The `last_id` of the previous page; leave it out for the first page. */
+                after?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchPage"];
+                };
+            };
+            /** @description The request cannot be honoured. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    create_batch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewBatch"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description The request cannot be honoured. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    retrieve_batch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                batch_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description The request cannot be honoured. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The gateway cannot answer now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    cancel_batch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                batch_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
                 };
             };
             /** @description The request cannot be honoured. */

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import structlog
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from embedway.admin.paging import (
     DeletionReceipt,
@@ -26,6 +27,8 @@ PATH = "/v1/files"
 MAX_FILE_BYTES = 200 * 2**20
 """The largest file, as at OpenAI for batches."""
 MAX_UPLOAD_BYTES = MAX_FILE_BYTES + FORM_BYTES
+CONTENT = "application/octet-stream"
+"""The media type of downloads."""
 MAX_PAGE = 10_000
 EXPIRES_S = range(3600, 2_592_001)
 """After how many seconds files may expire, as at OpenAI: an hour to 30 days."""
@@ -101,9 +104,11 @@ def router(files: FileStore, *, caller: Caller, max_project_bytes: int) -> APIRo
                 expires_s=expires_s,
                 max_project_bytes=max_project_bytes,
             )
-        except BaseException:
+        except BaseException as error:
             with suppress(EmbedwayError):
                 await files.delete(upload)
+            if isinstance(error, ClientDisconnect):
+                raise InvalidRequest("The upload broke off. Send it whole.") from None
             raise
         return to_card(file)
 
@@ -127,13 +132,17 @@ def router(files: FileStore, *, caller: Caller, max_project_bytes: int) -> APIRo
         """Return what is known of a file."""
         return to_card(await files.get(project_id, file_id))
 
-    @routes.get("/{file_id}/content", response_class=StreamingResponse)
+    @routes.get(
+        "/{file_id}/content",
+        response_class=StreamingResponse,
+        responses={200: {"content": {CONTENT: {"schema": {"type": "string", "format": "binary"}}}}},
+    )
     async def download_file(file_id: FileId, project_id: str = own) -> StreamingResponse:
         """Return the content of a file."""
         file = await files.get(project_id, file_id)
         return StreamingResponse(
             files.read(file.id),
-            media_type="application/octet-stream",
+            media_type=CONTENT,
             headers={"content-length": str(file.bytes)},
         )
 

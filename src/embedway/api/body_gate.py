@@ -138,7 +138,10 @@ class BodyGate:
         async def next_piece() -> Message:
             if not client.is_body_left:
                 return await receive()
-            piece = await anext(pieces)
+            try:
+                piece = await anext(pieces)
+            except IncompleteBody:
+                return {"type": "http.disconnect"}
             return {"type": "http.request", "body": piece, "more_body": client.is_body_left}
 
         async def send_after_body(message: Message) -> None:

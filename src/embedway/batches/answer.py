@@ -171,22 +171,25 @@ class LineAnswerer:
         """
         billed = BatchLine(usage_id=sent.usage_id)
         upstream_waits_s = list(UPSTREAM_WAITS_S)
+        is_in_doubt = False
         while not ending.has_come:
+            wait_s = DOUBT_WAIT_S
             try:
-                if may_be_charged:
-                    billed = await self._find_charge(sent.usage_id)
-                return await self._send(sent, billed)
+                # A charge in doubt has a record once it is certain, whether it was made or not.
+                if not is_in_doubt or await self._ledger.find(billed.usage_id):
+                    is_in_doubt = False
+                    if may_be_charged:
+                        billed = await self._find_charge(sent.usage_id)
+                    return await self._send(sent, billed)
             except UsageInDoubt:
-                # Sent again only once it is known whether the first one was charged.
-                while not await self._ledger.find(billed.usage_id):
-                    if not await ending.wait(DOUBT_WAIT_S):
-                        return None
+                is_in_doubt = True
             except EmbedwayError as error:
-                wait_s = _wait_s(error, upstream_waits_s)
-                if wait_s is None:
+                until_next_s = _wait_s(error, upstream_waits_s)
+                if until_next_s is None:
                     raise
-                await ending.wait(wait_s)
+                wait_s = until_next_s
             may_be_charged = True
+            await ending.wait(wait_s)
         return None
 
     async def _send(self, sent: "_Try", billed: BatchLine) -> tuple[EmbedRequest, EmbedResult]:

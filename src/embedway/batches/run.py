@@ -36,11 +36,11 @@ MAX_PROBLEMS = 100
 """The most lines at fault to report."""
 PARALLEL = 32
 """How many lines of a batch to send at a time."""
-ROOM = 64 * 2**20
+ROOM = 32 * 2**20
 """Roughly how many bytes the lines under way and their results may take."""
 MAX_UNDER_WAY = 512
 """The most lines under way."""
-ITEM_BYTES = 2**14
+ITEM_BYTES = 2**13
 """Roughly the size of one item's vector in a result."""
 CHECKPOINT_LINES = 512
 CHECKPOINT_BYTES = 8 * 2**20

@@ -6,6 +6,7 @@ itself after a restart, once its leases have ended.
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -17,8 +18,10 @@ from embedway.batches.store import BatchStore
 from embedway.core.errors import FilesUnavailable, StorageUnavailable
 from embedway.files.store import FileStore
 
-MAX_RUNS = 4
+MAX_RUNS = 8
 """The most batches that a process works on at a time."""
+MAX_PROJECT_RUNS = 2
+"""The most of one project, whose batches may wait for its rate limits all day."""
 POLL_S = 2.0
 """How often to look for batches that other processes have left."""
 SWEEP_S = 60.0
@@ -79,7 +82,12 @@ class BatchRunner:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _claim(self) -> None:
-        while len(self._runs) < MAX_RUNS and (batch := await self._store.claim()):
+        while len(self._runs) < MAX_RUNS:
+            counts = Counter(run.batch.project_id for run in self._runs)
+            busy = [id for id, count in counts.items() if count >= MAX_PROJECT_RUNS]
+            batch = await self._store.claim(without=busy)
+            if batch is None:
+                return
             run = self._open_run(batch)
             task = asyncio.create_task(run.run())
             self._runs[run] = task

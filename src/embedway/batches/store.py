@@ -4,7 +4,7 @@ A process that works on a batch holds a lease on it and renews it. Everything it
 only if it still holds it, so two processes never answer the same line.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -105,14 +105,18 @@ class BatchStore:
 
         await self._write(id, cancel)
 
-    async def claim(self) -> BatchJob | None:
+    async def claim(self, *, without: Collection[str] = ()) -> BatchJob | None:
         """Take the lease on a batch that nobody works on, the oldest first; None if there is none.
+
+        Those of the projects `without` are left to others.
 
         Process ids are never used twice, so a process that starts again gets its own batches only
         after their leases have ended.
         """
         free = select(batches).where(
-            batches.c.status.in_(UNFINISHED), batches.c.lease_ms <= self._now_ms()
+            batches.c.status.in_(UNFINISHED),
+            batches.c.lease_ms <= self._now_ms(),
+            batches.c.project_id.not_in(without),
         )
 
         def find(connection: Connection) -> BatchJob | None:

@@ -23,6 +23,7 @@ EXAMPLES: Mapping[type[SettingsSection], Mapping[str, Any]] = {
     Settings: {
         "database_url": "postgresql://embedway:password@db.internal/embedway",
         "redis_url": "redis://:password@redis.internal:6379/0",
+        "file_store": "s3://bucket/embedway",
         "threads": 4,
         "token_audiences": ["embedway"],
         "cors_origins": ["https://app.example.com"],
@@ -60,6 +61,7 @@ EXAMPLES: Mapping[type[SettingsSection], Mapping[str, Any]] = {
         "prompts": {"query": "query: ", "document": "passage: "},
         "licence": "Apache-2.0",
         "price_per_mtok_usd": "0.02",
+        "batch_price_factor": "0.5",
         "price_date": "2026-11-28",
         "quantisation": "fp16",
         "region": "eu",
