@@ -59,7 +59,7 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     status: BatchStatus
     created_ms: int
     expires_ms: int
-    """When the batch ends whatever is left of it, in ms since the epoch."""
+    """When the batch expires, in ms since the epoch."""
     reached_ms: Mapping[BatchStatus, int] = {}
     """When each status began."""
     errors: tuple[BatchProblem, ...] = ()

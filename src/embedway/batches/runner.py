@@ -1,4 +1,4 @@
-"""Finds batches that nobody works on, and works on them; one for the process.
+"""Works on batches that no other process works on.
 
 Any process of any replica takes any batch. One that dies leaves its batches to the others, or to
 itself after a restart, once its leases have ended.

@@ -94,7 +94,7 @@ class BatchStore:
         )
 
     async def request_cancel(self, id: str) -> None:
-        """Ask whoever works on a batch to end it. Nothing happens if it is ending already."""
+        """Ask the process that works on a batch to end it. A batch that is ending goes on as it was."""
 
         def cancel(connection: Connection) -> None:
             batch = _find(connection, id)
@@ -106,7 +106,7 @@ class BatchStore:
         await self._write(id, cancel)
 
     async def claim(self, *, without: Collection[str] = ()) -> BatchJob | None:
-        """Take the lease on a batch that nobody works on, the oldest first; None if there is none.
+        """Take the lease on the oldest batch that no process works on; return None if there is none.
 
         Those of the projects `without` are left to others.
 
@@ -230,7 +230,7 @@ class BatchStore:
         return await self._reads.run(read)
 
     async def _write(self, id: str, change: Callable[[Connection], Done]) -> Done:
-        """Change one batch; nobody else changes it meanwhile."""
+        """Change one batch, while no other process can change it."""
 
         def write() -> Done:
             with locked_transaction(self._engine, lock=f"batch {id}") as connection:
