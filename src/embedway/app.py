@@ -114,6 +114,9 @@ class Gateway:
             "Batches that this gateway works on.",
             lambda: self._batches.running,
         )
+
+    def work_on_batches(self) -> None:
+        """Begin to work on batches. A gateway that is opened to look something up does not."""
         self._batches.start()
 
     async def reload(
@@ -452,6 +455,7 @@ def create() -> Application:
         async with open_gateway(
             configuration, dropped_lines=dropped_lines, telemetry=read_telemetry(loaded)
         ) as gateway:
+            gateway.work_on_batches()
             gateways.append(gateway)
             yield
 

@@ -109,6 +109,7 @@ async def run_server(
     async with app.open_gateway(
         configuration, dropped_lines=dropped_lines, telemetry=telemetry
     ) as gateway:
+        gateway.work_on_batches()
         tune_interpreter()
         stopping = on_signals()
         listen(bound, configuration.settings)

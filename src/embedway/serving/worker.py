@@ -125,6 +125,7 @@ class Worker:
             raise OrderFailed(str(error)) from None
         except SQLAlchemyError as error:
             raise OrderFailed(f"The database failed: {database.explain(error)}") from None
+        self._gateway.work_on_batches()
         return self._gateway.current.spaces.drifted_ids()
 
     def _serve(self) -> None:
