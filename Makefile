@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test test-typescript test-deploy check format bench bench-peers bench-counts bench-routing bench-usage bench-clients bench-large bench-workers bench-sizing chaos compat dist notes lock docs docs-site clean
+.PHONY: help setup dev serve test test-sinks test-typescript test-deploy check format bench bench-peers bench-counts bench-routing bench-usage bench-clients bench-large bench-workers bench-sizing chaos compat dist notes lock docs docs-site clean
 
 # Where it is set, each of the many processes of the tests would compile the program again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -58,6 +58,15 @@ test-typescript: .venv/setup $(TYPESCRIPT) $(RUNTIMES)  ## Build, check and test
 .venv/deploy: .venv/dev deploy/tests/requirements.lock
 	@$(PIP) install --require-hashes -r deploy/tests/requirements.lock
 	@touch $@
+
+SINKS := chroma lance milvus qdrant
+
+.venv/sinks: .venv/dev tests/corpora/requirements.lock
+	@$(PIP) install --require-hashes -r tests/corpora/requirements.lock
+	@touch $@
+
+test-sinks: .venv/sinks  ## Test the sinks of corpora on the real thing
+	@EMBEDWAY_TEST_SINKS=required $(BIN)/python -m pytest --numprocesses=2 tests/corpora/test_sinks.py
 
 # The image takes longest, so it comes first.
 test-deploy: .venv/deploy $(HELM)  ## Build and try what is in deploy/; needs root on Debian
@@ -123,6 +132,8 @@ notes: .venv/dev  ## Write dist/notes.md, what the changelog says of TAG=v1.2.3
 lock: .venv/dev  ## Update the lock files to the newest versions
 	@$(BIN)/$(LOCK) --upgrade --group build --output-file requirements.lock
 	@$(BIN)/$(LOCK) --upgrade --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	@$(BIN)/$(subst --extra all,$(SINKS:%=--extra %) --group sinks,$(LOCK)) --upgrade \
+		--constraint requirements-dev.lock --output-file tests/corpora/requirements.lock
 	@$(BIN)/$(subst --extra all,,$(subst pyproject.toml,deploy/tests/requirements.in,$(LOCK))) --upgrade \
 		--constraint requirements-dev.lock --output-file deploy/tests/requirements.lock
 

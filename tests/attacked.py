@@ -69,6 +69,17 @@ class House:
         told = {"metadata": {"team": "team-of-theirs"}}
         headers = {"x-on-behalf-of": "ann-of-theirs"}
         assert self.embed(self.theirs.secret, headers=headers, **told).status_code == 200
+        form = {"data": {"purpose": "batch"}, "files": {"file": ("name-of-theirs", b"{}")}}
+        file = self.ask("POST", "/v1/files", self.theirs.secret, **form).json()["id"]
+        wanted = {
+            "input_file_id": file,
+            "endpoint": "/v1/embeddings",
+            "completion_window": "24h",
+            "metadata": {"team": "team-of-theirs"},
+        }
+        batch = self.ask("POST", "/v1/batches", self.theirs.secret, json=wanted).json()["id"]
+        self.files = {"file_id": file, "batch_id": batch}
+        """The ids of a file and a batch of theirs."""
 
     def tenant(self, name: str, **more: Any) -> Tenant:
         """A new one."""
@@ -214,6 +225,11 @@ class Operation:
     def open(self) -> bool:
         """Whether it needs no key, or brings its own credentials."""
         return self.path in {"/livez", "/readyz", "/metrics", "/api/v1/models", OAUTH}
+
+    @property
+    def is_of_files(self) -> bool:
+        """Whether it is one of files or batches, which belong to the caller's project."""
+        return self.path.startswith(("/v1/files", "/v1/batches"))
 
     def names(self, where: str) -> list[str]:
         """The parameters in the path, the query or the headers."""

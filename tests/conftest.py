@@ -32,7 +32,7 @@ from embedway.providers.registry import ROWS
 from embedway.storage.store import open_store
 from embedway.testing import Upstream
 
-pytest_plugins = ["servers", "object_server", "webhook_receiver"]
+pytest_plugins = ["servers", "object_server", "pgvector_server", "webhook_receiver"]
 
 EMBEDWAY = command_line.PROGRAM
 START_S = 120

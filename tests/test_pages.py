@@ -147,6 +147,7 @@ def test_understood(
 ) -> None:
     """The command, its options and their values are there, and so are a target and a module."""
     (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    (tmp_path / "posts.csv").write_text("id,body\n1,one\n2,two\n")
     bring_weights(tmp_path)
     monkeypatch.chdir(tmp_path)
     match line:
@@ -177,6 +178,7 @@ def lived_in(new_gateway: Callable[..., Gateway], upstream: Upstream) -> Gateway
     )
     (gateway.folder / "embedway.toml").chmod(0o600)
     (gateway.folder / "texts.txt").write_text("one\ntwo\n")
+    (gateway.folder / "posts.csv").write_text("id,body\n1,one\n2,two\n")
     bring_weights(gateway.folder)
     (gateway.folder / "catalog.toml").write_text(gateway.cli("catalog", "export").stdout)
     gateway.start()
@@ -187,6 +189,8 @@ def lived_in(new_gateway: Callable[..., Gateway], upstream: Upstream) -> Gateway
         "projects create --name web --budget 25/month",
         "users set alice --project web --budget 2/day", "users block bob --project web",
         "keys create --name shop --project web",
+        "corpus run posts.csv --text body --id id --to npy:vectors",
+        "corpus run posts.csv --text body --id id --to parquet:posts",
     ):  # fmt: skip
         done = gateway.cli(*line.split())
         assert done.returncode == 0, done.stderr

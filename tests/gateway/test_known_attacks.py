@@ -60,7 +60,7 @@ def any_house(
 
 def credential(house: House, operation: Operation) -> str:
     """Return a credential with the rights for an operation, so that requests reach the database."""
-    of_projects = operation.path in {EXCHANGE, *PATHS}
+    of_projects = operation.path in {EXCHANGE, *PATHS} or operation.is_of_files
     return house.mine.secret if of_projects else house.admin
 
 
@@ -97,6 +97,7 @@ def test_sql_in_every_field(any_house: House) -> None:
     house = any_house
     tenant = house.tenant("attacked")
     ids = {"project_id": tenant.project, "key_id": tenant.key_id, "end_user_id": "eve"}
+    ids |= house.files
     ids["start_time"] = str(clock.now_ms() // 1000 - 86_400)  # so that there are records to read
     before = house.rows()
     made = 0
@@ -147,6 +148,7 @@ def test_sql_in_the_credential(any_house: House) -> None:
     house = any_house
     before = house.rows()
     ids = {"project_id": house.mine.project, "key_id": house.mine.key_id, "end_user_id": "eve"}
+    ids |= house.files
     for operation in house.operations():
         for authorization in credentials(house):
             request = operation.request(ids | {"id": "auto"})
@@ -272,6 +274,7 @@ def test_texts_are_not_run(house: House) -> None:
 def test_bodies_that_cost_much(house: House) -> None:
     """Denial of service by a body (CVE-2024-8984): one too large, deep or long gets a 4xx."""
     ids = {"project_id": house.mine.project, "key_id": house.mine.key_id, "end_user_id": "eve"}
+    ids |= house.files
     bodies = {
         "large": b'{"name":"' + b"a" * 2**21 + b'"}',
         "deep": b'{"name":' + b"[" * 20_000,

@@ -285,6 +285,8 @@ def test_another_tenant(house: House) -> None:
     mine, theirs = house.mine, house.theirs
     nobody = {"project_id": "proj_" + "0" * 16, "key_id": "key_" + "0" * 16, "end_user_id": "nn"}
     other = {"project_id": theirs.project, "key_id": theirs.key_id, "end_user_id": "ann-of-theirs"}
+    other |= house.files
+    nobody |= {"file_id": "file-" + "0" * 24, "batch_id": "batch_" + "0" * 24}
     before = house.rows()
     for operation in house.operations():
         if operation.path in {OAUTH, EXCHANGE, "/metrics", *PATHS}:

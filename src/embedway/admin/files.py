@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Annotated, Literal
 
 import structlog
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
@@ -32,8 +32,6 @@ CONTENT = "application/octet-stream"
 MAX_PAGE = 10_000
 EXPIRES_S = range(3600, 2_592_001)
 """After how many seconds files may expire, as at OpenAI: an hour to 30 days."""
-
-FileId = Annotated[str, Path(pattern=r"^[\x21-\x7e]{1,128}$")]
 
 _log = structlog.get_logger("embedway.files")
 
@@ -116,7 +114,7 @@ def router(files: FileStore, *, caller: Caller, max_project_bytes: int) -> APIRo
     async def list_files(
         *,
         project_id: str = own,
-        purpose: Annotated[str | None, Query(max_length=64)] = None,
+        purpose: Annotated[str | None, Query(pattern=r"^[^\x00]{1,64}$")] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
         after: PageAfter = None,
         order: Order = "desc",
@@ -128,7 +126,7 @@ def router(files: FileStore, *, caller: Caller, max_project_bytes: int) -> APIRo
         return list_page(page, to_card)
 
     @routes.get("/{file_id}")
-    async def retrieve_file(file_id: FileId, project_id: str = own) -> FileCard:
+    async def retrieve_file(file_id: str, project_id: str = own) -> FileCard:
         """Return what is known of a file."""
         return to_card(await files.get(project_id, file_id))
 
@@ -137,7 +135,7 @@ def router(files: FileStore, *, caller: Caller, max_project_bytes: int) -> APIRo
         response_class=StreamingResponse,
         responses={200: {"content": {CONTENT: {"schema": {"type": "string", "format": "binary"}}}}},
     )
-    async def download_file(file_id: FileId, project_id: str = own) -> StreamingResponse:
+    async def download_file(file_id: str, project_id: str = own) -> StreamingResponse:
         """Return the content of a file."""
         file = await files.get(project_id, file_id)
         return StreamingResponse(
@@ -147,7 +145,7 @@ def router(files: FileStore, *, caller: Caller, max_project_bytes: int) -> APIRo
         )
 
     @routes.delete("/{file_id}")
-    async def delete_file(file_id: FileId, project_id: str = own) -> DeletionReceipt:
+    async def delete_file(file_id: str, project_id: str = own) -> DeletionReceipt:
         """Delete a file."""
         await files.delete(await files.get(project_id, file_id))
         return DeletionReceipt(id=file_id, object="file")

@@ -4,6 +4,7 @@ A process that works on a batch holds a lease on it and renews it. Everything it
 only if it still holds it, so two processes never answer the same line.
 """
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TypeVar
@@ -24,6 +25,8 @@ from embedway.storage.tables import batches
 
 LEASE_MS = 15_000
 """How long a lease lasts. It is renewed long before."""
+
+_ID = re.compile(r"batch_[0-9a-f]{24}")
 
 Done = TypeVar("Done")
 
@@ -68,9 +71,12 @@ class BatchStore:
         Raises:
             NotFound: The project has no such batch.
         """
-        batch = await self._read(lambda connection: _find(connection, id))
+        batch = None
+        if _ID.fullmatch(id):  # Postgres would refuse some of all others
+            batch = await self._read(lambda connection: _find(connection, id))
         if batch is None or batch.project_id != project_id:
-            raise NotFound(f"No batch found with id {quote_text(id)}.", param="batch_id")
+            shown = quote_text(id) if _ID.fullmatch(id) else "of this id"
+            raise NotFound(f"There is no batch {shown}.", param="batch_id")
         return batch
 
     async def list_batches(
@@ -94,7 +100,7 @@ class BatchStore:
         )
 
     async def request_cancel(self, id: str) -> None:
-        """Ask the process that works on a batch to end it. A batch that is ending goes on as it was."""
+        """Ask the process that works on a batch to end it, unless it is ending already."""
 
         def cancel(connection: Connection) -> None:
             batch = _find(connection, id)
@@ -106,7 +112,7 @@ class BatchStore:
         await self._write(id, cancel)
 
     async def claim(self, *, without: Collection[str] = ()) -> BatchJob | None:
-        """Take the lease on the oldest batch that no process works on; return None if there is none.
+        """Take the lease on the oldest batch that no process works on, and return it, or None.
 
         Those of the projects `without` are left to others.
 

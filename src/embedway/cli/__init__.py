@@ -11,6 +11,7 @@ from embedway.cli import (
     audit,
     catalog,
     config,
+    corpus,
     db,
     doctor,
     embed,
@@ -20,6 +21,7 @@ from embedway.cli import (
     projects,
     providers,
     route,
+    search,
     serve,
     spaces,
     top,
@@ -72,6 +74,8 @@ def main(
 
 commands.command()(serve.serve)
 commands.command()(embed.embed)
+commands.add_typer(corpus.commands, name="corpus")
+commands.command()(search.search)
 commands.command()(route.route)
 commands.add_typer(projects.commands, name="projects")
 commands.add_typer(keys.commands, name="keys")

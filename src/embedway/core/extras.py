@@ -4,7 +4,18 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Literal
 
-Extra = Literal["bedrock", "otel", "parquet", "postgres", "redis", "vertex"]
+Extra = Literal[
+    "bedrock",
+    "chroma",
+    "lance",
+    "milvus",
+    "otel",
+    "parquet",
+    "postgres",
+    "qdrant",
+    "redis",
+    "vertex",
+]
 """A group of optional packages, as pyproject.toml names it."""
 
 

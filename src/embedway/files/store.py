@@ -4,6 +4,7 @@ A file is written as segments. Its record exists before its first segment, and o
 one, so that whatever a process that died has left is found and deleted later.
 """
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -27,6 +28,8 @@ UPLOAD_MS = 6 * 3_600_000
 """Uploads that are not complete after this time are deleted."""
 REMOVALS = 100
 """The most files to delete in one go."""
+
+_ID = re.compile(r"file-[0-9a-f]{24}")
 
 Order = Literal["asc", "desc"]
 Done = TypeVar("Done")
@@ -148,9 +151,12 @@ class FileStore:
         Raises:
             NotFound: The project has no such file.
         """
-        file = await self._read(lambda connection: _find(connection, id))
+        file = None
+        if _ID.fullmatch(id):  # Postgres would refuse some of all others
+            file = await self._read(lambda connection: _find(connection, id))
         if file is None or file.project_id != project_id or file.state != "ready":
-            raise NotFound(f"No such File object: {quote_text(id)}.", param="file_id")
+            shown = quote_text(id) if _ID.fullmatch(id) else "of this id"
+            raise NotFound(f"There is no file {shown}.", param="file_id")
         return file
 
     async def list_files(

@@ -35,3 +35,7 @@ class ModelTokenizer:
         """
         # The fast variant leaves out character offsets, which are not needed here.
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return where each token that is not special begins and ends, in characters."""
+        return self._tokenizer.encode(text, add_special_tokens=False).offsets

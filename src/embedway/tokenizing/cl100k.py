@@ -8,6 +8,8 @@ import base64
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -142,6 +144,25 @@ class Cl100kTokenizer:
             if not self._vocabulary:
                 self._vocabulary = _read_vocabulary()
             return self._vocabulary
+
+
+def token_offsets(text: str) -> list[tuple[int, int]]:
+    """Return where each token of a text begins and ends, in characters.
+
+    Several tokens that make one character have the same place, of which only the last is not empty.
+
+    Raises:
+        InvalidRequest: The text cannot be tokenised.
+    """
+    vocabulary = _shared_vocabulary()
+    [ids] = _require_all([_encode(vocabulary, text)])
+    _, starts = vocabulary.decode_with_offsets(ids)
+    return list(pairwise([*starts, len(text)]))
+
+
+@cache
+def _shared_vocabulary() -> "tiktoken.Encoding":
+    return _read_vocabulary()
 
 
 def _read_vocabulary() -> "tiktoken.Encoding":
