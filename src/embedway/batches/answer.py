@@ -1,4 +1,4 @@
-"""Answers one line of a batch. It waits where a client would have to, and charges the line once.
+"""Answers the lines of batches: waits where a client would have to, and charges each line once.
 
 The ids of a line's usage records follow from the batch and the line, and the ledger accepts each id
 once. So whoever answers a line that was perhaps answered before finds out whether it was charged.

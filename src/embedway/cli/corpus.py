@@ -3,26 +3,22 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+from embedway.cli.corpus_report import format_duration, progress_bar, say_done
 from embedway.cli.setup import Setup
 from embedway.cli.terminal import (
     AsJson,
-    count_of,
-    err,
     fail,
-    note,
     print_record,
     print_table,
-    progress,
     reject,
     say,
 )
@@ -31,7 +27,7 @@ from embedway.core.errors import EmbedwayError
 from embedway.core.request import Truncate
 from embedway.corpora.chunks import Chunking
 from embedway.corpora.embedding import PatientEmbedder
-from embedway.corpora.job import CorpusJob, JobStopped, Progress, price_of
+from embedway.corpora.job import CorpusJob, JobStopped, Progress
 from embedway.corpora.options import JobOptions, ModelOptions
 from embedway.corpora.sinks.registry import KINDS, open_sink, parse_target
 from embedway.corpora.sinks.sink import Collection, Sink, SinkError
@@ -43,8 +39,6 @@ if TYPE_CHECKING:
 
 FOLDER = "corpora"
 """The folder of jobs in the data folder."""
-REPORT_S = 10.0
-"""How often to print a line where there is no terminal."""
 SAMPLE_TEXTS = 64
 """How many texts a dry run embeds to estimate the time, if that is free."""
 
@@ -224,7 +218,7 @@ async def _work(options: JobOptions, setup: Setup) -> None:
             _prepare_sink(sink, model, options)
             state.set("options", msgspec.json.encode(options).decode())
             rejects = folder / f"{options.id}.rejected.jsonl"
-            report = parts.enter_context(_progress_bar(source))
+            report = parts.enter_context(progress_bar(source))
             budget_usd = _parse_usd(options.budget_usd)
             job = CorpusJob(
                 source=source,
@@ -245,9 +239,9 @@ async def _work(options: JobOptions, setup: Setup) -> None:
                 done = await job.run()
             except JobStopped as stopped:
                 parts.close()
-                _say_done(job.progress.status, options, rejects)
+                say_done(job.progress.status, options, rejects)
                 fail(f"{stopped} To go on: embedway corpus resume {options.id}")
-    _say_done(done, options, rejects)
+    say_done(done, options, rejects)
 
 
 async def _with_dimensions(model: "CorpusModel") -> "CorpusModel":
@@ -287,7 +281,7 @@ async def _estimate(options: JobOptions, setup: Setup) -> None:
     rows = rejected = tokens = 0
     sample: list[str] = []
     async with open_model(setup, options.model) as model:
-        with _progress_bar(source) as report:
+        with progress_bar(source) as report:
             seen = Progress(status=JobStatus(), total_bytes=source.total_bytes)
             for batch in source.read():
                 rows += len(batch.rows)
@@ -305,78 +299,14 @@ async def _estimate(options: JobOptions, setup: Setup) -> None:
             "tokens": tokens,
             "model": model.id,
             "space": model.space,
-            "price_usd": money.format_usd(price_of(tokens, price)) if price is not None else None,
+            "price_usd": money.format_usd(_price_of(tokens, price)) if price is not None else None,
         }
         if price == 0 and sample:
             started_s = time.perf_counter()
             await PatientEmbedder(model.embed).embed(sample)
             seconds = (time.perf_counter() - started_s) * rows / len(sample)
-            record["time"] = f"about {_duration(seconds)} on this machine"
+            record["time"] = f"about {format_duration(seconds)} on this machine"
     print_record(record)
-
-
-@contextmanager
-def _progress_bar(source: Source) -> Generator[Callable[[Progress], None]]:
-    """Yield a function that shows how far a run has come, as a bar or in lines."""
-    started_s = reported_s = time.monotonic()
-    if err.is_terminal:
-        columns = (
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[done]}"),
-            TimeRemainingColumn(),
-        )
-        with progress(*columns) as bar:
-            task = bar.add_task("", total=max(source.total_bytes, 1), done="")
-
-            def show(seen: Progress) -> None:
-                bar.update(task, completed=seen.bytes_read, done=_describe(seen, started_s))
-
-            yield show
-        return
-
-    def log(seen: Progress) -> None:
-        nonlocal reported_s
-        now_s = time.monotonic()
-        if now_s - reported_s >= REPORT_S:
-            reported_s = now_s
-            share = 100 * seen.bytes_read // max(seen.total_bytes, 1)
-            note(f"{share}% {_describe(seen, started_s)}")
-
-    yield log
-
-
-def _describe(seen: Progress, started_s: float) -> str:
-    status, seconds = seen.status, max(time.monotonic() - started_s, 0.001)
-    parts = [
-        f"{status.rows:,} rows",
-        f"{status.tokens:,} tokens",
-        f"{status.rows / seconds:,.0f} rows/s",
-    ]
-    if status.cost_nano_usd:
-        parts.append(f"{money.format_usd(status.cost_nano_usd)} USD")
-    return ", ".join(parts)
-
-
-def _say_done(status: JobStatus, options: JobOptions, rejects: Path) -> None:
-    parts = [f"{count_of(status.written, 'row')} embedded into {options.to}"]
-    if status.unchanged:
-        parts.append(f"{status.unchanged:,} unchanged")
-    if status.removed:
-        parts.append(f"{status.removed:,} removed")
-    text = f"{', '.join(parts)}; {status.tokens:,} tokens"
-    if status.cost_nano_usd:
-        text += f", {money.format_usd(status.cost_nano_usd)} USD"
-    say(f"{text}, in {_duration(status.seconds)}.")
-    if status.rejected:
-        say(f"{count_of(status.rejected, 'row')} could not be embedded: see {rejects}")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:  # noqa: PLR2004
-        return f"{seconds:.1f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"  # noqa: PLR2004
 
 
 def _read_job(state: JobState) -> tuple[JobOptions, JobStatus]:
@@ -394,6 +324,11 @@ def _find_job(setup: Setup, job: str) -> Path:
     if not path.is_file() or Path(job).name != job:
         fail(f"There is no job {job!r}. To see all: embedway corpus status")
     return path
+
+
+def _price_of(tokens: int, price_per_mtok_usd: Decimal | None) -> int:
+    """Return the price of tokens; 0 if none is known."""
+    return money.cost(tokens, price_per_mtok=price_per_mtok_usd) if price_per_mtok_usd else 0
 
 
 def _parse_usd(text: str | None) -> Decimal | None:

@@ -23,7 +23,7 @@ from embedway.config.engines import load_tokenizer
 from embedway.core.errors import UpstreamTimeout
 from embedway.core.provider_error import ProviderError
 from embedway.corpora.chunks import TokenOffsets
-from embedway.corpora.embedding import Embed, Embedded
+from embedway.corpora.embedding import Embed, EmbeddingResult
 from embedway.corpora.options import ModelOptions
 from embedway.pipeline.dry_run import DryRun
 from embedway.providers.adapter import ProtocolFields, ProviderRow
@@ -165,7 +165,7 @@ class _Embedder:
         self._target = target
         self._options = options
 
-    async def __call__(self, texts: Sequence[str]) -> Embedded:
+    async def __call__(self, texts: Sequence[str]) -> EmbeddingResult:
         """Return the vectors of texts; raise an `EmbedwayError` if that is not possible now."""
         deployment, seconds = self._target.deployment, self._target.timeout_s
         fields = _fields(self._options, texts) | {"model": deployment.id}
@@ -185,7 +185,7 @@ class _Embedder:
             raise UpstreamTimeout(
                 f"{deployment.provider} did not answer within {seconds:g} s."
             ) from None
-        return Embedded(
+        return EmbeddingResult(
             vectors=vectors,
             tokens=attempt.tokens,
             cost_nano_usd=deployment.cost(attempt.tokens),

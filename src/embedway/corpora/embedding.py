@@ -20,7 +20,7 @@ UPSTREAM_WAITS_S = (1.0, 5.0, 15.0, 60.0)
 """How long to wait each time before texts are sent again whose provider failed."""
 
 
-class Embedded(msgspec.Struct, frozen=True, kw_only=True):
+class EmbeddingResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came back for some texts."""
 
     vectors: Vectors
@@ -32,7 +32,7 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True):
 class Embed(Protocol):
     """Embeds texts once."""
 
-    def __call__(self, texts: Sequence[str]) -> Awaitable[Embedded]:
+    def __call__(self, texts: Sequence[str]) -> Awaitable[EmbeddingResult]:
         """Return the vectors of texts.
 
         Raises:
@@ -90,7 +90,7 @@ class PatientEmbedder:
             cost_nano_usd=found.cost_nano_usd,
         )
 
-    async def _embed_patiently(self, texts: Sequence[str]) -> Embedded:
+    async def _embed_patiently(self, texts: Sequence[str]) -> EmbeddingResult:
         upstream_waits_s = list(UPSTREAM_WAITS_S)
         while True:
             try:

@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -313,8 +312,3 @@ class CorpusJob:
         self.progress.status = status
         self._state.set("status", msgspec.json.encode(status).decode())
         return status
-
-
-def price_of(tokens: int, price_per_mtok_usd: Decimal | None) -> NanoUsd:
-    """Return the price of tokens; 0 if none is known."""
-    return money.cost(tokens, price_per_mtok=price_per_mtok_usd) if price_per_mtok_usd else 0

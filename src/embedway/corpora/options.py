@@ -11,7 +11,7 @@ from embedway.corpora.source import SourceOptions
 
 
 class ModelOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model to use, and how."""
+    """The model that embeds a corpus, and what is asked of it."""
 
     name: str
     url: str | None = None

@@ -106,7 +106,7 @@ class RowBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows to read, and what of them."""
+    """The rows to read, and the columns that are read of them."""
 
     place: str
     text: str | None = None

@@ -1,4 +1,4 @@
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
 # Its packages are optional, and most come without types.
 """Keeps vectors in a Chroma collection, on a server or in a folder."""
 

@@ -1,4 +1,4 @@
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
 # Its packages are optional, and most come without types.
 """Keeps vectors in a Lance table, in a folder or on S3."""
 

@@ -1,4 +1,4 @@
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
 # Its packages are optional, and most come without types.
 """Stores vectors in Milvus: a server's, or a local `.db` that Milvus Lite reads and writes."""
 
@@ -187,7 +187,7 @@ class MilvusSink:
         try:
             yield
         except (MilvusException, MilvusLiteError, grpc.RpcError, ValueError, OSError) as error:
-            reason = error.message if isinstance(error, MilvusException) else error
+            reason = getattr(error, "message", error)
             advice = (
                 "Check the address, the collection's name, and that Milvus is running."
                 if self._is_server

@@ -20,7 +20,7 @@ from embedway.corpora.sinks.sink import Collection, Hit, Point, SinkError
 MANIFEST = "embedway.json"
 
 
-class Part(msgspec.Struct, frozen=True):
+class PartFile(msgspec.Struct, frozen=True):
     """A file with some points."""
 
     name: str
@@ -33,7 +33,7 @@ class Manifest(msgspec.Struct, frozen=True):
     collection: Collection
     suffix: str
     """The end of the names of its files."""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[PartFile, ...] = ()
 
 
 class PartsSink(ABC):
@@ -132,14 +132,14 @@ class PartsSink(ABC):
             raise SinkError(f"There is no corpus in {str(self._folder)!r}.")
         return self._manifest
 
-    def _add(self, points: Sequence[Point], vectors: Vectors) -> Part:
+    def _add(self, points: Sequence[Point], vectors: Vectors) -> PartFile:
         name = f"part-{ids.random_bytes(8).hex()}{self.suffix}"
         self.write_part(self._folder / name, points, vectors)
-        return Part(name, len(points))
+        return PartFile(name, len(points))
 
-    def _without(self, row_ids: AnyCollection[str]) -> tuple[Part, ...]:
+    def _without(self, row_ids: AnyCollection[str]) -> tuple[PartFile, ...]:
         """Return the parts without some rows."""
-        kept: list[Part] = []
+        kept: list[PartFile] = []
         for part in self._known().parts:
             stays = np.array(
                 [each not in row_ids for each in self.read_row_ids(self._folder / part.name)]

@@ -1,4 +1,4 @@
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
 # Its packages are optional, and most come without types.
 """Stores vectors in Qdrant: a server's, or a folder that the client itself reads and writes."""
 
