@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -109,18 +108,22 @@ def test_only_what_changed(corpus: Corpus, provider: Upstream) -> None:
     corpus.write(first)
     assert "200 rows embedded" in corpus.run()
     assert corpus.texts() == first
-    assert "no rows embedded into npy:vectors, 200 unchanged" in corpus.run()
+    said = corpus.run()
+    assert "no rows embedded" in said
+    assert "200 unchanged" in said
     assert sent(provider) == 200
     second = rows(range(50, 250)) | rows(range(100, 110), "changed")
     corpus.write(second)
-    assert "60 rows embedded into npy:vectors, 140 unchanged" in corpus.run()
+    said = corpus.run()
+    assert "60 rows embedded" in said
+    assert "140 unchanged" in said
     assert sent(provider) == 260
     assert corpus.texts() == first | second
     assert "50 removed" in corpus.run("--sync")
     assert corpus.texts() == second
 
 
-def test_kill(corpus: Corpus) -> None:
+def test_kill(corpus: Corpus, provider: Upstream) -> None:
     """However often it is killed, the corpus ends with each row once, and none is missing."""
     source = rows(range(ROWS))
     corpus.write(source)
@@ -133,7 +136,9 @@ def test_kill(corpus: Corpus) -> None:
             process = command_line.Process(
                 corpus.arguments, env=env, cwd=corpus.folder, streams=(nothing, log, log)
             )
-            time.sleep(chance.uniform(0.3, 1.6))
+            # At any moment between its start and its second write.
+            calls = len(provider.calls) + chance.randrange(300)
+            until(lambda: len(provider.calls) >= calls or process.poll() is not None)  # noqa: B023
             if process.poll() is None:
                 process.kill()
             process.wait()
@@ -196,13 +201,46 @@ def test_interrupt(corpus: Corpus, provider: Upstream) -> None:
         )
         until(lambda: len(provider.calls) > 3)
         process.send_signal(2)
-        assert process.wait(60) == 1
+        assert process.wait(60) == 130
     said = log.read_text()
     assert "To go on: embedway corpus resume job_" in said
     assert "Traceback" not in said
     assert 0 < len(corpus.texts()) < ROWS
     corpus.command("corpus", "resume", said.rpartition("resume ")[2].strip())
     assert corpus.texts() == rows(range(ROWS))
+
+
+def test_two_at_once(corpus: Corpus, provider: Upstream) -> None:
+    """A second process on the same job is refused, and changes nothing."""
+    corpus.write(rows(range(ROWS)))
+    log = corpus.folder / "log"
+    with Path("/dev/null").open("rb") as nothing, log.open("wb") as out:
+        process = command_line.Process(
+            corpus.arguments,
+            env=clean_environment() | corpus.env,
+            cwd=corpus.folder,
+            streams=(nothing, out, out),
+        )
+        until(lambda: len(provider.calls) > 3)
+        assert "Another process works on job_" in corpus.run(status=1)
+        assert process.wait(100) == 0
+    assert corpus.texts() == rows(range(ROWS))
+
+
+def test_resumed_elsewhere(corpus: Corpus, tmp_path: Path) -> None:
+    """A job goes on in another folder, with what it was begun with."""
+    corpus.write(rows(range(500)))
+    said = corpus.run("--budget", "0.0001", "--parallel", "1", status=1)
+    (corpus.folder / "elsewhere").mkdir()
+    job = said.rpartition("resume ")[2].strip()
+    corpus.env["EMBEDWAY_CONFIG"] = str(corpus.folder / "embedway.toml")
+    done = embedway(
+        *("corpus", "resume", job, "--budget", "1"),
+        env=corpus.env,
+        cwd=corpus.folder / "elsewhere",
+    )
+    assert done.returncode == 0, done.stderr
+    assert corpus.texts() == rows(range(500))
 
 
 def test_another_space_is_refused(corpus: Corpus, provider: Upstream, minilm: Minilm) -> None:

@@ -110,10 +110,12 @@ def test_many_files(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(name)
     (tmp_path / "notes.md").write_text("not read")
-    texts = list(rows_of(tmp_path, text=None, id=None)[0].values())
-    assert texts == ["a", "b", "c/d"]
+    (tmp_path / "c" / "a.txt").write_text("c/a")
+    found, rejected = rows_of(tmp_path, text=None, id=None)
+    assert found == {"a.txt:1": "a", "b.txt:1": "b", "c/a.txt:1": "c/a", "c/d.txt:1": "c/d"}
+    assert not rejected
     assert len(rows_of(f"{tmp_path}/*.txt", text=None, id=None)[0]) == 2
-    assert len(rows_of(f"{tmp_path}/**/*.txt", text=None, id=None)[0]) == 3
+    assert rows_of(f"{tmp_path}/**/*.txt", text=None, id=None)[0] == found
 
 
 def test_rejected_rows(tmp_path: Path) -> None:

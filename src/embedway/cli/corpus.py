@@ -3,24 +3,27 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
+from filelock import FileLock, Timeout
 
-from embedway.cli.corpus_report import format_duration, progress_bar, say_done
+from embedway.cli.corpus_report import format_duration, progress_bar, say_done, wait_reporter
 from embedway.cli.setup import Setup
 from embedway.cli.terminal import (
     AsJson,
     fail,
+    note,
     print_record,
     print_table,
     reject,
     say,
+    say_error,
 )
 from embedway.core import money
 from embedway.core.errors import EmbedwayError
@@ -28,15 +31,18 @@ from embedway.core.request import Truncate
 from embedway.corpora.chunks import Chunking
 from embedway.corpora.embedding import PatientEmbedder
 from embedway.corpora.job import CorpusJob, JobStopped, Progress
-from embedway.corpora.options import JobOptions, ModelOptions
+from embedway.corpora.locations import SourceError
+from embedway.corpora.options import JobOptions, ModelOptions, absolute
 from embedway.corpora.sinks.registry import KINDS, open_sink, parse_target
 from embedway.corpora.sinks.sink import Collection, Sink, SinkError
-from embedway.corpora.source import RowCondition, Source, SourceError, SourceOptions
+from embedway.corpora.source import RowCondition, Source, SourceOptions
 from embedway.corpora.state import JobState, JobStatus
 
 if TYPE_CHECKING:
     from embedway.cli.corpus_model import CorpusModel
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
 FOLDER = "corpora"
 """The folder of jobs in the data folder."""
 SAMPLE_TEXTS = 64
@@ -131,20 +137,19 @@ def run(
     try:
         options = JobOptions(
             source=SourceOptions(
-                place=source,
+                place=absolute(source),
                 text=text,
                 id=id,
                 where=tuple(map(RowCondition.parse, where or ())),
                 limit=limit,
             ),
             model=ModelOptions(name=model, url=url, dimensions=dimensions, truncate=truncate),
-            to=to,
+            to=str(parse_target(to).absolute()),
             chunking=None if chunk is None else Chunking(tokens=chunk, overlap=overlap),
             parallel=parallel,
             budget_usd=budget,
             sync=sync,
         )
-        parse_target(to)
     except (SourceError, SinkError) as error:
         reject(error)
     setup = Setup()
@@ -211,11 +216,12 @@ async def _work(options: JobOptions, setup: Setup) -> None:
     folder = _folder(setup)
     source = Source(options.source)
     with ExitStack() as parts:
-        state = parts.enter_context(closing(JobState(folder / f"{options.id}.db")))
+        parts.enter_context(_only_run(folder, options.id))
         sink = parts.enter_context(closing(open_sink(parse_target(options.to))))
         async with open_model(setup, options.model) as opened:
             model = await _with_dimensions(opened)
             _prepare_sink(sink, model, options)
+            state = parts.enter_context(closing(JobState(folder / f"{options.id}.db")))
             state.set("options", msgspec.json.encode(options).decode())
             rejects = folder / f"{options.id}.rejected.jsonl"
             report = parts.enter_context(progress_bar(source))
@@ -224,7 +230,7 @@ async def _work(options: JobOptions, setup: Setup) -> None:
                 source=source,
                 sink=sink,
                 state=state,
-                embedder=PatientEmbedder(model.embed),
+                embedder=PatientEmbedder(model.embed, on_wait=wait_reporter()),
                 rejects=rejects,
                 chunking=options.chunking,
                 token_offsets=model.token_offsets,
@@ -233,15 +239,44 @@ async def _work(options: JobOptions, setup: Setup) -> None:
                 sync=options.sync,
                 on_progress=report,
             )
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, job.stop)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, job.stop)
+            interruptions = _stop_on_signals(job)
             try:
                 done = await job.run()
-            except JobStopped as stopped:
+            except (JobStopped, asyncio.CancelledError) as stopped:
                 parts.close()
                 say_done(job.progress.status, options, rejects)
-                fail(f"{stopped} To go on: embedway corpus resume {options.id}")
+                say_error(f"{stopped} To go on: embedway corpus resume {options.id}".lstrip())
+                raise typer.Exit(INTERRUPTED if interruptions else 1) from None
     say_done(done, options, rejects)
+
+
+@contextmanager
+def _only_run(folder: Path, job: str) -> Generator[None]:
+    """Make sure that no other process works on a job."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / f"{job}.lock", timeout=0):
+            yield
+    except Timeout:
+        fail(f"Another process works on {job}. Wait until it ends, or stop it.")
+
+
+def _stop_on_signals(job: CorpusJob) -> list[int]:
+    """Let Ctrl-C and SIGTERM stop a job, the second one at once; return those that came."""
+    came: list[int] = []
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def stop(number: int) -> None:
+        came.append(number)
+        if job.is_stopping and task:
+            task.cancel()
+            return
+        note("Stopping, after the requests under way. Another Ctrl-C ends at once.")
+        job.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    return came
 
 
 async def _with_dimensions(model: "CorpusModel") -> "CorpusModel":

@@ -49,6 +49,20 @@ def progress_bar(source: Source) -> Generator[Callable[[Progress], None]]:
     yield log
 
 
+def wait_reporter() -> Callable[[str], None]:
+    """Return a function that says why nothing is sent, now and then."""
+    reported_s = float("-inf")
+
+    def report(reason: str) -> None:
+        nonlocal reported_s
+        now_s = time.monotonic()
+        if now_s - reported_s >= REPORT_S:
+            reported_s = now_s
+            note(f"Waiting: {reason}")
+
+    return report
+
+
 def _describe(seen: Progress, started_s: float) -> str:
     status, seconds = seen.status, max(time.monotonic() - started_s, 0.001)
     parts = [

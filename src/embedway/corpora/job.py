@@ -52,8 +52,6 @@ class Progress(msgspec.Struct, kw_only=True):
     status: JobStatus
     bytes_read: int = 0
     total_bytes: int = 0
-    waiting: str = ""
-    """Why nothing is sent right now; empty if something is."""
 
 
 class _Written:
@@ -118,12 +116,13 @@ class CorpusJob:
         self._budget_nano_usd = budget_nano_usd
         self._sync = sync
         self._on_progress = on_progress
-        self._is_stopping = False
+        self.is_stopping = False
+        """Whether it sends no more requests."""
         self.progress = Progress(status=JobStatus(state="running"), total_bytes=source.total_bytes)
 
     def stop(self) -> None:
         """Finish the requests under way, write what they bring, and end."""
-        self._is_stopping = True
+        self.is_stopping = True
 
     async def run(self) -> JobStatus:
         """Run to the end of the source; return what was done.
@@ -153,7 +152,7 @@ class CorpusJob:
                     if written.is_due:
                         written = await self._write(written)
                     if self._is_over_budget:
-                        self._is_stopping = True
+                        self.is_stopping = True
             await self._write(written)
             self._check_complete()
             if self._sync:
@@ -169,10 +168,10 @@ class CorpusJob:
         return self._budget_nano_usd is not None and spent >= self._budget_nano_usd
 
     def _check_complete(self) -> None:
-        if self._is_over_budget and self._is_stopping:
+        if self._is_over_budget and self.is_stopping:
             spent = money.format_usd(self.progress.status.cost_nano_usd)
             raise JobStopped(f"The budget is spent: this run has cost {spent} USD.")
-        if self._is_stopping:
+        if self.is_stopping:
             raise JobStopped("Stopped.")
 
     async def _groups(self) -> AsyncGenerator[Group]:
@@ -181,7 +180,7 @@ class CorpusJob:
         points: list[Sequence[Point]] = []
         changed: set[str] = set()
         characters = texts = 0
-        while not self._is_stopping:
+        while not self.is_stopping:
             prepared = await asyncio.to_thread(self._prepare_next, batches)
             if prepared is None:
                 break
@@ -192,14 +191,14 @@ class CorpusJob:
                     or characters + size > REQUEST_CHARACTERS
                 ):
                     yield Group(points=points, changed=frozenset(changed))
-                    if self._is_stopping:
+                    if self.is_stopping:
                         return
                     points, changed, characters, texts = [], set[str](), 0, 0
                 points.append(row_points)
                 characters, texts = characters + size, texts + len(row_points)
                 if is_changed:
                     changed.add(row_points[0].row_id)
-        if points and not self._is_stopping:
+        if points and not self.is_stopping:
             yield Group(points=points, changed=frozenset(changed))
 
     def _prepare_next(

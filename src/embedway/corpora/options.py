@@ -35,9 +35,10 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         """The job's id, which follows from where rows come from and where they go."""
-        facts = msgspec.json.encode([_absolute(self.source.place), self.source.where, self.to])
+        facts = msgspec.json.encode([self.source.place, self.source.where, self.to])
         return f"job_{hashlib.sha256(facts).hexdigest()[:8]}"
 
 
-def _absolute(place: str) -> str:
+def absolute(place: str) -> str:
+    """Return a place that means the same in every folder."""
     return place if "://" in place else str(Path(place).absolute())

@@ -4,33 +4,17 @@ A source is a file, a folder, a pattern such as `docs/*.csv`, or an `s3://` addr
 one after another in the order of their names, a few hundred rows at a time.
 """
 
-import csv
-import gzip
-import io
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from fnmatch import fnmatch
-from glob import has_magic
 from hashlib import blake2b
-from importlib import import_module
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import msgspec
-import obstore
-from obstore.store import S3Store
 
-from embedway.core import extras
+from embedway.corpora.formats import READERS, ROWS, TEXT
+from embedway.corpora.locations import FORMATS, SourceError, SourceFile, find_files
 
-S3_PREFIX = "s3://"
-ROWS = 512
-"""How many rows to read at a time."""
-MAX_LINE_BYTES = 16 * 2**20
-TOO_LONG = f"The line is longer than {MAX_LINE_BYTES} bytes."
-FORMATS = (".parquet", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
-"""The ends of the names of files that can be read; all but the first also with `.gz`."""
 _COMPARISON = re.compile(r"(?P<column>.+?)(?P<operator>!=|>=|<=|=|>|<)(?P<value>.*)", re.DOTALL)
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -40,10 +24,6 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
-
-
-class SourceError(Exception):
-    """A source cannot be read; the message says why and what to do."""
 
 
 class RowCondition(msgspec.Struct, frozen=True):
@@ -118,15 +98,6 @@ class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The most rows to read; None for all."""
 
 
-class SourceFile(msgspec.Struct, frozen=True):
-    """A file of a source."""
-
-    name: str
-    """Its path or key."""
-    size: int
-    open: Callable[[], BinaryIO]
-
-
 class Source:
     """The rows of a corpus."""
 
@@ -137,14 +108,14 @@ class Source:
             SourceError: There are none, or they need a column that `options` does not name.
         """
         self._options = options
-        self.files = _find_files(options.place)
+        self.files = find_files(options.place)
         """The files in the order in which they are read."""
         if not self.files:
             raise SourceError(
                 f"There is no file to read at {options.place!r}. Its name must end in one of "
                 f"{', '.join(FORMATS)}; all but the first also with .gz."
             )
-        if options.text is None and any(_format(each.name) != ".txt" for each in self.files):
+        if options.text is None and any(each.format != ".txt" for each in self.files):
             raise SourceError("Name the column of the text with --text.")
 
     @property
@@ -176,7 +147,7 @@ class Source:
         rejected: list[RejectedRow] = []
         read = 0
         try:
-            for number, fields, read in _READERS[_format(file.name)](file, self._columns()):
+            for number, fields, read in READERS[file.format](file, self._columns()):
                 row = self._to_row(file, number, fields)
                 if isinstance(row, Row):
                     rows.append(row)
@@ -203,7 +174,7 @@ class Source:
             return RejectedRow(place=place, id=None, reason=fields)
         if not all(each.accepts(fields) for each in options.where):
             return None
-        id = fields.get(options.id) if options.id else f"{Path(file.name).name}:{number}"
+        id = fields.get(options.id) if options.id else f"{file.label}:{number}"
         if id is None or id == "":
             return RejectedRow(place=place, id=None, reason=f"It has no {options.id!r}.")
         id, text = _as_text(id), fields.get(options.text or TEXT)
@@ -220,212 +191,5 @@ class Source:
         return Row(id=id, text=text, digest=blake2b(encoded, digest_size=16).digest())
 
 
-TEXT = "text"
-"""The column that a line of plain text has."""
-
-Fields = tuple[int, Mapping[str, Any] | str, int]
-"""A row's number, its fields or what is wrong with it, and the bytes read up to it."""
-
-
-def _read_text(file: SourceFile, _: Sequence[str]) -> Iterator[Fields]:
-    for number, line, read in _lines(file):
-        try:
-            yield number, TOO_LONG if line is None else {TEXT: line.decode()}, read
-        except UnicodeDecodeError:
-            yield number, "The line is not UTF-8.", read
-
-
-def _read_json_lines(file: SourceFile, _: Sequence[str]) -> Iterator[Fields]:
-    for number, line, read in _lines(file):
-        if line is None:
-            yield number, TOO_LONG, read
-            continue
-        if not line.strip():
-            continue
-        try:
-            fields = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield number, "The line is not valid JSON.", read
-            continue
-        yield (
-            number,
-            cast("dict[str, Any]", fields)
-            if isinstance(fields, dict)
-            else "The line is not a JSON object.",
-            read,
-        )
-
-
-def _read_csv(file: SourceFile, columns: Sequence[str]) -> Iterator[Fields]:
-    delimiter = "\t" if _format(file.name) == ".tsv" else ","
-    with ExitStack() as opened:
-        raw = opened.enter_context(file.open())
-        content = io.TextIOWrapper(
-            _decompressed(file, raw),
-            encoding="utf-8-sig",
-            errors="surrogateescape",  # refused below, for this row alone
-            newline="",
-        )
-        csv.field_size_limit(MAX_LINE_BYTES)
-        reader = csv.reader(content, delimiter=delimiter)
-        try:
-            names = next(reader, list[str]())
-            _check_columns(file, names, columns)
-            for number, values in enumerate(reader, 2):
-                read = raw.tell()
-                if not values:
-                    continue
-                if len(values) != len(names):
-                    reason = f"It has {len(values)} fields, and the first line {len(names)}."
-                    yield number, reason, read
-                else:
-                    yield number, dict(zip(names, values, strict=True)), read
-        except csv.Error as error:
-            raise SourceError(f"{file.name}, line {reader.line_num}: {error}.") from None
-
-
-def _read_parquet(file: SourceFile, columns: Sequence[str]) -> Iterator[Fields]:
-    with extras.importing("parquet", "Parquet"):
-        pq = import_module("pyarrow.parquet")
-        arrow = import_module("pyarrow")
-    with file.open() as raw:
-        try:
-            table = pq.ParquetFile(raw)
-            _check_columns(file, table.schema_arrow.names, columns)
-            total, number = table.metadata.num_rows, 0
-            for batch in table.iter_batches(batch_size=ROWS, columns=list(columns)):
-                for fields in batch.to_pylist():
-                    number += 1
-                    yield number, fields, file.size * number // total
-        except arrow.ArrowException as error:
-            raise SourceError(f"{file.name} is no readable Parquet file: {error}.") from None
-
-
-_READERS: Mapping[str, Callable[[SourceFile, Sequence[str]], Iterator[Fields]]] = {
-    ".parquet": _read_parquet,
-    ".jsonl": _read_json_lines,
-    ".ndjson": _read_json_lines,
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-    ".txt": _read_text,
-}
-
-
-def _lines(file: SourceFile) -> Iterator[tuple[int, bytes | None, int]]:
-    """Yield each line with its number and the bytes read; None for one that is too long."""
-    with file.open() as raw:
-        content = _decompressed(file, raw)
-        number = 0
-        while line := content.readline(MAX_LINE_BYTES):
-            number += 1
-            is_whole = len(line) < MAX_LINE_BYTES or line.endswith(b"\n")
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
-            yield number, line.rstrip(b"\r\n") if is_whole else None, raw.tell()
-            while not is_whole:
-                line = content.readline(MAX_LINE_BYTES)
-                is_whole = len(line) < MAX_LINE_BYTES or line.endswith(b"\n")
-
-
-def _decompressed(file: SourceFile, raw: BinaryIO) -> BinaryIO:
-    return cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if file.name.endswith(".gz") else raw
-
-
-def _check_columns(file: SourceFile, names: Sequence[str], columns: Sequence[str]) -> None:
-    for each in columns:
-        if each not in names:
-            raise SourceError(
-                f"{file.name} has no column {each!r}. It has {', '.join(map(repr, names))}."
-            )
-
-
-def _format(name: str) -> str:
-    return Path(name.removesuffix(".gz")).suffix.lower()
-
-
-def _is_readable(name: str) -> bool:
-    return _format(name) in FORMATS and not name.endswith(".parquet.gz")
-
-
 def _as_text(value: object) -> str:
     return value if isinstance(value, str) else str(value)
-
-
-def _find_files(place: str) -> list[SourceFile]:
-    if place.startswith(S3_PREFIX):
-        return _find_objects(place)
-    path = Path(place)
-    if has_magic(place) and not path.exists():
-        anchor = Path(path.anchor or ".")
-        found = anchor.glob(str(path.relative_to(path.anchor) if path.anchor else path))
-        paths = [each for each in found if each.is_file()]
-    elif path.is_dir():
-        paths = [each for each in path.rglob("*") if each.is_file()]
-    else:
-        paths = [path] if path.is_file() else []
-    return [
-        SourceFile(str(each), each.stat().st_size, lambda each=each: each.open("rb"))
-        for each in sorted(paths)
-        if _is_readable(each.name)
-    ]
-
-
-def _find_objects(place: str) -> list[SourceFile]:
-    bucket, _, key = place.removeprefix(S3_PREFIX).partition("/")
-    prefix = re.split(r"[*?\[]", key, maxsplit=1)[0]
-    store = S3Store(bucket, client_options={"allow_http": True})
-    listed = obstore.list(store, prefix=prefix.rpartition("/")[0] or None)  # pyright: ignore[reportUnknownMemberType]  # partly untyped
-    try:
-        found = listed.collect()
-    except Exception as error:  # noqa: BLE001  # the library has many kinds
-        raise SourceError(f"{place} cannot be listed: {str(error).partition(chr(10))[0]}") from None
-    folder = f"{key.rstrip('/')}/" if key else ""
-
-    def is_named(path: str) -> bool:
-        if prefix != key:
-            return fnmatch(path, key)
-        return path == key or path.startswith(folder)
-
-    matching = [
-        each
-        for each in sorted(found, key=lambda each: each["path"])
-        if _is_readable(each["path"]) and is_named(each["path"])
-    ]
-    return [
-        SourceFile(
-            f"{S3_PREFIX}{bucket}/{each['path']}",
-            each["size"],
-            lambda path=each["path"]: cast("BinaryIO", ObjectReader(store, path)),
-        )
-        for each in matching
-    ]
-
-
-class ObjectReader(io.BufferedReader):
-    """An object of an S3-compatible store as a file."""
-
-    def __init__(self, store: S3Store, path: str) -> None:
-        """Open an object."""
-        super().__init__(cast("io.RawIOBase", _RawObject(store, path)), 2**20)
-
-
-class _RawObject(io.RawIOBase):
-    def __init__(self, store: S3Store, path: str) -> None:
-        self._reader = obstore.open_reader(store, path)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        content = bytes(self._reader.read(len(buffer)))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._reader.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._reader.tell()

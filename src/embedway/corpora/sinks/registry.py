@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -21,6 +22,17 @@ class SinkTarget(msgspec.Struct, frozen=True):
     place: str
     """A folder, a file or an address."""
     collection: str = DEFAULT_COLLECTION
+
+    def __str__(self) -> str:
+        start = "" if self.kind == "postgresql" else f"{self.kind}:"
+        end = "" if self.collection == DEFAULT_COLLECTION else f"#{self.collection}"
+        return f"{start}{self.place}{end}"
+
+    def absolute(self) -> "SinkTarget":
+        """Return a target that means the same in every folder."""
+        if "://" in self.place:
+            return self
+        return SinkTarget(self.kind, str(Path(self.place).absolute()), self.collection)
 
 
 class SinkKind(msgspec.Struct, frozen=True):

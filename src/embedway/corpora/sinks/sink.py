@@ -7,8 +7,6 @@ import msgspec
 
 from embedway.core.vectors import Vectors
 
-VectorType = Literal["float32", "int8", "binary"]
-
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """What a sink says of the vectors it holds. It holds no others."""
@@ -17,7 +15,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """The vector space. Vectors of another one cannot be compared with these."""
     model: str
     dimensions: int
-    vector_type: VectorType = "float32"
+    vector_type: Literal["float32"] = "float32"
     chunking: str = "whole rows"
     """How rows were cut, such as `256 tokens, 32 of overlap`."""
     source: str
