@@ -182,6 +182,8 @@ class BatchStore:
         """Store how far a batch has come, and what was written for it since, or nothing of it.
 
         A client may have asked for its cancellation meanwhile. That stays until the batch ends.
+        Calling it again with the same values changes nothing, so it can be called again if it is
+        not known whether it succeeded.
 
         Raises:
             LeaseLost: Another process has taken the batch.
@@ -191,6 +193,11 @@ class BatchStore:
 
         def save(connection: Connection) -> None:
             known = self._held(connection, batch.id)
+            is_saved = (
+                known.next_line == batch.next_line if segments else known.status == batch.status
+            )
+            if is_saved and (segments or files):
+                return
             row["reached_ms"] = {**known.reached_ms, **batch.reached_ms}
             if known.status == "cancelling" and batch.status in UNFINISHED:
                 row["status"] = known.status
