@@ -181,3 +181,18 @@ def test_names(name: str, problem: str) -> None:
     """A name that is none says how to write one."""
     with pytest.raises(SinkError, match=problem):
         parse_target(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("postgresql://me:s3cret@host/db#docs", "postgresql://host/db#docs"),
+        ("qdrant:https://:s3cret@host:6333", "qdrant:https://host:6333"),
+        ("npy:folder", "npy:folder"),
+    ],
+)
+def test_no_password_is_shown(name: str, shown: str) -> None:
+    """What is shown of a sink's name has no credentials, and names it whole otherwise."""
+    assert parse_target(name).shown == shown
+    assert str(parse_target(name)) == name
+    assert parse_target(str(parse_target(name).absolute())).kind == name.partition(":")[0]

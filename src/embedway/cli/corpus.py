@@ -171,7 +171,7 @@ def status(as_json: AsJson = False) -> None:
                     "job": path.stem,
                     "state": reached.state,
                     "source": options.source.place,
-                    "to": options.to,
+                    "to": options.shown_sink,
                     "rows": state.count_written(),
                     "rejected": reached.rejected,
                     "tokens": reached.tokens,
@@ -303,8 +303,8 @@ def _prepare_sink(sink: Sink, model: "CorpusModel", options: JobOptions) -> None
         sink.create(wanted)
     elif reason := known.differs_from(wanted):
         raise SinkError(
-            f"{options.to!r} holds vectors of {known.model}, and these do not belong there: "
-            f"{reason}. Name another sink, or use the same model and options."
+            f"{options.shown_sink!r} holds vectors of {known.model}, and these do not belong "
+            f"there: {reason}. Name another sink, or use the same model and options."
         )
 
 

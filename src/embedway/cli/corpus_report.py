@@ -77,7 +77,7 @@ def _describe(seen: Progress, started_s: float) -> str:
 
 def say_done(status: JobStatus, options: JobOptions, rejects: Path) -> None:
     """Say what a run has done, and where the rows are that it set aside."""
-    parts = [f"{count_of(status.written, 'row')} embedded into {options.to}"]
+    parts = [f"{count_of(status.written, 'row')} embedded into {options.shown_sink}"]
     if status.unchanged:
         parts.append(f"{status.unchanged:,} unchanged")
     if status.removed:

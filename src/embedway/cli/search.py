@@ -48,8 +48,8 @@ def search(
         with closing(open_sink(target)) as opened:
             collection = opened.read_collection()
             if collection is None:
-                fail(f"{sink!r} holds nothing. Fill it: embedway corpus run SOURCE --to {sink}")
-            vector = asyncio.run(_embed(question, collection, url, sink))
+                fail(f"{target.shown!r} holds nothing. Fill it with `embedway corpus run`.")
+            vector = asyncio.run(_embed(question, collection, url, target.shown))
             hits = opened.search(vector, top=top)
     except (SinkError, EmbedwayError) as error:
         fail(error)

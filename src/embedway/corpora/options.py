@@ -7,6 +7,7 @@ import msgspec
 
 from embedway.core.request import InputType, Truncate
 from embedway.corpora.chunks import Chunking
+from embedway.corpora.sinks.registry import parse_target
 from embedway.corpora.source import SourceOptions
 
 
@@ -31,6 +32,11 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     parallel: int | None = None
     budget_usd: str | None = None
     sync: bool = False
+
+    @property
+    def shown_sink(self) -> str:
+        """The sink without a user and password, for messages."""
+        return parse_target(self.to).shown
 
     @property
     def id(self) -> str:

@@ -53,6 +53,7 @@ class JobState:
     def __init__(self, path: Path) -> None:
         """Open the file, or make it."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # the name of a sink may have a password
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")

@@ -1,5 +1,6 @@
 """Opens the sink that `--to` or `--in` names."""
 
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from embedway.core import extras
 from embedway.core.extras import Extra
 from embedway.corpora.sinks.sink import Sink, SinkError
 
+_CREDENTIALS = re.compile(r"//[^/]*@")
 DEFAULT_COLLECTION = "corpus"
 """The collection or table if a sink's name has none."""
 
@@ -27,6 +29,11 @@ class SinkTarget(msgspec.Struct, frozen=True):
         start = "" if self.kind == "postgresql" else f"{self.kind}:"
         end = "" if self.collection == DEFAULT_COLLECTION else f"#{self.collection}"
         return f"{start}{self.place}{end}"
+
+    @property
+    def shown(self) -> str:
+        """The name without a user and password, for messages."""
+        return _CREDENTIALS.sub("//", str(self))
 
     def absolute(self) -> "SinkTarget":
         """Return a target that means the same in every folder."""
@@ -72,7 +79,9 @@ def parse_target(name: str) -> SinkTarget:
         kind, name = "postgresql", f"postgresql:{rest}"
     if kind not in KINDS:
         examples = ", ".join(each.example for each in KINDS.values())
-        raise SinkError(f"{name!r} names no sink. Write it as one of these: {examples}.")
+        raise SinkError(
+            f"{_CREDENTIALS.sub('//', name)!r} names no sink. Write it as one of these: {examples}."
+        )
     place, _, collection = (name if kind == "postgresql" else rest).partition("#")
     if not place:
         raise SinkError(f"{name!r} says no place. Write it as {KINDS[kind].example}.")
