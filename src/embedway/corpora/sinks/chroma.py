@@ -27,6 +27,8 @@ _MAX_BYTES = 8_000_000
 """About the most bytes in one request; a server refuses 40 MiB."""
 _ROWS_PER_DELETE = 1_000
 """The most row ids in one condition. SQLite, in which Chroma looks them up, takes 32,766."""
+_NEVER = 2_000_000_000
+"""More writes than there will be; Chroma writes its index to files after so many."""
 _CURES = (
     ("already exists", "Name another collection after the # of the sink."),
     ("does not exist", "Name one that exists after the # of the sink, or load rows into it first."),
@@ -43,6 +45,11 @@ class ChromaSink:
     Texts are its documents. Chroma's own variables, such as CHROMA_CLIENT_AUTH_PROVIDER and
     CHROMA_CLIENT_AUTH_CREDENTIALS, say how to log in to a server. Only one process at a time may
     use a folder.
+
+    In a folder, Chroma overwrites the files of its index in place, so `kill -9` at that moment
+    loses points stored before. So they are never written here: Chroma's log, in SQLite, keeps
+    every write, and each opening builds the index from it again. That takes longer with each
+    write; for many points, use a server.
 
     Search uses Chroma's HNSW index, so a large collection may miss some of the nearest points.
     """
@@ -85,11 +92,12 @@ class ChromaSink:
 
     def create(self, collection: Collection) -> None:
         """Create the Chroma collection, with its metadata."""
+        durable = {} if self._is_server else {"sync_threshold": _NEVER}
         with self._explaining():
             self._opened = self._connect().create_collection(
                 self._name,
                 metadata={_METADATA: msgspec.json.encode(collection).decode()},
-                configuration={"hnsw": {"space": "cosine"}},
+                configuration={"hnsw": {"space": "cosine", **durable}},
                 embedding_function=None,
             )
 
@@ -150,7 +158,8 @@ class ChromaSink:
         if self._client is None:
             if not self._is_server:
                 Path(self._place).mkdir(parents=True, exist_ok=True)
-            settings = Settings(anonymized_telemetry=False)
+            # Chroma's close() leaves idle connections open, so keep none.
+            settings = Settings(anonymized_telemetry=False, chroma_http_max_keepalive_connections=0)
             connect = chromadb.HttpClient if self._is_server else chromadb.PersistentClient
             self._client = cast("Any", connect)(self._place, settings=settings)
         return self._client
