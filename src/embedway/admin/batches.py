@@ -16,6 +16,7 @@ from embedway.core import ids
 from embedway.core.errors import InvalidRequest, NotFound
 from embedway.core.keys import Caller
 from embedway.core.response_model import ResponseModel
+from embedway.files.file import new_file_id
 from embedway.files.store import FileStore
 
 WINDOW = "24h"
@@ -184,8 +185,8 @@ def router(
             ),
             metadata=body.metadata or {},
             input_file_id=body.input_file_id,
-            output_file_id=ids.new_id("file").replace("_", "-"),
-            error_file_id=ids.new_id("file").replace("_", "-"),
+            output_file_id=new_file_id(),
+            error_file_id=new_file_id(),
             output_expires_s=expiry.seconds if expiry else None,
             status="validating",
             created_ms=created_ms,

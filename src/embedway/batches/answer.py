@@ -95,7 +95,7 @@ class _Try(msgspec.Struct, frozen=True):
     """A line, and the ids under which it is sent and recorded."""
 
     batch: BatchJob
-    line: InputLine
+    body: msgspec.Raw
     usage_id: str
     request_id: str
 
@@ -129,17 +129,18 @@ class LineAnswerer:
         """
         name = f"{batch.id.removeprefix('batch_')}_{line.number:06d}"
         request_id = f"batch_req_{name}"
+        request = parse_request(line)
         status, tokens, body = 0, 0, b""
         try:
             answered = await self._try_until_answered(
-                _Try(batch, line, usage_id=f"embd_{name}", request_id=request_id),
+                _Try(batch, request.body, usage_id=f"embd_{name}", request_id=request_id),
                 may_be_charged=may_be_charged,
                 ending=ending,
             )
             if answered is not None:
-                request, result = answered
+                decoded, result = answered
                 status, tokens = ANSWERED, result.tokens
-                body = b"".join(await encode_result(request, result))
+                body = b"".join(await encode_result(decoded, result))
         except EmbedwayError as refusal:
             status, body = refusal.status, wire_error.encode_error(refusal)
         except Exception:  # noqa: BLE001  # one line at fault ends no batch
@@ -153,9 +154,8 @@ class LineAnswerer:
             return None
         else:
             error = {"code": ending.reason, "message": _REASONS[ending.reason]}
-        custom_id = parse_request(line).custom_id
         content = msgspec.json.encode(
-            {"id": request_id, "custom_id": custom_id, "response": response, "error": error}
+            {"id": request_id, "custom_id": request.custom_id, "response": response, "error": error}
         )
         return LineResult(
             line=line, content=content + b"\n", tokens=tokens, is_answered=status == ANSWERED
@@ -200,8 +200,7 @@ class LineAnswerer:
             scopes=submitter.scopes,
             on_behalf_of=submitter.on_behalf_of,
         )
-        body = bytes(parse_request(sent.line).body)
-        request = await decode_body(body, max_items=self._max_items)
+        request = await decode_body(bytes(sent.body), max_items=self._max_items)
         result = await self._embed(request, caller, request_id=sent.request_id, line=billed)
         return request, result
 

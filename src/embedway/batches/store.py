@@ -236,11 +236,7 @@ class BatchStore:
         connection.execute(update(batches).where(batches.c.id == id).values(values))
 
     async def _read(self, find: Callable[[Connection], Done]) -> Done:
-        def read() -> Done:
-            with self._engine.connect() as connection:
-                return find(connection)
-
-        return await self._reads.run(read)
+        return await self._reads.read(self._engine, find)
 
     async def _write(self, id: str, change: Callable[[Connection], Done]) -> Done:
         """Change one batch, while no other process can change it."""

@@ -28,10 +28,8 @@ from embedway.corpora.options import ModelOptions
 from embedway.pipeline.dry_run import DryRun
 from embedway.providers.adapter import ProtocolFields, ProviderRow
 from embedway.providers.provider_config import ProviderConfig
-from embedway.routing.abilities import ability_error
 from embedway.sending.sender import Sender
 from embedway.tokenizing.cl100k import token_offsets
-from embedway.wire.decode import decode
 
 GATEWAY = ProviderRow(
     name="gateway",
@@ -169,16 +167,10 @@ class _Embedder:
         """Return the vectors of texts; raise an `EmbedwayError` if that is not possible now."""
         deployment, seconds = self._target.deployment, self._target.timeout_s
         fields = _fields(self._options, texts) | {"model": deployment.id}
-        request = decode(msgspec.json.encode(fields), max_items=len(texts))
-        abilities = self._sender.engines.abilities(deployment)
-        if error := ability_error(request, deployment, abilities):
-            raise error
-        attempt = self._sender.attempt(request, deployment, request_id="", counts={})
-        await attempt.prepare()
         try:
-            async with asyncio.timeout(seconds):
-                deadline_s = self._sender.now_s() + seconds
-                vectors = await self._sender.send([attempt], deadline_s=deadline_s)
+            attempt, vectors = await remote.send_texts(
+                self._sender, deployment, fields, timeout_s=seconds
+            )
         except ProviderError as error:
             raise error.client_error(model=deployment.model.id) from None
         except TimeoutError:

@@ -5,13 +5,15 @@ Cuts, retries and checks as a gateway does. Counts no limits and writes no usage
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from typing import cast
 
 import msgspec
 import numpy as np
 
 from embedway.catalog.catalog import LOCAL
+from embedway.catalog.deployment import Deployment
 from embedway.catalog.lifetimes import is_retired
 from embedway.catalog.model import Model
 from embedway.catalog.resolved_name import ResolvedName
@@ -31,6 +33,7 @@ from embedway.providers import provider
 from embedway.providers.provider_config import ProviderConfig
 from embedway.routing.abilities import ability_error
 from embedway.routing.resolve import retired_error
+from embedway.sending.attempt import Attempt
 from embedway.sending.engine import Engine, EngineRegistry
 from embedway.sending.prepare import InputPreparer
 from embedway.sending.sender import Sender
@@ -90,6 +93,25 @@ async def open_sender(
         )
 
 
+async def send_texts(
+    sender: Sender, deployment: Deployment, fields: Mapping[str, object], *, timeout_s: float
+) -> tuple[Attempt, Vectors]:
+    """Send the fields of a request to a deployment; return the attempt and the vectors.
+
+    Raises:
+        EmbedwayError: The deployment cannot serve the request, or its texts are too long.
+        ProviderError: The provider failed.
+        TimeoutError: It did not answer within `timeout_s`, in seconds.
+    """
+    request = decode(msgspec.json.encode(fields), max_items=len(cast("list[str]", fields["input"])))
+    if error := ability_error(request, deployment, sender.engines.abilities(deployment)):
+        raise error
+    attempt = sender.attempt(request, deployment, request_id="", counts={})
+    await attempt.prepare()
+    async with asyncio.timeout(timeout_s):
+        return attempt, await sender.send([attempt], deadline_s=sender.now_s() + timeout_s)
+
+
 class RemoteModel:
     """A model at a provider."""
 
@@ -124,13 +146,10 @@ class RemoteModel:
 
     async def _send(self, texts: list[str], truncate: Truncate) -> Vectors:
         fields = {"model": self._deployment.id, "input": texts, "truncate": truncate}
-        request = decode(msgspec.json.encode(fields), max_items=len(texts))
-        abilities = self._sender.engines.abilities(self._deployment)
-        if error := ability_error(request, self._deployment, abilities):
-            raise error
-        attempt = self._sender.attempt(request, self._deployment, request_id="", counts={})
         try:
-            await attempt.prepare()
+            _, vectors = await send_texts(
+                self._sender, self._deployment, fields, timeout_s=self._target.timeout_s
+            )
         except TooManyTokens:
             if len(texts) == 1:
                 raise
@@ -138,9 +157,6 @@ class RemoteModel:
             return np.concatenate(
                 [await self._send(each, truncate) for each in (texts[:half], texts[half:])]
             )
-        async with asyncio.timeout(self._target.timeout_s):
-            deadline_s = self._sender.now_s() + self._target.timeout_s
-            vectors = await self._sender.send([attempt], deadline_s=deadline_s)
         if self._deployment.model.dimensions is None:
             # If no width is declared, all later vectors must be as wide as the first.
             model = msgspec.structs.replace(self._deployment.model, dimensions=vectors.shape[1])

@@ -264,12 +264,8 @@ class CorpusJob:
 
     def _write_now(self, written: _Written) -> None:
         if written.points or written.changed:
-            dimensions = written.vectors[0].shape[1] if written.vectors else 0
-            vectors = (
-                np.concatenate(written.vectors)
-                if written.vectors
-                else np.empty((0, dimensions), np.float32)
-            )
+            none = np.empty((0, 0), np.float32)
+            vectors = np.concatenate(written.vectors) if written.vectors else none
             self._sink.replace(written.points, vectors, known_rows=written.changed)
         self._state.note_written(written.rows)
         self._state.note_rejected([each.id for each in written.refused if each.id is not None])

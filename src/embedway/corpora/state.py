@@ -32,7 +32,7 @@ another row of this run with the same id."""
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far the work on a corpus has come."""
 
-    state: Literal["running", "stopped", "finished", "cancelled"] = "stopped"
+    state: Literal["running", "stopped", "finished"] = "stopped"
     rows: int = 0
     """The rows read in the last run."""
     written: int = 0

@@ -4,8 +4,15 @@ from typing import Literal
 
 import msgspec
 
+from embedway.core import ids
+
 Purpose = Literal["batch", "batch_output"]
 FileState = Literal["uploading", "ready", "deleting"]
+
+
+def new_file_id() -> str:
+    """Return an id for a new file."""
+    return ids.new_id("file").replace("_", "-")
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from embedway.core import ids
 from embedway.core.errors import FilesUnavailable, InvalidRequest, NotFound, quote_text
 from embedway.core.page import Page
-from embedway.files.file import Purpose, Segment, StoredFile
+from embedway.files.file import Purpose, Segment, StoredFile, new_file_id
 from embedway.files.objects import ObjectStore
 from embedway.storage import pages, records
 from embedway.storage.availability import DatabaseAvailability
@@ -65,7 +65,7 @@ class FileStore:
         """Make the record of a file whose content is about to arrive, and with it its name."""
         now_ms = self._now_ms()
         file = StoredFile(
-            id=ids.new_id("file").replace("_", "-"),
+            id=new_file_id(),
             project_id=project_id,
             name="",
             purpose=purpose,
@@ -74,9 +74,7 @@ class FileStore:
             created_ms=now_ms,
             expires_ms=now_ms + UPLOAD_MS,
         )
-        await self._write(
-            lambda connection: connection.execute(insert(files).values(records.to_row(file)))
-        )
+        await self._write(lambda connection: add_file(connection, file))
         return file
 
     async def finish_upload(
@@ -109,15 +107,16 @@ class FileStore:
             expires_ms=expires_ms,
         )
 
-        def finish(connection: Connection) -> None:
-            stored = _project_bytes(connection, file.project_id)
-            if stored + done.bytes > max_project_bytes:
-                raise quota_error(stored, done.bytes, max_project_bytes)
-            add_segments(connection, segments)
-            _change(connection, done)
+        def finish() -> None:
+            lock = f"files of {file.project_id}"
+            with locked_transaction(self._engine, lock=lock) as connection:
+                stored = _project_bytes(connection, file.project_id)
+                if stored + done.bytes > max_project_bytes:
+                    raise quota_error(stored, done.bytes, max_project_bytes)
+                add_segments(connection, segments)
+                _change(connection, done)
 
-        with_lock = f"files of {file.project_id}"
-        await self._writes.run(lambda: _in_turn(self._engine, with_lock, finish))
+        await self._writes.run(finish)
         return done
 
     async def write_segment(self, file_id: str, number: int, content: bytes) -> Segment:
@@ -243,11 +242,7 @@ class FileStore:
         await self._write(forget)
 
     async def _read(self, find: Callable[[Connection], Done]) -> Done:
-        def read() -> Done:
-            with self._engine.connect() as connection:
-                return find(connection)
-
-        return await self._reads.run(read)
+        return await self._reads.read(self._engine, find)
 
     async def _write(self, change: Callable[[Connection], object]) -> None:
         def write() -> None:
@@ -283,11 +278,6 @@ def quota_error(stored: int, size: int, most: int) -> InvalidRequest:
         f"they may have {most}. Delete files that you no longer need.",
         param="file",
     )
-
-
-def _in_turn(engine: Engine, lock: str, work: Callable[[Connection], None]) -> None:
-    with locked_transaction(engine, lock=lock) as connection:
-        work(connection)
 
 
 def _find(connection: Connection, id: str) -> StoredFile | None:

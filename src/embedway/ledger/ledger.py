@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Literal, Protocol
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, delete, insert, select
 
 from embedway.concurrency.group_worker import EqualShares, GroupWorker
 from embedway.concurrency.threads import THREADS, Threads
@@ -177,11 +177,10 @@ class Ledger:
         """
         query = select(usage.c.line, usage.c.status).where(usage.c.id == id)
 
-        def find() -> Sequence[tuple[int, int]]:
-            with self._engine.connect() as connection:
-                return [(each.line, each.status) for each in connection.execute(query)]
+        def find(connection: Connection) -> Sequence[tuple[int, int]]:
+            return [(each.line, each.status) for each in connection.execute(query)]
 
-        return await self._checks.run(find)
+        return await self._checks.read(self._engine, find)
 
     async def try_commit(self) -> None:
         """Commit something that leaves no trace, to find out whether the database works again.

@@ -58,11 +58,7 @@ class Directory:
         return await self._read(lambda connection: EndUserStore(connection).get(project_id, id))
 
     async def _read(self, find: Callable[[Connection], Result]) -> Result:
-        def read() -> Result:
-            with self._engine.connect() as connection:
-                return find(connection)
-
-        return await self._threads.run(read)
+        return await self._threads.read(self._engine, find)
 
 
 def _find_key(connection: Connection, condition: ColumnElement[bool]) -> KeyContext | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from embedway.core.errors import CommitInDoubt, StorageUnavailable
@@ -56,6 +57,15 @@ class QueryThreads:
         if self._use == "read":
             self._availability.record_success("read")
         return done
+
+    async def read(self, engine: Engine, find: Callable[[Connection], Done]) -> Done:
+        """Return what `find` finds on a connection of its own; `run` says what this raises."""
+
+        def read() -> Done:
+            with engine.connect() as connection:
+                return find(connection)
+
+        return await self.run(read)
 
     async def write(self, transaction: Callable[[Callable[[], None]], Done]) -> Done:
         """Run `transaction` and return its result once it is committed.
